@@ -1,0 +1,263 @@
+"""Which triplets matter, and the budget that decides how many of them live."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .schedule import BudgetSchedule
+from .triplets import RowBank, Triplets
+
+
+class Importance:
+    """Smoothed sensitivity and its uncertainty, for every number of one tensor.
+
+    Equations 8 to 10 of the paper, without bias correction.
+
+    Parameters
+    ----------
+    like : torch.Tensor
+        Gives shape and device.
+    beta1, beta2 : float
+        How slowly the two averages forget.
+    """
+
+    def __init__(self, like: Tensor, beta1: float, beta2: float) -> None:
+        self.beta1, self.beta2 = beta1, beta2
+        self.sensitivity = torch.zeros_like(like, dtype=torch.float32)
+        self.uncertainty = torch.zeros_like(self.sensitivity)
+
+    def update(self, current: Tensor, valid: Tensor) -> None:
+        """Take in the sensitivity ``|p * grad|`` of one step.
+
+        Parameters
+        ----------
+        current : torch.Tensor
+            Sensitivity of this step, in float32.
+        valid : torch.Tensor of shape ()
+            Boolean; False leaves the averages as they are. A tensor, so that the
+            host need not wait for it.
+        """
+        smooth = torch.lerp(current, self.sensitivity, self.beta1)
+        deviation = (current - smooth).abs_()
+        spread = torch.lerp(deviation, self.uncertainty, self.beta2)
+        self.sensitivity = torch.where(valid, smooth, self.sensitivity)
+        self.uncertainty = torch.where(valid, spread, self.uncertainty)
+
+    def score(self) -> Tensor:
+        """Return the importance of every number."""
+        return self.sensitivity * self.uncertainty
+
+
+class RankAllocator:
+    """Move the rank budget to the triplets that matter.
+
+    Call :meth:`update_and_allocate` once an optimizer step, after the step and
+    before the gradients are cleared. Any step may be skipped or repeated: the
+    budget never rises, and what was missed is caught up.
+
+    Parameters
+    ----------
+    triplets : Triplets
+        The adapter's numbers.
+    schedule : BudgetSchedule
+        The budget of each step.
+    beta1, beta2 : float, default=0.85
+        How slowly the averages forget.
+
+    Attributes
+    ----------
+    kept : torch.Tensor of shape (n,)
+        Boolean: the triplets that the last allocation let live.
+    budget : int
+        Number of triplets that live.
+    finished : bool
+        Whether the last allocation has happened.
+    """
+
+    def __init__(
+        self,
+        triplets: Triplets,
+        schedule: BudgetSchedule,
+        beta1: float = 0.85,
+        beta2: float = 0.85,
+    ) -> None:
+        self.triplets = triplets
+        self.schedule = schedule
+        self.beta1, self.beta2 = beta1, beta2
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all averages and start at full rank."""
+        self.last_step = -1
+        self.last_allocation: int | None = None
+        self.finished = False
+        self.budget = self.schedule.initial
+        values = self.triplets.singular_values
+        self.kept = torch.ones_like(values, dtype=torch.bool)
+        self._averages: list[Importance] | None = None
+
+    def _tensors(self) -> list[Tensor]:
+        banks = [bank.rows for bank in self.triplets.banks]
+        return [self.triplets.singular_values, *banks]
+
+    @property
+    def averages(self) -> list[Importance]:
+        """Averages of the singular values, then of each bank."""
+        if self._averages is None:
+            self._averages = [
+                Importance(p, self.beta1, self.beta2) for p in self._tensors()
+            ]
+        return self._averages
+
+    def update_and_allocate(self, step: int) -> int:
+        """Update the importance, and allocate when the schedule says so.
+
+        Parameters
+        ----------
+        step : int
+            Optimizer step just taken, counted from 0.
+
+        Returns
+        -------
+        int
+            Number of triplets that live.
+        """
+        if step > self.last_step and not self.finished:
+            self.last_step = step
+            # The reference leaves its averages alone at the boundary step.
+            boundary = self.schedule.total_step - self.schedule.tfinal
+            if step < boundary or self._averages is None:
+                self._update_importance()
+            due = self.schedule.last_allocation(step)
+            if due is not None and due != self.last_allocation:
+                self._allocate(due)
+        if self.finished:  # until then pruned triplets train on, and may come back
+            self._zero_pruned()
+        return self.budget
+
+    def finish(self) -> None:
+        """Allocate the target now, whatever the step: training stops early."""
+        if not self.finished:
+            self._allocate(self.schedule.final_step)
+
+    @torch.no_grad()
+    def _update_importance(self) -> None:
+        current = [_sensitivity(p) for p in self._tensors()]
+        valid = torch.stack([torch.isfinite(c).all() for c in current]).all()
+        for average, sensitivity in zip(self.averages, current, strict=True):
+            average.update(sensitivity, valid)
+
+    @torch.no_grad()
+    def scores(self) -> Tensor:
+        """Score each triplet: its singular value plus the means of its two rows.
+
+        Returns
+        -------
+        torch.Tensor of shape (n,)
+        """
+        values, *rows = self.averages
+        score = values.score()
+        for bank, average in zip(self.triplets.banks, rows, strict=True):
+            _add_rows(score, bank, average.score().mean(dim=1))
+        return score
+
+    @torch.no_grad()
+    def _allocate(self, step: int) -> None:
+        self.budget = self.schedule.budget(step)
+        score = self.scores()
+        score = torch.where(torch.isfinite(score), score, -torch.inf)
+        # Stable, so that ties go to the lowest index and the count is exact.
+        order = torch.sort(score, descending=True, stable=True).indices
+        self.kept = torch.zeros_like(self.kept)
+        self.kept[order[: self.budget]] = True
+        self.last_allocation = step
+        self.finished = step == self.schedule.final_step
+        if self.finished:
+            self._averages = None
+        self._zero_pruned()
+
+    @torch.no_grad()
+    def _zero_pruned(self) -> None:
+        self.triplets.singular_values.masked_fill_(~self.kept, 0.0)
+
+    def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Delete the pruned triplets for good, once the budget is final.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer or None, default=None
+            Its state shrinks with the parameters.
+
+        Raises
+        ------
+        RuntimeError
+            If the last allocation has not happened yet.
+        """
+        if not self.finished:
+            raise RuntimeError(
+                "Triplets may be deleted only when the budget is final, at step "
+                f"{self.schedule.final_step}. Got step {self.last_step}. "
+                "Call `finish` first to end the allocation early."
+            )
+        self.triplets.keep(self.kept, optimizer)
+        self.kept = self.kept[self.kept]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, beside the full-rank triplets.
+
+        Returns
+        -------
+        dict
+        """
+        averages = None
+        if self._averages is not None:
+            averages = [
+                (a.sensitivity.clone(), a.uncertainty.clone()) for a in self._averages
+            ]
+        return {
+            "last_step": self.last_step,
+            "last_allocation": self.last_allocation,
+            "budget": self.budget,
+            "finished": self.finished,
+            "kept": self.kept.clone(),
+            "averages": averages,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`state_dict` returned.
+        """
+        device = self.triplets.singular_values.device
+        self.last_step = state["last_step"]
+        self.last_allocation = state["last_allocation"]
+        self.budget = state["budget"]
+        self.finished = state["finished"]
+        self.kept = state["kept"].to(device, copy=True)
+        self._averages = None
+        if state["averages"] is not None:
+            for average, (sensitivity, uncertainty) in zip(
+                self.averages, state["averages"], strict=True
+            ):
+                average.sensitivity = sensitivity.to(device, copy=True)
+                average.uncertainty = uncertainty.to(device, copy=True)
+
+
+def _sensitivity(parameter: Tensor) -> Tensor:
+    """Return ``|p * grad|``: p after the optimizer's step, the gradient before it."""
+    if parameter.grad is None:
+        return torch.zeros_like(parameter, dtype=torch.float32)
+    return (parameter * parameter.grad).abs().float()
+
+
+def _add_rows(score: Tensor, bank: RowBank, per_row: Tensor) -> None:
+    if bank.holds_all:
+        score += per_row
+    else:
+        score.index_add_(0, bank.triplets, per_row)

@@ -1,0 +1,398 @@
+"""The settings of an adapter: fields, defaults and every rule between them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+CONFIG_NAME = "adapter_config.json"
+
+# Fields of other PEFT methods that PEFT writes into every file. They mean nothing
+# here as long as they hold these values.
+_INERT_VALUES: dict[str, Any] = {
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+    "runtime_config": {"ephemeral_gpu_offload": False},
+}
+
+
+@dataclass
+class LoraConfig:
+    """Settings that every low-rank adapter shares, under PEFT's names.
+
+    Parameters
+    ----------
+    r : int, default=8
+        Rank of plain LoRA. :class:`AdaLoraConfig` uses ``init_r`` instead.
+    target_modules : set of str, str or None, default=None
+        Linear layers to adapt: a set (or list) of name endings, a regular
+        expression for whole paths, or ``"all-linear"``. None means
+        ``"all-linear"``: every linear layer but pooler, embeddings and head.
+    exclude_modules : set of str, str or None, default=None
+        Name endings, or a regular expression, of layers to leave out.
+    lora_alpha : int or float, default=8
+        The update is scaled by ``lora_alpha / init_r``. 0 stands for ``init_r``.
+    lora_dropout : float, default=0.0
+        Probability of dropping an input of the update, in [0, 1).
+    fan_in_fan_out : bool, default=False
+        Whether weights are stored ``(in, out)``. ``Conv1D`` is found by itself.
+    bias : {"none", "all", "lora_only"}, default="none"
+        Which biases are trained: none, all, or those of the adapted layers.
+    modules_to_save : list of str or None, default=None
+        Name endings of modules to train in full and to store with the adapter.
+    init_lora_weights : bool, default=True
+        Whether the adapter starts as a zero update. False starts at random.
+    layers_to_transform : int, list of int or None, default=None
+        Indices of the layers to adapt.
+    layers_pattern : str, list of str or None, default=None
+        Name of the list those indices count in, such as ``"layer"``.
+    task_type : str or None, default=None
+        PEFT's task name. ``"SEQ_CLS"`` and ``"TOKEN_CLS"`` add the model's
+        ``classifier`` and ``score``, ``"QUESTION_ANS"`` its ``qa_outputs``, to
+        ``modules_to_save``.
+    use_rslora, use_dora : bool, default=False
+        Variants of plain LoRA. AdaLoRA has neither.
+    loftq_config : dict, default={}
+        A variant of plain LoRA. AdaLoRA does not have it.
+    rank_pattern : dict, default={}
+        Ranks by layer.
+    alpha_pattern : dict, default={}
+        ``lora_alpha`` by layer, of plain LoRA.
+    base_model_name_or_path, revision : str or None, default=None
+        The pretrained model that the adapter belongs to.
+    inference_mode : bool, default=False
+        Whether the adapter starts frozen.
+    peft_type : str, default="LORA"
+        The method, as written to disk.
+    auto_mapping : dict or None, default=None
+        Kept as found in a file of PEFT's.
+    peft_version : str or None, default=None
+        The version of PEFT that wrote the file.
+    """
+
+    r: int = 8
+    target_modules: set[str] | list[str] | str | None = None
+    exclude_modules: set[str] | list[str] | str | None = None
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    fan_in_fan_out: bool = False
+    bias: Literal["none", "all", "lora_only"] = "none"
+    modules_to_save: list[str] | None = None
+    init_lora_weights: bool = True
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
+    task_type: str | None = None
+    use_rslora: bool = False
+    use_dora: bool = False
+    loftq_config: dict[str, Any] | None = field(default_factory=dict)
+    rank_pattern: dict[str, Any] | None = field(default_factory=dict)
+    alpha_pattern: dict[str, Any] | None = field(default_factory=dict)
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    inference_mode: bool = False
+    peft_type: str = "LORA"
+    auto_mapping: dict[str, Any] | None = None
+    peft_version: str | None = None
+
+    method: ClassVar[str] = "LORA"
+
+    def __post_init__(self) -> None:
+        self.peft_type = self.method
+        self.target_modules = _as_set(self.target_modules)
+        self.exclude_modules = _as_set(self.exclude_modules)
+        self._check_layers()
+        self._check_variants()
+        _check_number("lora_alpha", self.lora_alpha, low=0)
+        _check_number("lora_dropout", self.lora_dropout, low=0, below=1)
+        if self.bias not in ("none", "all", "lora_only"):
+            raise ValueError(
+                "`bias` must be 'none', 'all' or 'lora_only'. "
+                f"Got {self.bias!r}. Choose one of the three."
+            )
+
+    def _check_layers(self) -> None:
+        if isinstance(self.target_modules, str):
+            for name in ("layers_to_transform", "layers_pattern"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"`{name}` cannot be used when `target_modules` is a str. "
+                        f"Got target_modules={self.target_modules!r}. "
+                        "List the name endings instead, or leave it out."
+                    )
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError(
+                "`layers_pattern` needs `layers_to_transform`. Got "
+                f"layers_pattern={self.layers_pattern!r} alone. Say which layers."
+            )
+
+    def _check_variants(self) -> None:
+        """Refuse what a subclass does not support."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values, sets sorted.
+
+        Returns
+        -------
+        dict
+        """
+        values = asdict(self)
+        return {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build the configuration from :meth:`to_dict`, or from PEFT's JSON.
+
+        Parameters
+        ----------
+        values : dict
+            Unknown fields are left out, with one warning that names those which
+            would have changed something.
+
+        Returns
+        -------
+        LoraConfig or AdaLoraConfig
+
+        Raises
+        ------
+        ValueError
+            If the values belong to another method, or break a rule.
+        """
+        method = values.get("peft_type") or cls.method
+        if method != cls.method:
+            raise ValueError(
+                f"`peft_type` must be {cls.method!r}. Got {method!r}. "
+                "Load it with the class of that method."
+            )
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(
+            name
+            for name, value in values.items()
+            if name not in known and value and _INERT_VALUES.get(name) != value
+        )
+        if unknown:
+            warnings.warn(
+                f"Left out of {cls.__name__}, unknown here: {', '.join(unknown)}. "
+                "They come from another version of PEFT.",
+                stacklevel=2,
+            )
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write ``adapter_config.json`` as PEFT does.
+
+        Parameters
+        ----------
+        save_directory : path-like
+            Made when missing. An existing file is replaced.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
+        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf8")
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
+        """Read ``adapter_config.json`` of a local folder.
+
+        Parameters
+        ----------
+        directory : path-like
+            The adapter's folder.
+
+        Returns
+        -------
+        LoraConfig or AdaLoraConfig
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no such file.
+        ValueError
+            If the file is not a JSON object, or breaks a rule.
+        """
+        path = Path(directory) / CONFIG_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"An adapter folder must hold {CONFIG_NAME}. Got {str(directory)!r} "
+                "without it. Check the path."
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} must be JSON. Got: {error}.") from error
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"{path} must hold a JSON object. Got {type(values).__name__}."
+            )
+        return cls.from_dict(values)
+
+
+@dataclass
+class AdaLoraConfig(LoraConfig):
+    """Settings of AdaLoRA [1]_, under PEFT's names.
+
+    Training has three phases, in optimizer steps counted from 0: ``tinit`` steps of
+    warm-up at full rank, a reduction in which the rank budget falls cubically, and
+    ``tfinal`` steps at the target. ``tinit=10, tfinal=20, total_step=100`` is 10
+    steps of warm-up, 70 of reduction and 20 at the target.
+
+    Parameters
+    ----------
+    target_r : int, default=8
+        Average rank of a matrix when training ends; at most ``init_r``.
+    init_r : int, default=12
+        Rank of every matrix when training starts.
+    tinit : int, default=0
+        Steps of warm-up before the budget falls.
+    tfinal : int, default=0
+        Steps at the target before training ends.
+    deltaT : int, default=1
+        Steps between two allocations.
+    beta1, beta2 : float, default=0.85
+        How slowly the averages of sensitivity and of its uncertainty forget, in
+        (0, 1).
+    orth_reg_weight : float, default=0.5
+        Weight of the orthogonality penalty in the loss.
+    total_step : int
+        Steps of the whole training.
+    rank_pattern : dict or None, default=None
+        Surviving triplets by layer: ``{"<path>.lora_E": [bool] * init_r}``.
+    **kwargs : dict
+        The fields of :class:`LoraConfig`, by keyword.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of range, or the schedule leaves no step for reduction.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient
+       Fine-Tuning", ICLR 2023, arXiv:2303.10512.
+
+    Examples
+    --------
+    >>> config = AdaLoraConfig(init_r=12, target_r=4, tinit=10, tfinal=20,
+    ...                        total_step=100)
+    >>> config.peft_type
+    'ADALORA'
+    """
+
+    rank_pattern: dict[str, list[bool]] | None = None
+    target_r: int = 8
+    init_r: int = 12
+    tinit: int = 0
+    tfinal: int = 0
+    deltaT: int = 1
+    beta1: float = 0.85
+    beta2: float = 0.85
+    orth_reg_weight: float = 0.5
+    total_step: int | None = None
+
+    method: ClassVar[str] = "ADALORA"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.r != 8:
+            warnings.warn(
+                f"`r`={self.r} is not used by AdaLoRA. "
+                "Set `init_r` for the initial rank.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if self.total_step is None:
+            raise ValueError(
+                "`total_step` must be given. Got None. Set it to the number of "
+                "optimizer steps of the whole training."
+            )
+        _check_integer("total_step", self.total_step, low=1)
+        _check_number("orth_reg_weight", self.orth_reg_weight, low=0)
+        _check_integer("tinit", self.tinit, low=0)
+        _check_integer("tfinal", self.tfinal, low=0)
+        if self.tinit >= self.total_step - self.tfinal:
+            raise ValueError(
+                "`tinit` + `tfinal` must be below `total_step`, or no step is left "
+                f"for reducing the ranks. Got tinit={self.tinit}, "
+                f"tfinal={self.tfinal}, total_step={self.total_step}. Lower `tinit` "
+                "or `tfinal`, or raise `total_step`."
+            )
+        self._check_ranks()
+        _check_integer("deltaT", self.deltaT, low=1)
+        _check_number("beta1", self.beta1, above=0, below=1)
+        _check_number("beta2", self.beta2, above=0, below=1)
+
+    def _check_ranks(self) -> None:
+        _check_integer("init_r", self.init_r, low=1)
+        _check_integer("target_r", self.target_r, low=0)
+        if self.target_r > self.init_r:
+            raise ValueError(
+                f"`target_r` must be at most `init_r`={self.init_r}. "
+                f"Got {self.target_r}. Lower `target_r` or raise `init_r`."
+            )
+
+    def _check_variants(self) -> None:
+        for name, label in (
+            ("use_dora", "DoRA"),
+            ("loftq_config", "LoftQ"),
+            ("use_rslora", "rank-stabilised LoRA"),
+        ):
+            if getattr(self, name):
+                raise ValueError(
+                    f"AdaLoRA does not support {label}. "
+                    f"Got {name}={getattr(self, name)!r}. Leave `{name}` out."
+                )
+        if not isinstance(self.init_lora_weights, bool):
+            raise ValueError(
+                "AdaLoRA supports `init_lora_weights` True or False. "
+                f"Got {self.init_lora_weights!r}. Leave it out."
+            )
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update, for ever: pruning does not rescale it."""
+        return (self.lora_alpha or self.init_r) / (self.init_r + 1e-5)
+
+
+def _as_set(names: Any) -> Any:
+    return set(names) if isinstance(names, list | tuple) else names
+
+
+def _check_integer(name: str, value: Any, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"`{name}` must be an integer of at least {low}. Got {value!r} of type "
+            f"{type(value).__name__}. Pass an int."
+        )
+    if value < low:
+        raise ValueError(f"`{name}` must be at least {low}. Got {value}. Raise it.")
+
+
+def _check_number(
+    name: str,
+    value: Any,
+    low: float | None = None,
+    above: float | None = None,
+    below: float = math.inf,
+) -> None:
+    lower = f"[{low}" if low is not None else f"({above}"
+    bounds = f"{lower}, {below})"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`{name}` must be a number in {bounds}. Got {value!r} of type "
+            f"{type(value).__name__}. Pass a float."
+        )
+    number = float(value)
+    inside = number >= low if low is not None else above is None or number > above
+    if not (inside and number < below):  # NaN fails every comparison
+        raise ValueError(
+            f"`{name}` must be in {bounds}. Got {value}. Choose a value inside."
+        )

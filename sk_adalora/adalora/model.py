@@ -1,0 +1,508 @@
+"""A model whose linear layers are adapted with AdaLoRA."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .allocator import RankAllocator
+from .config import AdaLoraConfig
+from .layers import SVDLinear
+from .schedule import BudgetSchedule
+from .targets import find_targets
+from .trained import TrainedCopies
+from .triplets import Triplets
+
+PREFIX = "base_model.model."  # what PEFT puts before every path
+
+
+def get_peft_model(
+    model: nn.Module,
+    config: AdaLoraConfig,
+    *,
+    generator: torch.Generator | None = None,
+) -> AdaLoraModel:
+    """Adapt a model with AdaLoRA, in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model with linear layers. All its parameters are frozen.
+    config : AdaLoraConfig
+        What to adapt, and the schedule of ranks.
+    generator : torch.Generator or None, default=None
+        Source of randomness for initial rows and dropout. None uses the global
+        one.
+
+    Returns
+    -------
+    AdaLoraModel
+        Wraps the model, and is called like it.
+
+    Raises
+    ------
+    TypeError
+        If `config` is not an :class:`AdaLoraConfig`, or `model` is adapted already.
+    ValueError
+        If no layer matches `target_modules`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_adalora import AdaLoraConfig, get_peft_model
+    >>> base = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> config = AdaLoraConfig(init_r=4, target_r=2, total_step=10)
+    >>> model = get_peft_model(base, config)
+    >>> model.print_trainable_parameters()
+    trainable params: 112 || all params: 202 || trainable%: 55.4455
+    """
+    return AdaLoraModel(model, config, generator=generator)
+
+
+class AdaLoraModel(nn.Module):
+    """A frozen model plus the triplets that adapt its linear layers.
+
+    Made by :func:`get_peft_model`. Attributes that it does not have itself, such
+    as `generate`, are those of the wrapped model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, changed in place.
+    config : AdaLoraConfig
+        What to adapt, and the schedule of ranks.
+    generator : torch.Generator or None, default=None
+        Source of randomness. None uses the global one.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        The wrapped model.
+    peft_config : AdaLoraConfig
+        The configuration.
+    adapted : dict of str to SVDLinear
+        The adapted layers by path.
+    triplets : Triplets
+        All trained numbers of the adapter.
+    allocator : RankAllocator
+        Importance and budget.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: AdaLoraConfig,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check_arguments(model, config)
+        targets = find_targets(model, config)
+        ranks = _initial_ranks(targets, config)
+        model.requires_grad_(False)
+        self.model = model
+        self.peft_config = config
+        self.adapted: dict[str, SVDLinear] = {}
+        for path, layer in targets.items():
+            self.adapted[path] = SVDLinear(
+                layer, ranks[path], config.lora_dropout, generator
+            )
+            model.set_submodule(path, self.adapted[path])
+        self._copies = TrainedCopies(model, config)
+        self.triplets = Triplets(list(self.adapted.values()), config.scale)
+        self.triplets.initialise(config.init_lora_weights, generator)
+        device = next(iter(targets.values())).weight.device
+        self.triplets.to(device)
+        self.allocator = _allocator(self.triplets, config)
+        self._depth = 0
+        self._checked_gradients = False
+        for entry in _entries(model):
+            entry.register_forward_pre_hook(self._before_forward)
+            entry.register_forward_hook(self._after_forward, always_call=True)
+        if config.inference_mode:
+            self.requires_grad_(False)
+
+    # ---- forward ------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped model."""
+        return self.model(*args, **kwargs)
+
+    def _before_forward(self, *_: Any) -> None:
+        if self._depth == 0:
+            self.triplets.hand_out()
+        self._depth += 1
+
+    def _after_forward(self, *_: Any) -> None:
+        self._depth = max(0, self._depth - 1)  # another hook may have failed before
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":  # not there yet, while copying or unpickling
+                raise
+            return getattr(self.model, name)
+
+    # ---- training -----------------------------------------------------------
+
+    def orthogonality_loss(self) -> Tensor:
+        """Return the penalty to add to the loss, once an optimizer step.
+
+        Returns
+        -------
+        torch.Tensor of shape ()
+            ``orth_reg_weight`` times the average ``||M M^T - I||_F`` over all left
+            and right matrices.
+        """
+        return self.peft_config.orth_reg_weight * self.triplets.orthogonality()
+
+    def update_and_allocate(self, global_step: int) -> int:
+        """Update the importance and, when due, prune to the budget.
+
+        Call it after ``optimizer.step()`` and before ``zero_grad()``. A skipped
+        step is caught up, a repeated one changes nothing.
+
+        Parameters
+        ----------
+        global_step : int
+            Optimizer step just taken, counted from 0.
+
+        Returns
+        -------
+        int
+            Number of triplets that live.
+        """
+        if not self._checked_gradients:
+            self._checked_gradients = True
+            self._warn_unused()
+        return self.allocator.update_and_allocate(global_step)
+
+    def _warn_unused(self) -> None:
+        gradient = self.triplets.singular_values.grad
+        if gradient is None:
+            unused = list(self.adapted)
+        else:
+            parts = gradient.ne(0).cpu().split(self.triplets.ranks)
+            pairs = zip(self.adapted, parts, strict=True)
+            unused = [path for path, part in pairs if len(part) and not part.any()]
+        if unused:
+            warnings.warn(
+                f"{len(unused)} adapted layers got no gradient in the first step: "
+                f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
+                "with `exclude_modules` if the loss does not depend on them.",
+                stacklevel=3,
+            )
+
+    def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Delete pruned triplets for good, once the budget is final.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer or None, default=None
+            Its groups and state shrink with the parameters.
+
+        Raises
+        ------
+        RuntimeError
+            If the budget is not final yet.
+        """
+        self.allocator.compact(optimizer)
+
+    # ---- what it holds ------------------------------------------------------
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Number of living triplets by layer."""
+        kept = self.allocator.kept.cpu().split(self.triplets.ranks)
+        return {
+            path: int(flags.sum())
+            for path, flags in zip(self.adapted, kept, strict=True)
+        }
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield name and parameter of all that is trained: adapter and copies."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def get_nb_trainable_parameters(self) -> tuple[int, int]:
+        """Count the trainable and all parameters.
+
+        Returns
+        -------
+        tuple of (int, int)
+        """
+        total = sum(p.numel() for p in self.parameters())
+        return sum(p.numel() for _, p in self.trainable_parameters()), total
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many parameters are trained."""
+        trained, total = self.get_nb_trainable_parameters()
+        sys.stdout.write(
+            f"trainable params: {trained:,d} || all params: {total:,d} || "
+            f"trainable%: {100 * trained / total:.4f}\n"
+        )
+
+    def state_dict(  # type: ignore[override]
+        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the adapter only, under PEFT's names.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            ``lora_A`` (r, in), ``lora_B`` (out, r) and ``lora_E`` (r, 1) by layer,
+            and what `modules_to_save` and `bias` train.
+        """
+        state: dict[str, Tensor] = {} if destination is None else destination
+        for path, (left, values, right) in zip(
+            self.adapted, self.triplets.per_layer(), strict=True
+        ):
+            start = f"{prefix}{PREFIX}{path}."
+            state[start + "lora_A"] = right.clone()
+            state[start + "lora_B"] = left.T.contiguous().clone()
+            state[start + "lora_E"] = values.unsqueeze(1).clone()
+        for path, parameter in self._copies.named_parameters():
+            value = parameter if keep_vars else parameter.detach()
+            state[f"{prefix}{PREFIX}{path}"] = value
+        return state
+
+    def load_state_dict(  # type: ignore[override]
+        self, state_dict: Mapping[str, Tensor], strict: bool = True
+    ) -> None:
+        """Take the numbers of :meth:`state_dict`; ranks follow from the shapes.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to torch.Tensor
+            An adapter of the same model, at full or at pruned rank. Where ranks
+            change, parameters are new: make the optimizer afterwards.
+        strict : bool, default=True
+            Whether to refuse missing and unknown names.
+
+        Raises
+        ------
+        ValueError
+            If a layer is missing, or a shape does not fit; nothing is changed then.
+        """
+        left = dict(state_dict)
+        parts = [
+            _layer_parts(left, f"{PREFIX}{path}.", layer)
+            for path, layer in self.adapted.items()
+        ]
+        copies = {f"{PREFIX}{n}": p for n, p in self._copies.named_parameters()}
+        missing = sorted(set(copies) - set(left))
+        unknown = sorted(set(left) - set(copies))
+        if strict and (missing or unknown):
+            raise ValueError(
+                "The adapter must hold what the model trains. Missing: "
+                f"{missing[:5]}. Unknown: {unknown[:5]}. Check the base model and "
+                "`modules_to_save`, or pass strict=False."
+            )
+        pruned = [len(values) for _, values, _ in parts] != self.triplets.ranks
+        self.triplets.load(parts)
+        with torch.no_grad():
+            for name, parameter in copies.items():
+                if name in left:
+                    parameter.copy_(left[name])
+        if pruned:
+            self.allocator = _allocator(self.triplets, self.peft_config, final=True)
+
+    # ---- merging ------------------------------------------------------------
+
+    def merge(self, safe_merge: bool = True) -> None:
+        """Fold the update into merged weights, held beside the frozen ones.
+
+        Parameters
+        ----------
+        safe_merge : bool, default=True
+            Whether to refuse weights that are not finite.
+
+        Raises
+        ------
+        ValueError
+            If `safe_merge` and a merged weight is not finite; nothing is merged.
+        """
+        layers = list(self.adapted.values())
+        try:
+            for layer, delta in zip(layers, self.triplets.deltas(), strict=True):
+                if layer.rank:
+                    layer.merge(delta, check=safe_merge)
+        except ValueError:
+            self.unmerge()
+            raise
+
+    def unmerge(self) -> None:
+        """Drop the merged weights. The frozen ones were never changed."""
+        for layer in self.adapted.values():
+            layer.merged_weight = None
+
+    def merge_and_unload(self, safe_merge: bool = True) -> nn.Module:
+        """Return the plain model with the update merged into new weights.
+
+        Parameters
+        ----------
+        safe_merge : bool, default=True
+            Whether to refuse weights that are not finite.
+
+        Returns
+        -------
+        torch.nn.Module
+            The wrapped model. This object must not be used any more.
+        """
+        self.merge(safe_merge)
+        for path, layer in self.adapted.items():
+            plain = layer.base_layer
+            if layer.merged_weight is not None:
+                plain.weight = nn.Parameter(layer.merged_weight, requires_grad=False)
+            self.model.set_submodule(path, plain)
+        return self._without_hooks()
+
+    def unload(self) -> nn.Module:
+        """Return the plain model as it was before.
+
+        Returns
+        -------
+        torch.nn.Module
+            The wrapped model. This object must not be used any more.
+        """
+        self._copies.use(trained=False)
+        for path, layer in self.adapted.items():
+            self.model.set_submodule(path, layer.base_layer)
+        return self._without_hooks()
+
+    def _without_hooks(self) -> nn.Module:
+        for entry in _entries(self.model):
+            for hooks in (entry._forward_pre_hooks, entry._forward_hooks):
+                for key, hook in list(hooks.items()):
+                    if getattr(hook, "__self__", None) is self:
+                        del hooks[key]
+        return self.model
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Run the pretrained model, as if it were not adapted.
+
+        Yields
+        ------
+        None
+        """
+        before = {path: layer.enabled for path, layer in self.adapted.items()}
+        try:
+            for layer in self.adapted.values():
+                layer.enabled = False
+            self._copies.use(trained=False)
+            yield
+        finally:
+            for path, layer in self.adapted.items():
+                layer.enabled = before[path]
+            self._copies.use(trained=True)
+
+
+def _check_arguments(model: Any, config: Any) -> None:
+    if not isinstance(config, AdaLoraConfig):
+        raise TypeError(
+            "`config` must be an AdaLoraConfig. Got "
+            f"{type(config).__name__}. Other methods are peft's."
+        )
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"`model` must be a torch.nn.Module. Got {type(model).__name__}."
+        )
+    if any(isinstance(m, AdaLoraModel | SVDLinear) for m in model.modules()):
+        raise TypeError(
+            "`model` must not be adapted already. Got a model with adapted layers. "
+            "Call `unload` or `merge_and_unload` first."
+        )
+
+
+def _initial_ranks(
+    targets: Mapping[str, nn.Module], config: AdaLoraConfig
+) -> dict[str, int]:
+    """Return rank by layer: `init_r`, or what a stored pattern says."""
+    if config.rank_pattern is None:
+        return dict.fromkeys(targets, config.init_r)
+    ranks = {}
+    for path in targets:
+        key = next(
+            (k for k in (f"{path}.lora_E", path) if k in config.rank_pattern), None
+        )
+        if key is None:
+            raise ValueError(
+                "`rank_pattern` must name every adapted layer. Got none for "
+                f"{path!r}. Check that `target_modules` is the one of training."
+            )
+        pattern = config.rank_pattern[key]
+        if len(pattern) != config.init_r:
+            raise ValueError(
+                f"`rank_pattern` must hold `init_r`={config.init_r} flags a layer. "
+                f"Got {len(pattern)} for {path!r}."
+            )
+        ranks[path] = sum(bool(flag) for flag in pattern)
+    return ranks
+
+
+def _allocator(
+    triplets: Triplets, config: AdaLoraConfig, final: bool = False
+) -> RankAllocator:
+    initial = sum(triplets.ranks)
+    final = final or config.rank_pattern is not None
+    target = initial if final else config.target_r * len(triplets.ranks)
+    schedule = BudgetSchedule(
+        initial=initial,
+        target=target,
+        tinit=config.tinit,
+        tfinal=config.tfinal,
+        deltaT=config.deltaT,
+        total_step=config.total_step or 1,
+    )
+    allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
+    allocator.finished = final
+    return allocator
+
+
+def _entries(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that callers run by themselves.
+
+    `generate` of an encoder-decoder runs the encoder alone; others run the body
+    of a model without its head.
+    """
+    inside = set(model.modules())
+    found = [model, getattr(model, getattr(model, "base_model_prefix", ""), None)]
+    for getter in ("get_encoder", "get_decoder"):
+        try:
+            found.append(getattr(model, getter)())
+        except (AttributeError, NotImplementedError, TypeError):
+            continue
+    return [m for m in dict.fromkeys(found) if isinstance(m, nn.Module) and m in inside]
+
+
+def _layer_parts(
+    state: dict[str, Tensor], start: str, layer: SVDLinear
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take a layer's three factors out of `state` and check their shapes."""
+    try:
+        right, left, values = (
+            state.pop(start + name) for name in ("lora_A", "lora_B", "lora_E")
+        )
+    except KeyError as error:
+        raise ValueError(
+            f"The adapter must hold {error.args[0]!r}. Got no such tensor. Check "
+            "that it belongs to this model and these `target_modules`."
+        ) from None
+    rank = values.shape[0]
+    expected = ((rank, layer.in_features), (layer.out_features, rank), (rank, 1))
+    shapes = (tuple(right.shape), tuple(left.shape), tuple(values.shape))
+    if shapes != expected:
+        raise ValueError(
+            f"The factors of {start[len(PREFIX) : -1]!r} must have shapes "
+            f"{', '.join(map(str, expected))}. Got {', '.join(map(str, shapes))}."
+        )
+    return left.T, values.flatten(), right

@@ -1,0 +1,122 @@
+"""The rank budget of each optimizer step. Pure Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["warmup", "reduction", "final"]
+
+
+@dataclass(frozen=True)
+class BudgetSchedule:
+    """How many triplets may live at each optimizer step, counted from 0.
+
+    Parameters
+    ----------
+    initial : int
+        Triplets at the start, over all layers.
+    target : int
+        Triplets at the end, over all layers.
+    tinit, tfinal : int
+        Steps of warm-up and steps at the target.
+    deltaT : int
+        Steps between two allocations.
+    total_step : int
+        Steps of the whole training.
+
+    Examples
+    --------
+    Four layers that go from rank 4 to rank 2 in 12 steps:
+
+    >>> schedule = BudgetSchedule(initial=16, target=8, tinit=2, tfinal=3,
+    ...                           deltaT=1, total_step=12)
+    >>> [schedule.budget(step) for step in range(12)]
+    [16, 16, 16, 13, 10, 9, 8, 8, 8, 8, 8, 8]
+    >>> [schedule.phase(step) for step in (2, 3, 8, 9)]
+    ['warmup', 'reduction', 'reduction', 'final']
+    """
+
+    initial: int
+    target: int
+    tinit: int
+    tfinal: int
+    deltaT: int
+    total_step: int
+
+    @property
+    def final_step(self) -> int:
+        """First step of the final phase, at which the last allocation happens."""
+        # With tfinal=0 the reference waits for a step that never comes.
+        return min(self.total_step - self.tfinal, self.total_step - 1)
+
+    def phase(self, step: int) -> Phase:
+        """Name the phase of a step.
+
+        Parameters
+        ----------
+        step : int
+            Optimizer step, counted from 0.
+
+        Returns
+        -------
+        {"warmup", "reduction", "final"}
+        """
+        if step >= self.final_step:
+            return "final"
+        return "warmup" if step <= self.tinit else "reduction"
+
+    def budget(self, step: int) -> int:
+        """Plan the number of triplets for a step, allocation or not.
+
+        Parameters
+        ----------
+        step : int
+            Optimizer step, counted from 0.
+
+        Returns
+        -------
+        int
+        """
+        phase = self.phase(step)
+        if phase == "warmup":
+            return self.initial
+        if phase == "final":
+            return self.target
+        window = self.total_step - self.tfinal - self.tinit
+        left = 1 - (step - self.tinit) / window
+        return int((self.initial - self.target) * left**3 + self.target)
+
+    def last_allocation(self, step: int) -> int | None:
+        """Find the latest step up to `step` that allocates.
+
+        Parameters
+        ----------
+        step : int
+            Optimizer step, counted from 0.
+
+        Returns
+        -------
+        int or None
+            None while nothing has been allocated.
+        """
+        if step >= self.final_step:
+            return self.final_step
+        multiple = step - step % self.deltaT
+        return multiple if multiple > self.tinit else None
+
+    def held_budget(self, step: int) -> int:
+        """Count the triplets that live after a step.
+
+        Parameters
+        ----------
+        step : int
+            Optimizer step, counted from 0.
+
+        Returns
+        -------
+        int
+            The budget of the latest allocation.
+        """
+        last = self.last_allocation(step)
+        return self.initial if last is None else self.budget(last)

@@ -1,0 +1,175 @@
+"""Which layers of a model are adapted."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Collection
+
+from torch import nn
+
+from .config import AdaLoraConfig
+from .layers import is_conv1d, is_linear
+
+ALL_LINEAR = "all-linear"
+
+# Parts of a path that mean pooler, embeddings or head, whoever wrote the model.
+_PROTECTED = re.compile(
+    r"pooler|embed\w*|\w*embeddings?|embedding_\w+|(pre_)?classifier|score|cls|"
+    r"(lm_|mc_|qa_)?heads?|lm_decoder|qa_outputs|predictions|discriminator_predictions|"
+    r"out_embed\w*"
+)
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return all linear layers by path, in the order of the model."""
+    return {name: m for name, m in model.named_modules() if is_linear(m)}
+
+
+def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module]:
+    """Choose the linear layers that the configuration asks for.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model to adapt.
+    config : AdaLoraConfig
+        Its `target_modules`, `exclude_modules`, `layers_to_transform`,
+        `layers_pattern` and `modules_to_save` decide.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        Layers by path, in the order of the model.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches; the message lists the layers that exist.
+    """
+    candidates = linear_layers(model)
+    protected = {
+        path for path, layer in candidates.items() if _is_protected(model, path, layer)
+    }
+    wanted = config.target_modules or ALL_LINEAR
+    targets = {
+        path: layer
+        for path, layer in candidates.items()
+        if _is_wanted(path, wanted, path in protected)
+        and not _matches(path, config.exclude_modules)
+        and not is_inside(path, config.modules_to_save)
+        and _is_in_layers(path, config)
+    }
+    if not targets:
+        raise ValueError(_nothing_found(config, candidates))
+    _check_orientation(targets, config)
+    return targets
+
+
+def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
+    body = getattr(model, "base_model_prefix", "")
+    if body and hasattr(model, body) and not path.startswith(body + "."):
+        return True  # Hugging Face: what is outside the body is the head
+    for getter in ("get_output_embeddings", "get_input_embeddings"):
+        try:
+            found = getattr(model, getter)()
+        except (AttributeError, NotImplementedError):
+            continue
+        if found is layer:
+            return True
+    return any(_PROTECTED.fullmatch(part) for part in path.split("."))
+
+
+def _is_wanted(path: str, wanted: str | Collection[str], protected: bool) -> bool:
+    if wanted == ALL_LINEAR:
+        return not protected
+    if isinstance(wanted, str):  # a pattern for whole paths is explicit
+        return re.fullmatch(wanted, path) is not None
+    return any(
+        ends_with(path, name) and (not protected or _names_protected(path, name))
+        for name in wanted
+    )
+
+
+def _names_protected(path: str, name: str) -> bool:
+    """Tell "pooler.dense", which asks for the pooler, from a bare "dense"."""
+    return name == path or any(_PROTECTED.fullmatch(part) for part in name.split("."))
+
+
+def ends_with(path: str, name: str) -> bool:
+    """Tell whether a path is `name` or ends with it, part by part."""
+    return path == name or path.endswith("." + name)
+
+
+def is_inside(path: str, names: Collection[str] | None) -> bool:
+    """Tell whether a module, or one around it, ends with one of the names."""
+    parts = path.split(".")
+    prefixes = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return any(ends_with(prefix, name) for prefix in prefixes for name in names or ())
+
+
+def _matches(path: str, pattern: str | Collection[str] | None) -> bool:
+    if not pattern:
+        return False
+    if isinstance(pattern, str):
+        return re.fullmatch(pattern, path) is not None
+    return any(ends_with(path, name) for name in pattern)
+
+
+def _is_in_layers(path: str, config: AdaLoraConfig) -> bool:
+    if config.layers_to_transform is None:
+        return True
+    names = config.layers_pattern
+    if not names:
+        found = re.match(r".*?[^.]*\.(\d+)\.", path)
+        numbers = [found] if found else []
+    else:
+        names = [names] if isinstance(names, str) else names
+        patterns = [rf"(?:.*\.)?{re.escape(name)}\.(\d+)\." for name in names]
+        numbers = [m for p in patterns if (m := re.match(p, path))]
+    wanted = config.layers_to_transform
+    indices = [wanted] if isinstance(wanted, int) else wanted
+    return any(int(match.group(1)) in indices for match in numbers)
+
+
+def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
+    if not candidates:
+        return (
+            "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
+            "torch.nn.Linear and transformers' Conv1D only."
+        )
+    asked = config.target_modules or ALL_LINEAR
+    shown = asked if isinstance(asked, str) else sorted(asked)
+    endings = sorted({path.split(".")[-1] for path in candidates})
+    close = [
+        match
+        for name in ([asked] if isinstance(asked, str) else sorted(asked))
+        for match in difflib.get_close_matches(name.split(".")[-1], endings, n=2)
+        if match != name
+    ]
+    hint = f" Did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
+    listed = ", ".join(list(candidates)[:40])
+    more = f" and {len(candidates) - 40} more" if len(candidates) > 40 else ""
+    return (
+        f"`target_modules` must match linear layers of the model. Got {shown!r}, "
+        f"which matches none.{hint} Linear layers: {listed}{more}."
+    )
+
+
+def _check_orientation(targets: dict[str, nn.Module], config: AdaLoraConfig) -> None:
+    kinds = {is_conv1d(layer) for layer in targets.values()}
+    if kinds == {True} and not config.fan_in_fan_out:
+        warnings.warn(
+            "fan_in_fan_out is set to False but the target module is `Conv1D`. "
+            "Setting fan_in_fan_out to True.",
+            stacklevel=4,
+        )
+        config.fan_in_fan_out = True
+    elif kinds == {False} and config.fan_in_fan_out:
+        warnings.warn(
+            "fan_in_fan_out is set to True but the target module is "
+            "`torch.nn.Linear`. Setting fan_in_fan_out to False.",
+            stacklevel=4,
+        )
+        config.fan_in_fan_out = False

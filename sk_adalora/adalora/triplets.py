@@ -1,0 +1,335 @@
+"""Where the adapter's numbers live: one bank of rows per width.
+
+Update of a layer: ``left.T @ diag(singular_values) @ right``. A *triplet* is one row
+of `left` (a column of the paper's P), one singular value and one row of `right` (a
+row of Q). The rows of all layers that share a width are one parameter, so an adapter
+of a BERT is five tensors, however deep the model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import SVDLinear
+
+INIT_STD = 0.02
+
+# Dimensions: n = triplets of the model, m = rows of a bank, w = width of a bank,
+# k = matrices in a bank, r = rank of one matrix.
+
+
+class RowBank(nn.Module):
+    """All rows of one width, layer after layer.
+
+    Parameters
+    ----------
+    width : int
+        Length of a row.
+    layers : sequence of int
+        Positions of the layers that own the rows.
+    ranks : sequence of int
+        Rank of every layer of the model.
+    """
+
+    triplets: Tensor  # (m,) the triplet that each row belongs to
+
+    def __init__(self, width: int, layers: Sequence[int], ranks: Sequence[int]):
+        super().__init__()
+        self.layers = list(layers)
+        self.rows = nn.Parameter(torch.empty(0, width))  # (m, w)
+        self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
+        self._cached: tuple[Tensor | None, Tensor] | None = None
+        self.resize(torch.zeros(sum(ranks[i] for i in self.layers), width), ranks)
+
+    @property
+    def width(self) -> int:
+        """Length of a row."""
+        return self.rows.shape[1]
+
+    def resize(self, rows: Tensor, ranks: Sequence[int]) -> None:
+        """Take new rows, for new ranks.
+
+        Parameters
+        ----------
+        rows : torch.Tensor of shape (m, w)
+            Rows of the bank, layer after layer.
+        ranks : sequence of int
+            Rank of every layer of the model.
+        """
+        self.rows = nn.Parameter(rows, requires_grad=self.rows.requires_grad)
+        self.sizes = [ranks[i] for i in self.layers]
+        starts = [0]
+        for rank in ranks:
+            starts.append(starts[-1] + rank)
+        index = [t for i in self.layers for t in range(starts[i], starts[i + 1])]
+        self.triplets = torch.tensor(index, dtype=torch.long, device=rows.device)
+        self.holds_all = len(index) == starts[-1]
+        self._cached = None
+
+    def matrices(self, rows: Tensor) -> Tensor:
+        """Stack the bank's matrices, padded with zero rows to one rank.
+
+        Parameters
+        ----------
+        rows : torch.Tensor of shape (m, w)
+            The bank's rows.
+
+        Returns
+        -------
+        torch.Tensor of shape (k, r, w)
+        """
+        index, _ = self._layout(rows.device)
+        if index is None:
+            return rows.view(len(self.sizes), self.sizes[0], -1)
+        padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        return padded[index]
+
+    def _layout(self, device: torch.device) -> tuple[Tensor | None, Tensor]:
+        """Return the row of each place in the stack, and the stack of identities.
+
+        Kept until the ranks change: made on the host, they would stop the device.
+        """
+        if self._cached is None or self._cached[1].device != device:
+            sizes = torch.tensor(self.sizes)
+            places = torch.arange(max(self.sizes))
+            taken = places < sizes.unsqueeze(1)  # (k, r)
+            starts = (sizes.cumsum(0) - sizes).unsqueeze(1)
+            blank = sum(self.sizes)  # the zero row that `matrices` adds
+            index = torch.where(taken, starts + places, blank)
+            identity = torch.diag_embed(taken.float())  # (k, r, r)
+            uniform = len(set(self.sizes)) == 1
+            self._cached = (
+                None if uniform else index.to(device),
+                identity.to(device),
+            )
+        return self._cached
+
+    def orthogonality(self) -> Tensor:
+        """Sum ``||M M^T - I||_F`` over the bank's matrices, in float32.
+
+        Returns
+        -------
+        torch.Tensor of shape ()
+        """
+        if not self.rows.shape[0]:
+            return self.rows.sum()
+        _, identity = self._layout(self.rows.device)
+        with torch.autocast(self.rows.device.type, enabled=False):
+            matrices = self.matrices(self.rows.float())  # (k, r, w)
+            gram = matrices @ matrices.mT  # (k, r, r)
+            return torch.linalg.matrix_norm(gram - identity).sum()
+
+
+class Triplets(nn.Module):
+    """The numbers of all layers: two lists of banks and one vector.
+
+    Parameters
+    ----------
+    layers : sequence of SVDLinear
+        Adapted layers, in the order of the model. Their `rank` says how many
+        triplets each gets.
+    scale : float
+        Factor of every update.
+    """
+
+    singular_values: nn.Parameter  # (n,)
+
+    def __init__(self, layers: Sequence[SVDLinear], scale: float) -> None:
+        super().__init__()
+        # A plain tuple, so that the layers are not registered twice.
+        self._layers = tuple(layers)
+        self.scale = scale
+        self.left = self._banks([layer.out_features for layer in layers])
+        self.right = self._banks([layer.in_features for layer in layers])
+        self.singular_values = nn.Parameter(torch.zeros(sum(self.ranks)))
+
+    def _banks(self, widths: Sequence[int]) -> nn.ModuleList:
+        return nn.ModuleList(
+            RowBank(width, [i for i, w in enumerate(widths) if w == width], self.ranks)
+            for width in sorted(set(widths))
+        )
+
+    @property
+    def ranks(self) -> list[int]:
+        """Rank of each layer."""
+        return [layer.rank for layer in self._layers]
+
+    @property
+    def banks(self) -> list[RowBank]:
+        """Left banks, then right banks."""
+        return [*self.left, *self.right]  # type: ignore[list-item]
+
+    def initialise(
+        self, zero_update: bool = True, generator: torch.Generator | None = None
+    ) -> None:
+        """Draw the start of training.
+
+        Parameters
+        ----------
+        zero_update : bool, default=True
+            Rows from N(0, 0.02), singular values 0. False draws everything from
+            N(0, 1), for tests.
+        generator : torch.Generator or None, default=None
+            Source of randomness, on the CPU. None uses the global one.
+        """
+        std = INIT_STD if zero_update else 1.0
+        with torch.no_grad():
+            for bank in self.banks:
+                shape = tuple(bank.rows.shape)
+                bank.rows.copy_(torch.randn(shape, generator=generator) * std)
+            if not zero_update:
+                shape = tuple(self.singular_values.shape)
+                self.singular_values.copy_(torch.randn(shape, generator=generator))
+
+    def hand_out(self) -> None:
+        """Give every layer its rows, in the precision that it computes in.
+
+        One product and one cast a bank; the backward of the split is one
+        concatenation.
+        """
+        weights = self.singular_values * self.scale  # (n,)
+        for bank in self.right:
+            own = weights if bank.holds_all else weights.index_select(0, bank.triplets)
+            parts = self._split(bank, bank.rows * own.unsqueeze(1))
+            for i, part in zip(bank.layers, parts, strict=True):
+                self._layers[i].right = part
+        for bank in self.left:
+            parts = self._split(bank, bank.rows)
+            for i, part in zip(bank.layers, parts, strict=True):
+                self._layers[i].left = part
+
+    def _split(self, bank: RowBank, rows: Tensor) -> Sequence[Tensor]:
+        dtypes = [_compute_dtype(self._layers[i].weight) for i in bank.layers]
+        if len(set(dtypes)) == 1:
+            return rows.to(dtypes[0]).split(bank.sizes)
+        parts = rows.split(bank.sizes)
+        return [part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
+
+    def orthogonality(self) -> Tensor:
+        """Average ``||M M^T - I||_F`` over all left and right matrices.
+
+        Returns
+        -------
+        torch.Tensor of shape ()
+        """
+        total = torch.stack([bank.orthogonality() for bank in self.banks]).sum()
+        return total / (2 * len(self._layers))
+
+    def per_layer(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return (left (r, out), singular values (r,), right (r, in)) by layer.
+
+        Views of the stored numbers, without gradient, singular values and scale
+        not multiplied in.
+        """
+        left: dict[int, Tensor] = {}
+        right: dict[int, Tensor] = {}
+        for side, banks in ((left, self.left), (right, self.right)):
+            for bank in banks:
+                parts = bank.rows.detach().split(bank.sizes)
+                side.update(zip(bank.layers, parts, strict=True))
+        values = self.singular_values.detach().split(self.ranks)
+        return [(left[i], values[i], right[i]) for i in range(len(self._layers))]
+
+    def deltas(self) -> Iterator[Tensor]:
+        """Multiply out the update of each layer.
+
+        Yields
+        ------
+        torch.Tensor of shape (out, in)
+        """
+        for left, values, right in self.per_layer():
+            yield left.T @ (right * (values * self.scale).unsqueeze(1))
+
+    def load(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Take the numbers of every layer; ranks follow from the shapes.
+
+        Parameters
+        ----------
+        parts : sequence of (left, singular values, right)
+            As :meth:`per_layer` returns them. Parameters are kept, and written in
+            place, where no rank changes.
+        """
+        same = [len(values) for _, values, _ in parts] == self.ranks
+        for layer, (_, values, _) in zip(self._layers, parts, strict=True):
+            layer.rank = len(values)
+            layer.forget_rows()
+        with torch.no_grad():
+            values = torch.cat([part[1].flatten() for part in parts])
+            self._store(self, "singular_values", values, same)
+            for side, banks in ((0, self.left), (2, self.right)):
+                for bank in banks:
+                    rows = torch.cat([parts[i][side] for i in bank.layers])
+                    self._store(bank, "rows", rows, same)
+
+    def _store(self, owner: Any, name: str, value: Tensor, in_place: bool) -> None:
+        old = getattr(owner, name)
+        if in_place:
+            old.copy_(value)
+            return
+        new = value.to(device=old.device, dtype=old.dtype, copy=True)
+        if isinstance(owner, RowBank):
+            owner.resize(new, self.ranks)
+        else:
+            setattr(owner, name, nn.Parameter(new, requires_grad=old.requires_grad))
+
+    def keep(self, kept: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
+        """Delete all other triplets, and their share of the optimizer's state.
+
+        Parameters
+        ----------
+        kept : torch.Tensor of shape (n,)
+            Boolean.
+        optimizer : torch.optim.Optimizer or None
+            Its groups and state are re-keyed to the smaller parameters.
+        """
+        per_layer = kept.cpu().split(self.ranks)
+        before = [self.singular_values, *(bank.rows for bank in self.banks)]
+        index = kept.nonzero().flatten()
+        chosen = [index]
+        for bank in self.banks:
+            chosen.append(kept[bank.triplets].nonzero().flatten())
+        for layer, flags in zip(self._layers, per_layer, strict=True):
+            layer.rank = int(flags.sum())
+            layer.forget_rows()
+        self.singular_values = nn.Parameter(
+            self.singular_values.detach()[index],
+            requires_grad=self.singular_values.requires_grad,
+        )
+        for bank, rows in zip(self.banks, chosen[1:], strict=True):
+            bank.resize(bank.rows.detach()[rows], self.ranks)
+        if optimizer is not None:
+            after = [self.singular_values, *(bank.rows for bank in self.banks)]
+            for old, new, rows in zip(before, after, chosen, strict=True):
+                _rekey(optimizer, old, new, rows)
+
+
+def _compute_dtype(weight: Tensor) -> torch.dtype:
+    """Choose the precision in which a layer with this weight computes."""
+    kind = weight.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    # A quantised weight computes in what its input comes in; float32 is safe.
+    return weight.dtype if weight.is_floating_point() else torch.float32
+
+
+def _rekey(
+    optimizer: torch.optim.Optimizer,
+    old: nn.Parameter,
+    new: nn.Parameter,
+    rows: Tensor,
+) -> None:
+    """Put `new` = ``old[rows]`` in the place of `old`, with its rows of the state."""
+    for group in optimizer.param_groups:
+        group["params"] = [new if p is old else p for p in group["params"]]
+    state = optimizer.state.pop(old, None)
+    if state is None:
+        return
+    for name, value in state.items():
+        per_row = isinstance(value, Tensor) and value.shape[:1] == old.shape[:1]
+        if per_row and value.shape in (old.shape, old.shape[:1]):
+            state[name] = value[rows]
+    optimizer.state[new] = state
