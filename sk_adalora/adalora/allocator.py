@@ -35,14 +35,14 @@ class Importance:
         Parameters
         ----------
         current : torch.Tensor
-            Sensitivity of this step, in float32.
+            Sensitivity of this step, in float32. It is overwritten.
         valid : torch.Tensor of shape ()
             Boolean; False leaves the averages as they are. A tensor, so that the
             host need not wait for it.
         """
         smooth = torch.lerp(current, self.sensitivity, self.beta1)
-        deviation = (current - smooth).abs_()
-        spread = torch.lerp(deviation, self.uncertainty, self.beta2)
+        deviation = current.sub_(smooth).abs_()
+        spread = deviation.lerp_(self.uncertainty, self.beta2)
         self.sensitivity = torch.where(valid, smooth, self.sensitivity)
         self.uncertainty = torch.where(valid, spread, self.uncertainty)
 
@@ -146,7 +146,8 @@ class RankAllocator:
     @torch.no_grad()
     def _update_importance(self) -> None:
         current = [_sensitivity(p) for p in self._tensors()]
-        valid = torch.stack([torch.isfinite(c).all() for c in current]).all()
+        # No number is negative, so one that is not finite shows in the sum.
+        valid = torch.stack([c.sum() for c in current]).sum().isfinite()
         for average, sensitivity in zip(self.averages, current, strict=True):
             average.update(sensitivity, valid)
 
@@ -171,8 +172,8 @@ class RankAllocator:
         score = torch.where(torch.isfinite(score), score, -torch.inf)
         # Stable, so that ties go to the lowest index and the count is exact.
         order = torch.sort(score, descending=True, stable=True).indices
-        self.kept = torch.zeros_like(self.kept)
-        self.kept[order[: self.budget]] = True
+        kept = torch.zeros_like(score, dtype=torch.bool)
+        self.kept = kept.index_fill_(0, order[: self.budget], True)
         self.last_allocation = step
         self.finished = step == self.schedule.final_step
         if self.finished:
@@ -205,6 +206,19 @@ class RankAllocator:
         self.triplets.keep(self.kept, optimizer)
         self.kept = self.kept[self.kept]
 
+    def to(self, device: torch.device) -> None:
+        """Follow the triplets to a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the triplets are.
+        """
+        self.kept = self.kept.to(device)
+        for average in self._averages or ():
+            average.sensitivity = average.sensitivity.to(device)
+            average.uncertainty = average.uncertainty.to(device)
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs, beside the full-rank triplets.
 
@@ -233,8 +247,19 @@ class RankAllocator:
         ----------
         state : dict
             What :meth:`state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it belongs to another number of triplets; nothing is changed then.
         """
-        device = self.triplets.singular_values.device
+        values = self.triplets.singular_values
+        if state["kept"].shape != values.shape:
+            raise ValueError(
+                f"The allocator's state must be of {len(values)} triplets. Got "
+                f"{len(state['kept'])}. Load the adapter of the same step first."
+            )
+        device = values.device
         self.last_step = state["last_step"]
         self.last_allocation = state["last_allocation"]
         self.budget = state["budget"]
@@ -253,7 +278,7 @@ def _sensitivity(parameter: Tensor) -> Tensor:
     """Return ``|p * grad|``: p after the optimizer's step, the gradient before it."""
     if parameter.grad is None:
         return torch.zeros_like(parameter, dtype=torch.float32)
-    return (parameter * parameter.grad).abs().float()
+    return (parameter.detach() * parameter.grad).abs_().float()
 
 
 def _add_rows(score: Tensor, bank: RowBank, per_row: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import warnings
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
@@ -108,6 +109,7 @@ class LoraConfig:
         self.exclude_modules = _as_set(self.exclude_modules)
         self._check_layers()
         self._check_variants()
+        self._check_patterns()
         _check_number("lora_alpha", self.lora_alpha, low=0)
         _check_number("lora_dropout", self.lora_dropout, low=0, below=1)
         if self.bias not in ("none", "all", "lora_only"):
@@ -130,6 +132,19 @@ class LoraConfig:
                 "`layers_pattern` needs `layers_to_transform`. Got "
                 f"layers_pattern={self.layers_pattern!r} alone. Say which layers."
             )
+
+    def _check_patterns(self) -> None:
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                continue
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(
+                    f"`{name}` must be a list of name endings or a regular "
+                    f"expression. Got {value!r}: {error}."
+                ) from error
 
     def _check_variants(self) -> None:
         """Refuse what a subclass does not support."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+if TYPE_CHECKING:
+    from .triplets import Triplets
+
 
 def is_conv1d(module: nn.Module) -> bool:
     """Tell GPT-2's transposed linear layer, without importing transformers."""
-    return any(base.__name__ == "Conv1D" for base in type(module).__mro__)
+    named = any(base.__name__ == "Conv1D" for base in type(module).__mro__)
+    return named and hasattr(module, "nf")  # a convolution may have that name too
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -39,7 +43,8 @@ class SVDLinear(nn.Module):
     dropout : float
         Probability of dropping an input of the update while training.
     generator : torch.Generator or None
-        Source of randomness for dropout. None uses the global one.
+        Source of randomness for dropout. None uses the global one. On another
+        device than its own it seeds one there.
     """
 
     # Dimensions: in, out = widths of the layer, r = its rank.
@@ -62,7 +67,14 @@ class SVDLinear(nn.Module):
         self.enabled = True
         self.transposed = is_conv1d(base_layer)
         self.left = self.right = None
+        # A tuple, so that it is not registered as a part of every layer.
+        self._lender: tuple[Triplets] | None = None
         self.register_buffer("merged_weight", None, persistent=False)
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a forward pass reads the triplets."""
+        return self.enabled and self.rank > 0 and self.merged_weight is None
 
     @property
     def weight(self) -> Tensor:
@@ -92,29 +104,45 @@ class SVDLinear(nn.Module):
         """Apply the frozen layer and add the update."""
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
-        frozen = self.base_layer(x)  # (..., out)
-        if not self.enabled or self.rank == 0:
+        frozen: Tensor = self.base_layer(x)  # (..., out)
+        if not self.needs_rows:
             return frozen
-        if self.left is None or self.right is None:
-            raise RuntimeError(
-                "An adapted layer was called outside its model, before the model "
-                "ever ran. Call the adapted model."
-            )
-        hidden = F.linear(self._drop(x), self.right)  # (..., r)
+        left, right = self._borrow(x)
+        hidden = F.linear(self._drop(x), right)  # (..., r)
         # One fused product-and-sum instead of a product and a sum of width `out`.
         return torch.addmm(
-            frozen.reshape(-1, frozen.shape[-1]), hidden.flatten(0, -2), self.left
+            frozen.reshape(-1, left.shape[1]), hidden.reshape(-1, self.rank), left
         ).view(frozen.shape)
+
+    def borrow_from(self, triplets: Triplets) -> None:
+        """Take rows from `triplets` from now on."""
+        self._lender = (triplets,)
+
+    def _borrow(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return left and right rows, in a precision that `x` multiplies with."""
+        if self._lender is not None:
+            self._lender[0].refresh()
+        if self.left is None or self.right is None:
+            raise RuntimeError(
+                "An adapted layer must belong to an adapted model to be called. Got "
+                "one without rows. Call `get_peft_model` on its model."
+            )
+        if x.dtype == self.right.dtype or torch.is_autocast_enabled(x.device.type):
+            return self.left, self.right
+        # A quantised layer, or one inside a region that switches autocast off.
+        return self.left.to(x.dtype), self.right.to(x.dtype)
 
     def _drop(self, x: Tensor) -> Tensor:
         if not self.training or self.dropout == 0:
             return x
         if self.generator is None:
             return F.dropout(x, self.dropout)
-        kept = torch.empty_like(x).bernoulli_(
-            1 - self.dropout, generator=self.generator
-        )
-        return x * kept / (1 - self.dropout)
+        if self.generator.device.type != x.device.type:
+            seed = torch.randint(2**62, (), generator=self.generator)
+            self.generator = torch.Generator(x.device).manual_seed(int(seed))
+        share = 1 - self.dropout
+        kept = torch.empty_like(x).bernoulli_(share, generator=self.generator)
+        return x * kept.div_(share)
 
     def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight.T if self.transposed else weight, self.bias)
@@ -125,7 +153,7 @@ class SVDLinear(nn.Module):
         Parameters
         ----------
         delta : torch.Tensor of shape (out, in)
-            The update, in float32.
+            The update.
         check : bool
             Whether to refuse a result that is not finite.
 
@@ -133,9 +161,18 @@ class SVDLinear(nn.Module):
         ------
         ValueError
             If `check` and the merged weight holds NaN or infinity.
+        TypeError
+            If the frozen weight is quantised.
         """
+        weight = self.weight.detach()
+        if not weight.is_floating_point():
+            raise TypeError(
+                "Merging needs weights in floating point. Got quantised ones, of "
+                f"type {weight.dtype}. Load the model unquantised to merge."
+            )
         update = delta.T if self.transposed else delta
-        merged = (self.weight.detach().float() + update).to(self.weight.dtype)
+        exact = torch.promote_types(weight.dtype, update.dtype)
+        merged = (weight.to(exact) + update).to(weight.dtype)
         if check and not torch.isfinite(merged).all():
             raise ValueError(
                 "The merged weights must be finite. Got NaN or infinity: the "

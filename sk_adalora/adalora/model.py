@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from . import state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layers import SVDLinear
 from .schedule import BudgetSchedule
 from .targets import find_targets
-from .trained import TrainedCopies
+from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
-
-PREFIX = "base_model.model."  # what PEFT puts before every path
 
 
 def get_peft_model(
@@ -105,6 +104,7 @@ class AdaLoraModel(nn.Module):
         _check_arguments(model, config)
         targets = find_targets(model, config)
         ranks = _initial_ranks(targets, config)
+        copied_paths(model, config)  # fails before anything is changed
         model.requires_grad_(False)
         self.model = model
         self.peft_config = config
@@ -113,18 +113,17 @@ class AdaLoraModel(nn.Module):
             self.adapted[path] = SVDLinear(
                 layer, ranks[path], config.lora_dropout, generator
             )
-            model.set_submodule(path, self.adapted[path])
+        _exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
+        self._fused = _stop_fused_layers(model)
         self._copies = TrainedCopies(model, config)
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
         self.triplets.initialise(config.init_lora_weights, generator)
-        device = next(iter(targets.values())).weight.device
-        self.triplets.to(device)
+        self.triplets.to(next(iter(self.adapted.values())).weight.device)
         self.allocator = _allocator(self.triplets, config)
-        self._depth = 0
         self._checked_gradients = False
         for entry in _entries(model):
-            entry.register_forward_pre_hook(self._before_forward)
-            entry.register_forward_hook(self._after_forward, always_call=True)
+            entry.register_forward_pre_hook(self.triplets.before_forward)
+            entry.register_forward_hook(self.triplets.after_forward, always_call=True)
         if config.inference_mode:
             self.requires_grad_(False)
 
@@ -134,14 +133,6 @@ class AdaLoraModel(nn.Module):
         """Call the wrapped model."""
         return self.model(*args, **kwargs)
 
-    def _before_forward(self, *_: Any) -> None:
-        if self._depth == 0:
-            self.triplets.hand_out()
-        self._depth += 1
-
-    def _after_forward(self, *_: Any) -> None:
-        self._depth = max(0, self._depth - 1)  # another hook may have failed before
-
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -149,6 +140,12 @@ class AdaLoraModel(nn.Module):
             if name == "model":  # not there yet, while copying or unpickling
                 raise
             return getattr(self.model, name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._copies.apply_outside(fn)
+        self.allocator.to(self.triplets.singular_values.device)
+        return self
 
     # ---- training -----------------------------------------------------------
 
@@ -189,14 +186,15 @@ class AdaLoraModel(nn.Module):
         if gradient is None:
             unused = list(self.adapted)
         else:
-            parts = gradient.ne(0).cpu().split(self.triplets.ranks)
+            parts = torch.split(gradient.ne(0).cpu(), self.triplets.ranks)
             pairs = zip(self.adapted, parts, strict=True)
             unused = [path for path, part in pairs if len(part) and not part.any()]
         if unused:
             warnings.warn(
                 f"{len(unused)} adapted layers got no gradient in the first step: "
                 f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
-                "with `exclude_modules` if the loss does not depend on them.",
+                "with `exclude_modules` if the loss does not depend on them, and call "
+                "`update_and_allocate` before `zero_grad`.",
                 stacklevel=3,
             )
 
@@ -220,7 +218,7 @@ class AdaLoraModel(nn.Module):
     @property
     def ranks(self) -> dict[str, int]:
         """Number of living triplets by layer."""
-        kept = self.allocator.kept.cpu().split(self.triplets.ranks)
+        kept = torch.split(self.allocator.kept.cpu(), self.triplets.ranks)
         return {
             path: int(flags.sum())
             for path, flags in zip(self.adapted, kept, strict=True)
@@ -253,7 +251,7 @@ class AdaLoraModel(nn.Module):
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Tensor]:
-        """Return the adapter only, under PEFT's names.
+        """Return the adapter only, under PEFT's names, as copies.
 
         Returns
         -------
@@ -261,18 +259,10 @@ class AdaLoraModel(nn.Module):
             ``lora_A`` (r, in), ``lora_B`` (out, r) and ``lora_E`` (r, 1) by layer,
             and what `modules_to_save` and `bias` train.
         """
-        state: dict[str, Tensor] = {} if destination is None else destination
-        for path, (left, values, right) in zip(
-            self.adapted, self.triplets.per_layer(), strict=True
-        ):
-            start = f"{prefix}{PREFIX}{path}."
-            state[start + "lora_A"] = right.clone()
-            state[start + "lora_B"] = left.T.contiguous().clone()
-            state[start + "lora_E"] = values.unsqueeze(1).clone()
-        for path, parameter in self._copies.named_parameters():
-            value = parameter if keep_vars else parameter.detach()
-            state[f"{prefix}{PREFIX}{path}"] = value
-        return state
+        collected: dict[str, Tensor] = {} if destination is None else destination
+        own = state.collect(self.adapted, self.triplets, self._copies)
+        collected.update({prefix + name: value for name, value in own.items()})
+        return collected
 
     def load_state_dict(  # type: ignore[override]
         self, state_dict: Mapping[str, Tensor], strict: bool = True
@@ -285,7 +275,7 @@ class AdaLoraModel(nn.Module):
             An adapter of the same model, at full or at pruned rank. Where ranks
             change, parameters are new: make the optimizer afterwards.
         strict : bool, default=True
-            Whether to refuse missing and unknown names.
+            Whether to refuse missing and unknown names beside the layers'.
 
         Raises
         ------
@@ -293,27 +283,15 @@ class AdaLoraModel(nn.Module):
             If a layer is missing, or a shape does not fit; nothing is changed then.
         """
         left = dict(state_dict)
-        parts = [
-            _layer_parts(left, f"{PREFIX}{path}.", layer)
-            for path, layer in self.adapted.items()
-        ]
-        copies = {f"{PREFIX}{n}": p for n, p in self._copies.named_parameters()}
-        missing = sorted(set(copies) - set(left))
-        unknown = sorted(set(left) - set(copies))
-        if strict and (missing or unknown):
-            raise ValueError(
-                "The adapter must hold what the model trains. Missing: "
-                f"{missing[:5]}. Unknown: {unknown[:5]}. Check the base model and "
-                "`modules_to_save`, or pass strict=False."
-            )
-        pruned = [len(values) for _, values, _ in parts] != self.triplets.ranks
-        self.triplets.load(parts)
+        factors = state.factors(left, self.adapted)
+        copies = state.match_copies(left, self._copies, strict)
+        before = self.triplets.ranks
+        self.triplets.load(factors)
         with torch.no_grad():
-            for name, parameter in copies.items():
-                if name in left:
-                    parameter.copy_(left[name])
-        if pruned:
-            self.allocator = _allocator(self.triplets, self.peft_config, final=True)
+            for tensor, stored in copies:
+                tensor.copy_(stored)
+        if self.triplets.ranks != before:
+            self.allocator = _allocator(self.triplets, self.peft_config)
 
     # ---- merging ------------------------------------------------------------
 
@@ -329,13 +307,15 @@ class AdaLoraModel(nn.Module):
         ------
         ValueError
             If `safe_merge` and a merged weight is not finite; nothing is merged.
+        TypeError
+            If the frozen weights are quantised.
         """
         layers = list(self.adapted.values())
         try:
             for layer, delta in zip(layers, self.triplets.deltas(), strict=True):
                 if layer.rank:
                     layer.merge(delta, check=safe_merge)
-        except ValueError:
+        except (TypeError, ValueError):
             self.unmerge()
             raise
 
@@ -358,15 +338,14 @@ class AdaLoraModel(nn.Module):
             The wrapped model. This object must not be used any more.
         """
         self.merge(safe_merge)
-        for path, layer in self.adapted.items():
-            plain = layer.base_layer
+        for layer in self.adapted.values():
             if layer.merged_weight is not None:
-                plain.weight = nn.Parameter(layer.merged_weight, requires_grad=False)
-            self.model.set_submodule(path, plain)
-        return self._without_hooks()
+                merged = nn.Parameter(layer.merged_weight, requires_grad=False)
+                layer.base_layer.weight = merged
+        return self._taken_apart()
 
     def unload(self) -> nn.Module:
-        """Return the plain model as it was before.
+        """Return the plain model as it was before, frozen.
 
         Returns
         -------
@@ -374,16 +353,19 @@ class AdaLoraModel(nn.Module):
             The wrapped model. This object must not be used any more.
         """
         self._copies.use(trained=False)
-        for path, layer in self.adapted.items():
-            self.model.set_submodule(path, layer.base_layer)
-        return self._without_hooks()
+        return self._taken_apart()
 
-    def _without_hooks(self) -> nn.Module:
+    def _taken_apart(self) -> nn.Module:
+        layers = self.adapted.values()
+        _exchange(self.model, {layer: layer.base_layer for layer in layers})
+        for module, flag in self._fused:
+            module.activation_relu_or_gelu = flag
         for entry in _entries(self.model):
             for hooks in (entry._forward_pre_hooks, entry._forward_hooks):
                 for key, hook in list(hooks.items()):
-                    if getattr(hook, "__self__", None) is self:
+                    if getattr(hook, "__self__", None) is self.triplets:
                         del hooks[key]
+                        entry._forward_hooks_always_called.pop(key, None)
         return self.model
 
     @contextmanager
@@ -394,16 +376,17 @@ class AdaLoraModel(nn.Module):
         ------
         None
         """
-        before = {path: layer.enabled for path, layer in self.adapted.items()}
+        before = self._copies.in_use  # False inside another such block
         try:
-            for layer in self.adapted.values():
-                layer.enabled = False
-            self._copies.use(trained=False)
+            self._switch(on=False)
             yield
         finally:
-            for path, layer in self.adapted.items():
-                layer.enabled = before[path]
-            self._copies.use(trained=True)
+            self._switch(on=before)
+
+    def _switch(self, on: bool) -> None:
+        for layer in self.adapted.values():
+            layer.enabled = on
+        self._copies.use(trained=on)
 
 
 def _check_arguments(model: Any, config: Any) -> None:
@@ -449,15 +432,14 @@ def _initial_ranks(
     return ranks
 
 
-def _allocator(
-    triplets: Triplets, config: AdaLoraConfig, final: bool = False
-) -> RankAllocator:
+def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
+    """Start an allocation, or take ranks below `init_r` as its result."""
     initial = sum(triplets.ranks)
-    final = final or config.rank_pattern is not None
-    target = initial if final else config.target_r * len(triplets.ranks)
+    full = config.init_r * len(triplets.ranks)
+    final = initial != full or config.rank_pattern is not None
     schedule = BudgetSchedule(
         initial=initial,
-        target=target,
+        target=initial if final else config.target_r * len(triplets.ranks),
         tinit=config.tinit,
         tfinal=config.tfinal,
         deltaT=config.deltaT,
@@ -466,6 +448,30 @@ def _allocator(
     allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
     allocator.finished = final
     return allocator
+
+
+def _exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Put other modules in the place of some, wherever those are used."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in new and parent is not new[child]:
+                parent._modules[name] = new[child]
+
+
+def _stop_fused_layers(
+    model: nn.Module,
+) -> list[tuple[nn.TransformerEncoderLayer, int]]:
+    """Keep torch's encoder from reading frozen weights past the adapted layers.
+
+    Outside training it computes a layer in one kernel, unless this flag is 0.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer)]
+    if not any(isinstance(m, SVDLinear) for layer in layers for m in layer.modules()):
+        return []
+    flags = [(layer, layer.activation_relu_or_gelu) for layer in layers]
+    for layer in layers:
+        layer.activation_relu_or_gelu = 0
+    return flags
 
 
 def _entries(model: nn.Module) -> list[nn.Module]:
@@ -482,27 +488,3 @@ def _entries(model: nn.Module) -> list[nn.Module]:
         except (AttributeError, NotImplementedError, TypeError):
             continue
     return [m for m in dict.fromkeys(found) if isinstance(m, nn.Module) and m in inside]
-
-
-def _layer_parts(
-    state: dict[str, Tensor], start: str, layer: SVDLinear
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Take a layer's three factors out of `state` and check their shapes."""
-    try:
-        right, left, values = (
-            state.pop(start + name) for name in ("lora_A", "lora_B", "lora_E")
-        )
-    except KeyError as error:
-        raise ValueError(
-            f"The adapter must hold {error.args[0]!r}. Got no such tensor. Check "
-            "that it belongs to this model and these `target_modules`."
-        ) from None
-    rank = values.shape[0]
-    expected = ((rank, layer.in_features), (layer.out_features, rank), (rank, 1))
-    shapes = (tuple(right.shape), tuple(left.shape), tuple(values.shape))
-    if shapes != expected:
-        raise ValueError(
-            f"The factors of {start[len(PREFIX) : -1]!r} must have shapes "
-            f"{', '.join(map(str, expected))}. Got {', '.join(map(str, shapes))}."
-        )
-    return left.T, values.flatten(), right

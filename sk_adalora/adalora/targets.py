@@ -21,10 +21,17 @@ _PROTECTED = re.compile(
     r"out_embed\w*"
 )
 
+# The head that PEFT saves by itself for each task.
+_TASK_HEADS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return all linear layers by path, in the order of the model."""
-    return {name: m for name, m in model.named_modules() if is_linear(m)}
+    """Return all linear layers inside a model by path, in its order."""
+    return {name: m for name, m in model.named_modules() if name and is_linear(m)}
 
 
 def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module]:
@@ -52,13 +59,14 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     protected = {
         path for path, layer in candidates.items() if _is_protected(model, path, layer)
     }
-    wanted = config.target_modules or ALL_LINEAR
+    wanted = ALL_LINEAR if config.target_modules is None else config.target_modules
+    saved = modules_to_save(model, config)
     targets = {
         path: layer
         for path, layer in candidates.items()
         if _is_wanted(path, wanted, path in protected)
         and not _matches(path, config.exclude_modules)
-        and not is_inside(path, config.modules_to_save)
+        and not is_inside(path, saved)
         and _is_in_layers(path, config)
     }
     if not targets:
@@ -109,6 +117,16 @@ def is_inside(path: str, names: Collection[str] | None) -> bool:
     return any(ends_with(prefix, name) for prefix in prefixes for name in names or ())
 
 
+def modules_to_save(model: nn.Module, config: AdaLoraConfig) -> list[str]:
+    """Return the asked-for names, and the head that the task implies."""
+    names = list(config.modules_to_save or ())
+    last_parts = {path.rpartition(".")[2] for path, _ in model.named_modules()}
+    for head in _TASK_HEADS.get(config.task_type or "", ()):
+        if head in last_parts and head not in names:
+            names.append(head)
+    return names
+
+
 def _matches(path: str, pattern: str | Collection[str] | None) -> bool:
     if not pattern:
         return False
@@ -118,28 +136,27 @@ def _matches(path: str, pattern: str | Collection[str] | None) -> bool:
 
 
 def _is_in_layers(path: str, config: AdaLoraConfig) -> bool:
-    if config.layers_to_transform is None:
-        return True
-    names = config.layers_pattern
-    if not names:
-        found = re.match(r".*?[^.]*\.(\d+)\.", path)
-        numbers = [found] if found else []
-    else:
-        names = [names] if isinstance(names, str) else names
-        patterns = [rf"(?:.*\.)?{re.escape(name)}\.(\d+)\." for name in names]
-        numbers = [m for p in patterns if (m := re.match(p, path))]
     wanted = config.layers_to_transform
     indices = [wanted] if isinstance(wanted, int) else wanted
-    return any(int(match.group(1)) in indices for match in numbers)
+    if not indices:
+        return True
+    names = config.layers_pattern or []
+    names = [names] if isinstance(names, str) else names
+    for pattern in [re.escape(name) for name in names] or [r"[^.]*"]:
+        # Lazy: the first number counts layers, later ones experts and the like.
+        found = re.match(rf"(?:.*?\.)?{pattern}\.(\d+)\.", path)
+        if found:
+            return int(found.group(1)) in indices
+    return False
 
 
 def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
     if not candidates:
         return (
             "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
-            "torch.nn.Linear and transformers' Conv1D only."
+            "torch.nn.Linear and transformers' Conv1D only, inside another module."
         )
-    asked = config.target_modules or ALL_LINEAR
+    asked = ALL_LINEAR if config.target_modules is None else config.target_modules
     shown = asked if isinstance(asked, str) else sorted(asked)
     endings = sorted({path.split(".")[-1] for path in candidates})
     close = [
@@ -163,13 +180,13 @@ def _check_orientation(targets: dict[str, nn.Module], config: AdaLoraConfig) -> 
         warnings.warn(
             "fan_in_fan_out is set to False but the target module is `Conv1D`. "
             "Setting fan_in_fan_out to True.",
-            stacklevel=4,
+            stacklevel=5,
         )
         config.fan_in_fan_out = True
     elif kinds == {False} and config.fan_in_fan_out:
         warnings.warn(
             "fan_in_fan_out is set to True but the target module is "
             "`torch.nn.Linear`. Setting fan_in_fan_out to False.",
-            stacklevel=4,
+            stacklevel=5,
         )
         config.fan_in_fan_out = False

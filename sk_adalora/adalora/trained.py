@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .config import AdaLoraConfig
 from .layers import SVDLinear
-from .targets import ends_with
-
-# The head that PEFT saves by itself for each task.
-_HEADS = {
-    "SEQ_CLS": ("classifier", "score"),
-    "TOKEN_CLS": ("classifier", "score"),
-    "QUESTION_ANS": ("qa_outputs",),
-}
+from .targets import ends_with, is_inside, modules_to_save
 
 
 class TrainedCopies:
@@ -36,39 +30,28 @@ class TrainedCopies:
     def __init__(self, model: nn.Module, config: AdaLoraConfig) -> None:
         self._modules: dict[str, tuple[nn.Module, str, nn.Module, nn.Module]] = {}
         self._biases: dict[str, tuple[nn.Module, nn.Parameter, nn.Parameter]] = {}
-        self._copy_modules(model, modules_to_save(model, config))
+        self.in_use = True
+        self._copy_modules(model, copied_paths(model, config))
         if config.bias != "none":
             self._copy_biases(model, only_adapted=config.bias == "lora_only")
 
-    def _copy_modules(self, model: nn.Module, names: Collection[str]) -> None:
-        paths = {path: m for path, m in model.named_modules() if path}
-        for name in names:
-            found = [path for path in paths if ends_with(path, name)]
-            if not found:
-                raise ValueError(
-                    f"`modules_to_save` must name modules of the model. Got {name!r}, "
-                    f"which matches none. Top-level modules: "
-                    f"{', '.join(n for n, _ in model.named_children())}."
-                )
-            for path in found:
-                if any(path.startswith(done + ".") for done in self._modules):
-                    continue
-                parent_path, _, attribute = path.rpartition(".")
-                parent = model.get_submodule(parent_path)
-                trained = copy.deepcopy(paths[path]).requires_grad_(True)
-                self._modules[path] = (parent, attribute, paths[path], trained)
-                setattr(parent, attribute, trained)
+    def _copy_modules(self, model: nn.Module, paths: list[str]) -> None:
+        for path in paths:
+            parent_path, _, attribute = path.rpartition(".")
+            parent = model.get_submodule(parent_path)
+            original = model.get_submodule(path)
+            trained = copy.deepcopy(original).requires_grad_(True)
+            self._modules[path] = (parent, attribute, original, trained)
+            setattr(parent, attribute, trained)
 
     def _copy_biases(self, model: nn.Module, only_adapted: bool) -> None:
         for path, module in list(model.named_modules()):
-            if any(path == p or path.startswith(p + ".") for p in self._modules):
-                continue
             if only_adapted:
                 if not isinstance(module, SVDLinear):
                     continue
                 path, module = f"{path}.base_layer", module.base_layer
             original = module._parameters.get("bias")
-            if original is None or f"{path}.bias" in self._biases:
+            if original is None or is_inside(path, self._modules):
                 continue
             trained = nn.Parameter(original.detach().clone())
             self._biases[f"{path}.bias"] = (module, original, trained)
@@ -86,21 +69,64 @@ class TrainedCopies:
             setattr(parent, attribute, copied if trained else original)
         for module, original_bias, trained_bias in self._biases.values():
             module.bias = trained_bias if trained else original_bias
+        self.in_use = trained
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield path and parameter of everything trained in full."""
+    def apply_outside(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast what is not in the model just now, as the model was.
+
+        Parameters
+        ----------
+        change : callable
+            What :meth:`torch.nn.Module.to` does to each tensor.
+        """
+        for _, _, original, trained in self._modules.values():
+            outside: Any = original if self.in_use else trained
+            outside._apply(change)
+        for _, original_bias, trained_bias in self._biases.values():
+            bias = original_bias if self.in_use else trained_bias
+            bias.data = change(bias.data)
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield path and tensor of everything trained in full, buffers too."""
         for path, (_, _, _, trained) in self._modules.items():
-            for name, parameter in trained.named_parameters():
-                yield f"{path}.{name}", parameter
+            for name, tensor in trained.state_dict(keep_vars=True).items():
+                yield f"{path}.{name}", tensor
         for path, (_, _, bias) in self._biases.items():
             yield path, bias
 
 
-def modules_to_save(model: nn.Module, config: AdaLoraConfig) -> list[str]:
-    """Return the asked-for names, and the head that the task implies."""
-    names = list(config.modules_to_save or ())
-    last_parts = {path.rpartition(".")[2] for path, _ in model.named_modules()}
-    for head in _HEADS.get(config.task_type or "", ()):
-        if head in last_parts and head not in names:
-            names.append(head)
-    return names
+def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
+    """Return the paths of the modules to train in full, none inside another.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model to adapt.
+    config : AdaLoraConfig
+        Its `modules_to_save` and `task_type` decide.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If a name matches no module.
+    """
+    paths = [path for path, _ in model.named_modules() if path]
+    chosen = []
+    for name in modules_to_save(model, config):
+        found = [path for path in paths if ends_with(path, name)]
+        if not found:
+            raise ValueError(
+                f"`modules_to_save` must name modules of the model. Got {name!r}, "
+                "which matches none. Top-level modules: "
+                f"{', '.join(n for n, _ in model.named_children())}."
+            )
+        chosen += [path for path in found if path not in chosen]
+    return [
+        path
+        for path in chosen
+        if not any(path.startswith(other + ".") for other in chosen)
+    ]

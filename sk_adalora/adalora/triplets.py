@@ -9,7 +9,7 @@ of a BERT is five tensors, however deep the model is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,12 @@ class RowBank(nn.Module):
     def __init__(self, width: int, layers: Sequence[int], ranks: Sequence[int]):
         super().__init__()
         self.layers = list(layers)
-        self.rows = nn.Parameter(torch.empty(0, width))  # (m, w)
+        # float32 whatever the precision, or the default one, of the frozen weights.
+        rows = torch.zeros(sum(ranks[i] for i in self.layers), width, dtype=torch.float)
+        self.rows = nn.Parameter(rows)  # (m, w)
         self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
         self._cached: tuple[Tensor | None, Tensor] | None = None
-        self.resize(torch.zeros(sum(ranks[i] for i in self.layers), width), ranks)
+        self.resize(rows, ranks)
 
     @property
     def width(self) -> int:
@@ -84,9 +86,10 @@ class RowBank(nn.Module):
         """
         index, _ = self._layout(rows.device)
         if index is None:
-            return rows.view(len(self.sizes), self.sizes[0], -1)
+            return rows.view(len(self.sizes), self.sizes[0], self.width)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        return padded[index]
+        # Its backward adds; that of `padded[index]` sorts on a GPU.
+        return padded.index_select(0, index.flatten()).view(*index.shape, -1)
 
     def _layout(self, device: torch.device) -> tuple[Tensor | None, Tensor]:
         """Return the row of each place in the stack, and the stack of identities.
@@ -109,7 +112,7 @@ class RowBank(nn.Module):
         return self._cached
 
     def orthogonality(self) -> Tensor:
-        """Sum ``||M M^T - I||_F`` over the bank's matrices, in float32.
+        """Sum ``||M M^T - I||_F`` over the bank's matrices, at least in float32.
 
         Returns
         -------
@@ -117,11 +120,13 @@ class RowBank(nn.Module):
         """
         if not self.rows.shape[0]:
             return self.rows.sum()
+        exact = torch.promote_types(self.rows.dtype, torch.float)
         _, identity = self._layout(self.rows.device)
         with torch.autocast(self.rows.device.type, enabled=False):
-            matrices = self.matrices(self.rows.float())  # (k, r, w)
+            matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
             gram = matrices @ matrices.mT  # (k, r, r)
-            return torch.linalg.matrix_norm(gram - identity).sum()
+            norms: Tensor = torch.linalg.matrix_norm(gram - identity)
+            return norms.sum()
 
 
 class Triplets(nn.Module):
@@ -145,7 +150,11 @@ class Triplets(nn.Module):
         self.scale = scale
         self.left = self._banks([layer.out_features for layer in layers])
         self.right = self._banks([layer.in_features for layer in layers])
-        self.singular_values = nn.Parameter(torch.zeros(sum(self.ranks)))
+        values = torch.zeros(sum(self.ranks), dtype=torch.float)
+        self.singular_values = nn.Parameter(values)
+        self._outermost: int | None = None
+        for layer in layers:
+            layer.borrow_from(self)
 
     def _banks(self, widths: Sequence[int]) -> nn.ModuleList:
         return nn.ModuleList(
@@ -161,7 +170,11 @@ class Triplets(nn.Module):
     @property
     def banks(self) -> list[RowBank]:
         """Left banks, then right banks."""
-        return [*self.left, *self.right]  # type: ignore[list-item]
+        return cast("list[RowBank]", [*self.left, *self.right])
+
+    def _sides(self) -> Iterator[list[RowBank]]:
+        for side in (self.left, self.right):
+            yield cast("list[RowBank]", list(side))
 
     def initialise(
         self, zero_update: bool = True, generator: torch.Generator | None = None
@@ -185,6 +198,26 @@ class Triplets(nn.Module):
                 shape = tuple(self.singular_values.shape)
                 self.singular_values.copy_(torch.randn(shape, generator=generator))
 
+    def before_forward(self, module: nn.Module, *_: Any) -> None:
+        """Hand out the rows, when a model starts: a forward pre-hook."""
+        if self._outermost is None:
+            if any(layer.needs_rows for layer in self._layers):
+                self.hand_out()
+            self._outermost = id(module)
+
+    def after_forward(self, module: nn.Module, *_: Any) -> None:
+        """Note that the model has ended: a forward hook.
+
+        The rows stay, because gradient checkpointing runs layers once more.
+        """
+        if self._outermost == id(module):
+            self._outermost = None
+
+    def refresh(self) -> None:
+        """Hand out the rows when a layer is called by itself, outside its model."""
+        if self._outermost is None and torch._C._current_graph_task_id() == -1:
+            self.hand_out()
+
     def hand_out(self) -> None:
         """Give every layer its rows, in the precision that it computes in.
 
@@ -192,12 +225,13 @@ class Triplets(nn.Module):
         concatenation.
         """
         weights = self.singular_values * self.scale  # (n,)
-        for bank in self.right:
+        left, right = self._sides()
+        for bank in right:
             own = weights if bank.holds_all else weights.index_select(0, bank.triplets)
             parts = self._split(bank, bank.rows * own.unsqueeze(1))
             for i, part in zip(bank.layers, parts, strict=True):
                 self._layers[i].right = part
-        for bank in self.left:
+        for bank in left:
             parts = self._split(bank, bank.rows)
             for i, part in zip(bank.layers, parts, strict=True):
                 self._layers[i].left = part
@@ -205,8 +239,8 @@ class Triplets(nn.Module):
     def _split(self, bank: RowBank, rows: Tensor) -> Sequence[Tensor]:
         dtypes = [_compute_dtype(self._layers[i].weight) for i in bank.layers]
         if len(set(dtypes)) == 1:
-            return rows.to(dtypes[0]).split(bank.sizes)
-        parts = rows.split(bank.sizes)
+            return torch.split(rows.to(dtypes[0]), bank.sizes)
+        parts = torch.split(rows, bank.sizes)
         return [part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
 
     def orthogonality(self) -> Tensor:
@@ -227,11 +261,11 @@ class Triplets(nn.Module):
         """
         left: dict[int, Tensor] = {}
         right: dict[int, Tensor] = {}
-        for side, banks in ((left, self.left), (right, self.right)):
+        for rows, banks in zip((left, right), self._sides(), strict=True):
             for bank in banks:
-                parts = bank.rows.detach().split(bank.sizes)
-                side.update(zip(bank.layers, parts, strict=True))
-        values = self.singular_values.detach().split(self.ranks)
+                parts = torch.split(bank.rows.detach(), bank.sizes)
+                rows.update(zip(bank.layers, parts, strict=True))
+        values = torch.split(self.singular_values.detach(), self.ranks)
         return [(left[i], values[i], right[i]) for i in range(len(self._layers))]
 
     def deltas(self) -> Iterator[Tensor]:
@@ -260,7 +294,7 @@ class Triplets(nn.Module):
         with torch.no_grad():
             values = torch.cat([part[1].flatten() for part in parts])
             self._store(self, "singular_values", values, same)
-            for side, banks in ((0, self.left), (2, self.right)):
+            for side, banks in zip((0, 2), self._sides(), strict=True):
                 for bank in banks:
                     rows = torch.cat([parts[i][side] for i in bank.layers])
                     self._store(bank, "rows", rows, same)
@@ -286,7 +320,7 @@ class Triplets(nn.Module):
         optimizer : torch.optim.Optimizer or None
             Its groups and state are re-keyed to the smaller parameters.
         """
-        per_layer = kept.cpu().split(self.ranks)
+        per_layer = torch.split(kept.cpu(), self.ranks)
         before = [self.singular_values, *(bank.rows for bank in self.banks)]
         index = kept.nonzero().flatten()
         chosen = [index]

@@ -1,0 +1,426 @@
+"""AdaLoraClassifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.utils import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._backbone import DEFAULT_MODEL
+from ._base import BaseAdaLora
+from ._parameters import CLASSIFIER_RULES
+from ._training import LossFunction
+
+
+class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
+    """Classify texts with a pretrained transformer, fine-tuned with AdaLoRA [1]_.
+
+    The pretrained weights stay frozen. Beside each of their linear layers a low-rank
+    update is trained, and a shrinking budget moves rank to the layers where it
+    matters, until the average rank is `target_r`.
+
+    Parameters
+    ----------
+    model : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
+        Pretrained transformer: a Hugging Face id or a local folder.
+    target_r : int or float, default=8
+        Average rank of an update when training ends. A float in (0, 1) is a share
+        of `init_r`.
+    init_r : int or None, default=None
+        Rank of every update when training starts. None stands for
+        ``ceil(1.5 * target_r)``.
+    tinit : int or float, default=0.12
+        Optimizer steps at full rank before the budget falls. A float in [0, 1) is a
+        share of all steps.
+    tfinal : int or float, default=0.48
+        Optimizer steps at the target before training ends. A float in [0, 1) is a
+        share of all steps.
+    deltaT : int, float or "auto", default="auto"
+        Optimizer steps between two allocations, or a share of all steps. "auto" is
+        1/200 of the steps in which the budget falls, at least 1.
+    beta1 : float, default=0.85
+        How slowly the average of the sensitivity forgets, in (0, 1).
+    beta2 : float, default=0.85
+        How slowly the average of its uncertainty forgets, in (0, 1).
+    orth_reg_weight : float, default=0.1
+        Weight of the orthogonality penalty in the loss.
+    lora_alpha : float or None, default=None
+        Updates are scaled by ``lora_alpha / init_r``. None stands for `init_r`.
+    lora_dropout : float, default=0.0
+        Probability of dropping an input of an update while training, in [0, 1).
+    target_modules : str or list of str, default="all-linear"
+        Layers to adapt: name endings, a regular expression for whole paths, or
+        "all-linear": every linear layer but pooler, embeddings and head.
+    epochs : int, default=3
+        Passes over the rows.
+    batch_size : int, default=32
+        Rows in a batch.
+    gradient_accumulation_steps : int, default=1
+        Batches in an optimizer step.
+    learning_rate : float, default=0.004
+        Peak learning rate of the updates.
+    head_learning_rate : float or None, default=None
+        Peak learning rate of the head. None stands for `learning_rate`.
+    weight_decay : float, default=0.0
+        Decoupled weight decay.
+    warmup_ratio : float, default=0.06
+        Share of all steps in which the learning rates rise.
+    lr_scheduler_type : str, default="linear"
+        How the learning rates fall: "linear", "cosine", "polynomial", "constant",
+        "constant_with_warmup" or "inverse_sqrt".
+    max_grad_norm : float or None, default=1.0
+        Bound on the norm of the gradient. None stands for no bound.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as everywhere in scikit-learn.
+    early_stopping : bool, default=False
+        Whether to watch a validation score at the end of each epoch, keep the best
+        state of the final phase, and stop when the score no longer rises.
+    validation_fraction : float, default=0.1
+        Share of the rows to set apart for that, stratified, where `fit` gets no
+        validation rows.
+    n_iter_no_change : int, default=3
+        Epochs of the final phase without a better score before training stops.
+    scoring : str, callable or None, default=None
+        The validation score, as in :func:`sklearn.metrics.check_scoring`. None
+        stands for `score`.
+    row_format : str or callable, default="auto"
+        How a row of a table becomes a text. "auto": a single column is the text,
+        several become lines ``name: value`` without the missing cells; "pair": two
+        columns are a pair of texts; a `str.format` template over the names of the
+        columns; or a callable from a row, as a dict, to its text.
+    max_length : int, default=256
+        Longest text in tokens; more is cut off, and counted in `fit_report_`.
+    pooling : str, default="mean"
+        How the tokens of a text become one vector: "mean", "cls", "last" or "max".
+    device : str, default="auto"
+        Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
+        there is, else the CPU.
+    precision : str, default="auto"
+        Of the frozen weights and of what is computed through them: "float32",
+        "bfloat16", "float16", or "auto" for bfloat16 where the hardware computes in
+        it. Updates, head, loss and optimizer are in float32.
+    revision : str or None, default=None
+        Commit, tag or branch of the model on the hub.
+    local_files_only : bool, default=False
+        Whether the network must not be used.
+    trust_remote_code : bool, default=False
+        Whether to run code that the model's repository brings along.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial values, order of rows and dropout. The global generators are
+        left alone.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, or column numbers where `y` is an indicator matrix.
+    n_features_in_ : int
+        Columns of `X`; 1 for a list of texts.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where they all are strings.
+    n_iter_ : int
+        Epochs trained.
+    total_step_ : int
+        Optimizer steps of the schedule.
+    schedule_ : ResolvedSchedule
+        Ranks and steps that shares and "auto" resolved to.
+    ranks_ : dict of str to int
+        Surviving rank of each adapted layer.
+    rank_pattern_ : dict of str to list of bool
+        The same, as PEFT writes it.
+    history_ : TrainingHistory
+        Loss, penalty, learning rate and budget of each step, and scores.
+    fit_report_ : FitReport
+        Rows, tokens, device, precision, size and duration of the fit.
+
+    See Also
+    --------
+    sk_adalora.get_peft_model : Adapt any torch model, with a loop of your own.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient
+       Fine-Tuning", ICLR 2023, arXiv:2303.10512.
+
+    Examples
+    --------
+    >>> from sk_adalora import AdaLoraClassifier
+    >>> X = ["good film", "bad film", "a joy", "a bore"] * 8
+    >>> y = ["fresh", "rotten"] * 16
+    >>> clf = AdaLoraClassifier(target_r=2, random_state=0)
+    >>> clf.fit(X, y).predict(["a good joy"])  # doctest: +SKIP
+    array(['fresh'], dtype='<U6')
+    """
+
+    _rules = CLASSIFIER_RULES
+    classes_: np.ndarray
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        target_r: float = 8,
+        init_r: int | None = None,
+        tinit: float = 0.12,
+        tfinal: float = 0.48,
+        deltaT: float | str = "auto",
+        beta1: float = 0.85,
+        beta2: float = 0.85,
+        orth_reg_weight: float = 0.1,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        target_modules: Any = "all-linear",
+        epochs: int = 3,
+        batch_size: int = 32,
+        gradient_accumulation_steps: int = 1,
+        learning_rate: float = 0.004,
+        head_learning_rate: float | None = None,
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.06,
+        lr_scheduler_type: str = "linear",
+        max_grad_norm: float | None = 1.0,
+        class_weight: Any = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        scoring: Any = None,
+        row_format: Any = "auto",
+        max_length: int = 256,
+        pooling: str = "mean",
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.target_r = target_r
+        self.init_r = init_r
+        self.tinit = tinit
+        self.tfinal = tfinal
+        self.deltaT = deltaT
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.orth_reg_weight = orth_reg_weight
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
+        self.target_modules = target_modules
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.learning_rate = learning_rate
+        self.head_learning_rate = head_learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.lr_scheduler_type = lr_scheduler_type
+        self.max_grad_norm = max_grad_norm
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.scoring = scoring
+        self.row_format = row_format
+        self.max_length = max_length
+        self.pooling = pooling
+        self.device = device
+        self.precision = precision
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> AdaLoraClassifier:
+        """Fine-tune the pretrained model.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table of shape \
+(n_samples, n_features)
+            One text a row, or a table whose rows become texts by `row_format`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels of any type, or an indicator matrix for several labels a row.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weights of the rows.
+        X_val, y_val : like `X` and `y`, or None, default=None
+            Rows to score on with ``early_stopping=True``.
+
+        Returns
+        -------
+        AdaLoraClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data is not as it must be; nothing is trained
+            and the estimator stays as it was.
+        OSError
+            If the pretrained model cannot be found.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the log-odds of the classes.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            The larger, the likelier. With two classes, of the second one.
+        """
+        outputs = self._predict_outputs(X)
+        if self._multilabel or len(self.classes_) > 2:
+            return outputs
+        return outputs[:, 1] - outputs[:, 0]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest label of each row.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels as `fit` got them, or an indicator matrix.
+        """
+        outputs = self._predict_outputs(X)
+        if self._multilabel:
+            return (outputs > 0).astype(int)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of :meth:`predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        outputs = torch.from_numpy(self._predict_outputs(X)).double()
+        if self._multilabel:
+            return F.logsigmoid(outputs).numpy()
+        return outputs.log_softmax(dim=1).numpy()
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Rows sum to 1, unless `fit` got an indicator matrix.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    # ---- targets ------------------------------------------------------------
+
+    def _learn_targets(self, y: Any) -> Tensor:
+        _refuse_missing(y)
+        check_classification_targets(y)
+        self._multilabel = type_of_target(y, input_name="y") == ("multilabel-indicator")
+        if self._multilabel:
+            indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+            self.classes_ = np.arange(indicator.shape[1])
+            return torch.from_numpy(indicator.astype(np.float32))
+        labels = np.asarray(column_or_1d(y, warn=True))
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                "`y` must have at least 2 classes. Got 1 class: "
+                f"{self.classes_[0]!r}. Pass rows of another class too."
+            )
+        return torch.from_numpy(codes.astype(np.int64))
+
+    def _row_weights(self, y: Any, sample_weight: Any) -> np.ndarray | None:
+        if self.class_weight is None:
+            return sample_weight
+        if self._multilabel:
+            raise ValueError(
+                "`class_weight` needs one label a row. Got an indicator matrix as "
+                "`y`. Use `sample_weight`."
+            )
+        labels = np.asarray(column_or_1d(y))
+        weights = compute_class_weight(
+            self.class_weight, classes=self.classes_, y=labels
+        )
+        of_rows = weights[np.searchsorted(self.classes_, labels)]
+        return of_rows if sample_weight is None else of_rows * sample_weight
+
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    def _stratify(self, y: Any) -> Any:
+        return None if self._multilabel else y
+
+    def _loss(self) -> LossFunction:
+        return multilabel_loss if self._multilabel else multiclass_loss
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_adapter") or hasattr(self, "_live")
+
+
+def multiclass_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each row, of shape (n,)."""
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of each row, of shape (n,)."""
+    losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+    return losses.mean(dim=1)
+
+
+def _refuse_missing(y: Any) -> None:
+    """Refuse missing labels, which some containers would make into a class."""
+    values = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    if values.dtype.kind == "f":
+        missing = ~np.isfinite(values)
+    elif values.dtype == object:
+        missing = np.array([v is None or v != v for v in values.ravel()], dtype=bool)
+    else:
+        return
+    count = int(missing.sum())
+    if count:
+        raise ValueError(
+            "`y` must not hold NaN, infinity or missing values. Input y contains "
+            f"NaN or such: got {count} of them. Drop those rows."
+        )

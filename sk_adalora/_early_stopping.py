@@ -1,0 +1,79 @@
+"""Watch a validation score, keep the best state, and stop when it no longer rises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ._backbone import TextNetwork
+from ._training import Run, TrainingHistory
+
+
+@dataclass
+class ScoreWatcher:
+    """Score the network at the end of each epoch.
+
+    States compete in the final phase only: before it, the ranks still change, and a
+    better score would be that of a model which is too large.
+
+    Parameters
+    ----------
+    score : callable
+        Returns the validation score of the network; greater is better.
+    patience : int
+        Epochs of the final phase without a better score before training stops.
+    """
+
+    score: Callable[[], float]
+    patience: int
+    best_score: float = float("-inf")
+    waited: int = 0
+
+    def __post_init__(self) -> None:
+        self._best: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+
+    def __call__(self, run: Run, history: TrainingHistory) -> bool:
+        """Score the network; tell whether to stop.
+
+        Parameters
+        ----------
+        run : Run
+            The training.
+        history : TrainingHistory
+            Gets the score.
+
+        Returns
+        -------
+        bool
+        """
+        score = self.score()
+        history.score.append(score)
+        if not run.allocator.finished:
+            return False
+        if self._best is None or score > self.best_score:
+            self.best_score, self.waited = score, 0
+            history.best_epoch = history.epochs - 1
+            self._best = _snapshot(run.network)
+            return False
+        self.waited += 1
+        return self.waited >= self.patience
+
+    def restore(self, network: TextNetwork) -> None:
+        """Put the best state back, if the final phase had one.
+
+        Parameters
+        ----------
+        network : TextNetwork
+            The trained network.
+        """
+        if self._best is not None:
+            adapter, head = self._best
+            network.encoder.load_state_dict(adapter)
+            network.head.load_state_dict(head)
+
+
+def _snapshot(network: TextNetwork) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    head = {n: t.detach().clone() for n, t in network.head.state_dict().items()}
+    return dict(network.encoder.state_dict()), head

@@ -1,0 +1,188 @@
+"""One table of rules for the parameters of the estimators, checked in `fit`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a parameter may be.
+
+    Parameters
+    ----------
+    accepts : callable
+        Tells whether a value is allowed.
+    wording : str
+        Completes the sentence "`name` must be ...".
+    """
+
+    accepts: Callable[[Any], bool]
+    wording: str
+
+    def __or__(self, other: Rule) -> Rule:
+        return Rule(
+            lambda value: self.accepts(value) or other.accepts(value),
+            f"{self.wording}, or {other.wording}",
+        )
+
+
+def integer(low: int) -> Rule:
+    """Allow whole numbers from `low` on."""
+    return Rule(
+        lambda v: _is_integer(v) and v >= low,
+        f"an int of at least {low}",
+    )
+
+
+def number(
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    with_low: bool = True,
+    with_high: bool = False,
+) -> Rule:
+    """Allow finite numbers in an interval."""
+
+    def accepts(value: Any) -> bool:
+        if not isinstance(value, Real) or _is_bool(value) or not math.isfinite(value):
+            return False
+        above = value >= low if with_low else value > low
+        return above and (value <= high if with_high else value < high)
+
+    left, right = "[" if with_low else "(", "]" if with_high else ")"
+    return Rule(accepts, f"a number in {left}{low:g}, {high:g}{right}")
+
+
+def share(*, with_zero: bool) -> Rule:
+    """Allow floats below 1; whole numbers mean something else there."""
+    inside = number(0, 1, with_low=with_zero)
+    return Rule(
+        lambda v: inside.accepts(v) and not _is_integer(v),
+        f"a float in {'[' if with_zero else '('}0, 1)",
+    )
+
+
+def choice(*values: str) -> Rule:
+    """Allow some words."""
+    return Rule(
+        lambda v: isinstance(v, str) and v in values,
+        f"one of {', '.join(map(repr, values))}" if len(values) > 1 else repr(*values),
+    )
+
+
+def instance(kind: type | tuple[type, ...], wording: str) -> Rule:
+    """Allow objects of some types."""
+    return Rule(lambda v: isinstance(v, kind), wording)
+
+
+NONE = Rule(lambda v: v is None, "None")
+BOOLEAN = Rule(lambda v: isinstance(v, bool | np.bool_), "True or False")
+TEXT = Rule(lambda v: isinstance(v, str) and bool(v), "a str that is not empty")
+PATH = Rule(
+    lambda v: isinstance(v, str | os.PathLike) and bool(os.fspath(v)),
+    "a Hugging Face model id or a folder",
+)
+FUNCTION = Rule(callable, "a callable")
+NAMES = Rule(
+    lambda v: (
+        isinstance(v, Collection)
+        and not isinstance(v, str | Mapping)
+        and len(v) > 0
+        and all(isinstance(name, str) for name in v)
+    ),
+    "a list of str",
+)
+
+SHARED_RULES: dict[str, Rule] = {
+    "model": PATH,
+    "target_r": integer(1) | share(with_zero=False),
+    "init_r": integer(1) | NONE,
+    "tinit": integer(0) | share(with_zero=True),
+    "tfinal": integer(0) | share(with_zero=True),
+    "deltaT": integer(1) | share(with_zero=False) | choice("auto"),
+    "beta1": number(0, 1, with_low=False),
+    "beta2": number(0, 1, with_low=False),
+    "orth_reg_weight": number(0),
+    "lora_alpha": number(0, with_low=False) | NONE,
+    "lora_dropout": number(0, 1),
+    "target_modules": TEXT | NAMES,
+    "epochs": integer(1),
+    "batch_size": integer(1),
+    "gradient_accumulation_steps": integer(1),
+    "learning_rate": number(0, with_low=False),
+    "head_learning_rate": number(0, with_low=False) | NONE,
+    "weight_decay": number(0),
+    "warmup_ratio": number(0, 1, with_high=True),
+    "lr_scheduler_type": choice(*SCHEDULERS),
+    "max_grad_norm": number(0, with_low=False) | NONE,
+    "early_stopping": BOOLEAN,
+    "validation_fraction": number(0, 1, with_low=False),
+    "n_iter_no_change": integer(1),
+    "scoring": TEXT | FUNCTION | NONE,
+    "row_format": TEXT | FUNCTION,
+    "max_length": integer(2),
+    "pooling": choice("mean", "cls", "last", "max"),
+    "device": TEXT,
+    "precision": choice("auto", "float32", "bfloat16", "float16"),
+    "revision": TEXT | NONE,
+    "local_files_only": BOOLEAN,
+    "trust_remote_code": BOOLEAN,
+    "random_state": integer(0)
+    | instance((np.random.RandomState, np.random.Generator), "a RandomState")
+    | NONE,
+    "verbose": integer(0) | BOOLEAN,
+}
+
+CLASSIFIER_RULES: dict[str, Rule] = {
+    **SHARED_RULES,
+    "class_weight": choice("balanced") | instance((dict, list), "a dict") | NONE,
+}
+
+
+def check_parameters(estimator: Any, rules: Mapping[str, Rule]) -> None:
+    """Check every parameter of an estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its `get_params` is checked.
+    rules : mapping of str to Rule
+        The rule of each parameter.
+
+    Raises
+    ------
+    ValueError
+        On the first parameter that breaks its rule.
+    """
+    for name, value in estimator.get_params(deep=False).items():
+        rule = rules[name]
+        if not rule.accepts(value):
+            raise ValueError(
+                f"`{name}` of {type(estimator).__name__} must be {rule.wording}. "
+                f"Got {value!r}. Change it with `set_params({name}=...)`."
+            )
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not _is_bool(value)

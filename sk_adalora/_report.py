@@ -1,0 +1,106 @@
+"""What a fit saw and used, as a small table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ._devices import Place
+from ._tokens import TokenTable
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit saw and used.
+
+    Attributes
+    ----------
+    n_rows : int
+        Rows trained on.
+    n_distinct : int
+        Distinct texts among them.
+    n_empty : int
+        Rows whose text is missing or empty.
+    tokens_median, tokens_p90, tokens_max : int
+        Tokens of a row after truncation.
+    truncated_share : float
+        Share of rows that were cut to `max_length`.
+    max_length : int
+        Longest text in tokens: the parameter, or less if the model takes less.
+    device, precision : str
+        Where and how it was computed.
+    trainable_parameters, total_parameters : int
+        Trained numbers when the fit ended, and all numbers of the network.
+    seconds : float
+        Duration of the whole fit.
+    """
+
+    n_rows: int
+    n_distinct: int
+    n_empty: int
+    tokens_median: int
+    tokens_p90: int
+    tokens_max: int
+    truncated_share: float
+    max_length: int
+    device: str
+    precision: str
+    trainable_parameters: int
+    total_parameters: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rows = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            shown = f"{value:,}" if isinstance(value, int) else value
+            if isinstance(value, float):
+                shown = f"{value:.3g}"
+            rows.append(f"{field.name:<21}{shown:>12}")
+        return "\n".join(rows)
+
+
+def make_report(
+    tokens: TokenTable,
+    *,
+    n_empty: int,
+    max_length: int,
+    place: Place,
+    trainable: int,
+    total: int,
+    seconds: float,
+) -> FitReport:
+    """Summarise a fit.
+
+    Parameters
+    ----------
+    tokens : TokenTable
+        Tokens of the rows trained on.
+    n_empty, max_length, trainable, total : int
+        As in :class:`FitReport`.
+    place : Place
+        Where it was computed.
+    seconds : float
+        Duration of the fit.
+
+    Returns
+    -------
+    FitReport
+    """
+    median, p90, longest = np.quantile(tokens.lengths, [0.5, 0.9, 1.0]).astype(int)
+    return FitReport(
+        n_rows=len(tokens),
+        n_distinct=len(tokens.starts),
+        n_empty=n_empty,
+        tokens_median=int(median),
+        tokens_p90=int(p90),
+        tokens_max=int(longest),
+        truncated_share=float(tokens.truncated_share),
+        max_length=max_length,
+        device=str(place.device),
+        precision=place.precision,
+        trainable_parameters=trainable,
+        total_parameters=total,
+        seconds=seconds,
+    )

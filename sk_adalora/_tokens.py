@@ -1,0 +1,333 @@
+"""Texts -> token ids.
+
+Equal texts are encoded once. The token ids of all distinct texts lie one after the
+other in a single array, so that a batch is cut out of it without a Python loop, and
+rows, folds and epochs share it. Big tables go through Hugging Face `datasets`: their
+ids are written to a temporary directory as they are made, never held as Python
+objects, and read through a memory map.
+"""
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["TokenTable", "encode"]
+
+# From this many distinct texts on, `datasets` keeps the ids on disk.
+_BIG = 20_000
+# Texts per call of the tokenizer: enough for its threads, little enough for memory.
+_CHUNK = 1_000
+
+
+class _Texts(Protocol):
+    """What `encode` needs of the texts."""
+
+    @property
+    def first(self) -> pa.Array: ...
+    @property
+    def second(self) -> pa.Array | None: ...
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The token ids of a table's rows; rows with equal texts share them.
+
+    The ids of distinct text ``d`` are ``ids[starts[d] : stops[d]]``.
+
+    Attributes
+    ----------
+    ids : ndarray of shape (n_tokens,), dtype int32
+        The token ids of all distinct texts, one after the other.
+    starts, stops : ndarrays of shape (n_distinct,), dtype int64
+        Where each distinct text begins and ends in `ids`.
+    rows : ndarray of shape (n_samples,), dtype int64
+        The distinct text of each row.
+    type_ids : ndarray of shape (n_tokens,), dtype int8, or None
+        Which text of a pair each token belongs to, if the model is told.
+    truncated : ndarray of shape (n_distinct,), dtype bool
+        Whether tokens were cut off.
+    pad_id : int
+        The id to fill batches with.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    rows: np.ndarray
+    type_ids: np.ndarray | None
+    truncated: np.ndarray
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Token counts of shape (n_samples,), each at least 1."""
+        return (self.stops - self.starts)[self.rows]
+
+    @property
+    def truncated_share(self) -> float:
+        """The share of rows that lost tokens."""
+        return float(self.truncated[self.rows].mean()) if len(self.rows) else 0.0
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "TokenTable":
+        """Return the table of some rows, in that order; the ids are shared."""
+        kept, rows = np.unique(
+            self.rows[np.asarray(indices, dtype=np.int64)], return_inverse=True
+        )
+        return replace(
+            self,
+            starts=self.starts[kept],
+            stops=self.stops[kept],
+            rows=rows.astype(np.int64, copy=False),
+            truncated=self.truncated[kept],
+        )
+
+    def distinct(self) -> "TokenTable":
+        """Return the table of the distinct texts, one row each.
+
+        With ``results`` a value per row of it, ``results[self.rows]`` is a value per
+        row of this table.
+        """
+        return replace(self, rows=np.arange(len(self.starts)))
+
+
+def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
+    """Encode texts, or pairs of texts, with special tokens.
+
+    Parameters
+    ----------
+    texts : Texts
+        The texts, one or two a row.
+    tokenizer : PreTrainedTokenizerBase
+        A Hugging Face tokenizer; it is left as it was.
+    max_length : int
+        Texts with more tokens, special ones included, are cut; of a pair the longer.
+
+    Returns
+    -------
+    TokenTable
+        The token ids of all rows.
+    """
+    paired = texts.second is not None
+    n_special = tokenizer.num_special_tokens_to_add(pair=paired)
+    if max_length <= n_special:
+        raise ValueError(
+            f"`max_length` must leave room for text beside the tokenizer's {n_special} "
+            f"special tokens. Got {max_length}. Raise `max_length`."
+        )
+    rows, distinct = _distinct(texts)
+    with _same_settings(tokenizer):
+        if distinct.num_rows < _BIG:
+            parts = distinct.to_batches(max_chunksize=_CHUNK)
+            parts = [_encode_part(part, tokenizer, max_length) for part in parts]
+            flat = _flatten(pa.Table.from_batches(parts))
+        else:
+            flat = _encode_on_disk(distinct, tokenizer, max_length)
+    pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    return TokenTable(rows=rows, pad_id=pad_id, **flat)
+
+
+def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
+    """Return each row's distinct text, and the distinct texts by first appearance."""
+    first = texts.first.dictionary_encode()
+    rows = first.indices.to_numpy().astype(np.int64)
+    if texts.second is None:
+        return rows, pa.table({"first": first.dictionary})
+    second = texts.second.dictionary_encode()
+    n_second = max(1, len(second.dictionary))
+    pairs = pa.array(rows * n_second + second.indices.to_numpy()).dictionary_encode()
+    codes = pairs.dictionary.to_numpy()
+    columns = {
+        "first": first.dictionary.take(pa.array(codes // n_second)),
+        "second": second.dictionary.take(pa.array(codes % n_second)),
+    }
+    return pairs.indices.to_numpy().astype(np.int64), pa.table(columns)
+
+
+def _encode_part(
+    part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
+) -> pa.RecordBatch:
+    """Encode some distinct texts; list columns, one row a text."""
+    first = part["first"].to_pylist()
+    second = part["second"].to_pylist() if "second" in part.schema.names else None
+    with_types = second is not None and "token_type_ids" in tokenizer.model_input_names
+    encoded = tokenizer(
+        first,
+        second,
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=with_types,
+        verbose=False,
+    )
+    ids = encoded["input_ids"]
+    # (n_texts,) bool; only a text of full length can have lost tokens
+    truncated = np.fromiter((len(row) >= max_length for row in ids), bool, len(ids))
+    for i in np.flatnonzero(truncated):
+        truncated[i] = _lost_tokens(encoded, int(i), first, second, tokenizer)
+    filler = _filler_id(tokenizer)
+    columns = {"ids": _to_lists([row or [filler] for row in ids], np.int32)}
+    if with_types:
+        types = [row or [0] for row in encoded["token_type_ids"]]
+        columns["type_ids"] = _to_lists(types, np.int8)
+    columns["truncated"] = pa.array(truncated)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _lost_tokens(
+    encoded: Any, i: int, first: list[str], second: list[str] | None, tokenizer: Any
+) -> bool:
+    """Tell a text that was cut from one that just fits."""
+    if encoded.encodings is not None:
+        return len(encoded.encodings[i].overflowing) > 0
+    pair = None if second is None else second[i]
+    whole = tokenizer(first[i], pair, truncation=False, padding=False, verbose=False)
+    return len(whole["input_ids"]) > len(encoded["input_ids"][i])
+
+
+def _filler_id(tokenizer: Any) -> int:
+    """Stand-in for a text without tokens: a model needs at least one to attend to."""
+    special = (
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.unk_token_id,
+        tokenizer.pad_token_id,
+    )
+    return next((int(id_) for id_ in special if id_ is not None), 0)
+
+
+def _to_lists(rows: list[list[int]], dtype: type) -> pa.ListArray:
+    """Pack rows of ints; several times faster than Arrow's own conversion."""
+    offsets = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    values = np.fromiter(chain.from_iterable(rows), dtype, offsets[-1])
+    return pa.ListArray.from_arrays(offsets, values)
+
+
+def _encode_on_disk(
+    distinct: pa.Table, tokenizer: Any, max_length: int
+) -> dict[str, np.ndarray | None]:
+    """Encode a big table through `datasets`, in a directory that lives as the ids do.
+
+    One process even for slow tokenizers: `num_proc` would fork a process that runs
+    torch's threads and replace `os.environ`; fast tokenizers use all cores anyway.
+    """
+    import datasets
+
+    def encode_part(part: pa.Table) -> pa.Table:
+        return pa.Table.from_batches([_encode_part(part, tokenizer, max_length)])
+
+    folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
+    try:
+        # With names of our own for the data and the step, `datasets` does not hash
+        # the texts and the tokenizer to find names for files that we throw away.
+        texts = datasets.Dataset(distinct, fingerprint="sk_adalora_texts")
+        with _no_progress_bars(datasets):
+            encoded = texts.with_format("arrow").map(
+                encode_part,
+                batched=True,
+                batch_size=_CHUNK,
+                remove_columns=distinct.column_names,
+                cache_file_name=str(folder / "encoded.arrow"),
+                load_from_cache_file=False,
+                new_fingerprint="sk_adalora_tokens",
+            )
+        flat = _flatten(encoded.with_format("arrow")[:], folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    with suppress(OSError):  # Windows keeps mapped files until the folder goes
+        (folder / "encoded.arrow").unlink()
+    return flat
+
+
+def _flatten(
+    encoded: pa.Table, folder: Path | None = None
+) -> dict[str, np.ndarray | None]:
+    """Lay the rows one after the other: in memory, or in a file of `folder`."""
+    lengths = pc.list_value_length(encoded["ids"]).to_numpy()
+    stops = np.cumsum(lengths, dtype=np.int64)
+    n_tokens = int(stops[-1]) if len(stops) else 0
+    ids = _allocate(n_tokens, folder)
+    _fill(ids, encoded["ids"])
+    type_ids = None
+    if "type_ids" in encoded.column_names:
+        type_ids = np.empty(n_tokens, np.int8)
+        _fill(type_ids, encoded["type_ids"])
+    return {
+        "ids": ids,
+        "starts": stops - lengths,
+        "stops": stops,
+        "type_ids": type_ids,
+        "truncated": encoded["truncated"].to_numpy(),
+    }
+
+
+def _allocate(n_tokens: int, folder: Path | None) -> np.ndarray:
+    """Make room for the ids; `folder` is removed with the last array that maps it."""
+    if folder is None:
+        return np.empty(n_tokens, np.int32)
+    mapped = np.memmap(folder / "ids.bin", np.int32, mode="w+", shape=n_tokens)
+    weakref.finalize(mapped, shutil.rmtree, folder, ignore_errors=True)
+    # A plain view keeps `mapped` alive, and indexing it gives plain arrays.
+    return mapped.view(np.ndarray)
+
+
+def _fill(out: np.ndarray, column: pa.ChunkedArray) -> None:
+    """Copy the values of a list column, chunk by chunk."""
+    start = 0
+    for chunk in column.chunks:
+        values = chunk.flatten().to_numpy()
+        out[start : start + len(values)] = values
+        start += len(values)
+
+
+@contextmanager
+def _same_settings(tokenizer: Any) -> Iterator[None]:
+    """Undo what calling a fast tokenizer changes: truncation and padding stick."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    special = backend.encode_special_tokens
+    try:
+        yield
+    finally:
+        if truncation is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(**truncation)
+        if padding is None:
+            backend.no_padding()
+        else:
+            backend.enable_padding(**padding)
+        backend.encode_special_tokens = special
+
+
+@contextmanager
+def _no_progress_bars(datasets: Any) -> Iterator[None]:
+    """Silence the bars of `datasets`, unless the user decided about them already."""
+    decided = "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ
+    if decided or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()

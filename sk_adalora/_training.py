@@ -1,0 +1,335 @@
+"""Train an adapted network under a rank budget: train -> train_epoch -> train_step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._backbone import TextNetwork
+from ._batches import Batch, pad, training_batches
+from ._devices import Place
+from ._tokens import TokenTable
+
+# (n, k) outputs and the targets of the same rows -> (n,) losses.
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is learned from.
+
+    Parameters
+    ----------
+    tokens : TokenTable
+        Tokens of each row.
+    targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
+        Class indices, indicators, or scaled numbers.
+    weights : torch.Tensor of shape (n_samples,) or None
+        Weight of each row's loss, or None for all equal.
+    loss : callable
+        Loss of each row.
+    """
+
+    tokens: TokenTable
+    targets: Tensor
+    weights: Tensor | None
+    loss: LossFunction
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs, batch_size, accumulation, total_step : int
+        Passes, rows of a batch, batches and number of optimizer steps.
+    learning_rate, head_learning_rate : float
+        Peak learning rates of the triplets and of the head.
+    weight_decay : float
+        Decoupled weight decay.
+    warmup_ratio : float
+        Share of all steps in which the learning rates rise.
+    lr_scheduler_type : str
+        A name that transformers' `get_scheduler` knows.
+    max_grad_norm : float or None
+        Bound on the norm of all gradients together.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulation: int
+    total_step: int
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    lr_scheduler_type: str
+    max_grad_norm: float | None
+
+
+@dataclass
+class TrainingHistory:
+    """What happened at each optimizer step and at the end of each epoch.
+
+    Attributes
+    ----------
+    loss, orthogonality, learning_rate : list of float
+        At each optimizer step: mean loss of its rows, penalty added to it, and
+        learning rate of the triplets.
+    budget : list of int
+        Number of triplets that live after each optimizer step.
+    score : list of float
+        Validation score after each epoch, when one is watched.
+    epochs : int
+        Epochs trained.
+    best_epoch : int or None
+        Epoch, counted from 0, whose state was kept, when a score is watched.
+    seconds : float
+        Duration of the training.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    orthogonality: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    budget: list[int] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    epochs: int = 0
+    best_epoch: int | None = None
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        last = f", loss={self.loss[-1]:.4g}" if self.loss else ""
+        return (
+            f"TrainingHistory(steps={len(self.loss)}, epochs={self.epochs}{last}, "
+            f"seconds={self.seconds:.1f})"
+        )
+
+
+# Called at the end of each epoch; True stops the training.
+EpochHook = Callable[["Run", TrainingHistory], bool]
+
+
+@dataclass
+class Run:
+    """A training under way.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        What is trained.
+    examples : Examples
+        What it learns from.
+    recipe : Recipe
+        How.
+    place : Place
+        Where.
+    """
+
+    network: TextNetwork
+    examples: Examples
+    recipe: Recipe
+    place: Place
+
+    def __post_init__(self) -> None:
+        from transformers import get_scheduler
+
+        self.step = 0
+        self.optimizer = make_optimizer(self.network, self.recipe)
+        self.scheduler = get_scheduler(
+            self.recipe.lr_scheduler_type,
+            self.optimizer,
+            num_warmup_steps=math.ceil(
+                self.recipe.warmup_ratio * self.recipe.total_step
+            ),
+            num_training_steps=self.recipe.total_step,
+        )
+        # Only float16 gradients underflow; elsewhere the scaler does nothing.
+        self.scaler = torch.amp.GradScaler(
+            self.place.device.type, enabled=self.place.precision == "float16"
+        )
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """All trained parameters."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def allocator(self) -> Any:
+        """The network's rank allocator."""
+        return self.network.encoder.allocator
+
+
+def train(
+    run: Run,
+    generator: torch.Generator,
+    *,
+    verbose: int = 0,
+    on_epoch_end: EpochHook | None = None,
+) -> TrainingHistory:
+    """Train until all epochs are over, or the hook stops it.
+
+    Parameters
+    ----------
+    run : Run
+        The training.
+    generator : torch.Generator
+        Source of the order of the rows.
+    verbose : int, default=0
+        Whether to show a progress bar.
+    on_epoch_end : callable or None, default=None
+        Called with the run and the history; True stops the training.
+
+    Returns
+    -------
+    TrainingHistory
+        The ranks are final whatever the epoch at which it ended.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss stops being finite.
+    """
+    history = TrainingHistory()
+    start = time.perf_counter()
+    with closing(_progress_bar(run.recipe.total_step, verbose)) as bar:
+        for _ in range(run.recipe.epochs):
+            run.network.train()
+            train_epoch(run, generator, history, bar)
+            history.epochs += 1
+            run.network.eval()
+            if on_epoch_end is not None and on_epoch_end(run, history):
+                break
+    settle(run)
+    run.network.eval()
+    history.seconds = time.perf_counter() - start
+    return history
+
+
+def train_epoch(
+    run: Run, generator: torch.Generator, history: TrainingHistory, bar: Any
+) -> None:
+    """Take every row once, and write down what happened."""
+    batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
+    losses: list[Tensor] = []
+    penalties: list[Tensor] = []
+    for first in range(0, len(batches), run.recipe.accumulation):
+        history.learning_rate.append(run.scheduler.get_last_lr()[0])
+        group = batches[first : first + run.recipe.accumulation]
+        loss, penalty = train_step(run, group)
+        losses.append(loss)
+        penalties.append(penalty)
+        history.budget.append(run.allocator.budget)
+        bar.update()
+    # One wait for the device an epoch, not one a step.
+    history.loss += torch.stack(losses).tolist()
+    history.orthogonality += torch.stack(penalties).tolist()
+    bar.set_postfix(loss=f"{history.loss[-1]:.3f}", budget=history.budget[-1])
+    if not np.isfinite(history.loss[-len(losses) :]).all():
+        raise FloatingPointError(
+            "The training loss must stay finite. Got NaN or infinity in epoch "
+            f"{history.epochs + 1}. Lower `learning_rate`, or set "
+            "precision='float32'."
+        )
+
+
+def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step: algorithm 1 of arXiv:2303.10512.
+
+    Parameters
+    ----------
+    run : Run
+        The training.
+    group : sequence of ndarray of shape (batch_size,)
+        Rows of the batches whose gradients are accumulated.
+
+    Returns
+    -------
+    loss, orthogonality : torch.Tensor of shape ()
+        Mean loss of the rows, and the penalty.
+    """
+    model, optimizer, scaler = run.network.encoder, run.optimizer, run.scaler
+    total_weight = _total_weight(run.examples, group)
+    penalty = model.orthogonality_loss()
+    loss = torch.zeros_like(penalty)
+    for index, rows in enumerate(group):
+        share = _loss_sum(run, rows) / total_weight
+        # The penalty belongs to the step, not to each batch of it.
+        objective = share + penalty if index == 0 else share
+        scaler.scale(objective).backward()
+        loss += share.detach()
+    scaler.unscale_(optimizer)
+    if run.recipe.max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.trained, run.recipe.max_grad_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    model.update_and_allocate(run.step)
+    optimizer.zero_grad()
+    _compact_when_final(run)
+    run.scheduler.step()
+    run.step += 1
+    return loss, penalty.detach()
+
+
+def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
+    """Add up the weighted losses of some rows."""
+    examples, device = run.examples, run.place.device
+    index = torch.from_numpy(rows)
+    batch: Batch = pad(examples.tokens, rows).to(device)
+    outputs = run.network(batch)  # (n, k)
+    losses = examples.loss(outputs, examples.targets[index].to(device))  # (n,)
+    if examples.weights is not None:
+        losses = losses * examples.weights[index].to(device)
+    return losses.sum()
+
+
+def _total_weight(examples: Examples, group: Sequence[np.ndarray]) -> float:
+    rows = np.concatenate(group)
+    if examples.weights is None:
+        return float(len(rows))
+    total = float(examples.weights[torch.from_numpy(rows)].sum())
+    return total or 1.0  # only rows of weight 0: nothing to learn from
+
+
+def _compact_when_final(run: Run) -> None:
+    """Delete what the last allocation pruned, as soon as it has happened."""
+    model = run.network.encoder
+    if run.allocator.finished and run.allocator.budget < len(run.allocator.kept):
+        model.compact(run.optimizer)
+
+
+def settle(run: Run) -> None:
+    """Make the ranks final, wherever the training is."""
+    run.allocator.finish()
+    _compact_when_final(run)
+
+
+def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make AdamW with one group for the triplets and one for the head."""
+    head = list(network.head.parameters())
+    adapter = [p for _, p in network.encoder.trainable_parameters()]
+    trained = {id(p) for p in (*head, *adapter)}
+    stray = [n for n, p in network.named_parameters() if p.requires_grad]
+    assert len(trained) == len(stray), f"neither adapter nor head: {stray}"
+    return torch.optim.AdamW(
+        [
+            {"params": adapter, "lr": recipe.learning_rate},
+            {"params": head, "lr": recipe.head_learning_rate},
+        ],
+        weight_decay=recipe.weight_decay,
+        fused=head[0].device.type in ("cpu", "cuda"),
+    )
+
+
+def _progress_bar(total: int, verbose: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, disable=not verbose, desc="fit", unit="step")

@@ -1,0 +1,137 @@
+"""The numbers of an adapter as a flat dict under PEFT's names, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .layers import SVDLinear
+from .trained import TrainedCopies
+from .triplets import Triplets
+
+PREFIX = "base_model.model."  # what PEFT puts before every path
+
+Factors = tuple[Tensor, Tensor, Tensor]  # left (r, out), values (r,), right (r, in)
+
+
+def collect(
+    adapted: Mapping[str, SVDLinear], triplets: Triplets, copies: TrainedCopies
+) -> dict[str, Tensor]:
+    """Copy the numbers of an adapter.
+
+    Parameters
+    ----------
+    adapted : mapping of str to SVDLinear
+        The adapted layers by path.
+    triplets : Triplets
+        Their numbers.
+    copies : TrainedCopies
+        What is trained in full.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        Contiguous, and independent of the adapter: further training does not
+        change them.
+    """
+    state: dict[str, Tensor] = {}
+    for path, (left, values, right) in zip(adapted, triplets.per_layer(), strict=True):
+        start = f"{PREFIX}{path}."
+        state[start + "lora_A"] = right.clone()
+        state[start + "lora_B"] = left.T.clone(memory_format=torch.contiguous_format)
+        state[start + "lora_E"] = values.unsqueeze(1).clone()
+    for path, tensor in copies.named_tensors():
+        state[PREFIX + path] = tensor.detach().clone()
+    return state
+
+
+def factors(
+    state: dict[str, Tensor], adapted: Mapping[str, SVDLinear]
+) -> list[Factors]:
+    """Take the factors of every layer out of `state`, and check their shapes.
+
+    Parameters
+    ----------
+    state : dict of str to torch.Tensor
+        Loses the factors.
+    adapted : mapping of str to SVDLinear
+        The adapted layers by path.
+
+    Returns
+    -------
+    list of (left, singular values, right)
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, or its shape does not fit the layer.
+    """
+    return [_factors(state, path, layer) for path, layer in adapted.items()]
+
+
+def _factors(state: dict[str, Tensor], path: str, layer: SVDLinear) -> Factors:
+    try:
+        right, left, values = (
+            state.pop(f"{PREFIX}{path}.{name}")
+            for name in ("lora_A", "lora_B", "lora_E")
+        )
+    except KeyError as error:
+        raise ValueError(
+            f"The adapter must hold {error.args[0]!r}. Got no such tensor. Check "
+            "that it belongs to this model and these `target_modules`."
+        ) from None
+    rank = values.numel()
+    expected = ((rank, layer.in_features), (layer.out_features, rank), (rank, 1))
+    shapes = (tuple(right.shape), tuple(left.shape), tuple(values.shape))
+    if shapes != expected:
+        raise ValueError(
+            f"The factors of {path!r} must have shapes "
+            f"{', '.join(map(str, expected))}. Got {', '.join(map(str, shapes))}. "
+            "Check that the adapter belongs to this model."
+        )
+    return left.T, values.flatten(), right
+
+
+def match_copies(
+    state: Mapping[str, Tensor], copies: TrainedCopies, strict: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """Pair what is trained in full with its stored values.
+
+    Parameters
+    ----------
+    state : mapping of str to torch.Tensor
+        What :func:`factors` left.
+    copies : TrainedCopies
+        What is trained in full.
+    strict : bool
+        Whether to refuse missing and unknown names.
+
+    Returns
+    -------
+    list of (tensor of the model, stored tensor)
+
+    Raises
+    ------
+    ValueError
+        If names or shapes do not fit.
+    """
+    own = {PREFIX + path: tensor for path, tensor in copies.named_tensors()}
+    missing = sorted(own.keys() - state.keys())
+    unknown = sorted(state.keys() - own.keys())
+    if strict and (missing or unknown):
+        raise ValueError(
+            "The adapter must hold what the model trains. Missing: "
+            f"{missing[:5]}. Unknown: {unknown[:5]}. Check the base model and "
+            "`modules_to_save`, or pass strict=False."
+        )
+    pairs = {name: (own[name], state[name]) for name in own if name in state}
+    for name, (tensor, stored) in pairs.items():
+        if tensor.shape != stored.shape:
+            raise ValueError(
+                f"{name!r} must have shape {tuple(tensor.shape)}. Got "
+                f"{tuple(stored.shape)}. Check that the model has as many labels as "
+                "the adapter."
+            )
+    return list(pairs.values())

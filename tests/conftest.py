@@ -1,0 +1,157 @@
+"""Tiny models for every test, and the rules under which the tests run."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+
+import string
+
+import hypothesis
+import pytest
+import torch
+import transformers
+
+# A deadline measures the machine that the tests share, not the code.
+hypothesis.settings.register_profile("sk-adalora", deadline=None)
+hypothesis.settings.register_profile(
+    "sk-adalora-ci", deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile(
+    "sk-adalora-ci" if os.environ.get("CI") else "sk-adalora"
+)
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+COMMON_WORDS = """
+    the a an and or but not no in on at of to from for with by is are was were be it
+    this that good bad great poor best worst news sport business music film game
+    market price team win loss new old world day year man woman people city color
+    red green blue one two three zero missing name title body
+""".split()
+WORD_ENDINGS = ["##s", "##ed", "##er", "##ing", "##ly", "##tion"]
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and torch finds none")
+
+
+@pytest.fixture(autouse=True)
+def _threads(request):
+    """One thread for tiny models, where more only cost; all for real ones."""
+    before = torch.get_num_threads()
+    if not request.node.get_closest_marker("slow"):
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _vocabulary():
+    """About 200 pieces: every text of ASCII letters, digits and signs has tokens."""
+    letters = [*string.ascii_lowercase, *string.digits]
+    pieces = [
+        *SPECIAL_TOKENS,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *string.punctuation,
+        *WORD_ENDINGS,
+        *COMMON_WORDS,
+    ]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+
+
+def _seeded(build, seed=0):
+    """What `build()` returns, with random weights that depend on `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return build().eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a random BERT encoder of 2 layers with its tokenizer, as a str.
+
+    Shared by the whole session: read it, do not write into it.
+    """
+    folder = str(tmp_path_factory.mktemp("models") / "tiny-bert")
+    vocabulary = _vocabulary()
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+    )
+    model = _seeded(lambda: transformers.BertModel(config))
+    model.save_pretrained(folder)
+    tokenizer = transformers.BertTokenizer(
+        vocab=vocabulary, do_lower_case=True, model_max_length=512
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+_SIZES = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+_TINY_CONFIGS = {
+    "bert": lambda: transformers.BertConfig(**_SIZES),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        vocab_size=100,
+        dim=32,
+        n_layers=2,
+        n_heads=2,
+        hidden_dim=64,
+        max_position_embeddings=64,
+    ),
+    "mpnet": lambda: transformers.MPNetConfig(**_SIZES),
+    "deberta-v2": lambda: transformers.DebertaV2Config(
+        **_SIZES,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=8,
+    ),
+    "modernbert": lambda: transformers.ModernBertConfig(
+        **_SIZES,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        cls_token_id=1,
+        sep_token_id=2,
+    ),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=100,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+    "llama": lambda: transformers.LlamaConfig(**_SIZES, num_key_value_heads=1),
+}
+_HEADS = {
+    None: transformers.AutoModel,
+    "causal-lm": transformers.AutoModelForCausalLM,
+    "classification": transformers.AutoModelForSequenceClassification,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_architecture():
+    """Function: name, head=None, seed=0 -> a new random module of that architecture.
+
+    Names: bert, distilbert, mpnet, deberta-v2, modernbert, gpt2, llama. Each call
+    returns a module of its own, in eval mode, which the test may change.
+    """
+
+    def build(name, head=None, seed=0):
+        config = _TINY_CONFIGS[name]()
+        return _seeded(lambda: _HEADS[head].from_config(config), seed)
+
+    return build

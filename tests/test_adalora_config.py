@@ -1,0 +1,318 @@
+"""The configuration: PEFT's fields, every rule in its order, and the JSON."""
+
+import dataclasses
+import json
+import math
+
+import peft
+import pytest
+from _tiny import no_warning
+
+from sk_adalora.adalora import AdaLoraConfig, LoraConfig
+
+SCHEDULE = {"total_step": 100}
+
+# In the order in which they are checked: a value that breaks two of them
+# reports the earlier one.
+RULES = [
+    (
+        {"target_modules": ".*", "layers_to_transform": 1},
+        ValueError,
+        r"`layers_to_transform` cannot be used when `target_modules` is a str.*'\.\*'",
+    ),
+    (
+        {"target_modules": "all-linear", "layers_pattern": "layer"},
+        ValueError,
+        r"`layers_pattern` cannot be used when `target_modules` is a str",
+    ),
+    (
+        {"target_modules": ["query"], "layers_pattern": "layer"},
+        ValueError,
+        r"`layers_pattern` needs `layers_to_transform`. Got.*'layer' alone",
+    ),
+    ({"use_dora": True}, ValueError, r"does not support DoRA. Got use_dora=True"),
+    ({"loftq_config": {"a": 1}}, ValueError, r"does not support LoftQ"),
+    ({"use_rslora": True}, ValueError, r"does not support rank-stabilised LoRA"),
+    (
+        {"init_lora_weights": "gaussian"},
+        ValueError,
+        r"`init_lora_weights` True or False. Got 'gaussian'",
+    ),
+    ({"target_modules": "("}, ValueError, r"`target_modules` must be .*Got '\('"),
+    ({"exclude_modules": "["}, ValueError, r"`exclude_modules` must be .*Got '\['"),
+    ({"lora_alpha": -1}, ValueError, r"`lora_alpha` must be in \[0, inf\). Got -1"),
+    ({"lora_alpha": math.nan}, ValueError, r"`lora_alpha` must be.*Got nan"),
+    ({"lora_alpha": "8"}, TypeError, r"`lora_alpha` must be a number.*type str"),
+    ({"lora_dropout": 1.0}, ValueError, r"`lora_dropout` must be in \[0, 1\)"),
+    ({"lora_dropout": -0.1}, ValueError, r"`lora_dropout` must be in \[0, 1\)"),
+    ({"bias": "some"}, ValueError, r"`bias` must be 'none', 'all' or.*Got 'some'"),
+    ({"total_step": None}, ValueError, r"`total_step` must be given. Got None"),
+    ({"total_step": 0}, ValueError, r"`total_step` must be at least 1. Got 0"),
+    ({"total_step": -5}, ValueError, r"`total_step` must be at least 1. Got -5"),
+    ({"total_step": 10.0}, TypeError, r"`total_step` must be an integer.*10.0"),
+    ({"total_step": True}, TypeError, r"`total_step` must be an integer.*bool"),
+    ({"orth_reg_weight": -0.1}, ValueError, r"`orth_reg_weight` must be in \[0, inf"),
+    ({"orth_reg_weight": math.nan}, ValueError, r"`orth_reg_weight` .*Got nan"),
+    ({"orth_reg_weight": math.inf}, ValueError, r"`orth_reg_weight` .*Got inf"),
+    ({"tinit": -1}, ValueError, r"`tinit` must be at least 0. Got -1"),
+    ({"tinit": 0.1}, TypeError, r"`tinit` must be an integer of at least 0. Got 0.1"),
+    ({"tfinal": -1}, ValueError, r"`tfinal` must be at least 0. Got -1"),
+    (
+        {"tinit": 60, "tfinal": 40},
+        ValueError,
+        r"no step is left.*tinit=60, tfinal=40, total_step=100. Lower",
+    ),
+    ({"init_r": 0}, ValueError, r"`init_r` must be at least 1. Got 0"),
+    ({"init_r": 2.5}, TypeError, r"`init_r` must be an integer.*2.5"),
+    ({"target_r": -1}, ValueError, r"`target_r` must be at least 0. Got -1"),
+    ({"target_r": math.nan}, TypeError, r"`target_r` must be an integer.*nan"),
+    (
+        {"target_r": 16},
+        ValueError,
+        r"`target_r` must be at most `init_r`=12. Got 16. Lower .* or raise",
+    ),
+    ({"deltaT": 0}, ValueError, r"`deltaT` must be at least 1. Got 0"),
+    ({"beta1": 0.0}, ValueError, r"`beta1` must be in \(0, 1\). Got 0.0"),
+    ({"beta1": 1.0}, ValueError, r"`beta1` must be in \(0, 1\). Got 1.0"),
+    ({"beta2": math.nan}, ValueError, r"`beta2` must be in \(0, 1\). Got nan"),
+    ({"beta2": None}, TypeError, r"`beta2` must be a number in \(0, 1\). Got None"),
+]
+# Two rules about one field cannot be broken at once.
+DIFFERENT_FIELDS = [
+    (first, second)
+    for i, first in enumerate(RULES)
+    for second in RULES[i + 1 :]
+    if not first[0].keys() & second[0].keys()
+]
+
+
+@pytest.mark.parametrize(("values", "error", "message"), RULES)
+def test_each_rule_says_what_it_got(values, error, message):
+    with pytest.raises(error, match=message):
+        AdaLoraConfig(**{**SCHEDULE, **values})
+
+
+def test_of_two_broken_rules_the_earlier_is_reported():
+    for first, second in DIFFERENT_FIELDS:
+        values = {**SCHEDULE, **second[0], **first[0]}
+        with pytest.raises(first[1], match=first[2]):
+            AdaLoraConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"target_r": 12},
+        {"target_r": 0},
+        {"init_r": 1, "target_r": 1},
+        {"tinit": 59, "tfinal": 40},
+        {"orth_reg_weight": 0},
+        {"lora_alpha": 0},
+        {"lora_alpha": 0.5},
+        {"lora_dropout": 0},
+        {"deltaT": 1000},
+        {"total_step": 1},
+        {"loftq_config": None},
+        {"layers_to_transform": [0], "layers_pattern": "layer"},
+        {"target_modules": None, "layers_to_transform": 0},
+    ],
+)
+def test_the_bounds_themselves_are_allowed(values):
+    config = AdaLoraConfig(**{**SCHEDULE, **values})
+
+    assert {name: getattr(config, name) for name in values} == values
+
+
+def test_numpy_numbers_are_numbers():
+    numpy = pytest.importorskip("numpy")
+
+    AdaLoraConfig(total_step=numpy.int64(10), init_r=numpy.int32(4), target_r=2)
+    AdaLoraConfig(total_step=10, beta1=numpy.float32(0.5))
+
+
+def test_r_is_not_used_and_says_so():
+    with pytest.warns(UserWarning, match="`r`=4 is not used.*Set `init_r`") as caught:
+        AdaLoraConfig(r=4, total_step=10)
+
+    assert caught[0].filename == __file__
+
+
+def test_r_at_its_default_is_silent():
+    with no_warning():
+        AdaLoraConfig(r=8, total_step=10)
+
+
+@pytest.mark.parametrize("name", ["target_modules", "exclude_modules"])
+def test_lists_become_sets(name):
+    assert getattr(AdaLoraConfig(total_step=1, **{name: ["b", "a"]}), name) == {
+        "a",
+        "b",
+    }
+    assert getattr(AdaLoraConfig(total_step=1, **{name: "a|b"}), name) == "a|b"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(AdaLoraConfig, peft.AdaLoraConfig), (LoraConfig, peft.LoraConfig)],
+)
+def test_fields_and_defaults_are_those_of_peft(ours, theirs):
+    required = {"total_step": 10} if ours is AdaLoraConfig else {}
+    mine, reference = ours(**required), theirs(**required)
+    names = {f.name for f in dataclasses.fields(ours)} - {"peft_version"}
+
+    assert {n: getattr(mine, n) for n in names} == {
+        n: getattr(reference, n) for n in names
+    }
+
+
+def test_the_method_cannot_be_changed():
+    assert AdaLoraConfig(total_step=1, peft_type="LORA").peft_type == "ADALORA"
+
+
+@pytest.mark.parametrize(
+    ("alpha", "scale"), [(8, 8 / 4.00001), (0, 4 / 4.00001), (32, 32 / 4.00001)]
+)
+def test_the_scale_is_constant_and_alpha_zero_stands_for_the_rank(alpha, scale):
+    config = AdaLoraConfig(init_r=4, target_r=2, lora_alpha=alpha, total_step=1)
+
+    assert config.scale == pytest.approx(scale, rel=1e-12)
+
+
+FULL = {
+    "target_modules": ["value", "query"],
+    "exclude_modules": ["pooler"],
+    "lora_alpha": 32,
+    "lora_dropout": 0.1,
+    "bias": "lora_only",
+    "modules_to_save": ["classifier"],
+    "layers_to_transform": [0, 1],
+    "layers_pattern": "layer",
+    "task_type": "SEQ_CLS",
+    "rank_pattern": {"encoder.query.lora_E": [True, False]},
+    "init_r": 2,
+    "target_r": 1,
+    "tinit": 3,
+    "tfinal": 4,
+    "deltaT": 5,
+    "beta1": 0.5,
+    "beta2": 0.6,
+    "orth_reg_weight": 0.7,
+    "total_step": 80,
+    "base_model_name_or_path": "somewhere",
+    "revision": "main",
+    "inference_mode": True,
+}
+
+
+def test_a_dict_holds_plain_values_and_comes_back():
+    config = AdaLoraConfig(**FULL)
+    values = config.to_dict()
+
+    assert values["target_modules"] == ["query", "value"]
+    assert json.loads(json.dumps(values)) == values
+    assert AdaLoraConfig.from_dict(values) == config
+
+
+def test_a_dict_is_a_copy():
+    config = AdaLoraConfig(**FULL)
+    config.to_dict()["rank_pattern"].clear()
+
+    assert config.rank_pattern == FULL["rank_pattern"]
+
+
+def test_a_folder_comes_back(tmp_path):
+    config = AdaLoraConfig(**FULL)
+    config.save_pretrained(tmp_path / "new" / "folder")
+    config.save_pretrained(tmp_path / "new" / "folder")  # once more: replaced
+
+    assert AdaLoraConfig.from_pretrained(tmp_path / "new" / "folder") == config
+    assert list(json.loads((tmp_path / "new/folder/adapter_config.json").read_text()))
+
+
+def test_keys_are_sorted_on_disk(tmp_path):
+    AdaLoraConfig(**FULL).save_pretrained(tmp_path)
+    keys = list(json.loads((tmp_path / "adapter_config.json").read_text()))
+
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("values", [{"total_step": 10}, FULL], ids=["least", "full"])
+def test_a_file_of_peft_is_read_without_a_warning(tmp_path, values):
+    reference = peft.AdaLoraConfig(**values)
+    reference.save_pretrained(tmp_path)
+    with no_warning():
+        config = AdaLoraConfig.from_pretrained(tmp_path)
+
+    stored = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert AdaLoraConfig.from_dict(stored) == config
+    for name in values:
+        if name != "inference_mode":
+            assert getattr(config, name) == getattr(reference, name)
+
+
+@pytest.mark.parametrize("values", [{"total_step": 10}, FULL], ids=["least", "full"])
+def test_peft_reads_our_file(tmp_path, values):
+    config = AdaLoraConfig(**values)
+    config.save_pretrained(tmp_path)
+    with no_warning():
+        reference = peft.AdaLoraConfig.from_pretrained(tmp_path)
+
+    assert isinstance(reference, peft.AdaLoraConfig)
+    for name in values:
+        assert getattr(reference, name) == getattr(config, name)
+
+
+def test_unknown_fields_are_left_out_with_one_warning_that_names_them(tmp_path):
+    values = {**AdaLoraConfig(total_step=10).to_dict()}
+    values |= {"zeta_config": {"a": 1}, "new_switch": True, "new_off": False}
+    values |= {"new_none": None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(values))
+    with pytest.warns(UserWarning, match="new_switch, zeta_config") as caught:
+        config = AdaLoraConfig.from_pretrained(tmp_path)
+
+    assert len(caught) == 1
+    assert "new_off" not in str(caught[0].message)
+    assert config == AdaLoraConfig(total_step=10)
+
+
+def test_the_warning_points_at_the_caller():
+    values = {"total_step": 10, "new_switch": True}
+    with pytest.warns(UserWarning, match="new_switch") as caught:
+        AdaLoraConfig.from_dict(values)
+
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{", ValueError, r"adapter_config\.json must be JSON. Got: "),
+        ("[" * 100_000, ValueError, "must be JSON"),
+        ("[1]", ValueError, "must hold a JSON object. Got list"),
+        ('{"peft_type": "LORA"}', ValueError, "must be 'ADALORA'. Got 'LORA'"),
+        ('{"peft_type": "IA3"}', ValueError, "must be 'ADALORA'. Got 'IA3'"),
+        ("{}", ValueError, "`total_step` must be given"),
+        ('{"total_step": 5, "tinit": 9}', ValueError, "no step is left"),
+    ],
+)
+def test_a_broken_file_says_what_is_wrong(tmp_path, text, error, message):
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(error, match=message):
+        AdaLoraConfig.from_pretrained(tmp_path)
+
+
+def test_a_file_that_is_not_text_says_so(tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="must be JSON"):
+        AdaLoraConfig.from_pretrained(tmp_path)
+
+
+def test_a_missing_file_names_the_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must hold adapter_config\.json.*nix"):
+        AdaLoraConfig.from_pretrained(tmp_path / "nix")
+
+
+def test_plain_lora_accepts_what_adalora_refuses():
+    config = LoraConfig(r=4, use_dora=True, use_rslora=True, init_lora_weights="pissa")
+
+    assert LoraConfig.from_dict(config.to_dict()) == config

@@ -1,0 +1,406 @@
+"""Which layers of real architectures are adapted."""
+
+import peft
+import pytest
+import torch
+import transformers
+from _tiny import (
+    BERT_LAYERS,
+    SIZES,
+    adapt,
+    build,
+    config,
+    no_warning,
+    randomise,
+    tiny_bert,
+    tiny_classifier,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_t5,
+    tokens,
+)
+from torch import nn
+
+from sk_adalora.adalora import get_peft_model
+from sk_adalora.adalora.targets import find_targets, linear_layers
+
+
+def chosen(model, **options):
+    return set(find_targets(model, config(**options)))
+
+
+def under(prefix, *names):
+    return {f"{prefix}.{i}.{name}" for i in range(2) for name in names}
+
+
+def of_peft(model, **options):
+    """The layers that PEFT adapts for the same settings."""
+    settings = {"init_r": 4, "target_r": 2, "total_step": 12, **options}
+    adapted = peft.get_peft_model(model, peft.AdaLoraConfig(**settings))
+    return set(adapted.targeted_module_names)
+
+
+def distilbert():
+    settings = transformers.DistilBertConfig(
+        vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=48
+    )
+    return build(lambda: transformers.DistilBertForSequenceClassification(settings))
+
+
+def mpnet():
+    settings = transformers.MPNetConfig(**SIZES)
+    return build(lambda: transformers.MPNetModel(settings))
+
+
+def deberta():
+    settings = transformers.DebertaV2Config(
+        **SIZES,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=8,
+        share_att_key=True,  # as the published models do
+    )
+    return build(lambda: transformers.DebertaV2ForSequenceClassification(settings))
+
+
+def modernbert():
+    settings = transformers.ModernBertConfig(
+        **SIZES,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        cls_token_id=1,
+        sep_token_id=2,
+    )
+    return build(lambda: transformers.ModernBertForSequenceClassification(settings))
+
+
+def electra():
+    settings = transformers.ElectraConfig(**SIZES, embedding_size=16)
+    return build(lambda: transformers.ElectraForSequenceClassification(settings))
+
+
+def roberta():
+    settings = transformers.RobertaConfig(**SIZES)
+    return build(lambda: transformers.RobertaForSequenceClassification(settings))
+
+
+def roberta_mlm():
+    settings = transformers.RobertaConfig(**SIZES)
+    return build(lambda: transformers.RobertaForMaskedLM(settings))
+
+
+BERT_NAMES = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+DEBERTA_NAMES = (
+    "attention.self.query_proj",
+    "attention.self.key_proj",
+    "attention.self.value_proj",
+    *BERT_NAMES[3:],
+)
+MPNET_NAMES = (
+    "attention.attn.q",
+    "attention.attn.k",
+    "attention.attn.v",
+    "attention.attn.o",
+    *BERT_NAMES[4:],
+)
+DISTILBERT_NAMES = (
+    "attention.q_lin",
+    "attention.k_lin",
+    "attention.v_lin",
+    "attention.out_lin",
+    "ffn.lin1",
+    "ffn.lin2",
+)
+LLAMA_NAMES = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+GPT2_NAMES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+T5_LAYERS = (
+    under("encoder.block", *(f"layer.0.SelfAttention.{n}" for n in "qkvo"))
+    | under("encoder.block", "layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo")
+    | under("decoder.block", *(f"layer.0.SelfAttention.{n}" for n in "qkvo"))
+    | under("decoder.block", *(f"layer.1.EncDecAttention.{n}" for n in "qkvo"))
+    | under("decoder.block", "layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo")
+)
+ALL_LINEAR = {
+    "bert": (tiny_bert, BERT_LAYERS),
+    "bert with head": (tiny_classifier, under("bert.encoder.layer", *BERT_NAMES)),
+    "distilbert": (
+        distilbert,
+        under("distilbert.transformer.layer", *DISTILBERT_NAMES),
+    ),
+    "mpnet": (mpnet, under("encoder.layer", *MPNET_NAMES)),
+    "deberta": (deberta, under("deberta.encoder.layer", *DEBERTA_NAMES)),
+    "modernbert": (
+        modernbert,
+        under("model.layers", "attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"),
+    ),
+    "electra": (electra, under("electra.encoder.layer", *BERT_NAMES)),
+    "roberta": (roberta, under("roberta.encoder.layer", *BERT_NAMES)),
+    "roberta mlm": (roberta_mlm, under("roberta.encoder.layer", *BERT_NAMES)),
+    "llama": (tiny_llama, under("model.layers", *LLAMA_NAMES)),
+    "t5": (tiny_t5, T5_LAYERS),
+}
+
+
+@pytest.mark.parametrize("name", ALL_LINEAR)
+def test_all_linear_finds_exactly_the_layers_of_the_encoder(name):
+    make, expected = ALL_LINEAR[name]
+    model = make()
+
+    assert chosen(model, target_modules="all-linear") == expected
+    assert chosen(model) == expected  # the default
+    assert list(find_targets(model, config())) == [
+        path for path in linear_layers(model) if path in expected
+    ]
+
+
+def test_all_linear_of_gpt2():
+    with pytest.warns(UserWarning, match="fan_in_fan_out is set to False"):
+        assert chosen(tiny_gpt2()) == under("transformer.h", *GPT2_NAMES)
+
+
+@pytest.mark.parametrize("name", ["bert with head", "deberta", "electra", "roberta"])
+def test_a_bare_dense_hits_neither_pooler_nor_head(name):
+    model = ALL_LINEAR[name][0]()
+    dense = {p for p in ALL_LINEAR[name][1] if p.endswith(".dense")}
+
+    assert any(p.endswith("dense") and p not in dense for p in linear_layers(model))
+    assert chosen(model, target_modules=["dense"]) == dense
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "expected"),
+    [
+        (tiny_bert, "pooler.dense", "pooler.dense"),
+        (tiny_classifier, "pooler.dense", "bert.pooler.dense"),
+        (tiny_classifier, "classifier", "classifier"),
+        (roberta, "classifier.dense", "classifier.dense"),
+        (roberta_mlm, "lm_head.dense", "lm_head.dense"),
+        (distilbert, "pre_classifier", "pre_classifier"),
+        (electra, "embeddings_project", "electra.embeddings_project"),
+        (tiny_llama, "lm_head", "lm_head"),
+    ],
+)
+def test_pooler_and_head_are_hit_when_they_are_named(make, name, expected):
+    assert chosen(make(), target_modules=[name]) == {expected}
+
+
+def test_a_pattern_for_whole_paths_is_explicit():
+    assert chosen(tiny_bert(), target_modules=r".*dense") == {
+        p for p in linear_layers(tiny_bert()) if p.endswith("dense")
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["query", "value"]},
+        {"target_modules": ["attention.self.query"]},
+        {"target_modules": ["encoder.layer.1.output.dense", "key"]},
+        {"target_modules": r".*\.(query|value)"},
+        {"target_modules": r".*layer\.1\..*query"},
+        {"target_modules": ["query", "value"], "exclude_modules": ["value"]},
+        {"target_modules": ["query"], "exclude_modules": ["layer.0.attention.self"]},
+        {"target_modules": ["query"], "exclude_modules": r".*layer\.0.*"},
+        {"target_modules": ["query"], "layers_to_transform": 1},
+        {"target_modules": ["query"], "layers_to_transform": [0, 1]},
+        {"target_modules": ["query"], "layers_to_transform": []},
+        {
+            "target_modules": ["query"],
+            "layers_to_transform": [1],
+            "layers_pattern": "layer",
+        },
+        {
+            "target_modules": ["query", "intermediate.dense"],
+            "layers_to_transform": [0],
+            "layers_pattern": ["layers", "layer"],
+        },
+        {"target_modules": ["query", "value"], "modules_to_save": ["value"]},
+        {"target_modules": ["query", "key"], "modules_to_save": ["layer.0"]},
+    ],
+)
+def test_the_choice_is_that_of_peft(options):
+    assert chosen(tiny_bert(), **options) == of_peft(tiny_bert(), **options)
+
+
+class Expert(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(
+            nn.ModuleDict({"up": nn.Linear(4, 4)}) for _ in "ab"
+        )
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleDict({"layers": nn.ModuleList(Expert() for _ in "abc")})
+
+
+@pytest.mark.parametrize("pattern", [None, "layers", "experts", ["nix", "layers"]])
+def test_layers_are_counted_at_the_first_number(pattern):
+    options = {
+        "target_modules": ["up"],
+        "layers_to_transform": [1],
+        "layers_pattern": pattern,
+    }
+
+    assert chosen(Experts(), **options) == of_peft(Experts(), **options)
+
+
+def test_layers_of_all_linear():
+    names = chosen(tiny_bert(), layers_to_transform=[1])
+
+    assert names == {p for p in BERT_LAYERS if ".1." in p}
+
+
+@pytest.mark.parametrize("task", ["SEQ_CLS", "TOKEN_CLS"])
+def test_a_head_that_the_task_saves_is_no_target(task):
+    names = chosen(tiny_classifier(), target_modules=r".*query|classifier")
+    saved = chosen(
+        tiny_classifier(), target_modules=r".*query|classifier", task_type=task
+    )
+
+    assert names - saved == {"classifier"}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (["querry"], r"Got \['querry'\], which matches none. Did you mean query\?"),
+        (["q_proj", "v_proj"], r"Got \['q_proj', 'v_proj'\], which matches none"),
+        ([], r"Got \[\], which matches none"),
+        ("", "Got '', which matches none"),
+        (r"layer\.9.*", "which matches none"),
+        (["dens"], r"Did you mean dense\?"),
+    ],
+)
+def test_no_target_lists_the_layers_that_exist(target, message):
+    model = tiny_bert()
+    with pytest.raises(ValueError, match=message) as caught:
+        get_peft_model(model, config(target_modules=target))
+
+    for path in BERT_LAYERS | {"pooler.dense"}:
+        assert path in str(caught.value)
+    assert all(p.requires_grad for p in model.parameters())  # nothing was changed
+
+
+def test_a_long_list_is_cut():
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(50)))
+    with pytest.raises(ValueError, match="38, 39 and 10 more"):
+        find_targets(model, config(target_modules=["nix"]))
+
+
+@pytest.mark.parametrize("model", [nn.Linear(4, 4), nn.Sequential(nn.Conv1d(4, 4, 1))])
+def test_a_model_without_inner_linear_layers_says_so(model):
+    with pytest.raises(ValueError, match=r"must have linear layers to adapt. Got none"):
+        get_peft_model(model, config())
+
+
+class Conv1D(nn.Conv1d):
+    """A convolution that is named like GPT-2's linear layer."""
+
+
+def test_a_convolution_of_that_name_is_no_target():
+    model = nn.Sequential(Conv1D(4, 4, 1), nn.Flatten(), nn.Linear(4, 4))
+
+    assert chosen(model) == {"2"}
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_conv1d_is_found_by_itself(flag):
+    settings = config(target_modules=["c_attn", "c_proj"], fan_in_fan_out=flag)
+    plain = tiny_gpt2()
+    if flag:
+        with no_warning():
+            model = randomise(get_peft_model(plain, settings))
+    else:
+        message = "set to False but the target module is `Conv1D`"
+        with pytest.warns(UserWarning, match=message) as caught:
+            model = randomise(get_peft_model(plain, settings))
+        assert caught[0].filename == __file__
+    assert settings.fan_in_fan_out
+
+    ids = tokens()
+    with torch.no_grad():
+        adapted = model(ids).logits
+        merged = model.merge_and_unload()(ids).logits
+        untouched = tiny_gpt2()(ids).logits
+    torch.testing.assert_close(adapted, merged, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(adapted, untouched, atol=1e-2)
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_linear_layers_are_never_transposed(flag):
+    settings = config(fan_in_fan_out=flag)
+    if flag:
+        message = r"True but the target module is `torch.nn.Linear`"
+        with pytest.warns(UserWarning, match=message) as caught:
+            get_peft_model(tiny_bert(), settings)
+        assert caught[0].filename == __file__
+    else:
+        with no_warning():
+            get_peft_model(tiny_bert(), settings)
+
+    assert not settings.fan_in_fan_out
+
+
+def test_the_inner_layer_of_multihead_attention_is_no_target():
+    model = nn.ModuleDict(
+        {"attention": nn.MultiheadAttention(8, 2), "last": nn.Linear(8, 8)}
+    )
+
+    assert chosen(model) == {"last"}
+    with pytest.raises(ValueError, match=r"\['out_proj'\].*Linear layers: last"):
+        chosen(model, target_modules=["out_proj"])
+
+
+def test_the_fused_encoder_of_torch_does_not_pass_the_adapter_by():
+    def make():
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        return nn.TransformerEncoder(layer, 2)
+
+    base = build(make)
+    model = randomise(adapt(base, target_modules=["linear1", "linear2"]), seed=3)
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    with_gradient = model(x).detach()
+    with torch.no_grad():
+        inference = model(x)
+        plain = build(make)(x)
+    restored = model.unload()
+    with torch.no_grad():
+        after = restored(x)
+
+    torch.testing.assert_close(with_gradient, inference)
+    assert not torch.allclose(inference, plain, atol=1e-3)
+    torch.testing.assert_close(after, plain)
+    assert all(layer.activation_relu_or_gelu == 1 for layer in restored.layers)
+
+
+def test_a_layer_under_two_names_is_adapted_under_both():
+    shared = nn.Linear(4, 4)
+    model = nn.ModuleDict(
+        {"a": nn.Sequential(shared), "b": nn.Sequential(nn.ReLU(), shared)}
+    )
+    adapted = randomise(adapt(model))
+    x = torch.randn(3, 4)
+
+    assert list(adapted.adapted) == ["a.0"]
+    assert model["b"][1] is model["a"][0]
+    torch.testing.assert_close(model["a"](x.relu()), model["b"](x))
+    assert adapted.unload()["b"][1] is shared

@@ -1,0 +1,185 @@
+"""Token ids -> padded batches."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sk_adalora._batches import pad, prediction_batches, training_batches
+
+
+@dataclass
+class Table:
+    """Made-up token ids: row r is `length` tokens 100 r, 100 r + 1, ..."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    rows: np.ndarray
+    type_ids: np.ndarray | None
+    pad_id: int = 9
+
+    @property
+    def lengths(self):
+        return (self.stops - self.starts)[self.rows]
+
+    def __len__(self):
+        return len(self.rows)
+
+
+def make_table(lengths, rows=None, typed=False):
+    lengths = np.asarray(lengths)
+    stops = np.cumsum(lengths)
+    ids = np.concatenate([100 * r + np.arange(n) for r, n in enumerate(lengths)])
+    type_ids = (ids % 2).astype(np.int8) if typed else None
+    rows = np.arange(len(lengths)) if rows is None else np.asarray(rows)
+    return Table(ids.astype(np.int32), stops - lengths, stops, rows, type_ids)
+
+
+def naive_pad(table, rows):
+    """What `pad` should give, one row at a time."""
+    width = max(table.lengths[row] for row in rows)
+    ids, mask, types = [], [], []
+    for row in rows:
+        span = slice(table.starts[table.rows[row]], table.stops[table.rows[row]])
+        tokens = table.ids[span].tolist()
+        gap = width - len(tokens)
+        ids.append(tokens + [table.pad_id] * gap)
+        mask.append([1] * len(tokens) + [0] * gap)
+        if table.type_ids is not None:
+            types.append(table.type_ids[span].tolist() + [0] * gap)
+    return ids, mask, types
+
+
+lengths_lists = st.lists(st.integers(1, 12), min_size=1, max_size=20)
+
+
+@given(lengths_lists, st.booleans(), st.data())
+def test_pad_equals_the_naive_reference(lengths, typed, data):
+    positions = st.lists(st.integers(0, len(lengths) - 1), min_size=1)
+    table = make_table(lengths, data.draw(positions), typed)
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1)), dtype=np.int64
+    )
+    batch = pad(table, rows)
+    ids, mask, types = naive_pad(table, rows)
+    assert batch.input_ids.tolist() == ids
+    assert batch.input_ids.dtype == torch.int64
+    np.testing.assert_array_equal(batch.rows, rows)
+    if batch.attention_mask is None:
+        assert np.all(mask)
+    else:
+        assert batch.attention_mask.tolist() == mask
+        assert batch.attention_mask.dtype == torch.int64
+    assert (batch.token_type_ids is None) is not typed
+    if typed:
+        assert batch.token_type_ids.tolist() == types
+
+
+def test_no_mask_where_nothing_is_padded():
+    table = make_table([3, 3, 2])
+    assert pad(table, np.array([0, 1])).attention_mask is None
+    assert pad(table, np.array([2])).attention_mask is None
+    assert pad(table, np.array([1, 2])).attention_mask.tolist() == [
+        [1, 1, 1],
+        [1, 1, 0],
+    ]
+
+
+def test_batches_share_no_memory_with_the_table():
+    table = make_table([3, 3])
+    pad(table, np.array([0, 1])).input_ids.zero_()
+    assert table.ids.any()
+
+
+def test_to_device():
+    batch = pad(make_table([3, 2], typed=True), np.array([1, 0]))
+    moved = batch.to("meta")
+    assert moved.input_ids.device.type == "meta"
+    assert moved.token_type_ids.device.type == "meta"
+    np.testing.assert_array_equal(moved.rows, [1, 0])
+    assert pad(make_table([3]), np.array([0])).to("cpu").attention_mask is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_to_cuda():
+    batch = pad(make_table([3, 2]), np.array([1, 0]))
+    moved = batch.to("cuda")
+    assert moved.input_ids.is_cuda
+    assert torch.equal(moved.input_ids.cpu(), batch.input_ids)
+    assert torch.equal(moved.attention_mask.cpu(), batch.attention_mask)
+
+
+@given(lengths_lists, st.integers(1, 25), st.integers(0, 2**32))
+def test_training_batches_hold_every_row_once(lengths, batch_size, seed):
+    table = make_table(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    batches = training_batches(table, batch_size, generator)
+    assert len(batches) == math.ceil(len(table) / batch_size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(table)))
+    sizes = sorted(map(len, batches), reverse=True)
+    assert set(sizes[:-1]) <= {batch_size}
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """20,000 rows of 5 to 120 tokens. Do not change it."""
+    rng = np.random.default_rng(0)
+    return make_table(rng.integers(5, 120, 20_000))
+
+
+def test_training_batches_are_seeded(mixed):
+    def deal(generator):
+        return [batch.tolist() for batch in training_batches(mixed, 32, generator)]
+
+    before = torch.get_rng_state()
+    generator = torch.Generator().manual_seed(3)
+    first, second = deal(generator), deal(generator)
+    assert first != second
+    assert deal(torch.Generator().manual_seed(3)) == first
+    assert deal(torch.Generator().manual_seed(4)) != first
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def padded_size(table, batches):
+    """Tokens to compute, padding included."""
+    return sum(len(batch) * table.lengths[batch].max() for batch in batches)
+
+
+def test_grouping_by_length_saves_padding(mixed):
+    generator = torch.Generator().manual_seed(0)
+    grouped = padded_size(mixed, training_batches(mixed, 32, generator))
+    rows = np.random.default_rng(0).permutation(len(mixed))
+    ungrouped = padded_size(mixed, np.split(rows, len(mixed) // 32))
+    n_tokens = mixed.lengths.sum()
+    assert ungrouped > 1.7 * n_tokens
+    assert grouped < 1.03 * n_tokens
+
+
+def test_an_epoch_does_not_run_from_short_to_long(mixed):
+    generator = torch.Generator().manual_seed(0)
+    batches = training_batches(mixed, 32, generator)
+    longest = np.array([mixed.lengths[batch].max() for batch in batches])
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+@given(lengths_lists, st.integers(1, 40))
+def test_prediction_batches_hold_every_row_once(lengths, max_tokens):
+    table = make_table(lengths)
+    batches = prediction_batches(table, max_tokens)
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(table)))
+    assert np.all(np.diff(table.lengths[order]) <= 0)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(table.lengths[batch]) <= max_tokens
+
+
+def test_prediction_batches_are_stable_and_full():
+    table = make_table([2, 3, 2, 3, 1])
+    batches = prediction_batches(table, max_tokens=6)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2, 4]]

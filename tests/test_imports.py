@@ -1,0 +1,220 @@
+"""What the package imports: little at first, one way only, and nothing undeclared."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import sk_adalora
+
+PACKAGE = Path(sk_adalora.__file__).parent
+PYPROJECT = PACKAGE.parent / "pyproject.toml"
+
+HEAVY = {"datasets", "optuna", "pandas", "pyarrow", "sklearn", "torch", "transformers"}
+
+# Who may import whom inside the package. A module that is not in the table fails the
+# test: decide first where it belongs. `adalora` stands for all modules of the engine.
+CONFIG = "adalora.config"
+FIRST_STEPS = {"_texts", "_tokens", "_batches", "_devices", "_steps", "_parameters"}
+FOUNDATION = FIRST_STEPS | {"adalora", "_backbone", "_training", "_persistence"}
+MAY_IMPORT = {
+    "adalora": {"adalora"},
+    "_texts": {CONFIG},
+    "_tokens": {CONFIG},
+    "_batches": {CONFIG},
+    "_devices": {CONFIG},
+    "_steps": {CONFIG},
+    "_parameters": {CONFIG},
+    "_backbone": {"adalora"},
+    "_training": FIRST_STEPS | {"adalora", "_backbone"},
+    "_persistence": FIRST_STEPS | {"adalora", "_backbone", "_training"},
+    "_base": FOUNDATION,
+    "_classifier": {"_base", "_parameters"},
+    "_regressor": {"_base", "_parameters"},
+    # Leaves: no row above names them. The search hands spaces to Optuna.
+    "_displays": FOUNDATION | {"_base"},
+    "_space": FOUNDATION,
+    "_search": FOUNDATION | {"_base", "_space"},
+}
+ENGINE_THIRD_PARTY = {"torch", "safetensors"}
+
+# Import name -> distribution, where the two differ by more than "_" and "-".
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+
+def module_name(path):
+    """The module's name inside the package: "_texts", "adalora.config", ""."""
+    parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+# The package itself imports nothing before it is asked for a name.
+INNER_MODULES = [name for name in MODULES if name]
+
+
+def row_of(name):
+    return "adalora" if name.split(".")[0] == "adalora" else name
+
+
+def imported_by(node, name):
+    """The dotted names that an import statement of the module `name` loads."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = [node.module] if node.module else []
+    if node.level:
+        here = ["sk_adalora", *name.split(".")] if name else ["sk_adalora"]
+        levels_up = node.level - (MODULES[name].name == "__init__.py")
+        base = here[: len(here) - levels_up] + base
+    base = ".".join(base)
+    for alias in node.names:
+        full = f"{base}.{alias.name}"
+        if full.removeprefix("sk_adalora.") in MODULES:
+            yield full
+        elif full != "sk_adalora.__version__":  # anybody may record it
+            yield base
+
+
+def imports(name, module_level_only=False):
+    """All dotted names that the source of the module `name` imports."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    if module_level_only:
+        nodes = [node for node in tree.body if not is_type_checking(node)]
+        # An import in a function waits for the call: it is not at module level.
+        nodes = [inner for node in nodes for inner in walk_outside_functions(node)]
+    else:
+        nodes = list(ast.walk(tree))
+    statements = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    return {dotted for node in statements for dotted in imported_by(node, name)}
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def walk_outside_functions(node):
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        for child in ast.iter_child_nodes(node):
+            yield from walk_outside_functions(child)
+
+
+def third_party(name, module_level_only=False):
+    roots = {dotted.split(".")[0] for dotted in imports(name, module_level_only)}
+    return roots - set(sys.stdlib_module_names) - {"sk_adalora"}
+
+
+def ours(name):
+    inner = {d for d in imports(name) if d.split(".")[0] == "sk_adalora"}
+    return {dotted.removeprefix("sk_adalora").removeprefix(".") for dotted in inner}
+
+
+def normalised(requirement):
+    """Distribution name of a requirement: "Foo_bar[x]>=1" -> "foo-bar"."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement).group()
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distribution_of(module):
+    return normalised(DISTRIBUTIONS.get(module, module))
+
+
+@pytest.fixture(scope="module")
+def project():
+    if not PYPROJECT.exists():
+        pytest.skip("the package is installed apart from its pyproject.toml")
+    return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+
+
+def in_fresh_interpreter(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+
+
+def test_importing_the_package_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys, time; start = time.perf_counter(); import sk_adalora; "
+        "seconds = time.perf_counter() - start; dir(sk_adalora); "
+        "roots = {name.split('.')[0] for name in sys.modules}; "
+        f"print(seconds, *sorted(roots & {HEAVY}))"
+    )
+    runs = [in_fresh_interpreter(code).split() for _ in range(3)]
+
+    assert all(loaded == [] for _, *loaded in runs)
+    assert min(float(seconds) for seconds, *_ in runs) < 0.5
+
+
+@pytest.mark.parametrize("home", sorted(set(sk_adalora._HOMES.values())))
+def test_each_public_module_can_be_the_first_import(home):
+    in_fresh_interpreter(f"import sk_adalora{home}")
+
+
+@pytest.mark.parametrize("name", INNER_MODULES)
+def test_imports_go_one_way(name):
+    assert row_of(name) in MAY_IMPORT, (
+        f"{name} is not in MAY_IMPORT. Got a new module. Add its row, after deciding "
+        "which modules it stands above."
+    )
+    allowed = MAY_IMPORT[row_of(name)]
+    refused = {m for m in ours(name) if m not in allowed and row_of(m) not in allowed}
+
+    assert not refused, f"{name} imports {sorted(refused)}, but may only {allowed}"
+
+
+def test_the_import_table_has_no_cycle():
+    above = {row: {row_of(m) for m in use} - {row} for row, use in MAY_IMPORT.items()}
+    while above:
+        lowest = {row for row, use in above.items() if not use & above.keys()}
+        assert lowest, f"a cycle among {sorted(above)}"
+        above = {row: use for row, use in above.items() if row not in lowest}
+
+
+@pytest.mark.parametrize("name", [n for n in INNER_MODULES if row_of(n) == "adalora"])
+def test_the_engine_needs_torch_and_safetensors_only(name):
+    assert third_party(name) <= ENGINE_THIRD_PARTY
+
+
+@pytest.mark.parametrize("name", INNER_MODULES)
+def test_what_a_module_imports_is_declared(name, project):
+    always = {normalised(requirement) for requirement in project["dependencies"]}
+    extras = project["optional-dependencies"].values()
+    on_request = {normalised(requirement) for extra in extras for requirement in extra}
+
+    at_once = {distribution_of(m) for m in third_party(name, module_level_only=True)}
+    at_all = {distribution_of(m) for m in third_party(name)}
+
+    assert at_once <= always
+    assert at_all <= always | on_request
+
+
+def test_the_version_has_one_source():
+    assert importlib.metadata.version("sk-adalora") == sk_adalora.__version__
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_package_prints_nothing(name):
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+    assert not [f.lineno for f in calls if isinstance(f, ast.Name) and f.id == "print"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_file_names_a_path_of_one_machine(name):
+    source = MODULES[name].read_text(encoding="utf-8")
+
+    # An absolute path of two parts or more, in quotes or between spaces.
+    assert re.findall(r"(?<=[\s\"'`(=])/[a-z][\w.-]*/[\w./-]+", source) == []

@@ -1,0 +1,171 @@
+"""The public names, and that their documentation says what their code does."""
+
+import ast
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from sklearn.base import BaseEstimator
+
+import sk_adalora
+
+DOCS = Path(__file__).parent.parent / "docs"
+# "name : type, default=value", or "first, second : type" for two of a kind.
+PARAMETER = re.compile(r"(?P<names>\*{0,2}\w+(?:, \w+)*) : (?P<type>.+)")
+
+
+def public(name):
+    return getattr(sk_adalora, name)
+
+
+def section(docstring, title):
+    """Lines of one section of a numpydoc docstring, without their indentation."""
+    lines = inspect.cleandoc(docstring).splitlines()
+    for start, line in enumerate(lines[:-1]):
+        if line == title and set(lines[start + 1]) == {"-"}:
+            break
+    else:
+        raise AssertionError(f"the docstring has no section {title!r}")
+    body = lines[start + 2 :]
+    ends = [i for i, line in enumerate(body) if line and set(line) == {"-"}]
+    return body[: ends[0] - 1] if ends else body
+
+
+def documented_parameters(estimator):
+    """Pairs (name, type) of the section Parameters, in its order."""
+    pairs = []
+    for line in section(estimator.__doc__, "Parameters"):
+        if line and not line.startswith(" "):
+            match = PARAMETER.fullmatch(line)
+            assert match, f"not of the form 'name : type, default=value': {line!r}"
+            pairs += [(n, match["type"]) for n in match["names"].split(", ")]
+    return pairs
+
+
+def documented_default(type_text):
+    """The value after "default=", or `inspect.Parameter.empty` without one."""
+    _, marker, value = type_text.partition("default=")
+    return ast.literal_eval(value) if marker else inspect.Parameter.empty
+
+
+@pytest.fixture(params=sk_adalora.__all__)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def estimators():
+    objects = [public(name) for name in sk_adalora.__all__]
+    classes = [thing for thing in objects if inspect.isclass(thing)]
+    found = [thing for thing in classes if issubclass(thing, BaseEstimator)]
+    assert found, "no public estimator: the tests below would check nothing"
+    return found
+
+
+def test_the_list_of_names_is_the_lazy_table():
+    assert sk_adalora.__all__ == sorted(sk_adalora._HOMES)
+
+
+def test_each_name_resolves_to_a_thing_that_knows_its_home(name):
+    home = "sk_adalora" + sk_adalora._HOMES[name]
+
+    assert public(name).__name__ == name
+    assert public(name).__module__ == home
+    assert public(name) is public(name)
+
+
+def test_dir_lists_the_names_before_they_are_used():
+    assert {*sk_adalora.__all__, "__version__"} <= set(dir(sk_adalora))
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it():
+    with pytest.raises(AttributeError, match=r"'sk_adalora'.*'AdaLoraClasifier'"):
+        sk_adalora.AdaLoraClasifier  # noqa: B018
+
+
+def test_the_api_page_lists_the_names():
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+
+    assert sorted(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == sorted(
+        sk_adalora.__all__
+    )
+
+
+def test_each_name_has_a_docstring(name):
+    docstring = public(name).__doc__ or ""
+
+    assert docstring.strip()
+    assert not docstring.startswith(f"{name}("), "dataclass wrote it, nobody else"
+
+
+def test_each_public_method_has_a_docstring(name):
+    methods = [
+        member
+        for member, value in vars(public(name)).items()
+        if not member.startswith("_")
+        and (inspect.isroutine(value) or isinstance(value, property))
+    ]
+
+    assert [m for m in methods if not inspect.getdoc(getattr(public(name), m))] == []
+
+
+def test_estimators_document_their_parameters_in_order(estimators):
+    for estimator in estimators:
+        documented = [parameter for parameter, _ in documented_parameters(estimator)]
+
+        assert documented == list(inspect.signature(estimator).parameters)
+
+
+def test_estimators_document_their_defaults(estimators):
+    for estimator in estimators:
+        documented = {
+            parameter: documented_default(type_text)
+            for parameter, type_text in documented_parameters(estimator)
+        }
+        actual = {
+            parameter: value.default
+            for parameter, value in inspect.signature(estimator).parameters.items()
+        }
+
+        # As text: 1, 1.0 and True are equal, but not the same default.
+        assert {k: repr(v) for k, v in documented.items()} == {
+            k: repr(v) for k, v in actual.items()
+        }
+
+
+def test_estimators_take_the_model_by_position_and_the_rest_by_name(estimators):
+    for estimator in estimators:
+        parameters = inspect.signature(estimator).parameters.values()
+        positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+
+        assert positional == ["model"]
+
+
+def test_the_reader_of_docstrings_reads():
+    class Documented:
+        __doc__ = textwrap.dedent(
+            """One line.
+
+            Parameters
+            ----------
+            model : str or path-like
+                A text.
+            beta1, beta2 : float, default=0.85
+                Two of a kind.
+
+            Attributes
+            ----------
+            ranks_ : dict
+            """
+        )
+
+    pairs = documented_parameters(Documented)
+
+    assert [name for name, _ in pairs] == ["model", "beta1", "beta2"]
+    assert [documented_default(text) for _, text in pairs] == [
+        inspect.Parameter.empty,
+        0.85,
+        0.85,
+    ]

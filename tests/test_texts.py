@@ -1,0 +1,431 @@
+"""Rows of a table -> texts."""
+
+import time
+from datetime import date, datetime
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sk_adalora._texts import read_texts
+
+WORDS = ["a fine film", None, "dull"]
+
+
+def listed(X, row_format="auto"):
+    """The texts of `X` as a list."""
+    return read_texts(X, row_format).first.to_pylist()
+
+
+@pytest.fixture
+def films():
+    return pd.DataFrame(
+        {
+            "title": ["Alien", None, "Brazil"],
+            "year": [1979, 1999, 1985],
+            "rating": [8.5, 7.0, np.nan],
+            "seen": [True, False, True],
+            "genre": pd.Categorical(["horror", None, "satire"]),
+            "added": pd.to_datetime(
+                ["2024-01-05", "2024-01-06 12:30", None], format="ISO8601"
+            ),
+        }
+    )
+
+
+FILM_TEXTS = [
+    "title: Alien\nyear: 1979\nrating: 8.5\nseen: true\ngenre: horror\n"
+    "added: 2024-01-05",
+    "year: 1999\nrating: 7\nseen: false\nadded: 2024-01-06 12:30:00",
+    "title: Brazil\nyear: 1985\nseen: true\ngenre: satire",
+]
+
+COLUMNS = {
+    "list": lambda: list(WORDS),
+    "tuple": lambda: tuple(WORDS),
+    "list with NaN": lambda: [WORDS[0], float("nan"), WORDS[2]],
+    "object array": lambda: np.array(WORDS, dtype=object),
+    "StringDType": lambda: np.array(WORDS, dtype=np.dtypes.StringDType(na_object=None)),
+    "pandas object": lambda: pd.Series(WORDS, dtype=object),
+    "pandas str": lambda: pd.Series(WORDS, dtype="str"),
+    "pandas string": lambda: pd.Series(WORDS, dtype="string"),
+    "pandas pd.NA": lambda: pd.Series([WORDS[0], pd.NA, WORDS[2]], dtype=object),
+    "pandas Arrow": lambda: pd.Series(WORDS, dtype=pd.ArrowDtype(pa.string())),
+    "pandas category": lambda: pd.Series(WORDS, dtype="category"),
+    "pandas index": lambda: pd.Index(WORDS),
+    "polars": lambda: pl.Series(WORDS),
+    "polars category": lambda: pl.Series(WORDS, dtype=pl.Categorical),
+    "Arrow": lambda: pa.array(WORDS),
+    "Arrow dictionary": lambda: pa.array(WORDS).dictionary_encode(),
+    "Arrow chunks": lambda: pa.chunked_array([WORDS[:1], WORDS[1:]]),
+    "Arrow dictionary chunks": lambda: pa.chunked_array(
+        [pa.array(WORDS[i:j]).dictionary_encode() for i, j in ((0, 1), (1, 3))]
+    ),
+    "single-column frame": lambda: pd.DataFrame({"text": WORDS}),
+    "2-D array": lambda: np.array(WORDS, dtype=object)[:, None],
+    "list of rows": lambda: [[word] for word in WORDS],
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_one_text_a_row(kind):
+    texts = read_texts(COLUMNS[kind]())
+    assert texts.first.to_pylist() == ["a fine film", "", "dull"]
+    assert texts.first.type == pa.large_string()
+    assert texts.second is None
+    assert (len(texts), texts.n_empty, texts.n_features) == (3, 1, 1)
+
+
+def test_fixed_width_strings():
+    assert listed(np.array(["a", "bc"])) == ["a", "bc"]
+    assert listed(np.array([["a", "bc"]])[:, 1:]) == ["bc"]
+
+
+def test_datasets_and_their_columns():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"text": WORDS, "n": [1, 2, None]})
+    assert listed(data["text"]) == ["a fine film", "", "dull"]
+    shuffled = data.select([2, 0])
+    assert listed(shuffled["text"]) == ["dull", "a fine film"]
+    texts = read_texts(shuffled)
+    assert texts.first.to_pylist() == ["text: dull", "text: a fine film\nn: 1"]
+    assert texts.feature_names.tolist() == ["text", "n"]
+
+
+# Tables
+
+
+def to_datasets(frame):
+    datasets = pytest.importorskip("datasets")
+    return datasets.Dataset.from_pandas(frame)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda frame: frame,
+        lambda frame: frame.astype(object),
+        lambda frame: frame.convert_dtypes(),
+        lambda frame: frame.convert_dtypes(dtype_backend="pyarrow"),
+        pl.from_pandas,
+        pa.Table.from_pandas,
+        lambda frame: pa.Table.from_pandas(frame).to_batches()[0],
+        to_datasets,
+    ],
+)
+def test_a_table_reads_the_same_in_every_library(films, convert):
+    texts = read_texts(convert(films))
+    assert texts.first.to_pylist() == FILM_TEXTS
+    assert texts.feature_names.tolist() == list(films.columns)
+    assert texts.feature_names.dtype == object
+    assert texts.n_features == 6
+    assert texts.n_empty == 0
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.array([[1.0, 0.1], [np.nan, 2.5]]),
+        np.array([[1.0, 0.1], [None, 2.5]], dtype=object),
+        np.array([[1.0, 0.1], [np.nan, 2.5]], dtype=np.float32),
+        [[1, 0.1], (None, 2.5)],
+        [np.array([1, 0.1]), np.array([np.nan, 2.5])],
+        pd.DataFrame([[1, 0.1], [None, 2.5]]),
+        torch.tensor([[1.0, 0.1], [torch.nan, 2.5]], requires_grad=True),
+    ],
+)
+def test_nameless_columns_are_named_as_scikit_learn_does(X):
+    texts = read_texts(X)
+    assert texts.first.to_pylist() == ["x0: 1\nx1: 0.1", "x1: 2.5"]
+    assert texts.feature_names is None
+    assert texts.n_features == 2
+
+
+def test_cells_are_written_in_their_shortest_exact_form():
+    cells = {
+        3.0: "3",
+        0.1: "0.1",
+        1e16: "1e+16",
+        1 / 3: "0.3333333333333333",
+        float("inf"): "inf",
+        np.float32(0.1): "0.1",
+        2**70: str(2**70),
+        True: "true",
+        np.bool_(False): "false",
+        Decimal("1.50"): "1.50",
+        date(2024, 1, 5): "2024-01-05",
+        datetime(2024, 1, 5): "2024-01-05",
+        datetime(2024, 1, 5, 12, 0, 0, 500): "2024-01-05 12:00:00.0005",
+        pd.Timestamp("2024-01-05 12:00", tz="UTC"): "2024-01-05 12:00:00Z",
+        pd.Interval(0, 1): "(0, 1]",
+        (1, "a"): "(1, 'a')",
+        pd.NaT: "",
+        pd.NA: "",
+        np.datetime64("NaT"): "",
+    }
+    for cell, text in cells.items():
+        alone = np.empty((1, 1), dtype=object)
+        alone[0, 0] = cell
+        assert listed(alone) == [text], cell
+        beside_others = pd.DataFrame({"x": [cell, "text", {"a": 1}]}, dtype=object)
+        assert listed(beside_others) == [text, "text", "{'a': 1}"], cell
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pd.cut([1, 2, np.nan], 2), ["(0.999, 1.5]", "(1.5, 2.0]", ""]),
+        (pd.Categorical([1, None, 2]), ["1", "", "2"]),
+        (pd.PeriodIndex(["2020-01", None], freq="M"), ["2020-01", ""]),
+        (pd.to_timedelta([1, None], unit="D"), ["1 days 00:00:00", ""]),
+        (pd.arrays.SparseArray([0, 2]), ["0", "2"]),
+        (np.array([0.5, np.nan], dtype=np.float16), ["0.5", ""]),
+        (
+            np.array(["2024-01-05T10", "NaT"], dtype="datetime64[h]"),
+            ["2024-01-05 10:00:00", ""],
+        ),
+        (
+            pd.to_datetime(["2024-01-05", None]).tz_localize("Europe/Berlin"),
+            ["2024-01-05 00:00:00+0100", ""],
+        ),
+    ],
+)
+def test_unusual_pandas_columns(column, expected):
+    assert listed(pd.DataFrame({"x": column})) == expected
+
+
+def test_polars_nan_lists_and_enums():
+    frame = pl.DataFrame(
+        {
+            "nan": [1.0, float("nan")],
+            "list": [[1, 2], None],
+            "enum": pl.Series(["low", "high"], dtype=pl.Enum(["low", "high"])),
+        }
+    )
+    assert listed(frame) == ["nan: 1\nlist: [1, 2]\nenum: low", "enum: high"]
+
+
+def test_dictionaries_in_an_object_array_do_not_raise():
+    X = np.ones((2, 2), dtype=object)
+    X[0, 0] = {"foo": "bar"}
+    assert listed(X) == ["x0: {'foo': 'bar'}\nx1: 1", "x0: 1\nx1: 1"]
+
+
+def test_rows_without_text_are_counted():
+    assert read_texts(["a", "", " \n", None]).n_empty == 3
+    frame = pd.DataFrame({"a": ["x", None, None], "b": ["y", "z", None]})
+    assert read_texts(frame).n_empty == 1
+    assert read_texts(frame, "pair").n_empty == 1
+    assert read_texts([None, None]).n_empty == 2
+    assert read_texts(pd.Series([np.nan, np.nan])).n_empty == 2
+
+
+def test_take():
+    frame = pd.DataFrame({"a": ["x", None, "z"], "b": ["1", None, "3"]})
+    texts = read_texts(frame, "pair").take(np.array([1, 2, 1]))
+    assert texts.first.to_pylist() == ["", "z", ""]
+    assert texts.second.to_pylist() == ["", "3", ""]
+    assert (len(texts), texts.n_empty, texts.n_features) == (3, 2, 2)
+    assert len(texts.take([])) == 0
+
+
+def test_input_is_left_alone(films):
+    before = films.copy(deep=True)
+    read_texts(films)
+    read_texts(films, "{title:>9}{rating}")
+    pd.testing.assert_frame_equal(films, before)
+
+
+cells = st.one_of(
+    st.none(),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.datetimes(),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=8), st.randoms())
+def test_a_text_depends_on_its_own_row_only(rows, random):
+    whole = listed(rows)
+    assert [listed([row])[0] for row in rows] == whole
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    assert listed([rows[i] for i in order]) == [whole[i] for i in order]
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1))
+def test_written_floats_are_exact(values):
+    texts = listed(np.array(values)[:, None])
+    assert [float(text) for text in texts] == values
+
+
+# Row formats
+
+
+def test_pair(films):
+    texts = read_texts(films[["title", "genre"]], "pair")
+    assert texts.first.to_pylist() == ["Alien", "", "Brazil"]
+    assert texts.second.to_pylist() == ["horror", "", "satire"]
+    assert texts.n_empty == 1
+
+
+def test_template(films):
+    assert listed(films, "{{{title}}} of {year}: {rating}") == [
+        "{Alien} of 1979: 8.5",
+        "{} of 1999: 7",
+        "{Brazil} of 1985: ",
+    ]
+
+
+def test_template_with_format_specs(films):
+    assert listed(films, "{rating:.2f} {title!r:>9}") == [
+        "8.50   'Alien'",
+        "7.00 ",
+        "  'Brazil'",
+    ]
+    with pytest.raises(ValueError, match=r"\{title\}.*Got 'Alien' in row 0 with 'd'"):
+        read_texts(films, "{title:d}")
+
+
+def test_template_names_may_hold_spaces_and_dots():
+    assert listed(pd.DataFrame({"a b": ["x"], "c.d": ["y"]}), "{a b}{c.d}") == ["xy"]
+
+
+@pytest.mark.parametrize(
+    ("template", "match"),
+    [
+        (
+            "{titel}",
+            r"Got \{titel\} in '\{titel\}'. Did you mean 'title'\? The columns",
+        ),
+        ("{zzz}", "The columns are 'title', 'year'"),
+        ("{title.__class__}", "attributes and items cannot be used"),
+        ("{title[0]}", "attributes and items cannot be used"),
+        ("{0}", "Positions, attributes"),
+        ("{}", "Positions, attributes"),
+        ("{title", "must be a valid str.format template"),
+        ("Auto", r"'auto', 'pair' or a template.*Got 'Auto'.*'\{title\}'"),
+    ],
+)
+def test_wrong_templates(films, template, match):
+    with pytest.raises(ValueError, match=match):
+        read_texts(films, template)
+
+
+def test_callable(films):
+    def write(row):
+        assert list(row) == list(films.columns)
+        return f"{row['title']}/{row['year']}/{row['rating']}"
+
+    assert listed(films, write) == [
+        "Alien/1979/8.5",
+        "None/1999/7.0",
+        "Brazil/1985/None",
+    ]
+    assert listed(np.array([[1, 2]]), lambda row: str(row)) == ["{'x0': 1, 'x1': 2}"]
+    assert listed(["a", None], lambda text: f"<{text}>") == ["<a>", "<None>"]
+    assert listed([{"t": "a"}, {"t": "b"}], lambda cell: cell["t"]) == ["a", "b"]
+
+
+def test_callable_errors_name_the_row(films):
+    with pytest.raises(ValueError, match="It raised KeyError for row 0: 'oops'"):
+        read_texts(films, lambda row: row["oops"])
+    with pytest.raises(TypeError, match=r"return a str. Got NoneType for row 1"):
+        read_texts(films, lambda row: row["title"])
+
+
+@pytest.mark.parametrize("row_format", ["pair", "{text}"])
+def test_row_formats_that_need_a_table(row_format):
+    with pytest.raises(ValueError, match="needs a table with named columns"):
+        read_texts(["a", "b"], row_format)
+
+
+def test_pair_needs_two_columns(films):
+    with pytest.raises(ValueError, match=r"exactly 2 columns. Got 6"):
+        read_texts(films, "pair")
+
+
+def test_row_format_of_another_type():
+    with pytest.raises(TypeError, match=r"`row_format` must be 'auto'.*Got 3"):
+        read_texts(["a"], 3)
+
+
+# Refused input
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "match"),
+    [
+        (np.array([1.0, 2.0]), ValueError, r"1-D array of double.*astype\(str\)"),
+        (np.array([1.0, 2.0]), ValueError, "Reshape your data"),
+        ([1, 2], ValueError, "1-D array of int64"),
+        (pd.Series([True]), ValueError, "1-D array of bool"),
+        (pd.Series([1, 2], dtype="category"), ValueError, "1-D array of dictionary"),
+        (["a", 1], ValueError, "Got int in row 1"),
+        ([{"a": 1}], ValueError, "Got dict in row 0. Pass a table"),
+        ([b"a"], TypeError, "not bytes. Got bytes in row 0. Decode"),
+        (np.array([b"a"]), TypeError, "not bytes"),
+        (pa.array([b"a"]), TypeError, "not bytes"),
+        (pd.DataFrame({"t": ["a", b"b"]}), TypeError, "t must hold text.*row 1"),
+        (["a", "\ud800"], ValueError, "valid Unicode. Got a lone surrogate in row 1"),
+        ("a text", ValueError, r"Got a single str. Pass \[X\]"),
+        (None, ValueError, "Got a single NoneType"),
+        (3, ValueError, "Got a single int"),
+        ({"a": ["b"]}, ValueError, r"single dict. Pass pd.DataFrame\(X\)"),
+        ({"a"}, TypeError, r"Got set. Pass list\(X\)"),
+        (np.array("a"), ValueError, "shape \\(\\)"),
+        (np.zeros((2, 2, 2)), ValueError, r"shape \(2, 2, 2\)"),
+        (np.zeros(2, dtype=[("a", int)]), ValueError, "Reshape your data"),
+        (np.zeros((2, 2), dtype=complex), ValueError, "Complex data not supported"),
+        (scipy.sparse.csr_array(np.eye(2)), TypeError, "Sparse data was passed"),
+        (pl.LazyFrame({"a": ["b"]}), TypeError, r"lazy LazyFrame. Pass X.collect\(\)"),
+        ([["a", "b"], ["c"]], ValueError, "lists of 2 cells. Got 1 in row 1"),
+        ([["a", "b"], "c"], ValueError, "lists of 2 cells. Got str in row 1"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), ValueError, "unique"),
+        ([], ValueError, r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is"),
+        (np.empty((0, 3)), ValueError, r"0 sample\(s\) \(shape=\(0, 3\)\)"),
+        (
+            np.empty((12, 0)),
+            ValueError,
+            r"0 feature\(s\) \(shape=\(12, 0\)\) while a minimum of 1 is required.",
+        ),
+        (pd.DataFrame(index=range(3)), ValueError, r"0 feature\(s\) \(shape=\(3, 0\)"),
+        ([[], []], ValueError, r"0 feature\(s\) \(shape=\(2, 0\)"),
+    ],
+)
+def test_refused_input(X, error, match):
+    with pytest.raises(error, match=match):
+        read_texts(X)
+
+
+def test_100_000_rows_are_fast():
+    rng = np.random.default_rng(0)
+    n = 100_000
+    words = np.array([f"word{i}" for i in range(1000)])
+    score = rng.normal(size=n)
+    score[::9] = np.nan
+    frame = pd.DataFrame(
+        {
+            "title": [" ".join(row) for row in words[rng.integers(0, 1000, (n, 5))]],
+            "body": [" ".join(row) for row in words[rng.integers(0, 1000, (n, 20))]],
+            "n": rng.integers(0, 1000, n),
+            "score": score,
+            "group": pd.Categorical(rng.choice(["red", "green", None], n)),
+        }
+    )
+    frame.loc[::7, "title"] = None
+    start = time.perf_counter()
+    texts = read_texts(frame)
+    assert time.perf_counter() - start < 2
+    assert texts.first[7].as_py().startswith("body: word")
+    assert len(texts) == n

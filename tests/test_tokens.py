@@ -1,0 +1,276 @@
+"""Texts -> token ids."""
+
+import gc
+import os
+import pickle
+import tempfile
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
+
+from sk_adalora import _tokens
+from sk_adalora._tokens import encode
+
+WORDS = "the film was a fine dull one".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+VOCAB = {word: i for i, word in enumerate([*SPECIAL, *WORDS, "##s"])}
+CLS, SEP = VOCAB["[CLS]"], VOCAB["[SEP]"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A tiny BERT tokenizer; tests must leave it as it is."""
+    backend = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.BertProcessing(("[SEP]", SEP), ("[CLS]", CLS))
+    backend.enable_truncation(99, stride=1)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+class SlowTokenizer(PreTrainedTokenizer):
+    """A tokenizer in Python: words to positions in the vocabulary."""
+
+    model_input_names = ("input_ids", "token_type_ids", "attention_mask")
+
+    @property
+    def vocab_size(self):
+        return len(VOCAB)
+
+    def get_vocab(self):
+        return dict(VOCAB)
+
+    def _tokenize(self, text, **kwargs):
+        return text.split()
+
+    def _convert_token_to_id(self, token):
+        return VOCAB.get(token, VOCAB["[UNK]"])
+
+    def _convert_id_to_token(self, index):
+        return list(VOCAB)[index]
+
+    def build_inputs_with_special_tokens(self, first, second=None):
+        return [CLS, *first, SEP] + ([*second, SEP] if second is not None else [])
+
+    def create_token_type_ids_from_sequences(self, first, second=None):
+        return [0] * (len(first) + 2) + ([1] * (len(second) + 1) if second else [])
+
+
+@pytest.fixture(scope="module")
+def slow_tokenizer():
+    return SlowTokenizer(pad_token="[PAD]", unk_token="[UNK]")
+
+
+def as_texts(first, second=None):
+    to_array = lambda texts: pa.array(texts, pa.large_string())  # noqa: E731
+    second = None if second is None else to_array(second)
+    return SimpleNamespace(first=to_array(first), second=second)
+
+
+def token_rows(table, name="ids"):
+    """The token ids of each row as lists."""
+    values = getattr(table, name)
+    spans = zip(table.starts[table.rows], table.stops[table.rows], strict=True)
+    return [values[start:stop].tolist() for start, stop in spans]
+
+
+def assert_same(table, other):
+    for name in ("ids", "starts", "stops", "rows", "truncated"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(other, name))
+    if table.type_ids is not None or other.type_ids is not None:
+        np.testing.assert_array_equal(table.type_ids, other.type_ids)
+    assert table.pad_id == other.pad_id
+
+
+TEXTS = ["the film", "a fine film", "the film", "", "unknown films"]
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
+def test_ids_are_the_tokenizer_s(kind, request):
+    tokenizer = request.getfixturevalue(kind)
+    table = encode(as_texts(TEXTS), tokenizer, 16)
+    assert token_rows(table) == tokenizer(TEXTS)["input_ids"]
+    assert table.ids.dtype == np.int32
+    assert table.rows.tolist() == [0, 1, 0, 2, 3]
+    assert table.lengths.tolist() == [4, 5, 4, 2, len(tokenizer(TEXTS[4])["input_ids"])]
+    assert table.type_ids is None
+    assert not table.truncated.any()
+    assert table.truncated_share == 0
+    assert table.pad_id == 0
+    assert len(table) == 5
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
+def test_pairs(kind, request):
+    tokenizer = request.getfixturevalue(kind)
+    first = ["the film", "the film", "a", "the film"]
+    second = ["a fine one", "dull", "dull", "a fine one"]
+    table = encode(as_texts(first, second), tokenizer, 16)
+    expected = tokenizer(first, second)
+    assert token_rows(table) == expected["input_ids"]
+    assert token_rows(table, "type_ids") == expected["token_type_ids"]
+    assert table.type_ids.dtype == np.int8
+    assert table.rows.tolist() == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_truncation_is_told_exactly(kind, paired, request):
+    tokenizer = request.getfixturevalue(kind)
+    first = [" ".join(["film"] * n) for n in range(9)]
+    second = ["dull one"] * 9 if paired else None
+    whole = tokenizer(first, second)["input_ids"]
+    table = encode(as_texts(first, second), tokenizer, 7)
+    assert table.truncated.tolist() == [len(ids) > 7 for ids in whole]
+    assert table.lengths.tolist() == [min(len(ids), 7) for ids in whole]
+    assert table.truncated_share == pytest.approx(table.truncated.mean())
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_on_disk_equals_in_memory(kind, paired, request, monkeypatch):
+    tokenizer = request.getfixturevalue(kind)
+    rng = np.random.default_rng(0)
+    first = [" ".join(rng.choice(WORDS, rng.integers(0, 9))) for _ in range(300)]
+    second = first[::-1] if paired else None
+    texts = as_texts(first, second)
+    in_memory = encode(texts, tokenizer, 8)
+    assert in_memory.truncated.any()
+    monkeypatch.setattr(_tokens, "_BIG", 0)
+    monkeypatch.setattr(_tokens, "_CHUNK", 64)
+    assert_same(encode(texts, tokenizer, 8), in_memory)
+
+
+@pytest.fixture
+def on_disk(monkeypatch, tmp_path):
+    """Make every table big, and return the folder of temporary files."""
+    monkeypatch.setattr(_tokens, "_BIG", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_the_files_go_with_the_last_table(tokenizer, on_disk):
+    table = encode(as_texts(TEXTS), tokenizer, 16)
+    part = table.take([1])
+    del table
+    gc.collect()
+    files = [file.name for file in on_disk.rglob("*.*")]
+    assert files == ["ids.bin"]
+    assert token_rows(part) == tokenizer(TEXTS[1:2])["input_ids"]
+    copy = pickle.loads(pickle.dumps(part))
+    del part
+    gc.collect()
+    assert list(on_disk.iterdir()) == []
+    assert token_rows(copy) == tokenizer(TEXTS[1:2])["input_ids"]
+
+
+def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_tokens, "_encode_part", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        encode(as_texts(TEXTS), tokenizer, 16)
+    assert list(on_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_datasets_settings_are_left_alone(tokenizer, on_disk, bars, capfd):
+    datasets = pytest.importorskip("datasets")
+    had_bars = not datasets.are_progress_bars_disabled()
+    environment, was_caching = dict(os.environ), datasets.is_caching_enabled()
+    (datasets.enable_progress_bars if bars else datasets.disable_progress_bars)()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            encode(as_texts(TEXTS), tokenizer, 16)
+        assert datasets.are_progress_bars_disabled() is not bars
+    finally:
+        restore = datasets.enable_progress_bars if had_bars else None
+        (restore or datasets.disable_progress_bars)()
+    assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == environment
+    assert datasets.is_caching_enabled() is was_caching
+
+
+def test_the_tokenizer_is_left_as_it_was(tokenizer, capfd):
+    before = tokenizer.backend_tokenizer.to_str()
+    tokenizer.model_max_length, model_max_length = 3, tokenizer.model_max_length
+    encode(as_texts(TEXTS, TEXTS), tokenizer, 5)
+    tokenizer.model_max_length = model_max_length
+    assert tokenizer.backend_tokenizer.to_str() == before
+    with pytest.raises(TypeError):
+        encode(as_texts(TEXTS), tokenizer, "5")
+    assert tokenizer.backend_tokenizer.to_str() == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_empty_text_has_one_token():
+    backend = Tokenizer(models.WordLevel(VOCAB, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    bare = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert token_rows(encode(as_texts(["", "film"]), bare, 4)) == [[0], [VOCAB["film"]]]
+    assert encode(as_texts([""]), bare, 4).pad_id == 0
+    bare = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]")
+    assert token_rows(encode(as_texts([""]), bare, 4)) == [[SEP]]
+    table = encode(as_texts([""], [""]), bare, 4)
+    assert table.lengths.tolist() == [1]
+
+
+def test_max_length_leaves_room_for_text(tokenizer):
+    with pytest.raises(
+        ValueError, match=r"2 special tokens. Got 2. Raise `max_length`"
+    ):
+        encode(as_texts(["a"]), tokenizer, 2)
+
+
+def test_take_and_distinct(tokenizer):
+    table = encode(as_texts(TEXTS), tokenizer, 4)
+    part = table.take(np.array([4, 2, 0, 2]))
+    rows = token_rows(table)
+    assert token_rows(part) == [rows[4], rows[2], rows[0], rows[2]]
+    assert part.ids is table.ids
+    assert part.truncated_share == 0.25
+
+    distinct = part.distinct()
+    assert len(distinct) == 2
+    results = np.array([sum(ids) for ids in token_rows(distinct)])
+    assert results[part.rows].tolist() == [sum(ids) for ids in token_rows(part)]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join),
+        min_size=1,
+        max_size=12,
+    ),
+    st.randoms(),
+)
+def test_permuted_texts_give_permuted_token_rows(tokenizer, first, random):
+    second = first[::-1]
+    order = list(range(len(first)))
+    random.shuffle(order)
+    for pair in (None, second):
+        table = encode(as_texts(first, pair), tokenizer, 7)
+        moved = encode(
+            as_texts([first[i] for i in order], pair and [pair[i] for i in order]),
+            tokenizer,
+            7,
+        )
+        rows = token_rows(table)
+        assert token_rows(moved) == [rows[i] for i in order]
+        n_distinct = len(set(first if pair is None else zip(first, pair, strict=True)))
+        assert len(table.starts) == n_distinct
+        assert int((table.stops - table.starts).sum()) == len(table.ids)
