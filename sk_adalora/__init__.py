@@ -13,6 +13,7 @@ __all__ = [
     "AdaLoraClassifier",
     "AdaLoraConfig",
     "AdaLoraModel",
+    "AdaLoraRegressor",
     "BudgetSchedule",
     "LoraConfig",
     "clear_backbone_cache",
@@ -23,6 +24,7 @@ _HOMES = {
     "AdaLoraClassifier": "._classifier",
     "AdaLoraConfig": ".adalora.config",
     "AdaLoraModel": ".adalora.model",
+    "AdaLoraRegressor": "._regressor",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
     "clear_backbone_cache": "._backbone",
@@ -32,6 +34,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from ._backbone import clear_backbone_cache
     from ._classifier import AdaLoraClassifier
+    from ._regressor import AdaLoraRegressor
     from .adalora.config import AdaLoraConfig, LoraConfig
     from .adalora.model import AdaLoraModel, get_peft_model
     from .adalora.schedule import BudgetSchedule

@@ -14,58 +14,44 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ._backbone import Backbone, TextNetwork, load_backbone
+from ._backbone import DEFAULT_MODEL, Backbone, TextNetwork, load_backbone
 from ._batches import pad, prediction_batches
+from ._callbacks import Epochs
 from ._devices import Place, resolve_place
 from ._early_stopping import ScoreWatcher
+from ._long_texts import encode_for_prediction, encode_for_training
 from ._parameters import Rule, check_parameters
-from ._persistence import TRANSIENT, freeze_state, thaw_network
+from ._persistence import (
+    TRANSIENT,
+    AdapterState,
+    continue_from,
+    freeze_state,
+    thaw_network,
+)
 from ._report import make_report
+from ._rows import (
+    TrainingRows,
+    check_length,
+    read_sample_weight,
+    split_rows,
+    weights_tensor,
+)
 from ._steps import ResolvedSchedule, resolve_schedule
 from ._texts import Texts, read_texts
-from ._tokens import TokenTable, encode
+from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 
 # Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
 
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """The rows of a fit.
-
-    Parameters
-    ----------
-    texts : Texts
-        Their texts.
-    targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
-        What they should give.
-    weights : torch.Tensor of shape (n_samples,) or None
-        Weights of their losses.
-    """
-
-    texts: Texts
-    targets: Tensor
-    weights: Tensor | None
-
-    def take(self, rows: np.ndarray) -> TrainingRows:
-        """Return some of the rows."""
-        weights = None if self.weights is None else self.weights[rows]
-        return replace(
-            self,
-            texts=self.texts.take(rows),
-            targets=self.targets[rows],
-            weights=weights,
-        )
+# What scikit-learn's callbacks keep on an estimator while it is fitted.
+_CALLBACK_STATE = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 
 @dataclass(frozen=True)
@@ -75,22 +61,103 @@ class Live:
     network: TextNetwork
     backbone: Backbone
     place: Place
-    max_length: int
 
 
-class BaseAdaLora(BaseEstimator):
+class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
     """Fit and predict skeletons. Subclasses say what targets, loss and outputs are."""
 
     _rules: ClassVar[Mapping[str, Rule]]
+    _adapter: AdapterState
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        target_r: float = 8,
+        init_r: int | None = None,
+        tinit: float = 0.12,
+        tfinal: float = 0.48,
+        deltaT: float | str = "auto",
+        beta1: float = 0.85,
+        beta2: float = 0.85,
+        orth_reg_weight: float = 0.1,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        target_modules: Any = "all-linear",
+        epochs: int = 3,
+        batch_size: int = 32,
+        gradient_accumulation_steps: int = 1,
+        learning_rate: float = 0.008,
+        head_learning_rate: float | None = None,
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.06,
+        lr_scheduler_type: str = "linear",
+        max_grad_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        scoring: Any = None,
+        warm_start: bool = False,
+        row_format: Any = "auto",
+        max_length: int = 256,
+        long_text: str = "truncate",
+        pooling: str = "mean",
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.target_r = target_r
+        self.init_r = init_r
+        self.tinit = tinit
+        self.tfinal = tfinal
+        self.deltaT = deltaT
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.orth_reg_weight = orth_reg_weight
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
+        self.target_modules = target_modules
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.learning_rate = learning_rate
+        self.head_learning_rate = head_learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.lr_scheduler_type = lr_scheduler_type
+        self.max_grad_norm = max_grad_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.scoring = scoring
+        self.warm_start = warm_start
+        self.row_format = row_format
+        self.max_length = max_length
+        self.long_text = long_text
+        self.pooling = pooling
+        self.device = device
+        self.precision = precision
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.random_state = random_state
+        self.verbose = verbose
 
     # ---- what subclasses say ------------------------------------------------
 
     @abstractmethod
-    def _learn_targets(self, y: Any) -> Tensor:
+    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
         """Learn the coding of the targets and return them coded."""
 
     @abstractmethod
-    def _row_weights(self, y: Any, sample_weight: Any) -> np.ndarray | None:
+    def _row_weights(
+        self, y: Any, sample_weight: np.ndarray | None
+    ) -> np.ndarray | None:
         """Return a weight for each row, or None where all are equal."""
 
     @abstractmethod
@@ -120,43 +187,32 @@ class BaseAdaLora(BaseEstimator):
             schedule = self._resolve_schedule(len(rows.texts))
             place = resolve_place(self.device, self.precision)
             backbone = self._load_backbone(place)
-            max_length = self._longest(backbone)
-            tokens = encode(rows.texts, backbone.tokenizer, max_length)
+            tokens = encode_for_training(
+                rows.texts, backbone.tokenizer, *self._lengths(backbone)
+            )
             network = self._adapt(backbone, schedule, generator)
-            live = Live(network, backbone, place, max_length)
+            live = Live(network, backbone, place)
             watcher = self._watch(validation, live)
+            data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
+            hooks = Epochs(self, data, lambda: self._as_if_fitted(live), watcher)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             run = Run(network, examples, self._recipe(schedule), place)
-            history = train(run, generator, verbose=self.verbose, on_epoch_end=watcher)
+            history = train(run, generator, verbose=self.verbose, hooks=hooks)
             if watcher is not None:
                 watcher.restore(network)
             self._keep(live, schedule, history)
             self._report(live, tokens, rows.texts.n_empty, start)
+            hooks.finish()
         return self
 
     def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
         texts = self._read_texts(X, reset=True)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but "
-                "the target y is None. Pass a target for each row."
-            )
-        n_targets = y.shape[0] if hasattr(y, "shape") and y.shape else len(y)
-        if n_targets != len(texts):
-            raise ValueError(
-                "`X` and `y` must have the same number of rows. "
-                f"Got {len(texts)} and {n_targets}. Pass one target a row."
-            )
-        targets = self._learn_targets(y)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True
-            )
-        weights = self._row_weights(y, sample_weight)
-        if weights is None or np.all(weights == weights[0]):
-            return TrainingRows(texts, targets, None)
-        return TrainingRows(texts, targets, torch.as_tensor(weights).float())
+        check_length(y, len(texts), self)
+        weight = read_sample_weight(sample_weight, len(texts))
+        targets = self._learn_targets(y, weight)
+        weights = weights_tensor(self._row_weights(y, weight))
+        return TrainingRows(texts, targets, weights)
 
     def _read_texts(self, X: Any, *, reset: bool) -> Texts:
         """Turn rows into texts; learn, or check, names and number of columns."""
@@ -194,33 +250,14 @@ class BaseAdaLora(BaseEstimator):
                 )
             return rows, None
         if X_val is None:
-            kept, held = self._split(len(rows.texts), y, generator)
+            kept, held = split_rows(
+                len(rows.texts), self.validation_fraction, self._stratify(y), generator
+            )
             X_val, y_val = _safe_indexing(X, held), _safe_indexing(y, held)
             rows = rows.take(kept)
-        elif not len(self._read_texts(X_val, reset=False)):
-            raise ValueError("`X_val` must have rows. Got none. Pass some.")
+        else:
+            check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
         return rows, (X_val, y_val)
-
-    def _split(
-        self, n_rows: int, y: Any, generator: torch.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        from sklearn.model_selection import train_test_split
-
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        try:
-            kept, held = train_test_split(
-                np.arange(n_rows),
-                test_size=self.validation_fraction,
-                stratify=self._stratify(y),
-                random_state=seed,
-            )
-        except ValueError as error:
-            raise ValueError(
-                "`validation_fraction` must leave enough rows on both sides. Got "
-                f"{self.validation_fraction} of {n_rows} rows: {error} Change it, "
-                "pass `X_val` and `y_val`, or set early_stopping=False."
-            ) from error
-        return kept, held
 
     def _watch(
         self, validation: tuple[Any, Any] | None, live: Live
@@ -257,9 +294,10 @@ class BaseAdaLora(BaseEstimator):
             trust_remote_code=self.trust_remote_code,
         )
 
-    def _longest(self, backbone: Backbone) -> int:
-        """Return the longest text in tokens: what is asked for and possible."""
-        return min(self.max_length, backbone.longest or self.max_length)
+    def _lengths(self, backbone: Backbone) -> tuple[int, str]:
+        """Return the longest text in tokens, and what becomes of longer ones."""
+        longest = min(self.max_length, backbone.longest or self.max_length)
+        return longest, self.long_text
 
     def _adapt(
         self,
@@ -280,7 +318,12 @@ class BaseAdaLora(BaseEstimator):
             base_model_name_or_path=backbone.name,
             revision=self.revision,
         )
-        return TextNetwork(backbone, config, self._n_outputs(), self.pooling, generator)
+        network = TextNetwork(
+            backbone, config, self._n_outputs(), self.pooling, generator
+        )
+        if self.warm_start and hasattr(self, "_adapter"):
+            continue_from(self._adapter, network, backbone)
+        return network
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         return Recipe(
@@ -296,11 +339,15 @@ class BaseAdaLora(BaseEstimator):
             max_grad_norm=self.max_grad_norm,
         )
 
+    def _as_if_fitted(self, live: Live) -> dict[str, Any]:
+        """Return what makes the estimator predict as the network does now."""
+        return {"_adapter": freeze_state(live.network, live.backbone), "_live": None}
+
     def _keep(
         self, live: Live, schedule: ResolvedSchedule, history: TrainingHistory
     ) -> None:
         """Take over what was learned, as plain arrays."""
-        self._adapter = freeze_state(live.network, live.backbone, live.max_length)
+        vars(self).update(self._as_if_fitted(live))
         self._live = replace(live, network=thaw_network(self._adapter, live.backbone))
         self.ranks_ = live.network.encoder.ranks
         self.rank_pattern_ = self._adapter.config["rank_pattern"]
@@ -318,18 +365,19 @@ class BaseAdaLora(BaseEstimator):
         self.fit_report_ = make_report(
             tokens,
             n_empty=n_empty,
-            max_length=live.max_length,
+            max_length=self._lengths(live.backbone)[0],
             place=live.place,
             trainable=sum(p.numel() for p in trained),
             total=sum(p.numel() for p in network.parameters()),
             seconds=time.perf_counter() - start,
         )
         share = self.fit_report_.truncated_share
-        if share > _TRUNCATED:
+        if share > _TRUNCATED and self.long_text == "truncate":
+            longest = self.fit_report_.max_length
             warnings.warn(
-                f"{share:.0%} of the texts are longer than max_length="
-                f"{live.max_length} tokens and were cut. Raise `max_length` if the "
-                "model has positions for more, or shorten the texts.",
+                f"{share:.0%} of the texts are longer than max_length={longest} tokens "
+                "and were cut. Raise `max_length` if the model has positions for more, "
+                "or set `long_text`.",
                 UserWarning,
                 stacklevel=4,
             )
@@ -347,13 +395,14 @@ class BaseAdaLora(BaseEstimator):
         check_is_fitted(self)
         texts = self._read_texts(X, reset=False)
         live = self._ready()
-        tokens = encode(texts, live.backbone.tokenizer, live.max_length)
-        distinct = tokens.distinct()
-        outputs = np.empty((len(distinct), self._n_outputs()), np.float32)
-        for rows in prediction_batches(distinct):
-            batch = pad(distinct, rows).to(live.place.device)
+        tokens, windows = encode_for_prediction(
+            texts, live.backbone.tokenizer, *self._lengths(live.backbone)
+        )
+        outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
+        for rows in prediction_batches(windows.tokens):
+            batch = pad(windows.tokens, rows).to(live.place.device)
             outputs[rows] = live.network(batch).float().cpu().numpy()
-        return outputs[tokens.rows]
+        return windows.average(outputs)[tokens.rows]
 
     def _ready(self) -> Live:
         """Return the network that predicts; build it after loading from a file."""
@@ -362,7 +411,7 @@ class BaseAdaLora(BaseEstimator):
         if live is None or live.place != place:
             backbone = self._load_backbone(place)
             network = thaw_network(self._adapter, backbone)
-            live = Live(network, backbone, place, self._adapter.max_length)
+            live = Live(network, backbone, place)
             self._live = live
         return live
 
@@ -372,7 +421,8 @@ class BaseAdaLora(BaseEstimator):
         """Return what is pickled.
 
         Never: the backbone's weights and tokenizer (they are found again by name
-        and checked by hash), device handles, the optimizer, caches. Always: the
+        and checked by hash), device handles, the optimizer, caches, the callbacks of
+        a fitted estimator. Always: the
         parameters, the triplets and the head as float32 arrays on the CPU, ranks,
         the coding of the targets, names of columns, report and history, the
         backbone's name and hash, versions and a format number.
@@ -380,7 +430,12 @@ class BaseAdaLora(BaseEstimator):
         state = dict(super().__getstate__())
         for name in TRANSIENT:
             state.pop(name, None)
+        if "_adapter" in state:  # fitted: callbacks have done their work
+            state.pop("_skl_callbacks", None)
         return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_adapter") or getattr(self, "_live", None) is not None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -397,8 +452,11 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
+        now = vars(estimator)
+        # scikit-learn tears its callbacks down after this.
+        kept = {name: now[name] for name in _CALLBACK_STATE if name in now}
+        now.clear()
+        now.update(before | kept)
         raise
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
+from sklearn.callback import with_callbacks
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
@@ -64,7 +65,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Rows in a batch.
     gradient_accumulation_steps : int, default=1
         Batches in an optimizer step.
-    learning_rate : float, default=0.004
+    learning_rate : float, default=0.008
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for `learning_rate`.
@@ -90,13 +91,21 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     scoring : str, callable or None, default=None
         The validation score, as in :func:`sklearn.metrics.check_scoring`. None
         stands for `score`.
+    warm_start : bool, default=False
+        Whether `fit` continues from the triplets and the head of the fit before,
+        with a new schedule.
     row_format : str or callable, default="auto"
         How a row of a table becomes a text. "auto": a single column is the text,
         several become lines ``name: value`` without the missing cells; "pair": two
         columns are a pair of texts; a `str.format` template over the names of the
         columns; or a callable from a row, as a dict, to its text.
     max_length : int, default=256
-        Longest text in tokens; more is cut off, and counted in `fit_report_`.
+        Longest text in tokens, or less where the model takes less. Longer texts are
+        counted in `fit_report_`.
+    long_text : str, default="truncate"
+        What becomes of longer texts. "truncate": their end is cut off; "head_tail":
+        their middle is; "windows": outputs are averaged over windows that overlap
+        by half, and trained on the first window.
     pooling : str, default="mean"
         How the tokens of a text become one vector: "mean", "cls", "last" or "max".
     device : str, default="auto"
@@ -181,7 +190,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         epochs: int = 3,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
-        learning_rate: float = 0.004,
+        learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
@@ -192,8 +201,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         scoring: Any = None,
+        warm_start: bool = False,
         row_format: Any = "auto",
         max_length: int = 256,
+        long_text: str = "truncate",
         pooling: str = "mean",
         device: str = "auto",
         precision: str = "auto",
@@ -203,43 +214,48 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.model = model
-        self.target_r = target_r
-        self.init_r = init_r
-        self.tinit = tinit
-        self.tfinal = tfinal
-        self.deltaT = deltaT
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.orth_reg_weight = orth_reg_weight
-        self.lora_alpha = lora_alpha
-        self.lora_dropout = lora_dropout
-        self.target_modules = target_modules
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.learning_rate = learning_rate
-        self.head_learning_rate = head_learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.lr_scheduler_type = lr_scheduler_type
-        self.max_grad_norm = max_grad_norm
+        super().__init__(
+            model=model,
+            target_r=target_r,
+            init_r=init_r,
+            tinit=tinit,
+            tfinal=tfinal,
+            deltaT=deltaT,
+            beta1=beta1,
+            beta2=beta2,
+            orth_reg_weight=orth_reg_weight,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            target_modules=target_modules,
+            epochs=epochs,
+            batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            learning_rate=learning_rate,
+            head_learning_rate=head_learning_rate,
+            weight_decay=weight_decay,
+            warmup_ratio=warmup_ratio,
+            lr_scheduler_type=lr_scheduler_type,
+            max_grad_norm=max_grad_norm,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            scoring=scoring,
+            warm_start=warm_start,
+            row_format=row_format,
+            max_length=max_length,
+            long_text=long_text,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+            revision=revision,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.scoring = scoring
-        self.row_format = row_format
-        self.max_length = max_length
-        self.pooling = pooling
-        self.device = device
-        self.precision = precision
-        self.revision = revision
-        self.local_files_only = local_files_only
-        self.trust_remote_code = trust_remote_code
-        self.random_state = random_state
-        self.verbose = verbose
 
+    @with_callbacks
     def fit(
         self,
         X: Any,
@@ -348,7 +364,18 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     # ---- targets ------------------------------------------------------------
 
-    def _learn_targets(self, y: Any) -> Tensor:
+    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
+        before = getattr(self, "classes_", None) if self.warm_start else None
+        targets = self._encode_labels(y)
+        if before is not None and not np.array_equal(before, self.classes_):
+            raise ValueError(
+                "With warm_start=True `y` must hold the classes of the fit before: "
+                f"{before.tolist()}. Got {self.classes_.tolist()}. Set "
+                "warm_start=False to start anew."
+            )
+        return targets
+
+    def _encode_labels(self, y: Any) -> Tensor:
         _refuse_missing(y)
         check_classification_targets(y)
         self._multilabel = type_of_target(y, input_name="y") == ("multilabel-indicator")
@@ -393,9 +420,6 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_adapter") or hasattr(self, "_live")
 
 
 def multiclass_loss(outputs: Tensor, targets: Tensor) -> Tensor:

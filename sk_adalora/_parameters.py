@@ -136,8 +136,10 @@ SHARED_RULES: dict[str, Rule] = {
     "validation_fraction": number(0, 1, with_low=False),
     "n_iter_no_change": integer(1),
     "scoring": TEXT | FUNCTION | NONE,
+    "warm_start": BOOLEAN,
     "row_format": TEXT | FUNCTION,
     "max_length": integer(2),
+    "long_text": choice("truncate", "head_tail", "windows"),
     "pooling": choice("mean", "cls", "last", "max"),
     "device": TEXT,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
@@ -149,6 +151,8 @@ SHARED_RULES: dict[str, Rule] = {
     | NONE,
     "verbose": integer(0) | BOOLEAN,
 }
+
+REGRESSOR_RULES = SHARED_RULES
 
 CLASSIFIER_RULES: dict[str, Rule] = {
     **SHARED_RULES,

@@ -33,8 +33,6 @@ class AdapterState:
         Outputs of the head.
     pooling : str
         How tokens become one vector.
-    max_length : int
-        Longest text in tokens.
     model : str
         The pretrained model, as it was asked for.
     found_in : str
@@ -51,7 +49,6 @@ class AdapterState:
     arrays: dict[str, np.ndarray]
     n_outputs: int
     pooling: str
-    max_length: int
     model: str
     found_in: str
     content_hash: str
@@ -70,9 +67,7 @@ def used_versions() -> dict[str, str]:
     return versions
 
 
-def freeze_state(
-    network: TextNetwork, backbone: Backbone, max_length: int
-) -> AdapterState:
+def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
     """Copy what was trained to the CPU.
 
     Parameters
@@ -81,8 +76,6 @@ def freeze_state(
         A trained network, with final ranks.
     backbone : Backbone
         The encoder below it.
-    max_length : int
-        Longest text in tokens.
 
     Returns
     -------
@@ -100,7 +93,6 @@ def freeze_state(
         arrays={n: t.detach().float().cpu().numpy() for n, t in tensors.items()},
         n_outputs=network.head.out_features,
         pooling=network.pooling,
-        max_length=max_length,
         model=backbone.name,
         found_in=str(backbone.folder),
         content_hash=backbone.content_hash,
@@ -146,6 +138,56 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     network.encoder.load_state_dict(tensors)
     network.head.load_state_dict(head)
     return network.requires_grad_(False).eval()
+
+
+def continue_from(
+    state: AdapterState, network: TextNetwork, backbone: Backbone
+) -> None:
+    """Start a new training from what another left.
+
+    The triplets that survived come first; the others of each layer start anew, with
+    singular value 0, so that the network computes what it did.
+
+    Parameters
+    ----------
+    state : AdapterState
+        What the training before left.
+    network : TextNetwork
+        A new network, changed in place.
+    backbone : Backbone
+        The encoder below it.
+
+    Raises
+    ------
+    ValueError
+        If model, adapted layers, ranks or outputs do not fit.
+    """
+    check_backbone(state, backbone)
+    new = network.encoder.state_dict()
+    old = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
+    head = {n: old.pop(_HEAD + n) for n in network.head.state_dict()}
+    same_head = head["weight"].shape == network.head.weight.shape
+    if set(new) != set(old) or not same_head:
+        raise ValueError(
+            "With warm_start=True the adapted layers and the number of outputs must "
+            "be those of the fit before. Got others. Set warm_start=False."
+        )
+    before = AdaLoraConfig.from_dict(state.config)
+    scale = before.scale / network.encoder.peft_config.scale
+    with torch.no_grad():
+        for name, value in old.items():
+            axis = 1 if name.endswith("lora_B") else 0
+            rank, room = value.shape[axis], new[name].shape[axis]
+            if rank > room:
+                raise ValueError(
+                    "With warm_start=True `init_r` must be at least the largest rank "
+                    f"of the fit before. Got init_r={room} and rank {rank} in "
+                    f"{name!r}. Raise `init_r`."
+                )
+            target = new[name].narrow(axis, 0, rank)
+            target.copy_(value * scale if name.endswith("lora_E") else value)
+    network.encoder.load_state_dict(new)
+    network.head.load_state_dict(head)
 
 
 def check_format(state: AdapterState) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -114,8 +114,14 @@ class TrainingHistory:
         )
 
 
-# Called at the end of each epoch; True stops the training.
-EpochHook = Callable[["Run", TrainingHistory], bool]
+class EpochHooks(Protocol):
+    """What is called around each epoch."""
+
+    def begin(self) -> None:
+        """Prepare for an epoch."""
+
+    def end(self, run: Run, history: TrainingHistory) -> bool:
+        """Look at what an epoch left; True stops the training."""
 
 
 @dataclass
@@ -173,7 +179,7 @@ def train(
     generator: torch.Generator,
     *,
     verbose: int = 0,
-    on_epoch_end: EpochHook | None = None,
+    hooks: EpochHooks | None = None,
 ) -> TrainingHistory:
     """Train until all epochs are over, or the hook stops it.
 
@@ -185,8 +191,8 @@ def train(
         Source of the order of the rows.
     verbose : int, default=0
         Whether to show a progress bar.
-    on_epoch_end : callable or None, default=None
-        Called with the run and the history; True stops the training.
+    hooks : EpochHooks or None, default=None
+        Called around each epoch, with the network in evaluation mode.
 
     Returns
     -------
@@ -202,11 +208,13 @@ def train(
     start = time.perf_counter()
     with closing(_progress_bar(run.recipe.total_step, verbose)) as bar:
         for _ in range(run.recipe.epochs):
+            if hooks is not None:
+                hooks.begin()
             run.network.train()
             train_epoch(run, generator, history, bar)
             history.epochs += 1
             run.network.eval()
-            if on_epoch_end is not None and on_epoch_end(run, history):
+            if hooks is not None and hooks.end(run, history):
                 break
     settle(run)
     run.network.eval()

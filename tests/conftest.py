@@ -72,7 +72,11 @@ def tiny_model(tmp_path_factory):
 
     Shared by the whole session: read it, do not write into it.
     """
-    folder = str(tmp_path_factory.mktemp("models") / "tiny-bert")
+    return write_tiny_model(str(tmp_path_factory.mktemp("models") / "tiny-bert"))
+
+
+def write_tiny_model(folder):
+    """Save the tiny model into `folder` and return the folder."""
     vocabulary = _vocabulary()
     config = transformers.BertConfig(
         vocab_size=len(vocabulary),

@@ -6,8 +6,6 @@ import pickle
 import pytest
 import torch
 import transformers
-from torch import nn
-
 from _tiny import (
     BERT_LAYERS,
     QUIET,
@@ -30,6 +28,8 @@ from _tiny import (
     tokens,
     train,
 )
+from torch import nn
+
 from sk_adalora.adalora import AdaLoraConfig, SVDLinear, get_peft_model
 
 CONV1D = "ignore:fan_in_fan_out is set to False"
@@ -78,7 +78,7 @@ def test_rows_start_small_and_depend_on_the_generator_alone():
     ):
         assert torch.equal(bank.rows, same.rows)
         assert not torch.equal(bank.rows, different.rows)
-        assert bank.rows.std() == pytest.approx(0.02, rel=0.1)
+        assert bank.rows.detach().std() == pytest.approx(0.02, rel=0.1)
     assert not one.triplets.singular_values.any()
 
 
@@ -163,11 +163,11 @@ def test_a_failed_forward_leaves_no_trace():
     torch.testing.assert_close(hidden(model), expected)
 
 
-@pytest.mark.parametrize("reentrant", [False])
-def test_gradient_checkpointing(reentrant):
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
+def test_gradient_checkpointing():
     plain, saving = adapted_bert(), adapted_bert()
     saving.train()
-    saving.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    saving.gradient_checkpointing_enable({"use_reentrant": False})
     encoder_loss(plain, 0).backward()
     encoder_loss(saving, 0).backward()
 
@@ -325,8 +325,8 @@ def test_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         out = model(tokens()).last_hidden_state
         penalty = model.orthogonality_loss()
-        out.float().square().mean().backward()
-    exact(tokens()).last_hidden_state.square().mean().backward()
+        encoder_loss(model, 0).backward()
+    encoder_loss(exact, 0).backward()
 
     torch.testing.assert_close(penalty, exact.orthogonality_loss())
     torch.testing.assert_close(out.float(), hidden(exact), rtol=0.1, atol=0.1)
@@ -334,9 +334,12 @@ def test_autocast():
         model.triplets.parameters(), exact.triplets.parameters(), strict=True
     ):
         assert one.grad.dtype == torch.float32
-        assert nn.functional.cosine_similarity(
-            one.grad.flatten(), two.grad.flatten(), dim=0
-        ) > 0.98
+        assert (
+            nn.functional.cosine_similarity(
+                one.grad.flatten(), two.grad.flatten(), dim=0
+            )
+            > 0.98
+        )
 
 
 def test_a_region_without_autocast_inside_an_autocast_forward():
@@ -614,6 +617,8 @@ def test_trained_biases_are_copies(bias):
 
     assert changed
     for name in changed:
+        if "pooler" in name:  # the loss does not depend on it
+            continue
         path = name.removeprefix("base_model.model.").replace(".base_layer", "")
         assert not torch.equal(state[name], originals[path])
     for name, parameter in originals.items():
@@ -785,8 +790,7 @@ def test_parameters_stay_the_same_objects_where_no_rank_changes():
     model.load_state_dict(adapt_classifier(seed=3).state_dict())
 
     assert all(
-        p is q
-        for p, (_, q) in zip(before, model.trainable_parameters(), strict=True)
+        p is q for p, (_, q) in zip(before, model.trainable_parameters(), strict=True)
     )
 
 
@@ -946,9 +950,12 @@ def test_adapted_copies_share_the_frozen_tensors():
     base = tiny_bert().requires_grad_(False)
     frozen = {p.data_ptr() for p in base.parameters()}
     shared = {id(p): p for p in base.parameters()}
-    one, two = (adapt(copy.deepcopy(base, memo=dict(shared)), s) for s in (0, 1))
+    one, two = (
+        randomise(adapt(copy.deepcopy(base, memo=dict(shared))), seed)
+        for seed in (1, 2)
+    )
     for model in (one, two):
-        train(randomise(model), range(12))
+        train(model, range(12))
         model.merge()
         model.unmerge()
         kept = {p.data_ptr() for p in model.parameters() if not p.requires_grad}
@@ -967,7 +974,7 @@ def test_moving_the_model_moves_what_is_outside_of_it():
     assert all(a.sensitivity.is_meta for a in model.allocator.averages)
     with model.disable_adapter():
         assert all(p.is_meta for p in model.parameters())
-    assert model(tokens().to("meta")).logits.is_meta
+    assert all(p.is_meta for p in model.unload().parameters())
 
 
 # ---- dropout ----------------------------------------------------------------
@@ -1046,7 +1053,9 @@ def test_generate_uses_the_present_numbers(make):
 def test_training_lowers_the_loss(dropout):
     settings = transformers.BertConfig(**SIZES, **QUIET, num_labels=3)
     base = build(lambda: transformers.BertForSequenceClassification(settings))
-    model = adapt(base, total_step=60, tfinal=20, lora_dropout=dropout)
+    model = adapt(
+        base, total_step=60, tfinal=20, lora_dropout=dropout, task_type="SEQ_CLS"
+    )
     ids, target = tokens(rows=16), labels(rows=16)
 
     def loss(model, _):

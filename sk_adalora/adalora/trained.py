@@ -82,9 +82,16 @@ class TrainedCopies:
         for _, _, original, trained in self._modules.values():
             outside: Any = original if self.in_use else trained
             outside._apply(change)
-        for _, original_bias, trained_bias in self._biases.values():
-            bias = original_bias if self.in_use else trained_bias
-            bias.data = change(bias.data)
+        for path, (module, original_bias, trained_bias) in self._biases.items():
+            holder: Any = nn.Module()  # torch knows when to keep a parameter's object
+            holder.bias = original_bias if self.in_use else trained_bias
+            holder._apply(change)
+            pair = (
+                (holder.bias, trained_bias)
+                if self.in_use
+                else (original_bias, holder.bias)
+            )
+            self._biases[path] = (module, *pair)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield path and tensor of everything trained in full, buffers too."""

@@ -363,7 +363,17 @@ def _rekey(
     if state is None:
         return
     for name, value in state.items():
-        per_row = isinstance(value, Tensor) and value.shape[:1] == old.shape[:1]
-        if per_row and value.shape in (old.shape, old.shape[:1]):
+        if isinstance(value, Tensor) and _is_per_row(name, value, old):
             state[name] = value[rows]
     optimizer.state[new] = state
+
+
+def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
+    """Tell whether a tensor of the optimizer's state has a part for each row."""
+    if value.shape[:1] != old.shape[:1] or value.ndim > old.ndim:
+        return False
+    if value.ndim == old.ndim:
+        sizes = zip(value.shape, old.shape, strict=True)
+        return all(size in (full, 1) for size, full in sizes)
+    # Adafactor: one number a row and one a column, as many in a square bank.
+    return "col" not in name

@@ -1,0 +1,73 @@
+"""scikit-learn's callbacks, an epoch a task, and the score that is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._early_stopping import ScoreWatcher
+from ._training import Run, TrainingHistory
+
+
+class Epochs:
+    """What happens around each epoch of a fit.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator being fitted, which may hold callbacks.
+    data : dict
+        `X`, `y` and `metadata` of the fit, as callbacks get them.
+    fitted : callable
+        Returns the attributes that make the estimator ready to predict, as if the
+        fit had ended now. Called only if a callback asks.
+    watcher : ScoreWatcher or None
+        What scores the network, if anything does.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        data: dict[str, Any],
+        fitted: Callable[[], dict[str, Any]],
+        watcher: ScoreWatcher | None,
+    ) -> None:
+        self.estimator, self.data = estimator, data
+        self.fitted, self.watcher = fitted, watcher
+        self.fit_task = estimator._init_callback_context(max_subtasks=estimator.epochs)
+        self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
+
+    def begin(self) -> None:
+        """Tell the callbacks that an epoch begins."""
+        self.epoch_task = self.fit_task.subcontext(task_name="epoch")
+        self.epoch_task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def end(self, run: Run, history: TrainingHistory) -> bool:
+        """Score the network and tell the callbacks; return whether to stop.
+
+        Parameters
+        ----------
+        run : Run
+            The training.
+        history : TrainingHistory
+            What happened so far.
+
+        Returns
+        -------
+        bool
+        """
+        enough = self.watcher is not None and self.watcher(run, history)
+        stop = self.epoch_task.call_on_fit_task_end(
+            estimator=self.estimator,
+            reconstruction_attributes=self.fitted,
+            **self.data,
+        )
+        return bool(enough or stop)
+
+    def finish(self) -> None:
+        """Tell the callbacks that the fit ends."""
+        self.fit_task.call_on_fit_task_end(
+            estimator=self.estimator,
+            reconstruction_attributes=self.fitted,
+            **self.data,
+        )

@@ -1,0 +1,182 @@
+"""Texts with more tokens than the model takes: cut, both ends, or windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ._texts import Texts
+from ._tokens import TokenTable, encode
+
+LONG_TEXTS = ("truncate", "head_tail", "windows")
+
+# More tokens than any text has: tokenizers cut only above a number.
+_NO_LIMIT = 2**30
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of distinct texts, each short enough for the model.
+
+    Parameters
+    ----------
+    tokens : TokenTable
+        One row a window.
+    owners : ndarray of shape (n_windows,)
+        The distinct text that each window is of.
+    """
+
+    tokens: TokenTable
+    owners: np.ndarray
+
+    def average(self, outputs: np.ndarray) -> np.ndarray:
+        """Average the outputs of the windows of each text.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (n_windows, n_outputs)
+            Outputs by window.
+
+        Returns
+        -------
+        ndarray of shape (n_distinct, n_outputs)
+        """
+        counts = np.bincount(self.owners)
+        if counts.max() == 1:
+            return outputs
+        sums = np.zeros((len(counts), outputs.shape[1]), outputs.dtype)
+        np.add.at(sums, self.owners, outputs)
+        return sums / counts[:, np.newaxis].astype(outputs.dtype)
+
+
+def encode_for_training(
+    texts: Texts, tokenizer: Any, max_length: int, long_text: str
+) -> TokenTable:
+    """Encode texts as they are learned from.
+
+    Parameters
+    ----------
+    texts : Texts
+        One text, or pair of texts, a row.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        The model's tokenizer.
+    max_length : int
+        Tokens that the model is given of a text.
+    long_text : {"truncate", "head_tail", "windows"}
+        What becomes of longer texts. Windows are learned from by the first one.
+
+    Returns
+    -------
+    TokenTable
+    """
+    if long_text != "head_tail":
+        return encode(texts, tokenizer, max_length)
+    whole = _encode_whole(texts, tokenizer, long_text)
+    return _keep_both_ends(whole, max_length)
+
+
+def encode_for_prediction(
+    texts: Texts, tokenizer: Any, max_length: int, long_text: str
+) -> tuple[TokenTable, Windows]:
+    """Encode texts as they are predicted.
+
+    Parameters
+    ----------
+    texts : Texts
+        One text, or pair of texts, a row.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        The model's tokenizer.
+    max_length : int
+        Tokens that the model is given of a text, or of a window.
+    long_text : {"truncate", "head_tail", "windows"}
+        What becomes of longer texts.
+
+    Returns
+    -------
+    tokens : TokenTable
+        Its `rows` lead from rows to distinct texts.
+    windows : Windows
+        What the model is given.
+    """
+    if long_text == "windows":
+        whole = _encode_whole(texts, tokenizer, long_text)
+        return whole, _split(whole.distinct(), tokenizer, max_length)
+    tokens = encode_for_training(texts, tokenizer, max_length, long_text)
+    return tokens, Windows(tokens.distinct(), np.arange(len(tokens.starts)))
+
+
+def _encode_whole(texts: Texts, tokenizer: Any, long_text: str) -> TokenTable:
+    if texts.second is not None:
+        raise ValueError(
+            f"`long_text` must be 'truncate' with pairs of texts. Got {long_text!r}. "
+            "Change it, or join the pair with a template as `row_format`."
+        )
+    return encode(texts, tokenizer, _NO_LIMIT)
+
+
+def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
+    """Cut the middle out of long texts; special tokens are at the ends."""
+    lengths = whole.stops - whole.starts
+    kept = np.minimum(lengths, max_length)
+    starts = np.cumsum(kept) - kept
+    place = np.arange(kept.sum()) - np.repeat(starts, kept)  # within each text
+    skipped = np.repeat(lengths - kept, kept)
+    head = (max_length + 1) // 2
+    source = np.repeat(whole.starts, kept) + place + np.where(place >= head, skipped, 0)
+    return replace(
+        whole,
+        ids=np.asarray(whole.ids)[source],
+        starts=starts,
+        stops=starts + kept,
+        truncated=lengths > max_length,
+    )
+
+
+def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
+    """Cut long texts into windows that overlap by half, special tokens in each."""
+    before, after = _special_ends(tokenizer)
+    room = max_length - before - after
+    lengths = distinct.stops - distinct.starts
+    long = np.flatnonzero(lengths > max_length)
+    step = max(1, room // 2)
+    ids = [np.asarray(distinct.ids)]
+    starts, stops = distinct.starts.tolist(), distinct.stops.tolist()
+    owners = np.arange(len(lengths)).tolist()
+    end = len(ids[0])
+    for text in long:
+        piece = np.asarray(distinct.ids[distinct.starts[text] : distinct.stops[text]])
+        opening, closing = piece[:before], piece[len(piece) - after :]
+        content = piece[before : len(piece) - after]
+        firsts = [*range(0, len(content) - room, step), len(content) - room]
+        for number, first in enumerate(firsts):
+            window = [opening, content[first : first + room], closing]
+            ids.extend(window)
+            span = (end, end + before + room + after)
+            if number == 0:  # takes the place of the whole text
+                starts[text], stops[text] = span
+            else:
+                starts.append(span[0])
+                stops.append(span[1])
+                owners.append(int(text))
+            end = span[1]
+    tokens = replace(
+        distinct,
+        ids=np.concatenate(ids),
+        starts=np.asarray(starts),
+        stops=np.asarray(stops),
+        rows=np.arange(len(starts)),
+        truncated=np.zeros(len(starts), dtype=bool),
+    )
+    return Windows(tokens, np.asarray(owners))
+
+
+def _special_ends(tokenizer: Any) -> tuple[int, int]:
+    """Count the special tokens before and after a text."""
+    empty = tokenizer("")["input_ids"]
+    one = tokenizer("a")["input_ids"]
+    before = 0
+    while before < len(empty) and empty[before] == one[before]:
+        before += 1
+    return before, len(empty) - before

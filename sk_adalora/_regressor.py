@@ -1,0 +1,266 @@
+"""AdaLoraRegressor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.callback import with_callbacks
+from sklearn.utils import check_array
+from torch import Tensor
+
+from ._base import BaseAdaLora
+from ._parameters import REGRESSOR_RULES
+from ._training import LossFunction
+
+
+class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
+    """Predict numbers from texts with a pretrained transformer and AdaLoRA [1]_.
+
+    The pretrained weights stay frozen. Beside each of their linear layers a low-rank
+    update is trained, and a shrinking budget moves rank to the layers where it
+    matters, until the average rank is `target_r`. The loss is the squared error of
+    the standardised targets.
+
+    Parameters
+    ----------
+    model : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
+        Pretrained transformer: a Hugging Face id or a local folder.
+    target_r : int or float, default=8
+        Average rank of an update when training ends. A float in (0, 1) is a share
+        of `init_r`.
+    init_r : int or None, default=None
+        Rank of every update when training starts. None stands for
+        ``ceil(1.5 * target_r)``.
+    tinit : int or float, default=0.12
+        Optimizer steps at full rank before the budget falls. A float in [0, 1) is a
+        share of all steps.
+    tfinal : int or float, default=0.48
+        Optimizer steps at the target before training ends. A float in [0, 1) is a
+        share of all steps.
+    deltaT : int, float or "auto", default="auto"
+        Optimizer steps between two allocations, or a share of all steps. "auto" is
+        1/200 of the steps in which the budget falls, at least 1.
+    beta1 : float, default=0.85
+        How slowly the average of the sensitivity forgets, in (0, 1).
+    beta2 : float, default=0.85
+        How slowly the average of its uncertainty forgets, in (0, 1).
+    orth_reg_weight : float, default=0.1
+        Weight of the orthogonality penalty in the loss.
+    lora_alpha : float or None, default=None
+        Updates are scaled by ``lora_alpha / init_r``. None stands for `init_r`.
+    lora_dropout : float, default=0.0
+        Probability of dropping an input of an update while training, in [0, 1).
+    target_modules : str or list of str, default="all-linear"
+        Layers to adapt: name endings, a regular expression for whole paths, or
+        "all-linear": every linear layer but pooler, embeddings and head.
+    epochs : int, default=3
+        Passes over the rows.
+    batch_size : int, default=32
+        Rows in a batch.
+    gradient_accumulation_steps : int, default=1
+        Batches in an optimizer step.
+    learning_rate : float, default=0.008
+        Peak learning rate of the updates.
+    head_learning_rate : float or None, default=None
+        Peak learning rate of the head. None stands for `learning_rate`.
+    weight_decay : float, default=0.0
+        Decoupled weight decay.
+    warmup_ratio : float, default=0.06
+        Share of all steps in which the learning rates rise.
+    lr_scheduler_type : str, default="linear"
+        How the learning rates fall: "linear", "cosine", "polynomial", "constant",
+        "constant_with_warmup" or "inverse_sqrt".
+    max_grad_norm : float or None, default=1.0
+        Bound on the norm of the gradient. None stands for no bound.
+    early_stopping : bool, default=False
+        Whether to watch a validation score at the end of each epoch, keep the best
+        state of the final phase, and stop when the score no longer rises.
+    validation_fraction : float, default=0.1
+        Share of the rows to set apart for that, where `fit` gets no
+        validation rows.
+    n_iter_no_change : int, default=3
+        Epochs of the final phase without a better score before training stops.
+    scoring : str, callable or None, default=None
+        The validation score, as in :func:`sklearn.metrics.check_scoring`. None
+        stands for `score`.
+    warm_start : bool, default=False
+        Whether `fit` continues from the triplets and the head of the fit before,
+        with a new schedule.
+    row_format : str or callable, default="auto"
+        How a row of a table becomes a text. "auto": a single column is the text,
+        several become lines ``name: value`` without the missing cells; "pair": two
+        columns are a pair of texts; a `str.format` template over the names of the
+        columns; or a callable from a row, as a dict, to its text.
+    max_length : int, default=256
+        Longest text in tokens, or less where the model takes less. Longer texts are
+        counted in `fit_report_`.
+    long_text : str, default="truncate"
+        What becomes of longer texts. "truncate": their end is cut off; "head_tail":
+        their middle is; "windows": outputs are averaged over windows that overlap
+        by half, and trained on the first window.
+    pooling : str, default="mean"
+        How the tokens of a text become one vector: "mean", "cls", "last" or "max".
+    device : str, default="auto"
+        Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
+        there is, else the CPU.
+    precision : str, default="auto"
+        Of the frozen weights and of what is computed through them: "float32",
+        "bfloat16", "float16", or "auto" for bfloat16 where the hardware computes in
+        it. Updates, head, loss and optimizer are in float32.
+    revision : str or None, default=None
+        Commit, tag or branch of the model on the hub.
+    local_files_only : bool, default=False
+        Whether the network must not be used.
+    trust_remote_code : bool, default=False
+        Whether to run code that the model's repository brings along.
+    random_state : int, RandomState instance or None, default=None
+        Seed of initial values, order of rows and dropout. The global generators are
+        left alone.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Columns of `X`; 1 for a list of texts.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where they all are strings.
+    n_iter_ : int
+        Epochs trained.
+    total_step_ : int
+        Optimizer steps of the schedule.
+    schedule_ : ResolvedSchedule
+        Ranks and steps that shares and "auto" resolved to.
+    ranks_ : dict of str to int
+        Surviving rank of each adapted layer.
+    rank_pattern_ : dict of str to list of bool
+        The same, as PEFT writes it.
+    history_ : TrainingHistory
+        Loss, penalty, learning rate and budget of each step, and scores.
+    fit_report_ : FitReport
+        Rows, tokens, device, precision, size and duration of the fit.
+
+    See Also
+    --------
+    AdaLoraClassifier : The same for labels.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient
+       Fine-Tuning", ICLR 2023, arXiv:2303.10512.
+
+    Examples
+    --------
+    >>> from sk_adalora import AdaLoraRegressor
+    >>> X = ["good film", "bad film", "a joy", "a bore"] * 8
+    >>> y = [7.5, 2.0, 9.0, 1.5] * 8
+    >>> reg = AdaLoraRegressor(target_r=2, random_state=0)
+    >>> reg.fit(X, y).predict(["a good joy"]).shape  # doctest: +SKIP
+    (1,)
+    """
+
+    _rules = REGRESSOR_RULES
+
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> AdaLoraRegressor:
+        """Fine-tune the pretrained model.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table of shape \
+(n_samples, n_features)
+            One text a row, or a table whose rows become texts by `row_format`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Numbers. They are standardised inside.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weights of the rows.
+        X_val, y_val : like `X` and `y`, or None, default=None
+            Rows to score on with ``early_stopping=True``.
+
+        Returns
+        -------
+        AdaLoraRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data is not as it must be; nothing is trained
+            and the estimator stays as it was.
+        OSError
+            If the pretrained model cannot be found.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the expected number of each row.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the units, and of the shape, of the targets that `fit` got.
+        """
+        outputs = self._predict_outputs(X).astype(np.float64)
+        values = outputs * self._target_scale + self._target_mean
+        return values.ravel() if self._one_target else values
+
+    # ---- targets ------------------------------------------------------------
+
+    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
+        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        if values.ndim > 2:
+            raise ValueError(
+                "`y` must have one or two dimensions. "
+                f"Got {values.ndim}. Pass one column a target."
+            )
+        self._one_target = values.ndim == 1
+        values = values.reshape(len(values), -1)
+        weights = sample_weight
+        if weights is not None and np.all(weights == weights[0]):
+            weights = None  # to the last bit as without
+        self._target_mean = np.average(values, axis=0, weights=weights)
+        spread = np.average((values - self._target_mean) ** 2, axis=0, weights=weights)
+        deviation = np.sqrt(spread)
+        self._target_scale = np.where(deviation > 0, deviation, 1.0)
+        scaled = (values - self._target_mean) / self._target_scale
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def _row_weights(
+        self, y: Any, sample_weight: np.ndarray | None
+    ) -> np.ndarray | None:
+        return sample_weight
+
+    def _n_outputs(self) -> int:
+        return len(self._target_mean)
+
+    def _stratify(self, y: Any) -> Any:
+        return None
+
+    def _loss(self) -> LossFunction:
+        return squared_error
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean squared error of each row, of shape (n,)."""
+    return (outputs - targets).square().mean(dim=1)

@@ -1,0 +1,115 @@
+"""The rows of a fit: read, checked, and split before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _check_sample_weight, _num_samples
+from torch import Tensor
+
+from ._texts import Texts
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of a fit.
+
+    Parameters
+    ----------
+    texts : Texts
+        Their texts.
+    targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
+        What they should give.
+    weights : torch.Tensor of shape (n_samples,) or None
+        Weights of their losses, or None where all are equal.
+    """
+
+    texts: Texts
+    targets: Tensor
+    weights: Tensor | None
+
+    def take(self, rows: np.ndarray) -> TrainingRows:
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(
+            self,
+            texts=self.texts.take(rows),
+            targets=self.targets[rows],
+            weights=weights,
+        )
+
+
+def check_length(y: Any, n_samples: int, estimator: Any) -> None:
+    """Refuse missing targets, and more or fewer of them than rows."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            "the target y is None. Pass a target for each row."
+        )
+    n_targets = _num_samples(y)
+    if n_targets != n_samples:
+        raise ValueError(
+            "`X` and `y` must have the same number of rows. "
+            f"Got {n_samples} and {n_targets}. Pass one target a row."
+        )
+
+
+def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+    """Check the weights of the rows."""
+    if sample_weight is None:
+        return None
+    rows = np.empty((n_samples, 0))
+    return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+
+
+def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
+    """Return the weights as a tensor, or None where all are equal."""
+    if weights is None or np.all(weights == weights[0]):
+        return None
+    return torch.as_tensor(np.asarray(weights)).float()
+
+
+def split_rows(
+    n_rows: int, fraction: float, stratify: Any, generator: torch.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows to train on and the rows to validate on.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows to split.
+    fraction : float
+        Share to validate on.
+    stratify : array-like of shape (n_rows,) or None
+        Classes that both sides should hold alike.
+    generator : torch.Generator
+        Source of the split.
+
+    Returns
+    -------
+    kept, held : ndarray of int
+
+    Raises
+    ------
+    ValueError
+        If one of the sides would be too small.
+    """
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    try:
+        kept, held = train_test_split(
+            np.arange(n_rows),
+            test_size=fraction,
+            stratify=stratify,
+            random_state=seed,
+        )
+    except ValueError as error:
+        raise ValueError(
+            "`validation_fraction` must leave enough rows on both sides. Got "
+            f"{fraction} of {n_rows} rows: {error} Change it, "
+            "pass `X_val` and `y_val`, or set early_stopping=False."
+        ) from error
+    return kept, held

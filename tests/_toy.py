@@ -1,0 +1,67 @@
+"""A task that a random encoder can learn, and estimators that are quick to fit."""
+
+import itertools
+
+import numpy as np
+
+from sk_adalora import AdaLoraClassifier
+
+GOOD = ["good", "great", "best", "win", "film", "red"]
+BAD = ["bad", "poor", "worst", "loss", "price", "blue"]
+
+
+def toy(n_rows=48, seed=0):
+    """Texts of good words and texts of bad words, of mixed lengths; labels 1, 0."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_rows) % 2
+    texts = [
+        " ".join(rng.choice(GOOD if label else BAD, size=rng.integers(2, 7)))
+        for label in y
+    ]
+    return texts, y
+
+
+def topics(n_rows=48, seed=0):
+    """Like `toy` with three classes."""
+    rng = np.random.default_rng(seed)
+    words = [["music", "film"], ["team", "game"], ["market", "price"]]
+    y = np.arange(n_rows) % 3
+    texts = [" ".join(rng.choice(words[k], size=rng.integers(2, 7))) for k in y]
+    return texts, np.array(["art", "sport", "business"])[y]
+
+
+def make(model, **changed):
+    """A classifier that is quick to fit on the tiny model and gives the same always."""
+    params = {
+        "target_r": 2,
+        "epochs": 2,
+        "batch_size": 16,
+        "learning_rate": 0.02,
+        "device": "cpu",
+        "precision": "float32",
+        "random_state": 0,
+    }
+    return AdaLoraClassifier(model, **{**params, **changed})
+
+
+def attributes(estimator):
+    """The attributes of an estimator by name, to compare before and after."""
+    return dict(vars(estimator))
+
+
+def same_attributes(estimator, before):
+    """Whether an estimator holds the very same attributes as before."""
+    after = vars(estimator)
+    return after.keys() == before.keys() and all(
+        after[name] is value for name, value in before.items()
+    )
+
+
+def numbers(fitted):
+    """All numbers that a fit learned, by name."""
+    return {name: array.copy() for name, array in fitted._adapter.arrays.items()}
+
+
+def pairs(first, second):
+    """All sentences of a first and a second word."""
+    return [f"{a} {b}" for a, b in itertools.product(first, second)]

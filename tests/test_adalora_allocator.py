@@ -1,0 +1,584 @@
+"""Importance, exact budgets under any order of steps, compaction and resuming."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from _tiny import (
+    adamw,
+    adapt,
+    encoder_loss,
+    hidden,
+    one_step,
+    randomise,
+    tiny_bert,
+    train,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sk_adalora.adalora import BudgetSchedule, RankAllocator
+
+
+def small(widths=((6, 5), (5, 6)), **options):
+    """Two linear layers with different widths."""
+    blocks = [nn.Linear(*w) for w in widths]
+    return randomise(adapt(nn.Sequential(*blocks), **options))
+
+
+def give_gradients(model, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.triplets.parameters():
+        p.grad = torch.randn(p.shape, generator=generator) * scale
+
+
+def alive(model):
+    return int((model.triplets.singular_values != 0).sum())
+
+
+# ---- importance -------------------------------------------------------------
+
+
+def test_scores_are_the_formula():
+    model = small(target_r=1, tinit=0, total_step=50)
+    allocator = model.allocator
+    parameters = [model.triplets.singular_values]
+    parameters += [bank.rows for bank in model.triplets.banks]
+    sensitivity = [torch.zeros_like(p) for p in parameters]
+    uncertainty = [torch.zeros_like(p) for p in parameters]
+    for step in range(5):
+        give_gradients(model, step)
+        for i, p in enumerate(parameters):
+            current = (p * p.grad).abs().detach()
+            sensitivity[i] = 0.85 * sensitivity[i] + 0.15 * current
+            deviation = (current - sensitivity[i]).abs()
+            uncertainty[i] = 0.85 * uncertainty[i] + 0.15 * deviation
+        allocator.update_and_allocate(step)
+
+    products = [s * u for s, u in zip(sensitivity, uncertainty, strict=True)]
+    expected = products[0].clone()
+    for bank, product in zip(model.triplets.banks, products[1:], strict=True):
+        for row, triplet in enumerate(bank.triplets.tolist()):
+            expected[triplet] += product[row].mean()
+
+    for average, *reference in zip(
+        allocator.averages, sensitivity, uncertainty, strict=True
+    ):
+        torch.testing.assert_close(
+            [average.sensitivity, average.uncertainty], reference
+        )
+    torch.testing.assert_close(allocator.scores(), expected)
+
+
+def test_one_infinite_gradient_leaves_all_averages_alone():
+    model = small()
+    give_gradients(model)
+    model.allocator.update_and_allocate(0)
+    before = copy.deepcopy(model.allocator.state_dict()["averages"])
+    for number in (torch.inf, -torch.inf, torch.nan):
+        for parameter in model.triplets.parameters():
+            give_gradients(model, 1)
+            parameter.grad.view(-1)[0] = number
+            model.allocator.update_and_allocate(model.allocator.last_step + 1)
+            after = model.allocator.state_dict()["averages"]
+            for old, new in zip(before, after, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+        model.allocator.last_step = 0
+
+    give_gradients(model, 2)
+    model.allocator.update_and_allocate(1)
+    assert not torch.equal(before[0][0], model.allocator.state_dict()["averages"][0][0])
+
+
+def test_numbers_without_gradient_are_unimportant_and_named_once():
+    # With a penalty the rows of such a layer have the gradient of the penalty.
+    targets = ["query", "pooler.dense"]
+    base = adapt(tiny_bert(), target_modules=targets, orth_reg_weight=0.0)
+    model = randomise(base)
+    optimizer = adamw(model)
+    with pytest.warns(
+        UserWarning, match="1 adapted layers got no.*: pooler.dense"
+    ) as w:
+        train(model, range(12), optimizer)
+
+    assert len(w) == 1
+    assert w[0].filename.endswith("_tiny.py")  # where `update_and_allocate` is called
+    assert model.ranks["pooler.dense"] == 0
+    assert sum(model.ranks.values()) == 6
+
+
+def test_an_update_after_the_gradients_are_cleared_warns():
+    model = adapt(tiny_bert())
+    optimizer = adamw(model)
+    encoder_loss(model, 0).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    with pytest.warns(UserWarning, match="12 adapted layers.*before `zero_grad`"):
+        model.update_and_allocate(0)
+
+
+# ---- exact counts -----------------------------------------------------------
+
+
+def allocate(model, scores, budget):
+    """Let `model` keep the best `budget` triplets by the given scores."""
+    allocator = model.allocator
+    allocator.schedule = BudgetSchedule(len(scores), budget, 0, 1, 1, 10)
+    allocator.scores = lambda: torch.tensor(scores, dtype=torch.float32)
+    allocator.finish()
+    return allocator.kept.tolist()
+
+
+@pytest.mark.parametrize(
+    ("scores", "budget", "kept"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8], 2, [6, 7]),
+        ([0, 0, 0, 0, 0, 0, 0, 0], 3, [0, 1, 2]),
+        ([5, 1, 5, 5, 0, 5, 1, 1], 3, [0, 2, 3]),
+        ([5, 1, 5, 5, 0, 5, 1, 1], 6, [0, 1, 2, 3, 5, 6]),
+        ([torch.nan, 1, torch.nan, 0, 2, 3, 4, 5], 6, [1, 3, 4, 5, 6, 7]),
+        ([torch.nan, 1, torch.inf, 0, 2, 3, 4, 5], 7, [0, 1, 3, 4, 5, 6, 7]),
+        ([torch.nan] * 8, 2, [0, 1]),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 0, []),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 8, list(range(8))),
+    ],
+)
+def test_the_count_is_exact_with_ties_and_broken_scores(scores, budget, kept):
+    model = small()
+    flags = allocate(model, scores, budget)
+
+    assert [i for i, flag in enumerate(flags) if flag] == kept
+    assert model.triplets.singular_values.ne(0).tolist() == flags
+    assert model.allocator.budget == budget
+
+
+@given(
+    st.lists(
+        st.sampled_from([0.0, 1.0, 2.0, torch.nan, torch.inf]), min_size=8, max_size=8
+    ),
+    st.integers(0, 8),
+)
+@settings(max_examples=30)
+def test_any_scores_give_the_exact_count(scores, budget):
+    assert sum(allocate(small(), scores, budget)) == budget
+
+
+@st.composite
+def plans(draw):
+    total = draw(st.integers(1, 20))
+    tfinal = draw(st.integers(0, total - 1))
+    return {
+        "init_r": (init_r := draw(st.integers(1, 5))),
+        "target_r": draw(st.integers(0, init_r)),
+        "total_step": total,
+        "tfinal": tfinal,
+        "tinit": draw(st.integers(0, total - tfinal - 1)),
+        "deltaT": draw(st.integers(1, 8)),
+    }
+
+
+@given(plans(), st.lists(st.integers(0, 25), max_size=25))
+@settings(max_examples=60)
+def test_any_order_of_steps_never_raises_the_budget(plan, steps):
+    model = small(**plan)
+    allocator, schedule = model.allocator, model.allocator.schedule
+    budgets, reached = [schedule.initial], -1
+    for i, step in enumerate(steps):
+        give_gradients(model, i)
+        budgets.append(allocator.update_and_allocate(step))
+        reached = max(reached, step)
+        # The steps that were skipped are caught up, those that come again ignored.
+        assert budgets[-1] == schedule.held_budget(reached)
+        assert int(allocator.kept.sum()) == budgets[-1]
+        randomise_pruned(model)  # an optimizer moves pruned values too
+
+    assert budgets == sorted(budgets, reverse=True)
+    give_gradients(model, 99)
+    assert allocator.update_and_allocate(plan["total_step"]) == schedule.target
+    assert alive(model) == schedule.target == allocator.budget
+    assert allocator.finished
+
+
+def randomise_pruned(model):
+    with torch.no_grad():
+        values = model.triplets.singular_values
+        values[values == 0] = 0.1
+
+
+def test_a_repeated_step_changes_nothing():
+    model = small(tinit=0)
+    for step in range(5):
+        give_gradients(model, step)
+        model.update_and_allocate(step)
+    before = copy.deepcopy(model.allocator.state_dict())
+    give_gradients(model, 9)
+    for step in (4, 2, 0, -1):
+        model.update_and_allocate(step)
+    after = model.allocator.state_dict()
+
+    assert after["budget"] == before["budget"]
+    assert torch.equal(after["kept"], before["kept"])
+    for old, new in zip(before["averages"], after["averages"], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+
+
+def test_between_allocations_pruned_triplets_train_and_may_come_back():
+    model = small(tinit=0, tfinal=2, total_step=30, deltaT=4, beta1=0.1, beta2=0.1)
+    masks = []
+    for step in range(30):
+        give_gradients(model, step)
+        model.triplets.singular_values.grad.pow_(9)  # another favourite every step
+        randomise_pruned(model)
+        model.update_and_allocate(step)
+        masks.append(model.allocator.kept.clone())
+        if step == 5:  # between two allocations
+            assert alive(model) == 8
+    revived = [(new & ~old).any() for old, new in zip(masks, masks[1:], strict=False)]
+
+    assert any(revived)
+    assert not any(revived[28:])  # never after the last allocation
+    assert alive(model) == 4
+
+
+@pytest.mark.parametrize("step", [None, 0, 3, 9, 11])
+def test_finishing_early_makes_the_ranks_final(step):
+    model = small()
+    for i in range((step if step is not None else -1) + 1):
+        give_gradients(model, i)
+        model.update_and_allocate(i)
+    model.allocator.finish()
+    kept = model.allocator.kept.clone()
+
+    assert model.allocator.finished
+    assert model.allocator.budget == alive(model) == 4
+    randomise_pruned(model)
+    give_gradients(model, 7)
+    assert model.update_and_allocate(99) == 4
+    model.allocator.finish()
+    assert torch.equal(model.allocator.kept, kept)
+    assert torch.equal(model.triplets.singular_values != 0, kept)
+
+
+def test_reset_starts_again_at_full_rank():
+    model = small()
+    give_gradients(model)
+    model.update_and_allocate(50)
+    model.allocator.reset()
+
+    assert model.allocator.budget == 8
+    assert model.allocator.kept.all()
+    assert not model.allocator.finished
+
+
+def test_ranks_by_layer():
+    model = small()
+    allocate(model, [9, 1, 1, 9, 1, 1, 1, 9], 3)
+
+    assert model.ranks == {"0": 2, "1": 1}
+
+
+# ---- compaction -------------------------------------------------------------
+
+
+OPTIMIZERS = {
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
+    "adamw, one by one": lambda p: torch.optim.AdamW(p, lr=1e-2, foreach=False),
+    "adamw, fused": lambda p: torch.optim.AdamW(p, lr=1e-2, fused=True),
+    "adamw, amsgrad": lambda p: torch.optim.AdamW(p, lr=1e-2, amsgrad=True),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "sgd, plain": lambda p: torch.optim.SGD(p, lr=0.1),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
+    "adafactor of transformers": lambda p: transformers.Adafactor(p, lr=None),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_compaction_keeps_the_output_and_shrinks_the_optimizer(name):
+    model = adapt(tiny_bert())
+    parameters = [p for _, p in model.trainable_parameters()]
+    optimizer = OPTIMIZERS[name](parameters)
+    train(model, range(10), optimizer)
+    before, ranks = hidden(model), model.ranks
+    old = {n: p.detach().clone() for n, p in model.trainable_parameters()}
+    model.compact(optimizer)
+    new = dict(model.trainable_parameters())
+
+    torch.testing.assert_close(hidden(model), before, rtol=1e-5, atol=1e-6)
+    assert (
+        model.ranks
+        == ranks
+        == dict(zip(model.adapted, model.triplets.ranks, strict=True))
+    )
+    assert sum(ranks.values()) == len(model.triplets.singular_values) == 24
+    assert sum(p.numel() for p in new.values()) < sum(p.numel() for p in old.values())
+    assert optimizer.param_groups[0]["params"] == list(new.values())
+    for parameter in new.values():
+        for value in optimizer.state.get(parameter, {}).values():
+            if torch.is_tensor(value) and value.ndim:
+                assert value.shape[0] in (len(parameter), 1, parameter.shape[-1])
+    train(model, range(10, 12), optimizer)
+    assert len(optimizer.state) <= len(new)
+
+
+def without_momentum(parameters):
+    return torch.optim.SGD(parameters, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    "make", [OPTIMIZERS["adamw"], OPTIMIZERS["adamw, fused"], without_momentum]
+)
+def test_training_on_after_compaction_equals_training_with_a_mask(make):
+    """Without the penalty, which sees the rows of pruned triplets until they go."""
+    masked, compact = (adapt(tiny_bert(), orth_reg_weight=0.0) for _ in range(2))
+    pairs = []
+    for model in (masked, compact):
+        optimizer = make([p for _, p in model.trainable_parameters()])
+        train(model, range(10), optimizer)
+        pairs.append((model, optimizer))
+    compact.compact(pairs[1][1])
+    for step in range(10, 20):
+        for model, optimizer in pairs:
+            one_step(model, optimizer, step)
+    masked.compact()
+
+    assert masked.triplets.ranks == compact.triplets.ranks
+    for one, two in zip(
+        masked.triplets.per_layer(), compact.triplets.per_layer(), strict=True
+    ):
+        for a, b in zip(one, two, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_as_wide_as_its_bank_is_high_keeps_its_column_statistics():
+    # 8 rows of width 8: row and column statistics have the same shape.
+    model = small(((8, 8), (8, 8)))
+    bank = model.triplets.right[0]
+    optimizer = transformers.Adafactor(
+        [p for _, p in model.trainable_parameters()], lr=None
+    )
+    assert bank.rows.shape == (8, 8)
+    model(torch.randn(4, 8)).square().mean().backward()
+    optimizer.step()
+    state = {k: torch.as_tensor(v) for k, v in optimizer.state[bank.rows].items()}
+    model.allocator.finish()
+    kept = model.allocator.kept[bank.triplets]
+    model.compact(optimizer)
+    small_state = optimizer.state[bank.rows]
+
+    assert torch.equal(small_state["exp_avg_sq_col"], state["exp_avg_sq_col"])
+    assert torch.equal(small_state["exp_avg_sq_row"], state["exp_avg_sq_row"][kept])
+
+
+def test_compaction_before_the_first_step_of_an_optimizer():
+    model = adapt(tiny_bert())
+    optimizer = adamw(model)
+    model.allocator.finish()
+    model.compact(optimizer)
+    train(model, range(3), optimizer)
+
+    assert alive(model) == 24
+
+
+def test_compaction_leaves_other_parameters_of_the_optimizer_alone():
+    model = adapt(tiny_bert())
+    head = nn.Linear(32, 2)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for _, p in model.trainable_parameters()]},
+            {"params": head.parameters(), "lr": 0.5},
+        ]
+    )
+    train(model, range(10), optimizer)
+    model.compact(optimizer)
+
+    assert optimizer.param_groups[1]["params"] == list(head.parameters())
+    assert optimizer.param_groups[1]["lr"] == 0.5
+
+
+def test_compaction_keeps_a_schedule_of_the_learning_rate():
+    model = adapt(tiny_bert())
+    optimizer = adamw(model)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    for step in range(12):
+        one_step(model, optimizer, step)
+        schedule.step()
+        if step == 9:
+            model.compact(optimizer)
+
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * 0.5**12)
+
+
+def test_compaction_waits_for_the_final_budget():
+    model = small()
+    give_gradients(model)
+    model.update_and_allocate(4)
+    with pytest.raises(RuntimeError, match=r"at step 9. Got step 4. Call `finish`"):
+        model.compact()
+
+
+def test_compaction_twice_is_compaction_once():
+    model = adapt(tiny_bert())
+    optimizer = adamw(model)
+    train(model, range(10), optimizer)
+    model.compact(optimizer)
+    expected, ranks = hidden(model), model.ranks
+    model.compact(optimizer)
+
+    assert torch.equal(hidden(model), expected)
+    assert model.ranks == ranks
+
+
+def test_a_frozen_adapter_stays_frozen():
+    model = small()
+    model.requires_grad_(False)
+    model.allocator.finish()
+    model.compact()
+
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+# ---- resuming ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 8, 9, 10])
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_resumed_run_is_bit_identical(tmp_path, stop, compact):
+    def run(model, optimizer, steps):
+        budgets = []
+        for step in steps:
+            budgets.append(one_step(model, optimizer, step))
+            if compact and step == 9:
+                model.compact(optimizer)
+        return budgets
+
+    straight = adapt(tiny_bert())
+    optimizer = adamw(straight)
+    run(straight, optimizer, range(stop + 1))
+    torch.save(
+        {
+            "adapter": straight.state_dict(),
+            "allocator": straight.allocator.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        tmp_path / "checkpoint",
+    )
+    budgets = run(straight, optimizer, range(stop + 1, 14))
+
+    state = torch.load(tmp_path / "checkpoint", weights_only=True)
+    resumed = adapt(tiny_bert(), seed=7)
+    resumed.load_state_dict(state["adapter"])
+    resumed.allocator.load_state_dict(state["allocator"])
+    optimizer = adamw(resumed)
+    optimizer.load_state_dict(state["optimizer"])
+
+    assert run(resumed, optimizer, range(stop + 1, 14)) == budgets
+    expected = straight.state_dict()
+    assert all(torch.equal(v, expected[n]) for n, v in resumed.state_dict().items())
+    assert resumed.ranks == straight.ranks
+
+
+def test_the_state_does_not_change_with_further_training():
+    model = small()
+    give_gradients(model)
+    model.update_and_allocate(0)
+    state = model.allocator.state_dict()
+    before = copy.deepcopy(state)
+    give_gradients(model, 1)
+    model.update_and_allocate(5)
+
+    assert torch.equal(state["kept"], before["kept"])
+    assert torch.equal(state["averages"][0][0], before["averages"][0][0])
+
+
+def test_a_state_of_other_triplets_is_refused():
+    model, bigger = small(), small(init_r=5)
+    give_gradients(bigger)
+    bigger.update_and_allocate(0)
+    before = model.allocator.state_dict()
+    with pytest.raises(ValueError, match=r"must be of 8 triplets. Got 10"):
+        model.allocator.load_state_dict(bigger.allocator.state_dict())
+
+    assert model.allocator.state_dict()["last_step"] == before["last_step"]
+
+
+# ---- cost -------------------------------------------------------------------
+
+
+class Operations(TorchDispatchMode):
+    """Count the operations that run inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+# What makes the host wait for the device, or copies from one to the other.
+WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select")
+
+
+def operations(model, steps, optimizer):
+    for step in steps:
+        loss = encoder_loss(model, step) + model.orthogonality_loss()
+        loss.backward()
+        optimizer.step()
+        with Operations() as counted:
+            model.update_and_allocate(step)
+        optimizer.zero_grad()
+        yield counted.names
+
+
+def test_the_host_never_waits_for_the_device():
+    model = adapt(tiny_bert(), deltaT=2)
+    optimizer = adamw(model)
+    first, *later = operations(model, range(12), optimizer)
+
+    assert any("_to_copy" in n for n in first) or first  # names layers without gradient
+    for names in later:
+        assert not [n for n in names if any(w in n for w in WAITING)]
+        assert len(names) < 100
+
+
+def test_forward_and_penalty_do_not_wait_either():
+    model = adapt(tiny_bert())
+    for pruned in (False, True):
+        model.orthogonality_loss()  # lays out the stack once
+        with Operations() as counted:
+            model.triplets.hand_out()
+            model.orthogonality_loss().backward()
+        assert not [n for n in counted.names if any(w in n for w in WAITING)]
+        if not pruned:
+            model.allocator.finish()
+            model.compact()
+
+
+def test_the_cost_does_not_grow_with_the_number_of_layers():
+    counts = []
+    for depth in (2, 12):
+        model = adapt(nn.Sequential(*(nn.Linear(6, 6) for _ in range(depth))))
+        give_gradients(model)
+        model.update_and_allocate(0)
+        with Operations() as counted:
+            model.update_and_allocate(5)
+        counts.append(len(counted.names))
+
+    assert counts[0] == counts[1]
+
+
+def test_an_allocator_works_on_triplets_alone():
+    model = small()
+    schedule = BudgetSchedule(8, 2, 0, 1, 1, 5)
+    allocator = RankAllocator(model.triplets, schedule)
+    for step in range(5):
+        give_gradients(model, step)
+        allocator.update_and_allocate(step)
+
+    assert allocator.kept.sum() == allocator.budget == 2

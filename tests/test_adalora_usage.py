@@ -1,0 +1,136 @@
+"""The documented ways to use the engine, on tiny models."""
+
+import pytest
+import torch
+import transformers
+from _tiny import adamw, labels, no_warning, tiny_llama, tokens
+
+from sk_adalora import AdaLoraConfig, get_peft_model
+
+
+def classifier():
+    return tiny_llama(make=transformers.LlamaForSequenceClassification)
+
+
+def batch_of(model, step):
+    ids = tokens(step)
+    head = type(model.model).__name__
+    if head.endswith("ForSequenceClassification"):
+        return {"input_ids": ids, "labels": labels(step)}
+    return {"input_ids": ids, "labels": ids}
+
+
+def train_at(model, steps):
+    """The loop of the documentation, over a choice of the schedule's steps."""
+    optimizer = adamw(model)
+    budgets = {}
+    for step in steps:
+        loss = model(**batch_of(model, step)).loss + model.orthogonality_loss()
+        loss.backward()
+        optimizer.step()
+        budgets[step] = model.update_and_allocate(step)
+        optimizer.zero_grad()
+        if model.allocator.finished:
+            model.compact(optimizer)
+    return budgets
+
+
+def assert_falls_cubically(budgets, config, n_layers):
+    first, last = config.init_r * n_layers, config.target_r * n_layers
+    window = config.total_step - config.tfinal - config.tinit
+    for step, budget in budgets.items():
+        if step <= config.tinit:
+            assert budget == first
+        elif step >= config.total_step - config.tfinal:
+            assert budget == last
+        else:
+            allocated = step - step % config.deltaT
+            left = 1 - (allocated - config.tinit) / window
+            if allocated > config.tinit:
+                assert budget == int((first - last) * left**3 + last)
+
+
+def test_a_language_model_over_a_long_schedule():
+    config = AdaLoraConfig(
+        init_r=12,
+        target_r=4,
+        tinit=200,
+        tfinal=1000,
+        deltaT=10,
+        total_step=10000,
+        beta1=0.85,
+        beta2=0.85,
+        orth_reg_weight=0.1,
+        lora_alpha=32,
+        lora_dropout=0.1,
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
+    )
+    with no_warning():
+        model = get_peft_model(tiny_llama(), config)
+    assert {path.split(".")[-1] for path in model.adapted} == {"q_proj", "v_proj"}
+
+    # A part of the 10,000 steps: what is skipped is caught up.
+    steps = [0, 100, 200, 201, 205, 209, 210, 211, 220, *range(400, 8900, 400)]
+    budgets = train_at(model.train(), [*steps, 8999, 9000, 9001, 9999])
+
+    assert_falls_cubically(budgets, config, n_layers=4)
+    assert budgets[209] == 48
+    assert budgets[220] < 48
+    assert sum(model.ranks.values()) == 4 * 4
+    assert model.generate(tokens(), max_new_tokens=2, do_sample=False).shape == (4, 9)
+
+
+def test_aggressive_pruning_from_a_high_rank():
+    config = AdaLoraConfig(
+        init_r=64,
+        target_r=4,
+        tinit=500,
+        tfinal=2000,
+        deltaT=5,
+        total_step=20000,
+        lora_alpha=64,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        task_type="SEQ_CLS",
+    )
+    with no_warning():
+        model = get_peft_model(classifier(), config)
+    assert len(model.adapted) == 8
+    assert "model.score.weight" in dict(model.trainable_parameters())
+
+    budgets = train_at(model, [*range(0, 17500, 700), 17999, 18000, 19999])
+    assert_falls_cubically(budgets, config, n_layers=8)
+    assert budgets[0] == 512
+    assert sum(model.ranks.values()) == 32
+    assert sum(p.numel() for _, p in model.trainable_parameters()) < 32 * 70 + 100
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
+    config = AdaLoraConfig(
+        init_r=12,
+        target_r=8,
+        tinit=10,
+        tfinal=20,
+        total_step=100,
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(tiny_llama(), config)
+    if not compact:
+        model.compact = lambda optimizer: None
+    budgets = train_at(model, range(100))
+    values = list(budgets.values())
+
+    assert_falls_cubically(budgets, config, n_layers=4)
+    assert set(values[:11]) == {48}
+    assert values[11] < 48
+    assert values == sorted(values, reverse=True)
+    assert set(values[80:]) == {32}
+    assert sum(model.ranks.values()) == 32
+
+    ids = tokens()
+    with torch.no_grad():
+        adapted = model(ids).logits
+        merged = model.merge_and_unload()(ids).logits
+    torch.testing.assert_close(adapted, merged, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,115 @@
+""" "auto" -> a device and a precision."""
+
+import pytest
+import torch
+
+from sk_adalora._devices import PRECISIONS, Place, available_devices, resolve_place
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+
+
+def cpu_that_computes_bfloat16(monkeypatch, *, avx512=False, amx=False):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(no_gpu):
+    assert available_devices() == ["cpu"]
+    assert resolve_place().device == torch.device("cpu")
+
+
+def test_auto_is_the_first_gpu(two_gpus):
+    assert available_devices()[:2] == ["cuda:0", "cuda:1"]
+    assert resolve_place().device == torch.device("cuda:0")
+
+
+def test_a_gpu_without_number_is_the_first(two_gpus):
+    # Otherwise the same place would have two names, and the model two copies.
+    assert resolve_place("cuda") == resolve_place("cuda:0")
+    assert resolve_place("cuda:1").device.index == 1
+
+
+def test_auto_is_apples_device_before_the_cpu(no_gpu, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+    assert resolve_place() == Place(torch.device("mps"), "float32")
+
+
+def test_the_device_may_be_given_as_torch_has_it():
+    assert resolve_place(torch.device("cpu"), "float32").device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7", "mps", "gpu", "tpu:x"])
+def test_an_unknown_device_is_refused_with_those_that_exist(no_gpu, device):
+    match = rf"`device` must be 'auto' or one of 'cpu'\. Got '{device}'\. Choose one"
+    with pytest.raises(ValueError, match=match):
+        resolve_place(device)
+
+
+def test_the_message_lists_all_devices(two_gpus):
+    with pytest.raises(ValueError, match=r"'cuda:0', 'cuda:1', .*'cpu'.*'cuda:2'"):
+        resolve_place("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "precision"),
+    [
+        (False, False, "float32"),
+        (True, False, "bfloat16"),
+        (False, True, "bfloat16"),
+        (True, True, "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_computes_in_it(
+    monkeypatch, avx512, amx, precision
+):
+    cpu_that_computes_bfloat16(monkeypatch, avx512=avx512, amx=amx)
+
+    assert resolve_place("cpu").precision == precision
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")],
+)
+def test_auto_is_bfloat16_from_ampere_on(two_gpus, monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    assert resolve_place("cuda:1").precision == precision
+
+
+def test_what_is_asked_for_beats_what_is_found(monkeypatch):
+    cpu_that_computes_bfloat16(monkeypatch)
+    assert resolve_place("cpu", "bfloat16").precision == "bfloat16"
+    cpu_that_computes_bfloat16(monkeypatch, avx512=True)
+    assert resolve_place("cpu", "float32").precision == "float32"
+
+
+def test_float16_needs_a_gpu(two_gpus):
+    assert resolve_place("cuda", "float16").dtype == torch.float16
+    with pytest.raises(ValueError, match=r"'float16' needs a GPU\. Got device='cpu'"):
+        resolve_place("cpu", "float16")
+
+
+def test_each_precision_is_one_of_torch():
+    for name in PRECISIONS[1:]:
+        assert Place(torch.device("cpu"), name).dtype == getattr(torch, name)
+
+
+def test_plain_attention_is_for_bfloat16_on_a_cpu_only():
+    def attention(device, precision):
+        return Place(torch.device(device), precision).attention
+
+    assert attention("cpu", "bfloat16") == "eager"
+    assert attention("cpu", "float32") is None
+    assert attention("cuda:0", "bfloat16") is None

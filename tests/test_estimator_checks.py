@@ -1,0 +1,74 @@
+"""scikit-learn's own checks of an estimator, on a tiny random encoder."""
+
+import atexit
+import shutil
+import tempfile
+
+import pytest
+import sklearn
+from conftest import write_tiny_model
+from sklearn.utils.estimator_checks import (
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+
+# The checks are collected before fixtures exist, so the model is written here.
+_FOLDER = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+_TINY = {
+    "model": write_tiny_model(_FOLDER),
+    "target_r": 2,
+    "epochs": 1,
+    "max_length": 64,
+    "device": "cpu",
+    "precision": "float32",
+    "random_state": 0,
+}
+
+
+class TinyClassifier(AdaLoraClassifier):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # A random encoder does not know what the digits of a number mean.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+class TinyRegressor(AdaLoraRegressor):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True
+        return tags
+
+
+_CLASSIFIER = TinyClassifier(**_TINY)
+_REGRESSOR = TinyRegressor(**_TINY)
+# No check is expected to fail; one that starts to must be explained here.
+_checks = parametrize_with_checks([_CLASSIFIER, _REGRESSOR], xfail_strict=True)
+
+
+# What the checks bring about on purpose: numbers are long texts, columns of y.
+@pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
+@_checks
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
+@_checks
+def test_scikit_learn_check_with_metadata_routing(estimator, check):
+    with sklearn.config_context(enable_metadata_routing=True):
+        check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "minimum"),
+    [(_CLASSIFIER, 65), (_REGRESSOR, 58)],
+    ids=["classifier", "regressor"],
+)
+def test_the_checks_are_really_collected(estimator, minimum):
+    """One wrong tag makes scikit-learn collect a single check, which passes."""
+    checks = list(estimator_checks_generator(estimator))
+    assert len(checks) >= minimum
