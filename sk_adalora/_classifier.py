@@ -107,7 +107,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         their middle is; "windows": outputs are averaged over windows that overlap
         by half, and trained on the first window.
     pooling : str, default="mean"
-        How the tokens of a text become one vector: "mean", "cls", "last" or "max".
+        How the tokens of a text become one vector: "mean", "cls", "last" or "max",
+        below a linear head; or "model": the classification head of the model's own
+        architecture, for programs that expect it.
     device : str, default="auto"
         Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
         there is, else the CPU.
@@ -170,6 +172,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     """
 
     _rules = CLASSIFIER_RULES
+    _coding = ("classes_", "_multilabel")
     classes_: np.ndarray
 
     def __init__(
@@ -307,7 +310,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             The larger, the likelier. With two classes, of the second one.
         """
-        outputs = self._predict_outputs(X)
+        # As doubles: scikit-learn's calibration computes in the type that it gets.
+        outputs = self._predict_outputs(X).astype(np.float64)
         if self._multilabel or len(self.classes_) > 2:
             return outputs
         return outputs[:, 1] - outputs[:, 0]
@@ -388,7 +392,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         if len(self.classes_) < 2:
             raise ValueError(
                 "`y` must have at least 2 classes. Got 1 class: "
-                f"{self.classes_[0]!r}. Pass rows of another class too."
+                f"{self.classes_.tolist()[0]!r}. Pass rows of another class too."
             )
         return torch.from_numpy(codes.astype(np.int64))
 
@@ -404,8 +408,37 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         weights = compute_class_weight(
             self.class_weight, classes=self.classes_, y=labels
         )
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
+            raise ValueError(
+                "`class_weight` must hold finite numbers of at least 0, and not all "
+                f"0. Got {self.class_weight!r}. Change the weights."
+            )
         of_rows = weights[np.searchsorted(self.classes_, labels)]
         return of_rows if sample_weight is None else of_rows * sample_weight
+
+    def _check_validation_targets(self, y: Any) -> None:
+        _refuse_missing(y, "y_val")
+        check_classification_targets(y)
+        indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"
+        if indicator != self._multilabel or (
+            indicator and np.shape(y)[1] != len(self.classes_)
+        ):
+            raise ValueError(
+                "`y_val` must be of the form of `y`: one label a row, or an indicator "
+                "matrix with the same columns. Got another one. Change it."
+            )
+        known = self.classes_.tolist()
+        labels = [] if indicator else column_or_1d(y).tolist()
+        unknown = [label for label in dict.fromkeys(labels) if label not in known]
+        if unknown:
+            raise ValueError(
+                f"`y_val` must hold classes of `y`. Got {unknown[:5]}, which `y` does "
+                "not have. Drop those rows, or pass rows of these classes to learn "
+                "from."
+            )
+
+    def _label_names(self) -> dict[int, str]:
+        return {i: str(label) for i, label in enumerate(self.classes_)}
 
     def _n_outputs(self) -> int:
         return len(self.classes_)
@@ -433,18 +466,33 @@ def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return losses.mean(dim=1)
 
 
-def _refuse_missing(y: Any) -> None:
+def _refuse_missing(y: Any, name: str = "y") -> None:
     """Refuse missing labels, which some containers would make into a class."""
-    values = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    if hasattr(y, "toarray"):
+        y = y.toarray()
+    # As objects: among words in a list, NaN would become the word "nan".
+    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
     if values.dtype.kind == "f":
         missing = ~np.isfinite(values)
+    elif values.dtype.kind in "mM":
+        missing = np.isnat(values)
     elif values.dtype == object:
-        missing = np.array([v is None or v != v for v in values.ravel()], dtype=bool)
+        missing = np.array([_is_missing(value) for value in values.ravel()], bool)
     else:
         return
     count = int(missing.sum())
     if count:
         raise ValueError(
-            "`y` must not hold NaN, infinity or missing values. Input y contains "
-            f"NaN or such: got {count} of them. Drop those rows."
+            f"`{name}` must not hold NaN, infinity or missing values. Input {name} "
+            f"contains NaN or such: got {count} of them. Drop those rows."
         )
+
+
+def _is_missing(label: Any) -> bool:
+    """Tell None, NaN, NaT, infinity and pandas' NA from labels."""
+    if isinstance(label, float | np.floating):
+        return not np.isfinite(label)
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # whether NA differs from itself is NA
+        return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ._backbone import TextNetwork
+from ._network import TextNetwork
 from ._training import Run, TrainingHistory
 
 

@@ -43,11 +43,12 @@ class Rule:
         )
 
 
-def integer(low: int) -> Rule:
-    """Allow whole numbers from `low` on."""
+def integer(low: int, high: float = math.inf) -> Rule:
+    """Allow whole numbers from `low` on, up to `high`."""
+    bound = f" and at most {high}" if math.isfinite(high) else ""
     return Rule(
-        lambda v: _is_integer(v) and v >= low,
-        f"an int of at least {low}",
+        lambda v: _is_integer(v) and low <= v <= high,
+        f"an int of at least {low}{bound}",
     )
 
 
@@ -140,14 +141,14 @@ SHARED_RULES: dict[str, Rule] = {
     "row_format": TEXT | FUNCTION,
     "max_length": integer(2),
     "long_text": choice("truncate", "head_tail", "windows"),
-    "pooling": choice("mean", "cls", "last", "max"),
+    "pooling": choice("mean", "cls", "last", "max", "model"),
     "device": TEXT,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
     "revision": TEXT | NONE,
     "local_files_only": BOOLEAN,
     "trust_remote_code": BOOLEAN,
-    "random_state": integer(0)
-    | instance((np.random.RandomState, np.random.Generator), "a RandomState")
+    "random_state": integer(0, high=2**32 - 1)
+    | instance(np.random.RandomState, "a RandomState")
     | NONE,
     "verbose": integer(0) | BOOLEAN,
 }
@@ -156,7 +157,7 @@ REGRESSOR_RULES = SHARED_RULES
 
 CLASSIFIER_RULES: dict[str, Rule] = {
     **SHARED_RULES,
-    "class_weight": choice("balanced") | instance((dict, list), "a dict") | NONE,
+    "class_weight": choice("balanced") | instance(dict, "a dict") | NONE,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._backbone import Backbone, TextNetwork
+from ._backbone import Backbone
+from ._network import TextNetwork, build_network
 from .adalora import AdaLoraConfig
 
 FORMAT = 1
 # Live objects of an estimator: rebuilt on demand, never pickled.
 TRANSIENT = ("_live",)
-_HEAD = "head."
+HEAD = "head."
+_warned: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,12 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
     config["rank_pattern"] = rank_pattern(encoder.ranks, config["init_r"])
     tensors = {
         **encoder.state_dict(),
-        **{_HEAD + name: value for name, value in network.head.state_dict().items()},
+        **{HEAD + name: value for name, value in network.head.state_dict().items()},
     }
     return AdapterState(
         config=config,
         arrays={n: t.detach().float().cpu().numpy() for n, t in tensors.items()},
-        n_outputs=network.head.out_features,
+        n_outputs=network.n_outputs,
         pooling=network.pooling,
         model=backbone.name,
         found_in=str(backbone.folder),
@@ -129,12 +132,13 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     """
     check_format(state)
     check_backbone(state, backbone)
+    warn_other_versions(state)
     config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
-    network = TextNetwork(
+    network = build_network(
         backbone, config, state.n_outputs, state.pooling, torch.Generator()
     )
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
-    head = {n: tensors.pop(_HEAD + n) for n in network.head.state_dict()}
+    head = {n: tensors.pop(HEAD + n) for n in network.head.state_dict()}
     network.encoder.load_state_dict(tensors)
     network.head.load_state_dict(head)
     return network.requires_grad_(False).eval()
@@ -165,8 +169,9 @@ def continue_from(
     check_backbone(state, backbone)
     new = network.encoder.state_dict()
     old = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
-    head = {n: old.pop(_HEAD + n) for n in network.head.state_dict()}
-    same_head = head["weight"].shape == network.head.weight.shape
+    head = {n: old.pop(HEAD + n) for n in network.head.state_dict()}
+    new_head = network.head.state_dict()
+    same_head = all(head[name].shape == new_head[name].shape for name in new_head)
     if set(new) != set(old) or not same_head:
         raise ValueError(
             "With warm_start=True the adapted layers and the number of outputs must "
@@ -197,6 +202,22 @@ def check_format(state: AdapterState) -> None:
             f"The file must be of format {FORMAT} or before. Got format "
             f"{state.format}, of sk-adalora {state.versions.get('sk-adalora')}. "
             "Install a newer sk-adalora."
+        )
+
+
+def warn_other_versions(state: AdapterState) -> None:
+    """Warn, once a process, that torch or transformers is not that of training."""
+    now = used_versions()
+    for package in ("torch", "transformers"):
+        then = str(state.versions.get(package))
+        if then == now[package] or (package, then) in _warned:
+            continue
+        _warned.add((package, then))
+        warnings.warn(
+            f"The estimator was trained with {package} {then} and runs with "
+            f"{now[package]}: predictions may differ in the last digits.",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -102,7 +102,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         their middle is; "windows": outputs are averaged over windows that overlap
         by half, and trained on the first window.
     pooling : str, default="mean"
-        How the tokens of a text become one vector: "mean", "cls", "last" or "max".
+        How the tokens of a text become one vector: "mean", "cls", "last" or "max",
+        below a linear head; or "model": the classification head of the model's own
+        architecture, for programs that expect it.
     device : str, default="auto"
         Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
         there is, else the CPU.
@@ -163,6 +165,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     """
 
     _rules = REGRESSOR_RULES
+    _coding = ("_one_target", "_target_mean", "_target_scale")
 
     @with_callbacks
     def fit(
@@ -223,7 +226,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     # ---- targets ------------------------------------------------------------
 
     def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
-        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        values = check_array(
+            y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="y"
+        )
         if values.ndim > 2:
             raise ValueError(
                 "`y` must have one or two dimensions. "
@@ -237,14 +242,30 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         self._target_mean = np.average(values, axis=0, weights=weights)
         spread = np.average((values - self._target_mean) ** 2, axis=0, weights=weights)
         deviation = np.sqrt(spread)
-        self._target_scale = np.where(deviation > 0, deviation, 1.0)
+        # The mean of equal numbers differs from them in the last bits: no spread.
+        rounding = len(values) * np.finfo(np.float64).eps * np.abs(self._target_mean)
+        self._target_scale = np.where(deviation > rounding, deviation, 1.0)
         scaled = (values - self._target_mean) / self._target_scale
+        if weights is not None:
+            scaled[weights == 0] = 0.0  # far outside, it would make the loss 0 * inf
         return torch.from_numpy(scaled.astype(np.float32))
 
     def _row_weights(
         self, y: Any, sample_weight: np.ndarray | None
     ) -> np.ndarray | None:
         return sample_weight
+
+    def _check_validation_targets(self, y: Any) -> None:
+        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y_val")
+        n_columns = 1 if values.ndim == 1 else values.shape[1]
+        if n_columns != self._n_outputs():
+            raise ValueError(
+                f"`y_val` must have as many columns as `y`: {self._n_outputs()}. Got "
+                f"{n_columns}. Pass one column a target."
+            )
+
+    def _label_names(self) -> dict[int, str]:
+        return {i: f"target_{i}" for i in range(self._n_outputs())}
 
     def _n_outputs(self) -> int:
         return len(self._target_mean)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import Tensor
 
@@ -41,6 +43,17 @@ class TrainingRows:
             targets=self.targets[rows],
             weights=weights,
         )
+
+
+def take_rows(data: Any, rows: np.ndarray) -> Any:
+    """Return some rows of what the user passed, in the form it was passed in."""
+    if isinstance(data, pa.Array | pa.RecordBatch):
+        return data.take(pa.array(rows))  # scikit-learn would make it a list
+    try:
+        return _safe_indexing(data, rows)
+    except TypeError:  # an Index of pandas, a table of `datasets`
+        method = data.select if hasattr(data, "select") else data.take
+        return method(rows)
 
 
 def check_length(y: Any, n_samples: int, estimator: Any) -> None:

@@ -110,9 +110,9 @@ def resolve_schedule(
     ResolvedSchedule(init_r=6, target_r=4, tinit=18, tfinal=72, deltaT=1, \
 total_step=150, steps_per_epoch=50)
     """
-    batches = math.ceil(n_samples / (batch_size * world_size))
+    batches = math.ceil(n_samples / (int(batch_size) * int(world_size)))
     steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
-    total = epochs * steps_per_epoch
+    total = int(epochs) * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
     warmup, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal) and tinit + tfinal < 1:

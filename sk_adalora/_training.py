@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._backbone import TextNetwork
 from ._batches import Batch, pad, training_batches
 from ._devices import Place
+from ._network import TextNetwork
 from ._tokens import TokenTable
 
 # (n, k) outputs and the targets of the same rows -> (n,) losses.
@@ -322,11 +322,11 @@ def settle(run: Run) -> None:
 
 def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimizer:
     """Make AdamW with one group for the triplets and one for the head."""
-    head = list(network.head.parameters())
-    adapter = [p for _, p in network.encoder.trainable_parameters()]
-    trained = {id(p) for p in (*head, *adapter)}
-    stray = [n for n, p in network.named_parameters() if p.requires_grad]
-    assert len(trained) == len(stray), f"neither adapter nor head: {stray}"
+    head = network.head_parameters()
+    adapter = list(network.encoder.triplets.parameters())
+    stray = {id(p) for p in network.parameters() if p.requires_grad}
+    stray -= {id(p) for p in (*head, *adapter)}
+    assert not stray, "every trained parameter belongs to the adapter or the head"
     return torch.optim.AdamW(
         [
             {"params": adapter, "lr": recipe.learning_rate},

@@ -1,6 +1,7 @@
 """Importance, exact budgets under any order of steps, compaction and resuming."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -236,7 +237,7 @@ def test_between_allocations_pruned_triplets_train_and_may_come_back():
         masks.append(model.allocator.kept.clone())
         if step == 5:  # between two allocations
             assert alive(model) == 8
-    revived = [(new & ~old).any() for old, new in zip(masks, masks[1:], strict=False)]
+    revived = [(new & ~old).any() for old, new in itertools.pairwise(masks)]
 
     assert any(revived)
     assert not any(revived[28:])  # never after the last allocation

@@ -109,7 +109,7 @@ def test_auto_allocates_about_200_times_however_long_the_training():
     schedule = resolve(10**6, tinit=0.1, tfinal=0.4)
     window = schedule.total_step - schedule.tinit - schedule.tfinal
 
-    assert window == 46876
+    assert schedule.total_step == 93750
     assert schedule.deltaT == window // 200 == 234
 
 

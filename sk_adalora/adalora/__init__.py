@@ -4,6 +4,7 @@ from .allocator import RankAllocator
 from .config import AdaLoraConfig, LoraConfig
 from .layers import SVDLinear
 from .model import AdaLoraModel, get_peft_model
+from .peft_format import export_lora, load_peft_adapter, save_adapter
 from .schedule import BudgetSchedule
 from .triplets import RowBank, Triplets
 
@@ -16,5 +17,8 @@ __all__ = [
     "RowBank",
     "SVDLinear",
     "Triplets",
+    "export_lora",
     "get_peft_model",
+    "load_peft_adapter",
+    "save_adapter",
 ]

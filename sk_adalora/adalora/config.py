@@ -14,6 +14,9 @@ from typing import Any, ClassVar, Literal, Self
 
 CONFIG_NAME = "adapter_config.json"
 
+# No settings are this long; a longer file is no such file.
+_MAX_JSON_BYTES = 64 * 2**20
+
 # Fields of other PEFT methods that PEFT writes into every file. They mean nothing
 # here as long as they hold these values.
 _INERT_VALUES: dict[str, Any] = {
@@ -234,21 +237,7 @@ class LoraConfig:
         ValueError
             If the file is not a JSON object, or breaks a rule.
         """
-        path = Path(directory) / CONFIG_NAME
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"An adapter folder must hold {CONFIG_NAME}. Got {str(directory)!r} "
-                "without it. Check the path."
-            )
-        try:
-            values = json.loads(path.read_text(encoding="utf8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} must be JSON. Got: {error}.") from error
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"{path} must hold a JSON object. Got {type(values).__name__}."
-            )
-        return cls.from_dict(values)
+        return cls.from_dict(read_json(Path(directory) / CONFIG_NAME))
 
 
 @dataclass
@@ -375,6 +364,53 @@ class AdaLoraConfig(LoraConfig):
     def scale(self) -> float:
         """Factor of the update, for ever: pruning does not rescale it."""
         return (self.lora_alpha or self.init_r) / (self.init_r + 1e-5)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file that nobody vouches for.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is too long, no JSON, or no object, or holds NaN.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The folder must hold {path.name}. Got {str(path.parent)!r} "
+            "without it. Check the path."
+        )
+    size = path.stat().st_size
+    if size > _MAX_JSON_BYTES:
+        raise ValueError(
+            f"{path} must be at most {_MAX_JSON_BYTES} bytes long. Got {size}. It is "
+            "not what it says it is."
+        )
+    try:
+        values = json.loads(
+            path.read_text(encoding="utf8"), parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be JSON. Got: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object. Got {type(values).__name__}."
+        )
+    return values
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number in JSON")
 
 
 def _as_set(names: Any) -> Any:

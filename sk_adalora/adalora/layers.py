@@ -104,15 +104,14 @@ class SVDLinear(nn.Module):
         """Apply the frozen layer and add the update."""
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
-        frozen: Tensor = self.base_layer(x)  # (..., out)
         if not self.needs_rows:
-            return frozen
+            return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
-        hidden = F.linear(self._drop(x), right)  # (..., r)
+        flat = x.reshape(-1, x.shape[-1])  # (m, in)
+        hidden = F.linear(self._drop(flat), right)  # (m, r)
         # One fused product-and-sum instead of a product and a sum of width `out`.
-        return torch.addmm(
-            frozen.reshape(-1, left.shape[1]), hidden.reshape(-1, self.rank), left
-        ).view(frozen.shape)
+        out = torch.addmm(self.base_layer(flat), hidden, left)  # (m, out)
+        return out.view(*x.shape[:-1], out.shape[-1])
 
     def borrow_from(self, triplets: Triplets) -> None:
         """Take rows from `triplets` from now on."""

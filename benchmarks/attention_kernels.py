@@ -1,0 +1,106 @@
+"""Which attention kernel is the fastest, by device and precision?
+
+Times a training step (forward and backward through the frozen model and its updates)
+and a prediction with each kernel, taking turns, and prints the ratio of medians. The
+answer is written down in `sk_adalora/_devices.py`.
+
+    python benchmarks/attention_kernels.py
+"""
+
+import statistics
+import time
+
+import numpy as np
+import torch
+from machine import describe_machine
+
+from sk_adalora._backbone import DEFAULT_MODEL, find_folder
+from sk_adalora._batches import Batch
+from sk_adalora._devices import resolve_place
+from sk_adalora._network import TextNetwork
+from sk_adalora.adalora import AdaLoraConfig
+
+ROUNDS = 15
+SHAPES = ((32, 16), (32, 64), (32, 128))
+
+
+def build_networks(place):
+    """Return the adapted default model with each kernel."""
+    from transformers import AutoModel, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = find_folder(DEFAULT_MODEL, None, False, False)
+    networks = {}
+    for kernel in ("eager", "sdpa"):
+        module = AutoModel.from_pretrained(
+            folder, dtype=place.dtype, attn_implementation=kernel
+        )
+        backbone = type("Backbone", (), {"copy": lambda self, m=module: m})()
+        backbone.width = module.config.hidden_size
+        config = AdaLoraConfig(init_r=12, target_r=8, total_step=100)
+        networks[kernel] = TextNetwork(backbone, config, 5, "mean").to(place.device)
+    return networks
+
+
+def make_batch(rows, length, padded, device):
+    """Return random token ids; `padded` rows end after half of the length."""
+    ids = torch.randint(1000, 20000, (rows, length))
+    mask = torch.ones_like(ids)
+    mask[: rows // 2, length // 2 :] = 0
+    return Batch(ids, mask if padded else None, None, np.arange(rows)).to(device)
+
+
+def seconds(task, device):
+    """Time one call, to its end on the device."""
+    start = time.perf_counter()
+    task()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def train_step(network, batch):
+    """Run forward and backward."""
+    network(batch).sum().backward()
+
+
+@torch.inference_mode()
+def predict(network, batch):
+    """Run forward."""
+    network(batch)
+
+
+def main():
+    """Print a Markdown table of ratios: above 1, eager is slower."""
+    print(f"{describe_machine()}\n")
+    print("| precision | tokens | padded | training sdpa/eager | prediction |")
+    print("|---|---|---|---|---|")
+    for precision in ("bfloat16", "float32"):
+        place = resolve_place("auto", precision)
+        networks = build_networks(place)
+        for rows, length in SHAPES:
+            for padded in (False, True):
+                batch = make_batch(rows, length, padded, place.device)
+                ratios = []
+                for task in (train_step, predict):
+                    times = {kernel: [] for kernel in networks}
+                    for turn in range(ROUNDS + 2):
+                        for kernel, network in networks.items():
+                            network.train(task is train_step)
+                            took = seconds(
+                                lambda n=network: task(n, batch), place.device
+                            )  # noqa: B023
+                            if turn >= 2:
+                                times[kernel].append(took)
+                    medians = {k: statistics.median(v) for k, v in times.items()}
+                    ratios.append(medians["sdpa"] / medians["eager"])
+                print(
+                    f"| {precision} | {rows} x {length} | {padded} | "
+                    f"{ratios[0]:.2f} | {ratios[1]:.2f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

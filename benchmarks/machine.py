@@ -1,0 +1,36 @@
+"""Say what a benchmark ran on."""
+
+import os
+import platform
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def describe_machine():
+    """Return one line: date, processor, cores, card, versions."""
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "scikit-learn")
+    )
+    parts = [
+        date.today().isoformat(),
+        _processor(),
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        f"Python {platform.python_version()}",
+        versions,
+    ]
+    if torch.cuda.is_available():
+        parts.insert(2, torch.cuda.get_device_name())
+    return "; ".join(parts)
+
+
+def _processor():
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines()
+    name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "CPU")
+    bf16 = " with AVX512-BF16" if "avx512_bf16" in "".join(lines) else ""
+    return name + bf16

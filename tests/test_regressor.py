@@ -1,0 +1,399 @@
+"""AdaLoraRegressor: targets, their units, weights, and its documentation."""
+
+import inspect
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from _toy import toy
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.base import clone
+from test_public_api import documented_parameters, section
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+
+TEXTS, SIGNS = toy(40)
+Y = 100.0 * SIGNS + 7.0  # 7 and 107: neither centred nor of unit spread
+QUICK = {
+    "target_r": 2,
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 0.02,
+    "device": "cpu",
+    "precision": "float32",
+    "random_state": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a regressor that is quick to fit."""
+    return lambda **changed: AdaLoraRegressor(tiny_model, **{**QUICK, **changed})
+
+
+@pytest.fixture(scope="module")
+def fitted(make):
+    """A fitted regressor; do not refit it."""
+    return make().fit(TEXTS, Y)
+
+
+def same_fit(one, other):
+    """Whether two fits learned the same numbers to the last bit."""
+    arrays, others = one._adapter.arrays, other._adapter.arrays
+    return (
+        arrays.keys() == others.keys()
+        and all(np.array_equal(arrays[name], others[name]) for name in arrays)
+        and np.array_equal(one._target_mean, other._target_mean)
+        and np.array_equal(one._target_scale, other._target_scale)
+        and np.array_equal(one.predict(TEXTS), other.predict(TEXTS))
+    )
+
+
+# Shapes and units
+
+
+def test_it_learns_a_separable_set(make):
+    regressor = make(epochs=30, learning_rate=0.03).fit(TEXTS, Y)
+
+    assert regressor.score(TEXTS, Y) > 0.9
+    predicted = regressor.predict(TEXTS)
+    assert np.abs(predicted[SIGNS == 1] - 107).mean() < 20
+    assert np.abs(predicted[SIGNS == 0] - 7).mean() < 20
+
+
+def test_the_score_is_r2_of_the_targets_own_units(fitted):
+    residual = Y - fitted.predict(TEXTS)
+    r2 = 1 - (residual**2).sum() / ((Y - Y.mean()) ** 2).sum()
+
+    assert fitted.score(TEXTS, Y) == pytest.approx(r2)
+
+
+@settings(max_examples=5)
+@given(
+    scale=st.floats(1e-3, 1e6),
+    shift=st.floats(-1e6, 1e6),
+)
+def test_units_change_predictions_as_they_change_targets(make, fitted, scale, shift):
+    """Twice the targets, twice the predictions: training sees no units."""
+    other = make().fit(TEXTS, Y * scale + shift)
+    expected = fitted.predict(TEXTS) * scale + shift
+
+    tolerance = 1e-3 * np.std(Y * scale)
+    np.testing.assert_allclose(other.predict(TEXTS), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1), (40, 3)])
+def test_predictions_have_the_shape_of_the_targets(make, shape):
+    y = np.resize(Y, shape[::-1]).T
+    regressor = make(epochs=1).fit(TEXTS, y)
+
+    predicted = regressor.predict(TEXTS[:5])
+
+    assert predicted.shape == (5, *shape[1:])
+    assert predicted.dtype == np.float64
+    assert np.isfinite(regressor.score(TEXTS, y))
+
+
+def test_each_output_is_standardised_by_itself(make):
+    y = np.column_stack([Y, 1e-4 * Y - 3, 1e5 - Y])
+    regressor = make(epochs=30, learning_rate=0.03).fit(TEXTS, y)
+
+    np.testing.assert_allclose(regressor._target_mean, y.mean(axis=0))
+    np.testing.assert_allclose(regressor._target_scale, y.std(axis=0))
+    residual = ((y - regressor.predict(TEXTS)) ** 2).mean(axis=0)
+    assert (1 - residual / y.var(axis=0) > 0.8).all()
+
+
+def test_a_column_of_targets_learns_what_a_vector_learns(make, fitted):
+    column = make().fit(TEXTS, Y[:, np.newaxis])
+
+    np.testing.assert_array_equal(column.predict(TEXTS)[:, 0], fitted.predict(TEXTS))
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e12])
+def test_a_constant_target_is_predicted_near_itself(make, value):
+    regressor = make().fit(TEXTS, np.full(40, value))
+
+    assert regressor._target_scale == 1.0
+    assert np.isfinite(regressor.predict(TEXTS)).all()
+    np.testing.assert_allclose(regressor.predict(TEXTS), value, atol=1.0)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e-8, 1 / 3, 12345.678])
+def test_rounding_is_no_spread(make, value):
+    """The mean of equal numbers may differ from them in the last bit."""
+    regressor = make(epochs=1).fit(TEXTS[:39], np.full(39, value))
+
+    assert regressor._target_scale == 1.0
+
+
+# Containers and types
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        list,
+        tuple,
+        lambda y: y.astype(int),
+        lambda y: y.astype(np.float32),
+        lambda y: pd.Series(y, index=np.arange(40)[::-1]),
+        lambda y: pd.Series(y).astype("Int64"),
+        lambda y: pd.Series(y).astype("Float64"),
+        lambda y: pl.Series(y),
+        lambda y: y.astype(object),
+    ],
+    ids=[
+        "list",
+        "tuple",
+        "int",
+        "float32",
+        "Series",
+        "Int64",
+        "Float64",
+        "polars",
+        "object",
+    ],
+)
+def test_targets_in_other_containers(make, fitted, convert):
+    assert same_fit(make().fit(TEXTS, convert(Y)), fitted)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_targets_in_a_frame(make, frame):
+    y = np.column_stack([Y, -Y])
+    from_array = make(epochs=1).fit(TEXTS, y)
+    from_frame = make(epochs=1).fit(TEXTS, frame({"up": Y, "down": -Y}))
+
+    assert same_fit(from_frame, from_array)
+    assert from_frame.predict(TEXTS).shape == (40, 2)
+
+
+# Refused targets
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "match"),
+    [
+        (np.where(Y > 50, np.nan, Y), ValueError, "y contains NaN"),
+        (np.where(Y > 50, np.inf, Y), ValueError, "y contains infinity"),
+        ([None, *Y[1:]], ValueError, "y contains NaN"),
+        (np.zeros((40, 1, 1)), ValueError, "one or two dimensions. Got 3. Pass one"),
+        (np.zeros((40, 0)), ValueError, r"0 feature\(s\)"),
+        (["much"] * 40, ValueError, "could not convert string to float"),
+        (Y * 1j, ValueError, "Complex data not supported"),
+        (Y[:-1], ValueError, "same number of rows. Got 40 and 39"),
+        (None, ValueError, "requires y to be passed"),
+    ],
+    ids=["NaN", "inf", "None", "3-D", "empty", "words", "complex", "short", "missing"],
+)
+def test_refused_targets_leave_the_regressor_as_it_was(make, y, error, match):
+    regressor = make()
+    before = dict(vars(regressor))
+
+    with pytest.raises(error, match=match):
+        regressor.fit(TEXTS, y)
+
+    assert vars(regressor) == before
+
+
+# Weights
+
+
+@pytest.mark.parametrize("weight", [1, 1.0, 0.25])
+def test_equal_weights_are_no_weights(make, fitted, weight):
+    assert same_fit(make().fit(TEXTS, Y, sample_weight=[weight] * 40), fitted)
+
+
+@given(
+    y=hnp.arrays(float, 12, elements=st.floats(-1e3, 1e3)),
+    zero=st.sets(st.integers(0, 11), min_size=1, max_size=10),
+)
+@example(y=np.array([1.0] + [4e-82] * 11), zero={0})  # was an overflow
+def test_a_weight_of_zero_takes_the_row_out_of_mean_and_spread(y, zero):
+    weights = np.ones(12)
+    weights[list(zero)] = 0
+    kept = y[weights > 0]
+    regressor = AdaLoraRegressor()
+
+    targets = regressor._learn_targets(y, weights).numpy()[weights > 0]
+
+    np.testing.assert_allclose(regressor._target_mean, [kept.mean()], atol=1e-9)
+    if np.ptp(kept) > 1e-6:
+        np.testing.assert_allclose(regressor._target_scale, [kept.std()], rtol=1e-6)
+        np.testing.assert_allclose(targets.std(), 1, rtol=1e-4)
+
+
+def test_weights_say_which_rows_are_learned(make):
+    """Two labels for the same texts: the heavier one is believed."""
+    texts, y = TEXTS * 2, np.concatenate([Y, 114 - Y])
+    weights = np.repeat([1.0, 0.0], 40)
+    regressor = make(epochs=15, learning_rate=0.03)
+
+    assert regressor.fit(texts, y, sample_weight=weights).score(TEXTS, Y) > 0.8
+    weighted = regressor.score(texts, y, sample_weight=weights)
+    assert weighted == pytest.approx(regressor.score(TEXTS, Y))
+    assert regressor.fit(texts, y, sample_weight=weights[::-1]).score(TEXTS, Y) < 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        ([-1.0] * 40, "Negative values in data passed to `sample_weight`"),
+        ([1.0] * 39, r"sample_weight.shape == \(39,\), expected \(40,\)"),
+        ([np.nan] * 40, "sample_weight contains NaN"),
+        ([0.0] * 40, "at least one non-zero"),
+    ],
+    ids=["negative", "short", "NaN", "zeros"],
+)
+def test_refused_weights(make, weights, match):
+    with pytest.raises(ValueError, match=match):
+        make().fit(TEXTS, Y, sample_weight=weights)
+
+
+# Early stopping, and scikit-learn
+
+
+def test_early_stopping_watches_r2(make):
+    regressor = make(early_stopping=True, epochs=8, n_iter_no_change=2)
+    regressor.fit(TEXTS, Y, X_val=TEXTS[:10], y_val=Y[:10])
+    history = regressor.history_
+
+    assert len(history.score) == regressor.n_iter_ <= 8
+    best = history.score[history.best_epoch]
+    assert regressor.score(TEXTS[:10], Y[:10]) == pytest.approx(best, abs=1e-5)
+
+
+def test_early_stopping_on_a_part_of_the_rows_and_another_score(make):
+    regressor = make(
+        early_stopping=True,
+        validation_fraction=0.25,
+        scoring="neg_mean_absolute_error",
+    ).fit(TEXTS, Y)
+
+    assert regressor.fit_report_.n_rows == 30
+    assert all(score < 0 for score in regressor.history_.score)
+
+
+def test_several_outputs_with_early_stopping(make):
+    y = np.column_stack([Y, -Y])
+    regressor = make(early_stopping=True).fit(pd.Series(TEXTS), pd.DataFrame(y))
+
+    assert len(regressor.history_.score) == regressor.n_iter_
+
+
+def test_a_pickle_predicts_the_same(fitted):
+    copy = pickle.loads(pickle.dumps(fitted))
+
+    np.testing.assert_array_equal(copy.predict(TEXTS), fitted.predict(TEXTS))
+    assert copy.score(TEXTS, Y) == fitted.score(TEXTS, Y)
+    assert copy.ranks_ == fitted.ranks_
+
+
+def test_a_pickle_of_several_outputs_keeps_their_units(make):
+    y = np.column_stack([Y, 1000 - Y])
+    fitted = make(epochs=1).fit(TEXTS, y)
+    copy = pickle.loads(pickle.dumps(fitted))
+
+    np.testing.assert_array_equal(copy.predict(TEXTS), fitted.predict(TEXTS))
+
+
+def test_a_clone_is_unfitted_and_learns_the_same(fitted):
+    copy = clone(fitted)
+
+    assert copy.get_params() == fitted.get_params()
+    assert not hasattr(copy, "history_")
+    assert same_fit(copy.fit(TEXTS, Y), fitted)
+
+
+def test_a_second_fit_forgets_the_first(make, fitted):
+    regressor = make().fit(TEXTS[:20], np.column_stack([Y[:20], Y[:20]]))
+
+    assert same_fit(regressor.fit(TEXTS, Y), fitted)
+    assert regressor.predict(TEXTS).shape == (40,)
+
+
+def test_it_has_what_regressors_have_and_no_more(fitted):
+    assert not hasattr(fitted, "predict_proba")
+    assert not hasattr(fitted, "classes_")
+    assert "class_weight" not in fitted.get_params()
+    assert fitted.__sklearn_tags__().target_tags.multi_output
+
+
+# Documentation
+
+
+def entries(estimator, title):
+    """The entries of a section: name -> all its lines, as text."""
+    found, name = {}, None
+    for line in section(estimator.__doc__, title):
+        if line and not line.startswith(" "):
+            name = line.split(" : ")[0]
+            found[name] = line
+        elif name is not None and line:
+            found[name] += f"\n{line}"
+    return found
+
+
+@pytest.mark.parametrize("title", ["Parameters", "Attributes"])
+def test_the_two_estimators_say_the_same_of_what_they_share(title):
+    classifier = entries(AdaLoraClassifier, title)
+    regressor = entries(AdaLoraRegressor, title)
+    shared = regressor.keys() & classifier.keys()
+    if title == "Parameters":  # the one difference: only classes can be stratified
+        name = "validation_fraction"
+        classifier[name] = classifier[name].replace(", stratified", "")
+
+    assert {n: classifier[n] for n in shared} == {n: regressor[n] for n in shared}
+    assert regressor.keys() - classifier.keys() == set()
+    extra = {"Parameters": {"class_weight"}, "Attributes": {"classes_"}}
+    assert classifier.keys() - regressor.keys() == extra[title]
+    assert [n for n in classifier if n in shared] == list(regressor)
+
+
+@pytest.mark.parametrize("method", ["fit", "predict"])
+def test_their_methods_say_the_same_of_what_they_take(method):
+    docs = [getattr(e, method).__doc__ for e in (AdaLoraClassifier, AdaLoraRegressor)]
+    first, second = (
+        {
+            line
+            for line in section(doc, "Parameters")
+            if not line.startswith((" ", "y :"))
+        }
+        for doc in docs
+    )
+
+    assert first == second
+
+
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_defaults_in_the_documentation_are_those_of_the_signature(estimator):
+    defaults = {
+        name: kind.partition("default=")[2]
+        for name, kind in documented_parameters(estimator)
+    }
+    signature = inspect.signature(estimator).parameters
+
+    assert defaults == {
+        name: repr(parameter.default).replace("'", '"')
+        for name, parameter in signature.items()
+    }
+
+
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_fitted_attributes_are_those_of_the_documentation(estimator, tiny_model):
+    data = pd.DataFrame({"text": TEXTS})
+    fitted = estimator(tiny_model, **QUICK).fit(data, SIGNS)
+    public = {n for n in vars(fitted) if n.endswith("_") and not n.startswith("_")}
+
+    assert public == entries(estimator, "Attributes").keys()
+
+
+def test_a_shared_default_is_the_same():
+    classifier = AdaLoraClassifier().get_params()
+    assert classifier.pop("class_weight") is None
+    assert classifier == AdaLoraRegressor().get_params()

@@ -1,0 +1,471 @@
+"""Both estimators on every kind of table: the same rows, the same predictions."""
+
+import datetime
+import itertools
+import json
+import warnings
+
+import datasets
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from _toy import toy
+from sklearn.model_selection import cross_val_predict
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora._rows import take_rows
+from sk_adalora._texts import read_texts
+
+N = 24
+TEXTS, LABELS = toy(N)
+BODIES, _ = toy(N, seed=1)
+DAYS = [datetime.date(2024, 1, 1) + datetime.timedelta(days=i) for i in range(N)]
+# Every kind of cell, each column with a missing one.
+COLUMNS = {
+    "title": [None, *TEXTS[1:]],
+    "body": [*BODIES[:-1], None],
+    "year": [2000 + i for i in range(N - 1)] + [None],
+    "price": [None] + [i / 4 for i in range(1, N)],
+    "seen": [None] + [i % 3 == 0 for i in range(1, N)],
+    "group": ["red", None] + [("red", "green", "blue")[i % 3] for i in range(2, N)],
+    "day": [None, *DAYS[1:]],
+}
+
+
+def pandas_frame(columns=COLUMNS):
+    """As a pandas user has it: missing cells made floats of integers."""
+    frame = pd.DataFrame(columns)
+    if "group" in frame:
+        frame["group"] = frame["group"].astype("category")
+    return frame
+
+
+def nullable_frame(columns=COLUMNS):
+    return pd.DataFrame(columns).convert_dtypes()
+
+
+def polars_frame(columns=COLUMNS):
+    frame = pl.DataFrame(columns, strict=False)
+    casts = [pl.col("group").cast(pl.Categorical)] if "group" in columns else []
+    return frame.with_columns(casts)
+
+
+def arrow_chunks(columns=COLUMNS):
+    table = pa.table(columns)
+    return pa.concat_tables([table.slice(0, 5), table.slice(5)])
+
+
+NAMED = {
+    "pandas": pandas_frame,
+    "pandas nullable": nullable_frame,
+    "pandas Arrow": lambda c=COLUMNS: pa.table(c).to_pandas(types_mapper=pd.ArrowDtype),
+    "polars": polars_frame,
+    "pyarrow": lambda c=COLUMNS: pa.table(c),
+    "pyarrow chunks": arrow_chunks,
+    "pyarrow batch": lambda c=COLUMNS: pa.record_batch(c),
+    "datasets": lambda c=COLUMNS: datasets.Dataset(pa.table(c)),
+}
+ROWS = list(zip(*COLUMNS.values(), strict=True))
+NAMELESS = {
+    "2-D array": lambda: np.array(ROWS, dtype=object),
+    "list of lists": lambda: [list(row) for row in ROWS],
+    "list of tuples": lambda: ROWS,
+    "tuple of arrays": lambda: tuple(np.array(row, dtype=object) for row in ROWS),
+    "frame without names": lambda: pd.DataFrame(ROWS),
+}
+ONE_TEXT = {
+    "list": lambda: list(COLUMNS["title"]),
+    "tuple": lambda: tuple(COLUMNS["title"]),
+    "1-D array": lambda: np.array(COLUMNS["title"], dtype=object),
+    "pandas": lambda: pd.Series(COLUMNS["title"]),
+    "pandas index": lambda: pd.Index(COLUMNS["title"]),
+    "polars": lambda: pl.Series(COLUMNS["title"]),
+    "pyarrow": lambda: pa.array(COLUMNS["title"]),
+    "pyarrow chunks": lambda: arrow_chunks()["title"],
+    "datasets column": lambda: NAMED["datasets"]()["title"],
+    "column vector": lambda: np.array(COLUMNS["title"], dtype=object)[:, np.newaxis],
+    "list of rows": lambda: [[text] for text in COLUMNS["title"]],
+    "frame": lambda: pd.DataFrame({"any name": COLUMNS["title"]}),
+}
+QUICK = {
+    "target_r": 2,
+    "epochs": 1,
+    "batch_size": 12,
+    "learning_rate": 0.02,
+    "device": "cpu",
+    "precision": "float32",
+    "random_state": 0,
+    "max_length": 128,
+}
+
+
+@pytest.fixture(scope="module", params=[AdaLoraClassifier, AdaLoraRegressor])
+def make(request, tiny_model):
+    """Function: changed parameters -> an estimator that is quick to fit."""
+    return lambda **changed: request.param(tiny_model, **{**QUICK, **changed})
+
+
+def outputs(estimator, X):
+    """What an estimator computes of each row, as exactly as it tells."""
+    if hasattr(estimator, "predict_proba"):
+        return estimator.predict_proba(X)
+    return estimator.predict(X)
+
+
+@pytest.fixture(scope="module")
+def fitted(make):
+    """Fitted on the pandas table; do not refit it."""
+    return make().fit(pandas_frame(), LABELS)
+
+
+# The same rows in other containers
+
+
+@pytest.mark.parametrize("container", NAMED)
+def test_named_tables_are_one_table(make, fitted, container):
+    X = NAMED[container]()
+    other = make().fit(X, LABELS)
+
+    assert other.feature_names_in_.tolist() == list(COLUMNS)
+    assert other.feature_names_in_.dtype == object
+    assert other.n_features_in_ == len(COLUMNS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing to say about names
+        np.testing.assert_array_equal(outputs(fitted, X), outputs(other, X))
+        np.testing.assert_array_equal(
+            outputs(other, pandas_frame()), outputs(fitted, pandas_frame())
+        )
+
+
+@pytest.fixture(scope="module")
+def fitted_nameless(make):
+    """Fitted on a list of rows; do not refit it."""
+    return make().fit(ROWS, LABELS)
+
+
+@pytest.mark.parametrize("container", NAMELESS)
+def test_nameless_tables_are_one_table(make, fitted_nameless, container):
+    X = NAMELESS[container]()
+    other = make().fit(X, LABELS)
+
+    assert not hasattr(other, "feature_names_in_")
+    assert other.n_features_in_ == len(COLUMNS)
+    np.testing.assert_array_equal(
+        outputs(other, ROWS), outputs(fitted_nameless, ROWS), strict=True
+    )
+    np.testing.assert_array_equal(
+        outputs(fitted_nameless, X), outputs(other, X), strict=True
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted_column(make):
+    """Fitted on a list of texts; do not refit it."""
+    return make().fit(COLUMNS["title"], LABELS)
+
+
+@pytest.mark.parametrize("container", ONE_TEXT)
+def test_columns_of_texts_are_one_column(make, fitted_column, container):
+    X = ONE_TEXT[container]()
+    other = make().fit(X, LABELS)
+
+    assert other.n_features_in_ == 1
+    assert hasattr(other, "feature_names_in_") is (container == "frame")
+    assert other.fit_report_.n_empty == 1
+    np.testing.assert_array_equal(
+        outputs(other, X), outputs(fitted_column, COLUMNS["title"])
+    )
+
+
+# Cells
+
+
+def test_each_kind_of_cell_is_in_the_text():
+    texts = read_texts(pandas_frame()).first.to_pylist()
+
+    assert texts[0] == f"body: {BODIES[0]}\nyear: 2000\ngroup: red"
+    assert texts[2] == (
+        f"title: {TEXTS[2]}\nbody: {BODIES[2]}\nyear: 2002\nprice: 0.5\n"
+        "seen: false\ngroup: blue\nday: 2024-01-03"
+    )
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_each_column_matters(fitted, name):
+    """Other cells in one column, another prediction."""
+    X = pandas_frame()
+    changed = X.assign(**{name: X[name].to_numpy()[::-1]})
+
+    assert not np.array_equal(outputs(fitted, X), outputs(fitted, changed))
+
+
+def test_a_row_reads_the_same_alone(fitted):
+    """No cell is written by what the other rows hold: types of a slice differ."""
+    X = pandas_frame()
+    together = outputs(fitted, X)
+
+    for row in (0, 5, N - 1):
+        alone = outputs(fitted, X.iloc[[row]].reset_index(drop=True))
+        np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
+
+
+def test_permuted_rows_give_permuted_predictions(fitted):
+    X = pandas_frame()
+    order = np.random.default_rng(0).permutation(N)
+
+    np.testing.assert_allclose(
+        outputs(fitted, X.iloc[order]), outputs(fitted, X)[order], atol=1e-6
+    )
+
+
+def test_an_index_is_not_read(fitted):
+    X = pandas_frame()
+    moved = X.set_index(np.arange(N)[::-1] * 10)
+
+    np.testing.assert_array_equal(outputs(fitted, moved), outputs(fitted, X))
+
+
+def test_a_row_of_missing_cells_is_an_empty_text(make):
+    X = pd.DataFrame({"a": [*TEXTS[:-1], None], "b": [*BODIES[:-1], None]})
+    fitted = make().fit(X, LABELS)
+
+    assert fitted.fit_report_.n_empty == 1
+    assert np.isfinite(outputs(fitted, X)).all()
+
+
+# row_format
+
+
+def test_a_pair_is_two_segments(make, monkeypatch):
+    """Both texts in one input, told apart by their token types."""
+    X = pd.DataFrame({"first": TEXTS, "second": BODIES})
+    fitted = make(row_format="pair").fit(X, LABELS)
+    seen = []
+    network = type(fitted._live.network)
+    forward = network.forward
+    monkeypatch.setattr(
+        network,
+        "forward",
+        lambda self, batch: seen.append(batch) or forward(self, batch),
+    )
+    tokenizer = fitted._live.backbone.tokenizer
+
+    outputs(fitted, X)
+
+    (batch,) = seen
+    for row, position in enumerate(batch.rows):
+        expected = tokenizer(TEXTS[position], BODIES[position])
+        length = len(expected["input_ids"])
+        assert batch.input_ids[row, :length].tolist() == expected["input_ids"]
+        types = batch.token_type_ids[row, :length].tolist()
+        assert types == expected["token_type_ids"]
+        assert set(types) == {0, 1}
+
+
+def test_a_pair_is_not_its_swap_nor_the_joined_texts(make):
+    X = pd.DataFrame({"first": TEXTS, "second": BODIES})
+    swapped = pd.DataFrame({"first": BODIES, "second": TEXTS})
+    pair = make(row_format="pair").fit(X, LABELS)
+    joined = make(row_format="{first} {second}").fit(X, LABELS)
+
+    assert not np.array_equal(outputs(pair, X), outputs(pair, swapped))
+    assert not np.array_equal(outputs(pair, X), outputs(joined, X))
+
+
+@pytest.mark.parametrize("rows", [list, np.array, pl.DataFrame], ids=str)
+def test_a_pair_in_any_table_of_two_columns(make, rows):
+    frame = pd.DataFrame({"first": TEXTS, "second": BODIES})
+    pairs = [list(pair) for pair in zip(TEXTS, BODIES, strict=True)]
+    X = rows(pairs) if rows is not pl.DataFrame else pl.DataFrame(frame.to_dict("list"))
+    pair = make(row_format="pair").fit(X, LABELS)
+    other = make(row_format="pair").fit(frame, LABELS)
+
+    np.testing.assert_array_equal(outputs(pair, X), outputs(other, frame))
+
+
+def test_auto_is_the_template_it_stands_for(make):
+    X = pd.DataFrame({"title": TEXTS, "body": BODIES, "year": range(N)})
+    auto = make().fit(X, LABELS)
+    template = make(row_format="title: {title}\nbody: {body}\nyear: {year}")
+    written = [
+        f"title: {t}\nbody: {b}\nyear: {y}"
+        for t, b, y in zip(TEXTS, BODIES, range(N), strict=True)
+    ]
+    by_hand = make().fit(written, LABELS)
+
+    np.testing.assert_array_equal(outputs(template.fit(X, LABELS), X), outputs(auto, X))
+    np.testing.assert_array_equal(outputs(by_hand, written), outputs(auto, X))
+
+
+def write_row(row):
+    return f"{row['title']} in {row['year']}"
+
+
+@pytest.mark.parametrize("container", NAMED)
+def test_a_callable_writes_the_rows_of_any_table(make, container):
+    columns = {"title": TEXTS, "year": list(range(N))}
+    X = NAMED[container](columns)
+    called = make(row_format=write_row).fit(X, LABELS)
+    template = make(row_format="{title} in {year}").fit(X, LABELS)
+
+    np.testing.assert_array_equal(outputs(called, X), outputs(template, X))
+
+
+def test_a_callable_reads_cells_that_are_no_text(make):
+    cells = [json.dumps({"text": text}) for text in TEXTS]
+    parsed = [json.loads(cell) for cell in cells]
+    fitted = make(row_format=lambda cell: cell["text"]).fit(parsed, LABELS)
+
+    np.testing.assert_array_equal(
+        outputs(fitted, parsed), outputs(make().fit(TEXTS, LABELS), TEXTS)
+    )
+
+
+# Columns at predict
+
+
+@pytest.mark.parametrize("container", NAMED)
+def test_reordered_columns_are_refused(fitted, container):
+    reordered = dict(itertools.islice(reversed(COLUMNS.items()), len(COLUMNS)))
+
+    with pytest.raises(ValueError, match="must be in the same order as they were in"):
+        outputs(fitted, NAMED[container](reordered))
+
+
+@pytest.mark.parametrize("container", NAMED)
+def test_a_missing_column_is_named(fitted, container):
+    fewer = {name: cells for name, cells in COLUMNS.items() if name != "price"}
+    match = "Feature names seen at fit time, yet now missing:\n- price\n"
+
+    with pytest.raises(ValueError, match=match):
+        outputs(fitted, NAMED[container](fewer))
+
+
+@pytest.mark.parametrize("container", NAMED)
+def test_another_column_is_named(fitted, container):
+    more = {**COLUMNS, "colour": ["red"] * N}
+    match = "Feature names unseen at fit time:\n- colour\n"
+
+    with pytest.raises(ValueError, match=match):
+        outputs(fitted, NAMED[container](more))
+
+
+def test_the_messages_are_those_of_scikit_learn(fitted):
+    """Word for word what any estimator of scikit-learn says of the same columns."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    names = list(COLUMNS)
+    numbers = pd.DataFrame(np.eye(N, len(names)), columns=names)
+    theirs = DecisionTreeClassifier().fit(numbers, LABELS)
+    for columns in (names[::-1], names[1:], [*names[1:], "other"]):
+        wrong = pd.DataFrame("red", index=range(3), columns=columns)
+        with pytest.raises(ValueError, match="feature names") as ours:
+            fitted.predict(wrong)
+        with pytest.raises(ValueError, match="feature names") as expected:
+            theirs.predict(wrong)
+        assert str(ours.value) == str(expected.value)
+
+
+def test_numbers_of_columns_are_compared_without_names(fitted_nameless):
+    name = type(fitted_nameless).__name__
+    match = f"X has 6 features, but {name} is expecting 7 features as input"
+
+    with pytest.raises(ValueError, match=match):
+        fitted_nameless.predict([row[1:] for row in ROWS])
+
+
+def test_names_on_one_side_only_are_warned_about(fitted, fitted_nameless):
+    name = type(fitted).__name__
+
+    with pytest.warns(UserWarning, match=f"but {name} was fitted without feature"):
+        fitted_nameless.predict(pandas_frame())
+    with pytest.warns(UserWarning, match=f"but {name} was fitted with feature names"):
+        fitted.predict(ROWS)
+
+
+def test_names_that_are_partly_text_are_refused(make):
+    X = pandas_frame().rename(columns={"title": 3})
+
+    with pytest.raises(TypeError, match="only supported if all input features have"):
+        make().fit(X, LABELS)
+
+
+def test_a_refit_forgets_the_names(make):
+    estimator = make().fit(pandas_frame(), LABELS)
+    estimator.fit(TEXTS, LABELS)
+
+    assert not hasattr(estimator, "feature_names_in_")
+    assert estimator.n_features_in_ == 1
+
+
+def test_validation_rows_are_checked_as_rows_to_predict(make):
+    estimator = make(early_stopping=True)
+    X = pandas_frame()
+
+    with pytest.raises(ValueError, match="yet now missing:\n- title"):
+        estimator.fit(X, LABELS, X_val=X.drop(columns="title"), y_val=LABELS)
+
+
+# Rows of every container
+
+
+TABLES = {**NAMED, **NAMELESS}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [*TABLES.values(), *ONE_TEXT.values()],
+    ids=[*TABLES, *(f"text, {name}" for name in ONE_TEXT)],
+)
+def test_rows_are_taken_out_of_any_container(build):
+    rows = np.array([7, 0, N - 1])
+    X = build()
+
+    taken = read_texts(take_rows(X, rows)).first.to_pylist()
+
+    assert taken == read_texts(X).take(rows).first.to_pylist()
+
+
+@pytest.mark.parametrize("container", ["polars", "pyarrow", "datasets"])
+def test_early_stopping_holds_out_rows_of_any_table(make, container):
+    estimator = make(early_stopping=True, validation_fraction=0.25, epochs=2)
+    other = make(early_stopping=True, validation_fraction=0.25, epochs=2)
+    X = NAMED[container]()
+
+    estimator.fit(X, LABELS)
+    other.fit(pandas_frame(), LABELS)
+
+    assert estimator.history_.score == other.history_.score
+    assert estimator.fit_report_.n_rows == 18
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars", "pyarrow"])
+def test_folds_of_any_frame(make, container):
+    """scikit-learn takes the rows of frames itself."""
+    ours = cross_val_predict(make(), NAMED[container](), LABELS, cv=2)
+    expected = cross_val_predict(make(), pandas_frame(), LABELS, cv=2)
+
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    "to_frame",
+    [
+        datasets.Dataset.to_pandas,
+        datasets.Dataset.to_polars,
+        lambda dataset: dataset.with_format("arrow")[:],
+    ],
+    ids=["to_pandas", "to_polars", "Arrow"],
+)
+def test_folds_of_a_dataset_made_a_frame(make, to_frame):
+    """scikit-learn itself cannot take rows of a dataset; its columns it can."""
+    dataset = NAMED["datasets"]()
+    ours = cross_val_predict(make(), to_frame(dataset), LABELS, cv=2)
+    expected = cross_val_predict(make(), pandas_frame(), LABELS, cv=2)
+    np.testing.assert_array_equal(ours, expected)
+
+    ours = cross_val_predict(make(), dataset["body"], LABELS, cv=2)
+    expected = cross_val_predict(make(), COLUMNS["body"], LABELS, cv=2)
+    np.testing.assert_array_equal(ours, expected)

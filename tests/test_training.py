@@ -1,0 +1,679 @@
+"""The training loop: loss, budget, accumulation, weights, stopping, interruption."""
+
+import numpy as np
+import pytest
+import torch
+from _toy import attributes, make, numbers, same_attributes, topics, toy
+from sklearn.exceptions import NotFittedError
+from torch.nn import functional as F
+
+from sk_adalora import BudgetSchedule, _training
+from sk_adalora._base import make_generator
+from sk_adalora._training import Examples, Run, train_step
+
+LAYERS = 12  # of the tiny model
+
+
+def unlike(seed=0):
+    """Three classes of 9, 18 and 27 rows."""
+    X, y = topics(81, seed)
+    order = np.concatenate(
+        [
+            np.flatnonzero(y == k)[:n]
+            for k, n in zip(["art", "business", "sport"], (9, 18, 27), strict=True)
+        ]
+    )
+    return [X[i] for i in order], y[order]
+
+
+class Spy:
+    """Keeps the runs and the groups of batches that `train_step` gets."""
+
+    def __init__(self, monkeypatch, before=None):
+        self.runs, self.groups, self.sizes = [], [], []
+        real = _training.train_step
+
+        def step(run, group):
+            if before is not None:
+                before(run, group)
+            result = real(run, group)
+            self.runs.append(run)
+            self.groups.append(group)
+            self.sizes.append(sum(p.numel() for p in run.trained))
+            return result
+
+        monkeypatch.setattr(_training, "train_step", step)
+
+
+# ---- it learns --------------------------------------------------------------
+
+
+def test_a_separable_task_is_learned_to_the_last_row(tiny_model):
+    X, y = toy(96)
+    fitted = make(tiny_model, epochs=12, batch_size=8).fit(X, y)
+    loss = fitted.history_.loss
+
+    assert fitted.score(X, y) == 1.0
+    assert np.mean(loss[-8:]) < 0.1 * np.mean(loss[:8])
+    unseen, labels = toy(64, seed=1)
+    assert fitted.score(unseen, labels) > 0.9
+
+
+def test_the_loss_of_the_first_step_is_that_of_chance(tiny_model):
+    X, y = topics(48)
+    fitted = make(tiny_model, batch_size=48, epochs=3).fit(X, y)
+
+    # The update starts at zero, and the head near it.
+    assert fitted.history_.loss[0] == pytest.approx(np.log(3), abs=0.3)
+
+
+# ---- steps and budget -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "accumulation", "epochs"),
+    [(48, 16, 1, 2), (50, 16, 1, 2), (50, 16, 3, 2), (5, 16, 4, 6)],
+)
+def test_as_many_steps_as_the_schedule_says(
+    tiny_model, monkeypatch, n_rows, batch_size, accumulation, epochs
+):
+    spy = Spy(monkeypatch)
+    X, y = toy(n_rows)
+    fitted = make(
+        tiny_model,
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        epochs=epochs,
+    ).fit(X, y)
+    history = fitted.history_
+    per_epoch = fitted.schedule_.steps_per_epoch
+
+    assert fitted.total_step_ == epochs * per_epoch == len(spy.groups)
+    for series in (history.loss, history.budget, history.learning_rate):
+        assert len(series) == fitted.total_step_
+    assert history.epochs == fitted.n_iter_ == epochs
+    for first in range(0, len(spy.groups), per_epoch):
+        epoch = spy.groups[first : first + per_epoch]
+        assert all(len(group) <= accumulation for group in epoch)
+        rows = np.concatenate([rows for group in epoch for rows in group])
+        assert sorted(rows) == list(range(n_rows))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"deltaT": 3},
+        {"tinit": 0, "tfinal": 0},
+        {"tinit": 5, "tfinal": 2, "deltaT": 4},
+        {"init_r": 2},
+        {"init_r": 6, "target_r": 1},
+        {"target_r": 0.5, "init_r": 4},
+    ],
+)
+def test_the_budget_is_that_of_the_schedule_at_every_step(tiny_model, changed):
+    X, y = toy(64)
+    fitted = make(tiny_model, batch_size=8, epochs=3, **changed).fit(X, y)
+    plan = fitted.schedule_
+    budget = BudgetSchedule(
+        initial=plan.init_r * LAYERS,
+        target=plan.target_r * LAYERS,
+        tinit=plan.tinit,
+        tfinal=plan.tfinal,
+        deltaT=plan.deltaT,
+        total_step=plan.total_step,
+    )
+    expected = [budget.held_budget(step) for step in range(plan.total_step)]
+
+    assert fitted.history_.budget == expected
+    assert expected[-1] == plan.target_r * LAYERS
+    assert len(fitted.ranks_) == LAYERS
+    assert sum(fitted.ranks_.values()) == plan.target_r * LAYERS
+    assert max(fitted.ranks_.values()) <= plan.init_r
+
+
+def test_what_was_pruned_is_deleted_as_soon_as_the_budget_is_final(
+    tiny_model, monkeypatch
+):
+    spy = Spy(monkeypatch)
+    X, y = toy(64)
+    fitted = make(tiny_model, batch_size=8, init_r=6, target_r=2).fit(X, y)
+    final = fitted.total_step_ - fitted.schedule_.tfinal
+    head = 2 * 32 + 2
+
+    assert set(spy.sizes[: final - 1]) == {spy.sizes[0]}
+    assert set(spy.sizes[final:]) == {spy.sizes[-1]}
+    assert spy.sizes[-1] < spy.sizes[0]
+    assert fitted.fit_report_.trainable_parameters == spy.sizes[-1]
+    held = {n: a.size for n, a in fitted._adapter.arrays.items()}
+    assert sum(held.values()) == spy.sizes[-1]
+    assert held["head.weight"] + held["head.bias"] == head
+    # The optimizer shrank with the parameters.
+    (optimizer,) = {id(run.optimizer): run.optimizer for run in spy.runs}.values()
+    for parameter, state in optimizer.state.items():
+        assert state["exp_avg"].shape == parameter.shape
+
+
+def test_ranks_patterns_and_arrays_agree(tiny_model):
+    X, y = toy(64)
+    fitted = make(tiny_model, batch_size=8).fit(X, y)
+
+    for path, rank in fitted.ranks_.items():
+        pattern = fitted.rank_pattern_[f"{path}.lora_E"]
+        assert len(pattern) == fitted.schedule_.init_r
+        assert sum(pattern) == rank
+        start = f"base_model.model.{path}.lora_"
+        assert fitted._adapter.arrays[start + "A"].shape[0] == rank
+        assert fitted._adapter.arrays[start + "B"].shape[1] == rank
+
+
+# ---- the step itself --------------------------------------------------------
+
+
+def run_of(fitted, weights=None):
+    """A fresh run of an estimator's recipe on the rows of `toy(16)`."""
+    X, y = toy(16)
+    texts = fitted._read_texts(X, reset=True)
+    backbone = fitted._live.backbone
+    tokens = _tokens(texts, backbone)
+    fitted = make(fitted.model)
+    fitted._multilabel, fitted.classes_ = False, np.array([0, 1])
+    schedule = fitted._resolve_schedule(16)
+    network = fitted._adapt(backbone, schedule, make_generator(0))
+    examples = Examples(tokens, torch.from_numpy(y), weights, fitted._loss())
+    run = Run(network, examples, fitted._recipe(schedule), _place(backbone))
+    network.train()
+    return run
+
+
+def _tokens(texts, backbone):
+    from sk_adalora._tokens import encode
+
+    return encode(texts, backbone.tokenizer, 64)
+
+
+def _place(backbone):
+    from sk_adalora._devices import resolve_place
+
+    return resolve_place("cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Fitted on `toy(48)`. Do not refit."""
+    return make(tiny_model).fit(*toy(48))
+
+
+def gradients(run, group):
+    """The gradients that a step sees before the optimizer takes them."""
+    seen = {}
+
+    def take(*args, **kwargs):
+        for name, parameter in run.network.named_parameters():
+            if parameter.requires_grad:
+                seen[name] = parameter.grad.clone()
+
+    run.optimizer.register_step_pre_hook(take)
+    loss, _ = train_step(run, group)
+    return loss, seen
+
+
+def rows_of(*values):
+    return [np.array(values)]
+
+
+def test_the_loss_is_the_mean_over_the_rows(fitted):
+    run = run_of(fitted)
+    rows = np.arange(10)
+    with torch.no_grad():
+        outputs = run.network(_training.pad(run.examples.tokens, rows))
+    expected = F.cross_entropy(outputs, run.examples.targets[:10])
+    loss, _ = train_step(run, [rows])
+
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_row_of_weight_0_is_a_row_that_is_not_there(fitted):
+    weights = torch.ones(16)
+    weights[[3, 4]] = 0.0
+    with_zeros = gradients(run_of(fitted, weights), rows_of(*range(8)))
+    without = gradients(run_of(fitted), rows_of(0, 1, 2, 5, 6, 7))
+
+    torch.testing.assert_close(with_zeros[0], without[0])
+    for name, value in without[1].items():
+        torch.testing.assert_close(with_zeros[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_of_weight_2_is_a_row_twice(fitted):
+    weights = torch.ones(16)
+    weights[5] = 2.0
+    weighted = gradients(run_of(fitted, weights), rows_of(4, 5, 6))
+    repeated = gradients(run_of(fitted), rows_of(4, 5, 5, 6))
+
+    torch.testing.assert_close(weighted[0], repeated[0])
+    for name, value in repeated[1].items():
+        torch.testing.assert_close(weighted[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_of_rows_of_weight_0_changes_no_loss(fitted):
+    run = run_of(fitted, torch.cat([torch.zeros(4), torch.ones(12)]))
+    with pytest.warns(UserWarning, match="got no gradient"):
+        loss, _ = train_step(run, rows_of(0, 1, 2, 3))
+
+    assert loss == 0
+    assert all(torch.isfinite(p).all() for p in run.trained)
+
+
+def test_batches_that_are_accumulated_are_one_large_batch(fitted):
+    rows = np.arange(13)
+    large = gradients(run_of(fitted), [rows])
+    small = gradients(run_of(fitted), [rows[:8], rows[8:]])  # of unequal size
+
+    torch.testing.assert_close(small[0], large[0])
+    for name, value in large[1].items():
+        torch.testing.assert_close(small[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_the_penalty_is_added_once_a_step(fitted):
+    def penalty(*sizes):
+        run = run_of(fitted)
+        cuts = np.cumsum(sizes)[:-1]
+        return train_step(run, np.split(np.arange(sum(sizes)), cuts))[1]
+
+    torch.testing.assert_close(penalty(12), penalty(4, 4, 4))
+
+
+def test_accumulation_fits_as_large_batches_do(tiny_model, monkeypatch):
+    # All rows in one step: then nothing depends on how the batches were dealt.
+    X, y = toy(32)
+    large = make(tiny_model, batch_size=32, epochs=6).fit(X, y)
+    small = make(
+        tiny_model, batch_size=16, gradient_accumulation_steps=2, epochs=6
+    ).fit(X, y)
+
+    assert small.total_step_ == large.total_step_ == 6
+    np.testing.assert_allclose(small.history_.loss, large.history_.loss, rtol=1e-3)
+    np.testing.assert_allclose(
+        small.predict_proba(X), large.predict_proba(X), atol=1e-3
+    )
+
+
+def test_the_gradient_is_clipped(fitted):
+    run = run_of(fitted)
+    norms = []
+    run.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            torch.cat([p.grad.flatten() for p in run.trained]).norm()
+        )
+    )
+    object.__setattr__(run.recipe, "max_grad_norm", 1e-3)
+    train_step(run, rows_of(0, 1, 2))
+    object.__setattr__(run.recipe, "max_grad_norm", None)
+    train_step(run, rows_of(0, 1, 2))
+
+    assert norms[0] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[1] > 1e-2
+
+
+# ---- learning rates ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [(None, (0.01, 0.01)), (0.5, (0.01, 0.5)), (1e-9, (0.01, 1e-9))],
+)
+def test_triplets_and_head_have_learning_rates_of_their_own(
+    tiny_model, monkeypatch, head, expected
+):
+    spy = Spy(monkeypatch)
+    X, y = toy(16)
+    make(
+        tiny_model,
+        learning_rate=0.01,
+        head_learning_rate=head,
+        epochs=3,
+        lr_scheduler_type="constant",
+    ).fit(X, y)
+    triplets, own = spy.runs[0].optimizer.param_groups
+
+    assert (triplets["lr"], own["lr"]) == expected
+    assert {p.ndim for p in own["params"]} == {1, 2}
+    assert len(own["params"]) == 2
+
+
+def test_a_head_that_hardly_learns_stays(tiny_model):
+    X, y = toy(16)
+
+    def head(rate, epochs):
+        fitted = make(
+            tiny_model, learning_rate=1e-6, head_learning_rate=rate, epochs=epochs
+        ).fit(X, y)
+        return fitted._adapter.arrays["head.weight"]
+
+    np.testing.assert_allclose(head(1e-9, 3), head(1e-9, 5), atol=1e-6)
+    assert np.abs(head(0.1, 5) - head(1e-9, 5)).max() > 0.01
+
+
+def test_learning_rates_rise_then_fall(tiny_model):
+    X, y = toy(64)
+    fitted = make(
+        tiny_model, batch_size=8, epochs=5, warmup_ratio=0.25, learning_rate=0.01
+    ).fit(X, y)
+    rates = fitted.history_.learning_rate  # 40 steps
+
+    assert np.argmax(rates) == 10
+    assert max(rates) == pytest.approx(0.01)
+    assert np.all(np.diff(rates[:11]) > 0)
+    assert np.all(np.diff(rates[10:]) < 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linear",
+        "cosine",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ],
+)
+def test_every_scheduler_trains(tiny_model, name):
+    fitted = make(tiny_model, lr_scheduler_type=name).fit(*toy(32))
+
+    rates = np.array(fitted.history_.learning_rate)
+    assert np.all((rates >= 0) & (rates <= 0.02))
+    assert rates.max() > 0
+
+
+# ---- weights of rows and classes --------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1, 0.25, 7.0])
+def test_equal_weights_are_no_weights_to_the_last_bit(tiny_model, value):
+    X, y = toy(40)
+    without = make(tiny_model).fit(X, y)
+    weighted = make(tiny_model).fit(X, y, sample_weight=np.full(40, value))
+
+    np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
+    assert weighted.history_.loss == without.history_.loss
+
+
+def test_rows_of_weight_0_teach_nothing(tiny_model):
+    X, y = toy(64)
+    flipped = np.concatenate([y, 1 - y])
+    weight = np.concatenate([np.ones(64), np.zeros(64)])
+    fitted = make(tiny_model, epochs=12, batch_size=8).fit(
+        X + X, flipped, sample_weight=weight
+    )
+
+    assert fitted.score(X, y) > 0.95
+
+
+def test_balanced_classes_are_the_weights_of_scikit_learn(tiny_model):
+    X, y = unlike()
+    counts = {"art": 9, "business": 18, "sport": 27}
+    weight = np.array([54 / (3 * counts[label]) for label in y])
+    balanced = make(tiny_model, class_weight="balanced").fit(X, y)
+    by_row = make(tiny_model).fit(X, y, sample_weight=weight)
+    by_class = make(
+        tiny_model, class_weight={k: 54 / (3 * n) for k, n in counts.items()}
+    ).fit(X, y)
+    plain = make(tiny_model).fit(X, y)
+
+    for other in (by_row, by_class):
+        np.testing.assert_allclose(
+            balanced.predict_proba(X), other.predict_proba(X), rtol=1e-4
+        )
+    assert np.abs(balanced.predict_proba(X) - plain.predict_proba(X)).max() > 1e-3
+
+
+def test_weights_of_rows_and_classes_multiply(tiny_model):
+    X, y = unlike()
+    own = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    both = make(tiny_model, class_weight={"art": 3.0}).fit(X, y, sample_weight=own)
+    product = make(tiny_model).fit(
+        X, y, sample_weight=own * np.where(y == "art", 3.0, 1.0)
+    )
+
+    np.testing.assert_allclose(
+        both.predict_proba(X), product.predict_proba(X), rtol=1e-4
+    )
+
+
+def test_a_heavy_class_is_predicted_more(tiny_model):
+    X, y = unlike()
+
+    def share(weight):
+        return (
+            make(tiny_model, class_weight={"art": weight})
+            .fit(X, y)
+            .predict_proba(X)[:, 0]
+            .mean()
+        )
+
+    assert share(0.05) < share(1.0) < share(20.0)
+
+
+# ---- what goes wrong --------------------------------------------------------
+
+
+def test_a_diverging_run_says_so_and_leaves_nothing(tiny_model):
+    X, y = toy(32)
+    classifier = make(tiny_model, learning_rate=1e20, max_grad_norm=None, epochs=4)
+    before = attributes(classifier)
+
+    match = (
+        r"must stay finite\. Got NaN or infinity in epoch \d\. Lower `learning_rate`"
+    )
+    with pytest.raises(FloatingPointError, match=match):
+        classifier.fit(X, y)
+    assert same_attributes(classifier, before)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def interrupt_after(steps, error):
+    count = iter(range(10**6))
+
+    def before(run, group):
+        if next(count) == steps:
+            raise error
+
+    return before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError("x")])
+def test_an_interrupted_fit_leaves_an_unfitted_estimator_unfitted(
+    tiny_model, monkeypatch, error
+):
+    Spy(monkeypatch, before=interrupt_after(2, error))
+    X, y = toy(64)
+    classifier = make(tiny_model)
+    before = attributes(classifier)
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        classifier.fit(X, y)
+    assert same_attributes(classifier, before)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_an_interrupted_fit_leaves_a_fitted_estimator_as_it_was(
+    tiny_model, monkeypatch
+):
+    X, y = toy(64)
+    classifier = make(tiny_model).fit(X, y)
+    expected = classifier.predict_proba(X)
+    before = attributes(classifier)
+    Spy(monkeypatch, before=interrupt_after(2, KeyboardInterrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*topics(60, seed=3))
+    assert same_attributes(classifier, before)
+    np.testing.assert_array_equal(classifier.predict_proba(X), expected)
+    assert classifier.score(X, y) > 0.5  # the classes are the old ones, too
+
+
+# ---- early stopping ---------------------------------------------------------
+
+
+def scores(*values):
+    """A scorer that gives these values, one an epoch."""
+    given = iter(values)
+
+    def score(estimator, X, y):
+        estimator.predict(X)
+        return next(given)
+
+    return score
+
+
+def stopping(tiny_model, **changed):
+    return make(tiny_model, early_stopping=True, epochs=8, **changed)
+
+
+def test_training_stops_when_the_score_no_longer_rises(tiny_model):
+    scorer = scores(0.9, 0.1, 0.2, 0.5, 0.6, 0.6, 0.3, 0.9)
+    # 8 epochs of 4 steps; the final phase begins in the fourth epoch.
+    fitted = stopping(
+        tiny_model, scoring=scorer, n_iter_no_change=2, tinit=4, tfinal=18
+    ).fit(*toy(64))
+    history = fitted.history_
+
+    assert history.score == [0.9, 0.1, 0.2, 0.5, 0.6, 0.6, 0.3]
+    assert history.best_epoch == 4  # neither the too large model nor the equal score
+    assert fitted.n_iter_ == history.epochs == 7
+    assert len(history.loss) == 7 * fitted.schedule_.steps_per_epoch
+    assert fitted.total_step_ == 8 * fitted.schedule_.steps_per_epoch
+
+
+def test_the_best_state_is_kept(tiny_model):
+    seen = []
+
+    def scorer(estimator, X, y):
+        seen.append(estimator.predict_proba(texts))
+        return [0, 0, 0, 0.1, 0.8, 0.2, 0.3, 0.4][len(seen) - 1]
+
+    X, y = toy(64)
+    texts, _ = toy(16, seed=5)
+    fitted = stopping(
+        tiny_model, scoring=scorer, n_iter_no_change=9, tinit=4, tfinal=18
+    ).fit(X, y)
+
+    assert fitted.history_.best_epoch == 4
+    assert len(seen) == 8
+    np.testing.assert_allclose(fitted.predict_proba(texts), seen[4], atol=1e-6)
+    assert np.abs(seen[7] - seen[4]).max() > 1e-4
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+@pytest.mark.parametrize("tfinal", [0, 2, 18, 26])
+def test_the_ranks_are_final_whatever_the_epoch_of_the_stop(
+    tiny_model, patience, tfinal
+):
+    fitted = stopping(
+        tiny_model,
+        scoring=scores(*np.linspace(1, 0, 8)),
+        n_iter_no_change=patience,
+        tinit=2,
+        tfinal=tfinal,
+    ).fit(*toy(64))
+
+    assert sum(fitted.ranks_.values()) == 2 * LAYERS
+    assert sum(map(sum, fitted.rank_pattern_.values())) == 2 * LAYERS
+    assert np.isfinite(fitted.predict_proba(["good film"])).all()
+
+
+def test_validation_rows_are_set_apart_by_class(tiny_model, monkeypatch):
+    spy = Spy(monkeypatch)
+    X, y = topics(60)
+    scored = []
+
+    def scorer(estimator, X, y):
+        scored.append((list(X), list(y)))
+        return estimator.score(X, y)
+
+    fitted = make(
+        tiny_model,
+        early_stopping=True,
+        validation_fraction=0.2,
+        scoring=scorer,
+        batch_size=8,
+    ).fit(X, y)
+    (held, labels), *others = scored
+
+    assert fitted.fit_report_.n_rows == 48
+    assert fitted.total_step_ == 2 * 6
+    assert sorted(labels) == ["art"] * 4 + ["business"] * 4 + ["sport"] * 4
+    assert all(rows == (held, labels) for rows in others)
+    assert len(spy.runs[0].examples.tokens) == 48
+
+
+def test_validation_rows_that_are_passed_are_used(tiny_model):
+    X, y = toy(48)
+    X_val, y_val = toy(20, seed=9)
+    scored = []
+
+    def scorer(estimator, X, y):
+        scored.append((X, y))
+        return 0.5
+
+    fitted = stopping(tiny_model, scoring=scorer).fit(X, y, X_val=X_val, y_val=y_val)
+
+    assert fitted.fit_report_.n_rows == 48
+    assert all(a is X_val and b is y_val for a, b in scored)
+
+
+def test_weights_go_with_their_rows_when_some_are_set_apart(tiny_model):
+    X, y = toy(64)
+    X, y = X + X, np.concatenate([y, 1 - y])
+    weight = np.concatenate([np.ones(64), np.zeros(64)])
+    X_val, y_val = toy(20, seed=9)
+    fitted = make(tiny_model, early_stopping=True, epochs=12, batch_size=8).fit(
+        X, y, sample_weight=weight
+    )
+
+    assert fitted.score(X_val, y_val) > 0.9
+
+
+@pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss", "f1_macro"])
+def test_scores_by_name(tiny_model, scoring):
+    X, y = toy(48)
+    fitted = make(tiny_model, early_stopping=True, scoring=scoring).fit(
+        X, y, X_val=X, y_val=y
+    )
+    history = fitted.history_
+    sign = -1 if scoring == "neg_log_loss" else 1
+
+    assert len(history.score) == 2
+    assert all(sign * score >= 0 for score in history.score)
+    if scoring in (None, "accuracy"):
+        assert history.score[history.best_epoch] == fitted.score(X, y)
+
+
+def test_without_early_stopping_nothing_is_scored(tiny_model):
+    fitted = make(tiny_model, scoring=scores()).fit(*toy(32))
+
+    assert fitted.history_.score == []
+    assert fitted.history_.best_epoch is None
+
+
+def test_a_history_shows_itself_in_a_line(fitted):
+    assert repr(fitted.history_).startswith("TrainingHistory(steps=6, epochs=2, loss=")
+    assert repr(_training.TrainingHistory()) == (
+        "TrainingHistory(steps=0, epochs=0, seconds=0.0)"
+    )
+
+
+def test_dropout_is_drawn_from_the_seed(tiny_model):
+    X, y = toy(32)
+    first, second, other = (
+        numbers(make(tiny_model, lora_dropout=0.5, random_state=s).fit(X, y))
+        for s in (0, 0, 1)
+    )
+    without = numbers(make(tiny_model).fit(X, y))
+
+    assert all(np.array_equal(first[n], second[n]) for n in first)
+    assert not np.array_equal(first["head.weight"], other["head.weight"])
+    assert not np.array_equal(first["head.weight"], without["head.weight"])
