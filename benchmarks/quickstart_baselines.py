@@ -132,7 +132,7 @@ def print_report(headlines, measured):
         print(
             f"| {name} | {np.mean(scores):.3f} | "
             f"{min(scores):.3f} to {max(scores):.3f} | {np.median(m['fit']):.1f} | "
-            f"{np.median(m['predict']):.2f} | {np.median(m['size']):.1f} |"
+            f"{np.median(m['predict']):.2f} | {np.median(m['size']):.2f} |"
         )
     own = measured["`AdaLoraClassifier(target_r=4)`"]["accuracy"]
     print("\nHow often in 5 splits `AdaLoraClassifier` scores higher:\n")

@@ -6,9 +6,8 @@ import copy
 import os
 import time
 import warnings
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -42,6 +41,7 @@ from ._report import make_report
 from ._rows import (
     TrainingRows,
     check_length,
+    check_validation_rows,
     read_sample_weight,
     split_rows,
     take_rows,
@@ -51,12 +51,10 @@ from ._steps import ResolvedSchedule, resolve_schedule
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
+from ._transaction import unchanged_on_error
 
 # Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
-
-# What scikit-learn's callbacks keep on an estimator while it is fitted.
-_CALLBACK_STATE = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Live:
     place: Place
 
 
-class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator):
+class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Fit and predict skeletons. Subclasses say what targets, loss and outputs are."""
 
     _rules: ClassVar[Mapping[str, Rule]]
@@ -248,17 +246,8 @@ class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator):
         generator: torch.Generator,
     ) -> tuple[TrainingRows, tuple[Any, Any] | None]:
         """Set validation rows apart, when the score is to be watched."""
-        if (X_val is None) != (y_val is None):
-            raise ValueError(
-                "`X_val` and `y_val` must be passed together. Got one of them. "
-                "Pass both, or neither."
-            )
+        check_validation_rows(X_val, y_val, self.early_stopping)
         if not self.early_stopping:
-            if X_val is not None:
-                raise ValueError(
-                    "`X_val` and `y_val` are used for early stopping only. Got them "
-                    "with early_stopping=False. Set early_stopping=True."
-                )
             return rows, None
         if X_val is None:
             kept, held = split_rows(
@@ -471,21 +460,6 @@ class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.two_d_array = True
         return tags
-
-
-@contextmanager
-def unchanged_on_error(estimator: Any) -> Iterator[None]:
-    """Undo every change of attributes if the block fails or is interrupted."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        now = vars(estimator)
-        # scikit-learn tears its callbacks down after this.
-        kept = {name: now[name] for name in _CALLBACK_STATE if name in now}
-        now.clear()
-        now.update(before | kept)
-        raise
 
 
 def make_generator(random_state: Any) -> torch.Generator:

@@ -71,6 +71,20 @@ def check_length(y: Any, n_samples: int, estimator: Any) -> None:
         )
 
 
+def check_validation_rows(X_val: Any, y_val: Any, early_stopping: bool) -> None:
+    """Refuse validation rows that come by halves, or that nothing would use."""
+    if (X_val is None) != (y_val is None):
+        raise ValueError(
+            "`X_val` and `y_val` must be passed together. Got one of them. "
+            "Pass both, or neither."
+        )
+    if X_val is not None and not early_stopping:
+        raise ValueError(
+            "`X_val` and `y_val` are used for early stopping only. Got them "
+            "with early_stopping=False. Set early_stopping=True."
+        )
+
+
 def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     """Check the weights of the rows."""
     if sample_weight is None:

@@ -190,6 +190,24 @@ def test_two_forwards_before_one_backward():
         torch.testing.assert_close(one.grad, two.grad)
 
 
+@pytest.mark.parametrize("make", [tiny_classifier, tiny_llama, tiny_t5])
+def test_rows_are_handed_out_once_a_forward_and_not_when_merged(make, monkeypatch):
+    model = randomise(adapt(make()))
+    calls, hand_out = [], model.triplets.hand_out
+    monkeypatch.setattr(
+        model.triplets, "hand_out", lambda: (calls.append(1), hand_out())
+    )
+    ids = {"input_ids": tokens()}
+    if make is tiny_t5:
+        ids["decoder_input_ids"] = tokens()
+    model(**ids)
+    assert len(calls) == 1
+
+    model.merge()
+    model(**ids)
+    assert len(calls) == 1
+
+
 def test_threads_do_not_trip_over_each_other():
     model = adapted_bert()
     batches = [tokens(seed) for seed in range(8)]

