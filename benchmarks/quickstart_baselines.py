@@ -123,9 +123,8 @@ def print_report(headlines, measured):
     repeated = 1 - len(set(headlines)) / len(headlines)
     print(f"{describe_machine()}\n")
     print(f"{len(headlines):,} headlines, {repeated:.0%} of them repeated.\n")
-    print(
-        "| method | accuracy | worst to best | fit, CPU s | predict 625, CPU s | file, MB |"
-    )
+    times = "fit, CPU s | predict 625, CPU s"
+    print(f"| method | accuracy | worst to best | {times} | file, MB |")
     print("|---|---|---|---|---|---|")
     for name, m in measured.items():
         scores = m["accuracy"]

@@ -286,7 +286,7 @@ def _file_hash(path: Path) -> str:
     return _hashes[key]
 
 
-def copy_backbone(folder: Path, target: Path) -> None:
+def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> None:
     """Copy configuration, tokenizer and weights of a model, and nothing else.
 
     Parameters
@@ -295,9 +295,12 @@ def copy_backbone(folder: Path, target: Path) -> None:
         A model's folder.
     target : Path
         A folder that does not exist yet.
+    with_code : bool, default=False
+        Whether to copy the model's own code too.
     """
     target.mkdir()
     wanted = [*weight_files(folder), *folder.glob("*.json"), *folder.glob("*.txt")]
+    wanted += folder.glob("*.py") if with_code else ()
     wanted += [folder / name for name in _TOKENIZER_FILES]
     for path in dict.fromkeys(wanted):
         if path.is_file():  # a link of the hub's cache is followed
@@ -324,7 +327,7 @@ def _read(
     random_apart = torch.random.fork_rng(devices=[])
     # Whoever predicts first may load what others will train through.
     trainable = torch.inference_mode(False)
-    with _silent_transformers(), random_apart, trainable, _named_errors(folder):
+    with silent_transformers(), random_apart, trainable, _named_errors(folder):
         torch.random.default_generator.manual_seed(0)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
         module = getattr(transformers, kind).from_pretrained(
@@ -370,7 +373,7 @@ def _named_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _silent_transformers() -> Iterator[None]:
+def silent_transformers() -> Iterator[None]:
     """Keep transformers' progress bars and loading reports off the screen."""
     from transformers.utils import logging
 

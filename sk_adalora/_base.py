@@ -24,7 +24,7 @@ from torch import Tensor
 from ._backbone import DEFAULT_MODEL, Backbone, load_backbone
 from ._batches import pad, prediction_batches
 from ._callbacks import Epochs
-from ._devices import Place, resolve_place
+from ._devices import Place, resolve_place, warn_of_sharing
 from ._early_stopping import ScoreWatcher
 from ._folder import FolderMixin
 from ._long_texts import encode_for_prediction, encode_for_training
@@ -36,6 +36,8 @@ from ._persistence import (
     continue_from,
     freeze_state,
     thaw_network,
+    with_plain_records,
+    with_records,
 )
 from ._report import make_report
 from ._rows import (
@@ -51,7 +53,7 @@ from ._steps import ResolvedSchedule, resolve_schedule
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
-from ._transaction import unchanged_on_error
+from ._transaction import CALLBACKS, unchanged_on_error
 
 # Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
@@ -192,7 +194,7 @@ class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
             rows = self._read_rows(X, y, sample_weight)
             rows, validation = self._hold_out(rows, X, y, X_val, y_val, generator)
             schedule = self._resolve_schedule(len(rows.texts))
-            place = resolve_place(self.device, self.precision)
+            place = self._choose_place()
             backbone = self._load_backbone(place)
             tokens = encode_for_training(
                 rows.texts, backbone.tokenizer, *self._lengths(backbone)
@@ -285,6 +287,13 @@ class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
             tfinal=self.tfinal,
             deltaT=self.deltaT,
         )
+
+    def _choose_place(self) -> Place:
+        place = resolve_place(self.device, self.precision)
+        warn_of_sharing(
+            place, stacklevel=5
+        )  # beyond the decorator of `fit`: its caller
+        return place
 
     def _load_backbone(
         self, place: Place, fitted: AdapterState | None = None
@@ -390,7 +399,7 @@ class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
                 "and were cut. Raise `max_length` if the model has positions for more, "
                 "or set `long_text`.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,  # beyond scikit-learn's decorator: the caller of `fit`
             )
 
     # ---- predict ------------------------------------------------------------
@@ -439,17 +448,22 @@ class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
 
         Never: the backbone's weights and tokenizer (they are found again by name
         and checked by hash), device handles, the optimizer, caches, the callbacks of
-        a fitted estimator. Always: the
-        parameters, the triplets and the head as float32 arrays on the CPU, ranks,
-        the coding of the targets, names of columns, report and history, the
-        backbone's name and hash, versions and a format number.
+        a fitted estimator. Always: the parameters, the triplets and the head as
+        float32 arrays on the CPU, ranks, the coding of the targets, names of
+        columns, report and history, the backbone's name and hash, versions and a
+        format number. Records such as `history_` are dicts in it, so that a file
+        names no class but the estimator's.
         """
         state = dict(super().__getstate__())
         for name in TRANSIENT:
             state.pop(name, None)
         if "_adapter" in state:  # fitted: callbacks have done their work
-            state.pop("_skl_callbacks", None)
-        return state
+            for name in CALLBACKS:
+                state.pop(name, None)
+        return with_plain_records(state)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(with_records(state))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_adapter") or getattr(self, "_live", None) is not None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ._persistence import AdapterState
 
+CARD_NAME = "README.md"
+# By this line of a card a folder is known as ours.
+OUR_MARK = "library_name: sk-adalora"
 _LAYER = re.compile(r"^(?P<before>.*?)\.(?P<number>\d+)\.(?P<kind>.*)$")
 
 
@@ -26,22 +31,28 @@ def rank_rows(ranks: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
     rows : list of list of str
         Cells; empty where a layer has no such matrix.
     """
-    cells: dict[str, dict[str, int]] = {}
+    cells: dict[tuple[str, str], dict[str, int]] = {}
     kinds: dict[str, None] = {}
     for path, rank in ranks.items():
         match = _LAYER.match(path)
-        layer, kind = (match["number"], match["kind"]) if match else ("", path)
+        place = (match["before"], match["number"]) if match else ("", "")
+        kind = match["kind"] if match else path
         kinds[kind] = None
-        cells.setdefault(layer, {})[kind] = rank
+        cells.setdefault(place, {})[kind] = rank
+    # "encoder.3" and "decoder.3" where there are several stacks of layers, else "3".
+    several = len({before for before, number in cells if number}) > 1
     rows = [
-        [layer, *(str(row.get(kind, "")) for kind in kinds)]
-        for layer, row in cells.items()
+        [
+            f"{before}.{number}" if several and number else number,
+            *(str(row.get(kind, "")) for kind in kinds),
+        ]
+        for (before, number), row in cells.items()
     ]
     return ["layer", *kinds], rows
 
 
 def write_card(estimator: Any, state: AdapterState) -> str:
-    """Write the model card in Markdown.
+    """Write the model card of a saved estimator in Markdown.
 
     Parameters
     ----------
@@ -55,33 +66,7 @@ def write_card(estimator: Any, state: AdapterState) -> str:
     str
     """
     kind = type(estimator).__name__
-    report = estimator.fit_report_
-    header, rows = rank_rows(estimator.ranks_)
-    table = [header, ["---"] * len(header), *rows]
-    versions = ", ".join(f"{n} {v}" for n, v in state.versions.items())
-    scores = estimator.history_.score
-    best = estimator.history_.best_epoch
-    scored = ""
-    if scores:
-        shown = scores[-1 if best is None else best]
-        scored = f"\nScore on the validation rows: {shown:.4f}.\n"
-    return f"""---
-base_model: {state.model}
-library_name: sk-adalora
-tags:
-- adalora
-- peft
-- sk-adalora
----
-
-# {kind}
-
-An AdaLoRA adapter for `{state.model}` (SHA-256 of its weights
-`{state.content_hash}`), trained by sk-adalora on {report.n_rows:,} rows.
-{scored}
-## Load it
-
-```python
+    loading = f"""```python
 from sk_adalora import {kind}
 
 estimator = {kind}.from_pretrained("this-folder")
@@ -89,8 +74,72 @@ estimator.predict(["a text"])
 ```
 
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
-`peft.PeftModel.from_pretrained(encoder, "this-folder")` adapts the encoder. The head
-is in `head.safetensors`. Nothing in the folder is pickled.
+`peft.PeftModel.from_pretrained(model, "this-folder")` adapts the pretrained model.
+{_where_the_head_is(state)} Nothing in the folder is pickled."""
+    return _page(estimator, state, kind, loading)
+
+
+def write_export_card(estimator: Any, state: AdapterState, *, merged: bool) -> str:
+    """Write the card of what other programs load.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted estimator.
+    state : AdapterState
+        What training left.
+    merged : bool
+        Whether it is a whole model, and not an adapter as plain LoRA.
+
+    Returns
+    -------
+    str
+    """
+    own_head = state.pooling == "model"
+    kind = "AutoModelForSequenceClassification" if own_head else "AutoModel"
+    if merged:
+        title = "A model with an AdaLoRA update merged"
+        loading = f'`transformers.{kind}.from_pretrained("this-folder")`.'
+    else:
+        title = "An AdaLoRA update as plain LoRA"
+        loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
+    if merged or own_head:
+        loading += f" {_where_the_head_is(state)}"
+    if hasattr(estimator, "_target_mean"):
+        mean, scale = estimator._target_mean, estimator._target_scale
+        loading += (
+            "\n\nIts outputs are standardised: the numbers are "
+            f"`output * {scale.tolist()} + {mean.tolist()}`."
+        )
+    return _page(estimator, state, title, loading)
+
+
+def _where_the_head_is(state: AdapterState) -> str:
+    if state.pooling == "model":
+        return "The head is that of the model's own architecture."
+    return f"The head, after pooling {state.pooling!r}, is in `head.safetensors`."
+
+
+def _page(estimator: Any, state: AdapterState, title: str, loading: str) -> str:
+    header, rows = rank_rows(estimator.ranks_)
+    table = [header, ["---"] * len(header), *rows]
+    versions = ", ".join(f"{n} {v}" for n, v in sorted(state.versions.items()))
+    return f"""---
+{_base_model(state.model)}{OUR_MARK}
+tags:
+- adalora
+- peft
+- sk-adalora
+---
+
+# {title}
+
+An AdaLoRA adapter for `{state.model}` (SHA-256 of its weights
+`{state.content_hash}`), trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
+{_scored(estimator.history_)}
+## Load it
+
+{loading}
 
 ## Ranks
 
@@ -98,3 +147,17 @@ is in `head.safetensors`. Nothing in the folder is pickled.
 
 Trained with {versions}.
 """
+
+
+def _base_model(model: str) -> str:
+    """Name the pretrained model for the hub, unless it is a folder of one machine."""
+    if os.path.isdir(model) or os.path.isabs(model) or model.startswith((".", "~")):
+        return ""
+    return f"base_model: {json.dumps(model)}\n"
+
+
+def _scored(history: Any) -> str:
+    if not history.score:
+        return ""
+    best = -1 if history.best_epoch is None else history.best_epoch
+    return f"\nScore on the validation rows: {history.score[best]:.4f}.\n"

@@ -369,12 +369,17 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     # ---- targets ------------------------------------------------------------
 
     def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
-        before = getattr(self, "classes_", None) if self.warm_start else None
+        before = None
+        if self.warm_start and hasattr(self, "_adapter"):
+            before, several = self.classes_, self._multilabel
         targets = self._encode_labels(y)
-        if before is not None and not np.array_equal(before, self.classes_):
+        if before is None:
+            return targets
+        if several != self._multilabel or not np.array_equal(before, self.classes_):
             raise ValueError(
                 "With warm_start=True `y` must hold the classes of the fit before: "
-                f"{before.tolist()}. Got {self.classes_.tolist()}. Set "
+                f"{before.tolist()}, {_labels_a_row(several)}. Got "
+                f"{self.classes_.tolist()}, {_labels_a_row(self._multilabel)}. Set "
                 "warm_start=False to start anew."
             )
         return targets
@@ -453,6 +458,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _labels_a_row(multilabel: bool) -> str:
+    return "any number of them a row" if multilabel else "one a row"
 
 
 def multiclass_loss(outputs: Tensor, targets: Tensor) -> Tensor:

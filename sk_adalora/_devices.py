@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +14,9 @@ _DTYPES = {
     "float16": torch.float16,
 }
 PRECISIONS = ("auto", *_DTYPES)
+
+# Whether this process has said that it is one of several on a GPU.
+_warned_of_sharing = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,31 @@ def available_devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]
+
+
+def warn_of_sharing(place: Place, stacklevel: int) -> None:
+    """Warn, once a process, when worker processes load a model each on one GPU.
+
+    Parameters
+    ----------
+    place : Place
+        Where the model goes.
+    stacklevel : int
+        Frames between the warning and the code it is about, as in `warnings.warn`.
+    """
+    global _warned_of_sharing
+    is_worker = multiprocessing.parent_process() is not None  # of joblib, for one
+    if place.device.type != "cuda" or not is_worker or _warned_of_sharing:
+        return
+    _warned_of_sharing = True
+    warnings.warn(
+        "Each process keeps a pretrained model of its own on the GPU. Got "
+        f"{place.device} in the worker process "
+        f"{multiprocessing.current_process().name}. Use n_jobs=1, whose fits share "
+        "one model, unless the GPU has room for all of them.",
+        UserWarning,
+        stacklevel=stacklevel + 1,
+    )
 
 
 def _unknown_device(name: object, available: list[str]) -> str:

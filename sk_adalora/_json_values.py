@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
+import reprlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-# Arrays of these kinds are written: bool, int, unsigned, float, str, object.
-_KINDS = "biufUO"
+# bool, int, unsigned, float, str, date, duration: what an array or a scalar may hold.
+_DTYPE = re.compile(r"[<>|]([biufUmM])\d{1,10}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
+_MAX_DIGITS = 64  # of an int; JSON itself has no bound
+# All arrays of one value together: no file may ask for more than it could hold.
+_MAX_BYTES = 16 * 2**20
+_PLAIN = (bool, int, float, str, np.generic, type(None))
+
+
+# ---- writing ----------------------------------------------------------------
 
 
 def to_json(value: Any) -> Any:
@@ -17,8 +27,8 @@ def to_json(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        None, bool, int, float, str, numpy scalars and arrays, and lists, tuples and
-        dicts of such.
+        None, bool, int, float, str, numpy scalars and arrays, and lists, tuples,
+        sets and dicts of such.
 
     Returns
     -------
@@ -28,43 +38,55 @@ def to_json(value: Any) -> Any:
     Raises
     ------
     TypeError
-        If the value, or a part of it, is of another type.
+        If the value, or a part of it, is of another type, or too large.
     """
+    if type(value) is int and abs(value) >= 10**_MAX_DIGITS:
+        raise TypeError(f"an int of more than {_MAX_DIGITS} digits")
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {"type": "float", "value": str(value)}
-    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
-        return {
-            "type": "scalar",
-            "dtype": value.dtype.str,
-            "value": to_json(value.item()),
-        }
+    if isinstance(value, np.generic):
+        return {"type": "scalar", **_numbers_to_json(np.asarray(value))}
     if isinstance(value, np.ndarray):
-        return _array_to_json(value)
-    if type(value) in (list, tuple):
-        items = [to_json(item) for item in value]
-        return items if type(value) is list else {"type": "tuple", "items": items}
-    if type(value) is dict:
-        items = [[to_json(k), to_json(v)] for k, v in value.items()]
-        return {"type": "dict", "items": items}
+        return {
+            "type": "array",
+            "shape": list(value.shape),
+            **_numbers_to_json(value),
+        }
+    if type(value) is list:
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        if "type" not in value and all(type(key) is str for key in value):
+            return {key: to_json(item) for key, item in value.items()}
+        pairs = [[to_json(k), to_json(v)] for k, v in value.items()]
+        return {"type": "dict", "items": pairs}
+    for name, kind in _COLLECTIONS.items():
+        if type(value) is kind:
+            items = sorted(value, key=repr) if kind is not tuple else value
+            return {"type": name, "items": [to_json(item) for item in items]}
     raise TypeError(f"{type(value).__name__} is no plain value")
 
 
-def _array_to_json(array: np.ndarray) -> dict[str, Any]:
-    kind = array.dtype.kind
-    if kind == "T":  # numpy's strings of any length
-        array, kind = array.astype(object), "O"
-    if kind not in _KINDS:
-        raise TypeError(f"an array of {array.dtype} is no plain value")
+def _numbers_to_json(array: np.ndarray) -> dict[str, Any]:
+    dtype = array.dtype
     flat = array.ravel()
-    values = list(flat) if kind == "O" else flat.tolist()
-    return {
-        "type": "array",
-        "dtype": array.dtype.str if kind != "O" else "O",
-        "shape": list(array.shape),
-        "values": [to_json(v) for v in values],
-    }
+    if dtype.kind == "O":
+        if not all(isinstance(item, _PLAIN) for item in flat):
+            raise TypeError("an array of objects that are no plain values")
+        return {"dtype": "O", "values": [to_json(item) for item in flat]}
+    if not _DTYPE.fullmatch(dtype.str):
+        raise TypeError(f"{dtype} is no plain type of number or text")
+    if flat.nbytes > _MAX_BYTES:
+        raise TypeError(f"an array of more than {_MAX_BYTES} bytes")
+    if dtype.kind in "mM":
+        flat = flat.astype(np.int64)
+    elif dtype.kind == "f" and dtype.itemsize > 8:  # longer than Python's
+        return {"dtype": dtype.str, "values": [str(item) for item in flat]}
+    return {"dtype": dtype.str, "values": [to_json(item) for item in flat.tolist()]}
+
+
+# ---- reading ----------------------------------------------------------------
 
 
 def from_json(value: Any) -> Any:
@@ -73,7 +95,7 @@ def from_json(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        From a file that nobody vouches for.
+        From a file that nobody vouches for; not nested too deeply to recurse.
 
     Returns
     -------
@@ -84,38 +106,97 @@ def from_json(value: Any) -> Any:
     ValueError
         If it is nothing that :func:`to_json` returns.
     """
-    if isinstance(value, list):
-        return [from_json(item) for item in value]
-    if not isinstance(value, dict):
-        return value
     try:
-        return _READERS[value["type"]](value)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        return _Reader().read(value)
+    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ValueError(
-            f"A value must be of a known type. Got {str(value)[:80]!r}: {error}."
+            f"A value must be of a known type and size. Got {reprlib.repr(value)}: "
+            f"{error}. The file is broken."
         ) from error
 
 
-def _read_array(value: dict[str, Any]) -> np.ndarray:
-    dtype = np.dtype(_checked(value["dtype"], str))
-    if dtype.kind not in _KINDS:
-        raise ValueError(f"arrays of {dtype} are not read")
-    items = [from_json(item) for item in _checked(value["values"], list)]
+class _Reader:
+    """Reads one value, within a bound on memory."""
+
+    def __init__(self) -> None:
+        self.left = _MAX_BYTES
+        self.readers: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "float": lambda value: float(_checked(value["value"], str)),
+            "dict": self.read_dict,
+            "scalar": lambda value: self.read_numbers(value, (1,))[0],
+            "array": self.read_array,
+        }
+
+    def read(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.read(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if "type" not in value:
+            return {key: self.read(item) for key, item in value.items()}
+        name = _checked(value["type"], str)
+        if name in _COLLECTIONS:
+            items = _checked(value["items"], list)
+            return _COLLECTIONS[name](self.read(item) for item in items)
+        return self.readers[name](value)
+
+    def read_dict(self, value: dict[str, Any]) -> dict[Any, Any]:
+        pairs = [_checked(pair, list) for pair in _checked(value["items"], list)]
+        result = {self.read(key): self.read(item) for key, item in pairs}
+        if len(result) != len(pairs):
+            raise ValueError("the same key twice")
+        return result
+
+    def read_array(self, value: dict[str, Any]) -> np.ndarray:
+        shape = _checked(value["shape"], list)
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError("a shape is a list of ints of at least 0")
+        return self.read_numbers(value, tuple(shape))
+
+    def read_numbers(self, value: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+        name = _checked(value["dtype"], str)
+        values = _checked(value["values"], list)
+        if math.prod(shape) != len(values):
+            raise ValueError(f"{len(values)} values do not fill the shape")
+        items = [self.read(item) for item in values]
+        if name == "O":
+            _check_all(items, _PLAIN)
+            array = np.empty(len(items), dtype=object)
+            array[:] = items
+            return array.reshape(shape)
+        if not _DTYPE.fullmatch(name):
+            raise ValueError(f"arrays of {name[:20]!r} are not read")
+        dtype = np.dtype(name)
+        self.left -= dtype.itemsize * max(1, len(items))
+        if self.left < 0:
+            raise ValueError(f"arrays of more than {_MAX_BYTES} bytes")
+        return _numbers(items, dtype).reshape(shape)
+
+
+def _numbers(items: list[Any], dtype: np.dtype) -> np.ndarray:
+    """Make an array of values that must be of its type already."""
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        _check_all(items, (str,))
+        return np.array([dtype.type(item) for item in items], dtype=dtype)
+    kinds = {"b": (bool,), "f": (float, int), "U": (str,)}.get(dtype.kind, (int,))
+    _check_all(items, kinds)
+    if dtype.kind in "mM":
+        return np.array(items, dtype=np.int64).astype(dtype)
     array = np.empty(len(items), dtype=dtype)
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        if not all(bounds.min <= item <= bounds.max for item in items):
+            raise ValueError(f"an int that is no {dtype}")
+    elif dtype.kind == "U" and any(len(item) > dtype.itemsize // 4 for item in items):
+        raise ValueError(f"a text that is too long for {dtype}")
     array[:] = items
-    return array.reshape(_checked(value["shape"], list))
+    return array
 
 
-def _read_scalar(value: dict[str, Any]) -> Any:
-    dtype = np.dtype(_checked(value["dtype"], str))
-    if dtype.kind not in "biufU":
-        raise ValueError(f"scalars of {dtype} are not read")
-    return dtype.type(from_json(value["value"]))
-
-
-def _read_dict(value: dict[str, Any]) -> dict[Any, Any]:
-    pairs = [_checked(pair, list) for pair in _checked(value["items"], list)]
-    return {from_json(key): from_json(item) for key, item in pairs}
+def _check_all(items: list[Any], kinds: tuple[type, ...]) -> None:
+    for item in items:
+        if not isinstance(item, kinds) or (type(item) is bool and bool not in kinds):
+            raise ValueError(f"a {type(item).__name__} is in the wrong place")
 
 
 def _checked(value: Any, kind: type) -> Any:
@@ -124,10 +205,4 @@ def _checked(value: Any, kind: type) -> Any:
     return value
 
 
-_READERS = {
-    "float": lambda v: float(_checked(v["value"], str)),
-    "tuple": lambda v: tuple(from_json(i) for i in _checked(v["items"], list)),
-    "dict": _read_dict,
-    "scalar": _read_scalar,
-    "array": _read_array,
-}
+_COLLECTIONS: dict[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._texts import Texts
-from ._tokens import TokenTable, encode
+from ._tokens import TokenTable, check_room, encode, same_settings
 
 LONG_TEXTS = ("truncate", "head_tail", "windows")
 
@@ -71,10 +71,11 @@ def encode_for_training(
     -------
     TokenTable
     """
+    if long_text != "truncate":
+        _refuse_pairs(texts, long_text)
     if long_text != "head_tail":
         return encode(texts, tokenizer, max_length)
-    whole = _encode_whole(texts, tokenizer, long_text)
-    return _keep_both_ends(whole, max_length)
+    return _keep_both_ends(_encode_whole(texts, tokenizer, max_length), max_length)
 
 
 def encode_for_prediction(
@@ -101,18 +102,24 @@ def encode_for_prediction(
         What the model is given.
     """
     if long_text == "windows":
-        whole = _encode_whole(texts, tokenizer, long_text)
+        _refuse_pairs(texts, long_text)
+        whole = _encode_whole(texts, tokenizer, max_length)
         return whole, _split(whole.distinct(), tokenizer, max_length)
     tokens = encode_for_training(texts, tokenizer, max_length, long_text)
     return tokens, Windows(tokens.distinct(), np.arange(len(tokens.starts)))
 
 
-def _encode_whole(texts: Texts, tokenizer: Any, long_text: str) -> TokenTable:
+def _refuse_pairs(texts: Texts, long_text: str) -> None:
     if texts.second is not None:
         raise ValueError(
             f"`long_text` must be 'truncate' with pairs of texts. Got {long_text!r}. "
             "Change it, or join the pair with a template as `row_format`."
         )
+
+
+def _encode_whole(texts: Texts, tokenizer: Any, max_length: int) -> TokenTable:
+    """Encode texts whole, for pieces of `max_length` tokens."""
+    check_room(tokenizer, max_length)
     return encode(texts, tokenizer, _NO_LIMIT)
 
 
@@ -174,8 +181,9 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
 
 def _special_ends(tokenizer: Any) -> tuple[int, int]:
     """Count the special tokens before and after a text."""
-    empty = tokenizer("")["input_ids"]
-    one = tokenizer("a")["input_ids"]
+    with same_settings(tokenizer):
+        empty = tokenizer("")["input_ids"]
+        one = tokenizer("a")["input_ids"]
     before = 0
     while before < len(empty) and empty[before] == one[before]:
         before += 1

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import __version__
 from ._backbone import Backbone
 from ._network import TextNetwork, build_network
+from ._report import FitReport
+from ._steps import ResolvedSchedule
+from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
 
 FORMAT = 1
@@ -59,10 +63,34 @@ class AdapterState:
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
 
 
+# Attributes that hold a record of plain values. Files hold them as dicts, so that they
+# name no class but the estimator's.
+RECORDS: dict[str, type] = {
+    "_adapter": AdapterState,
+    "schedule_": ResolvedSchedule,
+    "history_": TrainingHistory,
+    "fit_report_": FitReport,
+}
+
+
+def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
+    """Turn the records among an estimator's attributes into dicts."""
+    plain = {name: dict(vars(state[name])) for name in RECORDS if name in state}
+    return state | plain
+
+
+def with_records(state: dict[str, Any]) -> dict[str, Any]:
+    """Undo :func:`with_plain_records`, for attributes that come from a file."""
+    if "_adapter" in state:
+        check_format(state["_adapter"]["format"], state["_adapter"]["versions"])
+    records = {n: kind(**state[n]) for n, kind in RECORDS.items() if n in state}
+    return state | records
+
+
 def used_versions() -> dict[str, str]:
     """Return the versions that a saved estimator depends on."""
-    versions = {"python": platform.python_version()}
-    for package in ("sk-adalora", "torch", "transformers", "scikit-learn", "numpy"):
+    versions = {"python": platform.python_version(), "sk-adalora": __version__}
+    for package in ("torch", "transformers", "scikit-learn", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:  # run from a source folder
@@ -130,7 +158,7 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     ValueError
         If the backbone is another one, or the state is of a later format.
     """
-    check_format(state)
+    check_format(state.format, state.versions)
     check_backbone(state, backbone)
     warn_other_versions(state)
     config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
@@ -139,6 +167,12 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     )
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
     head = {n: tensors.pop(HEAD + n) for n in network.head.state_dict()}
+    for name, value in network.head.state_dict().items():
+        if value.shape != head[name].shape:
+            raise ValueError(
+                f"The head's {name} must have shape {tuple(value.shape)}. Got "
+                f"{tuple(head[name].shape)}. Check that it belongs to this model."
+            )
     network.encoder.load_state_dict(tensors)
     network.head.load_state_dict(head)
     return network.requires_grad_(False).eval()
@@ -195,12 +229,12 @@ def continue_from(
     network.head.load_state_dict(head)
 
 
-def check_format(state: AdapterState) -> None:
+def check_format(number: int, versions: dict[str, str]) -> None:
     """Refuse a layout that a later version wrote."""
-    if state.format > FORMAT:
+    if number > FORMAT:
         raise ValueError(
             f"The file must be of format {FORMAT} or before. Got format "
-            f"{state.format}, of sk-adalora {state.versions.get('sk-adalora')}. "
+            f"{number}, of sk-adalora {versions.get('sk-adalora')}. "
             "Install a newer sk-adalora."
         )
 

@@ -239,16 +239,30 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         weights = sample_weight
         if weights is not None and np.all(weights == weights[0]):
             weights = None  # to the last bit as without
+        if self.warm_start and hasattr(self, "_adapter"):
+            self._check_units(values)  # what was learned stays in its own units
+        else:
+            self._learn_units(values, weights)
+        scaled = (values - self._target_mean) / self._target_scale
+        if weights is not None:
+            scaled[weights == 0] = 0.0  # far outside, it would make the loss 0 * inf
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def _learn_units(self, values: np.ndarray, weights: np.ndarray | None) -> None:
         self._target_mean = np.average(values, axis=0, weights=weights)
         spread = np.average((values - self._target_mean) ** 2, axis=0, weights=weights)
         deviation = np.sqrt(spread)
         # The mean of equal numbers differs from them in the last bits: no spread.
         rounding = len(values) * np.finfo(np.float64).eps * np.abs(self._target_mean)
         self._target_scale = np.where(deviation > rounding, deviation, 1.0)
-        scaled = (values - self._target_mean) / self._target_scale
-        if weights is not None:
-            scaled[weights == 0] = 0.0  # far outside, it would make the loss 0 * inf
-        return torch.from_numpy(scaled.astype(np.float32))
+
+    def _check_units(self, values: np.ndarray) -> None:
+        if values.shape[1] != len(self._target_mean):
+            raise ValueError(
+                "With warm_start=True `y` must have the number of targets of the fit "
+                f"before: {len(self._target_mean)}. Got {values.shape[1]}. Set "
+                "warm_start=False to start anew."
+            )
 
     def _row_weights(
         self, y: Any, sample_weight: np.ndarray | None

@@ -10,6 +10,7 @@ objects, and read through a memory map.
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = ["TokenTable", "encode"]
+
+# Threads share a tokenizer, which holds the settings of the call under way. Its own
+# threads do the work, so that others lose little by waiting.
+_lock = threading.RLock()
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000
@@ -121,15 +126,9 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
     TokenTable
         The token ids of all rows.
     """
-    paired = texts.second is not None
-    n_special = tokenizer.num_special_tokens_to_add(pair=paired)
-    if max_length <= n_special:
-        raise ValueError(
-            f"`max_length` must leave room for text beside the tokenizer's {n_special} "
-            f"special tokens. Got {max_length}. Raise `max_length`."
-        )
+    check_room(tokenizer, max_length, pair=texts.second is not None)
     rows, distinct = _distinct(texts)
-    with _same_settings(tokenizer):
+    with same_settings(tokenizer):
         if distinct.num_rows < _BIG:
             parts = distinct.to_batches(max_chunksize=_CHUNK)
             parts = [_encode_part(part, tokenizer, max_length) for part in parts]
@@ -138,6 +137,16 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
             flat = _encode_on_disk(distinct, tokenizer, max_length)
     pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     return TokenTable(rows=rows, pad_id=pad_id, **flat)
+
+
+def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:
+    """Refuse a length that special tokens alone would fill."""
+    n_special = tokenizer.num_special_tokens_to_add(pair=pair)
+    if max_length <= n_special:
+        raise ValueError(
+            f"`max_length` must leave room for text beside the tokenizer's {n_special} "
+            f"special tokens. Got {max_length}. Raise `max_length`."
+        )
 
 
 def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
@@ -297,7 +306,7 @@ def _fill(out: np.ndarray, column: pa.ChunkedArray) -> None:
 
 
 @contextmanager
-def _same_settings(tokenizer: Any) -> Iterator[None]:
+def same_settings(tokenizer: Any) -> Iterator[None]:
     """Undo what calling a fast tokenizer changes: truncation and padding stick."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

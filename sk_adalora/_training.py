@@ -214,7 +214,9 @@ def train(
             train_epoch(run, generator, history, bar)
             history.epochs += 1
             run.network.eval()
-            if hooks is not None and hooks.end(run, history):
+            stop = hooks is not None and hooks.end(run, history)
+            _show(bar, history)  # with the score, which the hook may have added
+            if stop:
                 break
     settle(run)
     run.network.eval()
@@ -230,7 +232,7 @@ def train_epoch(
     losses: list[Tensor] = []
     penalties: list[Tensor] = []
     for first in range(0, len(batches), run.recipe.accumulation):
-        history.learning_rate.append(run.scheduler.get_last_lr()[0])
+        history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         group = batches[first : first + run.recipe.accumulation]
         loss, penalty = train_step(run, group)
         losses.append(loss)
@@ -240,7 +242,7 @@ def train_epoch(
     # One wait for the device an epoch, not one a step.
     history.loss += torch.stack(losses).tolist()
     history.orthogonality += torch.stack(penalties).tolist()
-    bar.set_postfix(loss=f"{history.loss[-1]:.3f}", budget=history.budget[-1])
+    _show(bar, history)
     if not np.isfinite(history.loss[-len(losses) :]).all():
         raise FloatingPointError(
             "The training loss must stay finite. Got NaN or infinity in epoch "
@@ -341,3 +343,11 @@ def _progress_bar(total: int, verbose: int) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=total, disable=not verbose, desc="fit", unit="step")
+
+
+def _show(bar: Any, history: TrainingHistory) -> None:
+    """Write the latest numbers beside the bar."""
+    shown = {"loss": f"{history.loss[-1]:.3f}", "budget": f"{history.budget[-1]}"}
+    if history.score:
+        shown["score"] = f"{history.score[-1]:.3f}"
+    bar.set_postfix(shown)

@@ -8,6 +8,8 @@ from typing import Any
 
 # What scikit-learn's callbacks keep on an estimator while it is fitted.
 _CALLBACK_STATE = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+# That, and the callbacks themselves: all that a pickle must not carry.
+CALLBACKS = ("_skl_callbacks", "_parent_callback_ctx", *_CALLBACK_STATE)
 
 
 @contextmanager

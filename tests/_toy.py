@@ -1,8 +1,9 @@
 """A task that a random encoder can learn, and estimators that are quick to fit."""
 
-import itertools
+import random
 
 import numpy as np
+import torch
 
 from sk_adalora import AdaLoraClassifier
 
@@ -62,6 +63,11 @@ def numbers(fitted):
     return {name: array.copy() for name, array in fitted._adapter.arrays.items()}
 
 
-def pairs(first, second):
-    """All sentences of a first and a second word."""
-    return [f"{a} {b}" for a, b in itertools.product(first, second)]
+def global_states():
+    """The states of the global random generators, to compare before and after."""
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        (of_numpy[1].tobytes(), *of_numpy[2:]),
+        random.getstate(),
+    )

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import pickle
-import random
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from _toy import make, toy
+from _toy import global_states, make, toy
 from torch import nn
 
 import sk_adalora
@@ -26,7 +25,6 @@ from sk_adalora._backbone import (
 )
 from sk_adalora._devices import resolve_place
 from sk_adalora._network import pool
-from sk_adalora._network import POOLINGS, pool
 
 PLACE = resolve_place("cpu", "float32")
 BFLOAT16 = resolve_place("cpu", "bfloat16")
@@ -181,7 +179,8 @@ def test_copies_share_parameters_but_no_modules_and_no_buffers(tiny_model):
     for copied in (first, second):
         pairs = zip(backbone.module.parameters(), copied.parameters(), strict=True)
         assert all(a.data_ptr() == b.data_ptr() for a, b in pairs)
-    assert not (modules[0] & modules[1] or modules[1] & modules[2])
+    assert not modules[0] & modules[1]
+    assert not modules[1] & modules[2]
     buffers = [{b.data_ptr() for b in m.buffers()} for m in (first, second)]
     assert buffers[0]
     assert not buffers[0] & buffers[1]
@@ -210,12 +209,10 @@ def test_loading_leaves_the_global_generators_alone(own_model):
     for path in weight_files(own_model):
         path.unlink()
     module.save_pretrained(own_model, state_dict=state)
-    states = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
+    before = global_states()
     load_backbone(own_model, PLACE)
 
-    assert torch.equal(torch.get_rng_state(), states[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], states[1])
-    assert random.getstate() == states[2]
+    assert global_states() == before
 
 
 def test_loading_prints_nothing_and_leaves_the_settings_of_transformers(
@@ -567,7 +564,7 @@ def test_padding_does_not_change_what_a_text_gets(architecture):
 @pytest.mark.parametrize("max_length", [256, 40])
 def test_no_text_is_longer_than_the_positions(architecture, max_length):
     X, y = toy(16)
-    long = ["the good film " * 300] + X[1:]
+    long = ["the good film " * 300, *X[1:]]
     fitted = make(architecture, max_length=max_length).fit(long, y)
 
     assert fitted.fit_report_.truncated_share == 1 / 16

@@ -1,7 +1,6 @@
 """AdaLoraClassifier as its users see it."""
 
 import io
-import random
 import warnings
 
 import numpy as np
@@ -10,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from _toy import make, numbers, topics, toy
+from _toy import global_states, make, numbers, topics, toy
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, log_loss
@@ -316,7 +315,7 @@ def test_nothing_but_empty_texts(tiny_model):
     [
         "été 冬 🎬 é",
         "\x00\x01\ufeff\u200b\u202e",
-        "𝒳" * 50,
+        "\U0001d4b3" * 50,
         "a" * 100_000,
         "good " * 50_000,
         "[PAD] [CLS] [MASK]",
@@ -496,12 +495,10 @@ def test_a_random_state_moves_on(tiny_model):
 
 def test_the_global_generators_are_left_alone(tiny_model):
     X, y = toy(48)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    before = global_states()
     make(tiny_model, early_stopping=True, lora_dropout=0.1).fit(X, y).predict_proba(X)
 
-    assert torch.equal(torch.get_rng_state(), before[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
-    assert random.getstate() == before[2]
+    assert global_states() == before
 
 
 def test_the_global_generators_have_no_influence(tiny_model):
@@ -654,9 +651,7 @@ def test_nothing_is_written_to_disk(tiny_model, tmp_path, monkeypatch):
     X, y = toy(48)
     make(tiny_model, early_stopping=True).fit(X, y).predict(X)
 
-    assert list(tmp_path.rglob("*")) == sorted(folders.values()) or set(
-        tmp_path.rglob("*")
-    ) == set(folders.values())
+    assert set(tmp_path.rglob("*")) == set(folders.values())
 
 
 def test_the_report(tiny_model):

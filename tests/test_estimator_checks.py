@@ -45,8 +45,20 @@ class TinyRegressor(AdaLoraRegressor):
 
 _CLASSIFIER = TinyClassifier(**_TINY)
 _REGRESSOR = TinyRegressor(**_TINY)
-# No check is expected to fail; one that starts to must be explained here.
-_checks = parametrize_with_checks([_CLASSIFIER, _REGRESSOR], xfail_strict=True)
+_LAST_DIGIT = (
+    "Products of float32 matrices of other sizes differ in the last digit, and the "
+    "check allows 1e-7: a row alone and a row among 20 differ by up to 1.2e-7."
+)
+# Not strict: whether that digit differs is the processor's affair.
+_checks = parametrize_with_checks(
+    [_CLASSIFIER, _REGRESSOR],
+    expected_failed_checks=lambda estimator: (
+        {"check_methods_subset_invariance": _LAST_DIGIT}
+        if estimator is _CLASSIFIER
+        else {}
+    ),
+    xfail_strict=False,
+)
 
 
 # What the checks bring about on purpose: numbers are long texts, columns of y.

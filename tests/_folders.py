@@ -1,0 +1,64 @@
+"""Folders of estimators to be read, broken and sealed again."""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sk_adalora import AdaLoraRegressor
+from sk_adalora._reading import SEAL, STATE_NAME, seal
+
+# Large enough that predictions differ from those without the adapter.
+STRONG = {"learning_rate": 0.05, "epochs": 3}
+
+
+def make_regressor(model, **changed):
+    """A regressor that is quick to fit on the tiny model."""
+    params = {
+        "target_r": 2,
+        "batch_size": 16,
+        "device": "cpu",
+        "precision": "float32",
+        "random_state": 0,
+        **STRONG,
+    }
+    return AdaLoraRegressor(model, **{**params, **changed})
+
+
+def strengthen(fitted, factor=30):
+    """Make the update of a fitted estimator larger than training did."""
+    arrays = {
+        name: array * np.float32(factor) if name.endswith("lora_E") else array
+        for name, array in fitted._adapter.arrays.items()
+    }
+    fitted._adapter, fitted._live = replace(fitted._adapter, arrays=arrays), None
+    return fitted
+
+
+def read(folder):
+    """What ``sk_adalora.json`` says."""
+    return json.loads((Path(folder) / STATE_NAME).read_text("utf8"))
+
+
+def write(folder, described):
+    """Write ``sk_adalora.json`` with the hashes of what is there, as an attacker."""
+    folder = Path(folder)
+    files = described.get("files")
+    for name in files if isinstance(files, dict) else ():
+        if files[name] != "kept" and os.path.isfile(folder / name):
+            data = (folder / name).read_bytes()
+            described["files"][name] = hashlib.sha256(data).hexdigest()
+    described[SEAL] = seal(described)
+    (folder / STATE_NAME).write_text(json.dumps(described), "utf8")
+
+
+def bytes_of(folder):
+    """All files below a folder with their bytes, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,498 @@
+"""scikit-learn's callbacks, and the bar that a fit shows by itself."""
+
+import contextlib
+import functools
+import io
+import pickle
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from _toy import make as make_classifier
+from _toy import topics
+from sklearn.base import clone
+from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.callback._callback_context import get_context_path
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+
+X, Y = topics(36)
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a classifier that is quick to fit."""
+    return functools.partial(make_classifier, tiny_model, epochs=3)
+
+
+class Recorder:
+    """Write down every call; do something at the end of an epoch, if asked."""
+
+    def __init__(self, at_epoch_end=None):
+        self.at_epoch_end = at_epoch_end
+        self.calls, self.begun, self.ended = [], [], []
+
+    def setup(self, estimator, context):
+        self.calls.append("setup")
+
+    def teardown(self, estimator, context):
+        self.calls.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
+        self.calls.append(f"begin {context.task_name} {context.task_id}")
+        self.begun.append((context, X, y, metadata))
+
+    def on_fit_task_end(
+        self,
+        estimator,
+        context,
+        *,
+        X=None,
+        y=None,
+        metadata=None,
+        fitted_estimator=None,
+    ):
+        self.calls.append(f"end {context.task_name} {context.task_id}")
+        self.ended.append((context, X, y, fitted_estimator))
+        if context.task_name == "epoch" and self.at_epoch_end is not None:
+            return self.at_epoch_end(estimator, context, fitted_estimator)
+        return None
+
+
+class Plain:
+    """A callback that asks for nothing."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def setup(self, estimator, context): ...
+    def teardown(self, estimator, context): ...
+    def on_fit_task_begin(self, estimator, context): ...
+    def on_fit_task_end(self, estimator, context):
+        self.calls += 1
+
+
+# An epoch is a task
+
+
+def test_epochs_are_tasks_in_order(make):
+    recorder = Recorder()
+    weights = np.ones(36)
+    make().set_callbacks(recorder).fit(X, Y, sample_weight=weights)
+
+    epochs = [f"{what} epoch {i}" for i in range(3) for what in ("begin", "end")]
+    assert recorder.calls == ["setup", "begin fit 0", *epochs, "end fit 0", "teardown"]
+    for context, seen_X, seen_y, metadata in recorder.begun:
+        assert seen_X is X
+        assert seen_y is Y
+        assert metadata["sample_weight"] is weights
+        assert context.estimator_name == "AdaLoraClassifier"
+    root = recorder.begun[0][0]
+    assert root.max_subtasks == 3
+    assert all(context.parent is root for context, *_ in recorder.begun[1:])
+
+
+def test_the_estimator_of_each_epoch_predicts(make):
+    """As it would if the fit had ended there."""
+    recorder = Recorder()
+    fitted = make().set_callbacks(recorder).fit(X, Y)
+    found = [estimator.predict_proba(X) for *_, estimator in recorder.ended]
+
+    assert len(found) == 4  # the epochs, and the fit
+    np.testing.assert_allclose(found[-1], fitted.predict_proba(X), atol=1e-6)
+    np.testing.assert_allclose(found[-2], found[-1], atol=1e-5)
+    assert not np.allclose(found[0], found[1], atol=1e-5)
+    assert all(set(e.predict(X)) <= set(Y) for *_, e in recorder.ended)
+
+
+def test_looking_does_not_change_what_is_learned(make):
+    watched = make(lora_dropout=0.1).set_callbacks(
+        Recorder(lambda _, __, fitted: fitted.score(X, Y) > 2)
+    )
+    alone = make(lora_dropout=0.1).fit(X, Y)
+
+    np.testing.assert_array_equal(
+        watched.fit(X, Y).predict_proba(X), alone.predict_proba(X)
+    )
+
+
+def test_nothing_is_made_ready_that_nobody_asks_for(make, monkeypatch):
+    """To copy the triplets at each epoch costs something."""
+    made = []
+    build = AdaLoraClassifier._as_if_fitted
+    monkeypatch.setattr(
+        AdaLoraClassifier,
+        "_as_if_fitted",
+        lambda self, live: made.append(1) or build(self, live),
+    )
+    plain = Plain()
+    make().set_callbacks(plain).fit(X, Y)
+
+    assert plain.calls == 4
+    assert len(made) == 1  # by the fit itself
+
+
+def test_a_regressor_has_epochs_too(make):
+    params = make().get_params()
+    del params["class_weight"]
+    recorder = Recorder()
+    fitted = AdaLoraRegressor(**params).set_callbacks(recorder)
+    y = np.arange(36.0)
+    fitted.fit(X, y)
+
+    last = recorder.ended[-1][-1]
+    np.testing.assert_allclose(last.predict(X), fitted.predict(X), rtol=1e-5)
+
+
+def test_early_stopping_and_callbacks_go_together(make):
+    recorder = Recorder()
+    fitted = make(early_stopping=True, epochs=6, n_iter_no_change=1)
+    fitted.set_callbacks(recorder).fit(X, Y, X_val=X[:12], y_val=Y[:12])
+
+    begun = [call for call in recorder.calls if call.startswith("begin epoch")]
+    assert len(begun) == fitted.n_iter_ == len(fitted.history_.score)
+    assert recorder.calls[-2:] == ["end fit 0", "teardown"]
+    # What is handed over last is the state that was kept.
+    last = recorder.ended[-1][-1]
+    np.testing.assert_allclose(
+        last.predict_proba(X), fitted.predict_proba(X), atol=1e-6
+    )
+
+
+# A callback stops the fit
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_callback_stops_the_fit(make, last):
+    """Wherever it stops, the ranks are final: on average `target_r`."""
+    recorder = Recorder(lambda _, context, __: context.task_id == last)
+    fitted = make(epochs=4).set_callbacks(recorder).fit(X, Y)
+
+    assert fitted.n_iter_ == last + 1
+    assert len(fitted.history_.loss) == 3 * (last + 1)
+    assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
+    assert recorder.calls[-2:] == ["end fit 0", "teardown"]
+    assert fitted.predict(X).shape == (36,)
+
+
+def test_one_of_several_callbacks_is_enough_to_stop(make):
+    stopping = Recorder(lambda *_: True)
+    other = Recorder()
+    fitted = make().set_callbacks(other, stopping).fit(X, Y)
+
+    assert fitted.n_iter_ == 1
+    assert other.calls == stopping.calls
+
+
+# Teardown
+
+
+class Trouble(Exception):
+    pass
+
+
+def fail(error):
+    def at_epoch_end(estimator, context, fitted):
+        if context.task_id == 1:
+            raise error
+
+    return at_epoch_end
+
+
+@pytest.mark.parametrize("error", [Trouble, KeyboardInterrupt])
+def test_teardown_after_an_error_or_an_interruption(make, error):
+    """And the estimator is as it was before."""
+    recorder = Recorder(fail(error))
+    estimator = make().fit(X, Y).set_callbacks(recorder)
+    before, predicted = dict(vars(estimator)), estimator.predict_proba(X)
+
+    with pytest.raises(error):
+        estimator.fit(X[:20], Y[:20])
+
+    assert recorder.calls[-1] == "teardown"
+    assert recorder.calls.count("teardown") == 1
+    assert vars(estimator).keys() == before.keys()
+    assert all(vars(estimator)[name] is before[name] for name in before)
+    np.testing.assert_array_equal(estimator.predict_proba(X), predicted)
+
+
+def test_teardown_after_an_error_of_the_training(make):
+    """The loss stops being finite: not the callback's fault, torn down all the same."""
+    recorder = Recorder()
+    estimator = make(learning_rate=1e30, max_grad_norm=None).set_callbacks(recorder)
+
+    with pytest.raises(FloatingPointError, match="must stay finite"):
+        estimator.fit(X, Y)
+
+    assert recorder.calls[-1] == "teardown"
+    assert not hasattr(estimator, "_callback_fit_ctx")
+
+
+def test_bad_input_reaches_no_callback(make):
+    recorder = Recorder()
+
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        make().set_callbacks(recorder).fit(X, ["one"] * 36)
+
+    assert recorder.calls == []
+
+
+def test_the_next_fit_after_an_error_is_a_fresh_one(make):
+    recorder = Recorder(fail(Trouble))
+    estimator = make().set_callbacks(recorder)
+    with pytest.raises(Trouble):
+        estimator.fit(X, Y)
+    estimator.set_callbacks().fit(X, Y)
+
+    np.testing.assert_array_equal(
+        estimator.predict_proba(X), make().fit(X, Y).predict_proba(X)
+    )
+
+
+# Pickles and clones
+
+
+class Unpicklable(Recorder):
+    def __reduce__(self):
+        raise TypeError("a callback was pickled")
+
+
+def test_a_pickle_carries_no_callback(make):
+    fitted = make().set_callbacks(Unpicklable()).fit(X, Y)
+    copy = pickle.loads(pickle.dumps(fitted))
+
+    assert not [name for name in vars(copy) if "callback" in name]
+    np.testing.assert_array_equal(copy.predict_proba(X), fitted.predict_proba(X))
+    assert fitted._skl_callbacks  # the estimator itself keeps its own
+
+
+def test_a_callback_saves_each_epoch(make):
+    """The estimators it gets are pickled in the middle of a fit: checkpoints."""
+    saved = []
+    recorder = Unpicklable(lambda _, __, fitted: saved.append(pickle.dumps(fitted)))
+    fitted = make().set_callbacks(recorder).fit(X, Y)
+    loaded = [pickle.loads(data) for data in saved]
+
+    assert len(loaded) == 3
+    assert not [name for name in vars(loaded[0]) if "callback" in name]
+    np.testing.assert_allclose(
+        loaded[-1].predict_proba(X), fitted.predict_proba(X), atol=1e-5
+    )
+
+
+def test_a_callback_saves_each_epoch_of_a_refit(make):
+    saved = []
+    recorder = Unpicklable(lambda _, __, fitted: saved.append(pickle.dumps(fitted)))
+    make().fit(X, Y).set_callbacks(recorder).fit(X, Y)
+
+    assert len(saved) == 3
+
+
+def test_an_unfitted_estimator_takes_its_callbacks_along(make):
+    """To the processes of a search, for one."""
+    estimator = make().set_callbacks(Plain())
+    copy = pickle.loads(pickle.dumps(estimator))
+
+    assert [type(callback) for callback in copy._skl_callbacks] == [Plain]
+
+
+def test_a_clone_shares_the_callbacks(make):
+    """As scikit-learn has it: one instance serves the clones of a search."""
+    recorder = Recorder()
+    estimator = make().set_callbacks(recorder)
+    copy = clone(estimator.fit(X, Y))
+
+    assert copy._skl_callbacks == [recorder]
+    assert not hasattr(copy, "history_")
+
+
+def test_what_is_no_callback_is_refused(make):
+    with pytest.raises(TypeError, match="FitCallback protocol"):
+        make().set_callbacks(print)
+
+
+# scikit-learn's own callbacks
+
+
+def same_texts(texts):
+    return texts
+
+
+def search_of(make, **changed):
+    pipeline = make_pipeline(FunctionTransformer(same_texts), make(**changed))
+    return GridSearchCV(
+        pipeline,
+        {"adaloraclassifier__target_r": [1, 2]},
+        cv=StratifiedKFold(2),
+    )
+
+
+def test_scoring_monitor(make):
+    monitor = ScoringMonitor(scoring="accuracy")
+    fitted = make(epochs=5).set_callbacks(monitor).fit(X, Y)
+    log = monitor.get_logs().data_as_pandas
+    epochs = log[log["task_name"] == "epoch"]
+
+    assert epochs["task_id"].tolist() == list(range(5))
+    assert epochs["estimator_name"].unique().tolist() == ["AdaLoraClassifier"]
+    assert epochs["accuracy"].iloc[-1] == pytest.approx(fitted.score(X, Y))
+    whole = log[log["task_name"] == "fit"]
+    assert whole["accuracy"].tolist() == [pytest.approx(fitted.score(X, Y))]
+
+
+def test_scoring_monitor_weighs_the_rows(make):
+    weights = np.arange(36.0)
+    monitor = ScoringMonitor(scoring="accuracy")
+    fitted = make(epochs=1).set_callbacks(monitor).fit(X, Y, sample_weight=weights)
+    scores = [row["accuracy"] for row in monitor.get_logs().data]
+
+    assert scores == [pytest.approx(fitted.score(X, Y, sample_weight=weights))] * 2
+
+
+def test_scoring_monitor_of_several_scores(make):
+    monitor = ScoringMonitor(scoring=["neg_log_loss", "accuracy"])
+    make(epochs=2).set_callbacks(monitor).fit(pd.Series(X), Y)
+    log = monitor.get_logs().data_as_pandas
+
+    assert (log["neg_log_loss"] < 0).all()
+    assert log["accuracy"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_scoring_monitor_through_search_and_pipeline(make, n_jobs):
+    """Every epoch of every candidate on every fold, and of the refit."""
+    monitor = ScoringMonitor(scoring="accuracy")
+    search = search_of(make, epochs=2).set_params(n_jobs=n_jobs)
+    search.estimator[-1].set_callbacks(monitor)
+    search.fit(X, Y)
+    log = monitor.get_logs().data_as_pandas
+    epochs = log[log["task_name"] == "epoch"]
+
+    assert len(epochs) == 2 * 2 * 2 + 2
+    assert set(epochs["task_id"]) == {0, 1}
+    assert epochs["task_id_path"].is_unique
+    assert epochs["accuracy"].between(0, 1).all()
+    # search, fold of a candidate, step of the pipeline, epoch: or deeper
+    assert (epochs["task_id_path"].map(len) >= 4).all()
+
+
+def test_scoring_monitor_of_a_cross_validation(make):
+    """One instance, many clones: a run for each, told apart by its id."""
+    monitor = ScoringMonitor(scoring="accuracy")
+    cross_validate(make(epochs=2).set_callbacks(monitor), X, Y, cv=2)
+    runs = monitor.get_logs(select="all")
+
+    assert len(runs) == 2
+    assert [len(run.data) for run in runs] == [3, 3]
+
+
+@contextlib.contextmanager
+def shown(monkeypatch):
+    """What the bars of rich draw."""
+    rich = pytest.importorskip("rich.console", reason="bars need rich")
+    output = io.StringIO()
+    console = rich.Console(file=output, width=120, force_terminal=False)
+    monkeypatch.setattr("rich.get_console", lambda: console)
+    monkeypatch.setattr("rich.live.get_console", lambda: console)
+    monkeypatch.setattr("rich.progress.get_console", lambda: console)
+    yield output
+
+
+def test_progress_bar(make, monkeypatch):
+    with shown(monkeypatch) as output:
+        make().set_callbacks(ProgressBar()).fit(X, Y)
+
+    assert re.search("AdaLoraClassifier - fit .*100%", output.getvalue())
+
+
+@pytest.mark.filterwarnings("ignore:The estimator FunctionTransformer does not support")
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_progress_bar_through_search_and_pipeline(make, monkeypatch, n_jobs):
+    with shown(monkeypatch) as output:
+        search = search_of(make, epochs=2).set_params(n_jobs=n_jobs)
+        search.set_callbacks(ProgressBar(max_propagation_depth=None)).fit(X, Y)
+    lines = output.getvalue().splitlines()
+    fits = [line for line in lines if "AdaLoraClassifier - fit" in line]
+
+    assert "GridSearchCV - fit" in output.getvalue()
+    assert len(fits) == 2 * 2 + 1
+    assert all("100%" in line for line in fits)
+
+
+def test_a_stopped_fit_completes_its_bar(make, monkeypatch):
+    stopping = Recorder(lambda *_: True)
+    with shown(monkeypatch) as output:
+        make().set_callbacks(ProgressBar(), stopping).fit(X, Y)
+
+    assert "100%" in output.getvalue()
+
+
+def test_a_callback_sees_where_it_is(make):
+    """From the search down to the epoch."""
+    recorder = Recorder()
+    search = search_of(make, epochs=1)
+    search.estimator[-1].set_callbacks(recorder)
+    search.fit(X, Y)
+    names = {
+        tuple(c.estimator_name for c in get_context_path(context))
+        for context, *_ in recorder.ended
+        if context.task_name == "epoch"
+    }
+
+    assert {path[0] for path in names} == {"GridSearchCV"}
+    assert {path[-1] for path in names} == {"AdaLoraClassifier"}
+    assert all("Pipeline" in path for path in names)
+
+
+# The bar of a fit
+
+
+def test_a_fit_is_silent(make, capfd):
+    make().fit(X, Y)
+
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("verbose", [1, True])
+def test_verbose_is_one_bar(make, capfd, verbose):
+    fitted = make(verbose=verbose).fit(X, Y)
+    out, err = capfd.readouterr()
+
+    assert out == ""
+    (line,) = [line for line in err.split("\n") if line]  # redrawn, never a second
+    last = line.split("\r")[-1]
+    assert f"{fitted.total_step_}/{fitted.total_step_}" in last
+    assert f"loss={fitted.history_.loss[-1]:.3f}" in last
+    assert f"budget={fitted.history_.budget[-1]}" in last
+    assert "score" not in last
+
+
+def test_the_bar_shows_the_score_that_is_watched(make, capfd):
+    fitted = make(verbose=1, early_stopping=True).fit(X, Y, X_val=X, y_val=Y)
+    last = capfd.readouterr().err.split("\r")[-1]
+
+    assert f"score={fitted.history_.score[-1]:.3f}" in last
+
+
+def test_the_bar_is_closed_after_an_error(make, capfd):
+    from tqdm import tqdm
+
+    before = len(tqdm._instances)
+    estimator = make(verbose=1).set_callbacks(Recorder(fail(Trouble)))
+    with pytest.raises(Trouble):
+        estimator.fit(X, Y)
+
+    assert len(tqdm._instances) == before
+    assert capfd.readouterr().err.endswith("\n")
+
+
+def test_callbacks_raise_no_warning(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitor = ScoringMonitor(scoring="accuracy")
+        make().set_callbacks(Recorder(), monitor).fit(X, Y)

@@ -1,0 +1,828 @@
+"""Folders of fitted estimators: there and back, whole or not at all."""
+
+import copy
+import errno
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pandas as pd
+import pytest
+from _folders import STRONG, bytes_of, make_regressor, read, strengthen
+from _toy import make, topics, toy
+
+import sk_adalora
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistence
+from sk_adalora._card import rank_rows
+
+X, Y = topics(48)
+NUMBERS = np.linspace(-30.0, 70.0, 48)
+ROOT = Path(sk_adalora.__file__).parent.parent
+SAMPLE = X[:9]
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Fitted on `topics(48)`. Do not refit."""
+    return make(tiny_model, **STRONG).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, tmp_path_factory):
+    """The folder of `fitted`. Do not write into it."""
+    folder = tmp_path_factory.mktemp("saved") / "estimator"
+    fitted.save_pretrained(folder)
+    return folder
+
+
+def there_and_back(estimator, folder, **options):
+    estimator.save_pretrained(folder, **options)
+    return type(estimator).from_pretrained(folder)
+
+
+def learned(estimator):
+    """All fitted attributes, to be compared."""
+    names = {n for n in vars(estimator) if n.endswith("_") and not n.startswith("_")}
+    return {name: getattr(estimator, name) for name in sorted(names)}
+
+
+def assert_equal_estimators(loaded, fitted):
+    assert type(loaded) is type(fitted)
+    assert loaded.get_params() == fitted.get_params()
+    for name, value in learned(fitted).items():
+        np.testing.assert_equal(getattr(loaded, name), value, err_msg=name)
+        assert type(getattr(loaded, name)) is type(value)
+    assert vars(loaded).keys() | {"_live"} == vars(fitted).keys() | {"_live"}
+    assert loaded._adapter.config["rank_pattern"] == fitted.rank_pattern_
+    for name, array in fitted._adapter.arrays.items():
+        np.testing.assert_array_equal(loaded._adapter.arrays[name], array)
+
+
+# ---- there and back ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max", "model"])
+def test_a_classifier_there_and_back(tiny_model, tmp_path, pooling):
+    fitted = strengthen(make(tiny_model, pooling=pooling, **STRONG).fit(X, Y))
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert_equal_estimators(loaded, fitted)
+    for method in ("predict", "predict_proba", "decision_function"):
+        np.testing.assert_array_equal(
+            getattr(loaded, method)(X), getattr(fitted, method)(X)
+        )
+    assert loaded.score(X, Y) == fitted.score(X, Y)
+    # The adapter matters: without its singular values the predictions differ.
+    expected = fitted.predict_proba(X)
+    assert np.abs(strengthen(loaded, 0).predict_proba(X) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("y", [NUMBERS, np.column_stack([NUMBERS, -3 * NUMBERS])])
+def test_a_regressor_there_and_back(tiny_model, tmp_path, y):
+    fitted = make_regressor(tiny_model).fit(X, y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert_equal_estimators(loaded, fitted)
+    assert loaded.predict(X).shape == y.shape
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+LABELS = {
+    "str": np.array(["no", "yes", "é\n\"'𝄞"]),
+    "longer dtype": np.array(["a", "b", "c"], dtype="<U40"),
+    "object str": np.array(["no", "yes", "maybe"], dtype=object),
+    "int": np.array([10, -3, 2**62]),
+    "negative": np.array([-1, 1]),
+    "int8": np.array([-128, 0, 127], dtype=np.int8),
+    "uint64": np.array([0, 1, 2**64 - 1], dtype=np.uint64),
+    "big-endian": np.array([1, 2, 3], dtype=">i4"),
+    "bool": np.array([False, True]),
+    "float": np.array([-2.0, 0.0, 2.0**60]),
+    "float16": np.array([1, 2, 3], dtype=np.float16),
+    "float32": np.array([1, 2, 3], dtype=np.float32),
+    "longdouble": np.array([1, 2, 3], dtype=np.longdouble),
+    "date": np.array(["2020-01-01", "1960-05-05"], dtype="M8[ns]"),
+    "day": np.array(["2020-01-01", "1960-05-05"], dtype="M8[D]"),
+    "duration": np.array([1, -2], dtype="m8[s]"),
+    "list": ["b", "a", "c"],
+    "categorical": pd.Categorical(["b", "a", "c"], categories=["c", "b", "a"]),
+    "categories of int": pd.Series(pd.Categorical([3, 1, 2])),
+    "pandas string": pd.Series(["b", "a", "c"], dtype="string"),
+    "pandas Int64": pd.Series([3, 1, 2], dtype="Int64"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_keep_their_type(fitted, tiny_model, tmp_path, name):
+    labels = LABELS[name]
+    y = (
+        labels * 16
+        if isinstance(labels, list)
+        else labels.take(np.arange(48) % len(labels))
+    )
+    fitted = make(tiny_model, epochs=1).fit(X, y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert loaded.classes_.dtype == fitted.classes_.dtype
+    assert [type(c) for c in loaded.classes_] == [type(c) for c in fitted.classes_]
+    np.testing.assert_array_equal(loaded.classes_, fitted.classes_)
+    predicted = loaded.predict(SAMPLE)
+    assert predicted.dtype == fitted.predict(SAMPLE).dtype
+    np.testing.assert_array_equal(predicted, fitted.predict(SAMPLE))
+
+
+def test_several_labels_a_row(tiny_model, tmp_path):
+    y = np.eye(3, dtype=int)[np.arange(48) % 3]
+    fitted = make(tiny_model, **STRONG).fit(X, y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert_equal_estimators(loaded, fitted)
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    assert loaded.predict(X).shape == (48, 3)
+
+
+@pytest.mark.parametrize("row_format", ["auto", "pair", "{a}: {b}"])
+def test_tables(tiny_model, tmp_path, row_format):
+    table = pd.DataFrame({"a": X, "b": X[::-1]})
+    fitted = make(tiny_model, row_format=row_format).fit(table, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert_equal_estimators(loaded, fitted)
+    assert loaded.feature_names_in_.dtype == object
+    np.testing.assert_array_equal(
+        loaded.predict_proba(table), fitted.predict_proba(table)
+    )
+    with pytest.raises(ValueError, match="same order"):
+        loaded.predict(table[["b", "a"]])
+
+
+def test_early_stopping_and_its_scores(tiny_model, tmp_path):
+    fitted = make(
+        tiny_model, early_stopping=True, scoring="balanced_accuracy", epochs=4
+    ).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert_equal_estimators(loaded, fitted)
+    assert loaded.history_.score
+    card = (tmp_path / "f" / "README.md").read_text("utf8")
+    best = fitted.history_.score[fitted.history_.best_epoch]
+    assert f"Score on the validation rows: {best:.4f}." in card
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"class_weight": {"art": 2.0, "business": 1, "sport": np.float32(0.5)}},
+        {"class_weight": "balanced"},
+        {"target_modules": ["query", "value"]},
+        {"target_modules": ("query", "value")},
+        {"target_modules": {"query", "value"}},
+        {"target_r": np.int64(2), "learning_rate": np.float64(0.02)},
+        {"early_stopping": np.bool_(False), "random_state": np.int32(7)},
+        {"warm_start": True, "verbose": False, "max_grad_norm": None},
+    ],
+    ids=str,
+)
+def test_parameters_keep_their_type(tiny_model, tmp_path, changed):
+    fitted = make(tiny_model, **changed).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    for name, value in changed.items():
+        assert getattr(loaded, name) == value
+        assert type(getattr(loaded, name)) is type(value)
+
+
+def test_labels_that_are_weighted_by_number(tiny_model, tmp_path):
+    texts, y = toy(32)
+    fitted = make(tiny_model, class_weight={0: 1, 1: 3}).fit(texts, y)
+
+    assert there_and_back(fitted, tmp_path / "f").class_weight == {0: 1, 1: 3}
+
+
+def test_a_path_becomes_a_str(tiny_model, tmp_path):
+    fitted = make(Path(tiny_model)).fit(X, Y)
+
+    assert there_and_back(fitted, tmp_path / "f").model == tiny_model
+
+
+def test_a_random_state_is_not_saved(tiny_model, tmp_path):
+    fitted = make(tiny_model, random_state=np.random.RandomState(3)).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert loaded.random_state is None
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def text_of(row):
+    return str(row["text"])
+
+
+def score_of(estimator, X, y):
+    return 0.0
+
+
+@pytest.mark.parametrize("name", ["row_format", "scoring"])
+def test_a_function_is_not_written(fitted, tmp_path, name):
+    changed = copy.copy(fitted).set_params(
+        **{name: text_of if name == "row_format" else score_of}
+    )
+    match = rf"`{name}` must be a plain value.*function is no plain value.*joblib"
+    with pytest.raises(TypeError, match=match):
+        changed.save_pretrained(tmp_path / "f")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parameter_out_of_range_is_not_written(fitted, tmp_path):
+    changed = copy.copy(fitted).set_params(epochs=0)
+    with pytest.raises(ValueError, match="`epochs` of AdaLoraClassifier must be"):
+        changed.save_pretrained(tmp_path / "f")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_not_fitted_yet(tiny_model, tmp_path):
+    for method in ("save_pretrained", "export_lora", "merge_and_save"):
+        with pytest.raises(Exception, match="not fitted"):
+            getattr(make(tiny_model), method)(tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_time_there_and_back(fitted, saved, tmp_path):
+    loaded = AdaLoraClassifier.from_pretrained(saved)
+    again = there_and_back(loaded, tmp_path / "f")
+
+    assert bytes_of(tmp_path / "f") == bytes_of(saved)
+    assert_equal_estimators(again, fitted)
+
+
+def test_saving_changes_nothing(fitted, tmp_path):
+    before = dict(vars(fitted))
+    expected = fitted.predict_proba(SAMPLE)
+    fitted.save_pretrained(tmp_path / "f")
+    fitted.export_lora(tmp_path / "l")
+    fitted.merge_and_save(tmp_path / "m")
+
+    assert vars(fitted) == before
+    np.testing.assert_array_equal(fitted.predict_proba(SAMPLE), expected)
+
+
+def test_a_loaded_estimator_can_be_pickled_and_fitted(saved, fitted):
+    loaded = AdaLoraClassifier.from_pretrained(saved)
+    again = pickle.loads(pickle.dumps(loaded))
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+
+    loaded.fit(X, Y)
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_parameters_can_be_changed_on_loading(saved, fitted):
+    loaded = AdaLoraClassifier.from_pretrained(saved, device="cpu", epochs=9)
+
+    assert loaded.epochs == 9
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+    with pytest.raises(ValueError, match="Invalid parameter 'devise'"):
+        AdaLoraClassifier.from_pretrained(saved, devise="cpu")
+    with pytest.raises(ValueError, match="`epochs` of AdaLoraClassifier must be"):
+        AdaLoraClassifier.from_pretrained(saved, epochs=0)
+
+
+def test_a_subclass_loads_what_its_estimator_saved(saved, fitted):
+    class Mine(AdaLoraClassifier):
+        pass
+
+    loaded = Mine.from_pretrained(saved)
+    assert type(loaded) is Mine
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+# ---- what is in the folder --------------------------------------------------
+
+TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
+ALWAYS = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "sk_adalora.json",
+    *TOKENIZER,
+}
+
+
+def test_the_files(saved):
+    assert set(bytes_of(saved)) == ALWAYS | {"head.safetensors"}
+    assert set(read(saved)["files"]) == set(bytes_of(saved)) - {
+        "README.md",
+        "sk_adalora.json",
+    }
+
+
+def test_the_files_of_a_model_with_its_own_head(tiny_model, tmp_path):
+    make(tiny_model, pooling="model").fit(X, Y).save_pretrained(tmp_path / "f")
+
+    assert set(bytes_of(tmp_path / "f")) == ALWAYS | {"config.json"}
+    config = json.loads((tmp_path / "f" / "config.json").read_text("utf8"))
+    assert config["id2label"] == {"0": "art", "1": "business", "2": "sport"}
+
+
+def test_nothing_is_pickled(saved):
+    assert not [
+        name
+        for name in bytes_of(saved)
+        if not name.endswith((".json", ".md", ".safetensors"))
+    ]
+    assert not [
+        n for n, data in bytes_of(saved).items() if data[:2] in (b"PK", b"\x80\x04")
+    ]
+
+
+def test_files_can_be_read_by_others(saved):
+    assert {oct(p.stat().st_mode & 0o444) for p in saved.iterdir()} == {"0o444"}
+    assert saved.stat().st_mode & 0o500 == 0o500
+
+
+def test_the_state_is_for_people(saved):
+    text = (saved / "sk_adalora.json").read_text("utf8")
+    described = json.loads(text)
+
+    assert described["class"] == "AdaLoraClassifier"
+    assert described["fitted"]["classes_"]["values"] == ["art", "business", "sport"]
+    assert described["parameters"]["target_r"] == 2
+    assert described["versions"] == _persistence.used_versions()
+    assert len(text.splitlines()) < 150  # a list of numbers is one line
+
+
+def test_the_card(saved, fitted):
+    card = (saved / "README.md").read_text("utf8")
+    header, rows = rank_rows(fitted.ranks_)
+
+    assert card.startswith("---\n")
+    assert "library_name: sk-adalora" in card.split("---")[1]
+    assert "base_model" not in card  # a folder of this machine
+    assert '.from_pretrained("this-folder")' in card
+    assert fitted._adapter.content_hash in card
+    for row in (header, *rows):
+        assert f"| {' | '.join(row)} |" in card
+    assert "Score" not in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    namespace = {}
+    exec(snippet.replace("this-folder", str(saved)), namespace)
+    assert namespace["estimator"].ranks_ == fitted.ranks_
+
+
+def test_the_card_names_a_model_of_the_hub(fitted):
+    from sk_adalora._card import write_card
+
+    state = replace(fitted._adapter, model="someone/some: model")
+    assert '\nbase_model: "someone/some: model"\n' in write_card(fitted, state)
+
+
+def test_rank_tables():
+    assert rank_rows({"a.0.q": 1, "a.0.k": 2, "a.1.q": 3}) == (
+        ["layer", "q", "k"],
+        [["0", "1", "2"], ["1", "3", ""]],
+    )
+    # Two stacks of layers stay apart.
+    assert rank_rows({"enc.0.q": 1, "dec.0.q": 2, "proj": 4}) == (
+        ["layer", "q", "proj"],
+        [["enc.0", "1", ""], ["dec.0", "2", ""], ["", "", "4"]],
+    )
+
+
+def test_no_place_of_a_cache_is_told(fitted, tmp_path):
+    state = replace(fitted._adapter, model="someone/model", found_in="/home/me/cache")
+    other = copy.copy(fitted)
+    other._live, other._adapter = fitted._live, state
+    other.save_pretrained(tmp_path / "f")
+
+    assert not [
+        n for n, data in bytes_of(tmp_path / "f").items() if b"/home/me" in data
+    ]
+
+
+# ---- with the pretrained model ----------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_complete_folder(tiny_model, tmp_path, pooling):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "secret.txt.bak").write_text("not a part of it")
+    fitted = make(str(model), pooling=pooling, **STRONG).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    fitted.save_pretrained(tmp_path / "f", include_backbone=True)
+    shutil.rmtree(model)
+    sk_adalora.clear_backbone_cache()
+    moved = shutil.move(tmp_path / "f", tmp_path / "g")
+    loaded = AdaLoraClassifier.from_pretrained(moved)
+
+    assert loaded.model == str(moved / "backbone")
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+    assert not list(moved.rglob("*.bak"))
+    # And on from there.
+    again = there_and_back(loaded, tmp_path / "h", include_backbone=True)
+    np.testing.assert_array_equal(again.predict_proba(X), expected)
+
+
+def test_a_model_that_changed(tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    make(str(model)).fit(X, Y).save_pretrained(tmp_path / "f", include_backbone=True)
+    weights = tmp_path / "f" / "backbone" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+
+    with pytest.raises(ValueError, match="must be the one that the estimator was") as e:
+        loaded.predict(X)
+    assert str(e.value).count("SHA-256") == 2
+    assert str(tmp_path / "f" / "backbone") in str(e.value)
+    assert str(model) in str(e.value)
+
+
+# ---- elsewhere --------------------------------------------------------------
+
+LOAD = """
+import sys, numpy
+from sk_adalora import AdaLoraClassifier
+fitted = AdaLoraClassifier.from_pretrained("f")
+assert "torch" in sys.modules and fitted._live is None if "_live" in vars(fitted) else 1
+numpy.save("proba.npy", fitted.predict_proba(sys.argv[1:]))
+"""
+
+
+def test_another_process_in_another_folder(tiny_model, tmp_path, monkeypatch):
+    shutil.copytree(tiny_model, tmp_path / "a" / "model")
+    monkeypatch.chdir(tmp_path / "a")
+    fitted = make("model", **STRONG).fit(X, Y)  # a relative path
+    (tmp_path / "b").mkdir()
+    fitted.save_pretrained("../b/f")
+    subprocess.run(
+        [sys.executable, "-c", LOAD, *SAMPLE],
+        cwd=tmp_path / "b",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+        timeout=120,
+    )
+
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "b" / "proba.npy"), fitted.predict_proba(SAMPLE)
+    )
+
+
+def test_loading_needs_no_model(saved, fitted, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("sk_adalora._base.load_backbone", fail)
+    loaded = AdaLoraClassifier.from_pretrained(saved)
+
+    assert loaded.ranks_ == fitted.ranks_
+    assert str(loaded.fit_report_) == str(fitted.fit_report_)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "/nowhere/at/all", "./no", "a/b/c", ""])
+def test_a_source_that_is_not_there(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    match = (
+        r"`source` must be a folder that.*Got '.*', which is neither.*Check the path"
+    )
+    with pytest.raises(FileNotFoundError, match=match):
+        AdaLoraClassifier.from_pretrained(place)
+
+
+def test_a_folder_of_something_else(tiny_model):
+    with pytest.raises(FileNotFoundError, match=r"must hold sk_adalora\.json"):
+        AdaLoraClassifier.from_pretrained(tiny_model)
+
+
+# ---- existing folders -------------------------------------------------------
+
+WRITERS = ["save_pretrained", "export_lora", "merge_and_save"]
+
+
+@pytest.mark.parametrize("method", WRITERS)
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_an_existing_folder_is_kept(tiny_model, tmp_path, method, pooling):
+    fitted = make(tiny_model, pooling=pooling).fit(X, Y)
+    write = getattr(fitted, method)
+    write(tmp_path / "f")
+    (tmp_path / "f" / "stale").write_text("old")
+    before = bytes_of(tmp_path / "f")
+    with pytest.raises(FileExistsError, match=r"which does\. Pass overwrite=True"):
+        write(tmp_path / "f")
+    assert bytes_of(tmp_path / "f") == before
+
+    write(tmp_path / "f", overwrite=True)
+    assert set(bytes_of(tmp_path / "f")) == set(before) - {"stale"}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("method", WRITERS)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "thesis.tex").write_text("years of work")
+    (tmp_path / "f" / "README.md").write_text("# My thesis")
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "link").symlink_to(tmp_path / "f")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("f", "file", "link", "dangling"):
+        with pytest.raises(FileExistsError, match="`folder` must not exist yet"):
+            getattr(fitted, method)(tmp_path / name, overwrite=overwrite)
+
+    assert (tmp_path / "f" / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "a file"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "dangling",
+        "f",
+        "file",
+        "link",
+    ]
+
+
+def test_a_pretrained_model_is_never_replaced(fitted, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    with pytest.raises(FileExistsError, match="sk-adalora did not write it"):
+        fitted.merge_and_save(model, overwrite=True)
+
+    assert bytes_of(model) == bytes_of(tiny_model)
+
+
+def test_an_empty_folder_and_new_parents(fitted, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    fitted.save_pretrained(tmp_path / "empty")
+    fitted.save_pretrained(tmp_path / "new" / "parents" / "f")
+    monkeypatch.chdir(tmp_path)
+    fitted.save_pretrained("relative")
+    fitted.save_pretrained("with slash/")
+
+    for place in ("empty", "new/parents/f", "relative", "with slash"):
+        assert AdaLoraClassifier.from_pretrained(tmp_path / place).ranks_
+
+
+# ---- nothing half-written ---------------------------------------------------
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+# Where writing may fail: (object, name).
+STEPS = {
+    "adapter": (_folder, "write_adapter"),
+    "head": (_folder, "save_file"),
+    "backbone": (_folder, "copy_backbone"),
+    "card": (_folder, "write_card"),
+    "text": (_folder, "_write_text"),
+    "hashes": (_folder._reading, "digests"),
+    "state": (_folder, "_readable"),
+    "last rename": (_folder.Path, "rename"),
+}
+
+
+def fail(*args, **kwargs):
+    raise FULL
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk(fitted, saved, tmp_path, monkeypatch, step, there):
+    folder = tmp_path / "f"
+    if there:
+        shutil.copytree(saved, folder)
+    monkeypatch.setattr(*STEPS[step], fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        fitted.save_pretrained(folder, overwrite=True, include_backbone=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == (["f"] if there else [])
+    if there:
+        assert bytes_of(folder) == bytes_of(saved)
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
+def test_a_failure_between_the_two_renames(fitted, saved, tmp_path, monkeypatch, error):
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    rename = Path.rename
+
+    def sometimes(self, target):
+        if self.name == "new":
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(type(error)):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
+def test_the_old_folder_outlives_any_failure(fitted, saved, tmp_path, monkeypatch):
+    """When it cannot even be moved back, it is left where it is."""
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    rename = Path.rename
+
+    def only_away(self, target):
+        if self.name != "f":
+            raise FULL
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", only_away)
+    with pytest.raises(OSError, match="No space"):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    (left,) = tmp_path.rglob("old")
+    assert bytes_of(left) == bytes_of(saved)
+
+
+@pytest.mark.parametrize("method", ["export_lora", "merge_and_save"])
+@pytest.mark.parametrize("step", ["_write_text", "write_export_card"])
+def test_an_export_onto_a_full_disk(fitted, tmp_path, monkeypatch, method, step):
+    monkeypatch.setattr(_folder, step, fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        getattr(fitted, method)(tmp_path / "f")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_no_permission(fitted, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="closed"):
+        fitted.save_pretrained(tmp_path / "closed" / "f")
+
+    assert list((tmp_path / "closed").iterdir()) == []
+
+
+def test_a_refused_folder(fitted, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(_folder.tempfile, "mkdtemp", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        fitted.save_pretrained(tmp_path / "f")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the hub ----------------------------------------------------------------
+
+
+class Hub:
+    """Stands in for the hub: repositories are folders of one folder."""
+
+    def __init__(self, root):
+        self.root, self.calls = root, []
+
+    def snapshot_download(self, repo_id, *, revision=None, allow_patterns=None):
+        self.calls.append(("download", repo_id, revision))
+        if "/" not in repo_id:
+            raise huggingface_hub.errors.HFValidationError("no such name")
+        snapshot = self.root / repo_id / "snapshots" / (revision or "main")
+        if not snapshot.is_dir():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
+        return str(snapshot)
+
+    def create_repo(self, repo_id, *, private=None, exist_ok=False):
+        self.calls.append(("create", repo_id, private, exist_ok))
+
+    def create_branch(self, repo_id, *, branch, exist_ok=False):
+        self.calls.append(("branch", repo_id, branch, exist_ok))
+
+    def upload_folder(self, *, repo_id, folder_path, revision, commit_message):
+        self.calls.append(("upload", repo_id, revision, commit_message))
+        blobs = self.root / repo_id / "blobs"
+        snapshot = self.root / repo_id / "snapshots" / (revision or "main")
+        # As in the hub's cache: links to files that are named by their content.
+        for name, data in bytes_of(folder_path).items():
+            blob = blobs / f"{name.replace('/', '-')}-{hash(data)}"
+            blobs.mkdir(parents=True, exist_ok=True)
+            blob.write_bytes(data)
+            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).symlink_to(blob)
+        return f"https://hub.example/{repo_id}/commit/1"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    stand_in = Hub(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: stand_in)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", stand_in.snapshot_download
+    )
+    return stand_in
+
+
+def test_to_the_hub_and_back(fitted, hub):
+    address = fitted.push_to_hub("me/topics", private=True)
+    loaded = AdaLoraClassifier.from_pretrained("me/topics")
+
+    assert address == "https://hub.example/me/topics/commit/1"
+    assert [call[0] for call in hub.calls] == ["create", "upload", "download"]
+    assert hub.calls[0] == ("create", "me/topics", True, True)
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_branch_of_the_hub(fitted, hub):
+    fitted.push_to_hub("me/topics", revision="v2", commit_message="Better")
+    loaded = AdaLoraClassifier.from_pretrained("me/topics", revision="v2")
+
+    assert ("branch", "me/topics", "v2", True) in hub.calls
+    assert ("upload", "me/topics", "v2", "Better") in hub.calls
+    assert loaded.ranks_ == fitted.ranks_
+    with pytest.raises(FileNotFoundError, match="cannot be reached"):
+        AdaLoraClassifier.from_pretrained("me/topics")
+
+
+def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    fitted = make(str(model), **STRONG).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    fitted.push_to_hub("me/complete", include_backbone=True)
+    shutil.rmtree(model)
+    sk_adalora.clear_backbone_cache()
+    loaded = AdaLoraClassifier.from_pretrained("me/complete")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+def test_a_snapshot_with_a_link_out_of_its_repository(fitted, hub, tmp_path):
+    fitted.push_to_hub("me/topics")
+    (tmp_path / "secret.json").write_text("{}")
+    snapshot = tmp_path / "hub" / "me" / "topics" / "snapshots" / "main"
+    (snapshot / "extra.json").symlink_to(tmp_path / "secret.json")
+
+    with pytest.raises(ValueError, match=r"'extra\.json', which links to a place out"):
+        AdaLoraClassifier.from_pretrained("me/topics")
+
+
+# ---- tokens -----------------------------------------------------------------
+
+TOKEN = "hf_MarkerThatMustNotBeFoundAnywhere"
+
+
+def test_no_token_anywhere(tiny_model, tmp_path, monkeypatch, hub, caplog, capfd):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    caplog.set_level(0)
+    fitted = make(tiny_model).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "f", include_backbone=True)
+    fitted.export_lora(tmp_path / "l")
+    fitted.merge_and_save(tmp_path / "m")
+    fitted.push_to_hub("me/topics")
+    loaded = AdaLoraClassifier.from_pretrained("me/topics")
+    loaded.predict(X)
+    shown = capfd.readouterr()
+
+    written = {str(p): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert len(written) > 20
+    assert not [name for name, data in written.items() if TOKEN.encode() in data]
+    assert TOKEN.encode() not in pickle.dumps(fitted) + pickle.dumps(loaded)
+    for text in (repr(fitted), repr(loaded.get_params()), caplog.text, *shown):
+        assert TOKEN not in text
+    assert not [name for name in fitted.get_params() if "token" in name]
+
+
+def test_nothing_is_shown(fitted, tmp_path, capfd):
+    fitted.save_pretrained(tmp_path / "f", include_backbone=True)
+    fitted.merge_and_save(tmp_path / "m")
+    AdaLoraClassifier.from_pretrained(tmp_path / "f").predict(X)
+
+    assert "".join(capfd.readouterr()) == ""
+
+
+# ---- other versions ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_another_version_warns_once(saved, tmp_path, monkeypatch, package):
+    monkeypatch.setattr(_persistence, "_warned", set())
+    loaded = AdaLoraClassifier.from_pretrained(saved)
+    loaded._adapter = replace(
+        loaded._adapter, versions={**loaded._adapter.versions, package: "0.1"}
+    )
+    data = pickle.dumps(loaded)
+    with pytest.warns(UserWarning, match=f"trained with {package} 0.1 and runs with"):
+        loaded.predict(SAMPLE)
+
+    pickle.loads(data).predict(SAMPLE)  # a warning would fail the test
+    AdaLoraClassifier.from_pretrained(saved).predict(SAMPLE)
+
+
+def test_a_pickle_of_a_later_version(fitted):
+    later = copy.copy(fitted)
+    later._adapter = replace(fitted._adapter, format=99, versions={"sk-adalora": "9.9"})
+    data = pickle.dumps(later)
+    match = r"format 1 or before\. Got format 99, of sk-adalora 9\.9\. Install a newer"
+    with pytest.raises(ValueError, match=match):
+        pickle.loads(data)
+
+
+def test_the_two_classes_are_not_mixed_up(saved, tiny_model, tmp_path):
+    make_regressor(tiny_model).fit(X, NUMBERS).save_pretrained(tmp_path / "f")
+
+    with pytest.raises(ValueError, match=r"must hold a AdaLoraClassifier.*own class"):
+        AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    with pytest.raises(ValueError, match="Got a 'AdaLoraClassifier'"):
+        AdaLoraRegressor.from_pretrained(saved)

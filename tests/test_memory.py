@@ -1,0 +1,280 @@
+"""A search holds one pretrained model, however many fits it makes."""
+
+import functools
+import gc
+import multiprocessing
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import torch
+import transformers
+from _news import headlines
+from _toy import make as make_classifier
+from _toy import topics
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+from sk_adalora import AdaLoraClassifier, _devices, clear_backbone_cache
+from sk_adalora._devices import Place, warn_of_sharing
+
+FOLDS = StratifiedKFold(3)
+GRID = {"target_r": [2, 4, 6, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
+X, Y = topics(36)
+
+
+@pytest.fixture
+def fresh_cache():
+    """No pretrained model is in memory, before and after."""
+    clear_backbone_cache()
+    yield
+    clear_backbone_cache()
+
+
+@pytest.fixture
+def loads(monkeypatch, fresh_cache):
+    """List that gets an entry whenever weights are loaded."""
+    seen = []
+    load = transformers.AutoModel.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoModel,
+        "from_pretrained",
+        lambda *args, **kwargs: seen.append(args) or load(*args, **kwargs),
+    )
+    return seen
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a classifier that is quick to fit."""
+    return functools.partial(make_classifier, tiny_model, epochs=1)
+
+
+# One pretrained model
+
+
+def test_a_search_loads_once(make, loads):
+    search = GridSearchCV(make(), {"target_r": [1, 2]}, cv=3).fit(X, Y)
+    search.predict(X)
+    make().fit(X, Y).predict_proba(X)
+
+    assert len(loads) == 1
+
+
+def test_estimators_share_the_frozen_weights(make, fresh_cache):
+    first, second = make().fit(X, Y), make(random_state=1).fit(X, Y)
+    one, other = (
+        {
+            parameter.data_ptr()
+            for parameter in e._live.network.encoder.model.parameters()
+            if parameter.data_ptr()
+        }
+        for e in (first, second)
+    )
+    backbone = first._live.backbone
+    frozen = {parameter.data_ptr() for parameter in backbone.module.parameters()}
+
+    assert backbone is second._live.backbone
+    assert frozen <= one & other
+
+
+def test_clearing_frees_the_weights(make, fresh_cache):
+    """Once nobody predicts with them any more."""
+    import weakref
+
+    fitted = make().fit(X, Y)
+    weights = weakref.ref(fitted._live.backbone.module)
+    del fitted
+    gc.collect()
+    assert weights() is not None  # kept for the next fit
+
+    clear_backbone_cache()
+    gc.collect()
+
+    assert weights() is None
+
+
+def test_a_fitted_estimator_outlives_the_cache(make, loads):
+    fitted = make().fit(X, Y)
+    expected = fitted.predict_proba(X)
+    clear_backbone_cache()
+
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+    assert len(loads) == 1  # it went on with the one that it held
+
+
+def test_a_fitted_estimator_keeps_nothing_of_its_training(make, fresh_cache):
+    """No optimizer, no gradients, no rows: what lives is what predicts."""
+    import weakref
+
+    from sk_adalora import _base
+
+    class Watched(_base.Run):
+        pass
+
+    runs = []
+    original = _base.Run
+    try:
+        _base.Run = lambda *args: runs.append(Watched(*args)) or runs[-1]
+        fitted = make().fit(X, Y)
+    finally:
+        _base.Run = original
+    optimizer = weakref.ref(runs[0].optimizer)
+    network = weakref.ref(runs[0].network)
+    runs.clear()
+    gc.collect()
+
+    assert optimizer() is None
+    assert network() is None
+    live = fitted._live.network
+    assert not any(parameter.requires_grad for parameter in live.parameters())
+    assert all(parameter.grad is None for parameter in live.parameters())
+
+
+# Processes that share a GPU
+
+
+CUDA = Place(torch.device("cuda:0"), "bfloat16")
+CPU = Place(torch.device("cpu"), "float32")
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """This process believes that it is a worker, and has said nothing yet."""
+    monkeypatch.setattr(_devices, "_warned_of_sharing", False)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
+
+
+def test_workers_on_a_gpu_warn_once(worker):
+    with pytest.warns(UserWarning, match=r"Each process keeps.*cuda:0 in.*n_jobs=1"):
+        warn_of_sharing(CUDA, stacklevel=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_sharing(CUDA, stacklevel=1)
+
+
+def test_workers_on_the_cpu_share_the_file(worker):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_sharing(CPU, stacklevel=1)
+
+
+def test_the_main_process_does_not_warn(monkeypatch):
+    monkeypatch.setattr(_devices, "_warned_of_sharing", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_sharing(CUDA, stacklevel=1)
+
+
+def test_the_warning_is_about_the_caller_of_fit(make, worker, monkeypatch):
+    """Who sees it looks for `n_jobs`, not into this library."""
+    from sk_adalora import _base
+
+    monkeypatch.setattr(
+        _base,
+        "warn_of_sharing",
+        lambda place, stacklevel: warn_of_sharing(CUDA, stacklevel + 1),
+    )
+    with pytest.warns(UserWarning, match="Each process keeps") as caught:
+        make().fit(X, Y)
+
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def is_a_worker():
+    return multiprocessing.parent_process() is not None
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"), [("loky", True), ("threading", False)]
+)
+def test_workers_of_joblib_are_told_from_threads(backend, expected):
+    jobs = (joblib.delayed(is_a_worker)() for _ in range(2))
+
+    assert joblib.Parallel(2, backend=backend)(jobs) == [expected, expected]
+
+
+# The real model
+
+
+def search():
+    classifier = AdaLoraClassifier(epochs=1, max_length=32, random_state=0)
+    return GridSearchCV(classifier, GRID, cv=FOLDS, refit=False)
+
+
+def resident():
+    """Memory of this process in bytes, garbage aside."""
+    psutil = pytest.importorskip("psutil")
+    gc.collect()
+    return psutil.Process().memory_info().rss
+
+
+@pytest.mark.slow
+def test_resident_memory_of_36_fits(loads):
+    """12 candidates on 3 folds take what one fit takes."""
+    texts, labels = headlines(150)
+    place = {"device": "cpu", "precision": "float32"}
+    fitted = AdaLoraClassifier(
+        target_r=8, epochs=1, max_length=32, random_state=0, **place
+    ).fit(texts, labels)
+    fitted.predict(texts)
+    after_one = resident()
+    grid = search()
+    grid.estimator.set_params(**place)
+
+    grid.fit(texts, labels)
+
+    assert resident() <= 1.15 * after_one
+    assert len(loads) == 1
+    assert len(grid.cv_results_["params"]) == 12
+    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.slow
+def test_resident_memory_of_a_second_search(loads):
+    """In bfloat16 a CPU's kernels are compiled for each shape, and kept: some
+    hundred MB that a first search takes and the next ones do not."""
+    texts, labels = headlines(150)
+    grid = search()
+    grid.estimator.set_params(device="cpu")
+    grid.fit(texts, labels)
+    after_first = resident()
+
+    grid.fit(texts, labels)
+
+    assert resident() <= 1.05 * after_first
+    assert len(loads) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.gpu
+def test_gpu_memory_of_36_fits(loads):
+    texts, labels = headlines(150)
+    torch.cuda.reset_peak_memory_stats()
+    fitted = AdaLoraClassifier(
+        target_r=8, epochs=1, max_length=32, random_state=0, device="cuda"
+    ).fit(texts, labels)
+    fitted.predict(texts)
+    peak, left = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+
+    search().set_params(estimator__device="cuda").fit(texts, labels)
+    gc.collect()
+
+    assert torch.cuda.max_memory_allocated() <= 1.15 * peak
+    assert torch.cuda.memory_allocated() <= 1.15 * left
+    assert len(loads) == 1
+
+    del fitted
+    gc.collect()
+    clear_backbone_cache()
+    assert torch.cuda.memory_allocated() < 0.1 * left
+
+
+@pytest.mark.slow
+@pytest.mark.gpu
+def test_two_jobs_on_one_gpu(fresh_cache):
+    texts, labels = headlines(150)
+    classifier = AdaLoraClassifier(epochs=1, max_length=32, random_state=0)
+    grid = GridSearchCV(classifier, {"target_r": [2, 8]}, cv=2, n_jobs=2)
+
+    assert np.isfinite(grid.fit(texts, labels).cv_results_["mean_test_score"]).all()

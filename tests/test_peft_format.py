@@ -1,0 +1,672 @@
+"""PEFT's adapter folder, both ways; plain LoRA; merged models of transformers."""
+
+import json
+import re
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from _folders import STRONG, make_regressor, strengthen
+from _tiny import (
+    adapt,
+    build,
+    randomise,
+    tiny_bert,
+    tiny_classifier,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_t5,
+    tokens,
+    train,
+)
+from _toy import make, topics
+from safetensors.torch import load_file, save_file
+
+from sk_adalora.adalora import (
+    AdaLoraConfig,
+    export_lora,
+    get_peft_model,
+    load_peft_adapter,
+    save_adapter,
+)
+
+X, Y = topics(48)
+PAGE = Path(__file__).parent.parent / "docs" / "user_guide" / "persistence.md"
+transformers.utils.logging.disable_progress_bar()
+
+
+def outputs(model, ids=None):
+    """Logits or last hidden states, without gradient."""
+    ids = tokens() if ids is None else ids
+    more = {"decoder_input_ids": ids} if "T5" in type(unwrapped(model)).__name__ else {}
+    with torch.no_grad():
+        result = model(input_ids=ids, **more)
+    return result.logits if hasattr(result, "logits") else result.last_hidden_state
+
+
+def unwrapped(model):
+    while isinstance(model, peft.PeftModel) or type(model).__name__ == "AdaLoraModel":
+        model = (
+            model.get_base_model() if isinstance(model, peft.PeftModel) else model.model
+        )
+    return model
+
+
+def assert_close(first, second):
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+
+def by_peft(base, folder):
+    """The model that peft makes of a folder; nothing may be missing or left over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return peft.PeftModel.from_pretrained(base, folder).eval()
+
+
+# Engine: a model and how it is adapted.
+KINDS = {
+    "bert": (tiny_bert, {}),
+    "query and value": (tiny_bert, {"target_modules": ["query", "value"]}),
+    "pattern": (tiny_bert, {"target_modules": r".*\.(key|dense)"}),
+    "some layers": (
+        tiny_bert,
+        {"target_modules": ["dense"], "layers_to_transform": [1]},
+    ),
+    "classifier": (tiny_classifier, {"task_type": "SEQ_CLS"}),
+    "saved by name": (tiny_classifier, {"modules_to_save": ["classifier", "pooler"]}),
+    "biases of layers": (tiny_bert, {"bias": "lora_only"}),
+    "all biases": (tiny_bert, {"bias": "all"}),
+    "gpt2": (tiny_gpt2, {"fan_in_fan_out": True}),
+    "llama": (tiny_llama, {}),
+    "llama classifier": (
+        lambda seed=0: tiny_llama(seed, transformers.LlamaForSequenceClassification),
+        {"task_type": "SEQ_CLS"},
+    ),
+    "t5": (tiny_t5, {}),
+    "no alpha": (tiny_bert, {"lora_alpha": 0.5}),
+}
+
+
+def trained(kind, steps=12):
+    """An adapted model of that kind with large random numbers, pruned to the target."""
+    new, options = KINDS[kind]
+    model = randomise(adapt(new(), **options))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for _, tensor in model.trainable_parameters():
+            if tensor.ndim < 2 or "triplets" not in _:
+                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
+    scores = torch.rand(len(model.triplets.singular_values), generator=generator)
+    return prune(model, scores > 0.4) if steps else model
+
+
+def prune(model, kept):
+    """Mask triplets, as an allocation does."""
+    model.allocator.kept.copy_(kept)
+    with torch.no_grad():
+        model.triplets.singular_values[~kept] = 0
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_peft_reads_what_we_write(kind, tmp_path):
+    model = trained(kind)
+    expected = outputs(model)
+    save_adapter(model, tmp_path)
+    base = KINDS[kind][0]()
+    before = outputs(base)
+
+    assert_close(outputs(by_peft(base, tmp_path)), expected)
+    assert (before - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_we_read_what_we_write(kind, tmp_path):
+    model = trained(kind)
+    save_adapter(model, tmp_path)
+    loaded = load_peft_adapter(KINDS[kind][0](), tmp_path)
+
+    assert_close(outputs(loaded), outputs(model))
+    assert loaded.ranks == model.ranks
+    assert not [n for n, _ in loaded.trainable_parameters()]
+    save_adapter(loaded, tmp_path / "again")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (
+            tmp_path / name
+        ).read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_lora(kind, tmp_path):
+    model = trained(kind)
+    export_lora(model, tmp_path)
+    values = json.loads((tmp_path / "adapter_config.json").read_text("utf8"))
+
+    assert values["peft_type"] == "LORA"
+    assert set(values["rank_pattern"]) == set(values["target_modules"])
+    assert_close(outputs(by_peft(KINDS[kind][0](), tmp_path)), outputs(model))
+
+
+def test_the_tensors_of_a_folder(tmp_path):
+    model = trained("bert")
+    save_adapter(model, tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    values = json.loads((tmp_path / "adapter_config.json").read_text("utf8"))
+
+    assert len(tensors) == 3 * len(model.adapted)
+    assert {t.dtype for t in tensors.values()} == {torch.float32}
+    for path, rank in model.ranks.items():
+        start = f"base_model.model.{path}.lora_"
+        layer = model.adapted[path]
+        assert tensors[start + "A"].shape == (rank, layer.in_features)
+        assert tensors[start + "B"].shape == (layer.out_features, rank)
+        assert tensors[start + "E"].shape == (rank, 1)
+        flags = values["rank_pattern"][f"{path}.lora_E"]
+        assert (len(flags), sum(flags)) == (4, rank)
+    assert values["target_modules"] == sorted(model.adapted)
+    assert values["inference_mode"] is True
+    assert list(values) == sorted(values)
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("n_pruned", [1, 11])
+def test_layers_of_rank_0(tmp_path, write, n_pruned):
+    model = randomise(adapt(tiny_bert()))
+    kept = torch.ones(48, dtype=torch.bool)
+    kept[: 4 * n_pruned] = False
+    prune(model, kept)
+    write(model, tmp_path)
+
+    assert list(model.ranks.values()).count(0) == n_pruned
+    assert_close(outputs(by_peft(tiny_bert(), tmp_path)), outputs(model))
+    if write is save_adapter:
+        assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+def test_before_and_after_the_pruned_are_deleted(tmp_path, write):
+    model = adapt(tiny_bert())
+    train(model, range(10))  # final, and not deleted yet
+    randomised = model.triplets.singular_values.data[model.allocator.kept]
+    model.triplets.singular_values.data[model.allocator.kept] = randomised.sign() * 0.5
+    full = len(model.triplets.singular_values)
+    write(model, tmp_path / "before")
+    expected = outputs(model)
+    model.compact()
+    write(model, tmp_path / "after")
+
+    assert len(model.triplets.singular_values) < full
+    for folder in ("before", "after"):
+        assert_close(outputs(by_peft(tiny_bert(), tmp_path / folder)), expected)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        first, second = (
+            (tmp_path / f / name).read_bytes() for f in ("before", "after")
+        )
+        assert first == second
+
+
+# ---- what peft writes -------------------------------------------------------
+
+
+def adapted_by_peft(new, steps=9, **options):
+    """A model that peft adapted and trained a little, with large numbers."""
+    config = peft.AdaLoraConfig(
+        **{
+            "init_r": 4,
+            "target_r": 2,
+            "tinit": 1,
+            "tfinal": 2,
+            "deltaT": 1,
+            "total_step": 9,
+            "lora_alpha": 8,
+            "target_modules": ["query", "value"],
+            **options,
+        }
+    )
+    torch.manual_seed(0)
+    model = peft.get_peft_model(new(), config)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for _, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    for step in range(steps):
+        model(input_ids=tokens(step))
+        loss = outputs_with_gradient(model, step).square().mean()
+        loss.backward()
+        model.base_model.update_and_allocate(step)
+        model.zero_grad()
+    return model.eval()
+
+
+def outputs_with_gradient(model, step):
+    result = model(input_ids=tokens(step))
+    return result.logits if hasattr(result, "logits") else result.last_hidden_state
+
+
+PEFTS = {
+    "pruned": (tiny_bert, {}),
+    "before pruning": (tiny_bert, {"steps": 0}),
+    "while pruning": (tiny_bert, {"steps": 5}),
+    "never pruned": (tiny_bert, {"steps": 1}),
+    "classifier": (tiny_classifier, {"task_type": "SEQ_CLS"}),
+    "saved": (tiny_classifier, {"modules_to_save": ["classifier"]}),
+    "biases of layers": (tiny_bert, {"bias": "lora_only"}),
+    "all biases": (tiny_bert, {"bias": "all"}),
+    "gpt2": (tiny_gpt2, {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
+    # peft fails at layers without gradient, such as the pooler here.
+    "all-linear": (
+        tiny_bert,
+        {"target_modules": "all-linear", "exclude_modules": ".*pooler.*"},
+    ),
+    "all-linear, fresh": (tiny_bert, {"target_modules": "all-linear", "steps": 0}),
+    "pattern": (tiny_bert, {"target_modules": r".*encoder.*\.(key|dense)"}),
+    "excluded": (
+        tiny_bert,
+        {"target_modules": ["query", "key"], "exclude_modules": ["key"]},
+    ),
+    "alpha 1": (tiny_bert, {"lora_alpha": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", PEFTS)
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:peft")
+def test_we_read_what_peft_writes(kind, tmp_path):
+    new, options = PEFTS[kind]
+    model = adapted_by_peft(new, **options)
+    model.save_pretrained(tmp_path)
+    loaded = load_peft_adapter(new(), tmp_path)
+
+    assert_close(outputs(loaded), outputs(model))
+    assert (outputs(new()) - outputs(model)).abs().max() > 1e-3
+    # And peft reads it back from us.
+    save_adapter(loaded, tmp_path / "again")
+    assert_close(outputs(by_peft(new(), tmp_path / "again")), outputs(model))
+
+
+@pytest.fixture
+def from_peft(tmp_path):
+    """A model of peft's and its folder, which the test may change."""
+    model = adapted_by_peft(tiny_classifier, task_type="SEQ_CLS", bias="lora_only")
+    model.save_pretrained(tmp_path)
+    return model, tmp_path
+
+
+def change_config(folder, **changed):
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text("utf8")) | changed
+    values = {name: value for name, value in values.items() if value is not ...}
+    path.write_text(json.dumps(values), "utf8")
+    return values
+
+
+def dense(folder):
+    """Write the pruned triplets as zeros, as files without a pattern have them."""
+    pattern = json.loads((folder / "adapter_config.json").read_text("utf8"))[
+        "rank_pattern"
+    ]
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for name, flags in pattern.items():
+        start = "base_model.model." + name.removesuffix(".default").removesuffix("E")
+        rows = torch.tensor(flags)
+        for kind, axis in (("A", 0), ("B", 1), ("E", 0)):
+            small = tensors[start + kind]
+            shape = list(small.shape)
+            shape[axis] = len(flags)
+            full = torch.zeros(shape)
+            full.index_copy_(axis, rows.nonzero().flatten(), small)
+            tensors[start + kind] = full
+    save_file(tensors, folder / "adapter_model.safetensors")
+    change_config(folder, rank_pattern=None)
+
+
+def rename_tensors(folder, rename):
+    path = folder / "adapter_model.safetensors"
+    save_file({rename(n): t for n, t in load_file(path).items()}, path)
+
+
+def rename_pattern(folder, rename):
+    path = folder / "adapter_config.json"
+    pattern = json.loads(path.read_text("utf8"))["rank_pattern"]
+    change_config(folder, rank_pattern={rename(n): f for n, f in pattern.items()})
+
+
+def as_bin(folder):
+    path = folder / "adapter_model.safetensors"
+    torch.save(load_file(path), folder / "adapter_model.bin")
+    path.unlink()
+
+
+def cast(folder, dtype):
+    path = folder / "adapter_model.safetensors"
+    save_file({n: t.to(dtype) for n, t in load_file(path).items()}, path)
+
+
+NEWER = ("exclude_modules", "alpha_pattern", "auto_mapping", "peft_version", "use_dora")
+VARIANTS = {
+    "as it is": lambda folder: None,
+    "null pattern": dense,
+    "empty pattern": lambda f: (dense(f), change_config(f, rank_pattern={})),
+    "the adapter's name in keys": lambda f: rename_tensors(
+        f, lambda n: n + ".default" if ".lora_" in n else n
+    ),
+    "the adapter's name in the pattern": lambda f: rename_pattern(
+        f, lambda n: n.removesuffix(".default") + ".default"
+    ),
+    "no name in the pattern": lambda f: rename_pattern(
+        f, lambda n: n.removesuffix(".default")
+    ),
+    "the wrapper in keys": lambda f: rename_tensors(
+        f, lambda n: n.replace("classifier.", "classifier.modules_to_save.default.")
+    ),
+    "bin": as_bin,
+    "double": lambda f: cast(f, torch.float64),
+    "no schedule": lambda f: change_config(f, total_step=None, tinit=0, tfinal=0),
+    "an old config": lambda f: change_config(f, **dict.fromkeys(NEWER, ...)),
+    "only what must be": lambda f: change_config(
+        f,
+        **dict.fromkeys(
+            [
+                "beta1",
+                "beta2",
+                "deltaT",
+                "orth_reg_weight",
+                "total_step",
+                "tinit",
+                "tfinal",
+                "r",
+                "lora_dropout",
+                "init_lora_weights",
+                "layers_pattern",
+                "layers_to_transform",
+                "revision",
+                "loftq_config",
+                *NEWER,
+            ],
+            ...,
+        ),
+    ),
+    "a field of the future": lambda f: change_config(f, use_something_new=None),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_of_peft_folders(from_peft, variant):
+    model, folder = from_peft
+    VARIANTS[variant](folder)
+    loaded = load_peft_adapter(tiny_classifier(), folder)
+
+    assert_close(outputs(loaded), outputs(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened(from_peft, dtype):
+    model, folder = from_peft
+    cast(folder, dtype)
+    loaded = load_peft_adapter(tiny_classifier(), folder)
+
+    assert {t.dtype for t in loaded.state_dict().values()} == {torch.float32}
+    torch.testing.assert_close(outputs(loaded), outputs(model), atol=0.05, rtol=0.05)
+
+
+def test_fields_that_would_change_something_are_named(from_peft):
+    _, folder = from_peft
+    change_config(folder, use_something_new=True)
+    with pytest.warns(UserWarning, match=r"unknown here: use_something_new\."):
+        load_peft_adapter(tiny_classifier(), folder)
+
+
+def test_another_method_is_refused(tmp_path):
+    config = peft.LoraConfig(target_modules=["query"])
+    peft.get_peft_model(tiny_bert(), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`peft_type` must be 'ADALORA'\. Got 'LORA'"):
+        load_peft_adapter(tiny_bert(), tmp_path)
+
+
+def test_a_model_that_does_not_fit_stays_as_it_was(tmp_path):
+    save_adapter(trained("bert"), tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+    )
+    other = build(lambda: transformers.BertModel(config))
+    expected = outputs(other)
+    with pytest.raises(ValueError, match=r"must have shapes.*belongs to this model"):
+        load_peft_adapter(other, tmp_path)
+
+    assert torch.equal(outputs(other), expected)
+    assert not [n for n, m in other.named_modules() if type(m).__name__ == "SVDLinear"]
+
+
+def test_training_can_go_on(tmp_path):
+    model = trained("bert")
+    save_adapter(model, tmp_path)
+    loaded = load_peft_adapter(tiny_bert(), tmp_path)
+    loaded.triplets.requires_grad_()
+
+    assert {n.split(".")[0] for n, _ in loaded.trainable_parameters()} == {"triplets"}
+
+
+# ---- estimators -------------------------------------------------------------
+
+
+def architecture(name, folder, tokenizer_from):
+    """Save a tiny model of another architecture with the tiny tokenizer."""
+    size = len(transformers.AutoTokenizer.from_pretrained(tokenizer_from))
+    sizes = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 80,
+    }
+    config = {
+        "bert": lambda: transformers.BertConfig(**sizes),
+        "distilbert": lambda: transformers.DistilBertConfig(
+            vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=48
+        ),
+        "roberta": lambda: transformers.RobertaConfig(**sizes, pad_token_id=0),
+        "electra": lambda: transformers.ElectraConfig(**sizes, embedding_size=32),
+        "mpnet": lambda: transformers.MPNetConfig(**sizes, pad_token_id=0),
+    }[name]()
+    build(lambda: transformers.AutoModel.from_config(config)).save_pretrained(folder)
+    for file in Path(tokenizer_from).glob("tokenizer*.json"):
+        shutil.copy(file, folder)
+    return str(folder)
+
+
+ARCHITECTURES = ["bert", "distilbert", "roberta", "electra", "mpnet"]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def own_head(request, tiny_model, tmp_path_factory):
+    """A classifier with the head of its architecture, fitted. Do not refit."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model = architecture(request.param, folder, tiny_model)
+    fitted = make(model, pooling="model", max_length=64, **STRONG).fit(X, Y)
+    return strengthen(fitted)
+
+
+def batch_of(folder, texts):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return tokenizer(
+        texts, padding=True, truncation=True, max_length=64, return_tensors="pt"
+    )
+
+
+def logits(model, batch):
+    with torch.no_grad():
+        return model(**batch).logits.numpy()
+
+
+def test_transformers_and_peft_read_a_model_with_its_own_head(own_head, tmp_path):
+    own_head.save_pretrained(tmp_path / "f")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "f")
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(
+        own_head.model, config=config
+    )
+    model = by_peft(base, tmp_path / "f")
+    expected = own_head._predict_outputs(X)
+
+    found = logits(model, batch_of(tmp_path / "f", X))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert config.id2label == {0: "art", 1: "business", 2: "sport"}
+    assert np.ptp(expected, axis=0).max() > 1e-3
+
+
+def test_transformers_alone_finds_plain_lora(own_head, tmp_path):
+    own_head.export_lora(tmp_path / "l")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "l", num_labels=3
+    ).eval()
+
+    found = logits(model, batch_of(own_head.model, X))
+    np.testing.assert_allclose(found, own_head._predict_outputs(X), atol=1e-5)
+
+
+def test_a_merged_model_with_its_own_head(own_head, tmp_path):
+    own_head.merge_and_save(tmp_path / "m")
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
+    found = pipeline(X, top_k=None)
+    proba = own_head.predict_proba(X)
+
+    labels = [max(row, key=lambda entry: entry["score"])["label"] for row in found]
+    assert labels == own_head.predict(X).tolist()
+    for row, expected in zip(found, proba, strict=True):
+        scores = {entry["label"]: entry["score"] for entry in row}
+        np.testing.assert_allclose(
+            [scores[name] for name in own_head.classes_], expected, atol=1e-5
+        )
+    assert not (tmp_path / "m" / "head.safetensors").exists()
+
+
+def test_plain_lora_of_a_model_with_its_own_head(own_head, tmp_path):
+    own_head.export_lora(tmp_path / "l")
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(
+        own_head.model, num_labels=3
+    )
+    found = logits(by_peft(base, tmp_path / "l"), batch_of(own_head.model, X))
+
+    np.testing.assert_allclose(found, own_head._predict_outputs(X), atol=1e-5)
+
+
+def test_several_labels_through_a_pipeline(tiny_model, tmp_path):
+    y = np.eye(3, dtype=int)[np.arange(48) % 3] | (np.arange(48) % 2)[:, None]
+    fitted = strengthen(make(tiny_model, pooling="model", **STRONG).fit(X, y))
+    fitted.merge_and_save(tmp_path / "m")
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
+    for row, expected in zip(
+        pipeline(X, top_k=None), fitted.predict_proba(X), strict=True
+    ):
+        scores = {entry["label"]: entry["score"] for entry in row}
+        np.testing.assert_allclose(
+            [scores[str(k)] for k in range(3)], expected, atol=1e-5
+        )
+
+
+def test_numbers_through_a_pipeline(tiny_model, tmp_path):
+    y = np.linspace(-30.0, 70.0, 48)
+    fitted = strengthen(make_regressor(tiny_model, pooling="model").fit(X, y))
+    fitted.merge_and_save(tmp_path / "m")
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
+    found = np.array([entry["score"] for entry in pipeline(X)])
+    card = (tmp_path / "m" / "README.md").read_text("utf8")
+    scale, mean = map(
+        float, re.search(r"`output \* \[(.*?)\] \+ \[(.*?)\]`", card).groups()
+    )
+
+    np.testing.assert_allclose(found * scale + mean, fitted.predict(X), rtol=1e-4)
+
+
+# ---- pooled heads -----------------------------------------------------------
+
+
+def snippet():
+    """The block of the page that reads a folder with peft, between its two marks."""
+    text = PAGE.read_text("utf8")
+    block = re.search(r"<!-- peft -->\n```python\n(.*?)^```$", text, re.M | re.S)
+    return block[1]
+
+
+def test_the_documented_snippet_is_short():
+    lines = [line for line in snippet().splitlines() if line and "import" not in line]
+
+    assert len(lines) <= 10
+
+
+def test_the_documented_snippet_gives_our_logits(tiny_model, tmp_path, monkeypatch):
+    shutil.copytree(tiny_model, tmp_path / "my-encoder")
+    monkeypatch.chdir(tmp_path)
+    fitted = strengthen(make("./my-encoder", **STRONG).fit(X, Y))
+    fitted.save_pretrained("classifier")
+    names = {"texts": X}
+    exec(snippet(), names)
+
+    np.testing.assert_allclose(
+        names["logits"].numpy(), fitted._predict_outputs(X), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "mpnet"])
+def test_hidden_states_through_peft(tiny_model, tmp_path, name):
+    model = architecture(name, tmp_path / "model", tiny_model)
+    fitted = strengthen(make(model, max_length=64, **STRONG).fit(X, Y))
+    fitted.save_pretrained(tmp_path / "f")
+    fitted.export_lora(tmp_path / "l")
+    fitted.merge_and_save(tmp_path / "m")
+    batch = batch_of(tmp_path / "f", X)
+    with torch.no_grad():
+        expected = fitted._ready().network.encoder(**batch).last_hidden_state
+
+    def base():
+        return transformers.AutoModel.from_pretrained(model)
+
+    for other in (
+        by_peft(base(), tmp_path / "f"),
+        by_peft(base(), tmp_path / "l"),
+        transformers.AutoModel.from_pretrained(tmp_path / "m").eval(),
+    ):
+        with torch.no_grad():
+            assert_close(other(**batch).last_hidden_state, expected)
+    with torch.no_grad():
+        plain = base().eval()(**batch).last_hidden_state
+    assert (plain - expected).abs().max() > 1e-2
+    # The engine reads the folder too.
+    with torch.no_grad():
+        loaded = load_peft_adapter(base(), tmp_path / "f")
+        assert_close(loaded(**batch).last_hidden_state, expected)
+
+
+def test_the_head_beside_a_merged_model(tiny_model, tmp_path):
+    fitted = strengthen(make(tiny_model, pooling="cls", **STRONG).fit(X, Y))
+    fitted.merge_and_save(tmp_path / "m")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "m").eval()
+    head = load_file(tmp_path / "m" / "head.safetensors")
+    with torch.no_grad():
+        hidden = model(**batch_of(tmp_path / "m", X)).last_hidden_state[:, 0]
+
+    np.testing.assert_allclose(
+        (hidden @ head["weight"].T + head["bias"]).numpy(),
+        fitted._predict_outputs(X),
+        atol=1e-5,
+    )
+
+
+def test_an_engine_config_round_trip(tmp_path):
+    """What `get_peft_model` adapts is told by our own configuration too."""
+    model = trained("query and value")
+    save_adapter(model, tmp_path)
+    config = AdaLoraConfig.from_pretrained(tmp_path)
+    again = get_peft_model(tiny_bert(), config)
+
+    assert list(again.adapted) == list(model.adapted)
+    assert again.ranks == model.ranks

@@ -1,0 +1,304 @@
+"""A fit that continues from the fit before."""
+
+import functools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from _toy import make as make_classifier
+from _toy import numbers, topics, toy
+
+from sk_adalora import AdaLoraRegressor
+from sk_adalora._devices import resolve_place
+from sk_adalora._persistence import continue_from
+
+X, Y = topics(36)
+# So slow that nothing is learned: what is left of a fit is where it started.
+STILL = {"learning_rate": 1e-9, "head_learning_rate": 1e-9}
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a classifier that continues its fits."""
+    return functools.partial(
+        make_classifier, tiny_model, warm_start=True, init_r=4, epochs=4
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(make):
+    """A fitted classifier; do not refit it."""
+    return make().fit(X, Y)
+
+
+def copy(estimator, **changed):
+    return pickle.loads(pickle.dumps(estimator)).set_params(**changed)
+
+
+def new_network(estimator, **changed):
+    """The network that the next fit would start from, before it looks back."""
+    other = copy(estimator, **changed, warm_start=False)
+    place = resolve_place(other.device, other.precision)
+    backbone = other._load_backbone(place)
+    generator = torch.Generator().manual_seed(7)
+    return other._adapt(backbone, other._resolve_schedule(36), generator), backbone
+
+
+def outputs(network, estimator):
+    """What a network computes of the rows."""
+    from sk_adalora._batches import pad
+    from sk_adalora._texts import read_texts
+    from sk_adalora._tokens import encode
+
+    tokenizer = estimator._ready().backbone.tokenizer
+    tokens = encode(read_texts(X), tokenizer, 64)
+    with torch.no_grad():
+        return network.eval()(pad(tokens, np.arange(36))).numpy()
+
+
+# Where it starts
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"init_r": 9},
+        {"lora_alpha": 32.0},
+        {"lora_alpha": 0.5, "init_r": 7},
+        {"target_r": 1},
+        {"epochs": 2, "lora_dropout": 0.2},
+    ],
+    ids=str,
+)
+def test_a_continued_network_computes_what_the_old_one_did(fitted, changed):
+    """Before any step, whatever the new rank and scale."""
+    network, backbone = new_network(fitted, **changed)
+    expected = outputs(fitted._ready().network, fitted)
+    assert not np.allclose(outputs(network, fitted), expected, atol=1e-3)
+
+    continue_from(fitted._adapter, network, backbone)
+
+    np.testing.assert_allclose(outputs(network, fitted), expected, atol=1e-5)
+
+
+def test_all_ranks_are_there_to_be_moved_again(fitted):
+    """A layer that was left with nothing gets fresh triplets, which do nothing yet."""
+    network, backbone = new_network(fitted, init_r=6)
+    continue_from(fitted._adapter, network, backbone)
+    assert 0 < min(network.encoder.ranks.values())
+
+    for path, rank in fitted.ranks_.items():
+        values = network.encoder.state_dict()[f"{_name(network, path)}.lora_E"]
+        assert len(values) == 6
+        assert (values[:rank] != 0).all()
+        assert (values[rank:] == 0).all()
+        left = network.encoder.state_dict()[f"{_name(network, path)}.lora_B"]
+        assert (left[:, rank:] != 0).any()  # not dead: gradients reach the value
+
+
+def _name(network, path):
+    """The name that a layer's triplets have in the state of the network."""
+    (name,) = {
+        name.removesuffix(".lora_E")
+        for name in network.encoder.state_dict()
+        if name.endswith(f"{path}.lora_E")
+    }
+    return name
+
+
+def test_a_fit_that_learns_nothing_predicts_as_before(make, fitted):
+    """The triplets with value 0 are the least important: pruned, they change little."""
+    still = copy(fitted, **STILL).fit(X, Y)
+
+    np.testing.assert_allclose(
+        still.predict_proba(X), fitted.predict_proba(X), atol=1e-3
+    )
+
+
+def test_the_loss_goes_on_from_where_it_was(make, fitted):
+    continued = copy(fitted).fit(X, Y)
+
+    fresh = np.mean(fitted.history_.loss[:3])
+    last = np.mean(fitted.history_.loss[-3:])
+    first = np.mean(continued.history_.loss[:3])
+    assert first < fresh - 0.05
+    assert first == pytest.approx(last, abs=0.15)
+    assert np.mean(continued.history_.loss[-3:]) < last
+
+
+def test_many_short_fits_learn(make):
+    classifier = make(epochs=1, learning_rate=0.03)
+    scores = [classifier.fit(X, Y).score(X, Y) for _ in range(12)]
+
+    assert max(scores[-3:]) > 0.9
+    assert max(scores[-3:]) > scores[0]
+
+
+# A new schedule
+
+
+def test_the_schedule_is_a_new_one(fitted):
+    continued = copy(fitted, target_r=1, epochs=2).fit(X, Y)
+
+    assert continued.n_iter_ == 2
+    assert continued.total_step_ == 2 * 3
+    assert continued.schedule_.target_r == 1
+    assert len(continued.history_.loss) == 6
+    assert sum(continued.ranks_.values()) == len(continued.ranks_)
+    assert continued.history_.budget[0] > sum(fitted.ranks_.values())
+
+
+def test_early_stopping_of_a_continued_fit(fitted):
+    continued = copy(fitted, early_stopping=True, epochs=3)
+    continued.fit(X, Y, X_val=X[:12], y_val=Y[:12])
+
+    assert len(continued.history_.score) == continued.n_iter_
+
+
+def test_it_continues_after_a_pickle(make, fitted):
+    one, other = copy(fitted), make().fit(X, Y)
+    one.fit(X, Y)
+    other.fit(X, Y)
+
+    for name, array in numbers(one).items():
+        np.testing.assert_array_equal(array, numbers(other)[name])
+
+
+def test_rows_may_be_others(fitted):
+    """Fewer texts, new texts: only the classes must be the same."""
+    texts, labels = topics(24, seed=5)
+    continued = copy(fitted).fit(texts, labels)
+
+    assert continued.fit_report_.n_rows == 24
+
+
+# What must fit
+
+
+@pytest.mark.parametrize(
+    ("changed", "y", "match"),
+    [
+        ({}, np.where(Y == "art", "arts", Y), r"the classes of the fit before: \['art"),
+        ({}, np.where(Y == "art", "sport", Y), r"Got \['business', 'sport'\]"),
+        ({"init_r": 2}, Y, r"`init_r` must be at least the largest rank.*init_r=2"),
+        ({"target_modules": ["query"]}, Y, "the adapted layers and the number of"),
+        ({"target_modules": ["query", "key", "value"]}, Y, "Set warm_start=False"),
+    ],
+    ids=["classes", "fewer classes", "init_r", "fewer layers", "other layers"],
+)
+def test_what_does_not_fit_is_refused(fitted, changed, y, match):
+    estimator = copy(fitted, **changed)
+    before, predicted = dict(vars(estimator)), estimator.predict_proba(X)
+    before = dict(vars(estimator))
+
+    with pytest.raises(ValueError, match=match):
+        estimator.fit(X, y)
+
+    assert vars(estimator) == before
+    np.testing.assert_array_equal(estimator.predict_proba(X), predicted)
+
+
+def test_another_pretrained_model_is_refused(fitted, tiny_architecture, tmp_path):
+    import shutil
+
+    folder = tmp_path / "other"
+    shutil.copytree(fitted.model, folder)
+    other = tiny_architecture("bert", seed=3)
+    other.save_pretrained(folder)
+
+    with pytest.raises(ValueError, match="must be the one that the estimator was"):
+        copy(fitted, model=str(folder)).fit(X, Y)
+
+
+def test_one_label_a_row_and_several_are_not_mixed(make):
+    indicator = np.eye(3, dtype=int)[np.arange(36) % 3]
+    estimator = make(epochs=1).fit(X, np.arange(36) % 3)
+
+    with pytest.raises(ValueError, match=r"\], one a row\. Got .*any number of them"):
+        estimator.fit(X, indicator)
+
+
+def test_several_labels_a_row_continue(make):
+    indicator = np.eye(3, dtype=int)[np.arange(36) % 3]
+    estimator = make(epochs=2).fit(X, indicator)
+    before = estimator.predict_proba(X)
+    still = estimator.set_params(**STILL).fit(X, indicator)
+
+    np.testing.assert_allclose(still.predict_proba(X), before, atol=1e-3)
+
+
+# Fresh fits
+
+
+def test_without_warm_start_a_refit_is_a_fresh_fit(make, fitted):
+    refit = copy(fitted, warm_start=False).fit(X, Y)
+    fresh = make(warm_start=False).fit(X, Y)
+
+    for name, array in numbers(fresh).items():
+        np.testing.assert_array_equal(array, numbers(refit)[name])
+
+
+def test_the_first_fit_is_a_fresh_fit(make, fitted):
+    fresh = make(warm_start=False).fit(X, Y)
+
+    for name, array in numbers(fresh).items():
+        np.testing.assert_array_equal(array, numbers(fitted)[name])
+
+
+def test_a_failed_first_fit_leaves_nothing_to_continue(make):
+    estimator = make()
+    with pytest.raises(ValueError, match="2 classes"):
+        estimator.fit(X, ["one"] * 36)
+
+    fresh = make().fit(X, Y)
+    np.testing.assert_array_equal(
+        estimator.fit(X, Y).predict_proba(X), fresh.predict_proba(X)
+    )
+
+
+# The model's own head
+
+
+def test_the_own_head_of_a_model_continues(make):
+    estimator = make(pooling="model", epochs=2).fit(X, Y)
+    before = estimator.predict_proba(X)
+    still = copy(estimator, **STILL).fit(X, Y)
+
+    np.testing.assert_allclose(still.predict_proba(X), before, atol=1e-3)
+
+
+# Regressors
+
+
+@pytest.fixture(scope="module")
+def make_regressor(make):
+    def regressor(**changed):
+        params = make(**changed).get_params()
+        del params["class_weight"]
+        return AdaLoraRegressor(**params)
+
+    return regressor
+
+
+TEXTS, SIGNS = toy(36)
+
+
+def test_a_regressor_continues_in_its_units(make_regressor):
+    """Rows of another mean and spread do not move what was learned."""
+    regressor = make_regressor(epochs=10).fit(TEXTS, SIGNS * 100.0)
+    before = regressor.predict(TEXTS)
+
+    still = copy(regressor, **STILL).fit(TEXTS[:10], 5 + SIGNS[:10] * 1e4)
+
+    np.testing.assert_allclose(still.predict(TEXTS), before, atol=0.5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_regressor_of_other_targets_is_refused(make_regressor, pooling):
+    y = np.column_stack([SIGNS, 1 - SIGNS, SIGNS])
+    regressor = make_regressor(epochs=1, pooling=pooling).fit(TEXTS, y)
+
+    with pytest.raises(ValueError, match=r"targets of the fit before: 3\. Got 2\. Set"):
+        regressor.fit(TEXTS, y[:, :2])
