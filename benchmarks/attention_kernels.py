@@ -51,10 +51,23 @@ def make_batch(rows, length, padded, device):
     return Batch(ids, mask if padded else None, None, np.arange(rows)).to(device)
 
 
-def seconds(task, device):
+def ratio(networks, task, batch, device):
+    """Let the kernels take turns; return the ratio of their medians."""
+    times = {kernel: [] for kernel in networks}
+    for turn in range(ROUNDS + 2):
+        for kernel, network in networks.items():
+            network.train(task is train_step)
+            took = seconds(task, network, batch, device)
+            if turn >= 2:  # the first two warm up
+                times[kernel].append(took)
+    medians = {kernel: statistics.median(took) for kernel, took in times.items()}
+    return medians["sdpa"] / medians["eager"]
+
+
+def seconds(task, network, batch, device):
     """Time one call, to its end on the device."""
     start = time.perf_counter()
-    task()
+    task(network, batch)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -82,19 +95,10 @@ def main():
         for rows, length in SHAPES:
             for padded in (False, True):
                 batch = make_batch(rows, length, padded, place.device)
-                ratios = []
-                for task in (train_step, predict):
-                    times = {kernel: [] for kernel in networks}
-                    for turn in range(ROUNDS + 2):
-                        for kernel, network in networks.items():
-                            network.train(task is train_step)
-                            took = seconds(
-                                lambda n=network: task(n, batch), place.device
-                            )  # noqa: B023
-                            if turn >= 2:
-                                times[kernel].append(took)
-                    medians = {k: statistics.median(v) for k, v in times.items()}
-                    ratios.append(medians["sdpa"] / medians["eager"])
+                ratios = [
+                    ratio(networks, task, batch, place.device)
+                    for task in (train_step, predict)
+                ]
                 print(
                     f"| {precision} | {rows} x {length} | {padded} | "
                     f"{ratios[0]:.2f} | {ratios[1]:.2f} |",
