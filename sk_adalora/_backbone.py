@@ -330,8 +330,9 @@ def _read(
     with silent_transformers(), random_apart, trainable, _named_errors(folder):
         torch.random.default_generator.manual_seed(0)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
-        module = getattr(transformers, kind).from_pretrained(
+        module, found = getattr(transformers, kind).from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=place.dtype,
             attn_implementation=place.attention,
             **common,
@@ -340,6 +341,7 @@ def _read(
     if module.config.is_encoder_decoder and not n_labels:
         module = module.get_encoder()
     module.config.use_cache = False
+    module.drawn_at_random = tuple(found["missing_keys"])
     return module.requires_grad_(False).eval().to(place.device), tokenizer
 
 

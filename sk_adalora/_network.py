@@ -137,13 +137,17 @@ class ModelHeadNetwork(TextNetwork):
 
 
 def own_head(module: nn.Module) -> list[str]:
-    """Name the parts of a classification model that are not its encoder."""
+    """Name the parts of a classification model that are not its pretrained encoder."""
     body = module.base_model_prefix
-    return [
+    head = [
         name
         for name, part in module.named_children()
         if name != body and any(True for _ in part.parameters())
     ]
+    # Such as a pooler that the file lacks: elsewhere it would be drawn differently.
+    drawn = getattr(module, "drawn_at_random", ())
+    inside = [n.rpartition(".")[0] for n in drawn if n.startswith(f"{body}.")]
+    return head + list(dict.fromkeys(inside))
 
 
 def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

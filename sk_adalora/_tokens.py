@@ -307,25 +307,29 @@ def _fill(out: np.ndarray, column: pa.ChunkedArray) -> None:
 
 @contextmanager
 def same_settings(tokenizer: Any) -> Iterator[None]:
-    """Undo what calling a fast tokenizer changes: truncation and padding stick."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        yield
-        return
-    truncation, padding = backend.truncation, backend.padding
-    special = backend.encode_special_tokens
-    try:
-        yield
-    finally:
-        if truncation is None:
-            backend.no_truncation()
-        else:
-            backend.enable_truncation(**truncation)
-        if padding is None:
-            backend.no_padding()
-        else:
-            backend.enable_padding(**padding)
-        backend.encode_special_tokens = special
+    """Have a tokenizer alone, and undo what calling it changes.
+
+    Truncation and padding stick to a fast tokenizer.
+    """
+    with _lock:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            yield
+            return
+        truncation, padding = backend.truncation, backend.padding
+        special = backend.encode_special_tokens
+        try:
+            yield
+        finally:
+            if truncation is None:
+                backend.no_truncation()
+            else:
+                backend.enable_truncation(**truncation)
+            if padding is None:
+                backend.no_padding()
+            else:
+                backend.enable_padding(**padding)
+            backend.encode_special_tokens = special
 
 
 @contextmanager

@@ -471,6 +471,7 @@ def architecture(name, folder, tokenizer_from):
     }
     config = {
         "bert": lambda: transformers.BertConfig(**sizes),
+        "without pooler": lambda: transformers.BertConfig(**sizes),
         "distilbert": lambda: transformers.DistilBertConfig(
             vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=48
         ),
@@ -478,13 +479,16 @@ def architecture(name, folder, tokenizer_from):
         "electra": lambda: transformers.ElectraConfig(**sizes, embedding_size=32),
         "mpnet": lambda: transformers.MPNetConfig(**sizes, pad_token_id=0),
     }[name]()
-    build(lambda: transformers.AutoModel.from_config(config)).save_pretrained(folder)
+    model = build(lambda: transformers.AutoModel.from_config(config))
+    if name == "without pooler":
+        model = build(lambda: transformers.BertModel(config, add_pooling_layer=False))
+    model.save_pretrained(folder)
     for file in Path(tokenizer_from).glob("tokenizer*.json"):
         shutil.copy(file, folder)
     return str(folder)
 
 
-ARCHITECTURES = ["bert", "distilbert", "roberta", "electra", "mpnet"]
+ARCHITECTURES = ["bert", "without pooler", "distilbert", "roberta", "electra", "mpnet"]
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

@@ -1,10 +1,13 @@
 """Texts -> token ids."""
 
+import copy
 import gc
 import os
 import pickle
 import tempfile
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -214,6 +217,33 @@ def test_the_tokenizer_is_left_as_it_was(tokenizer, capfd):
         encode(as_texts(TEXTS), tokenizer, "5")
     assert tokenizer.backend_tokenizer.to_str() == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
+def test_threads_take_turns(kind, request):
+    """Or one would cut its texts where another wants them to be cut."""
+    tokenizer = request.getfixturevalue(kind)
+    inside, seen = [], []
+
+    class Watched(type(tokenizer)):
+        def __call__(self, *args, **kwargs):
+            inside.append(1)
+            time.sleep(0.002)  # let the others try
+            seen.append(len(inside))
+            encoded = super().__call__(*args, **kwargs)
+            inside.pop()
+            return encoded
+
+    watched = copy.copy(tokenizer)
+    watched.__class__ = Watched
+    texts = as_texts(["the film was a fine dull one the film was a"])
+    lengths = [3, 5, 8, 12] * 10
+    with ThreadPoolExecutor(4) as threads:
+        tables = list(threads.map(lambda n: encode(texts, watched, n), lengths))
+
+    assert max(seen) == 1
+    for length, table in zip(lengths, tables, strict=True):
+        assert_same(table, encode(texts, tokenizer, length))
 
 
 def test_an_empty_text_has_one_token():

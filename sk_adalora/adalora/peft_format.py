@@ -70,7 +70,7 @@ def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor
     -------
     dict of str to torch.Tensor
     """
-    kept = model.allocator.kept.split(model.triplets.ranks)
+    kept = torch.split(model.allocator.kept, model.triplets.ranks)
     flags = dict(zip(model.adapted, kept, strict=True))
     result = {}
     for name, value in state.items():
