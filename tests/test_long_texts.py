@@ -267,9 +267,11 @@ def test_what_is_cut_off_is_not_seen(make):
 
 
 def test_head_tail_learns_what_the_end_says(make):
-    fitted = make(long_text="head_tail", epochs=25, learning_rate=0.03).fit(LONG, Y)
+    words = ["good" if label else "bad" for label in Y]
+    texts = ["the " * 20 + f"{word} {word}" for word in words]
+    fitted = make(long_text="head_tail", epochs=25, learning_rate=0.03)
 
-    assert fitted.score(LONG, Y) > 0.9
+    assert fitted.fit(texts, Y).score(texts, Y) == 1
 
 
 @pytest.mark.parametrize("long_text", LONG_TEXTS)
