@@ -25,6 +25,7 @@ from ._backbone import DEFAULT_MODEL, Backbone, load_backbone
 from ._batches import pad, prediction_batches
 from ._callbacks import Epochs
 from ._devices import Place, resolve_place, warn_of_sharing
+from ._doc_links import DocLinkMixin
 from ._early_stopping import ScoreWatcher
 from ._folder import FolderMixin
 from ._long_texts import encode_for_prediction, encode_for_training
@@ -68,7 +69,13 @@ class Live:
     place: Place
 
 
-class BaseAdaLora(FolderMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseAdaLora(
+    FolderMixin,
+    DocLinkMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
+    metaclass=ABCMeta,
+):
     """Fit and predict skeletons. Subclasses say what targets, loss and outputs are."""
 
     _rules: ClassVar[Mapping[str, Rule]]

@@ -193,6 +193,12 @@ def _encode_part(
     if with_types:
         types = [row or [0] for row in encoded["token_type_ids"]]
         columns["type_ids"] = _to_lists(types, np.int8)
+        if not columns["type_ids"].offsets.equals(columns["ids"].offsets):
+            raise ValueError(
+                "The tokenizer must return a type for each token of a pair. Got a "
+                f"{type(tokenizer).__name__} that returns another number of them. "
+                "Join the two texts with a template as `row_format`."
+            )
     columns["truncated"] = pa.array(truncated)
     return pa.RecordBatch.from_pydict(columns)
 

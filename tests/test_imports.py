@@ -30,6 +30,7 @@ FIRST_STEPS = {
     "_parameters",
     "_json_values",
     "_transaction",
+    "_doc_links",
 }
 MAY_IMPORT = {
     "adalora": {"adalora"},

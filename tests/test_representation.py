@@ -3,6 +3,7 @@
 import html
 import re
 from dataclasses import fields
+from email.message import Message
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -15,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_html_repr
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _doc_links
 from sk_adalora._report import FitReport
 from sk_adalora._training import TrainingHistory
 
@@ -79,6 +80,35 @@ def test_an_unfitted_estimator_has_a_table_of_parameters(estimator):
     assert shown["deltaT"] == "'auto'"
     assert "Not fitted" in page
     assert "Fitted attributes" not in tables
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """Function: make the package declare these addresses."""
+
+    def declare(*entries):
+        message = Message()
+        for entry in entries:
+            message["Project-URL"] = entry
+        monkeypatch.setattr(_doc_links.metadata, "metadata", lambda name: message)
+        _doc_links.documentation_address.cache_clear()
+
+    yield declare
+    _doc_links.documentation_address.cache_clear()
+
+
+def test_it_links_to_the_documentation_that_is_declared(estimator, declared):
+    declared("Source, https://code.example", "Documentation, https://docs.example/")
+    name = type(estimator).__name__.lower()
+
+    assert f"https://docs.example/api.html#{name}" in estimator_html_repr(estimator)
+
+
+def test_it_links_nowhere_when_no_documentation_is_declared(estimator, declared):
+    declared("Source, https://code.example")
+
+    assert estimator._get_doc_link() == ""
+    assert "api.html" not in estimator_html_repr(estimator)
 
 
 def test_changed_parameters_stand_out(estimator):

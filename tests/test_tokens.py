@@ -67,7 +67,9 @@ class SlowTokenizer(PreTrainedTokenizer):
         return [CLS, *first, SEP] + ([*second, SEP] if second is not None else [])
 
     def create_token_type_ids_from_sequences(self, first, second=None):
-        return [0] * (len(first) + 2) + ([1] * (len(second) + 1) if second else [])
+        return [0] * (len(first) + 2) + (
+            [1] * (len(second) + 1) if second is not None else []
+        )
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,17 @@ def test_pairs(kind, request):
     assert token_rows(table, "type_ids") == expected["token_type_ids"]
     assert table.type_ids.dtype == np.int8
     assert table.rows.tolist() == [0, 1, 2, 0]
+
+
+def test_types_that_are_not_those_of_the_tokens_are_refused():
+    class Forgetful(SlowTokenizer):
+        def create_token_type_ids_from_sequences(self, first, second=None):
+            return [0] * (len(first) + 2)
+
+    tokenizer = Forgetful(pad_token="[PAD]", unk_token="[UNK]")
+    match = "a type for each token of a pair. Got a Forgetful"
+    with pytest.raises(ValueError, match=match):
+        encode(as_texts(["the film"], ["dull"]), tokenizer, 16)
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])

@@ -1,0 +1,32 @@
+"""Links from the HTML representation of an estimator to its documentation."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+
+
+@cache
+def documentation_address() -> str:
+    """Return the address that the package declares for its documentation, or ""."""
+    try:
+        declared = metadata.metadata("sk-adalora").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:  # run from a source folder
+        return ""
+    for entry in declared:
+        label, _, address = entry.partition(",")
+        if label.strip().lower() == "documentation":
+            return address.strip().rstrip("/")
+    return ""
+
+
+class DocLinkMixin:
+    """Link to the API page, where the package declares one."""
+
+    _doc_link_module = "sk_adalora"
+
+    def _get_doc_link(self) -> str:
+        """Return the address of the estimator's documentation, or ""."""
+        address = documentation_address()
+        name = type(self).__name__
+        return f"{address}/api.html#{name.lower()}" if address else ""
