@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ._backbone import DEFAULT_MODEL, Backbone, load_backbone
-from ._batches import pad, prediction_batches
+from ._backbone import DEFAULT_MODEL, Backbone
 from ._callbacks import Epochs
 from ._devices import Place, resolve_place, warn_of_sharing
 from ._doc_links import DocLinkMixin
 from ._early_stopping import ScoreWatcher
 from ._folder import FolderMixin
-from ._long_texts import encode_for_prediction, encode_for_training
+from ._long_texts import encode_for_training
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import (
@@ -40,6 +36,7 @@ from ._persistence import (
     with_plain_records,
     with_records,
 )
+from ._predicting import Live, PredictMixin
 from ._report import make_report
 from ._rows import (
     TrainingRows,
@@ -51,7 +48,6 @@ from ._rows import (
     weights_tensor,
 )
 from ._steps import ResolvedSchedule, resolve_schedule
-from ._texts import Texts, read_texts
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import CALLBACKS, unchanged_on_error
@@ -60,16 +56,8 @@ from ._transaction import CALLBACKS, unchanged_on_error
 _TRUNCATED = 0.10
 
 
-@dataclass(frozen=True)
-class Live:
-    """What an estimator needs to predict: rebuilt on demand, never pickled."""
-
-    network: TextNetwork
-    backbone: Backbone
-    place: Place
-
-
 class BaseAdaLora(
+    PredictMixin,
     FolderMixin,
     DocLinkMixin,
     CallbackSupportMixin,
@@ -230,21 +218,6 @@ class BaseAdaLora(
         weights = weights_tensor(self._row_weights(y, weight))
         return TrainingRows(texts, targets, weights)
 
-    def _read_texts(self, X: Any, *, reset: bool) -> Texts:
-        """Turn rows into texts; learn, or check, names and number of columns."""
-        texts = read_texts(X, self.row_format)
-        if texts.feature_names is not None:  # also of tables that sklearn cannot read
-            X = pa.table({name: [] for name in texts.feature_names})
-        validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
-        if reset:
-            self.n_features_in_ = texts.n_features
-        elif texts.n_features != self.n_features_in_:
-            raise ValueError(
-                f"X has {texts.n_features} features, but {type(self).__name__} is "
-                f"expecting {self.n_features_in_} features as input."
-            )
-        return texts
-
     def _hold_out(
         self,
         rows: TrainingRows,
@@ -301,27 +274,6 @@ class BaseAdaLora(
             place, stacklevel=5
         )  # beyond the decorator of `fit`: its caller
         return place
-
-    def _load_backbone(
-        self, place: Place, fitted: AdapterState | None = None
-    ) -> Backbone:
-        """Load the pretrained model: a new one, or that of a fit again."""
-        pooling = self.pooling if fitted is None else fitted.pooling
-        same = fitted is not None and fitted.model == os.fspath(self.model)
-        return load_backbone(
-            self.model,
-            place,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            n_labels=self._n_outputs() if pooling == "model" else None,
-            found_in=fitted.found_in if same else None,
-        )
-
-    def _lengths(self, backbone: Backbone) -> tuple[int, str]:
-        """Return the longest text in tokens, and what becomes of longer ones."""
-        longest = min(self.max_length, backbone.longest or self.max_length)
-        return longest, self.long_text
 
     def _adapt(
         self,
@@ -408,45 +360,6 @@ class BaseAdaLora(
                 UserWarning,
                 stacklevel=5,  # beyond scikit-learn's decorator: the caller of `fit`
             )
-
-    # ---- predict ------------------------------------------------------------
-
-    @torch.inference_mode()
-    def _predict_outputs(self, X: Any) -> np.ndarray:
-        """Return the head's outputs.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_outputs), dtype float32
-        """
-        check_is_fitted(self)
-        texts = self._read_texts(X, reset=False)
-        live = self._ready()
-        tokens, windows = encode_for_prediction(
-            texts, live.backbone.tokenizer, *self._lengths(live.backbone)
-        )
-        outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
-        for rows in prediction_batches(windows.tokens):
-            batch = pad(windows.tokens, rows).to(live.place.device)
-            outputs[rows] = live.network(batch).float().cpu().numpy()
-        return windows.average(outputs)[tokens.rows]
-
-    def _ready(self) -> Live:
-        """Return the network that predicts; build it after loading from a file."""
-        live: Live | None = getattr(self, "_live", None)
-        place = resolve_place(self.device, self.precision)
-        if live is None or live.place != place:
-            backbone = self._load_backbone(place, self._adapter)
-            network = thaw_network(self._adapter, backbone)
-            live = Live(network, backbone, place)
-            self._live = live
-        return live
-
-    def _exact_network(self) -> tuple[TextNetwork, Any]:
-        """Return a network of its own in float32 on the CPU, and the tokenizer."""
-        place = resolve_place("cpu", "float32")
-        backbone = self._load_backbone(place, self._adapter)
-        return thaw_network(self._adapter, backbone), backbone.tokenizer
 
     # ---- scikit-learn -------------------------------------------------------
 

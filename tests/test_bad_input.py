@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 from _toy import attributes, make, same_attributes, toy
 
-from sk_adalora import _backbone, _base, _training
+from sk_adalora import _backbone, _predicting, _training
 
 X, Y = toy(24)
 LABELS = np.array(["no", "yes"])[Y]
@@ -73,7 +73,7 @@ NOT_VALUES = {"a generator", "a set", "bytes among texts", "a lazy table", "spar
 
 @pytest.mark.parametrize("name", BAD_X)
 def test_bad_rows(name, monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     given, match = BAD_X[name]
     error = TypeError if name in NOT_VALUES else ValueError
 
@@ -171,7 +171,7 @@ BAD_Y = {
 
 @pytest.mark.parametrize("name", BAD_Y)
 def test_bad_targets(name, monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     y, match = BAD_Y[name]
 
     refused(make("unused"), X, y, (ValueError, TypeError), match)
@@ -192,7 +192,7 @@ BAD_WEIGHTS = {
 
 @pytest.mark.parametrize("name", BAD_WEIGHTS)
 def test_bad_weights(name, monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     weight, match = BAD_WEIGHTS[name]
 
     refused(make("unused"), X, Y, ValueError, match, sample_weight=weight)
@@ -209,7 +209,7 @@ def test_bad_weights(name, monkeypatch):
     ],
 )
 def test_bad_weights_of_classes(class_weight, match, monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
 
     refused(make("unused", class_weight=class_weight), X, LABELS, match=match)
 
@@ -258,7 +258,7 @@ def test_bad_validation_rows(tiny_model, X_val, y_val, match):
 
 
 def test_a_fraction_that_leaves_no_rows(monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     for fraction in (0.01, 0.99):
         classifier = make("unused", early_stopping=True, validation_fraction=fraction)
         match = rf"`validation_fraction` must leave.*Got {fraction} of 24 rows"
@@ -278,7 +278,7 @@ def test_an_unknown_score(tiny_model):
 
 
 def test_a_target_rank_above_the_first(monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
 
     match = r"`target_r` must be at most `init_r`=2\. Got 8\. Lower `target_r`"
     refused(make("unused", init_r=2, target_r=8), X, Y, match=match)
@@ -291,7 +291,7 @@ def test_a_target_rank_that_is_a_share_of_nothing():
 
 @pytest.mark.parametrize(("tinit", "tfinal"), [(10, 5), (8, 0.5), (100, 0)])
 def test_a_schedule_that_the_data_is_too_small_for(tinit, tfinal, monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     classifier = make(
         "unused",
         tinit=tinit,
@@ -352,14 +352,14 @@ def test_texts_that_are_all_special_tokens(tiny_model):
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:7:1"])
 def test_an_unknown_device(device, monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
 
     match = rf"`device` must be 'auto' or one of .*'cpu'.*\. Got '{device}'"
     refused(make("unused", device=device), X, Y, match=match)
 
 
 def test_float16_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(_base, "load_backbone", None)  # not reached
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
 
     refused(make("unused", precision="float16"), X, Y, match="needs a GPU")
 

@@ -477,7 +477,7 @@ def test_loading_needs_no_model(saved, fitted, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("sk_adalora._base.load_backbone", fail)
+    monkeypatch.setattr("sk_adalora._predicting.load_backbone", fail)
     loaded = AdaLoraClassifier.from_pretrained(saved)
 
     assert loaded.ranks_ == fitted.ranks_

@@ -51,6 +51,8 @@ MAY_IMPORT = {
         "_steps",
         "_training",
     },
+    "_predicting": FIRST_STEPS
+    | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"},
     "_card": {"_persistence"},
     "_reading": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_network", "_persistence"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from _toy import attributes, make, same_attributes, toy
 
-from sk_adalora import AdaLoraClassifier, _base
+from sk_adalora import AdaLoraClassifier, _predicting
 from sk_adalora._parameters import CLASSIFIER_RULES, SHARED_RULES, check_parameters
 
 NAN, INF = float("nan"), float("inf")
@@ -150,7 +150,7 @@ def test_fit_checks_before_it_loads_anything(name, monkeypatch):
     def load(*args, **kwargs):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(_base, "load_backbone", load)
+    monkeypatch.setattr(_predicting, "load_backbone", load)
     value = object()
     classifier = AdaLoraClassifier(**{name: value})
     before = attributes(classifier)

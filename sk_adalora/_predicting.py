@@ -1,0 +1,108 @@
+"""From rows to the head's outputs: what a fit needs of it, and every prediction."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._backbone import Backbone, load_backbone
+from ._batches import pad, prediction_batches
+from ._devices import Place, resolve_place
+from ._long_texts import encode_for_prediction
+from ._network import TextNetwork
+from ._persistence import AdapterState, thaw_network
+from ._texts import Texts, read_texts
+
+
+@dataclass(frozen=True)
+class Live:
+    """What an estimator needs to predict: rebuilt on demand, never pickled."""
+
+    network: TextNetwork
+    backbone: Backbone
+    place: Place
+
+
+class PredictMixin:
+    """Read rows, find the pretrained model, and run the network over texts."""
+
+    _adapter: AdapterState
+
+    def _read_texts(self, X: Any, *, reset: bool) -> Texts:
+        """Turn rows into texts; learn, or check, names and number of columns."""
+        texts = read_texts(X, self.row_format)
+        if texts.feature_names is not None:  # also of tables that sklearn cannot read
+            X = pa.table({name: [] for name in texts.feature_names})
+        validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
+        if reset:
+            self.n_features_in_ = texts.n_features
+        elif texts.n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {texts.n_features} features, but {type(self).__name__} is "
+                f"expecting {self.n_features_in_} features as input."
+            )
+        return texts
+
+    def _load_backbone(
+        self, place: Place, fitted: AdapterState | None = None
+    ) -> Backbone:
+        """Load the pretrained model: a new one, or that of a fit again."""
+        pooling = self.pooling if fitted is None else fitted.pooling
+        same = fitted is not None and fitted.model == os.fspath(self.model)
+        return load_backbone(
+            self.model,
+            place,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            trust_remote_code=self.trust_remote_code,
+            n_labels=self._n_outputs() if pooling == "model" else None,
+            found_in=fitted.found_in if same else None,
+        )
+
+    def _lengths(self, backbone: Backbone) -> tuple[int, str]:
+        """Return the longest text in tokens, and what becomes of longer ones."""
+        longest = min(self.max_length, backbone.longest or self.max_length)
+        return longest, self.long_text
+
+    @torch.inference_mode()
+    def _predict_outputs(self, X: Any) -> np.ndarray:
+        """Return the head's outputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_outputs), dtype float32
+        """
+        check_is_fitted(self)
+        texts = self._read_texts(X, reset=False)
+        live = self._ready()
+        tokens, windows = encode_for_prediction(
+            texts, live.backbone.tokenizer, *self._lengths(live.backbone)
+        )
+        outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
+        for rows in prediction_batches(windows.tokens):
+            batch = pad(windows.tokens, rows).to(live.place.device)
+            outputs[rows] = live.network(batch).float().cpu().numpy()
+        return windows.average(outputs)[tokens.rows]
+
+    def _ready(self) -> Live:
+        """Return the network that predicts; build it after loading from a file."""
+        live: Live | None = getattr(self, "_live", None)
+        place = resolve_place(self.device, self.precision)
+        if live is None or live.place != place:
+            backbone = self._load_backbone(place, self._adapter)
+            network = thaw_network(self._adapter, backbone)
+            live = Live(network, backbone, place)
+            self._live = live
+        return live
+
+    def _exact_network(self) -> tuple[TextNetwork, Any]:
+        """Return a network of its own in float32 on the CPU, and the tokenizer."""
+        place = resolve_place("cpu", "float32")
+        backbone = self._load_backbone(place, self._adapter)
+        return thaw_network(self._adapter, backbone), backbone.tokenizer
