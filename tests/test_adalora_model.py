@@ -31,7 +31,7 @@ from _tiny import (
 )
 from torch import nn
 
-from sk_adalora.adalora import AdaLoraConfig, SVDLinear, get_peft_model
+from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
 
 CONV1D = "ignore:fan_in_fan_out is set to False"
 
@@ -331,6 +331,24 @@ def test_on_a_bfloat16_base_the_triplets_stay_float32():
     for parameter in model.triplets.parameters():
         assert parameter.dtype == parameter.grad.dtype == torch.float32
     assert model.orthogonality_loss().dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "padded"), [(torch.float, [3, 1, 0]), (torch.bfloat16, [16, 16, 0])]
+)
+def test_half_precision_gets_rows_in_whole_blocks(dtype, padded):
+    """Zero rows, so nothing changes but the shapes that kernels are made for."""
+    bank = RowBank(8, [0, 1, 2], [3, 1, 0])
+    rows = torch.arange(32.0).view(4, 8).to(dtype).requires_grad_()
+
+    parts = bank.split(rows)
+    sum(part.sum() for part in parts).backward()
+
+    assert [len(part) for part in parts] == padded
+    for part, own in zip(parts, torch.split(rows, [3, 1, 0]), strict=True):
+        torch.testing.assert_close(part[: len(own)], own)
+        assert not part[len(own) :].any()
+    assert torch.equal(rows.grad, torch.ones_like(rows))
 
 
 def test_the_default_dtype_does_not_matter():

@@ -19,7 +19,7 @@ from sk_adalora import AdaLoraClassifier, _devices, clear_backbone_cache
 from sk_adalora._devices import Place, warn_of_sharing
 
 FOLDS = StratifiedKFold(3)
-GRID = {"target_r": [2, 4, 6, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
+GRID = {"target_r": [2, 3, 5, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
 X, Y = topics(36)
 
 
@@ -210,10 +210,19 @@ def resident():
 
 
 @pytest.mark.slow
-def test_resident_memory_of_36_fits(loads):
+@pytest.mark.parametrize(
+    ("precision", "bound"),
+    [
+        ("float32", 1.15),
+        # A CPU's kernels for bfloat16 are compiled for each number of tokens, and
+        # kept: the folds have some that the first fit had not.
+        ("bfloat16", 1.25),
+    ],
+)
+def test_resident_memory_of_36_fits(loads, precision, bound):
     """12 candidates on 3 folds take what one fit takes."""
-    texts, labels = headlines(150)
-    place = {"device": "cpu", "precision": "float32"}
+    texts, labels = headlines(240)
+    place = {"device": "cpu", "precision": precision}
     fitted = AdaLoraClassifier(
         target_r=8, epochs=1, max_length=32, random_state=0, **place
     ).fit(texts, labels)
@@ -224,7 +233,7 @@ def test_resident_memory_of_36_fits(loads):
 
     grid.fit(texts, labels)
 
-    assert resident() <= 1.15 * after_one
+    assert resident() <= bound * after_one
     assert len(loads) == 1
     assert len(grid.cv_results_["params"]) == 12
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
@@ -232,8 +241,8 @@ def test_resident_memory_of_36_fits(loads):
 
 @pytest.mark.slow
 def test_resident_memory_of_a_second_search(loads):
-    """In bfloat16 a CPU's kernels are compiled for each shape, and kept: some
-    hundred MB that a first search takes and the next ones do not."""
+    """In bfloat16 a CPU's kernels are compiled for each shape, and kept: what is
+    left of that after a first search does not come again."""
     texts, labels = headlines(150)
     grid = search()
     grid.estimator.set_params(device="cpu")

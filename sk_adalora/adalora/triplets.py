@@ -18,6 +18,10 @@ from .layers import SVDLinear
 
 INIT_STD = 0.02
 
+# In half precision, matrix kernels want whole blocks: those of a CPU are built for
+# each shape, and kept in memory; tensor cores are fast at multiples of 8 only.
+_BLOCK = 16
+
 # Dimensions: n = triplets of the model, m = rows of a bank, w = width of a bank,
 # k = matrices in a bank, r = rank of one matrix.
 
@@ -45,6 +49,7 @@ class RowBank(nn.Module):
         self.rows = nn.Parameter(rows)  # (m, w)
         self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
         self._cached: tuple[Tensor | None, Tensor] | None = None
+        self._blocks: Tensor | None = None
         self.resize(rows, ranks)
 
     @property
@@ -70,7 +75,39 @@ class RowBank(nn.Module):
         index = [t for i in self.layers for t in range(starts[i], starts[i + 1])]
         self.triplets = torch.tensor(index, dtype=torch.long, device=rows.device)
         self.holds_all = len(index) == starts[-1]
-        self._cached = None
+        self._cached = self._blocks = None
+
+    def split(self, rows: Tensor) -> Sequence[Tensor]:
+        """Cut the bank's rows into matrices, in half precision padded with zeros.
+
+        Parameters
+        ----------
+        rows : torch.Tensor of shape (m, w)
+            The bank's rows.
+
+        Returns
+        -------
+        sequence of torch.Tensor of shape (r, w)
+            In half precision `r` is rounded up to a multiple of 16.
+        """
+        if rows.element_size() > 2:
+            return torch.split(rows, self.sizes)
+        if self._blocks is None or self._blocks.device != rows.device:
+            self._blocks = self._index_of_blocks().to(rows.device)
+        padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        return torch.split(
+            padded.index_select(0, self._blocks), [_round_up(r) for r in self.sizes]
+        )
+
+    def _index_of_blocks(self) -> Tensor:
+        """Return the row of each place in the padded matrices."""
+        index: list[int] = []
+        start, blank = 0, sum(self.sizes)  # the zero row that `split` adds
+        for rank in self.sizes:
+            index += range(start, start + rank)
+            index += [blank] * (_round_up(rank) - rank)
+            start += rank
+        return torch.tensor(index, dtype=torch.long)
 
     def matrices(self, rows: Tensor) -> Tensor:
         """Stack the bank's matrices, padded with zero rows to one rank.
@@ -239,7 +276,7 @@ class Triplets(nn.Module):
     def _split(self, bank: RowBank, rows: Tensor) -> Sequence[Tensor]:
         dtypes = [_compute_dtype(self._layers[i].weight) for i in bank.layers]
         if len(set(dtypes)) == 1:
-            return torch.split(rows.to(dtypes[0]), bank.sizes)
+            return bank.split(rows.to(dtypes[0]))
         parts = torch.split(rows, bank.sizes)
         return [part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
 
@@ -339,6 +376,10 @@ class Triplets(nn.Module):
             after = [self.singular_values, *(bank.rows for bank in self.banks)]
             for old, new, rows in zip(before, after, chosen, strict=True):
                 _rekey(optimizer, old, new, rows)
+
+
+def _round_up(rank: int) -> int:
+    return -(-rank // _BLOCK) * _BLOCK
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:
