@@ -14,10 +14,14 @@ __all__ = [
     "AdaLoraConfig",
     "AdaLoraModel",
     "AdaLoraRegressor",
+    "AdaLoraSearchCV",
+    "AdaLoraSpace",
     "BudgetSchedule",
     "LoraConfig",
+    "OptunaPruning",
     "clear_backbone_cache",
     "get_peft_model",
+    "suggest_params",
 ]
 
 _HOMES = {
@@ -25,16 +29,23 @@ _HOMES = {
     "AdaLoraConfig": ".adalora.config",
     "AdaLoraModel": ".adalora.model",
     "AdaLoraRegressor": "._regressor",
+    "AdaLoraSearchCV": "._search",
+    "AdaLoraSpace": "._space",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
+    "OptunaPruning": "._pruning",
     "clear_backbone_cache": "._backbone",
     "get_peft_model": ".adalora.model",
+    "suggest_params": "._space",
 }
 
 if TYPE_CHECKING:
     from ._backbone import clear_backbone_cache
     from ._classifier import AdaLoraClassifier
+    from ._pruning import OptunaPruning
     from ._regressor import AdaLoraRegressor
+    from ._search import AdaLoraSearchCV
+    from ._space import AdaLoraSpace, suggest_params
     from .adalora.config import AdaLoraConfig, LoraConfig
     from .adalora.model import AdaLoraModel, get_peft_model
     from .adalora.schedule import BudgetSchedule

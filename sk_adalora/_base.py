@@ -37,6 +37,7 @@ from ._persistence import (
     with_records,
 )
 from ._predicting import Live, PredictMixin
+from ._probe import start_head
 from ._report import make_report
 from ._rows import (
     TrainingRows,
@@ -89,6 +90,7 @@ class BaseAdaLora(
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
+        head_init: str = "linear_probe",
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
         lr_scheduler_type: str = "linear",
@@ -127,6 +129,7 @@ class BaseAdaLora(
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate = learning_rate
         self.head_learning_rate = head_learning_rate
+        self.head_init = head_init
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
         self.lr_scheduler_type = lr_scheduler_type
@@ -200,6 +203,7 @@ class BaseAdaLora(
             data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
             hooks = Epochs(self, data, lambda: self._as_if_fitted(live), watcher)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
+            self._start_head(network, examples, place, generator)
             run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             if watcher is not None:
@@ -300,6 +304,18 @@ class BaseAdaLora(
         if self.warm_start and hasattr(self, "_adapter"):
             continue_from(self._adapter, network, backbone)
         return network
+
+    def _start_head(
+        self,
+        network: TextNetwork,
+        examples: Examples,
+        place: Place,
+        generator: torch.Generator,
+    ) -> None:
+        """Fit the head to the frozen features, unless it has learned already."""
+        goes_on = self.warm_start and hasattr(self, "_adapter")
+        if self.head_init == "linear_probe" and self.pooling != "model" and not goes_on:
+            start_head(network, examples, place, generator)
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         return Recipe(

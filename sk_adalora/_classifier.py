@@ -69,6 +69,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for `learning_rate`.
+    head_init : {"linear_probe", "random"}, default="linear_probe"
+        Where the head starts: at a linear model of the pretrained model's features,
+        fitted to the rows (at most 4,000 of them) before training, which is LP-FT of
+        arXiv:2202.10054; or at random. The head of ``pooling="model"`` starts at
+        random.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -195,6 +200,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
+        head_init: str = "linear_probe",
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
         lr_scheduler_type: str = "linear",
@@ -235,6 +241,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             gradient_accumulation_steps=gradient_accumulation_steps,
             learning_rate=learning_rate,
             head_learning_rate=head_learning_rate,
+            head_init=head_init,
             weight_decay=weight_decay,
             warmup_ratio=warmup_ratio,
             lr_scheduler_type=lr_scheduler_type,

@@ -77,8 +77,22 @@ class TextNetwork(nn.Module):
         -------
         torch.Tensor of shape (n, k)
         """
+        return self.head(self.features(batch))
+
+    def features(self, batch: Batch) -> Tensor:
+        """Compute what the head is given: one vector a text.
+
+        Parameters
+        ----------
+        batch : Batch
+            Token ids on the encoder's device.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, w)
+        """
         hidden = self._encode(batch).last_hidden_state  # (n, t, w)
-        return self.head(pool(hidden.float(), batch.attention_mask, self.pooling))
+        return pool(hidden.float(), batch.attention_mask, self.pooling)
 
     def _encode(self, batch: Batch) -> Any:
         """Run the adapted encoder."""

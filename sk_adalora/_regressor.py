@@ -66,6 +66,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for `learning_rate`.
+    head_init : {"linear_probe", "random"}, default="linear_probe"
+        Where the head starts: at a linear model of the pretrained model's features,
+        fitted to the rows (at most 4,000 of them) before training, which is LP-FT of
+        arXiv:2202.10054; or at random. The head of ``pooling="model"`` starts at
+        random.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06

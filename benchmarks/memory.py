@@ -1,0 +1,132 @@
+"""How memory grows with the rows: fits of made-up texts, stopped after some steps."""
+
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+
+from . import results
+from .timing import run_job
+
+_WORDS = """
+    river stone market letter winter garden engine bridge number island window paper
+    music doctor forest silver train village captain summer kitchen history mountain
+    teacher yellow morning object season station copper
+""".split()
+_LABELS = 4
+
+
+class _Enough(Exception):
+    """Enough steps were taken."""
+
+
+def make_texts(n_rows):
+    """Return short texts, all different, and labels: lists of str."""
+    drawn = np.random.default_rng(0).integers(len(_WORDS), size=(n_rows, 8))
+    texts = [" ".join(_WORDS[j] for j in row) + f" {i}" for i, row in enumerate(drawn)]
+    return texts, [f"class {i % _LABELS}" for i in range(n_rows)]
+
+
+def fit_some_steps(contestant, texts, labels, settings, steps):
+    """Begin a fit, and stop it after some optimizer steps.
+
+    Returns
+    -------
+    int
+        Optimizer steps taken.
+    """
+    from .contestants import fit
+
+    if contestant == "ours":
+        return _stop_ours(lambda: fit(contestant, texts, labels, settings), steps)
+    limited = replace(settings, max_steps=steps)
+    return fit(contestant, texts, labels, limited).trainer.state.global_step
+
+
+def _stop_ours(fit, steps):
+    from sk_adalora import _training
+
+    step = _training.train_step
+    done = 0
+
+    def counted(*args, **kwargs):
+        nonlocal done
+        if done == steps:
+            raise _Enough
+        done += 1
+        return step(*args, **kwargs)
+
+    with mock.patch.object(_training, "train_step", counted):
+        try:
+            fit()
+        except _Enough:
+            pass
+    return done
+
+
+def add_options(parser):
+    """Declare the options of the subcommand."""
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        type=int,
+        default=[10_000, 100_000, 1_000_000],
+        help="numbers of rows (default: 10000 100000 1000000)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help="optimizer steps (default: 20)"
+    )
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        default=["ours", "peft-adalora"],
+        help="who is measured: ours and those of Trainer (default: ours peft-adalora)",
+    )
+
+
+def quicken(options):
+    """Set the options to a smoke test."""
+    options.rows, options.steps = [200, 2_000], 2
+
+
+def run(options):
+    """Measure each contestant with each number of rows, each in its own process."""
+    settings = {"epochs": 1, "device": options.device}
+    rows = []
+    for contestant in options.contestants:
+        for n_rows in options.rows:
+            job = {
+                "kind": "memory",
+                "contestant": contestant,
+                "n_rows": n_rows,
+                "steps": options.steps,
+                "settings": settings,
+            }
+            result = run_job(job)
+            rows.append({"contestant": contestant, "rows": n_rows, **result})
+            options.say(f"{contestant}, {n_rows:,} rows: {_gigabytes(rows[-1])} GB")
+    return {"rows": rows}
+
+
+def to_markdown(result):
+    """Return the table."""
+    lines = []
+    for row in result["rows"]:
+        before = row["bytes_before"]
+        rise = f"{(row['peak_bytes'] - before) / 1e9:.2f}" if before else "unknown"
+        lines.append(
+            [
+                row["contestant"],
+                f"{row['rows']:,}",
+                row["steps"],
+                f"{row['seconds']:.0f}",
+                _gigabytes(row),
+                rise,
+            ]
+        )
+    header = ["contestant", "rows", "steps", "seconds", "peak, GB", "of the fit, GB"]
+    return results.table(header, lines)
+
+
+def _gigabytes(row):
+    return f"{row['peak_bytes'] / 1e9:.2f}"

@@ -1,0 +1,87 @@
+"""How many tensor operations a training step asks for."""
+
+from torch.profiler import ProfilerActivity, profile
+
+from sk_adalora._devices import resolve_place
+
+from . import results
+from .steps import STEPS, make_step
+
+_WARM_UPS = 3
+
+
+def add_options(parser):
+    """Declare the options of the subcommand."""
+    parser.add_argument(
+        "--shape", type=int, nargs=2, default=[32, 32], help="texts and tokens"
+    )
+
+
+def quicken(options):
+    """Set the options to a smoke test."""
+    options.shape = [4, 16]
+
+
+def run(options):
+    """Count the operations of a step of each."""
+    place = resolve_place(options.device, "float32")
+    rows = []
+    for name in STEPS:
+        step = make_step(name, *options.shape, place, options.model)
+        for _ in range(_WARM_UPS):
+            step()
+        rows.append({"contestant": name, **count(step, place.device)})
+        options.say(f"{name}: {rows[-1]['operations']} operations")
+    return {"shape": options.shape, "rows": rows}
+
+
+def count(step, device):
+    """Count what a call does.
+
+    Returns
+    -------
+    dict
+        ``operations``, all that torch names ``aten::``; ``outermost``, those not
+        called by another one; ``waits``, reads of a single number, at each of which
+        a GPU has to be waited for; ``launches`` of kernels on CUDA.
+    """
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        step()
+    events = [event for event in profiler.events() if event.device_type.name == "CPU"]
+    tensor = [event for event in events if event.name.startswith("aten::")]
+    return {
+        "operations": len(tensor),
+        "outermost": sum(not _within(event) for event in tensor),
+        "waits": sum(event.name == "aten::_local_scalar_dense" for event in tensor),
+        "launches": sum("LaunchKernel" in event.name for event in events),
+    }
+
+
+def _within(event):
+    """Tell whether another tensor operation called this one."""
+    parent = event.cpu_parent
+    while parent is not None and not parent.name.startswith("aten::"):
+        parent = parent.cpu_parent
+    return parent is not None
+
+
+def to_markdown(result):
+    """Return the table."""
+    plain = next(r for r in result["rows"] if r["contestant"] == "peft-lora")
+    lines = [
+        [
+            row["contestant"],
+            f"{row['operations']:,}",
+            f"{row['operations'] / plain['operations']:.2f}",
+            f"{row['outermost']:,}",
+            row["waits"],
+            *([f"{row['launches']:,}"] if plain["launches"] else []),
+        ]
+        for row in result["rows"]
+    ]
+    header = ["step", "operations", "/ peft-lora", "outermost", "numbers read"]
+    header += ["kernels"] if plain["launches"] else []
+    return results.table(header, lines)

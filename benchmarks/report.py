@@ -1,0 +1,64 @@
+"""Write the generated parts of docs/benchmarks.md from the results."""
+
+import re
+from pathlib import Path
+
+from . import memory, operations, results, score, speed, step, time_profile
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+WRITERS = {
+    "speed": speed.to_markdown,
+    "step": step.to_markdown,
+    "operations": operations.to_markdown,
+    "profile": time_profile.to_markdown,
+    "score": score.to_markdown,
+    "memory": memory.to_markdown,
+}
+
+
+def render(what, folder):
+    """Return the generated part of a subcommand: a block for each device."""
+    found = results.read(folder, what)
+    if not found:
+        return f"Not measured yet: `python -m benchmarks {what}`."
+    blocks = []
+    for record in found:
+        blocks.append(
+            f"`{record['command']}` wrote:\n\n> {record['machine']}\n\n"
+            f"{WRITERS[what](record)}"
+        )
+    return "\n\n".join(blocks)
+
+
+def fill(page, folder):
+    """Return a page with all its generated parts written anew.
+
+    Parameters
+    ----------
+    page : str
+        Text with ``<!-- benchmarks: NAME -->`` and ``<!-- end -->`` around each part.
+    folder : Path
+        Where the results lie.
+
+    Raises
+    ------
+    ValueError
+        If the page lacks the marks of a part.
+    """
+    for what in WRITERS:
+        begin, end = f"<!-- benchmarks: {what} -->", "<!-- end -->"
+        part = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if len(part.findall(page)) != 1:
+            raise ValueError(
+                f"The page must have the lines '{begin}' and '{end}' once. "
+                "Got none or several. Put them where the results should go."
+            )
+        text = f"{begin}\n\n{render(what, folder)}\n\n{end}"
+        page = part.sub(lambda _, text=text: text, page)
+    return page
+
+
+def run(options):
+    """Rewrite the page."""
+    PAGE.write_text(fill(PAGE.read_text("utf-8"), options.results), encoding="utf-8")
+    print(f"Wrote {PAGE}.")

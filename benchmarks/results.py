@@ -1,0 +1,58 @@
+"""Where results lie, and what they ran on."""
+
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .machine import describe_machine
+
+RESULTS = Path(__file__).parent / "results"
+QUICK = RESULTS / "tmp"  # ignored by git
+_OTHERS = ("peft", "accelerate", "skorch", "sk-adalora")
+
+
+def describe():
+    """Return the machine, and the versions of all contestants."""
+    found = []
+    for package in _OTHERS:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    threads = os.environ.get("OMP_NUM_THREADS")
+    limit = f"; OMP_NUM_THREADS={threads}" if threads else ""
+    return f"{describe_machine()}, {', '.join(found)}{limit}"
+
+
+def write(folder, what, device, command, **content):
+    """Write the result of a subcommand, and return the path.
+
+    Parameters
+    ----------
+    folder : Path
+        `RESULTS` or another.
+    what, device : str
+        Subcommand, and type of the device: parts of the name.
+    command : str
+        What reproduces the result.
+    **content : dict
+        The result, ready for JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{what}-{device}.json"
+    record = {"what": what, "machine": describe(), "command": command, **content}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read(folder, what):
+    """Return the results of a subcommand, a device each, the CPU first."""
+    paths = sorted(folder.glob(f"{what}-*.json"))
+    return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def table(header, rows):
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

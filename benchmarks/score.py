@@ -1,0 +1,246 @@
+"""Accuracy of all contestants on all tasks and sizes; can be run in pieces.
+
+Each result is a line of a JSONL file, and what is there is not measured again.
+"""
+
+import json
+import statistics
+import time
+from dataclasses import asdict
+from itertools import product
+
+from sk_adalora import clear_backbone_cache
+
+from . import results
+from .contestants import CONTESTANTS, Settings, fit, learning_rate_of
+from .data import TASKS, split
+from .worker import Clock
+
+# A task with fewer rows than this share of a size is not measured at that size.
+_ENOUGH = 0.9
+_KEY = ("contestant", "task", "size", "seed")
+_SAME = ("epochs", "batch_size", "max_length", "precision", "model", "n_test")
+
+
+def add_options(parser):
+    """Declare the options of the subcommand."""
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=list(TASKS),
+        default=list(TASKS),
+        help="default: all; --data replaces them",
+    )
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=list(CONTESTANTS),
+        default=list(CONTESTANTS),
+        help="default: all",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        default=[200, 1000, 4000],
+        help="rows to learn from (default: 200 1000 4000)",
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2"
+    )
+    parser.add_argument(
+        "--n-test", type=int, default=1000, help="rows to predict (default: 1000)"
+    )
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        choices=list(CONTESTANTS),
+        default=[],
+        help="forget what was measured of these contestants",
+    )
+
+
+def quicken(options):
+    """Set the options to a smoke test."""
+    options.sizes, options.seeds, options.n_test = [80], [0], 64
+    options.tasks, options.epochs = options.tasks[:1], 1
+    options.again = list(CONTESTANTS)  # a smoke test measures something
+
+
+def run(options):
+    """Measure what is missing, then sum up all."""
+    path = options.results / f"score-{options.device_type}.jsonl"
+    records = _known(path, options.again)
+    for name in ["data"] if options.data else options.tasks:
+        task = options.load(name)
+        for size, seed in product(options.sizes, options.seeds):
+            X_train, y_train, X_test, y_test = split(task, size, options.n_test, seed)
+            if len(X_train) < _ENOUGH * size:
+                continue
+            for contestant in options.contestants:
+                key = (contestant, task.name, size, seed)
+                if key in records:
+                    _refuse_other_settings(records[key], options, path)
+                    continue
+                record = _measure(
+                    options, contestant, (X_train, y_train, X_test, y_test), seed
+                )
+                record = {**dict(zip(_KEY, key, strict=True)), **record}
+                records[key] = record
+                _append(path, record)
+                options.say(
+                    f"{task.name} {size} seed {seed}, {contestant}: "
+                    f"{record['accuracy']:.3f} ({record['seconds']:.0f} s)"
+                )
+    return {"records": list(records.values())}
+
+
+def _known(path, again):
+    """Read what was measured; drop what is to be measured again."""
+    if not path.exists():
+        return {}
+    lines = path.read_text("utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    kept = [record for record in records if record["contestant"] not in again]
+    if len(kept) < len(records):
+        path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+    return {tuple(record[name] for name in _KEY): record for record in kept}
+
+
+def _append(path, record):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _settings(options, contestant, seed):
+    return Settings(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+        device=options.device,
+        precision="default",
+        seed=seed,
+        learning_rate=options.learning_rates.get(contestant),
+        model=options.model,
+    )
+
+
+def _shared(settings, options):
+    """Return what must be the same for all lines of a file."""
+    known = {**asdict(settings), "n_test": options.n_test}
+    return {name: known[name] for name in _SAME}
+
+
+def _refuse_other_settings(record, options, path):
+    contestant = record["contestant"]
+    settings = _settings(options, contestant, record["seed"])
+    asked = _shared(settings, options)
+    asked["learning_rate"] = learning_rate_of(contestant, settings)
+    for name, value in asked.items():
+        if record["settings"][name] != value:
+            raise ValueError(
+                f"All lines of {path} must have the same settings. Got "
+                f"{name}={value!r} after {record['settings'][name]!r} of "
+                f"{contestant}. Use --again {contestant}, or another --results."
+            )
+
+
+def _measure(options, contestant, rows, seed):
+    X_train, y_train, X_test, y_test = rows
+    settings = _settings(options, contestant, seed)
+    clear_backbone_cache()  # all others read the weights anew
+    clock = Clock(settings)
+    predicted = fit(contestant, X_train, y_train, settings).predict(X_test)
+    clock.stop()
+    return {
+        "n_train": len(X_train),
+        "accuracy": statistics.mean(
+            p == t for p, t in zip(predicted, y_test, strict=True)
+        ),
+        "seconds": clock.wall,
+        "settings": {
+            **_shared(settings, options),
+            "learning_rate": learning_rate_of(contestant, settings),
+        },
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+# ---- summing up --------------------------------------------------------------
+
+
+def summarise(records):
+    """Return mean accuracies by cell, mean ranks and worst gaps.
+
+    Parameters
+    ----------
+    records : list of dict
+        With `contestant`, `task`, `size`, `seed` and `accuracy`.
+
+    Returns
+    -------
+    dict
+        ``cells``: (task, size) -> contestant -> mean over the seeds; ``rank``:
+        contestant -> mean rank over the cells that all have, 1 is the best, equal
+        means share the mean of their ranks; ``gap``: contestant -> how far it is
+        behind the best of such a cell at worst; ``complete``: these cells.
+    """
+    values = {}
+    for record in records:
+        cell = values.setdefault((record["task"], record["size"]), {})
+        cell.setdefault(record["contestant"], {})[record["seed"]] = record["accuracy"]
+    present = {record["contestant"] for record in records}
+    names = [name for name in CONTESTANTS if name in present]
+    complete = [
+        key
+        for key, cell in values.items()
+        if len(cell) == len(names) and len({frozenset(s) for s in cell.values()}) == 1
+    ]
+    cells = {
+        key: {name: statistics.mean(seeds.values()) for name, seeds in cell.items()}
+        for key, cell in values.items()
+    }
+    full = [cells[key] for key in complete]
+    return {
+        "names": names,
+        "cells": cells,
+        "complete": complete,
+        "rank": {n: statistics.mean(_rank(c, n) for c in full) for n in names if full},
+        "gap": {n: max(max(c.values()) - c[n] for c in full) for n in names if full},
+    }
+
+
+def _rank(cell, name):
+    above = sum(value > cell[name] for value in cell.values())
+    equal = sum(value == cell[name] for value in cell.values())
+    return above + (equal + 1) / 2
+
+
+def to_markdown(result):
+    """Return the table of cells, mean ranks and worst gaps."""
+    summary = summarise(result["records"])
+    names = summary["names"]
+    lines = []
+    for (task, size), cell in summary["cells"].items():
+        best = max(cell.values())
+        row = [_accuracy(cell.get(name), best) for name in names]
+        lines.append([task, f"{size:,}", *row])
+    if summary["complete"]:
+        ranks, gaps = summary["rank"], summary["gap"]
+        lines.append(["**mean rank**", "", *(f"{ranks[name]:.2f}" for name in names)])
+        gaps = [f"{100 * gaps[name]:.1f}" for name in names]
+        lines.append(["**worst gap to the best, points**", "", *gaps])
+    seeds = len({record["seed"] for record in result["records"]})
+    note = (
+        f"Mean accuracy over {seeds} seeds; ranks and gaps over the "
+        f"{len(summary['complete'])} of {len(summary['cells'])} rows that all "
+        "contestants have."
+    )
+    return f"{results.table(['task', 'rows', *names], lines)}\n\n{note}"
+
+
+def _accuracy(value, best):
+    if value is None:
+        return "-"
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"

@@ -1,0 +1,102 @@
+"""A training step against the floor, and what of it is not forward and backward."""
+
+import statistics
+
+from sk_adalora._devices import resolve_place
+
+from . import results
+from .steps import STEPS, make_step
+from .timing import seconds_of, take_turns
+
+
+def add_options(parser):
+    """Declare the options of the subcommand."""
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=_shape,
+        default=[(32, 32), (32, 128)],
+        help="texts x tokens of a batch (default: 32x32 32x128)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=30, help="steps of each (default: 30)"
+    )
+
+
+def _shape(text):
+    rows, length = text.split("x")
+    return int(rows), int(length)
+
+
+def quicken(options):
+    """Set the options to a smoke test."""
+    options.shapes, options.rounds = [(4, 16)], 2
+
+
+def run(options):
+    """Time steps of all in turn, in one process."""
+    own = resolve_place(options.device, "auto").precision
+    rows = []
+    for precision in dict.fromkeys(["float32", own]):
+        for shape in options.shapes:
+            row = measure(options, resolve_place(options.device, precision), *shape)
+            rows.append(row)
+            options.say(
+                f"{precision} {shape}: ours {row['seconds']['ours'] * 1e3:.1f} ms, "
+                f"{row['ratio']['ours']:.2f} of the floor"
+            )
+    return {"rounds": options.rounds, "rows": rows}
+
+
+def measure(options, place, rows, length):
+    """Return medians of a shape: seconds, ratios to the floor, and parts of ours."""
+    steps = {
+        name: make_step(name, rows, length, place, options.model) for name in STEPS
+    }
+    warm_ups = min(3, options.rounds)
+    calls = {name: seconds_of(step, place.device) for name, step in steps.items()}
+    taken = take_turns(calls, options.rounds, warm_ups)
+    seconds = {name: statistics.median(times) for name, times in taken.items()}
+    parts = steps["ours"].parts()
+    calls = {name: seconds_of(part, place.device) for name, part in parts.items()}
+    taken = take_turns(calls, options.rounds, warm_ups)
+    parts = {name: statistics.median(times) for name, times in taken.items()}
+    return {
+        "precision": place.precision,
+        "rows": rows,
+        "length": length,
+        "seconds": seconds,
+        "ratio": {name: s / seconds["floor"] for name, s in seconds.items()},
+        "parts": {name: s / seconds["ours"] for name, s in parts.items()},
+    }
+
+
+def to_markdown(result):
+    """Return the tables of ratios and of parts."""
+    names = [name for name in STEPS if name != "floor"]
+    lines = [
+        [
+            row["precision"],
+            f"{row['rows']} x {row['length']}",
+            f"{row['seconds']['floor'] * 1e3:.1f}",
+            *(f"{row['ratio'][name]:.2f}" for name in names),
+        ]
+        for row in result["rows"]
+    ]
+    header = ["precision", "texts x tokens", "floor, ms"]
+    text = results.table(header + [f"{name} / floor" for name in names], lines)
+    parts = list(result["rows"][0]["parts"])
+    lines = [
+        [
+            row["precision"],
+            f"{row['rows']} x {row['length']}",
+            *(f"{row['parts'][name]:.1%}" for name in parts),
+            f"{sum(row['parts'].values()):.1%}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["precision", "texts x tokens", *parts, "together"]
+    return (
+        f"{text}\n\nShares of a step of ours that allocates:\n\n"
+        f"{results.table(header, lines)}"
+    )

@@ -1,0 +1,214 @@
+"""Single training steps on made-up tokens: ours, PEFT's, and the floor below all.
+
+The floor is the same frozen model, forward and backward, with pooling and head but
+without adapter, penalty, optimizer or allocation: what no adapter can do without.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from sk_adalora._backbone import load_backbone
+from sk_adalora._batches import pad
+from sk_adalora._network import build_network, pool
+from sk_adalora._tokens import TokenTable
+from sk_adalora._training import Examples, Recipe, Run, train_step
+from sk_adalora.adalora import AdaLoraConfig
+
+from .contestants import Settings
+from .huggingface import ALPHA, INIT_R, TARGET_R, load_classifier, lora_config
+
+__all__ = ["STEPS", "Floor", "OurStep", "make_step"]
+
+_CLASSES = 5
+# Every step is one of the reduction phase and allocates: the most that a step can do.
+_SCHEDULE = {"tinit": 0, "tfinal": 1, "deltaT": 1, "total_step": 1_000_000}
+
+
+def make_tokens(rows, length, vocabulary=20_000, seed=0):
+    """Return a table of random token ids, all rows of one length."""
+    rng = np.random.default_rng(seed)
+    low = min(1000, vocabulary // 2)
+    starts = np.arange(rows, dtype=np.int64) * length
+    return TokenTable(
+        ids=rng.integers(low, vocabulary, rows * length).astype(np.int32),
+        starts=starts,
+        stops=starts + length,
+        rows=np.arange(rows),
+        type_ids=None,
+        truncated=np.zeros(rows, bool),
+        pad_id=0,
+    )
+
+
+class Floor:
+    """Forward and backward through the frozen model."""
+
+    def __init__(self, settings, tokens, place):
+        backbone = load_backbone(settings.model, place)
+        self.encoder = backbone.copy()
+        for module in self.encoder.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_hook(_let_gradients_in)
+        self.head = nn.Linear(backbone.width, _CLASSES).to(place.device)
+        self.batch = pad(tokens, np.arange(len(tokens))).to(place.device)
+        self.labels = _labels(len(tokens), place)
+
+    def __call__(self):
+        outputs = self.encoder(
+            input_ids=self.batch.input_ids, attention_mask=self.batch.attention_mask
+        )
+        pooled = pool(outputs.last_hidden_state.float(), None, "mean")
+        cross_entropy(self.head(pooled), self.labels).backward()
+        self.head.zero_grad()
+
+
+def _let_gradients_in(module, inputs, output):
+    """Let the backward pass reach as far down as the lowest adapter would make it."""
+    if torch.is_grad_enabled() and not output.requires_grad:
+        output.requires_grad_()
+
+
+class OurStep:
+    """A step of `AdaLoraClassifier`: batching, training, allocation."""
+
+    def __init__(self, settings, tokens, place):
+        generator = torch.Generator().manual_seed(0)
+        config = AdaLoraConfig(
+            init_r=INIT_R,
+            target_r=TARGET_R,
+            lora_alpha=INIT_R,
+            target_modules="all-linear",
+            task_type="FEATURE_EXTRACTION",
+            orth_reg_weight=0.1,
+            **_SCHEDULE,
+        )
+        backbone = load_backbone(settings.model, place)
+        network = build_network(backbone, config, _CLASSES, "mean", generator)
+        recipe = Recipe(
+            epochs=1,
+            batch_size=len(tokens),
+            accumulation=1,
+            total_step=_SCHEDULE["total_step"],
+            learning_rate=1e-3,
+            head_learning_rate=1e-3,
+            weight_decay=0.0,
+            warmup_ratio=0.0,
+            lr_scheduler_type="linear",
+            max_grad_norm=1.0,
+        )
+        targets = _labels(len(tokens), place).cpu()
+        examples = Examples(tokens, targets, None, _row_losses)
+        self.run = Run(network, examples, recipe, place)
+        network.train()
+
+    def __call__(self):
+        train_step(self.run, [np.arange(len(self.run.examples.tokens))])
+
+    def parts(self):
+        """Return what a step does beside forward and backward, as functions."""
+        run, model = self.run, self.run.network.encoder
+
+        def penalty():
+            model.orthogonality_loss().backward()
+
+        def clip():
+            torch.nn.utils.clip_grad_norm_(run.trained, run.recipe.max_grad_norm)
+
+        def allocate():
+            model.update_and_allocate(run.step)
+            run.step += 1
+
+        for parameter in run.trained:  # a step leaves none
+            parameter.grad = 1e-3 * torch.ones_like(parameter)
+        return {
+            "orthogonality, forward and backward": penalty,
+            "clipping": clip,
+            "optimizer": run.optimizer.step,
+            "allocation": allocate,
+        }
+
+
+def _row_losses(outputs, targets):
+    return cross_entropy(outputs, targets, reduction="none")
+
+
+class PeftStep:
+    """A step as Trainer takes it, with PEFT's LoRA or AdaLoRA."""
+
+    def __init__(self, settings, tokens, place, method="lora"):
+        from peft import AdaLoraConfig, TaskType, get_peft_model
+
+        _, model = load_classifier(settings, _CLASSES)
+        config = lora_config()
+        if method == "adalora":
+            config = AdaLoraConfig(
+                task_type=TaskType.SEQ_CLS,
+                init_r=INIT_R,
+                target_r=TARGET_R,
+                lora_alpha=ALPHA,
+                target_modules="all-linear",
+                **_SCHEDULE,
+            )
+        self.model = get_peft_model(model, config).to(place.device).train()
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, fused=True)
+        self.method, self.place, self.step = method, place, 0
+        batch = pad(tokens, np.arange(len(tokens))).to(place.device)
+        self.batch = {
+            "input_ids": batch.input_ids,
+            "attention_mask": torch.ones_like(batch.input_ids),  # as Trainer's collator
+            "labels": _labels(len(tokens), place),
+        }
+
+    def __call__(self):
+        cast = nullcontext()
+        if self.place.precision != "float32":
+            cast = torch.autocast(self.place.device.type, self.place.dtype)
+        with cast:
+            loss = self.model(**self.batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        if self.method == "adalora":
+            self.model.base_model.update_and_allocate(self.step)
+        self.optimizer.zero_grad()
+        self.step += 1
+
+
+def _labels(rows, place):
+    return (torch.arange(rows) % _CLASSES).to(place.device)
+
+
+def _peft_adalora(settings, tokens, place):
+    return PeftStep(settings, tokens, place, "adalora")
+
+
+STEPS = {
+    "floor": Floor,
+    "ours": OurStep,
+    "peft-lora": PeftStep,
+    "peft-adalora": _peft_adalora,
+}
+
+
+def make_step(name, rows, length, place, model):
+    """Return a step of a contestant, as a function without arguments.
+
+    Parameters
+    ----------
+    name : str
+        One of `STEPS`.
+    rows, length : int
+        Shape of its batch, in texts and tokens.
+    place : Place
+        Where, and in which precision.
+    model : str
+        Folder or Hugging Face id of the pretrained model.
+    """
+    vocabulary = load_backbone(model, place).module.config.vocab_size
+    tokens = make_tokens(rows, length, min(20_000, vocabulary))
+    return STEPS[name](Settings(model=model), tokens, place)

@@ -1,0 +1,111 @@
+"""Where the time of a fit and of a prediction of ours goes."""
+
+import torch
+
+from sk_adalora import _base, _predicting, _training, clear_backbone_cache
+from sk_adalora._devices import resolve_place
+from sk_adalora._network import TextNetwork
+from sk_adalora.adalora import AdaLoraModel
+
+from . import results
+from .contestants import Settings, fit
+from .data import split
+from .timing import Stopwatch
+
+REST = "the rest"
+# What the code calls it -> what it is. A name that is gone is an error.
+FIT = [
+    (_predicting, "load_backbone", "reading the model"),
+    (_base, "encode_for_training", "tokenising"),
+    (_training, "training_batches", "batching"),
+    (_training, "pad", "batching"),
+    (TextNetwork, "forward", "forward"),
+    (torch.Tensor, "backward", "backward"),
+    (torch.nn.utils, "clip_grad_norm_", "clipping"),
+    (torch.optim.AdamW, "step", "optimizer"),
+    (AdaLoraModel, "orthogonality_loss", "orthogonality, forward"),
+    (AdaLoraModel, "update_and_allocate", "allocation"),
+    (AdaLoraModel, "compact", "compaction"),
+    (_base.BaseAdaLora, "_keep", "keeping the result"),
+]
+PREDICT = [
+    (_predicting, "encode_for_prediction", "tokenising"),
+    (_predicting, "prediction_batches", "batching"),
+    (_predicting, "pad", "batching"),
+    (TextNetwork, "forward", "forward"),
+]
+
+
+def add_options(parser):
+    """Declare the options of the subcommand."""
+    parser.add_argument(
+        "--n-train", type=int, default=4000, help="rows to learn from (default: 4000)"
+    )
+    parser.add_argument(
+        "--n-test", type=int, default=1000, help="rows to predict (default: 1000)"
+    )
+
+
+def quicken(options):
+    """Set the options to a smoke test."""
+    options.n_train, options.n_test, options.epochs = 96, 64, 1
+
+
+def run(options):
+    """Fit and predict under a stopwatch, in each precision."""
+    X_train, y_train, X_test, _ = split(
+        options.load(), options.n_train, options.n_test, 0
+    )
+    own = resolve_place(options.device, "auto").precision
+    rows = []
+    for precision in dict.fromkeys(["float32", own]):
+        settings = Settings(
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+            device=options.device,
+            precision=precision,
+            model=options.model,
+        )
+        fit("ours", X_train[:64], y_train[:64], settings)  # what only the first does
+        clear_backbone_cache()  # so that reading the model is part of it
+        row = {"precision": precision, **measure(X_train, y_train, X_test, settings)}
+        rows.append(row)
+        options.say(f"{precision}: fit {sum(row['fit'].values()):.1f} s")
+    return {"n_train": len(X_train), "n_test": len(X_test), "rows": rows}
+
+
+def measure(X_train, y_train, X_test, settings):
+    """Return the seconds of each part of a fit, and of each part of a prediction."""
+    device = settings.place.device
+    fitting, predicting = Stopwatch(device), Stopwatch(device)
+    with fitting.watching(FIT), fitting.watch(REST):
+        classifier = fit("ours", X_train, y_train, settings)
+    with predicting.watching(PREDICT), predicting.watch(REST):
+        classifier.predict(X_test)
+    return {"fit": dict(fitting.seconds), "predict": dict(predicting.seconds)}
+
+
+def to_markdown(result):
+    """Return a table for the fit and one for the prediction."""
+    text = []
+    for phase, n_rows in (("fit", result["n_train"]), ("predict", result["n_test"])):
+        parts = dict.fromkeys(name for row in result["rows"] for name in row[phase])
+        columns = []
+        for row in result["rows"]:
+            total = sum(row[phase].values())
+            columns.append([_share(row[phase].get(name, 0), total) for name in parts])
+        lines = [
+            [name, *(column[i] for column in columns)] for i, name in enumerate(parts)
+        ]
+        sums = [f"{sum(row[phase].values()):.2f} s" for row in result["rows"]]
+        header = [
+            f"{phase}, {n_rows:,} rows",
+            *(r["precision"] for r in result["rows"]),
+        ]
+        text.append(results.table(header, [*lines, ["together", *sums]]))
+    return "\n\n".join(text)
+
+
+def _share(seconds, total):
+    return f"{seconds:.2f} s, {seconds / total:.1%}"

@@ -1,0 +1,161 @@
+"""One measurement in a process of its own: ``python -m benchmarks.worker < job.json``.
+
+Reads a job from standard input; its last line of output is the result, as JSON.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+RESULT = "RESULT "
+_WARM_UP_ROWS = 32
+
+
+def main():
+    """Run the job on standard input."""
+    job = json.load(sys.stdin)
+    warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
+    print(RESULT + json.dumps(KINDS[job.pop("kind")](**job)), flush=True)
+
+
+def measure_fit(contestant, data, settings, predictions=3, warm_up=True):
+    """Fit and predict: seconds, memory, accuracy.
+
+    Parameters
+    ----------
+    contestant : str
+        One of `CONTESTANTS`.
+    data : dict
+        ``X_train, y_train, X_test, y_test``.
+    settings : dict
+        Fields of `Settings`.
+    predictions : int, default=3
+        How often to predict; the median counts.
+    warm_up : bool, default=True
+        Whether to fit a few rows first. What that leaves in memory is dropped.
+
+    Returns
+    -------
+    dict
+    """
+    from .contestants import Settings, fit
+
+    settings = Settings(**settings)
+    X_train, y_train = data["X_train"], data["y_train"]
+    X_test, y_test = data["X_test"], data["y_test"]
+    if warm_up:
+        _warm_up(fit, contestant, X_train, y_train, settings)
+    before = resident_bytes()
+    fit_clock = Clock(settings)
+    predictor = fit(contestant, X_train, y_train, settings)
+    fit_clock.stop()
+    clocks = []
+    for _ in range(predictions):
+        clock = Clock(settings)
+        predicted = predictor.predict(X_test)
+        clocks.append(clock.stop())
+    hits = [p == t for p, t in zip(predicted, y_test, strict=True)]
+    report = getattr(predictor, "fit_report_", None)
+    return {
+        "fit_wall": fit_clock.wall,
+        "fit_cpu": fit_clock.cpu,
+        "predict_wall": statistics.median(c.wall for c in clocks),
+        "predict_cpu": statistics.median(c.cpu for c in clocks),
+        "accuracy": statistics.mean(hits),
+        "peak_bytes": peak_bytes(),
+        "bytes_before": before,
+        "cuda_peak_bytes": cuda_peak_bytes(settings),
+        "precision": report.precision if report else settings.place.precision,
+    }
+
+
+def _warm_up(fit, contestant, X_train, y_train, settings):
+    """Fit some rows of each class, for what only the first fit of a process does."""
+    from sk_adalora import clear_backbone_cache
+
+    rows = []
+    for label in sorted(set(y_train)):
+        rows += [i for i, y in enumerate(y_train) if y == label][: _WARM_UP_ROWS // 4]
+    X, y = [X_train[i] for i in rows], [y_train[i] for i in rows]
+    fit(contestant, X, y, settings).predict(X[:8])
+    clear_backbone_cache()  # others read the weights anew, so ours has to
+
+
+class Clock:
+    """Wall and CPU seconds from its making until `stop`."""
+
+    def __init__(self, settings):
+        self.place = settings.place
+        self._wait()
+        self._start = time.perf_counter(), time.process_time()
+
+    def stop(self):
+        """Take the time; return the clock."""
+        self._wait()
+        self.wall = time.perf_counter() - self._start[0]
+        self.cpu = time.process_time() - self._start[1]
+        return self
+
+    def _wait(self):
+        if self.place.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def measure_memory(contestant, n_rows, steps, settings):
+    """Start a fit on many made-up texts, and stop it after some optimizer steps.
+
+    Returns
+    -------
+    dict
+        Peak memory, and memory before the fit, texts included.
+    """
+    from .contestants import Settings
+    from .memory import fit_some_steps, make_texts
+
+    settings = Settings(**settings)
+    texts, labels = make_texts(n_rows)
+    before = resident_bytes()
+    clock = Clock(settings)
+    done = fit_some_steps(contestant, texts, labels, settings, steps)
+    return {
+        "steps": done,
+        "seconds": clock.stop().wall,
+        "peak_bytes": peak_bytes(),
+        "bytes_before": before,
+        "cuda_peak_bytes": cuda_peak_bytes(settings),
+    }
+
+
+def peak_bytes():
+    """Return the most memory that this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_bytes():
+    """Return the memory that this process holds, or None where it cannot be told."""
+    file = Path("/proc/self/statm")
+    if not file.exists():
+        return None
+    return int(file.read_text().split()[1]) * resource.getpagesize()
+
+
+def cuda_peak_bytes(settings):
+    """Return the most memory that tensors took on the card, or None without one."""
+    if settings.place.device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+KINDS = {"fit": measure_fit, "memory": measure_memory}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Ask Optuna for trials, have their folds evaluated, tell it what came of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ._enqueue import refuse_unused
+from ._space import CalledSpace, DeclaredSpace
+from ._study import QUEUED, SearchStudy
+from ._trial_table import FOLD, FoldResult
+from ._workers import ERROR, RUN, Worker, counts, take_back, try_again
+
+# Parameters of some trials and numbers of folds -> for each trial, results by fold.
+Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
+
+# Seconds between two looks at trials that other workers have not finished.
+_POLL = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a search goes.
+
+    Parameters
+    ----------
+    n_trials : int
+        Trials of the study in all, whoever evaluates them.
+    n_folds : int
+        Folds of a complete trial.
+    batch : int
+        Trials that are evaluated at once.
+    racing : bool
+        Whether trials are evaluated fold by fold and stopped when they are behind.
+    timeout : float or None
+        Seconds after which no further trial begins.
+    metric : str or None
+        Of several metrics the one to compare; None stands for the first.
+    """
+
+    n_trials: int
+    n_folds: int
+    batch: int
+    racing: bool
+    timeout: float | None
+    metric: str | None
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A trial under way."""
+
+    trial: optuna.Trial
+    params: dict[str, Any] = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+
+
+class Conductor:
+    """Runs the trials of a study.
+
+    Parameters
+    ----------
+    study : SearchStudy
+        The study.
+    space : DeclaredSpace or CalledSpace
+        What is tried.
+    plan : Plan
+        How.
+    worker : Worker
+        This run, among others on the same study.
+    callbacks : sequence of callable
+        Called with the study and each trial that is over.
+    bar : tqdm
+        Shows the trials.
+    """
+
+    def __init__(
+        self,
+        study: SearchStudy,
+        space: DeclaredSpace | CalledSpace,
+        plan: Plan,
+        worker: Worker,
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], Any]],
+        bar: Any,
+    ) -> None:
+        self.study, self.space, self.plan = study, space, plan
+        self.worker, self.callbacks, self.bar = worker, callbacks, bar
+        self.open: list[Candidate] = []
+
+    def run(self, evaluate: Evaluate) -> None:
+        """Evaluate trials until the study has enough of them.
+
+        Also waits for those that other workers evaluate, so that a worker's death
+        costs none.
+
+        Parameters
+        ----------
+        evaluate : callable
+            Fits and scores.
+        """
+        start = time.monotonic()
+        try:
+            while not self.study.stopped:
+                self._show()
+                batch = self._ask()
+                if batch:
+                    self._evaluate(batch, evaluate)
+                elif self._others_run():
+                    time.sleep(_POLL)
+                else:
+                    break
+                spent = time.monotonic() - start
+                if self.plan.timeout is not None and spent >= self.plan.timeout:
+                    break
+        except BaseException:
+            self._abandon()
+            raise
+        self._show()
+
+    def _ask(self) -> list[Candidate]:
+        """Begin as many trials at once as there is room for."""
+        take_back(self.study)
+        room = self.plan.n_trials - self._claimed(math.inf)
+        asked = [self._ask_one() for _ in range(min(self.plan.batch, room))]
+        return [candidate for candidate in asked if candidate is not None]
+
+    def _ask_one(self) -> Candidate | None:
+        candidate = Candidate(self.study.ask())
+        self.open.append(candidate)
+        trial = candidate.trial
+        trial.set_user_attr(RUN, self.worker.run)
+        # Another worker may have asked at the same time: the lower number stays.
+        if self._claimed(trial.number) >= self.plan.n_trials:
+            self.open.remove(candidate)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        candidate.params = self.space.suggest(trial)
+        refuse_unused(trial.user_attrs.get(QUEUED, ()), trial.params)
+        return candidate
+
+    def _claimed(self, below: float) -> int:
+        """Count the trials that are over or run, with numbers below a bound."""
+        trials = self.study.get_trials(deepcopy=False)
+        return sum(
+            t.number < below and (counts(t) or t.state is TrialState.RUNNING)
+            for t in trials
+        )
+
+    def _others_run(self) -> bool:
+        running = (TrialState.RUNNING,)
+        return bool(self.study.get_trials(deepcopy=False, states=running))
+
+    def _evaluate(self, batch: list[Candidate], evaluate: Evaluate) -> None:
+        """Evaluate all folds at once, or in a race one after the other."""
+        folds = list(range(self.plan.n_folds))
+        for group in [[k] for k in folds] if self.plan.racing else [folds]:
+            results = evaluate([candidate.params for candidate in batch], group)
+            for candidate, by_fold in zip(batch, results, strict=True):
+                for fold, result in zip(group, by_fold, strict=True):
+                    if candidate in self.open:
+                        self._record(candidate, fold, result)
+            batch = [candidate for candidate in batch if candidate in self.open]
+            if not batch:
+                break
+
+    def _record(self, candidate: Candidate, fold: int, result: FoldResult) -> None:
+        """Keep the result of a fold, and end the trial if that was enough."""
+        trial = candidate.trial
+        score = result.objective(self.plan.metric)
+        candidate.scores.append(score)
+        mean = float(np.mean(candidate.scores))
+        try:
+            trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
+            if math.isnan(score):
+                reason = result.error or f"The score of fold {fold} is NaN."
+                trial.set_user_attr(ERROR, reason)
+                self._tell(candidate, TrialState.FAIL)
+                return
+            trial.report(mean, step=fold)
+        except (ValueError, RuntimeError):
+            if self._is_ours(trial):
+                raise
+            self.open.remove(candidate)  # taken for dead, and tried again elsewhere
+            return
+        if fold == self.plan.n_folds - 1:
+            self._tell(candidate, TrialState.COMPLETE, mean)
+        elif self.plan.racing and trial.should_prune():
+            self._tell(candidate, TrialState.PRUNED)
+
+    def _tell(
+        self, candidate: Candidate, state: TrialState, value: float | None = None
+    ) -> None:
+        frozen = self.study.tell(
+            candidate.trial, value, state=state, skip_if_finished=True
+        )
+        self.open.remove(candidate)
+        if frozen.state is not state:
+            return  # taken for dead, and tried again elsewhere
+        self._show()
+        for callback in self.callbacks:
+            callback(self.study, frozen)
+
+    def _is_ours(self, trial: optuna.Trial) -> bool:
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        return frozen.state is TrialState.RUNNING
+
+    def _abandon(self) -> None:
+        """Queue the trials under way again: it was not their fault."""
+        trials = self.study.get_trials(deepcopy=False)
+        for candidate in self.open:
+            with suppress(Exception):  # the error that ends the run is the one to see
+                try_again(self.study, trials[candidate.trial.number])
+
+    def _show(self) -> None:
+        if self.bar.disable:
+            return
+        over = [t for t in self.study.get_trials(deepcopy=False) if counts(t)]
+        values = [t.value for t in over if t.state is TrialState.COMPLETE]
+        pruned = sum(t.state is TrialState.PRUNED for t in over)
+        shown = {"pruned": pruned} if pruned else {}
+        if values:
+            shown["best"] = f"{max(v for v in values if v is not None):.4g}"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(len(over) - self.bar.n)

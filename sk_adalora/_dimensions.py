@@ -1,0 +1,385 @@
+"""What one parameter may be, in the words of Optuna and of scikit-learn's searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+# What Optuna's storages keep as it is.
+_PLAIN = (str, bool, int, float, type(None))
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers between two, the ends included; whole ones if the ends are ints."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What has to be valid, for all to be."""
+        return (self.low, self.high)
+
+    @property
+    def _whole(self) -> bool:
+        return isinstance(self.low, int)
+
+    def distribution(self) -> BaseDistribution:
+        """Return the range as Optuna writes it."""
+        kind = IntDistribution if self._whole else FloatDistribution
+        return kind(self.low, self.high, log=self.log)
+
+    def decode(self, value: Any) -> Any:
+        """Return the parameter that a trial's value stands for: itself."""
+        return value
+
+    def draws(self) -> Any:
+        """Return the range as RandomizedSearchCV takes it."""
+        from scipy import stats
+
+        if self._whole:
+            low, high = int(self.low), int(self.high)
+            return LogIntegers(low, high) if self.log else stats.randint(low, high + 1)
+        if self.log:
+            return stats.loguniform(self.low, self.high)
+        return stats.uniform(self.low, self.high - self.low)
+
+    def points(self, n: int) -> list[Any]:
+        """Return at most `n` values from end to end."""
+        spaced = np.geomspace if self.log else np.linspace
+        points = spaced(self.low, self.high, n).clip(self.low, self.high).tolist()
+        return list(dict.fromkeys(map(round, points))) if self._whole else points
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Some values, of any type."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def labels(self) -> list[Any]:
+        """What a study keeps of each: JSON has no lists of lists and no objects."""
+        return [v if isinstance(v, _PLAIN) else repr(v) for v in self.values]
+
+    def distribution(self) -> BaseDistribution:
+        """Return the choices as Optuna writes them."""
+        return CategoricalDistribution(self.labels)
+
+    def decode(self, value: Any) -> Any:
+        """Return the parameter that a label stands for."""
+        labels = self.labels
+        return self.values[labels.index(value)] if value in labels else value
+
+    def draws(self) -> list[Any]:
+        """Return the choices as RandomizedSearchCV takes them."""
+        return list(self.values)
+
+    def points(self, n: int) -> list[Any]:
+        """Return all choices."""
+        return list(self.values)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """One value."""
+
+    value: Any
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The value, alone."""
+        return (self.value,)
+
+    def draws(self) -> list[Any]:
+        """Return the value as RandomizedSearchCV takes it."""
+        return [self.value]
+
+    def points(self, n: int) -> list[Any]:
+        """Return the value, once."""
+        return [self.value]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A distribution that the user wrote for Optuna."""
+
+    given: BaseDistribution
+
+    def distribution(self) -> BaseDistribution:
+        """Return the distribution."""
+        return self.given
+
+    def decode(self, value: Any) -> Any:
+        """Return the parameter that a trial's value stands for: itself."""
+        return value
+
+
+@dataclass(frozen=True)
+class LogIntegers:
+    """Whole numbers, even on a logarithmic scale, as scipy's distributions draw."""
+
+    low: int
+    high: int
+
+    def rvs(self, size: Any = None, random_state: Any = None) -> Any:
+        """Draw, with a seed or a generator of numpy's.
+
+        Parameters
+        ----------
+        size : int, tuple of int or None, default=None
+            How many. None stands for one.
+        random_state : int, RandomState, Generator or None, default=None
+            Where the randomness comes from.
+
+        Returns
+        -------
+        int or ndarray of int
+        """
+        from sklearn.utils import check_random_state
+
+        if not isinstance(random_state, np.random.Generator):
+            random_state = check_random_state(random_state)
+        # Half a unit more on both sides, so that the ends get their share.
+        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        drawn = np.exp(random_state.uniform(low, high, size=size))
+        whole = np.clip(np.rint(drawn), self.low, self.high).astype(int)
+        return whole if size is not None else int(whole)
+
+
+Part = Range | Choices | Fixed | Given
+
+
+@dataclass(frozen=True)
+class DeclaredSpace:
+    """A space whose distributions are known before the first trial.
+
+    Parameters
+    ----------
+    parts : dict of str to Range, Choices, Fixed or Given
+        What each parameter may be, under the names that `set_params` takes.
+    ties : dict of str to str
+        Parameters that get the value of another.
+    """
+
+    parts: Mapping[str, Part]
+    ties: Mapping[str, str] = field(default_factory=dict)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return Optuna's distribution of each name that is searched.
+
+        Returns
+        -------
+        dict of str to BaseDistribution
+            The same in every trial.
+        """
+        searched = {n: p for n, p in self.parts.items() if not isinstance(p, Fixed)}
+        return {name: part.distribution() for name, part in searched.items()}
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the parameters that have one value.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        return {n: p.value for n, p in self.parts.items() if isinstance(p, Fixed)}
+
+    def suggest(self, trial: Any) -> dict[str, Any]:
+        """Ask a trial for parameters.
+
+        Parameters
+        ----------
+        trial : optuna.trial.BaseTrial
+            The trial.
+
+        Returns
+        -------
+        dict of str to object
+            For `set_params`.
+        """
+        asked = self.distributions().items()
+        return self.complete({name: _suggest(trial, name, d) for name, d in asked})
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn what a trial holds into parameters.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            As in `trial.params`. Names that the space does not know stay as they are.
+
+        Returns
+        -------
+        dict of str to object
+            For `set_params`.
+        """
+        completed = self.fixed()
+        for name, value in values.items():
+            part = self.parts.get(name, Fixed(value))
+            completed[name] = value if isinstance(part, Fixed) else part.decode(value)
+        for name, source in self.ties.items():
+            if source in completed:
+                completed[name] = completed[source]
+        return completed
+
+
+@dataclass(frozen=True)
+class CalledSpace:
+    """A function that asks the trial itself, and returns parameters."""
+
+    function: Callable[[Any], Mapping[str, Any]]
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return nothing: what the function asks for is not known before it runs.
+
+        Returns
+        -------
+        dict
+            Empty.
+        """
+        return {}
+
+    def suggest(self, trial: Any) -> dict[str, Any]:
+        """Call the function.
+
+        Parameters
+        ----------
+        trial : optuna.trial.BaseTrial
+            The trial.
+
+        Returns
+        -------
+        dict of str to object
+            For `set_params`.
+
+        Raises
+        ------
+        TypeError
+            If the function returns something else than a dict.
+        """
+        params = self.function(trial)
+        if not isinstance(params, Mapping):
+            raise TypeError(
+                "A callable `space` must return a dict of parameters. Got "
+                f"{params!r}. Return what `set_params` takes."
+            )
+        return dict(params)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn what a trial holds into parameters, by calling the function again.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            As in `trial.params`.
+
+        Returns
+        -------
+        dict of str to object
+            For `set_params`.
+        """
+        return self.suggest(optuna.trial.FixedTrial(dict(values)))
+
+
+def read_part(name: str, value: Any, *, log: bool = False) -> Part:
+    """Read what a parameter may be.
+
+    Parameters
+    ----------
+    name : str
+        The parameter, for errors.
+    value : object
+        A tuple is a range, a list is choices, anything else but a distribution of
+        Optuna's is a fixed value.
+    log : bool, default=False
+        Whether a range is on a logarithmic scale.
+
+    Returns
+    -------
+    Range, Choices, Fixed or Given
+
+    Raises
+    ------
+    ValueError
+        If the range is empty, or the choices cannot be told apart.
+    """
+    if isinstance(value, BaseDistribution):
+        return Given(value)
+    if isinstance(value, tuple):
+        return _read_range(name, value, log)
+    if isinstance(value, list):
+        return _read_choices(name, value)
+    return Fixed(_plain(value))
+
+
+def _read_range(name: str, ends: tuple[Any, ...], log: bool) -> Range:
+    ends = tuple(map(_plain, ends))
+    numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in ends)
+    if len(ends) != 2 or not numbers or not -math.inf < ends[0] < ends[1] < math.inf:
+        raise ValueError(
+            f"A tuple is a range: `{name}` must be two finite numbers (low, high) with "
+            f"low < high. Got {ends!r}. Give choices as a list, and one value alone."
+        )
+    if log and ends[0] <= 0:
+        raise ValueError(
+            f"The range of `{name}` is on a logarithmic scale and must start above 0. "
+            f"Got {ends!r}. Raise its lower end, or give choices as a list."
+        )
+    if not all(isinstance(v, int) for v in ends):
+        ends = tuple(map(float, ends))
+    return Range(*ends, log=log)
+
+
+def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
+    choices = Choices(tuple(map(_plain, values)))
+    if len(values) == 1:
+        return Fixed(choices.values[0])
+    labels = choices.labels
+    clear = len(set(labels)) == len(labels) and not any(
+        " at 0x" in label for label in map(str, labels)
+    )
+    if not values or not clear:
+        raise ValueError(
+            f"A list is choices: `{name}` must hold values that differ, also in how "
+            f"they are written, as a study keeps that. Got {values!r}. Leave out what "
+            "is twice, and use a callable space for functions and the like."
+        )
+    return choices
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy's numbers into Python's, which storages can write."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _suggest(trial: Any, name: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        kind = trial.suggest_int
+    elif isinstance(distribution, FloatDistribution):
+        kind = trial.suggest_float
+    else:
+        raise TypeError(
+            f"`{name}` of the space must be a FloatDistribution, an IntDistribution or "
+            f"a CategoricalDistribution. Got {distribution!r}. Use one of the three."
+        )
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        return kind(name, low, high, log=True)
+    return kind(name, low, high, step=distribution.step)

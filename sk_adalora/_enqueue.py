@@ -1,0 +1,231 @@
+"""Which settings a search tries first."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    IntDistribution,
+)
+
+from ._base import BaseAdaLora
+from ._space import CalledSpace, DeclaredSpace
+
+
+def find_prefix(estimator: Any) -> str:
+    """Find the AdaLora estimator in a pipeline or another composite.
+
+    Parameters
+    ----------
+    estimator : estimator
+        It, or what holds it.
+
+    Returns
+    -------
+    str
+        What stands before the names of its parameters: "" or as in "clf__".
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
+    if isinstance(estimator, BaseAdaLora):
+        return ""
+    parts = estimator.get_params(deep=True).items()
+    found = [name for name, part in parts if isinstance(part, BaseAdaLora)]
+    if len(found) != 1:
+        raise ValueError(
+            "`estimator` must hold one AdaLora estimator for prefix='auto'. Got "
+            f"{' and '.join(map(repr, found)) or 'none'} in a "
+            f"{type(estimator).__name__}. Pass `prefix`, such as 'clf__', or a dict "
+            "with full names as `space`."
+        )
+    return f"{found[0]}__"
+
+
+def check_names(estimator: Any, space: DeclaredSpace | CalledSpace) -> None:
+    """Refuse a space that sets what the estimator does not have.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What is searched.
+    space : DeclaredSpace or CalledSpace
+        What may be tried. The names of a function's are not known before.
+
+    Raises
+    ------
+    ValueError
+        If a name is none of the estimator's.
+    """
+    names = {*space.distributions()}
+    if isinstance(space, DeclaredSpace):
+        names |= {*space.fixed(), *space.ties}
+    known = estimator.get_params(deep=True)
+    for name in sorted(names - known.keys()):
+        # A step that is searched itself may bring parameters of its own.
+        if not any(name.startswith(f"{other}__") for other in names):
+            raise ValueError(
+                f"`space` must name parameters of the estimator. Got {name!r}. "
+                f"{_close(name, known)}"
+            )
+
+
+def starting_points(
+    enqueue: Any, estimator: Any, space: DeclaredSpace | CalledSpace
+) -> list[dict[str, Any]]:
+    """Return the settings to try first, as values of a trial.
+
+    Parameters
+    ----------
+    enqueue : "paper", dict, list of dict or None
+        What the user asked for.
+    estimator : estimator
+        Has the parameters that "paper" stands for.
+    space : DeclaredSpace or CalledSpace
+        What may be tried.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    ValueError
+        If a name or a value is not in the space.
+    """
+    if enqueue is None:
+        return []
+    distributions = space.distributions()
+    if isinstance(enqueue, str):
+        if not distributions:
+            return []  # what a function will ask for is not known
+        current = estimator.get_params(deep=True) | space.complete({})
+        point = {
+            name: value
+            for name, distribution in distributions.items()
+            if (value := _express(name, distribution, current)) is not None
+        }
+        return [point] if point else []
+    points = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
+    if isinstance(space, CalledSpace):
+        return [dict(point) for point in points]
+    return [_checked(point, distributions) for point in points]
+
+
+def refuse_unused(names: Iterable[str], asked: Iterable[str]) -> None:
+    """Refuse queued names that a function did not ask its trial for.
+
+    Parameters
+    ----------
+    names, asked : iterable of str
+        What was queued, and what was asked for.
+
+    Raises
+    ------
+    ValueError
+        If something was queued for nothing.
+    """
+    asked = list(asked)
+    for name in names:
+        if name not in asked:
+            raise ValueError(
+                "`enqueue` must name parameters that `space` asks the trial for. Got "
+                f"{name!r}. {_close(name, asked)}"
+            )
+
+
+def _express(
+    name: str, distribution: BaseDistribution, current: Mapping[str, Any]
+) -> Any:
+    """Return the current value as the distribution has it, clipped, or None."""
+    value = current.get(name)
+    prefix, _, short = name.rpartition("__")
+    init_r, target_r = (
+        current.get(f"{prefix}__{rank}" if prefix else rank)
+        for rank in ("init_r", "target_r")
+    )
+    if init_r is None and isinstance(target_r, Integral):
+        init_r = math.ceil(1.5 * target_r)
+    whole = isinstance(distribution, IntDistribution)
+    if short == "init_r" and value is None:
+        value = init_r
+    elif short == "target_r" and init_r is not None and isinstance(value, Real):
+        value = _rank(value, init_r, whole)
+    elif short in ("tinit", "tfinal", "deltaT") and (
+        isinstance(value, Integral) != whole
+    ):
+        return None  # steps are no shares without the number of all steps
+    if isinstance(distribution, CategoricalDistribution):
+        return _label(value, distribution)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    return _clip(value, distribution)
+
+
+def _rank(target_r: Any, init_r: int, whole: bool) -> float:
+    """Return a target rank as a number of ranks, or as a share."""
+    if isinstance(target_r, Integral):
+        return int(target_r) if whole else target_r / init_r
+    return max(1, round(target_r * init_r)) if whole else target_r
+
+
+def _clip(value: Any, distribution: Any) -> float:
+    low, high = distribution.low, distribution.high
+    if distribution.step is not None and not distribution.log:
+        value = low + round((value - low) / distribution.step) * distribution.step
+    clipped = min(max(value, low), high)
+    return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)
+
+
+def _label(value: Any, distribution: CategoricalDistribution) -> Any:
+    """Return what a study keeps of a choice, or None if it is no choice."""
+    for label in (value, repr(value)):
+        if any(
+            type(label) is type(choice) and label == choice
+            for choice in distribution.choices
+        ):
+            return label
+    return None
+
+
+def _checked(
+    point: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> dict[str, Any]:
+    values = {}
+    for name, value in point.items():
+        if name not in distributions:
+            raise ValueError(
+                "`enqueue` must name parameters that are searched, or Optuna would "
+                f"leave them out without a word. Got {name!r}. "
+                f"{_close(name, distributions)}"
+            )
+        distribution = distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            values[name] = _label(value, distribution)
+            inside = values[name] is not None or None in distribution.choices
+        else:
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            values[name] = _clip(value, distribution) if number else None
+            inside = number and math.isclose(values[name], value)
+        if not inside:
+            raise ValueError(
+                f"`enqueue` must hold values of the space. Got {value!r} for {name!r}, "
+                f"which is a {distribution}. Choose a value of it, or widen the space."
+            )
+    return values
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    matches: Sequence[str] = difflib.get_close_matches(name, known, n=3)
+    if matches:
+        return f"Did you mean {' or '.join(map(repr, matches))}?"
+    return f"Choose among {', '.join(sorted(known)[:20])}."

@@ -1,0 +1,193 @@
+"""What a study was made with: data, folds, space, scoring and estimator, as hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import distribution_to_json
+
+from ._space import CalledSpace, DeclaredSpace
+
+# Where and how a fit runs, but not what it learns: workers may differ in these.
+_NOT_COMPARED = {"device", "local_files_only", "memory", "n_jobs", "verbose"}
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_DIGITS = 16
+_ADVICE = {
+    "data": "the rows (X, y, weights)",
+    "cv": "the folds; a shuffled `cv` needs a `random_state`",
+    "space": "the space",
+    "scoring": "`scoring`, or the metric that `refit` names",
+    "estimator": "parameters of the estimator that are not searched",
+}
+
+
+def fingerprint(
+    data: Sequence[Any],
+    splits: Iterable[tuple[np.ndarray, np.ndarray]],
+    space: DeclaredSpace | CalledSpace,
+    scoring: Any,
+    estimator: Any,
+) -> dict[str, str]:
+    """Hash each part of what the scores of a study depend on.
+
+    Parameters
+    ----------
+    data : sequence
+        X, y and what else `fit` got, of any kind.
+    splits : iterable of pairs of ndarray
+        Training and test rows of each fold.
+    space : DeclaredSpace or CalledSpace
+        What is searched.
+    scoring : object
+        How folds are scored.
+    estimator : estimator
+        Its parameters that the space does not set are compared.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
+    return {
+        "data": digest(list(data)),
+        "cv": digest(folds),
+        "space": digest(_describe_space(space)),
+        "scoring": digest(_describe(scoring)),
+        "estimator": digest(_describe_parameters(estimator, space)),
+    }
+
+
+def check_same(stored: Mapping[str, str], now: Mapping[str, str], name: str) -> None:
+    """Refuse a study that was made with something else.
+
+    Parameters
+    ----------
+    stored, now : mapping of str to str
+        Fingerprints of the study, and of the search.
+    name : str
+        The study's.
+
+    Raises
+    ------
+    ValueError
+        If they differ; it says in which parts.
+    """
+    differing = [_ADVICE[part] for part in now if stored.get(part) != now[part]]
+    if differing:
+        raise ValueError(
+            f"The study {name!r} must go on with what it was begun with, or its "
+            "scores could not be compared. Got other values of: "
+            f"{'; '.join(differing)}. Pass the same again, or choose another "
+            "`study_name`."
+        )
+
+
+def digest(value: Any) -> str:
+    """Hash a value by its content, the same in every process.
+
+    Parameters
+    ----------
+    value : object
+        Nested lists and dicts, arrays, tables, sparse matrices, plain values. Others
+        are pickled.
+
+    Returns
+    -------
+    str
+    """
+    state = hashlib.sha256()
+    _feed(state, value)
+    return state.hexdigest()[:_DIGITS]
+
+
+def _feed(state: Any, value: Any) -> None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | bytes | bool | int | float):
+        state.update(repr(value).encode("utf-8", "surrogatepass"))
+        state.update(b";")
+    elif isinstance(value, Mapping):
+        _feed(state, [[key, value[key]] for key in sorted(value, key=str)])
+    elif isinstance(value, list | tuple):
+        state.update(b"[")
+        for item in value:
+            _feed(state, item)
+        state.update(b"]")
+    elif isinstance(value, np.ndarray):
+        _feed_array(state, value)
+    else:
+        _feed_other(state, value)
+
+
+def _feed_array(state: Any, array: np.ndarray) -> None:
+    if array.ndim <= 1 or array.dtype.kind in "OUST":
+        _feed(state, array.tolist())  # as the same values in a list
+    else:
+        state.update(f"{array.dtype.str}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).tobytes())
+
+
+def _feed_other(state: Any, value: Any) -> None:
+    import joblib
+    import narwhals.stable.v2 as nw
+    from scipy import sparse
+
+    table = nw.from_native(value, pass_through=True, allow_series=True)
+    if isinstance(table, nw.Series):
+        _feed(state, table.to_list())
+    elif isinstance(table, nw.DataFrame):
+        columns = zip(table.columns, table.iter_columns(), strict=True)
+        _feed(state, [[name, column.to_list()] for name, column in columns])
+    elif sparse.issparse(value):
+        rows = sparse.csr_array(value)
+        parts = [rows.data, rows.indices, rows.indptr]
+        _feed(state, [list(rows.shape), *(np.asarray(part) for part in parts)])
+    else:
+        try:
+            state.update(joblib.hash(value).encode())
+        except Exception:  # it cannot be pickled: the best that is left is its text
+            state.update(_ADDRESS.sub("", repr(value)).encode())
+
+
+def _describe_space(space: DeclaredSpace | CalledSpace) -> Any:
+    if isinstance(space, CalledSpace):  # what it asks for is not known before
+        return _describe(space.function)
+    searched = space.distributions()
+    return [
+        {name: distribution_to_json(searched[name]) for name in searched},
+        {name: _describe(value) for name, value in space.fixed().items()},
+        dict(space.ties),
+    ]
+
+
+def _describe_parameters(estimator: Any, space: DeclaredSpace | CalledSpace) -> Any:
+    set_by_space = (
+        set()
+        if isinstance(space, CalledSpace)
+        else {*space.distributions(), *space.fixed(), *space.ties}
+    )
+    return {
+        name: _describe(value)
+        for name, value in estimator.get_params(deep=True).items()
+        if name not in set_by_space and name.split("__")[-1] not in _NOT_COMPARED
+    } | {"": _describe(estimator)}
+
+
+def _describe(value: Any) -> Any:
+    """Say what an object is, without what changes from process to process."""
+    if isinstance(value, Mapping):
+        return {str(key): _describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_describe(item) for item in value]
+    if isinstance(value, type) or hasattr(value, "get_params"):
+        kind = value if isinstance(value, type) else type(value)
+        return kind.__qualname__  # its parameters are listed by themselves
+    if hasattr(value, "__qualname__"):  # a function
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, np.ndarray):
+        return digest(value)
+    return _ADDRESS.sub("", repr(value))

@@ -1,0 +1,140 @@
+"""Where the head starts: at a linear model of the pretrained model's own features.
+
+A head drawn at random first bends the pretrained features to itself; one that fits them
+leaves them whole, which matters most where rows are few (Kumar et al. 2022,
+arXiv:2202.10054).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._batches import pad, prediction_batches
+from ._devices import Place
+from ._network import TextNetwork
+from ._tokens import TokenTable
+from ._training import Examples, LossFunction
+
+# Rows that the probe learns from, at most: more change little and take time.
+_MAX_ROWS = 4000
+# Factor of half the squared weights beside the summed loss, on features that are
+# centred and of length 1 on average: scikit-learn's C=1. docs/defaults.md tells why.
+_PENALTY = 1.0
+_MAX_ITERATIONS = 100
+
+
+def start_head(
+    network: TextNetwork,
+    examples: Examples,
+    place: Place,
+    generator: torch.Generator,
+) -> None:
+    """Fit the head to the features of the pretrained model, without training that.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        Its head is overwritten.
+    examples : Examples
+        What is learned from; the head minimises its loss, weights included.
+    place : Place
+        Where the network is.
+    generator : torch.Generator
+        Chooses the rows, where there are more than 4,000.
+    """
+    n_rows = len(examples.tokens)
+    rows = torch.arange(n_rows)
+    if n_rows > _MAX_ROWS:
+        rows = torch.randperm(n_rows, generator=generator)[:_MAX_ROWS]
+    features = frozen_features(network, examples.tokens.take(rows.numpy()), place)
+    weights = None if examples.weights is None else examples.weights[rows]
+    weight, bias = fit_linear(
+        features, examples.targets[rows], weights, examples.loss, network.n_outputs
+    )
+    with torch.no_grad():
+        network.head.weight.copy_(weight)
+        network.head.bias.copy_(bias)
+
+
+def frozen_features(network: TextNetwork, tokens: TokenTable, place: Place) -> Tensor:
+    """Compute what the head would get of the pretrained model.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        The network; its adapter is left out.
+    tokens : TokenTable
+        Tokens of the rows.
+    place : Place
+        Where the network is.
+
+    Returns
+    -------
+    torch.Tensor of shape (n, w)
+        In float32, on the CPU.
+    """
+    distinct = tokens.distinct()
+    features = torch.empty(len(distinct), network.head.in_features)
+    with torch.no_grad(), network.encoder.disable_adapter():
+        for rows in prediction_batches(distinct):
+            batch = pad(distinct, rows).to(place.device)
+            features[torch.from_numpy(rows)] = network.features(batch).cpu()
+    return features[torch.from_numpy(tokens.rows)]
+
+
+def fit_linear(
+    features: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    loss: LossFunction,
+    n_outputs: int,
+) -> tuple[Tensor, Tensor]:
+    """Fit a linear model with a ridge penalty, whatever the loss is.
+
+    Parameters
+    ----------
+    features : torch.Tensor of shape (n, w)
+        One row of features a row.
+    targets : torch.Tensor of shape (n,) or (n, k)
+        As `loss` takes them.
+    weights : torch.Tensor of shape (n,) or None
+        Weight of each row's loss, or None for all equal.
+    loss : callable
+        Loss of each row, convex in the outputs.
+    n_outputs : int
+        Number of outputs k.
+
+    Returns
+    -------
+    weight : torch.Tensor of shape (k, w)
+    bias : torch.Tensor of shape (k,)
+    """
+    weights = torch.ones(len(features)) if weights is None else weights.float()
+    total = weights.sum().clamp_min(1e-12)
+    share = weights / total  # (n,) a row of weight 0 counts nowhere
+    centre = share @ features  # (w,)
+    centred = features - centre
+    length = (share @ centred.square()).sum().sqrt().clamp_min(1e-12)
+    inputs = centred / length  # (n, w)
+    weight = torch.zeros(n_outputs, inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(n_outputs, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=_MAX_ITERATIONS,
+        tolerance_grad=1e-6,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        outputs = inputs @ weight.T + bias  # (n, k)
+        risk = (loss(outputs, targets) * weights).sum()
+        value = (risk + _PENALTY / 2 * weight.square().sum()) / total
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        solver.step(objective)
+    weight = weight.detach() / length
+    return weight, bias.detach() - weight @ centre

@@ -1,0 +1,208 @@
+"""Give up a trial of Optuna's whose validation score is poor."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from optuna import TrialPruned
+from optuna.study import StudyDirection
+from sklearn.metrics import check_scoring
+
+from ._base import BaseAdaLora
+from .adalora import BudgetSchedule
+
+
+class OptunaPruning:
+    """Report the validation score of each epoch to a trial, and end what is poor.
+
+    A callback for `set_callbacks` of the estimators. At the end of an epoch it scores
+    the estimator on rows of its own and asks the study's pruner; if that says so,
+    `fit` ends with `optuna.TrialPruned`, which `study.optimize` expects.
+
+    Parameters
+    ----------
+    trial : optuna.trial.BaseTrial
+        The trial that runs, of a study that maximizes: scores are the greater the
+        better, as everywhere in scikit-learn.
+    X_val, y_val : array-like or table of shape (n_samples, ...)
+        Rows to score on, in the form in which the estimator gets `X` and `y`. They
+        must be no rows that it learns from, nor those that the winner is judged by.
+    scoring : str, callable or None, default=None
+        The score, as in :func:`sklearn.metrics.check_scoring`. None stands for
+        `score`.
+    phase : {"final", "any"}, default="final"
+        Epochs that are reported and compared. "final": those after the last
+        allocation, when every trial has its final ranks. "any": all epochs, also
+        those in which a trial with a late reduction still has more ranks than one
+        with an early reduction.
+    threshold : float or None, default=None
+        A score below it ends the trial after any epoch, whatever the phase.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is not as it must be, or the study does not maximize.
+
+    Notes
+    -----
+    A score of NaN ends the trial after any epoch.
+
+    The estimator remains as it was before `fit`, as after any error. scikit-learn's
+    `cross_validate` and `cross_val_score` turn errors into NaN, so there the callback
+    needs ``error_score="raise"``; and the folds run one after the other, in this
+    process, each continuing the steps of the one before.
+
+    Examples
+    --------
+    >>> from sk_adalora import AdaLoraClassifier, OptunaPruning, suggest_params
+    >>> def objective(trial):  # X, y, X_val and y_val come from train_test_split
+    ...     classifier = AdaLoraClassifier(**suggest_params(trial), epochs=5)
+    ...     classifier.set_callbacks(OptunaPruning(trial, X_val=X_val, y_val=y_val))
+    ...     return classifier.fit(X, y).score(X_val, y_val)
+    """
+
+    def __init__(
+        self,
+        trial: Any,
+        *,
+        X_val: Any,
+        y_val: Any,
+        scoring: Any = None,
+        phase: Literal["final", "any"] = "final",
+        threshold: float | None = None,
+    ) -> None:
+        _check(trial, phase, threshold)
+        self.trial = trial
+        self.X_val, self.y_val = X_val, y_val
+        self.scoring, self.phase, self.threshold = scoring, phase, threshold
+        self._fits = 0
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Prepare for a fit.
+
+        Parameters
+        ----------
+        estimator : estimator
+            What is fitted.
+        context : sklearn.callback.CallbackContext
+            Its task.
+        """
+        if not isinstance(estimator, BaseAdaLora):
+            raise TypeError(
+                "OptunaPruning looks at the epochs of an AdaLoraClassifier or an "
+                f"AdaLoraRegressor. Got {type(estimator).__name__}. In a pipeline, "
+                "set it on that step."
+            )
+        self._scorer = check_scoring(estimator, scoring=self.scoring)
+        self._fits += 1
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Do nothing.
+
+        Parameters
+        ----------
+        estimator : estimator
+            What is fitted.
+        context : sklearn.callback.CallbackContext
+            The task that begins.
+        """
+
+    def on_fit_task_end(
+        self, estimator: Any, context: Any, *, fitted_estimator: Any = None
+    ) -> None:
+        """Score an epoch, report it and end a poor trial.
+
+        Parameters
+        ----------
+        estimator : estimator
+            What is fitted.
+        context : sklearn.callback.CallbackContext
+            The task that ends.
+        fitted_estimator : estimator
+            The estimator as if the fit had ended there.
+
+        Raises
+        ------
+        optuna.TrialPruned
+            If the pruner says so, or the score is NaN or below the threshold.
+        """
+        if context.task_name != "epoch":
+            return
+        epoch, epochs = context.task_id, context.parent.max_subtasks
+        score = float(self._scorer(fitted_estimator, self.X_val, self.y_val))
+        if math.isnan(score):
+            raise TrialPruned(f"The score of epoch {epoch} is NaN.")
+        if self.threshold is not None and score < self.threshold:
+            raise TrialPruned(
+                f"The score of epoch {epoch} is {score:.6g}, below the threshold of "
+                f"{self.threshold:g}."
+            )
+        if self.phase == "final" and not _is_final(fitted_estimator, epoch, epochs):
+            return
+        self.trial.report(score, step=(self._fits - 1) * epochs + epoch)
+        if self.trial.should_prune():
+            raise TrialPruned(
+                f"The pruner ended the trial after epoch {epoch}, with a score of "
+                f"{score:.6g}."
+            )
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Do nothing.
+
+        Parameters
+        ----------
+        estimator : estimator
+            What was fitted.
+        context : sklearn.callback.CallbackContext
+            Its task.
+        """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse: in another process, the trial would be a copy that nobody reads."""
+        raise TypeError(
+            "OptunaPruning belongs to a trial of this process. Got an attempt to "
+            "pickle or copy it. Use n_jobs=None around it, or save the estimator when "
+            "it is fitted: it then carries no callbacks."
+        )
+
+
+def _check(trial: Any, phase: Any, threshold: Any) -> None:
+    if not all(hasattr(trial, name) for name in ("report", "should_prune")):
+        raise TypeError(
+            f"`trial` must be a trial of Optuna's. Got {trial!r}. Pass what the "
+            "objective gets."
+        )
+    if phase not in ("final", "any"):
+        raise ValueError(
+            f"`phase` must be 'final' or 'any'. Got {phase!r}. Choose one of the two."
+        )
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(
+            f"`threshold` must be a finite number or None. Got {threshold!r}. "
+            "Without one, leave it out."
+        )
+    study = getattr(trial, "study", None)  # a FixedTrial has none
+    if study is not None and study.directions != [StudyDirection.MAXIMIZE]:
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        raise ValueError(
+            "OptunaPruning needs a study that maximizes one score. Got a study with "
+            f"the directions: {found}. Make it with "
+            'create_study(direction="maximize") and return a score that is the '
+            "greater the better."
+        )
+
+
+def _is_final(fitted: Any, epoch: int, epochs: int) -> bool:
+    """Tell whether the last allocation has happened when an epoch ends."""
+    config = fitted._adapter.config
+    schedule = BudgetSchedule(
+        initial=config["init_r"],
+        target=config["target_r"],
+        tinit=config["tinit"],
+        tfinal=config["tfinal"],
+        deltaT=config["deltaT"],
+        total_step=config["total_step"],
+    )
+    steps = config["total_step"] // epochs * (epoch + 1)
+    return schedule.phase(steps - 1) == "final"

@@ -1,0 +1,44 @@
+"""What the parameters of a search may be."""
+
+from __future__ import annotations
+
+import numpy as np
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+
+from ._parameters import (
+    BOOLEAN,
+    NONE,
+    PATH,
+    TEXT,
+    Rule,
+    choice,
+    instance,
+    integer,
+    number,
+)
+
+# scikit-learn checks these itself.
+_ITS_OWN = ("scoring", "n_jobs", "refit", "cv", "error_score", "return_train_score")
+_ANYTHING = Rule(lambda v: True, "anything")
+_POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")
+
+SEARCH_RULES: dict[str, Rule] = {
+    **dict.fromkeys((*_ITS_OWN, "space"), _ANYTHING),
+    "estimator": Rule(lambda v: hasattr(v, "fit"), "an estimator"),
+    "prefix": Rule(lambda v: isinstance(v, str), "a str"),
+    "n_trials": integer(1),
+    "timeout": number(0, with_low=False) | NONE,
+    "sampler": choice("auto") | instance(BaseSampler, "a sampler of Optuna's"),
+    "pruner": choice("auto") | instance(BasePruner, "a pruner of Optuna's") | NONE,
+    "storage": PATH | instance(BaseStorage, "a storage of Optuna's") | NONE,
+    "study_name": TEXT | NONE,
+    "load_if_exists": BOOLEAN,
+    "enqueue": choice("paper") | _POINTS | NONE,
+    "callbacks": instance((list, tuple), "a list of callables") | NONE,
+    "random_state": integer(0, high=2**32 - 1)
+    | instance(np.random.RandomState, "a RandomState")
+    | NONE,
+    "verbose": integer(0) | BOOLEAN,
+}

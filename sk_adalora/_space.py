@@ -1,0 +1,417 @@
+"""What a search may try: ranges, choices and fixed values, for every kind of search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+
+from ._dimensions import CalledSpace, DeclaredSpace, Part, Range, read_part
+from ._parameters import SHARED_RULES
+
+# Parameters whose ranges are even on a logarithmic scale.
+_LOG = {
+    "init_r",
+    "orth_reg_weight",
+    "lora_alpha",
+    "learning_rate",
+    "head_learning_rate",
+    "batch_size",
+}
+# Parameters of which whole numbers mean something else than fractions.
+_STEPS_OR_SHARES = {"target_r", "tinit", "tfinal", "deltaT"}
+_WHOLE = {"init_r", "epochs", "batch_size"}
+_TIE = "beta1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaLoraSpace:
+    """Which parameters of an AdaLora estimator a search tries.
+
+    A tuple ``(low, high)`` is a range, ends included, a list is choices, anything
+    else is a fixed value, and None leaves the parameter of the estimator alone. Each
+    point of the space is a valid setting, for every number of rows, because ranks
+    and steps are shares: see Notes.
+
+    Parameters
+    ----------
+    init_r : object, default=(4, 32)
+        Rank at the start. A range is on a logarithmic scale.
+    target_r : object, default=(0.2, 0.9)
+        Average rank at the end, as a share of `init_r`; or ints, none of them above
+        the lowest `init_r`.
+    tinit : object, default=(0.0, 0.3)
+        Share of all steps at full rank. Ints are steps, which suit one number of
+        rows only: not recommended.
+    tfinal : object, default=(0.1, 0.65)
+        Share of all steps at the target, likewise. The largest shares of `tinit` and
+        `tfinal` must sum to less than 1.
+    deltaT : object, default=None
+        Steps between two allocations, a share of all steps, or "auto".
+    beta1 : object, default=(0.6, 0.98)
+        How slowly the average of the sensitivity forgets.
+    beta2 : object, default="beta1"
+        The same for its uncertainty. "beta1" ties it to the value of `beta1`, so
+        that the search has one dimension less.
+    orth_reg_weight : object, default=(0.01, 1.0)
+        Weight of the orthogonality penalty. A range is on a logarithmic scale.
+    learning_rate : object, default=(0.001, 0.03)
+        Peak learning rate of the updates. A range is on a logarithmic scale.
+    head_learning_rate : object, default=None
+        That of the head. A range is on a logarithmic scale.
+    lora_alpha : object, default=None
+        Scale of the updates. A range is on a logarithmic scale.
+    lora_dropout : object, default=None
+        Dropout of the inputs of the updates.
+    weight_decay : object, default=None
+        Decoupled weight decay.
+    epochs : object, default=None
+        Passes over the rows.
+    batch_size : object, default=None
+        Rows in a batch. A range is on a logarithmic scale.
+    target_modules : object, default=None
+        Layers to adapt, as choices: ``["all-linear", ["query", "value"]]``.
+
+    Raises
+    ------
+    ValueError
+        If a value is none that the estimators take, or if some point of the space
+        would not be valid.
+
+    Notes
+    -----
+    Ranges that depend on another value (``suggest_int("target_r", 1, init_r)``)
+    change from trial to trial, and Optuna's samplers then leave the parameter out of
+    what they model. Here every name has one distribution. What None leaves alone has
+    to go together with the rest: a share for `target_r` needs an `init_r`.
+
+    Examples
+    --------
+    >>> from sk_adalora import AdaLoraSpace
+    >>> space = AdaLoraSpace(init_r=[8, 16], orth_reg_weight=0.1, beta1=None)
+    >>> sorted(space.distributions("clf__"))
+    ['clf__init_r', 'clf__learning_rate', 'clf__target_r', 'clf__tfinal', 'clf__tinit']
+    >>> space.complete({"clf__init_r": 8}, prefix="clf__")
+    {'clf__orth_reg_weight': 0.1, 'clf__init_r': 8}
+    """
+
+    init_r: Any = (4, 32)
+    target_r: Any = (0.2, 0.9)
+    tinit: Any = (0.0, 0.3)
+    tfinal: Any = (0.1, 0.65)
+    deltaT: Any = None
+    beta1: Any = (0.6, 0.98)
+    beta2: Any = _TIE
+    orth_reg_weight: Any = (1e-2, 1.0)
+    learning_rate: Any = (1e-3, 3e-2)
+    head_learning_rate: Any = None
+    lora_alpha: Any = None
+    lora_dropout: Any = None
+    weight_decay: Any = None
+    epochs: Any = None
+    batch_size: Any = None
+    target_modules: Any = None
+
+    def __post_init__(self) -> None:
+        parts = self._declare().parts
+        for name, part in parts.items():
+            _check_values(name, part, getattr(self, name))
+        _check_ranks(self, parts)
+        _check_shares(self, parts)
+
+    def _declare(self, prefix: str = "") -> DeclaredSpace:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        ties = {}
+        if isinstance(self.beta2, str) and self.beta2 == _TIE:
+            del given["beta2"]
+            ties = {f"{prefix}beta2": f"{prefix}beta1"}
+        parts = {
+            f"{prefix}{name}": _read_field(name, value)
+            for name, value in given.items()
+            if value is not None
+        }
+        return DeclaredSpace(parts, ties)
+
+    def distributions(self, prefix: str = "") -> dict[str, BaseDistribution]:
+        """Return Optuna's distribution of each parameter that is searched.
+
+        Parameters
+        ----------
+        prefix : str, default=""
+            Put before each name: in a pipeline, the step's name and two underscores.
+
+        Returns
+        -------
+        dict of str to BaseDistribution
+            Without fixed and tied values: see :meth:`complete`.
+        """
+        return self._declare(prefix).distributions()
+
+    def fixed(self, prefix: str = "") -> dict[str, Any]:
+        """Return the parameters that have one value.
+
+        Parameters
+        ----------
+        prefix : str, default=""
+            Put before each name.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        return self._declare(prefix).fixed()
+
+    def complete(self, values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """Turn what a trial holds into parameters of the estimator.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            As in `trial.params` and `study.best_params`. Names that the space does
+            not know stay as they are.
+        prefix : str, default=""
+            As in :meth:`distributions`.
+
+        Returns
+        -------
+        dict of str to object
+            For `set_params`: with fixed and tied values, and choices as they were
+            given, of which a study holds the labels.
+        """
+        return self._declare(prefix).complete(values)
+
+    def random(self, prefix: str = "") -> dict[str, Any]:
+        """Return the space for `RandomizedSearchCV` and `HalvingRandomSearchCV`.
+
+        They draw each parameter by itself and know no ties, so a tied `beta2` is
+        drawn from the range of `beta1`, independently.
+
+        Parameters
+        ----------
+        prefix : str, default=""
+            Put before each name.
+
+        Returns
+        -------
+        dict of str to scipy distribution or list
+        """
+        space = self._declare(prefix)
+        parts = {**space.parts}
+        for name, source in space.ties.items():
+            if source in parts:
+                parts[name] = parts[source]
+        return {name: part.draws() for name, part in parts.items()}
+
+    def grid(self, prefix: str = "", n: int = 3) -> dict[str, list[Any]]:
+        """Return the space for `GridSearchCV` and `HalvingGridSearchCV`.
+
+        A grid is a product and knows no ties, so a tied `beta2` is left to the
+        estimator, unless `beta1` is fixed. The default space has 2187 points at
+        ``n=3``: fix most of it.
+
+        Parameters
+        ----------
+        prefix : str, default=""
+            Put before each name.
+        n : int, default=3
+            Values of each range, ends included; at least 2.
+
+        Returns
+        -------
+        dict of str to list
+
+        Raises
+        ------
+        ValueError
+            If `n` is below 2.
+        """
+        if n < 2:
+            raise ValueError(
+                f"`n` must be at least 2, the ends of a range. Got {n}. Fix what "
+                "should have one value in the space."
+            )
+        space = self._declare(prefix)
+        parts = {**space.parts}
+        for name, source in space.ties.items():
+            if source in space.fixed():
+                parts[name] = parts[source]
+        return {name: part.points(n) for name, part in parts.items()}
+
+
+def suggest_params(
+    trial: Any,
+    space: Any = None,
+    *,
+    prefix: str = "",
+    fixed: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Ask a trial of Optuna's for the parameters of an estimator.
+
+    Parameters
+    ----------
+    trial : optuna.trial.BaseTrial
+        A trial that runs; or `study.best_trial` or a `FixedTrial`, to get the
+        parameters of a trial that is over.
+    space : AdaLoraSpace, dict, callable or None, default=None
+        What may be tried. None stands for ``AdaLoraSpace()``. A dict has the names
+        that `set_params` takes, and as values Optuna's distributions, tuples, lists
+        and fixed values as in :class:`AdaLoraSpace`, or an `AdaLoraSpace` itself
+        under the name of its step. A callable gets the trial and returns a dict.
+    prefix : str, default=""
+        Put before the names of an `AdaLoraSpace`: in a pipeline, the step's name and
+        two underscores. Other spaces have full names.
+    fixed : dict or None, default=None
+        Values that are not searched, named as in the space.
+
+    Returns
+    -------
+    dict of str to object
+        For `set_params`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the space is not as it must be.
+
+    Examples
+    --------
+    >>> import optuna
+    >>> from sk_adalora import AdaLoraSpace, suggest_params
+    >>> space = AdaLoraSpace(init_r=16, target_r=0.5, orth_reg_weight=None,
+    ...                      learning_rate=None, tinit=0.1, tfinal=0.5)
+    >>> trial = optuna.trial.FixedTrial({"clf__beta1": 0.7})
+    >>> params = suggest_params(trial, space, prefix="clf__", fixed={"epochs": 4})
+    >>> params["clf__beta1"], params["clf__beta2"], params["clf__epochs"]
+    (0.7, 0.7, 4)
+    """
+    fixed = dict(fixed or {})
+    if space is None:
+        space = AdaLoraSpace()
+    if isinstance(space, AdaLoraSpace):
+        known = {f.name for f in fields(AdaLoraSpace)} & fixed.keys()
+        # A list of one is a fixed value, whatever its type.
+        space = replace(space, **{name: [fixed.pop(name)] for name in known})
+        fixed = {f"{prefix}{name}": value for name, value in fixed.items()}
+    elif isinstance(space, Mapping):
+        space = {**space, **{name: [value] for name, value in fixed.items()}}
+    return {**read_space(space, prefix).suggest(trial), **fixed}
+
+
+def read_space(space: Any, prefix: str = "") -> DeclaredSpace | CalledSpace:
+    """Read a space of any kind.
+
+    Parameters
+    ----------
+    space : AdaLoraSpace, mapping or callable
+        As in :func:`suggest_params`.
+    prefix : str, default=""
+        Put before the names of an `AdaLoraSpace`.
+
+    Returns
+    -------
+    DeclaredSpace or CalledSpace
+        Both have `distributions()`, `suggest(trial)` and `complete(values)`.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If a value of a mapping is none that can be searched.
+    """
+    if isinstance(space, AdaLoraSpace):
+        return space._declare(prefix)
+    if isinstance(space, Mapping):
+        return _read_mapping(space)
+    if callable(space) and not isinstance(space, type):
+        return CalledSpace(space)
+    raise TypeError(
+        "`space` must be an AdaLoraSpace, a dict of distributions, or a callable that "
+        f"gets a trial. Got {space!r}. For the default space, pass AdaLoraSpace()."
+    )
+
+
+def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
+    parts: dict[str, Part] = {}
+    ties: dict[str, str] = {}
+    for name, value in space.items():
+        if isinstance(value, AdaLoraSpace):
+            inner = value._declare(f"{name}__")
+            parts |= inner.parts
+            ties |= inner.ties
+        elif value is None:
+            raise ValueError(
+                f"`{name}` of the space must be a distribution, a range, choices or a "
+                "value. Got None. Leave the name out to leave the parameter alone, or "
+                "give [None] to set it to None."
+            )
+        else:
+            parts[name] = read_part(name, value)
+    return DeclaredSpace(parts, ties)
+
+
+def _read_field(name: str, value: Any) -> Part:
+    if isinstance(value, BaseDistribution | Mapping):
+        raise ValueError(
+            f"`{name}` of AdaLoraSpace must be a tuple, a list, a value or None. Got "
+            f"{value!r}. For distributions of Optuna's, pass a dict as the space."
+        )
+    part = read_part(name, value, log=name in _LOG)
+    if isinstance(part, Range) and name not in _WHOLE | _STEPS_OR_SHARES:
+        return replace(part, low=float(part.low), high=float(part.high))
+    return part
+
+
+def _check_values(name: str, part: Part, given: Any) -> None:
+    rule = SHARED_RULES[name]
+    if name == "target_modules" and isinstance(part, Range):
+        wrong, wording = given, "choices, as a list"
+    else:
+        refused = [v for v in part.values if not rule.accepts(v)]
+        if not refused:
+            return
+        wrong, wording = refused[0], rule.wording
+    within = "" if wrong is given else f" in {given!r}"
+    raise ValueError(
+        f"`{name}` of AdaLoraSpace must be {wording}. Got {wrong!r}{within}. "
+        "Change it there."
+    )
+
+
+def _check_ranks(space: AdaLoraSpace, parts: Mapping[str, Part]) -> None:
+    if space.init_r is None:
+        return
+    if space.target_r is None:
+        raise ValueError(
+            "`target_r` of AdaLoraSpace must be given when `init_r` is. Got "
+            f"target_r=None and init_r={space.init_r!r}, which may be below the "
+            "estimator's `target_r`. Give `target_r` as a share of `init_r`."
+        )
+    targets = parts["target_r"].values
+    initial = parts["init_r"].values
+    lowest = min((r for r in initial if r is not None), default=math.inf)
+    shares = any(isinstance(t, float) for t in targets)
+    whole = [t for t in targets if isinstance(t, int)]
+    if (shares and None in initial) or max(whole, default=0) > lowest:
+        raise ValueError(
+            "`target_r` of AdaLoraSpace must be a share of an `init_r` that is a "
+            f"number, or at most the lowest `init_r`. Got target_r={space.target_r!r} "
+            f"and init_r={space.init_r!r}. Give `target_r` as a share in (0, 1)."
+        )
+
+
+def _check_shares(space: AdaLoraSpace, parts: Mapping[str, Part]) -> None:
+    largest = [
+        max((v for v in parts[name].values if isinstance(v, float)), default=0.0)
+        for name in ("tinit", "tfinal")
+        if name in parts
+    ]
+    if sum(largest) >= 1:
+        raise ValueError(
+            "The largest shares of `tinit` and `tfinal` of AdaLoraSpace must sum to "
+            "less than 1, or no step is left for reducing the ranks. Got "
+            f"tinit={space.tinit!r} and tfinal={space.tfinal!r}. Lower one of them."
+        )

@@ -1,0 +1,292 @@
+"""Where the trials of a search are kept: opening, resuming and copying studies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from ._fingerprint import check_same
+from ._workers import RUN, WORKER
+
+# Attributes: of a study, what it was made with; of a trial, the names it was queued
+# with.
+FINGERPRINT = "sk_adalora:fingerprint"
+QUEUED = "sk_adalora:queued"
+
+# Seconds that SQLite waits for another worker's write.
+_PATIENCE = 60
+
+
+class SearchStudy(optuna.Study):
+    """A study whose `stop` works in the callbacks of a search."""
+
+    stopped = False
+
+    def stop(self) -> None:
+        """Ask the search for no further trial.
+
+        Optuna's own is for `optimize` only.
+        """
+        self.stopped = True
+
+
+def open_storage(storage: Any) -> BaseStorage:
+    """Return where a study is kept.
+
+    Parameters
+    ----------
+    storage : None, str, path-like or BaseStorage
+        None stands for memory, a text with "://" for a database, and another text or
+        a path for a journal file.
+
+    Returns
+    -------
+    BaseStorage
+
+    Raises
+    ------
+    ImportError
+        If the database needs a driver that is not installed.
+    """
+    if storage is None:
+        return InMemoryStorage()
+    if isinstance(storage, BaseStorage):
+        return storage
+    path = os.fspath(storage)
+    if "://" not in path:
+        return JournalStorage(JournalFileBackend(path))
+    scheme = path.partition("://")[0]
+    if scheme == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
+        path = path.replace(scheme, "postgresql+psycopg", 1)
+    options = {"connect_args": {"timeout": _PATIENCE}} if scheme == "sqlite" else None
+    try:
+        return RDBStorage(path, engine_kwargs=options)
+    except ImportError as error:
+        raise ImportError(
+            f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
+            "installed. For PostgreSQL, run: pip install 'sk-adalora[scale]'"
+        ) from error
+
+
+def open_study(
+    storage: BaseStorage,
+    name: str | None,
+    sampler: BaseSampler,
+    pruner: BasePruner,
+    *,
+    load_if_exists: bool,
+) -> tuple[SearchStudy, bool]:
+    """Create a study, or load it.
+
+    Parameters
+    ----------
+    storage : BaseStorage
+        Where it is kept.
+    name : str or None
+        Its name. None stands for a new one.
+    sampler, pruner : BaseSampler, BasePruner
+        What draws and what stops its trials.
+    load_if_exists : bool
+        Whether to go on with a study of that name.
+
+    Returns
+    -------
+    study, created : SearchStudy, bool
+
+    Raises
+    ------
+    ValueError
+        If the study exists and may not be loaded, or if it is of another kind.
+    """
+    try:
+        created = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize"
+        )
+    except optuna.exceptions.DuplicatedStudyError:
+        if not load_if_exists:
+            raise ValueError(
+                f"`study_name` must be new with load_if_exists=False. Got {name!r}, "
+                "which the storage has. Choose another, or go on with that study by "
+                "load_if_exists=True."
+            ) from None
+        return load_study(storage, name, sampler, pruner), False
+    return SearchStudy(created.study_name, storage, sampler, pruner), True
+
+
+def load_study(
+    storage: BaseStorage,
+    name: str | None,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+) -> SearchStudy:
+    """Load a study.
+
+    Parameters
+    ----------
+    storage, name, sampler, pruner : BaseStorage, str, BaseSampler, BasePruner
+        As in :func:`open_study`.
+
+    Returns
+    -------
+    SearchStudy
+
+    Raises
+    ------
+    ValueError
+        If there is no such study, or if lower values are better in it.
+    """
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        raise ValueError(
+            f"The study must be in the storage. Got {name!r}, and the storage has "
+            f"{names[:20]}. Choose one of them."
+        )
+    study = SearchStudy(str(name), storage, sampler, pruner)
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        raise ValueError(
+            "A study must have one value, of which more is better, as scikit-learn's "
+            f"scores have it. Got {name!r} with "
+            f"{[direction.name.lower() for direction in study.directions]}. Choose "
+            "another study."
+        )
+    return study
+
+
+def bind(study: optuna.Study, fingerprint: Mapping[str, str]) -> None:
+    """Tie a study to what it is made with, or check that it is the same.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+    fingerprint : mapping of str to str
+        Of the search.
+
+    Raises
+    ------
+    ValueError
+        If the study was made with something else.
+    """
+    stored = study.user_attrs.get(FINGERPRINT)
+    if stored is not None:
+        check_same(stored, fingerprint, study.study_name)
+        return
+    trials = study.get_trials(deepcopy=False)
+    if any(t.state.is_finished() and RUN not in t.user_attrs for t in trials):
+        raise ValueError(
+            f"The study {study.study_name!r} must be one of AdaLoraSearchCV's to go on "
+            "with it. Got one with trials that something else has scored. Choose "
+            "another `study_name`, or refit its best trial with "
+            "`AdaLoraSearchCV.from_study`."
+        )
+    study.set_user_attr(FINGERPRINT, dict(fingerprint))
+
+
+def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
+    """Put settings first in line.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+    points : sequence of dict
+        Values of trials.
+    """
+    for point in points:
+        study.enqueue_trial(dict(point), user_attrs={QUEUED: sorted(point)})
+
+
+def in_memory(
+    trials: Sequence[FrozenTrial],
+    name: str,
+    attributes: Mapping[str, Any],
+    storage: InMemoryStorage | None = None,
+) -> optuna.Study:
+    """Make a study of trials that needs no storage.
+
+    Parameters
+    ----------
+    trials : sequence of FrozenTrial
+        All trials of a study, by number.
+    name : str
+        The study's name.
+    attributes : mapping of str to object
+        Its user attributes.
+    storage : InMemoryStorage or None, default=None
+        Where to put it. None stands for a storage of its own.
+
+    Returns
+    -------
+    optuna.Study
+    """
+    with quiet():
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize"
+        )
+    study.add_trials(trials)
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    return study
+
+
+def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
+    """Return a study's name and attributes, but not where its workers ran.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+
+    Returns
+    -------
+    name, attributes : str, dict
+    """
+    attributes = study.user_attrs.items()
+    kept = {key: value for key, value in attributes if not key.startswith(WORKER)}
+    return study.study_name, kept
+
+
+class _Quiet:
+    """Raises the level of Optuna's logger while any search of the process runs."""
+
+    lock = threading.Lock()
+    depth = 0
+    before = logging.INFO
+
+    @classmethod
+    def begin(cls) -> None:
+        with cls.lock:
+            if cls.depth == 0:
+                cls.before = optuna.logging.get_verbosity()
+                optuna.logging.set_verbosity(max(cls.before, logging.WARNING))
+            cls.depth += 1
+
+    @classmethod
+    def end(cls) -> None:
+        with cls.lock:
+            cls.depth -= 1
+            if cls.depth == 0:
+                optuna.logging.set_verbosity(cls.before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from logging each trial, and give its logger back as it was."""
+    _Quiet.begin()
+    try:
+        yield
+    finally:
+        _Quiet.end()

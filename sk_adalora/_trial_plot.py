@@ -1,0 +1,120 @@
+"""What a search found, as a picture: trials, running best, importances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+
+@dataclass(frozen=True)
+class TrialCurves:
+    """The numbers of the picture.
+
+    Parameters
+    ----------
+    complete, pruned : ndarray of shape (n, 2)
+        Number and value of each trial; of pruned ones, the mean of the folds it saw.
+    best : ndarray of shape (n_complete, 2)
+        Number of each complete trial, and the best value so far.
+    importances : dict of str to float
+        Share of the values' variance that each parameter explains, largest first.
+        Empty if there are too few trials to tell.
+    """
+
+    complete: np.ndarray
+    pruned: np.ndarray
+    best: np.ndarray
+    importances: dict[str, float]
+
+
+def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCurves:
+    """Work out the numbers of the picture.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+    trials : sequence of FrozenTrial
+        Its trials.
+
+    Returns
+    -------
+    TrialCurves
+    """
+    complete = _points(trials, TrialState.COMPLETE)
+    best = complete.copy()
+    best[:, 1] = np.maximum.accumulate(complete[:, 1])
+    return TrialCurves(
+        complete, _points(trials, TrialState.PRUNED), best, _importances(study, trials)
+    )
+
+
+def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
+    """Draw the picture.
+
+    Parameters
+    ----------
+    curves : TrialCurves
+        Its numbers.
+    ax : Axes, pair of Axes or None
+        Where. None stands for a new figure; on one Axes, importances are left out.
+
+    Returns
+    -------
+    ndarray of Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib. Got an environment without it. Run: "
+            "pip install 'sk-adalora[plot]'"
+        ) from error
+    if ax is None:
+        _, ax = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    axes = np.atleast_1d(ax)
+    _draw_values(curves, axes[0])
+    if len(axes) > 1:
+        _draw_importances(curves, axes[1])
+    return axes
+
+
+def _draw_values(curves: TrialCurves, ax: Any) -> None:
+    ax.plot(*curves.complete.T, "o", label="complete")
+    if len(curves.pruned):
+        ax.plot(*curves.pruned.T, "x", color="gray", label="pruned")
+    ax.step(*curves.best.T, where="post", label="best so far")
+    ax.set(xlabel="trial", ylabel="mean score of the folds")
+    ax.legend()
+
+
+def _draw_importances(curves: TrialCurves, ax: Any) -> None:
+    names = list(reversed(curves.importances))
+    ax.barh(names, [curves.importances[name] for name in names])
+    ax.set(xlabel="importance", title="" if names else "too few trials to tell")
+
+
+def _points(trials: Sequence[FrozenTrial], state: TrialState) -> np.ndarray:
+    points = [(t.number, t.value) for t in trials if t.state is state]
+    return np.array(points, dtype=float).reshape(-1, 2)
+
+
+def _importances(
+    study: optuna.Study, trials: Sequence[FrozenTrial]
+) -> dict[str, float]:
+    complete = [t for t in trials if t.state is TrialState.COMPLETE]
+    if len({t.value for t in complete}) < 2:  # nothing varies
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: float(value) for name, value in found.items()}

@@ -1,0 +1,350 @@
+"""The results of folds: how trials keep them, and the table that comes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import rankdata
+
+from ._space import CalledSpace, DeclaredSpace
+from ._workers import ERROR, counts
+
+# Attribute of a trial, followed by the number of a fold, counted from 0.
+FOLD = "sk_adalora:fold:"
+
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+# Of an error's text, as much is kept as says what happened.
+_LONGEST_ERROR = 4000
+
+Scores = float | dict[str, float]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What fitting and scoring on one fold gave.
+
+    Parameters
+    ----------
+    test : float or dict of str to float
+        Score on the test rows, or one of each metric.
+    train : float, dict of str to float or None
+        The same on the training rows, if it was asked for.
+    fit_time, score_time : float
+        Seconds.
+    error : str or None
+        Traceback of a fit that failed.
+    """
+
+    test: Scores
+    train: Scores | None
+    fit_time: float
+    score_time: float
+    error: str | None = None
+
+    @classmethod
+    def read(cls, out: dict[str, Any]) -> FoldResult:
+        """Read what scikit-learn returns for a fold.
+
+        Parameters
+        ----------
+        out : dict
+            Of its `_fit_and_score`.
+
+        Returns
+        -------
+        FoldResult
+        """
+        train = out.get("train_scores")
+        error = out["fit_error"]
+        return cls(
+            _plain(out["test_scores"]),
+            None if train is None else _plain(train),
+            float(out["fit_time"]),
+            float(out["score_time"]),
+            None if error is None else error[-_LONGEST_ERROR:],
+        )
+
+    def objective(self, metric: str | None) -> float:
+        """Return the score that the search compares.
+
+        Parameters
+        ----------
+        metric : str or None
+            Of several metrics the one; None stands for the first.
+
+        Returns
+        -------
+        float
+        """
+        if isinstance(self.test, dict):
+            return self.test[metric or next(iter(self.test))]
+        return self.test
+
+    def as_attribute(self) -> dict[str, Any]:
+        """Return what a storage keeps: JSON, which has no NaN."""
+        return _map_numbers(asdict(self), lambda x: x if math.isfinite(x) else repr(x))
+
+    @classmethod
+    def of_attribute(cls, kept: dict[str, Any]) -> FoldResult:
+        """Read what a storage has kept."""
+        error = kept["error"]
+        rest = {name: kept[name] for name in kept if name != "error"}
+        return cls(error=error, **_read_numbers(rest))
+
+
+def folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
+    """Return the results of a trial's folds, with None for those that it lacks.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A trial.
+    n_folds : int
+        Folds of a complete trial.
+
+    Returns
+    -------
+    list of FoldResult or None
+    """
+    kept = [trial.user_attrs.get(f"{FOLD}{k}") for k in range(n_folds)]
+    return [None if k is None else FoldResult.of_attribute(k) for k in kept]
+
+
+@dataclass(frozen=True)
+class TrialTable:
+    """All trials of a study that are over, as scikit-learn's `_format_results` has it.
+
+    Parameters
+    ----------
+    trials : list of FrozenTrial
+        The trials, by number.
+    params : list of dict
+        What `set_params` takes.
+    folds : list of list of FoldResult or None
+        Results of each trial's folds.
+    metrics : list of str or None
+        Names of the scores, when folds have several.
+    """
+
+    trials: list[FrozenTrial]
+    params: list[dict[str, Any]]
+    folds: list[list[FoldResult | None]]
+    metrics: list[str] | None
+
+    def out(self, *, with_train: bool) -> list[dict[str, Any]]:
+        """Return the results of all folds, with NaN for those that never ran.
+
+        Parameters
+        ----------
+        with_train : bool
+            Whether to give the scores on training rows.
+
+        Returns
+        -------
+        list of dict
+            Trial by trial, and in each fold by fold.
+        """
+        rows = []
+        for result in (fold for folds in self.folds for fold in folds):
+            row = {
+                "test_scores": self._scores(result and result.test),
+                "fit_time": result.fit_time if result else np.nan,
+                "score_time": result.score_time if result else np.nan,
+            }
+            if with_train:
+                row["train_scores"] = self._scores(result and result.train)
+            rows.append(row)
+        return rows
+
+    def more(self, metric: str | None) -> dict[str, list[Any]]:
+        """Return the columns that a grid search does not have.
+
+        Parameters
+        ----------
+        metric : str or None
+            Of several metrics the one that is compared.
+
+        Returns
+        -------
+        dict of str to list
+        """
+        return {
+            "trial_number": [t.number for t in self.trials],
+            "state": [_STATES[t.state] for t in self.trials],
+            "pruned_at_fold": [
+                t.last_step
+                if t.state is TrialState.PRUNED and t.last_step is not None
+                else -1
+                for t in self.trials
+            ],
+            "running_mean": [
+                _mean_of_done(folds, metric, t)
+                for t, folds in zip(self.trials, self.folds, strict=True)
+            ],
+        }
+
+    def finish(self, results: dict[str, Any], metric: str | None) -> None:
+        """Mend what scikit-learn made of folds that are missing, in place.
+
+        Times are means over the folds that ran. A trial that another program has
+        scored has no folds: its value stands for their mean.
+
+        Parameters
+        ----------
+        results : dict of str to ndarray
+            The table.
+        metric : str or None
+            Of several metrics the one that is compared.
+        """
+        for name in ("fit_time", "score_time"):
+            times = [[getattr(f, name) for f in folds if f] for folds in self.folds]
+            for how in ("mean", "std"):
+                results[f"{how}_{name}"] = np.array(
+                    [getattr(np, how)(t) if t else np.nan for t in times]
+                )
+        whole = [
+            i
+            for i, (t, folds) in enumerate(zip(self.trials, self.folds, strict=True))
+            if t.state is TrialState.COMPLETE and not any(folds)
+        ]
+        if whole:
+            name = "score" if self.metrics is None else (metric or self.metrics[0])
+            means = results[f"mean_test_{name}"]
+            means[whole] = [self.trials[i].value for i in whole]
+            filled = np.where(np.isnan(means), np.nanmin(means) - 1, means)
+            ranks = rankdata(-filled, method="min").astype(np.int32)
+            results[f"rank_test_{name}"] = ranks
+
+    def first_error(self) -> str | None:
+        """Return why the first trial that failed has failed."""
+        errors = (t.user_attrs.get(ERROR) for t in self.trials)
+        return next((error for error in errors if error is not None), None)
+
+    def number_of(self, state: str) -> int:
+        """Return how many trials are in a state."""
+        return sum(_STATES[t.state] == state for t in self.trials)
+
+    def _scores(self, scores: Scores | None) -> Scores:
+        if self.metrics is None:
+            return scores if isinstance(scores, Real) else np.nan  # type: ignore[return-value]
+        if isinstance(scores, dict):
+            return scores
+        # A fit that failed before any metric's name was known has one number.
+        value = np.nan if scores is None else scores
+        return dict.fromkeys(self.metrics, value)
+
+
+def make_table(
+    trials: Sequence[FrozenTrial],
+    space: DeclaredSpace | CalledSpace,
+    n_folds: int,
+) -> TrialTable:
+    """Collect the trials that are over.
+
+    Parameters
+    ----------
+    trials : sequence of FrozenTrial
+        All trials of a study.
+    space : DeclaredSpace or CalledSpace
+        Turns what trials hold into parameters.
+    n_folds : int
+        Folds of a complete trial.
+
+    Returns
+    -------
+    TrialTable
+    """
+    over = [trial for trial in trials if counts(trial)]
+    folds = [folds_of(trial, n_folds) for trial in over]
+    named = (f.test for row in folds for f in row if f and isinstance(f.test, dict))
+    first = next(named, None)
+    return TrialTable(
+        over,
+        [space.complete(trial.params) for trial in over],
+        folds,
+        None if first is None else list(first),
+    )
+
+
+def check_complete(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
+    """Refuse a study in which no trial is complete: nothing is best then.
+
+    Parameters
+    ----------
+    table : TrialTable
+        Its trials that are over.
+    trials : sequence of FrozenTrial
+        All of its trials.
+
+    Raises
+    ------
+    ValueError
+        It shows why the first trial failed.
+    """
+    if table.number_of("complete"):
+        return
+    running = sum(t.state is TrialState.RUNNING for t in trials)
+    error = table.first_error()
+    raise ValueError(
+        "At least one trial must be complete, and nothing is refitted without. Got "
+        f"{table.number_of('failed')} failed, {table.number_of('pruned')} pruned and "
+        f"{running} running ones. "
+        + (
+            f"Mend what the first of them failed with:\n{error}"
+            if error
+            else "Allow more trials or more time, or prune less."
+        )
+    )
+
+
+def cause(message: str) -> str:
+    """Return the traceback in scikit-learn's message that all fits failed.
+
+    Parameters
+    ----------
+    message : str
+        The message.
+
+    Returns
+    -------
+    str
+    """
+    return message.partition("with the following error:\n")[2].strip()[-_LONGEST_ERROR:]
+
+
+def _mean_of_done(
+    folds: Sequence[FoldResult | None], metric: str | None, trial: FrozenTrial
+) -> float:
+    done = [fold.objective(metric) for fold in folds if fold]
+    if not done:
+        return np.nan if trial.value is None else trial.value
+    return float(np.mean(done))
+
+
+def _plain(scores: Any) -> Scores:
+    if isinstance(scores, dict):
+        return {str(name): float(value) for name, value in scores.items()}
+    return float(scores)
+
+
+def _map_numbers(value: Any, change: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _map_numbers(item, change) for key, item in value.items()}
+    return change(value) if isinstance(value, float) else value
+
+
+def _read_numbers(value: Any) -> Any:
+    """Undo `as_attribute`: "nan" and "inf" are numbers again."""
+    if isinstance(value, dict):
+        return {key: _read_numbers(item) for key, item in value.items()}
+    return None if value is None else float(value)

@@ -1,0 +1,230 @@
+"""Which processes work on a study, and which of its trials nobody will finish.
+
+Optuna's own heartbeats need `study.optimize`. A search asks and tells, so it signs each
+trial with its run, and the study lists the runs: machine, process, latest heartbeat.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+# Attribute of a study, followed by the name of a run: where that run is.
+WORKER = "sk_adalora:worker:"
+# Attribute of a trial: the run that evaluates it.
+RUN = "sk_adalora:run"
+# Attribute of a trial that failed by itself. What failed without is tried again.
+ERROR = "sk_adalora:error"
+
+# Seconds between two heartbeats, and after how many of silence a worker is dead.
+_BEAT = 30.0
+_GRACE = 600.0
+
+_PROC = Path("/proc")
+_here: set[str] = set()  # runs of this process
+
+
+class Worker:
+    """A search that works on a study, from `with` to its end.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+    beats : bool
+        Whether to write a heartbeat, for processes on other machines.
+    """
+
+    def __init__(self, study: optuna.Study, *, beats: bool) -> None:
+        self.study, self.beats = study, beats
+        self.run = uuid.uuid4().hex
+        self._over = threading.Event()
+
+    def __enter__(self) -> Worker:
+        _here.add(self.run)
+        self._write()
+        if self.beats:
+            threading.Thread(target=self._keep_beating, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._over.set()
+        _here.discard(self.run)
+        try:
+            self._write(ended=True)
+        except Exception:
+            if error[0] is None:  # else the first error is the one to see
+                raise
+
+    def alone(self) -> bool:
+        """Tell whether no other run is alive.
+
+        Returns
+        -------
+        bool
+        """
+        return living_runs(self.study) <= {self.run}
+
+    def _keep_beating(self) -> None:
+        while not self._over.wait(_BEAT):
+            try:
+                self._write()
+            except Exception:  # a busy storage: the next beat will do
+                continue
+
+    def _write(self, *, ended: bool = False) -> None:
+        pid = os.getpid()
+        record = {
+            "machine": machine(),
+            "pid": pid,
+            "started": _started(pid),
+            "beat": time.time(),
+            "ended": ended,
+        }
+        self.study.set_user_attr(f"{WORKER}{self.run}", record)
+
+
+def living_runs(study: optuna.Study) -> set[str]:
+    """Return the runs that still work on a study.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+
+    Returns
+    -------
+    set of str
+    """
+    records = {
+        name.removeprefix(WORKER): record
+        for name, record in study.user_attrs.items()
+        if name.startswith(WORKER)
+    }
+    return {run for run, record in records.items() if _lives(run, record)}
+
+
+def take_back(study: optuna.Study) -> None:
+    """Fail the running trials of dead workers, and queue their parameters again.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if running:
+        alive = living_runs(study)
+        for trial in running:
+            if _is_stale(trial, alive):
+                try_again(study, trial)
+
+
+def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Fail a trial that did not get to its end, and queue its parameters.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+    trial : FrozenTrial
+        A running trial.
+    """
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, RuntimeError):  # another worker was quicker
+        return
+    if trial.params:
+        study.enqueue_trial(trial.params, user_attrs={"sk_adalora:again": trial.number})
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Tell whether a trial is over and will not be tried again.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A trial.
+
+    Returns
+    -------
+    bool
+    """
+    if trial.state is TrialState.FAIL:
+        return ERROR in trial.user_attrs
+    return trial.state.is_finished()
+
+
+def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:
+    run = trial.user_attrs.get(RUN)
+    if run is not None:
+        return run not in alive
+    # Not signed: asked for a moment ago, or not by a search.
+    begun = trial.datetime_start
+    return begun is not None and (datetime.now() - begun).total_seconds() > _GRACE
+
+
+def _lives(run: str, record: dict[str, Any]) -> bool:
+    if record["ended"]:
+        return False
+    if run in _here:
+        return True
+    if record["machine"] == machine():
+        return _process_lives(record["pid"], record["started"])
+    return time.time() - record["beat"] < _GRACE
+
+
+@cache
+def machine() -> str:
+    """Name the machine, or the container, whose process numbers we see.
+
+    Returns
+    -------
+    str
+    """
+    parts = [socket.gethostname()]
+    for read in (
+        lambda: (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip(),
+        lambda: os.readlink(_PROC / "self" / "ns" / "pid"),
+    ):
+        try:
+            parts.append(read())
+        except OSError:  # not on this system
+            continue
+    return " ".join(parts)
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process began, in ticks of this machine, or None."""
+    try:
+        # The name in parentheses may hold spaces.
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
+
+
+def _process_lives(pid: int, started: str | None) -> bool:
+    if pid == os.getpid():
+        return False  # this process, which knows of no such run
+    if started is not None:
+        return _started(pid) == started
+    if os.name != "posix":
+        return True  # a signal to find out would end the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

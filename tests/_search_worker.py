@@ -1,0 +1,114 @@
+"""Estimators whose scores are known, and a worker process for tests of the search.
+
+Run as a program, it works on a study until that has enough trials.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+FLOAT = optuna.distributions.FloatDistribution
+SPACE = {"a": FLOAT(0.0, 1.0), "b": FLOAT(0.0, 1.0)}
+
+
+class Peak(ClassifierMixin, BaseEstimator):
+    """A classifier whose score is highest at a=0.3, b=0.7, and a bit lower by fold.
+
+    `X` is a column of row numbers, so that each fold has a level of its own. `fits`
+    counts in all clones of a process.
+    """
+
+    fits = 0
+
+    def __init__(self, a=0.5, b=0.5, seconds=0.0, log=None, fail_above=2.0):
+        self.a = a
+        self.b = b
+        self.seconds = seconds
+        self.log = log
+        self.fail_above = fail_above
+
+    def fit(self, X, y, sample_weight=None):
+        type(self).fits += 1
+        if self.a > self.fail_above:
+            raise RuntimeError(f"a={self.a} is too much")
+        if self.log is not None:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(f"{self.a!r}\n")
+        time.sleep(self.seconds)
+        self.classes_ = np.unique(y)
+        self.n_features_in_ = 1
+        self.weight_ = None if sample_weight is None else float(np.sum(sample_weight))
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+    def score(self, X, y, sample_weight=None):
+        level = 0.1 * float(np.mean(X)) / 100
+        return 1.0 - (self.a - 0.3) ** 2 - (self.b - 0.7) ** 2 - level
+
+
+def rows(n_rows=40):
+    """Row numbers and two classes in turn."""
+    return np.arange(n_rows).reshape(-1, 1), np.arange(n_rows) % 2
+
+
+def search(estimator=None, space=None, **options):
+    """A search of few trials that is quick, without a race, and repeatable."""
+    from sk_adalora import AdaLoraSearchCV
+
+    defaults = {"n_trials": 6, "cv": 3, "random_state": 0, "enqueue": None}
+    return AdaLoraSearchCV(
+        Peak() if estimator is None else estimator,
+        SPACE if space is None else space,
+        **{"pruner": None, **defaults, **options},
+    )
+
+
+def values(fitted, name="a"):
+    """The parameter of each trial."""
+    return [trial.params[name] for trial in fitted.trials_]
+
+
+def two_scores(estimator, X, y):
+    score = estimator.score(X, y)
+    return {"high": score, "low": 1 - score}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("storage")
+    parser.add_argument("name")
+    parser.add_argument("n_trials", type=int)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--meet", type=Path, help="folder where two workers meet")
+    options = parser.parse_args()
+
+    from sk_adalora import AdaLoraSearchCV
+
+    if options.meet:
+        (options.meet / str(os.getpid())).touch()
+        while len(list(options.meet.iterdir())) < 2:
+            time.sleep(0.05)
+
+    search = AdaLoraSearchCV(
+        Peak(seconds=options.seconds, log=options.log and str(options.log)),
+        {**SPACE},
+        n_trials=options.n_trials,
+        storage=options.storage,
+        study_name=options.name,
+        cv=3,
+        refit=False,
+        random_state=0,
+    )
+    search.fit(*rows())
+
+
+if __name__ == "__main__":
+    main()

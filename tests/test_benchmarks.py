@@ -1,0 +1,450 @@
+"""The benchmarks measure what they say: readers, contestants, sums and the page."""
+
+import bz2
+import json
+import time
+from collections import Counter
+
+import pytest
+import torch
+from _benchmarks import ROOT
+from _toy import topics
+
+from benchmarks import data, report, results, score, speed, time_profile
+from benchmarks.__main__ import MEASUREMENTS, main, make_parser
+from benchmarks.contestants import CONTESTANTS, Settings, fit
+from benchmarks.memory import fit_some_steps, make_texts
+from benchmarks.operations import count
+from benchmarks.steps import STEPS, make_step
+from benchmarks.timing import Stopwatch, run_job, take_turns
+from sk_adalora._devices import resolve_place
+
+X, Y = topics(24)
+X, Y = list(X), [str(y) for y in Y]
+CPU = torch.device("cpu")
+
+
+def settings(tiny_model, **changed):
+    given = {"epochs": 2, "batch_size": 4, "max_length": 32, "device": "cpu"}
+    return Settings(**{**given, "model": tiny_model, **changed})
+
+
+# ---- data --------------------------------------------------------------------
+
+
+def make_task(n_rows=300):
+    labels = ["many" if i % 3 else "few" for i in range(n_rows)]
+    return data.Task("made up", [f"text {i}" for i in range(n_rows)], labels)
+
+
+def test_a_split_is_stratified_and_disjoint():
+    X_train, y_train, X_test, y_test = data.split(make_task(), 60, 90, seed=0)
+
+    assert (len(X_train), len(X_test)) == (60, 90)
+    assert not set(X_train) & set(X_test)
+    assert abs(Counter(y_train)["few"] - 20) <= 1
+    assert abs(Counter(y_test)["few"] - 30) <= 1
+
+
+def test_sizes_share_their_test_rows_and_are_nested():
+    small, large = (data.split(make_task(), n, 90, seed=1) for n in (30, 1000))
+
+    assert small[2:] == large[2:]
+    assert set(small[0]) < set(large[0])
+    assert len(large[0]) == 300 - 90  # all that is left
+    assert data.split(make_task(), 30, 90, seed=2)[2] != small[2]
+
+
+def test_rows_keep_their_labels():
+    task = make_task()
+    label_of = dict(zip(task.texts, task.labels, strict=True))
+    X_train, y_train, X_test, y_test = data.split(task, 60, 90, seed=0)
+
+    assert [label_of[x] for x in X_train + X_test] == y_train + y_test
+
+
+def test_a_split_without_rows_to_learn_from_is_refused():
+    with pytest.raises(ValueError, match="`n_test` must be below the 300 rows"):
+        data.split(make_task(), 10, 300, seed=0)
+
+
+def test_a_task_has_each_text_once():
+    task = data.Task("made up", ["a", " ", "b", "a "], ["1", "2", "3", "4"])
+
+    assert (task.texts, task.labels) == (["a", "b"], ["1", "3"])
+
+
+def test_a_file_of_ones_own(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text('words,kind\n"good, very",yes\nbad,no\n', encoding="utf-8")
+
+    task = data.load_csv(file, "words", "kind")
+
+    assert task == data.Task("mine", ["good, very", "bad"], ["yes", "no"])
+    with pytest.raises(ValueError, match=r"Got 'word'\. Choose among words, kind"):
+        data.load_csv(file, "word", "kind")
+
+
+@pytest.mark.parametrize(
+    ("name", "n_rows", "n_classes"),
+    [
+        ("headlines", 2096, 5),
+        ("articles", 2127, 5),
+        ("quotes", 4863, 2),
+        ("newsgroups", 18787, 20),
+        ("films", 15591, 10),
+    ],
+)
+def test_tasks_out_of_packages(name, n_rows, n_classes):
+    try:
+        task = data.load_task(name)
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+
+    assert len(task.texts) == n_rows
+    assert len(set(task.labels)) == n_classes
+    assert all(isinstance(text, str) and text for text in task.texts)
+
+
+def test_a_missing_package_names_the_command(monkeypatch):
+    monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None)
+    for name in data.TASKS:
+        with pytest.raises(ModuleNotFoundError, match=r"Run: pip install \S+"):
+            data.load_task(name)
+    with pytest.raises(ValueError, match="must be one of headlines"):
+        data.load_task("poems")
+
+
+def test_quotes_leave_out_the_plots(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    rows = "category,text\nfresh,good\nplot,A story\nrotten,bad\n"
+    packed = bz2.compress(rows.encode())
+    (tmp_path / "data" / "rotten_tomatoes_corpus.csv.bz2").write_bytes(packed)
+    monkeypatch.setattr(data, "_installed", lambda *names: tmp_path)
+
+    assert data.read_quotes() == (["good", "bad"], ["fresh", "rotten"])
+
+
+# ---- contestants -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(CONTESTANTS))
+def test_contestants_fit_and_predict(name, tiny_model):
+    if name in ("peft-adalora", "peft-lora"):
+        pytest.importorskip("peft")
+    if name in ("peft-adalora", "peft-lora", "full"):
+        pytest.importorskip("accelerate")
+    if name == "skorch":
+        pytest.importorskip("skorch")
+
+    predicted = fit(name, X, Y, settings(tiny_model)).predict(X[:5])
+
+    assert len(predicted) == 5
+    assert set(predicted) <= set(Y)
+
+
+def test_the_full_contestant_learns_what_it_sees(tiny_model):
+    pytest.importorskip("accelerate")
+    eager = settings(tiny_model, epochs=40, learning_rate=5e-3)
+
+    predicted = fit("full", X, Y, eager).predict(X)
+
+    assert predicted == Y
+
+
+def test_the_callback_brings_peft_to_its_target_rank(tiny_model):
+    pytest.importorskip("peft")
+    from benchmarks.huggingface import INIT_R, TARGET_R
+
+    predictor = fit("peft-adalora", X, Y, settings(tiny_model))
+    parameters = predictor.model.named_parameters()
+    values = [p for name, p in parameters if "lora_E" in name]
+
+    assert {v.numel() for v in values} == {INIT_R}
+    living = sum(int(v.count_nonzero()) for v in values)
+    assert living == TARGET_R * len(values)
+
+
+def test_contestants_are_named():
+    with pytest.raises(ValueError, match="must be one of ours, peft-adalora"):
+        fit("theirs", X, Y, Settings())
+
+
+# ---- measuring ---------------------------------------------------------------
+
+
+def test_contestants_take_turns():
+    seen = []
+
+    def called(name):
+        return lambda turn: seen.append((turn, name)) or turn
+
+    taken = take_turns({"a": called("a"), "b": called("b")}, rounds=2, warm_ups=1)
+
+    assert seen == [(-1, "b"), (-1, "a"), (0, "a"), (0, "b"), (1, "b"), (1, "a")]
+    assert taken == {"a": [0, 1], "b": [0, 1]}
+
+
+class Parts:
+    def outer(self):
+        time.sleep(0.02)
+        self.inner()
+
+    def inner(self):
+        time.sleep(0.1)
+
+
+def test_a_stopwatch_counts_time_once():
+    watch = Stopwatch(CPU)
+    outer = Parts.outer
+    with watch.watching([(Parts, "outer", "out"), (Parts, "inner", "in")]):
+        Parts().outer()
+
+    assert Parts.outer is outer
+    assert 0.02 <= watch.seconds["out"] < 0.1 <= watch.seconds["in"]
+
+
+def test_a_stopwatch_knows_when_a_function_is_gone():
+    with (
+        pytest.raises(AttributeError),
+        Stopwatch(CPU).watching([(Parts, "renamed", "x")]),
+    ):
+        pass
+
+
+def test_the_profile_sees_every_part(tiny_model):
+    measured = time_profile.measure(X, Y, X, settings(tiny_model, epochs=3))
+
+    for phase, functions in (
+        ("fit", time_profile.FIT),
+        ("predict", time_profile.PREDICT),
+    ):
+        names = {name for _, _, name in functions} | {time_profile.REST}
+        assert set(measured[phase]) == names
+        assert all(seconds > 0 for seconds in measured[phase].values())
+
+
+def operations(name, tiny_model):
+    step = make_step(name, 4, 8, resolve_place("cpu", "float32"), tiny_model)
+    step()
+    return count(step, CPU)
+
+
+def test_operations_of_a_step(tiny_model):
+    pytest.importorskip("peft")
+    counted = {name: operations(name, tiny_model)["operations"] for name in STEPS}
+
+    assert 0 < counted["floor"] < counted["ours"] < counted["peft-adalora"]
+    assert counted["peft-lora"] < counted["peft-adalora"]
+
+
+def test_operations_are_counted_by_nesting():
+    with torch.no_grad():
+        counted = count(lambda: torch.ones(3).sum().item(), CPU)
+
+    assert counted["waits"] == 1
+    assert counted["outermost"] == 3  # ones, sum, item
+    assert counted["operations"] > 3
+
+
+def test_the_floor_goes_down_to_the_lowest_layer(tiny_model):
+    step = make_step("floor", 4, 8, resolve_place("cpu", "float32"), tiny_model)
+    reached = []
+    lowest = step.encoder.encoder.layer[0].attention.self.query
+    lowest.register_forward_hook(
+        lambda module, inputs, output: output.register_hook(reached.append) and None
+    )
+
+    step()
+
+    assert len(reached) == 1
+
+
+@pytest.mark.parametrize("name", ["ours", "peft-lora"])
+def test_a_fit_stops_after_some_steps(name, tiny_model):
+    if name != "ours":
+        pytest.importorskip("peft")
+    texts, labels = make_texts(40)
+
+    assert len(set(texts)) == 40
+    assert fit_some_steps(name, texts, labels, settings(tiny_model), 3) == 3
+
+
+@pytest.mark.slow  # a process of its own has to import torch
+def test_a_worker_measures(tiny_model):
+    result = run_job(
+        {
+            "kind": "fit",
+            "contestant": "ours",
+            "settings": vars(settings(tiny_model, precision="float32")),
+            "data": {"X_train": X, "y_train": Y, "X_test": X, "y_test": Y},
+        }
+    )
+
+    assert result["fit_wall"] > 0 < result["predict_cpu"]
+    assert 0 <= result["accuracy"] <= 1
+    assert result["precision"] == "float32"
+    assert result["peak_bytes"] > 1e8  # torch alone takes that
+
+
+def test_a_worker_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"Got exit code 1(.|\n)*KeyError: 'poems'"):
+        run_job({"kind": "poems"})
+
+
+# ---- summing up --------------------------------------------------------------
+
+
+def test_ratios_are_ours_by_theirs():
+    def row(contestant, precision, seconds, accuracy):
+        measured = dict.fromkeys(speed._MEASURED, seconds)
+        found = {"contestant": contestant, "precision": precision}
+        return {**found, **measured, "accuracies": [accuracy]}
+
+    contestants = [
+        row("ours", "float32", 4.0, 0.8),
+        row("ours", "bfloat16", 2.0, 0.7),
+        row("peft-adalora", "float32", 10.0, 0.75),
+        row("peft-adalora", "bfloat16", 5.0, 0.75),
+    ]
+    compared = speed.ratios(contestants, "bfloat16")
+
+    assert [ratio["fit_wall"] for ratio in compared] == [0.2, 0.4, 0.4]
+    assert compared[0]["how"] == "defaults (bfloat16 / float32)"
+    assert compared[1]["accuracy"] == pytest.approx(0.05)
+
+
+def records(accuracies, **cell):
+    where = {"task": "quotes", "size": 200, "seed": 0, **cell}
+    return [{"contestant": n, "accuracy": a, **where} for n, a in accuracies.items()]
+
+
+def test_ranks_and_gaps():
+    found = [
+        *records({"ours": 0.5, "tfidf": 0.7, "embeddings": 0.5}),
+        *records({"ours": 0.9, "tfidf": 0.8, "embeddings": 0.7}, size=1000),
+        *records({"ours": 0.9}, size=4000),  # not complete
+    ]
+    summary = score.summarise(found)
+
+    assert summary["complete"] == [("quotes", 200), ("quotes", 1000)]
+    assert summary["rank"] == {"ours": 1.75, "embeddings": 2.75, "tfidf": 1.5}
+    assert summary["gap"]["ours"] == pytest.approx(0.2)
+    assert summary["gap"]["tfidf"] == pytest.approx(0.1)
+    assert "| quotes | 4,000 | **0.900** | - | - |" in score.to_markdown(
+        {"records": found}
+    )
+
+
+@pytest.fixture
+def run_score(tmp_path, monkeypatch):
+    """Function: extra arguments -> contestants that were measured."""
+    file = tmp_path / "mine.csv"
+    lines = [f"{text},{label}" for text, label in zip(X, Y, strict=True)]
+    file.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    measured = []
+
+    class Guess:
+        def predict(self, texts):
+            return [Y[0]] * len(texts)
+
+    def pretend(name, texts, labels, settings):
+        measured.append(name)
+        return Guess()
+
+    monkeypatch.setattr(score, "fit", pretend)
+
+    def run(*arguments):
+        measured.clear()
+        common = ["--data", str(file), "--text", "text", "--label", "label"]
+        common += ["--results", str(tmp_path), "--device", "cpu", "--n-test", "8"]
+        common += ["--sizes", "8", "1000", "--seeds", "0"]
+        main(["score", *common, *arguments])
+        return list(measured)
+
+    run.results = tmp_path
+    return run
+
+
+def test_scores_are_measured_once(run_score):
+    # 1,000 rows are more than there are: that size is left out.
+    assert run_score("--contestants", "ours", "tfidf") == ["ours", "tfidf"]
+    assert run_score("--contestants", "ours", "tfidf", "full") == ["full"]
+    assert run_score("--contestants", "ours", "--again", "ours") == ["ours"]
+    lines = (run_score.results / "score-cpu.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["contestant"] for line in lines) == [
+        "full",
+        "ours",
+        "tfidf",
+    ]
+
+
+def test_scores_of_other_settings_do_not_mix(run_score):
+    run_score("--contestants", "ours")
+    with pytest.raises(ValueError, match="epochs=7 after None of ours"):
+        run_score("--contestants", "ours", "--epochs", "7")
+    with pytest.raises(ValueError, match=r"learning_rate=0\.5 after"):
+        run_score("--contestants", "ours", "--learning-rate", "ours=0.5")
+
+
+def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
+    pytest.importorskip("peft")
+    common = ["--quick", "--device", "cpu", "--model", tiny_model]
+    for what in ("step", "operations"):
+        main([what, *common, "--results", str(tmp_path)])
+        printed = capsys.readouterr().out
+        assert f"| {'floor' if what == 'operations' else 'float32'} |" in printed
+    (written,) = results.read(tmp_path, "step")
+    assert "torch" in written["machine"]
+    assert set(written["rows"][0]["seconds"]) == set(STEPS)
+    assert written["rows"][0]["ratio"]["floor"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["speed", "--data", "x.csv"], ["score", "--learning-rate", "me=1"], ["poems"]],
+)
+def test_wrong_arguments_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "error" in capsys.readouterr().err
+
+
+def test_the_readme_documents_each_option():
+    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    (subparsers,) = (
+        action
+        for action in make_parser()._actions
+        if hasattr(action, "choices") and action.choices
+    )
+    for what, parser in subparsers.choices.items():
+        assert f"`{what}`" in page
+        for action in parser._actions:
+            option = action.option_strings[-1]
+            assert option == "--help" or f"`{option}" in page, (what, option)
+
+
+# ---- the page ----------------------------------------------------------------
+
+
+def test_the_page_is_what_the_report_writes():
+    page = report.PAGE.read_text("utf-8")
+
+    assert report.fill(page, results.RESULTS) == page
+
+
+def test_results_become_parts_of_a_page(tmp_path):
+    page = "".join(
+        f"<!-- benchmarks: {what} -->\n<!-- end -->\n" for what in MEASUREMENTS
+    )
+    found = records({"ours": 0.5, "tfidf": 0.7})
+    results.write(tmp_path, "score", "cpu", "python -m benchmarks score", records=found)
+
+    filled = report.fill(page, tmp_path)
+
+    assert "`python -m benchmarks score` wrote:" in filled
+    assert "| quotes | 200 | 0.500 | **0.700** |" in filled
+    assert filled.count("Not measured yet") == len(MEASUREMENTS) - 1
+    assert report.fill(filled, tmp_path) == filled
+    with pytest.raises(ValueError, match="must have the lines"):
+        report.fill(page.replace("speed", "haste"), tmp_path)

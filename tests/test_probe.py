@@ -1,0 +1,198 @@
+"""The head starts at a linear model of the pretrained model's features."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from _toy import make as make_classifier
+from _toy import topics
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from sk_adalora import AdaLoraRegressor, _probe
+from sk_adalora._classifier import multiclass_loss, multilabel_loss
+from sk_adalora._probe import fit_linear
+from sk_adalora._regressor import squared_error
+
+X, Y = topics(36)
+# Training that changes nothing leaves the head where it started.
+STILL = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a classifier that is quick to fit."""
+    return functools.partial(make_classifier, tiny_model)
+
+
+def draw(n=60, width=8, outputs=3):
+    """Features far from the origin, and what depends on them."""
+    rng = np.random.default_rng(0)
+    features = 5 + 3 * rng.normal(size=(n, width))
+    scores = features @ rng.normal(size=(width, outputs)) + rng.normal(
+        size=(n, outputs)
+    )
+    weights = rng.uniform(0.1, 2, size=n)
+    return features.astype(np.float32), scores - scores.mean(0), weights
+
+
+def fit(features, targets, weights, loss, k):
+    parts = fit_linear(
+        torch.from_numpy(features),
+        torch.as_tensor(targets),
+        None if weights is None else torch.from_numpy(weights),
+        loss,
+        k,
+    )
+    return [part.numpy() for part in parts]
+
+
+def scaled(features, weights=None):
+    """Features of length 1 on average around their centre."""
+    centred = features - np.average(features, axis=0, weights=weights)
+    return centred / np.sqrt(
+        np.average(np.square(centred).sum(1), axis=0, weights=weights)
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_classes_it_is_logistic_regression(weighted):
+    features, scores, weights = draw()
+    classes, weights = scores.argmax(1), weights if weighted else None
+    weight, bias = fit(features, classes, weights, multiclass_loss, 3)
+    inputs = scaled(features, weights)
+    expected = LogisticRegression(C=1, tol=1e-8, max_iter=1000).fit(
+        inputs, classes, sample_weight=weights
+    )
+
+    outputs = torch.from_numpy(features @ weight.T + bias)
+    np.testing.assert_allclose(
+        outputs.softmax(1), expected.predict_proba(inputs), atol=1e-3
+    )
+
+
+def test_of_indicators_it_is_one_logistic_regression_each():
+    features, scores, _ = draw()
+    indicator = (scores > 0).astype(np.float32)
+    weight, bias = fit(features, indicator, None, multilabel_loss, 3)
+    inputs = scaled(features)
+
+    for column in range(3):  # the loss is the mean of three
+        expected = LogisticRegression(C=1 / 3, tol=1e-8, max_iter=1000).fit(
+            inputs, indicator[:, column]
+        )
+        np.testing.assert_allclose(
+            features @ weight[column] + bias[column],
+            expected.decision_function(inputs),
+            atol=5e-3,
+        )
+
+
+def test_of_numbers_it_is_ridge_regression():
+    features, scores, weights = draw(outputs=2)
+    weight, bias = fit(features, scores.astype(np.float32), weights, squared_error, 2)
+    inputs = scaled(features, weights)
+    # Half a squared weight beside the mean of two squared errors.
+    expected = Ridge(alpha=1.0).fit(inputs, scores, sample_weight=weights)
+
+    np.testing.assert_allclose(
+        features @ weight.T + bias, expected.predict(inputs), atol=1e-2
+    )
+
+
+def test_a_row_of_weight_zero_counts_nowhere():
+    features, scores, weights = draw()
+    classes = scores.argmax(1)
+    weights[::3] = 0
+    kept = weights > 0
+    far = np.where(kept[:, None], features, 100 * features)
+
+    got = fit(far, classes, weights, multiclass_loss, 3)
+    expected = fit(features[kept], classes[kept], weights[kept], multiclass_loss, 3)
+
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_features_that_do_not_vary_predict_the_shares_of_the_classes():
+    features = np.ones((10, 4), np.float32)
+    weight, bias = fit(features, np.arange(10) % 5 // 3, None, multiclass_loss, 2)
+
+    outputs = torch.from_numpy(features @ weight.T + bias).softmax(1)
+    np.testing.assert_allclose(outputs, [[0.6, 0.4]] * 10, atol=1e-3)
+
+
+# In the estimators
+
+
+def test_a_classifier_starts_as_the_probe(make):
+    fitted = make(**STILL).fit(X, Y)
+    features = pretrained_features(fitted)
+    inputs = scaled(features)
+    expected = LogisticRegression(C=1, tol=1e-8, max_iter=1000).fit(inputs, Y)
+
+    np.testing.assert_allclose(
+        fitted.predict_proba(X), expected.predict_proba(inputs), atol=2e-3
+    )
+
+
+def pretrained_features(fitted):
+    """What the head of a fitted estimator would get without the adapter."""
+    from sk_adalora._long_texts import encode_for_training
+    from sk_adalora._probe import frozen_features
+
+    live = fitted._ready()
+    texts = fitted._read_texts(X, reset=False)
+    lengths = fitted._lengths(live.backbone)
+    tokens = encode_for_training(texts, live.backbone.tokenizer, *lengths)
+    return frozen_features(live.network, tokens, live.place).numpy()
+
+
+def test_a_regressor_starts_as_the_probe(tiny_model):
+    y = np.array([len(text) for text in X], float)
+    options = {"model": tiny_model, "random_state": 0, "device": "cpu"}
+    probe = AdaLoraRegressor(**options, **STILL).fit(X, y)
+    drawn = AdaLoraRegressor(head_init="random", **options, **STILL).fit(X, y)
+
+    assert probe.score(X, y) > 0 > drawn.score(X, y)
+
+
+def test_a_head_may_start_at_random(make):
+    one = make(head_init="random", **STILL).fit(X, Y)
+    other = make(head_init="random", **STILL, random_state=1).fit(X, Y)
+    probe = make(**STILL).fit(X, Y)
+
+    outputs = [e.decision_function(X) for e in (one, other, probe)]
+    assert not np.allclose(outputs[0], outputs[1], atol=1e-3)
+    assert not np.allclose(outputs[0], outputs[2], atol=1e-3)
+
+
+def test_of_many_rows_it_takes_some(make, monkeypatch):
+    seen = []
+    fit_linear = _probe.fit_linear
+    monkeypatch.setattr(_probe, "_MAX_ROWS", 10)
+    monkeypatch.setattr(
+        _probe,
+        "fit_linear",
+        lambda features, *args: seen.append(features) or fit_linear(features, *args),
+    )
+    make(**STILL).fit(X, Y)
+    make(**STILL).fit(X, Y)
+
+    assert [len(features) for features in seen] == [10, 10]
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("options", [{"pooling": "model"}, {"head_init": "random"}])
+def test_no_probe(make, monkeypatch, options):
+    monkeypatch.setattr(_probe, "fit_linear", None)
+
+    make(**options, **STILL).fit(X, Y)
+
+
+def test_a_warm_start_keeps_its_head(make):
+    fitted = make(epochs=3).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    fitted.set_params(warm_start=True, **STILL).fit(X, Y)
+
+    np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=1e-4)

@@ -1,0 +1,421 @@
+"""What a search asks, races, tells and finds."""
+
+import numpy as np
+import optuna
+import pytest
+from _search_worker import FLOAT, SPACE, Peak, rows, search, values
+from _toy import make, toy
+from optuna.trial import TrialState
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import (
+    cross_val_score,
+)
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    AdaLoraSearchCV,
+    AdaLoraSpace,
+)
+
+X, Y = rows()
+
+
+def identity():
+    return FunctionTransformer(validate=False)
+
+
+# ---- what a search finds -------------------------------------------------------
+
+
+def test_a_search_finds_the_peak_and_refits_it():
+    fitted = search(n_trials=25).fit(X, Y)
+
+    assert fitted.best_params_["a"] == pytest.approx(0.3, abs=0.1)
+    assert fitted.best_params_["b"] == pytest.approx(0.7, abs=0.1)
+    assert fitted.best_estimator_.a == fitted.best_params_["a"]
+    assert fitted.predict(X).tolist() == [0] * len(X)
+    assert fitted.study_.best_value == fitted.best_score_
+    assert fitted.study_.best_params == fitted.best_params_
+
+
+def test_the_table_is_that_of_a_grid_search_and_more():
+    fitted = search(return_train_score=True).fit(X, Y)
+    table = fitted.cv_results_
+    folds = np.array([table[f"split{k}_test_score"] for k in range(3)])
+
+    np.testing.assert_allclose(table["mean_test_score"], folds.mean(axis=0))
+    np.testing.assert_allclose(table["std_test_score"], folds.std(axis=0))
+    assert table["rank_test_score"][fitted.best_index_] == 1
+    assert table["trial_number"].tolist() == list(range(6))
+    assert set(table["state"]) == {"complete"}
+    assert table["pruned_at_fold"].tolist() == [-1] * 6
+    np.testing.assert_allclose(table["running_mean"], table["mean_test_score"])
+    assert np.isfinite(table["mean_train_score"]).all()
+    assert [p["a"] for p in table["params"]] == values(fitted)
+    assert table["param_a"].tolist() == values(fitted)
+    assert (table["mean_fit_time"] >= 0).all()
+
+
+def test_scores_are_those_of_cross_validation():
+    fitted = search(n_trials=3).fit(X, Y)
+    best = Peak(**fitted.best_params_)
+
+    expected = cross_val_score(best, X, Y, cv=3)
+
+    np.testing.assert_array_equal(
+        [
+            fitted.cv_results_[f"split{k}_test_score"][fitted.best_index_]
+            for k in (0, 1, 2)
+        ],
+        expected,
+    )
+
+
+def test_a_pipeline_of_an_adalora_estimator_is_searched_as_it_is(tiny_model):
+    texts, labels = toy()
+    pipe = Pipeline([("same", identity()), ("clf", make(tiny_model, epochs=1))])
+    fitted = AdaLoraSearchCV(pipe, n_trials=3, cv=2, pruner="auto", random_state=0)
+
+    fitted.fit(texts, labels)
+
+    assert {name.split("__")[0] for name in fitted.best_params_} == {"clf"}
+    assert fitted.best_params_["clf__beta1"] == fitted.best_params_["clf__beta2"]
+    assert set(fitted.predict(texts)) <= {0, 1}
+    assert fitted.predict_proba(texts).shape == (len(texts), 2)
+    assert fitted.classes_.tolist() == [0, 1]
+
+
+def test_the_first_trial_is_the_estimator_as_it_is(tiny_model):
+    texts, labels = toy()
+    estimator = make(tiny_model, epochs=1, target_r=8, learning_rate=0.5)
+    fitted = AdaLoraSearchCV(estimator, n_trials=1, cv=2).fit(texts, labels)
+
+    params = fitted.trials_[0].params
+    assert params == {
+        "init_r": 12,
+        "target_r": pytest.approx(8 / 12),
+        "tinit": 0.12,
+        "tfinal": 0.48,
+        "beta1": 0.85,
+        "orth_reg_weight": 0.1,
+        "learning_rate": 0.03,  # moved into its range
+    }
+
+
+@pytest.mark.parametrize(
+    ("estimator", "prefix"),
+    [
+        (AdaLoraClassifier(), ""),
+        (Pipeline([("clf", AdaLoraClassifier())]), "clf__"),
+        (
+            Pipeline([("outer", Pipeline([("inner", AdaLoraRegressor())]))]),
+            "outer__inner__",
+        ),
+    ],
+)
+def test_the_prefix_is_found(estimator, prefix):
+    from sk_adalora._enqueue import find_prefix
+
+    assert find_prefix(estimator) == prefix
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([("clf", Peak())], "none"),
+        (
+            [("one", AdaLoraClassifier()), ("two", AdaLoraClassifier())],
+            "'one' and 'two'",
+        ),
+    ],
+)
+def test_no_prefix_or_several_are_an_error(steps, found):
+    with pytest.raises(ValueError, match=f"must hold one AdaLora.*Got {found}"):
+        AdaLoraSearchCV(Pipeline(steps)).fit(X, Y)
+
+
+def test_a_prefix_can_be_given():
+    steps = [("one", AdaLoraClassifier()), ("two", AdaLoraClassifier())]
+    given = AdaLoraSearchCV(Pipeline(steps), AdaLoraSpace(), prefix="two__")
+
+    assert all(name.startswith("two__") for name in given._read_space().distributions())
+
+
+# ---- where the search begins ---------------------------------------------------
+
+
+def test_settings_of_the_user_are_tried_first():
+    fitted = search(enqueue=[{"a": 0.1, "b": 0.2}, {"a": 0.9}]).fit(X, Y)
+
+    assert values(fitted)[:2] == [0.1, 0.9]
+    assert fitted.trials_[0].params["b"] == 0.2
+
+
+def test_one_setting_may_be_a_dict():
+    assert values(search(n_trials=1, enqueue={"a": 0.1}).fit(X, Y)) == [0.1]
+
+
+def test_without_settings_the_first_trial_is_drawn():
+    drawn = values(search(n_trials=1).fit(X, Y))
+    paper = values(search(n_trials=1, enqueue="paper").fit(X, Y))
+
+    assert paper == [0.5]
+    assert drawn != paper
+
+
+def test_choices_are_queued_as_they_are_given():
+    space = {"a": [0.1, 0.2], "b": [None, 0.7, 0.3]}
+    fitted = search(space=space, n_trials=1, enqueue={"a": 0.2, "b": 0.3}).fit(X, Y)
+
+    assert fitted.best_params_ == {"a": 0.2, "b": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("enqueue", "message"),
+    [
+        ({"aa": 0.1}, r"Got 'aa'\. Did you mean 'a'\?"),
+        ({"seconds": 0.1}, r"Got 'seconds'\. Choose among a, b"),
+        ({"a": 7.0}, "must hold values of the space. Got 7.0 for 'a'"),
+        ({"a": "x"}, "must hold values of the space. Got 'x' for 'a'"),
+    ],
+)
+def test_settings_outside_the_space_are_refused(enqueue, message):
+    with pytest.raises(ValueError, match=message):
+        search(enqueue=enqueue).fit(X, Y)
+
+
+def test_settings_that_a_function_does_not_ask_for_are_refused():
+    def space(trial):
+        return {"a": trial.suggest_float("a", 0, 1)}
+
+    with pytest.raises(ValueError, match=r"asks the trial for. Got 'bb'"):
+        search(space=space, enqueue={"bb": 0.5}).fit(X, Y)
+
+
+def test_a_space_may_be_a_function():
+    def space(trial):
+        a = trial.suggest_float("a", 0, 1)
+        return {"a": a, "b": 1 - a}
+
+    fitted = search(space=space).fit(X, Y)
+
+    assert [p["a"] + p["b"] for p in fitted.cv_results_["params"]] == [1.0] * 6
+
+
+def test_names_that_the_estimator_lacks_are_refused_before_anything_is_fitted():
+    before = Peak.fits
+    with pytest.raises(ValueError, match=r"Got 'c__a'\. "):
+        search(space={"c__a": FLOAT(0, 1)}).fit(X, Y)
+    assert Peak.fits == before
+
+
+def test_errors_of_set_params_surface():
+    with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
+        search(space=lambda trial: {"nothing": 1}).fit(X, Y)
+
+
+# ---- races ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def raced():
+    """A race in which the first five trials are good, and the others are not."""
+    good = [{"a": 0.34 - 0.01 * k, "b": 0.7} for k in range(5)]
+    bad = [{"a": 1.0, "b": 0.1 * k} for k in range(5)]
+    before = Peak.fits
+    fitted = search(n_trials=10, pruner="auto", enqueue=good + bad, refit=False)
+    fitted.fit(X, Y)
+    return fitted, Peak.fits - before
+
+
+def test_trials_that_are_behind_see_one_fold(raced):
+    fitted, fits = raced
+    table = fitted.cv_results_
+
+    assert table["state"].tolist() == ["complete"] * 5 + ["pruned"] * 5
+    assert table["pruned_at_fold"].tolist() == [-1] * 5 + [0] * 5
+    assert fits == 5 * 3 + 5
+
+
+def test_folds_that_never_ran_are_nan_and_never_win(raced):
+    table = raced[0].cv_results_
+
+    assert np.isfinite(table["split0_test_score"]).all()
+    assert np.isnan(table["split1_test_score"][5:]).all()
+    assert np.isnan(table["mean_test_score"][5:]).all()
+    assert table["rank_test_score"][5:].tolist() == [6] * 5
+    np.testing.assert_array_equal(
+        table["running_mean"][5:], table["split0_test_score"][5:]
+    )
+    assert np.isfinite(table["mean_fit_time"]).all()
+    assert raced[0].best_params_ == {"a": pytest.approx(0.3), "b": 0.7}
+
+
+def test_the_mean_so_far_is_reported_after_each_fold(raced):
+    trial, table = raced[0].trials_[2], raced[0].cv_results_
+    folds = [table[f"split{k}_test_score"][2] for k in range(3)]
+
+    assert trial.intermediate_values == {
+        k: pytest.approx(np.mean(folds[: k + 1])) for k in range(3)
+    }
+
+
+def test_a_pruned_trial_with_a_better_mean_so_far_does_not_win():
+    class Against(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            return trial.number == 0
+
+    fitted = search(
+        n_trials=2,
+        pruner=Against(),
+        enqueue=[{"a": 0.3, "b": 0.7}, {"a": 1.0, "b": 0.0}],
+    ).fit(X, Y)
+
+    assert fitted.cv_results_["running_mean"].argmax() == 0
+    assert fitted.best_index_ == 1
+
+
+def test_without_a_pruner_all_folds_are_seen():
+    before = Peak.fits
+    search(enqueue={"a": 1.0, "b": 0.0}, refit=False).fit(X, Y)
+
+    assert Peak.fits - before == 6 * 3
+
+
+def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
+    from sk_adalora._racing import with_estimates
+
+    def trial(number, state, steps, value):
+        made = optuna.trial.create_trial(
+            state=state,
+            params={"a": 0.5},
+            distributions={"a": SPACE["a"]},
+            intermediate_values=dict(enumerate(steps)),
+            value=value,
+        )
+        made.number = number
+        return made
+
+    complete = trial(0, TrialState.COMPLETE, [0.9, 0.7], 0.7)  # fold 0 is easy
+    pruned = trial(1, TrialState.PRUNED, [0.8], 0.8)
+
+    estimated = with_estimates([complete, pruned])
+
+    assert estimated[0] is complete
+    assert estimated[1].state is TrialState.COMPLETE
+    assert estimated[1].value == pytest.approx(0.6)
+    assert pruned.state is TrialState.PRUNED  # the study's own is as it was
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_gaussian_process_learns_from_pruned_trials():
+    """Optuna's own sampler needs ten complete trials before it models anything."""
+    from sk_adalora._racing import InformedGPSampler
+
+    def proposal(kind):
+        study = optuna.create_study(direction="maximize", sampler=kind(seed=0))
+        for k in range(12):
+            value = 1 - (k / 11 - 0.3) ** 2
+            pruned = k != 4
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+                    params={"a": k / 11},
+                    distributions={"a": SPACE["a"]},
+                    intermediate_values={0: value, **({} if pruned else {1: value})},
+                    value=value,
+                )
+            )
+        return [study.ask({"a": SPACE["a"]}).params["a"] for _ in range(3)]
+
+    informed = proposal(InformedGPSampler)
+
+    assert informed[0] == pytest.approx(0.3, abs=0.08)
+    assert proposal(optuna.samplers.GPSampler)[0] != pytest.approx(0.3, abs=0.08)
+
+
+# ---- failures ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_trial_with_a_failing_fold_fails_and_is_left_out(pruner):
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(
+        Peak(fail_above=0.5), n_trials=2, pruner=pruner, enqueue=points, refit=True
+    )
+
+    with pytest.warns(FitFailedWarning, match=r"1 of 2 trials failed[\s\S]*too much"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.best_params_["a"] == 0.2
+    assert "RuntimeError: a=0.9" in fitted.trials_[0].user_attrs["sk_adalora:error"]
+
+
+def test_one_fold_of_nan_fails_the_trial():
+    def scoring(estimator, X, y):
+        return np.nan if estimator.a > 0.5 and 0 in X else estimator.score(X, y)
+
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(n_trials=2, enqueue=points, scoring=scoring)
+
+    with pytest.warns(FitFailedWarning, match="The score of fold 0 is NaN"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.best_index_ == 1
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_number_as_error_score_is_a_score(pruner):
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    fitted = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=points,
+        error_score=-1.0,
+        pruner=pruner,
+    ).fit(X, Y)
+
+    assert fitted.cv_results_["mean_test_score"][0] == -1.0
+    assert fitted.cv_results_["state"].tolist() == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_without_a_complete_trial_the_first_cause_is_shown(pruner):
+    given = search(Peak(fail_above=-1.0), n_trials=3, pruner=pruner)
+
+    with pytest.raises(ValueError, match=r"Got 3 failed, 0 pruned[\s\S]*is too much"):
+        given.fit(X, Y)
+
+    assert not hasattr(given, "best_estimator_")
+
+
+def test_an_error_surfaces_when_it_shall():
+    given = search(Peak(fail_above=-1.0), error_score="raise")
+
+    with pytest.raises(RuntimeError, match="is too much"):
+        given.fit(X, Y)
+
+    assert vars(given).keys() == given.get_params(deep=False).keys()
+
+
+def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
+    options = {"storage": tmp_path / "j.log", "study_name": "s", "n_trials": 2}
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    with pytest.raises(RuntimeError, match="is too much"):
+        search(
+            Peak(fail_above=0.5), error_score="raise", enqueue=points, **options
+        ).fit(X, Y)
+
+    with pytest.warns(FitFailedWarning, match="1 of 2 trials failed"):
+        fitted = search(
+            Peak(fail_above=0.5), space={**SPACE}, enqueue=points, **options
+        ).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 2]
+    assert fitted.cv_results_["state"].tolist() == ["complete", "failed"]
+    assert fitted.cv_results_["param_a"].tolist() == [0.2, 0.9]

@@ -1,0 +1,325 @@
+"""A search among scikit-learn's tools: scores, routing, workers, pictures."""
+
+import pickle
+
+import joblib
+import numpy as np
+import optuna
+import pytest
+from _search_worker import FLOAT, Peak, rows, search, two_scores, values
+from _toy import global_states, make, toy
+from optuna.trial import TrialState
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.callback import ScoringMonitor
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import f1_score, make_scorer
+from sklearn.model_selection import (
+    GroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+    cross_validate,
+)
+from sklearn.utils import get_tags
+
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    AdaLoraSearchCV,
+    AdaLoraSpace,
+)
+
+X, Y = rows()
+
+
+# ---- scikit-learn --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_several_scores(pruner):
+    fitted = search(
+        scoring={"low": make_scorer(f1_score), "acc": "accuracy"},
+        refit="acc",
+        pruner=pruner,
+    ).fit(X, Y)
+
+    assert fitted.multimetric_
+    assert fitted.study_.best_value == fitted.best_score_
+    assert {
+        "mean_test_low",
+        "mean_test_acc",
+        "rank_test_acc",
+    } <= fitted.cv_results_.keys()
+
+
+def test_the_search_maximises_the_score_that_refit_names():
+    by_high = search(n_trials=15, scoring=two_scores, refit="high").fit(X, Y)
+    by_low = search(n_trials=15, scoring=two_scores, refit="low").fit(X, Y)
+
+    assert by_high.best_params_["a"] == pytest.approx(0.3, abs=0.2)
+    assert by_low.best_params_["a"] == pytest.approx(1.0, abs=0.2)
+
+
+def test_refit_must_name_one_of_the_scores_of_a_callable():
+    with pytest.raises(ValueError, match="refit must be set to a scorer key"):
+        search(scoring=two_scores).fit(X, Y)
+
+
+def test_several_scores_of_a_fit_that_fails():
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=points,
+        scoring=two_scores,
+        refit="high",
+        pruner="auto",
+    )
+    with pytest.warns(FitFailedWarning, match="1 of 2"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["mean_test_low"].tolist()[0] != 0
+    assert np.isnan(fitted.cv_results_["mean_test_low"][0])
+
+
+def test_refit_may_be_a_function():
+    fitted = search(refit=lambda table: int(table["mean_test_score"].argmin())).fit(
+        X, Y
+    )
+
+    assert fitted.best_index_ == fitted.cv_results_["mean_test_score"].argmin()
+
+
+def test_a_search_without_refit_has_no_predict():
+    fitted = search(refit=False).fit(X, Y)
+
+    assert fitted.best_params_
+    assert not hasattr(fitted, "predict")
+
+
+def test_the_search_is_of_the_kind_of_its_estimator():
+    assert is_classifier(AdaLoraSearchCV(AdaLoraClassifier()))
+    assert is_regressor(AdaLoraSearchCV(AdaLoraRegressor()))
+    assert get_tags(AdaLoraSearchCV(AdaLoraClassifier())).estimator_type == "classifier"
+
+
+def test_clone_and_parameters_of_parts():
+    given = search(storage=optuna.storages.InMemoryStorage())
+    copied = clone(given).set_params(estimator__a=0.9, n_trials=2)
+
+    assert copied.estimator.a == 0.9
+    assert copied.n_trials == 2
+    assert given.estimator.a == 0.5
+    copied.fit(X, Y)
+
+
+def test_a_search_is_nested_in_cross_validation():
+    scores = cross_val_score(search(n_trials=2), X, Y, cv=2)
+
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
+
+
+def test_an_integer_of_folds_is_stratified_for_a_classifier():
+    y = np.repeat([0, 1], 20)
+
+    assert isinstance(search(n_trials=1).fit(X, y)._checked_cv_orig, StratifiedKFold)
+
+
+def test_groups_reach_the_splitter():
+    groups = np.repeat(np.arange(4), 10)
+    fitted = search(n_trials=1, cv=GroupKFold(4)).fit(X, Y, groups=groups)
+
+    assert fitted.n_splits_ == 4
+
+
+def test_metadata_is_routed(enable_metadata_routing):
+    estimator = Peak().set_fit_request(sample_weight=True)
+    estimator.set_score_request(sample_weight=False)
+    cv = GroupKFold(4).set_split_request(groups=True)
+    weight = np.full(len(X), 2.0)
+
+    fitted = search(estimator, n_trials=1, cv=cv).fit(
+        X, Y, sample_weight=weight, groups=np.repeat(np.arange(4), 10)
+    )
+
+    assert fitted.best_estimator_.weight_ == 2.0 * len(X)
+    assert fitted.n_splits_ == 4
+
+
+@pytest.fixture
+def enable_metadata_routing():
+    import sklearn
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+def test_callbacks_of_scikit_learn_see_the_fits(tiny_model):
+    texts, labels = toy(24)
+    monitor = ScoringMonitor(scoring="accuracy")
+    estimator = make(tiny_model, epochs=3).set_callbacks(monitor)
+    space = AdaLoraSpace(init_r=4, target_r=0.5, tinit=0.1, tfinal=0.5, beta1=None)
+
+    AdaLoraSearchCV(estimator, space, n_trials=2, cv=2, pruner="auto").fit(
+        texts, labels
+    )
+
+    log = monitor.get_logs().data_as_pandas
+    assert (log["task_name"] == "epoch").sum() == 3 * (2 * 2 + 1)
+
+
+def test_the_representation_hides_passwords():
+    given = search(storage="postgresql://me:hush-hush@host/db")
+
+    assert "hush-hush" not in repr(given)
+    assert "hush-hush" not in given._repr_html_()
+    assert "me:***@host" in repr(given)
+
+
+def test_the_representation_of_a_fitted_search():
+    assert "Peak" in search(n_trials=1).fit(X, Y)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_trials": 0}, "`n_trials` of AdaLoraSearchCV must be an int of at least 1"),
+        ({"timeout": 0}, "`timeout` of AdaLoraSearchCV must be a number"),
+        ({"sampler": "tpe"}, "`sampler` of AdaLoraSearchCV must be 'auto'"),
+        ({"pruner": "median"}, "`pruner` of AdaLoraSearchCV must be 'auto'"),
+        ({"enqueue": "best"}, "`enqueue` of AdaLoraSearchCV must be 'paper'"),
+        ({"callbacks": print}, "`callbacks` of AdaLoraSearchCV must be a list"),
+    ],
+)
+def test_parameters_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        search(**options).fit(X, Y)
+
+
+def test_a_fit_changes_nothing_but_its_own(monkeypatch):
+    before = optuna.logging.get_verbosity(), global_states()
+    sampler = optuna.samplers.TPESampler(seed=0)
+    pickled = pickle.dumps(sampler)
+    given = search(sampler=sampler, verbose=0)
+
+    given.fit(X, Y)
+
+    assert (optuna.logging.get_verbosity(), global_states()) == before
+    assert pickle.dumps(sampler) == pickled
+    assert given.verbose == 0
+    assert given.sampler is sampler
+
+
+def test_a_failing_fit_leaves_the_fitted_search_as_it_was():
+    fitted = search().fit(X, Y)
+    best = fitted.best_estimator_
+
+    with pytest.raises(ValueError, match="Got 'zz'"):
+        fitted.set_params(space={"zz": FLOAT(0, 1)}).fit(X, Y)
+
+    assert fitted.best_estimator_ is best
+
+
+def test_a_seed_makes_the_search_repeatable():
+    first, second = (values(search(n_trials=12).fit(X, Y)) for _ in range(2))
+    other = values(search(n_trials=12, random_state=1).fit(X, Y))
+
+    assert first == second
+    assert first != other
+
+
+def test_the_sampler_suits_the_space():
+    numbers = search(n_trials=1).fit(X, Y)
+    words = search(space={"a": [0.1, 0.2], "b": FLOAT(0, 1)}, n_trials=1).fit(X, Y)
+
+    assert isinstance(numbers.study_.sampler, optuna.samplers.GPSampler)
+    assert isinstance(words.study_.sampler, optuna.samplers.TPESampler)
+
+
+# ---- time, callbacks, bar ------------------------------------------------------
+
+
+def test_time_runs_out_after_a_trial():
+    fitted = search(Peak(seconds=0.05), n_trials=50, timeout=0.1).fit(X, Y)
+
+    assert 1 <= len(fitted.trials_) < 5
+    assert fitted.predict(X).shape == (len(X),)
+
+
+def test_callbacks_see_each_trial_and_may_stop():
+    seen = []
+
+    def callback(study, trial):
+        seen.append((trial.number, trial.state))
+        if len(seen) == 3:
+            study.stop()
+
+    fitted = search(callbacks=[callback]).fit(X, Y)
+
+    assert seen == [(k, TrialState.COMPLETE) for k in range(3)]
+    assert len(fitted.trials_) == 3
+
+
+def test_callbacks_of_optuna_work():
+    stop = optuna.study.MaxTrialsCallback(2)
+
+    assert len(search(callbacks=[stop]).fit(X, Y).trials_) == 2
+
+
+def test_the_bar_counts_trials(capfd):
+    search(verbose=1, n_trials=4).fit(X, Y)
+
+    out, err = capfd.readouterr()
+    assert "search: 100%" in err
+    assert "4/4" in err
+    assert "best=" in err
+    assert out == ""
+
+
+def test_nothing_is_shown_unless_asked_for(capfd):
+    search().fit(X, Y)
+
+    assert "".join(capfd.readouterr()) == ""
+
+
+# ---- parallel work -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_two_trials_at_a_time(pruner):
+    fitted = search(n_trials=5, n_jobs=2, pruner=pruner).fit(X, Y)
+    begun = [t.datetime_start for t in fitted.trials_]
+    ended = [t.datetime_complete for t in fitted.trials_]
+
+    assert len(fitted.trials_) == 5
+    assert begun[1] < ended[0]
+    assert begun[2] > ended[1]
+    assert len(set(values(fitted))) == 5
+
+
+def test_fits_run_on_a_cluster():
+    distributed = pytest.importorskip("distributed", reason="needs dask[distributed]")
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask"),
+    ):
+        parallel = search(n_trials=4).fit(X, Y)
+
+    assert len(parallel.trials_) == 4
+    best = Peak(**parallel.best_params_)
+    assert parallel.best_score_ == pytest.approx(
+        cross_val_score(best, X, Y, cv=3).mean()
+    )
+
+
+def test_searches_nested_in_threads_leave_the_logger_as_it_was():
+    before = optuna.logging.get_verbosity()
+    with joblib.parallel_config("threading"):
+        scores = cross_validate(search(n_trials=3), X, Y, cv=3, n_jobs=3)["test_score"]
+
+    assert np.isfinite(scores).all()
+    assert optuna.logging.get_verbosity() == before

@@ -1,0 +1,294 @@
+"""Studies that outlive their process: kill, resume, two workers, three storages."""
+
+import glob
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from _search_worker import SPACE, Peak, rows
+from optuna.trial import TrialState
+
+from sk_adalora import AdaLoraSearchCV, _workers
+from sk_adalora._study import open_storage
+
+WORKER = Path(__file__).parent / "_search_worker.py"
+X, Y = rows()
+SECONDS = 0.25  # of each fit in a worker
+SETTINGS = ["-U", "tester", "--auth=scram-sha-256", "--no-sync"]
+
+
+def programs_of_postgresql():
+    """Folder of PostgreSQL's programs, or None."""
+    on_path = shutil.which("initdb")
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    first = on_path or (found[-1] if found else None)
+    return first and Path(first).parent
+
+
+def unprivileged():
+    """Name of a user that may run the server, which root may not."""
+    if os.geteuid():
+        return None
+    import pwd
+
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    """URL of a database on a server of our own, which keeps nothing."""
+    pytest.importorskip("psycopg", reason="needs the extra `scale`")
+    programs = programs_of_postgresql()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's programs, as in Debian's package postgresql")
+    user = unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="adalora-pg-"))  # pytest's is root's alone
+    (folder / "password").write_text("hush-hush")
+    if user:
+        shutil.chown(folder, user)
+        shutil.chown(folder / "password", user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    options = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
+    subprocess.run(
+        [programs / "initdb", *SETTINGS, "-D", data, f"--pwfile={folder / 'password'}"],
+        check=True,
+        timeout=120,
+        **options,
+    )
+    server = subprocess.Popen(
+        [programs / "postgres", "-F", "-D", data, "-k", folder, "-p", str(port)],
+        stderr=subprocess.DEVNULL,
+        **options,
+    )
+    try:
+        wait_for(lambda: answers(port) or server.poll() is not None, 60)
+        yield f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(port):
+    import psycopg
+
+    try:
+        url = f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def storage(request, tmp_path):
+    """Where a study is kept, as a str."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    if request.param == "journal":
+        return str(tmp_path / "journal.log")
+    return request.getfixturevalue("postgresql")
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def start_worker(storage, name, n_trials, *options):
+    command = [sys.executable, WORKER, storage, name, str(n_trials)]
+    return subprocess.Popen(
+        [*command, "--seconds", str(SECONDS), *map(str, options)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(worker):
+    _, errors = worker.communicate(timeout=120)
+    assert worker.returncode == 0, errors
+
+
+def load(storage, name):
+    return optuna.load_study(study_name=name, storage=open_storage(storage))
+
+
+def search(storage, name, n_trials, log=None, **options):
+    estimator = Peak(seconds=SECONDS, log=log and str(log))
+    return AdaLoraSearchCV(
+        estimator,
+        SPACE,
+        n_trials=n_trials,
+        storage=storage,
+        study_name=name,
+        cv=3,
+        random_state=0,
+        **options,
+    )
+
+
+def in_state(study, state):
+    return {t.number: t for t in study.get_trials(states=(state,))}
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_where_it_was(storage, tmp_path):
+    log = tmp_path / "fits.log"
+    worker = start_worker(storage, "killed", 6, "--log", log)
+    # Two trials are over and the third has begun to fit.
+    wait_for(lambda: log.exists() and len(set(log.read_text().split())) >= 3)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.communicate()
+    study = load(storage, "killed")
+    over = in_state(study, TrialState.COMPLETE)
+    running = in_state(study, TrialState.RUNNING)
+
+    fitted = search(storage, "killed", 6, log).fit(X, Y)
+
+    now = {t.number: t for t in fitted.trials_}
+    assert len(over) >= 2
+    assert len(running) == 1
+    for number, trial in over.items():
+        assert now[number] == trial
+    (stale,) = running
+    assert now[stale].state is TrialState.FAIL
+    assert now[stale + 1].params == running[stale].params
+    assert not in_state(study, TrialState.RUNNING)
+    numbers = [number for number in range(7) if number != stale]
+    assert fitted.cv_results_["trial_number"].tolist() == numbers
+    assert set(fitted.cv_results_["state"]) <= {"complete", "pruned"}
+    assert fitted.best_score_ == study.best_value
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_study(postgresql, tmp_path):
+    meet = tmp_path / "meet"
+    meet.mkdir()
+    workers = [start_worker(postgresql, "shared", 9, "--meet", meet) for _ in range(2)]
+    for worker in workers:
+        finish(worker)
+    study = load(postgresql, "shared")
+    trials = [t for t in study.trials if _workers.counts(t)]
+
+    assert len(trials) == 9
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    # Both may ask for the last one: then one of them withdraws, before it fits.
+    withdrawn = [t for t in study.trials if t not in trials]
+    assert len(withdrawn) <= 1
+    assert all(t.state is TrialState.FAIL and not t.params for t in withdrawn)
+    runs = [t.user_attrs[_workers.RUN] for t in trials]
+    assert len(set(runs)) == 2
+    assert len({t.params["a"] for t in trials}) == 9
+
+    estimator = Peak(seconds=SECONDS)
+    fitted = AdaLoraSearchCV.from_study(
+        "shared", estimator, X, Y, space=SPACE, storage=postgresql, cv=3
+    )
+    assert fitted.best_estimator_.a == study.best_params["a"]
+    assert fitted.best_score_ == study.best_value
+    assert len(fitted.cv_results_["params"]) == 9
+
+
+@pytest.mark.slow
+def test_a_pickle_of_a_search_in_a_database_has_no_password(postgresql):
+    import pickle
+
+    fitted = search(postgresql, "pickled", 2).fit(X, Y)
+    pickled = pickle.dumps(fitted)
+
+    assert b"hush-hush" in pickle.dumps(search(postgresql, "unfitted", 1))
+    assert b"hush-hush" not in pickled
+    assert b"127.0.0.1" not in pickled
+    assert socket.gethostname().encode() not in pickled
+    assert pickle.loads(pickled).study_.best_value == fitted.study_.best_value
+
+
+def sign(study, beat):
+    """A trial that a process on another machine evaluates."""
+    record = {
+        "machine": "elsewhere",
+        "pid": 1,
+        "started": None,
+        "beat": beat,
+        "ended": False,
+    }
+    study.set_user_attr(f"{_workers.WORKER}theirs", record)
+
+
+def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
+    study = load(storage, "s")
+    theirs = study.ask(SPACE)
+    theirs.set_user_attr(_workers.RUN, "theirs")
+    sign(study, time.time())
+
+    quick = search(storage, "s", 3, timeout=1).set_params(estimator__seconds=0)
+    alive = quick.fit(X, Y)
+
+    assert alive.trials_[theirs.number].state is TrialState.RUNNING
+    assert alive.cv_results_["trial_number"].tolist() == [0, 2]
+
+    sign(study, time.time() - 2 * _workers._GRACE)
+    dead = quick.fit(X, Y)
+
+    assert dead.trials_[theirs.number].state is TrialState.FAIL
+    assert dead.cv_results_["trial_number"].tolist() == [0, 2, 3]
+    assert dead.trials_[3].params == theirs.params
+
+
+def test_a_search_waits_for_the_trials_of_others(tmp_path):
+    """And so sees all that its study has, when it refits."""
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
+    study = load(storage, "s")
+    theirs = study.ask(SPACE)
+    theirs.set_user_attr(_workers.RUN, "theirs")
+    sign(study, time.time())
+
+    def finish_theirs(study_, trial):
+        study.tell(theirs, 2.0)
+
+    quick = search(storage, "s", 3, callbacks=[finish_theirs])
+    fitted = quick.set_params(estimator__seconds=0).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 2]
+    assert fitted.best_score_ == 2.0
+
+
+def test_a_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(_workers, "_BEAT", 0.02)
+    storage = open_storage(tmp_path / "journal.log")
+    study = optuna.create_study(storage=storage, study_name="s")
+    with _workers.Worker(study, beats=True) as worker:
+        name = f"{_workers.WORKER}{worker.run}"
+        first = study.user_attrs[name]
+        wait_for(lambda: study.user_attrs[name]["beat"] > first["beat"], 10)
+        assert _workers.living_runs(study) == {worker.run}
+
+    assert study.user_attrs[name]["ended"]
+    assert _workers.living_runs(study) == set()
+
+
+def test_a_database_without_a_driver_names_the_extra(monkeypatch):
+    def no_driver(url, engine_kwargs=None):
+        raise ImportError("Failed to import DB access module")
+
+    monkeypatch.setattr("sk_adalora._study.RDBStorage", no_driver)
+    with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
+        open_storage("postgresql://me:hush-hush@host/db")

@@ -1,0 +1,322 @@
+"""Studies: going on with them, pickles, pictures, and who works on them."""
+
+import pickle
+
+import joblib
+import numpy as np
+import optuna
+import pytest
+from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
+from optuna.trial import TrialState
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import (
+    KFold,
+    cross_val_score,
+)
+
+from sk_adalora import (
+    AdaLoraSearchCV,
+    suggest_params,
+)
+
+X, Y = rows()
+
+
+# ---- resuming ------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Options of a search that is kept in a file."""
+    return {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "s"}
+
+
+def test_a_study_goes_on_under_its_name(kept):
+    first = search(n_trials=4, **kept).fit(X, Y)
+    second = search(n_trials=7, **kept).fit(X, Y)
+
+    assert values(second)[:4] == values(first)
+    assert len(set(values(second))) == 7
+    assert len(second.cv_results_["params"]) == 7
+    np.testing.assert_array_equal(
+        second.cv_results_["split1_test_score"][:4],
+        first.cv_results_["split1_test_score"],
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pruner": "auto"}, {"scoring": two_scores, "refit": "high"}],
+)
+def test_a_study_that_is_done_is_read_and_refitted(kept, options):
+    first = search(**kept, **options).fit(X, Y)
+    before = Peak.fits
+    second = search(**kept, **options).fit(X, Y)
+
+    assert Peak.fits == before + 1  # the refit
+    assert first.cv_results_.keys() == second.cv_results_.keys()
+    for name, column in first.cv_results_.items():
+        np.testing.assert_array_equal(column, second.cv_results_[name], err_msg=name)
+    assert second.best_params_ == first.best_params_
+    assert second.best_score_ == first.best_score_
+    assert second.best_estimator_.a == first.best_estimator_.a
+    assert second.multimetric_ == first.multimetric_
+    assert second.score(X, Y) == first.score(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"X": X + 1}, r"the rows \(X, y, weights\)"),
+        ({"cv": 4}, "the folds"),
+        ({"space": {**SPACE, "a": FLOAT(0, 2)}}, "the space"),
+        ({"scoring": "accuracy"}, "`scoring`"),
+        ({"estimator": Peak(fail_above=3.0)}, "parameters of the estimator"),
+        ({"fit": {"sample_weight": np.ones(len(X))}}, "the rows"),
+    ],
+)
+def test_a_study_does_not_go_on_with_something_else(kept, change, part):
+    search(n_trials=2, **kept).fit(X, Y)
+    rows_, fit = change.pop("X", X), change.pop("fit", {})
+
+    with pytest.raises(
+        ValueError,
+        match=f"Got other values of: {part}[^;]*(; a shuffled[^;]*)?Pass the same",
+    ):
+        search(**{"n_trials": 4, **kept, **change}).fit(rows_, Y, **fit)
+
+
+def test_folds_that_differ_each_time_are_told_from_data_that_differ(kept):
+    options = {"cv": KFold(3, shuffle=True), **kept}
+    search(n_trials=1, **options).fit(X, Y)
+
+    with pytest.raises(ValueError, match="a shuffled `cv` needs a `random_state`"):
+        search(n_trials=2, **options).fit(X, Y)
+
+
+def test_a_searched_parameter_of_the_estimator_may_differ(kept):
+    search(n_trials=1, **kept).fit(X, Y)
+
+    assert len(search(Peak(a=0.9), n_trials=2, **kept).fit(X, Y).trials_) == 2
+
+
+def test_a_study_may_be_refused(kept):
+    search(n_trials=1, **kept).fit(X, Y)
+
+    with pytest.raises(ValueError, match="`study_name` must be new"):
+        search(load_if_exists=False, **kept).fit(X, Y)
+
+
+def test_a_study_of_something_else_is_refused(kept):
+    optuna.create_study(
+        storage=kept["storage"], study_name="s", direction="maximize"
+    ).optimize(lambda trial: trial.suggest_float("a", 0, 1), n_trials=1)
+
+    with pytest.raises(ValueError, match="something else has scored"):
+        search(**kept).fit(X, Y)
+
+
+def test_a_study_that_minimises_is_refused(kept):
+    optuna.create_study(storage=kept["storage"], study_name="s")
+
+    with pytest.raises(ValueError, match=r"of which more is better.*\['minimize'\]"):
+        search(**kept).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "kind", ["list", "array", "series", "frame", "table", "sparse"]
+)
+def test_the_hash_of_rows_is_of_their_content(kind):
+    import pandas as pd
+    import polars as pl
+    from scipy.sparse import csr_array
+
+    from sk_adalora._fingerprint import digest
+
+    build = {
+        "list": list,
+        "array": np.array,
+        "series": pd.Series,
+        "frame": lambda texts: pd.DataFrame({"t": texts}),
+        "table": lambda texts: pl.DataFrame({"t": texts}),
+        "sparse": lambda texts: csr_array(np.array([[len(t)] for t in texts])),
+    }[kind]
+
+    texts, others = ["a", "bcd", ""], ["a", "bc", "d"]
+    assert digest(build(texts)) == digest(build(["".join(t) for t in texts]))
+    assert digest(build(texts)) != digest(build(others))
+    assert digest(build(texts)) != digest(build(texts[::-1]))
+
+
+# ---- pickles -------------------------------------------------------------------
+
+
+def test_a_pickle_holds_the_study_and_no_storage(tmp_path):
+    folder = tmp_path / "hush-hush"
+    folder.mkdir()
+    options = {"storage": f"sqlite:///{folder / 'study.db'}", "study_name": "s"}
+    fitted = search(**options).fit(X, Y)
+
+    pickled = pickle.dumps(fitted)
+    loaded = pickle.loads(pickled)
+
+    assert b"hush-hush" not in pickled
+    assert len(pickled) < 50_000
+    assert loaded.storage is None
+    assert loaded.study_.best_value == fitted.study_.best_value
+    assert loaded.study_.study_name == "s"
+    assert [t.number for t in loaded.study_.trials] == list(range(6))
+    assert loaded.predict(X).tolist() == fitted.predict(X).tolist()
+    assert fitted.storage == options["storage"]
+
+
+def test_a_storage_object_is_not_pickled_either(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'hush-hush.db'}")
+    fitted = search(storage=storage, n_trials=2).fit(X, Y)
+
+    assert b"hush-hush" not in pickle.dumps(fitted)
+
+
+def test_an_unfitted_search_keeps_its_storage_for_workers():
+    given = search(storage="sqlite:///some.db")
+
+    assert pickle.loads(pickle.dumps(given)).storage == "sqlite:///some.db"
+
+
+def test_an_unpickled_search_can_be_saved_again(tmp_path):
+    fitted = search(n_trials=2).fit(X, Y)
+    joblib.dump(fitted, tmp_path / "a.joblib")
+    joblib.dump(joblib.load(tmp_path / "a.joblib"), tmp_path / "b.joblib")
+
+    assert joblib.load(tmp_path / "b.joblib").study_.best_params == fitted.best_params_
+
+
+# ---- from a study --------------------------------------------------------------
+
+
+def test_the_best_trial_of_workers_is_refitted_by_name(kept):
+    worker = search(refit=False, **kept).fit(X, Y)
+    before = Peak.fits
+
+    fitted = AdaLoraSearchCV.from_study(
+        "s", Peak(), X, Y, space=SPACE, storage=kept["storage"], cv=3
+    )
+
+    assert Peak.fits == before + 1
+    assert fitted.best_params_ == worker.best_params_
+    assert fitted.best_estimator_.a == worker.best_params_["a"]
+    np.testing.assert_array_equal(
+        fitted.cv_results_["split2_test_score"],
+        worker.cv_results_["split2_test_score"],
+    )
+
+
+def test_a_study_of_an_objective_of_ones_own_is_refitted():
+    def objective(trial):
+        params = suggest_params(trial, SPACE)
+        return cross_val_score(Peak(**params), X, Y, cv=3).mean()
+
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=5)
+
+    fitted = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE)
+
+    assert fitted.best_params_ == study.best_params
+    assert fitted.best_score_ == study.best_value
+    assert fitted.cv_results_["rank_test_score"][study.best_trial.number] == 1
+    assert fitted.best_estimator_.a == study.best_params["a"]
+
+
+def test_a_study_of_other_data_is_not_refitted(kept):
+    search(refit=False, **kept).fit(X, Y)
+
+    with pytest.raises(ValueError, match="Got other values of: the rows"):
+        AdaLoraSearchCV.from_study(
+            "s", Peak(), X + 1, Y, space=SPACE, storage=kept["storage"], cv=3
+        )
+
+
+def test_an_unknown_study_is_named(kept):
+    search(n_trials=1, **kept).fit(X, Y)
+
+    with pytest.raises(ValueError, match=r"Got 't', and the storage has \['s'\]"):
+        AdaLoraSearchCV.from_study(
+            "t", Peak(), X, Y, space=SPACE, storage=kept["storage"]
+        )
+
+
+def test_a_study_that_minimises_is_not_refitted():
+    with pytest.raises(ValueError, match="more is better"):
+        AdaLoraSearchCV.from_study(optuna.create_study(), Peak(), X, Y, space=SPACE)
+
+
+# ---- workers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "alive"),
+    [
+        ({}, True),
+        ({"ended": True}, False),
+        ({"pid": 2**22 + 1}, False),
+        ({"started": "1"}, False),
+        ({"machine": "elsewhere"}, True),
+        ({"machine": "elsewhere", "beat": -601.0}, False),
+    ],
+)
+def test_who_is_alive(change, alive):
+    import os
+    import time
+
+    from sk_adalora import _workers
+
+    pid = os.getppid()  # of this process, the module knows all runs
+    record = {
+        "machine": _workers.machine(),
+        "pid": pid,
+        "started": _workers._started(pid),
+        "beat": 0.0,
+        "ended": False,
+    } | change
+    record["beat"] += time.time()
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(f"{_workers.WORKER}r", record)
+
+    assert _workers.living_runs(study) == ({"r"} if alive else set())
+
+
+def test_a_trial_that_was_taken_away_is_not_told():
+    """As when a machine sleeps for longer than others wait for its heartbeat."""
+
+    class Thief(Peak):
+        def fit(self, X, y):
+            if not stolen:
+                number = len(studies[0].trials) - 1
+                studies[0].tell(number, state=TrialState.FAIL)
+                stolen.append(number)
+            return super().fit(X, y)
+
+    stolen, studies = [], []
+    storage = optuna.storages.InMemoryStorage()
+    given = search(Thief(), n_trials=3, storage=storage, study_name="s")
+    optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    studies.append(optuna.load_study(storage=storage, study_name="s"))
+
+    fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
+    assert stolen == [0]
+
+
+def test_accuracy_is_what_scores_when_asked():
+    fitted = search(n_trials=1, scoring="accuracy").fit(X, Y)
+
+    assert fitted.score(X, Y) == accuracy_score(Y, fitted.predict(X))
+
+
+def test_another_estimator_is_searched_too():
+    space = {"C": FLOAT(1e-3, 1e2, log=True)}
+    fitted = AdaLoraSearchCV(LogisticRegression(), space, n_trials=3, cv=2).fit(X, Y)
+
+    assert fitted.trials_[0].params == {"C": 1.0}

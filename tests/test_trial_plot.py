@@ -1,0 +1,79 @@
+"""The picture of a search: its numbers are those of the table."""
+
+import builtins
+import pickle
+
+import numpy as np
+import optuna
+import pytest
+from _search_worker import rows, search
+
+X, Y = rows()
+
+
+@pytest.fixture(scope="module")
+def raced():
+    """A search of five complete trials and four that were pruned after a fold."""
+    good = [{"a": 0.34 - 0.01 * k, "b": 0.7} for k in range(5)]
+    bad = [{"a": 1.0, "b": 0.1 * k} for k in range(4)]
+    return search(n_trials=9, pruner="auto", enqueue=good + bad).fit(X, Y)
+
+
+@pytest.fixture
+def agg():
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_the_picture_shows_trials_best_and_importances(agg, raced):
+    values_of, importances = raced.plot_trials()
+    complete, pruned, best = values_of.lines
+    table = raced.cv_results_
+
+    np.testing.assert_allclose(complete.get_ydata(), table["mean_test_score"][:5])
+    np.testing.assert_allclose(pruned.get_ydata(), table["running_mean"][5:])
+    np.testing.assert_array_equal(pruned.get_xdata(), range(5, 9))
+    np.testing.assert_allclose(
+        best.get_ydata(), np.maximum.accumulate(table["mean_test_score"][:5])
+    )
+    assert sorted(t.get_text() for t in importances.get_yticklabels()) == ["a", "b"]
+    assert importances.patches[-1].get_width() == pytest.approx(1.0, abs=0.05)
+
+
+def test_one_axes_shows_trials_only(agg):
+    ax = agg.figure().add_subplot()
+    drawn = search(n_trials=1).fit(X, Y).plot_trials(ax=ax)
+
+    assert drawn.tolist() == [ax]
+
+
+def test_a_picture_of_one_trial_has_no_importances(agg):
+    _, importances = search(n_trials=1).fit(X, Y).plot_trials()
+
+    assert importances.get_title() == "too few trials to tell"
+
+
+def test_a_picture_without_matplotlib_names_the_extra(monkeypatch):
+    fitted = search(n_trials=1).fit(X, Y)
+    load = builtins.__import__
+
+    def hide(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return load(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", hide)
+    with pytest.raises(ImportError, match=r"pip install 'sk-adalora\[plot\]'"):
+        fitted.plot_trials()
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_pictures_of_optuna_work(agg):
+    study = pickle.loads(pickle.dumps(search().fit(X, Y))).study_
+
+    assert optuna.visualization.matplotlib.plot_optimization_history(study)
+    assert optuna.visualization.matplotlib.plot_slice(study) is not None
