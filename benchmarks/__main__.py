@@ -15,7 +15,17 @@ from pathlib import Path
 from sk_adalora._backbone import DEFAULT_MODEL
 from sk_adalora._devices import resolve_place
 
-from . import memory, operations, report, results, score, speed, step, time_profile
+from . import (
+    defaults,
+    memory,
+    operations,
+    report,
+    results,
+    score,
+    speed,
+    step,
+    time_profile,
+)
 from .contestants import FINE_TUNING
 from .data import TASKS, load_csv, load_task
 
@@ -26,6 +36,7 @@ MEASUREMENTS = {
     "profile": time_profile,
     "memory": memory,
     "score": score,
+    "defaults": defaults,
 }
 SCRIPTS = {
     "attention": "attention_kernels.py",
@@ -150,6 +161,8 @@ def run_all(arguments):
     """Run each measurement in a process of its own, so that none warms another."""
     others = [argument for argument in arguments if argument != "all"]
     for what in MEASUREMENTS:
+        if what == "defaults":
+            continue  # a study of our own settings, no comparison
         command = [sys.executable, "-m", "benchmarks", what, *others]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"`{what}` failed; what came before it is kept.")

@@ -1,10 +1,11 @@
-"""What a race over folds saves, beside other searches with as many trials.
+"""`AdaLoraSearchCV` beside random search for the same time, and other searches.
 
-Prints a section of docs/benchmarks.md. Run from the repository:
-python benchmarks/search_racing.py
+Run from the repository: python benchmarks/search_racing.py
 
-It needs optuna-integration. Times are CPU seconds of one thread, so that they mean the
-same on a busy machine.
+All searches of a task and seed get the same rows and folds, and their winners are
+refitted and scored on rows that no search has seen. Times are CPU seconds of one
+thread, so that they mean the same on a busy machine. Each result is a line of a JSONL
+file, and what is there is not measured again.
 """
 
 import os
@@ -13,28 +14,29 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
+import json
 import sys
 import time
 import warnings
-from collections import defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna_integration import OptunaSearchCV
-from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import RandomizedSearchCV, train_test_split
+from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
 
-sys.path.append(str(Path(__file__).parent.parent / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from machine import describe_machine
-from quickstart import read_headlines
+from benchmarks import results
+from benchmarks.data import Task, load_task, split
 
-TEST_ROWS = 500
-FOLDS = 5
+TASKS = ("headlines", "quotes", "films", "newsgroups")
 SPACE = AdaLoraSpace()
+EPOCHS = 5
+_SAME = ("rows", "test_rows", "folds", "trials", "epochs", "max_length")
 
 fits = []  # CPU seconds of each fit
 
@@ -50,110 +52,140 @@ class Counted(AdaLoraClassifier):
             fits.append(time.process_time() - start)
 
 
-def unpruned(trials, seed):
+# ---- the searches ------------------------------------------------------------
+
+
+class TimedRandomizedSearchCV(RandomizedSearchCV):
+    """Draws candidates until `seconds` of CPU time are over.
+
+    The candidate that is evaluated then is completed, so that it never gets less time.
+    Candidates are those of `RandomizedSearchCV` with the same `random_state`.
+    """
+
+    seconds = 0.0
+
+    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+        candidates = ParameterSampler(
+            self.param_distributions, self.n_iter, random_state=self.random_state
+        )
+        start = time.process_time()
+        for params in candidates:
+            evaluate_candidates([params])
+            if time.process_time() - start >= self.seconds:
+                return
+        raise RuntimeError(f"{self.n_iter} candidates took less than the time to use.")
+
+
+def racing(model, settings, seed, seconds):
     return AdaLoraSearchCV(
-        Counted(random_state=0),
+        model,
         SPACE,
-        n_trials=trials,
-        pruner=None,
-        cv=FOLDS,
+        n_trials=settings["trials"],
+        cv=settings["folds"],
         random_state=seed,
     )
 
 
-def racing(trials, seed):
-    return unpruned(trials, seed).set_params(pruner="auto")
+def unpruned(model, settings, seed, seconds):
+    return racing(model, settings, seed, seconds).set_params(pruner=None)
 
 
-def integration(trials, seed):
+def integration(model, settings, seed, seconds):
     """Optuna's own: TPE, and without ties, so that `beta2` stays as it is."""
     return OptunaSearchCV(
-        Counted(random_state=0),
+        model,
         SPACE.distributions(),
-        n_trials=trials,
-        cv=FOLDS,
+        n_trials=settings["trials"],
+        cv=settings["folds"],
         random_state=seed,
     )
 
 
-def drawn(trials, seed):
+def drawn(model, settings, seed, seconds):
     return RandomizedSearchCV(
-        Counted(random_state=0),
+        model,
         SPACE.random(),
-        n_iter=trials,
-        cv=FOLDS,
+        n_iter=settings["trials"],
+        cv=settings["folds"],
         random_state=seed,
     )
+
+
+def drawn_in_time(model, settings, seed, seconds):
+    search = TimedRandomizedSearchCV(
+        model, SPACE.random(), n_iter=1000, cv=settings["folds"], random_state=seed
+    )
+    search.seconds = seconds
+    return search
 
 
 METHODS = {
-    "`AdaLoraSearchCV`, no pruner": unpruned,
-    "`AdaLoraSearchCV`, racing": racing,
-    "`OptunaSearchCV`": integration,
-    "`RandomizedSearchCV`": drawn,
+    "racing": ("`AdaLoraSearchCV`", racing),
+    "timed": ("random search, same time", drawn_in_time),
+    "unpruned": ("`AdaLoraSearchCV(pruner=None)`", unpruned),
+    "optuna": ("`OptunaSearchCV`", integration),
+    "random": ("`RandomizedSearchCV`, as many candidates", drawn),
 }
+_EVERYWHERE = ("racing", "timed")  # in this order: the second gets the first one's time
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=300, help="to search with")
-    parser.add_argument("--seeds", type=int, default=1, help="splits and searches")
-    options = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    warnings.simplefilter("ignore", FitFailedWarning)
-    warnings.filterwarnings("ignore", "`optuna.terminator`", FutureWarning)
-
-    headlines, topics = read_headlines()
-    measured = defaultdict(list)
-    for seed in range(options.seeds):
-        X, X_test, y, y_test = train_test_split(
-            np.array(headlines, dtype=object),
-            np.array(topics),
-            train_size=options.rows,
-            test_size=TEST_ROWS,
-            stratify=topics,
-            random_state=seed,
-        )
-        Counted(epochs=1).fit(X, y)  # loads the model
-        measured["defaults, no search"].append(defaults(X, y, X_test, y_test))
-        for name, make in METHODS.items():
-            search = make(options.trials, seed)
-            measured[name].append(measure(search, X, y, X_test, y_test))
-            print(".", end="", file=sys.stderr, flush=True)
-    print("\n", file=sys.stderr)
-    print_report(options, measured)
+# ---- measuring ---------------------------------------------------------------
 
 
-def defaults(X, y, X_test, y_test):
-    fits.clear()
-    model = Counted(random_state=0).fit(X, y)
-    return {
-        "fits": 1,
-        "seconds": fits[0],
-        "cv": np.nan,
-        "error": np.nan,
-        "test": model.score(X_test, y_test),
-    }
+def load(name):
+    """Read a task. Few rows are too few for 20 groups: of these, every fourth is."""
+    task = load_task(name)
+    if name != "newsgroups":
+        return task
+    kept = set(sorted(set(task.labels))[::4])
+    rows = [row for row in zip(task.texts, task.labels, strict=True) if row[1] in kept]
+    return Task(name, [text for text, _ in rows], [label for _, label in rows])
 
 
-def measure(search, X, y, X_test, y_test):
-    """Fit and score one search, and count what it took."""
+def measure(task, method, seed, settings, seconds=None):
+    """Fit one search, score its winner, and count what the search took.
+
+    `seconds` is the time that a search gets, if it is one that asks for it.
+    """
+    X, y, X_test, y_test = split(task, settings["rows"], settings["test_rows"], seed)
+    model = Counted(
+        epochs=settings["epochs"], max_length=settings["max_length"], random_state=0
+    )
+    model.fit(X[:20], y[:20])  # what only the first fit does
+    search = METHODS[method][1](model, settings, seed, seconds)
     fits.clear()
     start = time.process_time()
-    search.fit(X, y)
-    seconds = time.process_time() - start
-    return {
+    search.fit(np.array(X, dtype=object), np.array(y))
+    taken = time.process_time() - start
+    found = {
         "fits": len(fits) - 1,  # without the refit
-        "seconds": seconds,
-        "cv": search.best_score_,
-        "error": standard_error(search),
-        "test": search.score(X_test, y_test),
+        "seconds": taken - fits[-1],
+        "cv": float(search.best_score_),
+        "error": standard_error(search, settings["folds"]),
+        "correct": correct(search, X_test, y_test),
+        "params": {k: _plain(v) for k, v in search.best_params_.items()},
+    }
+    if method == "racing":
+        found |= about_defaults(search, model, (X, y, X_test, y_test))
+    return found
+
+
+def about_defaults(search, model, rows):
+    """Score the setting that `AdaLoraSearchCV` tries first, the estimator's own."""
+    X, y, X_test, y_test = rows
+    return {
+        "states": search.cv_results_["state"].tolist(),
+        "default_cv": float(search.cv_results_["mean_test_score"][0]),
+        "default_correct": correct(model.fit(X, y), X_test, y_test),
     }
 
 
-def standard_error(search):
+def correct(model, X, y):
+    """Return a 1 for each row whose label was found, else a 0."""
+    return "".join("01"[int(hit)] for hit in model.predict(X) == np.array(y))
+
+
+def standard_error(search, n_folds):
     """Of the best trial's mean over the folds."""
     if isinstance(search, OptunaSearchCV):
         folds = [
@@ -163,32 +195,171 @@ def standard_error(search):
         ]
     else:
         table, best = search.cv_results_, search.best_index_
-        folds = [table[f"split{k}_test_score"][best] for k in range(FOLDS)]
-    return np.std(folds, ddof=1) / np.sqrt(FOLDS)
+        folds = [table[f"split{k}_test_score"][best] for k in range(n_folds)]
+    return float(np.std(folds, ddof=1) / np.sqrt(n_folds))
 
 
-def print_report(options, measured):
-    print(f"{describe_machine()}; optuna {optuna.__version__}\n")
-    print(
-        f"{options.rows} headlines to search with, {TEST_ROWS} others to test on, "
-        f"{options.trials} trials of {FOLDS} folds, {options.seeds} seeds; means.\n"
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def jobs_of(options):
+    """Yield what to measure: two methods on all tasks, then the rest on some."""
+    for seed, task, method in product(options.seeds, options.tasks, _EVERYWHERE):
+        yield task, method, seed
+    others = [m for m in options.methods if m not in _EVERYWHERE]
+    for seed, task, method in product(options.seeds, options.others_on, others):
+        yield task, method, seed
+
+
+def run(options, settings):
+    """Measure what is missing; return all records."""
+    path = options.results / "racing-cpu.jsonl"
+    known = read_known(path, settings)
+    for name, method, seed in jobs_of(options):
+        if (name, method, seed) in known:
+            continue
+        raced = known.get((name, "racing", seed), {})
+        found = measure(load(name), method, seed, settings, raced.get("seconds"))
+        record = {"task": name, "method": method, "seed": seed, **settings, **found}
+        known[name, method, seed] = record
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        print(
+            f"{name}, {method}, seed {seed}: {found['fits']} fits, "
+            f"{found['seconds']:.0f} s, {found['cv']:.3f}, {score(found):.3f}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return list(known.values())
+
+
+def read_known(path, settings):
+    """Read what was measured; refuse what had other settings."""
+    if not path.exists():
+        return {}
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for record in records:
+        for name in _SAME:
+            if record[name] != settings[name]:
+                raise ValueError(
+                    f"All results of {path} must have the same settings. Got {name}="
+                    f"{settings[name]} after {record[name]}. Name another folder with "
+                    "--results."
+                )
+    return {(r["task"], r["method"], r["seed"]): r for r in records}
+
+
+# ---- the report --------------------------------------------------------------
+
+
+def score(record, key="correct"):
+    """Return the accuracy on the test rows."""
+    return record[key].count("1") / len(record[key])
+
+
+def error_of(record, key="correct"):
+    p = score(record, key)
+    return np.sqrt(p * (1 - p) / len(record[key]))
+
+
+def difference(one, other):
+    """Return by how much `one` is better on the same rows, and the standard error."""
+    gains = [int(a) - int(b) for a, b in zip(one, other, strict=True)]
+    return np.mean(gains), np.std(gains, ddof=1) / np.sqrt(len(gains))
+
+
+def to_markdown(records):
+    """Return a table of all records, and how each compares with its race."""
+    lines = []
+    races = {(r["task"], r["seed"]): r for r in records if r["method"] == "racing"}
+    for (task, seed), race in races.items():
+        lines.append([task, seed, "defaults, no search", "", "", *_scores(
+            race["default_cv"], None, race, "default_correct"
+        ), ""])  # fmt: skip
+        for method, (title, _) in METHODS.items():
+            for r in records:
+                if (r["task"], r["seed"], r["method"]) != (task, seed, method):
+                    continue
+                compared = difference(race["correct"], r["correct"])
+                lines.append([
+                    task, seed, title, r["fits"], f"{r['seconds']:.0f}",
+                    *_scores(r["cv"], r["error"], r),
+                    "" if r is race else "{:+.3f} ± {:.3f}".format(*compared),
+                ])  # fmt: skip
+    header = ["task", "seed", "search", "fits of folds", "CPU s"]
+    header += [
+        "best mean over folds",
+        "test accuracy",
+        "`AdaLoraSearchCV` is better by",
+    ]
+    return results.table(header, lines)
+
+
+def _scores(cv, error, record, key="correct"):
+    spread = "" if error is None else f" ± {error:.3f}"
+    test = f"{score(record, key):.3f} ± {error_of(record, key):.3f}"
+    return f"{cv:.3f}{spread}", test
+
+
+def verdicts(records):
+    """Return a line for each comparison that is asked for."""
+    found = {(r["task"], r["method"], r["seed"]): r for r in records}
+    pairs = [(r, found.get((r["task"], "racing", r["seed"]))) for r in records]
+    lines = []
+    for other, what in (("timed", "random search for the same time"),):
+        against = [(race, r) for r, race in pairs if r["method"] == other and race]
+        for name, value in (("mean over folds", _cv), ("test accuracy", score)):
+            gains = [value(race) - value(r) for race, r in against]
+            lines.append(
+                f"- {name}: higher than of {what} in {sum(g > 0 for g in gains)}, "
+                f"equal in {sum(g == 0 for g in gains)} and lower in "
+                f"{sum(g < 0 for g in gains)} of {len(gains)}"
+            )
+    for r, race in pairs:
+        if r["method"] == "unpruned" and race:
+            lines.append(
+                f"- {r['task']}, seed {r['seed']}: {race['fits'] / r['fits']:.2f} of "
+                f"the fits of a search without a pruner, and a best mean that is "
+                f"{race['cv'] - r['cv']:+.3f} beside its (standard error "
+                f"{r['error']:.3f})"
+            )
+    return "\n".join(lines)
+
+
+def _cv(record):
+    return record["cv"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    add("--others-on", nargs="*", choices=TASKS, default=["headlines"])
+    add("--seeds", nargs="+", type=int, default=[0], help="splits and searches")
+    add("--trials", type=int, default=20)
+    add("--folds", type=int, default=5)
+    add("--rows", type=int, default=100, help="to search with")
+    add("--test-rows", type=int, default=500)
+    add("--max-length", type=int, default=32, help="tokens")
+    add("--results", type=Path, default=results.RESULTS)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore")  # of rare classes, cut texts and experiments
+
+    settings = {"epochs": EPOCHS}
+    settings |= {k: getattr(options, k) for k in _SAME if k != "epochs"}
+    records = run(options, settings)
+    command = " ".join(["python benchmarks/search_racing.py", *sys.argv[1:]])
+    versions = {"optuna": optuna.__version__}
+    results.write(
+        options.results, "racing", "cpu", command, versions=versions, records=records
     )
-    print("| method | fits of folds | CPU s | best score of folds | test accuracy |")
-    print("|---|---|---|---|---|")
-    for name, runs in measured.items():
-        mean = {key: np.mean([run[key] for run in runs]) for key in runs[0]}
-        score = f"{mean['cv']:.3f} ± {mean['error']:.3f}"
-        print(
-            f"| {name} | {mean['fits']:.0f} | {mean['seconds']:.0f} | "
-            f"{'' if np.isnan(mean['cv']) else score} | {mean['test']:.3f} |"
-        )
-    full, raced = (measured[name] for name in list(METHODS)[:2])
-    for seed, (a, b) in enumerate(zip(full, raced, strict=True)):
-        print(
-            f"\nSeed {seed}: racing took {b['fits'] / a['fits']:.2f} of the fits, and "
-            f"its best score is {a['cv'] - b['cv']:.3f} below that without a pruner, "
-            f"whose standard error is {a['error']:.3f}."
-        )
+    print(f"> {results.describe()}; optuna {optuna.__version__}\n")
+    print(", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
+    print(f"{to_markdown(records)}\n\n{verdicts(records)}")
 
 
 if __name__ == "__main__":

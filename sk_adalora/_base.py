@@ -8,6 +8,7 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,6 +54,8 @@ from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import CALLBACKS, unchanged_on_error
 
+# Learning rate of a head that starts at a linear probe: docs/defaults.md has the study.
+_FITTED_HEAD_RATE = 1e-3
 # Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
 
@@ -85,7 +88,7 @@ class BaseAdaLora(
         lora_alpha: float | None = None,
         lora_dropout: float = 0.0,
         target_modules: Any = "all-linear",
-        epochs: int = 3,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -201,7 +204,8 @@ class BaseAdaLora(
             live = Live(network, backbone, place)
             watcher = self._watch(validation, live)
             data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
-            hooks = Epochs(self, data, lambda: self._as_if_fitted(live), watcher)
+            fitted = partial(self._as_if_fitted, live)
+            hooks = Epochs(self, data, schedule.epochs, fitted, watcher)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
             run = Run(network, examples, self._recipe(schedule), place)
@@ -314,17 +318,21 @@ class BaseAdaLora(
     ) -> None:
         """Fit the head to the frozen features, unless it has learned already."""
         goes_on = self.warm_start and hasattr(self, "_adapter")
-        if self.head_init == "linear_probe" and self.pooling != "model" and not goes_on:
+        if self._starts_fitted() and not goes_on:
             start_head(network, examples, place, generator)
 
+    def _starts_fitted(self) -> bool:
+        return self.head_init == "linear_probe" and self.pooling != "model"
+
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
+        own = _FITTED_HEAD_RATE if self._starts_fitted() else self.learning_rate
         return Recipe(
-            epochs=self.epochs,
+            epochs=schedule.epochs,
             batch_size=self.batch_size,
             accumulation=self.gradient_accumulation_steps,
             total_step=schedule.total_step,
             learning_rate=self.learning_rate,
-            head_learning_rate=self.head_learning_rate or self.learning_rate,
+            head_learning_rate=self.head_learning_rate or own,
             weight_decay=self.weight_decay,
             warmup_ratio=self.warmup_ratio,
             lr_scheduler_type=self.lr_scheduler_type,

@@ -18,6 +18,8 @@ class Epochs:
         The estimator being fitted, which may hold callbacks.
     data : dict
         `X`, `y` and `metadata` of the fit, as callbacks get them.
+    epochs : int
+        Number of epochs, at most.
     fitted : callable
         Returns the attributes that make the estimator ready to predict, as if the
         fit had ended now. Called only if a callback asks.
@@ -29,12 +31,13 @@ class Epochs:
         self,
         estimator: Any,
         data: dict[str, Any],
+        epochs: int,
         fitted: Callable[[], dict[str, Any]],
         watcher: ScoreWatcher | None,
     ) -> None:
         self.estimator, self.data = estimator, data
         self.fitted, self.watcher = fitted, watcher
-        self.fit_task = estimator._init_callback_context(max_subtasks=estimator.epochs)
+        self.fit_task = estimator._init_callback_context(max_subtasks=epochs)
         self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
 
     def begin(self) -> None:

@@ -59,8 +59,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     target_modules : str or list of str, default="all-linear"
         Layers to adapt: name endings, a regular expression for whole paths, or
         "all-linear": every linear layer but pooler, embeddings and head.
-    epochs : int, default=3
-        Passes over the rows.
+    epochs : int or "auto", default="auto"
+        Passes over the rows. "auto" stands for as many as make 96 optimizer steps, at
+        least 3 and at most 10: few rows need more of them.
     batch_size : int, default=32
         Rows in a batch.
     gradient_accumulation_steps : int, default=1
@@ -68,7 +69,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     learning_rate : float, default=0.008
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
-        Peak learning rate of the head. None stands for `learning_rate`.
+        Peak learning rate of the head. None stands for 0.001 where it starts at a
+        linear probe, and for `learning_rate` where it starts at random.
     head_init : {"linear_probe", "random"}, default="linear_probe"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (at most 4,000 of them) before training, which is LP-FT of
@@ -195,7 +197,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         lora_alpha: float | None = None,
         lora_dropout: float = 0.0,
         target_modules: Any = "all-linear",
-        epochs: int = 3,
+        epochs: int | str = "auto",
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,

@@ -124,7 +124,7 @@ SHARED_RULES: dict[str, Rule] = {
     "lora_alpha": number(0, with_low=False) | NONE,
     "lora_dropout": number(0, 1),
     "target_modules": TEXT | NAMES,
-    "epochs": integer(1),
+    "epochs": integer(1) | choice("auto"),
     "batch_size": integer(1),
     "gradient_accumulation_steps": integer(1),
     "learning_rate": number(0, with_low=False),

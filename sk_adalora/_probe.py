@@ -35,7 +35,7 @@ def start_head(
     Parameters
     ----------
     network : TextNetwork
-        Its head is overwritten.
+        Its head is overwritten, unless the features tell nothing of the targets.
     examples : Examples
         What is learned from; the head minimises its loss, weights included.
     place : Place
@@ -52,6 +52,8 @@ def start_head(
     weight, bias = fit_linear(
         features, examples.targets[rows], weights, examples.loss, network.n_outputs
     )
+    if not weight.any():
+        return  # it would let no gradient through: start at random after all
     with torch.no_grad():
         network.head.weight.copy_(weight)
         network.head.bias.copy_(bias)
@@ -110,19 +112,23 @@ def fit_linear(
     weight : torch.Tensor of shape (k, w)
     bias : torch.Tensor of shape (k,)
     """
-    weights = torch.ones(len(features)) if weights is None else weights.float()
+    features = features.double()
+    targets = targets.double() if targets.is_floating_point() else targets
+    weights = torch.ones(len(features)) if weights is None else weights
+    weights = weights.double()
     total = weights.sum().clamp_min(1e-12)
     share = weights / total  # (n,) a row of weight 0 counts nowhere
     centre = share @ features  # (w,)
     centred = features - centre
     length = (share @ centred.square()).sum().sqrt().clamp_min(1e-12)
     inputs = centred / length  # (n, w)
-    weight = torch.zeros(n_outputs, inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(n_outputs, requires_grad=True)
+    weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)
+    bias = inputs.new_zeros(n_outputs, requires_grad=True)
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=_MAX_ITERATIONS,
-        tolerance_grad=1e-6,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 

@@ -114,8 +114,8 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     pruner : "auto", BasePruner or None, default="auto"
         With a pruner, trials race: they are evaluated fold by fold, the mean so far
         is reported after each (step 0 is after the first), and the pruner may stop
-        them. "auto" stops what is not as good as the best quarter of complete trials
-        after the same fold, once four are complete. None evaluates all folds.
+        them. "auto" stops what is not as good as the best fifth of complete trials
+        after the same fold, once three are complete. None evaluates all folds.
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept: the URL of a database ("postgresql://...",
         "sqlite:///..."), a path of a journal file, or a storage of Optuna's. None

@@ -13,6 +13,11 @@ from .adalora.config import AdaLoraConfig
 # to 1500, and more than a few hundred change nothing.
 _ALLOCATIONS = 200
 
+# epochs="auto": as many as make so many optimizer steps, within bounds. Few rows need
+# more passes; docs/defaults.md has the study.
+_ENOUGH_STEPS = 96
+_FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
+
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
@@ -39,6 +44,11 @@ class ResolvedSchedule:
     deltaT: int
     total_step: int
     steps_per_epoch: int
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the rows."""
+        return self.total_step // self.steps_per_epoch
 
     def config(self, **other: Any) -> AdaLoraConfig:
         """Build the configuration of the adapter.
@@ -67,7 +77,7 @@ def resolve_schedule(
     n_samples: int,
     *,
     batch_size: int,
-    epochs: int,
+    epochs: int | Literal["auto"],
     gradient_accumulation_steps: int = 1,
     world_size: int = 1,
     init_r: int | None = None,
@@ -82,8 +92,12 @@ def resolve_schedule(
     ----------
     n_samples : int
         Rows to train on.
-    batch_size, epochs, gradient_accumulation_steps, world_size : int
-        ``total_step = epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
+    batch_size, gradient_accumulation_steps, world_size : int
+        What an optimizer step takes.
+    epochs : int or "auto"
+        Passes over the rows. "auto" stands for as many as make 96 optimizer steps,
+        at least 3 and at most 10. ``total_step = epochs *
+        ceil(ceil(n_samples / (batch_size * world_size)) /
         gradient_accumulation_steps)``.
     init_r : int or None, default=None
         Rank at the start. None stands for ``ceil(1.5 * target_r)``.
@@ -112,7 +126,8 @@ total_step=150, steps_per_epoch=50)
     """
     batches = math.ceil(n_samples / (int(batch_size) * int(world_size)))
     steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
-    total = int(epochs) * steps_per_epoch
+    epochs = _epochs(epochs, steps_per_epoch)
+    total = epochs * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
     warmup, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal) and tinit + tfinal < 1:
@@ -136,6 +151,13 @@ total_step=150, steps_per_epoch=50)
         total_step=total,
         steps_per_epoch=steps_per_epoch,
     )
+
+
+def _epochs(epochs: int | str, steps_per_epoch: int) -> int:
+    if not isinstance(epochs, str):
+        return int(epochs)
+    enough = math.ceil(_ENOUGH_STEPS / steps_per_epoch)
+    return min(max(enough, _FEWEST_EPOCHS), _MOST_EPOCHS)
 
 
 def _is_share(value: float) -> bool:

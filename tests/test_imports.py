@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "_backbone": {"adalora", "_devices"},
     "_network": {"adalora", "_backbone", "_batches"},
     "_training": FIRST_STEPS | {"adalora", "_network"},
+    "_probe": {"_batches", "_devices", "_network", "_tokens", "_training"},
     "_early_stopping": {"_network", "_training"},
     "_callbacks": {"_early_stopping", "_training"},
     "_persistence": {

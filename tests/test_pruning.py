@@ -172,7 +172,7 @@ def test_a_fixed_trial_is_never_pruned(make):
 def test_a_pruned_fit_leaves_the_estimator_as_it_was(make):
     estimator = make().set_callbacks(watch(new_study(pruner=Always()).ask()))
     before = attributes(estimator)
-    with pytest.raises(optuna.TrialPruned, match=r"after epoch 2, with a score of 0\."):
+    with pytest.raises(optuna.TrialPruned, match=r"after epoch 2, with a score of \d"):
         estimator.fit(X, Y)
 
     assert same_attributes(estimator, before)

@@ -113,6 +113,31 @@ def test_auto_allocates_about_200_times_however_long_the_training():
     assert schedule.deltaT == window // 200 == 234
 
 
+@pytest.mark.parametrize(
+    ("n_samples", "accumulation", "epochs"),
+    [
+        (1, 1, 10),
+        (200, 1, 10),  # 7 steps an epoch: 70
+        (320, 1, 10),
+        (384, 1, 8),  # 12 steps an epoch: 96
+        (600, 1, 6),
+        (1000, 1, 3),
+        (10**6, 1, 3),
+        (1000, 4, 10),  # 8 steps an epoch
+    ],
+)
+def test_auto_takes_few_rows_more_often(n_samples, accumulation, epochs):
+    schedule = resolve(
+        n_samples, epochs="auto", gradient_accumulation_steps=accumulation
+    )
+
+    assert schedule.epochs == epochs
+    assert schedule.total_step == epochs * schedule.steps_per_epoch
+    assert schedule == resolve(
+        n_samples, epochs=epochs, gradient_accumulation_steps=accumulation
+    )
+
+
 def test_whole_numbers_are_steps_and_fractions_are_shares():
     as_steps = resolve(tinit=15, tfinal=60)
     as_shares = resolve(tinit=0.1, tfinal=0.4)

@@ -1,0 +1,135 @@
+"""Our own settings against each other: what docs/defaults.md is written from.
+
+Each fit is a line of a JSONL file, and what is there is not measured again.
+"""
+
+import json
+import statistics
+import time
+from itertools import product
+
+from sklearn.metrics import log_loss
+
+from sk_adalora import AdaLoraClassifier
+
+from . import results
+from .data import TASKS, split
+
+# What each variant changes: all others are the estimator's defaults of the day. They
+# are written out where a default changed since, so that a line stays what it was.
+VARIANTS = {
+    "random, 3 epochs": {"head_init": "random", "epochs": 3},
+    # Rates that change nothing: logistic regression on the frozen features.
+    "probe alone": {"epochs": 1, "learning_rate": 1e-9, "head_learning_rate": 1e-9},
+    "probe, 3 epochs": {"epochs": 3, "head_learning_rate": 8e-3},
+    "probe, 3 epochs, head 1e-3": {"epochs": 3, "head_learning_rate": 1e-3},
+    "probe, 5 epochs, head 1e-3": {"epochs": 5, "head_learning_rate": 1e-3},
+    "probe, 10 epochs": {"epochs": 10, "head_learning_rate": 8e-3},
+    "probe, 10 epochs, head 1e-3": {"epochs": 10, "head_learning_rate": 1e-3},
+    "probe, 10 epochs, 4e-3, head 1e-3": {
+        "epochs": 10,
+        "learning_rate": 4e-3,
+        "head_learning_rate": 1e-3,
+    },
+    "probe, 10 epochs, 2e-3, head 1e-3": {
+        "epochs": 10,
+        "learning_rate": 2e-3,
+        "head_learning_rate": 1e-3,
+    },
+}
+# Long texts are cut, so that the study takes hours and not days.
+_MAX_LENGTH = {"articles": 64, "films": 64, "newsgroups": 64}
+_KEY = ("variant", "task", "size", "seed")
+
+
+def add_options(parser):
+    """Declare the options of the subcommand."""
+    add = parser.add_argument
+    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    add("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    add("--sizes", nargs="+", type=int, default=[200, 1000, 4000])
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--n-test", type=int, default=600, help="rows to predict (default: 600)")
+
+
+def quicken(options):
+    """Set the options to a smoke test."""
+    options.variants = ["random, 3 epochs", "probe alone"]
+    options.tasks, options.sizes, options.seeds = options.tasks[:1], [40], [0]
+    options.n_test = 60
+
+
+def run(options):
+    """Measure what is missing, then sum up all."""
+    path = options.results / f"defaults-{options.device_type}.jsonl"
+    records = {}
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            record = json.loads(line)
+            records[tuple(record[name] for name in _KEY)] = record
+    tasks = {name: options.load(name) for name in options.tasks}
+    # A size after the other, and a seed: a run that is stopped has whole tables.
+    for size, seed, name in product(options.sizes, options.seeds, options.tasks):
+        rows = split(tasks[name], size, options.n_test, seed)
+        for variant in options.variants:
+            key = (variant, name, size, seed)
+            if key in records:
+                continue
+            records[key] = {
+                **dict(zip(_KEY, key, strict=True)),
+                **_measure(VARIANTS[variant], name, rows, seed, options.device),
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(records[key]) + "\n")
+            options.say(f"{key}: {records[key]['accuracy']:.3f}")
+    return {"records": list(records.values())}
+
+
+def _measure(changed, name, rows, seed, device):
+    X_train, y_train, X_test, y_test = rows
+    classifier = AdaLoraClassifier(
+        random_state=seed,
+        max_length=_MAX_LENGTH.get(name, 256),
+        device=device,
+        **changed,
+    )
+    start = time.process_time()
+    classifier.fit(X_train, y_train)
+    seconds = time.process_time() - start
+    shares = classifier.predict_proba(X_test)
+    predicted = classifier.classes_[shares.argmax(1)]
+    return {
+        "n_train": len(X_train),
+        "accuracy": statistics.mean(
+            p == t for p, t in zip(predicted, y_test, strict=True)
+        ),
+        "log_loss": log_loss(y_test, shares, labels=classifier.classes_),
+        "seconds": seconds,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def to_markdown(result):
+    """Return a table for each size: variants by tasks."""
+    parts = []
+    for size in sorted({record["size"] for record in result["records"]}):
+        records = [r for r in result["records"] if r["size"] == size]
+        tasks = [name for name in TASKS if any(r["task"] == name for r in records)]
+        lines = []
+        for variant in VARIANTS:
+            own = [record for record in records if record["variant"] == variant]
+            if own:
+                cells = [[r for r in own if r["task"] == name] for name in tasks]
+                lines.append([variant, *map(_cell, cells)])
+        parts.append(f"{size:,} rows:\n\n{results.table(['', *tasks], lines)}")
+    return "\n\n".join(parts)
+
+
+def _cell(records):
+    """Return mean accuracy, mean log loss and number of seeds."""
+    if not records:
+        return "-"
+    accuracy = statistics.mean(r["accuracy"] for r in records)
+    loss = statistics.mean(r["log_loss"] for r in records)
+    return f"{accuracy:.3f} / {loss:.2f} ({len(records)})"
