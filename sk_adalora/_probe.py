@@ -35,7 +35,7 @@ def start_head(
     Parameters
     ----------
     network : TextNetwork
-        Its head is overwritten, unless the features tell nothing of the targets.
+        Its head is overwritten; the bias only, where features tell nothing of targets.
     examples : Examples
         What is learned from; the head minimises its loss, weights included.
     place : Place
@@ -52,8 +52,9 @@ def start_head(
     weight, bias = fit_linear(
         features, examples.targets[rows], weights, examples.loss, network.n_outputs
     )
-    if not weight.any():
-        return  # it would let no gradient through: start at random after all
+    if not weight.any():  # it would let no gradient through: keep a drawn one
+        weight = network.head.weight.detach().cpu()
+        bias = bias - weight @ features.mean(dim=0)
     with torch.no_grad():
         network.head.weight.copy_(weight)
         network.head.bias.copy_(bias)

@@ -319,11 +319,16 @@ def test_the_gradient_is_clipped(fitted):
 
 
 @pytest.mark.parametrize(
-    ("head", "expected"),
-    [(None, (0.01, 0.01)), (0.5, (0.01, 0.5)), (1e-9, (0.01, 1e-9))],
+    ("start", "head", "expected"),
+    [
+        ("linear_probe", None, (0.01, 0.001)),
+        ("random", None, (0.01, 0.01)),
+        ("linear_probe", 0.5, (0.01, 0.5)),
+        ("random", 1e-9, (0.01, 1e-9)),
+    ],
 )
 def test_triplets_and_head_have_learning_rates_of_their_own(
-    tiny_model, monkeypatch, head, expected
+    tiny_model, monkeypatch, start, head, expected
 ):
     spy = Spy(monkeypatch)
     X, y = toy(16)
@@ -331,6 +336,7 @@ def test_triplets_and_head_have_learning_rates_of_their_own(
         tiny_model,
         learning_rate=0.01,
         head_learning_rate=head,
+        head_init=start,
         epochs=3,
         lr_scheduler_type="constant",
     ).fit(X, y)
