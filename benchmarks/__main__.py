@@ -42,6 +42,7 @@ SCRIPTS = {
     "attention": "attention_kernels.py",
     "quickstart": "quickstart_baselines.py",
     "racing": "search_racing.py",
+    "batches": "prediction_batches.py",
 }
 # Epochs where --epochs is not given: None is each contestant's own default.
 _EPOCHS = {"speed": 3, "profile": 3}

@@ -149,7 +149,7 @@ def training_batches(
     return [batches[i] for i in shuffled]
 
 
-def prediction_batches(table: _TokenTable, max_tokens: int = 8192) -> list[np.ndarray]:
+def prediction_batches(table: _TokenTable, max_tokens: int) -> list[np.ndarray]:
     """Cut the rows of a table, longest first, into batches of bounded size.
 
     The longest come first, so that a batch that does not fit in memory fails at once.
@@ -160,7 +160,7 @@ def prediction_batches(table: _TokenTable, max_tokens: int = 8192) -> list[np.nd
     ----------
     table : TokenTable
         The token ids.
-    max_tokens : int, default=8192
+    max_tokens : int
         Most tokens in a batch, padding included; a longer row is a batch of its own.
 
     Returns

@@ -85,7 +85,7 @@ class PredictMixin:
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
-        for rows in prediction_batches(windows.tokens):
+        for rows in prediction_batches(windows.tokens, live.place.tokens_at_once):
             batch = pad(windows.tokens, rows).to(live.place.device)
             outputs[rows] = live.network(batch).float().cpu().numpy()
         return windows.average(outputs)[tokens.rows]

@@ -80,7 +80,7 @@ def frozen_features(network: TextNetwork, tokens: TokenTable, place: Place) -> T
     distinct = tokens.distinct()
     features = torch.empty(len(distinct), network.head.in_features)
     with torch.no_grad(), network.encoder.disable_adapter():
-        for rows in prediction_batches(distinct):
+        for rows in prediction_batches(distinct, place.tokens_at_once):
             batch = pad(distinct, rows).to(place.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()
     return features[torch.from_numpy(tokens.rows)]

@@ -1,0 +1,54 @@
+"""How many tokens to predict at once on a CPU.
+
+Prints a table of CPU seconds. Run from the repository, with the extra `bench`:
+python benchmarks/prediction_batches.py
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from unittest import mock
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.data import load_task, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from sk_adalora import AdaLoraClassifier
+from sk_adalora._devices import Place
+
+SIZES = [512, 1024, 2048, 4096, 8192]
+ROUNDS = 3
+
+
+def main():
+    """Predict the same review quotes with batches of each size in turn."""
+    X_train, y_train, X_test, _ = split(load_task("quotes"), 200, 600, 0)
+    lines = []
+    for precision in ("bfloat16", "float32"):
+        classifier = AdaLoraClassifier(
+            epochs=1, random_state=0, device="cpu", precision=precision
+        ).fit(X_train, y_train)
+        taken = defaultdict(list)
+        for turn in range(ROUNDS + 1):
+            for size in SIZES:
+                with mock.patch.object(Place, "tokens_at_once", size):
+                    start = time.process_time()
+                    classifier.predict(X_test)
+                if turn:  # the first one warms up
+                    taken[size].append(time.process_time() - start)
+        seconds = [statistics.median(taken[size]) for size in SIZES]
+        lines.append([precision, *(f"{s:.2f}" for s in seconds)])
+    print(f"{describe_machine()}\n\nCPU seconds of 600 quotes:\n")
+    print(table(["tokens at once", *SIZES], lines))
+
+
+if __name__ == "__main__":
+    main()
