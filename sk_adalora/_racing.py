@@ -20,10 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ._workers import ERROR
 
-# The automatic race goes on with trials that keep up with the best fifth. On 150 BBC
-# headlines, 20 trials of 5 folds took 0.36 to 0.45 of the fits with four seeds. Next
-# to a search without a race, the best score was within a standard error or above with
-# three of them, and 1.2 standard errors below with the fourth.
+# The automatic race goes on with trials that keep up with the best fifth. Optuna looks
+# at the best of a trial's means so far, not at the last. What that saves, and costs,
+# docs/benchmarks.md tells: 0.5 to 0.8 of the fits on four data sets.
 _BEST_PERCENT = 20.0
 _UNPRUNED = 3
 
