@@ -55,10 +55,10 @@ class Place:
         """Most tokens of a batch that is predicted.
 
         A CPU is the fastest while what passes between two layers stays in its cache:
-        8,192 tokens took 1.3 to 1.5 times what 1,024 did
+        8,192 tokens took 1.3 times what 2,048 did
         (`benchmarks/prediction_batches.py`).
         """
-        return 1024 if self.device.type == "cpu" else 8192
+        return 2048 if self.device.type == "cpu" else 8192
 
 
 def resolve_place(

@@ -221,7 +221,7 @@ def resident():
 )
 def test_resident_memory_of_36_fits(loads, precision, bound):
     """12 candidates on 3 folds take what one fit takes."""
-    texts, labels = headlines(240)
+    texts, labels = headlines(150)
     place = {"device": "cpu", "precision": precision}
     fitted = AdaLoraClassifier(
         target_r=8, epochs=1, max_length=32, random_state=0, **place
