@@ -24,7 +24,7 @@ def example(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = __import__(name)
         monkeypatch.setattr(module, "GOOD_ENOUGH", 0.3)
-        monkeypatch.setattr(module, "N_TRAIN", 200)
+        monkeypatch.setattr(module, "N_TRAIN", 100)
         return module
 
     yield load
