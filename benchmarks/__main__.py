@@ -44,6 +44,8 @@ SCRIPTS = {
     "racing": "search_racing.py",
     "batches": "prediction_batches.py",
 }
+# Scripts with options of their own, which they get as they are.
+_WITH_OPTIONS = {"racing"}
 # Epochs where --epochs is not given: None is each contestant's own default.
 _EPOCHS = {"speed": 3, "profile": 3}
 
@@ -52,13 +54,16 @@ def main(arguments=None):
     """Parse the command line and run what it asks for."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.what not in _WITH_OPTIONS:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.what in SCRIPTS:
+        script = Path(__file__).parent / SCRIPTS[options.what]
+        command = [sys.executable, script, *rest]
+        sys.exit(subprocess.run(command, check=False).returncode)
     if options.data and not (options.text and options.label):
         parser.error("--data needs --text and --label, the names of its columns")
     complete(options)
-    if options.what in SCRIPTS:
-        script = Path(__file__).parent / SCRIPTS[options.what]
-        sys.exit(subprocess.run([sys.executable, script], check=False).returncode)
     if options.what == "report":
         report.run(options)
     elif options.what == "all":
@@ -77,8 +82,8 @@ def make_parser():
         add_common_options(subparser)
         module.add_options(subparser)
     for name, script in SCRIPTS.items():
-        subparser = subparsers.add_parser(name, help=f"run {script}")
-        add_common_options(subparser)
+        own = name in _WITH_OPTIONS
+        subparsers.add_parser(name, help=f"run {script}", add_help=not own)
     for name, text in (
         ("report", "write the generated parts of docs/benchmarks.md"),
         ("all", "all measurements one after the other, then the report"),

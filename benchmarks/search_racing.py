@@ -1,6 +1,7 @@
 """`AdaLoraSearchCV` beside random search for the same time, and other searches.
 
-Run from the repository: python benchmarks/search_racing.py
+Run from the repository: python benchmarks/search_racing.py, with --show to see what
+is there.
 
 All searches of a task and seed get the same rows and folds, and their winners are
 refitted and scored on rows that no search has seen. Times are CPU seconds of one
@@ -11,7 +12,8 @@ file, and what is there is not measured again.
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import json
@@ -23,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna_integration import OptunaSearchCV
 from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
+from sk_adalora._backbone import DEFAULT_MODEL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -36,7 +38,7 @@ from benchmarks.data import Task, load_task, split
 TASKS = ("headlines", "quotes", "films", "newsgroups")
 SPACE = AdaLoraSpace()
 EPOCHS = 5
-_SAME = ("rows", "test_rows", "folds", "trials", "epochs", "max_length")
+_SAME = ("rows", "test_rows", "folds", "trials", "epochs", "max_length", "model")
 
 fits = []  # CPU seconds of each fit
 
@@ -92,6 +94,8 @@ def unpruned(model, settings, seed, seconds):
 
 def integration(model, settings, seed, seconds):
     """Optuna's own: TPE, and without ties, so that `beta2` stays as it is."""
+    from optuna_integration import OptunaSearchCV
+
     return OptunaSearchCV(
         model,
         SPACE.distributions(),
@@ -149,7 +153,10 @@ def measure(task, method, seed, settings, seconds=None):
     """
     X, y, X_test, y_test = split(task, settings["rows"], settings["test_rows"], seed)
     model = Counted(
-        epochs=settings["epochs"], max_length=settings["max_length"], random_state=0
+        settings["model"],
+        epochs=settings["epochs"],
+        max_length=settings["max_length"],
+        random_state=0,
     )
     model.fit(X[:20], y[:20])  # what only the first fit does
     search = METHODS[method][1](model, settings, seed, seconds)
@@ -162,6 +169,7 @@ def measure(task, method, seed, settings, seconds=None):
         "seconds": taken - fits[-1],
         "cv": float(search.best_score_),
         "error": standard_error(search, settings["folds"]),
+        "scores": scores_of_folds(search, settings["folds"]),
         "correct": correct(search, X_test, y_test),
         "params": {k: _plain(v) for k, v in search.best_params_.items()},
     }
@@ -187,16 +195,22 @@ def correct(model, X, y):
 
 def standard_error(search, n_folds):
     """Of the best trial's mean over the folds."""
-    if isinstance(search, OptunaSearchCV):
-        folds = [
-            value
-            for name, value in search.best_trial_.user_attrs.items()
-            if name.startswith("split") and name.endswith("_test_score")
-        ]
+    if hasattr(search, "best_trial_"):  # Optuna's own has no table
+        best = search.best_trial_.user_attrs
+        folds = [best[f"split{k}_test_score"] for k in range(n_folds)]
     else:
         table, best = search.cv_results_, search.best_index_
         folds = [table[f"split{k}_test_score"][best] for k in range(n_folds)]
     return float(np.std(folds, ddof=1) / np.sqrt(n_folds))
+
+
+def scores_of_folds(search, n_folds):
+    """Return the scores of all candidates, a list each, to replay other races with."""
+    table = getattr(search, "cv_results_", None)
+    if table is None:
+        return None
+    folds = np.array([table[f"split{k}_test_score"] for k in range(n_folds)]).T
+    return [[round(float(x), 6) for x in row if not np.isnan(x)] for row in folds]
 
 
 def _plain(value):
@@ -205,7 +219,8 @@ def _plain(value):
 
 def jobs_of(options):
     """Yield what to measure: two methods on all tasks, then the rest on some."""
-    for seed, task, method in product(options.seeds, options.tasks, _EVERYWHERE):
+    first = [m for m in _EVERYWHERE if m in options.methods]
+    for seed, task, method in product(options.seeds, options.tasks, first):
         yield task, method, seed
     others = [m for m in options.methods if m not in _EVERYWHERE]
     for seed, task, method in product(options.seeds, options.others_on, others):
@@ -213,10 +228,10 @@ def jobs_of(options):
 
 
 def run(options, settings):
-    """Measure what is missing; return all records."""
+    """Measure what is missing, and write each result at once; return all records."""
     path = options.results / "racing-cpu.jsonl"
     known = read_known(path, settings)
-    for name, method, seed in jobs_of(options):
+    for name, method, seed in () if options.show else jobs_of(options):
         if (name, method, seed) in known:
             continue
         raced = known.get((name, "racing", seed), {})
@@ -241,6 +256,7 @@ def read_known(path, settings):
         return {}
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     for record in records:
+        record.setdefault("model", DEFAULT_MODEL)  # the first ones do not say
         for name in _SAME:
             if record[name] != settings[name]:
                 raise ValueError(
@@ -332,7 +348,8 @@ def _cv(record):
     return record["cv"]
 
 
-def main():
+def make_parser():
+    """Return the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
@@ -343,20 +360,34 @@ def main():
     add("--folds", type=int, default=3)
     add("--rows", type=int, default=100, help="to search with")
     add("--test-rows", type=int, default=500)
+    add("--epochs", type=int, default=EPOCHS)
     add("--max-length", type=int, default=24, help="tokens")
-    add("--results", type=Path, default=results.RESULTS)
-    options = parser.parse_args()
+    add("--model", default=DEFAULT_MODEL, help="folder or Hugging Face id")
+    add("--results", type=Path, default=results.RESULTS, help="folder")
+    add("--show", action="store_true", help="what is there, without measuring")
+    return parser
+
+
+def main(arguments=None):
+    """Measure what the command line asks for, and print the tables."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = make_parser().parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore")  # of rare classes, cut texts and experiments
 
-    settings = {"epochs": EPOCHS}
-    settings |= {k: getattr(options, k) for k in _SAME if k != "epochs"}
+    settings = {name: getattr(options, name) for name in _SAME}
     records = run(options, settings)
-    command = " ".join(["python benchmarks/search_racing.py", *sys.argv[1:]])
-    versions = {"optuna": optuna.__version__}
-    results.write(
-        options.results, "racing", "cpu", command, versions=versions, records=records
-    )
+    command = " ".join(["python benchmarks/search_racing.py", *arguments])
+    if not options.show:
+        versions = {"optuna": optuna.__version__}
+        results.write(
+            options.results,
+            "racing",
+            "cpu",
+            command,
+            versions=versions,
+            records=records,
+        )
     print(f"> {results.describe()}; optuna {optuna.__version__}\n")
     print(", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
     print(f"{to_markdown(records)}\n\n{verdicts(records)}")

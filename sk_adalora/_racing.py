@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,20 +16,18 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner, NopPruner, PercentilePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from ._fold_pruner import FoldPruner
 from ._workers import ERROR
-
-# The automatic race goes on with trials that keep up with the best fifth. Optuna looks
-# at the best of a trial's means so far, not at the last. What that saves, and costs,
-# docs/benchmarks.md tells: 0.5 to 0.8 of the fits on four data sets.
-_BEST_PERCENT = 20.0
-_UNPRUNED = 3
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100
+
+# Where Optuna says, once, that its Gaussian process is slower without greenlet.
+_GREENLET = logging.getLogger("optuna._gp.batched_lbfgsb")
 
 
 def make_sampler(
@@ -76,7 +76,7 @@ def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
     Parameters
     ----------
     pruner : BasePruner, "auto" or None
-        None stands for no pruning.
+        None stands for no pruning, "auto" for `FoldPruner`.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
     if pruner is None:
         return NopPruner()
     if isinstance(pruner, str):
-        return PercentilePruner(_BEST_PERCENT, n_startup_trials=_UNPRUNED)
+        return FoldPruner()
     return copy.deepcopy(pruner)
 
 
@@ -117,7 +117,19 @@ class InformedGPSampler(GPSampler):
         -------
         dict of str to object
         """
-        return super().sample_relative(_Estimated(study), trial, search_space)  # type: ignore[arg-type]
+        estimated: Any = _Estimated(study)
+        with _silent(_GREENLET):
+            return super().sample_relative(estimated, trial, search_space)
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Estimated:

@@ -102,7 +102,7 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         lists of choices, fixed values, or an `AdaLoraSpace` under the name of its
         step. A callable gets the trial and returns a dict for `set_params`.
     prefix : str, default="auto"
-        What stands before the names of an `AdaLoraSpace`, such as "clf__". "auto"
+        What stands before the names of an `AdaLoraSpace`, such as ``"clf__"``. "auto"
         finds the AdaLora estimator by itself.
     n_trials : int, default=30
         Trials of the study in all: those of earlier runs and of other processes count.
@@ -114,8 +114,9 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     pruner : "auto", BasePruner or None, default="auto"
         With a pruner, trials race: they are evaluated fold by fold, the mean so far
         is reported after each (step 0 is after the first), and the pruner may stop
-        them. "auto" stops what is not as good as the best fifth of complete trials
-        after the same fold, once three are complete. None evaluates all folds.
+        them. "auto" stops what is behind the best complete trial, on the folds that
+        both have seen, by more than a standard error, once three are complete. None
+        evaluates all folds.
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept: the URL of a database ("postgresql://...",
         "sqlite:///..."), a path of a journal file, or a storage of Optuna's. None
@@ -182,7 +183,7 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         Classes of a refitted classifier.
     n_features_in_ : int
         Columns that the refit saw.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Their names, if they have any.
 
     See Also

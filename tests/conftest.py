@@ -6,6 +6,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 # Before torch: threads that spin while they wait make real models up to 20 times
 # slower where something else runs on the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers fill the cores
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import string
 

@@ -1,0 +1,116 @@
+"""Which trials of a race are too far behind: all see the same folds, so by pairs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+
+# How much sums in another order may differ.
+_ROUNDING = 1e-9
+
+
+class FoldPruner(BasePruner):
+    """Stop a trial that is behind the best one by more than the noise of the folds.
+
+    Folds differ more from each other than settings do on one fold. All trials see the
+    same folds, so a trial is compared with the best complete one fold by fold, over
+    those that it has seen: it is stopped when the mean of the differences exceeds
+    their standard error. That error is pooled over all complete trials, so that there
+    is one after a single fold.
+
+    Parameters
+    ----------
+    n_startup_trials : int, default=3
+        Complete trials before the first is stopped, at least 2.
+    n_errors : float, default=1.0
+        How many standard errors a trial may be behind.
+
+    Notes
+    -----
+    For studies that maximize, whose trials report the mean over the folds so far, with
+    the steps 0, 1, 2... The present mean is compared, whatever it was before. A trial
+    that is equal to the best goes on, with as many as there are: where scores come in
+    steps, of few rows, the equals are what the other folds have to tell apart.
+
+    Compared are the trials with as many folds as the latest complete one. What has a
+    score that is not finite in any fold, or other steps, is left out, and is never
+    the best.
+    """
+
+    def __init__(self, *, n_startup_trials: int = 3, n_errors: float = 1.0) -> None:
+        self.n_startup_trials = n_startup_trials
+        self.n_errors = n_errors
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Tell whether to stop a trial.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            The study.
+        trial : FrozenTrial
+            A trial that runs.
+
+        Returns
+        -------
+        bool
+        """
+        n_seen = len(trial.intermediate_values)
+        if not n_seen or fold_scores(trial) is None:
+            return False
+        mean = trial.intermediate_values[n_seen - 1]
+        if math.isnan(mean):
+            return True
+        complete = _comparable(study)  # (trials, folds)
+        enough = len(complete) >= max(self.n_startup_trials, 2)
+        if not enough or n_seen >= complete.shape[1]:
+            return False
+        best = complete[complete.mean(axis=1).argmax()]
+        lag = best[:n_seen].mean() - mean
+        error = _spread(complete, best) / math.sqrt(n_seen)
+        rounding = _ROUNDING * np.abs(best).max()
+        return bool(lag > self.n_errors * error + rounding)
+
+
+def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
+    """Return the scores of the folds, of which a trial reports the running mean.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A trial.
+
+    Returns
+    -------
+    ndarray of shape (n_folds,) or None
+        None if its steps are not 0, 1, 2...
+    """
+    reported = trial.intermediate_values
+    n_folds = len(reported)
+    if reported.keys() != set(range(n_folds)):
+        return None
+    means = np.array([reported[k] for k in range(n_folds)])
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        return np.diff(means * np.arange(1, n_folds + 1), prepend=0.0)
+
+
+def _comparable(study: optuna.Study) -> np.ndarray:
+    """Return the folds of complete trials, of shape (n_trials, n_folds)."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found = [scores for scores in map(fold_scores, trials) if scores is not None]
+    found = [scores for scores in found if len(scores)]
+    alike = [scores for scores in found if len(scores) == len(found[-1])]
+    finite = [scores for scores in alike if np.isfinite(scores).all()]
+    return np.array(finite) if finite else np.empty((0, 0))
+
+
+def _spread(complete: np.ndarray, best: np.ndarray) -> float:
+    """Return by how much the lag behind the best differs from fold to fold."""
+    others = complete[(complete != best).any(axis=1)]
+    if not len(others):
+        return 0.0
+    return float(np.sqrt((best - others).var(axis=1, ddof=1).mean()))

@@ -1,0 +1,95 @@
+"""Searches beside the rest of Optuna: its pictures and its messages."""
+
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import optuna
+import pytest
+from _search_worker import Peak, rows, search
+from optuna.trial import TrialState
+from sklearn.exceptions import FitFailedWarning
+
+X, Y = rows()
+
+PICTURES = [
+    "plot_optimization_history",
+    "plot_intermediate_values",
+    "plot_param_importances",
+    "plot_parallel_coordinate",
+    "plot_slice",
+]
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """A search with trials that are complete, pruned and failed."""
+    good = [{"a": 0.34 - 0.01 * k, "b": 0.74 - 0.01 * k} for k in range(4)]
+    others = [{"a": 0.8, "b": 0.1}, {"a": 0.95, "b": 0.5}]
+    given = search(
+        Peak(fail_above=0.9), n_trials=6, pruner="auto", enqueue=good + others
+    )
+    with pytest.warns(FitFailedWarning):
+        fitted = given.fit(X, Y)
+    states = [trial.state for trial in fitted.study_.trials]
+    assert states == [TrialState.COMPLETE] * 4 + [TrialState.PRUNED, TrialState.FAIL]
+    return fitted
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_optuna_draws_the_study(mixed, name):
+    pytest.importorskip("plotly")
+    figure = getattr(optuna.visualization, name)(mixed.study_)
+
+    assert figure.data
+    text = figure.to_json()
+    if name == "plot_optimization_history":
+        assert list(figure.data[0].y) == [t.value for t in mixed.trials_[:4]]
+    elif name == "plot_intermediate_values":
+        folds = [len(curve.y) for curve in figure.data]
+        assert folds == [3] * 4 + [1]  # what was pruned has one fold
+    else:
+        assert '"a"' in text
+        assert '"b"' in text
+
+
+def test_the_study_of_a_loaded_search_is_drawn_too(mixed):
+    pytest.importorskip("plotly")
+    loaded = pickle.loads(pickle.dumps(mixed))
+    draw = optuna.visualization.plot_intermediate_values
+
+    assert draw(loaded.study_).to_json() == draw(mixed.study_).to_json()
+
+
+# ---- messages ----------------------------------------------------------------
+
+
+PROGRAM = """
+import sys
+sys.modules["greenlet"] = None  # as if it were not installed
+sys.path.insert(0, {tests!r})
+from _toy import make, toy
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sk_adalora import AdaLoraSearchCV
+from sk_adalora._racing import InformedGPSampler
+
+X, y = toy(24)
+pipe = make_pipeline(FunctionTransformer(), make({model!r}, epochs=1))
+search = AdaLoraSearchCV(pipe, n_trials=12, cv=2).fit(X, y)
+assert isinstance(search.study_.sampler, InformedGPSampler)
+assert "optuna._gp.batched_lbfgsb" in sys.modules  # where the warning comes from
+"""
+
+
+def test_a_search_says_nothing_unasked(tiny_model, request):
+    """Nor does Optuna's Gaussian process, which would like to have greenlet."""
+    tests = str(request.path.parent)
+    program = textwrap.dedent(PROGRAM).format(tests=tests, model=tiny_model)
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
