@@ -62,7 +62,7 @@ def main():
     print(
         "\nWhere AdaLoRA left the rank (6 everywhere at the start, 4 on average now):"
     )
-    print(rank_table(classifier.ranks_))
+    print(classifier.rank_table())
 
     reloaded = save_and_load(classifier)
     before, after = classifier.predict_proba(X_test), reloaded.predict_proba(X_test)
@@ -103,24 +103,6 @@ def embed(texts):
         mean = (tokens * mask).sum(dim=1) / mask.sum(dim=1)
         vectors.append(torch.nn.functional.normalize(mean))
     return torch.cat(vectors).numpy()
-
-
-def rank_table(ranks):
-    """Lay out ``{"encoder.layer.0.attention.self.query": 4, ...}``, a row a layer."""
-    kinds = {
-        "attention.self.query": "query",
-        "attention.self.key": "key",
-        "attention.self.value": "value",
-        "attention.output.dense": "attention out",
-        "intermediate.dense": "up",
-        "output.dense": "down",
-    }
-    layers = 1 + max(int(path.split(".")[2]) for path in ranks)
-    lines = ["  layer" + "".join(f"{name:>15}" for name in kinds.values())]
-    for layer in range(layers):
-        row = [ranks[f"encoder.layer.{layer}.{kind}"] for kind in kinds]
-        lines.append(f"  {layer:>5}" + "".join(f"{rank:>15}" for rank in row))
-    return "\n".join(lines)
 
 
 def save_and_load(classifier):

@@ -16,9 +16,12 @@ __all__ = [
     "AdaLoraRegressor",
     "AdaLoraSearchCV",
     "AdaLoraSpace",
+    "BudgetDisplay",
     "BudgetSchedule",
     "LoraConfig",
     "OptunaPruning",
+    "RankAllocationDisplay",
+    "TrainingHistoryDisplay",
     "clear_backbone_cache",
     "get_peft_model",
     "suggest_params",
@@ -31,9 +34,12 @@ _HOMES = {
     "AdaLoraRegressor": "._regressor",
     "AdaLoraSearchCV": "._search",
     "AdaLoraSpace": "._space",
+    "BudgetDisplay": "._displays",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
     "OptunaPruning": "._pruning",
+    "RankAllocationDisplay": "._displays",
+    "TrainingHistoryDisplay": "._displays",
     "clear_backbone_cache": "._backbone",
     "get_peft_model": ".adalora.model",
     "suggest_params": "._space",
@@ -42,6 +48,11 @@ _HOMES = {
 if TYPE_CHECKING:
     from ._backbone import clear_backbone_cache
     from ._classifier import AdaLoraClassifier
+    from ._displays import (
+        BudgetDisplay,
+        RankAllocationDisplay,
+        TrainingHistoryDisplay,
+    )
     from ._pruning import OptunaPruning
     from ._regressor import AdaLoraRegressor
     from ._search import AdaLoraSearchCV

@@ -25,6 +25,7 @@ from ._devices import Place, resolve_place, warn_of_sharing
 from ._doc_links import DocLinkMixin
 from ._early_stopping import ScoreWatcher
 from ._folder import FolderMixin
+from ._inspecting import InspectMixin
 from ._long_texts import encode_for_training
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
@@ -63,6 +64,7 @@ _TRUNCATED = 0.10
 class BaseAdaLora(
     PredictMixin,
     FolderMixin,
+    InspectMixin,
     DocLinkMixin,
     CallbackSupportMixin,
     BaseEstimator,
@@ -215,6 +217,7 @@ class BaseAdaLora(
             self._keep(live, schedule, history)
             self._report(live, tokens, rows.texts.n_empty, start)
             hooks.finish()
+            self._show_ranks()
         return self
 
     def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:

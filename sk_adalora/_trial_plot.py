@@ -10,6 +10,11 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ._plotting import GREY, ORANGE, blue_on, import_pyplot, whole_numbers
+
+# Of more parameters than this, only the most important are shown.
+_MOST_BARS = 12
+
 
 @dataclass(frozen=True)
 class TrialCurves:
@@ -73,13 +78,7 @@ def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
     ImportError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "Plots need matplotlib. Got an environment without it. Run: "
-            "pip install 'sk-adalora[plot]'"
-        ) from error
+    plt = import_pyplot()
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     axes = np.atleast_1d(ax)
@@ -90,18 +89,27 @@ def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
 
 
 def _draw_values(curves: TrialCurves, ax: Any) -> None:
-    ax.plot(*curves.complete.T, "o", label="complete")
+    n_trials = len(curves.complete) + len(curves.pruned)
+    size = float(np.clip(60 / np.sqrt(max(n_trials, 1)), 2, 7))  # many points: small
+    ax.plot(
+        *curves.complete.T, "o", color=blue_on(ax), ms=size, alpha=0.8, label="complete"
+    )
     if len(curves.pruned):
-        ax.plot(*curves.pruned.T, "x", color="gray", label="pruned")
-    ax.step(*curves.best.T, where="post", label="best so far")
+        ax.plot(*curves.pruned.T, "x", color=GREY, ms=size, label="pruned")
+    ax.step(*curves.best.T, where="post", color=ORANGE, lw=2, label="best so far")
     ax.set(xlabel="trial", ylabel="mean score of the folds")
-    ax.legend()
+    ax.set_title("Score of each trial: higher is better", fontsize="medium")
+    whole_numbers(ax.xaxis)
+    ax.legend(fontsize="small")
 
 
 def _draw_importances(curves: TrialCurves, ax: Any) -> None:
-    names = list(reversed(curves.importances))
-    ax.barh(names, [curves.importances[name] for name in names])
-    ax.set(xlabel="importance", title="" if names else "too few trials to tell")
+    names = list(curves.importances)[:_MOST_BARS][::-1]
+    shares = [curves.importances[name] for name in names]
+    ax.barh(names, shares, color=blue_on(ax))
+    ax.set(xlabel="share of the differences in score", xlim=(0, 1))
+    title = "How much each parameter matters" if names else "too few trials to tell"
+    ax.set_title(title, fontsize="medium")
 
 
 def _points(trials: Sequence[FrozenTrial], state: TrialState) -> np.ndarray:

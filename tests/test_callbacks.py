@@ -464,8 +464,9 @@ def test_verbose_is_one_bar(make, capfd, verbose):
     out, err = capfd.readouterr()
 
     assert out == ""
-    (line,) = [line for line in err.split("\n") if line]  # redrawn, never a second
-    last = line.split("\r")[-1]
+    bar, table = err.split("\n", 1)
+    assert "step" not in table  # the bar is redrawn, never a second one
+    last = bar.split("\r")[-1]
     assert f"{fitted.total_step_}/{fitted.total_step_}" in last
     assert f"loss={fitted.history_.loss[-1]:.3f}" in last
     assert f"budget={fitted.history_.budget[-1]}" in last

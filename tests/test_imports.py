@@ -31,6 +31,8 @@ FIRST_STEPS = {
     "_json_values",
     "_transaction",
     "_doc_links",
+    "_rank_table",
+    "_plotting",
 }
 MAY_IMPORT = {
     "adalora": {"adalora"},
@@ -54,6 +56,7 @@ MAY_IMPORT = {
     },
     "_predicting": FIRST_STEPS
     | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"},
+    "_inspecting": {"_rank_table"},
     "_card": {"_persistence"},
     "_reading": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_network", "_persistence"},
@@ -66,17 +69,20 @@ MAY_IMPORT |= {
     "_classifier": {"_base", "_backbone", "_parameters", "_training"},
     "_regressor": {"_base", "_parameters", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.
-    "_displays": FOUNDATION | {"_base"},
+    "_draw_ranks": {"_plotting", "_rank_table"},
+    "_draw_history": {"_plotting"},
+    "_displays": FOUNDATION | {"_base", "_draw_history", "_draw_ranks"},
     "_dimensions": FIRST_STEPS,
     "_space": FIRST_STEPS | {"_dimensions"},
     "_pruning": {"adalora", "_base"},
     "_fingerprint": {"_space"},
     "_workers": set(),
-    "_racing": {"_workers"},
+    "_fold_pruner": set(),
+    "_racing": {"_fold_pruner", "_workers"},
     "_study": {"_fingerprint", "_workers"},
     "_enqueue": {"_base", "_space"},
     "_trial_table": {"_space", "_workers"},
-    "_trial_plot": set(),
+    "_trial_plot": {"_plotting"},
     "_search_rules": {"_parameters"},
     "_conduct": {"_enqueue", "_space", "_study", "_trial_table", "_workers"},
     "_search": FOUNDATION

@@ -99,16 +99,29 @@ def declared(monkeypatch):
 
 def test_it_links_to_the_documentation_that_is_declared(estimator, declared):
     declared("Source, https://code.example", "Documentation, https://docs.example/")
-    name = type(estimator).__name__.lower()
+    page = f"https://docs.example/generated/sk_adalora.{type(estimator).__name__}.html"
+    shown = estimator_html_repr(estimator)
 
-    assert f"https://docs.example/api.html#{name}" in estimator_html_repr(estimator)
+    assert f'href="{page}"' in shown
+    for parameter in estimator.get_params():
+        assert f'href="{page}#:~:text={parameter},-' in shown
 
 
 def test_it_links_nowhere_when_no_documentation_is_declared(estimator, declared):
     declared("Source, https://code.example")
 
     assert estimator._get_doc_link() == ""
-    assert "api.html" not in estimator_html_repr(estimator)
+    assert "#:~:text=" not in estimator_html_repr(estimator)
+
+
+def test_a_class_of_the_users_links_nowhere(declared):
+    declared("Documentation, https://docs.example/")
+
+    class Mine(AdaLoraClassifier):
+        """Not a class of the package."""
+
+    assert AdaLoraClassifier()._get_doc_link()
+    assert Mine()._get_doc_link() == ""
 
 
 def test_changed_parameters_stand_out(estimator):

@@ -8,6 +8,8 @@ import optuna
 import pytest
 from _search_worker import rows, search
 
+from sk_adalora._trial_plot import TrialCurves, draw_trials
+
 X, Y = rows()
 
 
@@ -55,6 +57,40 @@ def test_a_picture_of_one_trial_has_no_importances(agg):
     _, importances = search(n_trials=1).fit(X, Y).plot_trials()
 
     assert importances.get_title() == "too few trials to tell"
+
+
+def made_up(n_trials, n_parameters):
+    points = np.column_stack([np.arange(n_trials), np.linspace(0, 1, n_trials)])
+    importances = {f"parameter_{i}": 1 / (i + 1) for i in range(n_parameters)}
+    return TrialCurves(points, points[:0], points, importances)
+
+
+def test_of_many_parameters_the_most_important_are_shown(agg):
+    _, importances = draw_trials(made_up(n_trials=20, n_parameters=30))
+    names = [label.get_text() for label in importances.get_yticklabels()]
+
+    assert names == [f"parameter_{i}" for i in reversed(range(12))]
+
+
+def test_points_of_many_trials_are_smaller(agg):
+    few, _ = draw_trials(made_up(n_trials=5, n_parameters=2))
+    many, _ = draw_trials(made_up(n_trials=1000, n_parameters=2))
+
+    assert many.lines[0].get_markersize() < few.lines[0].get_markersize()
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_trials_stand_out_on_any_background(agg, style):
+    from matplotlib.colors import to_rgb
+
+    with agg.style.context(style):
+        values, importances = draw_trials(made_up(n_trials=5, n_parameters=2))
+    background = np.array(to_rgb(values.get_facecolor()))
+    drawn = [*(line.get_color() for line in values.lines)]
+    drawn += [bar.get_facecolor()[:3] for bar in importances.patches]
+
+    for colour in drawn:
+        assert np.abs(np.array(to_rgb(colour)) - background).max() > 0.4
 
 
 def test_a_picture_without_matplotlib_names_the_extra(monkeypatch):

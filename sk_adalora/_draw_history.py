@@ -1,0 +1,251 @@
+"""Draw what changed over the steps of a training: the budget, and the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ._plotting import (
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    blue_on,
+    import_pyplot,
+    ink_on,
+    whole_numbers,
+)
+
+# Name, colour and meaning of the phases.
+_PHASES = {
+    "warmup": ("warm-up", SKY, "every matrix at full rank"),
+    "reduction": ("reduction", ORANGE, "the least important ranks go"),
+    "final": ("final", GREEN, "what is left is trained on"),
+}
+# A phase of a smaller share of the steps has no room for its name.
+_ROOM = 0.1
+# More epochs than this are not marked: the marks would hide the curves.
+_MOST_MARKS = 30
+
+
+def draw_budget(
+    planned: np.ndarray,
+    phases: Sequence[str],
+    actual: np.ndarray | None,
+    n_matrices: int | None,
+    ax: Any,
+) -> Any:
+    """Draw the total rank over the steps.
+
+    Parameters
+    ----------
+    planned : ndarray of shape (n_steps,)
+        Total rank after each step, as planned.
+    phases : sequence of str of shape (n_steps,)
+        Phase of each step.
+    actual : ndarray of shape (n_steps_taken,) or None
+        Total rank after each step that was taken.
+    n_matrices : int or None
+        For a second scale, with the average rank.
+    ax : Axes or None
+        Where. None stands for a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    plt = import_pyplot()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
+    for phase in _PHASES:
+        _shade(ax, phase, np.flatnonzero(np.array(phases) == phase), len(phases))
+    steps = np.arange(len(planned))
+    ax.step(
+        steps, planned, where="mid", color=blue_on(ax), lw=5, alpha=0.5, label="planned"
+    )
+    if actual is not None:
+        taken = steps[: len(actual)]
+        ax.step(taken, actual, where="mid", color=ink_on(ax), lw=1.3, label="actual")
+        if 0 < len(actual) < len(planned):
+            end = (taken[-1], actual[-1])
+            ax.plot(*end, "o", color=ink_on(ax), label="training ended here")
+    average = "" if n_matrices is None else f", in {n_matrices} weight matrices"
+    ax.set_title(
+        f"Rank of the whole model{average}:\n"
+        f"{planned[0]} at the start, {planned[-1]} at the end",
+        loc="left",
+        fontsize="medium",
+    )
+    ax.set(xlabel="optimizer step", ylabel="total rank")
+    ax.set(xlim=(-0.5, len(planned) - 0.5), ylim=(0, 1.2 * max(planned)))
+    whole_numbers(ax.xaxis)
+    if n_matrices is not None:
+        right = ax.secondary_yaxis(
+            "right", functions=(lambda t: t / n_matrices, lambda r: r * n_matrices)
+        )
+        right.set_ylabel("average rank of a matrix")
+    ax.legend(loc="lower left", fontsize="small")
+    return ax
+
+
+def _shade(ax: Any, phase: str, steps: np.ndarray, n_steps: int) -> None:
+    """Shade one phase; name it on top if it is wide enough, and in the legend."""
+    if not len(steps):
+        return
+    name, colour, meaning = _PHASES[phase]
+    ax.axvspan(
+        steps[0] - 0.5,
+        steps[-1] + 0.5,
+        color=colour,
+        alpha=0.2,
+        lw=0,
+        label=f"{name}: {meaning}",
+    )
+    if len(steps) >= _ROOM * n_steps:
+        ax.text(
+            (steps[0] + steps[-1]) / 2,
+            0.97,
+            name,
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            color=ink_on(ax),
+        )
+
+
+def draw_history(
+    *,
+    loss: np.ndarray,
+    orthogonality: np.ndarray,
+    learning_rate: np.ndarray,
+    score: np.ndarray,
+    best_epoch: int | None,
+    steps_per_epoch: int | None,
+    ax: Any,
+) -> np.ndarray:
+    """Draw loss, score, penalty and learning rate over the steps.
+
+    Parameters
+    ----------
+    loss, orthogonality, learning_rate : ndarray of shape (n_steps,)
+        Numbers of each step.
+    score : ndarray of shape (n_epochs,)
+        Score after each epoch; empty if none was watched.
+    best_epoch : int or None
+        Epoch whose state was kept.
+    steps_per_epoch : int or None
+        Steps of an epoch.
+    ax : Axes, sequence of them, or None
+        Where: an Axes a panel, or one for the loss alone.
+
+    Returns
+    -------
+    ndarray of Axes
+
+    Raises
+    ------
+    ValueError
+        If there are too many or too few Axes, or scores without `steps_per_epoch`.
+    ImportError
+        If matplotlib is not installed.
+    """
+    axes = _history_axes(ax, n_panels=4 if len(score) else 3)
+    title = "Loss of each step, on the rows of that step: lower is better"
+    _draw_series(axes[0], loss, "loss", title, smooth=True)
+    panels = list(axes[1:])
+    if panels and len(score):
+        _draw_score(panels.pop(0), score, best_epoch, steps_per_epoch)
+    if panels:
+        title = "Penalty that keeps the directions of an update apart"
+        _draw_series(panels[0], orthogonality, "orthogonality", title)
+        title = "Learning rate: how far a step goes"
+        _draw_series(panels[1], learning_rate, "learning rate", title)
+    for one in axes:
+        _mark_epochs(one, steps_per_epoch, len(loss))
+        one.set_xlim(-0.5, max(len(loss), 1) - 0.5)
+        whole_numbers(one.xaxis)
+    axes[-1].set_xlabel("optimizer step" + _about_marks(steps_per_epoch, len(loss)))
+    axes[0].figure.align_ylabels(axes.tolist())
+    return axes
+
+
+def _history_axes(ax: Any, n_panels: int) -> np.ndarray:
+    plt = import_pyplot()
+    if ax is None:
+        size = (7, 0.6 + 1.8 * n_panels)
+        _, ax = plt.subplots(n_panels, sharex=True, figsize=size, layout="constrained")
+    axes = np.atleast_1d(ax).ravel()
+    if len(axes) not in (1, n_panels):
+        raise ValueError(
+            f"`ax` must be one Axes, for the loss alone, or {n_panels} for all panels. "
+            f"Got {len(axes)}. Make them with `plt.subplots({n_panels})`."
+        )
+    return axes
+
+
+def _draw_series(
+    ax: Any, values: np.ndarray, name: str, title: str, smooth: bool = False
+) -> None:
+    """Draw a curve; a long noisy one pale, with its running mean."""
+    window = len(values) // 20 if smooth else 1
+    long = window >= 3
+    colour = blue_on(ax)
+    ax.plot(values, color=colour, alpha=0.35 if long else 1, lw=1 if long else 1.5)
+    if long:
+        mean = np.convolve(values, np.ones(window) / window, mode="valid")
+        middle = np.arange(len(mean)) + (window - 1) / 2
+        ax.plot(middle, mean, color=colour, label=f"mean of {window} steps")
+        ax.legend(fontsize="small")
+    ax.set_ylabel(name)
+    ax.set_title(title, loc="left", fontsize="medium")
+
+
+def _draw_score(
+    ax: Any, score: np.ndarray, best_epoch: int | None, steps_per_epoch: int | None
+) -> None:
+    if steps_per_epoch is None:
+        raise ValueError(
+            "`steps_per_epoch` must be given to place the scores. Got None. Pass the "
+            "number of optimizer steps of an epoch."
+        )
+    ends = (np.arange(len(score)) + 1) * steps_per_epoch - 1
+    ax.plot(ends, score, "o-", color=blue_on(ax))
+    if best_epoch is not None:
+        ax.plot(
+            ends[best_epoch],
+            score[best_epoch],
+            "*",
+            color=ORANGE,
+            markeredgecolor=ink_on(ax),
+            markersize=15,
+            label=f"kept: epoch {best_epoch + 1}, the best of the final phase",
+        )
+        ax.legend(fontsize="small")
+    ax.set_ylabel("score")
+    ax.set_title(
+        "Score after each epoch, on rows that are not learned from: higher is better",
+        loc="left",
+        fontsize="medium",
+    )
+
+
+def _marks(steps_per_epoch: int | None, n_steps: int) -> range:
+    if not steps_per_epoch or n_steps > _MOST_MARKS * steps_per_epoch:
+        return range(0)
+    return range(steps_per_epoch, n_steps, steps_per_epoch)
+
+
+def _mark_epochs(ax: Any, steps_per_epoch: int | None, n_steps: int) -> None:
+    for step in _marks(steps_per_epoch, n_steps):
+        ax.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
+
+
+def _about_marks(steps_per_epoch: int | None, n_steps: int) -> str:
+    return " (dotted: a new epoch begins)" if _marks(steps_per_epoch, n_steps) else ""

@@ -1,0 +1,56 @@
+"""Where a fit left the rank, as a table and as lines of text."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from ._rank_table import headline, lay_out
+
+
+class InspectMixin:
+    """Show what a fit did to the model."""
+
+    verbose: int
+
+    def rank_table(self) -> Any:
+        """Lay out the rank that is left in each weight matrix.
+
+        Returns
+        -------
+        DataFrame or dict of lists
+            A row a layer and a column a kind of matrix, such as "query". A matrix
+            that is outside the layers has a row of its own and the column "other".
+            Ranks are integers, missing where a layer has no such matrix. The index
+            of the DataFrame is called "layer"; without pandas, it is the first list
+            of the dict.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        """
+        check_is_fitted(self)
+        table = lay_out(self.ranks_)
+        columns = {kind: table.column(kind) for kind in table.kinds}
+        try:
+            import pandas as pd
+        except ImportError:
+            return {"layer": list(table.layers), **columns}
+        frame = pd.DataFrame(columns, index=pd.Index(table.layers, name="layer"))
+        # Integers stay integers where some are missing.
+        return frame.astype(
+            {kind: "Int64" for kind, ranks in columns.items() if None in ranks}
+        )
+
+    def _show_ranks(self) -> None:
+        """Write the table below the progress bar, where one was asked for."""
+        if not self.verbose:
+            return
+        from tqdm.auto import tqdm
+
+        title = headline(list(self.ranks_.values()), self.schedule_.init_r)
+        # To the stream of the bar: what a program prints itself stays its own.
+        tqdm.write(f"{title}\n{lay_out(self.ranks_).to_text()}", file=sys.stderr)
