@@ -142,7 +142,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Labels, or column numbers where `y` is an indicator matrix.
     n_features_in_ : int
         Columns of `X`; 1 for a list of texts.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where they all are strings.
     n_iter_ : int
         Epochs trained.
@@ -344,7 +344,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         return self.classes_[outputs.argmax(axis=1)]
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of :meth:`predict_proba`.
+        """Return the logarithms of `predict_proba`.
 
         Parameters
         ----------
@@ -354,6 +354,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
+            Finite where a probability is too small to be told from 0.
         """
         outputs = torch.from_numpy(self._predict_outputs(X)).double()
         if self._multilabel:

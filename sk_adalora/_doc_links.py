@@ -21,12 +21,16 @@ def documentation_address() -> str:
 
 
 class DocLinkMixin:
-    """Link to the API page, where the package declares one."""
+    """Link to the class's page of the documentation, where the package declares one.
+
+    scikit-learn links parameters and fitted attributes to places on the same page.
+    """
 
     _doc_link_module = "sk_adalora"
 
     def _get_doc_link(self) -> str:
         """Return the address of the estimator's documentation, or ""."""
-        address = documentation_address()
-        name = type(self).__name__
-        return f"{address}/api.html#{name.lower()}" if address else ""
+        address, cls = documentation_address(), type(self)
+        if not address or cls.__module__.split(".")[0] != self._doc_link_module:
+            return ""  # a class of the user's has no page there
+        return f"{address}/generated/{self._doc_link_module}.{cls.__name__}.html"

@@ -135,7 +135,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     ----------
     n_features_in_ : int
         Columns of `X`; 1 for a list of texts.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where they all are strings.
     n_iter_ : int
         Epochs trained.

@@ -161,6 +161,7 @@ class AdaLoraSpace:
         Returns
         -------
         dict of str to object
+            Values by parameter.
         """
         return self._declare(prefix).fixed()
 
@@ -197,6 +198,7 @@ class AdaLoraSpace:
         Returns
         -------
         dict of str to scipy distribution or list
+            For the `param_distributions` of `RandomizedSearchCV`.
         """
         space = self._declare(prefix)
         parts = {**space.parts}
@@ -222,6 +224,7 @@ class AdaLoraSpace:
         Returns
         -------
         dict of str to list
+            For the `param_grid` of `GridSearchCV`.
 
         Raises
         ------

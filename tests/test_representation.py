@@ -40,6 +40,31 @@ def fitted(estimator):
     return sklearn.clone(estimator).fit(pd.DataFrame({"text": X}), Y)
 
 
+READ_ADDRESS = _doc_links.documentation_address
+
+
+@pytest.fixture(autouse=True)
+def no_documentation(monkeypatch):
+    """Tables hold names alone, without links and the tooltips that come with them."""
+    monkeypatch.setattr(_doc_links, "documentation_address", lambda: "")
+
+
+@pytest.fixture
+def declared(no_documentation, monkeypatch):
+    """Function: make the package declare these addresses."""
+
+    def declare(*entries):
+        message = Message()
+        for entry in entries:
+            message["Project-URL"] = entry
+        monkeypatch.setattr(_doc_links.metadata, "metadata", lambda name: message)
+        monkeypatch.setattr(_doc_links, "documentation_address", READ_ADDRESS)
+        READ_ADDRESS.cache_clear()
+
+    yield declare
+    READ_ADDRESS.cache_clear()
+
+
 class Reader(HTMLParser):
     """Check that tags close, and collect the rows of tables by their heading."""
 
@@ -80,21 +105,6 @@ def test_an_unfitted_estimator_has_a_table_of_parameters(estimator):
     assert shown["deltaT"] == "'auto'"
     assert "Not fitted" in page
     assert "Fitted attributes" not in tables
-
-
-@pytest.fixture
-def declared(monkeypatch):
-    """Function: make the package declare these addresses."""
-
-    def declare(*entries):
-        message = Message()
-        for entry in entries:
-            message["Project-URL"] = entry
-        monkeypatch.setattr(_doc_links.metadata, "metadata", lambda name: message)
-        _doc_links.documentation_address.cache_clear()
-
-    yield declare
-    _doc_links.documentation_address.cache_clear()
 
 
 def test_it_links_to_the_documentation_that_is_declared(estimator, declared):
@@ -150,7 +160,8 @@ def test_a_fitted_estimator_has_a_table_of_its_attributes(fitted):
     assert "Not fitted" not in page
 
 
-def test_the_page_is_small_and_holds_no_weights(fitted):
+def test_the_page_is_small_and_holds_no_weights(fitted, declared):
+    declared("Documentation, https://docs.example/")
     page = estimator_html_repr(fitted)
 
     assert len(page) < 100_000

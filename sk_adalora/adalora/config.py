@@ -160,6 +160,7 @@ class LoraConfig:
         Returns
         -------
         dict
+            Values by the names of the fields.
         """
         values = asdict(self)
         return {
@@ -169,7 +170,7 @@ class LoraConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build the configuration from :meth:`to_dict`, or from PEFT's JSON.
+        """Build the configuration from `to_dict`, or from PEFT's JSON.
 
         Parameters
         ----------

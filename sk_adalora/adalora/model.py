@@ -91,6 +91,18 @@ class AdaLoraModel(nn.Module):
         All trained numbers of the adapter.
     allocator : RankAllocator
         Importance and budget.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_adalora import AdaLoraConfig, AdaLoraModel
+    >>> base = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> config = AdaLoraConfig(init_r=4, target_r=2, total_step=10)
+    >>> model = AdaLoraModel(base, config)
+    >>> model(torch.ones(3, 8)).shape
+    torch.Size([3, 2])
+    >>> model.ranks
+    {'0': 4, '1': 4}
     """
 
     def __init__(
@@ -130,7 +142,18 @@ class AdaLoraModel(nn.Module):
     # ---- forward ------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the wrapped model."""
+        """Call the wrapped model.
+
+        Parameters
+        ----------
+        *args, **kwargs : object
+            What the wrapped model takes.
+
+        Returns
+        -------
+        object
+            What it returns.
+        """
         return self.model(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -225,7 +248,13 @@ class AdaLoraModel(nn.Module):
         }
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield name and parameter of all that is trained: adapter and copies."""
+        """Go through all that is trained: adapter and copies.
+
+        Yields
+        ------
+        tuple of (str, torch.nn.Parameter)
+            Its name, and the parameter itself.
+        """
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 yield name, parameter
@@ -236,6 +265,7 @@ class AdaLoraModel(nn.Module):
         Returns
         -------
         tuple of (int, int)
+            Trainable ones, and all of them.
         """
         total = sum(p.numel() for p in self.parameters())
         return sum(p.numel() for _, p in self.trainable_parameters()), total
@@ -253,6 +283,15 @@ class AdaLoraModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the adapter only, under PEFT's names, as copies.
 
+        Parameters
+        ----------
+        destination : dict or None, default=None
+            Where the numbers go. None makes a new one.
+        prefix : str, default=""
+            What stands before each name.
+        keep_vars : bool, default=False
+            Taken for torch's sake, and without effect: copies have no gradients.
+
         Returns
         -------
         dict of str to torch.Tensor
@@ -267,7 +306,7 @@ class AdaLoraModel(nn.Module):
     def load_state_dict(  # type: ignore[override]
         self, state_dict: Mapping[str, Tensor], strict: bool = True
     ) -> None:
-        """Take the numbers of :meth:`state_dict`; ranks follow from the shapes.
+        """Take the numbers of `state_dict`; ranks follow from the shapes.
 
         Parameters
         ----------

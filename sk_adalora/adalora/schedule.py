@@ -61,6 +61,7 @@ class BudgetSchedule:
         Returns
         -------
         {"warmup", "reduction", "final"}
+            At full rank, while the budget falls, or at the target.
         """
         if step >= self.final_step:
             return "final"
@@ -77,6 +78,7 @@ class BudgetSchedule:
         Returns
         -------
         int
+            Triplets of all layers together.
         """
         phase = self.phase(step)
         if phase == "warmup":

@@ -1,0 +1,132 @@
+"""A page for each public name, and links to it from wherever the name stands.
+
+The pages are written from `sk_adalora.__all__` when the site is built. A name in code
+type, such as `AdaLoraClassifier` or `AdaLoraSpace.grid`, becomes a link to its page.
+"""
+
+import inspect
+import re
+
+from docutils import nodes
+from outer_pages import DOCS, write_if_changed
+from sphinx.addnodes import pending_xref
+from sphinx.transforms import SphinxTransform
+
+import sk_adalora
+
+FOLDER = "generated"
+HEADING = re.compile(r"^### `(\w+)`\n", re.MULTILINE)
+REFERENCE = {
+    "sklearn": (
+        "Also, as in every estimator of scikit-learn "
+        "(`reference <https://scikit-learn.org/stable/modules/generated/"
+        "sklearn.base.BaseEstimator.html>`__)"
+    ),
+    "torch": (
+        "Also everything of ``torch.nn.Module`` "
+        "(`reference <https://docs.pytorch.org/docs/stable/generated/"
+        "torch.nn.Module.html>`__)"
+    ),
+}
+
+
+def members_of(cls):
+    """Mapping {public method or property: package of the class that defines it}."""
+    found = {}
+    for name in dir(cls):
+        owner = next((c for c in cls.__mro__ if name in vars(c)), None)
+        if name.startswith("_") or owner is None:
+            continue
+        value = inspect.getattr_static(cls, name)
+        if callable(value) or isinstance(value, property | classmethod | staticmethod):
+            found[name] = owner.__module__.split(".")[0]
+        elif hasattr(value, "__get__"):  # scikit-learn's available_if and requests
+            found[name] = "sklearn"
+    return found
+
+
+def page_of_class(name, cls):
+    members = members_of(cls)
+    ours = [member for member, home in members.items() if home == "sk_adalora"]
+    lines = [f".. autoclass:: {name}", ""]
+    if ours:
+        lines[1:1] = [f"   :members: {', '.join(ours)}"]
+        lines += [".. rubric:: Methods and properties", "", ".. autosummary::", ""]
+        lines += [f"   {name}.{member}" for member in ours] + [""]
+    for package, sentence in REFERENCE.items():
+        theirs = [m for m, home in members.items() if home == package]
+        if theirs and package == "torch":
+            lines += [f"{sentence}.", ""]
+        elif theirs:
+            lines += [f"{sentence}: {', '.join(f'``{m}``' for m in theirs)}.", ""]
+    return lines
+
+
+def write_api_pages(app, config):
+    for name in sk_adalora.__all__:
+        value = getattr(sk_adalora, name)
+        title = [name, "=" * len(name), "", ".. currentmodule:: sk_adalora", ""]
+        if inspect.isclass(value):
+            body = page_of_class(name, value)
+        else:
+            body = [f".. autofunction:: {name}", ""]
+        page = DOCS / FOLDER / f"sk_adalora.{name}.rst"
+        write_if_changed(page, "\n".join(title + body))
+
+
+def read_overview(app, page, content):
+    """Link each heading of the hand-written overview to the page of its name."""
+    if page != "api":
+        return
+    content[0] = HEADING.sub(
+        lambda m: (
+            f"{m[0]}\n[Parameters, methods, examples]({FOLDER}/sk_adalora.{m[1]}.rst)\n"
+        ),
+        content[0],
+    )
+    names = "\n".join(f"{FOLDER}/sk_adalora.{name}" for name in sk_adalora.__all__)
+    content[0] += f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
+
+
+class LinkNames(SphinxTransform):
+    """Turn public names in code type into links to their pages."""
+
+    default_priority = 500
+
+    def apply(self):
+        for literal in list(self.document.findall(nodes.literal)):
+            target = self.target_of(literal.astext())
+            if target and not self.stands_in_a_link_or_title(literal):
+                link = pending_xref(
+                    "",
+                    refdomain="py",
+                    reftype="obj",
+                    reftarget=target,
+                    refexplicit=True,
+                    refdoc=self.env.docname,
+                )
+                literal.replace_self(link)
+                link += literal
+
+    def target_of(self, text):
+        name, _, member = text.removesuffix("()").partition(".")
+        if name not in sk_adalora.__all__ or self.env.docname.endswith(f".{name}"):
+            return None
+        value = getattr(sk_adalora, name)
+        known = members_of(value) if member and inspect.isclass(value) else {}
+        if member and known.get(member) != "sk_adalora":
+            return None
+        return f"sk_adalora.{name}" + (f".{member}" if member else "")
+
+    def stands_in_a_link_or_title(self, node):
+        while node := node.parent:
+            if isinstance(node, nodes.reference | nodes.title | pending_xref):
+                return True
+        return False
+
+
+def setup(app):
+    app.connect("config-inited", write_api_pages)
+    app.connect("source-read", read_overview)
+    app.add_transform(LinkNames)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,62 @@
+"""Public docstrings are in numpydoc's form, complete, and their examples run."""
+
+import inspect
+
+import pytest
+
+import sk_adalora
+
+validate = pytest.importorskip("numpydoc.validate").validate
+
+IGNORED = {
+    "ES01",  # no extended summary: one line often says it all
+    "SA01",  # no See Also: the API page lists the few names there are
+    "EX01",  # no Examples: for classes and functions there is a test below
+}
+# The fields that it shares with `LoraConfig`, in whose docstring they stand.
+REFERS_TO_ITS_PARENT = {"AdaLoraConfig": {"PR01", "PR02"}}
+WITHOUT_EXAMPLES = {"LoraConfig"}  # its examples are those of AdaLoraConfig
+
+
+def documented_members(cls):
+    """Names of the public methods and properties that the package defines."""
+    for name in dir(cls):
+        owner = next((c for c in cls.__mro__ if name in vars(c)), None)
+        if name.startswith("_") or owner is None:
+            continue
+        value = vars(owner)[name]
+        ours = owner.__module__.split(".")[0] == "sk_adalora"
+        kinds = property | classmethod | staticmethod
+        if ours and (inspect.isfunction(value) or isinstance(value, kinds)):
+            yield name
+
+
+def targets():
+    for name in sk_adalora.__all__:
+        yield name
+        value = getattr(sk_adalora, name)
+        if inspect.isclass(value):
+            yield from (f"{name}.{member}" for member in documented_members(value))
+
+
+@pytest.mark.parametrize("target", list(targets()))
+def test_it_is_in_the_form_of_numpydoc(target):
+    ignored = IGNORED | REFERS_TO_ITS_PARENT.get(target, set())
+    faults = validate(f"sk_adalora.{target}")["errors"]
+
+    assert [fault for fault in faults if fault[0] not in ignored] == []
+
+
+def test_what_refers_to_its_parent_documents_all_fields():
+    documented = "\n".join(
+        inspect.getdoc(cls) for cls in (sk_adalora.AdaLoraConfig, sk_adalora.LoraConfig)
+    )
+    lines = [line for line in documented.splitlines() if " : " in line]
+    named = {name for line in lines for name in line.split(" : ")[0].split(", ")}
+
+    assert inspect.signature(sk_adalora.AdaLoraConfig).parameters.keys() <= named
+
+
+@pytest.mark.parametrize("name", sorted({*sk_adalora.__all__} - WITHOUT_EXAMPLES))
+def test_classes_and_functions_have_an_example(name):
+    assert ">>> " in (getattr(sk_adalora, name).__doc__ or "")

@@ -1,0 +1,97 @@
+"""The parts of the documentation site that need no Sphinx; CI builds all of it."""
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from test_imports import MODULES
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Function: name -> a module of docs/ or of docs/_extensions/."""
+    monkeypatch.syspath_prepend(DOCS)
+    monkeypatch.syspath_prepend(DOCS / "_extensions")
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        return __import__(name)
+
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)
+
+
+def test_each_module_stands_in_the_picture_once(load):
+    picture = load("draw_architecture")
+    svg = ElementTree.fromstring(picture.draw())
+    texts = svg.iterfind(".//{*}text[@class='name']")
+    packages = {"", "adalora"}  # their __init__ files only list names
+
+    assert sorted(text.text for text in texts) == sorted(
+        name.removeprefix("adalora.") for name in MODULES if name not in packages
+    )
+
+
+def test_arrows_are_imports_and_none_is_implied_by_others(load):
+    picture = load("draw_architecture")
+    edges = picture.edges_of_groups(picture.read_modules())
+    titles = {(above.title, below.title) for above, below in edges}
+
+    assert {("Texts", "Tokens"), ("Training", "Saving")} <= titles
+    assert ("Texts", "Estimators") not in titles  # implied by the way between
+
+
+def test_a_module_without_a_place_is_named(load):
+    picture = load("draw_architecture")
+    modules = picture.read_modules() | {"_new": DOCS}
+
+    with pytest.raises(ValueError, match=r"one of GROUPS. Got \['_new'\]"):
+        picture.group_of_each(modules)
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "on_the_site"),
+    [
+        ("docs/design.md", "../CONTRIBUTING.md", "generated/contributing.markdown"),
+        ("docs/index.md", "../examples", "auto_examples/index.rst"),
+        ("docs/user_guide/inputs.md", "targets.md#numbers", "targets.md#numbers"),
+        ("docs/user_guide/models.md", "../../README.md", "../index.md"),
+        ("docs/install.md", "https://example.org/x.md", "https://example.org/x.md"),
+        ("docs/api.md", "missing.md", "missing.md"),
+        ("CONTRIBUTING.md", "docs/design.md", "../design.md"),
+        ("CHANGES.md", "examples/quickstart.py", "../../examples/quickstart.py"),
+        ("benchmarks/README.md", "../docs/defaults.md", "../defaults.md"),
+    ],
+)
+def test_links_of_the_repository_lead_to_pages_of_the_site(
+    load, source, link, on_the_site
+):
+    pages = load("outer_pages")
+    page = pages.page_of(ROOT / source)
+
+    def linked(target):
+        code = f"```bash\n[a]({link})\n```"  # in which links stay
+        return f"See [a `name`]({target}).\n\n{code}\n"
+
+    assert pages.relink(linked(link), ROOT / source, page) == linked(on_the_site)
+
+
+def test_a_broken_link_of_a_site_is_found(load, tmp_path):
+    checker = load("check_links")
+    (tmp_path / "a.html").write_text(
+        "<a href='b.html#here'>good</a> <a href='#top'>good</a> "
+        "<a href='https://example.org/nothing'>not followed</a>"
+        "<a href='b.html#there'>bad</a> <img src='c.png'>"
+    )
+    (tmp_path / "b.html").write_text("<p id='here'>text</p>")
+
+    assert sorted(checker.broken_links(tmp_path)) == [
+        "a.html: b.html#there",
+        "a.html: c.png",
+    ]
