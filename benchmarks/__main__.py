@@ -43,6 +43,7 @@ SCRIPTS = {
     "quickstart": "quickstart_baselines.py",
     "racing": "search_racing.py",
     "batches": "prediction_batches.py",
+    "lengths": "length_multiples.py",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"racing"}

@@ -77,7 +77,7 @@ class Batch:
         )
 
 
-def pad(table: _TokenTable, rows: np.ndarray) -> Batch:
+def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
     """Cut rows out of a table and pad them to the longest of them.
 
     Parameters
@@ -86,6 +86,9 @@ def pad(table: _TokenTable, rows: np.ndarray) -> Batch:
         The token ids.
     rows : ndarray of shape (n_rows,)
         Positions in the table, at least one.
+    multiple : int, default=1
+        Pad on to a multiple of this many tokens, but never beyond the longest row of
+        the table.
 
     Returns
     -------
@@ -94,8 +97,10 @@ def pad(table: _TokenTable, rows: np.ndarray) -> Batch:
     """
     distinct = table.rows[rows]
     starts, stops = table.starts[distinct], table.stops[distinct]
-    # L = the longest row
-    positions = starts[:, None] + np.arange((stops - starts).max())  # (n_rows, L)
+    length = int((stops - starts).max())  # L
+    if length % multiple:
+        length = min(length + multiple - length % multiple, int(table.lengths.max()))
+    positions = starts[:, None] + np.arange(length)  # (n_rows, L)
     is_token = positions < stops[:, None]  # (n_rows, L)
     if is_token.all():
         return Batch(

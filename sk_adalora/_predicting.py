@@ -86,7 +86,8 @@ class PredictMixin:
         )
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         for rows in prediction_batches(windows.tokens, live.place.tokens_at_once):
-            batch = pad(windows.tokens, rows).to(live.place.device)
+            batch = pad(windows.tokens, rows, live.place.length_multiple)
+            batch = batch.to(live.place.device)
             outputs[rows] = live.network(batch).float().cpu().numpy()
         return windows.average(outputs)[tokens.rows]
 

@@ -81,7 +81,8 @@ def frozen_features(network: TextNetwork, tokens: TokenTable, place: Place) -> T
     features = torch.empty(len(distinct), network.head.in_features)
     with torch.no_grad(), network.encoder.disable_adapter():
         for rows in prediction_batches(distinct, place.tokens_at_once):
-            batch = pad(distinct, rows).to(place.device)
+            batch = pad(distinct, rows, place.length_multiple)
+            batch = batch.to(place.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()
     return features[torch.from_numpy(tokens.rows)]
 

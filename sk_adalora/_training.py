@@ -293,8 +293,8 @@ def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
     """Add up the weighted losses of some rows."""
     examples, device = run.examples, run.place.device
     index = torch.from_numpy(rows)
-    batch: Batch = pad(examples.tokens, rows).to(device)
-    outputs = run.network(batch)  # (n, k)
+    batch: Batch = pad(examples.tokens, rows, run.place.length_multiple)
+    outputs = run.network(batch.to(device))  # (n, k)
     losses = examples.loss(outputs, examples.targets[index].to(device))  # (n,)
     if examples.weights is not None:
         losses = losses * examples.weights[index].to(device)

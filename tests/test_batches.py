@@ -90,6 +90,29 @@ def test_no_mask_where_nothing_is_padded():
     ]
 
 
+@given(lengths_lists, st.integers(1, 8), st.data())
+def test_pad_to_a_multiple_adds_padding_only(lengths, multiple, data):
+    table = make_table(lengths)
+    rows = np.array(
+        data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1)),
+        dtype=np.int64,
+    )
+    plain, wide = pad(table, rows), pad(table, rows, multiple)
+    length, width = plain.input_ids.shape[1], wide.input_ids.shape[1]
+    up = -(-length // multiple) * multiple
+    assert width == (length if length == up else min(up, max(lengths)))
+    ids, mask, _ = naive_pad(table, rows)
+    blank = [0] * (width - length)
+    assert wide.input_ids[:, :length].tolist() == ids
+    assert (wide.input_ids[:, length:] == table.pad_id).all()
+    found = (
+        np.ones((len(rows), width))
+        if wide.attention_mask is None
+        else (wide.attention_mask.numpy())
+    )
+    assert found.tolist() == [[*row, *blank] for row in mask]
+
+
 def test_batches_share_no_memory_with_the_table():
     table = make_table([3, 3])
     pad(table, np.array([0, 1])).input_ids.zero_()

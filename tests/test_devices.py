@@ -113,3 +113,13 @@ def test_plain_attention_is_for_bfloat16_on_a_cpu_only():
     assert attention("cpu", "bfloat16") == "eager"
     assert attention("cpu", "float32") is None
     assert attention("cuda:0", "bfloat16") is None
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"),
+    [("cpu", "bfloat16", 4), ("cpu", "float32", 1), ("cuda", "bfloat16", 1)],
+)
+def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
+    device, precision, expected
+):
+    assert Place(torch.device(device), precision).length_multiple == expected
