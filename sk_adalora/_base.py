@@ -73,6 +73,7 @@ class BaseAdaLora(
     """Fit and predict skeletons. Subclasses say what targets, loss and outputs are."""
 
     _rules: ClassVar[Mapping[str, Rule]]
+    _head_init: ClassVar[str]  # what "auto" stands for
     _adapter: AdapterState
 
     def __init__(
@@ -95,7 +96,7 @@ class BaseAdaLora(
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
-        head_init: str = "linear_probe",
+        head_init: str = "auto",
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
         lr_scheduler_type: str = "linear",
@@ -325,7 +326,8 @@ class BaseAdaLora(
             start_head(network, examples, place, generator)
 
     def _starts_fitted(self) -> bool:
-        return self.head_init == "linear_probe" and self.pooling != "model"
+        start = self._head_init if self.head_init == "auto" else self.head_init
+        return start == "linear_probe" and self.pooling != "model"
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         own = _FITTED_HEAD_RATE if self._starts_fitted() else self.learning_rate

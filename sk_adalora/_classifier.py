@@ -71,11 +71,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for 0.001 where it starts at a
         linear probe, and for `learning_rate` where it starts at random.
-    head_init : {"linear_probe", "random"}, default="linear_probe"
+    head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (at most 4,000 of them) before training, which is LP-FT of
-        arXiv:2202.10054; or at random. The head of ``pooling="model"`` starts at
-        random.
+        arXiv:2202.10054; or at random. "auto" is "linear_probe" for labels, "random"
+        for numbers. The head of ``pooling="model"`` starts at random.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -179,6 +179,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     """
 
     _rules = CLASSIFIER_RULES
+    _head_init = "linear_probe"  # docs/defaults.md tells why, and why not for numbers
     _coding = ("classes_", "_multilabel")
     classes_: np.ndarray
 
@@ -202,7 +203,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
-        head_init: str = "linear_probe",
+        head_init: str = "auto",
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
         lr_scheduler_type: str = "linear",

@@ -68,11 +68,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for 0.001 where it starts at a
         linear probe, and for `learning_rate` where it starts at random.
-    head_init : {"linear_probe", "random"}, default="linear_probe"
+    head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (at most 4,000 of them) before training, which is LP-FT of
-        arXiv:2202.10054; or at random. The head of ``pooling="model"`` starts at
-        random.
+        arXiv:2202.10054; or at random. "auto" is "linear_probe" for labels, "random"
+        for numbers. The head of ``pooling="model"`` starts at random.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -172,6 +172,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     """
 
     _rules = REGRESSOR_RULES
+    _head_init = "random"  # a probe fits noise of numbers: docs/defaults.md
     _coding = ("_one_target", "_target_mean", "_target_scale")
 
     @with_callbacks

@@ -9,7 +9,7 @@ from _toy import make as make_classifier
 from _toy import topics
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from sk_adalora import AdaLoraRegressor, _probe
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _probe
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
 from sk_adalora._probe import fit_linear
 from sk_adalora._regressor import squared_error
@@ -148,13 +148,30 @@ def pretrained_features(fitted):
     return frozen_features(live.network, tokens, live.place).numpy()
 
 
-def test_a_regressor_starts_as_the_probe(tiny_model):
+def test_a_regressor_may_start_as_the_probe(tiny_model):
     y = np.array([len(text) for text in X], float)
     options = {"model": tiny_model, "random_state": 0, "device": "cpu"}
-    probe = AdaLoraRegressor(**options, **STILL).fit(X, y)
+    probe = AdaLoraRegressor(head_init="linear_probe", **options, **STILL).fit(X, y)
     drawn = AdaLoraRegressor(head_init="random", **options, **STILL).fit(X, y)
 
     assert probe.score(X, y) > 0 > drawn.score(X, y)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [(AdaLoraClassifier, "linear_probe"), (AdaLoraRegressor, "random")],
+)
+def test_auto_starts_labels_at_the_probe_and_numbers_at_random(
+    tiny_model, estimator, expected
+):
+    y = np.array([len(text) % 2 for text in X])
+    options = {"model": tiny_model, "random_state": 0, "device": "cpu", "epochs": 1}
+    auto = estimator(**options).fit(X, y)
+    named = estimator(head_init=expected, **options).fit(X, y)
+
+    assert auto.head_init == "auto"
+    assert auto.history_.loss == named.history_.loss
+    np.testing.assert_array_equal(auto.predict(X), named.predict(X))
 
 
 def test_a_head_may_start_at_random(make):
