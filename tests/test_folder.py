@@ -183,7 +183,7 @@ def test_early_stopping_and_its_scores(tiny_model, tmp_path):
         {"class_weight": "balanced"},
         {"target_modules": ["query", "value"]},
         {"target_modules": ("query", "value")},
-        {"target_modules": {"query", "value"}},
+        pytest.param({"target_modules": {"query", "value"}}, id="target_modules: set"),
         {"target_r": np.int64(2), "learning_rate": np.float64(0.02)},
         {"early_stopping": np.bool_(False), "random_state": np.int32(7)},
         {"warm_start": True, "verbose": False, "max_grad_norm": None},
