@@ -122,7 +122,7 @@ def test_quotes_leave_out_the_plots(tmp_path, monkeypatch):
     rows = "category,text\nfresh,good\nplot,A story\nrotten,bad\n"
     packed = bz2.compress(rows.encode())
     (tmp_path / "data" / "rotten_tomatoes_corpus.csv.bz2").write_bytes(packed)
-    monkeypatch.setattr(data, "_installed", lambda *names: tmp_path)
+    monkeypatch.setattr(data, "installed", lambda *names: tmp_path)
 
     assert data.read_quotes() == (["good", "bad"], ["fresh", "rotten"])
 
