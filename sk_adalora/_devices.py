@@ -155,7 +155,8 @@ def warn_of_sharing(place: Place, stacklevel: int) -> None:
 def _unknown_device(name: object, available: list[str]) -> str:
     return (
         f"`device` must be 'auto' or one of {', '.join(map(repr, available))}. "
-        f"Got {name!r}. Choose one that this machine has."
+        f"Got {name!r}. Choose one that torch finds on this machine; for another, "
+        "install a build of torch that supports it."
     )
 
 
