@@ -115,8 +115,8 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         With a pruner, trials race: they are evaluated fold by fold, the mean so far
         is reported after each (step 0 is after the first), and the pruner may stop
         them. "auto" stops what is behind the best complete trial, on the folds that
-        both have seen, by more than a standard error, once three are complete. None
-        evaluates all folds.
+        both have seen, by more than half a standard error, once three are complete.
+        None evaluates all folds.
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept: the URL of a database ("postgresql://...",
         "sqlite:///..."), a path of a journal file, or a storage of Optuna's. None

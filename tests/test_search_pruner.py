@@ -83,9 +83,10 @@ def test_a_lag_within_the_standard_error_is_forgiven():
 
     for n_seen in (1, 2):
         error = spread / np.sqrt(n_seen)
-        assert not stopped(best[:n_seen] - 0.95 * error)
-        assert stopped(best[:n_seen] - 1.05 * error)
-        assert not stopped(best[:n_seen] - 1.05 * error, n_errors=1.2)
+        assert not stopped(best[:n_seen] - 0.95 * error, n_errors=1)
+        assert stopped(best[:n_seen] - 1.05 * error, n_errors=1)
+        assert not stopped(best[:n_seen] - 0.45 * error)  # by default, half an error
+        assert stopped(best[:n_seen] - 0.55 * error)
 
 
 def test_noisy_folds_forgive_more():
@@ -105,7 +106,7 @@ def test_equals_go_on():
 
 
 def test_twins_of_the_best_do_not_hide_the_noise():
-    lag = [0.9 - 0.015]
+    lag = [0.9 - 0.0075]
 
     assert not stopped(lag)
     assert not stopped(lag, [COMPLETE[0]] * 5 + COMPLETE[1:])
