@@ -221,23 +221,26 @@ def to_markdown(result):
     """Return the table of cells, mean ranks and worst gaps."""
     summary = summarise(result["records"])
     names = summary["names"]
-    lines = []
+    seeds, lines = {}, []
+    for record in result["records"]:
+        seeds.setdefault((record["task"], record["size"]), set()).add(record["seed"])
     for (task, size), cell in summary["cells"].items():
         best = max(cell.values())
         row = [_accuracy(cell.get(name), best) for name in names]
-        lines.append([task, f"{size:,}", *row])
+        lines.append([task, f"{size:,}", len(seeds[task, size]), *row])
     if summary["complete"]:
         ranks, gaps = summary["rank"], summary["gap"]
-        lines.append(["**mean rank**", "", *(f"{ranks[name]:.2f}" for name in names)])
+        lines.append(
+            ["**mean rank**", "", "", *(f"{ranks[name]:.2f}" for name in names)]
+        )
         gaps = [f"{100 * gaps[name]:.1f}" for name in names]
-        lines.append(["**worst gap to the best, points**", "", *gaps])
-    seeds = len({record["seed"] for record in result["records"]})
+        lines.append(["**worst gap to the best, points**", "", "", *gaps])
     note = (
-        f"Mean accuracy over {seeds} seeds; ranks and gaps over the "
+        "Mean accuracy over the seeds; ranks and gaps over the "
         f"{len(summary['complete'])} of {len(summary['cells'])} rows that all "
         "contestants have."
     )
-    return f"{results.table(['task', 'rows', *names], lines)}\n\n{note}"
+    return f"{results.table(['task', 'rows', 'seeds', *names], lines)}\n\n{note}"
 
 
 def _accuracy(value, best):

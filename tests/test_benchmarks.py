@@ -334,7 +334,7 @@ def test_ranks_and_gaps():
     assert summary["rank"] == {"ours": 1.75, "embeddings": 2.75, "tfidf": 1.5}
     assert summary["gap"]["ours"] == pytest.approx(0.2)
     assert summary["gap"]["tfidf"] == pytest.approx(0.1)
-    assert "| quotes | 4,000 | **0.900** | - | - |" in score.to_markdown(
+    assert "| quotes | 4,000 | 1 | **0.900** | - | - |" in score.to_markdown(
         {"records": found}
     )
 
@@ -446,7 +446,7 @@ def test_results_become_parts_of_a_page(tmp_path):
     filled = report.fill(page, tmp_path)
 
     assert "`python -m benchmarks score` wrote:" in filled
-    assert "| quotes | 200 | 0.500 | **0.700** |" in filled
+    assert "| quotes | 200 | 1 | 0.500 | **0.700** |" in filled
     assert filled.count("Not measured yet") == len(COMPARISONS) - 1
     assert report.fill(filled, tmp_path) == filled
     with pytest.raises(ValueError, match="must have the lines"):
