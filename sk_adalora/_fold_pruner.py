@@ -20,8 +20,8 @@ class FoldPruner(BasePruner):
     same folds, so a trial is compared with the best complete one fold by fold, over
     those that it has seen: it is stopped when the mean of the differences exceeds half
     their standard error. That error is pooled over all complete trials, so that there
-    is one after a single fold. A whole error would lose the best setting less often, and
-    save fewer fits.
+    is one after a single fold. A whole error would lose the best setting less often,
+    and save fewer fits.
 
     Parameters
     ----------
