@@ -35,6 +35,8 @@ class _TokenTable(Protocol):
     def pad_id(self) -> int: ...
     @property
     def lengths(self) -> np.ndarray: ...
+    @property
+    def longest(self) -> int: ...
     def __len__(self) -> int: ...
 
 
@@ -99,7 +101,7 @@ def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
     starts, stops = table.starts[distinct], table.stops[distinct]
     length = int((stops - starts).max())  # L
     if length % multiple:
-        length = min(length + multiple - length % multiple, int(table.lengths.max()))
+        length = min(length + multiple - length % multiple, table.longest)
     positions = starts[:, None] + np.arange(length)  # (n_rows, L)
     is_token = positions < stops[:, None]  # (n_rows, L)
     if is_token.all():

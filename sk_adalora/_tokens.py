@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +82,11 @@ class TokenTable:
     def lengths(self) -> np.ndarray:
         """Token counts of shape (n_samples,), each at least 1."""
         return (self.stops - self.starts)[self.rows]
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row: each batch asks, so they are counted once."""
+        return int(self.lengths.max())
 
     @property
     def truncated_share(self) -> float:

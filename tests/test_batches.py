@@ -27,6 +27,10 @@ class Table:
     def lengths(self):
         return (self.stops - self.starts)[self.rows]
 
+    @property
+    def longest(self):
+        return self.lengths.max()
+
     def __len__(self):
         return len(self.rows)
 
