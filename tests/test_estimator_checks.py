@@ -79,6 +79,19 @@ def test_scikit_learn_check_with_metadata_routing(estimator, check):
         check(estimator)
 
 
+_OF_THE_DEFAULT = [
+    pytest.param(estimator, check, id=check.func.__name__)
+    for estimator, check in estimator_checks_generator(TinyRegressor(**_TINY))
+    if check.func.__name__ != "check_methods_subset_invariance"
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
+@pytest.mark.parametrize(("estimator", "check"), _OF_THE_DEFAULT)
+def test_scikit_learn_check_of_a_regressor_with_its_default_head(estimator, check):
+    check(estimator)
+
+
 @pytest.mark.parametrize(
     ("estimator", "minimum"),
     [(_CLASSIFIER, 65), (_REGRESSOR, 58)],
