@@ -246,6 +246,48 @@ def test_gradients_of_forward_and_penalty(ranks):
     assert torch.autograd.gradcheck(outputs, values)
 
 
+def conv1d(in_width, out_width):
+    return transformers.pytorch_utils.Conv1D(out_width, in_width)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [nn.Linear, lambda i, o: nn.Linear(i, o, bias=False), conv1d],
+    ids=["linear", "no bias", "Conv1D"],
+)
+@pytest.mark.filterwarnings(CONV1D)
+def test_the_fused_layer_has_the_gradients_of_the_sum(make):
+    # A hook on the frozen layer is a reason to call it, and to leave the sum to torch.
+    model = randomise(adapt(nn.Sequential(make(5, 3), nn.Tanh()).double()))
+    model.triplets.double()
+    x = torch.randn(2, 4, 5, dtype=torch.double, requires_grad=True)
+    trained = [x, *model.triplets.parameters()]
+    seen = []
+
+    def run():
+        out = model(x)
+        return [out, *torch.autograd.grad(out.square().sum(), trained)]
+
+    fused = run()
+    layer = model.adapted["0"].base_layer
+    layer.register_forward_hook(lambda *_: seen.append("called"))
+    summed = run()
+
+    assert seen == ["called"]
+    for one, other in zip(fused, summed, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_fused_layer_cannot_be_differentiated_twice_and_says_so():
+    model = randomise(adapt(nn.Sequential(nn.Linear(5, 3))))
+    x = torch.randn(4, 5, requires_grad=True)
+    loss = model(x).square().sum()
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
 class Penalty(nn.Module):
     def __init__(self, model):
         super().__init__()
