@@ -44,6 +44,7 @@ SCRIPTS = {
     "racing": "search_racing.py",
     "batches": "prediction_batches.py",
     "lengths": "length_multiples.py",
+    "parts": "training_parts.py",
     "regression": "regression_heads.py",
 }
 # Scripts with options of their own, which they get as they are.

@@ -323,7 +323,7 @@ class BaseAdaLora(
         """Fit the head to the frozen features, unless it has learned already."""
         goes_on = self.warm_start and hasattr(self, "_adapter")
         if self._starts_fitted() and not goes_on:
-            start_head(network, examples, place, generator)
+            start_head(network, examples, place, generator, self.batch_size)
 
     def _starts_fitted(self) -> bool:
         start = self._head_init if self.head_init == "auto" else self.head_init

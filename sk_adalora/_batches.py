@@ -11,7 +11,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-__all__ = ["Batch", "pad", "prediction_batches", "training_batches"]
+__all__ = [
+    "Batch",
+    "micro_batches",
+    "pad",
+    "prediction_batches",
+    "training_batches",
+]
 
 # Rows are sorted by length within this many batches: enough to leave little padding,
 # and few enough that the batches of an epoch still mix all rows.
@@ -156,7 +162,39 @@ def training_batches(
     return [batches[i] for i in shuffled]
 
 
-def prediction_batches(table: _TokenTable, max_tokens: int) -> list[np.ndarray]:
+def micro_batches(
+    table: _TokenTable, rows: np.ndarray, max_tokens: int | None
+) -> list[np.ndarray]:
+    """Cut a batch into parts whose gradients add up to that of the batch.
+
+    Parameters
+    ----------
+    table : TokenTable
+        The token ids.
+    rows : ndarray of shape (n_rows,)
+        The rows of a batch.
+    max_tokens : int or None
+        Tokens of a part, padding included; a part may have a row more. None leaves
+        the batch whole.
+
+    Returns
+    -------
+    list of ndarrays of shape (n_part,)
+        Equal numbers of rows, the longest first; each row is in one part.
+    """
+    if max_tokens is None:
+        return [rows]
+    lengths = table.lengths[rows]
+    parts = -(-len(rows) * int(lengths.max()) // max_tokens)
+    if parts == 1:
+        return [rows]
+    longest_first = rows[np.argsort(-lengths, kind="stable")]
+    return np.array_split(longest_first, min(parts, len(rows)))
+
+
+def prediction_batches(
+    table: _TokenTable, max_tokens: int, max_rows: int | None = None
+) -> list[np.ndarray]:
     """Cut the rows of a table, longest first, into batches of bounded size.
 
     The longest come first, so that a batch that does not fit in memory fails at once.
@@ -169,6 +207,8 @@ def prediction_batches(table: _TokenTable, max_tokens: int) -> list[np.ndarray]:
         The token ids.
     max_tokens : int
         Most tokens in a batch, padding included; a longer row is a batch of its own.
+    max_rows : int or None, default=None
+        Most rows in a batch. None is no bound.
 
     Returns
     -------
@@ -180,6 +220,7 @@ def prediction_batches(table: _TokenTable, max_tokens: int) -> list[np.ndarray]:
     batches, start = [], 0
     while start < len(order):
         n_rows = max(1, max_tokens // int(lengths[order[start]]))
+        n_rows = min(n_rows, max_rows or n_rows)
         batches.append(order[start : start + n_rows])
         start += n_rows
     return batches

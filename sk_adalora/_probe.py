@@ -29,6 +29,7 @@ def start_head(
     examples: Examples,
     place: Place,
     generator: torch.Generator,
+    batch_size: int,
 ) -> None:
     """Fit the head to the features of the pretrained model, without training that.
 
@@ -42,12 +43,15 @@ def start_head(
         Where the network is.
     generator : torch.Generator
         Chooses the rows, where there are more than 4,000.
+    batch_size : int
+        Rows of a training batch.
     """
     n_rows = len(examples.tokens)
     rows = torch.arange(n_rows)
     if n_rows > _MAX_ROWS:
         rows = torch.randperm(n_rows, generator=generator)[:_MAX_ROWS]
-    features = frozen_features(network, examples.tokens.take(rows.numpy()), place)
+    tokens = examples.tokens.take(rows.numpy())
+    features = frozen_features(network, tokens, place, batch_size)
     weights = None if examples.weights is None else examples.weights[rows]
     weight, bias = fit_linear(
         features, examples.targets[rows], weights, examples.loss, network.n_outputs
@@ -60,7 +64,9 @@ def start_head(
         network.head.bias.copy_(bias)
 
 
-def frozen_features(network: TextNetwork, tokens: TokenTable, place: Place) -> Tensor:
+def frozen_features(
+    network: TextNetwork, tokens: TokenTable, place: Place, batch_size: int
+) -> Tensor:
     """Compute what the head would get of the pretrained model.
 
     Parameters
@@ -71,6 +77,9 @@ def frozen_features(network: TextNetwork, tokens: TokenTable, place: Place) -> T
         Tokens of the rows.
     place : Place
         Where the network is.
+    batch_size : int
+        Rows of a training batch: kernels that are compiled for the shape of a batch
+        serve both then.
 
     Returns
     -------
@@ -78,9 +87,10 @@ def frozen_features(network: TextNetwork, tokens: TokenTable, place: Place) -> T
         In float32, on the CPU.
     """
     distinct = tokens.distinct()
+    max_rows = batch_size if place.compiles_shapes else None
     features = torch.empty(len(distinct), network.head.in_features)
     with torch.no_grad(), network.encoder.disable_adapter():
-        for rows in prediction_batches(distinct, place.tokens_at_once):
+        for rows in prediction_batches(distinct, place.tokens_at_once, max_rows):
             batch = pad(distinct, rows, place.length_multiple)
             batch = batch.to(place.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()

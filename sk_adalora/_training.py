@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._batches import Batch, pad, training_batches
+from ._batches import Batch, micro_batches, pad, training_batches
 from ._devices import Place
 from ._network import TextNetwork
 from ._tokens import TokenTable
@@ -270,9 +270,9 @@ def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     total_weight = _total_weight(run.examples, group)
     penalty = model.orthogonality_loss()
     loss = torch.zeros_like(penalty)
-    for index, rows in enumerate(group):
+    for index, rows in enumerate(_parts(run, group)):
         share = _loss_sum(run, rows) / total_weight
-        # The penalty belongs to the step, not to each batch of it.
+        # The penalty belongs to the step, not to each part of it.
         objective = share + penalty if index == 0 else share
         scaler.scale(objective).backward()
         loss += share.detach()
@@ -287,6 +287,12 @@ def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     run.scheduler.step()
     run.step += 1
     return loss, penalty.detach()
+
+
+def _parts(run: Run, group: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Cut the batches of a step into what goes through the network at once."""
+    tokens, limit = run.examples.tokens, run.place.tokens_to_train
+    return [part for rows in group for part in micro_batches(tokens, rows, limit)]
 
 
 def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:

@@ -9,7 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sk_adalora._batches import pad, prediction_batches, training_batches
+from sk_adalora._batches import (
+    micro_batches,
+    pad,
+    prediction_batches,
+    training_batches,
+)
 
 
 @dataclass
@@ -210,3 +215,37 @@ def test_prediction_batches_are_stable_and_full():
     table = make_table([2, 3, 2, 3, 1])
     batches = prediction_batches(table, max_tokens=6)
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2, 4]]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=50),
+    max_tokens=st.integers(1, 300),
+)
+def test_parts_of_a_batch_hold_every_row_once_and_about_the_tokens(lengths, max_tokens):
+    table = make_table(lengths)
+    rows = np.arange(len(lengths))[::-1]
+    parts = micro_batches(table, rows, max_tokens)
+    sizes = [len(part) for part in parts]
+
+    assert sorted(np.concatenate(parts)) == sorted(rows)
+    assert max(sizes) - min(sizes) <= 1
+    longest = max(lengths)
+    for part in parts:
+        assert len(part) == 1 or len(part) * longest < max_tokens + longest
+
+
+def test_prediction_batches_have_as_many_rows_as_asked_at_most():
+    table = make_table([2, 2, 2, 2, 2, 5])
+    batches = prediction_batches(table, max_tokens=8, max_rows=3)
+
+    assert [batch.tolist() for batch in batches] == [[5], [0, 1, 2], [3, 4]]
+
+
+def test_a_batch_that_fits_stays_as_it_is():
+    rows = np.array([2, 0, 1])
+    table = make_table([3, 1, 4])
+
+    (part,) = micro_batches(table, rows, 12)
+    assert part is rows
+    (part,) = micro_batches(table, rows, None)
+    assert part is rows

@@ -123,3 +123,19 @@ def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
     device, precision, expected
 ):
     assert Place(torch.device(device), precision).length_multiple == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "threads", "expected"),
+    [
+        ("cpu", "float32", 1, 1024),
+        ("cpu", "bfloat16", 2, 2048),
+        ("cpu", "bfloat16", 16, 16384),
+        ("cuda", "bfloat16", 2, None),
+    ],
+)
+def test_a_cpu_trains_on_parts_of_long_batches(
+    device, precision, threads, expected, monkeypatch
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert Place(torch.device(device), precision).tokens_to_train == expected

@@ -145,7 +145,7 @@ def pretrained_features(fitted):
     texts = fitted._read_texts(X, reset=False)
     lengths = fitted._lengths(live.backbone)
     tokens = encode_for_training(texts, live.backbone.tokenizer, *lengths)
-    return frozen_features(live.network, tokens, live.place).numpy()
+    return frozen_features(live.network, tokens, live.place, 16).numpy()
 
 
 def test_a_regressor_may_start_as_the_probe(tiny_model):
@@ -213,3 +213,25 @@ def test_a_warm_start_keeps_its_head(make):
     fitted.set_params(warm_start=True, **STILL).fit(X, Y)
 
     np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 4), ("float32", 36)])
+def test_compiled_kernels_serve_the_probe_and_the_training(
+    tiny_model, monkeypatch, precision, most
+):
+    sizes = []
+    pad = _probe.pad
+    monkeypatch.setattr(
+        _probe, "pad", lambda *args: sizes.append(len(args[1])) or pad(*args)
+    )
+    make_classifier(
+        tiny_model,
+        device="cpu",
+        precision=precision,
+        batch_size=4,
+        head_init="linear_probe",
+        epochs=1,
+    ).fit(X, Y)
+
+    assert max(sizes) <= most
+    assert (len(sizes) > 1) == (precision == "bfloat16")

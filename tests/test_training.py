@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from sk_adalora import BudgetSchedule, _training
 from sk_adalora._base import make_generator
+from sk_adalora._devices import Place
 from sk_adalora._training import Examples, Run, train_step
 
 LAYERS = 12  # of the tiny model
@@ -272,6 +273,27 @@ def test_batches_that_are_accumulated_are_one_large_batch(fitted):
     torch.testing.assert_close(small[0], large[0])
     for name, value in large[1].items():
         torch.testing.assert_close(small[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [None, torch.linspace(0.2, 2, 16)])
+def test_the_parts_of_a_batch_are_one_large_batch(fitted, monkeypatch, weights):
+    rows = np.arange(13)
+    whole = gradients(run_of(fitted, weights), [rows])
+    seen = []
+    loss_sum = _training._loss_sum
+    monkeypatch.setattr(
+        _training,
+        "_loss_sum",
+        lambda run, part: seen.append(part) or loss_sum(run, part),
+    )
+    monkeypatch.setattr(Place, "tokens_to_train", 20)
+    parts = gradients(run_of(fitted, weights), [rows])
+
+    assert len(seen) > 2
+    assert sorted(np.concatenate(seen)) == rows.tolist()
+    torch.testing.assert_close(parts[0], whole[0])
+    for name, value in whole[1].items():
+        torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_the_penalty_is_added_once_a_step(fitted):

@@ -1,0 +1,66 @@
+"""Into how many parts a training batch should be cut on a CPU.
+
+The parts' gradients add up to that of the batch, so that only time and memory change.
+Prints a table of seconds beside those of the whole batch. Run from the repository, with
+the extra `bench`: python benchmarks/training_parts.py
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import statistics
+import sys
+from pathlib import Path
+from unittest import mock
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from benchmarks.steps import make_step
+from benchmarks.timing import seconds_of, take_turns
+from sk_adalora._backbone import DEFAULT_MODEL
+from sk_adalora._devices import Place, resolve_place
+
+SHAPES = [(32, 32), (32, 64), (32, 128), (32, 256)]
+LIMITS = [None, 4096, 2048, 1024, 512]
+ROUNDS = 7
+
+
+def main():
+    """Take steps with each limit in turn."""
+    lines = []
+    for precision in ("bfloat16", "float32"):
+        place = resolve_place("cpu", precision)
+        for shape in SHAPES:
+            seconds = measure(place, *shape)
+            whole = seconds[None]
+            ratios = [f"{seconds[limit] / whole:.2f}" for limit in LIMITS[1:]]
+            name = f"{shape[0]} x {shape[1]}"
+            lines.append([precision, name, f"{whole * 1e3:.0f}", *ratios])
+    print(f"{describe_machine()}\n")
+    header = ["precision", "texts x tokens", "whole, ms"]
+    limits = [f"{limit:,} at once" for limit in LIMITS[1:]]
+    print(table(header + limits, lines))
+
+
+def measure(place, rows, length):
+    """Return the median seconds of a step, by the number of tokens at once."""
+    step = make_step("ours", rows, length, place, DEFAULT_MODEL)
+
+    def limited(limit):
+        def call():
+            with mock.patch.object(Place, "tokens_to_train", limit):
+                step()
+
+        return seconds_of(call, place.device)
+
+    calls = {limit: limited(limit) for limit in LIMITS}
+    taken = take_turns(calls, ROUNDS, warm_ups=2)
+    return {limit: statistics.median(times) for limit, times in taken.items()}
+
+
+if __name__ == "__main__":
+    main()
