@@ -36,6 +36,16 @@ VARIANTS = {
         "learning_rate": 2e-3,
         "head_learning_rate": 1e-3,
     },
+    # The estimator's defaults of 2026-11-25, and one change of them each.
+    "defaults": {},
+    "lora_alpha=24": {"lora_alpha": 24},
+    "lora_alpha=6": {"lora_alpha": 6},
+    "lora_dropout=0.1": {"lora_dropout": 0.1},
+    "orth_reg_weight=0.5": {"orth_reg_weight": 0.5},
+    "warmup_ratio=0.2": {"warmup_ratio": 0.2},
+    "weight_decay=1": {"weight_decay": 1.0},
+    "lr_scheduler_type=cosine": {"lr_scheduler_type": "cosine"},
+    "batch_size=16": {"batch_size": 16},
 }
 # Long texts are cut, so that the study takes hours and not days.
 _MAX_LENGTH = {"articles": 64, "films": 64, "newsgroups": 64}

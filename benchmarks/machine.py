@@ -32,5 +32,9 @@ def _processor():
         return platform.processor() or platform.machine()
     lines = cpuinfo.read_text().splitlines()
     name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "CPU")
-    bf16 = " with AVX512-BF16" if "avx512_bf16" in "".join(lines) else ""
-    return name + bf16
+    flags = "".join(lines)
+    # What half precision runs on makes more of a difference than the model.
+    for flag, unit in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
+        if flag in flags:
+            return f"{name} with {unit}"
+    return name

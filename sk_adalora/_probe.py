@@ -16,8 +16,11 @@ from ._network import TextNetwork
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction
 
-# Rows that the probe learns from, at most: more change little and take time.
-_MAX_ROWS = 4000
+# Rows that the probe learns from, and how many of each class are among them: more
+# take time and do not score higher (docs/defaults.md), but a class without any row
+# would get a bias that training does not make good.
+_ENOUGH_ROWS = 1000
+_ROWS_OF_A_CLASS = 5
 # Factor of half the squared weights beside the summed loss, on features that are
 # centred and of length 1 on average: scikit-learn's C=1. docs/defaults.md tells why.
 _PENALTY = 1.0
@@ -42,14 +45,11 @@ def start_head(
     place : Place
         Where the network is.
     generator : torch.Generator
-        Chooses the rows, where there are more than 4,000.
+        Chooses the rows, where there are many.
     batch_size : int
         Rows of a training batch.
     """
-    n_rows = len(examples.tokens)
-    rows = torch.arange(n_rows)
-    if n_rows > _MAX_ROWS:
-        rows = torch.randperm(n_rows, generator=generator)[:_MAX_ROWS]
+    rows = choose_rows(examples.targets, generator)
     tokens = examples.tokens.take(rows.numpy())
     features = frozen_features(network, tokens, place, batch_size)
     weights = None if examples.weights is None else examples.weights[rows]
@@ -62,6 +62,45 @@ def start_head(
     with torch.no_grad():
         network.head.weight.copy_(weight)
         network.head.bias.copy_(bias)
+
+
+def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw the rows that the probe learns from, some of each class among them.
+
+    Parameters
+    ----------
+    targets : torch.Tensor of shape (n,) or (n, k)
+        Class indices, indicators, or centred numbers.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    torch.Tensor of shape (m,)
+        All rows in order, up to 1,000 of them. Of more rows 1,000, or as many as five
+        of each class are.
+    """
+    n_rows = len(targets)
+    if n_rows <= _ENOUGH_ROWS:
+        return torch.arange(n_rows)
+    drawn = torch.randperm(n_rows, generator=generator)
+    first = _first_of_each_class(targets[drawn])
+    order = torch.argsort(first, descending=True, stable=True)
+    return drawn[order[: max(_ENOUGH_ROWS, int(first.sum()))]]
+
+
+def _first_of_each_class(targets: Tensor) -> Tensor:
+    """Mark the first few rows of each class, or those above 0 in each column."""
+    if targets.is_floating_point():
+        positive = targets.reshape(len(targets), -1) > 0  # (n, k)
+        return ((positive.cumsum(0) <= _ROWS_OF_A_CLASS) & positive).any(dim=1)
+    by_class = torch.argsort(targets, stable=True)
+    counts = torch.bincount(targets)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    place = torch.arange(len(targets)) - starts  # of a row in its class
+    return torch.zeros(len(targets), dtype=torch.bool).index_fill_(
+        0, by_class[place < _ROWS_OF_A_CLASS], True
+    )
 
 
 def frozen_features(

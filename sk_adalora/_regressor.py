@@ -70,7 +70,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         linear probe, and for `learning_rate` where it starts at random.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
-        fitted to the rows (at most 4,000 of them) before training, which is LP-FT of
+        fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
         arXiv:2202.10054; or at random. "auto" is "linear_probe" for labels, "random"
         for numbers. The head of ``pooling="model"`` starts at random.
     weight_decay : float, default=0.0

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _probe
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
-from sk_adalora._probe import fit_linear
+from sk_adalora._probe import choose_rows, fit_linear
 from sk_adalora._regressor import squared_error
 
 X, Y = topics(36)
@@ -187,7 +187,7 @@ def test_a_head_may_start_at_random(make):
 def test_of_many_rows_it_takes_some(make, monkeypatch):
     seen = []
     fit_linear = _probe.fit_linear
-    monkeypatch.setattr(_probe, "_MAX_ROWS", 10)
+    monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
     monkeypatch.setattr(
         _probe,
         "fit_linear",
@@ -196,8 +196,43 @@ def test_of_many_rows_it_takes_some(make, monkeypatch):
     make(**STILL).fit(X, Y)
     make(**STILL).fit(X, Y)
 
-    assert [len(features) for features in seen] == [10, 10]
+    assert [len(features) for features in seen] == [20, 20]
     assert torch.equal(*seen)
+
+
+def draw_rows(targets, seed=0):
+    return choose_rows(targets, torch.Generator().manual_seed(seed))
+
+
+def test_few_rows_are_all_taken_in_order():
+    targets = torch.arange(1000) % 3
+
+    assert torch.equal(draw_rows(targets), torch.arange(1000))
+
+
+@pytest.mark.parametrize("form", ["classes", "indicators"])
+def test_of_many_rows_some_of_the_rarest_class_are_taken(form):
+    targets = torch.zeros(20_000, dtype=torch.long)
+    targets[7000:7006], targets[19_999] = 1, 2  # a random draw would miss them
+    if form == "indicators":
+        targets = torch.nn.functional.one_hot(targets).float()
+    rows = draw_rows(targets)
+
+    assert len(rows) == len(rows.unique()) == 1000
+    taken = targets[rows] if form == "classes" else targets[rows].argmax(1)
+    assert torch.bincount(taken).tolist() == [994, 5, 1]
+    assert not torch.equal(rows, draw_rows(targets, seed=1))
+
+
+def test_of_many_classes_more_rows_are_taken():
+    assert len(draw_rows(torch.arange(3000) % 400)) == 2000
+
+
+def test_of_numbers_any_rows_are_taken():
+    numbers = torch.linspace(-1, 1, 5000)
+
+    assert len(draw_rows(numbers).unique()) == 1000
+    assert len(draw_rows(numbers.reshape(2500, 2)).unique()) == 1000
 
 
 @pytest.mark.parametrize("options", [{"pooling": "model"}, {"head_init": "random"}])
