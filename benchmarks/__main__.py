@@ -46,6 +46,7 @@ SCRIPTS = {
     "lengths": "length_multiples.py",
     "parts": "training_parts.py",
     "regression": "regression_heads.py",
+    "calibration": "calibration.py",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"racing"}

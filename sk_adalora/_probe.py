@@ -22,8 +22,10 @@ from ._training import Examples, LossFunction
 _ENOUGH_ROWS = 1000
 _ROWS_OF_A_CLASS = 5
 # Factor of half the squared weights beside the summed loss, on features that are
-# centred and of length 1 on average: scikit-learn's C=1. docs/defaults.md tells why.
-_PENALTY = 1.0
+# centred and of length 1 on average: scikit-learn's C=0.1. A linear model alone would
+# want less; but training that starts at a surer head ends at a worse one
+# (docs/defaults.md).
+_PENALTY = 10.0
 _MAX_ITERATIONS = 100
 
 

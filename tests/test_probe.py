@@ -15,6 +15,7 @@ from sk_adalora._probe import choose_rows, fit_linear
 from sk_adalora._regressor import squared_error
 
 X, Y = topics(36)
+PENALTY = _probe._PENALTY
 # Training that changes nothing leaves the head where it started.
 STILL = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
 
@@ -61,7 +62,7 @@ def test_of_classes_it_is_logistic_regression(weighted):
     classes, weights = scores.argmax(1), weights if weighted else None
     weight, bias = fit(features, classes, weights, multiclass_loss, 3)
     inputs = scaled(features, weights)
-    expected = LogisticRegression(C=1, tol=1e-8, max_iter=1000).fit(
+    expected = LogisticRegression(C=1 / PENALTY, tol=1e-8, max_iter=1000).fit(
         inputs, classes, sample_weight=weights
     )
 
@@ -78,7 +79,7 @@ def test_of_indicators_it_is_one_logistic_regression_each():
     inputs = scaled(features)
 
     for column in range(3):  # the loss is the mean of three
-        expected = LogisticRegression(C=1 / 3, tol=1e-8, max_iter=1000).fit(
+        expected = LogisticRegression(C=1 / (3 * PENALTY), tol=1e-8, max_iter=1000).fit(
             inputs, indicator[:, column]
         )
         np.testing.assert_allclose(
@@ -93,7 +94,7 @@ def test_of_numbers_it_is_ridge_regression():
     weight, bias = fit(features, scores.astype(np.float32), weights, squared_error, 2)
     inputs = scaled(features, weights)
     # Half a squared weight beside the mean of two squared errors.
-    expected = Ridge(alpha=1.0).fit(inputs, scores, sample_weight=weights)
+    expected = Ridge(alpha=PENALTY).fit(inputs, scores, sample_weight=weights)
 
     np.testing.assert_allclose(
         features @ weight.T + bias, expected.predict(inputs), atol=1e-2
@@ -129,7 +130,7 @@ def test_a_classifier_starts_as_the_probe(make):
     fitted = make(**STILL).fit(X, Y)
     features = pretrained_features(fitted)
     inputs = scaled(features)
-    expected = LogisticRegression(C=1, tol=1e-8, max_iter=1000).fit(inputs, Y)
+    expected = LogisticRegression(C=1 / PENALTY, tol=1e-8, max_iter=1000).fit(inputs, Y)
 
     np.testing.assert_allclose(
         fitted.predict_proba(X), expected.predict_proba(inputs), atol=2e-3
