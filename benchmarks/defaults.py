@@ -18,7 +18,7 @@ from .data import TASKS, split
 
 _PENALTY = "penalty of the probe"  # not a parameter of the estimator
 # The first variants were measured with another penalty than today's default.
-_LIGHT = {_PENALTY: 1.0, "head_learning_rate": 1e-3}
+_LIGHT = {_PENALTY: lambda rows: 1 / rows, "head_learning_rate": 1e-3}
 
 # What each variant changes: all others are the estimator's defaults of the day. They
 # are written out where a default changed since, so that a line stays what it was.
@@ -57,9 +57,9 @@ VARIANTS = {
     "lr_scheduler_type=cosine": {"lr_scheduler_type": "cosine"},
     "batch_size=16": {"batch_size": 16},
     "head_init=random": {"head_init": "random"},
-    "penalty 1": {_PENALTY: 1.0},
-    "penalty 3": {_PENALTY: 3.0},
-    "penalty 30": {_PENALTY: 30.0},
+    "penalty 1 / rows": {_PENALTY: lambda rows: 1 / rows},
+    "penalty 0.003": {_PENALTY: lambda rows: 0.003},
+    "penalty 0.03": {_PENALTY: lambda rows: 0.03},
 }
 # Long texts are cut, so that the study takes hours and not days.
 _MAX_LENGTH = {"articles": 64, "films": 64, "newsgroups": 64}
@@ -119,7 +119,9 @@ def _measure(changed, name, rows, seed, device):
         device=device,
         **parameters,
     )
-    penalty = changed.get(_PENALTY, _probe._PENALTY)
+    penalty = _probe._PENALTY
+    if _PENALTY in changed:
+        penalty = changed[_PENALTY](len(X_train))
     start = time.process_time()
     with mock.patch.object(_probe, "_PENALTY", penalty):
         classifier.fit(X_train, y_train)

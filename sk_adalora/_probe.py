@@ -21,11 +21,10 @@ from ._training import Examples, LossFunction
 # would get a bias that training does not make good.
 _ENOUGH_ROWS = 1000
 _ROWS_OF_A_CLASS = 5
-# Factor of half the squared weights beside the summed loss, on features that are
-# centred and of length 1 on average: scikit-learn's C=0.1. A linear model alone would
-# want less; but training that starts at a surer head ends at a worse one
-# (docs/defaults.md).
-_PENALTY = 10.0
+# Factor of half the squared weights beside the mean loss, on features that are centred
+# and of length 1 on average. A linear model alone would want less of many rows; but
+# training that starts at a surer head ends at a worse one (docs/defaults.md).
+_PENALTY = 0.01
 _MAX_ITERATIONS = 100
 
 
@@ -189,7 +188,7 @@ def fit_linear(
         solver.zero_grad()
         outputs = inputs @ weight.T + bias  # (n, k)
         risk = (loss(outputs, targets) * weights).sum()
-        value = (risk + _PENALTY / 2 * weight.square().sum()) / total
+        value = risk / total + _PENALTY / 2 * weight.square().sum()
         value.backward()
         return value
 

@@ -62,7 +62,8 @@ def test_of_classes_it_is_logistic_regression(weighted):
     classes, weights = scores.argmax(1), weights if weighted else None
     weight, bias = fit(features, classes, weights, multiclass_loss, 3)
     inputs = scaled(features, weights)
-    expected = LogisticRegression(C=1 / PENALTY, tol=1e-8, max_iter=1000).fit(
+    total = 60 if weights is None else weights.sum()
+    expected = LogisticRegression(C=1 / (PENALTY * total), tol=1e-8, max_iter=1000).fit(
         inputs, classes, sample_weight=weights
     )
 
@@ -79,9 +80,9 @@ def test_of_indicators_it_is_one_logistic_regression_each():
     inputs = scaled(features)
 
     for column in range(3):  # the loss is the mean of three
-        expected = LogisticRegression(C=1 / (3 * PENALTY), tol=1e-8, max_iter=1000).fit(
-            inputs, indicator[:, column]
-        )
+        expected = LogisticRegression(
+            C=1 / (3 * PENALTY * 60), tol=1e-8, max_iter=1000
+        ).fit(inputs, indicator[:, column])
         np.testing.assert_allclose(
             features @ weight[column] + bias[column],
             expected.decision_function(inputs),
@@ -94,7 +95,9 @@ def test_of_numbers_it_is_ridge_regression():
     weight, bias = fit(features, scores.astype(np.float32), weights, squared_error, 2)
     inputs = scaled(features, weights)
     # Half a squared weight beside the mean of two squared errors.
-    expected = Ridge(alpha=PENALTY).fit(inputs, scores, sample_weight=weights)
+    expected = Ridge(alpha=PENALTY * weights.sum()).fit(
+        inputs, scores, sample_weight=weights
+    )
 
     np.testing.assert_allclose(
         features @ weight.T + bias, expected.predict(inputs), atol=1e-2
@@ -130,7 +133,9 @@ def test_a_classifier_starts_as_the_probe(make):
     fitted = make(**STILL).fit(X, Y)
     features = pretrained_features(fitted)
     inputs = scaled(features)
-    expected = LogisticRegression(C=1 / PENALTY, tol=1e-8, max_iter=1000).fit(inputs, Y)
+    expected = LogisticRegression(
+        C=1 / (PENALTY * len(X)), tol=1e-8, max_iter=1000
+    ).fit(inputs, Y)
 
     np.testing.assert_allclose(
         fitted.predict_proba(X), expected.predict_proba(inputs), atol=2e-3
