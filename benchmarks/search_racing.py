@@ -319,6 +319,37 @@ def _scores(cv, error, record, key="correct"):
     return f"{cv:.3f}{spread}", test
 
 
+def by_task(records):
+    """Return a table: means over the seeds of both methods that all tasks have."""
+    found = {(r["task"], r["method"], r["seed"]): r for r in records}
+    lines = []
+    for task in dict.fromkeys(r["task"] for r in records):
+        races = [r for r in records if (r["task"], r["method"]) == (task, "racing")]
+        timed = [found.get((task, "timed", race["seed"])) for race in races]
+        pairs = [pair for pair in zip(races, timed, strict=True) if pair[1]]
+        if not pairs:
+            continue
+        gains, errors = zip(
+            *(difference(race["correct"], r["correct"]) for race, r in pairs),
+            strict=True,
+        )
+        error = np.sqrt(np.square(errors).sum()) / len(pairs)
+        columns = [
+            np.mean([score(race, "default_correct") for race, _ in pairs]),
+            np.mean([score(race) for race, _ in pairs]),
+            np.mean([score(r) for _, r in pairs]),
+        ]
+        share = np.mean([race["fits"] for race, _ in pairs]) / (
+            races[0]["trials"] * races[0]["folds"]
+        )
+        means = [f"{value:.3f}" for value in columns]
+        gain = f"{np.mean(gains):+.3f} ± {error:.3f}"
+        lines.append([task, len(pairs), *means, gain, f"{share:.2f}"])
+    header = ["task", "seeds", "defaults", "`AdaLoraSearchCV`"]
+    header += ["random search, same time", "better by", "share of all fits"]
+    return results.table(header, lines)
+
+
 def verdicts(records):
     """Return a line for each comparison that is asked for."""
     found = {(r["task"], r["method"], r["seed"]): r for r in records}
@@ -390,7 +421,7 @@ def main(arguments=None):
         )
     print(f"> {results.describe()}; optuna {optuna.__version__}\n")
     print(", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
-    print(f"{to_markdown(records)}\n\n{verdicts(records)}")
+    print(f"{to_markdown(records)}\n\n{by_task(records)}\n\n{verdicts(records)}")
 
 
 if __name__ == "__main__":

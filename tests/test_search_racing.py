@@ -128,3 +128,25 @@ def test_the_readme_documents_each_option():
     for action in search_racing.make_parser()._actions:
         option = action.option_strings[-1]
         assert option == "--help" or f"`{option}`" in table, option
+
+
+def test_means_over_the_seeds():
+    def record(method, seed, correct, **more):
+        return {
+            "task": "quotes", "method": method, "seed": seed, "correct": correct,
+            "fits": 12, "trials": 8, "folds": 3, **more,
+        }  # fmt: skip
+
+    table = search_racing.by_task(
+        [
+            record("racing", 0, "1111", default_correct="1000"),
+            record("timed", 0, "1100"),
+            record("racing", 1, "1110", default_correct="1100"),
+            record("timed", 1, "1110"),
+            record("racing", 2, "0000", default_correct="0000"),  # without its pair
+        ]
+    )
+
+    (row,) = table.splitlines()[2:]
+    # Gains of 0.5 ± 0.289 and 0 ± 0, and half of 24 fits.
+    assert row == "| quotes | 2 | 0.375 | 0.875 | 0.625 | +0.250 ± 0.144 | 0.50 |"
