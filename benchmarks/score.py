@@ -181,7 +181,8 @@ def summarise(records):
     Returns
     -------
     dict
-        ``cells``: (task, size) -> contestant -> mean over the seeds; ``rank``:
+        ``cells``: (task, size) -> contestant -> mean over the seeds that all of the
+        cell have; ``seeds``: (task, size) -> how many these are; ``rank``:
         contestant -> mean rank over the cells that all have, 1 is the best, equal
         means share the mean of their ranks; ``gap``: contestant -> how far it is
         behind the best of such a cell at worst; ``complete``: these cells.
@@ -192,19 +193,24 @@ def summarise(records):
         cell.setdefault(record["contestant"], {})[record["seed"]] = record["accuracy"]
     present = {record["contestant"] for record in records}
     names = [name for name in CONTESTANTS if name in present]
-    complete = [
-        key
-        for key, cell in values.items()
-        if len(cell) == len(names) and len({frozenset(s) for s in cell.values()}) == 1
-    ]
-    cells = {
-        key: {name: statistics.mean(seeds.values()) for name, seeds in cell.items()}
-        for key, cell in values.items()
+    shared = {
+        key: set.intersection(*map(set, cell.values())) for key, cell in values.items()
     }
+    cells = {
+        key: {
+            name: statistics.mean(cell[name][seed] for seed in shared[key])
+            for name in names
+            if name in cell
+        }
+        for key, cell in values.items()
+        if shared[key]
+    }
+    complete = [key for key, cell in cells.items() if len(cell) == len(names)]
     full = [cells[key] for key in complete]
     return {
         "names": names,
         "cells": cells,
+        "seeds": {key: len(seeds) for key, seeds in shared.items()},
         "complete": complete,
         "rank": {n: statistics.mean(_rank(c, n) for c in full) for n in names if full},
         "gap": {n: max(max(c.values()) - c[n] for c in full) for n in names if full},
@@ -221,13 +227,11 @@ def to_markdown(result):
     """Return the table of cells, mean ranks and worst gaps."""
     summary = summarise(result["records"])
     names = summary["names"]
-    seeds, lines = {}, []
-    for record in result["records"]:
-        seeds.setdefault((record["task"], record["size"]), set()).add(record["seed"])
+    lines = []
     for (task, size), cell in summary["cells"].items():
         best = max(cell.values())
         row = [_accuracy(cell.get(name), best) for name in names]
-        lines.append([task, f"{size:,}", len(seeds[task, size]), *row])
+        lines.append([task, f"{size:,}", summary["seeds"][task, size], *row])
     if summary["complete"]:
         ranks, gaps = summary["rank"], summary["gap"]
         lines.append(
@@ -236,7 +240,7 @@ def to_markdown(result):
         gaps = [f"{100 * gaps[name]:.1f}" for name in names]
         lines.append(["**worst gap to the best, points**", "", "", *gaps])
     note = (
-        "Mean accuracy over the seeds; ranks and gaps over the "
+        "Mean accuracy over the seeds that all in a row have; ranks and gaps over the "
         f"{len(summary['complete'])} of {len(summary['cells'])} rows that all "
         "contestants have."
     )

@@ -339,6 +339,19 @@ def test_ranks_and_gaps():
     )
 
 
+def test_means_are_over_the_seeds_that_all_have():
+    found = records({"ours": 0.5, "tfidf": 0.6}, seed=0)
+    found += records({"ours": 0.9}, seed=1)  # not measured for the other
+    found += records({"ours": 0.7, "tfidf": 0.4}, seed=2)
+    summary = score.summarise(found)
+
+    assert summary["cells"]["quotes", 200] == {"ours": 0.6, "tfidf": 0.5}
+    assert summary["seeds"]["quotes", 200] == 2
+    assert "| quotes | 200 | 2 | **0.600** | 0.500 |" in score.to_markdown(
+        {"records": found}
+    )
+
+
 @pytest.fixture
 def run_score(tmp_path, monkeypatch):
     """Function: extra arguments -> contestants that were measured."""
