@@ -6,6 +6,7 @@ Each fit is a line of a JSONL file, and what is there is not measured again.
 import json
 import statistics
 import time
+from contextlib import ExitStack
 from itertools import product
 from unittest import mock
 
@@ -16,7 +17,8 @@ from sk_adalora import AdaLoraClassifier, _probe
 from . import results
 from .data import TASKS, split
 
-_PENALTY = "penalty of the probe"  # not a parameter of the estimator
+# Not parameters of the estimator, but constants of `_probe`: rows -> value.
+_PENALTY, _ROWS = "_PENALTY", "_ENOUGH_ROWS"
 # The first variants were measured with another penalty than today's default.
 _LIGHT = {_PENALTY: lambda rows: 1 / rows, "head_learning_rate": 1e-3}
 
@@ -60,6 +62,7 @@ VARIANTS = {
     "penalty 1 / rows": {_PENALTY: lambda rows: 1 / rows},
     "penalty 0.003": {_PENALTY: lambda rows: 0.003},
     "penalty 0.03": {_PENALTY: lambda rows: 0.03},
+    "probe of all rows": {_ROWS: lambda rows: rows},
 }
 # Long texts are cut, so that the study takes hours and not days.
 _MAX_LENGTH = {"articles": 64, "films": 64, "newsgroups": 64}
@@ -112,18 +115,18 @@ def run(options):
 
 def _measure(changed, name, rows, seed, device):
     X_train, y_train, X_test, y_test = rows
-    parameters = {key: value for key, value in changed.items() if key != _PENALTY}
+    parameters = {k: v for k, v in changed.items() if not hasattr(_probe, k)}
     classifier = AdaLoraClassifier(
         random_state=seed,
         max_length=_MAX_LENGTH.get(name, 256),
         device=device,
         **parameters,
     )
-    penalty = _probe._PENALTY
-    if _PENALTY in changed:
-        penalty = changed[_PENALTY](len(X_train))
     start = time.process_time()
-    with mock.patch.object(_probe, "_PENALTY", penalty):
+    with ExitStack() as patches:
+        for constant in changed.keys() - parameters.keys():
+            value = changed[constant](len(X_train))
+            patches.enter_context(mock.patch.object(_probe, constant, value))
         classifier.fit(X_train, y_train)
     seconds = time.process_time() - start
     shares = classifier.predict_proba(X_test)
