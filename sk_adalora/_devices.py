@@ -64,9 +64,9 @@ class Place:
     def tokens_to_train(self) -> int | None:
         """About how many tokens go through the model at once in training.
 
-        Longer batches are taken in parts. On a CPU that needs less memory, and is the
-        faster for the cache: of 4,096 tokens, two to four parts take .91 to .95 of
-        the time (`benchmarks/training_parts.py`). Many threads share more tokens.
+        Longer batches are taken in parts. On a CPU that needs less memory, and no more
+        time: 8,192 tokens took .77 of it in bfloat16 and .92 in float32, for the cache
+        (`benchmarks/training_parts.py`). Many threads share more tokens.
         """
         if self.device.type != "cpu":
             return None
