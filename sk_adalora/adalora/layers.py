@@ -32,8 +32,7 @@ class _FusedLinear(torch.autograd.Function):
     """``x @ weight.T + bias + x @ right.T @ left``, with a frozen weight.
 
     What autograd makes of the sum writes a tensor of the output's size and one of the
-    input's size more, and adds them up: in half precision on a CPU, that takes longer
-    than the products with the triplets. Here both are added to in place.
+    input's size more, and adds them up. Here both are added to in place.
     """
 
     # Dimensions: m = tokens, in, out = widths of the layer, r = its rank.
