@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import threading
@@ -38,6 +39,13 @@ _TOKENIZER_FILES = (
 _OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 _MAX_CACHED = 2
 
+# What tells tokenizers apart that share a vocabulary: letters, accents, signs, scripts.
+_SAMPLES = [
+    "The quick brown Fox didn't jump: 3.14 times, at 10%!",
+    "Na\u00efve caf\u00e9s\tand\u00a0e-mails\nin UPPER_case, unbelievably",
+    "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
+]
+
 _cache: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
 _hashes: dict[tuple[str, int, int], str] = {}
 _lock = threading.RLock()
@@ -55,6 +63,8 @@ class Backbone:
         Where it was found.
     content_hash : str
         SHA-256 of the weights.
+    tokenizer_hash : str
+        SHA-256 of the token ids that the tokenizer makes of some texts.
     module : torch.nn.Module
         The encoder. Its parameters are shared by every copy: never written.
     tokenizer : transformers.PreTrainedTokenizerBase
@@ -64,6 +74,7 @@ class Backbone:
     name: str
     folder: Path
     content_hash: str
+    tokenizer_hash: str
     module: nn.Module
     tokenizer: Any
 
@@ -146,12 +157,16 @@ def load_backbone(
         else:
             folder = find_folder(name, revision, local_files_only, trust_remote_code)
         digest = content_hash(folder)
-        key = (name, str(folder), digest, place, trust_remote_code, n_labels)
+        key = (
+            *(name, str(folder), digest, _settings_hashes(folder)),
+            *(place, trust_remote_code, n_labels),
+        )
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
         module, tokenizer = _read(folder, place, trust_remote_code, n_labels)
-        backbone = Backbone(name, folder, digest, module, tokenizer)
+        behaviour = tokenizer_hash(tokenizer)
+        backbone = Backbone(name, folder, digest, behaviour, module, tokenizer)
         _cache[key] = backbone
         while len(_cache) > _MAX_CACHED:
             _cache.popitem(last=False)
@@ -276,6 +291,23 @@ def content_hash(folder: Path) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return the SHA-256 of the token ids that a tokenizer makes of some texts.
+
+    Its files may be written differently and mean the same.
+    """
+    ids = tokenizer(_SAMPLES)["input_ids"]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def _settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Hash what a model is read from beside its weights."""
+    found = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob("*.py")]
+    found += [folder / name for name in _TOKENIZER_FILES]
+    files = sorted({path for path in found if path.is_file()})
+    return tuple((path.name, _file_hash(path)) for path in files)
+
+
 def _file_hash(path: Path) -> str:
     """Hash a file once a process, as long as it does not change."""
     status = path.stat()
@@ -321,7 +353,9 @@ def _read(
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
     }
-    for_model: dict[str, Any] = {"num_labels": n_labels} if n_labels else {}
+    for_model: dict[str, Any] = {}
+    if n_labels:  # a checkpoint may have a head for other labels
+        for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
     kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
     # Weights that the file lacks, such as an unused pooler's, are drawn at random.
     random_apart = torch.random.fork_rng(devices=[])
@@ -338,11 +372,50 @@ def _read(
             **common,
             **for_model,
         )
-    if module.config.is_encoder_decoder and not n_labels:
+    drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
+    if tokenizer.pad_token is None:  # GPT-2 has none
+        tokenizer.pad_token = tokenizer.eos_token
+    if n_labels:  # a decoder's head reads the last token before the padding
+        module.config.pad_token_id = tokenizer.pad_token_id or 0
+    is_part = module.config.is_encoder_decoder and not n_labels
+    if is_part:
         module = module.get_encoder()
     module.config.use_cache = False
-    module.drawn_at_random = tuple(found["missing_keys"])
+    module.is_part = is_part
+    module.drawn_at_random = tuple(drawn)
     return module.requires_grad_(False).eval().to(place.device), tokenizer
+
+
+def made_whole(backbone: Backbone, encoder: nn.Module) -> nn.Module:
+    """Return a model that transformers can save, with an encoder's weights in it.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        What the encoder was made from.
+    encoder : torch.nn.Module
+        The encoder, in float32 on the CPU.
+
+    Returns
+    -------
+    torch.nn.Module
+        The encoder itself, or the encoder-decoder that it is a part of.
+    """
+    if not backbone.module.is_part:
+        return encoder
+    import transformers
+
+    with silent_transformers(), torch.random.fork_rng(devices=[]):
+        whole = transformers.AutoModel.from_pretrained(
+            backbone.folder, dtype=torch.float32, local_files_only=True
+        )
+    whole.get_encoder().load_state_dict(encoder.state_dict())
+    return whole  # type: ignore[no-any-return]
+
+
+def _names(mismatched: Any) -> list[str]:
+    """Return the names of weights, which come with their two shapes."""
+    return [name if isinstance(name, str) else name[0] for name in mismatched]
 
 
 def _check_files(folder: Path) -> None:
@@ -374,18 +447,33 @@ def _named_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
+class _Silence:
+    """How loud transformers was before the first of those that now keep it silent."""
+
+    lock = threading.Lock()
+    depth = 0
+    before: tuple[int, bool]
+
+
 @contextmanager
 def silent_transformers() -> Iterator[None]:
     """Keep transformers' progress bars and loading reports off the screen."""
     from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    with _Silence.lock:
+        if _Silence.depth == 0:
+            bars = logging.is_progress_bar_enabled()
+            _Silence.before = logging.get_verbosity(), bars
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        _Silence.depth += 1
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        with _Silence.lock:
+            _Silence.depth -= 1
+            if _Silence.depth == 0:
+                verbosity, bars = _Silence.before
+                logging.set_verbosity(verbosity)
+                if bars:
+                    logging.enable_progress_bar()

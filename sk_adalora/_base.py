@@ -239,20 +239,25 @@ class BaseAdaLora(
         y_val: Any,
         generator: torch.Generator,
     ) -> tuple[TrainingRows, tuple[Any, Any] | None]:
-        """Set validation rows apart, when the score is to be watched."""
+        """Leave out rows of weight 0; set some apart, when the score is watched."""
         check_validation_rows(X_val, y_val, self.early_stopping)
+        used = rows.weighted()
         if not self.early_stopping:
-            return rows, None
+            return rows.take(used), None
         if X_val is None:
+            classes = self._stratify(y)
             kept, held = split_rows(
-                len(rows.texts), self.validation_fraction, self._stratify(y), generator
+                len(used),
+                self.validation_fraction,
+                None if classes is None else take_rows(classes, used),
+                generator,
             )
-            X_val, y_val = take_rows(X, held), take_rows(y, held)
-            rows = rows.take(kept)
+            X_val, y_val = take_rows(X, used[held]), take_rows(y, used[held])
+            used = used[kept]
         else:
             check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
             self._check_validation_targets(y_val)
-        return rows, (X_val, y_val)
+        return rows.take(used), (X_val, y_val)
 
     def _watch(
         self, validation: tuple[Any, Any] | None, live: Live

@@ -182,15 +182,16 @@ class Conductor:
             if math.isnan(score):
                 reason = result.error or f"The score of fold {fold} is NaN."
                 trial.set_user_attr(ERROR, reason)
-                self._tell(candidate, TrialState.FAIL)
-                return
-            trial.report(mean, step=fold)
+            else:
+                trial.report(mean, step=fold)
         except (ValueError, RuntimeError):
             if self._is_ours(trial):
                 raise
             self.open.remove(candidate)  # taken for dead, and tried again elsewhere
             return
-        if fold == self.plan.n_folds - 1:
+        if math.isnan(score):
+            self._tell(candidate, TrialState.FAIL)
+        elif fold == self.plan.n_folds - 1:
             self._tell(candidate, TrialState.COMPLETE, mean)
         elif self.plan.racing and trial.should_prune():
             self._tell(candidate, TrialState.PRUNED)

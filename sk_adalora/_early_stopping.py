@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,8 @@ class ScoreWatcher:
         """
         score = self.score()
         history.score.append(score)
+        if math.isnan(score):  # of no use; nothing would be better than it
+            score = float("-inf")
         if not run.allocator.finished:
             return False
         if self._best is None or score > self.best_score:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _reading
-from ._backbone import copy_backbone, silent_transformers
+from ._backbone import copy_backbone, made_whole, silent_transformers
 from ._card import CARD_NAME, OUR_MARK, write_card, write_export_card
 from ._json_values import to_json
 from ._parameters import Rule, check_parameters
@@ -60,6 +60,7 @@ class FolderMixin:
             ``sk_adalora.json`` and a model card.
         include_backbone : bool, default=False
             Whether to copy the pretrained model too, so that the folder is complete.
+            One that lies in the folder to be replaced is copied in any case.
         overwrite : bool, default=False
             Whether to replace an existing folder that sk-adalora wrote, whatever
             was put into it since.
@@ -75,9 +76,10 @@ class FolderMixin:
         """
         check_is_fitted(self)
         check_parameters(self, self._rules)
+        backbone = self._ready().backbone  # type: ignore[attr-defined]
+        include_backbone = include_backbone or _lies_in(backbone.folder, Path(folder))
         described = _describe(self, include_backbone)
         config, tensors, head = _parts(self._adapter)
-        backbone = self._ready().backbone  # type: ignore[attr-defined]
         with written_whole(Path(folder), overwrite=overwrite) as place:
             write_adapter(place, config, tensors)
             if head:
@@ -131,7 +133,7 @@ class FolderMixin:
             If a file is broken or was changed, is too new, of another class, or
             asks for remote code, or if a parameter breaks its rule.
         """
-        folder, root = _reading.find(source, revision)
+        folder, root = _reading.find(source, revision, trust_remote_code)
         _reading.refuse_links(folder, root)
         described = _reading.read_described(folder)
         _reading.check_class(described, cls)
@@ -210,6 +212,9 @@ class FolderMixin:
         """
         check_is_fitted(self)
         config, tensors, _ = _parts(self._adapter)
+        for model in (os.fspath(self.model), self._adapter.found_in):  # type: ignore[attr-defined]
+            if os.path.isdir(model):
+                _refuse_own_model(Path(model), Path(folder))
         with written_whole(Path(folder), overwrite=overwrite) as place:
             write_lora(place, config, tensors)
             card = write_export_card(self, self._adapter, merged=False)
@@ -223,9 +228,10 @@ class FolderMixin:
         Parameters
         ----------
         folder : path-like
-            Gets the encoder and its tokenizer, for ``AutoModel.from_pretrained``,
-            and the head in ``head.safetensors``. With ``pooling="model"`` it is a
-            whole model, for ``transformers.pipeline("text-classification")``.
+            Gets the model and its tokenizer, for ``AutoModel.from_pretrained``,
+            and the head in ``head.safetensors``. Of an encoder-decoder, the encoder
+            is the adapted part. With ``pooling="model"`` the head is in the model,
+            for ``transformers.pipeline("text-classification")``.
         overwrite : bool, default=False
             Whether to replace an existing folder that sk-adalora wrote.
 
@@ -233,19 +239,22 @@ class FolderMixin:
         ------
         FileExistsError
             If the folder exists and `overwrite` is False.
+        ValueError
+            If it is the one that the pretrained model lies in.
         """
         check_is_fitted(self)
-        network, tokenizer = self._exact_network()  # type: ignore[attr-defined]
+        network, backbone = self._exact_network()  # type: ignore[attr-defined]
+        _refuse_own_model(backbone.folder, Path(folder))
         _, _, head = _parts(self._adapter)
         with written_whole(Path(folder), overwrite=overwrite) as place:
-            merged = network.encoder.merge_and_unload()
+            merged = made_whole(backbone, network.encoder.merge_and_unload())
             if head:
                 save_file(head, place / HEAD_NAME)
             else:
                 _name_outputs(merged.config, self)
             with silent_transformers():
                 merged.save_pretrained(place)
-            tokenizer.save_pretrained(place)
+            backbone.tokenizer.save_pretrained(place)
             card = write_export_card(self, self._adapter, merged=True)
             _write_text(place / CARD_NAME, card)
 
@@ -293,6 +302,19 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         "layers": list(estimator.ranks_),  # in the order of the model
         "fitted": fitted,
     }
+
+
+def _lies_in(model: Path, folder: Path) -> bool:
+    """Tell whether a folder that is replaced would take the pretrained model along."""
+    return model.resolve().is_relative_to(folder.resolve())
+
+
+def _refuse_own_model(model: Path, folder: Path) -> None:
+    if _lies_in(model, folder):
+        raise ValueError(
+            "`folder` must not be the one that the pretrained model lies in. Got "
+            f"{str(folder)!r}, with the model in {str(model)!r}. Choose another."
+        )
 
 
 def _name_outputs(config: Any, estimator: Any) -> None:

@@ -46,6 +46,9 @@ class AdapterState:
         The folder it was found in.
     content_hash : str
         SHA-256 of its weights.
+    tokenizer_hash : str
+        SHA-256 of the token ids that its tokenizer makes of some texts. "" in files
+        of before there was one.
     format : int
         Number of this layout.
     versions : dict of str to str
@@ -59,6 +62,7 @@ class AdapterState:
     model: str
     found_in: str
     content_hash: str
+    tokenizer_hash: str = ""
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
 
@@ -127,6 +131,7 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         model=backbone.name,
         found_in=str(backbone.folder),
         content_hash=backbone.content_hash,
+        tokenizer_hash=backbone.tokenizer_hash,
     )
 
 
@@ -263,4 +268,10 @@ def check_backbone(state: AdapterState, backbone: Backbone) -> None:
             f"on: {state.model!r}, found then in {state.found_in!r} with SHA-256 "
             f"{state.content_hash}. Got {str(backbone.folder)!r} with SHA-256 "
             f"{backbone.content_hash}. Point `model` to the former, or fit again."
+        )
+    if state.tokenizer_hash not in ("", backbone.tokenizer_hash):
+        raise ValueError(
+            "The tokenizer must cut texts as it did when the estimator was trained on "
+            f"{state.model!r}. Got one in {str(backbone.folder)!r} that cuts them "
+            "otherwise. Put its former files back, or fit again."
         )

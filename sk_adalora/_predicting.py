@@ -68,7 +68,7 @@ class PredictMixin:
     def _lengths(self, backbone: Backbone) -> tuple[int, str]:
         """Return the longest text in tokens, and what becomes of longer ones."""
         longest = min(self.max_length, backbone.longest or self.max_length)
-        return longest, self.long_text
+        return int(longest), self.long_text
 
     @torch.inference_mode()
     def _predict_outputs(self, X: Any) -> np.ndarray:
@@ -102,8 +102,8 @@ class PredictMixin:
             self._live = live
         return live
 
-    def _exact_network(self) -> tuple[TextNetwork, Any]:
-        """Return a network of its own in float32 on the CPU, and the tokenizer."""
+    def _exact_network(self) -> tuple[TextNetwork, Backbone]:
+        """Return a network of its own in float32 on the CPU, and what it adapts."""
         place = resolve_place("cpu", "float32")
         backbone = self._load_backbone(place, self._adapter)
-        return thaw_network(self._adapter, backbone), backbone.tokenizer
+        return thaw_network(self._adapter, backbone), backbone

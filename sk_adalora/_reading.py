@@ -28,10 +28,13 @@ HEAD_NAME = "head.safetensors"
 BACKBONE = "backbone"
 SEAL = "sha256"
 
-# What is fetched from the hub: nothing that could be run.
-FETCHED = ["*.json", "*.txt", "*.model", "*.safetensors", f"{BACKBONE}/*.bin"]
+# What is fetched from the hub beside the files that STATE_NAME lists.
+_UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.bin"]
 
-STATE_FIELDS = ("n_outputs", "pooling", "model", "found_in", "content_hash", "format")
+STATE_FIELDS = (
+    *("n_outputs", "pooling", "model", "found_in"),
+    *("content_hash", "tokenizer_hash", "format"),
+)
 
 
 def broken(must: str, got: Any) -> ValueError:
@@ -45,25 +48,40 @@ def broken(must: str, got: Any) -> ValueError:
 # ---- folder -----------------------------------------------------------------
 
 
-def find(source: str | os.PathLike[str], revision: str | None) -> tuple[Path, Path]:
+def find(
+    source: str | os.PathLike[str], revision: str | None, trust_remote_code: bool
+) -> tuple[Path, Path]:
     """Return the folder, and the folder that its links must stay inside."""
     if os.path.isdir(source):
         folder = Path(source).resolve()
         return folder, folder
+    name = os.fspath(source)
+    known = _download(name, revision, [STATE_NAME])
+    listed = _field(read_json(known / STATE_NAME), "files", dict)
+    code = [file for file in listed if file.endswith(".py")]
+    if code and not trust_remote_code:
+        raise ValueError(
+            f"The repository {name!r} must not bring code along. Got "
+            f"{reprlib.repr(code)}. Pass trust_remote_code=True if you trust its "
+            "authors."
+        )
+    # The folder is named after the commit: all files are of the same one.
+    folder = _download(name, known.name, [*_UNLISTED, *listed])
+    return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
+
+
+def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+    """Return the folder with the wanted files of a repository of the hub."""
     from huggingface_hub import snapshot_download
 
-    name = os.fspath(source)
     try:
-        folder = Path(
-            snapshot_download(name, revision=revision, allow_patterns=FETCHED)
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             "`source` must be a folder that `save_pretrained` wrote, or a repository "
             f"of the Hugging Face hub. Got {name!r}, which is neither, or cannot be "
             "reached. Check the path."
         ) from error
-    return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
 
 
 def refuse_links(folder: Path, root: Path) -> None:
@@ -289,6 +307,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     kinds = {"n_outputs": int, "format": int}
+    described = {"tokenizer_hash": "", **described}  # younger than the others
     values = {n: _field(described, n, kinds.get(n, str)) for n in STATE_FIELDS}
     versions = _field(described, "versions", dict)
     if not all(isinstance(text, str) for text in versions.values()):

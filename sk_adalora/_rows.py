@@ -34,8 +34,33 @@ class TrainingRows:
     targets: Tensor
     weights: Tensor | None
 
+    def weighted(self) -> np.ndarray:
+        """Return the positions of the rows that count.
+
+        Returns
+        -------
+        ndarray of int
+
+        Raises
+        ------
+        ValueError
+            If no row has a weight above 0.
+        """
+        if self.weights is None:
+            return np.arange(len(self.texts))
+        positive = np.flatnonzero(self.weights.numpy() > 0)
+        if not len(positive):
+            raise ValueError(
+                "A row must have a weight above 0 to be learned from. Got 0 for all "
+                f"{len(self.texts)} rows, by `sample_weight` or `class_weight`. "
+                "Raise some."
+            )
+        return positive
+
     def take(self, rows: np.ndarray) -> TrainingRows:
         """Return some of the rows."""
+        if len(rows) == len(self.texts) and np.all(np.diff(rows) > 0):
+            return self
         weights = None if self.weights is None else self.weights[rows]
         return replace(
             self,

@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,8 @@ class _Session:
     stack: ExitStack
     verbose: int
     stored_only: bool
+    context: Any = None  # of scikit-learn's callbacks
+    rows: tuple[Any, Any] = (None, None)
     study: Any = None
     space: Any = None
     worker: Any = None
@@ -355,10 +357,8 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     ) -> AdaLoraSearchCV:
         check_parameters(self, SEARCH_RULES)
         with unchanged_on_error(self), self._session(params, stored_only) as session:
-            try:
+            with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
-            except _NothingEvaluated:
-                self._take_over(X, y, params)
             self.study_ = session.study
             self.trials_ = session.study.get_trials(deepcopy=False)
             self._study_record = record_of(session.study)
@@ -381,6 +381,7 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         """Open the study: scikit-learn's hook, before anything is evaluated."""
         now = self._now
+        now.rows = X, y
         now.space = self._read_space()
         check_names(self.estimator, now.space)
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
@@ -445,6 +446,7 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         from tqdm.auto import tqdm
 
         now = self._now
+        now.context = callback_ctx
         metric = self.refit if isinstance(self.refit, str) else None
         task = callback_ctx.subcontext(task_name="search", max_subtasks=None)
         task.call_on_fit_task_begin(estimator=self)
@@ -473,6 +475,7 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         self._make_results(metric)
         task.call_on_fit_task_end(estimator=self)
         if not now.out:
+            self._take_over()
             raise _NothingEvaluated
 
     def _evaluate(
@@ -539,10 +542,14 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
                 stacklevel=4,  # the caller of `fit` or `from_study`
             )
 
-    def _take_over(self, X: Any, y: Any, params: dict[str, Any]) -> None:
+    def _take_over(self) -> None:
         """End a fit in which nothing was evaluated, as scikit-learn would."""
         now, metric = self._now, "score"
+        (X, y), params = now.rows, now.metadata
         results, names = now.results, now.table.metrics
+        weight = params.get("sample_weight")
+        metadata = None if weight is None else {"sample_weight": weight}
+        data = {"X": X, "y": y, "metadata": metadata}
         self.multimetric_ = names is not None
         if names is not None:
             self._check_refit_for_multimetric(names)
@@ -556,15 +563,20 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
             best = clone(self.best_params_, safe=False)
             self.best_estimator_ = clone(self.estimator).set_params(**best)
             rows = (X,) if y is None else (X, y)
-            start = time.time()
             routed = self._get_routed_params_for_fit(params)
-            self.best_estimator_.fit(*rows, **routed.estimator.fit)
-            self.refit_time_ = time.time() - start
+            task = now.context.subcontext(task_name="refit-with-best-params")
+            with task.propagate_callback_context(self.best_estimator_):
+                task.call_on_fit_task_begin(estimator=self, **data)
+                start = time.time()
+                self.best_estimator_.fit(*rows, **routed.estimator.fit)
+                self.refit_time_ = time.time() - start
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
+            task.call_on_fit_task_end(estimator=self, **data)
         scorers, _ = self._get_scorers()
         self.scorer_ = getattr(scorers, "_scorers", scorers)
         self.cv_results_ = results
+        now.context.call_on_fit_task_end(estimator=self, **data)
 
     # ---- after fit ----------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -10,7 +12,6 @@ from optuna.storages import BaseStorage
 from ._parameters import (
     BOOLEAN,
     NONE,
-    PATH,
     TEXT,
     Rule,
     choice,
@@ -22,6 +23,10 @@ from ._parameters import (
 # scikit-learn checks these itself.
 _ITS_OWN = ("scoring", "n_jobs", "refit", "cv", "error_score", "return_train_score")
 _ANYTHING = Rule(lambda v: True, "anything")
+_PLACE = Rule(
+    lambda v: isinstance(v, str | os.PathLike) and bool(os.fspath(v)),
+    "the URL of a database or the path of a journal file",
+)
 _POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")
 
 SEARCH_RULES: dict[str, Rule] = {
@@ -32,7 +37,7 @@ SEARCH_RULES: dict[str, Rule] = {
     "timeout": number(0, with_low=False) | NONE,
     "sampler": choice("auto") | instance(BaseSampler, "a sampler of Optuna's"),
     "pruner": choice("auto") | instance(BasePruner, "a pruner of Optuna's") | NONE,
-    "storage": PATH | instance(BaseStorage, "a storage of Optuna's") | NONE,
+    "storage": _PLACE | instance(BaseStorage, "a storage of Optuna's") | NONE,
     "study_name": TEXT | NONE,
     "load_if_exists": BOOLEAN,
     "enqueue": choice("paper") | _POINTS | NONE,

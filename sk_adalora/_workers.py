@@ -49,16 +49,20 @@ class Worker:
         self.study, self.beats = study, beats
         self.run = uuid.uuid4().hex
         self._over = threading.Event()
+        self._heart: threading.Thread | None = None
 
     def __enter__(self) -> Worker:
         _here.add(self.run)
         self._write()
         if self.beats:
-            threading.Thread(target=self._keep_beating, daemon=True).start()
+            self._heart = threading.Thread(target=self._keep_beating, daemon=True)
+            self._heart.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._over.set()
+        if self._heart is not None:  # a beat under way must not have the last word
+            self._heart.join(_BEAT)
         _here.discard(self.run)
         try:
             self._write(ended=True)

@@ -274,6 +274,18 @@ def test_reset_starts_again_at_full_rank():
     assert not model.allocator.finished
 
 
+def test_reset_after_deletion_counts_what_is_left():
+    model = small()
+    give_gradients(model)
+    model.update_and_allocate(99)
+    model.compact()
+    model.allocator.reset()
+
+    assert model.allocator.budget == len(model.allocator.kept) == 4
+    give_gradients(model)
+    assert model.update_and_allocate(0) == 4
+
+
 def test_ranks_by_layer():
     model = small()
     allocate(model, [9, 1, 1, 9, 1, 1, 1, 9], 3)

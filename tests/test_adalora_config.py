@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import peft
 import pytest
 from _tiny import no_warning
@@ -316,3 +317,30 @@ def test_plain_lora_accepts_what_adalora_refuses():
     config = LoraConfig(r=4, use_dora=True, use_rslora=True, init_lora_weights="pissa")
 
     assert LoraConfig.from_dict(config.to_dict()) == config
+
+
+# ---- numbers and names of other kinds -----------------------------------------
+
+
+def test_numbers_of_numpy_become_plain(tmp_path):
+    config = AdaLoraConfig(
+        init_r=np.int64(16),
+        total_step=np.int32(10),
+        orth_reg_weight=np.float32(0.25),
+        lora_alpha=np.float64(3),
+    )
+    config.save_pretrained(tmp_path)
+
+    assert type(config.init_r) is type(config.total_step) is int
+    assert type(config.orth_reg_weight) is type(config.lora_alpha) is float
+    assert AdaLoraConfig.from_pretrained(tmp_path) == config
+
+
+def test_alpha_by_layer_is_refused():
+    with pytest.raises(ValueError, match="does not support `lora_alpha` by layer"):
+        AdaLoraConfig(total_step=10, alpha_pattern={"query": 64})
+
+
+def test_a_str_is_no_list_of_modules():
+    with pytest.raises(TypeError, match=r"Got the str 'score'. Pass \['score'\]"):
+        AdaLoraConfig(total_step=10, modules_to_save="score")

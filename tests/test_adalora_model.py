@@ -1166,3 +1166,44 @@ def test_training_lowers_the_loss(dropout):
                 model.compact(optimizer)
 
     assert loss(model.eval(), 0) < 0.5 * before
+
+
+# ---- loading into a model that was used ----------------------------------------
+
+
+def test_loading_drops_merged_weights():
+    model = randomise(adapted_bert(), 1)
+    state, expected = model.state_dict(), hidden(model)
+    randomise(model, 2).merge()
+    model.load_state_dict(state)
+
+    torch.testing.assert_close(hidden(model), expected)
+
+
+def test_loading_starts_the_allocation_anew():
+    model = randomise(adapted_bert(), 1)
+    state, expected = model.state_dict(), hidden(model)
+    train(model, range(7))
+    assert not model.allocator.kept.all()
+    model.load_state_dict(state)
+    again = adapted_bert()
+    again.load_state_dict(model.state_dict())
+
+    assert model.allocator.kept.all()
+    assert model.allocator.budget == sum(model.ranks.values())
+    torch.testing.assert_close(hidden(again), expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_checkpointing_repeats_no_dropout_of_a_generator(dropout):
+    model = adapted_bert(lora_dropout=dropout, init_lora_weights=False)
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    loss = model.train()(tokens()).last_hidden_state.sum()
+    if not dropout:
+        loss.backward()
+        assert model.triplets.singular_values.grad.abs().sum() > 0
+        return
+
+    with pytest.raises(RuntimeError, match="generator=None, or set lora_dropout=0"):
+        loss.backward()

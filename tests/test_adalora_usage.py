@@ -3,7 +3,16 @@
 import pytest
 import torch
 import transformers
-from _tiny import adamw, labels, no_warning, tiny_llama, tokens
+from _tiny import (
+    adamw,
+    adapt,
+    labels,
+    no_warning,
+    tiny_bert,
+    tiny_llama,
+    tokens,
+    train,
+)
 
 from sk_adalora import AdaLoraConfig, get_peft_model
 
@@ -134,3 +143,28 @@ def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
         adapted = model(ids).logits
         merged = model.merge_and_unload()(ids).logits
     torch.testing.assert_close(adapted, merged, rtol=1e-4, atol=1e-5)
+
+
+# ---- evaluation between steps ------------------------------------------------
+
+
+def test_training_goes_on_after_inference_mode():
+    model = adapt(tiny_bert().to(torch.bfloat16))
+    with torch.inference_mode():
+        model(tokens())
+    model(tokens()).last_hidden_state.sum().backward()
+
+    assert model.triplets.singular_values.grad.abs().sum() > 0
+
+
+def test_the_penalty_may_be_looked_at_in_inference_mode():
+    model = adapt(tiny_bert(), init_lora_weights=False)
+    optimizer = adamw(model)
+    train(model, range(12), optimizer)
+    model.compact(optimizer)
+    with torch.inference_mode():
+        seen = float(model.orthogonality_loss())
+    penalty = model.orthogonality_loss()
+    penalty.backward()
+
+    assert float(penalty.detach()) == pytest.approx(seen)

@@ -598,3 +598,137 @@ def test_the_width_is_that_of_the_hidden_states(architecture):
         assert backbone.longest == 512  # no positions: what the tokenizer says
     else:
         assert backbone.longest <= 64
+
+
+# ---- what a model is read from beside its weights --------------------------------
+
+
+def fold_case(folder, lowercase):
+    """Let the tokenizer of a folder lower all letters, or leave them."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        settings = json.loads(path.read_text())
+        if name == "tokenizer.json":
+            settings["normalizer"]["lowercase"] = lowercase
+        else:
+            settings["do_lower_case"] = lowercase
+        path.write_text(json.dumps(settings))
+
+
+def test_a_tokenizer_that_changes_is_read_again(own_model):
+    before = load_backbone(own_model, PLACE)
+    fold_case(own_model, lowercase=False)
+    after = load_backbone(own_model, PLACE)
+
+    assert after is not before
+    assert after.content_hash == before.content_hash
+    assert after.tokenizer_hash != before.tokenizer_hash
+
+
+def test_files_that_say_the_same_make_the_same_tokenizer(own_model):
+    before = load_backbone(own_model, PLACE)
+    path = own_model / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=7))
+
+    assert load_backbone(own_model, PLACE).tokenizer_hash == before.tokenizer_hash
+
+
+def test_an_estimator_refuses_another_tokenizer(own_model):
+    X, y = toy(32)
+    fitted = pickle.loads(pickle.dumps(make(str(own_model)).fit(X, y)))
+    fold_case(own_model, lowercase=False)
+
+    with pytest.raises(ValueError, match="tokenizer must cut texts as it did"):
+        fitted.predict(X)
+
+
+def gpt2_folder(folder, **options):
+    """A random GPT-2 in a folder that holds a tokenizer."""
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config = transformers.GPT2Config(
+        vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=64, **options
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        write_model(folder, transformers.GPT2Model(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize("pad", [3, None])
+def test_a_decoder_with_its_own_head_reads_the_last_token_of_a_text(own_model, pad):
+    X, y = toy(32)
+    model = gpt2_folder(own_model, pad_token_id=pad)
+    fitted = make(model, pooling="model").fit(X, y)
+    alone = fitted.predict_proba(["good film"])
+    beside = fitted.predict_proba(["good film", "bad bad price loss poor worst"])
+
+    np.testing.assert_allclose(alone[0], beside[0], atol=1e-6)
+
+
+def test_a_tokenizer_without_padding_pads_with_the_end(own_model):
+    path = own_model / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"pad_token": None, "eos_token": "[SEP]"}
+    path.write_text(json.dumps(settings))
+    tokenizer = load_backbone(own_model, PLACE).tokenizer
+
+    assert tokenizer.pad_token == "[SEP]"
+
+
+def test_a_checkpoint_with_a_head_for_other_labels(own_model):
+    config = transformers.AutoConfig.from_pretrained(own_model, num_labels=5)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        other = transformers.BertForSequenceClassification(config)
+    write_model(own_model, other)
+    X, y = toy(32)
+    fitted = make(str(own_model), pooling="model", epochs=6).fit(X, y)
+
+    assert fitted.predict_proba(X).shape == (32, 2)
+    drawn = load_backbone(own_model, PLACE, n_labels=2).module.drawn_at_random
+    assert {"classifier.weight", "classifier.bias"} <= set(drawn)
+    kept = load_backbone(own_model, PLACE, n_labels=5).module
+    assert torch.equal(kept.classifier.weight, other.classifier.weight)
+
+
+def test_the_encoder_of_a_whole_model_is_saved_in_it(own_model, tmp_path):
+    size = json.loads((own_model / "config.json").read_text())["vocab_size"]
+    config = transformers.T5Config(
+        vocab_size=size,
+        d_model=32,
+        d_kv=16,
+        d_ff=48,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        write_model(own_model, transformers.T5Model(config))
+    X, y = toy(32)
+    fitted = make(str(own_model), max_length=32).fit(X, y)
+    fitted.merge_and_save(tmp_path / "merged")
+    whole, found = transformers.AutoModel.from_pretrained(
+        tmp_path / "merged", output_loading_info=True
+    )
+    network, backbone = fitted._exact_network()
+    ids = torch.tensor(backbone.tokenizer(["good film"])["input_ids"])
+    with torch.no_grad():
+        expected = network.encoder(ids).last_hidden_state
+        got = whole.get_encoder()(ids).last_hidden_state
+
+    assert not found["missing_keys"]
+    torch.testing.assert_close(got, expected)
+
+
+def test_silence_ends_with_the_last_who_wants_it():
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    first, second = _backbone.silent_transformers(), _backbone.silent_transformers()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logging.get_verbosity() == logging.ERROR
+    second.__exit__(None, None, None)
+
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

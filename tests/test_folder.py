@@ -15,12 +15,15 @@ import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
+import transformers
 from _folders import STRONG, bytes_of, make_regressor, read, strengthen
 from _toy import make, topics, toy
+from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistence
 from sk_adalora._card import rank_rows
+from sk_adalora._reading import BACKBONE, HEAD_NAME
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -667,6 +670,55 @@ def test_a_refused_folder(fitted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_length": np.int64(16)},
+        {"orth_reg_weight": np.float32(0.25)},
+        {"epochs": np.int64(2), "init_r": np.int64(3), "deltaT": np.int64(1)},
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_there_and_back(tiny_model, tmp_path, params):
+    fitted = make(tiny_model, **params).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+# ---- folders that hold the pretrained model ---------------------------------
+
+
+@pytest.fixture
+def complete(fitted, tmp_path):
+    """Loaded from a folder that holds its pretrained model, and that folder."""
+    folder = tmp_path / "complete"
+    fitted.save_pretrained(folder, include_backbone=True)
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+    loaded.predict(X)
+    return loaded, folder
+
+
+def test_a_complete_folder_stays_complete(fitted, complete):
+    loaded, folder = complete
+    loaded.save_pretrained(folder, overwrite=True)
+    sk_adalora.clear_backbone_cache()
+    again = AdaLoraClassifier.from_pretrained(folder)
+
+    assert (folder / BACKBONE / "config.json").is_file()
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize("method", ["merge_and_save", "export_lora"])
+def test_an_export_does_not_replace_its_own_model(complete, method):
+    loaded, folder = complete
+    before = bytes_of(folder)
+
+    with pytest.raises(ValueError, match="must not be the one that the pretrained"):
+        getattr(loaded, method)(folder, overwrite=True)
+    assert bytes_of(folder) == before
+
+
 # ---- the hub ----------------------------------------------------------------
 
 
@@ -683,7 +735,18 @@ class Hub:
         snapshot = self.root / repo_id / "snapshots" / (revision or "main")
         if not snapshot.is_dir():
             raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
-        return str(snapshot)
+        cached = self.root / "cache" / repo_id / "snapshots" / snapshot.name
+        files = (p for p in snapshot.rglob("*") if p.is_file())
+        names = [path.relative_to(snapshot).as_posix() for path in files]
+        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
+            (cached / name).parent.mkdir(parents=True, exist_ok=True)
+            if not (cached / name).exists():
+                blobs = self.root / "cache" / repo_id / "blobs"
+                blobs.mkdir(exist_ok=True)
+                target = Path(os.readlink(snapshot / name))
+                shutil.copy(target, blobs / target.name)
+                (cached / name).symlink_to(blobs / target.name)
+        return str(cached)
 
     def create_repo(self, repo_id, *, private=None, exist_ok=False):
         self.calls.append(("create", repo_id, private, exist_ok))
@@ -720,7 +783,8 @@ def test_to_the_hub_and_back(fitted, hub):
     loaded = AdaLoraClassifier.from_pretrained("me/topics")
 
     assert address == "https://hub.example/me/topics/commit/1"
-    assert [call[0] for call in hub.calls] == ["create", "upload", "download"]
+    calls = [call[0] for call in hub.calls]
+    assert calls == ["create", "upload", "download", "download"]
     assert hub.calls[0] == ("create", "me/topics", True, True)
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
@@ -750,12 +814,60 @@ def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
 
 def test_a_snapshot_with_a_link_out_of_its_repository(fitted, hub, tmp_path):
     fitted.push_to_hub("me/topics")
-    (tmp_path / "secret.json").write_text("{}")
-    snapshot = tmp_path / "hub" / "me" / "topics" / "snapshots" / "main"
-    (snapshot / "extra.json").symlink_to(tmp_path / "secret.json")
+    AdaLoraClassifier.from_pretrained("me/topics")
+    head = hub.root / "cache" / "me" / "topics" / "snapshots" / "main" / HEAD_NAME
+    outside = shutil.copy(head, tmp_path / "outside")
+    head.unlink()
+    head.symlink_to(outside)
 
-    with pytest.raises(ValueError, match=r"'extra\.json', which links to a place out"):
+    with pytest.raises(ValueError, match=r"'head.* which links to a place outside"):
         AdaLoraClassifier.from_pretrained("me/topics")
+
+
+def test_a_tokenizer_with_a_file_of_its_own_on_the_hub(tiny_model, tmp_path, hub):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(model)
+    fitted = make(str(model)).fit(X, Y)
+    fitted.push_to_hub("me/chatty", include_backbone=True)
+    loaded = AdaLoraClassifier.from_pretrained("me/chatty")
+
+    cached = hub.root / "cache" / "me" / "chatty"
+    assert list(cached.rglob("chat_template.jinja"))
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_only_listed_files_are_fetched(fitted, hub):
+    fitted.push_to_hub("me/topics")
+    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
+    (snapshot / "big.bin").symlink_to((snapshot / HEAD_NAME).resolve())
+    AdaLoraClassifier.from_pretrained("me/topics")
+
+    fetched = {p.name for p in (hub.root / "cache").rglob("snapshots/main/*")}
+    assert "big.bin" not in fetched
+    assert {HEAD_NAME, "sk_adalora.json", "tokenizer.json", "README.md"} <= fetched
+
+
+def test_code_on_the_hub_is_not_fetched_unasked(fitted, hub):
+    fitted.push_to_hub("me/topics")
+    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
+    described = json.loads((snapshot / "sk_adalora.json").read_text())
+    described["files"]["modeling.py"] = "0" * 64
+    (snapshot / "sk_adalora.json").resolve().write_text(json.dumps(described))
+
+    with pytest.raises(ValueError, match=r"'modeling\.py'.*trust_remote_code=True"):
+        AdaLoraClassifier.from_pretrained("me/topics")
+    assert not list((hub.root / "cache").rglob(HEAD_NAME))
+
+
+def test_a_repository_of_something_else(hub):
+    other = hub.root / "me" / "model" / "snapshots" / "main"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text("{}")
+
+    with pytest.raises(FileNotFoundError, match=r"must hold sk_adalora\.json"):
+        AdaLoraClassifier.from_pretrained("me/model")
 
 
 # ---- tokens -----------------------------------------------------------------

@@ -199,3 +199,14 @@ def test_the_constructor_checks_nothing_and_keeps_what_it_gets():
     weird = object()
     for name in PARAMETERS:
         assert getattr(AdaLoraClassifier(**{name: weird}), name) is weird
+
+
+def test_a_subclass_may_have_a_parameter_of_its_own(tiny_model):
+    class Extended(AdaLoraClassifier):
+        def __init__(self, model, *, extra=None, epochs=1):
+            super().__init__(model, epochs=epochs, device="cpu")
+            self.extra = extra
+
+    X, y = toy(24)
+
+    assert Extended(tiny_model, extra=object()).fit(X, y).predict(X).shape == (24,)

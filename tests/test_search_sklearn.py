@@ -323,3 +323,56 @@ def test_searches_nested_in_threads_leave_the_logger_as_it_was():
 
     assert np.isfinite(scores).all()
     assert optuna.logging.get_verbosity() == before
+
+
+@pytest.mark.parametrize("fail_above", [2.0, 0.0])
+def test_an_error_of_a_callback_is_the_one_to_see(fail_above):
+    def callback(study, trial):
+        raise ValueError("enough of this")
+
+    with pytest.raises(ValueError, match="enough of this"):
+        search(Peak(fail_above=fail_above), callbacks=[callback]).fit(X, Y)
+
+
+class Recorder:
+    """A callback of scikit-learn's that notes the tasks of a search."""
+
+    def __init__(self):
+        self.seen = []
+
+    def setup(self, estimator, context):
+        self.seen.append("setup")
+
+    def on_fit_task_begin(self, estimator, context, **data):
+        self._note("begin", estimator, context)
+
+    def on_fit_task_end(self, estimator, context, **data):
+        self._note("end", estimator, context)
+
+    def teardown(self, estimator, context):
+        self.seen.append("teardown")
+
+    def _note(self, what, estimator, context):
+        if isinstance(estimator, AdaLoraSearchCV) and context.task_name in (
+            "fit",
+            "search",
+            "refit-with-best-params",
+        ):
+            self.seen.append((what, context.task_name))
+
+
+def test_callbacks_see_the_same_when_nothing_is_left_to_evaluate(tmp_path):
+    kept = {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "s"}
+    first, second = Recorder(), Recorder()
+    search(**kept).set_callbacks(first).fit(X, Y)
+    before = Peak.fits
+    search(**kept).set_callbacks(second).fit(X, Y)
+
+    assert Peak.fits == before + 1  # the refit
+    assert ("end", "refit-with-best-params") in first.seen
+    assert second.seen == first.seen
+
+
+def test_a_storage_that_is_none():
+    with pytest.raises(ValueError, match=r"`storage` of .* the URL of a database or"):
+        search(storage=5).fit(X, Y)

@@ -1,6 +1,8 @@
 """Studies: going on with them, pickles, pictures, and who works on them."""
 
 import pickle
+import threading
+import time
 
 import joblib
 import numpy as np
@@ -17,8 +19,11 @@ from sklearn.model_selection import (
 
 from sk_adalora import (
     AdaLoraSearchCV,
+    _racing,
+    _workers,
     suggest_params,
 )
+from sk_adalora._racing import with_estimates
 
 X, Y = rows()
 
@@ -320,3 +325,37 @@ def test_another_estimator_is_searched_too():
     fitted = AdaLoraSearchCV(LogisticRegression(), space, n_trials=3, cv=2).fit(X, Y)
 
     assert fitted.trials_[0].params == {"C": 1.0}
+
+
+def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
+    study = optuna.create_study()
+    write, under_way = study.set_user_attr, threading.Event()
+
+    def slow(name, record):
+        if threading.current_thread() is not threading.main_thread():
+            under_way.set()
+            time.sleep(0.3)
+        write(name, record)
+
+    monkeypatch.setattr(_workers, "_BEAT", 0.01)
+    monkeypatch.setattr(study, "set_user_attr", slow)
+    with _workers.Worker(study, beats=True):
+        monkeypatch.setattr(_workers, "_BEAT", 5.0)  # the wait at the end
+        assert under_way.wait(10)
+    time.sleep(0.5)
+
+    assert [record["ended"] for record in study.user_attrs.values()] == [True]
+
+
+def test_the_process_learns_from_pruned_trials(monkeypatch):
+    learned = []
+
+    def spy(trials):
+        learned.append([t for t in trials if t.state is TrialState.PRUNED])
+        return with_estimates(trials)
+
+    monkeypatch.setattr(_racing, "with_estimates", spy)
+    search(n_trials=14, pruner="auto", random_state=0).fit(X, Y)
+
+    assert learned  # Optuna asked what has become of the trials
+    assert any(learned)

@@ -438,6 +438,24 @@ def test_rows_of_weight_0_teach_nothing(tiny_model):
     assert fitted.score(X, y) > 0.95
 
 
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True, "epochs": 4}])
+def test_rows_of_weight_0_are_rows_that_are_not_there(tiny_model, options):
+    X, y = toy(64)
+    weight = np.tile([2.0, 2.0, 0.0, 0.0], 16)
+    weighted = make(tiny_model, **options).fit(X, y, sample_weight=weight)
+    kept = np.flatnonzero(weight)
+    without = make(tiny_model, **options).fit([X[i] for i in kept], y[kept])
+
+    assert weighted.total_step_ == without.total_step_
+    assert weighted.fit_report_.n_rows == without.fit_report_.n_rows
+    np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
+
+
+def test_classes_that_all_count_nothing(tiny_model):
+    with pytest.raises(ValueError, match="Got 0 for all 64 rows, by `sample_weight`"):
+        make(tiny_model, class_weight={0: 0.0, 1: 0.0}).fit(*toy(64))
+
+
 def test_balanced_classes_are_the_weights_of_scikit_learn(tiny_model):
     X, y = unlike()
     counts = {"art": 9, "business": 18, "sport": 27}
@@ -593,6 +611,31 @@ def test_the_best_state_is_kept(tiny_model):
     assert len(seen) == 8
     np.testing.assert_allclose(fitted.predict_proba(texts), seen[4], atol=1e-6)
     assert np.abs(seen[7] - seen[4]).max() > 1e-4
+
+
+def test_a_score_of_nan_is_never_the_best(tiny_model):
+    fitted = stopping(
+        tiny_model,
+        scoring=scores(0, 0, 0, np.nan, 0.2, np.nan, 0.3, 0.1),
+        n_iter_no_change=9,
+        tinit=4,
+        tfinal=18,
+    ).fit(*toy(64))
+
+    assert np.isnan(fitted.history_.score[3])  # the first of the final phase
+    assert fitted.history_.best_epoch == 6
+
+
+# In half precision rows are padded: what that takes is made when it is first needed,
+# here while an epoch is scored, and training goes on with it.
+@pytest.mark.parametrize("tfinal", [0, 16, 17])
+def test_early_stopping_in_half_precision(tiny_model, tfinal):
+    fitted = stopping(
+        tiny_model, precision="bfloat16", tinit=2, tfinal=tfinal, n_iter_no_change=9
+    ).fit(*toy(64))
+
+    assert len(fitted.history_.score) == 8
+    assert sum(fitted.ranks_.values()) == 2 * LAYERS
 
 
 @pytest.mark.parametrize("patience", [1, 2, 5])

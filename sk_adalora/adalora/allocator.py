@@ -90,12 +90,12 @@ class RankAllocator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all averages and start at full rank."""
+        """Forget all averages and let all triplets live that there are."""
         self.last_step = -1
         self.last_allocation: int | None = None
         self.finished = False
-        self.budget = self.schedule.initial
         values = self.triplets.singular_values
+        self.budget = len(values)
         self.kept = torch.ones_like(values, dtype=torch.bool)
         self._averages: list[Importance] | None = None
 
@@ -167,8 +167,8 @@ class RankAllocator:
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
-        self.budget = self.schedule.budget(step)
         score = self.scores()
+        self.budget = min(self.schedule.budget(step), len(score))
         score = torch.where(torch.isfinite(score), score, -torch.inf)
         # Stable, so that ties go to the lowest index and the count is exact.
         order = torch.sort(score, descending=True, stable=True).indices

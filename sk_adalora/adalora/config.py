@@ -110,6 +110,8 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         self.peft_type = self.method
+        for each in fields(self):  # numbers of NumPy cannot be written as JSON
+            setattr(self, each.name, _as_plain(getattr(self, each.name)))
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
         self._check_layers()
@@ -117,6 +119,11 @@ class LoraConfig:
         self._check_patterns()
         _check_number("lora_alpha", self.lora_alpha, low=0)
         _check_number("lora_dropout", self.lora_dropout, low=0, below=1)
+        if isinstance(self.modules_to_save, str):
+            raise TypeError(
+                "`modules_to_save` must be a list of name endings. Got the str "
+                f"{self.modules_to_save!r}. Pass [{self.modules_to_save!r}]."
+            )
         if self.bias not in ("none", "all", "lora_only"):
             raise ValueError(
                 "`bias` must be 'none', 'all' or 'lora_only'. "
@@ -351,6 +358,7 @@ class AdaLoraConfig(LoraConfig):
             ("use_dora", "DoRA"),
             ("loftq_config", "LoftQ"),
             ("use_rslora", "rank-stabilised LoRA"),
+            ("alpha_pattern", "`lora_alpha` by layer"),
         ):
             if getattr(self, name):
                 raise ValueError(
@@ -457,6 +465,15 @@ def _check_depth(values: Any) -> None:
         if not level:
             return
     raise ValueError(f"values nested more than {_MAX_JSON_DEPTH} deep")
+
+
+def _as_plain(value: Any) -> Any:
+    """Turn another library's number into Python's, and leave the rest."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _as_set(names: Any) -> Any:

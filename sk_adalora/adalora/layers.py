@@ -196,6 +196,13 @@ class SVDLinear(nn.Module):
             return x
         if self.generator is None:
             return F.dropout(x, self.dropout)
+        if torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                "Gradient checkpointing repeats the dropout of the global generator "
+                "only. Got an adapted layer with a generator of its own, whose "
+                f"lora_dropout={self.dropout} would not be that of the forward pass. "
+                "Adapt the model with generator=None, or set lora_dropout=0."
+            )
         if self.generator.device.type != x.device.type:
             seed = torch.randint(2**62, (), generator=self.generator)
             self.generator = torch.Generator(x.device).manual_seed(int(seed))

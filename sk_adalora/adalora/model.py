@@ -308,6 +308,9 @@ class AdaLoraModel(nn.Module):
     ) -> None:
         """Take the numbers of `state_dict`; ranks follow from the shapes.
 
+        Merged weights are dropped, and the allocation starts anew: to go on with one,
+        load the state of the allocator afterwards.
+
         Parameters
         ----------
         state_dict : mapping of str to torch.Tensor
@@ -324,13 +327,12 @@ class AdaLoraModel(nn.Module):
         left = dict(state_dict)
         factors = state.factors(left, self.adapted)
         copies = state.match_copies(left, self._copies, strict)
-        before = self.triplets.ranks
+        self.unmerge()
         self.triplets.load(factors)
         with torch.no_grad():
             for tensor, stored in copies:
                 tensor.copy_(stored)
-        if self.triplets.ranks != before:
-            self.allocator = _allocator(self.triplets, self.peft_config)
+        self.allocator = _allocator(self.triplets, self.peft_config)
 
     # ---- merging ------------------------------------------------------------
 

@@ -93,7 +93,8 @@ class RowBank(nn.Module):
         if rows.element_size() > 2:
             return torch.split(rows, self.sizes)
         if self._blocks is None or self._blocks.device != rows.device:
-            self._blocks = self._index_of_blocks().to(rows.device)
+            with torch.inference_mode(False):  # a training step may be next
+                self._blocks = self._index_of_blocks().to(rows.device)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
         return torch.split(
             padded.index_select(0, self._blocks), [_round_up(r) for r in self.sizes]
@@ -134,19 +135,23 @@ class RowBank(nn.Module):
         Kept until the ranks change: made on the host, they would stop the device.
         """
         if self._cached is None or self._cached[1].device != device:
-            sizes = torch.tensor(self.sizes)
-            places = torch.arange(max(self.sizes))
-            taken = places < sizes.unsqueeze(1)  # (k, r)
-            starts = (sizes.cumsum(0) - sizes).unsqueeze(1)
-            blank = sum(self.sizes)  # the zero row that `matrices` adds
-            index = torch.where(taken, starts + places, blank)
-            identity = torch.diag_embed(taken.float())  # (k, r, r)
-            uniform = len(set(self.sizes)) == 1
-            self._cached = (
-                None if uniform else index.to(device),
-                identity.to(device),
-            )
+            with torch.inference_mode(False):  # a training step may be next
+                index, identity = self._make_layout()
+                uniform = len(set(self.sizes)) == 1
+                self._cached = (
+                    None if uniform else index.to(device),
+                    identity.to(device),
+                )
         return self._cached
+
+    def _make_layout(self) -> tuple[Tensor, Tensor]:
+        sizes = torch.tensor(self.sizes)
+        places = torch.arange(max(self.sizes))
+        taken = places < sizes.unsqueeze(1)  # (k, r)
+        starts = (sizes.cumsum(0) - sizes).unsqueeze(1)
+        blank = sum(self.sizes)  # the zero row that `matrices` adds
+        index = torch.where(taken, starts + places, blank)
+        return index, torch.diag_embed(taken.float())  # (k, r, r)
 
     def orthogonality(self) -> Tensor:
         """Sum ``||M M^T - I||_F`` over the bank's matrices, at least in float32.
