@@ -54,6 +54,7 @@ from ._steps import ResolvedSchedule, resolve_schedule
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import CALLBACKS, unchanged_on_error
+from .adalora.targets import check_all_match
 
 # Learning rate of a head that starts at a linear probe: docs/defaults.md has the study.
 _FITTED_HEAD_RATE = 1e-3
@@ -300,6 +301,8 @@ class BaseAdaLora(
     ) -> TextNetwork:
         """Put triplets beside the layers of a copy of the backbone, and a head on."""
         modules = self.target_modules
+        if not isinstance(modules, str):
+            check_all_match(list(modules), backbone.module)
         config = schedule.config(
             beta1=self.beta1,
             beta2=self.beta2,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,15 @@ from ._batches import pad, prediction_batches
 from ._devices import Place, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
+from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, thaw_network
 from ._texts import Texts, read_texts
+
+# Parameters that predictions go by.
+_IN_USE = (
+    *("model", "revision", "local_files_only", "trust_remote_code"),
+    *("row_format", "max_length", "long_text", "device", "precision"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class PredictMixin:
     """Read rows, find the pretrained model, and run the network over texts."""
 
     _adapter: AdapterState
+    _rules: ClassVar[Mapping[str, Rule]]
 
     def _read_texts(self, X: Any, *, reset: bool) -> Texts:
         """Turn rows into texts; learn, or check, names and number of columns."""
@@ -79,6 +88,8 @@ class PredictMixin:
         ndarray of shape (n_samples, n_outputs), dtype float32
         """
         check_is_fitted(self)
+        # They may have been set since.
+        check_parameters(self, {name: self._rules[name] for name in _IN_USE})
         texts = self._read_texts(X, reset=False)
         live = self._ready()
         tokens, windows = encode_for_prediction(

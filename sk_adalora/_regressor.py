@@ -72,7 +72,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
         arXiv:2202.10054; or at random. "auto" is "linear_probe" for labels, "random"
-        for numbers. The head of ``pooling="model"`` starts at random.
+        for numbers. The head of ``pooling="model"`` starts as in the pretrained files,
+        or at random where they have none that fits.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -126,8 +127,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     trust_remote_code : bool, default=False
         Whether to run code that the model's repository brings along.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial values, order of rows and dropout. The global generators are
-        left alone.
+        Seed of initial values, order of rows and dropout. None draws one from NumPy's
+        global generator, as in all of scikit-learn; no other is used or changed.
     verbose : int, default=0
         Whether to show a progress bar.
 

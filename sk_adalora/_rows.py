@@ -119,10 +119,12 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
 
 
 def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
-    """Return the weights as a tensor, or None where all are equal."""
+    """Return the weights beside the largest, or None where all are equal."""
     if weights is None or np.all(weights == weights[0]):
         return None
-    return torch.as_tensor(np.asarray(weights)).float()
+    exact = np.asarray(weights, np.float64)
+    largest = exact.max()  # only ratios matter, and float32 does not hold all weights
+    return torch.as_tensor(exact / largest if largest > 0 else exact).float()
 
 
 def split_rows(

@@ -19,6 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ._conduct import Conductor, Plan
 from ._doc_links import DocLinkMixin
@@ -598,7 +599,10 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         ------
         ImportError
             If matplotlib is not installed: the extra `plot` has it.
+        NotFittedError
+            If it was not fitted.
         """
+        check_is_fitted(self, "study_")
         return draw_trials(trial_curves(self.study_, self.trials_), ax)
 
     def __getstate__(self) -> dict[str, Any]:

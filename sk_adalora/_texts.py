@@ -18,6 +18,7 @@ import difflib
 import functools
 import string
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -28,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
+from narwhals.exceptions import DuplicateError
 
 __all__ = ["Texts", "read_texts"]
 
@@ -159,7 +161,7 @@ def _read_table(X: Any) -> _Table:
         return _read_list(X)
     if isinstance(X, pa.Array):
         X = pa.chunked_array([X])
-    native = nw.from_native(X, allow_series=True, pass_through=True)
+    native = _from_native(X)
     if isinstance(native, nw.LazyFrame):
         raise TypeError(
             f"X must be a table in memory. Got a lazy {type(X).__name__}. Pass "
@@ -170,7 +172,9 @@ def _read_table(X: Any) -> _Table:
     if isinstance(native, nw.Series):
         return _single_column(_series_cells(native))
     if hasattr(X, "__arrow_c_stream__"):
-        return _read_frame(nw.from_native(pa.table(X)))
+        return _read_frame(_from_native(pa.table(X)))
+    if isinstance(X, np.ma.MaskedArray):
+        X = np.where(np.ma.getmaskarray(X), None, X.data.astype(object))
     if hasattr(X, "detach"):  # a torch tensor that tracks gradients or lives elsewhere
         X = X.detach().cpu()
     if hasattr(X, "__array__"):
@@ -179,6 +183,19 @@ def _read_table(X: Any) -> _Table:
         f"X must be a list, array, series or table of texts. Got {type(X).__name__}. "
         "Pass list(X), or a table with one row for each sample."
     )
+
+
+def _from_native(X: Any) -> Any:
+    """Wrap a frame or a series of any library; leave other things as they are."""
+    try:
+        return nw.from_native(X, allow_series=True, pass_through=True)
+    except DuplicateError as error:
+        names = Counter(map(str, getattr(X, "column_names", X.columns)))
+        twice = [name for name, count in names.items() if count > 1]
+        raise ValueError(
+            "The columns of X must have names of their own. Got "
+            f"{', '.join(map(repr, twice[:20]))} more than once. Rename them."
+        ) from error
 
 
 def _check_kind(X: Any) -> None:
@@ -310,6 +327,9 @@ def _check_not_empty(table: _Table) -> None:
 # Cells -> texts
 
 
+# From here on, not every integer is a float.
+_INEXACT = float(2**53)
+
 _IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 # Types that Arrow tells from objects of one class without changing them.
 _IS_BASIC = (*_IS_TEXT, pt.is_null, pt.is_boolean, pt.is_integer, pt.is_floating)
@@ -345,12 +365,27 @@ def _write_arrow(cells: pa.Array) -> pa.LargeStringArray:
     if pt.is_dictionary(cells.type):
         return _write_arrow(cells.dictionary).take(cells.indices)
     texts = _nan_to_null(cells).cast(_TEXT)
+    if pt.is_float64(cells.type):
+        texts = _write_large_whole(cells, texts)
     if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
         return texts
     zone = r"(Z|[+-]\d{4})?$"
     texts = pc.replace_substring_regex(texts, r"\.0+" + zone, r"\1")
     texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+" + zone, r"\1\2")
     return pc.replace_substring_regex(texts, r" 00:00:00$", "")
+
+
+def _write_large_whole(
+    cells: pa.Array, texts: pa.LargeStringArray
+) -> pa.LargeStringArray:
+    """Write large whole numbers as integers: Arrow writes 1e10 and more otherwise."""
+    size = pc.abs(cells)
+    large = pc.and_(pc.greater_equal(size, 1e10), pc.less(size, _INEXACT))
+    large = pc.and_(large, pc.equal(cells, pc.floor(cells)))
+    if not pc.any(large).as_py():
+        return texts
+    whole = pc.if_else(large, cells, pa.scalar(None, cells.type)).cast(pa.int64())
+    return pc.if_else(pc.fill_null(large, False), whole.cast(_TEXT), texts)
 
 
 def _write_cell(cell: Any) -> str | None:

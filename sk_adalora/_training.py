@@ -75,6 +75,12 @@ class Recipe:
     lr_scheduler_type: str
     max_grad_norm: float | None
 
+    @property
+    def warmup_steps(self) -> int:
+        """Steps until the rates are at their peak: the first of them is taken at 0."""
+        steps = math.ceil(self.warmup_ratio * self.total_step)
+        return min(steps, self.total_step - 1)  # a single step must change something
+
 
 @dataclass
 class TrainingHistory:
@@ -153,9 +159,7 @@ class Run:
         self.scheduler = get_scheduler(
             self.recipe.lr_scheduler_type,
             self.optimizer,
-            num_warmup_steps=math.ceil(
-                self.recipe.warmup_ratio * self.recipe.total_step
-            ),
+            num_warmup_steps=self.recipe.warmup_steps,
             num_training_steps=self.recipe.total_step,
         )
         # Only float16 gradients underflow; elsewhere the scaler does nothing.
@@ -219,6 +223,7 @@ def train(
             if stop:
                 break
     settle(run)
+    _check_finite(run)
     run.network.eval()
     history.seconds = time.perf_counter() - start
     return history
@@ -248,6 +253,15 @@ def train_epoch(
             "The training loss must stay finite. Got NaN or infinity in epoch "
             f"{history.epochs + 1}. Lower `learning_rate`, or set "
             "precision='float32'."
+        )
+
+
+def _check_finite(run: Run) -> None:
+    """Refuse what the last step made, which no loss was computed with."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
+        raise FloatingPointError(
+            "What is learned must stay finite. Got NaN or infinity after the last "
+            "step. Lower `learning_rate`, or set precision='float32'."
         )
 
 

@@ -426,3 +426,10 @@ def test_weights_of_another_shape(tiny_model, tmp_path):
     (folder / "config.json").write_text(config.replace(": 64,", ": 96,", 1))
 
     refused(make(str(folder)), X, Y, (ValueError, OSError), re.escape(str(folder)))
+
+
+def test_each_name_of_target_modules_must_match(tiny_model):
+    classifier = make(tiny_model, target_modules=["query", "vaule"])
+
+    with pytest.raises(ValueError, match=r"Got \['vaule'\].*Did you mean value\?"):
+        classifier.fit(*toy(24))

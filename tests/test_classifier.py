@@ -721,3 +721,21 @@ def test_target_modules(tiny_model, modules):
     }
     assert endings == expected.get(str(modules), {"query"})
     assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
+
+
+# ---- parameters that change after the fit ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"precision": "foo"}, "`precision` of AdaLoraClassifier must be one of"),
+        ({"long_text": "widnows"}, "`long_text` of AdaLoraClassifier must be one of"),
+        ({"max_length": None}, "`max_length` of AdaLoraClassifier must be an int"),
+    ],
+)
+def test_parameters_are_checked_before_a_prediction(tiny_model, changed, message):
+    fitted = make(tiny_model).fit(*toy(24)).set_params(**changed)
+
+    with pytest.raises(ValueError, match=message):
+        fitted.predict(["good film"])

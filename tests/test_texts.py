@@ -391,7 +391,7 @@ def test_row_format_of_another_type():
         (pl.LazyFrame({"a": ["b"]}), TypeError, r"lazy LazyFrame. Pass X.collect\(\)"),
         ([["a", "b"], ["c"]], ValueError, "lists of 2 cells. Got 1 in row 1"),
         ([["a", "b"], "c"], ValueError, "lists of 2 cells. Got str in row 1"),
-        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), ValueError, "unique"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), ValueError, "more than once"),
         ([], ValueError, r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is"),
         (np.empty((0, 3)), ValueError, r"0 sample\(s\) \(shape=\(0, 3\)\)"),
         (
@@ -429,3 +429,50 @@ def test_100_000_rows_are_fast():
     assert time.perf_counter() - start < 2
     assert texts.first[7].as_py().startswith("body: word")
     assert len(texts) == n
+
+
+# ---- large numbers, masks, names ------------------------------------------------
+
+
+def test_a_large_integer_reads_the_same_beside_missing_cells():
+    whole = pd.DataFrame({"id": [20240131123456, 5], "b": ["x", "y"]})
+    with_gap = pd.DataFrame({"id": [20240131123456, None], "b": ["x", "y"]})
+
+    texts = [read_texts(X).first.to_pylist() for X in (whole, with_gap)]
+    assert texts[0][0] == texts[1][0] == "id: 20240131123456\nb: x"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1e10, "10000000000"),
+        (-3e15, "-3000000000000000"),
+        (2.0**53 - 1, "9007199254740991"),
+        (1e300, "1e+300"),
+        (7.0, "7"),
+    ],
+)
+def test_large_floats(number, text):
+    frame = pd.DataFrame({"n": [number, np.nan], "b": ["x", "y"]})
+    cells = [[number, "x"], [None, "y"]]  # objects of several kinds
+
+    assert read_texts(frame).first.to_pylist() == [f"n: {text}\nb: x", "b: y"]
+    assert read_texts(cells).first[0].as_py() == f"x0: {text}\nx1: x"
+
+
+def test_masked_cells_are_missing():
+    words = np.ma.masked_array(["secret", "b"], mask=[True, False])
+    table = np.ma.masked_array([[1, 2], [3, 4]], mask=[[True, False], [False, False]])
+
+    assert read_texts(words).first.to_pylist() == ["", "b"]
+    assert read_texts(table).first.to_pylist() == ["x1: 2", "x0: 3\nx1: 4"]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow"])
+def test_two_columns_of_one_name(kind):
+    frame = pd.DataFrame([["a", "b"]], columns=["name", "name"])
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    table = pa.table(columns, names=["name", "name"])
+
+    with pytest.raises(ValueError, match="Got 'name' more than once"):
+        read_texts(frame if kind == "pandas" else table)

@@ -451,9 +451,11 @@ def test_rows_of_weight_0_are_rows_that_are_not_there(tiny_model, options):
     np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
 
 
-def test_classes_that_all_count_nothing(tiny_model):
+def test_rows_that_all_count_nothing(tiny_model):
+    X, y = toy(64)
+    classifier = make(tiny_model, class_weight={0: 0.0, 1: 1.0})
     with pytest.raises(ValueError, match="Got 0 for all 64 rows, by `sample_weight`"):
-        make(tiny_model, class_weight={0: 0.0, 1: 0.0}).fit(*toy(64))
+        classifier.fit(X, y, sample_weight=1 - y)
 
 
 def test_balanced_classes_are_the_weights_of_scikit_learn(tiny_model):
@@ -748,3 +750,53 @@ def test_dropout_is_drawn_from_the_seed(tiny_model):
     assert all(np.array_equal(first[n], second[n]) for n in first)
     assert not np.array_equal(first["head.weight"], other["head.weight"])
     assert not np.array_equal(first["head.weight"], without["head.weight"])
+
+
+# ---- few steps, small weights, a bad last step ------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling": "model"}])
+def test_a_fit_of_one_step_learns(tiny_model, options):
+    X, y = toy(32)
+    fits = [
+        make(tiny_model, epochs=1, batch_size=64, head_init="random", **options).fit(
+            X, labels
+        )
+        for labels in (y, 1 - y)
+    ]
+
+    assert fits[0].history_.learning_rate == [0.02]
+    assert not np.allclose(fits[0].predict_proba(X), fits[1].predict_proba(X))
+
+
+@pytest.mark.parametrize("scale", [1e-50, 1e-25, 1e-12, 1e38, 1e300])
+def test_only_ratios_of_weights_matter(tiny_model, scale):
+    X, y = toy(32)
+    weight = np.tile([1.0, 2.0], 16)
+    fits = [
+        make(tiny_model).fit(X, y, sample_weight=weight * factor)
+        for factor in (1.0, scale)
+    ]
+
+    np.testing.assert_allclose(
+        fits[0].predict_proba(X), fits[1].predict_proba(X), atol=1e-5
+    )
+
+
+def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
+    last = []
+
+    def diverge(run, group):
+        result = train_step(run, group)
+        last.append(run)
+        if run.step == run.recipe.total_step:
+            with torch.no_grad():
+                run.network.head.weight.fill_(torch.nan)
+        return result
+
+    monkeypatch.setattr(_training, "train_step", diverge)
+    classifier = make(tiny_model)
+    with pytest.raises(FloatingPointError, match="infinity after the last step"):
+        classifier.fit(*toy(32))
+    assert last
+    assert not hasattr(classifier, "classes_")

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pytest
 from _search_worker import rows, search
+from sklearn.exceptions import NotFittedError
 
 from sk_adalora._trial_plot import TrialCurves, draw_trials
 
@@ -113,3 +114,8 @@ def test_pictures_of_optuna_work(agg):
 
     assert optuna.visualization.matplotlib.plot_optimization_history(study)
     assert optuna.visualization.matplotlib.plot_slice(study) is not None
+
+
+def test_an_unfitted_search_has_no_trials_to_draw():
+    with pytest.raises(NotFittedError):
+        search().plot_trials()

@@ -216,8 +216,8 @@ class AdaLoraModel(nn.Module):
             warnings.warn(
                 f"{len(unused)} adapted layers got no gradient in the first step: "
                 f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
-                "with `exclude_modules` if the loss does not depend on them, and call "
-                "`update_and_allocate` before `zero_grad`.",
+                "of `target_modules` if the loss does not depend on them. In a loop of "
+                "your own, call `update_and_allocate` before `zero_grad`.",
                 stacklevel=3,
             )
 

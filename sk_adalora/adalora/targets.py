@@ -150,6 +150,27 @@ def _is_in_layers(path: str, config: AdaLoraConfig) -> bool:
     return False
 
 
+def check_all_match(names: Collection[str], model: nn.Module) -> None:
+    """Refuse name endings of which one matches no linear layer.
+
+    Parameters
+    ----------
+    names : collection of str
+        Name endings.
+    model : torch.nn.Module
+        The model that is to be adapted.
+
+    Raises
+    ------
+    ValueError
+        If one matches none; the message lists the layers that exist.
+    """
+    layers = linear_layers(model)
+    lost = [n for n in names if not any(ends_with(path, n) for path in layers)]
+    if lost:
+        raise ValueError(_unmatched(lost, layers))
+
+
 def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
     if not candidates:
         return (
@@ -157,11 +178,15 @@ def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
             "torch.nn.Linear and transformers' Conv1D only, inside another module."
         )
     asked = ALL_LINEAR if config.target_modules is None else config.target_modules
-    shown = asked if isinstance(asked, str) else sorted(asked)
+    return _unmatched(asked if isinstance(asked, str) else sorted(asked), candidates)
+
+
+def _unmatched(asked: str | list[str], candidates: Collection[str]) -> str:
+    """Say which layers there are instead."""
     endings = sorted({path.split(".")[-1] for path in candidates})
     close = [
         match
-        for name in ([asked] if isinstance(asked, str) else sorted(asked))
+        for name in ([asked] if isinstance(asked, str) else asked)
         for match in difflib.get_close_matches(name.split(".")[-1], endings, n=2)
         if match != name
     ]
@@ -169,7 +194,7 @@ def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
     listed = ", ".join(list(candidates)[:40])
     more = f" and {len(candidates) - 40} more" if len(candidates) > 40 else ""
     return (
-        f"`target_modules` must match linear layers of the model. Got {shown!r}, "
+        f"`target_modules` must match linear layers of the model. Got {asked!r}, "
         f"which matches none.{hint} Linear layers: {listed}{more}."
     )
 
