@@ -120,7 +120,7 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
 
 def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
     """Return the weights beside the largest, or None where all are equal."""
-    if weights is None or np.all(weights == weights[0] > 0):
+    if weights is None or (weights[0] > 0 and np.all(weights == weights[0])):
         return None
     exact = np.asarray(weights, np.float64)
     largest = exact.max()  # only ratios matter, and float32 does not hold all weights
