@@ -50,7 +50,7 @@ SCRIPTS = {
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"racing"}
-# Epochs where --epochs is not given: None is each contestant's own default.
+# Epochs where --epochs is not given: None is as many as ours takes by itself.
 _EPOCHS = {"speed": 3, "profile": 3}
 
 

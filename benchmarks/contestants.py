@@ -4,7 +4,7 @@ A predictor has ``predict(texts) -> list of labels``. Reading the pretrained mod
 tokenising belong to `fit`, for everyone. `CONTESTANTS` at the end names them all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,18 @@ import torch
 from sk_adalora import AdaLoraClassifier
 from sk_adalora._backbone import DEFAULT_MODEL, find_folder, silent_transformers
 from sk_adalora._devices import resolve_place
+from sk_adalora._steps import resolve_schedule
 
 from . import huggingface
 
-__all__ = ["CONTESTANTS", "FINE_TUNING", "Settings", "fit", "learning_rate_of"]
+__all__ = [
+    "CONTESTANTS",
+    "FINE_TUNING",
+    "Settings",
+    "epochs_of",
+    "fit",
+    "learning_rate_of",
+]
 
 _REGULARISATION = [0.1, 1, 10, 100]
 
@@ -27,7 +35,7 @@ class Settings:
     Parameters
     ----------
     epochs : int or None
-        Passes over the rows. None is each contestant's own default.
+        Passes over the rows. None is as many as ours takes by itself, for all.
     batch_size : int
         Rows in a batch, when training and when Trainer predicts.
     max_length : int
@@ -82,7 +90,21 @@ def fit(name, texts, labels, settings):
             f"The contestant must be one of {', '.join(CONTESTANTS)}. Got {name!r}. "
             "Choose one."
         )
+    settings = replace(settings, epochs=epochs_of(name, settings, len(texts)))
     return CONTESTANTS[name](list(texts), list(labels), settings)
+
+
+def epochs_of(name, settings, n_rows):
+    """Return how often a contestant goes over the rows, or None.
+
+    More epochs score higher where rows are few, so none may have more than another.
+    """
+    if name not in FINE_TUNING:
+        return None
+    plan = resolve_schedule(
+        n_rows, batch_size=settings.batch_size, epochs=settings.epochs or "auto"
+    )
+    return plan.epochs
 
 
 def learning_rate_of(name, settings):

@@ -25,7 +25,6 @@ LEARNING_RATES = {
     "full": 2e-4,
     "skorch": 2e-4,
 }
-EPOCHS = 3  # Trainer's default
 
 # Ranks and shares of the schedule as in `AdaLoraClassifier`, so that the two do the
 # same work; alpha as in PEFT's example of AdaLoRA.
@@ -55,7 +54,7 @@ def fit_peft_adalora(texts, labels, settings):
     """Fit PEFT's AdaLoRA with Trainer and the callback that it needs."""
     from peft import AdaLoraConfig, TaskType, get_peft_model
 
-    total = _epochs(settings) * math.ceil(len(texts) / settings.batch_size)
+    total = settings.epochs * math.ceil(len(texts) / settings.batch_size)
     config = AdaLoraConfig(
         task_type=TaskType.SEQ_CLS,
         init_r=INIT_R,
@@ -181,7 +180,7 @@ def _arguments(name, settings, folder):
     place = settings.place
     return TrainingArguments(
         output_dir=folder,
-        num_train_epochs=_epochs(settings),
+        num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or LEARNING_RATES[name],
@@ -195,10 +194,6 @@ def _arguments(name, settings, folder):
         disable_tqdm=True,
         max_steps=settings.max_steps,
     )
-
-
-def _epochs(settings):
-    return settings.epochs or EPOCHS
 
 
 # ---- skorch ------------------------------------------------------------------
@@ -240,12 +235,12 @@ def fit_skorch(texts, labels, settings):
         )
     classes, codes = np.unique(labels, return_inverse=True)
     encoder, model = load_classifier(settings, len(classes))
-    total = _epochs(settings) * math.ceil(len(texts) / settings.batch_size)
+    total = settings.epochs * math.ceil(len(texts) / settings.batch_size)
     network = NeuralNetClassifier(
         LogitsModule(model),
         optimizer=torch.optim.AdamW,
         lr=settings.learning_rate or LEARNING_RATES["skorch"],
-        max_epochs=_epochs(settings),
+        max_epochs=settings.epochs,
         criterion=torch.nn.CrossEntropyLoss,
         batch_size=settings.batch_size,
         iterator_train__shuffle=True,

@@ -6,13 +6,13 @@ Each result is a line of a JSONL file, and what is there is not measured again.
 import json
 import statistics
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 
 from sk_adalora import clear_backbone_cache
 
 from . import results
-from .contestants import CONTESTANTS, Settings, fit, learning_rate_of
+from .contestants import CONTESTANTS, Settings, epochs_of, fit, learning_rate_of
 from .data import TASKS, split
 from .worker import Clock
 
@@ -80,7 +80,7 @@ def run(options):
             for contestant in options.contestants:
                 key = (contestant, task.name, size, seed)
                 if key in records:
-                    _refuse_other_settings(records[key], options, path)
+                    _refuse_other_settings(records[key], options, path, len(X_train))
                     continue
                 record = _measure(
                     options, contestant, (X_train, y_train, X_test, y_test), seed
@@ -113,8 +113,8 @@ def _append(path, record):
         file.write(json.dumps(record) + "\n")
 
 
-def _settings(options, contestant, seed):
-    return Settings(
+def _settings(options, contestant, seed, n_rows):
+    settings = Settings(
         epochs=options.epochs,
         batch_size=options.batch_size,
         max_length=options.max_length,
@@ -124,6 +124,7 @@ def _settings(options, contestant, seed):
         learning_rate=options.learning_rates.get(contestant),
         model=options.model,
     )
+    return replace(settings, epochs=epochs_of(contestant, settings, n_rows))
 
 
 def _shared(settings, options):
@@ -132,9 +133,9 @@ def _shared(settings, options):
     return {name: known[name] for name in _SAME}
 
 
-def _refuse_other_settings(record, options, path):
+def _refuse_other_settings(record, options, path, n_rows):
     contestant = record["contestant"]
-    settings = _settings(options, contestant, record["seed"])
+    settings = _settings(options, contestant, record["seed"], n_rows)
     asked = _shared(settings, options)
     asked["learning_rate"] = learning_rate_of(contestant, settings)
     for name, value in asked.items():
@@ -148,7 +149,7 @@ def _refuse_other_settings(record, options, path):
 
 def _measure(options, contestant, rows, seed):
     X_train, y_train, X_test, y_test = rows
-    settings = _settings(options, contestant, seed)
+    settings = _settings(options, contestant, seed, len(X_train))
     clear_backbone_cache()  # all others read the weights anew
     clock = Clock(settings)
     predicted = fit(contestant, X_train, y_train, settings).predict(X_test)

@@ -1,54 +1,17 @@
-"""The model card of a saved estimator, and the rank table in it."""
+"""The model card of a saved estimator."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Mapping
 from typing import Any
 
 from ._persistence import AdapterState
+from ._rank_table import lay_out
 
 CARD_NAME = "README.md"
 # By this line of a card a folder is known as ours.
 OUR_MARK = "library_name: sk-adalora"
-_LAYER = re.compile(r"^(?P<before>.*?)\.(?P<number>\d+)\.(?P<kind>.*)$")
-
-
-def rank_rows(ranks: Mapping[str, int]) -> tuple[list[str], list[list[str]]]:
-    """Arrange ranks as a table, layers down and kinds of matrix across.
-
-    Parameters
-    ----------
-    ranks : mapping of str to int
-        Rank by path.
-
-    Returns
-    -------
-    header : list of str
-        "layer" and the kinds of matrix.
-    rows : list of list of str
-        Cells; empty where a layer has no such matrix.
-    """
-    cells: dict[tuple[str, str], dict[str, int]] = {}
-    kinds: dict[str, None] = {}
-    for path, rank in ranks.items():
-        match = _LAYER.match(path)
-        place = (match["before"], match["number"]) if match else ("", "")
-        kind = match["kind"] if match else path
-        kinds[kind] = None
-        cells.setdefault(place, {})[kind] = rank
-    # "encoder.3" and "decoder.3" where there are several stacks of layers, else "3".
-    several = len({before for before, number in cells if number}) > 1
-    rows = [
-        [
-            f"{before}.{number}" if several and number else number,
-            *(str(row.get(kind, "")) for kind in kinds),
-        ]
-        for (before, number), row in cells.items()
-    ]
-    return ["layer", *kinds], rows
 
 
 def write_card(estimator: Any, state: AdapterState) -> str:
@@ -121,8 +84,6 @@ def _where_the_head_is(state: AdapterState) -> str:
 
 
 def _page(estimator: Any, state: AdapterState, title: str, loading: str) -> str:
-    header, rows = rank_rows(estimator.ranks_)
-    table = [header, ["---"] * len(header), *rows]
     versions = ", ".join(f"{n} {v}" for n, v in sorted(state.versions.items()))
     return f"""---
 {_base_model(state.model)}{OUR_MARK}
@@ -143,7 +104,7 @@ An AdaLoRA adapter for `{state.model}` (SHA-256 of its weights
 
 ## Ranks
 
-{chr(10).join("| " + " | ".join(row) + " |" for row in table)}
+{lay_out(estimator.ranks_).to_markdown()}
 
 Trained with {versions}.
 """

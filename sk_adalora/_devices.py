@@ -182,7 +182,14 @@ def _has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         # Emulated bfloat16 is slower than float32, so ask for the instructions.
-        return (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
+        return any(_instructions())
     return False
+
+
+def _instructions() -> tuple[bool, bool]:
+    """Tell whether the CPU has AVX512-BF16, and AMX for bfloat16."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16")), bool(found.get("amx_bf16"))
+    # Older versions of torch; every processor with AMX has it for bfloat16.
+    return torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()

@@ -57,18 +57,28 @@ class RankTable:
         index = self.kinds.index(kind)
         return [row[index] for row in self.ranks]
 
-    def to_text(self) -> str:
-        """Return the table as lines of text."""
-        head = ["layer", *self.kinds]
+    def cells(self) -> list[list[str]]:
+        """Return the table as texts, with a line of headings."""
         body = [
             [str(layer), *("" if rank is None else str(rank) for rank in row)]
             for layer, row in zip(self.layers, self.ranks, strict=True)
         ]
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        return [["layer", *self.kinds], *body]
+
+    def to_text(self) -> str:
+        """Return the table as lines of text."""
+        lines = self.cells()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True))
-            for line in [head, *body]
+            for line in lines
         )
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown."""
+        head, *body = self.cells()
+        lines = [head, ["---"] * len(head), *body]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sk_adalora import _devices
 from sk_adalora._devices import PRECISIONS, Place, available_devices, resolve_place
 
 
@@ -19,8 +20,7 @@ def two_gpus(monkeypatch):
 
 
 def cpu_that_computes_bfloat16(monkeypatch, *, avx512=False, amx=False):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(_devices, "_instructions", lambda: (avx512, amx))
 
 
 def test_auto_is_the_cpu_where_there_is_nothing_else(no_gpu):
@@ -139,3 +139,13 @@ def test_a_cpu_trains_on_parts_of_long_batches(
 ):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert Place(torch.device(device), precision).tokens_to_train == expected
+
+
+def test_older_versions_of_torch_are_asked_otherwise(monkeypatch):
+    newer = _devices._instructions()
+    older = {"_is_avx512_bf16_supported": newer[0], "_is_amx_tile_supported": newer[1]}
+    for name, answer in older.items():
+        monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+
+    assert _devices._instructions() == newer

@@ -22,7 +22,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistence
-from sk_adalora._card import rank_rows
+from sk_adalora._rank_table import lay_out
 from sk_adalora._reading import BACKBONE, HEAD_NAME
 
 X, Y = topics(48)
@@ -363,15 +363,13 @@ def test_the_state_is_for_people(saved):
 
 def test_the_card(saved, fitted):
     card = (saved / "README.md").read_text("utf8")
-    header, rows = rank_rows(fitted.ranks_)
 
     assert card.startswith("---\n")
     assert "library_name: sk-adalora" in card.split("---")[1]
     assert "base_model" not in card  # a folder of this machine
     assert '.from_pretrained("this-folder")' in card
     assert fitted._adapter.content_hash in card
-    for row in (header, *rows):
-        assert f"| {' | '.join(row)} |" in card
+    assert f"\n{lay_out(fitted.ranks_).to_markdown()}\n" in card
     assert "Score" not in card
     snippet = card.split("```python\n")[1].split("```")[0]
     namespace = {}
@@ -384,18 +382,6 @@ def test_the_card_names_a_model_of_the_hub(fitted):
 
     state = replace(fitted._adapter, model="someone/some: model")
     assert '\nbase_model: "someone/some: model"\n' in write_card(fitted, state)
-
-
-def test_rank_tables():
-    assert rank_rows({"a.0.q": 1, "a.0.k": 2, "a.1.q": 3}) == (
-        ["layer", "q", "k"],
-        [["0", "1", "2"], ["1", "3", ""]],
-    )
-    # Two stacks of layers stay apart.
-    assert rank_rows({"enc.0.q": 1, "dec.0.q": 2, "proj": 4}) == (
-        ["layer", "q", "proj"],
-        [["enc.0", "1", ""], ["dec.0", "2", ""], ["", "", "4"]],
-    )
 
 
 def test_no_place_of_a_cache_is_told(fitted, tmp_path):

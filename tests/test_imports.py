@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "_predicting": FIRST_STEPS
     | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"},
     "_inspecting": {"_rank_table"},
-    "_card": {"_persistence"},
+    "_card": {"_persistence", "_rank_table"},
     "_reading": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_network", "_persistence"},
     "_folder": FIRST_STEPS

@@ -128,6 +128,17 @@ def test_no_matrix_is_lost_whatever_its_path(paths):
     assert len(set(table.layers)) == len(table.layers)
 
 
+def test_the_table_in_markdown():
+    table = lay_out({"a.0.q": 1, "a.0.k": 2, "a.1.q": 13})
+
+    assert table.to_markdown().splitlines() == [
+        "| layer | q | k |",
+        "| --- | --- | --- |",
+        "| 0 | 1 | 2 |",
+        "| 1 | 13 |  |",
+    ]
+
+
 def test_the_text_has_a_line_a_layer_and_aligned_columns():
     table = lay_out({"l.0.fc1": 12, "l.0.attn.q": 0, "l.1.fc1": 3})
     lines = table.to_text().splitlines()
