@@ -18,6 +18,7 @@ from ._report import FitReport
 from ._steps import ResolvedSchedule
 from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
+from .adalora.peft_format import rank_pattern
 
 FORMAT = 1
 # Live objects of an estimator: rebuilt on demand, never pickled.
@@ -133,14 +134,6 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         content_hash=backbone.content_hash,
         tokenizer_hash=backbone.tokenizer_hash,
     )
-
-
-def rank_pattern(ranks: dict[str, int], init_r: int) -> dict[str, list[bool]]:
-    """Write ranks as PEFT does: a flag for each of the first `init_r` triplets."""
-    return {
-        f"{path}.lora_E": [i < rank for i in range(init_r)]
-        for path, rank in ranks.items()
-    }
 
 
 def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:

@@ -19,9 +19,9 @@ from ._backbone import weight_files
 from ._card import CARD_NAME
 from ._json_values import from_json
 from ._network import POOLINGS
-from ._persistence import FORMAT, HEAD, RECORDS, AdapterState, rank_pattern
+from ._persistence import FORMAT, HEAD, RECORDS, AdapterState
 from .adalora.config import CONFIG_NAME, read_json
-from .adalora.peft_format import WEIGHTS_NAME, ranks_of, read_adapter
+from .adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of, read_adapter
 
 STATE_NAME = "sk_adalora.json"
 HEAD_NAME = "head.safetensors"

@@ -106,10 +106,7 @@ def write_adapter(
     # "all-linear" means different layers to PEFT.
     values |= dict.fromkeys(_CHOOSING)
     values["target_modules"] = sorted(ranks)
-    values["rank_pattern"] = {
-        f"{path}.lora_E": [i < rank for i in range(config.init_r)]
-        for path, rank in ranks.items()
-    }
+    values["rank_pattern"] = rank_pattern(ranks, config.init_r)
     _write(Path(folder), values, tensors)
 
 
@@ -119,6 +116,14 @@ def ranks_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         name.removeprefix(PREFIX).removesuffix(".lora_E"): value.shape[0]
         for name, value in tensors.items()
         if name.endswith(".lora_E")
+    }
+
+
+def rank_pattern(ranks: Mapping[str, int], init_r: int) -> dict[str, list[bool]]:
+    """Write ranks as PEFT does: a flag for each of the first `init_r` triplets."""
+    return {
+        f"{path}.lora_E": [i < rank for i in range(init_r)]
+        for path, rank in ranks.items()
     }
 
 
