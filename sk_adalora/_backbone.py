@@ -386,7 +386,9 @@ def _read(
     return module.requires_grad_(False).eval().to(place.device), tokenizer
 
 
-def made_whole(backbone: Backbone, encoder: nn.Module) -> nn.Module:
+def made_whole(
+    backbone: Backbone, encoder: nn.Module, trust_remote_code: bool
+) -> nn.Module:
     """Return a model that transformers can save, with an encoder's weights in it.
 
     Parameters
@@ -395,6 +397,8 @@ def made_whole(backbone: Backbone, encoder: nn.Module) -> nn.Module:
         What the encoder was made from.
     encoder : torch.nn.Module
         The encoder, in float32 on the CPU.
+    trust_remote_code : bool
+        Whether the model may bring its own code.
 
     Returns
     -------
@@ -407,7 +411,10 @@ def made_whole(backbone: Backbone, encoder: nn.Module) -> nn.Module:
 
     with silent_transformers(), torch.random.fork_rng(devices=[]):
         whole = transformers.AutoModel.from_pretrained(
-            backbone.folder, dtype=torch.float32, local_files_only=True
+            backbone.folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
         )
     whole.get_encoder().load_state_dict(encoder.state_dict())
     return whole  # type: ignore[no-any-return]

@@ -247,7 +247,8 @@ class FolderMixin:
         _refuse_own_model(backbone.folder, Path(folder))
         _, _, head = _parts(self._adapter)
         with written_whole(Path(folder), overwrite=overwrite) as place:
-            merged = made_whole(backbone, network.encoder.merge_and_unload())
+            merged = network.encoder.merge_and_unload()
+            merged = made_whole(backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
             if head:
                 save_file(head, place / HEAD_NAME)
             else:
