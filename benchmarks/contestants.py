@@ -208,10 +208,14 @@ def _regression(features, labels, settings):
 CONTESTANTS = {
     "ours": fit_ours,
     "peft-adalora": huggingface.fit_peft_adalora,
+    "peft-tuned": huggingface.fit_peft_tuned,
     "peft-lora": huggingface.fit_peft_lora,
     "full": huggingface.fit_full,
     "skorch": huggingface.fit_skorch,
     "embeddings": fit_embeddings,
     "tfidf": fit_tfidf,
 }
-FINE_TUNING = ("ours", "peft-adalora", "peft-lora", "full", "skorch")
+FINE_TUNING = (
+    *("ours", "peft-adalora", "peft-tuned"),
+    *("peft-lora", "full", "skorch"),
+)
