@@ -133,6 +133,8 @@ def complete(options):
     """Add what the measurements use beside what was typed."""
     if options.results is None:
         options.results = results.QUICK if options.quick else results.RESULTS
+    elif options.quick:  # what hours have measured stays
+        options.results = options.results / "quick"
     options.device_type = resolve_place(options.device).device.type
     options.epochs = options.epochs or _EPOCHS.get(options.what)
     options.learning_rates = dict(options.learning_rate)

@@ -190,19 +190,19 @@ def fit_tfidf(texts, labels, settings):
 
     words = TfidfVectorizer(sublinear_tf=True)
     features = words.fit_transform(texts)
-    return Regression(words.transform, _regression(features, labels, settings))
+    regression = _regression(features, labels, settings, [*_REGULARISATION, 1000])
+    return Regression(words.transform, regression)
 
 
-def _regression(features, labels, settings):
+def _regression(features, labels, settings, regularisation=_REGULARISATION):
     """Choose the regularisation by cross-validation: no straw man."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
     folds = StratifiedKFold(3, shuffle=True, random_state=settings.seed)
     regression = LogisticRegression(max_iter=1000)
-    return GridSearchCV(regression, {"C": _REGULARISATION}, cv=folds).fit(
-        features, labels
-    )
+    search = GridSearchCV(regression, {"C": regularisation}, cv=folds)
+    return search.fit(features, labels)
 
 
 CONTESTANTS = {

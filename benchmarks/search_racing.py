@@ -64,12 +64,17 @@ class TimedRandomizedSearchCV(RandomizedSearchCV):
     Candidates are those of `RandomizedSearchCV` with the same `random_state`.
     """
 
-    seconds = 0.0
+    seconds = None
 
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         candidates = ParameterSampler(
             self.param_distributions, self.n_iter, random_state=self.random_state
         )
+        if self.seconds is None:
+            raise ValueError(
+                "The time of `timed` is that of `racing`. Got no result of that for "
+                "this task and seed. Add it: --methods racing timed."
+            )
         start = time.process_time()
         for params in candidates:
             evaluate_candidates([params])

@@ -331,7 +331,11 @@ def test_ranks_and_gaps():
     summary = score.summarise(found)
 
     assert summary["complete"] == [("quotes", 200), ("quotes", 1000)]
-    assert summary["rank"] == {"ours": 1.75, "embeddings": 2.75, "tfidf": 1.5}
+    assert summary["rank"] == {
+        200: {"ours": 2.5, "embeddings": 2.5, "tfidf": 1},
+        1000: {"ours": 1, "embeddings": 3, "tfidf": 2},
+        None: {"ours": 1.75, "embeddings": 2.75, "tfidf": 1.5},
+    }
     assert summary["gap"]["ours"] == pytest.approx(0.2)
     assert summary["gap"]["tfidf"] == pytest.approx(0.1)
     assert "| quotes | 4,000 | 1 | **0.900** | - | - |" in score.to_markdown(
@@ -395,6 +399,49 @@ def test_scores_are_measured_once(run_score):
     ]
 
 
+def test_a_smoke_test_keeps_what_was_measured(run_score, monkeypatch):
+    run_score("--contestants", "tfidf")
+    before = (run_score.results / "score-cpu.jsonl").read_bytes()
+    # It measures everything again, on fewer rows than there are here.
+    monkeypatch.setattr(score, "quicken", lambda options: options.again.append("tfidf"))
+
+    assert run_score("--contestants", "tfidf", "--quick") == ["tfidf"]
+    assert (run_score.results / "score-cpu.jsonl").read_bytes() == before
+
+
+def test_again_forgets_what_was_asked_for_only(run_score):
+    run_score("--contestants", "tfidf", "--seeds", "0", "1")
+    assert (
+        run_score("--contestants", "tfidf", "--seeds", "0", "1", "--again", "tfidf")
+        == ["tfidf"] * 2
+    )
+    assert run_score("--contestants", "tfidf", "--seeds", "1", "--again", "tfidf") == [
+        "tfidf"
+    ]
+    lines = (run_score.results / "score-cpu.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["seed"] for line in lines) == [0, 1]
+
+
+def test_gaps_are_of_the_seeds_of_both():
+    found = [
+        *records({"ours": 0.9, "tfidf": 0.8, "full": 0.2}, seed=0),
+        *records({"ours": 0.6, "tfidf": 0.8}, seed=1),
+    ]
+    summary = score.summarise(found)
+
+    assert summary["cells"]["quotes", 200]["ours"] == 0.9  # the seed of all
+    assert summary["gap"]["ours"] == pytest.approx(0.05)
+
+
+def test_scores_say_on_which_machines():
+    found = [
+        *({**r, "machine": "A"} for r in records({"ours": 0.9, "tfidf": 0.8})),
+        *({**r, "machine": "B"} for r in records({"ours": 0.9}, seed=1)),
+    ]
+
+    assert "Of the fits, 2 on A; 1 on B." in score.to_markdown({"records": found})
+
+
 def test_scores_of_other_settings_do_not_mix(run_score):
     run_score("--contestants", "ours")
     with pytest.raises(ValueError, match=r"epochs=7 after \d+ of ours"):
@@ -410,7 +457,7 @@ def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
         main([what, *common, "--results", str(tmp_path)])
         printed = capsys.readouterr().out
         assert f"| {'floor' if what == 'operations' else 'float32'} |" in printed
-    (written,) = results.read(tmp_path, "step")
+    (written,) = results.read(tmp_path / "quick", "step")
     assert "torch" in written["machine"]
     assert set(written["rows"][0]["seconds"]) == set(STEPS)
     assert written["rows"][0]["ratio"]["floor"] == 1
