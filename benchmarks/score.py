@@ -273,8 +273,8 @@ def to_markdown(result):
     note = (
         "Mean accuracy over the seeds that all in a row have; ranks over the "
         f"{len(summary['complete'])} of {len(summary['cells'])} rows that all "
-        "contestants have; gaps over all rows, each pair of contestants on the seeds "
-        "that both have."
+        "contestants have; gaps over the rows that a contestant has, each pair on the "
+        "seeds that both have."
     )
     machines = Counter(record.get("machine", "?") for record in result["records"])
     if len(machines) > 1:
