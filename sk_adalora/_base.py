@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ._backbone import DEFAULT_MODEL, Backbone
 from ._callbacks import Epochs
-from ._devices import Place, resolve_place, warn_of_sharing
+from ._devices import Place, resolve_place, warn_of_emulation, warn_of_sharing
 from ._doc_links import DocLinkMixin
 from ._early_stopping import ScoreWatcher
 from ._folder import FolderMixin
@@ -288,9 +288,9 @@ class BaseAdaLora(
 
     def _choose_place(self) -> Place:
         place = resolve_place(self.device, self.precision)
-        warn_of_sharing(
-            place, stacklevel=5
-        )  # beyond the decorator of `fit`: its caller
+        beyond = 5  # the decorator of `fit`: its caller
+        warn_of_sharing(place, stacklevel=beyond)
+        warn_of_emulation(place, stacklevel=beyond)
         return place
 
     def _adapt(

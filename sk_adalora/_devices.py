@@ -168,6 +168,28 @@ def warn_of_sharing(place: Place, stacklevel: int) -> None:
     )
 
 
+def warn_of_emulation(place: Place, stacklevel: int) -> None:
+    """Warn where every product in half precision is computed in software.
+
+    Parameters
+    ----------
+    place : Place
+        Where the model goes.
+    stacklevel : int
+        Frames between the warning and the code it is about, as in `warnings.warn`.
+    """
+    if place.device.type != "cpu" or place.precision == "float32":
+        return
+    if not _has_bfloat16(place.device):
+        warnings.warn(
+            "`precision` 'bfloat16' needs a processor that multiplies in it. Got one "
+            "that does not, where a fit takes many times as long as in float32. Use "
+            "'auto' or 'float32'.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
 def _unknown_device(name: object, available: list[str]) -> str:
     return (
         f"`device` must be 'auto' or one of {', '.join(map(repr, available))}. "

@@ -1,10 +1,20 @@
 """ "auto" -> a device and a precision."""
 
+import re
+import warnings
+
 import pytest
 import torch
+from _toy import make as make_classifier
 
 from sk_adalora import _devices
-from sk_adalora._devices import PRECISIONS, Place, available_devices, resolve_place
+from sk_adalora._devices import (
+    PRECISIONS,
+    Place,
+    available_devices,
+    resolve_place,
+    warn_of_emulation,
+)
 
 
 @pytest.fixture
@@ -93,6 +103,36 @@ def test_what_is_asked_for_beats_what_is_found(monkeypatch):
     assert resolve_place("cpu", "bfloat16").precision == "bfloat16"
     cpu_that_computes_bfloat16(monkeypatch, avx512=True)
     assert resolve_place("cpu", "float32").precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("avx512", "device", "precision", "slow"),
+    [
+        (False, "cpu", "bfloat16", True),
+        (True, "cpu", "bfloat16", False),
+        (False, "cpu", "float32", False),
+        (False, "cuda:0", "bfloat16", False),
+    ],
+)
+def test_bfloat16_in_software_is_warned_of(
+    monkeypatch, avx512, device, precision, slow
+):
+    cpu_that_computes_bfloat16(monkeypatch, avx512=avx512)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_emulation(Place(torch.device(device), precision), stacklevel=1)
+
+    match = r"needs a processor that multiplies in it\. Got one .* Use 'auto'"
+    assert [bool(re.search(match, str(w.message))) for w in caught] == [True] * slow
+
+
+def test_the_warning_of_bfloat16_is_about_the_caller_of_fit(monkeypatch, tiny_model):
+    cpu_that_computes_bfloat16(monkeypatch)
+    classifier = make_classifier(tiny_model, device="cpu", precision="bfloat16")
+    with pytest.warns(UserWarning, match="'bfloat16' needs a processor") as caught:
+        classifier.fit(["good film", "poor film"] * 4, ["a", "b"] * 4)
+
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_float16_needs_a_gpu(two_gpus):
