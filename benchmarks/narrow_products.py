@@ -1,0 +1,69 @@
+"""How to multiply many tokens by the few rows of an adapter.
+
+``(rows @ x.T).T`` and ``x @ rows.T`` are the same numbers, laid out otherwise. Prints a
+table of the seconds of all products of an adapter in a training step that read or write
+them, the former beside the latter. Run from the repository, with the extra `bench`:
+python benchmarks/narrow_products.py
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from benchmarks.timing import seconds_of, take_turns
+from sk_adalora._devices import resolve_place
+
+TOKENS = 1024
+WIDTHS = [384, 768, 1536]
+RANKS = [2, 4, 8, 12, 16]
+ROUNDS = 50
+
+
+def main():
+    """Time both layouts in turn, for each width and rank."""
+    lines = []
+    for precision in dict.fromkeys(["float32", resolve_place("cpu").precision]):
+        for width in WIDTHS:
+            ratios = [measure(resolve_place("cpu", precision), width, r) for r in RANKS]
+            shown = [f"{ratio:.2f}" for ratio in ratios]
+            lines.append([precision, f"{TOKENS:,} x {width:,}", *shown])
+    print(f"{describe_machine()}\n")
+    header = ["precision", "tokens x width"]
+    print(table(header + [f"rank {rank}" for rank in RANKS], lines))
+
+
+def measure(place, width, rank):
+    """Return the median seconds of the transposed layout beside those of the plain."""
+    torch.manual_seed(0)
+    x, out = torch.randn(2, TOKENS, width, dtype=place.dtype)
+    rows = torch.randn(rank, width, dtype=place.dtype)
+
+    def plain():
+        products(x @ rows.T, x, out, rows)
+
+    def transposed():
+        products((rows @ x.T).T, x, out, rows)
+
+    calls = {f: seconds_of(f, place.device) for f in (plain, transposed)}
+    taken = take_turns(calls, ROUNDS, warm_ups=3)
+    return statistics.median(taken[transposed]) / statistics.median(taken[plain])
+
+
+def products(hidden, x, out, rows):
+    """Do what a layer does with what it made of its input, forward and backward."""
+    out.addmm_(hidden, rows, alpha=1e-6)
+    return hidden.T @ x
+
+
+if __name__ == "__main__":
+    main()
