@@ -59,9 +59,14 @@ VARIANTS = {
     "lr_scheduler_type=cosine": {"lr_scheduler_type": "cosine"},
     "batch_size=16": {"batch_size": 16},
     "head_init=random": {"head_init": "random"},
+    "head_learning_rate=3e-3": {"head_learning_rate": 3e-3},
+    "head_learning_rate=8e-3": {"head_learning_rate": 8e-3},
+    "epochs=6": {"epochs": 6},
+    "penalty 0.001": {_PENALTY: lambda rows: 0.001},
     "penalty 1 / rows": {_PENALTY: lambda rows: 1 / rows},
     "penalty 0.003": {_PENALTY: lambda rows: 0.003},
     "penalty 0.03": {_PENALTY: lambda rows: 0.03},
+    "penalty 0.1": {_PENALTY: lambda rows: 0.1},
     "probe of all rows": {_ROWS: lambda rows: rows},
 }
 # Long texts are cut, so that the study takes hours and not days.
