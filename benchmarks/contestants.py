@@ -90,19 +90,22 @@ def fit(name, texts, labels, settings):
             f"The contestant must be one of {', '.join(CONTESTANTS)}. Got {name!r}. "
             "Choose one."
         )
-    settings = replace(settings, epochs=epochs_of(name, settings, len(texts)))
+    settings = replace(settings, epochs=epochs_of(name, settings, labels))
     return CONTESTANTS[name](list(texts), list(labels), settings)
 
 
-def epochs_of(name, settings, n_rows):
-    """Return how often a contestant goes over the rows, or None.
+def epochs_of(name, settings, labels):
+    """Return how often a contestant goes over rows with these labels, or None.
 
     More epochs score higher where rows are few, so none may have more than another.
     """
     if name not in FINE_TUNING:
         return None
     plan = resolve_schedule(
-        n_rows, batch_size=settings.batch_size, epochs=settings.epochs or "auto"
+        len(labels),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs or "auto",
+        n_outputs=len(set(labels)),
     )
     return plan.epochs
 

@@ -82,7 +82,7 @@ def run(options):
             for contestant in options.contestants:
                 key = (contestant, task.name, size, seed)
                 if key in records:
-                    _refuse_other_settings(records[key], options, path, len(X_train))
+                    _refuse_other_settings(records[key], options, path, y_train)
                     continue
                 record = _measure(
                     options, contestant, (X_train, y_train, X_test, y_test), seed
@@ -124,7 +124,7 @@ def _append(path, record):
         file.write(json.dumps(record) + "\n")
 
 
-def _settings(options, contestant, seed, n_rows):
+def _settings(options, contestant, seed, labels):
     settings = Settings(
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -135,7 +135,7 @@ def _settings(options, contestant, seed, n_rows):
         learning_rate=options.learning_rates.get(contestant),
         model=options.model,
     )
-    return replace(settings, epochs=epochs_of(contestant, settings, n_rows))
+    return replace(settings, epochs=epochs_of(contestant, settings, labels))
 
 
 def _shared(settings, options):
@@ -144,9 +144,9 @@ def _shared(settings, options):
     return {name: known[name] for name in _SAME}
 
 
-def _refuse_other_settings(record, options, path, n_rows):
+def _refuse_other_settings(record, options, path, labels):
     contestant = record["contestant"]
-    settings = _settings(options, contestant, record["seed"], n_rows)
+    settings = _settings(options, contestant, record["seed"], labels)
     asked = _shared(settings, options)
     asked["learning_rate"] = learning_rate_of(contestant, settings)
     for name, value in asked.items():
@@ -160,7 +160,7 @@ def _refuse_other_settings(record, options, path, n_rows):
 
 def _measure(options, contestant, rows, seed):
     X_train, y_train, X_test, y_test = rows
-    settings = _settings(options, contestant, seed, len(X_train))
+    settings = _settings(options, contestant, seed, y_train)
     clear_backbone_cache()  # all others read the weights anew
     clock = Clock(settings)
     predicted = fit(contestant, X_train, y_train, settings).predict(X_test)

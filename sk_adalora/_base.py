@@ -278,6 +278,7 @@ class BaseAdaLora(
             n_samples,
             batch_size=self.batch_size,
             epochs=self.epochs,
+            n_outputs=self._n_outputs(),
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             init_r=self.init_r,
             target_r=self.target_r,

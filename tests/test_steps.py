@@ -138,6 +138,22 @@ def test_auto_takes_few_rows_more_often(n_samples, accumulation, epochs):
     )
 
 
+@pytest.mark.parametrize(
+    ("n_samples", "n_outputs", "epochs"),
+    [
+        (1000, 12, 3),  # 96 steps, as without
+        (1000, 20, 5),  # 160 steps, 32 an epoch
+        (4000, 20, 3),
+        (200, 20, 10),
+        (1000, 150, 10),
+    ],
+)
+def test_auto_takes_rows_of_many_classes_more_often(n_samples, n_outputs, epochs):
+    schedule = resolve(n_samples, epochs="auto", n_outputs=n_outputs)
+
+    assert schedule == resolve(n_samples, epochs=epochs)
+
+
 def test_whole_numbers_are_steps_and_fractions_are_shares():
     as_steps = resolve(tinit=15, tfinal=60)
     as_shares = resolve(tinit=0.1, tfinal=0.4)

@@ -168,6 +168,16 @@ def test_ranks_patterns_and_arrays_agree(tiny_model):
         assert fitted._adapter.arrays[start + "B"].shape[1] == rank
 
 
+def test_auto_counts_the_classes(tiny_model):
+    X = [f"good {i} film" for i in range(40)]
+    few = make(tiny_model, epochs=1).fit(X, [i % 2 for i in range(40)])
+    many = make(tiny_model, epochs=1).fit(X, [i % 20 for i in range(40)])
+
+    auto = {"epochs": "auto", "batch_size": 2}  # 20 steps an epoch
+    assert few.set_params(**auto)._resolve_schedule(40).epochs == 5
+    assert many.set_params(**auto)._resolve_schedule(40).epochs == 8
+
+
 # ---- the step itself --------------------------------------------------------
 
 
