@@ -58,8 +58,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         "all-linear": every linear layer but pooler, embeddings and head.
     epochs : int or "auto", default="auto"
         Passes over the rows. "auto" stands for as many as make 96 optimizer steps, or
-        8 for each number of a row if that is more, at least 3 and at most 10: few rows
-        need more of them.
+        8 for each output (class or number) if that is more, at least 3 and at most 10:
+        few rows need more of them.
     batch_size : int, default=32
         Rows in a batch.
     gradient_accumulation_steps : int, default=1
