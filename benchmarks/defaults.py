@@ -21,6 +21,7 @@ from .data import TASKS, split
 _PENALTY, _ROWS = "_PENALTY", "_ENOUGH_ROWS"
 # The first variants were measured with another penalty than today's default.
 _LIGHT = {_PENALTY: lambda rows: 1 / rows, "head_learning_rate": 1e-3}
+_MANY = {"max_length": 128, "epochs": 3}
 
 # What each variant changes: all others are the estimator's defaults of the day. They
 # are written out where a default changed since, so that a line stays what it was.
@@ -68,6 +69,14 @@ VARIANTS = {
     "penalty 0.03": {_PENALTY: lambda rows: 0.03},
     "penalty 0.1": {_PENALTY: lambda rows: 0.1},
     "probe of all rows": {_ROWS: lambda rows: rows},
+    # For many classes, beside what was the default then.
+    "128 tokens, epochs=3": _MANY,
+    "128 tokens, lora_alpha=32": {**_MANY, "lora_alpha": 32},
+    "128 tokens, learning_rate=0.016": {**_MANY, "learning_rate": 0.016},
+    "128 tokens, penalty 0.001": {**_MANY, _PENALTY: lambda rows: 0.001},
+    "128 tokens, head_learning_rate=8e-3": {**_MANY, "head_learning_rate": 8e-3},
+    "128 tokens, head_init=random": {**_MANY, "head_init": "random"},
+    "128 tokens, epochs=6": {**_MANY, "epochs": 6},
 }
 # Long texts are cut, so that the study takes hours and not days.
 _MAX_LENGTH = {"articles": 64, "films": 64, "newsgroups": 64}
@@ -121,12 +130,9 @@ def run(options):
 def _measure(changed, name, rows, seed, device):
     X_train, y_train, X_test, y_test = rows
     parameters = {k: v for k, v in changed.items() if not hasattr(_probe, k)}
-    classifier = AdaLoraClassifier(
-        random_state=seed,
-        max_length=_MAX_LENGTH.get(name, 256),
-        device=device,
-        **parameters,
-    )
+    classifier = AdaLoraClassifier(random_state=seed, device=device)
+    classifier.set_params(max_length=_MAX_LENGTH.get(name, 256))
+    classifier.set_params(**parameters)
     start = time.process_time()
     with ExitStack() as patches:
         for constant in changed.keys() - parameters.keys():
