@@ -35,6 +35,18 @@ COMMON_WORDS = """
 WORD_ENDINGS = ["##s", "##ed", "##er", "##ing", "##ly", "##tion"]
 
 
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist is installed
+        config.option.loadscopereorder = False  # it would put files of few tests last
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first: as the last one, such a file would leave all
+    workers but one idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch finds none")

@@ -25,6 +25,9 @@ def example(monkeypatch):
         module = __import__(name)
         monkeypatch.setattr(module, "GOOD_ENOUGH", 0.3)
         monkeypatch.setattr(module, "N_TRAIN", 100)
+        read = next(name for name in vars(module) if name.startswith("read_"))
+        texts, topics = getattr(module, read)()
+        monkeypatch.setattr(module, read, lambda: (texts[::5], topics[::5]))
         return module
 
     yield load
