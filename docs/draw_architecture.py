@@ -28,7 +28,7 @@ class Group:
 
 
 GROUPS = [
-    Group("Texts", "rows of a table become texts", "_texts _rows", row=0),
+    Group("Texts", "rows of a table become texts", "_cells _columns _texts _rows", 0),
     Group("Tokens", "token ids, in padded batches", "_tokens _long_texts _batches", 1),
     Group(
         "Model",

@@ -280,15 +280,8 @@ class BudgetDisplay:
             If matplotlib is not installed.
         """
         fitted = fitted_adalora(estimator, cls.__name__)
-        steps, n_matrices = fitted.schedule_, len(fitted.ranks_)
-        schedule = BudgetSchedule(
-            initial=steps.init_r * n_matrices,
-            target=steps.target_r * n_matrices,
-            tinit=steps.tinit,
-            tfinal=steps.tfinal,
-            deltaT=steps.deltaT,
-            total_step=steps.total_step,
-        )
+        n_matrices = len(fitted.ranks_)
+        schedule = fitted.schedule_.config().schedule(n_matrices)
         display = cls._planned(schedule, fitted.history_.budget, n_matrices)
         return display.plot(ax, **kwargs)
 

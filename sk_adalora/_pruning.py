@@ -10,7 +10,7 @@ from optuna.study import StudyDirection
 from sklearn.metrics import check_scoring
 
 from ._base import BaseAdaLora
-from .adalora import BudgetSchedule
+from .adalora import AdaLoraConfig
 
 
 class OptunaPruning:
@@ -195,14 +195,6 @@ def _check(trial: Any, phase: Any, threshold: Any) -> None:
 
 def _is_final(fitted: Any, epoch: int, epochs: int) -> bool:
     """Tell whether the last allocation has happened when an epoch ends."""
-    config = fitted._adapter.config
-    schedule = BudgetSchedule(
-        initial=config["init_r"],
-        target=config["target_r"],
-        tinit=config["tinit"],
-        tfinal=config["tfinal"],
-        deltaT=config["deltaT"],
-        total_step=config["total_step"],
-    )
-    steps = config["total_step"] // epochs * (epoch + 1)
+    schedule = AdaLoraConfig.from_dict(fitted._adapter.config).schedule()
+    steps = schedule.total_step // epochs * (epoch + 1)
     return schedule.phase(steps - 1) == "final"

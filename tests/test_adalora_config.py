@@ -9,7 +9,7 @@ import peft
 import pytest
 from _tiny import no_warning
 
-from sk_adalora.adalora import AdaLoraConfig, LoraConfig
+from sk_adalora.adalora import AdaLoraConfig, BudgetSchedule, LoraConfig
 
 SCHEDULE = {"total_step": 100}
 
@@ -344,3 +344,13 @@ def test_alpha_by_layer_is_refused():
 def test_a_str_is_no_list_of_modules():
     with pytest.raises(TypeError, match=r"Got the str 'score'. Pass \['score'\]"):
         AdaLoraConfig(total_step=10, modules_to_save="score")
+
+
+def test_the_schedule_of_some_layers():
+    config = AdaLoraConfig(
+        init_r=6, target_r=4, tinit=3, tfinal=5, deltaT=2, total_step=20
+    )
+    steps = {"tinit": 3, "tfinal": 5, "deltaT": 2, "total_step": 20}
+
+    assert config.schedule() == BudgetSchedule(initial=6, target=4, **steps)
+    assert config.schedule(7) == BudgetSchedule(initial=42, target=28, **steps)

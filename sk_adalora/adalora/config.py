@@ -12,6 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from .schedule import BudgetSchedule
+
 CONFIG_NAME = "adapter_config.json"
 
 # No settings are this long, or nested this deeply; such a file is something else.
@@ -375,6 +377,28 @@ class AdaLoraConfig(LoraConfig):
     def scale(self) -> float:
         """Factor of the update, for ever: pruning does not rescale it."""
         return (self.lora_alpha or self.init_r) / (self.init_r + 1e-5)
+
+    def schedule(self, n_layers: int = 1) -> BudgetSchedule:
+        """Plan the budget of a number of adapted layers.
+
+        Parameters
+        ----------
+        n_layers : int, default=1
+            Adapted layers. With 1, a budget is an average rank.
+
+        Returns
+        -------
+        BudgetSchedule
+        """
+        assert self.total_step is not None  # refused when it was made
+        return BudgetSchedule(
+            initial=self.init_r * n_layers,
+            target=self.target_r * n_layers,
+            tinit=self.tinit,
+            tfinal=self.tfinal,
+            deltaT=self.deltaT,
+            total_step=self.total_step,
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -15,7 +16,6 @@ from . import state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layers import SVDLinear
-from .schedule import BudgetSchedule
 from .targets import find_targets
 from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
@@ -475,17 +475,11 @@ def _initial_ranks(
 
 def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
     """Start an allocation, or take ranks below `init_r` as its result."""
-    initial = sum(triplets.ranks)
-    full = config.init_r * len(triplets.ranks)
-    final = initial != full or config.rank_pattern is not None
-    schedule = BudgetSchedule(
-        initial=initial,
-        target=initial if final else config.target_r * len(triplets.ranks),
-        tinit=config.tinit,
-        tfinal=config.tfinal,
-        deltaT=config.deltaT,
-        total_step=config.total_step or 1,
-    )
+    living = sum(triplets.ranks)
+    schedule = config.schedule(len(triplets.ranks))
+    final = living != schedule.initial or config.rank_pattern is not None
+    if final:
+        schedule = replace(schedule, initial=living, target=living)
     allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
     allocator.finished = final
     return allocator

@@ -1,0 +1,121 @@
+"""One cell -> its text.
+
+A text depends on the cell and on the column's type only, never on other rows. That is
+why whole-column niceties ("this column holds dates only, drop the clock") are decided
+cell by cell. How cells are written:
+
+* numbers in their shortest exact form: ``3``, ``0.1``, ``1.5``, and ``3`` for 3.0, so
+  that an integer column reads the same after missing cells made it a float column;
+* booleans as ``true`` and ``false``; categories as their labels;
+* dates and times in ISO 8601, without a midnight clock or trailing zeros;
+* anything else (lists, dictionaries, intervals, ...) by ``str``.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from datetime import datetime, time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+# 64-bit offsets: one column may hold more than 2 GB of text.
+TEXT = pa.large_string()
+
+# From here on, not every integer is a float.
+_INEXACT = float(2**53)
+
+IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
+# Types that Arrow tells from objects of one class without changing them.
+IS_BASIC = (*IS_TEXT, pt.is_null, pt.is_boolean, pt.is_integer, pt.is_floating)
+# Types that `write_arrow` writes as a reader expects.
+IS_PLAIN = (*IS_BASIC, pt.is_date, pt.is_timestamp, pt.is_time, pt.is_decimal)
+
+
+def has_type(cells: pa.Array | pa.ChunkedArray, kinds: tuple[Callable, ...]) -> bool:
+    """Tell whether the cells, or the categories they name, are of these kinds."""
+    type_ = cells.type.value_type if pt.is_dictionary(cells.type) else cells.type
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def whole_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Join chunks; texts get 64-bit offsets first, so that they fit in one array."""
+    if has_type(array, IS_TEXT) and not pt.is_dictionary(array.type):
+        array = array.cast(TEXT)
+    if isinstance(array, pa.ChunkedArray):
+        return array.unify_dictionaries().combine_chunks()
+    return array
+
+
+def nan_to_null(cells: pa.Array) -> pa.Array:
+    if not pt.is_floating(cells.type):
+        return cells
+    if pt.is_float16(cells.type):
+        cells = cells.cast(pa.float32())
+    return pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+
+
+def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
+    """Write plain Arrow cells; nulls and NaN stay null."""
+    if pt.is_dictionary(cells.type):
+        return write_arrow(cells.dictionary).take(cells.indices)
+    texts = nan_to_null(cells).cast(TEXT)
+    if pt.is_float64(cells.type):
+        texts = _write_large_whole(cells, texts)
+    if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
+        return texts
+    zone = r"(Z|[+-]\d{4})?$"
+    texts = pc.replace_substring_regex(texts, r"\.0+" + zone, r"\1")
+    texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+" + zone, r"\1\2")
+    return pc.replace_substring_regex(texts, r" 00:00:00$", "")
+
+
+def _write_large_whole(
+    cells: pa.Array, texts: pa.LargeStringArray
+) -> pa.LargeStringArray:
+    """Write large whole numbers as integers: Arrow writes 1e10 and more otherwise."""
+    size = pc.abs(cells)
+    large = pc.and_(pc.greater_equal(size, 1e10), pc.less(size, _INEXACT))
+    large = pc.and_(large, pc.equal(cells, pc.floor(cells)))
+    if not pc.any(large).as_py():
+        return texts
+    whole = pc.if_else(large, cells, pa.scalar(None, cells.type)).cast(pa.int64())
+    return pc.if_else(pc.fill_null(large, False), whole.cast(TEXT), texts)
+
+
+def write_cell(cell: Any) -> str | None:
+    """Write one object as `write_arrow` would have in a column of its own."""
+    if is_missing(cell):
+        return None
+    if isinstance(cell, str):
+        return str(cell)
+    if isinstance(cell, bool | np.bool_):
+        return "true" if cell else "false"
+    if isinstance(cell, float | np.floating | datetime | time):
+        return write_arrow(pa.array([cell]))[0].as_py()
+    return str(cell)
+
+
+def is_missing(cell: Any) -> bool:
+    """Tell None, NaN, NaT and pd.NA from values."""
+    if cell is None or isinstance(cell, str):
+        return cell is None
+    pandas = sys.modules.get("pandas")  # no cell is pd.NA if pandas was never imported
+    if pandas is not None and cell is pandas.NA:
+        return True
+    # Only NaN and NaT differ from themselves.
+    return isinstance(cell, float | np.generic | datetime) and bool(cell != cell)
+
+
+def text_array(texts: Iterable[str | None], name: str) -> pa.LargeStringArray:
+    texts = list(texts)
+    try:
+        return whole_array(pa.array(texts, TEXT))
+    except UnicodeEncodeError as error:
+        row = texts.index(error.object)
+        raise ValueError(
+            f"{name} must hold valid Unicode. Got a lone surrogate in row {row}. Clean "
+            "it with text.encode('utf-8', 'replace').decode()."
+        ) from error

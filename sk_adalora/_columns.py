@@ -1,0 +1,245 @@
+"""What was passed as X -> a table of columns, of Arrow cells where that is exact."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pyarrow as pa
+from narwhals.exceptions import DuplicateError
+
+from ._cells import (
+    IS_BASIC,
+    IS_PLAIN,
+    IS_TEXT,
+    has_type,
+    is_missing,
+    nan_to_null,
+    text_array,
+    whole_array,
+    write_arrow,
+    write_cell,
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: Arrow cells where Arrow writes each as we want, else objects."""
+
+    name: str
+    cells: pa.Array | list
+
+    def values(self) -> list:
+        """Python values, None where missing."""
+        if isinstance(self.cells, pa.Array):
+            return nan_to_null(self.cells).to_pylist()
+        return [None if is_missing(cell) else cell for cell in self.cells]
+
+    def texts(self) -> pa.LargeStringArray:
+        """Texts of shape (n_samples,), null where missing."""
+        if isinstance(self.cells, pa.Array):
+            return write_arrow(self.cells)
+        for row, cell in enumerate(self.cells):
+            if isinstance(cell, bytes | bytearray):
+                raise TypeError(
+                    f"{self.name} must hold text, not bytes. Got bytes in row {row}. "
+                    "Decode them first, for example with .decode('utf-8')."
+                )
+        return text_array(map(write_cell, self.cells), self.name)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length; names are None unless all of them are strings."""
+
+    columns: list[Column]
+    n_rows: int
+    feature_names: np.ndarray | None = None
+    is_1d: bool = False
+
+
+def read_table(X: Any) -> Table:
+    """Read `X`, whatever kind of table, column or list it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none of these, or without rows or columns.
+    """
+    _check_kind(X)
+    table = _read_kind(X)
+    _check_not_empty(table)
+    return table
+
+
+def _read_kind(X: Any) -> Table:
+    """Dispatch on the kind of `X`; nothing is copied that Arrow can share."""
+    X = _unwrap_dataset(X)
+    if isinstance(X, list | tuple):
+        return _read_list(X)
+    if isinstance(X, pa.Array):
+        X = pa.chunked_array([X])
+    native = _from_native(X)
+    if isinstance(native, nw.LazyFrame):
+        raise TypeError(
+            f"X must be a table in memory. Got a lazy {type(X).__name__}. Pass "
+            "X.collect(), or the equivalent of your library."
+        )
+    if isinstance(native, nw.DataFrame):
+        return _read_frame(native)
+    if isinstance(native, nw.Series):
+        return _single_column(_series_cells(native))
+    if hasattr(X, "__arrow_c_stream__"):
+        return _read_frame(_from_native(pa.table(X)))
+    if isinstance(X, np.ma.MaskedArray):
+        X = np.where(np.ma.getmaskarray(X), None, X.data.astype(object))
+    if hasattr(X, "detach"):  # a torch tensor that tracks gradients or lives elsewhere
+        X = X.detach().cpu()
+    if hasattr(X, "__array__"):
+        return _read_array(np.asarray(X))
+    raise TypeError(
+        f"X must be a list, array, series or table of texts. Got {type(X).__name__}. "
+        "Pass list(X), or a table with one row for each sample."
+    )
+
+
+def _from_native(X: Any) -> Any:
+    """Wrap a frame or a series of any library; leave other things as they are."""
+    try:
+        return nw.from_native(X, allow_series=True, pass_through=True)
+    except DuplicateError as error:
+        names = Counter(map(str, getattr(X, "column_names", X.columns)))
+        twice = [name for name, count in names.items() if count > 1]
+        raise ValueError(
+            "The columns of X must have names of their own. Got "
+            f"{', '.join(map(repr, twice[:20]))} more than once. Rename them."
+        ) from error
+
+
+def _check_kind(X: Any) -> None:
+    """Refuse what would only fail later, and obscurely."""
+    sparse = sys.modules.get("scipy.sparse")  # imported if X is sparse
+    if sparse is not None and sparse.issparse(X):
+        raise TypeError(
+            "Sparse data was passed for X, but dense data is required. Pass the texts "
+            "themselves, or X.toarray() to have the numbers written out."
+        )
+    if X is None or isinstance(X, str | bytes | dict) or np.isscalar(X):
+        wrap = "pd.DataFrame(X)" if isinstance(X, dict) else "[X]"
+        raise ValueError(
+            "X must hold one text for each sample. Got a single "
+            f"{type(X).__name__}. Pass {wrap} instead."
+        )
+
+
+def _unwrap_dataset(X: Any) -> Any:
+    """Give a Hugging Face dataset or its column as Arrow."""
+    datasets = sys.modules.get("datasets")  # X cannot be one if it was never imported
+    if datasets is None:
+        return X
+    if isinstance(X, datasets.Dataset):
+        return X.with_format("arrow")[:]
+    source = getattr(X, "source", None)
+    if isinstance(source, datasets.Dataset):
+        name = X.column_name
+        return source.select_columns(name).with_format("arrow")[:][name]
+    return X
+
+
+def _read_list(X: Sequence) -> Table:
+    """Read a list of cells, or a list of rows."""
+    is_row = [isinstance(row, list | tuple | np.ndarray) for row in X]
+    if not any(is_row):
+        return _single_column(list(X))
+    n_columns = len(X[is_row.index(True)])
+    for row, cells in enumerate(X):
+        if not is_row[row] or len(cells) != n_columns:
+            got = len(cells) if is_row[row] else type(cells).__name__
+            raise ValueError(
+                f"The rows of X must all be lists of {n_columns} cells. Got {got} in "
+                f"row {row}. Fill the missing cells with None."
+            )
+    columns = [list(cells) for cells in zip(*X, strict=True)]
+    return _nameless_table(columns, len(X))
+
+
+def _read_frame(frame: nw.DataFrame) -> Table:
+    cells = [_series_cells(series) for series in frame.iter_columns()]
+    names = frame.columns
+    if not all(isinstance(name, str) for name in names):
+        return _nameless_table(cells, len(frame))
+    columns = [Column(name, c) for name, c in zip(names, cells, strict=True)]
+    return Table(columns, len(frame), np.array(names, dtype=object))
+
+
+def _read_array(X: np.ndarray) -> Table:
+    """Read a 1-D or 2-D array."""
+    if X.dtype.kind == "c":
+        raise ValueError(
+            "Complex data not supported. Got an X of complex numbers. Pass the real "
+            "and the imaginary parts as columns."
+        )
+    if X.ndim not in (1, 2) or X.dtype.names is not None:
+        raise ValueError(
+            "X must be a 1-D array of texts or a 2-D array of cells. Got an array of "
+            f"shape {X.shape} and type {X.dtype}. Reshape your data to one row for "
+            "each sample."
+        )
+    if X.dtype.kind == "f" and X.dtype.itemsize > 8:
+        X = X.astype(np.float64)  # Arrow knows no wider float
+    if X.ndim == 1:
+        return _single_column(X)
+    return _nameless_table(list(X.T), len(X))
+
+
+def _single_column(cells: pa.Array | np.ndarray | list) -> Table:
+    return Table([Column("X", _to_cells(cells))], len(cells), is_1d=True)
+
+
+def _nameless_table(columns: list, n_rows: int) -> Table:
+    """Name the columns x0, x1, ... as scikit-learn does."""
+    named = [Column(f"x{i}", _to_cells(cells)) for i, cells in enumerate(columns)]
+    return Table(named, n_rows)
+
+
+def _series_cells(series: nw.Series) -> pa.Array | list:
+    """Give a frame's column as Arrow, unless Arrow would write it oddly."""
+    if series.dtype in (nw.Object, nw.Unknown):
+        return _to_cells(series.to_list())
+    try:
+        array = whole_array(series.to_arrow())
+    except (pa.ArrowException, UnicodeError):
+        return series.to_list()
+    return array if has_type(array, IS_PLAIN) else series.to_list()
+
+
+def _to_cells(cells: pa.Array | np.ndarray | list) -> pa.Array | list:
+    """Give an array or a list of objects as Arrow where no cell changes by that."""
+    if isinstance(cells, pa.Array):
+        return cells
+    try:
+        array = whole_array(pa.array(cells, from_pandas=True))
+    except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError):
+        return list(cells)
+    if isinstance(cells, np.ndarray) and cells.dtype != object:
+        return array if has_type(array, IS_PLAIN) else list(cells)
+    # Arrow makes the objects of a list alike: integers beside floats, times in other
+    # zones, other sets of keys. A row's text would depend on the other rows.
+    alike = len(set(map(type, cells)) - {type(None)}) == 1
+    safe = has_type(array, IS_BASIC if alike else IS_TEXT)
+    return array if safe else list(cells)
+
+
+def _check_not_empty(table: Table) -> None:
+    """Raise scikit-learn's errors for tables without rows or columns."""
+    n_columns = len(table.columns)
+    shape = (table.n_rows,) if table.is_1d else (table.n_rows, n_columns)
+    for n, what in ((table.n_rows, "sample"), (n_columns, "feature")):
+        if n == 0:
+            raise ValueError(
+                f"Found array with 0 {what}(s) (shape={shape}) while a minimum of 1 "
+                "is required."
+            )
