@@ -37,14 +37,13 @@ class Importance:
         current : torch.Tensor
             Sensitivity of this step, in float32. It is overwritten.
         valid : torch.Tensor of shape ()
-            Boolean; False leaves the averages as they are. A tensor, so that the
+            1.0, or 0.0 to leave the averages as they are. A tensor, so that the
             host need not wait for it.
         """
-        smooth = torch.lerp(current, self.sensitivity, self.beta1)
-        deviation = current.sub_(smooth).abs_()
-        spread = deviation.lerp_(self.uncertainty, self.beta2)
-        self.sensitivity = torch.where(valid, smooth, self.sensitivity)
-        self.uncertainty = torch.where(valid, spread, self.uncertainty)
+        current.nan_to_num_()  # 0 times infinity would not be 0
+        self.sensitivity.lerp_(current, valid * (1 - self.beta1))
+        deviation = current.sub_(self.sensitivity).abs_()
+        self.uncertainty.lerp_(deviation, valid * (1 - self.beta2))
 
     def score(self) -> Tensor:
         """Return the importance of every number."""
@@ -147,7 +146,7 @@ class RankAllocator:
     def _update_importance(self) -> None:
         current = [_sensitivity(p) for p in self._tensors()]
         # No number is negative, so one that is not finite shows in the sum.
-        valid = torch.stack([c.sum() for c in current]).sum().isfinite()
+        valid = torch.stack([c.sum() for c in current]).sum().isfinite().float()
         for average, sensitivity in zip(self.averages, current, strict=True):
             average.update(sensitivity, valid)
 

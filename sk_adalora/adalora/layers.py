@@ -35,8 +35,8 @@ def _project(x: Tensor, rows: Tensor) -> Tensor:
     in four fifths of the time then (`benchmarks/narrow_products.py`).
     """
     if x.dtype == torch.float32:
-        return (rows @ x.T).T
-    return x @ rows.T
+        return torch.mm(rows, x.t()).t()
+    return torch.mm(x, rows.t())
 
 
 class _FusedLinear(torch.autograd.Function):
@@ -69,11 +69,11 @@ class _FusedLinear(torch.autograd.Function):
         of_x = of_left = of_right = None
         of_hidden = _project(gradient, left)  # (m, r)
         if needs_x:
-            of_x = (gradient @ weight).addmm_(of_hidden, right)  # (m, in)
+            of_x = torch.mm(gradient, weight).addmm_(of_hidden, right)  # (m, in)
         if needs_left:
-            of_left = hidden.T @ gradient  # (r, out)
+            of_left = torch.mm(hidden.t(), gradient)  # (r, out)
         if needs_right:
-            of_right = of_hidden.T @ x  # (r, in)
+            of_right = torch.mm(of_hidden.t(), x)  # (r, in)
         return of_x, None, None, of_left, of_right
 
 

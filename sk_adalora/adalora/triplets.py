@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .layers import SVDLinear
 
@@ -24,6 +25,33 @@ _BLOCK = 16
 
 # Dimensions: n = triplets of the model, m = rows of a bank, w = width of a bank,
 # k = matrices in a bank, r = rank of one matrix.
+
+
+class _Deviation(torch.autograd.Function):
+    """Sum of ``||M M^T - I||_F`` over matrices M.
+
+    Its gradient is ``2 (M M^T - I) M / ||M M^T - I||_F``: one product, where autograd
+    makes two and adds them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        matrices: Tensor,  # (k, r, w)
+        identity: Tensor,  # (k, r, r), 0 where a row is padding
+    ) -> Tensor:
+        gap = torch.baddbmm(identity, matrices, matrices.mT, beta=-1)  # (k, r, r)
+        norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
+        ctx.save_for_backward(matrices, gap, norms)
+        return norms.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        matrices, gap, norms = ctx.saved_tensors
+        tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
+        factors = 2 * gradient / norms.clamp_min(tiny)  # (k,)
+        return torch.bmm(gap * factors.view(-1, 1, 1), matrices), None
 
 
 class RowBank(nn.Module):
@@ -166,9 +194,8 @@ class RowBank(nn.Module):
         _, identity = self._layout(self.rows.device)
         with torch.autocast(self.rows.device.type, enabled=False):
             matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
-            gram = matrices @ matrices.mT  # (k, r, r)
-            norms: Tensor = torch.linalg.matrix_norm(gram - identity)
-            return norms.sum()
+            total: Tensor = _Deviation.apply(matrices, identity.to(exact))  # type: ignore[no-untyped-call]
+            return total
 
 
 class Triplets(nn.Module):
