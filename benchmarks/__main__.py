@@ -51,6 +51,22 @@ SCRIPTS = {
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"racing"}
+COMMON_DEFAULTS = {
+    "task": "quotes",
+    "batch_size": 32,
+    "max_length": 128,
+    "model": DEFAULT_MODEL,
+    "learning_rate": [],
+}
+# Common options that a measurement would ignore.
+_OF_FITS = ("task", "data", "epochs", "batch_size", "max_length", "learning_rate")
+UNUSED = {
+    "step": _OF_FITS,
+    "operations": _OF_FITS,
+    "memory": (*_OF_FITS, "model"),
+    "defaults": (*_OF_FITS, "model"),
+    "score": ("task",),
+}
 # Epochs where --epochs is not given: None is as many as ours takes by itself.
 _EPOCHS = {"speed": 3, "profile": 3}
 
@@ -66,6 +82,7 @@ def main(arguments=None):
         script = Path(__file__).parent / SCRIPTS[options.what]
         command = [sys.executable, script, *rest]
         sys.exit(subprocess.run(command, check=False).returncode)
+    _refuse_unused(parser, options)
     if options.data and not (options.text and options.label):
         parser.error("--data needs --text and --label, the names of its columns")
     complete(options)
@@ -75,6 +92,14 @@ def main(arguments=None):
         run_all(arguments)
     else:
         measure(options, arguments)
+
+
+def _refuse_unused(parser, options):
+    """Refuse options that would change nothing, unless they are for all."""
+    for name in () if options.of_all else UNUSED.get(options.what, ()):
+        if getattr(options, name) != COMMON_DEFAULTS.get(name):
+            option = "--" + name.replace("_", "-")
+            parser.error(f"`{options.what}` has no use for {option}")
 
 
 def make_parser():
@@ -99,23 +124,24 @@ def make_parser():
 
 def add_common_options(parser):
     """Declare the options that all subcommands know."""
+    parser.set_defaults(**COMMON_DEFAULTS)
     add = parser.add_argument
+    add("--of-all", action="store_true", help=argparse.SUPPRESS)
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--quick", action="store_true", help="a smoke test, into results/tmp")
     add("--results", type=Path, help="folder of the results (default: theirs)")
-    add("--task", choices=list(TASKS), default="quotes", help="(default: quotes)")
+    add("--task", choices=list(TASKS), help="(default: quotes)")
     add("--data", help="a CSV file of your own instead, with --text and --label")
     add("--text", help="name of the column with the texts")
     add("--label", help="name of the column with the labels")
     add("--epochs", type=int, help="of all fine-tuning contestants")
-    add("--batch-size", type=int, default=32, help="(default: 32)")
-    add("--max-length", type=int, default=128, help="tokens (default: 128)")
-    add("--model", default=DEFAULT_MODEL, help="folder or Hugging Face id")
+    add("--batch-size", type=int, help="(default: 32)")
+    add("--max-length", type=int, help="tokens (default: 128)")
+    add("--model", help="folder or Hugging Face id (default: MiniLM)")
     add(
         "--learning-rate",
         nargs="+",
         type=_named_rate,
-        default=[],
         metavar="NAME=VALUE",
         help="of contestants, such as peft-lora=2e-3",
     )
@@ -176,7 +202,7 @@ def run_all(arguments):
     for what in MEASUREMENTS:
         if what == "defaults":
             continue  # a study of our own settings, no comparison
-        command = [sys.executable, "-m", "benchmarks", what, *others]
+        command = [sys.executable, "-m", "benchmarks", what, "--of-all", *others]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"`{what}` failed; what came before it is kept.")
     if "--quick" not in others:

@@ -107,6 +107,12 @@ def run(options):
     if path.exists():
         for line in path.read_text("utf-8").splitlines():
             record = json.loads(line)
+            if record.setdefault("n_test", 600) != options.n_test:  # the first ones
+                raise ValueError(
+                    f"All lines of {path} must have as many test rows. Got n_test="
+                    f"{options.n_test} after {record['n_test']}. Name another folder "
+                    "with --results."
+                )
             records[tuple(record[name] for name in _KEY)] = record
     tasks = {name: options.load(name) for name in options.tasks}
     # A size after the other, and a seed: a run that is stopped has whole tables.
@@ -118,6 +124,7 @@ def run(options):
                 continue
             records[key] = {
                 **dict(zip(_KEY, key, strict=True)),
+                "n_test": options.n_test,
                 **_measure(VARIANTS[variant], name, rows, seed, options.device),
             }
             path.parent.mkdir(parents=True, exist_ok=True)

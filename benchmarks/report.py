@@ -23,10 +23,8 @@ def render(what, folder):
         return f"Not measured yet: `python -m benchmarks {what}`."
     blocks = []
     for record in found:
-        blocks.append(
-            f"`{record['command']}` wrote:\n\n> {record['machine']}\n\n"
-            f"{WRITERS[what](record)}"
-        )
+        origin = record.get("origin", f"`{record['command']}` wrote:")
+        blocks.append(f"{origin}\n\n> {record['machine']}\n\n{WRITERS[what](record)}")
     return "\n\n".join(blocks)
 
 
@@ -59,6 +57,15 @@ def fill(page, folder):
 
 
 def run(options):
-    """Rewrite the page."""
-    PAGE.write_text(fill(PAGE.read_text("utf-8"), options.results), encoding="utf-8")
-    print(f"Wrote {PAGE}.")
+    """Rewrite the page; of results in another folder, write one beside them."""
+    ours = options.results.resolve() == results.RESULTS.resolve()
+    page = PAGE if ours else options.results / PAGE.name
+    text = PAGE.read_text("utf-8") if ours else _blank_page()
+    page.write_text(fill(text, options.results), encoding="utf-8")
+    print(f"Wrote {page}.")
+
+
+def _blank_page():
+    """Return a page of marks, without what we say of our figures."""
+    parts = [f"<!-- benchmarks: {what} -->\n<!-- end -->" for what in WRITERS]
+    return "\n\n".join(["# Benchmarks", *parts, ""])

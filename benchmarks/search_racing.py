@@ -235,7 +235,7 @@ def jobs_of(options):
 def run(options, settings):
     """Measure what is missing, and write each result at once; return all records."""
     path = options.results / "racing-cpu.jsonl"
-    known = read_known(path, settings)
+    known = read_known(path, None if options.show else settings)
     for name, method, seed in () if options.show else jobs_of(options):
         if (name, method, seed) in known:
             continue
@@ -256,14 +256,14 @@ def run(options, settings):
 
 
 def read_known(path, settings):
-    """Read what was measured; refuse what had other settings."""
+    """Read what was measured; refuse what had other settings, if some are asked for."""
     if not path.exists():
         return {}
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     for record in records:
         record.setdefault("model", DEFAULT_MODEL)  # the first ones do not say
         for name in _SAME:
-            if record[name] != settings[name]:
+            if settings is not None and record[name] != settings[name]:
                 raise ValueError(
                     f"All results of {path} must have the same settings. Got {name}="
                     f"{settings[name]} after {record[name]}. Name another folder with "
@@ -424,7 +424,10 @@ def main(arguments=None):
             versions=versions,
             records=records,
         )
-    print(f"> {results.describe()}; optuna {optuna.__version__}\n")
+    if options.show:
+        settings = {name: records[0][name] for name in _SAME} if records else {}
+    else:
+        print(f"> {results.describe()}; optuna {optuna.__version__}\n")
     print(", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
     print(f"{to_markdown(records)}\n\n{by_task(records)}\n\n{verdicts(records)}")
 

@@ -73,7 +73,7 @@ def measure(options, place, rows, length):
 
 def to_markdown(result):
     """Return the tables of ratios and of parts."""
-    names = [name for name in STEPS if name != "floor"]
+    names = [name for name in result["rows"][0]["ratio"] if name != "floor"]
     lines = [
         [
             row["precision"],

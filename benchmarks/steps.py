@@ -5,6 +5,7 @@ without adapter, penalty, optimizer or allocation: what no adapter can do withou
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,14 @@ from sk_adalora._training import Examples, Recipe, Run, train_step
 from sk_adalora.adalora import AdaLoraConfig
 
 from .contestants import Settings
-from .huggingface import ALPHA, INIT_R, TARGET_R, load_classifier, lora_config
+from .huggingface import (
+    ALPHA,
+    INIT_R,
+    TARGET_R,
+    load_classifier,
+    load_mean_pooled,
+    lora_config,
+)
 
 __all__ = ["STEPS", "Floor", "OurStep", "make_step"]
 
@@ -139,10 +147,10 @@ def _row_losses(outputs, targets):
 class PeftStep:
     """A step as Trainer takes it, with PEFT's LoRA or AdaLoRA."""
 
-    def __init__(self, settings, tokens, place, method="lora"):
+    def __init__(self, settings, tokens, place, method="lora", load=load_classifier):
         from peft import AdaLoraConfig, TaskType, get_peft_model
 
-        _, model = load_classifier(settings, _CLASSES)
+        _, model = load(settings, _CLASSES)
         config = lora_config()
         if method == "adalora":
             config = AdaLoraConfig(
@@ -187,11 +195,17 @@ def _peft_adalora(settings, tokens, place):
     return PeftStep(settings, tokens, place, "adalora")
 
 
+def _peft_tuned(settings, tokens, place):
+    settings = replace(settings, precision=place.precision)  # chooses the kernels
+    return PeftStep(settings, tokens, place, "adalora", load_mean_pooled)
+
+
 STEPS = {
     "floor": Floor,
     "ours": OurStep,
     "peft-lora": PeftStep,
     "peft-adalora": _peft_adalora,
+    "peft-tuned": _peft_tuned,
 }
 
 

@@ -465,7 +465,16 @@ def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["speed", "--data", "x.csv"], ["score", "--learning-rate", "me=1"], ["poems"]],
+    [
+        ["speed", "--data", "x.csv"],
+        ["score", "--learning-rate", "me=1"],
+        ["poems"],
+        # What they would ignore.
+        ["step", "--task", "films"],
+        ["memory", "--model", "elsewhere"],
+        ["defaults", "--data", "x.csv", "--text", "a", "--label", "b"],
+        ["defaults", "--epochs", "2"],
+    ],
 )
 def test_wrong_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
@@ -484,7 +493,8 @@ def test_the_readme_documents_each_option():
         assert f"`{what}`" in page
         for action in parser._actions:
             option = action.option_strings[-1]
-            assert option == "--help" or f"`{option}" in page, (what, option)
+            hidden = option in ("--help", "--of-all")
+            assert hidden or f"`{option}" in page, (what, option)
 
 
 # ---- the page ----------------------------------------------------------------
@@ -505,9 +515,37 @@ def test_results_become_parts_of_a_page(tmp_path):
 
     filled = report.fill(page, tmp_path)
 
-    assert "`python -m benchmarks score` wrote:" in filled
+    assert "`python -m benchmarks score` wrote:\n\n> 20" in filled
     assert "| quotes | 200 | 1 | 0.500 | **0.700** |" in filled
     assert filled.count("Not measured yet") == len(COMPARISONS) - 1
     assert report.fill(filled, tmp_path) == filled
     with pytest.raises(ValueError, match="must have the lines"):
         report.fill(page.replace("speed", "haste"), tmp_path)
+
+
+def test_the_report_of_other_results_leaves_our_page_alone(tmp_path, monkeypatch):
+    ours = tmp_path / "benchmarks.md"
+    ours.write_text("ours", encoding="utf-8")
+    monkeypatch.setattr(report, "PAGE", ours)
+    theirs = tmp_path / "theirs"
+    found = records({"ours": 0.5, "tfidf": 0.7})
+    results.write(theirs, "score", "cpu", "a command", origin="From:", records=found)
+
+    main(["report", "--results", str(theirs)])
+
+    assert ours.read_text("utf-8") == "ours"
+    written = (theirs / "benchmarks.md").read_text("utf-8")
+    assert "From:\n\n> 20" in written
+    assert "| quotes | 200 | 1 | 0.500 | **0.700** |" in written
+
+
+def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
+    line = {"variant": "defaults", "task": "quotes", "size": 200, "seed": 0}
+    folder = tmp_path / "quick"
+    folder.mkdir()
+    text = json.dumps({**line, "accuracy": 0.5, "log_loss": 1.0})
+    (folder / "defaults-cpu.jsonl").write_text(text + "\n", encoding="utf-8")
+    command = ["defaults", "--quick", "--device", "cpu", "--results", str(tmp_path)]
+
+    with pytest.raises(ValueError, match=r"Got n_test=60 after 600\. Name another"):
+        main(command)

@@ -150,3 +150,9 @@ def test_means_over_the_seeds():
     (row,) = table.splitlines()[2:]
     # Gains of 0.5 ± 0.289 and 0 ± 0, and half of 24 fits.
     assert row == "| quotes | 2 | 0.375 | 0.875 | 0.625 | +0.250 ± 0.144 | 0.50 |"
+
+
+def test_the_results_of_the_search_benchmark_are_shown(capsys):
+    search_racing.main(["--show"])
+
+    assert "| headlines | 3 |" in capsys.readouterr().out
