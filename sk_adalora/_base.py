@@ -6,7 +6,7 @@ import copy
 import time
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -21,7 +21,13 @@ from torch import Tensor
 
 from ._backbone import DEFAULT_MODEL, Backbone
 from ._callbacks import Epochs
-from ._devices import Place, resolve_place, warn_of_emulation, warn_of_sharing
+from ._devices import (
+    Place,
+    own_settings_of_torch,
+    resolve_place,
+    warn_of_emulation,
+    warn_of_sharing,
+)
 from ._doc_links import DocLinkMixin
 from ._early_stopping import ScoreWatcher
 from ._folder import FolderMixin
@@ -40,7 +46,7 @@ from ._persistence import (
 )
 from ._predicting import Live, PredictMixin
 from ._probe import start_head
-from ._report import make_report
+from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
     check_length,
@@ -58,6 +64,11 @@ from .adalora.targets import check_all_match
 
 # Learning rate of a head that starts at a linear probe: docs/defaults.md has the study.
 _FITTED_HEAD_RATE = 1e-3
+# What tells of a fit that is over.
+_OF_A_FIT = frozenset(
+    "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
+    "fit_report_".split()
+)
 # Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
 
@@ -192,7 +203,7 @@ class BaseAdaLora(
         self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
     ) -> BaseAdaLora:
         """Fit in one go: nothing of the estimator changes unless all went well."""
-        with unchanged_on_error(self):
+        with unchanged_on_error(self), own_settings_of_torch():
             start = time.perf_counter()
             check_parameters(self, self._rules)
             generator = make_generator(self.random_state)
@@ -208,7 +219,8 @@ class BaseAdaLora(
             live = Live(network, backbone, place)
             watcher = self._watch(validation, live)
             data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
-            fitted = partial(self._as_if_fitted, live)
+            report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
+            fitted = partial(self._as_if_fitted, live, schedule, report)
             hooks = Epochs(self, data, schedule.epochs, fitted, watcher)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
@@ -216,9 +228,10 @@ class BaseAdaLora(
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             if watcher is not None:
                 watcher.restore(network)
-            self._keep(live, schedule, history)
-            self._report(live, tokens, rows.texts.n_empty, start)
-            hooks.finish()
+            vars(self).update(fitted(history))
+            self._live = replace(live, network=thaw_network(self._adapter, backbone))
+            self._warn_of_cuts()
+            hooks.finish(history)
             self._show_ranks()
         return self
 
@@ -268,6 +281,8 @@ class BaseAdaLora(
             return None
         scorer = check_scoring(self, scoring=self.scoring)
         view = copy.copy(self)
+        for name in [name for name in vars(view) if name in _OF_A_FIT]:
+            delattr(view, name)  # of the fit before: nothing for a scorer to see
         view._live = live  # all that prediction needs of a fitted estimator
         return ScoreWatcher(
             lambda: float(scorer(view, *validation)), self.n_iter_no_change
@@ -353,33 +368,37 @@ class BaseAdaLora(
             max_grad_norm=self.max_grad_norm,
         )
 
-    def _as_if_fitted(self, live: Live) -> dict[str, Any]:
-        """Return what makes the estimator predict as the network does now."""
-        return {"_adapter": freeze_state(live.network, live.backbone), "_live": None}
+    def _as_if_fitted(
+        self,
+        live: Live,
+        schedule: ResolvedSchedule,
+        report: Callable[[], FitReport],
+        history: TrainingHistory,
+    ) -> dict[str, Any]:
+        """Return the attributes of a fit that ends now, as plain arrays and records."""
+        adapter = freeze_state(live.network, live.backbone)
+        return {
+            "_adapter": adapter,
+            "_live": None,
+            "ranks_": live.network.encoder.ranks,
+            "rank_pattern_": adapter.config["rank_pattern"],
+            "schedule_": schedule,
+            "total_step_": schedule.total_step,
+            "history_": copy.deepcopy(history),
+            "n_iter_": history.epochs,
+            "fit_report_": report(),
+        }
 
-    def _keep(
-        self, live: Live, schedule: ResolvedSchedule, history: TrainingHistory
-    ) -> None:
-        """Take over what was learned, as plain arrays."""
-        vars(self).update(self._as_if_fitted(live))
-        self._live = replace(live, network=thaw_network(self._adapter, live.backbone))
-        self.ranks_ = live.network.encoder.ranks
-        self.rank_pattern_ = self._adapter.config["rank_pattern"]
-        self.schedule_ = schedule
-        self.total_step_ = schedule.total_step
-        self.history_ = history
-        self.n_iter_ = history.epochs
-
-    def _report(
+    def _make_report(
         self, live: Live, tokens: TokenTable, n_empty: int, start: float
-    ) -> None:
-        """Write down what the fit saw, and warn about much that was cut off."""
+    ) -> FitReport:
+        """Write down what the fit sees."""
         network = live.network
         trained = [
             *network.encoder.triplets.parameters(),
             *network.head_parameters(),
         ]
-        self.fit_report_ = make_report(
+        return make_report(
             tokens,
             n_empty=n_empty,
             max_length=self._lengths(live.backbone)[0],
@@ -388,6 +407,9 @@ class BaseAdaLora(
             total=sum(p.numel() for p in network.parameters()),
             seconds=time.perf_counter() - start,
         )
+
+    def _warn_of_cuts(self) -> None:
+        """Warn where much was cut off."""
         share = self.fit_report_.truncated_share
         if share > _TRUNCATED and self.long_text == "truncate":
             longest = self.fit_report_.max_length

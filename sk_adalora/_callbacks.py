@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ._early_stopping import ScoreWatcher
@@ -21,7 +22,7 @@ class Epochs:
     epochs : int
         Number of epochs, at most.
     fitted : callable
-        Returns the attributes that make the estimator ready to predict, as if the
+        From the history so far, returns the attributes of the estimator as if the
         fit had ended now. Called only if a callback asks.
     watcher : ScoreWatcher or None
         What scores the network, if anything does.
@@ -32,7 +33,7 @@ class Epochs:
         estimator: Any,
         data: dict[str, Any],
         epochs: int,
-        fitted: Callable[[], dict[str, Any]],
+        fitted: Callable[[TrainingHistory], dict[str, Any]],
         watcher: ScoreWatcher | None,
     ) -> None:
         self.estimator, self.data = estimator, data
@@ -62,15 +63,21 @@ class Epochs:
         enough = self.watcher is not None and self.watcher(run, history)
         stop = self.epoch_task.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=self.fitted,
+            reconstruction_attributes=partial(self.fitted, history),
             **self.data,
         )
         return bool(enough or stop)
 
-    def finish(self) -> None:
-        """Tell the callbacks that the fit ends."""
+    def finish(self, history: TrainingHistory) -> None:
+        """Tell the callbacks that the fit ends.
+
+        Parameters
+        ----------
+        history : TrainingHistory
+            What happened.
+        """
         self.fit_task.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=self.fitted,
+            reconstruction_attributes=partial(self.fitted, history),
             **self.data,
         )

@@ -93,6 +93,8 @@ def write_cell(cell: Any) -> str | None:
         return str(cell)
     if isinstance(cell, bool | np.bool_):
         return "true" if cell else "false"
+    if isinstance(cell, np.longdouble):
+        cell = float(cell)  # Arrow knows no wider float
     if isinstance(cell, float | np.floating | datetime | time):
         return write_arrow(pa.array([cell]))[0].as_py()
     return str(cell)

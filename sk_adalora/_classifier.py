@@ -405,7 +405,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
             self.classes_ = np.arange(indicator.shape[1])
             return torch.from_numpy(indicator.astype(np.float32))
-        labels = np.asarray(column_or_1d(y, warn=True))
+        labels = _read_labels(y, warn=True)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -422,9 +422,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "`class_weight` needs one label a row. Got an indicator matrix as "
                 "`y`. Use `sample_weight`."
             )
-        labels = np.asarray(column_or_1d(y))
-        weights = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=labels
+        labels = _read_labels(y)
+        weights = _class_weights(
+            self.class_weight, self.classes_, labels, sample_weight
         )
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
             raise ValueError(
@@ -486,6 +486,36 @@ def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean binary cross-entropy of each row, of shape (n,)."""
     losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
     return losses.mean(dim=1)
+
+
+def _read_labels(y: Any, warn: bool = False) -> np.ndarray:
+    """Return the labels in the type that they came in, of shape (n_samples,)."""
+    # scikit-learn would make floats of the integers and booleans of pandas' own types.
+    own = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    if own is not None and hasattr(y, "to_numpy") and np.ndim(y) == 1:
+        y = y.to_numpy(dtype=own)
+    return np.asarray(column_or_1d(y, warn=warn))
+
+
+def _class_weights(
+    class_weight: Any,
+    classes: np.ndarray,
+    labels: np.ndarray,
+    sample_weight: np.ndarray | None,
+) -> np.ndarray:
+    """Return a weight for each class; rows of weight 0 count for nothing."""
+    if sample_weight is None or not isinstance(class_weight, str):
+        return compute_class_weight(class_weight, classes=classes, y=labels)
+    used = sample_weight > 0
+    weights = np.ones(len(classes))
+    present = np.isin(classes, labels[used])
+    weights[present] = compute_class_weight(
+        class_weight,
+        classes=classes[present],
+        y=labels[used],
+        sample_weight=sample_weight[used],
+    )
+    return weights
 
 
 def _refuse_missing(y: Any, name: str = "y") -> None:

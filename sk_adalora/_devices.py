@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +143,24 @@ def available_devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]
+
+
+@contextmanager
+def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
+    """Compute as the estimator says, whatever the caller has set for torch.
+
+    Parameters
+    ----------
+    gradients : bool, default=True
+        Whether to record what gradients need.
+    """
+    with ExitStack() as settings:
+        settings.enter_context(torch.inference_mode(not gradients))
+        settings.enter_context(torch.set_grad_enabled(gradients))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def warn_of_sharing(place: Place, stacklevel: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,7 +56,8 @@ class ScoreWatcher:
             score = float("-inf")
         if not run.allocator.finished:
             return False
-        if self._best is None or score > self.best_score:
+        # Of states without a score, the latest has learned most.
+        if score > self.best_score or math.isinf(self.best_score):
             self.best_score, self.waited = score, 0
             history.best_epoch = history.epochs - 1
             self._best = _snapshot(run.network)
@@ -72,6 +74,14 @@ class ScoreWatcher:
             The trained network.
         """
         if self._best is not None:
+            if math.isinf(self.best_score):
+                warnings.warn(
+                    "The validation score was not a finite number in any epoch of the "
+                    "final phase: the last one is kept. Pass more validation rows, "
+                    "or another `scoring`.",
+                    UserWarning,
+                    stacklevel=5,  # the caller of `fit`
+                )
             adapter, head = self._best
             network.encoder.load_state_dict(adapter)
             network.head.load_state_dict(head)

@@ -353,7 +353,9 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     folder = Path(os.path.abspath(folder))
     _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    stays = folder.exists() and _must_stay(folder)
+    beside = folder if stays else folder.parent
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=beside))
     try:
         place = scratch / "new"
         place.mkdir()
@@ -361,11 +363,38 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         for path in place.rglob("*"):
             if path.is_file():  # safetensors lets nobody else read what it writes
                 path.chmod(place.stat().st_mode & 0o666)
-        _exchange(place, folder, scratch / "old")
+        exchange = _refill if stays else _exchange
+        exchange(place, folder, scratch / "old")
     finally:
-        # Where even moving back has failed, the old folder is kept here.
-        if folder.exists() or not (scratch / "old").exists():
+        # Where even moving back has failed, what was there is kept here.
+        if not (scratch / "old").exists() or (folder.exists() and not stays):
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _must_stay(folder: Path) -> bool:
+    """Tell whether others hold on to a folder itself, not to its name."""
+    current = os.path.samefile(folder, os.curdir)
+    return current or os.path.ismount(folder) or not any(folder.iterdir())
+
+
+def _refill(new: Path, folder: Path, old: Path) -> None:
+    """Put new files into a folder that stays, or leave those that are there."""
+    old.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for source in [*folder.iterdir()]:
+            if source != old.parent:
+                source.rename(old / source.name)
+                moved.append((old / source.name, source))
+        for source in [*new.iterdir()]:
+            source.rename(folder / source.name)
+            moved.append((folder / source.name, source))
+    except BaseException:
+        for there, before in reversed(moved):
+            there.rename(before)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:
@@ -373,6 +402,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
     if not folder.exists():
         new.rename(folder)
         return
+    new.chmod(folder.stat().st_mode & 0o7777)
     folder.rename(old)
     try:
         new.rename(folder)
@@ -388,7 +418,9 @@ def _check_vacant(folder: Path, overwrite: bool) -> None:
     if plain and (not any(folder.iterdir()) or (overwrite and _is_ours(folder))):
         return
     do = (
-        "sk-adalora did not write it, so it is not replaced: choose another path."
+        "It is a link: pass what it points to, or choose another path."
+        if folder.is_symlink()
+        else "sk-adalora did not write it, so it is not replaced: choose another path."
         if overwrite
         else "Pass overwrite=True to replace it, or choose another path."
     )

@@ -199,6 +199,11 @@ def continue_from(
         If model, adapted layers, ranks or outputs do not fit.
     """
     check_backbone(state, backbone)
+    if state.pooling != network.pooling:
+        raise ValueError(
+            f"With warm_start=True `pooling` must be that of the fit before: "
+            f"{state.pooling!r}. Got {network.pooling!r}. Set warm_start=False."
+        )
     new = network.encoder.state_dict()
     old = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
     head = {n: old.pop(HEAD + n) for n in network.head.state_dict()}

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._backbone import Backbone, load_backbone
 from ._batches import pad, prediction_batches
-from ._devices import Place, resolve_place
+from ._devices import Place, own_settings_of_torch, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
 from ._parameters import Rule, check_parameters
@@ -79,7 +78,7 @@ class PredictMixin:
         longest = min(self.max_length, backbone.longest or self.max_length)
         return int(longest), self.long_text
 
-    @torch.inference_mode()
+    @own_settings_of_torch(gradients=False)
     def _predict_outputs(self, X: Any) -> np.ndarray:
         """Return the head's outputs.
 

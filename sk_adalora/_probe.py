@@ -128,7 +128,8 @@ def frozen_features(
     """
     distinct = tokens.distinct()
     max_rows = batch_size if place.compiles_shapes else None
-    features = torch.empty(len(distinct), network.head.in_features)
+    width = network.head.in_features
+    features = torch.empty(len(distinct), width, dtype=torch.float32)
     with torch.no_grad(), network.encoder.disable_adapter():
         for rows in prediction_batches(distinct, place.tokens_at_once, max_rows):
             batch = pad(distinct, rows, place.length_multiple)
@@ -166,7 +167,7 @@ def fit_linear(
     """
     features = features.double()
     targets = targets.double() if targets.is_floating_point() else targets
-    weights = torch.ones(len(features)) if weights is None else weights
+    weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
     total = weights.sum().clamp_min(1e-12)
     share = weights / total  # (n,) a row of weight 0 counts nowhere

@@ -259,12 +259,20 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         return torch.from_numpy(scaled.astype(np.float32))
 
     def _learn_units(self, values: np.ndarray, weights: np.ndarray | None) -> None:
-        self._target_mean = np.average(values, axis=0, weights=weights)
-        spread = np.average((values - self._target_mean) ** 2, axis=0, weights=weights)
+        # In powers of 2, which change no digit: squares of 1e200 would be infinite.
+        if weights is not None:
+            values, weights = values[weights > 0], weights[weights > 0]
+        _, exponent = np.frexp(np.abs(values).max(axis=0))
+        scaled = np.ldexp(values, -exponent)
+        mean = np.average(scaled, axis=0, weights=weights)
+        spread = np.average((scaled - mean) ** 2, axis=0, weights=weights)
         deviation = np.sqrt(spread)
         # The mean of equal numbers differs from them in the last bits: no spread.
-        rounding = len(values) * np.finfo(np.float64).eps * np.abs(self._target_mean)
-        self._target_scale = np.where(deviation > rounding, deviation, 1.0)
+        rounding = len(values) * np.finfo(np.float64).eps * np.abs(mean)
+        scale = np.ldexp(deviation, exponent)
+        spreads = (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
+        self._target_mean = np.ldexp(mean, exponent)
+        self._target_scale = np.where(spreads, scale, 1.0)
 
     def _check_units(self, values: np.ndarray) -> None:
         if values.shape[1] != len(self._target_mean):

@@ -72,6 +72,8 @@ class TrainingRows:
 
 def take_rows(data: Any, rows: np.ndarray) -> Any:
     """Return some rows of what the user passed, in the form it was passed in."""
+    if isinstance(data, pa.Array) and pa.types.is_string_view(data.type):
+        data = data.cast(pa.large_string())  # Arrow cannot take from views
     if isinstance(data, pa.Array | pa.RecordBatch):
         return data.take(pa.array(rows))  # scikit-learn would make it a list
     try:

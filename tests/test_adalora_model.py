@@ -1215,3 +1215,59 @@ def test_checkpointing_repeats_no_dropout_of_a_generator(dropout):
 
     with pytest.raises(RuntimeError, match="generator=None, or set lora_dropout=0"):
         loss.backward()
+
+
+class Around(nn.Module):
+    """A module with an adapted one and a layer of its own."""
+
+    def __init__(self, seed, init_r=4):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.first = nn.Linear(3, 6)
+            self.net = adapt(nn.Sequential(nn.Linear(6, 6)), init_r=init_r)
+            randomise(self.net)
+
+
+def test_a_module_around_it_is_saved_and_loaded():
+    one, other = Around(0), Around(1)
+    result = other.load_state_dict(one.state_dict())
+
+    assert result.missing_keys == result.unexpected_keys == []
+    assert other.state_dict().keys() == one.state_dict().keys()
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value)
+
+
+def test_an_average_of_it_is_saved_and_loaded():
+    model = Around(0).net
+    average = torch.optim.swa_utils.AveragedModel(model)
+    other = torch.optim.swa_utils.AveragedModel(Around(1).net)
+    other.load_state_dict(average.state_dict())
+
+    for name, value in average.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value)
+
+
+def test_a_module_around_it_says_what_is_missing_and_what_is_unknown():
+    one, other = Around(0), Around(1)
+    state = {n: v for n, v in one.state_dict().items() if not n.startswith("net.")}
+    result = other.load_state_dict(state, strict=False)
+    own = [n for n in one.state_dict() if n.startswith("net.")]
+
+    assert result.missing_keys == own
+    with pytest.raises(
+        RuntimeError, match=r'Missing key.*"net.base_model.model.0.lora_A'
+    ):
+        other.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="must have shapes"):
+        other.load_state_dict({**one.state_dict(), own[0]: torch.ones(4, 5)})
+    unknown = {**one.state_dict(), "net.more": torch.ones(1)}
+    assert other.load_state_dict(unknown, strict=False).unexpected_keys == ["net.more"]
+
+
+def test_loading_says_what_torch_says():
+    model = Around(0).net
+    assert model.load_state_dict(model.state_dict()) == ([], [])
+    state = {**model.state_dict(), "more": torch.ones(1)}
+    assert model.load_state_dict(state, strict=False) == ([], ["more"])

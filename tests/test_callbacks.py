@@ -128,7 +128,7 @@ def test_nothing_is_made_ready_that_nobody_asks_for(make, monkeypatch):
     monkeypatch.setattr(
         AdaLoraClassifier,
         "_as_if_fitted",
-        lambda self, live: made.append(1) or build(self, live),
+        lambda *args: made.append(1) or build(*args),
     )
     plain = Plain()
     make().set_callbacks(plain).fit(X, Y)
@@ -497,3 +497,26 @@ def test_callbacks_raise_no_warning(make):
         warnings.simplefilter("error")
         monitor = ScoringMonitor(scoring="accuracy")
         make().set_callbacks(Recorder(), monitor).fit(X, Y)
+
+
+def test_an_epoch_can_be_saved(make, tmp_path):
+    """What a callback gets is a fitted estimator, of this fit and of no other."""
+    seen = {}
+
+    def save(_, context, fitted):
+        folder = tmp_path / f"{fitted.target_r}-{context.task_id}"
+        fitted.save_pretrained(folder)
+        loaded = AdaLoraClassifier.from_pretrained(folder)
+        seen[context.task_id] = fitted.history_, fitted.ranks_, loaded
+
+    estimator = make(init_r=4).fit(X, Y)
+    estimator.set_params(target_r=1).set_callbacks(Recorder(save)).fit(X, Y)
+
+    assert len(seen) == 3
+    steps = estimator.schedule_.steps_per_epoch
+    for epoch, (history, ranks, loaded) in seen.items():
+        assert len(history.loss) == steps * (epoch + 1)
+        assert loaded.n_iter_ == epoch + 1
+        assert loaded.schedule_ == estimator.schedule_
+        assert history.budget[-1] == sum(ranks.values())
+    assert sum(loaded.ranks_.values()) == len(loaded.ranks_)

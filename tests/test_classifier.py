@@ -739,3 +739,48 @@ def test_parameters_are_checked_before_a_prediction(tiny_model, changed, message
 
     with pytest.raises(ValueError, match=message):
         fitted.predict(["good film"])
+
+
+def test_balanced_classes_do_not_count_rows_of_weight_zero(tiny_model):
+    texts, _ = toy(32)
+    y = np.array(["a"] * 24 + ["b"] * 8)
+    weight = np.repeat([0.0, 1.0], 16)
+    whole = make(tiny_model, class_weight="balanced").fit(
+        texts, y, sample_weight=weight
+    )
+    rest = make(tiny_model, class_weight="balanced").fit(texts[16:], y[16:])
+
+    np.testing.assert_array_equal(whole.predict_proba(texts), rest.predict_proba(texts))
+
+
+def test_a_class_without_weight_does_not_unbalance_the_others(tiny_model):
+    texts, y = topics(36)
+    weight = (y != "art").astype(float)
+    fitted = make(tiny_model, class_weight="balanced")
+
+    assert fitted.fit(texts, y, sample_weight=weight).classes_.tolist() == [
+        "art",
+        "business",
+        "sport",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "labels", "kind"),
+    [
+        ("Int64", [2**53, 2**53 + 1, 7], "i"),
+        ("boolean", [True, False], "b"),
+        (pd.ArrowDtype(pa.int64()), [2**53, 2**53 + 1, 7], "i"),
+    ],
+)
+def test_labels_of_types_of_pandas_come_back_as_they_were(
+    tiny_model, dtype, labels, kind
+):
+    texts, _ = toy(36)
+    y = pd.Series(labels * (36 // len(labels)), dtype=dtype)
+    fitted = make(tiny_model, class_weight="balanced").fit(texts, y)
+
+    assert fitted.classes_.dtype.kind == kind
+    assert fitted.classes_.tolist() == sorted(labels)
+    assert set(fitted.predict(texts).tolist()) <= set(labels)
+    assert 0 <= fitted.score(texts, y) <= 1

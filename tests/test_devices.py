@@ -1,11 +1,15 @@
 """ "auto" -> a device and a precision."""
 
+import contextlib
+import pickle
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from _toy import make as make_classifier
+from _toy import toy
 
 from sk_adalora import _devices
 from sk_adalora._devices import (
@@ -189,3 +193,31 @@ def test_older_versions_of_torch_are_asked_otherwise(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
 
     assert _devices._instructions() == newer
+
+
+@pytest.mark.parametrize(
+    "ambient",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        None,
+    ],
+    ids=["no_grad", "inference_mode", "autocast", "default dtype"],
+)
+def test_what_the_caller_set_for_torch_changes_nothing(tiny_model, ambient):
+    texts, y = toy(24)
+    expected = make_classifier(tiny_model).fit(texts, y).predict_proba(texts)
+    try:
+        if ambient is None:
+            torch.set_default_dtype(torch.float64)
+        with ambient() if ambient else contextlib.nullcontext():
+            fitted = make_classifier(tiny_model).fit(texts, y)
+            inside = fitted.predict_proba(texts)
+            loaded = pickle.loads(pickle.dumps(fitted)).predict_proba(texts)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    np.testing.assert_array_equal(inside, expected)
+    np.testing.assert_array_equal(loaded, expected)
+    np.testing.assert_array_equal(fitted.predict_proba(texts), expected)

@@ -924,3 +924,60 @@ def test_the_two_classes_are_not_mixed_up(saved, tiny_model, tmp_path):
         AdaLoraClassifier.from_pretrained(tmp_path / "f")
     with pytest.raises(ValueError, match="Got a 'AdaLoraClassifier'"):
         AdaLoraRegressor.from_pretrained(saved)
+
+
+def test_a_folder_that_others_hold_on_to_is_filled(fitted, tmp_path, monkeypatch):
+    """As the current one: it is not replaced, nor opened to others."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.chdir(private)
+    fitted.save_pretrained(".")
+    first = AdaLoraClassifier.from_pretrained(".")
+    fitted.save_pretrained(".", overwrite=True)
+
+    assert Path.cwd() == private
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert not list(private.glob(".*"))
+    assert os.path.samefile(".", private)
+    again = AdaLoraClassifier.from_pretrained(private)
+    np.testing.assert_array_equal(again.predict_proba(X), first.predict_proba(X))
+
+
+def test_a_folder_that_cannot_be_refilled_is_left_as_it_was(
+    fitted, tmp_path, monkeypatch
+):
+    fitted.save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = bytes_of(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rename, new = Path.rename, []
+
+    def sometimes(self, target):
+        if self.parent.name == "new":
+            new.append(self)
+            if len(new) == 2:
+                raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(OSError, match="no"):
+        fitted.save_pretrained(".", overwrite=True)
+
+    assert bytes_of(tmp_path) == before
+
+
+def test_an_overwritten_folder_keeps_its_permissions(fitted, tmp_path):
+    folder = tmp_path / "model"
+    fitted.save_pretrained(folder)
+    folder.chmod(0o750)
+    fitted.save_pretrained(folder, overwrite=True)
+
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_link_is_called_a_link(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path / "model")
+    (tmp_path / "latest").symlink_to(tmp_path / "model")
+
+    with pytest.raises(FileExistsError, match="It is a link: pass what it points to"):
+        fitted.save_pretrained(tmp_path / "latest", overwrite=True)

@@ -214,6 +214,7 @@ def test_equal_weights_are_no_weights(make, fitted, weight):
     zero=st.sets(st.integers(0, 11), min_size=1, max_size=10),
 )
 @example(y=np.array([1.0] + [4e-82] * 11), zero={0})  # was an overflow
+@example(y=np.array([0.0, 5e-324] + [0.0] * 10), zero={0})  # was a scale of 0
 def test_a_weight_of_zero_takes_the_row_out_of_mean_and_spread(y, zero):
     weights = np.ones(12)
     weights[list(zero)] = 0
@@ -397,3 +398,15 @@ def test_a_shared_default_is_the_same():
     classifier = AdaLoraClassifier().get_params()
     assert classifier.pop("class_weight") is None
     assert classifier == AdaLoraRegressor().get_params()
+
+
+@pytest.mark.parametrize("unit", [1e200, 1e-200, 1e300])
+def test_targets_of_any_scale(make, unit):
+    """They are what they would be in other units."""
+    texts, _ = toy(32)
+    y = np.linspace(1.0, 3.0, 32)
+    with np.errstate(all="raise"):
+        far = make().fit(texts, y * unit).predict(texts)
+
+    assert np.isfinite(far).all()
+    np.testing.assert_allclose(far / unit, make().fit(texts, y).predict(texts), 1e-3)

@@ -469,3 +469,16 @@ def test_folds_of_a_dataset_made_a_frame(make, to_frame):
     ours = cross_val_predict(make(), dataset["body"], LABELS, cv=2)
     expected = cross_val_predict(make(), COLUMNS["body"], LABELS, cv=2)
     np.testing.assert_array_equal(ours, expected)
+
+
+def test_views_of_texts_can_be_split():
+    texts, _ = toy(24)
+    views = pa.array(texts, type=pa.string_view())
+
+    assert take_rows(views, np.array([2, 0])).to_pylist() == [texts[2], texts[0]]
+
+
+def test_wide_floats_of_a_frame_are_written_as_floats():
+    frame = pd.DataFrame({"a": np.array([1.5, 2.0], dtype=np.longdouble), "b": "x"})
+
+    assert read_texts(frame).first.to_pylist() == ["a: 1.5\nb: x", "a: 2\nb: x"]

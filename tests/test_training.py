@@ -638,6 +638,16 @@ def test_a_score_of_nan_is_never_the_best(tiny_model):
     assert fitted.history_.best_epoch == 6
 
 
+def test_without_any_score_the_last_state_is_kept(tiny_model):
+    params = {"scoring": scores(*[np.nan] * 8), "n_iter_no_change": 2}
+    with pytest.warns(UserWarning, match="not a finite number in any epoch") as caught:
+        fitted = stopping(tiny_model, **params).fit(*toy(64))
+
+    assert fitted.n_iter_ == fitted.epochs
+    assert fitted.history_.best_epoch == fitted.epochs - 1
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 # In half precision rows are padded: what that takes is made when it is first needed,
 # here while an epoch is scored, and training goes on with it.
 @pytest.mark.parametrize("tfinal", [0, 16, 17])

@@ -304,3 +304,10 @@ def test_a_regressor_of_other_targets_is_refused(make_regressor, pooling):
 
     with pytest.raises(ValueError, match=r"targets of the fit before: 3\. Got 2\. Set"):
         regressor.fit(TEXTS, y[:, :2])
+
+
+def test_another_pooling_is_refused(make):
+    estimator = make(warm_start=True).fit(X, Y)
+
+    with pytest.raises(ValueError, match=r"of the fit before: 'mean'. Got 'cls'"):
+        estimator.set_params(pooling="cls").fit(X, Y)

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from . import state
 from .allocator import RankAllocator
@@ -133,6 +134,8 @@ class AdaLoraModel(nn.Module):
         self.triplets.to(next(iter(self.adapted.values())).weight.device)
         self.allocator = _allocator(self.triplets, config)
         self._checked_gradients = False
+        self._n_missing = 0
+        self.register_load_state_dict_post_hook(_forgive_children)  # type: ignore[no-untyped-call]
         for entry in _entries(model):
             entry.register_forward_pre_hook(self.triplets.before_forward)
             entry.register_forward_hook(self.triplets.after_forward, always_call=True)
@@ -305,7 +308,7 @@ class AdaLoraModel(nn.Module):
 
     def load_state_dict(  # type: ignore[override]
         self, state_dict: Mapping[str, Tensor], strict: bool = True
-    ) -> None:
+    ) -> _IncompatibleKeys:
         """Take the numbers of `state_dict`; ranks follow from the shapes.
 
         Merged weights are dropped, and the allocation starts anew: to go on with one,
@@ -318,6 +321,11 @@ class AdaLoraModel(nn.Module):
             change, parameters are new: make the optimizer afterwards.
         strict : bool, default=True
             Whether to refuse missing and unknown names beside the layers'.
+
+        Returns
+        -------
+        (missing_keys, unexpected_keys)
+            Lists of names, as torch returns them; empty if `strict`.
 
         Raises
         ------
@@ -333,6 +341,37 @@ class AdaLoraModel(nn.Module):
             for tensor, stored in copies:
                 tensor.copy_(stored)
         self.allocator = _allocator(self.triplets, self.peft_config)
+        own = self.state_dict().keys()
+        missing, unexpected = own - state_dict.keys(), state_dict.keys() - own
+        return _IncompatibleKeys(sorted(missing), sorted(unexpected))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Tensor],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take the adapter out of the state of a module around this one."""
+        found = {
+            name.removeprefix(prefix): value
+            for name, value in state_dict.items()
+            if name.startswith(prefix)
+        }
+        missing: list[str] = [*self.state_dict()]
+        unexpected: list[str] = []
+        if found:
+            try:
+                missing, unexpected = self.load_state_dict(found, strict=False)
+            except ValueError as error:
+                missing = []
+                error_msgs.append(str(error))
+        missing_keys += [prefix + name for name in missing]
+        unexpected_keys += [prefix + name for name in unexpected]
+        self._n_missing = len(missing_keys)
 
     # ---- merging ------------------------------------------------------------
 
@@ -483,6 +522,12 @@ def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
     allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
     allocator.finished = final
     return allocator
+
+
+def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:
+    """Take back what torch misses of the parts of a model, which has it all."""
+    assert isinstance(model, AdaLoraModel)
+    del keys.missing_keys[model._n_missing :]
 
 
 def _exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:

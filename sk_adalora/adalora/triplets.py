@@ -262,10 +262,12 @@ class Triplets(nn.Module):
         with torch.no_grad():
             for bank in self.banks:
                 shape = tuple(bank.rows.shape)
-                bank.rows.copy_(torch.randn(shape, generator=generator) * std)
+                drawn = torch.randn(shape, generator=generator, dtype=torch.float)
+                bank.rows.copy_(drawn * std)
             if not zero_update:
                 shape = tuple(self.singular_values.shape)
-                self.singular_values.copy_(torch.randn(shape, generator=generator))
+                drawn = torch.randn(shape, generator=generator, dtype=torch.float)
+                self.singular_values.copy_(drawn)
 
     def before_forward(self, module: nn.Module, *_: Any) -> None:
         """Hand out the rows, when a model starts: a forward pre-hook."""
