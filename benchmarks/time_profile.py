@@ -26,7 +26,8 @@ FIT = [
     (AdaLoraModel, "orthogonality_loss", "orthogonality, forward"),
     (AdaLoraModel, "update_and_allocate", "allocation"),
     (AdaLoraModel, "compact", "compaction"),
-    (_base.BaseAdaLora, "_keep", "keeping the result"),
+    (_base.BaseAdaLora, "_as_if_fitted", "keeping the result"),
+    (_base, "thaw_network", "keeping the result"),
 ]
 PREDICT = [
     (_predicting, "encode_for_prediction", "tokenising"),
