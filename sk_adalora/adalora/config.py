@@ -389,6 +389,7 @@ class AdaLoraConfig(LoraConfig):
         Returns
         -------
         BudgetSchedule
+            How many triplets may live at each step.
         """
         assert self.total_step is not None  # refused when it was made
         return BudgetSchedule(
