@@ -281,7 +281,7 @@ class BaseAdaLora(
             return None
         scorer = check_scoring(self, scoring=self.scoring)
         view = copy.copy(self)
-        for name in [name for name in vars(view) if name in _OF_A_FIT]:
+        for name in _OF_A_FIT & vars(view).keys():
             delattr(view, name)  # of the fit before: nothing for a scorer to see
         view._live = live  # all that prediction needs of a fitted estimator
         return ScoreWatcher(

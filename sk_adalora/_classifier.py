@@ -446,7 +446,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "matrix with the same columns. Got another one. Change it."
             )
         known = self.classes_.tolist()
-        labels = [] if indicator else column_or_1d(y).tolist()
+        labels = [] if indicator else _read_labels(y).tolist()
         unknown = [label for label in dict.fromkeys(labels) if label not in known]
         if unknown:
             raise ValueError(

@@ -57,7 +57,7 @@ class ScoreWatcher:
         if not run.allocator.finished:
             return False
         # Of states without a score, the latest has learned most.
-        if score > self.best_score or math.isinf(self.best_score):
+        if score > self.best_score or self.best_score == -math.inf:
             self.best_score, self.waited = score, 0
             history.best_epoch = history.epochs - 1
             self._best = _snapshot(run.network)
@@ -74,7 +74,7 @@ class ScoreWatcher:
             The trained network.
         """
         if self._best is not None:
-            if math.isinf(self.best_score):
+            if self.best_score == -math.inf:
                 warnings.warn(
                     "The validation score was not a finite number in any epoch of the "
                     "final phase: the last one is kept. Pass more validation rows, "

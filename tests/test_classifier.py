@@ -784,3 +784,13 @@ def test_labels_of_types_of_pandas_come_back_as_they_were(
     assert fitted.classes_.tolist() == sorted(labels)
     assert set(fitted.predict(texts).tolist()) <= set(labels)
     assert 0 <= fitted.score(texts, y) <= 1
+
+
+def test_labels_to_validate_with_are_read_as_those_to_learn_from(tiny_model):
+    texts, _ = toy(36)
+    y = pd.Series([2**53, 2**53 + 1, 7] * 12, dtype="Int64")
+    fitted = make(tiny_model, early_stopping=True)
+
+    with pytest.raises(ValueError, match=f"Got .{2**53 + 3}., which `y` does not"):
+        fitted.fit(texts, y, X_val=texts[:2], y_val=y[:2].replace(2**53, 2**53 + 3))
+    assert fitted.fit(texts, y, X_val=texts, y_val=y).history_.score

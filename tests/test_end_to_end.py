@@ -151,9 +151,9 @@ y = sys.argv[2:]
 classifier = AdaLoraClassifier(epochs=1, batch_size=16, device="cpu", random_state=0)
 classifier.fit(rows, y).predict(rows)
 before = peak()
-grid = {"target_r": [1, 2, 4, 8]}
+grid = {"target_r": [1, 2, 4, 8], "learning_rate": [0.002, 0.004, 0.008]}
 search = GridSearchCV(classifier, grid, cv=3, error_score="raise").fit(rows, y)
-assert len(search.cv_results_["params"]) == 4
+assert len(search.cv_results_["params"]) == 12
 print(len(calls), before, peak())
 """
 

@@ -981,3 +981,16 @@ def test_a_link_is_called_a_link(fitted, tmp_path):
 
     with pytest.raises(FileExistsError, match="It is a link: pass what it points to"):
         fitted.save_pretrained(tmp_path / "latest", overwrite=True)
+
+
+def test_a_mounted_folder_is_filled(fitted, tmp_path, monkeypatch):
+    """As the output volume of a container: it cannot be renamed."""
+    fitted.save_pretrained(tmp_path / "volume")
+    before = (tmp_path / "volume").stat().st_ino
+    monkeypatch.setattr(_folder.os.path, "ismount", lambda path: True)
+    fitted.save_pretrained(tmp_path / "volume", overwrite=True)
+
+    assert (tmp_path / "volume").stat().st_ino == before
+    assert [path.name for path in tmp_path.iterdir()] == ["volume"]
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "volume")
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))

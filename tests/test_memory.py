@@ -197,9 +197,9 @@ def test_workers_of_joblib_are_told_from_threads(backend, expected):
 # The real model
 
 
-def search(grid=GRID):
+def search():
     classifier = AdaLoraClassifier(epochs=1, max_length=32, random_state=0)
-    return GridSearchCV(classifier, grid, cv=FOLDS, refit=False)
+    return GridSearchCV(classifier, GRID, cv=FOLDS, refit=False)
 
 
 def resident():
@@ -244,7 +244,7 @@ def test_resident_memory_of_a_second_search(loads):
     """In bfloat16 a CPU's kernels are compiled for each shape, and kept: what is
     left of that after a first search does not come again."""
     texts, labels = headlines(150)
-    grid = search({"target_r": [2, 8]})
+    grid = search()
     grid.estimator.set_params(device="cpu")
     grid.fit(texts, labels)
     after_first = resident()

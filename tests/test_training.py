@@ -648,6 +648,34 @@ def test_without_any_score_the_last_state_is_kept(tiny_model):
     assert [warning.filename for warning in caught] == [__file__]
 
 
+def test_an_infinite_score_stays_the_best(tiny_model):
+    fitted = stopping(
+        tiny_model,
+        scoring=scores(0, 0, 0, 0.1, np.inf, 0.2, 0.3, 0.4),
+        n_iter_no_change=9,
+        tinit=4,
+        tfinal=18,
+    ).fit(*toy(64))
+
+    assert fitted.history_.best_epoch == 4
+
+
+def test_a_scorer_sees_nothing_of_the_fit_before(tiny_model):
+    X, y = toy(64)
+    estimator = stopping(tiny_model).fit(X, y)
+    told = {"_adapter", "fit_report_", "history_", "ranks_", "schedule_"}
+    seen = []
+
+    def scoring(fitted, X, y):
+        seen.append(told & vars(fitted).keys())
+        return fitted.score(X, y)
+
+    estimator.set_params(scoring=scoring).fit(X, y)
+
+    assert seen == [set()] * estimator.n_iter_
+    assert told <= vars(estimator).keys()
+
+
 # In half precision rows are padded: what that takes is made when it is first needed,
 # here while an epoch is scored, and training goes on with it.
 @pytest.mark.parametrize("tfinal", [0, 16, 17])
