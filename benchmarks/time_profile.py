@@ -2,7 +2,7 @@
 
 import torch
 
-from sk_adalora import _base, _predicting, _training, clear_backbone_cache
+from sk_adalora import _fitting, _predicting, _training, clear_backbone_cache
 from sk_adalora._devices import resolve_place
 from sk_adalora._network import TextNetwork
 from sk_adalora.adalora import AdaLoraModel
@@ -16,7 +16,7 @@ REST = "the rest"
 # What the code calls it -> what it is. A name that is gone is an error.
 FIT = [
     (_predicting, "load_backbone", "reading the model"),
-    (_base, "encode_for_training", "tokenising"),
+    (_fitting, "encode_for_training", "tokenising"),
     (_training, "training_batches", "batching"),
     (_training, "pad", "batching"),
     (TextNetwork, "forward", "forward"),
@@ -26,8 +26,8 @@ FIT = [
     (AdaLoraModel, "orthogonality_loss", "orthogonality, forward"),
     (AdaLoraModel, "update_and_allocate", "allocation"),
     (AdaLoraModel, "compact", "compaction"),
-    (_base.BaseAdaLora, "_as_if_fitted", "keeping the result"),
-    (_base, "thaw_network", "keeping the result"),
+    (_fitting.FitMixin, "_as_if_fitted", "keeping the result"),
+    (_fitting, "thaw_network", "keeping the result"),
 ]
 PREDICT = [
     (_predicting, "encode_for_prediction", "tokenising"),

@@ -52,7 +52,7 @@ GROUPS = [
     Group(
         "Estimators",
         "fit and predict",
-        "_predicting _base _classifier _regressor",
+        "_predicting _fitting _base _classifier _regressor",
         5,
     ),
     Group(

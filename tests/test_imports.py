@@ -68,7 +68,8 @@ MAY_IMPORT = {
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
-    "_base": FOUNDATION,
+    "_fitting": FOUNDATION,
+    "_base": FOUNDATION | {"_fitting"},
     "_classifier": {"_base", "_backbone", "_parameters", "_training"},
     "_regressor": {"_base", "_parameters", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.

@@ -8,8 +8,8 @@ from sklearn.exceptions import NotFittedError
 from torch.nn import functional as F
 
 from sk_adalora import BudgetSchedule, _training
-from sk_adalora._base import make_generator
 from sk_adalora._devices import Place
+from sk_adalora._fitting import make_generator
 from sk_adalora._training import Examples, Run, train_step
 
 LAYERS = 12  # of the tiny model

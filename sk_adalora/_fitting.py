@@ -1,0 +1,326 @@
+"""Fit a text estimator: rows -> tokens -> network -> training -> what is kept."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.metrics import check_scoring
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from ._backbone import Backbone
+from ._callbacks import Epochs
+from ._devices import (
+    Place,
+    own_settings_of_torch,
+    resolve_place,
+    warn_of_emulation,
+    warn_of_sharing,
+)
+from ._early_stopping import ScoreWatcher
+from ._long_texts import encode_for_training
+from ._network import TextNetwork, build_network
+from ._parameters import Rule, check_parameters
+from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
+from ._predicting import Live
+from ._probe import start_head
+from ._report import FitReport, make_report
+from ._rows import (
+    TrainingRows,
+    check_length,
+    check_validation_rows,
+    read_sample_weight,
+    split_rows,
+    take_rows,
+    weights_tensor,
+)
+from ._steps import ResolvedSchedule, resolve_schedule
+from ._tokens import TokenTable
+from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
+from ._transaction import unchanged_on_error
+from .adalora.targets import check_all_match
+
+# Learning rate of a head that starts at a linear probe: docs/defaults.md has the study.
+_FITTED_HEAD_RATE = 1e-3
+# What tells of a fit that is over.
+_OF_A_FIT = frozenset(
+    "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
+    "fit_report_".split()
+)
+# Above this share of truncated rows a fit warns.
+_TRUNCATED = 0.10
+
+
+class FitMixin(metaclass=ABCMeta):
+    """The skeleton of every fit. Subclasses say what targets, loss and outputs are."""
+
+    _rules: ClassVar[Mapping[str, Rule]]
+    _head_init: ClassVar[str]  # what "auto" stands for
+    _adapter: AdapterState
+
+    # ---- what subclasses say ------------------------------------------------
+
+    @abstractmethod
+    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
+        """Learn the coding of the targets and return them coded."""
+
+    @abstractmethod
+    def _row_weights(
+        self, y: Any, sample_weight: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Return a weight for each row, or None where all are equal."""
+
+    @abstractmethod
+    def _check_validation_targets(self, y: Any) -> None:
+        """Refuse targets that predictions cannot be compared with."""
+
+    @abstractmethod
+    def _n_outputs(self) -> int:
+        """Return the number of outputs of the head."""
+
+    @abstractmethod
+    def _loss(self) -> LossFunction:
+        """Return the loss of each row."""
+
+    @abstractmethod
+    def _stratify(self, y: Any) -> Any:
+        """Return what a validation split is stratified by, or None."""
+
+    # ---- fit ----------------------------------------------------------------
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
+    ) -> FitMixin:
+        """Fit in one go: nothing of the estimator changes unless all went well."""
+        with unchanged_on_error(self), own_settings_of_torch():
+            start = time.perf_counter()
+            check_parameters(self, self._rules)
+            generator = make_generator(self.random_state)
+            rows = self._read_rows(X, y, sample_weight)
+            rows, validation = self._hold_out(rows, X, y, X_val, y_val, generator)
+            schedule = self._resolve_schedule(len(rows.texts))
+            place = self._choose_place()
+            backbone = self._load_backbone(place)
+            tokens = encode_for_training(
+                rows.texts, backbone.tokenizer, *self._lengths(backbone)
+            )
+            network = self._adapt(backbone, schedule, generator)
+            live = Live(network, backbone, place)
+            watcher = self._watch(validation, live)
+            data = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
+            report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
+            fitted = partial(self._as_if_fitted, live, schedule, report)
+            hooks = Epochs(self, data, schedule.epochs, fitted, watcher)
+            examples = Examples(tokens, rows.targets, rows.weights, self._loss())
+            self._start_head(network, examples, place, generator)
+            run = Run(network, examples, self._recipe(schedule), place)
+            history = train(run, generator, verbose=self.verbose, hooks=hooks)
+            if watcher is not None:
+                watcher.restore(network)
+            vars(self).update(fitted(history))
+            self._live = replace(live, network=thaw_network(self._adapter, backbone))
+            self._warn_of_cuts()
+            hooks.finish(history)
+            self._show_ranks()
+        return self
+
+    def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
+        """Check and read what the user gave, before anything is loaded."""
+        texts = self._read_texts(X, reset=True)
+        check_length(y, len(texts), self)
+        weight = read_sample_weight(sample_weight, len(texts))
+        targets = self._learn_targets(y, weight)
+        weights = weights_tensor(self._row_weights(y, weight))
+        return TrainingRows(texts, targets, weights)
+
+    def _hold_out(
+        self,
+        rows: TrainingRows,
+        X: Any,
+        y: Any,
+        X_val: Any,
+        y_val: Any,
+        generator: torch.Generator,
+    ) -> tuple[TrainingRows, tuple[Any, Any] | None]:
+        """Leave out rows of weight 0; set some apart, when the score is watched."""
+        check_validation_rows(X_val, y_val, self.early_stopping)
+        used = rows.weighted()
+        if not self.early_stopping:
+            return rows.take(used), None
+        if X_val is None:
+            classes = self._stratify(y)
+            kept, held = split_rows(
+                len(used),
+                self.validation_fraction,
+                None if classes is None else take_rows(classes, used),
+                generator,
+            )
+            X_val, y_val = take_rows(X, used[held]), take_rows(y, used[held])
+            used = used[kept]
+        else:
+            check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
+            self._check_validation_targets(y_val)
+        return rows.take(used), (X_val, y_val)
+
+    def _watch(
+        self, validation: tuple[Any, Any] | None, live: Live
+    ) -> ScoreWatcher | None:
+        """Return what scores the network on rows that it does not learn from."""
+        if validation is None:
+            return None
+        scorer = check_scoring(self, scoring=self.scoring)
+        view = copy.copy(self)
+        for name in _OF_A_FIT & vars(view).keys():
+            delattr(view, name)  # of the fit before: nothing for a scorer to see
+        view._live = live  # all that prediction needs of a fitted estimator
+        return ScoreWatcher(
+            lambda: float(scorer(view, *validation)), self.n_iter_no_change
+        )
+
+    def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:
+        return resolve_schedule(
+            n_samples,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            n_outputs=self._n_outputs(),
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            init_r=self.init_r,
+            target_r=self.target_r,
+            tinit=self.tinit,
+            tfinal=self.tfinal,
+            deltaT=self.deltaT,
+        )
+
+    def _choose_place(self) -> Place:
+        place = resolve_place(self.device, self.precision)
+        beyond = 5  # the decorator of `fit`: its caller
+        warn_of_sharing(place, stacklevel=beyond)
+        warn_of_emulation(place, stacklevel=beyond)
+        return place
+
+    def _adapt(
+        self,
+        backbone: Backbone,
+        schedule: ResolvedSchedule,
+        generator: torch.Generator,
+    ) -> TextNetwork:
+        """Put triplets beside the layers of a copy of the backbone, and a head on."""
+        modules = self.target_modules
+        if not isinstance(modules, str):
+            check_all_match(list(modules), backbone.module)
+        config = schedule.config(
+            beta1=self.beta1,
+            beta2=self.beta2,
+            orth_reg_weight=self.orth_reg_weight,
+            lora_alpha=self.lora_alpha or schedule.init_r,
+            lora_dropout=self.lora_dropout,
+            target_modules=modules if isinstance(modules, str) else list(modules),
+            task_type="SEQ_CLS" if self.pooling == "model" else "FEATURE_EXTRACTION",
+            base_model_name_or_path=backbone.name,
+            revision=self.revision,
+        )
+        network = build_network(
+            backbone, config, self._n_outputs(), self.pooling, generator
+        )
+        if self.warm_start and hasattr(self, "_adapter"):
+            continue_from(self._adapter, network, backbone)
+        return network
+
+    def _start_head(
+        self,
+        network: TextNetwork,
+        examples: Examples,
+        place: Place,
+        generator: torch.Generator,
+    ) -> None:
+        """Fit the head to the frozen features, unless it has learned already."""
+        goes_on = self.warm_start and hasattr(self, "_adapter")
+        if self._starts_fitted() and not goes_on:
+            start_head(network, examples, place, generator, self.batch_size)
+
+    def _starts_fitted(self) -> bool:
+        start = self._head_init if self.head_init == "auto" else self.head_init
+        return start == "linear_probe" and self.pooling != "model"
+
+    def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
+        own = _FITTED_HEAD_RATE if self._starts_fitted() else self.learning_rate
+        return Recipe(
+            epochs=schedule.epochs,
+            batch_size=self.batch_size,
+            accumulation=self.gradient_accumulation_steps,
+            total_step=schedule.total_step,
+            learning_rate=self.learning_rate,
+            head_learning_rate=self.head_learning_rate or own,
+            weight_decay=self.weight_decay,
+            warmup_ratio=self.warmup_ratio,
+            lr_scheduler_type=self.lr_scheduler_type,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+    def _as_if_fitted(
+        self,
+        live: Live,
+        schedule: ResolvedSchedule,
+        report: Callable[[], FitReport],
+        history: TrainingHistory,
+    ) -> dict[str, Any]:
+        """Return the attributes of a fit that ends now, as plain arrays and records."""
+        adapter = freeze_state(live.network, live.backbone)
+        return {
+            "_adapter": adapter,
+            "_live": None,
+            "ranks_": live.network.encoder.ranks,
+            "rank_pattern_": adapter.config["rank_pattern"],
+            "schedule_": schedule,
+            "total_step_": schedule.total_step,
+            "history_": copy.deepcopy(history),
+            "n_iter_": history.epochs,
+            "fit_report_": report(),
+        }
+
+    def _make_report(
+        self, live: Live, tokens: TokenTable, n_empty: int, start: float
+    ) -> FitReport:
+        """Write down what the fit sees."""
+        network = live.network
+        trained = [
+            *network.encoder.triplets.parameters(),
+            *network.head_parameters(),
+        ]
+        return make_report(
+            tokens,
+            n_empty=n_empty,
+            max_length=self._lengths(live.backbone)[0],
+            place=live.place,
+            trainable=sum(p.numel() for p in trained),
+            total=sum(p.numel() for p in network.parameters()),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _warn_of_cuts(self) -> None:
+        """Warn where much was cut off."""
+        share = self.fit_report_.truncated_share
+        if share > _TRUNCATED and self.long_text == "truncate":
+            longest = self.fit_report_.max_length
+            warnings.warn(
+                f"{share:.0%} of the texts are longer than max_length={longest} tokens "
+                "and were cut. Raise `max_length` if the model has positions for more, "
+                "or set `long_text`.",
+                UserWarning,
+                stacklevel=5,  # beyond scikit-learn's decorator: the caller of `fit`
+            )
+
+
+def make_generator(random_state: Any) -> torch.Generator:
+    """Make torch's generator from scikit-learn's `random_state`."""
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    return torch.Generator().manual_seed(int(seed))
