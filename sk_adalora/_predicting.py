@@ -102,10 +102,11 @@ class PredictMixin:
         return windows.average(outputs)[tokens.rows]
 
     def _ready(self) -> Live:
-        """Return the network that predicts; build it after loading from a file."""
+        """Return the network that predicts; build it where there is none that fits."""
         live: Live | None = getattr(self, "_live", None)
         place = resolve_place(self.device, self.precision)
-        if live is None or live.place != place:
+        asked = (place, os.fspath(self.model))
+        if live is None or (live.place, live.backbone.name) != asked:
             backbone = self._load_backbone(place, self._adapter)
             network = thaw_network(self._adapter, backbone)
             live = Live(network, backbone, place)

@@ -341,6 +341,9 @@ def test_another_model(fitted, tiny_model, tmp_path):
     with pytest.raises(ValueError, match=r"found then in '.*tiny-bert'.*Got '.*other'"):
         loaded.predict(X)
     assert loaded.fit(X, Y).score(X, Y) >= 0  # a new fit is free to take it
+    loaded.set_params(model=fitted.model)  # of the one in memory just as of a file
+    with pytest.raises(ValueError, match=r"found then in '.*other'.*Got '.*tiny-bert"):
+        loaded.predict(X)
 
 
 def test_a_file_of_a_later_version(fitted):
