@@ -123,6 +123,11 @@ def randomise(model, seed=1):
     return model
 
 
+def adapted_bert(seed=0, **options):
+    """An adapted BERT whose update is not zero."""
+    return randomise(adapt(tiny_bert(), seed, **options), seed + 1)
+
+
 def tokens(seed=0, rows=4, length=7):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(1, 49, (rows, length), generator=generator)
@@ -144,6 +149,11 @@ def encoder_loss(model, step, length=7):
     states = model(tokens(step, length=length)).last_hidden_state
     generator = torch.Generator().manual_seed(step)
     return (states * torch.randn(states.shape, generator=generator)).mean()
+
+
+def classifier_loss(model, step):
+    """A loss of a classifier that differs from step to step."""
+    return model(tokens(step), labels=labels(step)).loss
 
 
 def one_step(model, optimizer, step, loss=encoder_loss):

@@ -11,19 +11,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
-import transformers
 from _folders import STRONG, bytes_of, make_regressor, read, strengthen
 from _toy import make, topics, toy
-from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistence
 from sk_adalora._rank_table import lay_out
-from sk_adalora._reading import BACKBONE, HEAD_NAME
+from sk_adalora._reading import BACKBONE
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -703,191 +700,6 @@ def test_an_export_does_not_replace_its_own_model(complete, method):
     with pytest.raises(ValueError, match="must not be the one that the pretrained"):
         getattr(loaded, method)(folder, overwrite=True)
     assert bytes_of(folder) == before
-
-
-# ---- the hub ----------------------------------------------------------------
-
-
-class Hub:
-    """Stands in for the hub: repositories are folders of one folder."""
-
-    def __init__(self, root):
-        self.root, self.calls = root, []
-
-    def snapshot_download(self, repo_id, *, revision=None, allow_patterns=None):
-        self.calls.append(("download", repo_id, revision))
-        if "/" not in repo_id:
-            raise huggingface_hub.errors.HFValidationError("no such name")
-        snapshot = self.root / repo_id / "snapshots" / (revision or "main")
-        if not snapshot.is_dir():
-            raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
-        cached = self.root / "cache" / repo_id / "snapshots" / snapshot.name
-        files = (p for p in snapshot.rglob("*") if p.is_file())
-        names = [path.relative_to(snapshot).as_posix() for path in files]
-        for name in filter_repo_objects(names, allow_patterns=allow_patterns):
-            (cached / name).parent.mkdir(parents=True, exist_ok=True)
-            if not (cached / name).exists():
-                blobs = self.root / "cache" / repo_id / "blobs"
-                blobs.mkdir(exist_ok=True)
-                target = Path(os.readlink(snapshot / name))
-                shutil.copy(target, blobs / target.name)
-                (cached / name).symlink_to(blobs / target.name)
-        return str(cached)
-
-    def create_repo(self, repo_id, *, private=None, exist_ok=False):
-        self.calls.append(("create", repo_id, private, exist_ok))
-
-    def create_branch(self, repo_id, *, branch, exist_ok=False):
-        self.calls.append(("branch", repo_id, branch, exist_ok))
-
-    def upload_folder(self, *, repo_id, folder_path, revision, commit_message):
-        self.calls.append(("upload", repo_id, revision, commit_message))
-        blobs = self.root / repo_id / "blobs"
-        snapshot = self.root / repo_id / "snapshots" / (revision or "main")
-        # As in the hub's cache: links to files that are named by their content.
-        for name, data in bytes_of(folder_path).items():
-            blob = blobs / f"{name.replace('/', '-')}-{hash(data)}"
-            blobs.mkdir(parents=True, exist_ok=True)
-            blob.write_bytes(data)
-            (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
-            (snapshot / name).symlink_to(blob)
-        return f"https://hub.example/{repo_id}/commit/1"
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    stand_in = Hub(tmp_path / "hub")
-    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: stand_in)
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", stand_in.snapshot_download
-    )
-    return stand_in
-
-
-def test_to_the_hub_and_back(fitted, hub):
-    address = fitted.push_to_hub("me/topics", private=True)
-    loaded = AdaLoraClassifier.from_pretrained("me/topics")
-
-    assert address == "https://hub.example/me/topics/commit/1"
-    calls = [call[0] for call in hub.calls]
-    assert calls == ["create", "upload", "download", "download"]
-    assert hub.calls[0] == ("create", "me/topics", True, True)
-    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
-
-
-def test_a_branch_of_the_hub(fitted, hub):
-    fitted.push_to_hub("me/topics", revision="v2", commit_message="Better")
-    loaded = AdaLoraClassifier.from_pretrained("me/topics", revision="v2")
-
-    assert ("branch", "me/topics", "v2", True) in hub.calls
-    assert ("upload", "me/topics", "v2", "Better") in hub.calls
-    assert loaded.ranks_ == fitted.ranks_
-    with pytest.raises(FileNotFoundError, match="cannot be reached"):
-        AdaLoraClassifier.from_pretrained("me/topics")
-
-
-def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
-    model = shutil.copytree(tiny_model, tmp_path / "model")
-    fitted = make(str(model), **STRONG).fit(X, Y)
-    expected = fitted.predict_proba(X)
-    fitted.push_to_hub("me/complete", include_backbone=True)
-    shutil.rmtree(model)
-    sk_adalora.clear_backbone_cache()
-    loaded = AdaLoraClassifier.from_pretrained("me/complete")
-
-    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
-
-
-def test_a_snapshot_with_a_link_out_of_its_repository(fitted, hub, tmp_path):
-    fitted.push_to_hub("me/topics")
-    AdaLoraClassifier.from_pretrained("me/topics")
-    head = hub.root / "cache" / "me" / "topics" / "snapshots" / "main" / HEAD_NAME
-    outside = shutil.copy(head, tmp_path / "outside")
-    head.unlink()
-    head.symlink_to(outside)
-
-    with pytest.raises(ValueError, match=r"'head.* which links to a place outside"):
-        AdaLoraClassifier.from_pretrained("me/topics")
-
-
-def test_a_tokenizer_with_a_file_of_its_own_on_the_hub(tiny_model, tmp_path, hub):
-    model = shutil.copytree(tiny_model, tmp_path / "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = "{{ messages }}"
-    tokenizer.save_pretrained(model)
-    fitted = make(str(model)).fit(X, Y)
-    fitted.push_to_hub("me/chatty", include_backbone=True)
-    loaded = AdaLoraClassifier.from_pretrained("me/chatty")
-
-    cached = hub.root / "cache" / "me" / "chatty"
-    assert list(cached.rglob("chat_template.jinja"))
-    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
-
-
-def test_only_listed_files_are_fetched(fitted, hub):
-    fitted.push_to_hub("me/topics")
-    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
-    (snapshot / "big.bin").symlink_to((snapshot / HEAD_NAME).resolve())
-    AdaLoraClassifier.from_pretrained("me/topics")
-
-    fetched = {p.name for p in (hub.root / "cache").rglob("snapshots/main/*")}
-    assert "big.bin" not in fetched
-    assert {HEAD_NAME, "sk_adalora.json", "tokenizer.json", "README.md"} <= fetched
-
-
-def test_code_on_the_hub_is_not_fetched_unasked(fitted, hub):
-    fitted.push_to_hub("me/topics")
-    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
-    described = json.loads((snapshot / "sk_adalora.json").read_text())
-    described["files"]["modeling.py"] = "0" * 64
-    (snapshot / "sk_adalora.json").resolve().write_text(json.dumps(described))
-
-    with pytest.raises(ValueError, match=r"'modeling\.py'.*trust_remote_code=True"):
-        AdaLoraClassifier.from_pretrained("me/topics")
-    assert not list((hub.root / "cache").rglob(HEAD_NAME))
-
-
-def test_a_repository_of_something_else(hub):
-    other = hub.root / "me" / "model" / "snapshots" / "main"
-    other.mkdir(parents=True)
-    (other / "config.json").write_text("{}")
-
-    with pytest.raises(FileNotFoundError, match=r"must hold sk_adalora\.json"):
-        AdaLoraClassifier.from_pretrained("me/model")
-
-
-# ---- tokens -----------------------------------------------------------------
-
-TOKEN = "hf_MarkerThatMustNotBeFoundAnywhere"
-
-
-def test_no_token_anywhere(tiny_model, tmp_path, monkeypatch, hub, caplog, capfd):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    caplog.set_level(0)
-    fitted = make(tiny_model).fit(X, Y)
-    fitted.save_pretrained(tmp_path / "f", include_backbone=True)
-    fitted.export_lora(tmp_path / "l")
-    fitted.merge_and_save(tmp_path / "m")
-    fitted.push_to_hub("me/topics")
-    loaded = AdaLoraClassifier.from_pretrained("me/topics")
-    loaded.predict(X)
-    shown = capfd.readouterr()
-
-    written = {str(p): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    assert len(written) > 20
-    assert not [name for name, data in written.items() if TOKEN.encode() in data]
-    assert TOKEN.encode() not in pickle.dumps(fitted) + pickle.dumps(loaded)
-    for text in (repr(fitted), repr(loaded.get_params()), caplog.text, *shown):
-        assert TOKEN not in text
-    assert not [name for name in fitted.get_params() if "token" in name]
-
-
-def test_nothing_is_shown(fitted, tmp_path, capfd):
-    fitted.save_pretrained(tmp_path / "f", include_backbone=True)
-    fitted.merge_and_save(tmp_path / "m")
-    AdaLoraClassifier.from_pretrained(tmp_path / "f").predict(X)
-
-    assert "".join(capfd.readouterr()) == ""
 
 
 # ---- other versions ---------------------------------------------------------

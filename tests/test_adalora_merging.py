@@ -1,0 +1,150 @@
+"""Merged weights: equal to the update beside them, and gone when told to."""
+
+import copy
+
+import pytest
+import torch
+from _tiny import (
+    BERT_LAYERS,
+    adapt,
+    adapted_bert,
+    classifier_loss,
+    hidden,
+    randomise,
+    tiny_bert,
+    tiny_classifier,
+    tiny_llama,
+    tiny_t5,
+    tokens,
+    train,
+)
+
+from sk_adalora.adalora import SVDLinear
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 2e-5), (torch.float64, 1e-6), (torch.bfloat16, 0.1)],
+)
+def test_merged_equals_unmerged(dtype, tolerance):
+    model = randomise(adapt(tiny_bert().to(dtype)))
+    apart = hidden(model)
+    model.merge()
+    merged = hidden(model)
+    model.unmerge()
+
+    torch.testing.assert_close(merged, apart, rtol=tolerance, atol=tolerance)
+    assert torch.equal(hidden(model), apart)
+
+
+@pytest.mark.parametrize("make", [tiny_bert, tiny_classifier, tiny_llama, tiny_t5])
+def test_frozen_weights_are_never_written(make):
+    base = make()
+    before = {n: (p.data_ptr(), p.detach().clone()) for n, p in base.named_parameters()}
+    owners = list(base.parameters())
+    model = randomise(adapt(base))
+    ids = {"input_ids": tokens()}
+    if make is tiny_t5:
+        ids["decoder_input_ids"] = tokens()
+
+    def loss(model, step):
+        return model(**ids)[0].square().mean()
+
+    train(model, range(12), loss=loss)
+    model.merge()
+    model(**ids)
+    model.unmerge()
+    model.merge()
+    model.compact()
+    with model.disable_adapter():
+        model(**ids)
+
+    for (name, (address, value)), p in zip(before.items(), owners, strict=True):
+        assert p.data_ptr() == address, name
+        assert torch.equal(p, value), name
+
+
+def test_frozen_weights_outlive_merge_and_unload():
+    base = tiny_bert()
+    weights = {path: base.get_submodule(path).weight for path in BERT_LAYERS}
+    copies = {path: w.detach().clone() for path, w in weights.items()}
+    merged = randomise(adapt(base)).merge_and_unload()
+
+    for path, weight in weights.items():
+        assert torch.equal(weight, copies[path])
+        assert not torch.equal(merged.get_submodule(path).weight, weight)
+
+
+def test_merge_and_unload_returns_the_plain_model():
+    base = tiny_bert()
+    model = randomise(adapt(base))
+    expected = hidden(model)
+    plain = model.merge_and_unload()
+
+    assert plain is base
+    assert not any(isinstance(m, SVDLinear) for m in plain.modules())
+    assert set(plain.state_dict()) == set(tiny_bert().state_dict())
+    assert not hooks_of(plain)
+    torch.testing.assert_close(hidden(plain), expected, rtol=1e-4, atol=1e-5)
+    copy.deepcopy(plain)
+    adapt(plain)  # can be adapted once more
+
+
+def hooks_of(model):
+    return [
+        hook
+        for module in model.modules()
+        for name in (
+            "_forward_pre_hooks",
+            "_forward_hooks",
+            "_forward_hooks_always_called",
+        )
+        for hook in getattr(module, name).values()
+    ]
+
+
+def test_unload_restores_the_model():
+    base = tiny_classifier()
+    weights = dict(base.named_parameters())
+    order = list(base.state_dict())
+    model = randomise(adapt(base, bias="all", modules_to_save=["classifier"]))
+    train(model, range(3), loss=classifier_loss)
+    plain = model.unload()
+
+    assert plain is base
+    assert dict(plain.named_parameters()).keys() == weights.keys()
+    assert all(p is weights[name] for name, p in plain.named_parameters())
+    assert list(plain.state_dict()) == order
+    assert not hooks_of(plain)
+    assert torch.equal(plain(tokens()).logits, tiny_classifier()(tokens()).logits)
+
+
+def test_other_hooks_stay():
+    base = tiny_bert()
+    base.register_forward_hook(lambda *_: None)
+    base.register_forward_pre_hook(lambda *_: None)
+    adapt(base).unload()
+
+    assert len(hooks_of(base)) == 2
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_merging_refuses_broken_numbers_and_merges_nothing(number):
+    model = adapted_bert()
+    with torch.no_grad():
+        model.triplets.singular_values[-1] = number
+    with pytest.raises(ValueError, match=r"must be finite. Got NaN or infinity"):
+        model.merge()
+    assert all(layer.merged_weight is None for layer in model.adapted.values())
+
+    model.merge(safe_merge=False)
+    assert hidden(model).isnan().any()
+
+
+def test_merged_weights_are_not_stored():
+    model = adapted_bert()
+    names = set(model.state_dict())
+    model.merge()
+
+    assert set(model.state_dict()) == names
+    assert not any("merged" in name for name in model.model.state_dict())

@@ -1,0 +1,373 @@
+"""An adapted model as a state: stored, loaded again, copied."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from _tiny import (
+    BERT_LAYERS,
+    adamw,
+    adapt,
+    adapted_bert,
+    classifier_loss,
+    hidden,
+    randomise,
+    tiny_bert,
+    tiny_classifier,
+    tokens,
+    train,
+)
+from torch import nn
+
+from sk_adalora.adalora import SVDLinear
+
+# ---- state ------------------------------------------------------------------
+
+
+def trained_classifier(steps=12, **options):
+    options = {"task_type": "SEQ_CLS", "bias": "lora_only", **options}
+    model = adapt(tiny_classifier(), **options)
+    train(model, range(steps), loss=classifier_loss)
+    return model
+
+
+def test_the_state_is_the_adapter_under_the_names_of_peft():
+    model = adapt(tiny_bert())
+    state = model.state_dict()
+
+    assert set(state) == {
+        f"base_model.model.{path}.lora_{letter}"
+        for path in BERT_LAYERS
+        for letter in "ABE"
+    }
+    assert state["base_model.model.encoder.layer.0.output.dense.lora_A"].shape == (
+        4,
+        48,
+    )
+    assert state["base_model.model.encoder.layer.0.output.dense.lora_B"].shape == (
+        32,
+        4,
+    )
+    assert state["base_model.model.encoder.layer.0.output.dense.lora_E"].shape == (4, 1)
+    assert all(t.is_contiguous() and not t.requires_grad for t in state.values())
+
+
+def test_the_state_does_not_change_with_further_training():
+    model = trained_classifier(3)
+    state = model.state_dict()
+    before = copy.deepcopy(state)
+    train(model, range(3, 6), loss=classifier_loss)
+
+    assert all(torch.equal(state[name], before[name]) for name in state)
+    assert not torch.equal(
+        model.state_dict()["base_model.model.classifier.weight"],
+        before["base_model.model.classifier.weight"],
+    )
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["full rank", "pruned rank"])
+def test_a_fresh_model_takes_the_state(compact):
+    model = trained_classifier()
+    if compact:
+        model.compact()
+    fresh = adapt(tiny_classifier(), seed=5, task_type="SEQ_CLS", bias="lora_only")
+    fresh.load_state_dict(model.state_dict())
+
+    assert fresh.triplets.ranks == model.triplets.ranks
+    assert torch.equal(fresh(tokens()).logits, model(tokens()).logits)
+    assert all(
+        torch.equal(value, fresh.state_dict()[name])
+        for name, value in model.state_dict().items()
+    )
+    assert fresh.ranks == (model.ranks if compact else dict.fromkeys(fresh.adapted, 4))
+
+
+def test_pruned_ranks_are_final_and_full_ones_start_again():
+    pruned = trained_classifier()
+    full = pruned.state_dict()
+    pruned.compact()
+    small = pruned.state_dict()
+    model = adapt(tiny_classifier(), task_type="SEQ_CLS", bias="lora_only")
+    model.load_state_dict(small)
+
+    assert model.allocator.finished
+    assert train(model, range(12), loss=classifier_loss) == [24] * 12
+    model.load_state_dict(full)
+    assert not model.allocator.finished
+    assert train(model, range(12), loss=classifier_loss)[-1] == 24
+
+
+def test_parameters_stay_the_same_objects_where_no_rank_changes():
+    model = trained_classifier()
+    before = [p for _, p in model.trainable_parameters()]
+    model.load_state_dict(adapt_classifier(seed=3).state_dict())
+
+    assert all(
+        p is q for p, (_, q) in zip(before, model.trainable_parameters(), strict=True)
+    )
+
+
+def adapt_classifier(seed=0):
+    return adapt(tiny_classifier(), seed, task_type="SEQ_CLS", bias="lora_only")
+
+
+LAYER = "base_model.model.bert.encoder.layer.1.output.dense."
+HEAD = "base_model.model.classifier."
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop(LAYER + "lora_E"), r"must hold '.*layer\.1.*lora_E'. Got no"),
+        (lambda s: s.pop(HEAD + "bias"), r"Missing: \['.*classifier.bias'\]"),
+        (lambda s: s.update(extra=torch.ones(1)), r"Unknown: \['extra'\]"),
+        (
+            lambda s: s.update({LAYER + "lora_A": torch.ones(4, 32)}),
+            r"'bert.encoder.layer.1.output.dense' must have shapes \(4, 48\), "
+            r"\(32, 4\), \(4, 1\). Got \(4, 32\), ",
+        ),
+        (
+            lambda s: s.update({LAYER + "lora_E": torch.ones(3, 1)}),
+            r"must have shapes \(3, 48\)",
+        ),
+        (lambda s: s.update({LAYER + "lora_E": torch.ones(4)}), r"Got .*\(4,\)"),
+        (lambda s: s.update({LAYER + "lora_E": torch.tensor(1.0)}), "must have shapes"),
+        (
+            lambda s: s.update({HEAD + "weight": torch.ones(5, 32)}),
+            r"'.*classifier.weight' must have shape \(3, 32\). Got \(5, 32\)",
+        ),
+        # Would be broadcast.
+        (lambda s: s.update({HEAD + "bias": torch.ones(1)}), r"Got \(1,\)"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, message):
+    model = adapt_classifier()
+    before = model.state_dict()
+    state = trained_classifier().state_dict()
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        model.load_state_dict(state)
+
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_names_beside_the_layers_may_be_missing_when_not_strict():
+    model = adapt_classifier()
+    state = trained_classifier().state_dict()
+    del state[HEAD + "bias"]
+    state["extra"] = torch.ones(1)
+    model.load_state_dict(state, strict=False)
+
+    assert torch.equal(model.state_dict()[HEAD + "weight"], state[HEAD + "weight"])
+    del state[LAYER + "lora_E"]
+    with pytest.raises(ValueError, match="must hold"):
+        model.load_state_dict(state, strict=False)
+
+
+def test_a_state_can_be_part_of_a_bigger_one():
+    outer = nn.ModuleDict({"text": adapt(tiny_bert()), "head": nn.Linear(32, 2)})
+
+    assert {n.split(".")[0] for n in outer.state_dict()} == {"text", "head"}
+    assert sum(n.startswith("text.base_model.model.") for n in outer.state_dict()) == 36
+
+
+def test_loading_drops_rows_that_were_handed_out():
+    model = adapted_bert()
+    hidden(model)
+    layer = model.adapted["encoder.layer.0.intermediate.dense"]
+    x = torch.randn(2, 32)
+    before = layer(x)
+    model.load_state_dict(adapted_bert(seed=4).state_dict())
+
+    assert not torch.allclose(layer(x), before)
+
+
+def test_a_rank_pattern_gives_the_ranks():
+    pattern = {
+        f"{path}.lora_E": [i < n for i in range(4)]
+        for n, path in zip([0, 1, 2, 3, 4] * 3, sorted(BERT_LAYERS), strict=False)
+    }
+    model = adapt(tiny_bert(), rank_pattern=pattern)
+    ranks = {f"{path}.lora_E": rank for path, rank in model.ranks.items()}
+
+    assert ranks == {path: sum(flags) for path, flags in pattern.items()}
+    assert model.allocator.finished
+    assert model.peft_config.scale == 8 / (4 + 1e-5)  # pruning does not rescale
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ({}, r"must name every adapted layer. Got none for 'encoder"),
+        (
+            {f"{path}.lora_E": [True] * 3 for path in BERT_LAYERS},
+            r"must hold `init_r`=4 flags a layer. Got 3 for",
+        ),
+    ],
+)
+def test_a_rank_pattern_that_does_not_fit_is_refused(pattern, message):
+    base = tiny_bert()
+    with pytest.raises(ValueError, match=message):
+        adapt(base, rank_pattern=pattern)
+
+    assert not any(isinstance(m, SVDLinear) for m in base.modules())
+
+
+# ---- copies -----------------------------------------------------------------
+
+
+def by_pickle(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, by_pickle])
+@pytest.mark.parametrize("stage", ["fresh", "trained", "compact", "merged"])
+def test_a_copy_is_equal_and_independent(duplicate, stage):
+    model = randomise(adapt_classifier())
+    if stage != "fresh":
+        train(model, range(5 if stage == "trained" else 12), loss=classifier_loss)
+    if stage == "compact":
+        model.compact()
+    if stage == "merged":
+        model.merge()
+    expected = model(tokens()).logits
+    other = duplicate(model)
+    assert torch.equal(other(tokens()).logits, expected)
+
+    other.unmerge()
+    randomise(other, seed=8)
+    changed = other(tokens()).logits
+    model(tokens())
+    assert not torch.allclose(changed, expected, atol=1e-3)
+    assert torch.equal(other(tokens()).logits, changed)
+    assert torch.equal(model(tokens()).logits, expected)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, by_pickle])
+def test_a_copy_trains_on_like_the_original(duplicate):
+    model = adapt_classifier()
+    train(model, range(5), loss=classifier_loss)
+    other = duplicate(model)
+    assert other.allocator.triplets is other.triplets
+
+    results = []
+    for one in (model, other):
+        train(one, range(5, 12), adamw(one), classifier_loss)
+        one.compact()
+        results.append(one.state_dict())
+    assert all(torch.equal(results[1][n], value) for n, value in results[0].items())
+
+
+def test_adapted_copies_share_the_frozen_tensors():
+    base = tiny_bert().requires_grad_(False)
+    frozen = {p.data_ptr() for p in base.parameters()}
+    shared = {id(p): p for p in base.parameters()}
+    one, two = (
+        randomise(adapt(copy.deepcopy(base, memo=dict(shared))), seed)
+        for seed in (1, 2)
+    )
+    for model in (one, two):
+        train(model, range(12))
+        model.merge()
+        model.unmerge()
+        kept = {p.data_ptr() for p in model.parameters() if not p.requires_grad}
+        assert kept == frozen
+
+    assert not torch.allclose(hidden(one), hidden(two), atol=1e-3)
+    assert torch.equal(hidden(base), hidden(tiny_bert()))
+
+
+def test_moving_the_model_moves_what_is_outside_of_it():
+    model = adapt(tiny_classifier(), modules_to_save=["classifier"], bias="lora_only")
+    train(model, range(4), loss=classifier_loss)
+    model.to("meta")
+
+    assert model.allocator.kept.is_meta
+    assert all(a.sensitivity.is_meta for a in model.allocator.averages)
+    with model.disable_adapter():
+        assert all(p.is_meta for p in model.parameters())
+    assert all(p.is_meta for p in model.unload().parameters())
+
+
+# ---- loading into a model that was used ----------------------------------------
+
+
+def test_loading_drops_merged_weights():
+    model = randomise(adapted_bert(), 1)
+    state, expected = model.state_dict(), hidden(model)
+    randomise(model, 2).merge()
+    model.load_state_dict(state)
+
+    torch.testing.assert_close(hidden(model), expected)
+
+
+def test_loading_starts_the_allocation_anew():
+    model = randomise(adapted_bert(), 1)
+    state, expected = model.state_dict(), hidden(model)
+    train(model, range(7))
+    assert not model.allocator.kept.all()
+    model.load_state_dict(state)
+    again = adapted_bert()
+    again.load_state_dict(model.state_dict())
+
+    assert model.allocator.kept.all()
+    assert model.allocator.budget == sum(model.ranks.values())
+    torch.testing.assert_close(hidden(again), expected)
+
+
+class Around(nn.Module):
+    """A module with an adapted one and a layer of its own."""
+
+    def __init__(self, seed, init_r=4):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.first = nn.Linear(3, 6)
+            self.net = adapt(nn.Sequential(nn.Linear(6, 6)), init_r=init_r)
+            randomise(self.net)
+
+
+def test_a_module_around_it_is_saved_and_loaded():
+    one, other = Around(0), Around(1)
+    result = other.load_state_dict(one.state_dict())
+
+    assert result.missing_keys == result.unexpected_keys == []
+    assert other.state_dict().keys() == one.state_dict().keys()
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value)
+
+
+def test_an_average_of_it_is_saved_and_loaded():
+    model = Around(0).net
+    average = torch.optim.swa_utils.AveragedModel(model)
+    other = torch.optim.swa_utils.AveragedModel(Around(1).net)
+    other.load_state_dict(average.state_dict())
+
+    for name, value in average.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value)
+
+
+def test_a_module_around_it_says_what_is_missing_and_what_is_unknown():
+    one, other = Around(0), Around(1)
+    state = {n: v for n, v in one.state_dict().items() if not n.startswith("net.")}
+    result = other.load_state_dict(state, strict=False)
+    own = [n for n in one.state_dict() if n.startswith("net.")]
+
+    assert result.missing_keys == own
+    with pytest.raises(
+        RuntimeError, match=r'Missing key.*"net.base_model.model.0.lora_A'
+    ):
+        other.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="must have shapes"):
+        other.load_state_dict({**one.state_dict(), own[0]: torch.ones(4, 5)})
+    unknown = {**one.state_dict(), "net.more": torch.ones(1)}
+    assert other.load_state_dict(unknown, strict=False).unexpected_keys == ["net.more"]
+
+
+def test_loading_says_what_torch_says():
+    model = Around(0).net
+    assert model.load_state_dict(model.state_dict()) == ([], [])
+    state = {**model.state_dict(), "more": torch.ones(1)}
+    assert model.load_state_dict(state, strict=False) == ([], ["more"])

@@ -1,0 +1,172 @@
+"""What is trained beside the triplets: biases, heads, modules to save."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from _tiny import (
+    adapt,
+    config,
+    randomise,
+    tiny_bert,
+    tiny_classifier,
+    tiny_llama,
+    train,
+)
+from torch import nn
+
+from sk_adalora.adalora import SVDLinear, get_peft_model
+
+
+def snapshot(model):
+    """Names, bytes and addresses of all frozen tensors."""
+    return {
+        name: (p.data_ptr(), p.detach().clone().contiguous().numpy().tobytes())
+        for name, p in model.named_parameters()
+        if not p.requires_grad
+    }
+
+
+def test_print_trainable_parameters(capsys):
+    model = adapt(tiny_bert())
+    model.print_trainable_parameters()
+    trained, total = model.get_nb_trainable_parameters()
+
+    assert trained == sum(
+        4 * (layer.in_features + layer.out_features + 1)
+        for layer in model.adapted.values()
+    )
+    assert total == trained + sum(p.numel() for p in tiny_bert().parameters())
+    assert capsys.readouterr().out == (
+        f"trainable params: {trained:,d} || all params: {total:,d} || "
+        f"trainable%: {100 * trained / total:.4f}\n"
+    )
+
+
+def trained_outside(model):
+    return {n for n, _ in model.trainable_parameters() if not n.startswith("triplets")}
+
+
+def test_bias_none_trains_no_bias():
+    assert trained_outside(adapt(tiny_bert())) == set()
+
+
+def test_bias_lora_only_trains_those_of_the_adapted_layers():
+    model = adapt(tiny_bert(), target_modules=["query"], bias="lora_only")
+
+    assert trained_outside(model) == {
+        f"model.encoder.layer.{i}.attention.self.query.base_layer.bias" for i in (0, 1)
+    }
+
+
+def test_bias_all_trains_every_bias():
+    base = tiny_bert()
+    biases = [n for n, _ in base.named_parameters() if n.endswith("bias")]
+    model = adapt(base, target_modules=["query"], bias="all")
+
+    assert len(trained_outside(model)) == len(biases)
+    assert all(name.endswith(".bias") for name in trained_outside(model))
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_trained_biases_are_copies(bias):
+    base = tiny_bert()
+    before = snapshot(base.requires_grad_(False))
+    originals = dict(base.named_parameters())
+    model = randomise(adapt(base, bias=bias))
+    train(model, range(3))
+    state = model.state_dict()
+    changed = [n for n in state if n.endswith(".bias")]
+
+    assert changed
+    for name in changed:
+        if "pooler" in name:  # the loss does not depend on it
+            continue
+        path = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        assert not torch.equal(state[name], originals[path])
+    for name, parameter in originals.items():
+        assert parameter.detach().numpy().tobytes() == before[name][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"task_type": "SEQ_CLS"}, {"classifier"}),
+        ({"task_type": "TOKEN_CLS"}, {"classifier"}),
+        ({"task_type": "QUESTION_ANS"}, set()),
+        ({"task_type": "CAUSAL_LM"}, set()),
+        ({"task_type": None}, set()),
+        ({"task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}, {"classifier"}),
+        ({"modules_to_save": ["pooler"]}, {"bert.pooler"}),
+        ({"modules_to_save": ["bert.pooler", "pooler.dense"]}, {"bert.pooler"}),
+    ],
+)
+def test_modules_to_save_and_the_head_of_the_task(options, expected):
+    base = tiny_classifier()
+    inside = {
+        f"model.{n}"
+        for n, _ in base.named_parameters()
+        if any(n.startswith(e + ".") for e in expected)
+    }
+    original = base.classifier
+    model = adapt(base, **options)
+
+    assert trained_outside(model) == inside
+    assert (base.classifier is original) == ("classifier" not in expected)
+    stored = {n for n in model.state_dict() if ".lora_" not in n}
+    assert stored == {n.replace("model.", "base_model.model.", 1) for n in inside}
+
+
+def test_the_head_of_a_llama_is_called_score():
+    make = transformers.LlamaForSequenceClassification
+    model = adapt(tiny_llama(make=make), task_type="SEQ_CLS")
+
+    assert trained_outside(model) == {"model.score.weight"}
+
+
+def test_unknown_modules_to_save_are_refused_before_anything_changes():
+    base = tiny_classifier()
+    with pytest.raises(ValueError, match=r"Got 'heads', which matches none.*: bert, "):
+        adapt(base, modules_to_save=["heads"])
+
+    assert not any(isinstance(m, SVDLinear) for m in base.modules())
+    assert all(p.requires_grad for p in base.parameters())
+
+
+def test_buffers_of_saved_modules_are_stored():
+    base = nn.ModuleDict({"norm": nn.BatchNorm1d(4), "up": nn.Linear(4, 4)})
+    model, fresh = (
+        adapt(copy.deepcopy(base), modules_to_save=["norm"]) for _ in range(2)
+    )
+    model.model["norm"](torch.randn(9, 4))
+    fresh.load_state_dict(model.state_dict())
+
+    assert fresh.model["norm"].running_mean.any()
+    assert fresh.model["norm"].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (tiny_bert(), {"init_r": 4}, "`config` must be an AdaLoraConfig. Got dict"),
+        ("bert", config(), "`model` must be a torch.nn.Module. Got str"),
+        (adapt(tiny_bert()), config(), "must not be adapted already.*Call `unload`"),
+        (adapt(tiny_bert()).model, config(), "must not be adapted already"),
+    ],
+)
+def test_wrong_arguments_say_so(model, settings, message):
+    with pytest.raises(TypeError, match=message):
+        get_peft_model(model, settings)
+
+
+def test_inference_mode_trains_nothing():
+    assert not dict(adapt(tiny_bert(), inference_mode=True).trainable_parameters())
+
+
+def test_unknown_attributes_are_those_of_the_model():
+    model = adapt(tiny_bert())
+
+    assert model.config is model.model.config
+    with pytest.raises(AttributeError, match="nonsense"):
+        model.nonsense  # noqa: B018
