@@ -76,7 +76,9 @@ GROUPS = [
         "adalora.model adalora.peft_format",
     ),
     Group(
-        "Shared", "by all of the rest", "_parameters _transaction _doc_links _plotting"
+        "Shared",
+        "by all of the rest",
+        "_parameters _messages _transaction _doc_links _plotting",
     ),
 ]
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ._devices import Place
+from ._messages import Muted
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -454,33 +455,20 @@ def _named_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-class _Silence:
-    """How loud transformers was before the first of those that now keep it silent."""
-
-    lock = threading.Lock()
-    depth = 0
-    before: tuple[int, bool]
-
-
-@contextmanager
-def silent_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars and loading reports off the screen."""
+def _mute_transformers() -> Callable[[], None]:
     from transformers.utils import logging
 
-    with _Silence.lock:
-        if _Silence.depth == 0:
-            bars = logging.is_progress_bar_enabled()
-            _Silence.before = logging.get_verbosity(), bars
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
-        _Silence.depth += 1
-    try:
-        yield
-    finally:
-        with _Silence.lock:
-            _Silence.depth -= 1
-            if _Silence.depth == 0:
-                verbosity, bars = _Silence.before
-                logging.set_verbosity(verbosity)
-                if bars:
-                    logging.enable_progress_bar()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+    def undo() -> None:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+    return undo
+
+
+# Keeps transformers' progress bars and loading reports off the screen.
+silent_transformers = Muted(_mute_transformers)

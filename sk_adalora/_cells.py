@@ -7,7 +7,8 @@ cell by cell. How cells are written:
 * numbers in their shortest exact form: ``3``, ``0.1``, ``1.5``, and ``3`` for 3.0, so
   that an integer column reads the same after missing cells made it a float column;
 * booleans as ``true`` and ``false``; categories as their labels;
-* dates and times in ISO 8601, without a midnight clock or trailing zeros;
+* dates and times in ISO 8601, without trailing zeros, and without a midnight clock
+  where no time zone follows it;
 * anything else (lists, dictionaries, intervals, ...) by ``str``.
 """
 
@@ -26,6 +27,9 @@ TEXT = pa.large_string()
 
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
+
+# Units of NumPy's dates that Arrow has too.
+_ARROW_UNITS = ("D", "s", "ms", "us", "ns")
 
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 # Types that Arrow tells from objects of one class without changing them.
@@ -95,9 +99,21 @@ def write_cell(cell: Any) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, np.longdouble):
         cell = float(cell)  # Arrow knows no wider float
+    if isinstance(cell, np.datetime64) and np.datetime_data(cell)[0] in _ARROW_UNITS:
+        return write_arrow(pa.array([cell]))[0].as_py()
     if isinstance(cell, float | np.floating | datetime | time):
         return write_arrow(pa.array([cell]))[0].as_py()
     return str(cell)
+
+
+def write_cells(cells: list) -> list[str | None]:
+    """Write each object as :func:`write_cell` does; floats all at once."""
+    texts = [None if type(cell) is float else write_cell(cell) for cell in cells]
+    rows = [row for row, cell in enumerate(cells) if type(cell) is float]
+    written = write_arrow(pa.array([cells[row] for row in rows], pa.float64()))
+    for row, text in zip(rows, written.to_pylist(), strict=True):
+        texts[row] = text
+    return texts
 
 
 def is_missing(cell: Any) -> bool:

@@ -21,7 +21,7 @@ from ._cells import (
     text_array,
     whole_array,
     write_arrow,
-    write_cell,
+    write_cells,
 )
 
 
@@ -48,7 +48,7 @@ class Column:
                     f"{self.name} must hold text, not bytes. Got bytes in row {row}. "
                     "Decode them first, for example with .decode('utf-8')."
                 )
-        return text_array(map(write_cell, self.cells), self.name)
+        return text_array(write_cells(self.cells), self.name)
 
 
 @dataclass(frozen=True)

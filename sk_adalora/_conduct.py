@@ -176,12 +176,11 @@ class Conductor:
         trial = candidate.trial
         score = result.objective(self.plan.metric)
         candidate.scores.append(score)
-        mean = float(np.mean(candidate.scores))
+        mean = _mean(candidate.scores)
         try:
             trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
-            if math.isnan(score):
-                reason = result.error or f"The score of fold {fold} is NaN."
-                trial.set_user_attr(ERROR, reason)
+            if math.isnan(mean):
+                trial.set_user_attr(ERROR, result.error or _no_mean(candidate.scores))
             else:
                 trial.report(mean, step=fold)
         except (ValueError, RuntimeError):
@@ -189,7 +188,7 @@ class Conductor:
                 raise
             self.open.remove(candidate)  # taken for dead, and tried again elsewhere
             return
-        if math.isnan(score):
+        if math.isnan(mean):
             self._tell(candidate, TrialState.FAIL)
         elif fold == self.plan.n_folds - 1:
             self._tell(candidate, TrialState.COMPLETE, mean)
@@ -231,3 +230,16 @@ class Conductor:
             shown["best"] = f"{max(v for v in values if v is not None):.4g}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(over) - self.bar.n)
+
+
+def _mean(scores: list[float]) -> float:
+    """Return the mean of the scores: NaN if one is, or if +inf and -inf are there."""
+    with np.errstate(invalid="ignore"):
+        return float(np.mean(scores))
+
+
+def _no_mean(scores: list[float]) -> str:
+    """Say why the scores of the folds so far cannot be compared with others."""
+    if math.isnan(scores[-1]):
+        return f"The score of fold {len(scores) - 1} is NaN."
+    return f"The scores of the folds have no mean: {scores}."

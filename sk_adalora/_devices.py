@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from ._messages import warn_user
+
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-PRECISIONS = ("auto", *_DTYPES)
 
 # Whether this process has said that it is one of several on a GPU.
 _warned_of_sharing = False
@@ -157,56 +157,50 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(not gradients))
         settings.enter_context(torch.set_grad_enabled(gradients))
-        for kind in ("cpu", "cuda"):
+        for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(torch.device("cpu"))
         yield
 
 
-def warn_of_sharing(place: Place, stacklevel: int) -> None:
+def warn_of_sharing(place: Place) -> None:
     """Warn, once a process, when worker processes load a model each on one GPU.
 
     Parameters
     ----------
     place : Place
         Where the model goes.
-    stacklevel : int
-        Frames between the warning and the code it is about, as in `warnings.warn`.
     """
     global _warned_of_sharing
     is_worker = multiprocessing.parent_process() is not None  # of joblib, for one
     if place.device.type != "cuda" or not is_worker or _warned_of_sharing:
         return
     _warned_of_sharing = True
-    warnings.warn(
+    warn_user(
         "Each process keeps a pretrained model of its own on the GPU. Got "
         f"{place.device} in the worker process "
         f"{multiprocessing.current_process().name}. Use n_jobs=1, whose fits share "
         "one model, unless the GPU has room for all of them.",
-        UserWarning,
-        stacklevel=stacklevel + 1,
     )
 
 
-def warn_of_emulation(place: Place, stacklevel: int) -> None:
+def warn_of_emulation(place: Place) -> None:
     """Warn where every product in half precision is computed in software.
 
     Parameters
     ----------
     place : Place
         Where the model goes.
-    stacklevel : int
-        Frames between the warning and the code it is about, as in `warnings.warn`.
     """
     if place.device.type != "cpu" or place.precision == "float32":
         return
     if not _has_bfloat16(place.device):
-        warnings.warn(
+        warn_user(
             "`precision` 'bfloat16' needs a processor that multiplies in it. Got one "
             "that does not, where a fit takes many times as long as in float32. Use "
             "'auto' or 'float32'.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

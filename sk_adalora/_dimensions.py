@@ -215,13 +215,15 @@ class DeclaredSpace:
         asked = self.distributions().items()
         return self.complete({name: _suggest(trial, name, d) for name, d in asked})
 
-    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, values: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
         """Turn what a trial holds into parameters.
 
         Parameters
         ----------
         values : mapping of str to object
             As in `trial.params`. Names that the space does not know stay as they are.
+        number : int, default=0
+            Number of the trial; not used.
 
         Returns
         -------
@@ -280,20 +282,22 @@ class CalledSpace:
             )
         return dict(params)
 
-    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, values: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
         """Turn what a trial holds into parameters, by calling the function again.
 
         Parameters
         ----------
         values : mapping of str to object
             As in `trial.params`.
+        number : int, default=0
+            Number of the trial.
 
         Returns
         -------
         dict of str to object
             For `set_params`.
         """
-        return self.suggest(optuna.trial.FixedTrial(dict(values)))
+        return self.suggest(optuna.trial.FixedTrial(dict(values), number=number))
 
 
 def read_part(name: str, value: Any, *, log: bool = False) -> Part:
@@ -324,11 +328,11 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part:
         return _read_range(name, value, log)
     if isinstance(value, list):
         return _read_choices(name, value)
-    return Fixed(_plain(value))
+    return Fixed(plain(value))
 
 
 def _read_range(name: str, ends: tuple[Any, ...], log: bool) -> Range:
-    ends = tuple(map(_plain, ends))
+    ends = tuple(map(plain, ends))
     numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in ends)
     if len(ends) != 2 or not numbers or not -math.inf < ends[0] < ends[1] < math.inf:
         raise ValueError(
@@ -346,7 +350,7 @@ def _read_range(name: str, ends: tuple[Any, ...], log: bool) -> Range:
 
 
 def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
-    choices = Choices(tuple(map(_plain, values)))
+    choices = Choices(tuple(map(plain, values)))
     if len(values) == 1:
         return Fixed(choices.values[0])
     labels = choices.labels
@@ -362,7 +366,7 @@ def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
     return choices
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn numpy's numbers into Python's, which storages can write."""
     return value.item() if isinstance(value, np.generic) else value
 

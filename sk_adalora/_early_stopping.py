@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from ._messages import warn_user
 from ._network import TextNetwork
 from ._training import Run, TrainingHistory
 
@@ -75,12 +75,10 @@ class ScoreWatcher:
         """
         if self._best is not None:
             if self.best_score == -math.inf:
-                warnings.warn(
+                warn_user(
                     "The validation score was not a finite number in any epoch of the "
                     "final phase: the last one is kept. Pass more validation rows, "
-                    "or another `scoring`.",
-                    UserWarning,
-                    stacklevel=5,  # the caller of `fit`
+                    "or another `scoring`."
                 )
             adapter, head = self._best
             network.encoder.load_state_dict(adapter)

@@ -15,7 +15,12 @@ from optuna.distributions import (
 )
 
 from ._base import BaseAdaLora
+from ._dimensions import plain
 from ._space import CalledSpace, DeclaredSpace
+from ._steps import default_init_r, rank_of_share
+
+# In place of a value that the space does not have: None may be one that it has.
+_LEFT_OUT = object()
 
 
 def find_prefix(estimator: Any) -> str:
@@ -111,7 +116,7 @@ def starting_points(
         point = {
             name: value
             for name, distribution in distributions.items()
-            if (value := _express(name, distribution, current)) is not None
+            if (value := _express(name, distribution, current)) is not _LEFT_OUT
         }
         return [point] if point else []
     points = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
@@ -145,36 +150,42 @@ def refuse_unused(names: Iterable[str], asked: Iterable[str]) -> None:
 def _express(
     name: str, distribution: BaseDistribution, current: Mapping[str, Any]
 ) -> Any:
-    """Return the current value as the distribution has it, clipped, or None."""
-    value = current.get(name)
+    """Return the current value as the distribution has it, or `_LEFT_OUT`."""
+    value = plain(_in_units_of(name, distribution, current))
+    if isinstance(distribution, CategoricalDistribution):
+        return _label(value, distribution)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return _LEFT_OUT
+    return _clip(value, distribution)
+
+
+def _in_units_of(
+    name: str, distribution: BaseDistribution, current: Mapping[str, Any]
+) -> Any:
+    """Return the current value: ranks and shares as the distribution counts them."""
+    value = current.get(name, _LEFT_OUT)
     prefix, _, short = name.rpartition("__")
     init_r, target_r = (
         current.get(f"{prefix}__{rank}" if prefix else rank)
         for rank in ("init_r", "target_r")
     )
     if init_r is None and isinstance(target_r, Integral):
-        init_r = math.ceil(1.5 * target_r)
+        init_r = default_init_r(target_r)
     whole = isinstance(distribution, IntDistribution)
     if short == "init_r" and value is None:
-        value = init_r
-    elif short == "target_r" and init_r is not None and isinstance(value, Real):
-        value = _rank(value, init_r, whole)
-    elif short in ("tinit", "tfinal", "deltaT") and (
-        isinstance(value, Integral) != whole
-    ):
-        return None  # steps are no shares without the number of all steps
-    if isinstance(distribution, CategoricalDistribution):
-        return _label(value, distribution)
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return None
-    return _clip(value, distribution)
+        return init_r
+    if short == "target_r" and init_r is not None and isinstance(value, Real):
+        return _rank(value, init_r, whole)
+    if short in ("tinit", "tfinal", "deltaT") and isinstance(value, Integral) != whole:
+        return _LEFT_OUT  # steps are no shares without the number of all steps
+    return value
 
 
 def _rank(target_r: Any, init_r: int, whole: bool) -> float:
     """Return a target rank as a number of ranks, or as a share."""
     if isinstance(target_r, Integral):
         return int(target_r) if whole else target_r / init_r
-    return max(1, round(target_r * init_r)) if whole else target_r
+    return rank_of_share(target_r, init_r) if whole else target_r
 
 
 def _clip(value: Any, distribution: Any) -> float:
@@ -186,41 +197,46 @@ def _clip(value: Any, distribution: Any) -> float:
 
 
 def _label(value: Any, distribution: CategoricalDistribution) -> Any:
-    """Return what a study keeps of a choice, or None if it is no choice."""
-    for label in (value, repr(value)):
+    """Return what a study keeps of a choice, or `_LEFT_OUT` if it is none."""
+    own = plain(value)
+    for label in (value, own, repr(own)):
         if any(
             type(label) is type(choice) and label == choice
             for choice in distribution.choices
         ):
             return label
-    return None
+    return _LEFT_OUT
 
 
 def _checked(
     point: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
 ) -> dict[str, Any]:
-    values = {}
-    for name, value in point.items():
+    for name in point:
         if name not in distributions:
             raise ValueError(
                 "`enqueue` must name parameters that are searched, or Optuna would "
                 f"leave them out without a word. Got {name!r}. "
                 f"{_close(name, distributions)}"
             )
-        distribution = distributions[name]
-        if isinstance(distribution, CategoricalDistribution):
-            values[name] = _label(value, distribution)
-            inside = values[name] is not None or None in distribution.choices
-        else:
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            values[name] = _clip(value, distribution) if number else None
-            inside = number and math.isclose(values[name], value)
-        if not inside:
-            raise ValueError(
-                f"`enqueue` must hold values of the space. Got {value!r} for {name!r}, "
-                f"which is a {distribution}. Choose a value of it, or widen the space."
-            )
-    return values
+    return {n: _value_of(n, value, distributions[n]) for n, value in point.items()}
+
+
+def _value_of(name: str, value: Any, distribution: BaseDistribution) -> Any:
+    """Return a queued value as a study keeps it; refuse one outside of the space."""
+    number = plain(value)
+    if isinstance(distribution, CategoricalDistribution):
+        kept = _label(value, distribution)
+    elif isinstance(number, Real) and not isinstance(number, bool):
+        clipped = _clip(number, distribution)
+        kept = clipped if math.isclose(clipped, number) else _LEFT_OUT
+    else:
+        kept = _LEFT_OUT
+    if kept is _LEFT_OUT:
+        raise ValueError(
+            f"`enqueue` must hold values of the space. Got {value!r} for {name!r}, "
+            f"which is a {distribution}. Choose a value of it, or widen the space."
+        )
+    return kept
 
 
 def _close(name: str, known: Iterable[str]) -> str:

@@ -183,6 +183,8 @@ def _describe(value: Any) -> Any:
         return {str(key): _describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_describe(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
     if isinstance(value, type) or hasattr(value, "get_params"):
         kind = value if isinstance(value, type) else type(value)
         return kind.__qualname__  # its parameters are listed by themselves

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,6 +27,7 @@ from ._devices import (
 )
 from ._early_stopping import ScoreWatcher
 from ._long_texts import encode_for_training
+from ._messages import warn_user
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
@@ -202,9 +202,8 @@ class FitMixin(metaclass=ABCMeta):
 
     def _choose_place(self) -> Place:
         place = resolve_place(self.device, self.precision)
-        beyond = 5  # the decorator of `fit`: its caller
-        warn_of_sharing(place, stacklevel=beyond)
-        warn_of_emulation(place, stacklevel=beyond)
+        warn_of_sharing(place)
+        warn_of_emulation(place)
         return place
 
     def _adapt(
@@ -311,12 +310,10 @@ class FitMixin(metaclass=ABCMeta):
         share = self.fit_report_.truncated_share
         if share > _TRUNCATED and self.long_text == "truncate":
             longest = self.fit_report_.max_length
-            warnings.warn(
+            warn_user(
                 f"{share:.0%} of the texts are longer than max_length={longest} tokens "
                 "and were cut. Raise `max_length` if the model has positions for more, "
-                "or set `long_text`.",
-                UserWarning,
-                stacklevel=5,  # beyond scikit-learn's decorator: the caller of `fit`
+                "or set `long_text`."
             )
 
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _reading
 from ._backbone import copy_backbone, made_whole, silent_transformers
 from ._card import CARD_NAME, OUR_MARK, write_card, write_export_card
+from ._devices import own_settings_of_torch
 from ._json_values import to_json
 from ._parameters import Rule, check_parameters
-from ._persistence import HEAD, RECORDS, AdapterState
+from ._persistence import RECORDS, AdapterState
 from ._reading import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
@@ -79,7 +79,8 @@ class FolderMixin:
         backbone = self._ready().backbone  # type: ignore[attr-defined]
         include_backbone = include_backbone or _lies_in(backbone.folder, Path(folder))
         described = _describe(self, include_backbone)
-        config, tensors, head = _parts(self._adapter)
+        config = AdaLoraConfig.from_dict(self._adapter.config)
+        tensors, head = self._adapter.tensors()
         with written_whole(Path(folder), overwrite=overwrite) as place:
             write_adapter(place, config, tensors)
             if head:
@@ -209,9 +210,12 @@ class FolderMixin:
         ------
         FileExistsError
             If the folder exists and `overwrite` is False.
+        ValueError
+            If it is the one that the pretrained model lies in.
         """
         check_is_fitted(self)
-        config, tensors, _ = _parts(self._adapter)
+        config = AdaLoraConfig.from_dict(self._adapter.config)
+        tensors, _ = self._adapter.tensors()
         for model in (os.fspath(self.model), self._adapter.found_in):  # type: ignore[attr-defined]
             if os.path.isdir(model):
                 _refuse_own_model(Path(model), Path(folder))
@@ -220,6 +224,7 @@ class FolderMixin:
             card = write_export_card(self, self._adapter, merged=False)
             _write_text(place / CARD_NAME, card)
 
+    @own_settings_of_torch()
     def merge_and_save(
         self, folder: str | os.PathLike[str], *, overwrite: bool = False
     ) -> None:
@@ -245,7 +250,7 @@ class FolderMixin:
         check_is_fitted(self)
         network, backbone = self._exact_network()  # type: ignore[attr-defined]
         _refuse_own_model(backbone.folder, Path(folder))
-        _, _, head = _parts(self._adapter)
+        _, head = self._adapter.tensors()
         with written_whole(Path(folder), overwrite=overwrite) as place:
             merged = network.encoder.merge_and_unload()
             merged = made_whole(backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
@@ -336,15 +341,6 @@ def _readable(described: dict[str, Any]) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text.rstrip("\n") + "\n", encoding="utf8")
-
-
-def _parts(
-    state: AdapterState,
-) -> tuple[AdaLoraConfig, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return configuration, adapter and head."""
-    tensors = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
-    head = {n.removeprefix(HEAD): tensors.pop(n) for n in [*tensors] if HEAD in n[:5]}
-    return AdaLoraConfig.from_dict(state.config), tensors, head
 
 
 @contextmanager

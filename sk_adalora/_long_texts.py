@@ -10,8 +10,6 @@ import numpy as np
 from ._texts import Texts
 from ._tokens import TokenTable, check_room, encode, same_settings
 
-LONG_TEXTS = ("truncate", "head_tail", "windows")
-
 # More tokens than any text has: tokenizers cut only above a number.
 _NO_LIMIT = 2**30
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import platform
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import __version__
 from ._backbone import Backbone
+from ._messages import warn_user
 from ._network import TextNetwork, build_network
 from ._report import FitReport
 from ._steps import ResolvedSchedule
 from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
-from .adalora.peft_format import rank_pattern
+from .adalora.peft_format import living, rank_pattern
 
 FORMAT = 1
 # Live objects of an estimator: rebuilt on demand, never pickled.
 TRANSIENT = ("_live",)
-HEAD = "head."
+_HEAD = "head."
 _warned: set[tuple[str, str]] = set()
 
 
@@ -67,6 +69,18 @@ class AdapterState:
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
 
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the adapter's numbers and the head's, as copies.
+
+        Returns
+        -------
+        adapter, head : dict of str to torch.Tensor
+            The head's names are those of its module.
+        """
+        adapter = {n: torch.from_numpy(np.array(a)) for n, a in self.arrays.items()}
+        own = [name for name in adapter if name.startswith(_HEAD)]
+        return adapter, {n.removeprefix(_HEAD): adapter.pop(n) for n in own}
+
 
 # Attributes that hold a record of plain values. Files hold them as dicts, so that they
 # name no class but the estimator's.
@@ -104,12 +118,12 @@ def used_versions() -> dict[str, str]:
 
 
 def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
-    """Copy what was trained to the CPU.
+    """Copy what was trained to the CPU; pruned triplets are left out.
 
     Parameters
     ----------
     network : TextNetwork
-        A trained network, with final ranks.
+        A trained network. While the ranks still fall, the copy has those of now.
     backbone : Backbone
         The encoder below it.
 
@@ -120,13 +134,10 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
     encoder = network.encoder
     config = encoder.peft_config.to_dict()
     config["rank_pattern"] = rank_pattern(encoder.ranks, config["init_r"])
-    tensors = {
-        **encoder.state_dict(),
-        **{HEAD + name: value for name, value in network.head.state_dict().items()},
-    }
+    adapter = living(encoder.state_dict(), encoder)
     return AdapterState(
         config=config,
-        arrays={n: t.detach().float().cpu().numpy() for n, t in tensors.items()},
+        arrays=joined(adapter, network.head.state_dict()),
         n_outputs=network.n_outputs,
         pooling=network.pooling,
         model=backbone.name,
@@ -134,6 +145,14 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         content_hash=backbone.content_hash,
         tokenizer_hash=backbone.tokenizer_hash,
     )
+
+
+def joined(
+    adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]
+) -> dict[str, np.ndarray]:
+    """Put the numbers of adapter and head into one dict; undo :meth:`tensors`."""
+    named = {**adapter, **{_HEAD + name: value for name, value in head.items()}}
+    return {n: t.detach().float().cpu().numpy() for n, t in named.items()}
 
 
 def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
@@ -163,15 +182,14 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     network = build_network(
         backbone, config, state.n_outputs, state.pooling, torch.Generator()
     )
-    tensors = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
-    head = {n: tensors.pop(HEAD + n) for n in network.head.state_dict()}
+    adapter, head = state.tensors()
     for name, value in network.head.state_dict().items():
         if value.shape != head[name].shape:
             raise ValueError(
                 f"The head's {name} must have shape {tuple(value.shape)}. Got "
                 f"{tuple(head[name].shape)}. Check that it belongs to this model."
             )
-    network.encoder.load_state_dict(tensors)
+    network.encoder.load_state_dict(adapter)
     network.head.load_state_dict(head)
     return network.requires_grad_(False).eval()
 
@@ -205,8 +223,7 @@ def continue_from(
             f"{state.pooling!r}. Got {network.pooling!r}. Set warm_start=False."
         )
     new = network.encoder.state_dict()
-    old = {n: torch.from_numpy(np.array(a)) for n, a in state.arrays.items()}
-    head = {n: old.pop(HEAD + n) for n in network.head.state_dict()}
+    old, head = state.tensors()
     new_head = network.head.state_dict()
     same_head = all(head[name].shape == new_head[name].shape for name in new_head)
     if set(new) != set(old) or not same_head:
@@ -250,11 +267,9 @@ def warn_other_versions(state: AdapterState) -> None:
         if then == now[package] or (package, then) in _warned:
             continue
         _warned.add((package, then))
-        warnings.warn(
+        warn_user(
             f"The estimator was trained with {package} {then} and runs with "
-            f"{now[package]}: predictions may differ in the last digits.",
-            UserWarning,
-            stacklevel=2,
+            f"{now[package]}: predictions may differ in the last digits."
         )
 
 

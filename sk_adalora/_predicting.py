@@ -101,6 +101,7 @@ class PredictMixin:
             outputs[rows] = live.network(batch).float().cpu().numpy()
         return windows.average(outputs)[tokens.rows]
 
+    @own_settings_of_torch()
     def _ready(self) -> Live:
         """Return the network that predicts; build it where there is none that fits."""
         live: Live | None = getattr(self, "_live", None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ._fold_pruner import FoldPruner
+from ._messages import Muted
 from ._workers import ERROR
 
 # The Gaussian process takes cubic time in the trials.
@@ -118,18 +119,17 @@ class InformedGPSampler(GPSampler):
         dict of str to object
         """
         estimated: Any = _Estimated(study)
-        with _silent(_GREENLET):
+        with _silent_greenlet():
             return super().sample_relative(estimated, trial, search_space)
 
 
-@contextmanager
-def _silent(logger: logging.Logger) -> Iterator[None]:
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+def _mute_greenlet() -> Callable[[], None]:
+    before = _GREENLET.level
+    _GREENLET.setLevel(logging.ERROR)
+    return partial(_GREENLET.setLevel, before)
+
+
+_silent_greenlet = Muted(_mute_greenlet)
 
 
 class _Estimated:

@@ -19,7 +19,7 @@ from ._backbone import weight_files
 from ._card import CARD_NAME
 from ._json_values import from_json
 from ._network import POOLINGS
-from ._persistence import FORMAT, HEAD, RECORDS, AdapterState
+from ._persistence import RECORDS, AdapterState, check_format, joined
 from .adalora.config import CONFIG_NAME, read_json
 from .adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of, read_adapter
 
@@ -118,11 +118,7 @@ def read_described(folder: Path) -> dict[str, Any]:
     """Read ``sk_adalora.json``, and check that no file was changed by accident."""
     described = read_json(folder / STATE_NAME)
     number = _field(described, "format", int)
-    if number > FORMAT:
-        raise ValueError(
-            f"{STATE_NAME} must be of format {FORMAT} or before. Got {number}. "
-            "Install a newer sk-adalora."
-        )
+    check_format(number, _field(described, "versions", dict))
     if number < 1:
         raise broken("hold a 'format' of at least 1", number)
     if _field(described, SEAL, str) != seal(described):
@@ -324,9 +320,8 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
     _check_own_head(tensors, n_outputs if own_head else None)
     head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
-    tensors |= {HEAD + name: value for name, value in head.items()}
     values["found_in"] = values["found_in"] or values["model"]
-    arrays = {name: value.numpy() for name, value in tensors.items()}
+    arrays = joined(tensors, head)
     return AdapterState(config=written, arrays=arrays, versions=versions, **values)
 
 

@@ -25,6 +25,7 @@ from ._conduct import Conductor, Plan
 from ._doc_links import DocLinkMixin
 from ._enqueue import check_names, find_prefix, starting_points
 from ._fingerprint import fingerprint
+from ._messages import warn_user
 from ._parameters import check_parameters
 from ._racing import make_pruner, make_sampler
 from ._search_rules import SEARCH_RULES
@@ -103,7 +104,9 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has names that
         `set_params` takes, and as values Optuna's distributions, tuples (low, high),
         lists of choices, fixed values, or an `AdaLoraSpace` under the name of its
-        step. A callable gets the trial and returns a dict for `set_params`.
+        step. A callable gets the trial and returns a dict for `set_params`. It is
+        called again for each trial when the table is made, and must return the same
+        then: it may go by what it suggests and by `trial.number`, and by nothing else.
     prefix : str, default="auto"
         What stands before the names of an `AdaLoraSpace`, such as ``"clf__"``. "auto"
         finds the AdaLora estimator by itself.
@@ -536,11 +539,10 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     def _warn_of_failures(self, table: TrialTable) -> None:
         failed = table.number_of("failed")
         if failed:
-            warnings.warn(
+            warn_user(
                 f"{failed} of {len(table.trials)} trials failed and are left out. The "
                 f"first of them with:\n{table.first_error()}",
                 FitFailedWarning,
-                stacklevel=4,  # the caller of `fit` or `from_study`
             )
 
     def _take_over(self) -> None:

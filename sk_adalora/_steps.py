@@ -156,6 +156,16 @@ total_step=150, steps_per_epoch=50)
     )
 
 
+def default_init_r(target_r: float) -> int:
+    """Return the rank at the start that ``init_r=None`` stands for."""
+    return math.ceil(1.5 * target_r)
+
+
+def rank_of_share(share: float, init_r: int) -> int:
+    """Return the average rank that a share of `init_r` stands for."""
+    return max(1, round(share * init_r))
+
+
 def _epochs(epochs: int | str, steps_per_epoch: int, n_outputs: int) -> int:
     if not isinstance(epochs, str):
         return int(epochs)
@@ -187,8 +197,8 @@ def _ranks(init_r: int | None, target_r: float) -> tuple[int, int]:
                 f"target_r={target_r} and init_r=None. Give `init_r` too, or give "
                 "`target_r` as an int."
             )
-        return int(init_r), max(1, round(target_r * init_r))
-    initial = math.ceil(1.5 * target_r) if init_r is None else int(init_r)
+        return int(init_r), rank_of_share(target_r, init_r)
+    initial = default_init_r(target_r) if init_r is None else int(init_r)
     if target_r > initial:
         raise ValueError(
             f"`target_r` must be at most `init_r`={initial}. Got {target_r}. "

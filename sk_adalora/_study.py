@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from ._fingerprint import check_same
+from ._messages import Muted
 from ._workers import RUN, WORKER
 
 # Attributes: of a study, what it was made with; of a trial, the names it was queued
@@ -259,34 +258,11 @@ def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
     return study.study_name, kept
 
 
-class _Quiet:
-    """Raises the level of Optuna's logger while any search of the process runs."""
-
-    lock = threading.Lock()
-    depth = 0
-    before = logging.INFO
-
-    @classmethod
-    def begin(cls) -> None:
-        with cls.lock:
-            if cls.depth == 0:
-                cls.before = optuna.logging.get_verbosity()
-                optuna.logging.set_verbosity(max(cls.before, logging.WARNING))
-            cls.depth += 1
-
-    @classmethod
-    def end(cls) -> None:
-        with cls.lock:
-            cls.depth -= 1
-            if cls.depth == 0:
-                optuna.logging.set_verbosity(cls.before)
+def _mute_optuna() -> Callable[[], None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    return partial(optuna.logging.set_verbosity, before)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Optuna from logging each trial, and give its logger back as it was."""
-    _Quiet.begin()
-    try:
-        yield
-    finally:
-        _Quiet.end()
+# Keeps Optuna from logging each trial.
+quiet = Muted(_mute_optuna)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,9 +121,12 @@ def _points(trials: Sequence[FrozenTrial], state: TrialState) -> np.ndarray:
 def _importances(
     study: optuna.Study, trials: Sequence[FrozenTrial]
 ) -> dict[str, float]:
-    complete = [t for t in trials if t.state is TrialState.COMPLETE]
-    if len({t.value for t in complete}) < 2:  # nothing varies
+    values = {t.value for t in trials if t.state is TrialState.COMPLETE}
+    if sum(map(math.isfinite, values)) < 2:  # nothing varies
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    try:
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except RuntimeError:  # its trees cannot tell apart what varies so little
+        return {}
     return {name: float(value) for name, value in found.items()}

@@ -270,7 +270,7 @@ def make_table(
     first = next(named, None)
     return TrialTable(
         over,
-        [space.complete(trial.params) for trial in over],
+        [space.complete(trial.params, trial.number) for trial in over],
         folds,
         None if first is None else list(first),
     )

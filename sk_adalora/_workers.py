@@ -148,8 +148,10 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
-    if trial.params:
-        study.enqueue_trial(trial.params, user_attrs={"sk_adalora:again": trial.number})
+    # What was queued for it, and what it had asked for by then.
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if point:
+        study.enqueue_trial(point, user_attrs={"sk_adalora:again": trial.number})
 
 
 def counts(trial: FrozenTrial) -> bool:

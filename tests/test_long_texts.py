@@ -15,7 +15,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sk_adalora import AdaLoraRegressor
 from sk_adalora._long_texts import (
-    LONG_TEXTS,
     Windows,
     encode_for_prediction,
     encode_for_training,
@@ -24,6 +23,7 @@ from sk_adalora._parameters import SHARED_RULES
 from sk_adalora._texts import read_texts
 
 WORDS = [*GOOD, *BAD]
+LONG_TEXTS = ("truncate", "head_tail", "windows")
 
 
 @pytest.fixture(scope="module")

@@ -107,18 +107,18 @@ def test_a_fitted_estimator_keeps_nothing_of_its_training(make, fresh_cache):
     """No optimizer, no gradients, no rows: what lives is what predicts."""
     import weakref
 
-    from sk_adalora import _base
+    from sk_adalora import _fitting
 
-    class Watched(_base.Run):
+    class Watched(_fitting.Run):
         pass
 
     runs = []
-    original = _base.Run
+    original = _fitting.Run
     try:
-        _base.Run = lambda *args: runs.append(Watched(*args)) or runs[-1]
+        _fitting.Run = lambda *args: runs.append(Watched(*args)) or runs[-1]
         fitted = make().fit(X, Y)
     finally:
-        _base.Run = original
+        _fitting.Run = original
     optimizer = weakref.ref(runs[0].optimizer)
     network = weakref.ref(runs[0].network)
     runs.clear()
@@ -147,38 +147,42 @@ def worker(monkeypatch):
 
 def test_workers_on_a_gpu_warn_once(worker):
     with pytest.warns(UserWarning, match=r"Each process keeps.*cuda:0 in.*n_jobs=1"):
-        warn_of_sharing(CUDA, stacklevel=1)
+        warn_of_sharing(CUDA)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_sharing(CUDA, stacklevel=1)
+        warn_of_sharing(CUDA)
 
 
 def test_workers_on_the_cpu_share_the_file(worker):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_sharing(CPU, stacklevel=1)
+        warn_of_sharing(CPU)
 
 
 def test_the_main_process_does_not_warn(monkeypatch):
     monkeypatch.setattr(_devices, "_warned_of_sharing", False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_sharing(CUDA, stacklevel=1)
+        warn_of_sharing(CUDA)
 
 
 def test_the_warning_is_about_the_caller_of_fit(make, worker, monkeypatch):
     """Who sees it looks for `n_jobs`, not into this library."""
-    from sk_adalora import _base
+    from sk_adalora import _fitting
 
-    monkeypatch.setattr(
-        _base,
-        "warn_of_sharing",
-        lambda place, stacklevel: warn_of_sharing(CUDA, stacklevel + 1),
-    )
-    with pytest.warns(UserWarning, match="Each process keeps") as caught:
+    monkeypatch.setattr(_fitting, "resolve_place", lambda *_: CUDA)
+    monkeypatch.setattr(_fitting, "warn_of_emulation", stop)
+    with (
+        pytest.warns(UserWarning, match="Each process keeps") as caught,
+        pytest.raises(StopIteration),
+    ):
         make().fit(X, Y)
 
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def stop(place):
+    raise StopIteration
 
 
 def is_a_worker():

@@ -205,11 +205,14 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     """
     config, tensors = read_adapter(folder)
     config.inference_mode = True
+    trained = [p for p in model.parameters() if p.requires_grad]
     adapted = get_peft_model(model, config)
     try:
         adapted.load_state_dict(tensors)
-    except ValueError:
-        adapted.unload()  # the model is as it was
+    except BaseException:
+        adapted.unload()
+        for parameter in trained:  # the model is as it was
+            parameter.requires_grad_(True)
         raise
     return adapted.eval()
 

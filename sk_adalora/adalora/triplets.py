@@ -347,7 +347,10 @@ class Triplets(nn.Module):
         torch.Tensor of shape (out, in)
         """
         for left, values, right in self.per_layer():
-            yield left.T @ (right * (values * self.scale).unsqueeze(1))
+            # Exact, whatever the caller computes in.
+            with torch.autocast(left.device.type, enabled=False):
+                delta = left.T @ (right * (values * self.scale).unsqueeze(1))
+            yield delta
 
     def load(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
         """Take the numbers of every layer; ranks follow from the shapes.

@@ -1,0 +1,69 @@
+"""What the user hears: our warnings at a line of theirs, other libraries' talk not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import joblib
+import sklearn
+
+# Code between the user's line and ours: this package, and what calls it for them.
+_BETWEEN = (
+    *(str(Path(m.__file__).parent) + os.sep for m in (sklearn, joblib)),
+    str(Path(__file__).parent) + os.sep,
+    contextlib.__file__,
+)
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called the library, however deep in it the cause is.
+
+    Parameters
+    ----------
+    message : str
+        What, got, do.
+    category : type of Warning, default=UserWarning
+        Kind of warning.
+    """
+    level = 2
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+class Muted:
+    """Keeps a library silent as long as one of several threads asks for it.
+
+    Parameters
+    ----------
+    mute : callable
+        Silences the library, and returns what gives it back as it was.
+    """
+
+    def __init__(self, mute: Callable[[], Callable[[], None]]) -> None:
+        self._mute = mute
+        self._lock = threading.Lock()
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Keep the library silent in a `with` block."""
+        with self._lock:
+            if self._depth == 0:
+                self._undo = self._mute()
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._undo()
