@@ -28,8 +28,9 @@ TEXT = pa.large_string()
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
 
-# Units of NumPy's dates that Arrow has too.
-_ARROW_UNITS = ("D", "s", "ms", "us", "ns")
+# Units of NumPy's dates -> those of Arrow that hold them.
+_UNITS = {"W": "D", "D": "D", "h": "s", "m": "s", "s": "s"}
+_UNITS |= {"ms": "ms", "us": "us", "ns": "ns"}
 
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 # Types that Arrow tells from objects of one class without changing them.
@@ -99,8 +100,10 @@ def write_cell(cell: Any) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, np.longdouble):
         cell = float(cell)  # Arrow knows no wider float
-    if isinstance(cell, np.datetime64) and np.datetime_data(cell)[0] in _ARROW_UNITS:
-        return write_arrow(pa.array([cell]))[0].as_py()
+    if isinstance(cell, np.datetime64) and np.datetime_data(cell)[0] in _UNITS:
+        unit = _UNITS[np.datetime_data(cell)[0]]
+        in_unit = np.array([cell], f"datetime64[{unit}]")
+        return write_arrow(pa.array(in_unit))[0].as_py()
     if isinstance(cell, float | np.floating | datetime | time):
         return write_arrow(pa.array([cell]))[0].as_py()
     return str(cell)

@@ -13,11 +13,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ._enqueue import refuse_unused
 from ._space import CalledSpace, DeclaredSpace
-from ._study import QUEUED, SearchStudy
+from ._study import SearchStudy
 from ._trial_table import FOLD, FoldResult
-from ._workers import ERROR, RUN, Worker, counts, take_back, try_again
+from ._workers import DEATHS, ERROR, RUN, Worker, counts, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
@@ -112,7 +111,8 @@ class Conductor:
                 self._show()
                 batch = self._ask()
                 if batch:
-                    self._evaluate(batch, evaluate)
+                    for group in _apart(batch):
+                        self._evaluate(group, evaluate)
                 elif self._others_run():
                     time.sleep(_POLL)
                 else:
@@ -120,17 +120,24 @@ class Conductor:
                 spent = time.monotonic() - start
                 if self.plan.timeout is not None and spent >= self.plan.timeout:
                     break
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self._abandon(died=type(error).__name__ == "TerminatedWorkerError")
             raise
         self._show()
 
     def _ask(self) -> list[Candidate]:
         """Begin as many trials at once as there is room for."""
         take_back(self.study)
-        room = self.plan.n_trials - self._claimed(math.inf)
-        asked = [self._ask_one() for _ in range(min(self.plan.batch, room))]
-        return [candidate for candidate in asked if candidate is not None]
+        asked: list[Candidate] = []
+        while (
+            len(asked) < self.plan.batch
+            and self._claimed(math.inf) < self.plan.n_trials
+            and not self.study.stopped
+        ):
+            candidate = self._ask_one()
+            if candidate is not None:
+                asked.append(candidate)
+        return asked
 
     def _ask_one(self) -> Candidate | None:
         candidate = Candidate(self.study.ask())
@@ -142,8 +149,11 @@ class Conductor:
             self.open.remove(candidate)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        candidate.params = self.space.suggest(trial)
-        refuse_unused(trial.user_attrs.get(QUEUED, ()), trial.params)
+        try:
+            candidate.params = self.space.suggest(trial)
+        except optuna.TrialPruned:  # a function's way to say: no such combination
+            self._tell(candidate, TrialState.PRUNED)
+            return None
         return candidate
 
     def _claimed(self, below: float) -> int:
@@ -212,12 +222,18 @@ class Conductor:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
         return frozen.state is TrialState.RUNNING
 
-    def _abandon(self) -> None:
-        """Queue the trials under way again: it was not their fault."""
+    def _abandon(self, *, died: bool) -> None:
+        """Queue the trials under way again: only of workers that died, one may be why.
+
+        Parameters
+        ----------
+        died : bool
+            Whether a worker of joblib's did.
+        """
         trials = self.study.get_trials(deepcopy=False)
         for candidate in self.open:
             with suppress(Exception):  # the error that ends the run is the one to see
-                try_again(self.study, trials[candidate.trial.number])
+                try_again(self.study, trials[candidate.trial.number], died=died)
 
     def _show(self) -> None:
         if self.bar.disable:
@@ -232,6 +248,13 @@ class Conductor:
         self.bar.update(len(over) - self.bar.n)
 
 
+def _apart(batch: list[Candidate]) -> list[list[Candidate]]:
+    """Put trials that may have killed a process in groups of their own."""
+    doubtful = [c for c in batch if DEATHS in c.trial.user_attrs]
+    rest = [c for c in batch if DEATHS not in c.trial.user_attrs]
+    return [group for group in (rest, *([c] for c in doubtful)) if group]
+
+
 def _mean(scores: list[float]) -> float:
     """Return the mean of the scores: NaN if one is, or if +inf and -inf are there."""
     with np.errstate(invalid="ignore"):
@@ -241,5 +264,9 @@ def _mean(scores: list[float]) -> float:
 def _no_mean(scores: list[float]) -> str:
     """Say why the scores of the folds so far cannot be compared with others."""
     if math.isnan(scores[-1]):
-        return f"The score of fold {len(scores) - 1} is NaN."
+        return (
+            f"The score of fold {len(scores) - 1} is NaN. If the scorer failed, a "
+            "warning 'Scoring failed' says how; with error_score='raise', it ends the "
+            "search."
+        )
     return f"The scores of the folds have no mean: {scores}."

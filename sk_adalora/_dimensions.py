@@ -257,7 +257,7 @@ class CalledSpace:
         return {}
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """Call the function.
+        """Call the function, and make sure that it can be called again.
 
         Parameters
         ----------
@@ -271,9 +271,33 @@ class CalledSpace:
 
         Raises
         ------
+        optuna.TrialPruned
+            If the function raises it.
         TypeError
             If the function returns something else than a dict.
+        ValueError
+            If it does not return the same when it is called again.
         """
+        params = self._call(trial)
+        try:
+            again = self.complete(trial.params, trial.number)
+        except Exception as error:
+            raise ValueError(
+                "A callable `space` must go by `trial.number` and what it suggests "
+                "only, as it is called again when the table is made. Got "
+                f"{type(error).__name__}: {error}. Take the rest from elsewhere."
+            ) from error
+        for name in sorted(params.keys() | again.keys()):
+            first, second = params.get(name), again.get(name)
+            if isinstance(first, str | int | float) and first != second == second:
+                raise ValueError(
+                    "A callable `space` must return the same for the same trial. Got "
+                    f"{first!r} and then {second!r} for {name!r}. Let the trial "
+                    "suggest what is drawn."
+                )
+        return params
+
+    def _call(self, trial: Any) -> dict[str, Any]:
         params = self.function(trial)
         if not isinstance(params, Mapping):
             raise TypeError(
@@ -297,7 +321,10 @@ class CalledSpace:
         dict of str to object
             For `set_params`.
         """
-        return self.suggest(optuna.trial.FixedTrial(dict(values), number=number))
+        try:
+            return self._call(optuna.trial.FixedTrial(dict(values), number=number))
+        except optuna.TrialPruned:  # no parameters: what was asked for is what is left
+            return dict(values)
 
 
 def read_part(name: str, value: Any, *, log: bool = False) -> Part:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -18,6 +20,7 @@ from ._base import BaseAdaLora
 from ._dimensions import plain
 from ._space import CalledSpace, DeclaredSpace
 from ._steps import default_init_r, rank_of_share
+from ._study import quiet
 
 # In place of a value that the space does not have: None may be one that it has.
 _LEFT_OUT = object()
@@ -121,30 +124,29 @@ def starting_points(
         return [point] if point else []
     points = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
     if isinstance(space, CalledSpace):
-        return [dict(point) for point in points]
-    return [_checked(point, distributions) for point in points]
+        return _asked_for(points, space)
+    return [_checked(point, space) for point in points]
 
 
-def refuse_unused(names: Iterable[str], asked: Iterable[str]) -> None:
-    """Refuse queued names that a function did not ask its trial for.
-
-    Parameters
-    ----------
-    names, asked : iterable of str
-        What was queued, and what was asked for.
-
-    Raises
-    ------
-    ValueError
-        If something was queued for nothing.
-    """
-    asked = list(asked)
-    for name in names:
-        if name not in asked:
-            raise ValueError(
-                "`enqueue` must name parameters that `space` asks the trial for. Got "
-                f"{name!r}. {_close(name, asked)}"
-            )
+def _asked_for(
+    points: Sequence[Mapping[str, Any]], space: CalledSpace
+) -> list[dict[str, Any]]:
+    """Refuse points with names that the function does not ask its trial for."""
+    with quiet():
+        rehearsal = optuna.create_study()
+    for point in points:
+        rehearsal.enqueue_trial(dict(point))
+    for point in points:
+        trial = rehearsal.ask()
+        with suppress(optuna.TrialPruned):
+            space.suggest(trial)
+        for name in point:
+            if name not in trial.params:
+                raise ValueError(
+                    "`enqueue` must name parameters that `space` asks the trial for. "
+                    f"Got {name!r}. {_close(name, trial.params)}"
+                )
+    return [dict(point) for point in points]
 
 
 def _express(
@@ -199,26 +201,42 @@ def _clip(value: Any, distribution: Any) -> float:
 def _label(value: Any, distribution: CategoricalDistribution) -> Any:
     """Return what a study keeps of a choice, or `_LEFT_OUT` if it is none."""
     own = plain(value)
-    for label in (value, own, repr(own)):
-        if any(
-            type(label) is type(choice) and label == choice
-            for choice in distribution.choices
-        ):
-            return label
+    written = [repr(own)]
+    if isinstance(own, list | tuple):
+        written = [repr(list(own)), repr(tuple(own))]
+    for choice in distribution.choices:
+        if _is_same(own, choice) or choice in written:
+            return choice
     return _LEFT_OUT
 
 
-def _checked(
-    point: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
-) -> dict[str, Any]:
-    for name in point:
-        if name not in distributions:
+def _is_same(value: Any, other: Any) -> bool:
+    """Tell whether two values mean the same: 0 and 0.0 do, 1 and True do not."""
+    if isinstance(value, bool) != isinstance(other, bool):
+        return False
+    try:
+        return bool(value == other)
+    except ValueError:  # of arrays
+        return False
+
+
+def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
+    """Return a queued point as a study keeps it; refuse what is not in the space."""
+    distributions = space.distributions()
+    searched = {name: value for name, value in point.items() if name in distributions}
+    kept = {n: _value_of(n, value, distributions[n]) for n, value in searched.items()}
+    implied = space.complete(kept)
+    for name, value in point.items():
+        # `best_params_` names fixed and tied parameters too.
+        if name not in searched and not (
+            name in implied and _is_same(value, implied[name])
+        ):
             raise ValueError(
                 "`enqueue` must name parameters that are searched, or Optuna would "
                 f"leave them out without a word. Got {name!r}. "
                 f"{_close(name, distributions)}"
             )
-    return {n: _value_of(n, value, distributions[n]) for n, value in point.items()}
+    return kept
 
 
 def _value_of(name: str, value: Any, distribution: BaseDistribution) -> Any:

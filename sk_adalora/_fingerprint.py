@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
+from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,8 @@ from ._space import CalledSpace, DeclaredSpace
 _NOT_COMPARED = {"device", "local_files_only", "memory", "n_jobs", "verbose"}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGITS = 16
+# What is written the same in every process.
+_BY_REPR = (str, bytes, bool, int, float, date, time, Decimal)
 _ADVICE = {
     "data": "the rows (X, y, weights)",
     "cv": "the folds; a shuffled `cv` needs a `random_state`",
@@ -23,6 +30,9 @@ _ADVICE = {
     "scoring": "`scoring`, or the metric that `refit` names",
     "estimator": "parameters of the estimator that are not searched",
 }
+# Byte code is compared where it was made by the same Python.
+_CODE = f"code, Python {sys.version_info.major}.{sys.version_info.minor}"
+_ADVICE[_CODE] = "the code of functions in space, `scoring` or estimator"
 
 
 def fingerprint(
@@ -51,6 +61,8 @@ def fingerprint(
     -------
     dict of str to str
     """
+    function = getattr(space, "function", None)
+    parts = [function, scoring, estimator.get_params(deep=True)]
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
     return {
         "data": digest(list(data)),
@@ -58,6 +70,7 @@ def fingerprint(
         "space": digest(_describe_space(space)),
         "scoring": digest(_describe(scoring)),
         "estimator": digest(_describe_parameters(estimator, space)),
+        _CODE: digest([_code(function) for function in _functions(parts)]),
     }
 
 
@@ -76,7 +89,8 @@ def check_same(stored: Mapping[str, str], now: Mapping[str, str], name: str) -> 
     ValueError
         If they differ; it says in which parts.
     """
-    differing = [_ADVICE[part] for part in now if stored.get(part) != now[part]]
+    both = [part for part in now if part in stored]
+    differing = [_ADVICE[part] for part in both if stored[part] != now[part]]
     if differing:
         raise ValueError(
             f"The study {name!r} must go on with what it was begun with, or its "
@@ -107,7 +121,7 @@ def digest(value: Any) -> str:
 def _feed(state: Any, value: Any) -> None:
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, str | bytes | bool | int | float):
+    if value is None or isinstance(value, _BY_REPR):
         state.update(repr(value).encode("utf-8", "surrogatepass"))
         state.update(b";")
     elif isinstance(value, Mapping):
@@ -190,6 +204,45 @@ def _describe(value: Any) -> Any:
         return kind.__qualname__  # its parameters are listed by themselves
     if hasattr(value, "__qualname__"):  # a function
         return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
     return _ADDRESS.sub("", repr(value))
+
+
+def _functions(value: Any) -> Iterator[FunctionType]:
+    """Find the functions in lists, dicts, partials, methods and scorers."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _functions(item)
+    elif isinstance(value, partial):
+        yield from _functions([value.func, value.args, value.keywords])
+    elif isinstance(value, MethodType):
+        yield from _functions(value.__func__)
+    elif isinstance(value, FunctionType):
+        yield value
+    elif hasattr(value, "_score_func"):  # what `make_scorer` makes
+        yield from _functions(value._score_func)
+
+
+def _code(function: FunctionType) -> list[Any]:
+    """Say what a function does, but not where it stands or how it is laid out."""
+    cells = [_describe(_content(cell)) for cell in function.__closure__ or ()]
+    defaults = [function.__defaults__, function.__kwdefaults__]
+    return [_instructions(function.__code__), _describe(defaults), cells]
+
+
+def _instructions(code: CodeType) -> list[Any]:
+    constants = [
+        _instructions(const) if isinstance(const, CodeType) else _describe(const)
+        for const in code.co_consts
+    ]
+    return [code.co_code, constants, code.co_names]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # of a function that is still being defined
+        return None

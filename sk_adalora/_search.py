@@ -15,6 +15,7 @@ import optuna
 from joblib import effective_n_jobs
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
@@ -44,10 +45,18 @@ from ._study import (
 )
 from ._transaction import CALLBACKS, unchanged_on_error
 from ._trial_plot import draw_trials, trial_curves
-from ._trial_table import FoldResult, TrialTable, cause, check_complete, make_table
+from ._trial_table import (
+    FoldResult,
+    TrialTable,
+    cause,
+    check_complete,
+    check_values,
+    make_table,
+)
 from ._workers import Worker
 
-_PASSWORD = re.compile(r"(://[^:/@\s'\"]+:)[^/\s'\"]+@")
+# Of a database, up to the last "@" of its URL, and in the query of one.
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(?=@)|([?&;]password=)[^&\s'\"]+")
 _ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
 
 
@@ -144,7 +153,9 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         Fits at once, and trials that are asked for at once. None stands for 1, unless
         joblib is configured. Each worker has a pretrained model: on one GPU, leave it.
     refit : bool, str or callable, default=True
-        Whether, or by which score, to refit the best trial on all rows.
+        Whether, or by which score, to refit the best trial on all rows. A function
+        gets `cv_results_` and returns the row of a complete trial; others have NaN
+        for a mean score.
     cv : int, splitter, iterable or None, default=None
         Folds. None stands for 5. All trials get the same.
     error_score : float or "raise", default=np.nan
@@ -202,9 +213,10 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     A study is bound to its rows, folds, space, scoring and estimator by hashes; to go
     on with it with something else is an error. A trial of a process that died is
     queued again: at once if that was on the same machine, else after ten minutes
-    without a sign of life.
+    without a sign of life. Parameters over which three processes have died are not.
 
-    Pickles of a fitted search hold no storage, whose URL may have a password in it.
+    Pickles of a fitted search hold no storage, whose URL may have a password in it,
+    and no callbacks.
 
     Examples
     --------
@@ -363,9 +375,6 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         with unchanged_on_error(self), self._session(params, stored_only) as session:
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
-            self.study_ = session.study
-            self.trials_ = session.study.get_trials(deepcopy=False)
-            self._study_record = record_of(session.study)
         self._warn_of_failures(session.table)
         return self
 
@@ -390,13 +399,15 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         check_names(self.estimator, now.space)
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
         data = [X, y, {k: v for k, v in now.metadata.items() if k != "groups"}]
-        scoring = [self.scoring, self.refit if isinstance(self.refit, str) else None]
+        scoring = [self.scoring, self._metric()]
         made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
         storage = open_storage(self.storage)
         if now.stored_only:
             now.study = load_study(storage, self.study_name)
             if FINGERPRINT in now.study.user_attrs:
                 bind(now.study, made_with)
+            else:
+                check_values(now.study.get_trials(deepcopy=False), now.space)
             return
         points = starting_points(self.enqueue, self.estimator, now.space)
         now.study, created = open_study(
@@ -412,6 +423,14 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         now.worker = Worker(now.study, beats=self.storage is not None)
         now.stack.enter_context(now.worker)
         self._reseed(now.study, now.worker)
+
+    def _metric(self) -> str | None:
+        """Return the one of several scores that the search maximises, if known yet."""
+        if isinstance(self.refit, str):
+            return self.refit
+        if isinstance(self.scoring, list | tuple | dict):
+            return next(iter(self.scoring), None)
+        return None
 
     def _read_space(self) -> DeclaredSpace | CalledSpace:
         space = AdaLoraSpace() if self.space is None else self.space
@@ -451,7 +470,7 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
 
         now = self._now
         now.context = callback_ctx
-        metric = self.refit if isinstance(self.refit, str) else None
+        metric = self._metric()
         task = callback_ctx.subcontext(task_name="search", max_subtasks=None)
         task.call_on_fit_task_begin(estimator=self)
         if not now.stored_only:
@@ -523,6 +542,9 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
         """Turn the study into scikit-learn's table."""
         now = self._now
         trials = now.study.get_trials(deepcopy=False)
+        # Before the refit, after which the storage may be gone.
+        self.study_, self.trials_ = now.study, trials
+        self._study_record = record_of(now.study)
         table = now.table = make_table(trials, now.space, len(now.splits))
         check_complete(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
@@ -535,6 +557,20 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
             )
         table.finish(results, metric)
         now.results.update(results)
+
+    @staticmethod
+    def _select_best_index(refit: Any, refit_metric: str, results: Any) -> int:
+        """Choose the row to refit: scikit-learn's hook, but of complete trials only."""
+        index = BaseSearchCV._select_best_index(refit, refit_metric, results)
+        state = str(results["state"][index])
+        if state != "complete":
+            raise ValueError(
+                "`refit` must choose a complete trial. Got row "
+                f"{index} of `cv_results_`, whose state is {state!r}. Choose among the "
+                "rows with state 'complete': others have NaN for a mean score, which "
+                "argmax takes for the largest and np.nanargmax leaves out."
+            )
+        return int(index)
 
     def _warn_of_failures(self, table: TrialTable) -> None:
         failed = table.number_of("failed")
@@ -577,7 +613,10 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
             task.call_on_fit_task_end(estimator=self, **data)
         scorers, _ = self._get_scorers()
-        self.scorer_ = getattr(scorers, "_scorers", scorers)
+        scorers = getattr(scorers, "_scorers", scorers)
+        if isinstance(scorers, dict) and not self.multimetric_:
+            scorers = scorers[self._metric()]  # of trials that have a value only
+        self.scorer_ = scorers
         self.cv_results_ = results
         now.context.call_on_fit_task_end(estimator=self, **data)
 
@@ -612,15 +651,18 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
 
         Never of a fitted search, nor of one that sends its fits to workers: the
         storage and the live study, which hold the URL of a database and its password;
-        callbacks of scikit-learn's. Always: the parameters, the trials, the table and
-        the refitted estimator. An unfitted search keeps its storage, for a worker to
-        use it.
+        callbacks, Optuna's and scikit-learn's. Nor, of one that sends its fits to
+        workers: what only the search itself uses. Always: the other parameters, the
+        trials, the table and the refitted estimator. An unfitted search keeps its
+        storage, for a worker to use it.
         """
         state = dict(super().__getstate__())
         running = state.pop("_now", None)
         fitted = state.pop("study_", None) is not None
         if fitted or running is not None:
-            state["storage"] = None
+            state |= dict.fromkeys(("storage", "callbacks"))
+        if running is not None:
+            state |= dict.fromkeys(("space", "sampler", "pruner", "enqueue"))
         if fitted and running is None:
             for name in CALLBACKS:
                 state.pop(name, None)
@@ -629,10 +671,12 @@ class AdaLoraSearchCV(DocLinkMixin, BaseSearchCV):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_study_record" in state:
+            for trial in self.trials_:  # skops writes an IntEnum as an int
+                trial.state = TrialState(trial.state)
             self.study_ = in_memory(self.trials_, *self._study_record)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        return _PASSWORD.sub(r"\1***@", super().__repr__(N_CHAR_MAX))
+        return _PASSWORD.sub(r"\1\2***", super().__repr__(N_CHAR_MAX))
 
     def _html_repr(self) -> str:
-        return _PASSWORD.sub(r"\1***@", super()._html_repr())
+        return _PASSWORD.sub(r"\1\2***", super()._html_repr())

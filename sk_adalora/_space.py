@@ -260,9 +260,9 @@ def suggest_params(
         parameters of a trial that is over.
     space : AdaLoraSpace, dict, callable or None, default=None
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has the names
-        that `set_params` takes, and as values Optuna's distributions, tuples, lists
-        and fixed values as in :class:`AdaLoraSpace`, or an `AdaLoraSpace` itself
-        under the name of its step. A callable gets the trial and returns a dict.
+        that `set_params` takes, and as values Optuna's distributions, tuples (on a
+        linear scale), lists and fixed values, or an `AdaLoraSpace` itself under the
+        name of its step. A callable gets the trial and returns a dict.
     prefix : str, default=""
         Put before the names of an `AdaLoraSpace`: in a pipeline, the step's name and
         two underscores. Other spaces have full names.

@@ -12,7 +12,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -20,13 +20,13 @@ from ._fingerprint import check_same
 from ._messages import Muted
 from ._workers import RUN, WORKER
 
-# Attributes: of a study, what it was made with; of a trial, the names it was queued
-# with.
+# Attribute of a study: what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
-QUEUED = "sk_adalora:queued"
 
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
+# How a file of SQLite begins.
+_SQLITE = b"SQLite format 3\0"
 
 
 class SearchStudy(optuna.Study):
@@ -59,6 +59,8 @@ def open_storage(storage: Any) -> BaseStorage:
     ------
     ImportError
         If the database needs a driver that is not installed.
+    ValueError
+        If the path is that of a database.
     """
     if storage is None:
         return InMemoryStorage()
@@ -66,11 +68,14 @@ def open_storage(storage: Any) -> BaseStorage:
         return storage
     path = os.fspath(storage)
     if "://" not in path:
-        return JournalStorage(JournalFileBackend(path))
+        return _open_journal(path)
     scheme = path.partition("://")[0]
     if scheme == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
         path = path.replace(scheme, "postgresql+psycopg", 1)
-    options = {"connect_args": {"timeout": _PATIENCE}} if scheme == "sqlite" else None
+    # A server may have closed a connection during a long fit.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if scheme == "sqlite":
+        options = {"connect_args": {"timeout": _PATIENCE}}
     try:
         return RDBStorage(path, engine_kwargs=options)
     except ImportError as error:
@@ -78,6 +83,32 @@ def open_storage(storage: Any) -> BaseStorage:
             f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
             "installed. For PostgreSQL, run: pip install 'sk-adalora[scale]'"
         ) from error
+
+
+def _open_journal(path: str) -> JournalStorage:
+    """Open a journal, without the half of a line that a crash may have left."""
+    lock = JournalFileSymlinkLock(path)
+    if os.path.exists(path):
+        lock.acquire()
+        try:
+            _mend_journal(path)
+        finally:
+            lock.release()
+    return JournalStorage(JournalFileBackend(path, lock))
+
+
+def _mend_journal(path: str) -> None:
+    with open(path, "r+b") as file:
+        if file.read(len(_SQLITE)) == _SQLITE:
+            raise ValueError(
+                "`storage` must be the path of a journal file, or a URL. Got "
+                f"{path!r}, which is a database of SQLite. Pass 'sqlite:///{path}'."
+            )
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def open_study(
@@ -205,7 +236,7 @@ def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
         Values of trials.
     """
     for point in points:
-        study.enqueue_trial(dict(point), user_attrs={QUEUED: sorted(point)})
+        study.enqueue_trial(dict(point))
 
 
 def in_memory(

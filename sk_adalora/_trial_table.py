@@ -276,6 +276,35 @@ def make_table(
     )
 
 
+def check_values(
+    trials: Sequence[FrozenTrial], space: DeclaredSpace | CalledSpace
+) -> None:
+    """Refuse a space other than the one that complete trials have drawn from.
+
+    Parameters
+    ----------
+    trials : sequence of FrozenTrial
+        Trials of a study that no search has made.
+    space : DeclaredSpace or CalledSpace
+        What is said to have been tried.
+
+    Raises
+    ------
+    ValueError
+        If a trial lacks a parameter that the space searches.
+    """
+    searched = space.distributions()
+    for trial in trials:
+        missing = sorted(searched.keys() - trial.params.keys())
+        if trial.state is TrialState.COMPLETE and missing:
+            raise ValueError(
+                "`space` must be the one that the study was made with. Got one that "
+                f"searches {missing}, which trial {trial.number} has no value of: it "
+                f"has {sorted(trial.params)}. Pass that space, and `prefix` if there "
+                "was one."
+            )
+
+
 def check_complete(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
     """Refuse a study in which no trial is complete: nothing is best then.
 

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ._messages import warn_user
 
 # Attribute of a study, followed by the name of a run: where that run is.
 WORKER = "sk_adalora:worker:"
@@ -25,10 +27,15 @@ WORKER = "sk_adalora:worker:"
 RUN = "sk_adalora:run"
 # Attribute of a trial that failed by itself. What failed without is tried again.
 ERROR = "sk_adalora:error"
+# Attribute of a trial: how many processes have died while they evaluated its like.
+DEATHS = "sk_adalora:deaths"
 
 # Seconds between two heartbeats, and after how many of silence a worker is dead.
 _BEAT = 30.0
 _GRACE = 600.0
+
+# Processes that may die over the same parameters before these are given up.
+_MOST_DEATHS = 3
 
 _PROC = Path("/proc")
 _here: set[str] = set()  # runs of this process
@@ -66,9 +73,13 @@ class Worker:
         _here.discard(self.run)
         try:
             self._write(ended=True)
-        except Exception:
+        except Exception as failure:
             if error[0] is None:  # else the first error is the one to see
-                raise
+                warn_user(
+                    "The storage of the study must be told that this search is over. "
+                    f"Got {type(failure).__name__}: {failure}. Nothing is lost; other "
+                    f"machines notice by themselves, in {_GRACE / 60:.0f} minutes."
+                )
 
     def alone(self) -> bool:
         """Tell whether no other run is alive.
@@ -131,10 +142,10 @@ def take_back(study: optuna.Study) -> None:
         alive = living_runs(study)
         for trial in running:
             if _is_stale(trial, alive):
-                try_again(study, trial)
+                try_again(study, trial, died=True)
 
 
-def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
+def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     """Fail a trial that did not get to its end, and queue its parameters.
 
     Parameters
@@ -143,15 +154,28 @@ def try_again(study: optuna.Study, trial: FrozenTrial) -> None:
         The study.
     trial : FrozenTrial
         A running trial.
+    died : bool
+        Whether the process that evaluated it died, as it does for lack of memory.
+        Parameters over which three have died are not tried again.
     """
+    deaths = trial.user_attrs.get(DEATHS, 0) + died
+    given_up = deaths >= _MOST_DEATHS
     try:
+        if given_up:
+            reason = f"{deaths} processes died while they evaluated these parameters."
+            Trial(study, trial._trial_id).set_user_attr(ERROR, reason)
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
+        return
+    if given_up:
         return
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if point:
-        study.enqueue_trial(point, user_attrs={"sk_adalora:again": trial.number})
+        attributes = {"sk_adalora:again": trial.number}
+        if deaths:
+            attributes[DEATHS] = deaths
+        study.enqueue_trial(point, user_attrs=attributes)
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -37,6 +37,19 @@ def test_merged_equals_unmerged(dtype, tolerance):
     assert torch.equal(hidden(model), apart)
 
 
+def test_merging_is_exact_whatever_is_computed_in():
+    model = randomise(adapt(tiny_bert()))
+    expected = [delta.clone() for delta in model.triplets.deltas()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        deltas = list(model.triplets.deltas())
+        model.merge()
+    apart = randomise(adapt(tiny_bert()))
+    apart.merge()
+
+    assert all(torch.equal(a, b) for a, b in zip(deltas, expected, strict=True))
+    assert torch.equal(hidden(model), hidden(apart))
+
+
 @pytest.mark.parametrize("make", [tiny_bert, tiny_classifier, tiny_llama, tiny_t5])
 def test_frozen_weights_are_never_written(make):
     base = make()

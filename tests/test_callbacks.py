@@ -280,6 +280,10 @@ def test_a_callback_saves_each_epoch(make):
 
     assert len(loaded) == 3
     assert not [name for name in vars(loaded[0]) if "callback" in name]
+    for one in loaded:  # ranks and numbers are of the same moment
+        kept = [len(a) for n, a in one._adapter.arrays.items() if "lora_E" in n]
+        assert sum(kept) == sum(one.ranks_.values())
+        assert sum(kept) == one.history_.budget[-1]
     np.testing.assert_allclose(
         loaded[-1].predict_proba(X), fitted.predict_proba(X), atol=1e-5
     )

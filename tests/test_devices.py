@@ -200,11 +200,12 @@ def test_older_versions_of_torch_are_asked_otherwise(monkeypatch):
         torch.no_grad,
         torch.inference_mode,
         lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: torch.device("meta"),
         None,
     ],
-    ids=["no_grad", "inference_mode", "autocast", "default dtype"],
+    ids=["no_grad", "inference_mode", "autocast", "default device", "default dtype"],
 )
-def test_what_the_caller_set_for_torch_changes_nothing(tiny_model, ambient):
+def test_what_the_caller_set_for_torch_changes_nothing(tiny_model, tmp_path, ambient):
     texts, y = toy(24)
     expected = make_classifier(tiny_model).fit(texts, y).predict_proba(texts)
     try:
@@ -214,6 +215,8 @@ def test_what_the_caller_set_for_torch_changes_nothing(tiny_model, ambient):
             fitted = make_classifier(tiny_model).fit(texts, y)
             inside = fitted.predict_proba(texts)
             loaded = pickle.loads(pickle.dumps(fitted)).predict_proba(texts)
+            fitted.save_pretrained(tmp_path / "f")
+            fitted.merge_and_save(tmp_path / "m")
     finally:
         torch.set_default_dtype(torch.float32)
 

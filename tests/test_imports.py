@@ -83,15 +83,15 @@ MAY_IMPORT |= {
     "_space": FIRST_STEPS | {"_dimensions"},
     "_pruning": {"adalora", "_base"},
     "_fingerprint": {"_space"},
-    "_workers": set(),
+    "_workers": {"_messages"},
     "_fold_pruner": set(),
     "_racing": {"_fold_pruner", "_messages", "_workers"},
     "_study": {"_fingerprint", "_messages", "_workers"},
-    "_enqueue": {"_base", "_dimensions", "_space", "_steps"},
+    "_enqueue": {"_base", "_dimensions", "_space", "_steps", "_study"},
     "_trial_table": {"_space", "_workers"},
     "_trial_plot": {"_plotting"},
     "_search_rules": {"_parameters"},
-    "_conduct": {"_enqueue", "_space", "_study", "_trial_table", "_workers"},
+    "_conduct": {"_space", "_study", "_trial_table", "_workers"},
     "_search": FOUNDATION
     | {"_base", "_conduct", "_enqueue", "_fingerprint", "_racing", "_space"}
     | {"_search_rules", "_study", "_trial_plot", "_trial_table", "_workers"},

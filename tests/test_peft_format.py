@@ -444,6 +444,7 @@ def test_a_model_that_does_not_fit_stays_as_it_was(tmp_path):
 
     assert torch.equal(outputs(other), expected)
     assert not [n for n, m in other.named_modules() if type(m).__name__ == "SVDLinear"]
+    assert all(parameter.requires_grad for parameter in other.parameters())
 
 
 def test_training_can_go_on(tmp_path):

@@ -8,6 +8,7 @@ from _toy import make, toy
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import (
+    KFold,
     cross_val_score,
 )
 from sklearn.pipeline import Pipeline
@@ -173,6 +174,44 @@ def test_choices_are_queued_as_they_are_given():
     assert fitted.best_params_ == {"a": 0.2, "b": 0.3}
 
 
+class Any(Peak):
+    """Takes whatever it is given."""
+
+    def score(self, X, y, sample_weight=None):
+        return 0.5
+
+
+@pytest.mark.parametrize("first", [None, 0.7, np.float64(0.7)])
+def test_none_is_a_choice_like_others(first):
+    space = {"b": [0.3, None, 0.7]}
+    one = search(Any(), space=space, n_trials=1, enqueue={"b": first}, refit=False)
+    own = search(Any(b=first), space=space, n_trials=1, enqueue="paper", refit=False)
+
+    assert one.fit(X, Y).cv_results_["params"] == [{"b": first}]
+    assert own.fit(X, Y).cv_results_["params"] == [{"b": first}]
+
+
+def test_what_is_equal_is_the_same_choice():
+    space = {"a": [0.0, 0.1], "b": [["query", "value"], "all"]}
+    own = Any(a=0, b=("query", "value"))
+    fitted = search(own, space=space, n_trials=1, enqueue="paper").fit(X, Y)
+
+    assert fitted.best_params_ == {"a": 0.0, "b": ["query", "value"]}
+    with pytest.raises(ValueError, match=r"values of the space\. Got False for 'a'"):
+        search(own, space=space, enqueue={"a": False}).fit(X, Y)
+
+
+def test_the_best_of_an_earlier_search_comes_first():
+    space = {"a": FLOAT(0, 1), "b": 0.6}
+    best = search(space=space).fit(X, Y).best_params_
+    again = search(space=space, n_trials=1, enqueue=best).fit(X, Y)
+
+    assert best["b"] == 0.6
+    assert again.best_params_ == best
+    with pytest.raises(ValueError, match="must name parameters that are searched"):
+        search(space=space, enqueue={**best, "b": 0.7}).fit(X, Y)
+
+
 @pytest.mark.parametrize(
     ("enqueue", "message"),
     [
@@ -191,8 +230,60 @@ def test_settings_that_a_function_does_not_ask_for_are_refused():
     def space(trial):
         return {"a": trial.suggest_float("a", 0, 1)}
 
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     with pytest.raises(ValueError, match=r"asks the trial for. Got 'bb'"):
-        search(space=space, enqueue={"bb": 0.5}).fit(X, Y)
+        search(space=space, enqueue=[{"a": 0.5}, {"bb": 0.5}], **kept).fit(X, Y)
+
+    assert optuna.get_all_study_names(kept["storage"]) == []  # nothing waits there
+    fitted = search(space=space, enqueue=[{"a": 0.5}], n_trials=2, **kept).fit(X, Y)
+    assert values(fitted)[0] == 0.5
+
+
+def test_a_function_may_go_by_the_number_of_the_trial():
+    def space(trial):
+        first = trial.number % 2 == 0
+        return {"a": trial.suggest_float("low" if first else "high", 0, 1)}
+
+    fitted = search(space=space, n_trials=4).fit(X, Y)
+    drawn = [next(iter(trial.params.values())) for trial in fitted.trials_]
+
+    assert [p["a"] for p in fitted.cv_results_["params"]] == drawn
+
+
+def test_a_function_may_say_that_there_is_no_such_combination():
+    def space(trial):
+        a = trial.suggest_float("a", 0, 1)
+        if a > 0.5:
+            raise optuna.TrialPruned
+        return {"a": a}
+
+    points = [{"a": 0.9}, {"a": 0.3}, {"a": 0.1}]
+    fitted = search(space=space, n_trials=3, enqueue=points).fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["pruned", "complete", "complete"]
+    assert fitted.cv_results_["params"][0] == {"a": 0.9}
+    assert fitted.best_params_ == {"a": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            lambda t: {"a": t.suggest_float("a", 0, 1) + 0 * len(t.study.trials)},
+            r"only, as it is called again.*Got AttributeError",
+        ),
+        (
+            lambda t: {"a": np.random.default_rng().uniform()},
+            r"must return the same for the same trial\. Got 0\.\d+ and then 0\.\d+",
+        ),
+    ],
+)
+def test_a_function_that_cannot_be_called_again_is_refused_at_once(space, message):
+    before = Peak.fits
+    with pytest.raises(ValueError, match=message):
+        search(space=space).fit(X, Y)
+
+    assert Peak.fits == before
 
 
 def test_a_space_may_be_a_function():
@@ -419,3 +510,36 @@ def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2]
     assert fitted.cv_results_["state"].tolist() == ["complete", "failed"]
     assert fitted.cv_results_["param_a"].tolist() == [0.2, 0.9]
+
+
+# ---- scores that are no numbers -------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", ["auto", None])
+def test_scores_without_a_mean_are_a_failure(pruner):
+    class Infinite(Peak):
+        def score(self, X, y, sample_weight=None):
+            return [np.inf, -np.inf, 1.0][int(X[0, 0]) % 3] if self.a > 0.5 else self.a
+
+    space, points = {"a": [0.1, 0.9]}, [{"a": 0.9}, {"a": 0.1}]
+    options = {"n_trials": 2, "cv": KFold(3), "enqueue": points, "pruner": pruner}
+    with pytest.warns(FitFailedWarning, match="folds have no mean: \\[inf, -inf"):
+        fitted = search(Infinite(), space, **options).fit(np.roll(X, 1)[::1], Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.best_params_ == {"a": 0.1}
+
+
+def test_refit_must_choose_what_is_complete():
+    bad = [{"a": 1.0, "b": 0.0}]
+    good = [{"a": 0.3, "b": 0.7}, {"a": 0.31, "b": 0.7}, {"a": 0.29, "b": 0.7}]
+    options = {"n_trials": 4, "pruner": "auto", "enqueue": good + bad}
+    fitted = search(
+        refit=lambda table: int(np.nanargmax(table["mean_test_score"])), **options
+    ).fit(X, Y)
+
+    assert fitted.best_params_ == good[0]
+    with pytest.raises(ValueError, match=r"row 3 .* state is 'pruned'.*np.nanargmax"):
+        search(
+            refit=lambda table: int(table["mean_test_score"].argmax()), **options
+        ).fit(X, Y)

@@ -1,6 +1,7 @@
 """A search among scikit-learn's tools: scores, routing, workers, pictures."""
 
 import pickle
+import threading
 
 import joblib
 import numpy as np
@@ -174,6 +175,38 @@ def test_the_representation_hides_passwords():
     assert "hush-hush" not in repr(given)
     assert "hush-hush" not in given._repr_html_()
     assert "me:***@host" in repr(given)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hush/hush@host/db",
+        "postgresql://me:hu'sh-hush@host/db",
+        "postgresql://me:hush@hush@host/db",
+        "postgresql://host/db?user=me&password=hush",
+    ],
+)
+def test_the_representation_hides_unusual_passwords(url):
+    for text in (repr(search(storage=url)), search(storage=url)._repr_html_()):
+        assert "hush" not in text
+        assert "host" in text
+
+
+def test_callbacks_are_neither_sent_to_workers_nor_saved():
+    lock = threading.Lock()
+    seen = []
+
+    def callback(study, trial):
+        with lock:
+            seen.append(trial.number)
+
+    fitted = search(n_trials=2, n_jobs=2, callbacks=[callback]).fit(X, Y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+
+    assert sorted(seen) == [0, 1]
+    assert loaded.callbacks is None
+    assert fitted.callbacks == [callback]
+    assert loaded.best_params_ == fitted.best_params_
 
 
 def test_the_representation_of_a_fitted_search():

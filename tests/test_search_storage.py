@@ -292,3 +292,44 @@ def test_a_database_without_a_driver_names_the_extra(monkeypatch):
     monkeypatch.setattr("sk_adalora._study.RDBStorage", no_driver)
     with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
         open_storage("postgresql://me:hush-hush@host/db")
+
+
+def test_half_a_line_of_a_journal_is_cut_off(tmp_path):
+    """As a crash or a full disk leaves it."""
+    path = tmp_path / "journal.log"
+    options = {"storage": str(path), "study_name": "s", "refit": False, "cv": 3}
+    given = AdaLoraSearchCV(Peak(), SPACE, n_trials=2, enqueue=None, **options)
+    given.fit(X, Y)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 4, "work')
+
+    assert len(given.set_params(n_trials=3).fit(X, Y).trials_) == 3
+    assert path.read_bytes().startswith(whole)
+    assert b'"work{' not in path.read_bytes()
+
+
+def test_a_database_is_no_journal(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(storage=url)
+    before = (tmp_path / "study.db").read_bytes()
+
+    with pytest.raises(ValueError, match=r"is a database of SQLite. Pass 'sqlite:///"):
+        open_storage(str(tmp_path / "study.db"))
+    assert (tmp_path / "study.db").read_bytes() == before
+
+
+def test_a_storage_that_breaks_during_the_refit_costs_nothing(tmp_path):
+    class Breaks(Peak):
+        def fit(self, X, y):
+            if len(X) == len(Y):  # the refit
+                path.write_bytes(b"x" * 8192)
+            return super().fit(X, y)
+
+    path = tmp_path / "study.db"
+    options = {"storage": f"sqlite:///{path}", "study_name": "s", "cv": 3}
+    given = AdaLoraSearchCV(Breaks(), SPACE, n_trials=2, enqueue=None, **options)
+    with pytest.warns(UserWarning, match="told that this search is over. Got .*Error"):
+        given.fit(X, Y)
+
+    assert given.best_estimator_.a == given.best_params_["a"]
+    assert len(given.trials_) == 2

@@ -1,8 +1,13 @@
 """Studies: going on with them, pickles, pictures, and who works on them."""
 
+import datetime
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
+from functools import partial
 
 import joblib
 import numpy as np
@@ -11,7 +16,7 @@ import pytest
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from optuna.trial import TrialState
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import (
     KFold,
     cross_val_score,
@@ -90,6 +95,86 @@ def test_a_study_does_not_go_on_with_something_else(kept, change, part):
         match=f"Got other values of: {part}[^;]*(; a shuffled[^;]*)?Pass the same",
     ):
         search(**{"n_trials": 4, **kept, **change}).fit(rows_, Y, **fit)
+
+
+def plus(number):
+    return lambda estimator, X, y: estimator.score(X, y) + number
+
+
+def one(estimator, X, y):
+    return estimator.score(X, y)
+
+
+def one_edited(estimator, X, y):
+    return 1 - estimator.score(X, y)
+
+
+one_edited.__qualname__ = "one"
+
+
+def partly(a, estimator, X, y):
+    return a
+
+
+@pytest.mark.parametrize(
+    ("option", "first", "second"),
+    [
+        ("scoring", one, one_edited),
+        ("scoring", plus(1), plus(2)),
+        ("scoring", partial(partly, 1), partial(partly, 2)),
+        ("scoring", {"x": one}, {"x": one_edited}),
+        ("scoring", make_scorer(lambda y, p: 1.0), make_scorer(lambda y, p: 2.0)),
+        (
+            "space",
+            lambda t: {"a": t.suggest_float("a", 0, 1)},
+            lambda t: {"a": -t.suggest_float("a", 0, 1)},
+        ),
+    ],
+)
+def test_a_study_does_not_go_on_with_another_function(kept, option, first, second):
+    more = {"refit": False, "n_trials": 1, **kept}
+    search(**more, **{option: first}).fit(X, Y)
+
+    search(**{**more, "n_trials": 2}, **{option: first}).fit(X, Y)
+    with pytest.raises(ValueError, match=r"Got other values of: .*(space|scoring)"):
+        search(**{**more, "n_trials": 3}, **{option: second}).fit(X, Y)
+
+
+def test_code_is_compared_within_a_version_of_python(kept):
+    from sk_adalora._fingerprint import check_same, fingerprint
+    from sk_adalora._space import read_space
+
+    made = fingerprint([X], [], read_space({**SPACE}, ""), one, Peak())
+    (code,) = (part for part in made if part.startswith("code"))
+    older = {("code, Python 3.10" if n == code else n): v for n, v in made.items()}
+
+    check_same(older, made, "s")
+    with pytest.raises(ValueError, match="the code of functions"):
+        check_same({**made, code: "0"}, made, "s")
+
+
+def test_sets_are_described_alike_in_every_process():
+    program = (
+        "from sk_adalora._fingerprint import _describe, digest;"
+        "print(digest(_describe({'query', 'value', 'key', 'dense'})))"
+    )
+    printed = {
+        subprocess.check_output(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "2", "3")
+    }
+    assert len(printed) == 1
+
+
+def test_times_of_rows_are_hashed_by_what_they_are():
+    from sk_adalora._fingerprint import digest
+
+    day = datetime.datetime(2024, 1, 5, 12, tzinfo=datetime.UTC)
+    texts = {digest([day]), digest([day.date()]), digest([str(day)])}
+    assert len(texts) == 3
+    assert digest([day]) == digest([datetime.datetime.fromisoformat(str(day))])
 
 
 def test_folds_that_differ_each_time_are_told_from_data_that_differ(kept):
@@ -233,6 +318,66 @@ def test_a_study_of_an_objective_of_ones_own_is_refitted():
     assert fitted.best_estimator_.a == study.best_params["a"]
 
 
+def test_workers_of_several_scores_leave_the_refit_to_another(kept):
+    scores = {"scoring": ["accuracy", "f1"], "n_trials": 2}
+    search(refit=False, **scores, **kept).fit(X, Y)
+    fitted = AdaLoraSearchCV.from_study(
+        "s",
+        Peak(),
+        X,
+        Y,
+        space={**SPACE},
+        storage=kept["storage"],
+        cv=3,
+        scoring=["accuracy", "f1"],
+        refit="accuracy",
+    )
+    assert fitted.best_score_ == fitted.cv_results_["mean_test_accuracy"].max()
+    with pytest.raises(ValueError, match="or the metric that `refit` names"):
+        search(refit="f1", **scores, **kept).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scoring": ["accuracy", "f1"], "refit": "f1"},
+        {"refit": False},
+        {"scoring": ["accuracy", "f1"], "refit": False},
+        {"refit": lambda table: 0},
+    ],
+)
+def test_a_study_that_is_read_ends_as_scikit_learn_ends_a_fit(options):
+    """`_take_over` does by hand what `BaseSearchCV.fit` does."""
+    fitted = search(n_trials=3, **options).fit(X, Y)
+    read = AdaLoraSearchCV.from_study(
+        fitted.study_, Peak(), X, Y, space={**SPACE}, cv=3, **options
+    )
+
+    assert vars(read).keys() == vars(fitted).keys()
+    for name in ("best_index_", "best_score_", "best_params_", "multimetric_"):
+        assert getattr(read, name, None) == getattr(fitted, name, None), name
+    assert type(read.scorer_) is type(fitted.scorer_)
+    for name, column in fitted.cv_results_.items():
+        np.testing.assert_array_equal(read.cv_results_[name], column, err_msg=name)
+
+
+def objective_of_one(trial):
+    return 1 - (trial.suggest_float("a", 0, 1) - 0.3) ** 2
+
+
+def test_a_study_is_not_read_by_another_space():
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective_of_one, n_trials=1)
+
+    with pytest.raises(ValueError, match=r"searches \['b'\], which trial 0 has no"):
+        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space={**SPACE})
+    space = {"a": FLOAT(0, 1)}
+    scores = {"scoring": ["accuracy", "f1"], "refit": "f1"}
+    read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space, **scores)
+    assert 0 <= read.score(X, Y) <= 1
+
+
 def test_a_study_of_other_data_is_not_refitted(kept):
     search(refit=False, **kept).fit(X, Y)
 
@@ -289,6 +434,65 @@ def test_who_is_alive(change, alive):
     study.set_user_attr(f"{_workers.WORKER}r", record)
 
     assert _workers.living_runs(study) == ({"r"} if alive else set())
+
+
+def test_a_point_whose_run_ended_at_once_is_tried_again():
+    def space(trial):
+        if not given.allowed:
+            raise ArithmeticError
+        return {"a": trial.suggest_float("a", 0, 1)}
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = search(space=space, n_trials=1, enqueue=[{"a": 0.123}], **kept)
+    given.allowed = True
+    study = optuna.create_study(**kept, direction="maximize")
+    study.enqueue_trial({"a": 0.123})
+    given.allowed = False
+    with pytest.raises(ArithmeticError):
+        given.set_params(enqueue=None).fit(X, Y)
+    given.allowed = True
+
+    assert given.fit(X, Y).trials_[-1].params == {"a": 0.123}
+
+
+def test_what_kills_each_process_is_given_up():
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"a": 0.9})
+    for deaths in (1, 2, 3):
+        trial = study.ask()
+        trial.suggest_float("a", 0, 1)
+        trial.set_user_attr(_workers.RUN, "of a dead process")
+        assert not _workers.counts(study.trials[-1])
+        _workers.take_back(study)
+        waiting = [t for t in study.trials if t.state is TrialState.WAITING]
+        assert [t.user_attrs.get(_workers.DEATHS) for t in waiting] == [deaths][
+            : deaths < 3
+        ]
+
+    last = study.trials[-1]
+    assert _workers.counts(last)
+    assert last.user_attrs[_workers.ERROR].startswith("3 processes died while")
+
+
+def test_what_may_have_killed_a_process_is_evaluated_alone():
+    study = optuna.create_study(storage=None, direction="maximize")
+    storage = study._storage
+    study.enqueue_trial({"a": 0.9}, user_attrs={_workers.DEATHS: 1})
+    groups = []
+
+    class Noting(AdaLoraSearchCV):
+        def _evaluate(self, evaluate_candidates, params, folds, task):
+            groups.append([p["a"] for p in params])
+            return super()._evaluate(evaluate_candidates, params, folds, task)
+
+    options = {"storage": storage, "study_name": study.study_name, "cv": 2}
+    with joblib.parallel_config("threading"):
+        Noting(
+            Peak(), SPACE, n_trials=3, n_jobs=3, pruner=None, enqueue=None, **options
+        ).fit(X, Y)
+
+    assert [len(group) for group in groups] == [2, 1]
+    assert groups[1] == [0.9]
 
 
 def test_a_trial_that_was_taken_away_is_not_told():

@@ -125,3 +125,16 @@ def test_nothing_is_loaded_without_trust(tiny_model, tmp_path):
 
     with pytest.raises(Exception, match="AdaLoraClassifier"):
         skops.io.load(tmp_path / "f.skops")
+
+
+def test_a_search_of_ours(tmp_path):
+    from _search_worker import rows, search
+
+    fitted = search(n_trials=3).fit(*rows())
+    skops.io.dump(fitted, tmp_path / "s.skops")
+    found = skops.io.get_untrusted_types(file=tmp_path / "s.skops")
+    loaded = skops.io.load(tmp_path / "s.skops", trusted=found)
+
+    assert loaded.best_params_ == fitted.best_params_
+    assert loaded.study_.best_value == fitted.study_.best_value
+    assert [t.state for t in loaded.trials_] == [t.state for t in fitted.trials_]

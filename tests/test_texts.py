@@ -169,6 +169,10 @@ def test_cells_are_written_in_their_shortest_exact_form():
         pd.NaT: "",
         pd.NA: "",
         np.datetime64("NaT"): "",
+        np.datetime64("2024-01-05"): "2024-01-05",
+        np.datetime64("2024-01-05T00:00:00"): "2024-01-05",
+        np.datetime64("2024-01-05T10", "h"): "2024-01-05 10:00:00",
+        np.datetime64("2024-01"): "2024-01",
     }
     for cell, text in cells.items():
         alone = np.empty((1, 1), dtype=object)
@@ -476,3 +480,11 @@ def test_two_columns_of_one_name(kind):
 
     with pytest.raises(ValueError, match="Got 'name' more than once"):
         read_texts(frame if kind == "pandas" else table)
+
+
+def test_floats_are_written_alike_alone_and_among_others():
+    floats = [0.1, float("nan"), 1e10, -3.0, 1e300]
+    alone = listed(pd.DataFrame({"x": floats}))
+    mixed = listed([[cell] for cell in [*floats, 7, "text", None]])
+
+    assert mixed == [*alone, "7", "text", ""]

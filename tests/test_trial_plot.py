@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import optuna
 import pytest
-from _search_worker import rows, search
+from _search_worker import FLOAT, Peak, rows, search
 from sklearn.exceptions import NotFittedError
 
 from sk_adalora._trial_plot import TrialCurves, draw_trials
@@ -119,3 +119,16 @@ def test_pictures_of_optuna_work(agg):
 def test_an_unfitted_search_has_no_trials_to_draw():
     with pytest.raises(NotFittedError):
         search().plot_trials()
+
+
+@pytest.mark.parametrize("other", [-np.inf, 0.1 + 1e-17])
+def test_values_that_cannot_be_told_apart_have_no_importances(agg, other):
+    class Two(Peak):
+        def score(self, X, y, sample_weight=None):
+            return 0.1 if self.a < 0.5 else other
+
+    points = [{"a": 0.1}, {"a": 0.9}, {"a": 0.2}]
+    fitted = search(Two(), {"a": FLOAT(0, 1)}, n_trials=3, enqueue=points).fit(X, Y)
+    axes = fitted.plot_trials()
+
+    assert axes[1].get_title() == "too few trials to tell"

@@ -1,0 +1,81 @@
+"""Where warnings point to, and which other libraries are kept silent."""
+
+import logging
+import pickle
+import threading
+import warnings
+
+import pytest
+from _toy import make, toy
+from sklearn.model_selection import cross_val_predict
+
+from sk_adalora import _persistence
+from sk_adalora._messages import Muted, warn_user
+
+X, Y = toy(24)
+
+
+def test_a_warning_points_to_who_called_the_library():
+    with pytest.warns(FutureWarning, match="soon") as caught:
+        warn_user("soon", FutureWarning)
+
+    assert caught[0].filename == __file__
+
+
+def test_a_warning_of_loading_points_to_the_prediction(tiny_model, monkeypatch):
+    data = pickle.dumps(make(tiny_model).fit(X, Y))
+    loaded = pickle.loads(data)
+    loaded._adapter.versions["torch"] = "0.1"
+    monkeypatch.setattr(_persistence, "_warned", set())
+    with pytest.warns(UserWarning, match="trained with torch 0.1") as caught:
+        loaded.predict(X)
+
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_warning_passes_by_scikit_learn(tiny_model):
+    long = [f"{text} " * 20 for text in X]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cross_val_predict(make(tiny_model, max_length=4), long, Y, cv=2)
+    cuts = [w for w in caught if "longer than max_length" in str(w.message)]
+
+    assert [warning.filename for warning in cuts] == [__file__] * 2
+
+
+def test_a_library_is_silent_until_the_last_thread_is_done():
+    logger = logging.getLogger("of a library")
+    logger.setLevel(logging.INFO)
+
+    def mute():
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        return lambda: logger.setLevel(before)
+
+    muted = Muted(mute)
+    first, second = muted(), muted()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert logger.level == logging.ERROR
+    second.__exit__(None, None, None)
+    assert logger.level == logging.INFO
+
+
+def test_a_library_is_given_back_by_many_threads():
+    levels = []
+    muted = Muted(lambda: levels.append("off") or (lambda: levels.append("on")))
+
+    def work():
+        for _ in range(200):
+            with muted():
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert levels[::2] == ["off"] * (len(levels) // 2)
+    assert levels[1::2] == ["on"] * (len(levels) // 2)
