@@ -61,16 +61,17 @@ def fingerprint(
     -------
     dict of str to str
     """
-    function = getattr(space, "function", None)
-    parts = [function, scoring, estimator.get_params(deep=True)]
+    parameters = _compared(estimator, space)
+    tried = space.function if isinstance(space, CalledSpace) else space.fixed()
+    functions = _functions([tried, scoring, parameters])
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
     return {
         "data": digest(list(data)),
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
         "scoring": digest(_describe(scoring)),
-        "estimator": digest(_describe_parameters(estimator, space)),
-        _CODE: digest([_code(function) for function in _functions(parts)]),
+        "estimator": digest(_describe(parameters | {"": estimator})),
+        _CODE: digest([_code(function) for function in functions]),
     }
 
 
@@ -178,17 +179,18 @@ def _describe_space(space: DeclaredSpace | CalledSpace) -> Any:
     ]
 
 
-def _describe_parameters(estimator: Any, space: DeclaredSpace | CalledSpace) -> Any:
+def _compared(estimator: Any, space: DeclaredSpace | CalledSpace) -> dict[str, Any]:
+    """Return the parameters of an estimator that the space leaves alone."""
     set_by_space = (
         set()
         if isinstance(space, CalledSpace)
         else {*space.distributions(), *space.fixed(), *space.ties}
     )
     return {
-        name: _describe(value)
+        name: value
         for name, value in estimator.get_params(deep=True).items()
         if name not in set_by_space and name.split("__")[-1] not in _NOT_COMPARED
-    } | {"": _describe(estimator)}
+    }
 
 
 def _describe(value: Any) -> Any:
@@ -199,6 +201,11 @@ def _describe(value: Any) -> Any:
         return [_describe(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
+    if isinstance(value, partial):
+        return [_describe(part) for part in (value.func, value.args, value.keywords)]
+    if hasattr(value, "_score_func"):  # what `make_scorer` makes
+        names = ("_score_func", "_sign", "_kwargs", "_response_method")
+        return [_describe(getattr(value, name)) for name in names]
     if isinstance(value, type) or hasattr(value, "get_params"):
         kind = value if isinstance(value, type) else type(value)
         return kind.__qualname__  # its parameters are listed by themselves
@@ -222,7 +229,7 @@ def _functions(value: Any) -> Iterator[FunctionType]:
         yield from _functions(value.__func__)
     elif isinstance(value, FunctionType):
         yield value
-    elif hasattr(value, "_score_func"):  # what `make_scorer` makes
+    elif hasattr(value, "_score_func"):
         yield from _functions(value._score_func)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -153,17 +154,30 @@ def test_code_is_compared_within_a_version_of_python(kept):
         check_same({**made, code: "0"}, made, "s")
 
 
-def test_sets_are_described_alike_in_every_process():
-    program = (
-        "from sk_adalora._fingerprint import _describe, digest;"
-        "print(digest(_describe({'query', 'value', 'key', 'dense'})))"
-    )
+PROGRAM = """
+from _search_worker import SPACE, Peak
+from sklearn.metrics import fbeta_score, get_scorer, get_scorer_names, make_scorer
+from sk_adalora._fingerprint import fingerprint
+from sk_adalora._space import read_space
+
+def own(estimator, X, y):
+    return len({"query", "value", "key"}) if y in {"a", "b", "c"} else 0
+
+scores = {name: get_scorer(name) for name in get_scorer_names()}
+scores |= {"f": make_scorer(fbeta_score, beta=2, labels={"a", "b", "c"}), "own": own}
+space = read_space({**SPACE}, "")
+print(fingerprint([1], [], space, scores, Peak(log={"query", "value", "key"})))
+"""
+
+
+def test_a_study_is_described_alike_in_every_process():
     printed = {
         subprocess.check_output(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", PROGRAM],
             env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parent,
         )
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2", "4")
     }
     assert len(printed) == 1
 
