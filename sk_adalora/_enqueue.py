@@ -201,9 +201,12 @@ def _clip(value: Any, distribution: Any) -> float:
 def _label(value: Any, distribution: CategoricalDistribution) -> Any:
     """Return what a study keeps of a choice, or `_LEFT_OUT` if it is none."""
     own = plain(value)
-    written = [repr(own)]
-    if isinstance(own, list | tuple):
+    if own is None or isinstance(own, str | int | float):
+        written = []  # kept as it is: "1" is not 1
+    elif isinstance(own, list | tuple):
         written = [repr(list(own)), repr(tuple(own))]
+    else:
+        written = [repr(own)]
     for choice in distribution.choices:
         if _is_same(own, choice) or choice in written:
             return choice
