@@ -92,9 +92,10 @@ MAY_IMPORT |= {
     "_trial_plot": {"_plotting"},
     "_search_rules": {"_parameters"},
     "_conduct": {"_space", "_study", "_trial_table", "_workers"},
-    "_search": FOUNDATION
-    | {"_base", "_conduct", "_enqueue", "_fingerprint", "_racing", "_space"}
-    | {"_search_rules", "_study", "_trial_plot", "_trial_table", "_workers"},
+    "_search_hooks": FOUNDATION
+    | {"_conduct", "_enqueue", "_fingerprint", "_racing", "_search_rules", "_space"}
+    | {"_study", "_trial_table", "_workers"},
+    "_search": FOUNDATION | {"_search_hooks", "_study", "_trial_plot"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}
 

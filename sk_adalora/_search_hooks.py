@@ -1,0 +1,344 @@
+"""Scikit-learn's hooks of a search: between its folds and scores, and Optuna."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from joblib import effective_n_jobs
+from optuna.samplers import BaseSampler
+from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import check_random_state
+
+from ._conduct import Conductor, Plan
+from ._enqueue import check_names, find_prefix, starting_points
+from ._fingerprint import fingerprint
+from ._messages import warn_user
+from ._parameters import check_parameters
+from ._racing import make_pruner, make_sampler
+from ._search_rules import SEARCH_RULES
+from ._space import AdaLoraSpace, CalledSpace, DeclaredSpace, read_space
+from ._study import (
+    FINGERPRINT,
+    SearchStudy,
+    bind,
+    load_study,
+    open_storage,
+    open_study,
+    queue,
+    quiet,
+    record_of,
+)
+from ._transaction import unchanged_on_error
+from ._trial_table import (
+    FoldResult,
+    TrialTable,
+    cause,
+    check_complete,
+    check_values,
+    make_table,
+)
+from ._workers import Worker
+
+_ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
+
+
+class _NothingEvaluated(Exception):
+    """All trials were there: scikit-learn, which wants a result, stops here."""
+
+
+class _Folds:
+    """Some of the folds, as a splitter. All trials get the same rows."""
+
+    def __init__(self, splits: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        self.splits = splits
+
+    def split(self, X: Any = None, y: Any = None, **params: Any) -> Iterator[Any]:
+        """Yield training and test rows of each fold."""
+        yield from self.splits
+
+
+@dataclass
+class _Session:
+    """What a fit needs while it runs.
+
+    `results` is filled in place: scikit-learn takes the object that it got last.
+    """
+
+    metadata: dict[str, Any]
+    stack: ExitStack
+    verbose: int
+    stored_only: bool
+    context: Any = None  # of scikit-learn's callbacks
+    rows: tuple[Any, Any] = (None, None)
+    study: Any = None
+    space: Any = None
+    worker: Any = None
+    splits: list[Any] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    out: list[dict[str, Any]] = field(default_factory=list)
+    table: TrialTable | None = None
+
+
+class SearchHooks(BaseSearchCV):
+    """What `BaseSearchCV.fit` calls, so that Optuna proposes the candidates."""
+
+    def _fit(
+        self, X: Any, y: Any, params: dict[str, Any], *, stored_only: bool = False
+    ) -> Self:
+        check_parameters(self, SEARCH_RULES)
+        with unchanged_on_error(self), self._session(params, stored_only) as session:
+            with suppress(_NothingEvaluated):
+                super().fit(X, y, **params)
+        self._warn_of_failures(session.table)
+        return self
+
+    @contextmanager
+    def _session(self, params: dict[str, Any], stored_only: bool) -> Iterator[_Session]:
+        """Hold what the hooks of scikit-learn's `fit` share, and end it."""
+        verbose = self.verbose
+        with quiet(), ExitStack() as stack:
+            self._now = _Session(params, stack, verbose, stored_only)
+            self.verbose = max(0, int(verbose) - 1)  # the first level is our bar
+            try:
+                yield self._now
+            finally:
+                self.verbose = verbose
+                del self._now
+
+    def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
+        """Open the study: scikit-learn's hook, before anything is evaluated."""
+        now = self._now
+        now.rows = X, y
+        now.space = self._read_space()
+        check_names(self.estimator, now.space)
+        now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
+        data = [X, y, {k: v for k, v in now.metadata.items() if k != "groups"}]
+        scoring = [self.scoring, self._metric()]
+        made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
+        storage = open_storage(self.storage)
+        if now.stored_only:
+            now.study = load_study(storage, self.study_name)
+            if FINGERPRINT in now.study.user_attrs:
+                bind(now.study, made_with)
+            else:
+                check_values(now.study.get_trials(deepcopy=False), now.space)
+            return
+        points = starting_points(self.enqueue, self.estimator, now.space)
+        now.study, created = open_study(
+            storage,
+            self.study_name,
+            self._make_sampler(now.space),
+            make_pruner(self.pruner),
+            load_if_exists=self.load_if_exists,
+        )
+        if created:  # of several workers that begin at once, only one
+            queue(now.study, points)
+        bind(now.study, made_with)
+        now.worker = Worker(now.study, beats=self.storage is not None)
+        now.stack.enter_context(now.worker)
+        self._reseed(now.study, now.worker)
+
+    def _metric(self) -> str | None:
+        """Return the one of several scores that the search maximises, if known yet."""
+        if isinstance(self.refit, str):
+            return self.refit
+        if isinstance(self.scoring, list | tuple | dict):
+            return next(iter(self.scoring), None)
+        return None
+
+    def _read_space(self) -> DeclaredSpace | CalledSpace:
+        space = AdaLoraSpace() if self.space is None else self.space
+        prefix = self.prefix
+        if prefix == "auto":
+            named = isinstance(space, AdaLoraSpace)
+            prefix = find_prefix(self.estimator) if named else ""
+        return read_space(space, prefix)
+
+    def _make_sampler(self, space: DeclaredSpace | CalledSpace) -> BaseSampler:
+        seed = self._seed()
+        return make_sampler(self.sampler, space.distributions(), self.n_trials, seed)
+
+    def _seed(self) -> int | None:
+        if self.random_state is None:
+            return None
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _reseed(self, study: SearchStudy, worker: Worker) -> None:
+        """Draw other parameters than runs before this one and beside it."""
+        if self.sampler != "auto" or self.random_state is None:
+            return
+        over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+        entropy = [over] if worker.alone() else [over, int(worker.run, 16)]
+        if entropy != [0]:
+            words = np.random.SeedSequence([self._seed(), *entropy]).generate_state(1)
+            study.sampler = make_sampler(
+                "auto",
+                self._now.space.distributions(),
+                self.n_trials,
+                int(words[0]) % 2**31,
+            )
+
+    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any) -> None:
+        """Ask, evaluate and tell: scikit-learn's hook."""
+        from tqdm.auto import tqdm
+
+        now = self._now
+        now.context = callback_ctx
+        metric = self._metric()
+        task = callback_ctx.subcontext(task_name="search", max_subtasks=None)
+        task.call_on_fit_task_begin(estimator=self)
+        if not now.stored_only:
+            plan = Plan(
+                self.n_trials,
+                len(now.splits),
+                effective_n_jobs(self.n_jobs),
+                self.pruner is not None,
+                self.timeout,
+                metric,
+            )
+            with tqdm(
+                total=self.n_trials,
+                disable=not now.verbose,
+                desc="search",
+                unit="trial",
+            ) as bar:
+                parts = (now.study, now.space, plan, now.worker)
+                conductor = Conductor(*parts, self.callbacks or (), bar)
+                conductor.run(
+                    lambda params, folds: self._evaluate(
+                        evaluate_candidates, params, folds, task
+                    )
+                )
+        self._make_results(metric)
+        task.call_on_fit_task_end(estimator=self)
+        if not now.out:
+            self._take_over()
+            raise _NothingEvaluated
+
+    def _evaluate(
+        self, evaluate_candidates: Any, params: Any, folds: list[int], task: Any
+    ) -> list[list[FoldResult]]:
+        """Fit and score trials on some folds, by scikit-learn."""
+        now = self._now
+        n_fits = len(params) * len(folds)
+        part = task.subcontext(
+            task_name=f"fold {folds[0] + 1}" if len(folds) == 1 else "all folds",
+            max_subtasks=n_fits,
+            sequential_subtasks=False,
+        ).call_on_fit_task_begin(estimator=self)
+        self.n_splits_ = len(folds)
+        try:
+            cv = _Folds([now.splits[k] for k in folds])
+            evaluate_candidates(params, cv=cv, callback_ctx=part)
+            results = [FoldResult.read(out) for out in now.out[-n_fits:]]
+        except ValueError as error:
+            if self.error_score == "raise" or not _ALL_FAILED.match(str(error)):
+                raise
+            score = float(self.error_score)
+            nothing = FoldResult(score, None, 0.0, 0.0, cause(str(error)))
+            results = [nothing] * n_fits
+        finally:
+            self.n_splits_ = len(now.splits)
+        part.call_on_fit_task_end(estimator=self)
+        for result in results:
+            if isinstance(result.test, dict) and callable(self.scoring):
+                self._check_refit_for_multimetric(result.test)
+        return [results[i : i + len(folds)] for i in range(0, n_fits, len(folds))]
+
+    def _format_results(
+        self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None
+    ) -> dict[str, Any]:
+        """Take the results of folds over; the table is made when all are there."""
+        self._now.out = out
+        return self._now.results
+
+    def _make_results(self, metric: str | None) -> None:
+        """Turn the study into scikit-learn's table."""
+        now = self._now
+        trials = now.study.get_trials(deepcopy=False)
+        # Before the refit, after which the storage may be gone.
+        self.study_, self.trials_ = now.study, trials
+        self._study_record = record_of(now.study)
+        table = now.table = make_table(trials, now.space, len(now.splits))
+        check_complete(table, trials)
+        with warnings.catch_warnings():  # folds that never ran have no score
+            warnings.filterwarnings("ignore", message=".*scores are non-finite")
+            results = super()._format_results(
+                table.params,
+                len(now.splits),
+                table.out(with_train=self.return_train_score),
+                table.more(metric),
+            )
+        table.finish(results, metric)
+        now.results.update(results)
+
+    @staticmethod
+    def _select_best_index(refit: Any, refit_metric: str, results: Any) -> int:
+        """Choose the row to refit: scikit-learn's hook, but of complete trials only."""
+        index = BaseSearchCV._select_best_index(refit, refit_metric, results)
+        state = str(results["state"][index])
+        if state != "complete":
+            raise ValueError(
+                "`refit` must choose a complete trial. Got row "
+                f"{index} of `cv_results_`, whose state is {state!r}. Choose among the "
+                "rows with state 'complete': others have NaN for a mean score, which "
+                "argmax takes for the largest and np.nanargmax leaves out."
+            )
+        return int(index)
+
+    def _warn_of_failures(self, table: TrialTable) -> None:
+        failed = table.number_of("failed")
+        if failed:
+            warn_user(
+                f"{failed} of {len(table.trials)} trials failed and are left out. The "
+                f"first of them with:\n{table.first_error()}",
+                FitFailedWarning,
+            )
+
+    def _take_over(self) -> None:
+        """End a fit in which nothing was evaluated, as scikit-learn would."""
+        now, metric = self._now, "score"
+        (X, y), params = now.rows, now.metadata
+        results, names = now.results, now.table.metrics
+        weight = params.get("sample_weight")
+        metadata = None if weight is None else {"sample_weight": weight}
+        data = {"X": X, "y": y, "metadata": metadata}
+        self.multimetric_ = names is not None
+        if names is not None:
+            self._check_refit_for_multimetric(names)
+            metric = self.refit
+        if self.refit or not self.multimetric_:
+            self.best_index_ = self._select_best_index(self.refit, metric, results)
+            if not callable(self.refit):
+                self.best_score_ = results[f"mean_test_{metric}"][self.best_index_]
+            self.best_params_ = results["params"][self.best_index_]
+        if self.refit:
+            best = clone(self.best_params_, safe=False)
+            self.best_estimator_ = clone(self.estimator).set_params(**best)
+            rows = (X,) if y is None else (X, y)
+            routed = self._get_routed_params_for_fit(params)
+            task = now.context.subcontext(task_name="refit-with-best-params")
+            with task.propagate_callback_context(self.best_estimator_):
+                task.call_on_fit_task_begin(estimator=self, **data)
+                start = time.time()
+                self.best_estimator_.fit(*rows, **routed.estimator.fit)
+                self.refit_time_ = time.time() - start
+            if hasattr(self.best_estimator_, "feature_names_in_"):
+                self.feature_names_in_ = self.best_estimator_.feature_names_in_
+            task.call_on_fit_task_end(estimator=self, **data)
+        scorers, _ = self._get_scorers()
+        scorers = getattr(scorers, "_scorers", scorers)
+        if isinstance(scorers, dict) and not self.multimetric_:
+            scorers = scorers[self._metric()]  # of trials that have a value only
+        self.scorer_ = scorers
+        self.cv_results_ = results
+        now.context.call_on_fit_task_end(estimator=self, **data)
