@@ -286,7 +286,7 @@ for _ in range(30):
 
 STATES = {
     # Format and class.
-    "a later format": (put("format", value=2), r"of format 1 or before\. Got format 2, of"),
+    "a later format": (put("format", value=2), r"1 or before\. Got format 2, of sk-"),
     "a huge format": (put("format", value=10**60), "Install a newer"),
     "format 0": (put("format", value=0), "at least 1"),
     "a negative format": (put("format", value=-1), "at least 1"),
