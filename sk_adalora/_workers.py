@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import warn_user
 
@@ -163,7 +163,8 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     try:
         if given_up:
             reason = f"{deaths} processes died while they evaluated these parameters."
-            Trial(study, trial._trial_id).set_user_attr(ERROR, reason)
+            # A `Trial` would do this too, but first let the sampler begin it anew.
+            study._storage.set_trial_user_attr(trial._trial_id, ERROR, reason)
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
