@@ -93,6 +93,7 @@ class Conductor:
         self.study, self.space, self.plan = study, space, plan
         self.worker, self.callbacks, self.bar = worker, callbacks, bar
         self.open: list[Candidate] = []
+        self.deadline = math.inf
 
     def run(self, evaluate: Evaluate) -> None:
         """Evaluate trials until the study has enough of them.
@@ -105,20 +106,19 @@ class Conductor:
         evaluate : callable
             Fits and scores.
         """
-        start = time.monotonic()
+        if self.plan.timeout is not None:
+            self.deadline = time.monotonic() + self.plan.timeout
         try:
             while not self.study.stopped:
                 self._show()
                 batch = self._ask()
                 if batch:
-                    for group in _apart(batch):
-                        self._evaluate(group, evaluate)
+                    self._evaluate(batch, evaluate)
                 elif self._others_run():
                     time.sleep(_POLL)
                 else:
                     break
-                spent = time.monotonic() - start
-                if self.plan.timeout is not None and spent >= self.plan.timeout:
+                if self._is_late():
                     break
         except BaseException as error:
             self._abandon(died=type(error).__name__ == "TerminatedWorkerError")
@@ -134,10 +134,25 @@ class Conductor:
             and self._claimed(math.inf) < self.plan.n_trials
             and not self.study.stopped
         ):
+            if asked and self._is_doubtful_next():
+                break
             candidate = self._ask_one()
             if candidate is not None:
                 asked.append(candidate)
+                if DEATHS in candidate.trial.user_attrs:
+                    break  # alone, so that only itself can be to blame
+            elif self._is_late():
+                break
         return asked
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    def _is_doubtful_next(self) -> bool:
+        """Tell whether the next queued trial may have killed a process."""
+        waiting = (TrialState.WAITING,)
+        queued = self.study.get_trials(deepcopy=False, states=waiting)
+        return bool(queued) and DEATHS in queued[0].user_attrs
 
     def _ask_one(self) -> Candidate | None:
         candidate = Candidate(self.study.ask())
@@ -223,7 +238,7 @@ class Conductor:
         return frozen.state is TrialState.RUNNING
 
     def _abandon(self, *, died: bool) -> None:
-        """Queue the trials under way again: only of workers that died, one may be why.
+        """Queue the trials under way again, which are at fault only where one died.
 
         Parameters
         ----------
@@ -246,13 +261,6 @@ class Conductor:
             shown["best"] = f"{max(v for v in values if v is not None):.4g}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(len(over) - self.bar.n)
-
-
-def _apart(batch: list[Candidate]) -> list[list[Candidate]]:
-    """Put trials that may have killed a process in groups of their own."""
-    doubtful = [c for c in batch if DEATHS in c.trial.user_attrs]
-    rest = [c for c in batch if DEATHS not in c.trial.user_attrs]
-    return [group for group in (rest, *([c] for c in doubtful)) if group]
 
 
 def _mean(scores: list[float]) -> float:

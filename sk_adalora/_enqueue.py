@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -134,19 +133,22 @@ def _asked_for(
     """Refuse points with names that the function does not ask its trial for."""
     with quiet():
         rehearsal = optuna.create_study()
+    points = [{n: plain(value) for n, value in point.items()} for point in points]
     for point in points:
-        rehearsal.enqueue_trial(dict(point))
+        rehearsal.enqueue_trial(point)
     for point in points:
         trial = rehearsal.ask()
-        with suppress(optuna.TrialPruned):
+        try:
             space.suggest(trial)
+        except optuna.TrialPruned:  # perhaps before it has asked for everything
+            continue
         for name in point:
             if name not in trial.params:
                 raise ValueError(
                     "`enqueue` must name parameters that `space` asks the trial for. "
                     f"Got {name!r}. {_close(name, trial.params)}"
                 )
-    return [dict(point) for point in points]
+    return points
 
 
 def _express(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from functools import partial
-from types import CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ _ADVICE = {
     "scoring": "`scoring`, or the metric that `refit` names",
     "estimator": "parameters of the estimator that are not searched",
 }
+# Instructions that write what an outer function holds.
+_WRITES = ("STORE_DEREF", "DELETE_DEREF")
 # Byte code is compared where it was made by the same Python.
 _CODE = f"code, Python {sys.version_info.major}.{sys.version_info.minor}"
 _ADVICE[_CODE] = "the code of functions in space, `scoring` or estimator"
@@ -203,14 +206,14 @@ def _describe(value: Any) -> Any:
         return sorted(map(repr, value))
     if isinstance(value, partial):
         return [_describe(part) for part in (value.func, value.args, value.keywords)]
-    if hasattr(value, "_score_func"):  # what `make_scorer` makes
+    if _is_scorer(value):
         names = ("_score_func", "_sign", "_kwargs", "_response_method")
         return [_describe(getattr(value, name)) for name in names]
     if isinstance(value, type) or hasattr(value, "get_params"):
         kind = value if isinstance(value, type) else type(value)
         return kind.__qualname__  # its parameters are listed by themselves
     if hasattr(value, "__qualname__"):  # a function
-        return f"{value.__module__}.{value.__qualname__}"
+        return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
     if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
     return _ADDRESS.sub("", repr(value))
@@ -219,7 +222,7 @@ def _describe(value: Any) -> Any:
 def _functions(value: Any) -> Iterator[FunctionType]:
     """Find the functions in lists, dicts, partials, methods and scorers."""
     if isinstance(value, Mapping):
-        value = list(value.values())
+        value = [value[key] for key in sorted(value, key=str)]
     if isinstance(value, list | tuple):
         for item in value:
             yield from _functions(item)
@@ -229,27 +232,55 @@ def _functions(value: Any) -> Iterator[FunctionType]:
         yield from _functions(value.__func__)
     elif isinstance(value, FunctionType):
         yield value
-    elif hasattr(value, "_score_func"):
+        yield from _functions(getattr(value, "__wrapped__", None))
+    elif _is_scorer(value):
         yield from _functions(value._score_func)
 
 
+def _is_scorer(value: Any) -> bool:
+    """Tell whether it is what `make_scorer` makes."""
+    return "_score_func" in getattr(value, "__dict__", {})
+
+
 def _code(function: FunctionType) -> list[Any]:
-    """Say what a function does, but not where it stands or how it is laid out."""
-    cells = [_describe(_content(cell)) for cell in function.__closure__ or ()]
-    defaults = [function.__defaults__, function.__kwdefaults__]
-    return [_instructions(function.__code__), _describe(defaults), cells]
+    """Say what a function does, but not where it stands or how it is laid out.
+
+    Of what it holds, only what cannot change while it runs.
+    """
+    code = function.__code__
+    written = {
+        step.argval for step in dis.get_instructions(code) if step.opname in _WRITES
+    }
+    cells = [
+        _constant(cell)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
+        if name not in written
+    ]
+    defaults = [*(function.__defaults__ or ()), function.__kwdefaults__]
+    instructions = _instructions(code, function.__doc__)
+    return [instructions, [_unchanging(value) for value in defaults], cells]
 
 
-def _instructions(code: CodeType) -> list[Any]:
+def _instructions(code: CodeType, doc: str | None = None) -> list[Any]:
     constants = [
         _instructions(const) if isinstance(const, CodeType) else _describe(const)
         for const in code.co_consts
+        if const is None or const != doc
     ]
     return [code.co_code, constants, code.co_names]
 
 
-def _content(cell: Any) -> Any:
+def _constant(cell: CellType) -> Any:
     try:
-        return cell.cell_contents
+        return _unchanging(cell.cell_contents)
     except ValueError:  # of a function that is still being defined
         return None
+
+
+def _unchanging(value: Any) -> Any:
+    """Describe a plain value, or something else by its kind: it may fill up."""
+    if isinstance(value, tuple):
+        return [_unchanging(item) for item in value]
+    if value is None or isinstance(value, (*_BY_REPR, FunctionType, np.ndarray)):
+        return _describe(value)
+    return type(value).__qualname__

@@ -150,9 +150,9 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
 def joined(
     adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]
 ) -> dict[str, np.ndarray]:
-    """Put the numbers of adapter and head into one dict; undo :meth:`tensors`."""
+    """Copy the numbers of adapter and head into one dict; undo :meth:`tensors`."""
     named = {**adapter, **{_HEAD + name: value for name, value in head.items()}}
-    return {n: t.detach().float().cpu().numpy() for n, t in named.items()}
+    return {n: t.detach().float().cpu().numpy().copy() for n, t in named.items()}
 
 
 def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:

@@ -6,13 +6,15 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
+import optuna
 from joblib import effective_n_jobs
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
@@ -96,10 +98,30 @@ class SearchHooks(BaseSearchCV):
     ) -> Self:
         check_parameters(self, SEARCH_RULES)
         with unchanged_on_error(self), self._session(params, stored_only) as session:
-            with suppress(_NothingEvaluated):
+            try:
                 super().fit(X, y, **params)
+            except _NothingEvaluated:
+                pass
+            except BaseException as error:
+                self._hand_over(error)
+                raise
         self._warn_of_failures(session.table)
         return self
+
+    def _hand_over(self, error: BaseException) -> None:
+        """Put the study on an error, where it would be lost with the memory."""
+        study = self._now.study
+        if self.storage is not None or self._now.stored_only or study is None:
+            return
+        complete = (TrialState.COMPLETE,)
+        n_complete = len(study.get_trials(deepcopy=False, states=complete))
+        if n_complete:
+            error.study = study  # type: ignore[attr-defined]
+            error.add_note(
+                f"{n_complete} complete trials are in `study` of this error. "
+                "AdaLoraSearchCV.from_study refits the best of them, if nothing of "
+                "what was searched has changed."
+            )
 
     @contextmanager
     def _session(self, params: dict[str, Any], stored_only: bool) -> Iterator[_Session]:
@@ -141,7 +163,11 @@ class SearchHooks(BaseSearchCV):
             load_if_exists=self.load_if_exists,
         )
         if created:  # of several workers that begin at once, only one
-            queue(now.study, points)
+            try:
+                queue(now.study, points)
+            except BaseException:  # it would go on without them
+                optuna.delete_study(study_name=now.study.study_name, storage=storage)
+                raise
         bind(now.study, made_with)
         now.worker = Worker(now.study, beats=self.storage is not None)
         now.stack.enter_context(now.worker)

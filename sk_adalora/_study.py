@@ -12,7 +12,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -25,8 +25,9 @@ FINGERPRINT = "sk_adalora:fingerprint"
 
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
-# How a file of SQLite begins.
+# How a database of SQLite begins, and how a line of a journal.
 _SQLITE = b"SQLite format 3\0"
+_LINE = b'{"op_code"'
 
 
 class SearchStudy(optuna.Study):
@@ -60,7 +61,7 @@ def open_storage(storage: Any) -> BaseStorage:
     ImportError
         If the database needs a driver that is not installed.
     ValueError
-        If the path is that of a database.
+        If the path is that of another file.
     """
     if storage is None:
         return InMemoryStorage()
@@ -85,30 +86,50 @@ def open_storage(storage: Any) -> BaseStorage:
         ) from error
 
 
+class _Journal(JournalFileBackend):
+    """A journal whose last line is cut off where a crash has left half of it.
+
+    Optuna passes over such a line when it reads, and would append to it.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write logs, each a line."""
+        if _is_torn(self._file_path):
+            self._lock.acquire()
+            try:
+                if _is_torn(self._file_path):  # no other worker is writing it now
+                    _cut(self._file_path)
+            finally:
+                self._lock.release()
+        super().append_logs(logs)
+
+
 def _open_journal(path: str) -> JournalStorage:
-    """Open a journal, without the half of a line that a crash may have left."""
-    lock = JournalFileSymlinkLock(path)
+    path = os.path.abspath(path)  # the lock is a link, which a relative path misleads
     if os.path.exists(path):
-        lock.acquire()
-        try:
-            _mend_journal(path)
-        finally:
-            lock.release()
-    return JournalStorage(JournalFileBackend(path, lock))
-
-
-def _mend_journal(path: str) -> None:
-    with open(path, "r+b") as file:
-        if file.read(len(_SQLITE)) == _SQLITE:
+        with open(path, "rb") as file:
+            start = file.read(len(_SQLITE))
+        line = start[: len(_LINE)]
+        if line != _LINE[: len(line)]:
+            database = start == _SQLITE
             raise ValueError(
                 "`storage` must be the path of a journal file, or a URL. Got "
-                f"{path!r}, which is a database of SQLite. Pass 'sqlite:///{path}'."
+                f"{path!r}, which is {'a database of SQLite' if database else 'none'}. "
+                f"Pass {f'sqlite:///{path}' if database else 'another path'!r}."
             )
+    return JournalStorage(_Journal(path))
+
+
+def _is_torn(path: str) -> bool:
+    with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
-        if file.read(1) not in (b"", b"\n"):
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+        return file.read() not in (b"", b"\n")
+
+
+def _cut(path: str) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def open_study(

@@ -289,6 +289,20 @@ def test_a_callback_saves_each_epoch(make):
     )
 
 
+def test_an_estimator_of_an_epoch_stays_as_it_was(make):
+    kept, before = [], []
+
+    def keep(_, __, fitted):
+        kept.append(fitted)
+        before.append({n: a.copy() for n, a in fitted._adapter.arrays.items()})
+
+    make().set_callbacks(Unpicklable(keep)).fit(X, Y)
+
+    for fitted, arrays in zip(kept, before, strict=True):
+        for name, array in fitted._adapter.arrays.items():
+            np.testing.assert_array_equal(array, arrays[name], err_msg=name)
+
+
 def test_a_callback_saves_each_epoch_of_a_refit(make):
     saved = []
     recorder = Unpicklable(lambda _, __, fitted: saved.append(pickle.dumps(fitted)))

@@ -1,5 +1,7 @@
 """What a search asks, races, tells and finds."""
 
+import time
+
 import numpy as np
 import optuna
 import pytest
@@ -241,6 +243,25 @@ def test_settings_that_a_function_does_not_ask_for_are_refused():
     assert values(fitted)[0] == 0.5
 
 
+def test_points_for_a_function_are_plain_or_refused_whole():
+    def space(trial):
+        return {"a": trial.suggest_int("a", 0, 5) / 5}
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    options = {"space": space, "n_trials": 1, "refit": False}
+    fitted = search(enqueue={"a": np.int64(3)}, **options).fit(X, Y)
+    assert values(fitted) == [3]
+
+    class Broken(optuna.storages.InMemoryStorage):
+        def create_new_trial(self, *args, **kwargs):
+            raise ConnectionError
+
+    kept = {"storage": Broken(), "study_name": "s"}
+    with pytest.raises(ConnectionError):
+        search(enqueue={"a": 3}, **options, **kept).fit(X, Y)
+    assert optuna.get_all_study_names(kept["storage"]) == []
+
+
 def test_a_function_may_go_by_the_number_of_the_trial():
     def space(trial):
         first = trial.number % 2 == 0
@@ -265,6 +286,15 @@ def test_a_function_may_say_that_there_is_no_such_combination():
     assert fitted.cv_results_["state"].tolist() == ["pruned", "complete", "complete"]
     assert fitted.cv_results_["params"][0] == {"a": 0.9}
     assert fitted.best_params_ == {"a": 0.3}
+
+
+def test_time_runs_out_for_what_is_no_combination_too():
+    def space(trial):
+        time.sleep(0.05)
+        raise optuna.TrialPruned
+
+    with pytest.raises(ValueError, match=r"0 failed, \d+ pruned and 0 running ones"):
+        search(space=space, n_trials=10**6, timeout=0.3).fit(X, Y)
 
 
 @pytest.mark.parametrize(

@@ -294,28 +294,60 @@ def test_a_database_without_a_driver_names_the_extra(monkeypatch):
         open_storage("postgresql://me:hush-hush@host/db")
 
 
-def test_half_a_line_of_a_journal_is_cut_off(tmp_path):
+@pytest.mark.parametrize("who", ["the next", "one beside it"])
+def test_half_a_line_of_a_journal_is_cut_off(tmp_path, who):
     """As a crash or a full disk leaves it."""
     path = tmp_path / "journal.log"
-    options = {"storage": str(path), "study_name": "s", "refit": False, "cv": 3}
-    given = AdaLoraSearchCV(Peak(), SPACE, n_trials=2, enqueue=None, **options)
-    given.fit(X, Y)
+    study = optuna.create_study(storage=open_storage(path), study_name="s")
+    study.set_user_attr("a", 1)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"op_code": 4, "work')
 
-    assert len(given.set_params(n_trials=3).fit(X, Y).trials_) == 3
+    if who == "the next":
+        study = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert study.user_attrs == {"a": 1}
+    study.set_user_attr("b", 2)
+    again = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert again.user_attrs == {"a": 1, "b": 2}
     assert path.read_bytes().startswith(whole)
-    assert b'"work{' not in path.read_bytes()
 
 
-def test_a_database_is_no_journal(tmp_path):
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    optuna.create_study(storage=url)
-    before = (tmp_path / "study.db").read_bytes()
+def test_the_lock_of_a_journal_is_found_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    optuna.create_study(storage=open_storage("sub/journal.log"))
+    backend = open_storage("sub/journal.log")._backend
 
-    with pytest.raises(ValueError, match=r"is a database of SQLite. Pass 'sqlite:///"):
-        open_storage(str(tmp_path / "study.db"))
-    assert (tmp_path / "study.db").read_bytes() == before
+    assert Path(backend._lock._lock_target_file) == tmp_path / "sub" / "journal.log"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"name": "config"}', "which is none"),
+        (b"some notes\nwithout an end", "which is none"),
+        (b"SQLite format 3\0 and more", r"is a database of SQLite\. Pass 'sqlite:///"),
+    ],
+)
+def test_another_file_is_no_journal(tmp_path, content, message):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=f"must be the path of a journal .*{message}"):
+        open_storage(str(path))
+    assert path.read_bytes() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_journal_that_was_just_begun_is_one(tmp_path):
+    for content in (b"", b'{"op_', b'{"op_code": 0'):
+        path = tmp_path / f"{len(content)}.log"
+        path.write_bytes(content)
+        study = optuna.create_study(storage=open_storage(path), study_name="s")
+        study.set_user_attr("a", 1)
+        again = optuna.load_study(study_name="s", storage=open_storage(path))
+
+        assert again.user_attrs == {"a": 1}
 
 
 def test_a_storage_that_breaks_during_the_refit_costs_nothing(tmp_path):

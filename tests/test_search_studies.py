@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
+from unittest import mock
 
 import joblib
 import numpy as np
@@ -16,6 +17,7 @@ import optuna
 import pytest
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from optuna.trial import TrialState
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import (
@@ -139,6 +141,84 @@ def test_a_study_does_not_go_on_with_another_function(kept, option, first, secon
     search(**{**more, "n_trials": 2}, **{option: first}).fit(X, Y)
     with pytest.raises(ValueError, match=r"Got other values of: .*(space|scoring)"):
         search(**{**more, "n_trials": 3}, **{option: second}).fit(X, Y)
+
+
+def counting():
+    log, n = [], 0
+
+    def score(estimator, X, y):
+        nonlocal n
+        n += 1
+        log.append(n)
+        return estimator.score(X, y)
+
+    return score
+
+
+def filling(estimator, X, y, cache={}):  # noqa: B006
+    """Score."""
+    cache[len(cache)] = 1
+    return estimator.score(X, y)
+
+
+def documented(estimator, X, y, cache={}):  # noqa: B006
+    """Score, as it says here."""
+    cache[len(cache)] = 1
+    return estimator.score(X, y)
+
+
+documented.__qualname__ = "filling"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (counting(), None),
+        (filling, documented),
+        ({"x": one, "y": plus(1)}, {"y": plus(1), "x": one}),
+        (mock.Mock(return_value=0.5), None),
+    ],
+)
+def test_a_study_goes_on_with_what_is_the_same(kept, first, second):
+    options = {"refit": False, "n_trials": 1, **kept}
+    if isinstance(first, dict):
+        options["refit"] = "x"
+    search(scoring=first, **options).fit(X, Y)
+    options["n_trials"] = 2
+    fitted = search(scoring=first if second is None else second, **options).fit(X, Y)
+
+    assert len(fitted.trials_) == 2
+
+
+def test_what_a_wrapper_wraps_is_compared_too(kept):
+    def wrap(function):
+        @wraps(function)
+        def inner(*args):
+            return function(*args)
+
+        return inner
+
+    search(scoring=wrap(one), n_trials=1, **kept).fit(X, Y)
+    with pytest.raises(ValueError, match="the code of functions"):
+        search(scoring=wrap(one_edited), n_trials=2, **kept).fit(X, Y)
+
+
+def test_anything_may_stand_in_a_function():
+    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    cyclic = {}
+    cyclic["itself"] = cyclic
+    generator, strip, fake = (i for i in range(3)), str.strip, mock.Mock()
+
+    def score(estimator, X, y):
+        return cyclic, generator, strip, fake
+
+    space = read_space({**SPACE}, "")
+    peak = Peak(log=str.split)  # as the tokenizer of a TfidfVectorizer may be
+    assert fingerprint([X], [], space, score, peak) == fingerprint(
+        [X], [], space, score, peak
+    )
 
 
 def test_code_is_compared_within_a_version_of_python(kept):
@@ -488,25 +568,33 @@ def test_what_kills_each_process_is_given_up():
     assert last.user_attrs[_workers.ERROR].startswith("3 processes died while")
 
 
-def test_what_may_have_killed_a_process_is_evaluated_alone():
-    study = optuna.create_study(storage=None, direction="maximize")
-    storage = study._storage
-    study.enqueue_trial({"a": 0.9}, user_attrs={_workers.DEATHS: 1})
-    groups = []
+class TerminatedWorkerError(Exception):
+    """Named as joblib's."""
 
-    class Noting(AdaLoraSearchCV):
-        def _evaluate(self, evaluate_candidates, params, folds, task):
-            groups.append([p["a"] for p in params])
-            return super()._evaluate(evaluate_candidates, params, folds, task)
 
-    options = {"storage": storage, "study_name": study.study_name, "cv": 2}
+def test_only_what_kills_is_given_up():
+    class Killer(Peak):
+        def fit(self, X, y):
+            if self.a == 0.9:
+                raise TerminatedWorkerError
+            return super().fit(X, y)
+
+    points = [{"a": a, "b": 0.7} for a in (0.1, 0.9, 0.2, 0.3)]
+    options = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = search(
+        Killer(), n_trials=4, n_jobs=4, enqueue=points, error_score="raise", **options
+    )
     with joblib.parallel_config("threading"):
-        Noting(
-            Peak(), SPACE, n_trials=3, n_jobs=3, pruner=None, enqueue=None, **options
-        ).fit(X, Y)
+        for _ in range(3):
+            with pytest.raises(TerminatedWorkerError):
+                given.fit(X, Y)
+        with pytest.warns(FitFailedWarning, match="3 processes died while they"):
+            given.fit(X, Y)
+    table = given.cv_results_
+    complete = table["state"] == "complete"
 
-    assert [len(group) for group in groups] == [2, 1]
-    assert groups[1] == [0.9]
+    assert sorted(table["param_a"][complete]) == [0.1, 0.2, 0.3]
+    assert table["param_a"][~complete].tolist() == [0.9]
 
 
 def test_a_trial_that_was_taken_away_is_not_told():
@@ -577,3 +665,30 @@ def test_the_process_learns_from_pruned_trials(monkeypatch):
 
     assert learned  # Optuna asked what has become of the trials
     assert any(learned)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_error_has_the_trials_with_it(error):
+    class Fails(Peak):
+        def fit(self, X, y):
+            if len(X) == len(Y):  # the refit
+                raise error
+            return super().fit(X, y)
+
+    with pytest.raises(error) as caught:
+        search(Fails(), n_trials=3).fit(X, Y)
+    (note,) = caught.value.__notes__
+    read = AdaLoraSearchCV.from_study(
+        caught.value.study, Fails(), X, Y, space={**SPACE}, cv=3, refit=False
+    )
+
+    assert note.startswith("3 complete trials are in `study` of this error")
+    assert len(read.trials_) == 3
+
+
+def test_an_error_before_any_trial_has_no_study():
+    with pytest.raises(ValueError, match="`space` must name parameters") as caught:
+        search(space={"c": FLOAT(0, 1)}).fit(X, Y)
+
+    assert not hasattr(caught.value, "study")
+    assert not hasattr(caught.value, "__notes__")
