@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -115,7 +115,9 @@ class SearchHooks(BaseSearchCV):
             return
         complete = (TrialState.COMPLETE,)
         n_complete = len(study.get_trials(deepcopy=False, states=complete))
-        if n_complete:
+        if not n_complete:
+            return
+        with suppress(AttributeError):  # of an error that takes no attributes
             error.study = study  # type: ignore[attr-defined]
             error.add_note(
                 f"{n_complete} complete trials are in `study` of this error. "
