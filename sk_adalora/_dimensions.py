@@ -289,7 +289,7 @@ class CalledSpace:
             ) from error
         for name in sorted(params.keys() | again.keys()):
             first, second = params.get(name), again.get(name)
-            if isinstance(first, str | int | float) and first != second == second:
+            if _differs(first, second):
                 raise ValueError(
                     "A callable `space` must return the same for the same trial. Got "
                     f"{first!r} and then {second!r} for {name!r}. Let the trial "
@@ -391,6 +391,16 @@ def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
             "is twice, and use a callable space for functions and the like."
         )
     return choices
+
+
+def _differs(first: Any, second: Any) -> bool:
+    """Tell whether two plain values differ; other objects may be made anew."""
+    if not isinstance(first, str | int | float):
+        return False
+    if not isinstance(second, str | int | float):
+        return True
+    both_nan = first != first and second != second
+    return first != second and not both_nan
 
 
 def plain(value: Any) -> Any:

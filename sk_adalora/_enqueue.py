@@ -122,6 +122,12 @@ def starting_points(
         }
         return [point] if point else []
     points = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
+    for point in points:
+        if not isinstance(point, Mapping):
+            raise ValueError(
+                "`enqueue` must be 'paper', a dict or a list of dict. Got a list with "
+                f"{point!r} in it. Pass a dict of parameters for each setting."
+            )
     if isinstance(space, CalledSpace):
         return _asked_for(points, space)
     return [_checked(point, space) for point in points]
@@ -264,7 +270,8 @@ def _value_of(name: str, value: Any, distribution: BaseDistribution) -> Any:
 
 def _close(name: str, known: Iterable[str]) -> str:
     known = list(known)
-    matches: Sequence[str] = difflib.get_close_matches(name, known, n=3)
+    matches = [full for full in known if full.endswith(f"__{name}")]  # of a step
+    matches += difflib.get_close_matches(name, known, n=3)
     if matches:
         return f"Did you mean {' or '.join(map(repr, matches))}?"
     return f"Choose among {', '.join(sorted(known)[:20])}."

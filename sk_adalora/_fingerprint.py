@@ -256,9 +256,9 @@ def _code(function: FunctionType) -> list[Any]:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
         if name not in written
     ]
-    defaults = [*(function.__defaults__ or ()), function.__kwdefaults__]
-    instructions = _instructions(code, function.__doc__)
-    return [instructions, [_unchanging(value) for value in defaults], cells]
+    named = sorted((function.__kwdefaults__ or {}).items())
+    defaults = _unchanging((*(function.__defaults__ or ()), *named))
+    return [_instructions(code, function.__doc__), defaults, cells]
 
 
 def _instructions(code: CodeType, doc: str | None = None) -> list[Any]:

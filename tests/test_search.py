@@ -221,6 +221,8 @@ def test_the_best_of_an_earlier_search_comes_first():
     [
         ({"aa": 0.1}, r"Got 'aa'\. Did you mean 'a'\?"),
         ({"seconds": 0.1}, r"Got 'seconds'\. Choose among a, b"),
+        (["paper"], r"a dict or a list of dict\. Got a list with 'paper' in it\. Pass"),
+        ([{"a": 0.1}, 1], "Got a list with 1 in it"),
         ({"a": 7.0}, "must hold values of the space. Got 7.0 for 'a'"),
         ({"a": "x"}, "must hold values of the space. Got 'x' for 'a'"),
     ],
@@ -228,6 +230,13 @@ def test_the_best_of_an_earlier_search_comes_first():
 def test_settings_outside_the_space_are_refused(enqueue, message):
     with pytest.raises(ValueError, match=message):
         search(enqueue=enqueue).fit(X, Y)
+
+
+def test_a_name_without_its_step_is_recognised():
+    given = AdaLoraSearchCV(Pipeline([("peak", Peak())]), {"a": FLOAT(0, 1)}, cv=2)
+
+    with pytest.raises(ValueError, match=r"Got 'a'\. Did you mean 'peak__a'"):
+        given.fit(X, Y)
 
 
 def test_settings_that_a_function_does_not_ask_for_are_refused():
@@ -286,6 +295,15 @@ def test_a_function_may_say_that_there_is_no_such_combination():
     assert fitted.cv_results_["state"].tolist() == ["pruned", "complete", "complete"]
     assert fitted.cv_results_["params"][0] == {"a": 0.9}
     assert fitted.best_params_ == {"a": 0.3}
+
+
+def test_a_function_may_get_a_whole_number_for_a_float():
+    def space(trial):
+        return {"a": trial.suggest_float("a", 0, 1), "fail_above": float("nan")}
+
+    fitted = search(Any(), space=space, n_trials=1, enqueue={"a": 1}).fit(X, Y)
+
+    assert fitted.best_params_["a"] == 1
 
 
 def test_time_runs_out_for_what_is_no_combination_too():

@@ -119,11 +119,19 @@ def partly(a, estimator, X, y):
     return a
 
 
+def keyword(number):
+    def score(estimator, X, y, *, more=number):
+        return estimator.score(X, y) + more
+
+    return score
+
+
 @pytest.mark.parametrize(
     ("option", "first", "second"),
     [
         ("scoring", one, one_edited),
         ("scoring", plus(1), plus(2)),
+        ("scoring", keyword(1), keyword(2)),
         ("scoring", partial(partly, 1), partial(partly, 2)),
         ("scoring", {"x": one}, {"x": one_edited}),
         ("scoring", make_scorer(lambda y, p: 1.0), make_scorer(lambda y, p: 2.0)),
