@@ -45,6 +45,7 @@ SCRIPTS = {
     "batches": "prediction_batches.py",
     "lengths": "length_multiples.py",
     "parts": "training_parts.py",
+    "float32": "float32_products.py",
     "narrow": "narrow_products.py",
     "regression": "regression_heads.py",
     "calibration": "calibration.py",

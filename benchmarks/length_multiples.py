@@ -1,4 +1,4 @@
-"""What the length of a batch should be a multiple of, in bfloat16 on a CPU.
+"""What the length of a batch should be a multiple of on a CPU, in either precision.
 
 Each multiple is measured in a process of its own, in turn. Prints a table of CPU
 seconds and peak memory. Run from the repository, with the extra `bench`:
@@ -10,6 +10,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import itertools
 import json
 import resource
 import statistics
@@ -26,37 +27,40 @@ from benchmarks.data import load_task, split
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
-from sk_adalora._devices import Place
+from sk_adalora._devices import Place, resolve_place
 
 MULTIPLES = [1, 4, 8]
 ROUNDS = 3
+HEADER = ["precision", "multiple", "fit, CPU s", "predict, CPU s", "peak, MB"]
 
 
 def main():
     """Measure each multiple in turn, in rounds, or the one that is given."""
     if len(sys.argv) > 1:
-        print(json.dumps(measure(int(sys.argv[1]))))
+        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
         return
     found = defaultdict(list)
+    precisions = dict.fromkeys(["float32", resolve_place("cpu").precision])
     for _ in range(ROUNDS):
-        for multiple in MULTIPLES:
-            command = [sys.executable, __file__, str(multiple)]
+        for case in itertools.product(precisions, MULTIPLES):
+            command = [sys.executable, __file__, *map(str, case)]
             done = subprocess.run(command, capture_output=True, check=True, text=True)
-            found[multiple].append(json.loads(done.stdout))
+            found[case].append(json.loads(done.stdout))
     lines = []
-    for multiple, rounds in found.items():
+    for (precision, multiple), rounds in sorted(found.items()):
         fit, predict, peak = map(statistics.median, zip(*rounds, strict=True))
-        lines.append([str(multiple), f"{fit:.1f}", f"{predict:.1f}", f"{peak:.0f}"])
+        measured = [f"{fit:.1f}", f"{predict:.1f}", f"{peak:.0f}"]
+        lines.append([precision, str(multiple), *measured])
     print(
         f"{describe_machine()}\n\n1,000 quotes, two epochs; 1,000 others predicted:\n"
     )
-    print(table(["multiple", "fit, CPU s", "predict, CPU s", "peak, MB"], lines))
+    print(table(HEADER, lines))
 
 
-def measure(multiple):
+def measure(precision, multiple):
     """Return CPU seconds of a fit and of a prediction, and peak memory in MB."""
     X_train, y_train, X_test, _ = split(load_task("quotes"), 1000, 1000, 0)
-    settings = {"random_state": 0, "device": "cpu", "precision": "bfloat16"}
+    settings = {"random_state": 0, "device": "cpu", "precision": precision}
     with mock.patch.object(Place, "length_multiple", multiple):
         AdaLoraClassifier(epochs=1, **settings).fit(X_train[:40], y_train[:40])
         start = time.process_time()

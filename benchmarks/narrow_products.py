@@ -2,7 +2,8 @@
 
 ``(rows @ x.T).T`` and ``x @ rows.T`` are the same numbers, laid out otherwise. Prints a
 table of the seconds of all products of an adapter in a training step that read or write
-them, the former beside the latter. Run from the repository, with the extra `bench`:
+them, the former beside the latter, by the library that torch itself multiplies by. Run
+from the repository, with the extra `bench`:
 python benchmarks/narrow_products.py
 """
 

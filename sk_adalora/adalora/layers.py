@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from .products import add_linear, linear, narrow_linear, onednn_is_faster
+
 if TYPE_CHECKING:
     from .triplets import Triplets
 
@@ -28,15 +30,26 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
-def _project(x: Tensor, rows: Tensor) -> Tensor:
-    """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
+class _FrozenLinear(torch.autograd.Function):
+    """``x @ weight.T + bias``, with a frozen weight."""
 
-    In float32 it is computed transposed: with up to 12 rows a CPU makes and reads it
-    in four fifths of the time then (`benchmarks/narrow_products.py`).
-    """
-    if x.dtype == torch.float32:
-        return torch.mm(rows, x.t()).t()
-    return torch.mm(x, rows.t())
+    # Dimensions: m = tokens, in, out = widths of the layer.
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # (m, in)
+        weight: Tensor,  # (out, in)
+        bias: Tensor | None,  # (out,)
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)  # (m, out)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
+        (weight,) = ctx.saved_tensors
+        of_x: Tensor = _FrozenLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
+        return of_x, None, None
 
 
 class _FusedLinear(torch.autograd.Function):
@@ -57,9 +70,9 @@ class _FusedLinear(torch.autograd.Function):
         left: Tensor,  # (r, out)
         right: Tensor,  # (r, in)
     ) -> Tensor:
-        hidden = _project(x, right)  # (m, r)
+        hidden = narrow_linear(x, right)  # (m, r)
         ctx.save_for_backward(x, hidden, weight, left, right)
-        return F.linear(x, weight, bias).addmm_(hidden, left)  # (m, out)
+        return add_linear(linear(x, weight, bias), hidden, left.t())  # (m, out)
 
     @staticmethod
     @once_differentiable
@@ -67,13 +80,14 @@ class _FusedLinear(torch.autograd.Function):
         x, hidden, weight, left, right = ctx.saved_tensors
         needs_x, _, _, needs_left, needs_right = ctx.needs_input_grad
         of_x = of_left = of_right = None
-        of_hidden = _project(gradient, left)  # (m, r)
+        of_hidden = narrow_linear(gradient, left)  # (m, r)
         if needs_x:
-            of_x = torch.mm(gradient, weight).addmm_(of_hidden, right)  # (m, in)
+            of_x = linear(gradient, weight.t())
+            of_x = add_linear(of_x, of_hidden, right.t())  # (m, in)
         if needs_left:
-            of_left = torch.mm(hidden.t(), gradient)  # (r, out)
+            of_left = linear(hidden.t(), gradient.t())  # (r, out)
         if needs_right:
-            of_right = torch.mm(of_hidden.t(), x)  # (r, in)
+            of_right = linear(of_hidden.t(), x.t())  # (r, in)
         return of_x, None, None, of_left, of_right
 
 
@@ -155,10 +169,13 @@ class SVDLinear(nn.Module):
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
         if not self.needs_rows:
+            if self._may_read_weight(x):
+                return self._linear(x, self.weight)
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
-        if self._fuses(x):
+        drops = self.training and self.dropout > 0
+        if not drops and self._may_read_weight(x):
             weight = self.weight.T if self.transposed else self.weight
             operands = (flat, weight, self.bias, left, right)
             out: Tensor = _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call]
@@ -167,7 +184,7 @@ class SVDLinear(nn.Module):
             out = torch.addmm(self.base_layer(flat), hidden, left)
         return out.view(*x.shape[:-1], out.shape[-1])
 
-    def _fuses(self, x: Tensor) -> bool:
+    def _may_read_weight(self, x: Tensor) -> bool:
         """Whether a pass may read the frozen weight instead of calling the layer."""
         base = self.base_layer
         if not (type(base) is nn.Linear or self.transposed):
@@ -181,8 +198,7 @@ class SVDLinear(nn.Module):
             or base._backward_pre_hooks
         )
         trained = any(parameter.requires_grad for parameter in base.parameters())
-        drops = self.training and self.dropout > 0
-        return not (hooked or trained or drops)
+        return not (hooked or trained)
 
     def borrow_from(self, triplets: Triplets) -> None:
         """Take rows from `triplets` from now on."""
@@ -222,7 +238,12 @@ class SVDLinear(nn.Module):
         return x * kept.div_(share)
 
     def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight.T if self.transposed else weight, self.bias)
+        weight = weight.T if self.transposed else weight
+        if not onednn_is_faster(x, weight) or torch.is_autocast_enabled(x.device.type):
+            return F.linear(x, weight, self.bias)
+        flat = x.reshape(-1, x.shape[-1])  # (m, in)
+        out: Tensor = _FrozenLinear.apply(flat, weight, self.bias)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], out.shape[-1])
 
     def merge(self, delta: Tensor, *, check: bool) -> None:
         """Build the merged weight beside the frozen one.

@@ -1,0 +1,83 @@
+"""By which of torch's libraries a processor multiplies faster in float32.
+
+torch multiplies by MKL. Prints a table of the seconds of oneDNN beside those of MKL, of
+the products of a training step: those with the frozen weight, and those with 12 rows of
+an adapter. ``ONEDNN_MAX_CPU_ISA=AVX2`` before the command shows oneDNN on a processor
+without AVX512. Run from the repository, with the extra `bench`:
+python benchmarks/float32_products.py
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import statistics
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from benchmarks.timing import seconds_of, take_turns
+from sk_adalora.adalora import products
+
+SHAPES = [(1024, 384, 384), (1024, 384, 1536), (1024, 1536, 384), (128, 384, 384)]
+RANK = 12
+ROUNDS = 30
+
+
+def main():
+    """Time both libraries in turn, for each shape and product."""
+    lines = []
+    for shape in SHAPES:
+        calls = make_calls(*shape)
+        shown = [f"{measure(call):.2f}" for call in calls.values()]
+        tokens, width, out = shape
+        lines.append([f"{tokens:,} x {width:,}", f"{out:,}", *shown])
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    said = f"; ONEDNN_MAX_CPU_ISA={limit}" if limit else ""
+    print(f"{describe_machine()}{said}\n")
+    print(table(["tokens x width", "outputs", *calls], lines))
+
+
+def make_calls(tokens, width, outputs):
+    """Return the products of a layer, by what they are of."""
+    torch.manual_seed(0)
+    x, gradient = torch.randn(tokens, width), torch.randn(tokens, outputs)
+    weight, bias = torch.randn(outputs, width), torch.randn(outputs)
+    rows, hidden = torch.randn(RANK, width), torch.randn(tokens, RANK)
+    left = torch.zeros(outputs, RANK)
+    return {
+        "weight": lambda: products.linear(x, weight, bias),
+        "its gradient": lambda: products.linear(gradient, weight.t()),
+        "rows": lambda: products.narrow_linear(x, rows),
+        "update": lambda: products.add_linear(gradient, hidden, left),
+        "gradient of rows": lambda: products.linear(hidden.t(), x.t()),
+    }
+
+
+def measure(call):
+    """Return the median seconds of a product by oneDNN beside those by MKL."""
+
+    seconds = seconds_of(call, torch.device("cpu"))
+
+    def by(onednn):
+        def is_slow():
+            return onednn
+
+        def timed(turn):
+            with mock.patch.object(products, "_mkl_is_slow", is_slow):
+                return seconds(turn)
+
+        return timed
+
+    taken = take_turns({True: by(True), False: by(False)}, ROUNDS, warm_ups=3)
+    return statistics.median(taken[True]) / statistics.median(taken[False])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Products by MKL and by oneDNN: the same numbers, gradients and rules."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.pytorch_utils import Conv1D
+
+from sk_adalora.adalora import products
+from sk_adalora.adalora.layers import SVDLinear, _FrozenLinear
+
+needs_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN"
+)
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=needs_onednn)])
+def onednn(request, monkeypatch):
+    """Whether oneDNN multiplies, on any processor."""
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: request.param)
+    return request.param
+
+
+@pytest.fixture
+def forced(monkeypatch):
+    """Have oneDNN multiply on any processor."""
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+
+
+class Called(TorchDispatchMode):
+    """Names of the operations that torch is asked to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func._schema.name)
+        return func(*args, **kwargs or {})
+
+
+def by_onednn(function, *args):
+    """Whether oneDNN did a product in a call, and torch's own library none."""
+    with Called() as called:
+        function(*args)
+    dense = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::linear"}
+    own = "mkldnn::_linear_pointwise" in called.names
+    assert own is called.names.isdisjoint(dense)
+    return own
+
+
+def assert_close(found, exact):
+    """Compare with numbers in float64, to the precision of float32."""
+    torch.testing.assert_close(found, exact, check_dtype=False)
+
+
+def layouts():
+    """Two-dimensional tensors of 6 x 4 in memory, one after the other or not."""
+    torch.manual_seed(0)
+    return {
+        "contiguous": torch.randn(6, 4),
+        "transposed": torch.randn(4, 6).t(),
+        "rows of a bank": torch.randn(9, 4)[2:8],
+        "strided": torch.randn(6, 8)[:, ::2],
+    }
+
+
+@pytest.mark.parametrize("of_x", layouts())
+@pytest.mark.parametrize("of_weight", layouts())
+def test_products_are_exact_in_any_layout(onednn, of_x, of_weight):
+    x, weight = layouts()[of_x], layouts()[of_weight] + 1
+    bias, out = torch.randn(6), torch.randn(6, 6)
+    exact = x.double() @ weight.double().t()
+    expected = {
+        products.linear: exact,
+        products.narrow_linear: exact,
+        lambda x, w: products.linear(x, w, bias): exact + bias,
+        lambda x, w: products.add_linear(out.clone(), x, w): exact + out,
+    }
+    for function, numbers in expected.items():
+        assert by_onednn(function, x, weight) is onednn
+        assert_close(function(x, weight), numbers)
+
+
+def test_no_tokens(onednn):
+    x, weight = torch.randn(0, 4), torch.randn(6, 4)
+    assert products.linear(x, weight).shape == (0, 6)
+    assert products.add_linear(torch.randn(0, 6), x, weight).shape == (0, 6)
+
+
+@needs_onednn
+def test_only_plain_float32_on_a_cpu_goes_to_onednn(forced):
+    x, weight = torch.randn(5, 4), torch.randn(6, 4)
+    assert products.onednn_is_faster(x, weight)
+    assert products.onednn_is_faster(x, nn.Parameter(weight))
+    assert not products.onednn_is_faster(x.double(), weight.double())
+    assert not products.onednn_is_faster(x.bfloat16(), weight.bfloat16())
+    assert not products.onednn_is_faster(x, weight.bfloat16())
+    assert not products.onednn_is_faster(x.to("meta"), weight.to("meta"))
+
+
+@needs_onednn
+def test_tensors_that_multiply_themselves_do(forced):
+    class Quantised(torch.Tensor):
+        pass
+
+    weight = torch.randn(6, 4).as_subclass(Quantised)
+    assert not products.onednn_is_faster(torch.randn(5, 4), weight)
+
+
+@needs_onednn
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_a_user_may_switch_onednn_off(forced):
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not by_onednn(products.linear, torch.randn(5, 4), torch.randn(6, 4))
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("found", "slow"),
+    [
+        ({"cpu_name": "AMD EPYC 9755", "avx512_f": True}, True),
+        ({"cpu_name": "AMD Ryzen 7 5800X", "avx512_f": False}, False),
+        ({"cpu_name": "Intel(R) Xeon(R) Platinum 8488C", "avx512_f": True}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_mkl_is_slow_on_processors_of_amd_with_avx512(monkeypatch, found, slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert products._mkl_is_slow.__wrapped__() is slow
+
+
+def test_a_torch_without_mkl_is_left_alone(monkeypatch):
+    amd = {"cpu_name": "AMD EPYC", "avx512_f": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amd, raising=False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not products._mkl_is_slow.__wrapped__()
+
+
+def test_a_torch_that_knows_no_processors_is_left_alone(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not products._mkl_is_slow.__wrapped__()
+
+
+# ---- layers -----------------------------------------------------------------
+
+
+@needs_onednn
+def test_the_gradient_of_a_frozen_product_has_one_itself(forced):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(6, 4), torch.randn(6)
+    x = torch.randn(5, 4, requires_grad=True)
+
+    def second(multiply):
+        (first,) = torch.autograd.grad(
+            multiply(x, weight, bias).sigmoid().sum(), x, create_graph=True
+        )
+        return torch.autograd.grad(first.pow(2).sum(), x)[0]
+
+    torch.testing.assert_close(second(_FrozenLinear.apply), second(F.linear))
+
+
+def make_layer(base, state):
+    """Return an adapted layer of widths 4 and 6, adapted, merged, disabled or empty."""
+    torch.manual_seed(1)
+    layer = SVDLinear(base, rank=0 if state == "rank 0" else 2)
+    layer.left = torch.randn(layer.rank, 6).requires_grad_()
+    layer.right = torch.randn(layer.rank, 4).requires_grad_()
+    layer.enabled = state != "disabled"
+    if state == "merged":
+        layer.merge(layer.left.t() @ layer.right, check=True)
+    return layer.requires_grad_(False)
+
+
+@pytest.mark.parametrize("state", ["adapted", "merged", "disabled", "rank 0"])
+@pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
+def test_layers_compute_the_same_by_either(monkeypatch, kind, state, onednn):
+    torch.manual_seed(0)
+    base = nn.Linear(4, 6) if kind == "Linear" else Conv1D(6, 4)
+    weight = base.weight if kind == "Linear" else base.weight.t()
+    weight, bias = weight.detach().double(), base.bias.detach().double()
+    layer = make_layer(base, state)
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    with Called() as called:
+        out = layer(x)
+        out.pow(2).sum().backward()
+    assert ("mkldnn::_linear_pointwise" in called.names) is onednn
+
+    left, right = (rows.detach().double() for rows in (layer.left, layer.right))
+    left, right = left.requires_grad_(), right.requires_grad_()
+    twin = x.detach().double().requires_grad_()
+    if state in ("adapted", "merged"):
+        weight = weight + left.t() @ right
+    exact = F.linear(twin, weight, bias)
+    exact.pow(2).sum().backward()
+    assert_close(out, exact)
+    assert_close(x.grad, twin.grad)
+    if state == "adapted":
+        assert_close(layer.left.grad, left.grad)
+        assert_close(layer.right.grad, right.grad)
+
+
+@needs_onednn
+@pytest.mark.parametrize("state", ["adapted", "merged", "disabled"])
+def test_autocast_has_its_way(forced, state):
+    layer = make_layer(nn.Linear(4, 6), state)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(3, 4)).dtype == torch.bfloat16
