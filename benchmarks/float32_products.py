@@ -1,10 +1,9 @@
 """By which of torch's libraries a processor multiplies faster in float32.
 
 torch multiplies by MKL. Prints a table of the seconds of oneDNN beside those of MKL, of
-the products of a training step: those with the frozen weight, and those with 12 rows of
-an adapter. ``ONEDNN_MAX_CPU_ISA=AVX2`` before the command shows oneDNN on a processor
-without AVX512. Run from the repository, with the extra `bench`:
-python benchmarks/float32_products.py
+the products with frozen weights in a training step. ``ONEDNN_MAX_CPU_ISA=AVX2`` before
+the command shows oneDNN without AVX512. Run from the repository, with the extra
+`bench`: python benchmarks/float32_products.py
 """
 
 import os
@@ -26,7 +25,6 @@ from benchmarks.timing import seconds_of, take_turns
 from sk_adalora.adalora import products
 
 SHAPES = [(1024, 384, 384), (1024, 384, 1536), (1024, 1536, 384), (128, 384, 384)]
-RANK = 12
 ROUNDS = 30
 
 
@@ -45,18 +43,13 @@ def main():
 
 
 def make_calls(tokens, width, outputs):
-    """Return the products of a layer, by what they are of."""
+    """Return the two products of a layer, forward and backward."""
     torch.manual_seed(0)
     x, gradient = torch.randn(tokens, width), torch.randn(tokens, outputs)
     weight, bias = torch.randn(outputs, width), torch.randn(outputs)
-    rows, hidden = torch.randn(RANK, width), torch.randn(tokens, RANK)
-    left = torch.zeros(outputs, RANK)
     return {
-        "weight": lambda: products.linear(x, weight, bias),
-        "its gradient": lambda: products.linear(gradient, weight.t()),
-        "rows": lambda: products.narrow_linear(x, rows),
-        "update": lambda: products.add_linear(gradient, hidden, left),
-        "gradient of rows": lambda: products.linear(hidden.t(), x.t()),
+        "forward": lambda: products.linear(x, weight, bias),
+        "backward": lambda: products.linear(gradient, weight.t()),
     }
 
 
@@ -70,7 +63,7 @@ def measure(call):
             return onednn
 
         def timed(turn):
-            with mock.patch.object(products, "_mkl_is_slow", is_slow):
+            with mock.patch.object(products, "mkl_is_slow", is_slow):
                 return seconds(turn)
 
         return timed

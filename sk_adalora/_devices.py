@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ._messages import warn_user
+from .adalora.products import mkl_is_slow
 
 _DTYPES = {
     "float32": torch.float32,
@@ -79,10 +80,12 @@ class Place:
     def compiles_shapes(self) -> bool:
         """Whether kernels are compiled for each number of tokens, and kept.
 
-        On a CPU in half precision they are: fewer numbers take less memory, and hardly
-        more time (`benchmarks/length_multiples.py`).
+        By oneDNN they are, which multiplies in half precision on a CPU, and on some in
+        float32: fewer numbers take less memory, and hardly more time
+        (`benchmarks/length_multiples.py`).
         """
-        return self.device.type == "cpu" and self.precision != "float32"
+        by_onednn = self.precision != "float32" or mkl_is_slow()
+        return self.device.type == "cpu" and by_onednn
 
     @property
     def length_multiple(self) -> int:

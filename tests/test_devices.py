@@ -159,12 +159,19 @@ def test_plain_attention_is_for_bfloat16_on_a_cpu_only():
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "expected"),
-    [("cpu", "bfloat16", 4), ("cpu", "float32", 1), ("cuda", "bfloat16", 1)],
+    ("device", "precision", "mkl_is_slow", "expected"),
+    [
+        ("cpu", "bfloat16", False, 4),
+        ("cpu", "float32", False, 1),
+        ("cpu", "float32", True, 4),
+        ("cuda", "bfloat16", True, 1),
+        ("cuda", "float32", True, 1),
+    ],
 )
 def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
-    device, precision, expected
+    monkeypatch, device, precision, mkl_is_slow, expected
 ):
+    monkeypatch.setattr(_devices, "mkl_is_slow", lambda: mkl_is_slow)
     assert Place(torch.device(device), precision).length_multiple == expected
 
 

@@ -38,7 +38,7 @@ FIRST_STEPS = {
 MAY_IMPORT = {
     "adalora": {"adalora"},
     **{name: {CONFIG} for name in FIRST_STEPS},
-    "_devices": {"_messages"},
+    "_devices": {"adalora", "_messages"},
     "_cells": set(),
     "_columns": {"_cells"},
     "_texts": {"_cells", "_columns"},
