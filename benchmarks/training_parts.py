@@ -25,7 +25,7 @@ from sk_adalora._backbone import DEFAULT_MODEL
 from sk_adalora._devices import Place, resolve_place
 
 SHAPES = [(32, 64), (32, 128), (32, 256)]
-LIMITS = [None, 4096, 2048, 1024]
+LIMITS = [None, 4096, 2048, 1536, 1024]
 ROUNDS = 5
 
 
