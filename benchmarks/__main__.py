@@ -67,6 +67,8 @@ UNUSED = {
     "memory": (*_OF_FITS, "model"),
     "defaults": (*_OF_FITS, "model"),
     "score": ("task",),
+    "profile": ("learning_rate",),
+    "report": (*_OF_FITS, "model"),
 }
 # Epochs where --epochs is not given: None is as many as ours takes by itself.
 _EPOCHS = {"speed": 3, "profile": 3}
@@ -84,8 +86,6 @@ def main(arguments=None):
         command = [sys.executable, script, *rest]
         sys.exit(subprocess.run(command, check=False).returncode)
     _refuse_unused(parser, options)
-    if options.data and not (options.text and options.label):
-        parser.error("--data needs --text and --label, the names of its columns")
     complete(options)
     if options.what == "report":
         report.run(options)
@@ -101,6 +101,15 @@ def _refuse_unused(parser, options):
         if getattr(options, name) != COMMON_DEFAULTS.get(name):
             option = "--" + name.replace("_", "-")
             parser.error(f"`{options.what}` has no use for {option}")
+    if options.data and not (options.text and options.label):
+        parser.error("--data needs --text and --label, the names of its columns")
+    if (options.text or options.label) and not options.data:
+        parser.error("--text and --label are of --data, which is not given")
+    if options.data and options.task != COMMON_DEFAULTS["task"]:
+        parser.error("--data is classified instead of a --task: give one of them")
+    idle = set(getattr(options, "again", ())) - set(getattr(options, "contestants", ()))
+    if idle:
+        parser.error(f"--again {min(idle)} needs it among the --contestants")
 
 
 def make_parser():

@@ -69,8 +69,8 @@ def fit_peft_tuned(texts, labels, settings):
 
     Mean pooling, for which the default model was made; no dropout in the frozen part;
     batches of texts of about the same length; on a CPU in bfloat16, attention as plain
-    products; and merged weights to predict with, in half precision held in it. All of
-    that is what ours does.
+    products; and merged weights to predict with, in half precision held in it. All but
+    the merging is what ours does.
     """
     predictor = _fit_adalora(
         "peft-tuned", texts, labels, settings, load=load_mean_pooled, by_length=True

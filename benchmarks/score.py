@@ -114,6 +114,7 @@ def _known(path, options):
 def _is_again(record, options):
     return (
         record["contestant"] in options.again
+        and record["contestant"] in options.contestants
         and record["size"] in options.sizes
         and record["seed"] in options.seeds
         and (options.data or record["task"] in options.tasks)

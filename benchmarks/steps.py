@@ -1,7 +1,7 @@
-"""Single training steps on made-up tokens: ours, PEFT's, and the floor below all.
+"""Single training steps on made-up tokens: ours, PEFT's, and a floor to compare with.
 
-The floor is the same frozen model, forward and backward, with pooling and head but
-without adapter, penalty, optimizer or allocation: what no adapter can do without.
+The floor is the same frozen model as torch computes it, forward and backward, with
+pooling and head but without adapter, penalty, optimizer or allocation.
 """
 
 from contextlib import nullcontext

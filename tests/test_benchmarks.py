@@ -474,6 +474,11 @@ def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
         ["memory", "--model", "elsewhere"],
         ["defaults", "--data", "x.csv", "--text", "a", "--label", "b"],
         ["defaults", "--epochs", "2"],
+        ["profile", "--learning-rate", "ours=1"],
+        ["report", "--task", "films"],
+        ["step", "--text", "a"],
+        ["speed", "--task", "films", "--data", "x.csv", "--text", "a", "--label", "b"],
+        ["score", "--contestants", "tfidf", "--again", "ours"],
     ],
 )
 def test_wrong_arguments_are_refused(arguments, capsys):

@@ -34,7 +34,7 @@ def _project(x: Tensor, rows: Tensor) -> Tensor:
     """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
 
     In float32 it is computed transposed: with up to 12 rows a CPU makes and reads it
-    in four fifths of the time then (`benchmarks/narrow_products.py`).
+    in 0.8 to 1.06 of the time then (`benchmarks/narrow_products.py`).
     """
     if x.dtype == torch.float32:
         return torch.mm(rows, x.t()).t()
