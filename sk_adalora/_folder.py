@@ -68,7 +68,8 @@ class FolderMixin:
         Raises
         ------
         FileExistsError
-            If the folder exists and `overwrite` is False, or it holds other things.
+            If the folder exists and is not empty, and `overwrite` is False or it holds
+            other things.
         TypeError
             If a parameter, such as a callable, cannot be written as JSON.
         OSError

@@ -42,7 +42,8 @@ class OptunaPruning:
     Raises
     ------
     ValueError, TypeError
-        If a parameter is not as it must be, or the study does not maximize.
+        If a parameter is not as it must be, or the study does not maximize. What
+        `scoring` names is looked up in `fit`.
 
     Notes
     -----

@@ -58,6 +58,9 @@ def find(
     name = os.fspath(source)
     known = _download(name, revision, [STATE_NAME])
     listed = _field(read_json(known / STATE_NAME), "files", dict)
+    patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
+    if patterns:  # the hub would fetch all that they match
+        raise broken("list files by their names", patterns)
     code = [file for file in listed if file.endswith(".py")]
     if code and not trust_remote_code:
         raise ValueError(

@@ -128,10 +128,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     trust_remote_code : bool, default=False
         Whether to run code that the model's repository brings along.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial values, order of rows and dropout. None draws one from NumPy's
+        Seed of initial values (but of the head of ``pooling="model"``), order of rows
+        and dropout. None draws one from NumPy's
         global generator, as in all of scikit-learn; no other is used or changed.
     verbose : int, default=0
-        Whether to show a progress bar.
+        Whether to show a progress bar, and the table of ranks at the end.
 
     Attributes
     ----------
@@ -213,6 +214,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             and the estimator stays as it was.
         OSError
             If the pretrained model cannot be found.
+        FloatingPointError
+            If the loss becomes NaN or infinite; the estimator stays as it was.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
 

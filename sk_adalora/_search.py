@@ -65,8 +65,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     load_if_exists : bool, default=True
         Whether to go on with a study of that name.
     enqueue : "paper", dict, list of dict or None, default="paper"
-        What is tried first in a new study. "paper" is the estimator as it is, whose
-        defaults are the paper's, moved into the ranges where it is outside.
+        What is tried first in a new study. "paper" is the estimator as it is, moved
+        into the ranges where it is outside. Steps given as numbers are drawn where the
+        space has shares; where the space is a function, it stands for nothing.
     callbacks : list of callable or None, default=None
         Called as ``callback(study, trial)`` after each trial, as by Optuna.
         ``study.stop()`` ends the search.
@@ -246,7 +247,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
 
         Nothing is evaluated. The study may be that of worker processes with
         ``refit=False``, or one of an objective of your own that used
-        :func:`suggest_params`.
+        :func:`suggest_params`; what was `fixed` there must be set on `estimator`.
 
         Parameters
         ----------

@@ -372,6 +372,17 @@ def test_scoring_monitor_weighs_the_rows(make):
     assert scores == [pytest.approx(fitted.score(X, Y, sample_weight=weights))] * 2
 
 
+def test_a_scorer_gets_no_weights_where_there_are_none(make):
+    def score(estimator, X, y):
+        return {"right": estimator.score(X, y)}
+
+    monitor = ScoringMonitor(scoring=score)
+    fitted = make(epochs=1).set_callbacks(monitor).fit(X, Y)
+    scores = [row["right"] for row in monitor.get_logs().data]
+
+    assert scores == [pytest.approx(fitted.score(X, Y))] * 2
+
+
 def test_scoring_monitor_of_several_scores(make):
     monitor = ScoringMonitor(scoring=["neg_log_loss", "accuracy"])
     make(epochs=2).set_callbacks(monitor).fit(pd.Series(X), Y)

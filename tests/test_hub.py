@@ -120,6 +120,20 @@ def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
 
 
+@pytest.mark.parametrize("listed", ["model_code*", "[a-z].bin", "more/"])
+def test_only_files_that_are_listed_by_name_are_fetched(fitted, hub, listed):
+    fitted.push_to_hub("me/topics")
+    state = hub.root / "me" / "topics" / "snapshots" / "main" / "sk_adalora.json"
+    described = json.loads(state.read_text("utf-8"))
+    described["files"][listed] = "0" * 64
+    blob = state.resolve()
+    blob.write_text(json.dumps(described), encoding="utf-8")
+
+    with pytest.raises(ValueError, match="must list files by their names"):
+        AdaLoraClassifier.from_pretrained("me/topics")
+    assert [call[0] for call in hub.calls].count("download") == 1
+
+
 def test_a_snapshot_with_a_link_out_of_its_repository(fitted, hub, tmp_path):
     fitted.push_to_hub("me/topics")
     AdaLoraClassifier.from_pretrained("me/topics")

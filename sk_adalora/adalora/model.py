@@ -48,7 +48,8 @@ def get_peft_model(
     Raises
     ------
     TypeError
-        If `config` is not an :class:`AdaLoraConfig`, or `model` is adapted already.
+        If `config` is not an :class:`AdaLoraConfig`, `model` is not a
+        :class:`torch.nn.Module`, or it is adapted already.
     ValueError
         If no layer matches `target_modules`.
 
