@@ -59,11 +59,8 @@ def measure(call):
     seconds = seconds_of(call, torch.device("cpu"))
 
     def by(onednn):
-        def is_slow():
-            return onednn
-
         def timed(turn):
-            with mock.patch.object(products, "mkl_is_slow", is_slow):
+            with mock.patch.object(products, "MKL_IS_SLOW", onednn):
                 return seconds(turn)
 
         return timed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ._messages import warn_user
-from .adalora.products import mkl_is_slow
+from .adalora.products import MKL_IS_SLOW
 
 _DTYPES = {
     "float32": torch.float32,
@@ -84,7 +84,7 @@ class Place:
         float32: fewer numbers take less memory, and hardly more time
         (`benchmarks/length_multiples.py`).
         """
-        by_onednn = self.precision != "float32" or mkl_is_slow()
+        by_onednn = self.precision != "float32" or MKL_IS_SLOW
         return self.device.type == "cpu" and by_onednn
 
     @property

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.pytorch_utils import Conv1D
 
-from sk_adalora.adalora import products
+from sk_adalora.adalora import AdaLoraConfig, get_peft_model, products
 from sk_adalora.adalora.layers import SVDLinear, _FrozenLinear
 
 needs_onednn = pytest.mark.skipif(
@@ -18,14 +18,14 @@ needs_onednn = pytest.mark.skipif(
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_onednn)])
 def onednn(request, monkeypatch):
     """Whether oneDNN multiplies, on any processor."""
-    monkeypatch.setattr(products, "mkl_is_slow", lambda: request.param)
+    monkeypatch.setattr(products, "MKL_IS_SLOW", request.param)
     return request.param
 
 
 @pytest.fixture
 def forced(monkeypatch):
     """Have oneDNN multiply on any processor."""
-    monkeypatch.setattr(products, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(products, "MKL_IS_SLOW", True)
 
 
 class Called(TorchDispatchMode):
@@ -119,19 +119,30 @@ def test_a_user_may_switch_onednn_off(forced):
 def test_mkl_is_slow_on_processors_of_amd_with_avx512(monkeypatch, found, slow):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    assert products.mkl_is_slow.__wrapped__() is slow
+    assert products._mkl_is_slow() is slow
 
 
 def test_a_torch_without_mkl_is_left_alone(monkeypatch):
     amd = {"cpu_name": "AMD EPYC", "avx512_f": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amd, raising=False)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    assert not products.mkl_is_slow.__wrapped__()
+    assert not products._mkl_is_slow()
 
 
 def test_a_torch_that_knows_no_processors_is_left_alone(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not products.mkl_is_slow.__wrapped__()
+    assert not products._mkl_is_slow()
+
+
+@needs_onednn
+def test_a_compiled_model_is_one_graph(forced):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    config = AdaLoraConfig(init_r=2, target_r=1, total_step=10)
+    model = get_peft_model(model, config)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    x = torch.randn(3, 4)
+
+    torch.testing.assert_close(compiled(x), model(x))
 
 
 # ---- layers -----------------------------------------------------------------

@@ -171,7 +171,7 @@ def test_plain_attention_is_for_bfloat16_on_a_cpu_only():
 def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
     monkeypatch, device, precision, mkl_is_slow, expected
 ):
-    monkeypatch.setattr(_devices, "mkl_is_slow", lambda: mkl_is_slow)
+    monkeypatch.setattr(_devices, "MKL_IS_SLOW", mkl_is_slow)
     assert Place(torch.device(device), precision).length_multiple == expected
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def _mkl_is_slow() -> bool:
+    """Tell whether this is a processor that MKL does not use all of."""
+    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a build without oneDNN
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older version of torch
+        return False
+    found = torch.cpu.get_capabilities()
+    return "AMD" in found.get("cpu_name", "") and bool(found.get("avx512_f"))
+
+
+MKL_IS_SLOW = _mkl_is_slow()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -29,17 +42,4 @@ def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
     """
     plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones multiply themselves
     on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    return plain and on_cpu and bool(torch.backends.mkldnn.enabled) and mkl_is_slow()
-
-
-@functools.cache
-def mkl_is_slow() -> bool:
-    """Tell whether this is a processor that MKL does not use all of."""
-    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
-        return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a build without oneDNN
-        return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # an older version of torch
-        return False
-    found = torch.cpu.get_capabilities()
-    return "AMD" in found.get("cpu_name", "") and bool(found.get("avx512_f"))
+    return plain and on_cpu and bool(torch.backends.mkldnn.enabled) and MKL_IS_SLOW
