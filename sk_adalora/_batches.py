@@ -95,8 +95,9 @@ def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
     rows : ndarray of shape (n_rows,)
         Positions in the table, at least one.
     multiple : int, default=1
-        Pad on to a multiple of this many tokens, but never beyond the longest row of
-        the table.
+        Pad on to a multiple of this many tokens, and of twice as many for each doubling
+        of the length beyond 12 times that: few lengths in all, and little padding. It
+        is never padded beyond the longest row of the table.
 
     Returns
     -------
@@ -106,6 +107,8 @@ def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
     distinct = table.rows[rows]
     starts, stops = table.starts[distinct], table.stops[distinct]
     length = int((stops - starts).max())  # L
+    while 1 < multiple < length / 12:
+        multiple *= 2
     if length % multiple:
         length = min(length + multiple - length % multiple, table.longest)
     positions = starts[:, None] + np.arange(length)  # (n_rows, L)

@@ -89,7 +89,7 @@ class Place:
 
     @property
     def length_multiple(self) -> int:
-        """What the length of a batch in tokens is padded to a multiple of."""
+        """What a batch's length in tokens is padded to a multiple of, at least."""
         return 4 if self.compiles_shapes else 1
 
 
