@@ -129,8 +129,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Whether to run code that the model's repository brings along.
     random_state : int, RandomState instance or None, default=None
         Seed of initial values (but of the head of ``pooling="model"``), order of rows
-        and dropout. None draws one from NumPy's
-        global generator, as in all of scikit-learn; no other is used or changed.
+        and dropout. None draws one from NumPy's global generator, as in all of
+        scikit-learn; no other is used or changed.
     verbose : int, default=0
         Whether to show a progress bar, and the table of ranks at the end.
 

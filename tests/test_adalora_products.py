@@ -163,6 +163,33 @@ def test_the_gradient_of_a_frozen_product_has_one_itself(forced):
     torch.testing.assert_close(second(_FrozenLinear.apply), second(F.linear))
 
 
+@needs_onednn
+def test_a_frozen_product_has_the_gradient_of_its_bias(forced):
+    torch.manual_seed(0)
+    x, weight = torch.randn(5, 4), torch.randn(6, 4)
+    bias = torch.randn(6, requires_grad=True)
+
+    def gradient(multiply):
+        return torch.autograd.grad(multiply(x, weight, bias).sigmoid().sum(), bias)
+
+    torch.testing.assert_close(gradient(_FrozenLinear.apply), gradient(F.linear))
+
+
+@needs_onednn
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_frozen_product_can_be_transformed(forced):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(3, 5, 4), torch.randn(6, 4), torch.randn(6)
+
+    def gradients(multiply):
+        def score(x):
+            return multiply(x, weight, bias).sigmoid().sum()
+
+        return torch.func.vmap(torch.func.grad(score))(x)
+
+    torch.testing.assert_close(gradients(_FrozenLinear.apply), gradients(F.linear))
+
+
 def make_layer(base, state):
     """Return an adapted layer of widths 4 and 6, adapted, merged, disabled or empty."""
     torch.manual_seed(1)

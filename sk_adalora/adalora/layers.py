@@ -45,22 +45,31 @@ class _FrozenLinear(torch.autograd.Function):
     """``x @ weight.T + bias``, with a frozen weight."""
 
     # Dimensions: m = tokens, in, out = widths of the layer.
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        ctx: Any,
         x: Tensor,  # (m, in)
         weight: Tensor,  # (out, in)
         bias: Tensor | None,  # (out,)
     ) -> Tensor:
-        ctx.save_for_backward(weight)
         return linear(x, weight, bias)  # (m, out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, weight, _ = inputs
+        ctx.save_for_backward(weight)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
         (weight,) = ctx.saved_tensors
-        of_x: Tensor = _FrozenLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
-        return of_x, None, None
+        needs_x, _, needs_bias = ctx.needs_input_grad
+        of_x = of_bias = None
+        if needs_x:
+            of_x = _FrozenLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
+        if needs_bias:
+            of_bias = gradient.sum(dim=0)
+        return of_x, None, of_bias
 
 
 class _FusedLinear(torch.autograd.Function):
@@ -179,7 +188,7 @@ class SVDLinear(nn.Module):
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
         if not self.needs_rows:
-            if self._may_read_weight(x):
+            if onednn_is_faster(x, self.weight) and self._may_read_weight(x):
                 return self._linear(x, self.weight)
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
