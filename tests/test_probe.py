@@ -9,7 +9,7 @@ from _toy import make as make_classifier
 from _toy import topics
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _probe
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices, _probe
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
 from sk_adalora._probe import choose_rows, fit_linear
 from sk_adalora._regressor import squared_error
@@ -256,10 +256,14 @@ def test_a_warm_start_keeps_its_head(make):
     np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 4), ("float32", 36)])
+@pytest.mark.parametrize(
+    ("precision", "mkl_is_slow", "most"),
+    [("bfloat16", False, 4), ("float32", False, 36), ("float32", True, 4)],
+)
 def test_compiled_kernels_serve_the_probe_and_the_training(
-    tiny_model, monkeypatch, precision, most
+    tiny_model, monkeypatch, precision, mkl_is_slow, most
 ):
+    monkeypatch.setattr(_devices, "MKL_IS_SLOW", mkl_is_slow)
     sizes = []
     pad = _probe.pad
     monkeypatch.setattr(
@@ -275,4 +279,4 @@ def test_compiled_kernels_serve_the_probe_and_the_training(
     ).fit(X, Y)
 
     assert max(sizes) <= most
-    assert (len(sizes) > 1) == (precision == "bfloat16")
+    assert (len(sizes) > 1) == (most == 4)
