@@ -55,7 +55,6 @@ def make_calls(tokens, width, outputs):
 
 def measure(call):
     """Return the median seconds of a product by oneDNN beside those by MKL."""
-
     seconds = seconds_of(call, torch.device("cpu"))
 
     def by(onednn):
