@@ -27,15 +27,25 @@ def describe_machine():
 
 
 def describe_processor():
-    """Return the name of the processor, and what it has for half precision."""
+    """Return name and family of the processor, and what it has for half precision."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()
     lines = cpuinfo.read_text().splitlines()
-    name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "CPU")
+    # Several generations are called "AMD EPYC" where a machine is a virtual one.
+    name = _field(lines, "model name", "CPU")
+    family = _field(lines, "cpu family", "")
+    if family:
+        name += f" (family {family})"
     flags = "".join(lines)
     # What half precision runs on makes more of a difference than the model.
     for flag, unit in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
         if flag in flags:
             return f"{name} with {unit}"
     return name
+
+
+def _field(lines, name, otherwise):
+    """Return what the first line of that name says."""
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(name))
+    return next(values, otherwise)

@@ -110,20 +110,22 @@ def test_a_user_may_switch_onednn_off(forced):
 @pytest.mark.parametrize(
     ("found", "slow"),
     [
-        ({"cpu_name": "AMD EPYC 9755", "avx512_f": True}, True),
+        ({"cpu_name": "AMD EPYC 9755", "avx512_f": True, "avx_vnni": True}, True),
+        ({"cpu_name": "AMD", "avx512_f": True, "avx512_vp2intersect": True}, True),
+        ({"cpu_name": "AMD EPYC 9654", "avx512_f": True, "avx_vnni": False}, False),
         ({"cpu_name": "AMD Ryzen 7 5800X", "avx512_f": False}, False),
-        ({"cpu_name": "Intel(R) Xeon(R) Platinum 8488C", "avx512_f": True}, False),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_f": True, "avx_vnni": True}, False),
         ({"architecture": "aarch64"}, False),
     ],
 )
-def test_mkl_is_slow_on_processors_of_amd_with_avx512(monkeypatch, found, slow):
+def test_mkl_is_slow_on_zen_5(monkeypatch, found, slow):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert products._mkl_is_slow() is slow
 
 
 def test_a_torch_without_mkl_is_left_alone(monkeypatch):
-    amd = {"cpu_name": "AMD EPYC", "avx512_f": True}
+    amd = {"cpu_name": "AMD EPYC", "avx512_f": True, "avx_vnni": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amd, raising=False)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     assert not products._mkl_is_slow()

@@ -8,7 +8,11 @@ from torch.nn import functional as F
 
 
 def _mkl_is_slow() -> bool:
-    """Tell whether this is a processor that MKL does not use all of."""
+    """Tell whether this is a processor that MKL does not use all of.
+
+    MKL multiplies without AVX512 on processors of AMD. Zen 4 computes AVX512 in halves
+    and loses nothing by that; Zen 5, which has AVX-VNNI or VP2INTERSECT too, does not.
+    """
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a build without oneDNN
@@ -16,7 +20,9 @@ def _mkl_is_slow() -> bool:
     if not hasattr(torch.cpu, "get_capabilities"):  # an older version of torch
         return False
     found = torch.cpu.get_capabilities()
-    return "AMD" in found.get("cpu_name", "") and bool(found.get("avx512_f"))
+    of_zen_5 = found.get("avx_vnni") or found.get("avx512_vp2intersect")
+    of_amd = "AMD" in found.get("cpu_name", "")
+    return of_amd and bool(found.get("avx512_f") and of_zen_5)
 
 
 MKL_IS_SLOW = _mkl_is_slow()
@@ -37,8 +43,8 @@ def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Tell whether oneDNN multiplies these faster than what torch would call.
 
     torch multiplies by MKL in float32, which does without AVX512 on processors of AMD.
-    Where they have it, oneDNN takes less than half of the seconds, and without it about
-    as many (`benchmarks/float32_products.py`).
+    On Zen 5, oneDNN takes less than half of the seconds. On Zen 4 it takes 0.92 of them
+    and a fit as many, for more memory (`benchmarks/float32_products.py`).
     """
     plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones multiply themselves
     on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
