@@ -1,0 +1,54 @@
+"""What the tests of broken and hostile folders share."""
+
+import re
+
+import pytest
+from _folders import bytes_of
+from _toy import topics
+
+from sk_adalora import AdaLoraClassifier
+
+X, Y = topics(48)
+STATE = "sk_adalora.json"
+CONFIG = "adapter_config.json"
+ADAPTER = "adapter_model.safetensors"
+HEAD = "head.safetensors"
+CHECKED = [STATE, CONFIG, ADAPTER, HEAD]
+LAYER = "encoder.layer.0.attention.self.query"
+# What may be raised: nothing of these says "there is a bug in the reader".
+CLEAR = (ValueError, OSError)
+
+
+def assert_refused(folder, match="", estimator=AdaLoraClassifier):
+    """Loading, or else the first prediction, says what is wrong, and only that."""
+    before = bytes_of(folder)
+    with pytest.raises(CLEAR, match=match or None) as caught:
+        estimator.from_pretrained(folder).predict(X[:4])
+    message = str(caught.value)
+
+    assert not isinstance(caught.value, UnicodeError)
+    assert re.search(r"\b(Got|Missing)\b", message), message
+    assert re.search(r"\b(must|supports|does not support)\b", message), message
+    assert re.search(
+        r"[Cc]opy|[Ii]nstall|[Cc]heck|[Pp]ass|[Rr]eplace|[Ll]oad it|[Cc]hange|"
+        r"[Tt]rain again|broken|belong|[Ll]eave|[Rr]aise|[Ll]ower|Choose|Save|Point",
+        message,
+    ), message
+    assert len(message) < 1500, len(message)
+    assert bytes_of(folder) == before
+    assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def put(*path, value):
+    """A change: set what stands at a path of keys; `...` deletes it."""
+
+    def change(described):
+        *outer, last = path
+        for key in outer:
+            described = described[key]
+        if value is ...:
+            del described[last]
+        else:
+            described[last] = value
+
+    return change

@@ -1,0 +1,49 @@
+"""Folders to break.
+
+Most cases are sealed again after the change, as an attacker would do: what is tested
+there is not the checksum but what stands behind it.
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+from _folders import make_regressor
+from _hostile import X, Y
+from _toy import make
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Fitted on `topics(48)`. Do not refit."""
+    return make(tiny_model).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, tmp_path_factory):
+    """The folder of `fitted`. Do not write into it."""
+    folder = tmp_path_factory.mktemp("saved") / "estimator"
+    fitted.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_head(tiny_model, tmp_path_factory):
+    """The folder of a model with its own head. Do not write into it."""
+    folder = tmp_path_factory.mktemp("saved") / "own-head"
+    make(tiny_model, pooling="model").fit(X, Y).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def regressor(tiny_model, tmp_path_factory):
+    """The folder of a regressor. Do not write into it."""
+    folder = tmp_path_factory.mktemp("saved") / "regressor"
+    make_regressor(tiny_model).fit(X, np.arange(48.0)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A folder that the test may break."""
+    return shutil.copytree(saved, tmp_path / "f")

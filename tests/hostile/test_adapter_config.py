@@ -1,0 +1,105 @@
+"""Values that adapter_config.json must not have, sealed again: a clear error each."""
+
+import json
+
+import numpy as np
+import pytest
+from _folders import read, write
+from _hostile import CLEAR, CONFIG, LAYER, X, assert_refused, put
+
+from sk_adalora import AdaLoraClassifier
+from sk_adalora.adalora.peft_format import read_adapter
+
+
+def pattern(change):
+    """A change of the flags of one layer."""
+
+    def changed(values):
+        flags = values["rank_pattern"][f"{LAYER}.lora_E"]
+        values["rank_pattern"][f"{LAYER}.lora_E"] = change(flags)
+
+    return changed
+
+
+CONFIGS = {
+    "a flag too few": (pattern(lambda f: f[:-1]), "3 flags for|`init_r`=3 flags"),
+    "a flag too many": (pattern(lambda f: [*f, False]), "`init_r`=3 flags"),
+    "flags 0 and 1": (pattern(lambda f: [int(x) for x in f]), "true and false"),
+    "flags turned round": (pattern(lambda f: [not x for x in f]), "`init_r`=3 flags"),
+    "flags of null": (pattern(lambda f: None), "true and false"),
+    "flags as text": (pattern(lambda f: "TTT"), "true and false"),
+    "a list of flags": (put("rank_pattern", value=[True]), "true and false"),
+    "a text of flags": (put("rank_pattern", value="T"), "true and false"),
+    "a layer without flags": (
+        put("rank_pattern", f"{LAYER}.lora_E", value=...),
+        "no flags",
+    ),
+    "no pattern": (put("rank_pattern", value=None), "no pattern"),
+    "a huge rank": (put("init_r", value=10**12), "`init_r`"),
+    "a huge rank, no pattern": (
+        lambda values: values.update(init_r=10**12, rank_pattern=None),
+        "`init_r`",
+    ),
+    "a rank of 0": (put("init_r", value=0), "`init_r`"),
+    "a rank of text": (put("init_r", value="3"), "`init_r`"),
+    "target above init": (put("target_r", value=99), "`target_r` must be at most"),
+    "a target of null": (put("target_r", value=None), "`target_r`"),
+    "alpha of text": (put("lora_alpha", value="8"), "`lora_alpha`"),
+    "a huge alpha": (put("lora_alpha", value=10**63), ""),
+    "a negative alpha": (put("lora_alpha", value=-1), "`lora_alpha`"),
+    "dropout of 1": (put("lora_dropout", value=1.0), "`lora_dropout`"),
+    "an unknown bias": (put("bias", value="evil"), "`bias`"),
+    "a bias that is a list": (put("bias", value=[]), "`bias`"),
+    "another method": (put("peft_type", value="LORA"), "`peft_type`"),
+    "a method that is a list": (put("peft_type", value=[1]), "`peft_type`"),
+    "DoRA": (put("use_dora", value=True), "DoRA"),
+    "a schedule without steps": (put("total_step", value=0), "`total_step`"),
+    "a schedule of text": (put("total_step", value="9"), "`total_step`"),
+    "a schedule that is full": (put("tinit", value=10**9), "`tinit`"),
+    "a negative interval": (put("deltaT", value=-1), "`deltaT`"),
+    "beta of 2": (put("beta1", value=2.0), "`beta1`"),
+    "a task that is a list": (put("task_type", value=[1]), "`task_type`"),
+    "modules as text": (put("modules_to_save", value="classifier"), "modules_to"),
+    "modules as numbers": (put("modules_to_save", value=[1]), "modules_to_save"),
+    "initial values of text": (put("init_lora_weights", value="evil"), "init_lora"),
+    "a model that is a list": (put("base_model_name_or_path", value=[]), "base_model"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_configs(folder, case):
+    change, match = CONFIGS[case]
+    values = json.loads((folder / CONFIG).read_text("utf8"))
+    change(values)
+    (folder / CONFIG).write_text(json.dumps(values), "utf8")
+    write(folder, read(folder))
+    if case == "a huge alpha":  # is a number as others
+        read_adapter(folder)
+        return
+
+    assert_refused(folder, match)
+    with pytest.raises(CLEAR):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"auto_mapping": {"base_model_class": "X", "parent_library": "evil_module"}},
+        {"target_modules": "(((a+)+)+)+$"},
+        {"target_modules": ["evil"], "exclude_modules": "(a+)+$"},
+        {"layers_to_transform": [99], "layers_pattern": "(a+)+$"},
+        {"modules_to_save": ["evil"]},
+        {"trust_remote_code": True},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Left out:UserWarning")
+def test_settings_that_are_not_followed(folder, fitted, changed):
+    values = json.loads((folder / CONFIG).read_text("utf8")) | changed
+    (folder / CONFIG).write_text(json.dumps(values), "utf8")
+    write(folder, read(folder))
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))

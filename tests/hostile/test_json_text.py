@@ -1,0 +1,52 @@
+"""Texts in place of the JSON files of a folder: a clear error each."""
+
+import pytest
+from _folders import read, write
+from _hostile import CONFIG, STATE, assert_refused
+
+from sk_adalora import AdaLoraClassifier
+
+DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+TEXTS = {
+    "nothing": "",
+    "no JSON": "not JSON",
+    "a list": "[]",
+    "a number": "1",
+    "null": "null",
+    "a str": '"text"',
+    "nested deeply": DEEP,
+    "a deep list": "[" * 100_000,
+    "just too deep": '{"format": ' + "[" * 60 + "]" * 60 + "}",
+    "NaN": '{"format": NaN}',
+    "infinity": '{"format": -Infinity}',
+    "too large": '{"format": 1e999}',
+    "many digits": '{"format": ' + "1" * 4000 + "}",
+    "very many digits": '{"format": ' + "1" * 10_000 + "}",
+    "a key twice": '{"format": 1, "format": 1}',
+    "a mark before": '\ufeff{"format": 1}',
+    "no UTF-8": b'{"format": "\xff"}',
+    "UTF-16": '{"format": 1}'.encode("utf-16"),
+    "zeros": b"\0" * 1000,
+    "cut off": '{"format": ',
+    "more behind": '{"format": 1} {}',
+    "empty": "{}",
+}
+
+
+@pytest.mark.parametrize("name", [STATE, CONFIG])
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_that_are_no_settings(folder, name, text):
+    data = TEXTS[text]
+    data = data.encode("utf8") if isinstance(data, str) else data
+    (folder / name).write_bytes(data)
+    if name == CONFIG:
+        write(folder, read(folder))  # sealed again
+
+    assert_refused(folder)
+
+
+def test_a_file_that_is_too_long(folder):
+    with (folder / STATE).open("r+b") as file:
+        file.truncate(2**40)  # sparse: it takes no room
+    with pytest.raises(ValueError, match="must be at most 67108864 bytes long"):
+        AdaLoraClassifier.from_pretrained(folder)
