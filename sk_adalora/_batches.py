@@ -69,20 +69,38 @@ class Batch:
     rows: np.ndarray
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the batch on a device; on CUDA the copy overlaps with computing."""
+        """Return the batch on a device; see `send`."""
         device = torch.device(device)
-
-        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            if tensor is None or tensor.device.type != "cpu" or device.type != "cuda":
-                return None if tensor is None else tensor.to(device)
-            return tensor.pin_memory().to(device, non_blocking=True)
-
+        mask, types = self.attention_mask, self.token_type_ids
         return Batch(
-            move(self.input_ids),
-            move(self.attention_mask),
-            move(self.token_type_ids),
+            send(self.input_ids, device),
+            None if mask is None else send(mask, device),
+            None if types is None else send(types, device),
             self.rows,
         )
+
+
+# Devices that take a copy while the host goes on.
+_OVERLAPPING = {"cuda"}
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device; on CUDA, without waiting for what it computes.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        On the CPU, or there already.
+    device : torch.device
+        Where it is needed.
+
+    Returns
+    -------
+    torch.Tensor
+    """
+    if device.type in _OVERLAPPING and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:

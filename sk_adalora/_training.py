@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._batches import Batch, micro_batches, pad, training_batches
+from ._batches import Batch, micro_batches, pad, send, training_batches
 from ._devices import Place
 from ._network import TextNetwork
 from ._tokens import TokenTable
@@ -315,9 +315,9 @@ def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
     index = torch.from_numpy(rows)
     batch: Batch = pad(examples.tokens, rows, run.place.length_multiple)
     outputs = run.network(batch.to(device))  # (n, k)
-    losses = examples.loss(outputs, examples.targets[index].to(device))  # (n,)
+    losses = examples.loss(outputs, send(examples.targets[index], device))  # (n,)
     if examples.weights is not None:
-        losses = losses * examples.weights[index].to(device)
+        losses = losses * send(examples.weights[index], device)
     return losses.sum()
 
 

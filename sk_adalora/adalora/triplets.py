@@ -103,7 +103,13 @@ class RowBank(nn.Module):
         index = [t for i in self.layers for t in range(starts[i], starts[i + 1])]
         self.triplets = torch.tensor(index, dtype=torch.long, device=rows.device)
         self.holds_all = len(index) == starts[-1]
+        # Made here, where the device is waited for anyway, if a step has needed them.
+        laid_out, cut = self._cached is not None, self._blocks is not None
         self._cached = self._blocks = None
+        if laid_out:
+            self._layout(rows.device)
+        if cut:
+            self._block_rows(rows.device)
 
     def split(self, rows: Tensor) -> Sequence[Tensor]:
         """Cut the bank's rows into matrices, in half precision padded with zeros.
@@ -120,16 +126,20 @@ class RowBank(nn.Module):
         """
         if rows.element_size() > 2:
             return torch.split(rows, self.sizes)
-        if self._blocks is None or self._blocks.device != rows.device:
-            with torch.inference_mode(False):  # a training step may be next
-                self._blocks = self._index_of_blocks().to(rows.device)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
         return torch.split(
-            padded.index_select(0, self._blocks), [_round_up(r) for r in self.sizes]
+            padded.index_select(0, self._block_rows(rows.device)),
+            [_round_up(r) for r in self.sizes],
         )
 
+    def _block_rows(self, device: torch.device) -> Tensor:
+        """Return the row of each place in the padded matrices; kept as `_layout`'s."""
+        if self._blocks is None or self._blocks.device != device:
+            with torch.inference_mode(False):  # a training step may be next
+                self._blocks = self._index_of_blocks().to(device)
+        return self._blocks
+
     def _index_of_blocks(self) -> Tensor:
-        """Return the row of each place in the padded matrices."""
         index: list[int] = []
         start, blank = 0, sum(self.sizes)  # the zero row that `split` adds
         for rank in self.sizes:

@@ -1,0 +1,249 @@
+"""What runs on a CPU runs on another device, with the same numbers, and seldom waits.
+
+The device is a pretended one (_pretend.py), which has to be registered with torch for
+good: test_other_device.py runs this file in a process of its own.
+"""
+
+import re
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from _folders import make_regressor
+from _pretend import DEVICE, KIND, Pretend, PretendedTensor, waits
+from _tiny import adamw
+from _toy import make, topics, toy
+from safetensors.torch import load_file
+
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraSearchCV,
+    _batches,
+    _devices,
+    _training,
+    clear_backbone_cache,
+)
+from sk_adalora.adalora import AdaLoraConfig, get_peft_model
+
+X, Y = topics(48)
+LONG = [" ".join(X[i : i + 6]) for i in range(0, 48, 2)]
+
+
+@pytest.fixture(autouse=True)
+def _device(monkeypatch):
+    """A machine that has the device, and nothing left on it by another test."""
+    monkeypatch.setattr(_devices, "available_devices", lambda: [str(DEVICE), "cpu"])
+    monkeypatch.setattr(_batches, "_OVERLAPPING", {KIND})
+    clear_backbone_cache()
+    with Pretend():
+        yield
+
+
+@pytest.fixture
+def waits_of_steps(monkeypatch):
+    """List of what each training step waited for, and whether it ended the schedule."""
+    step, found = _training.train_step, []
+
+    def watched(run, group):
+        waits.clear()
+        left = len(run.allocator.kept)
+        result = step(run, group)
+        found.append((dict(waits), len(run.allocator.kept) < left))
+        return result
+
+    monkeypatch.setattr(_training, "train_step", watched)
+    return found
+
+
+def assert_on_device(estimator):
+    """The model that predicts is on the device, all of it."""
+    network = estimator._live.network
+    tensors = [*network.parameters(), *network.buffers()]
+    assert len(tensors) > 40
+    assert all(isinstance(tensor, PretendedTensor) for tensor in tensors)
+
+
+# ---- the device itself ------------------------------------------------------
+
+
+def test_the_device_does_not_mix_with_the_cpu():
+    there = torch.ones(3).to(DEVICE)
+    with pytest.raises(RuntimeError, match="aten::add: all tensors must be on one"):
+        there + torch.ones(3)
+
+    assert (there + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]
+
+
+def test_the_device_counts_waits():
+    waits.clear()
+    there = torch.ones(3).to(DEVICE, non_blocking=True)
+    there[1:].add_(1)
+    assert not waits
+    assert there.sum().item() == 5
+    there.cpu()
+    torch.ones(3).to(DEVICE)
+    assert len(waits) == 3
+
+
+def test_the_device_has_gradients():
+    layer = torch.nn.Linear(3, 2).to(DEVICE)
+    layer(torch.ones(4, 3, device=DEVICE)).sum().backward()
+
+    assert layer.weight.grad.device == DEVICE
+    assert layer.bias.grad.cpu().tolist() == [4, 4]
+
+
+# ---- estimators -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({}, 1e-5),
+        ({"precision": "bfloat16"}, 1e-2),
+        ({"pooling": "model"}, 1e-2),
+        ({"pooling": "cls", "max_grad_norm": None}, 1e-5),
+        ({"pooling": "last", "gradient_accumulation_steps": 2}, 1e-5),
+        ({"pooling": "max", "class_weight": "balanced"}, 1e-5),
+        ({"early_stopping": True, "epochs": 4}, 1e-5),
+        ({"target_modules": ["query", "value"], "weight_decay": 0.1}, 1e-5),
+    ],
+    ids=str,
+)
+def test_classifiers(tiny_model, options, tolerance):
+    here = make(tiny_model, **options).fit(X, Y)
+    there = make(tiny_model, **options, device=str(DEVICE)).fit(X, Y)
+
+    assert_on_device(there)
+    assert there.ranks_ == here.ranks_
+    there_p, here_p = there.predict_proba(X), here.predict_proba(X)
+    np.testing.assert_allclose(there_p, here_p, atol=tolerance)
+
+
+@pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
+@pytest.mark.filterwarnings("ignore:100% of the texts are longer")
+def test_long_texts(tiny_model, long_text):
+    options = {"long_text": long_text, "max_length": 8}
+    here = make(tiny_model, **options).fit(LONG, Y[::2])
+    there = make(tiny_model, **options, device=str(DEVICE)).fit(LONG, Y[::2])
+
+    np.testing.assert_allclose(
+        there.predict_proba(LONG), here.predict_proba(LONG), atol=1e-5
+    )
+
+
+def test_several_labels_and_weights(tiny_model):
+    texts, y = toy(48)
+    labels = np.column_stack([y, 1 - y])
+    weight = np.linspace(0.1, 2, 48)
+    here = make(tiny_model).fit(texts, labels, sample_weight=weight)
+    there = make(tiny_model, device=str(DEVICE))
+    there.fit(texts, labels, sample_weight=weight)
+
+    np.testing.assert_allclose(
+        there.predict_proba(texts), here.predict_proba(texts), atol=1e-5
+    )
+
+
+def test_regressors(tiny_model):
+    numbers = np.column_stack([np.arange(48.0), np.arange(48.0)[::-1] ** 2])
+    here = make_regressor(tiny_model).fit(X, numbers)
+    there = make_regressor(tiny_model, device=str(DEVICE)).fit(X, numbers)
+
+    assert_on_device(there)
+    np.testing.assert_allclose(there.predict(X), here.predict(X), rtol=1e-3)
+
+
+def test_what_is_saved_is_on_no_device(tiny_model, tmp_path):
+    there = make(tiny_model, device=str(DEVICE)).fit(X, Y)
+    expected = there.predict_proba(X)
+    joblib.dump(there, tmp_path / "there.joblib")
+    there.save_pretrained(tmp_path / "folder")
+    loaded = joblib.load(tmp_path / "there.joblib")
+    read = AdaLoraClassifier.from_pretrained(tmp_path / "folder", device="cpu")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+    assert_on_device(loaded)
+    np.testing.assert_allclose(read.predict_proba(X), expected, atol=1e-5)
+    moved = loaded.set_params(device="cpu").predict_proba(X)
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_what_others_read_is_on_no_device(tiny_model, tmp_path):
+    there = make(tiny_model, device=str(DEVICE)).fit(X, Y)
+    here = make(tiny_model).fit(X, Y)
+    for estimator, name in ((there, "there"), (here, "here")):
+        estimator.merge_and_save(tmp_path / name / "merged")
+        estimator.export_lora(tmp_path / name / "lora")
+
+    for file in ("merged/model.safetensors", "lora/adapter_model.safetensors"):
+        found = load_file(tmp_path / "there" / file)
+        expected = load_file(tmp_path / "here" / file)
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_searches(tiny_model):
+    search = AdaLoraSearchCV(
+        make(tiny_model, device=str(DEVICE)), n_trials=2, cv=2, random_state=0
+    ).fit(X, Y)
+
+    assert_on_device(search.best_estimator_)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# ---- the engine -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bert", "distilbert", "mpnet", "deberta-v2", "modernbert", "gpt2", "llama"],
+)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+def test_architectures(tiny_architecture, name):
+    ids = torch.arange(3, 45).reshape(6, 7)
+    mask = torch.ones_like(ids)
+    mask[1:4, 4:] = 0
+    found = []
+    for device in ("cpu", DEVICE):
+        config = AdaLoraConfig(init_r=4, target_r=2, total_step=9, tinit=1, tfinal=3)
+        generator = torch.Generator().manual_seed(0)
+        model = get_peft_model(tiny_architecture(name), config, generator=generator)
+        model.to(device)
+        optimizer = adamw(model)
+        for step in range(9):
+            inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+            hidden = model(**inputs).last_hidden_state
+            loss = (hidden[mask.bool().to(device)] ** 2).mean()
+            (loss + model.orthogonality_loss()).backward()
+            optimizer.step()
+            model.update_and_allocate(step)
+            optimizer.zero_grad()
+        model.compact(optimizer)
+        found.append((model.ranks, hidden.detach().cpu().numpy()))
+
+    assert found[0][0] == found[1][0]
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-4)
+
+
+# ---- waiting ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"precision": "bfloat16"}, {"class_weight": "balanced"}], ids=str
+)
+def test_no_step_waits_for_the_device(tiny_model, waits_of_steps, options):
+    y = np.where(np.arange(48) < 30, "many", "few")
+    make(tiny_model, epochs=4, device=str(DEVICE), **options).fit(X, y)
+
+    compacted = [shrunk for _, shrunk in waits_of_steps].index(True)
+    assert len(waits_of_steps) == 12
+    assert 1 < compacted < 11
+    for step, (waited, _) in enumerate(waits_of_steps):
+        # Of each padded batch, transformers asks whether all of it is padding.
+        own = [line for line in waited if not re.search("masking_utils", line)]
+        # At the start it looks for layers without gradient, and lays the ranks out; in
+        # the end, compaction has to know on the host what is left.
+        assert bool(own) == (step in (0, compacted)), (step, own)
