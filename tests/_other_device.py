@@ -121,6 +121,15 @@ def test_classifiers(tiny_model, options, tolerance):
     np.testing.assert_allclose(there_p, here_p, atol=tolerance)
 
 
+def test_half_precision_with_a_scaler(tiny_model):
+    here = make(tiny_model).fit(X, Y)
+    there = make(tiny_model, precision="float16", device=str(DEVICE)).fit(X, Y)
+
+    assert next(there._live.network.encoder.model.parameters()).dtype == torch.float16
+    assert there.ranks_ == here.ranks_
+    np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), atol=1e-2)
+
+
 @pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
 @pytest.mark.filterwarnings("ignore:100% of the texts are longer")
 def test_long_texts(tiny_model, long_text):
