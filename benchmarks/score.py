@@ -72,8 +72,9 @@ def quicken(options):
 def run(options):
     """Measure what is missing, then sum up all."""
     path = options.results / f"score-{options.device_type}.jsonl"
-    records = _known(path, options)
-    for name in ["data"] if options.data else options.tasks:
+    names = [options.load().name] if options.data else options.tasks
+    records = _known(path, options, names)
+    for name in names:
         task = options.load(name)
         for size, seed in product(options.sizes, options.seeds):
             X_train, y_train, X_test, y_test = split(task, size, options.n_test, seed)
@@ -99,25 +100,25 @@ def run(options):
     return {"origin": origin, "records": list(records.values())}
 
 
-def _known(path, options):
+def _known(path, options, names):
     """Read what was measured; drop what is to be measured again."""
     if not path.exists():
         return {}
     lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    kept = [record for record in records if not _is_again(record, options)]
+    kept = [record for record in records if not _is_again(record, options, names)]
     if len(kept) < len(records):
         path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
     return {tuple(record[name] for name in _KEY): record for record in kept}
 
 
-def _is_again(record, options):
+def _is_again(record, options, names):
     return (
         record["contestant"] in options.again
         and record["contestant"] in options.contestants
         and record["size"] in options.sizes
         and record["seed"] in options.seeds
-        and (options.data or record["task"] in options.tasks)
+        and record["task"] in names
     )
 
 

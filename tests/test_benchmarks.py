@@ -422,6 +422,15 @@ def test_again_forgets_what_was_asked_for_only(run_score):
     assert sorted(json.loads(line)["seed"] for line in lines) == [0, 1]
 
 
+def test_again_keeps_what_was_measured_of_other_tasks(run_score):
+    (other,) = records({"tfidf": 0.7}, size=8)
+    path = run_score.results / "score-cpu.jsonl"
+    path.write_text(json.dumps(other) + "\n", encoding="utf-8")
+
+    assert run_score("--contestants", "tfidf", "--again", "tfidf") == ["tfidf"]
+    assert json.loads(path.read_text("utf-8").splitlines()[0]) == other
+
+
 def test_gaps_are_of_the_seeds_of_both():
     found = [
         *records({"ours": 0.9, "tfidf": 0.8, "full": 0.2}, seed=0),
