@@ -14,7 +14,7 @@ from sk_adalora import clear_backbone_cache
 
 from . import results
 from .contestants import CONTESTANTS, Settings, epochs_of, fit, learning_rate_of
-from .data import TASKS, split
+from .data import TASKS, digest, split
 from .machine import describe_processor
 from .worker import Clock
 
@@ -66,16 +66,16 @@ def quicken(options):
     """Set the options to a smoke test."""
     options.sizes, options.seeds, options.n_test = [80], [0], 64
     options.tasks, options.epochs = options.tasks[:1], 1
-    options.again = list(CONTESTANTS)  # a smoke test measures something
 
 
 def run(options):
     """Measure what is missing, then sum up all."""
     path = options.results / f"score-{options.device_type}.jsonl"
-    names = [options.load().name] if options.data else options.tasks
-    records = _known(path, options, names)
-    for name in names:
+    data = _data(options)
+    records = _known(path, options, data)
+    for name in data:
         task = options.load(name)
+        _refuse_other_data(records.values(), name, data[name], path)
         for size, seed in product(options.sizes, options.seeds):
             X_train, y_train, X_test, y_test = split(task, size, options.n_test, seed)
             if len(X_train) < _ENOUGH * size:
@@ -89,6 +89,7 @@ def run(options):
                     options, contestant, (X_train, y_train, X_test, y_test), seed
                 )
                 record = {**dict(zip(_KEY, key, strict=True)), **record}
+                record["settings"]["data"] = data[name]
                 records[key] = record
                 _append(path, record)
                 options.say(
@@ -100,26 +101,41 @@ def run(options):
     return {"origin": origin, "records": list(records.values())}
 
 
-def _known(path, options, names):
+def _data(options):
+    """Return the digest of each task's data by name, None of those in packages."""
+    if options.data:
+        task = options.load()
+        return {task.name: digest(task)}
+    return dict.fromkeys(options.tasks)
+
+
+def _known(path, options, data):
     """Read what was measured; drop what is to be measured again."""
+    if options.quick:  # a smoke test measures something
+        path.unlink(missing_ok=True)
     if not path.exists():
         return {}
     lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    kept = [record for record in records if not _is_again(record, options, names)]
+    kept = [record for record in records if not _is_again(record, options, data)]
     if len(kept) < len(records):
         path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
     return {tuple(record[name] for name in _KEY): record for record in kept}
 
 
-def _is_again(record, options, names):
+def _is_again(record, options, data):
     return (
         record["contestant"] in options.again
         and record["contestant"] in options.contestants
         and record["size"] in options.sizes
         and record["seed"] in options.seeds
-        and record["task"] in names
+        and record["task"] in data
+        and _data_of(record) == data[record["task"]]
     )
+
+
+def _data_of(record):
+    return record["settings"].get("data")  # the first lines do not say
 
 
 def _append(path, record):
@@ -146,6 +162,17 @@ def _shared(settings, options):
     """Return what must be the same for all lines of a file."""
     known = {**asdict(settings), "n_test": options.n_test}
     return {name: known[name] for name in _SAME}
+
+
+def _refuse_other_data(records, task, data, path):
+    """Refuse a file of the name of a task that stands for something else there."""
+    for record in records:
+        if record["task"] == task and _data_of(record) != data:
+            raise ValueError(
+                f"All lines of {path} of a task must be of the same data. Got "
+                f"data={data!r} after {_data_of(record)!r} of {task!r}. Give the file "
+                "of --data another name, or use another --results."
+            )
 
 
 def _refuse_other_settings(record, options, path, labels):

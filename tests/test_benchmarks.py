@@ -87,6 +87,14 @@ def test_a_file_of_ones_own(tmp_path):
         data.load_csv(file, "word", "kind")
 
 
+def test_a_digest_tells_data_apart():
+    task = data.Task("mine", ["a", "b"], ["1", "2"])
+
+    assert data.digest(task) == data.digest(data.Task("its", ["a", "b"], ["1", "2"]))
+    for changed in (["a", "c"], ["1", "2"]), (["a", "b"], ["1", "1"]):
+        assert data.digest(data.Task("mine", *changed)) != data.digest(task)
+
+
 @pytest.mark.parametrize(
     ("name", "n_rows", "n_classes"),
     [
@@ -356,12 +364,16 @@ def test_means_are_over_the_seeds_that_all_have():
     )
 
 
+def write_csv(path, labels):
+    lines = [f"{text},{label}" for text, label in zip(X, labels, strict=True)]
+    path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def run_score(tmp_path, monkeypatch):
     """Function: extra arguments -> contestants that were measured."""
-    file = tmp_path / "mine.csv"
-    lines = [f"{text},{label}" for text, label in zip(X, Y, strict=True)]
-    file.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    file = write_csv(tmp_path / "mine.csv", Y)
     measured = []
 
     class Guess:
@@ -382,7 +394,7 @@ def run_score(tmp_path, monkeypatch):
         main(["score", *common, *arguments])
         return list(measured)
 
-    run.results = tmp_path
+    run.results, run.file = tmp_path, file
     return run
 
 
@@ -402,10 +414,11 @@ def test_scores_are_measured_once(run_score):
 def test_a_smoke_test_keeps_what_was_measured(run_score, monkeypatch):
     run_score("--contestants", "tfidf")
     before = (run_score.results / "score-cpu.jsonl").read_bytes()
-    # It measures everything again, on fewer rows than there are here.
-    monkeypatch.setattr(score, "quicken", lambda options: options.again.append("tfidf"))
+    # It takes more rows than there are here.
+    monkeypatch.setattr(score, "quicken", lambda options: None)
 
-    assert run_score("--contestants", "tfidf", "--quick") == ["tfidf"]
+    for _ in range(2):  # it measures everything again
+        assert run_score("--contestants", "tfidf", "--quick") == ["tfidf"]
     assert (run_score.results / "score-cpu.jsonl").read_bytes() == before
 
 
@@ -457,6 +470,30 @@ def test_scores_of_other_settings_do_not_mix(run_score):
         run_score("--contestants", "ours", "--epochs", "7")
     with pytest.raises(ValueError, match=r"learning_rate=0\.5 after"):
         run_score("--contestants", "ours", "--learning-rate", "ours=0.5")
+
+
+@pytest.mark.parametrize("more", [[], ["--again", "tfidf"]])
+def test_scores_of_other_data_of_the_same_name_do_not_mix(run_score, more):
+    run_score("--contestants", "tfidf")
+    path = run_score.results / "score-cpu.jsonl"
+    before = path.read_bytes()
+    write_csv(run_score.file, Y[::-1])
+
+    # Whoever is measured, since all of a task are compared.
+    for contestants in (["tfidf"], ["tfidf", "ours"]):
+        with pytest.raises(ValueError, match=r"Got data='\w+' after '\w+' of 'mine'\."):
+            run_score("--contestants", *contestants, *more)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_the_name_of_a_task_is_not_that_task(run_score):
+    line = {"contestant": "ours", "task": "mine", "size": 200, "seed": 0}
+    text = json.dumps({**line, "accuracy": 0.5, "settings": {"epochs": 3}})
+    path = run_score.results / "score-cpu.jsonl"
+    path.write_text(text + "\n", encoding="utf-8")  # as before there were digests
+
+    with pytest.raises(ValueError, match=r"Got data='\w+' after None of 'mine'\."):
+        run_score("--contestants", "tfidf")
 
 
 def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
