@@ -26,6 +26,7 @@ from . import (
     step,
     time_profile,
 )
+from .arguments import without_results
 from .contestants import FINE_TUNING
 from .data import TASKS, load_csv, load_task
 
@@ -139,7 +140,11 @@ def add_common_options(parser):
     add("--of-all", action="store_true", help=argparse.SUPPRESS)
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--quick", action="store_true", help="a smoke test, into results/tmp")
-    add("--results", type=Path, help="folder of the results (default: theirs)")
+    add(
+        "--results",
+        type=Path,
+        help="folder of the results (default: benchmarks/results/mine)",
+    )
     add("--task", choices=list(TASKS), help="(default: quotes)")
     add("--data", help="a CSV file of your own instead, with --text and --label")
     add("--text", help="name of the column with the texts")
@@ -169,7 +174,7 @@ def _named_rate(text):
 def complete(options):
     """Add what the measurements use beside what was typed."""
     if options.results is None:
-        options.results = results.QUICK if options.quick else results.RESULTS
+        options.results = results.QUICK if options.quick else results.MINE
     elif options.quick:  # what hours have measured stays
         options.results = options.results / "quick"
     options.device_type = resolve_place(options.device).device.type
@@ -197,7 +202,7 @@ def measure(options, arguments):
     """Run a measurement; write its JSON and print its Markdown."""
     module = MEASUREMENTS[options.what]
     warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
-    command = " ".join(["python -m benchmarks", *arguments])
+    command = " ".join(["python -m benchmarks", *without_results(arguments)])
     result = module.run(options)
     path = results.write(
         options.results, options.what, options.device_type, command, **result

@@ -61,6 +61,7 @@ def run(options):
     ours = options.results.resolve() == results.RESULTS.resolve()
     page = PAGE if ours else options.results / PAGE.name
     text = PAGE.read_text("utf-8") if ours else _blank_page()
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(fill(text, options.results), encoding="utf-8")
     print(f"Wrote {page}.")
 

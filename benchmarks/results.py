@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .machine import describe_machine
 
-RESULTS = Path(__file__).parent / "results"
-QUICK = RESULTS / "tmp"  # ignored by git
+RESULTS = Path(__file__).parent / "results"  # the published ones
+MINE, QUICK = RESULTS / "mine", RESULTS / "tmp"  # ignored by git
 _OTHERS = ("peft", "accelerate", "skorch", "sk-adalora")
 
 

@@ -1,7 +1,7 @@
 """`AdaLoraSearchCV` beside random search for the same time, and other searches.
 
 Run from the repository: python benchmarks/search_racing.py, with --show to see what
-is there.
+is there, and with --show --results benchmarks/results to see what is published.
 
 All searches of a task and seed get the same rows and folds, and their winners are
 refitted and scored on rows that no search has seen. Times are CPU seconds of one
@@ -33,6 +33,7 @@ from sk_adalora._backbone import DEFAULT_MODEL
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import results
+from benchmarks.arguments import without_results
 from benchmarks.data import Task, load_task, split
 
 TASKS = ("headlines", "quotes", "films", "newsgroups")
@@ -399,7 +400,7 @@ def make_parser():
     add("--epochs", type=int, default=EPOCHS)
     add("--max-length", type=int, default=24, help="tokens")
     add("--model", default=DEFAULT_MODEL, help="folder or Hugging Face id")
-    add("--results", type=Path, default=results.RESULTS, help="folder")
+    add("--results", type=Path, default=results.MINE, help="folder")
     add("--show", action="store_true", help="what is there, without measuring")
     return parser
 
@@ -413,6 +414,7 @@ def main(arguments=None):
 
     settings = {name: getattr(options, name) for name in _SAME}
     records = run(options, settings)
+    arguments = without_results(arguments)
     command = " ".join(["python benchmarks/search_racing.py", *arguments])
     if not options.show:
         versions = {"optuna": optuna.__version__}

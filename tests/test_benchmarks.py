@@ -11,7 +11,8 @@ from _benchmarks import ROOT
 from _toy import topics
 
 from benchmarks import data, report, results, score, speed, time_profile
-from benchmarks.__main__ import MEASUREMENTS, main, make_parser
+from benchmarks.__main__ import MEASUREMENTS, complete, main, make_parser
+from benchmarks.arguments import without_results
 from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.memory import fit_some_steps, make_texts
 from benchmarks.operations import count
@@ -505,8 +506,26 @@ def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
         assert f"| {'floor' if what == 'operations' else 'float32'} |" in printed
     (written,) = results.read(tmp_path / "quick", "step")
     assert "torch" in written["machine"]
+    assert written["command"] == " ".join(["python -m benchmarks step", *common])
     assert set(written["rows"][0]["seconds"]) == set(STEPS)
     assert written["rows"][0]["ratio"]["floor"] == 1
+
+
+def test_results_go_where_git_ignores_them():
+    options = make_parser().parse_args(["score"])
+    complete(options)
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+    assert options.results == results.MINE
+    for folder in (results.MINE, results.QUICK):
+        assert f"{folder.relative_to(ROOT).as_posix()}/" in ignored
+
+
+@pytest.mark.parametrize("given", [["--results", "x"], ["--results=x"], ["--res", "x"]])
+def test_a_command_does_not_name_the_folder_of_its_results(given):
+    before, after = ["score", "--sizes", "8", "9"], ["--seeds", "1", "--quick"]
+
+    assert without_results([*before, *given, *after]) == [*before, *after]
 
 
 @pytest.mark.parametrize(
@@ -584,10 +603,14 @@ def test_the_report_of_other_results_leaves_our_page_alone(tmp_path, monkeypatch
 
     main(["report", "--results", str(theirs)])
 
-    assert ours.read_text("utf-8") == "ours"
     written = (theirs / "benchmarks.md").read_text("utf-8")
     assert "From:\n\n> 20" in written
     assert "| quotes | 200 | 1 | 0.500 | **0.700** |" in written
+    monkeypatch.setattr(results, "MINE", tmp_path / "nothing yet")
+    main(["report"])
+    written = (tmp_path / "nothing yet" / "benchmarks.md").read_text("utf-8")
+    assert written.count("Not measured yet") == len(COMPARISONS)
+    assert ours.read_text("utf-8") == "ours"
 
 
 def test_defaults_of_other_test_rows_do_not_mix(tmp_path):

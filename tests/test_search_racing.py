@@ -9,7 +9,7 @@ from _benchmarks import ROOT
 from _toy import topics
 
 from benchmarks import __main__ as command_line
-from benchmarks import data, search_racing
+from benchmarks import data, results, search_racing
 
 SETTINGS = ["--tasks", "quotes", "--rows", "24", "--test-rows", "20", "--folds", "2"]
 SETTINGS += ["--trials", "3", "--epochs", "1", "--max-length", "8"]
@@ -32,7 +32,7 @@ def race(tiny_model, tmp_path, monkeypatch):
     return run
 
 
-def test_a_search_and_random_search_for_the_same_time(race, capsys):
+def test_a_search_and_random_search_for_the_same_time(race, tmp_path, capsys):
     raced, timed = race()
 
     assert [raced["method"], timed["method"]] == ["racing", "timed"]
@@ -48,6 +48,9 @@ def test_a_search_and_random_search_for_the_same_time(race, capsys):
     printed = capsys.readouterr().out
     assert "| quotes | 0 | random search, same time |" in printed
     assert "- test accuracy: higher than of random search for the same time" in printed
+    (written,) = results.read(tmp_path, "racing")
+    assert written["command"].startswith("python benchmarks/search_racing.py --tasks")
+    assert "--results" not in written["command"]
 
 
 def test_all_methods_run(race):
@@ -153,6 +156,8 @@ def test_means_over_the_seeds():
 
 
 def test_the_results_of_the_search_benchmark_are_shown(capsys):
-    search_racing.main(["--show"])
+    assert search_racing.make_parser().get_default("results") == results.MINE
+
+    search_racing.main(["--show", "--results", str(results.RESULTS)])
 
     assert "| headlines | 3 |" in capsys.readouterr().out
