@@ -91,7 +91,7 @@ def main(arguments=None):
     if options.what == "report":
         report.run(options)
     elif options.what == "all":
-        run_all(arguments)
+        run_all(options, arguments)
     else:
         measure(options, arguments)
 
@@ -211,17 +211,17 @@ def measure(options, arguments):
     options.say(f"\nWrote {path}.")
 
 
-def run_all(arguments):
+def run_all(options, arguments):
     """Run each measurement in a process of its own, so that none warms another."""
-    others = [argument for argument in arguments if argument != "all"]
+    others = arguments[1:]  # of "all", which comes first
     for what in MEASUREMENTS:
         if what == "defaults":
             continue  # a study of our own settings, no comparison
         command = [sys.executable, "-m", "benchmarks", what, "--of-all", *others]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"`{what}` failed; what came before it is kept.")
-    if "--quick" not in others:
-        main(["report", *others])
+    if not options.quick:
+        report.run(options)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import bz2
 import json
+import subprocess
 import time
 from collections import Counter
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -611,6 +613,23 @@ def test_the_report_of_other_results_leaves_our_page_alone(tmp_path, monkeypatch
     written = (tmp_path / "nothing yet" / "benchmarks.md").read_text("utf-8")
     assert written.count("Not measured yet") == len(COMPARISONS)
     assert ours.read_text("utf-8") == "ours"
+
+
+@pytest.mark.parametrize("given", [["--epochs", "2"], ["--model", "all"]])
+def test_all_ends_with_the_report_whatever_its_options(given, tmp_path, monkeypatch):
+    """Stands for the processes that it starts."""
+    started = []
+
+    def start(command, **options):
+        started.append(command)
+        return CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    main(["all", *given, "--results", str(tmp_path)])
+
+    assert [command[3] for command in started] == COMPARISONS
+    assert all(command[5:7] == given for command in started)
+    assert (tmp_path / "benchmarks.md").exists()
 
 
 def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
