@@ -73,6 +73,7 @@ UNUSED = {
 }
 # Epochs where --epochs is not given: None is as many as ours takes by itself.
 _EPOCHS = {"speed": 3, "profile": 3}
+_TO_PREDICT = 1000  # rows where --n-test is not given; of a short file, a quarter
 
 
 def main(arguments=None):
@@ -192,6 +193,10 @@ def complete(options):
         print(line, file=sys.stderr, flush=True)
 
     options.load, options.say = load, say
+    if getattr(options, "n_test", 0) is None:
+        options.n_test = _TO_PREDICT
+        if options.data:
+            options.n_test = min(_TO_PREDICT, len(load().texts) // 4)
     options.show = lambda name, turn, result: say(
         f"round {turn}, {name}: fit {result['fit_wall']:.1f} s, predict "
         f"{result['predict_wall']:.2f} s, accuracy {result['accuracy']:.3f}"

@@ -51,7 +51,7 @@ def add_options(parser):
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2"
     )
     parser.add_argument(
-        "--n-test", type=int, default=1000, help="rows to predict (default: 1000)"
+        "--n-test", type=int, help="rows to predict (default: 1000, fewer of few)"
     )
     parser.add_argument(
         "--again",

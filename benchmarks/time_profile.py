@@ -43,7 +43,7 @@ def add_options(parser):
         "--n-train", type=int, default=4000, help="rows to learn from (default: 4000)"
     )
     parser.add_argument(
-        "--n-test", type=int, default=1000, help="rows to predict (default: 1000)"
+        "--n-test", type=int, help="rows to predict (default: 1000, fewer of few)"
     )
 
 

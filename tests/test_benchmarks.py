@@ -513,6 +513,33 @@ def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
     assert written["rows"][0]["ratio"]["floor"] == 1
 
 
+@pytest.mark.parametrize("what", ["speed", "profile", "score"])
+@pytest.mark.parametrize(
+    ("n_rows", "given", "expected"),
+    [(400, [], 100), (5000, [], 1000), (400, ["--n-test", "30"], 30)],
+)
+def test_a_quarter_of_a_short_file_is_predicted(
+    what, n_rows, given, expected, tmp_path
+):
+    file = tmp_path / "mine.csv"
+    rows = [f"text {i},{i % 2}" for i in range(n_rows)]
+    file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    mine = ["--data", str(file), "--text", "text", "--label", "label"]
+
+    options = make_parser().parse_args([what, *mine, *given])
+    complete(options)
+
+    assert options.n_test == expected
+
+
+@pytest.mark.parametrize("what", ["speed", "profile", "score"])
+def test_of_the_tasks_in_packages_1000_rows_are_predicted(what):
+    options = make_parser().parse_args([what])
+    complete(options)
+
+    assert options.n_test == 1000
+
+
 def test_results_go_where_git_ignores_them():
     options = make_parser().parse_args(["score"])
     complete(options)
