@@ -167,10 +167,24 @@ def load_classifier(settings, n_classes):
     return tokenizer, model
 
 
+def model_type(settings):
+    """Return what the configuration of the pretrained model calls its architecture."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(settings.folder).model_type
+
+
 def load_mean_pooled(settings, n_classes):
     """Return tokenizer and a classification model with mean pooling, for BERTs."""
     from transformers import AutoTokenizer, set_seed
 
+    kind = model_type(settings)
+    if kind != "bert":  # transformers would draw the weights that it misses at random
+        raise ValueError(
+            f"The model of peft-tuned must be a BERT. Got {settings.model!r}, which is "
+            f"of the type {kind!r}. Leave peft-tuned out of --contestants, or choose "
+            "another --model."
+        )
     set_seed(settings.seed)
     slow = settings.place.device.type == "cpu" and settings.place.precision != "float32"
     with silent_transformers():

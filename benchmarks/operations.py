@@ -5,7 +5,7 @@ from torch.profiler import ProfilerActivity, profile
 from sk_adalora._devices import resolve_place
 
 from . import results
-from .steps import STEPS, make_step
+from .steps import make_step, steps_of
 
 _WARM_UPS = 3
 
@@ -26,7 +26,7 @@ def run(options):
     """Count the operations of a step of each."""
     place = resolve_place(options.device, "float32")
     rows = []
-    for name in STEPS:
+    for name in steps_of(options.model):
         step = make_step(name, *options.shape, place, options.model)
         for _ in range(_WARM_UPS):
             step()

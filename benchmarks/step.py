@@ -5,7 +5,7 @@ import statistics
 from sk_adalora._devices import resolve_place
 
 from . import results
-from .steps import STEPS, make_step
+from .steps import make_step, steps_of
 from .timing import seconds_of, take_turns
 
 
@@ -51,7 +51,8 @@ def run(options):
 def measure(options, place, rows, length):
     """Return medians of a shape: seconds, ratios to the floor, and parts of ours."""
     steps = {
-        name: make_step(name, rows, length, place, options.model) for name in STEPS
+        name: make_step(name, rows, length, place, options.model)
+        for name in steps_of(options.model)
     }
     warm_ups = min(3, options.rounds)
     calls = {name: seconds_of(step, place.device) for name, step in steps.items()}

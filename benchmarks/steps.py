@@ -27,9 +27,10 @@ from .huggingface import (
     load_classifier,
     load_mean_pooled,
     lora_config,
+    model_type,
 )
 
-__all__ = ["STEPS", "Floor", "OurStep", "make_step"]
+__all__ = ["STEPS", "Floor", "OurStep", "make_step", "steps_of"]
 
 _CLASSES = 5
 # Every step is one of the reduction phase and allocates: the most that a step can do.
@@ -207,6 +208,12 @@ STEPS = {
     "peft-adalora": _peft_adalora,
     "peft-tuned": _peft_tuned,
 }
+
+
+def steps_of(model):
+    """Return the names of `STEPS` that a model can take: `peft-tuned` is for BERTs."""
+    bert = model_type(Settings(model=model)) == "bert"
+    return [name for name in STEPS if bert or name != "peft-tuned"]
 
 
 def make_step(name, rows, length, place, model):

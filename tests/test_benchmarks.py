@@ -18,7 +18,7 @@ from benchmarks.arguments import without_results
 from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.memory import fit_some_steps, make_texts
 from benchmarks.operations import count
-from benchmarks.steps import STEPS, make_step
+from benchmarks.steps import STEPS, make_step, steps_of
 from benchmarks.timing import Stopwatch, run_job, take_turns
 from sk_adalora._devices import resolve_place
 
@@ -176,6 +176,17 @@ def test_the_callback_brings_peft_to_its_target_rank(tiny_model):
     assert {v.numel() for v in values} == {INIT_R}
     living = sum(int(v.count_nonzero()) for v in values)
     assert living == TARGET_R * len(values)
+
+
+def test_mean_pooling_is_for_berts(tiny_model, tiny_architecture, tmp_path):
+    pytest.importorskip("peft")
+    tiny_architecture("distilbert").save_pretrained(tmp_path)
+    other = str(tmp_path)
+
+    with pytest.raises(ValueError, match=r"a BERT\. .*'distilbert'\. Leave peft-tu"):
+        fit("peft-tuned", X, Y, settings(other))
+    assert steps_of(tiny_model) == list(STEPS)
+    assert steps_of(other) == [name for name in STEPS if name != "peft-tuned"]
 
 
 def test_contestants_are_named():
