@@ -26,7 +26,7 @@ from . import (
     step,
     time_profile,
 )
-from .arguments import without_results
+from .arguments import positive, without_results
 from .contestants import FINE_TUNING
 from .data import TASKS, load_csv, load_task
 
@@ -150,9 +150,9 @@ def add_common_options(parser):
     add("--data", help="a CSV file of your own instead, with --text and --label")
     add("--text", help="name of the column with the texts")
     add("--label", help="name of the column with the labels")
-    add("--epochs", type=int, help="of all fine-tuning contestants")
-    add("--batch-size", type=int, help="(default: 32)")
-    add("--max-length", type=int, help="tokens (default: 128)")
+    add("--epochs", type=positive, help="of all fine-tuning contestants")
+    add("--batch-size", type=positive, help="(default: 32)")
+    add("--max-length", type=positive, help="tokens (default: 128)")
     add("--model", help="folder or Hugging Face id (default: MiniLM)")
     add(
         "--learning-rate",

@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss
 from sk_adalora import AdaLoraClassifier, _probe
 
 from . import results
+from .arguments import positive
 from .data import TASKS, split
 
 # Not parameters of the estimator, but constants of `_probe`: rows -> value.
@@ -88,9 +89,9 @@ def add_options(parser):
     add = parser.add_argument
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    add("--sizes", nargs="+", type=int, default=[200, 1000, 4000])
+    add("--sizes", nargs="+", type=positive, default=[200, 1000, 4000])
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--n-test", type=int, default=600, help="rows to predict (default: 600)")
+    add("--n-test", type=positive, default=600, help="rows to predict (default: 600)")
 
 
 def quicken(options):

@@ -6,6 +6,7 @@ from unittest import mock
 import numpy as np
 
 from . import results
+from .arguments import positive
 from .timing import run_job
 
 _WORDS = """
@@ -14,6 +15,8 @@ _WORDS = """
     teacher yellow morning object season station copper
 """.split()
 _LABELS = 4
+# Ours, and those of Trainer, which can be stopped after some steps.
+CONTESTANTS = ("ours", "peft-adalora", "peft-tuned", "peft-lora", "full")
 
 
 class _Enough(Exception):
@@ -69,16 +72,17 @@ def add_options(parser):
     parser.add_argument(
         "--rows",
         nargs="+",
-        type=int,
+        type=positive,
         default=[10_000, 100_000, 1_000_000],
         help="numbers of rows (default: 10000 100000 1000000)",
     )
     parser.add_argument(
-        "--steps", type=int, default=20, help="optimizer steps (default: 20)"
+        "--steps", type=positive, default=20, help="optimizer steps (default: 20)"
     )
     parser.add_argument(
         "--contestants",
         nargs="+",
+        choices=CONTESTANTS,
         default=["ours", "peft-adalora"],
         help="who is measured: ours and those of Trainer (default: ours peft-adalora)",
     )

@@ -5,6 +5,7 @@ from torch.profiler import ProfilerActivity, profile
 from sk_adalora._devices import resolve_place
 
 from . import results
+from .arguments import positive
 from .steps import make_step, steps_of
 
 _WARM_UPS = 3
@@ -13,7 +14,7 @@ _WARM_UPS = 3
 def add_options(parser):
     """Declare the options of the subcommand."""
     parser.add_argument(
-        "--shape", type=int, nargs=2, default=[32, 32], help="texts and tokens"
+        "--shape", type=positive, nargs=2, default=[32, 32], help="texts and tokens"
     )
 
 

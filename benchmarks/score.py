@@ -13,6 +13,7 @@ from itertools import product
 from sk_adalora import clear_backbone_cache
 
 from . import results
+from .arguments import positive
 from .contestants import CONTESTANTS, Settings, epochs_of, fit, learning_rate_of
 from .data import TASKS, digest, split
 from .machine import describe_processor
@@ -43,7 +44,7 @@ def add_options(parser):
     parser.add_argument(
         "--sizes",
         nargs="+",
-        type=int,
+        type=positive,
         default=[200, 1000, 4000],
         help="rows to learn from (default: 200 1000 4000)",
     )
@@ -51,7 +52,7 @@ def add_options(parser):
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2"
     )
     parser.add_argument(
-        "--n-test", type=int, help="rows to predict (default: 1000, fewer of few)"
+        "--n-test", type=positive, help="rows to predict (default: 1000, fewer of few)"
     )
     parser.add_argument(
         "--again",

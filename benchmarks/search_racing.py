@@ -33,7 +33,7 @@ from sk_adalora._backbone import DEFAULT_MODEL
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import results
-from benchmarks.arguments import without_results
+from benchmarks.arguments import positive, without_results
 from benchmarks.data import Task, load_task, split
 
 TASKS = ("headlines", "quotes", "films", "newsgroups")
@@ -393,12 +393,12 @@ def make_parser():
     add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     add("--others-on", nargs="*", choices=TASKS, default=["headlines"])
     add("--seeds", nargs="+", type=int, default=[0], help="splits and searches")
-    add("--trials", type=int, default=20)
-    add("--folds", type=int, default=3)
-    add("--rows", type=int, default=100, help="to search with")
-    add("--test-rows", type=int, default=500)
-    add("--epochs", type=int, default=EPOCHS)
-    add("--max-length", type=int, default=24, help="tokens")
+    add("--trials", type=positive, default=20)
+    add("--folds", type=positive, default=3)
+    add("--rows", type=positive, default=100, help="to search with")
+    add("--test-rows", type=positive, default=500)
+    add("--epochs", type=positive, default=EPOCHS)
+    add("--max-length", type=positive, default=24, help="tokens")
     add("--model", default=DEFAULT_MODEL, help="folder or Hugging Face id")
     add("--results", type=Path, default=results.MINE, help="folder")
     add("--show", action="store_true", help="what is there, without measuring")

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from sk_adalora._devices import resolve_place
 
 from . import results
+from .arguments import positive
 from .contestants import CONTESTANTS, Settings
 from .data import split
 from .timing import medians, run_job, take_turns
@@ -15,13 +16,19 @@ _MEASURED = ("fit_wall", "fit_cpu", "predict_wall", "predict_cpu", "peak_bytes")
 def add_options(parser):
     """Declare the options of the subcommand."""
     parser.add_argument(
-        "--n-train", type=int, default=4000, help="rows to learn from (default: 4000)"
+        "--n-train",
+        type=positive,
+        default=4000,
+        help="rows to learn from (default: 4000)",
     )
     parser.add_argument(
-        "--n-test", type=int, help="rows to predict (default: 1000, fewer of few)"
+        "--n-test", type=positive, help="rows to predict (default: 1000, fewer of few)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="turns of each contestant (default: 3)"
+        "--rounds",
+        type=positive,
+        default=3,
+        help="turns of each contestant (default: 3)",
     )
     parser.add_argument(
         "--contestants",

@@ -5,6 +5,7 @@ import statistics
 from sk_adalora._devices import resolve_place
 
 from . import results
+from .arguments import positive
 from .steps import make_step, steps_of
 from .timing import seconds_of, take_turns
 
@@ -19,13 +20,13 @@ def add_options(parser):
         help="texts x tokens of a batch (default: 32x32 32x128)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=30, help="steps of each (default: 30)"
+        "--rounds", type=positive, default=30, help="steps of each (default: 30)"
     )
 
 
 def _shape(text):
     rows, length = text.split("x")
-    return int(rows), int(length)
+    return positive(rows), positive(length)
 
 
 def quicken(options):

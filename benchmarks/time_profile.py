@@ -8,6 +8,7 @@ from sk_adalora._network import TextNetwork
 from sk_adalora.adalora import AdaLoraModel
 
 from . import results
+from .arguments import positive
 from .contestants import Settings, fit
 from .data import split
 from .timing import Stopwatch
@@ -40,10 +41,13 @@ PREDICT = [
 def add_options(parser):
     """Declare the options of the subcommand."""
     parser.add_argument(
-        "--n-train", type=int, default=4000, help="rows to learn from (default: 4000)"
+        "--n-train",
+        type=positive,
+        default=4000,
+        help="rows to learn from (default: 4000)",
     )
     parser.add_argument(
-        "--n-test", type=int, help="rows to predict (default: 1000, fewer of few)"
+        "--n-test", type=positive, help="rows to predict (default: 1000, fewer of few)"
     )
 
 

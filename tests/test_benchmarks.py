@@ -12,11 +12,10 @@ import torch
 from _benchmarks import ROOT
 from _toy import topics
 
-from benchmarks import data, report, results, score, speed, time_profile
+from benchmarks import data, memory, report, results, score, speed, time_profile
 from benchmarks.__main__ import MEASUREMENTS, complete, main, make_parser
 from benchmarks.arguments import without_results
 from benchmarks.contestants import CONTESTANTS, Settings, fit
-from benchmarks.memory import fit_some_steps, make_texts
 from benchmarks.operations import count
 from benchmarks.steps import STEPS, make_step, steps_of
 from benchmarks.timing import Stopwatch, run_job, take_turns
@@ -285,14 +284,14 @@ def test_the_floor_goes_down_to_the_lowest_layer(tiny_model):
     assert len(reached) == 1
 
 
-@pytest.mark.parametrize("name", ["ours", "peft-lora"])
+@pytest.mark.parametrize("name", memory.CONTESTANTS)
 def test_a_fit_stops_after_some_steps(name, tiny_model):
     if name != "ours":
         pytest.importorskip("peft")
-    texts, labels = make_texts(40)
+    texts, labels = memory.make_texts(40)
 
     assert len(set(texts)) == 40
-    assert fit_some_steps(name, texts, labels, settings(tiny_model), 3) == 3
+    assert memory.fit_some_steps(name, texts, labels, settings(tiny_model), 3) == 3
 
 
 @pytest.mark.slow  # a process of its own has to import torch
@@ -584,12 +583,34 @@ def test_a_command_does_not_name_the_folder_of_its_results(given):
         ["step", "--text", "a"],
         ["speed", "--task", "films", "--data", "x.csv", "--text", "a", "--label", "b"],
         ["score", "--contestants", "tfidf", "--again", "ours"],
+        ["memory", "--contestants", "tfidf"],
     ],
 )
 def test_wrong_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
     assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["speed", name] for name in ("--epochs", "--batch-size", "--max-length")),
+        *(["speed", name] for name in ("--n-train", "--n-test", "--rounds")),
+        *(["profile", name] for name in ("--n-train", "--n-test")),
+        *([what, "--sizes", "200"] for what in ("score", "defaults")),
+        *([what, "--n-test"] for what in ("score", "defaults")),
+        ["step", "--rounds"],
+        ["operations", "--shape", "32"],
+        *(["memory", name] for name in ("--rows", "--steps")),
+    ],
+)
+@pytest.mark.parametrize("number", ["0", "-2", "1.5", "many"])
+def test_numbers_must_be_positive(arguments, number, capsys):
+    with pytest.raises(SystemExit):
+        main([*arguments, number])
+    message = f"must be a positive integer. Got {number!r}"
+    assert message in capsys.readouterr().err
 
 
 def test_the_readme_documents_each_option():

@@ -125,6 +125,13 @@ def test_options_that_nobody_knows_are_refused(what, capsys):
     assert "unrecognized arguments: --others-on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--rows", "--epochs", "--trials", "--test-rows"])
+def test_numbers_must_be_positive(option, capsys):
+    with pytest.raises(SystemExit):
+        search_racing.main([option, "0"])
+    assert "must be a positive integer. Got '0'" in capsys.readouterr().err
+
+
 def test_the_readme_documents_each_option():
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     table = page.partition("| option of `racing` |")[2].partition("\n\n")[0]
