@@ -183,7 +183,7 @@ def to_markdown(result):
         for ratio in result["ratios"]
     ]
     header = ["against", "precision", "fit", "fit, CPU", "predict", "predict, CPU"]
-    header += ["peak memory", "rise in the fit"]
+    header += ["peak memory", "peak less before the fit"]
     header += [*(["on the card"] if on_cuda else []), "accuracy, points"]
     lines.append(results.table(header, rows))
     return "\n".join(lines)
