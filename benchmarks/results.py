@@ -47,8 +47,11 @@ def write(folder, what, device, command, **content):
 
 
 def read(folder, what):
-    """Return the results of a subcommand, a device each, the CPU first."""
-    paths = sorted(folder.glob(f"{what}-*.json"))
+    """Return the results of a subcommand by file: the CPU first, then the card.
+
+    ``speed-cpu.json`` is before ``speed-cpu-NAME.json``, of another machine.
+    """
+    paths = sorted(folder.glob(f"{what}-*.json"), key=lambda path: path.stem)
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
 

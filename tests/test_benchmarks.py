@@ -674,6 +674,18 @@ def test_results_become_parts_of_a_page(tmp_path):
         report.fill(page.replace("speed", "haste"), tmp_path)
 
 
+def test_the_same_measurement_on_several_machines(tmp_path):
+    for device in ("cuda", "cpu-other", "cpu"):
+        found = records({"ours": 0.5, "tfidf": 0.7})
+        results.write(tmp_path, "score", device, f"on {device}", records=found)
+
+    parts = report.render("score", tmp_path).split(" wrote:\n\n> 20")
+
+    assert len(parts) == 4
+    found = [part.rpartition("`on ")[2] for part in parts[:3]]
+    assert found == ["cpu`", "cpu-other`", "cuda`"]
+
+
 def test_the_report_of_other_results_leaves_our_page_alone(tmp_path, monkeypatch):
     ours = tmp_path / "benchmarks.md"
     ours.write_text("ours", encoding="utf-8")
