@@ -169,7 +169,10 @@ def _named_rate(text):
         raise argparse.ArgumentTypeError(
             f"{text!r}: write one of {', '.join(FINE_TUNING)}, '=' and a number"
         )
-    return name, float(value)
+    rate = float(value)
+    if not rate > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: the number must be above 0")
+    return name, rate
 
 
 def complete(options):

@@ -43,8 +43,9 @@ def count(step, device):
     -------
     dict
         ``operations``, all that torch names ``aten::``; ``outermost``, those not
-        called by another one; ``waits``, reads of a single number, at each of which
-        a GPU has to be waited for; ``launches`` of kernels on CUDA.
+        called by another one; ``waits``, reads of a single number outside of the
+        optimizer, at each of which a GPU has to be waited for; ``launches`` of
+        kernels on CUDA.
     """
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -55,16 +56,21 @@ def count(step, device):
     tensor = [event for event in events if event.name.startswith("aten::")]
     return {
         "operations": len(tensor),
-        "outermost": sum(not _within(event) for event in tensor),
-        "waits": sum(event.name == "aten::_local_scalar_dense" for event in tensor),
+        "outermost": sum(not _within(event, "aten::") for event in tensor),
+        # The optimizer's own step counts, which it reads, lie on the CPU with it.
+        "waits": sum(
+            event.name == "aten::_local_scalar_dense"
+            and not _within(event, "Optimizer.step")
+            for event in tensor
+        ),
         "launches": sum("LaunchKernel" in event.name for event in events),
     }
 
 
-def _within(event):
-    """Tell whether another tensor operation called this one."""
+def _within(event, prefix):
+    """Tell whether something whose name begins so called an operation."""
     parent = event.cpu_parent
-    while parent is not None and not parent.name.startswith("aten::"):
+    while parent is not None and not parent.name.startswith(prefix):
         parent = parent.cpu_parent
     return parent is not None
 

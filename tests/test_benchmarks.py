@@ -247,6 +247,18 @@ def test_the_profile_sees_every_part(tiny_model):
         assert all(seconds > 0 for seconds in measured[phase].values())
 
 
+def test_reads_of_the_optimizer_are_no_waits():
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.AdamW([weight], fused=True)
+
+    def step():
+        (weight.sum() * 2).backward()
+        optimizer.step()
+        weight.sum().item()
+
+    assert count(step, torch.device("cpu"))["waits"] == 1
+
+
 def operations(name, tiny_model):
     step = make_step(name, 4, 8, resolve_place("cpu", "float32"), tiny_model)
     step()
@@ -592,6 +604,8 @@ def test_a_command_does_not_name_the_folder_of_its_results(given):
     [
         ["speed", "--data", "x.csv"],
         ["score", "--learning-rate", "me=1"],
+        ["score", "--learning-rate", "ours=0"],
+        ["score", "--learning-rate", "ours=nan"],
         ["poems"],
         # What they would ignore.
         ["step", "--task", "films"],
