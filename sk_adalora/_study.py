@@ -12,7 +12,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -23,6 +23,8 @@ from ._workers import RUN, WORKER
 # Attribute of a study: what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
 
+# Windows lets administrators alone make the link that Optuna locks a journal with.
+_LINKS_ARE_FREE = os.name != "nt"
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
 # How a database of SQLite begins, and how a line of a journal.
@@ -117,7 +119,8 @@ def _open_journal(path: str) -> JournalStorage:
                 f"{path!r}, which is {'a database of SQLite' if database else 'none'}. "
                 f"Pass {f'sqlite:///{path}' if database else 'another path'!r}."
             )
-    return JournalStorage(_Journal(path))
+    lock = None if _LINKS_ARE_FREE else JournalFileOpenLock(path)
+    return JournalStorage(_Journal(path, lock))
 
 
 def _is_torn(path: str) -> bool:

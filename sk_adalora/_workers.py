@@ -38,6 +38,8 @@ _GRACE = 600.0
 _MOST_DEATHS = 3
 
 _PROC = Path("/proc")
+# Elsewhere a signal to find out would end the process.
+_SIGNAL_TELLS = os.name == "posix"
 _here: set[str] = set()  # runs of this process
 
 
@@ -211,7 +213,9 @@ def _lives(run: str, record: dict[str, Any]) -> bool:
     if run in _here:
         return True
     if record["machine"] == machine():
-        return _process_lives(record["pid"], record["started"])
+        lives = _process_lives(record["pid"], record["started"])
+        if lives is not None:
+            return lives
     return time.time() - record["beat"] < _GRACE
 
 
@@ -245,13 +249,14 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
 
 
-def _process_lives(pid: int, started: str | None) -> bool:
+def _process_lives(pid: int, started: str | None) -> bool | None:
+    """Tell whether a process of this machine lives, or None where nothing tells."""
     if pid == os.getpid():
         return False  # this process, which knows of no such run
     if started is not None:
         return _started(pid) == started
-    if os.name != "posix":
-        return True  # a signal to find out would end the process
+    if not _SIGNAL_TELLS:
+        return None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

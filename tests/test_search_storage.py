@@ -16,7 +16,7 @@ import pytest
 from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
-from sk_adalora import AdaLoraSearchCV, _workers
+from sk_adalora import AdaLoraSearchCV, _study, _workers
 from sk_adalora._study import open_storage
 
 WORKER = Path(__file__).parent / "_search_worker.py"
@@ -310,6 +310,22 @@ def test_half_a_line_of_a_journal_is_cut_off(tmp_path, who):
     again = optuna.load_study(study_name="s", storage=open_storage(path))
     assert again.user_attrs == {"a": 1, "b": 2}
     assert path.read_bytes().startswith(whole)
+
+
+def test_a_journal_needs_no_links_where_they_need_rights(tmp_path, monkeypatch):
+    """As on Windows."""
+
+    def symlink(*_, **__):
+        raise OSError("A required privilege is not held by the client")
+
+    monkeypatch.setattr(_study, "_LINKS_ARE_FREE", False)
+    monkeypatch.setattr(os, "symlink", symlink)
+    path = tmp_path / "journal.log"
+    fitted = search(path, "s", 2).set_params(estimator__seconds=0).fit(X, Y)
+    again = search(path, "s", 3).set_params(estimator__seconds=0).fit(X, Y)
+
+    assert [t.params for t in again.trials_[:2]] == [t.params for t in fitted.trials_]
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.log"]
 
 
 def test_the_lock_of_a_journal_is_found_from_everywhere(tmp_path, monkeypatch):

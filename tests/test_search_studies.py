@@ -518,11 +518,6 @@ def test_a_study_that_minimises_is_not_refitted():
     ],
 )
 def test_who_is_alive(change, alive):
-    import os
-    import time
-
-    from sk_adalora import _workers
-
     pid = os.getppid()  # of this process, the module knows all runs
     record = {
         "machine": _workers.machine(),
@@ -535,6 +530,25 @@ def test_who_is_alive(change, alive):
     study = optuna.create_study(direction="maximize")
     study.set_user_attr(f"{_workers.WORKER}r", record)
 
+    assert _workers.living_runs(study) == ({"r"} if alive else set())
+
+
+@pytest.mark.parametrize(("beat", "alive"), [(0.0, True), (-601.0, False)])
+def test_where_nothing_tells_of_processes_heartbeats_do(monkeypatch, beat, alive):
+    """As on Windows: no /proc, and no signal that only asks."""
+    monkeypatch.setattr(_workers, "_PROC", Path("nowhere"))
+    monkeypatch.setattr(_workers, "_SIGNAL_TELLS", False)
+    record = {
+        "machine": _workers.machine(),
+        "pid": os.getppid(),
+        "started": _workers._started(os.getppid()),
+        "beat": time.time() + beat,
+        "ended": False,
+    }
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(f"{_workers.WORKER}r", record)
+
+    assert record["started"] is None
     assert _workers.living_runs(study) == ({"r"} if alive else set())
 
 
