@@ -1,8 +1,9 @@
 """A device that is the CPU under another name, and as strict as a GPU.
 
-Its tensors compute what the CPU does, but they do not mix with tensors of the CPU, and
-what makes the host wait for a GPU is written down. Importing it registers a backend
-with torch, for good: do so only in a process of its own, see test_other_device.py.
+Its tensors compute what the CPU does, but they do not mix with tensors of the CPU, are
+never in double precision, and what makes the host wait for a GPU is written down.
+Importing it registers a backend with torch, for good: do so only in a process of its
+own, see test_other_device.py.
 """
 
 import traceback
@@ -52,6 +53,7 @@ backend_registration._setup_privateuseone_for_python_backend(
 )
 DEVICE = torch.device(KIND, 0)
 
+has_double = False  # as on Apple's GPUs
 # Place in our code, or in transformers' or torch's -> how often the host waited there.
 waits = Counter()
 
@@ -61,6 +63,8 @@ class PretendedTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, raw):
+        if raw.dtype == torch.float64 and not has_double:
+            raise TypeError(f"Apple's GPUs, like this device, have no {raw.dtype}.")
         with torch.inference_mode(False):
             return torch.Tensor._make_wrapper_subclass(
                 cls,
