@@ -9,12 +9,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers fill the cores
     os.environ["OMP_NUM_THREADS"] = "1"
 
-import string
-
 import hypothesis
 import pytest
 import torch
 import transformers
+from _tiny import build
+from _tiny_model import write_tiny_model
 
 # A deadline measures the machine that the tests share, not the code.
 hypothesis.settings.register_profile("sk-adalora", deadline=None)
@@ -24,15 +24,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(
     "sk-adalora-ci" if os.environ.get("CI") else "sk-adalora"
 )
-
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-COMMON_WORDS = """
-    the a an and or but not no in on at of to from for with by is are was were be it
-    this that good bad great poor best worst news sport business music film game
-    market price team win loss new old world day year man woman people city color
-    red green blue one two three zero missing name title body
-""".split()
-WORD_ENDINGS = ["##s", "##ed", "##er", "##ing", "##ly", "##tion"]
 
 
 def pytest_configure(config):
@@ -62,27 +53,6 @@ def _threads(request):
     torch.set_num_threads(before)
 
 
-def _vocabulary():
-    """About 200 pieces: every text of ASCII letters, digits and signs has tokens."""
-    letters = [*string.ascii_lowercase, *string.digits]
-    pieces = [
-        *SPECIAL_TOKENS,
-        *letters,
-        *(f"##{letter}" for letter in letters),
-        *string.punctuation,
-        *WORD_ENDINGS,
-        *COMMON_WORDS,
-    ]
-    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-
-
-def _seeded(build, seed=0):
-    """What `build()` returns, with random weights that depend on `seed` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        return build().eval()
-
-
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """Folder of a random BERT encoder of 2 layers with its tokenizer, as a str.
@@ -90,26 +60,6 @@ def tiny_model(tmp_path_factory):
     Shared by the whole session: read it, do not write into it.
     """
     return write_tiny_model(str(tmp_path_factory.mktemp("models") / "tiny-bert"))
-
-
-def write_tiny_model(folder):
-    """Save the tiny model into `folder` and return the folder."""
-    vocabulary = _vocabulary()
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=512,
-    )
-    model = _seeded(lambda: transformers.BertModel(config))
-    model.save_pretrained(folder)
-    tokenizer = transformers.BertTokenizer(
-        vocab=vocabulary, do_lower_case=True, model_max_length=512
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 _SIZES = {
@@ -171,8 +121,8 @@ def tiny_architecture():
     returns a module of its own, in eval mode, which the test may change.
     """
 
-    def build(name, head=None, seed=0):
+    def make(name, head=None, seed=0):
         config = _TINY_CONFIGS[name]()
-        return _seeded(lambda: _HEADS[head].from_config(config), seed)
+        return build(lambda: _HEADS[head].from_config(config), seed)
 
-    return build
+    return make

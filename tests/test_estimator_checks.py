@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 import sklearn
-from conftest import write_tiny_model
+from _tiny_model import write_tiny_model
 from sklearn.utils.estimator_checks import (
     estimator_checks_generator,
     parametrize_with_checks,

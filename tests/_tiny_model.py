@@ -1,0 +1,49 @@
+"""The folder of a tiny model, as a user would have one of a real model."""
+
+import string
+
+import transformers
+from _tiny import build
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+COMMON_WORDS = """
+    the a an and or but not no in on at of to from for with by is are was were be it
+    this that good bad great poor best worst news sport business music film game
+    market price team win loss new old world day year man woman people city color
+    red green blue one two three zero missing name title body
+""".split()
+WORD_ENDINGS = ["##s", "##ed", "##er", "##ing", "##ly", "##tion"]
+
+
+def write_tiny_model(folder):
+    """Save the tiny model into `folder` and return the folder."""
+    vocabulary = _vocabulary()
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+    )
+    model = build(lambda: transformers.BertModel(config))
+    model.save_pretrained(folder)
+    tokenizer = transformers.BertTokenizer(
+        vocab=vocabulary, do_lower_case=True, model_max_length=512
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _vocabulary():
+    """About 200 pieces: every text of ASCII letters, digits and signs has tokens."""
+    letters = [*string.ascii_lowercase, *string.digits]
+    pieces = [
+        *SPECIAL_TOKENS,
+        *letters,
+        *(f"##{letter}" for letter in letters),
+        *string.punctuation,
+        *WORD_ENDINGS,
+        *COMMON_WORDS,
+    ]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
