@@ -69,12 +69,12 @@ class Place:
 
         Longer batches are taken in parts. On a CPU that needs less memory, and no more
         time: 8,192 tokens took 0.6 of it in bfloat16 and 0.8 in float32, for the cache
-        (`benchmarks/training_parts.py`). Many threads share more tokens.
+        (`benchmarks/training_parts.py`). Each thread's core has a cache of its own.
         """
         if self.device.type != "cpu":
             return None
         fitting = 1024 if self.precision == "float32" else 1536
-        return fitting * max(1, torch.get_num_threads() // 2)
+        return fitting * torch.get_num_threads()
 
     @property
     def compiles_shapes(self) -> bool:

@@ -26,6 +26,11 @@ hypothesis.settings.load_profile(
 )
 
 
+# The search for doctests would import them, and with them the device stays: they are
+# run by test_other_device.py, which names the file.
+collect_ignore = ["_pretend.py", "_other_device.py"]
+
+
 def pytest_configure(config):
     if hasattr(config.option, "loadscopereorder"):  # pytest-xdist is installed
         config.option.loadscopereorder = False  # it would put files of few tests last

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils import backend_registration
 
 CASES = Path(__file__).parent / "_other_device.py"
@@ -30,3 +31,9 @@ def test_on_another_device():
     )
 
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+def test_the_device_is_not_in_this_process():
+    assert "_pretend" not in sys.modules
+    assert torch._C._get_privateuse1_backend_name() != "pretend"
