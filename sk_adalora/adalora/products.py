@@ -43,8 +43,9 @@ def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
     """Tell whether oneDNN multiplies these faster than what torch would call.
 
     torch multiplies by MKL in float32, which does without AVX512 on processors of AMD.
-    On Zen 5, oneDNN takes less than half of the seconds. On Zen 4 it takes 0.92 of them
-    and a fit as many, for more memory (`benchmarks/float32_products.py`).
+    On Zen 5, oneDNN takes less than half of the seconds; on Zen 4 0.92 of them
+    (`benchmarks/float32_products.py`), which the kernels that it makes for each length
+    of a batch, and their memory, are not worth.
     """
     plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones multiply themselves
     on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
