@@ -259,7 +259,7 @@ def test_no_step_waits_for_the_device(tiny_model, waits_of_steps, options):
     assert len(waits_of_steps) == 12
     assert 1 < compacted < 11
     for step, (waited, _) in enumerate(waits_of_steps):
-        # Of each padded batch, transformers asks whether all of it is padding.
+        # Of each padded batch, transformers asks whether it is padded.
         own = [line for line in waited if not re.search("masking_utils", line)]
         # At the start it looks for layers without gradient, and lays the ranks out; in
         # the end, compaction has to know on the host what is left.

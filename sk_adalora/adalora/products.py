@@ -10,8 +10,9 @@ from torch.nn import functional as F
 def _mkl_is_slow() -> bool:
     """Tell whether this is a processor that MKL does not use all of.
 
-    MKL multiplies without AVX512 on processors of AMD. Zen 4 computes AVX512 in halves
-    and loses nothing by that; Zen 5, which has AVX-VNNI or VP2INTERSECT too, does not.
+    MKL multiplies without AVX512 on processors of AMD. Zen 4 computes AVX512 in halves,
+    and loses little by that. Zen 5 may compute it whole, and is known by AVX-VNNI or
+    VP2INTERSECT, which Zen 4 does not have.
     """
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return False
