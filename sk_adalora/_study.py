@@ -23,7 +23,7 @@ from ._workers import RUN, WORKER
 # Attribute of a study: what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
 
-# Windows lets administrators alone make the link that Optuna locks a journal with.
+# Windows lets few users make the link that Optuna locks a journal with.
 _LINKS_ARE_FREE = os.name != "nt"
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60

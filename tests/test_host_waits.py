@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_adalora import _training
 
-# All of one length: of padded batches, transformers asks whether all is padding.
+# All of one length: of batches with a mask, transformers asks whether they are padded.
 X, Y = topics(48)
 X = [" ".join(text.split()[:1] * 4) for text in X]
 # What brings a number, or a size that depends on numbers, to the host.
