@@ -1,5 +1,8 @@
 """The documented ways to use the engine, on tiny models."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import transformers
@@ -168,3 +171,19 @@ def test_the_penalty_may_be_looked_at_in_inference_mode():
     penalty.backward()
 
     assert float(penalty.detach()) == pytest.approx(seen)
+
+
+def test_a_model_is_freed_at_once():
+    """Its parts refer to each other in no circle, which would wait for a collector."""
+    model = adapt(tiny_bert())
+    train(model, range(12), adamw(model))
+    model.compact()
+    model.merge()
+    parts = [weakref.ref(part) for part in model.modules()]
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert all(part() is None for part in parts)
+    finally:
+        gc.enable()

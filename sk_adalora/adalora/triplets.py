@@ -8,6 +8,7 @@ of a BERT is five tensors, however deep the model is.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -224,8 +225,7 @@ class Triplets(nn.Module):
 
     def __init__(self, layers: Sequence[SVDLinear], scale: float) -> None:
         super().__init__()
-        # A plain tuple, so that the layers are not registered twice.
-        self._layers = tuple(layers)
+        self._remember(layers)
         self.scale = scale
         self.left = self._banks([layer.out_features for layer in layers])
         self.right = self._banks([layer.in_features for layer in layers])
@@ -240,6 +240,26 @@ class Triplets(nn.Module):
             RowBank(width, [i for i, w in enumerate(widths) if w == width], self.ranks)
             for width in sorted(set(widths))
         )
+
+    def _remember(self, layers: Sequence[SVDLinear]) -> None:
+        """Know the layers without holding them.
+
+        They hold this module: in a circle, all would stay in memory after the model,
+        the frozen weights included, until Python looks for circles.
+        """
+        self._references = [weakref.ref(layer) for layer in layers]
+
+    @property
+    def _layers(self) -> list[SVDLinear]:
+        return cast("list[SVDLinear]", [known() for known in self._references])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # References can be neither copied nor pickled.
+        return {**self.__dict__, "_references": self._layers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._remember(state["_references"])
 
     @property
     def ranks(self) -> list[int]:
@@ -306,23 +326,19 @@ class Triplets(nn.Module):
         concatenation.
         """
         weights = self.singular_values * self.scale  # (n,)
+        layers = self._layers
         left, right = self._sides()
         for bank in right:
             own = weights if bank.holds_all else weights.index_select(0, bank.triplets)
-            parts = self._split(bank, bank.rows * own.unsqueeze(1))
-            for i, part in zip(bank.layers, parts, strict=True):
-                self._layers[i].right = part
+            receivers = [layers[i] for i in bank.layers]
+            parts = _split(bank, bank.rows * own.unsqueeze(1), receivers)
+            for layer, part in zip(receivers, parts, strict=True):
+                layer.right = part
         for bank in left:
-            parts = self._split(bank, bank.rows)
-            for i, part in zip(bank.layers, parts, strict=True):
-                self._layers[i].left = part
-
-    def _split(self, bank: RowBank, rows: Tensor) -> Sequence[Tensor]:
-        dtypes = [_compute_dtype(self._layers[i].weight) for i in bank.layers]
-        if len(set(dtypes)) == 1:
-            return bank.split(rows.to(dtypes[0]))
-        parts = torch.split(rows, bank.sizes)
-        return [part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
+            receivers = [layers[i] for i in bank.layers]
+            parts = _split(bank, bank.rows, receivers)
+            for layer, part in zip(receivers, parts, strict=True):
+                layer.left = part
 
     def orthogonality(self) -> Tensor:
         """Average ``||M M^T - I||_F`` over all left and right matrices.
@@ -332,7 +348,7 @@ class Triplets(nn.Module):
         torch.Tensor of shape ()
         """
         total = torch.stack([bank.orthogonality() for bank in self.banks]).sum()
-        return total / (2 * len(self._layers))
+        return total / (2 * len(self._references))
 
     def per_layer(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return (left (r, out), singular values (r,), right (r, in)) by layer.
@@ -347,7 +363,7 @@ class Triplets(nn.Module):
                 parts = torch.split(bank.rows.detach(), bank.sizes)
                 rows.update(zip(bank.layers, parts, strict=True))
         values = torch.split(self.singular_values.detach(), self.ranks)
-        return [(left[i], values[i], right[i]) for i in range(len(self._layers))]
+        return [(left[i], values[i], right[i]) for i in range(len(values))]
 
     def deltas(self) -> Iterator[Tensor]:
         """Multiply out the update of each layer.
@@ -423,6 +439,17 @@ class Triplets(nn.Module):
             after = [self.singular_values, *(bank.rows for bank in self.banks)]
             for old, new, rows in zip(before, after, chosen, strict=True):
                 _rekey(optimizer, old, new, rows)
+
+
+def _split(
+    bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
+) -> Sequence[Tensor]:
+    """Cut rows into those of each layer, in the precision that it computes in."""
+    dtypes = [_compute_dtype(layer.weight) for layer in layers]
+    if len(set(dtypes)) == 1:
+        return bank.split(rows.to(dtypes[0]))
+    parts = torch.split(rows, bank.sizes)
+    return [part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
 
 
 def _round_up(rank: int) -> int:
