@@ -49,6 +49,7 @@ SCRIPTS = {
     "float32": "float32_products.py",
     "narrow": "narrow_products.py",
     "regression": "regression_heads.py",
+    "interpolation": "interpolation.py",
     "calibration": "calibration.py",
 }
 # Scripts with options of their own, which they get as they are.

@@ -49,6 +49,7 @@ class BaseAdaLora(
         learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
         head_init: str = "auto",
+        interpolation: float | str = "auto",
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
         lr_scheduler_type: str = "linear",
@@ -88,6 +89,7 @@ class BaseAdaLora(
         self.learning_rate = learning_rate
         self.head_learning_rate = head_learning_rate
         self.head_init = head_init
+        self.interpolation = interpolation
         self.weight_decay = weight_decay
         self.warmup_ratio = warmup_ratio
         self.lr_scheduler_type = lr_scheduler_type

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ._early_stopping import ScoreWatcher
+from ._interpolation import Interpolation
 from ._training import Run, TrainingHistory
 
 
@@ -24,6 +25,8 @@ class Epochs:
     fitted : callable
         From the history so far, returns the attributes of the estimator as if the
         fit had ended now. Called only if a callback asks.
+    kept : Interpolation
+        What would be kept of the training then: this is scored, and what callbacks see.
     watcher : ScoreWatcher or None
         What scores the network, if anything does.
     """
@@ -34,10 +37,11 @@ class Epochs:
         data: dict[str, Any],
         epochs: int,
         fitted: Callable[[TrainingHistory], dict[str, Any]],
+        kept: Interpolation,
         watcher: ScoreWatcher | None,
     ) -> None:
         self.estimator, self.data = estimator, data
-        self.fitted, self.watcher = fitted, watcher
+        self.fitted, self.kept, self.watcher = fitted, kept, watcher
         self.fit_task = estimator._init_callback_context(max_subtasks=epochs)
         self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
 
@@ -60,12 +64,13 @@ class Epochs:
         -------
         bool
         """
-        enough = self.watcher is not None and self.watcher(run, history)
-        stop = self.epoch_task.call_on_fit_task_end(
-            estimator=self.estimator,
-            reconstruction_attributes=partial(self.fitted, history),
-            **self.data,
-        )
+        with self.kept.applied():
+            enough = self.watcher is not None and self.watcher(run, history)
+            stop = self.epoch_task.call_on_fit_task_end(
+                estimator=self.estimator,
+                reconstruction_attributes=partial(self.fitted, history),
+                **self.data,
+            )
         return bool(enough or stop)
 
     def finish(self, history: TrainingHistory) -> None:

@@ -78,6 +78,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         arXiv:2202.10054; or at random. "auto" is "linear_probe" for labels, "random"
         for numbers. The head of ``pooling="model"`` starts as in the pretrained files,
         or at random where they have none that fits.
+    interpolation : float or "auto", default="auto"
+        What is kept of a training: the point between where it started (0) and where it
+        ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
+        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and 1
+        elsewhere. A fit that continues another (`warm_start`) keeps all.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -207,6 +212,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         learning_rate: float = 0.008,
         head_learning_rate: float | None = None,
         head_init: str = "auto",
+        interpolation: float | str = "auto",
         weight_decay: float = 0.0,
         warmup_ratio: float = 0.06,
         lr_scheduler_type: str = "linear",
@@ -248,6 +254,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             learning_rate=learning_rate,
             head_learning_rate=head_learning_rate,
             head_init=head_init,
+            interpolation=interpolation,
             weight_decay=weight_decay,
             warmup_ratio=warmup_ratio,
             lr_scheduler_type=lr_scheduler_type,

@@ -26,6 +26,7 @@ from ._devices import (
     warn_of_sharing,
 )
 from ._early_stopping import ScoreWatcher
+from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
 from ._messages import warn_user
 from ._network import TextNetwork, build_network
@@ -49,8 +50,10 @@ from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, tra
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match
 
-# Learning rate of a head that starts at a linear probe: docs/defaults.md has the study.
+# Where the head starts at a linear probe: its learning rate, and how much of a training
+# is kept. docs/defaults.md has the studies.
 _FITTED_HEAD_RATE = 1e-3
+_INTERPOLATION = 0.85
 # What tells of a fit that is over.
 _OF_A_FIT = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
@@ -120,11 +123,13 @@ class FitMixin(metaclass=ABCMeta):
             data = {"X": X, "y": y, "metadata": given}
             report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
             fitted = partial(self._as_if_fitted, live, schedule, report)
-            hooks = Epochs(self, data, schedule.epochs, fitted, watcher)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
+            kept = Interpolation(network, self._share_kept())
+            hooks = Epochs(self, data, schedule.epochs, fitted, kept, watcher)
             run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
+            kept.apply()
             if watcher is not None:
                 watcher.restore(network)
             vars(self).update(fitted(history))
@@ -231,7 +236,7 @@ class FitMixin(metaclass=ABCMeta):
         network = build_network(
             backbone, config, self._n_outputs(), self.pooling, generator
         )
-        if self.warm_start and hasattr(self, "_adapter"):
+        if self._continues():
             continue_from(self._adapter, network, backbone)
         return network
 
@@ -243,13 +248,24 @@ class FitMixin(metaclass=ABCMeta):
         generator: torch.Generator,
     ) -> None:
         """Fit the head to the frozen features, unless it has learned already."""
-        goes_on = self.warm_start and hasattr(self, "_adapter")
-        if self._starts_fitted() and not goes_on:
+        if self._starts_fitted() and not self._continues():
             start_head(network, examples, place, generator, self.batch_size)
 
     def _starts_fitted(self) -> bool:
         start = self._head_init if self.head_init == "auto" else self.head_init
         return start == "linear_probe" and self.pooling != "model"
+
+    def _continues(self) -> bool:
+        """Tell whether the fit goes on where another ended."""
+        return bool(self.warm_start) and hasattr(self, "_adapter")
+
+    def _share_kept(self) -> float:
+        """Return how much of the training is kept."""
+        if self._continues():  # there the updates do not start at 0
+            return 1.0
+        if self.interpolation == "auto":
+            return _INTERPOLATION if self._starts_fitted() else 1.0
+        return float(self.interpolation)
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         own = _FITTED_HEAD_RATE if self._starts_fitted() else self.learning_rate

@@ -130,6 +130,7 @@ SHARED_RULES: dict[str, Rule] = {
     "learning_rate": number(0, with_low=False),
     "head_learning_rate": number(0, with_low=False) | NONE,
     "head_init": choice("auto", "linear_probe", "random"),
+    "interpolation": number(0, 1, with_high=True) | choice("auto"),
     "weight_decay": number(0),
     "warmup_ratio": number(0, 1, with_high=True),
     "lr_scheduler_type": choice(*SCHEDULERS),

@@ -66,6 +66,8 @@ class AdaLoraSpace:
         Scale of the updates. A range is on a logarithmic scale.
     lora_dropout : object, default=None
         Dropout of the inputs of the updates.
+    interpolation : object, default=None
+        How much of a training is kept.
     weight_decay : object, default=None
         Decoupled weight decay.
     epochs : object, default=None
@@ -110,6 +112,7 @@ class AdaLoraSpace:
     head_learning_rate: Any = None
     lora_alpha: Any = None
     lora_dropout: Any = None
+    interpolation: Any = None
     weight_decay: Any = None
     epochs: Any = None
     batch_size: Any = None

@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "_training": FIRST_STEPS | {"adalora", "_network"},
     "_probe": {"_batches", "_devices", "_network", "_tokens", "_training"},
     "_early_stopping": {"_messages", "_network", "_training"},
-    "_callbacks": {"_early_stopping", "_training"},
+    "_interpolation": {"_network"},
+    "_callbacks": {"_early_stopping", "_interpolation", "_training"},
     "_persistence": {
         "adalora",
         "_backbone",

@@ -170,6 +170,7 @@ def random_space(rng):
         lora_dropout=one_of(rng, lambda: None, lambda: (0, 0.5)),
         lora_alpha=one_of(rng, lambda: None, lambda: (1, 64), lambda: [None, 16]),
         head_learning_rate=one_of(rng, lambda: None, lambda: (1e-4, 1)),
+        interpolation=one_of(rng, lambda: None, lambda: (0.5, 1), lambda: ["auto", 1]),
         weight_decay=one_of(rng, lambda: None, lambda: (0, 1)),
     )
 

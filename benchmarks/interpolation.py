@@ -1,0 +1,110 @@
+"""How much of a training to keep: accuracy and log loss of points from start to end.
+
+The rows are of seeds that no other setting was chosen on. One fit a row of data gives
+all points: of two fits with the same seed, one of which learns nothing, the numbers are
+mixed as `AdaLoraClassifier(interpolation=...)` does. Prints a table. Run from the
+repository, with the extra `bench`: python benchmarks/interpolation.py
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import copy
+import statistics
+import sys
+import warnings
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from sklearn.metrics import log_loss
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.data import load_task, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from sk_adalora import AdaLoraClassifier
+
+SHARES = [0, 0.5, 0.7, 0.85, 1]
+SEEDS = {200: [30, 31, 32], 1000: [30]}
+N_TEST = 1000
+TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
+_LEFT_OUT = {("articles", 1000)}  # nearly all of them are right with 200 rows
+# Long texts are cut, so that it takes minutes and not hours.
+_MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
+# Rates that change nothing.
+_STILL = {"epochs": 1, "learning_rate": 1e-12, "head_learning_rate": 1e-12}
+
+
+def main():
+    """Measure all cells, and print a table of their means."""
+    warnings.simplefilter("ignore")  # that many texts are cut
+    cells = defaultdict(list)
+    for size, seeds in SEEDS.items():
+        for name in TASKS:
+            if (name, size) in _LEFT_OUT:
+                continue
+            task = load_task(name)
+            for seed in seeds:
+                rows = split(task, size, N_TEST, seed)
+                for share, found in measure(name, rows, seed).items():
+                    cells[name, size, share].append(found)
+                    accuracy, loss = found
+                    print(
+                        f"{name} {size} seed {seed}, {share}: {accuracy:.3f} "
+                        f"{loss:.3f}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+    keys = list(dict.fromkeys((name, size) for name, size, _ in cells))
+    lines = [
+        [name, f"{size:,}", len(cells[name, size, 1])]
+        + [_cell(cells[name, size, share]) for share in SHARES]
+        for name, size in keys
+    ]
+    print(f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST:,} rows:\n")
+    print(table(["task", "rows", "seeds", *SHARES], lines))
+
+
+def measure(name, rows, seed):
+    """Return accuracy and log loss by share."""
+    X_train, y_train, X_test, y_test = rows
+    classifier = AdaLoraClassifier(
+        random_state=seed, max_length=_MAX_LENGTH.get(name, 256), interpolation=1
+    )
+    end = copy.copy(classifier).fit(X_train, y_train)
+    start = classifier.set_params(**_STILL).fit(X_train, y_train)
+    found = {}
+    for share in SHARES:
+        shares = between(start, end, share).predict_proba(X_test)
+        predicted = end.classes_[shares.argmax(1)]
+        hits = [p == t for p, t in zip(predicted, y_test, strict=True)]
+        loss = log_loss(y_test, shares, labels=end.classes_)
+        found[share] = statistics.mean(hits), loss
+    return found
+
+
+def between(start, end, share):
+    """Return an estimator between two: singular values and head go back."""
+    arrays = dict(end._adapter.arrays)
+    for name, value in arrays.items():
+        if name.endswith("lora_E"):
+            arrays[name] = share * value
+        elif name.startswith("head."):
+            arrays[name] = share * value + (1 - share) * start._adapter.arrays[name]
+    mixed = copy.copy(end)
+    mixed._adapter, mixed._live = replace(end._adapter, arrays=arrays), None
+    return mixed
+
+
+def _cell(found):
+    """Return mean accuracy and mean log loss."""
+    accuracies, losses = zip(*found, strict=True)
+    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+
+
+if __name__ == "__main__":
+    main()
