@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
 import torch
 from _benchmarks import ROOT
+from _toy import make as make_classifier
 from _toy import topics
 
 from benchmarks import data, memory, report, results, score, speed, time_profile
@@ -747,3 +749,20 @@ def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
 
     with pytest.raises(ValueError, match=r"Got n_test=60 after 600\. Name another"):
         main(command)
+
+
+@pytest.mark.parametrize("share", [0, 0.7, 1])
+def test_points_of_the_study_are_those_of_the_estimator(tiny_model, monkeypatch, share):
+    for variable in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):  # a script sets them
+        monkeypatch.setenv(variable, "1")
+    from benchmarks.interpolation import _STILL, between
+
+    end = make_classifier(tiny_model, interpolation=1).fit(X, Y)
+    start = make_classifier(tiny_model, interpolation=1, **_STILL).fit(X, Y)
+    expected = make_classifier(tiny_model, interpolation=share).fit(X, Y)
+
+    np.testing.assert_allclose(
+        between(start, end, share).predict_proba(X),
+        expected.predict_proba(X),
+        atol=1e-5,
+    )
