@@ -27,7 +27,8 @@ from sk_adalora import AdaLoraRegressor
 
 SEEDS = [0, 1]
 N_TRAIN, N_TEST = 800, 1000
-# Rates that change nothing: a ridge regression on the frozen features.
+# Rates that change nothing: a ridge regression on the frozen features. All of a training
+# is kept, as it is with a head that starts at random.
 VARIANTS = {
     "probe alone": {
         "head_init": "linear_probe",
@@ -35,7 +36,7 @@ VARIANTS = {
         "learning_rate": 1e-9,
         "head_learning_rate": 1e-9,
     },
-    "linear_probe": {"head_init": "linear_probe"},
+    "linear_probe": {"head_init": "linear_probe", "interpolation": 1},
     "random": {"head_init": "random"},
 }
 _FILMS = """
