@@ -27,8 +27,8 @@ from sk_adalora import AdaLoraRegressor
 
 SEEDS = [0, 1]
 N_TRAIN, N_TEST = 800, 1000
-# Rates that change nothing: a ridge regression on the frozen features. All of a training
-# is kept, as it is with a head that starts at random.
+# Rates that change nothing: a ridge regression on the frozen features. All of each
+# training is kept, as it is with a head that starts at random.
 VARIANTS = {
     "probe alone": {
         "head_init": "linear_probe",

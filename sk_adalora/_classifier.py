@@ -81,8 +81,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     interpolation : float or "auto", default="auto"
         What is kept of a training: the point between where it started (0) and where it
         ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and 1
-        elsewhere. A fit that continues another (`warm_start`) keeps all.
+        started at a linear probe, 0 is that linear model; "auto" is 0.85 there if the
+        training is of more than three epochs, as it is of few rows, and 1 elsewhere. A
+        fit that continues another (`warm_start`) keeps all.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06

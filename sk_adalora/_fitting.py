@@ -50,10 +50,11 @@ from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, tra
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match
 
-# Where the head starts at a linear probe: its learning rate, and how much of a training
-# is kept. docs/defaults.md has the studies.
+# Where the head starts at a linear probe: its learning rate, and how much is kept of a
+# training that goes over the rows more often than so. docs/defaults.md has the studies.
 _FITTED_HEAD_RATE = 1e-3
 _INTERPOLATION = 0.85
+_FEW_EPOCHS = 3
 # What tells of a fit that is over.
 _OF_A_FIT = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
@@ -125,7 +126,7 @@ class FitMixin(metaclass=ABCMeta):
             fitted = partial(self._as_if_fitted, live, schedule, report)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
-            kept = Interpolation(network, self._share_kept())
+            kept = Interpolation(network, self._share_kept(schedule.epochs))
             hooks = Epochs(self, data, schedule.epochs, fitted, kept, watcher)
             run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
@@ -259,12 +260,13 @@ class FitMixin(metaclass=ABCMeta):
         """Tell whether the fit goes on where another ended."""
         return bool(self.warm_start) and hasattr(self, "_adapter")
 
-    def _share_kept(self) -> float:
+    def _share_kept(self, epochs: int) -> float:
         """Return how much of the training is kept."""
         if self._continues():  # there the updates do not start at 0
             return 1.0
         if self.interpolation == "auto":
-            return _INTERPOLATION if self._starts_fitted() else 1.0
+            learns_by_heart = self._starts_fitted() and epochs > _FEW_EPOCHS
+            return _INTERPOLATION if learns_by_heart else 1.0
         return float(self.interpolation)
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:

@@ -19,7 +19,7 @@ DEFAULT = 0.85
 @pytest.fixture(scope="module")
 def make(tiny_model):
     """Function: changed parameters -> a classifier that is quick to fit."""
-    return functools.partial(make_classifier, tiny_model, epochs=3)
+    return functools.partial(make_classifier, tiny_model, epochs=4)
 
 
 def is_head(name):
@@ -103,6 +103,8 @@ def test_in_half_precision(make):
     ("options", "share"),
     [
         ({}, DEFAULT),
+        ({"epochs": 3}, 1),
+        ({"epochs": "auto"}, DEFAULT),  # ten, of so few rows
         ({"head_init": "linear_probe"}, DEFAULT),
         ({"head_init": "random"}, 1),
         ({"pooling": "model"}, 1),
@@ -129,7 +131,7 @@ def test_the_default_is_no_other(make):
 @pytest.mark.parametrize(("start", "share"), [("auto", 1), ("linear_probe", DEFAULT)])
 def test_auto_of_a_regressor(tiny_model, start, share):
     y = np.array([len(text) for text in X], float)
-    options = {"head_init": start, "random_state": 0, "device": "cpu", "epochs": 2}
+    options = {"head_init": start, "random_state": 0, "device": "cpu", "epochs": 4}
     auto = AdaLoraRegressor(tiny_model, **options).fit(X, y)
     named = AdaLoraRegressor(tiny_model, interpolation=share, **options).fit(X, y)
 
