@@ -123,8 +123,9 @@ for name, (_, y) in tasks.items():
 # For the films no method gets far above the dashed line of guessing. There the log loss
 # tells more: above the dashed line, a model would be better off not to look at the film
 # at all, and that is where fine-tuning ends. It learned its 200 rows by heart. Where
-# your own cross-validation looks like this, take the linear model, or train less
-# (``epochs``, ``learning_rate``, ``early_stopping=True``).
+# your own cross-validation looks like this, take the linear model, train less
+# (``epochs``, ``learning_rate``, ``early_stopping=True``), or keep less of it
+# (``interpolation``).
 
 import matplotlib.pyplot as plt
 
