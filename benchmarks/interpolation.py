@@ -1,9 +1,9 @@
 """How much of a training to keep: accuracy and log loss of points from start to end.
 
-The rows are of seeds that no other setting was chosen on. One fit a row of data gives
-all points: of two fits with the same seed, one of which learns nothing, the numbers are
-mixed as `AdaLoraClassifier(interpolation=...)` does. Prints a table. Run from the
-repository, with the extra `bench`: python benchmarks/interpolation.py
+The rows are of seeds that no other setting was chosen on. Two fits give all points of a
+seed: one that learns, and one that learns nothing, whose numbers are mixed as
+`AdaLoraClassifier(interpolation=...)` does. Prints a table. Run from the repository,
+with the extra `bench`: python benchmarks/interpolation.py
 """
 
 import os

@@ -131,7 +131,7 @@ class FitMixin(metaclass=ABCMeta):
             run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             kept.apply()
-            if watcher is not None:
+            if watcher is not None:  # a state that was scored has been pulled back
                 watcher.restore(network)
             vars(self).update(fitted(history))
             self._live = replace(live, network=thaw_network(self._adapter, backbone))
