@@ -48,12 +48,12 @@ SCRIPTS = {
     "parts": "training_parts.py",
     "float32": "float32_products.py",
     "narrow": "narrow_products.py",
-    "regression": "regression_heads.py",
+    "regression": "regression.py",
     "interpolation": "interpolation.py",
     "calibration": "calibration.py",
 }
 # Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {"racing"}
+_WITH_OPTIONS = {"racing", "regression"}
 COMMON_DEFAULTS = {
     "task": "quotes",
     "batch_size": 32,

@@ -210,10 +210,11 @@ def read_films():
     common = {g for g, n in Counter(genres).items() if g and n >= _FEWEST_FILMS}
     names = ("title", "year", "rating", "director", "country", "cast", "consensus")
     kept = [i for i, genre in enumerate(genres) if genre in common]
-    return [_fields(names, rows[i][1:]) for i in kept], [genres[i] for i in kept]
+    return [fields(names, rows[i][1:]) for i in kept], [genres[i] for i in kept]
 
 
-def _fields(names, values):
+def fields(names, values):
+    """Return lines ``name: value`` of a row, without the missing values."""
     pairs = zip(names, values, strict=True)
     return "\n".join(f"{name}: {value}" for name, value in pairs if value)
 

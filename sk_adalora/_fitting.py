@@ -44,13 +44,13 @@ from ._rows import (
     take_rows,
     weights_tensor,
 )
-from ._steps import ResolvedSchedule, resolve_schedule
+from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match
 
-# Where the head starts at a linear probe: its learning rate, and how much is kept of a
+# The learning rate of a head that starts at a linear probe; and how much is kept of a
 # training that goes over the rows more often than so. docs/defaults.md has the studies.
 _FITTED_HEAD_RATE = 1e-3
 _INTERPOLATION = 0.85
@@ -69,6 +69,7 @@ class FitMixin(metaclass=ABCMeta):
 
     _rules: ClassVar[Mapping[str, Rule]]
     _head_init: ClassVar[str]  # what "auto" stands for
+    _enough_steps: ClassVar[int] = ENOUGH_STEPS  # that epochs="auto" makes
     _adapter: AdapterState
 
     # ---- what subclasses say ------------------------------------------------
@@ -198,6 +199,7 @@ class FitMixin(metaclass=ABCMeta):
             n_samples,
             batch_size=self.batch_size,
             epochs=self.epochs,
+            enough_steps=self._enough_steps,
             n_outputs=self._n_outputs(),
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             init_r=self.init_r,
@@ -256,6 +258,10 @@ class FitMixin(metaclass=ABCMeta):
         start = self._head_init if self.head_init == "auto" else self.head_init
         return start == "linear_probe" and self.pooling != "model"
 
+    def _starts_at_a_model(self) -> bool:
+        """Tell whether training starts at a model of the targets, to go back to."""
+        return self._starts_fitted()
+
     def _continues(self) -> bool:
         """Tell whether the fit goes on where another ended."""
         return bool(self.warm_start) and hasattr(self, "_adapter")
@@ -265,7 +271,7 @@ class FitMixin(metaclass=ABCMeta):
         if self._continues():  # there the updates do not start at 0
             return 1.0
         if self.interpolation == "auto":
-            learns_by_heart = self._starts_fitted() and epochs > _FEW_EPOCHS
+            learns_by_heart = self._starts_at_a_model() and epochs > _FEW_EPOCHS
             return _INTERPOLATION if learns_by_heart else 1.0
         return float(self.interpolation)
 

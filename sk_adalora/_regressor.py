@@ -57,9 +57,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Layers to adapt: name endings, a regular expression for whole paths, or
         "all-linear": every linear layer but pooler, embeddings and head.
     epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" stands for as many as make 96 optimizer steps, or
-        8 for each output (class or number) if that is more, at least 3 and at most 10:
-        few rows need more of them.
+        Passes over the rows. "auto" stands for as many as make 96 optimizer steps (32
+        for numbers), or 8 for each output (class or number) if that is more, at least
+        3 and at most 10: few rows need more of them.
     batch_size : int, default=32
         Rows in a batch.
     gradient_accumulation_steps : int, default=1
@@ -78,9 +78,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     interpolation : float or "auto", default="auto"
         What is kept of a training: the point between where it started (0) and where it
         ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model; "auto" is 0.85 there if the
-        training is of more than three epochs, as it is of few rows, and 1 elsewhere. A
-        fit that continues another (`warm_start`) keeps all.
+        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and for
+        all numbers, if the training is of more than three epochs, as it is of few
+        rows; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
+        another (`warm_start`) keeps all.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -181,7 +182,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     """
 
     _rules = REGRESSOR_RULES
-    _head_init = "random"  # a probe fits noise of numbers: docs/defaults.md
+    # A probe fits the noise of numbers, and so do many steps: docs/defaults.md.
+    _head_init = "random"
+    _enough_steps = 32
     _coding = ("_one_target", "_target_mean", "_target_scale")
 
     @with_callbacks
@@ -304,6 +307,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
                 f"`y_val` must have as many columns as `y`: {self._n_outputs()}. Got "
                 f"{n_columns}. Pass one column a target."
             )
+
+    def _starts_at_a_model(self) -> bool:
+        return self.pooling != "model"  # a drawn head, too, starts at their mean
 
     def _label_names(self) -> dict[int, str]:
         return {i: f"target_{i}" for i in range(self._n_outputs())}

@@ -15,7 +15,7 @@ _ALLOCATIONS = 200
 
 # epochs="auto": as many as make so many optimizer steps, within bounds. Few rows need
 # more passes, and so do many classes; docs/defaults.md has the study.
-_ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT = 96, 8
+ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT = 96, 8
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
 
 
@@ -78,6 +78,7 @@ def resolve_schedule(
     *,
     batch_size: int,
     epochs: int | Literal["auto"],
+    enough_steps: int = ENOUGH_STEPS,
     n_outputs: int = 1,
     gradient_accumulation_steps: int = 1,
     world_size: int = 1,
@@ -96,10 +97,12 @@ def resolve_schedule(
     batch_size, gradient_accumulation_steps, world_size : int
         What an optimizer step takes.
     epochs : int or "auto"
-        Passes over the rows. "auto" stands for as many as make 96 optimizer steps, or
+        Passes over the rows. "auto" stands for as many as make `enough_steps`, or
         8 for each output if that is more, at least 3 and at most 10. ``total_step =
         epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
         gradient_accumulation_steps)``.
+    enough_steps : int, default=96
+        Optimizer steps that are enough for one output.
     n_outputs : int, default=1
         Classes, labels or numbers that are learned.
     init_r : int or None, default=None
@@ -129,7 +132,7 @@ total_step=150, steps_per_epoch=50)
     """
     batches = math.ceil(n_samples / (int(batch_size) * int(world_size)))
     steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
-    epochs = _epochs(epochs, steps_per_epoch, n_outputs)
+    epochs = _epochs(epochs, steps_per_epoch, enough_steps, n_outputs)
     total = epochs * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
     warmup, final = _steps(tinit, total), _steps(tfinal, total)
@@ -166,10 +169,12 @@ def rank_of_share(share: float, init_r: int) -> int:
     return max(1, round(share * init_r))
 
 
-def _epochs(epochs: int | str, steps_per_epoch: int, n_outputs: int) -> int:
+def _epochs(
+    epochs: int | str, steps_per_epoch: int, enough_steps: int, n_outputs: int
+) -> int:
     if not isinstance(epochs, str):
         return int(epochs)
-    steps = max(_ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT * n_outputs)
+    steps = max(enough_steps, _STEPS_OF_AN_OUTPUT * n_outputs)
     enough = math.ceil(steps / steps_per_epoch)
     return min(max(enough, _FEWEST_EPOCHS), _MOST_EPOCHS)
 

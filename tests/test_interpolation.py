@@ -128,14 +128,39 @@ def test_the_default_is_no_other(make):
     assert _fitting._INTERPOLATION == DEFAULT
 
 
-@pytest.mark.parametrize(("start", "share"), [("auto", 1), ("linear_probe", DEFAULT)])
-def test_auto_of_a_regressor(tiny_model, start, share):
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({}, DEFAULT),
+        ({"epochs": 3}, 1),
+        ({"epochs": "auto"}, DEFAULT),  # ten, of so few rows
+        ({"head_init": "linear_probe"}, DEFAULT),
+        ({"pooling": "model"}, 1),
+    ],
+)
+def test_auto_of_a_regressor(tiny_model, options, share):
     y = np.array([len(text) for text in X], float)
-    options = {"head_init": start, "random_state": 0, "device": "cpu", "epochs": 4}
+    options = {"random_state": 0, "device": "cpu", "epochs": 4, **options}
     auto = AdaLoraRegressor(tiny_model, **options).fit(X, y)
     named = AdaLoraRegressor(tiny_model, interpolation=share, **options).fit(X, y)
+    other = AdaLoraRegressor(tiny_model, interpolation=0.5, **options).fit(X, y)
 
     np.testing.assert_array_equal(auto.predict(X), named.predict(X))
+    assert not np.allclose(auto.predict(X), other.predict(X), rtol=1e-4)
+
+
+def test_a_regressor_goes_back_to_the_mean(tiny_model):
+    y = np.array([len(text) for text in X], float)
+    options = {"random_state": 0, "device": "cpu", "epochs": 8, "learning_rate": 0.03}
+    spreads = [
+        AdaLoraRegressor(tiny_model, interpolation=share, **options)
+        .fit(X, y)
+        .predict(X)
+        .std()
+        for share in (1, 0.7, 0.3)
+    ]
+
+    assert spreads[0] > spreads[1] > spreads[2]
 
 
 @pytest.mark.parametrize("share", ["auto", 0])

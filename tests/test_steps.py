@@ -154,6 +154,23 @@ def test_auto_takes_rows_of_many_classes_more_often(n_samples, n_outputs, epochs
     assert schedule == resolve(n_samples, epochs=epochs)
 
 
+@pytest.mark.parametrize(
+    ("n_samples", "n_outputs", "epochs"),
+    [
+        (32, 1, 10),
+        (100, 1, 8),  # 4 steps an epoch: 32
+        (200, 1, 5),
+        (320, 1, 4),
+        (400, 1, 3),
+        (200, 6, 7),  # 48 steps
+    ],
+)
+def test_auto_aims_at_the_steps_that_are_enough(n_samples, n_outputs, epochs):
+    schedule = resolve(n_samples, epochs="auto", enough_steps=32, n_outputs=n_outputs)
+
+    assert schedule == resolve(n_samples, epochs=epochs)
+
+
 def test_whole_numbers_are_steps_and_fractions_are_shares():
     as_steps = resolve(tinit=15, tfinal=60)
     as_shares = resolve(tinit=0.1, tfinal=0.4)

@@ -7,7 +7,7 @@ from _toy import attributes, make, numbers, same_attributes, topics, toy
 from sklearn.exceptions import NotFittedError
 from torch.nn import functional as F
 
-from sk_adalora import BudgetSchedule, _training
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _training
 from sk_adalora._devices import Place
 from sk_adalora._fitting import make_generator
 from sk_adalora._training import Examples, Run, train_step
@@ -176,6 +176,16 @@ def test_auto_counts_the_classes(tiny_model):
     auto = {"epochs": "auto", "batch_size": 2}  # 20 steps an epoch
     assert few.set_params(**auto)._resolve_schedule(40).epochs == 5
     assert many.set_params(**auto)._resolve_schedule(40).epochs == 8
+
+
+def test_auto_takes_numbers_less_often_than_labels(tiny_model):
+    X = [f"good {i} film" for i in range(40)]
+    options = {"epochs": "auto", "batch_size": 8, "device": "cpu", "random_state": 0}
+    classifier = AdaLoraClassifier(tiny_model, **options).fit(X, [0, 1] * 20)
+    regressor = AdaLoraRegressor(tiny_model, **options).fit(X, np.arange(40.0))
+
+    assert classifier.n_iter_ == 10
+    assert regressor.n_iter_ == 7  # 5 steps an epoch: 32 and the rest of an epoch
 
 
 # ---- the step itself --------------------------------------------------------
