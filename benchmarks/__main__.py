@@ -51,6 +51,7 @@ SCRIPTS = {
     "regression": "regression.py",
     "interpolation": "interpolation.py",
     "calibration": "calibration.py",
+    "voting": "voting.py",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"racing", "regression"}

@@ -1,0 +1,92 @@
+"""Words and a transformer together: accuracy and log loss of a soft vote of the two.
+
+What `VotingClassifier(..., voting="soft")` makes of `AdaLoraClassifier` and a logistic
+regression of counted words (TF-IDF): the mean of their probabilities. The splits had no
+part in the choice of a setting. Prints a table. Run from the repository, with the extra
+`bench`: python benchmarks/voting.py
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+import sys
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import log_loss
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.contestants import Settings, fit_ours, fit_tfidf
+from benchmarks.data import load_task, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+
+TASKS = ["headlines", "quotes", "newsgroups", "films"]
+SIZES, N_TEST = [200, 1000], 1000
+SEEDS = [20, 21]
+
+
+def main():
+    """Measure all cells, and print a table of their means."""
+    warnings.simplefilter("ignore")  # that many texts are cut
+    cells = defaultdict(list)
+    for size in SIZES:
+        for name in TASKS:
+            task = load_task(name)
+            for seed in SEEDS:
+                found = measure(*split(task, size, N_TEST, seed), seed)
+                for method, (accuracy, loss) in found.items():
+                    cells[name, size, method].append((accuracy, loss))
+                    print(
+                        f"{name} {size} seed {seed}, {method}: {accuracy:.3f} "
+                        f"{loss:.3f}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+    methods = list(dict.fromkeys(method for _, _, method in cells))
+    lines = [
+        [name, f"{size:,}", *(_cell(cells[name, size, m]) for m in methods)]
+        for name in TASKS
+        for size in SIZES
+    ]
+    seeds = " ".join(map(str, SEEDS))
+    print(f"{describe_machine()}\n\nMeans of seeds {seeds} on {N_TEST:,} rows:\n")
+    print(table(["task", "rows", *methods], lines))
+
+
+def measure(X_train, y_train, X_test, y_test, seed):
+    """Return accuracy and log loss by method."""
+    settings = Settings(seed=seed)
+    words = fit_tfidf(X_train, y_train, settings)
+    ours = fit_ours(X_train, y_train, settings)
+    classes = ours.classes_
+    of_words = words.regression.predict_proba(words.features(X_test))
+    of_ours = ours.predict_proba(X_test)
+    shares = {
+        "TF-IDF": of_words,
+        "ours": of_ours,
+        "both": (of_words + of_ours) / 2,
+    }
+    return {
+        name: (
+            np.mean(classes[share.argmax(1)] == np.array(y_test)),
+            log_loss(y_test, share, labels=classes),
+        )
+        for name, share in shares.items()
+    }
+
+
+def _cell(found):
+    """Return mean accuracy and mean log loss."""
+    accuracies, losses = zip(*found, strict=True)
+    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+
+
+if __name__ == "__main__":
+    main()
