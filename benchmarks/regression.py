@@ -35,6 +35,7 @@ from benchmarks.data import fields, installed, load_task
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraRegressor
+from sk_adalora._backbone import DEFAULT_MODEL
 
 N_TEST = 1000
 MAX_LENGTH = 64
@@ -97,10 +98,10 @@ def make_parser():
     return parser
 
 
-def measure(X_train, X_test, y_train, y_test, seed):
+def measure(X_train, X_test, y_train, y_test, seed, model=DEFAULT_MODEL):
     """Yield names of methods and their R2 on the rows to test on."""
     words = TfidfVectorizer(sublinear_tf=True).fit(X_train).transform
-    embed = Embedder(Settings(max_length=MAX_LENGTH))
+    embed = Embedder(Settings(max_length=MAX_LENGTH, model=model))
     for name, features in (("embeddings", embed), ("TF-IDF", words)):
         ridge = RidgeCV(_PENALTIES).fit(features(X_train), y_train)
         of_ridge = ridge.predict(features(X_test))
@@ -109,7 +110,7 @@ def measure(X_train, X_test, y_train, y_test, seed):
         if name in _OF_FEW_ROWS and len(X_train) > _MANY_ROWS:
             continue
         regressor = AdaLoraRegressor(
-            max_length=MAX_LENGTH, random_state=seed, **settings
+            model, max_length=MAX_LENGTH, random_state=seed, **settings
         )
         of_ours = regressor.fit(X_train, y_train).predict(X_test)
         yield name, r2_score(y_test, of_ours)

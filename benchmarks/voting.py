@@ -40,7 +40,8 @@ def main():
         for name in TASKS:
             task = load_task(name)
             for seed in SEEDS:
-                found = measure(*split(task, size, N_TEST, seed), seed)
+                rows = split(task, size, N_TEST, seed)
+                found = measure(*rows, Settings(seed=seed))
                 for method, (accuracy, loss) in found.items():
                     cells[name, size, method].append((accuracy, loss))
                     print(
@@ -60,9 +61,8 @@ def main():
     print(table(["task", "rows", *methods], lines))
 
 
-def measure(X_train, y_train, X_test, y_test, seed):
+def measure(X_train, y_train, X_test, y_test, settings):
     """Return accuracy and log loss by method."""
-    settings = Settings(seed=seed)
     words = fit_tfidf(X_train, y_train, settings)
     ours = fit_ours(X_train, y_train, settings)
     classes = ours.classes_

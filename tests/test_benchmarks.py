@@ -13,6 +13,10 @@ import torch
 from _benchmarks import ROOT
 from _toy import make as make_classifier
 from _toy import topics
+from sklearn.ensemble import VotingClassifier
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, LabelEncoder
 
 from benchmarks import data, memory, report, results, score, speed, time_profile
 from benchmarks.__main__ import MEASUREMENTS, complete, main, make_parser
@@ -21,6 +25,7 @@ from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.operations import count
 from benchmarks.steps import STEPS, make_step, steps_of
 from benchmarks.timing import Stopwatch, run_job, take_turns
+from sk_adalora import AdaLoraRegressor
 from sk_adalora._devices import resolve_place
 
 X, Y = topics(24)
@@ -751,10 +756,19 @@ def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
         main(command)
 
 
-@pytest.mark.parametrize("share", [0, 0.7, 1])
-def test_points_of_the_study_are_those_of_the_estimator(tiny_model, monkeypatch, share):
-    for variable in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):  # a script sets them
+# ---- scripts -----------------------------------------------------------------
+
+
+@pytest.fixture
+def scripts_environment(monkeypatch):
+    """What the scripts set when they are imported is forgotten after the test."""
+    for variable in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):
         monkeypatch.setenv(variable, "1")
+
+
+@pytest.mark.usefixtures("scripts_environment")
+@pytest.mark.parametrize("share", [0, 0.7, 1])
+def test_points_of_the_study_are_those_of_the_estimator(tiny_model, share):
     from benchmarks.interpolation import _STILL, between
 
     end = make_classifier(tiny_model, interpolation=1).fit(X, Y)
@@ -766,3 +780,36 @@ def test_points_of_the_study_are_those_of_the_estimator(tiny_model, monkeypatch,
         expected.predict_proba(X),
         atol=1e-5,
     )
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_two_vote_as_in_scikit_learn(tiny_model):
+    from benchmarks import voting
+    from benchmarks.contestants import fit_ours, fit_tfidf
+
+    given = settings(tiny_model, epochs=1)
+    found = voting.measure(X[:16], Y[:16], X[16:], Y[16:], given)
+
+    words, ours = (learn(X[:16], Y[:16], given) for learn in (fit_tfidf, fit_ours))
+    pipeline = make_pipeline(FunctionTransformer(words.features), words.regression)
+    vote = VotingClassifier([("words", pipeline), ("ours", ours)], voting="soft")
+    vote.estimators_, vote.le_ = [pipeline, ours], LabelEncoder().fit(Y)
+    vote.classes_ = vote.le_.classes_
+    accuracy, loss = found["both"]
+    assert accuracy == vote.score(X[16:], Y[16:])
+    assert loss == pytest.approx(log_loss(Y[16:], vote.predict_proba(X[16:])))
+    assert found["ours"][0] == ours.score(X[16:], Y[16:])
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_numbers_by_method(tiny_model):
+    from benchmarks import regression
+
+    y = np.array([label == Y[0] for label in Y], float)
+    found = dict(regression.measure(X[:16], X[16:], y[:16], y[16:], 0, tiny_model))
+
+    ours = AdaLoraRegressor(tiny_model, max_length=64, random_state=0)
+    assert found["defaults"] == ours.fit(X[:16], y[:16]).score(X[16:], y[16:])
+    assert found.keys() == {
+        "embeddings", "TF-IDF", "defaults and TF-IDF", *regression.VARIANTS
+    }  # fmt: skip
