@@ -40,7 +40,7 @@ from sk_adalora._backbone import DEFAULT_MODEL
 N_TEST = 1000
 MAX_LENGTH = 64
 _PENALTIES = np.logspace(-2, 3, 16)
-# One change of the defaults each.
+# What is set otherwise than by default.
 VARIANTS = {
     "defaults": {},
     "all kept": {"interpolation": 1},

@@ -248,14 +248,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     # ---- targets ------------------------------------------------------------
 
     def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
-        values = check_array(
-            y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="y"
-        )
-        if values.ndim > 2:
-            raise ValueError(
-                "`y` must have one or two dimensions. "
-                f"Got {values.ndim}. Pass one column a target."
-            )
+        values = read_numbers(y, "y")
         self._one_target = values.ndim == 1
         values = values.reshape(len(values), -1)
         weights = sample_weight
@@ -300,7 +293,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         return sample_weight
 
     def _check_validation_targets(self, y: Any) -> None:
-        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y_val")
+        values = read_numbers(y, "y_val")
         n_columns = 1 if values.ndim == 1 else values.shape[1]
         if n_columns != self._n_outputs():
             raise ValueError(
@@ -327,6 +320,36 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def read_numbers(y: Any, name: str) -> np.ndarray:
+    """Return targets as one or two dimensions of finite floats."""
+    try:
+        values = check_array(
+            y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
+        )
+    except ValueError as error:
+        for cell in np.asarray(y, dtype=object).ravel():
+            if isinstance(cell, str) and not _is_number(cell):
+                raise ValueError(
+                    f"`{name}` of a regressor must be numbers. Got {cell!r}. Pass "
+                    "numbers, or use AdaLoraClassifier for labels."
+                ) from error
+        raise
+    if values.ndim > 2:
+        raise ValueError(
+            f"`{name}` must have one or two dimensions. Got {values.ndim}. Pass one "
+            "column a target."
+        )
+    return values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:

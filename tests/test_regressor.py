@@ -184,7 +184,7 @@ def test_targets_in_a_frame(make, frame):
         ([None, *Y[1:]], ValueError, "y contains NaN"),
         (np.zeros((40, 1, 1)), ValueError, "one or two dimensions. Got 3. Pass one"),
         (np.zeros((40, 0)), ValueError, r"0 feature\(s\)"),
-        (["much"] * 40, ValueError, "could not convert string to float"),
+        (["much"] * 40, ValueError, "must be numbers. Got 'much'. Pass numbers, or"),
         (Y * 1j, ValueError, "Complex data not supported"),
         (Y[:-1], ValueError, "same number of rows. Got 40 and 39"),
         (None, ValueError, "requires y to be passed"),
@@ -410,3 +410,20 @@ def test_targets_of_any_scale(make, unit):
 
     assert np.isfinite(far).all()
     np.testing.assert_allclose(far / unit, make().fit(texts, y).predict(texts), 1e-3)
+
+
+@pytest.mark.parametrize("labels", [["good", "bad"] * 20, np.array(["1", "b"] * 20)])
+def test_labels_are_refused_by_name(make, labels):
+    unusual = next(label for label in labels if not label.isdigit())
+    message = rf"must be numbers\. Got '{unusual}'.*AdaLoraClassifier"
+    with pytest.raises(ValueError, match="`y` of a regressor " + message):
+        make().fit(TEXTS, labels)
+    early = make(early_stopping=True)
+    with pytest.raises(ValueError, match="`y_val` of a regressor " + message):
+        early.fit(TEXTS, Y, X_val=TEXTS, y_val=labels)
+
+
+def test_validation_targets_have_two_dimensions_at_most(make):
+    early = make(early_stopping=True)
+    with pytest.raises(ValueError, match=r"`y_val` must have one or two dim.*Got 3\."):
+        early.fit(TEXTS, Y, X_val=TEXTS, y_val=np.zeros((40, 1, 1)))
