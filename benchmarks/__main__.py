@@ -47,6 +47,7 @@ SCRIPTS = {
     "lengths": "length_multiples.py",
     "parts": "training_parts.py",
     "float32": "float32_products.py",
+    "bias": "bias_products.py",
     "narrow": "narrow_products.py",
     "regression": "regression.py",
     "interpolation": "interpolation.py",

@@ -15,6 +15,11 @@ needs_onednn = pytest.mark.skipif(
 )
 
 
+needs_bfloat16 = pytest.mark.skipif(
+    not products.ONEDNN_HAS_BFLOAT16, reason="oneDNN without bfloat16"
+)
+
+
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_onednn)])
 def onednn(request, monkeypatch):
     """Whether oneDNN multiplies, on any processor."""
@@ -88,6 +93,36 @@ def test_only_plain_float32_on_a_cpu_goes_to_onednn(forced):
     assert not products.onednn_is_faster(x.bfloat16(), weight.bfloat16())
     assert not products.onednn_is_faster(x, weight.bfloat16())
     assert not products.onednn_is_faster(x.to("meta"), weight.to("meta"))
+
+
+@needs_bfloat16
+def test_onednn_adds_the_bias_of_bfloat16():
+    x, weight, bias = (torch.randn(*s).bfloat16() for s in [(5, 4), (6, 4), (6,)])
+    exact = x.double() @ weight.double().t() + bias.double()
+
+    assert by_onednn(products.linear, x, weight, bias)
+    torch.testing.assert_close(
+        products.linear(x, weight, bias), exact.bfloat16(), rtol=2e-2, atol=2e-2
+    )
+    # Without one, torch's own product is as fast.
+    assert not by_onednn(products.linear, x, weight)
+
+
+@needs_bfloat16
+def test_frozen_layers_in_bfloat16_add_their_bias(monkeypatch):
+    """With the adapter and without, so that both share their compiled kernels."""
+    layer = nn.Linear(4, 6).bfloat16().requires_grad_(False)
+    model = nn.Sequential(layer)
+    config = AdaLoraConfig(init_r=2, target_r=1, total_step=9, target_modules=["0"])
+    model = get_peft_model(model, config)
+    x = torch.randn(5, 4).bfloat16()
+
+    assert by_onednn(model, x)
+    with model.disable_adapter():
+        assert by_onednn(model, x)
+        torch.testing.assert_close(model(x), layer(x), rtol=2e-2, atol=2e-2)
+    monkeypatch.setattr(products, "ONEDNN_HAS_BFLOAT16", False)
+    assert not by_onednn(model, x)
 
 
 @needs_onednn

@@ -188,7 +188,7 @@ class SVDLinear(nn.Module):
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
         if not self.needs_rows:
-            if onednn_is_faster(x, self.weight) and self._may_read_weight(x):
+            if onednn_is_faster(x, self.weight, self.bias) and self._may_read_weight(x):
                 return self._linear(x, self.weight)
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
@@ -258,7 +258,8 @@ class SVDLinear(nn.Module):
 
     def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
         weight = weight.T if self.transposed else weight
-        if not onednn_is_faster(x, weight) or torch.is_autocast_enabled(x.device.type):
+        autocast = torch.is_autocast_enabled(x.device.type)
+        if autocast or not onednn_is_faster(x, weight, self.bias):
             return F.linear(x, weight, self.bias)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         out: Tensor = _FrozenLinear.apply(flat, weight, self.bias)  # type: ignore[no-untyped-call]

@@ -26,7 +26,15 @@ def _mkl_is_slow() -> bool:
     return of_amd and bool(found.get("avx512_f") and of_zen_5)
 
 
+def _onednn_has_bfloat16() -> bool:
+    """Tell whether oneDNN multiplies in bfloat16 on this processor."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and supported is not None and bool(supported())
+
+
 MKL_IS_SLOW = _mkl_is_slow()
+ONEDNN_HAS_BFLOAT16 = _onednn_has_bfloat16()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,20 +42,28 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     It may not record gradients: it is for what computes them itself.
     """
-    if onednn_is_faster(x, weight):
+    if onednn_is_faster(x, weight, bias):
         product = torch.ops.mkldnn._linear_pointwise
         return product(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
 
-def onednn_is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether oneDNN multiplies these faster than what torch would call.
+def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Tell whether oneDNN's own layer is faster than what torch would call.
 
     torch multiplies by MKL in float32, which does without AVX512 on processors of AMD.
     On Zen 5, oneDNN takes less than half of the seconds; on Zen 4 0.92 of them
     (`benchmarks/float32_products.py`), which the kernels that it makes for each length
     of a batch, and their memory, are not worth.
+
+    In bfloat16 torch multiplies by oneDNN, but fills the result with the bias before,
+    for the product to be added to. To add the bias while multiplying takes 0.7 to 0.98
+    of the seconds (`benchmarks/bias_products.py`).
     """
     plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones multiply themselves
-    on_cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    return plain and on_cpu and bool(torch.backends.mkldnn.enabled) and MKL_IS_SLOW
+    if not (plain and x.device.type == "cpu" and x.dtype == weight.dtype):
+        return False
+    of_float32 = x.dtype == torch.float32 and MKL_IS_SLOW
+    has_bias = bias is not None and bias.dtype == x.dtype
+    of_bfloat16 = x.dtype == torch.bfloat16 and has_bias and ONEDNN_HAS_BFLOAT16
+    return (of_float32 or of_bfloat16) and bool(torch.backends.mkldnn.enabled)

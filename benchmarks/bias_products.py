@@ -1,0 +1,66 @@
+"""What it saves in half precision to add a layer's bias while multiplying.
+
+torch fills the result with the bias and adds the product to it; oneDNN's own layer
+adds the bias in the same pass. Prints a table of the seconds of the latter beside those
+of the former, for the products with frozen weights in a forward pass.
+``ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16`` before the command stands in for a processor
+without AMX. Run from the repository, with the extra `bench`:
+python benchmarks/bias_products.py
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from benchmarks.timing import seconds_of, take_turns
+from sk_adalora.adalora import products
+
+TOKENS = [40, 640, 1536]
+WIDTHS = [(384, 384), (384, 1536), (1536, 384)]
+ROUNDS = 50
+
+
+def main():
+    """Time both in turn, for each number of tokens and layer."""
+    if not products.ONEDNN_HAS_BFLOAT16:
+        raise SystemExit("oneDNN does not multiply in bfloat16 on this processor.")
+    lines = []
+    for width, outputs in WIDTHS:
+        shown = [f"{measure(tokens, width, outputs):.2f}" for tokens in TOKENS]
+        lines.append([f"{width:,}", f"{outputs:,}", *shown])
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    said = f"; ONEDNN_MAX_CPU_ISA={limit}" if limit else ""
+    print(f"{describe_machine()}{said}\n")
+    header = ["width", "outputs", *(f"{tokens:,} tokens" for tokens in TOKENS)]
+    print(table(header, lines))
+
+
+def measure(tokens, width, outputs):
+    """Return the median seconds of oneDNN's own layer beside those of torch's."""
+    torch.manual_seed(0)
+    x = torch.randn(tokens, width, dtype=torch.bfloat16)
+    weight = torch.randn(outputs, width, dtype=torch.bfloat16)
+    bias = torch.randn(outputs, dtype=torch.bfloat16)
+    layers = (products.linear, F.linear)
+    calls = {
+        layer: seconds_of(lambda layer=layer: layer(x, weight, bias), x.device)
+        for layer in layers
+    }
+    taken = take_turns(calls, ROUNDS, warm_ups=3)
+    ours, theirs = (statistics.median(taken[layer]) for layer in layers)
+    return ours / theirs
+
+
+if __name__ == "__main__":
+    main()
