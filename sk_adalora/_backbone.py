@@ -49,6 +49,8 @@ _SAMPLES = [
 
 _cache: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
 _hashes: dict[tuple[str, int, int], str] = {}
+# Where models of the hub were found, so that all fits of a process take the same files.
+_found: dict[tuple[str, str | None, bool, bool], Path] = {}
 _lock = threading.RLock()
 
 
@@ -175,7 +177,7 @@ def load_backbone(
 
 
 def clear_backbone_cache() -> None:
-    """Forget the pretrained models that this process holds.
+    """Forget the pretrained models that this process holds, and where it found them.
 
     Fitted estimators keep working: they load their model again when asked to
     predict, or go on with the one that they hold.
@@ -188,6 +190,7 @@ def clear_backbone_cache() -> None:
     with _lock:
         _cache.clear()
         _hashes.clear()
+        _found.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -213,7 +216,10 @@ def find_folder(
         packaged = _packaged_folder()
         if packaged is not None:
             return packaged
-    return _from_hub(name, revision, local_files_only, trust_remote_code)
+    asked = (name, revision, local_files_only, trust_remote_code)
+    if asked not in _found or not _found[asked].is_dir():
+        _found[asked] = _from_hub(*asked)
+    return _found[asked]
 
 
 def _packaged_folder() -> Path | None:

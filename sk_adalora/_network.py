@@ -44,7 +44,9 @@ class TextNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = get_peft_model(backbone.copy(), config, generator=generator)
+        module = backbone.copy()
+        _skip_pooler(module)
+        self.encoder = get_peft_model(module, config, generator=generator)
         self.pooling, self.n_outputs = pooling, n_outputs
         # skip_init: nn.Linear would draw from the global generator.
         self.head = nn.utils.skip_init(
@@ -105,6 +107,21 @@ class TextNetwork(nn.Module):
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids
         return self.encoder(**inputs)
+
+
+def _skip_pooler(module: nn.Module) -> None:
+    """Have BERT's pooler return what it is given, since nothing reads its output.
+
+    Its weights stay, for whoever saves the model. oneDNN would compile a kernel for it
+    at each shape of a batch, of 0.6 MB.
+    """
+    pooler = getattr(module, "pooler", None)
+    if isinstance(pooler, nn.Module):
+        pooler.forward = _unchanged  # type: ignore[method-assign]
+
+
+def _unchanged(hidden: Tensor) -> Tensor:
+    return hidden
 
 
 class ModelHeadNetwork(TextNetwork):
@@ -199,8 +216,16 @@ def build_network(
     # GPT-2 stores its weights the other way round, which is no news to warn of.
     config.fan_in_fan_out = any(map(is_conv1d, backbone.module.modules()))
     if pooling == "model":
-        return ModelHeadNetwork(backbone, config, n_outputs, generator)
-    return TextNetwork(backbone, config, n_outputs, pooling, generator)
+        network = ModelHeadNetwork(backbone, config, n_outputs, generator)
+    else:
+        network = TextNetwork(backbone, config, n_outputs, pooling, generator)
+    if generator is not None:
+        # How often dropout draws depends on the parts that a batch is cut into, and
+        # what follows, such as the order of the rows, shall not.
+        own = torch.Generator().manual_seed(generator.initial_seed() + 1)
+        for layer in network.encoder.adapted.values():
+            layer.generator = own
+    return network
 
 
 def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:

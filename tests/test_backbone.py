@@ -7,12 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
 from _toy import global_states, make, toy
+from sklearn.model_selection import cross_val_score
 from torch import nn
+from transformers.models.bert.modeling_bert import BertPooler
 
 import sk_adalora
 from sk_adalora import _backbone
@@ -153,6 +156,56 @@ def test_fits_share_one_backbone(tiny_model, monkeypatch):
 
     assert len(calls) == 1
     assert weights(first) == weights(second)
+
+
+def test_a_model_of_the_hub_is_looked_up_once(tiny_model, monkeypatch):
+    """All folds of a search take the same files, without asking for each."""
+    asked = []
+
+    def snapshot(name, **options):
+        asked.append(name)
+        return str(tiny_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    X, y = toy(16)
+    cross_val_score(make("some/model"), X, y, cv=2)
+    make("some/model").fit(X, y).predict(X)
+    assert asked == ["some/model"]
+
+    sk_adalora.clear_backbone_cache()
+    make("some/model").fit(X, y)
+    make("other/model").fit(X, y)
+    assert asked == ["some/model", "some/model", "other/model"]
+
+
+def test_a_model_whose_folder_went_is_looked_up_again(
+    tiny_model, tmp_path, monkeypatch
+):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        shutil.copytree(tiny_model, folder)
+    found = iter(folders)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: str(next(found))
+    )
+    assert find_folder("some/model", None, False, False) == folders[0]
+    shutil.rmtree(folders[0])
+    assert find_folder("some/model", None, False, False) == folders[1]
+
+
+def test_the_pooler_is_not_computed(tiny_model, monkeypatch):
+    X, y = toy(16)
+    called, kept = [], BertPooler.forward
+    monkeypatch.setattr(
+        BertPooler, "forward", lambda *given: called.append(given) or kept(*given)
+    )
+    fitted = make(tiny_model).fit(X, y)
+    fitted.predict(X)
+    assert not called
+    # Its weights are there still, and a head of the model's own reads it.
+    assert "pooler.dense.weight" in fitted._live.backbone.module.state_dict()
+    make(tiny_model, pooling="model", head_init="random").fit(X, y)
+    assert called
 
 
 def test_a_model_that_was_first_loaded_to_predict_can_be_trained(tiny_model):

@@ -810,6 +810,24 @@ def test_dropout_is_drawn_from_the_seed(tiny_model):
     assert not np.array_equal(first["head.weight"], without["head.weight"])
 
 
+def test_dropout_leaves_the_order_of_the_rows_alone(tiny_model, monkeypatch):
+    """It draws as often as there are parts, of which other machines make others."""
+    X, y = toy(32)
+    seen = []
+
+    def watched(run, group, step=_training.train_step):
+        seen[-1].append([rows.tolist() for rows in group])
+        return step(run, group)
+
+    monkeypatch.setattr(_training, "train_step", watched)
+    for dropout in (0.0, 0.5):
+        seen.append([])
+        make(tiny_model, lora_dropout=dropout).fit(X, y)
+
+    assert len(seen[0]) == 4
+    assert seen[0] == seen[1]
+
+
 # ---- few steps, small weights, a bad last step ------------------------------------
 
 
