@@ -23,7 +23,8 @@ _ENOUGH_ROWS = 1000
 _ROWS_OF_A_CLASS = 5
 # Factor of half the squared weights beside the mean loss, on features that are centred
 # and of length 1 on average. A linear model alone would want less of many rows; but
-# training that starts at a surer head ends at a worse one (docs/defaults.md).
+# training that starts at a surer head ends at a worse one (docs/defaults.md). Each of
+# several labels or numbers a row has this penalty beside its own loss.
 _PENALTY = 0.01
 _MAX_ITERATIONS = 100
 
@@ -171,6 +172,7 @@ def fit_linear(
     weights = weights.double()
     total = weights.sum().clamp_min(1e-12)
     share = weights / total  # (n,) a row of weight 0 counts nowhere
+    n_losses = targets.shape[1] if targets.ndim == 2 else 1
     centre = share @ features  # (w,)
     centred = features - centre
     length = (share @ centred.square()).sum().sqrt().clamp_min(1e-12)
@@ -189,7 +191,7 @@ def fit_linear(
         solver.zero_grad()
         outputs = inputs @ weight.T + bias  # (n, k)
         risk = (loss(outputs, targets) * weights).sum()
-        value = risk / total + _PENALTY / 2 * weight.square().sum()
+        value = risk / total + _PENALTY / 2 * weight.square().sum() / n_losses
         value.backward()
         return value
 

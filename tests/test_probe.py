@@ -79,9 +79,10 @@ def test_of_indicators_it_is_one_logistic_regression_each():
     weight, bias = fit(features, indicator, None, multilabel_loss, 3)
     inputs = scaled(features)
 
-    for column in range(3):  # the loss is the mean of three
+    # Its penalty does not depend on how many others there are.
+    for column in range(3):
         expected = LogisticRegression(
-            C=1 / (3 * PENALTY * 60), tol=1e-8, max_iter=1000
+            C=1 / (PENALTY * 60), tol=1e-8, max_iter=1000
         ).fit(inputs, indicator[:, column])
         np.testing.assert_allclose(
             features @ weight[column] + bias[column],
@@ -94,8 +95,8 @@ def test_of_numbers_it_is_ridge_regression():
     features, scores, weights = draw(outputs=2)
     weight, bias = fit(features, scores.astype(np.float32), weights, squared_error, 2)
     inputs = scaled(features, weights)
-    # Half a squared weight beside the mean of two squared errors.
-    expected = Ridge(alpha=PENALTY * weights.sum()).fit(
+    # Half a squared weight beside each column's squared error.
+    expected = Ridge(alpha=PENALTY / 2 * weights.sum()).fit(
         inputs, scores, sample_weight=weights
     )
 
