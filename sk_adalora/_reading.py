@@ -256,8 +256,8 @@ _CHECKS = {
         "an array of finite numbers",
     ),
     "_target_scale": (
-        lambda v: _is_vector(v, "f") and bool((np.isfinite(v) & (v > 0)).all()),
-        "an array of finite numbers above 0",
+        lambda v: _is_vector(v, "f") and bool((np.isfinite(v) & (v >= 0)).all()),
+        "an array of finite numbers, 0 or above",
     ),
 }
 

@@ -256,9 +256,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             weights = None  # to the last bit as without
         if self.warm_start and hasattr(self, "_adapter"):
             self._check_units(values)  # what was learned stays in its own units
+            self._learn_units_of_constants(values, weights)
         else:
             self._learn_units(values, weights)
-        scaled = (values - self._target_mean) / self._target_scale
+        scale = np.where(self._target_scale > 0, self._target_scale, 1.0)
+        scaled = (values - self._target_mean) / scale
         if weights is not None:
             scaled[weights == 0] = 0.0  # far outside, it would make the loss 0 * inf
         return torch.from_numpy(scaled.astype(np.float32))
@@ -277,7 +279,17 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         scale = np.ldexp(deviation, exponent)
         spreads = (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
         self._target_mean = np.ldexp(mean, exponent)
-        self._target_scale = np.where(spreads, scale, 1.0)
+        # Of 0, equal numbers are predicted as they are, whatever the network says.
+        self._target_scale = np.where(spreads, scale, 0.0)
+
+    def _learn_units_of_constants(
+        self, values: np.ndarray, weights: np.ndarray | None
+    ) -> None:
+        """Give targets that did not vary before the units of those given now."""
+        mean, scale = self._target_mean, self._target_scale
+        self._learn_units(values, weights)
+        self._target_mean = np.where(scale > 0, mean, self._target_mean)
+        self._target_scale = np.where(scale > 0, scale, self._target_scale)
 
     def _check_units(self, values: np.ndarray) -> None:
         if values.shape[1] != len(self._target_mean):

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.base import clone
+from sklearn.metrics import r2_score
 from test_public_api import documented_parameters, section
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
@@ -115,12 +116,19 @@ def test_a_column_of_targets_learns_what_a_vector_learns(make, fitted):
 
 
 @pytest.mark.parametrize("value", [0.0, -3.5, 1e12])
-def test_a_constant_target_is_predicted_near_itself(make, value):
+def test_a_constant_target_is_predicted_as_it_is(make, value):
     regressor = make().fit(TEXTS, np.full(40, value))
 
-    assert regressor._target_scale == 1.0
-    assert np.isfinite(regressor.predict(TEXTS)).all()
-    np.testing.assert_allclose(regressor.predict(TEXTS), value, atol=1.0)
+    np.testing.assert_array_equal(regressor.predict(TEXTS), value)
+
+
+def test_a_constant_column_is_predicted_beside_one_that_is_learned(make):
+    y = np.column_stack([np.full(40, 1e-6), Y])
+    regressor = make(epochs=30, learning_rate=0.03).fit(TEXTS, y)
+    constant, learned = regressor.predict(TEXTS).T
+
+    np.testing.assert_allclose(constant, 1e-6, rtol=1e-12)
+    assert r2_score(Y, learned) > 0.8
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-8, 1 / 3, 12345.678])
@@ -128,7 +136,8 @@ def test_rounding_is_no_spread(make, value):
     """The mean of equal numbers may differ from them in the last bit."""
     regressor = make(epochs=1).fit(TEXTS[:39], np.full(39, value))
 
-    assert regressor._target_scale == 1.0
+    assert regressor._target_scale == 0.0
+    np.testing.assert_allclose(regressor.predict(TEXTS), value, rtol=1e-12)
 
 
 # Containers and types

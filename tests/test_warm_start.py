@@ -8,6 +8,7 @@ import pytest
 import torch
 from _toy import make as make_classifier
 from _toy import numbers, topics, toy
+from sklearn.metrics import r2_score
 
 from sk_adalora import AdaLoraRegressor
 from sk_adalora._devices import resolve_place
@@ -295,6 +296,18 @@ def test_a_regressor_continues_in_its_units(make_regressor):
     still = copy(regressor, **STILL).fit(TEXTS[:10], 5 + SIGNS[:10] * 1e4)
 
     np.testing.assert_allclose(still.predict(TEXTS), before, atol=0.5)
+
+
+def test_a_target_that_was_constant_may_vary_later(make_regressor):
+    y = np.column_stack([np.full(36, 7.0), SIGNS])
+    regressor = make_regressor(epochs=10).fit(TEXTS, y)
+    before = regressor._target_mean[1], regressor._target_scale[1]
+
+    regressor.set_params(epochs=30, learning_rate=0.03)
+    regressor.fit(TEXTS, np.column_stack([SIGNS * 100.0, SIGNS]))
+
+    assert (regressor._target_mean[1], regressor._target_scale[1]) == before
+    assert r2_score(SIGNS * 100.0, regressor.predict(TEXTS)[:, 0]) > 0.8
 
 
 @pytest.mark.parametrize("pooling", ["mean", "model"])

@@ -207,9 +207,9 @@ def test_states(folder, case):
 
 
 REGRESSORS = {
-    "a scale of 0": (
-        put("fitted", "_target_scale", value=array("<f8", [1], [0.0])),
-        "above 0",
+    "a scale below 0": (
+        put("fitted", "_target_scale", value=array("<f8", [1], [-1.0])),
+        "0 or above",
     ),
     "a mean of NaN": (
         put(
