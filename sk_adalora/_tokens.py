@@ -3,10 +3,11 @@
 Equal texts are encoded once. The token ids of all distinct texts lie one after the
 other in a single array, so that a batch is cut out of it without a Python loop, and
 rows, folds and epochs share it. Big tables go through Hugging Face `datasets`: their
-ids are written to a temporary directory as they are made, never held as Python
-objects, and read through a memory map.
+ids are written to a temporary directory as they are made, and read through a memory
+map.
 """
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -34,6 +35,12 @@ _lock = threading.RLock()
 _BIG = 20_000
 # Texts per call of the tokenizer: enough for its threads, little enough for memory.
 _CHUNK = 1_000
+# A tokenizer reads all of a text, however little is kept, which takes seconds a MB. So
+# many characters are read first for each token wanted, of which most have 3 to 6. They
+# decide if so many words follow what is kept: only the last one of them can be another
+# in the whole text.
+_CHARACTERS_A_TOKEN = 16
+_WORDS_BEHIND = 4
 
 
 class _Texts(Protocol):
@@ -173,14 +180,26 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
 
 
 def _encode_part(
-    part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
+    part: pa.RecordBatch | pa.Table,
+    tokenizer: Any,
+    max_length: int,
+    *,
+    whole: bool = False,
 ) -> pa.RecordBatch:
-    """Encode some distinct texts; list columns, one row a text."""
+    """Encode some distinct texts; list columns, one row a text.
+
+    Of a text much longer than `max_length`, the start is encoded first, and the `whole`
+    only where the start leaves open what its first tokens are.
+    """
     first = part["first"].to_pylist()
     second = part["second"].to_pylist() if "second" in part.schema.names else None
     with_types = second is not None and "token_type_ids" in tokenizer.model_input_names
+    # Of two texts, which one is cut depends on how long both are.
+    shorten = second is None and not whole and _keeps_starts(tokenizer)
+    limit = _CHARACTERS_A_TOKEN * max_length if shorten else None
+    starts = [text[:limit] for text in first]
     encoded = tokenizer(
-        first,
+        starts,
         second,
         truncation="longest_first",
         max_length=max_length,
@@ -193,7 +212,13 @@ def _encode_part(
     # (n_texts,) bool; only a text of full length can have lost tokens
     truncated = np.fromiter((len(row) >= max_length for row in ids), bool, len(ids))
     for i in np.flatnonzero(truncated):
-        truncated[i] = _lost_tokens(encoded, int(i), first, second, tokenizer)
+        truncated[i] = _lost_tokens(encoded, int(i), starts, second, tokenizer)
+    cut = [i for i, text in enumerate(first) if len(starts[i]) < len(text)]
+    if undecided := [i for i in cut if not _is_decided(encoded.encodings[i])]:
+        rest = _encode_part(part.take(undecided), tokenizer, max_length, whole=True)
+        truncated[undecided] = rest["truncated"].to_numpy(zero_copy_only=False)
+        for i, row in zip(undecided, rest["ids"].to_pylist(), strict=True):
+            ids[i] = row
     filler = _filler_id(tokenizer)
     columns = {"ids": _to_lists([row or [filler] for row in ids], np.int32)}
     if with_types:
@@ -218,6 +243,19 @@ def _lost_tokens(
     pair = None if second is None else second[i]
     whole = tokenizer(first[i], pair, truncation=False, padding=False, verbose=False)
     return len(whole["input_ids"]) > len(encoded["input_ids"][i])
+
+
+def _keeps_starts(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer cuts ends, and says which words its tokens are of."""
+    return bool(tokenizer.is_fast) and tokenizer.truncation_side == "right"
+
+
+def _is_decided(encoding: Any) -> bool:
+    """Tell whether the tokens kept of a text's start are those of the whole text."""
+    parts = [encoding, *encoding.overflowing]
+    kept, *behind = [[w for w in part.word_ids if w is not None] for part in parts]
+    last = max(chain.from_iterable(behind), default=-1)
+    return bool(kept) and last >= kept[-1] + _WORDS_BEHIND
 
 
 def _filler_id(tokenizer: Any) -> int:
@@ -283,8 +321,11 @@ def _flatten(
     lengths = pc.list_value_length(encoded["ids"]).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
     n_tokens = int(stops[-1]) if len(stops) else 0
-    ids = _allocate(n_tokens, folder)
-    _fill(ids, encoded["ids"])
+    if folder is None:
+        ids = np.empty(n_tokens, np.int32)
+        _fill(ids, encoded["ids"])
+    else:
+        ids = _write(encoded["ids"], folder)
     type_ids = None
     if "type_ids" in encoded.column_names:
         type_ids = np.empty(n_tokens, np.int8)
@@ -298,14 +339,31 @@ def _flatten(
     }
 
 
-def _allocate(n_tokens: int, folder: Path | None) -> np.ndarray:
-    """Make room for the ids; `folder` is removed with the last array that maps it."""
-    if folder is None:
-        return np.empty(n_tokens, np.int32)
-    mapped = np.memmap(folder / "ids.bin", np.int32, mode="w+", shape=n_tokens)
-    weakref.finalize(mapped, shutil.rmtree, folder, ignore_errors=True)
+def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
+    """Write the values of a list column; `folder` goes with the last array of them.
+
+    Written rather than mapped to be filled: a full disk is an error then, and not the
+    end of the process.
+    """
+    path = folder / "ids.bin"
+    with path.open("wb") as file:
+        for chunk in column.chunks:
+            file.write(np.ascontiguousarray(chunk.flatten().to_numpy(), np.int32))
+    mapped = np.memmap(path, np.int32, mode="r")
+    weakref.finalize(mapped, _remove, folder)
     # A plain view keeps `mapped` alive, and indexing it gives plain arrays.
     return mapped.view(np.ndarray)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder, at the latest when Python ends.
+
+    Windows keeps files as long as they are mapped, as they still are when this is
+    called for the array that maps them.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _fill(out: np.ndarray, column: pa.ChunkedArray) -> None:

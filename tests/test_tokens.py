@@ -9,13 +9,14 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from sk_adalora import _tokens
@@ -153,6 +154,59 @@ def test_truncation_is_told_exactly(kind, paired, request):
     assert table.truncated_share == pytest.approx(table.truncated.mean())
 
 
+def byte_level_tokenizer():
+    """A tokenizer like GPT-2's, whose words begin with the space before them."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet)
+    backend.train_from_iterator([" ".join(WORDS), "films  it's"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="!")
+
+
+def undivided_tokenizer():
+    """A tokenizer to which each text is one word, as to Llama's."""
+    backend = Tokenizer(models.BPE())
+    backend.train_from_iterator([*WORDS, "a b"] * 9, trainers.BpeTrainer(vocab_size=40))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="a")
+
+
+ODD = ["films", "it's", "x" * 150, "  ", "\n", "é", "電影", "12,5"]
+LONG = st.lists(st.sampled_from([*WORDS, *ODD]), min_size=5, max_size=60)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "byte_level", "undivided", "left"])
+@given(parts=LONG, joint=st.sampled_from([" ", ""]))
+@settings(max_examples=60, deadline=None)
+def test_the_start_of_a_long_text_gives_the_tokens_of_the_whole(
+    kind, request, parts, joint
+):
+    tokenizer = request.getfixturevalue(kind)
+    text = joint.join(parts)
+    with mock.patch.object(_tokens, "_CHARACTERS_A_TOKEN", 4):
+        table = encode(as_texts([text, "the film"]), tokenizer, 9)
+    whole = tokenizer(text)["input_ids"]
+    cut = tokenizer(text, truncation=True, max_length=9)["input_ids"]
+
+    assert token_rows(table)[0] == cut
+    assert table.truncated[0] == (len(whole) > 9)
+
+
+def test_of_a_long_text_only_the_start_is_read(tokenizer, monkeypatch):
+    read = []
+    call = type(tokenizer).__call__
+
+    def watched(self, first, *args, **kwargs):
+        read.append([len(text) for text in first])
+        return call(self, first, *args, **kwargs)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", watched)
+    encode(as_texts(["the film " * 10_000, "the film", "x" * 10_000]), tokenizer, 9)
+
+    # Of a word without end, nothing is known before its end.
+    assert read == [[144, 8, 144], [10_000]]
+
+
 @pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
 @pytest.mark.parametrize("paired", [False, True])
 def test_on_disk_equals_in_memory(kind, paired, request, monkeypatch):
@@ -166,6 +220,24 @@ def test_on_disk_equals_in_memory(kind, paired, request, monkeypatch):
     monkeypatch.setattr(_tokens, "_BIG", 0)
     monkeypatch.setattr(_tokens, "_CHUNK", 64)
     assert_same(encode(texts, tokenizer, 8), in_memory)
+
+
+@pytest.fixture(scope="module")
+def byte_level():
+    return byte_level_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def undivided():
+    return undivided_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def left():
+    """A tokenizer that cuts the starts of texts."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.truncation_side = "left"
+    return tokenizer
 
 
 @pytest.fixture
@@ -189,6 +261,38 @@ def test_the_files_go_with_the_last_table(tokenizer, on_disk):
     gc.collect()
     assert list(on_disk.iterdir()) == []
     assert token_rows(copy) == tokenizer(TEXTS[1:2])["input_ids"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_is_an_error(tokenizer, on_disk, monkeypatch):
+    made = tempfile.mkdtemp
+
+    def without_room(*args, **kwargs):
+        folder = made(*args, **kwargs)
+        os.symlink("/dev/full", os.path.join(folder, "ids.bin"))
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", without_room)
+    with pytest.raises(OSError, match="No space left"):
+        encode(as_texts(TEXTS), tokenizer, 16)
+    assert list(on_disk.iterdir()) == []
+
+
+def test_files_that_are_still_mapped_go_at_the_end(tmp_path, monkeypatch):
+    """As on Windows, which does not delete them before."""
+    (tmp_path / "ids.bin").write_bytes(b"12")
+    later = []
+    monkeypatch.setattr(
+        _tokens.atexit, "register", lambda call, *given, **named: later.append(call)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(_tokens.shutil, "rmtree", lambda *given, **named: None)
+        _tokens._remove(tmp_path)
+    assert len(later) == 1
+
+    _tokens._remove(tmp_path)
+    assert not tmp_path.exists()
+    assert len(later) == 1
 
 
 def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
