@@ -205,7 +205,8 @@ def micro_batches(
     """
     if max_tokens is None:
         return [rows]
-    lengths = table.lengths[rows]
+    distinct = table.rows[rows]  # not `lengths`, which are those of all rows
+    lengths = table.stops[distinct] - table.starts[distinct]  # (n_rows,)
     parts = -(-len(rows) * int(lengths.max()) // max_tokens)
     if parts == 1:
         return [rows]

@@ -268,3 +268,16 @@ def test_a_batch_that_fits_stays_as_it_is():
     assert part is rows
     (part,) = micro_batches(table, rows, None)
     assert part is rows
+
+
+def test_a_batch_is_cut_without_a_look_at_all_other_rows():
+    """Which would take longer than a step on a million of them."""
+
+    class Big(Table):
+        @property
+        def lengths(self):
+            raise AssertionError("the lengths of all rows were computed")
+
+    table = Big(**vars(make_table([3, 9, 4, 8])))
+    parts = micro_batches(table, np.array([0, 1, 2]), 14)
+    assert [part.tolist() for part in parts] == [[1, 2], [0]]
