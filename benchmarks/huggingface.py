@@ -69,11 +69,17 @@ def fit_peft_tuned(texts, labels, settings):
 
     Mean pooling, for which the default model was made; no dropout in the frozen part;
     batches of texts of about the same length; on a CPU in bfloat16, attention as plain
-    products; and merged weights to predict with, in half precision held in it. All but
-    the merging is what ours does.
+    products, frozen weights held in it, and updates that stay in it; and merged weights
+    to predict with. All but the merging is what ours does.
     """
     predictor = _fit_adalora(
-        "peft-tuned", texts, labels, settings, load=load_mean_pooled, by_length=True
+        "peft-tuned",
+        texts,
+        labels,
+        settings,
+        load=load_mean_pooled,
+        by_length=True,
+        adapt=lambda model: stay_in_half_precision(model, settings.place),
     )
     trainer = predictor.trainer
     trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
@@ -82,7 +88,7 @@ def fit_peft_tuned(texts, labels, settings):
     return predictor
 
 
-def _fit_adalora(name, texts, labels, settings, **options):
+def _fit_adalora(name, texts, labels, settings, adapt=lambda model: model, **options):
     from peft import AdaLoraConfig, TaskType, get_peft_model
 
     total = settings.epochs * math.ceil(len(texts) / settings.batch_size)
@@ -101,10 +107,30 @@ def _fit_adalora(name, texts, labels, settings, **options):
         texts,
         labels,
         settings,
-        adapt=lambda model: get_peft_model(model, config),
+        adapt=lambda model: adapt(get_peft_model(model, config)),
         callbacks=[make_allocation_callback()],
         **options,
     )
+
+
+def is_half_on_cpu(place):
+    """Tell where frozen weights in half precision save time: see `load_mean_pooled`."""
+    return place.device.type == "cpu" and place.precision != "float32"
+
+
+def stay_in_half_precision(model, place):
+    """Keep what PEFT's layers compute out of float32, where that is faster.
+
+    The number of ranks that an update is divided by, a vector in float32, would make
+    the update one of float32, and the layer casts what it is given to float32 first.
+    """
+    if is_half_on_cpu(place):
+        for layer in model.modules():
+            if hasattr(layer, "ranknum"):
+                number = layer.ranknum["default"]
+                number.data = number.data.reshape(())
+                layer.cast_input_dtype_enabled = False
+    return model
 
 
 def fit_peft_lora(texts, labels, settings):
@@ -186,7 +212,7 @@ def load_mean_pooled(settings, n_classes):
             "another --model."
         )
     set_seed(settings.seed)
-    slow = settings.place.device.type == "cpu" and settings.place.precision != "float32"
+    half = is_half_on_cpu(settings.place)
     with silent_transformers():
         tokenizer = AutoTokenizer.from_pretrained(settings.folder)
         model = make_mean_pooled().from_pretrained(
@@ -195,8 +221,10 @@ def load_mean_pooled(settings, n_classes):
             dtype=torch.float32,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            attn_implementation="eager" if slow else None,
+            attn_implementation="eager" if half else None,
         )
+    if half:
+        model.bert.to(settings.place.dtype)
     return tokenizer, model
 
 

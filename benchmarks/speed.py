@@ -34,8 +34,8 @@ def add_options(parser):
         "--contestants",
         nargs="+",
         choices=[name for name in CONTESTANTS if name != "ours"],
-        default=["peft-adalora"],
-        help="who is compared with ours (default: peft-adalora)",
+        default=["peft-adalora", "peft-tuned"],
+        help="who is compared with ours (default: peft-adalora peft-tuned)",
     )
 
 

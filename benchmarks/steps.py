@@ -28,6 +28,7 @@ from .huggingface import (
     load_mean_pooled,
     lora_config,
     model_type,
+    stay_in_half_precision,
 )
 
 __all__ = ["STEPS", "Floor", "OurStep", "make_step", "steps_of"]
@@ -198,7 +199,9 @@ def _peft_adalora(settings, tokens, place):
 
 def _peft_tuned(settings, tokens, place):
     settings = replace(settings, precision=place.precision)  # chooses the kernels
-    return PeftStep(settings, tokens, place, "adalora", load_mean_pooled)
+    step = PeftStep(settings, tokens, place, "adalora", load_mean_pooled)
+    stay_in_half_precision(step.model, place)
+    return step
 
 
 STEPS = {

@@ -149,9 +149,9 @@ def test_quotes_leave_out_the_plots(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", list(CONTESTANTS))
 def test_contestants_fit_and_predict(name, tiny_model):
-    if name in ("peft-adalora", "peft-lora"):
+    if name.startswith("peft"):
         pytest.importorskip("peft")
-    if name in ("peft-adalora", "peft-lora", "full"):
+    if name.startswith("peft") or name == "full":
         pytest.importorskip("accelerate")
     if name == "skorch":
         pytest.importorskip("skorch")
@@ -182,6 +182,26 @@ def test_the_callback_brings_peft_to_its_target_rank(tiny_model):
     assert {v.numel() for v in values} == {INIT_R}
     living = sum(int(v.count_nonzero()) for v in values)
     assert living == TARGET_R * len(values)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_tuned_peft_computes_in_one_precision(precision, tiny_model, monkeypatch):
+    """Its updates, which PEFT would compute in float32, included."""
+    pytest.importorskip("peft")
+    pytest.importorskip("accelerate")
+    from peft.tuners.adalora import SVDLinear
+
+    dtypes, forward = set(), SVDLinear.forward
+
+    def watched(layer, x, *args, **kwargs):
+        out = forward(layer, x, *args, **kwargs)
+        dtypes.update({x.dtype, layer.get_base_layer().weight.dtype, out.dtype})
+        return out
+
+    monkeypatch.setattr(SVDLinear, "forward", watched)
+    fit("peft-tuned", X, Y, settings(tiny_model, precision=precision))
+
+    assert dtypes == {getattr(torch, precision)}
 
 
 def test_mean_pooling_is_for_berts(tiny_model, tiny_architecture, tmp_path):
