@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from _folders import STRONG, make_regressor, strengthen
+from _folders import STRONG, bytes_of, make_regressor, strengthen
 from _tiny import (
     adapt,
     build,
@@ -139,6 +139,37 @@ def test_we_read_what_we_write(kind, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (
             tmp_path / name
         ).read_bytes()
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("step", ["save_file", "json.dumps", "Path.write_text"])
+def test_a_failure_leaves_the_adapter_that_was_there(
+    tmp_path, monkeypatch, write, step
+):
+    write(trained("bert", steps=0), tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = bytes_of(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(f"sk_adalora.adalora.peft_format.{step}", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        write(trained("query and value"), tmp_path)
+    monkeypatch.undo()
+    assert bytes_of(tmp_path) == before
+
+    write(trained("query and value"), tmp_path)
+    after = bytes_of(tmp_path)
+    assert [name for name in before if before[name] == after[name]] == ["notes.txt"]
+    assert after.keys() == before.keys()
+
+
+def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
+    save_adapter(trained("bert", steps=0), tmp_path)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+
+    assert len(modes) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import reprlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     model : AdaLoraModel
         Its living triplets are written, and what is trained in full.
     folder : path-like
-        Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        Gets ``adapter_config.json`` and ``adapter_model.safetensors``, in the place
+        of those that are there, once both are written. Other files stay.
     """
     tensors = living(model.state_dict(), model)
     write_adapter(folder, model.peft_config, tensors)
@@ -174,11 +176,18 @@ def write_lora(
 
 
 def _write(folder: Path, values: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both files aside, then rename: a failure leaves those that were there."""
     text = json.dumps(values, indent=2, sort_keys=True)
-    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf8")
     stored = {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}
-    save_file(stored, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".adapter-", dir=folder) as scratch:
+        weights, config = Path(scratch, WEIGHTS_NAME), Path(scratch, CONFIG_NAME)
+        save_file(stored, weights, metadata={"format": "pt"})
+        config.write_text(text + "\n", encoding="utf8")
+        # safetensors lets nobody else read what it writes
+        weights.chmod(config.stat().st_mode & 0o777)
+        for path in (weights, config):
+            path.replace(folder / path.name)
 
 
 def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLoraModel:
