@@ -141,6 +141,35 @@ def test_we_read_what_we_write(kind, tmp_path):
         ).read_bytes()
 
 
+def test_transformers_way_of_saving_writes_the_adapter(tmp_path):
+    model = trained("classifier")
+    model.save_pretrained(tmp_path / "a")
+    save_adapter(model, tmp_path / "b")
+
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    assert sorted(bytes_of(tmp_path / "a")) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "do"),
+    [
+        ("push_to_hub", r"Call `save_pretrained` and upload the folder, with `hugg"),
+        ("add_adapter", r"Call `unload` or `merge_and_unload` first\."),
+        ("load_adapter", r"onto the plain model, with `load_peft_adapter`\."),
+    ],
+)
+def test_what_would_lose_the_adapter_is_refused(name, do):
+    model = trained("bert", steps=0)
+
+    assert hasattr(model.model, name)
+    assert not hasattr(model, name)
+    with pytest.raises(AttributeError, match=rf"^`{name}` must be called on .*{do}"):
+        getattr(model, name)
+
+
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("step", ["save_file", "json.dumps", "Path.write_text"])
 def test_a_failure_leaves_the_adapter_that_was_there(

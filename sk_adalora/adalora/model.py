@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,14 @@ from .layers import SVDLinear
 from .targets import find_targets
 from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
+
+# Methods of transformers' models that know nothing of the triplets, and what to do.
+_REFUSED = {
+    "push_to_hub": "Call `save_pretrained` and upload the folder, with "
+    "`huggingface_hub.HfApi().upload_folder`",
+    "add_adapter": "Call `unload` or `merge_and_unload` first",
+    "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
+}
 
 
 def get_peft_model(
@@ -70,7 +79,8 @@ class AdaLoraModel(nn.Module):
     """A frozen model plus the triplets that adapt its linear layers.
 
     Made by :func:`get_peft_model`. Attributes that it does not have itself, such
-    as `generate`, are those of the wrapped model.
+    as `generate`, are those of the wrapped model, but for methods of transformers
+    that would lose the adapter: `push_to_hub`, `add_adapter` and `load_adapter`.
 
     Parameters
     ----------
@@ -166,6 +176,11 @@ class AdaLoraModel(nn.Module):
         except AttributeError:
             if name == "model":  # not there yet, while copying or unpickling
                 raise
+            if name in _REFUSED:
+                raise AttributeError(
+                    f"`{name}` must be called on a model without an adapter. Got an "
+                    f"AdaLoraModel, which has no such method. {_REFUSED[name]}."
+                ) from None
             return getattr(self.model, name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -373,6 +388,18 @@ class AdaLoraModel(nn.Module):
         missing_keys += [prefix + name for name in missing]
         unexpected_keys += [prefix + name for name in unexpected]
         self._n_missing = len(missing_keys)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write the adapter alone as PEFT does, as :func:`save_adapter` does.
+
+        Parameters
+        ----------
+        save_directory : path-like
+            Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        """
+        from .peft_format import save_adapter  # which builds on this module
+
+        save_adapter(self, save_directory)
 
     # ---- merging ------------------------------------------------------------
 
