@@ -106,6 +106,7 @@ class FolderMixin:
         source: str | os.PathLike[str],
         *,
         revision: str | None = None,
+        local_files_only: bool | None = None,
         trust_remote_code: bool = False,
         **parameters: Any,
     ) -> Self:
@@ -116,7 +117,12 @@ class FolderMixin:
         source : path-like or str
             A folder that :meth:`save_pretrained` wrote, or the id of a repository.
         revision : str or None, default=None
-            Commit, tag or branch on the hub.
+            Commit, tag or branch of the repository `source`. That of the pretrained
+            model is as it was saved; set it afterwards, with ``set_params``.
+        local_files_only : bool or None, default=None
+            Whether the network must not be used, neither for `source` nor for the
+            pretrained model. None allows it for `source`, and leaves the parameter as
+            it was saved.
         trust_remote_code : bool, default=False
             Whether the pretrained model may bring its own code.
         **parameters : dict
@@ -131,11 +137,17 @@ class FolderMixin:
         ------
         FileNotFoundError
             If there is no such folder, or a file of it is missing.
+        OSError
+            If the repository cannot be fetched, for another reason than that.
         ValueError
             If a file is broken or was changed, is too new, of another class, or
             asks for remote code, or if a parameter breaks its rule.
         """
-        folder, root = _reading.find(source, revision, trust_remote_code)
+        if local_files_only is not None:
+            parameters["local_files_only"] = local_files_only
+        folder, root = _reading.find(
+            source, revision, bool(local_files_only), trust_remote_code
+        )
         _reading.refuse_links(folder, root)
         described = _reading.read_described(folder)
         _reading.check_class(described, cls)

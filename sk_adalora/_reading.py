@@ -49,14 +49,17 @@ def broken(must: str, got: Any) -> ValueError:
 
 
 def find(
-    source: str | os.PathLike[str], revision: str | None, trust_remote_code: bool
+    source: str | os.PathLike[str],
+    revision: str | None,
+    local_files_only: bool,
+    trust_remote_code: bool,
 ) -> tuple[Path, Path]:
     """Return the folder, and the folder that its links must stay inside."""
     if os.path.isdir(source):
         folder = Path(source).resolve()
         return folder, folder
     name = os.fspath(source)
-    known = _download(name, revision, [STATE_NAME])
+    known = _download(name, revision, local_files_only, [STATE_NAME])
     listed = _field(read_json(known / STATE_NAME), "files", dict)
     patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
     if patterns:  # the hub would fetch all that they match
@@ -69,22 +72,32 @@ def find(
             "authors."
         )
     # The folder is named after the commit: all files are of the same one.
-    folder = _download(name, known.name, [*_UNLISTED, *listed])
+    wanted = [*_UNLISTED, *listed]
+    folder = _download(name, known.name, local_files_only, wanted)
     return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
 
 
-def _download(name: str, revision: str | None, wanted: list[str]) -> Path:
+def _download(
+    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
+) -> Path:
     """Return the folder with the wanted files of a repository of the hub."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            local_files_only=local_files_only,
+            allow_patterns=wanted,
+        )
     except (OSError, ValueError) as error:
+        where = "not in the local cache" if local_files_only else "out of reach"
         raise FileNotFoundError(
             "`source` must be a folder that `save_pretrained` wrote, or a repository "
-            f"of the Hugging Face hub. Got {name!r}, which is neither, or cannot be "
-            "reached. Check the path."
+            f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
+            "Check the path."
         ) from error
+    return Path(folder)
 
 
 def refuse_links(folder: Path, root: Path) -> None:

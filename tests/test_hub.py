@@ -36,14 +36,18 @@ class Hub:
     def __init__(self, root):
         self.root, self.calls = root, []
 
-    def snapshot_download(self, repo_id, *, revision=None, allow_patterns=None):
+    def snapshot_download(
+        self, repo_id, *, revision=None, local_files_only=False, allow_patterns=None
+    ):
         self.calls.append(("download", repo_id, revision))
         if "/" not in repo_id:
             raise huggingface_hub.errors.HFValidationError("no such name")
         snapshot = self.root / repo_id / "snapshots" / (revision or "main")
-        if not snapshot.is_dir():
-            raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
         cached = self.root / "cache" / repo_id / "snapshots" / snapshot.name
+        if not (cached if local_files_only else snapshot).is_dir():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
+        if local_files_only:
+            return str(cached)
         files = (p for p in snapshot.rglob("*") if p.is_file())
         names = [path.relative_to(snapshot).as_posix() for path in files]
         for name in filter_repo_objects(names, allow_patterns=allow_patterns):
@@ -104,8 +108,31 @@ def test_a_branch_of_the_hub(fitted, hub):
     assert ("branch", "me/topics", "v2", True) in hub.calls
     assert ("upload", "me/topics", "v2", "Better") in hub.calls
     assert loaded.ranks_ == fitted.ranks_
-    with pytest.raises(FileNotFoundError, match="cannot be reached"):
+    with pytest.raises(FileNotFoundError, match="or is out of reach"):
         AdaLoraClassifier.from_pretrained("me/topics")
+
+
+def test_the_network_can_be_left_out(fitted, hub):
+    fitted.push_to_hub("me/topics")
+    match = "Got 'me/topics', which is neither, or is not in the local cache"
+    with pytest.raises(FileNotFoundError, match=match):
+        AdaLoraClassifier.from_pretrained("me/topics", local_files_only=True)
+    assert not (hub.root / "cache").exists()
+
+    as_saved = AdaLoraClassifier.from_pretrained("me/topics")
+    loaded = AdaLoraClassifier.from_pretrained("me/topics", local_files_only=True)
+    assert as_saved.local_files_only is False
+    assert loaded.local_files_only is True
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_the_network_may_be_used_again(tiny_model, tmp_path):
+    make(tiny_model, local_files_only=True).fit(X, Y).save_pretrained(tmp_path / "f")
+    as_saved = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f", local_files_only=False)
+
+    assert as_saved.local_files_only is True
+    assert loaded.local_files_only is False
 
 
 def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
