@@ -149,9 +149,11 @@ def load_backbone(
     Raises
     ------
     OSError
-        If the model cannot be found.
+        If the model cannot be found or fetched.
     ValueError
-        If the folder lacks its weights, configuration or tokenizer.
+        If the folder lacks its weights, configuration or tokenizer, or is broken.
+    ImportError
+        If a package is missing that it is read with.
     """
     name = os.fspath(model)
     with _lock:
@@ -251,10 +253,31 @@ def _from_hub(
                 ignore_patterns=_OTHER_FORMATS,
             )
         except (OSError, ValueError) as error:
+            if not is_absent(error):
+                raise
             raise OSError(_not_found(name, revision, local_files_only)) from error
         if weight_files(Path(folder)):
             break
     return Path(folder)
+
+
+def is_absent(error: Exception) -> bool:
+    """Tell whether the hub, or the local cache of it, lacks what was asked for.
+
+    Other errors, such as a full disk or a repository that asks to agree to its terms,
+    say themselves what to do.
+    """
+    from huggingface_hub import errors
+
+    absent = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.EntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        errors.HFValidationError,
+    )
+    gated = isinstance(error, errors.GatedRepoError)  # also a RepositoryNotFoundError
+    return isinstance(error, absent) and not gated
 
 
 def _not_found(name: str, revision: str | None, local_files_only: bool) -> str:
@@ -454,6 +477,12 @@ def _named_errors(folder: Path) -> Iterator[None]:
         yield
     except MemoryError:
         raise
+    except ImportError as error:
+        raise ImportError(
+            "`model` must be one that transformers can read with what is installed. "
+            f"Got {str(folder)!r}, with which it raised {type(error).__name__}: "
+            f"{str(error).strip()} Install the package."
+        ) from error
     except Exception as error:
         raise ValueError(
             f"`model` must be one that transformers can read. Got {str(folder)!r}, "

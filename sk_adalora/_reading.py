@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ._backbone import weight_files
+from ._backbone import is_absent, weight_files
 from ._card import CARD_NAME
 from ._json_values import from_json
 from ._network import POOLINGS
@@ -91,6 +91,8 @@ def _download(
             allow_patterns=wanted,
         )
     except (OSError, ValueError) as error:
+        if not is_absent(error):
+            raise
         where = "not in the local cache" if local_files_only else "out of reach"
         raise FileNotFoundError(
             "`source` must be a folder that `save_pretrained` wrote, or a repository "

@@ -380,6 +380,21 @@ def test_a_folder_without_tokenizer(own_model):
     assert "tokenizer.save_pretrained" in str(raised.value)
 
 
+@pytest.mark.parametrize("kind", [ImportError, ModuleNotFoundError])
+def test_a_package_that_is_missing(own_model, monkeypatch, kind):
+    def fail(*args, **kwargs):
+        raise kind("It requires the SentencePiece library.\n")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
+    match = (
+        r"^`model` must be one that transformers can read with what is installed\. "
+        rf"Got .*own.*, with which it raised {kind.__name__}: It requires the "
+        r"SentencePiece library\. Install the package\.$"
+    )
+    with pytest.raises(ImportError, match=match):
+        load_backbone(own_model, PLACE)
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(ValueError, match="must hold weights"):
         load_backbone(tmp_path, PLACE)

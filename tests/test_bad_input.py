@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -377,9 +378,9 @@ def test_a_default_model_that_is_not_there(monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
     def offline(*args, **kwargs):
-        raise OSError("offline")
+        raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     match = re.escape("pip install 'sk-adalora[offline]'")
     refused(make(_backbone.DEFAULT_MODEL), X, Y, OSError, match)
 

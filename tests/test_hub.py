@@ -1,10 +1,13 @@
 """Estimators on the hub: there and back, with whose access, and nothing else sent."""
 
+import errno
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -80,6 +83,16 @@ class Hub:
         return f"https://hub.example/{repo_id}/commit/1"
 
 
+ANSWER = SimpleNamespace(headers={}, request=None)  # of the hub
+# What a download may raise although there is such a repository.
+REFUSALS = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    huggingface_hub.errors.GatedRepoError("Agree to its terms", response=ANSWER),
+    huggingface_hub.errors.HfHubHTTPError("Server error", response=ANSWER),
+]
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     stand_in = Hub(tmp_path / "hub")
@@ -133,6 +146,21 @@ def test_the_network_may_be_used_again(tiny_model, tmp_path):
 
     assert as_saved.local_files_only is True
     assert loaded.local_files_only is False
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda e: type(e).__name__)
+def test_what_is_not_absence_keeps_its_words(tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    for use in (
+        lambda: AdaLoraClassifier.from_pretrained("me/topics"),
+        lambda: AdaLoraClassifier("me/model").fit(X, Y),
+    ):
+        with pytest.raises(type(error), match=re.escape(str(error))) as raised:
+            use()
+        assert raised.value is error
 
 
 def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
