@@ -31,6 +31,7 @@ from _tiny import (
 from torch import nn
 
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
+from sk_adalora.adalora.layers import _moved
 
 CONV1D = "ignore:fan_in_fan_out is set to False"
 
@@ -555,6 +556,52 @@ def test_dropout_keeps_the_mean_and_is_off_in_evaluation(seeded):
 
     torch.testing.assert_close(dropped.mean(0), exact.mean(0), rtol=0.05, atol=0.02)
     assert dropped.std(0).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "moves"),
+    [
+        ("cuda:0", "cpu", True),
+        ("cpu", "cuda:1", True),
+        ("cuda:0", "cuda:1", True),
+        ("cuda", "cuda:0", False),
+        ("mps:0", "mps", False),
+    ],
+)
+def test_a_generator_for_dropout_moves_with_its_layer(monkeypatch, here, there, moves):
+    class Generator:  # this machine need not have its device
+        def __init__(self, device):
+            self.device = torch.device(device)
+
+        def manual_seed(self, seed):
+            self.seed = seed
+            return self
+
+    def randint(high, size, *, generator, device):
+        assert device == generator.device
+        return torch.tensor(7)
+
+    monkeypatch.setattr(torch, "Generator", Generator)
+    monkeypatch.setattr(torch, "randint", randint)
+    before = Generator(here)
+    after = _moved(before, torch.device(there))
+
+    assert (after is not before) == moves
+    if moves:
+        assert (after.device, after.seed) == (torch.device(there), 7)
+
+
+@pytest.mark.gpu
+def test_a_generator_for_dropout_comes_from_a_gpu_to_the_cpu():
+    settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9, lora_dropout=0.5)
+    model = randomise(get_peft_model(nn.Sequential(nn.Linear(8, 8)), settings)).train()
+    layer, outputs = model.adapted["0"], []
+    for _ in range(2):
+        layer.generator = torch.Generator("cuda").manual_seed(3)
+        outputs.append(model(torch.ones(4, 8)))
+
+    assert torch.equal(*outputs)
+    assert layer.generator.device.type == "cpu"
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

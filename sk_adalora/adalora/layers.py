@@ -41,6 +41,15 @@ def _project(x: Tensor, rows: Tensor) -> Tensor:
     return torch.mm(x, rows.t())
 
 
+def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a generator if it is on the device, or else one there that it seeds."""
+    here = generator.device
+    if (here.type, here.index or 0) == (device.type, device.index or 0):
+        return generator
+    seed = torch.randint(2**62, (), generator=generator, device=here)
+    return torch.Generator(device).manual_seed(int(seed))
+
+
 class _FrozenLinear(torch.autograd.Function):
     """``x @ weight.T + bias``, with a frozen weight."""
 
@@ -249,9 +258,7 @@ class SVDLinear(nn.Module):
                 f"lora_dropout={self.dropout} would not be that of the forward pass. "
                 "Adapt the model with generator=None, or set lora_dropout=0."
             )
-        if self.generator.device.type != x.device.type:
-            seed = torch.randint(2**62, (), generator=self.generator)
-            self.generator = torch.Generator(x.device).manual_seed(int(seed))
+        self.generator = _moved(self.generator, x.device)
         share = 1 - self.dropout
         kept = torch.empty_like(x).bernoulli_(share, generator=self.generator)
         return x * kept.div_(share)
