@@ -208,14 +208,24 @@ def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:
 
 
 def _lives(run: str, record: dict[str, Any]) -> bool:
+    """Tell whether a run still works.
+
+    On this machine and under /proc, a process of its number that began when its own
+    did is the run. Where that cannot be read, as on macOS, the number may be another
+    process's by now, and this machine may have the name of another: a run lives while
+    its heartbeat is fresh, as one of another machine does. Only where the hardware
+    address tells machines apart, a run without a process is dead at once.
+    """
     if record["ended"]:
         return False
     if run in _here:
         return True
     if record["machine"] == machine():
-        lives = _process_lives(record["pid"], record["started"])
-        if lives is not None:
-            return lives
+        if record["started"] is not None:
+            same = _started(record["pid"]) == record["started"]
+            return same and record["pid"] != os.getpid()  # which knows its runs
+        if _hardware_address() is not None and _is_gone(record["pid"]):
+            return False
     return time.time() - record["beat"] < _GRACE
 
 
@@ -226,6 +236,8 @@ def machine() -> str:
     Returns
     -------
     str
+        Its name, and what tells it from others of that name: boot and space of
+        process numbers, or else the hardware address, where there is one.
     """
     parts = [socket.gethostname()]
     for read in (
@@ -236,7 +248,16 @@ def machine() -> str:
             parts.append(read())
         except OSError:  # not on this system
             continue
+    if len(parts) == 1 and (address := _hardware_address()):
+        parts.append(address)
     return " ".join(parts)
+
+
+def _hardware_address() -> str | None:
+    """Return that of a network card, or None where none is found."""
+    node = uuid.getnode()
+    # This bit marks a number that Python has drawn for this process alone.
+    return None if node >> 40 & 1 else f"{node:012x}"
 
 
 def _started(pid: int) -> str | None:
@@ -249,18 +270,16 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
 
 
-def _process_lives(pid: int, started: str | None) -> bool | None:
-    """Tell whether a process of this machine lives, or None where nothing tells."""
+def _is_gone(pid: int) -> bool:
+    """Tell whether this machine certainly has no other process of that number."""
     if pid == os.getpid():
-        return False  # this process, which knows of no such run
-    if started is not None:
-        return _started(pid) == started
+        return True
     if not _SIGNAL_TELLS:
-        return None
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    except PermissionError:  # somebody else's
+        pass
+    return False

@@ -533,14 +533,30 @@ def test_who_is_alive(change, alive):
     assert _workers.living_runs(study) == ({"r"} if alive else set())
 
 
-@pytest.mark.parametrize(("beat", "alive"), [(0.0, True), (-601.0, False)])
-def test_where_nothing_tells_of_processes_heartbeats_do(monkeypatch, beat, alive):
-    """As on Windows: no /proc, and no signal that only asks."""
-    monkeypatch.setattr(_workers, "_PROC", Path("nowhere"))
-    monkeypatch.setattr(_workers, "_SIGNAL_TELLS", False)
+ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is found
+
+
+@pytest.mark.parametrize("signal_tells", [True, False])  # not on Windows
+@pytest.mark.parametrize(
+    ("node", "exists", "beat", "alive"),
+    [
+        (ADDRESS, True, 0.0, True),
+        (ADDRESS, True, -601.0, False),  # a number that another process has by now
+        (ADDRESS, False, 0.0, False),
+        (DRAWN, True, 0.0, True),
+        (DRAWN, True, -601.0, False),
+        (DRAWN, False, 0.0, True),  # may be on another machine of the same name
+        (DRAWN, False, -601.0, False),
+    ],
+)
+def test_who_is_alive_without_proc(
+    monkeypatch, no_proc, node, exists, beat, alive, signal_tells
+):
+    monkeypatch.setattr(_workers, "_SIGNAL_TELLS", signal_tells)
+    monkeypatch.setattr(_workers.uuid, "getnode", lambda: node)
     record = {
         "machine": _workers.machine(),
-        "pid": os.getppid(),
+        "pid": os.getppid() if exists else 2**22 + 1,
         "started": _workers._started(os.getppid()),
         "beat": time.time() + beat,
         "ended": False,
@@ -549,7 +565,27 @@ def test_where_nothing_tells_of_processes_heartbeats_do(monkeypatch, beat, alive
     study.set_user_attr(f"{_workers.WORKER}r", record)
 
     assert record["started"] is None
+    alive = alive or (not signal_tells and beat == 0)
     assert _workers.living_runs(study) == ({"r"} if alive else set())
+
+
+@pytest.fixture
+def no_proc(monkeypatch):
+    """As on macOS and on Windows."""
+    monkeypatch.setattr(_workers, "_PROC", Path("nowhere"))
+    _workers.machine.cache_clear()
+    yield
+    _workers.machine.cache_clear()
+
+
+@pytest.mark.parametrize(("node", "told"), [(ADDRESS, True), (DRAWN, False)])
+def test_two_machines_of_one_name(monkeypatch, no_proc, node, told):
+    monkeypatch.setattr(_workers.uuid, "getnode", lambda: node)
+    one = _workers.machine()
+    monkeypatch.setattr(_workers.uuid, "getnode", lambda: node + 1)
+    _workers.machine.cache_clear()
+
+    assert (one != _workers.machine()) == told
 
 
 def test_a_point_whose_run_ended_at_once_is_tried_again():
