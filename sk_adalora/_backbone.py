@@ -369,6 +369,24 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
             shutil.copyfile(path, target / path.name)
 
 
+def let_go_of_files(backbone: Backbone) -> None:
+    """Copy weights that are still read from their file, which is mapped to memory.
+
+    Windows neither deletes nor moves a file that somebody has mapped.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        It, and all in the cache from the same folder, keep their numbers.
+    """
+    with _lock, torch.inference_mode(False):  # what is shared can be trained through
+        others = [held for held in _cache.values() if held.folder == backbone.folder]
+        for held in (backbone, *others):
+            for tensor in (*held.module.parameters(), *held.module.buffers()):
+                if tensor.device.type == "cpu":
+                    tensor.data = tensor.data.clone()
+
+
 # ---- reading ----------------------------------------------------------------
 
 

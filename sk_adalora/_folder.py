@@ -18,7 +18,12 @@ from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _reading
-from ._backbone import copy_backbone, made_whole, silent_transformers
+from ._backbone import (
+    copy_backbone,
+    let_go_of_files,
+    made_whole,
+    silent_transformers,
+)
 from ._card import CARD_NAME, OUR_MARK, write_card, write_export_card
 from ._devices import own_settings_of_torch
 from ._json_values import to_json
@@ -78,7 +83,8 @@ class FolderMixin:
         check_is_fitted(self)
         check_parameters(self, self._rules)
         backbone = self._ready().backbone  # type: ignore[attr-defined]
-        include_backbone = include_backbone or _lies_in(backbone.folder, Path(folder))
+        replaces_own = _lies_in(backbone.folder, Path(folder))
+        include_backbone = include_backbone or replaces_own
         described = _describe(self, include_backbone)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
@@ -95,6 +101,8 @@ class FolderMixin:
                 copy_backbone(
                     backbone.folder, place / BACKBONE, with_code=self.trust_remote_code
                 )
+            if replaces_own:
+                let_go_of_files(backbone)
             _write_text(place / CARD_NAME, write_card(self, self._adapter))
             described["files"] = _reading.digests(place)
             described[SEAL] = _reading.seal(described)

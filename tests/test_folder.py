@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import gc
 import json
 import os
 import pickle
@@ -14,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from _folders import STRONG, bytes_of, make_regressor, read, strengthen
 from _toy import make, topics, toy
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistence
+from sk_adalora._backbone import load_backbone
+from sk_adalora._devices import Place
 from sk_adalora._rank_table import lay_out
 from sk_adalora._reading import BACKBONE
 
@@ -690,6 +694,27 @@ def test_a_complete_folder_stays_complete(fitted, complete):
 
     assert (folder / BACKBONE / "config.json").is_file()
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_no_file_of_a_folder_that_is_replaced_is_mapped(fitted, complete):
+    """Windows would neither move nor delete it."""
+    loaded, folder = complete
+    load_backbone(
+        str(folder / BACKBONE), Place(torch.device("cpu"), "float32"), n_labels=2
+    )
+
+    def mapped():
+        maps = Path("/proc/self/maps").read_text()
+        return [line for line in maps.splitlines() if str(folder.parent) in line]
+
+    assert mapped()
+    with torch.inference_mode():
+        loaded.save_pretrained(folder, overwrite=True)
+    gc.collect()
+    assert not mapped()
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    loaded.fit(X, Y)
 
 
 @pytest.mark.parametrize("method", ["merge_and_save", "export_lora"])
