@@ -328,11 +328,17 @@ def test_numbers_of_numpy_become_plain(tmp_path):
         total_step=np.int32(10),
         orth_reg_weight=np.float32(0.25),
         lora_alpha=np.float64(3),
+        target_modules=["query"],
+        layers_to_transform=list(np.arange(2)),
+        layers_pattern="layer",
+        auto_mapping={"sizes": (np.int64(3), [np.float32(0.5)])},
     )
     config.save_pretrained(tmp_path)
 
     assert type(config.init_r) is type(config.total_step) is int
     assert type(config.orth_reg_weight) is type(config.lora_alpha) is float
+    assert [type(index) for index in config.layers_to_transform] == [int, int]
+    config.auto_mapping = {"sizes": [3, [0.5]]}  # JSON has no tuples
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 

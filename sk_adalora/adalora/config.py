@@ -493,7 +493,11 @@ def _check_depth(values: Any) -> None:
 
 
 def _as_plain(value: Any) -> Any:
-    """Turn another library's number into Python's, and leave the rest."""
+    """Turn another library's numbers, also inside, into Python's; leave the rest."""
+    if type(value) is dict:
+        return {key: _as_plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(_as_plain(inner) for inner in value)
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
