@@ -218,7 +218,9 @@ def _unknown_device(name: object, available: list[str]) -> str:
 def _has_bfloat16(device: torch.device) -> bool:
     """Tell whether the hardware itself multiplies in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        # On ROCm that number is AMD's, and all that torch supports have bfloat16.
+        amd = torch.version.hip is not None
+        return amd or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         # Emulated bfloat16 is slower than float32, so ask for the instructions.
         return any(_instructions())

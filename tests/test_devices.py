@@ -101,6 +101,15 @@ def test_auto_is_bfloat16_from_ampere_on(two_gpus, monkeypatch, capability, prec
     assert resolve_place("cuda:1").precision == precision
 
 
+def test_auto_is_bfloat16_on_rocm_whose_capabilities_are_no_versions_of_cuda(
+    two_gpus, monkeypatch
+):
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+
+    assert resolve_place("cuda:1").precision == "bfloat16"
+
+
 def test_what_is_asked_for_beats_what_is_found(monkeypatch):
     cpu_that_computes_bfloat16(monkeypatch)
     assert resolve_place("cpu", "bfloat16").precision == "bfloat16"
