@@ -195,6 +195,8 @@ def clear_backbone_cache() -> None:
         _found.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 # ---- finding ----------------------------------------------------------------

@@ -109,6 +109,17 @@ def test_the_cache_can_be_cleared(tiny_model):
     assert load_backbone(tiny_model, PLACE) is not first
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_memory_of_a_gpu_is_given_back_too(monkeypatch, kind):
+    emptied = []
+    found = torch.cuda if kind == "cuda" else torch.backends.mps
+    monkeypatch.setattr(found, "is_available", lambda: True)
+    monkeypatch.setattr(getattr(torch, kind), "empty_cache", lambda: emptied.append(1))
+    sk_adalora.clear_backbone_cache()
+
+    assert emptied == [1]
+
+
 def test_estimators_go_on_after_the_cache_was_cleared(tiny_model):
     X, y = toy(16)
     fitted = make(tiny_model).fit(X, y)
