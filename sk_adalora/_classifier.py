@@ -412,7 +412,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _encode_labels(self, y: Any) -> Tensor:
         _refuse_missing(y)
         check_classification_targets(y)
-        self._multilabel = type_of_target(y, input_name="y") == ("multilabel-indicator")
+        self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if self._multilabel:
             indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
             self.classes_ = np.arange(indicator.shape[1])

@@ -21,7 +21,7 @@ class FitReport:
     n_distinct : int
         Distinct texts among them.
     n_empty : int
-        Rows whose text is missing or empty.
+        Rows whose text is missing, empty or blank.
     tokens_median, tokens_p90, tokens_max : int
         Tokens of a row after truncation.
     truncated_share : float
