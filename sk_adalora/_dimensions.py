@@ -335,8 +335,8 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part:
     name : str
         The parameter, for errors.
     value : object
-        A tuple is a range, a list is choices, anything else but a distribution of
-        Optuna's is a fixed value.
+        A tuple is a range; a list, a 1-D array or a `range` is choices; anything else
+        but a distribution is a fixed value.
     log : bool, default=False
         Whether a range is on a logarithmic scale.
 
@@ -347,15 +347,33 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part:
     Raises
     ------
     ValueError
-        If the range is empty, or the choices cannot be told apart.
+        If the range is empty, the choices cannot be told apart, or the distribution
+        is scipy's.
     """
     if isinstance(value, BaseDistribution):
         return Given(value)
+    if draws_itself(value):
+        raise ValueError(
+            f"`{name}` of the space must be a distribution of Optuna's, a tuple, a "
+            f"list of choices or a value. Got {value!r}, which draws by itself. Give "
+            "FloatDistribution(1e-3, 1e-2, log=True) of optuna.distributions, for "
+            "example, a tuple (low, high), or a list."
+        )
     if isinstance(value, tuple):
         return _read_range(name, value, log)
-    if isinstance(value, list):
-        return _read_choices(name, value)
+    if isinstance(value, np.ndarray) and value.ndim != 1:
+        raise ValueError(
+            f"An array is choices: `{name}` must have one dimension. Got an array of "
+            f"shape {value.shape}. Give [array] for one value that is an array."
+        )
+    if isinstance(value, list | range | np.ndarray):
+        return _read_choices(name, list(value))
     return Fixed(plain(value))
+
+
+def draws_itself(value: Any) -> bool:
+    """Tell a distribution of scipy's, or what draws like one."""
+    return hasattr(value, "rvs")
 
 
 def _read_range(name: str, ends: tuple[Any, ...], log: bool) -> Range:
@@ -387,8 +405,9 @@ def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
     if not values or not clear:
         raise ValueError(
             f"A list is choices: `{name}` must hold values that differ, also in how "
-            f"they are written, as a study keeps that. Got {values!r}. Leave out what "
-            "is twice, and use a callable space for functions and the like."
+            "they are written, as a study keeps that. Got "
+            f"{[*choices.values]!r}. Leave out what is twice, and use a callable space "
+            "for functions and the like."
         )
     return choices
 

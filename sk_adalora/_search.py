@@ -35,11 +35,12 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         holds one.
     space : AdaLoraSpace, dict, callable or None, default=None
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has names that
-        `set_params` takes, and as values Optuna's distributions, tuples (low, high),
-        lists of choices, fixed values, or an `AdaLoraSpace` under the name of its
-        step. A callable gets the trial and returns a dict for `set_params`. It is
-        called again for each trial when the table is made, and must return the same
-        then: it may go by what it suggests and by `trial.number`, and by nothing else.
+        `set_params` takes, and as values Optuna's distributions, tuples (low, high) on
+        a linear scale, lists or one-dimensional arrays of choices, fixed values, or an
+        `AdaLoraSpace` under the name of its step. A callable gets the trial and
+        returns a dict for `set_params`. It is called again for each trial when the
+        table is made, and must return the same then: it may go by what it suggests and
+        by `trial.number`, and by nothing else.
     prefix : str, default="auto"
         What stands before the names of an `AdaLoraSpace`, such as ``"clf__"``. "auto"
         finds the AdaLora estimator by itself.

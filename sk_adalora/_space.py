@@ -9,7 +9,14 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from ._dimensions import CalledSpace, DeclaredSpace, Part, Range, read_part
+from ._dimensions import (
+    CalledSpace,
+    DeclaredSpace,
+    Part,
+    Range,
+    draws_itself,
+    read_part,
+)
 from ._parameters import SHARED_RULES
 
 # Parameters whose ranges are even on a logarithmic scale.
@@ -31,10 +38,11 @@ _TIE = "beta1"
 class AdaLoraSpace:
     """Which parameters of an AdaLora estimator a search tries.
 
-    A tuple ``(low, high)`` is a range, ends included, a list is choices, anything
-    else is a fixed value, and None leaves the parameter of the estimator alone. Each
-    point of the space is a valid setting, for every number of rows, because ranks
-    and steps are shares: see Notes.
+    A tuple ``(low, high)`` is a range, ends included; a list is choices, and so is a
+    one-dimensional array or Python's ``range(4, 9)``; anything else is a fixed value,
+    and None leaves the parameter of the estimator alone. Each point of the space is a
+    valid setting, for every number of rows, because ranks and steps are shares: see
+    Notes.
 
     Parameters
     ----------
@@ -264,8 +272,9 @@ def suggest_params(
     space : AdaLoraSpace, dict, callable or None, default=None
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has the names
         that `set_params` takes, and as values Optuna's distributions, tuples (on a
-        linear scale), lists and fixed values, or an `AdaLoraSpace` itself under the
-        name of its step. A callable gets the trial and returns a dict.
+        linear scale), lists or one-dimensional arrays of choices, and fixed values, or
+        an `AdaLoraSpace` itself under the name of its step. A callable gets the trial
+        and returns a dict.
     prefix : str, default=""
         Put before the names of an `AdaLoraSpace`: in a pipeline, the step's name and
         two underscores. Other spaces have full names.
@@ -360,7 +369,7 @@ def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
 
 
 def _read_field(name: str, value: Any) -> Part:
-    if isinstance(value, BaseDistribution | Mapping):
+    if isinstance(value, BaseDistribution | Mapping) or draws_itself(value):
         raise ValueError(
             f"`{name}` of AdaLoraSpace must be a tuple, a list, a value or None. Got "
             f"{value!r}. For distributions of Optuna's, pass a dict as the space."

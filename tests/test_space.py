@@ -479,6 +479,40 @@ def test_a_dict_of_anything():
     assert params["tfidf__lowercase"] is None
 
 
+@pytest.mark.parametrize(
+    ("given", "choices"),
+    [
+        (np.array([16, 32]), [16, 32]),
+        (np.logspace(-3, -1, 3), [0.001, 0.01, 0.1]),
+        (np.array(["l1", "l2"]), ["l1", "l2"]),
+        (np.array([None, 2], dtype=object), [None, 2]),
+        (range(2, 9, 3), [2, 5, 8]),
+    ],
+)
+def test_arrays_and_ranges_are_choices_of_plain_values(given, choices):
+    read = read_space({"a": given})
+
+    assert read.distributions() == {"a": CategoricalDistribution(choices)}
+    assert [type(v) for v in read.parts["a"].values] == [type(v) for v in choices]
+    assert read_space({"a": given[:1]}).fixed() == {"a": choices[0]}
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    assert suggest_params(trial, {"a": given})["a"] in choices
+
+
+def test_arrays_and_ranges_are_choices_of_a_field_too():
+    space = AdaLoraSpace(init_r=range(8, 10), beta1=np.array([0.5, 0.75]))
+
+    assert space.distributions()["init_r"] == CategoricalDistribution([8, 9])
+    assert space.grid()["beta1"] == space.random()["beta1"] == [0.5, 0.75]
+
+
+def test_one_value_that_is_an_array_stands_in_a_list():
+    weights = np.ones((2, 2))
+
+    assert read_space({"a": [weights]}).fixed()["a"] is weights
+    assert suggest_params(None, {}, fixed={"a": weights})["a"] is weights
+
+
 def ask(trial):
     width = trial.suggest_int("width", 1, 4)
     return {"clf__init_r": 2 * width, "clf__target_r": width}
@@ -551,6 +585,8 @@ def test_fixed_values_are_named_as_in_the_space():
         ({"epochs": [1, 2, 1]}, r"twice|Got \[1, 2, 1\]"),
         ({"lora_dropout": [0, False]}, "values that differ"),
         ({"init_r": IntDistribution(1, 2)}, "distributions of Optuna's, pass a dict"),
+        ({"beta1": stats.uniform(0.5, 0.4)}, "`beta1` of AdaLoraSpace must be a tuple"),
+        ({"epochs": np.array([1, 1])}, r"values that differ.*Got \[1, 1\]"),
         ({"target_r": None}, r"`target_r` .*given when `init_r` is"),
         ({"target_r": (2, 6)}, r"at most the lowest `init_r`. Got target_r=\(2, 6\)"),
         ({"target_r": 5}, "at most the lowest `init_r`"),
@@ -586,6 +622,12 @@ def test_what_is_no_space_is_refused(space):
         ((1, 1), "low < high"),
         ([print, lambda x: x], "callable space for functions"),
         ([[1], [1]], "values that differ"),
+        (np.array([]), r"values that differ.*Got \[\]"),
+        (np.ones((2, 3)), r"one dimension. Got an array of shape \(2, 3\).*\[array\]"),
+        (np.array(8), r"one dimension. Got an array of shape \(\)"),
+        (stats.loguniform(1e-3, 1e-2), "`clf__init_r` .*FloatDistribution"),
+        (stats.randint(2, 9), "distribution of Optuna's, a tuple.*Got <scipy.stats"),
+        (LogIntegers(2, 8), r"Got LogIntegers\(low=2, high=8\), which draws by itself"),
     ],
 )
 def test_what_a_dict_cannot_hold(value, message):
