@@ -66,9 +66,11 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     load_if_exists : bool, default=True
         Whether to go on with a study of that name.
     enqueue : "paper", dict, list of dict or None, default="paper"
-        What is tried first in a new study. "paper" is the estimator as it is, moved
-        into the ranges where it is outside. Steps given as numbers are drawn where the
-        space has shares; where the space is a function, it stands for nothing.
+        What is tried first in a new study. "paper" is the estimator as it is: numbers
+        that are not in their range are moved to the nearest one that is, `target_r` is
+        turned into a share of `init_r` or back, and what the space has no terms for is
+        drawn, such as a value that is none of the choices, or steps where it has
+        shares. Where the space is a function, it stands for nothing.
     callbacks : list of callable or None, default=None
         Called as ``callback(study, trial)`` after each trial, as by Optuna.
         ``study.stop()`` ends the search.
