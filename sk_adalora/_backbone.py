@@ -208,9 +208,13 @@ def find_folder(
     local_files_only: bool,
     trust_remote_code: bool,
 ) -> Path:
-    """Return the folder of a model: given, packaged, cached or downloaded."""
-    if os.path.isdir(name):
-        return Path(name).resolve()
+    """Return the folder of a model: given, packaged, cached or downloaded.
+
+    "~" is looked up here, not before: what is stored means each user's own.
+    """
+    given = os.path.expanduser(name)
+    if os.path.isdir(given):
+        return Path(given).resolve()
     if os.path.isabs(name) or name.startswith((".", "~")):
         raise FileNotFoundError(
             f"`model` must be a Hugging Face id or a folder. Got {name!r}, which is "

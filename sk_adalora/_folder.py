@@ -62,7 +62,7 @@ class FolderMixin:
         ----------
         folder : path-like
             Where to. It holds PEFT's two adapter files, the head, the tokenizer,
-            ``sk_adalora.json`` and a model card.
+            ``sk_adalora.json`` and a model card. "~" is the home directory.
         include_backbone : bool, default=False
             Whether to copy the pretrained model too, so that the folder is complete.
             One that lies in the folder to be replaced is copied in any case.
@@ -83,12 +83,13 @@ class FolderMixin:
         check_is_fitted(self)
         check_parameters(self, self._rules)
         backbone = self._ready().backbone  # type: ignore[attr-defined]
-        replaces_own = _lies_in(backbone.folder, Path(folder))
+        folder = _at_home(folder)
+        replaces_own = _lies_in(backbone.folder, folder)
         include_backbone = include_backbone or replaces_own
         described = _describe(self, include_backbone)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
-        with written_whole(Path(folder), overwrite=overwrite) as place:
+        with written_whole(folder, overwrite=overwrite) as place:
             write_adapter(place, config, tensors)
             if head:
                 save_file(head, place / HEAD_NAME)
@@ -237,10 +238,11 @@ class FolderMixin:
         check_is_fitted(self)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, _ = self._adapter.tensors()
-        for model in (os.fspath(self.model), self._adapter.found_in):  # type: ignore[attr-defined]
+        folder = _at_home(folder)
+        for model in (os.path.expanduser(self.model), self._adapter.found_in):  # type: ignore[attr-defined]
             if os.path.isdir(model):
-                _refuse_own_model(Path(model), Path(folder))
-        with written_whole(Path(folder), overwrite=overwrite) as place:
+                _refuse_own_model(Path(model), folder)
+        with written_whole(folder, overwrite=overwrite) as place:
             write_lora(place, config, tensors)
             card = write_export_card(self, self._adapter, merged=False)
             _write_text(place / CARD_NAME, card)
@@ -270,9 +272,10 @@ class FolderMixin:
         """
         check_is_fitted(self)
         network, backbone = self._exact_network()  # type: ignore[attr-defined]
-        _refuse_own_model(backbone.folder, Path(folder))
+        folder = _at_home(folder)
+        _refuse_own_model(backbone.folder, folder)
         _, head = self._adapter.tensors()
-        with written_whole(Path(folder), overwrite=overwrite) as place:
+        with written_whole(folder, overwrite=overwrite) as place:
             merged = network.encoder.merge_and_unload()
             merged = made_whole(backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
             if head:
@@ -317,9 +320,8 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         if name != "_adapter":
             fitted[name] = to_json(dict(vars(vars(estimator)[name])))
     described = {name: getattr(state, name) for name in _reading.STATE_FIELDS}
-    if include_backbone or not os.path.isdir(
-        state.model
-    ):  # a place in somebody's cache says nothing
+    # A place in somebody's cache says nothing.
+    if include_backbone or not os.path.isdir(os.path.expanduser(state.model)):
         described["found_in"] = ""
     return described | {
         "versions": state.versions,
@@ -329,6 +331,11 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         "layers": list(estimator.ranks_),  # in the order of the model
         "fitted": fitted,
     }
+
+
+def _at_home(folder: str | os.PathLike[str]) -> Path:
+    """Return the folder that a user names, who may write "~" for their home."""
+    return Path(os.path.expanduser(folder))
 
 
 def _lies_in(model: Path, folder: Path) -> bool:

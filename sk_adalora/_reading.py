@@ -55,8 +55,9 @@ def find(
     trust_remote_code: bool,
 ) -> tuple[Path, Path]:
     """Return the folder, and the folder that its links must stay inside."""
-    if os.path.isdir(source):
-        folder = Path(source).resolve()
+    given = os.path.expanduser(source)
+    if os.path.isdir(given):
+        folder = Path(given).resolve()
         return folder, folder
     name = os.fspath(source)
     known = _download(name, revision, local_files_only, [STATE_NAME])

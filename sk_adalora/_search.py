@@ -59,8 +59,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         None evaluates all folds.
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept: the URL of a database ("postgresql://...",
-        "sqlite:///..."), a path of a journal file, or a storage of Optuna's. None
-        stands for memory. Several processes may work on one study.
+        "sqlite:///..."), a path of a journal file, in which "~" is the home directory,
+        or a storage of Optuna's. None stands for memory. Several processes may work on
+        one study.
     study_name : str or None, default=None
         Name of the study, by which it is resumed. None stands for a new study.
     load_if_exists : bool, default=True

@@ -71,7 +71,7 @@ def open_storage(storage: Any) -> BaseStorage:
         return storage
     path = os.fspath(storage)
     if "://" not in path:
-        return _open_journal(path)
+        return _open_journal(os.path.expanduser(path))
     scheme = path.partition("://")[0]
     if scheme == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
         path = path.replace(scheme, "postgresql+psycopg", 1)

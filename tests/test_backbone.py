@@ -364,6 +364,16 @@ def test_a_missing_folder(name, tmp_path):
     assert "no folder. Check the path." in str(raised.value)
 
 
+def test_the_home_directory_is_found(own_model, monkeypatch):
+    monkeypatch.setenv("HOME", str(own_model.parent))
+    monkeypatch.setenv("USERPROFILE", str(own_model.parent))
+    backbone = load_backbone("~/own", PLACE)
+
+    assert backbone.folder == own_model.resolve()
+    assert backbone.name == "~/own"
+    assert load_backbone(Path("~/own"), PLACE) is backbone
+
+
 def test_a_folder_without_configuration(own_model):
     (own_model / "config.json").unlink()
 

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -552,6 +553,52 @@ def test_an_empty_folder_and_new_parents(fitted, tmp_path, monkeypatch):
 
     for place in ("empty", "new/parents/f", "relative", "with slash"):
         assert AdaLoraClassifier.from_pretrained(tmp_path / place).ranks_
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home directory that is not the current one."""
+    (tmp_path / "home").mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_home_directory_is_written_to_and_read_from(fitted, home, kind):
+    for method in ("save_pretrained", "merge_and_save", "export_lora"):
+        getattr(fitted, method)(kind(f"~/new/{method}"))
+    loaded = AdaLoraClassifier.from_pretrained(kind("~/new/save_pretrained"))
+
+    assert_equal_estimators(loaded, fitted)
+    assert len([*(home / "new").iterdir()]) == 3
+    assert not any(Path.cwd().iterdir())
+    with pytest.raises(FileExistsError, match=re.escape(str(home))):
+        fitted.save_pretrained(kind("~/new/save_pretrained"))
+
+
+def test_a_model_in_the_home_directory_is_kept_as_given(
+    tiny_model, home, tmp_path, monkeypatch
+):
+    model = shutil.copytree(tiny_model, home / "m")
+    fitted = make("~/m", epochs=1).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert fitted.get_params()["model"] == loaded.get_params()["model"] == "~/m"
+    described = read(tmp_path / "f")
+    assert described["parameters"]["model"] == described["model"] == "~/m"
+    assert described["found_in"] == str(model.resolve())
+    assert (loaded.predict_proba(SAMPLE) == fitted.predict_proba(SAMPLE)).all()
+    for method in ("merge_and_save", "export_lora"):
+        with pytest.raises(ValueError, match="the pretrained model lies in"):
+            getattr(fitted, method)("~/m", overwrite=True)
+    moved = shutil.move(model, home.parent / "m")  # somebody else's home
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(Path(moved).parent))
+    again = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    assert (again.predict_proba(SAMPLE) == fitted.predict_proba(SAMPLE)).all()
 
 
 # ---- nothing half-written ---------------------------------------------------

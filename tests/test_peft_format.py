@@ -201,6 +201,19 @@ def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
     assert len(modes) == 1
 
 
+def test_an_adapter_in_the_home_directory(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    kind = next(iter(KINDS))
+    model = trained(kind)
+    save_adapter(model, "~/adapter")
+    model.peft_config.save_pretrained("~/config")
+
+    assert len([*tmp_path.iterdir()]) == 2
+    assert load_peft_adapter(KINDS[kind][0](), "~/adapter").ranks == model.ranks
+    assert AdaLoraConfig.from_pretrained("~/config") == model.peft_config
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_lora(kind, tmp_path):
     model = trained(kind)

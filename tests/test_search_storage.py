@@ -355,6 +355,15 @@ def test_another_file_is_no_journal(tmp_path, content, message):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_journal_in_the_home_directory(tmp_path, monkeypatch, kind):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    optuna.create_study(storage=open_storage(kind("~/journal.log")))
+
+    assert [p.name for p in tmp_path.iterdir()] == ["journal.log"]
+
+
 def test_a_journal_that_was_just_begun_is_one(tmp_path):
     for content in (b"", b'{"op_', b'{"op_code": 0'):
         path = tmp_path / f"{len(content)}.log"

@@ -224,7 +224,7 @@ class LoraConfig:
         save_directory : path-like
             Made when missing. An existing file is replaced.
         """
-        folder = Path(save_directory)
+        folder = Path(os.path.expanduser(save_directory))
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
         (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf8")
@@ -249,7 +249,8 @@ class LoraConfig:
         ValueError
             If the file is not a JSON object, or breaks a rule.
         """
-        return cls.from_dict(read_json(Path(directory) / CONFIG_NAME))
+        folder = Path(os.path.expanduser(directory))
+        return cls.from_dict(read_json(folder / CONFIG_NAME))
 
 
 @dataclass

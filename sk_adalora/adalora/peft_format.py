@@ -109,7 +109,7 @@ def write_adapter(
     values |= dict.fromkeys(_CHOOSING)
     values["target_modules"] = sorted(ranks)
     values["rank_pattern"] = rank_pattern(ranks, config.init_r)
-    _write(Path(folder), values, tensors)
+    _write(folder, values, tensors)
 
 
 def ranks_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -172,11 +172,16 @@ def write_lora(
         "rank_pattern": living_ranks,
         "alpha_pattern": living_ranks,
     }
-    _write(Path(folder), values, plain)
+    _write(folder, values, plain)
 
 
-def _write(folder: Path, values: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _write(
+    folder: str | os.PathLike[str],
+    values: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> None:
     """Write both files aside, then rename: a failure leaves those that were there."""
+    folder = Path(os.path.expanduser(folder))
     text = json.dumps(values, indent=2, sort_keys=True)
     stored = {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +255,7 @@ def read_adapter(
     ValueError
         If a file is broken.
     """
-    place = Path(folder)
+    place = Path(os.path.expanduser(folder))
     values = read_json(place / CONFIG_NAME)
     if values.get("peft_type", AdaLoraConfig.method) != AdaLoraConfig.method:
         AdaLoraConfig.from_dict(values)  # says so, before its tensors look odd
