@@ -9,12 +9,14 @@ cell by cell. How cells are written:
 * booleans as ``true`` and ``false``; categories as their labels;
 * dates and times in ISO 8601, without trailing zeros, and without a midnight clock
   where no time zone follows it;
+* durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, and
+  with nine decimals where there are nanoseconds;
 * anything else (lists, dictionaries, intervals, ...) by ``str``.
 """
 
 import sys
 from collections.abc import Callable, Iterable
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -28,15 +30,17 @@ TEXT = pa.large_string()
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
 
-# Units of NumPy's dates -> those of Arrow that hold them.
-_UNITS = {"W": "D", "D": "D", "h": "s", "m": "s", "s": "s"}
-_UNITS |= {"ms": "ms", "us": "us", "ns": "ns"}
+# Units of NumPy's dates (M) and durations (m) -> those of Arrow that hold them.
+_SHORT = {"h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
+_UNITS = {"M": {"W": "D", "D": "D", **_SHORT}, "m": {"W": "s", "D": "s", **_SHORT}}
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 # Types that Arrow tells from objects of one class without changing them.
 IS_BASIC = (*IS_TEXT, pt.is_null, pt.is_boolean, pt.is_integer, pt.is_floating)
+_IS_TIME = (pt.is_date, pt.is_timestamp, pt.is_time, pt.is_duration)
 # Types that `write_arrow` writes as a reader expects.
-IS_PLAIN = (*IS_BASIC, pt.is_date, pt.is_timestamp, pt.is_time, pt.is_decimal)
+IS_PLAIN = (*IS_BASIC, *_IS_TIME, pt.is_decimal)
 
 
 def has_type(cells: pa.Array | pa.ChunkedArray, kinds: tuple[Callable, ...]) -> bool:
@@ -54,6 +58,18 @@ def whole_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array
 
 
+def arrow_unit(dtype: np.dtype) -> str | None:
+    """Return the unit that Arrow counts dates or durations of NumPy's in, if any."""
+    units = _UNITS.get(dtype.kind)
+    return None if units is None else units.get(np.datetime_data(dtype)[0])
+
+
+def in_arrow_unit(array: np.ndarray) -> np.ndarray:
+    """Count dates and durations in a unit of Arrow's, which knows fewer."""
+    unit = arrow_unit(array.dtype)
+    return array if unit is None else array.astype(f"{array.dtype.kind}8[{unit}]")
+
+
 def nan_to_null(cells: pa.Array) -> pa.Array:
     if not pt.is_floating(cells.type):
         return cells
@@ -66,6 +82,8 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
     """Write plain Arrow cells; nulls and NaN stay null."""
     if pt.is_dictionary(cells.type):
         return write_arrow(cells.dictionary).take(cells.indices)
+    if pt.is_duration(cells.type):
+        return _write_durations(cells)
     texts = nan_to_null(cells).cast(TEXT)
     if pt.is_float64(cells.type):
         texts = _write_large_whole(cells, texts)
@@ -75,6 +93,34 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
     texts = pc.replace_substring_regex(texts, r"\.0+" + zone, r"\1")
     texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+" + zone, r"\1\2")
     return pc.replace_substring_regex(texts, r" 00:00:00$", "")
+
+
+def _write_durations(cells: pa.Array) -> pa.LargeStringArray:
+    """Write durations as `str` writes a timedelta, and keep their nanoseconds."""
+    per_second = _PER_SECOND[cells.type.unit]
+    ticks = pc.fill_null(cells.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    seconds, fraction = np.divmod(ticks, per_second)
+    days, seconds = np.divmod(seconds, 86_400)
+    minutes, seconds = np.divmod(seconds, 60)
+    hours, minutes = np.divmod(minutes, 60)
+    nanoseconds = fraction * (10**9 // per_second)
+    texts = _join(_digits(hours), ":", _digits(minutes, 2), ":", _digits(seconds, 2))
+    exact = pa.array(nanoseconds % 1000 == 0)
+    decimals = _digits(nanoseconds // 1000, 6)
+    decimals = pc.if_else(exact, decimals, _digits(nanoseconds, 9))
+    texts = pc.if_else(pa.array(nanoseconds == 0), texts, _join(texts, ".", decimals))
+    unit = pc.if_else(pa.array(abs(days) == 1), " day, ", " days, ").cast(TEXT)
+    texts = pc.if_else(pa.array(days == 0), texts, _join(_digits(days), unit, texts))
+    return pc.if_else(cells.is_valid(), texts, pa.scalar(None, TEXT))
+
+
+def _digits(numbers: np.ndarray, width: int = 1) -> pa.LargeStringArray:
+    return pc.utf8_lpad(pa.array(numbers).cast(TEXT), width, "0")
+
+
+def _join(*parts: pa.Array | str) -> pa.LargeStringArray:
+    parts = [pa.scalar(p, TEXT) if isinstance(p, str) else p for p in parts]
+    return pc.binary_join_element_wise(*parts, pa.scalar("", TEXT))
 
 
 def _write_large_whole(
@@ -100,13 +146,22 @@ def write_cell(cell: Any) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, np.longdouble):
         cell = float(cell)  # Arrow knows no wider float
-    if isinstance(cell, np.datetime64) and np.datetime_data(cell)[0] in _UNITS:
-        unit = _UNITS[np.datetime_data(cell)[0]]
-        in_unit = np.array([cell], f"datetime64[{unit}]")
-        return write_arrow(pa.array(in_unit))[0].as_py()
+    if isinstance(cell, np.datetime64 | np.timedelta64) and arrow_unit(cell.dtype):
+        return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
+    if isinstance(cell, timedelta):
+        return _write_duration(cell)
     if isinstance(cell, float | np.floating | datetime | time):
         return write_arrow(pa.array([cell]))[0].as_py()
     return str(cell)
+
+
+def _write_duration(cell: timedelta) -> str:
+    whole = timedelta(cell.days, cell.seconds, cell.microseconds)
+    nanoseconds = getattr(cell, "nanoseconds", 0)  # of pandas
+    if not nanoseconds:
+        return str(whole)
+    decimals = "" if cell.microseconds else ".000000"
+    return f"{whole}{decimals}{nanoseconds:03}"
 
 
 def write_cells(cells: list) -> list[str | None]:

@@ -16,6 +16,7 @@ from ._cells import (
     IS_PLAIN,
     IS_TEXT,
     has_type,
+    in_arrow_unit,
     is_missing,
     nan_to_null,
     text_array,
@@ -190,6 +191,7 @@ def _read_array(X: np.ndarray) -> Table:
         )
     if X.dtype.kind == "f" and X.dtype.itemsize > 8:
         X = X.astype(np.float64)  # Arrow knows no wider float
+    X = in_arrow_unit(X)
     if X.ndim == 1:
         return _single_column(X)
     return _nameless_table(list(X.T), len(X))

@@ -1,7 +1,7 @@
 """Rows of a table -> texts."""
 
 import time
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -190,7 +190,7 @@ def test_cells_are_written_in_their_shortest_exact_form():
         (pd.cut([1, 2, np.nan], 2), ["(0.999, 1.5]", "(1.5, 2.0]", ""]),
         (pd.Categorical([1, None, 2]), ["1", "", "2"]),
         (pd.PeriodIndex(["2020-01", None], freq="M"), ["2020-01", ""]),
-        (pd.to_timedelta([1, None], unit="D"), ["1 days 00:00:00", ""]),
+        (pd.to_timedelta([1, None], unit="D"), ["1 day, 0:00:00", ""]),
         (pd.arrays.SparseArray([0, 2]), ["0", "2"]),
         (np.array([0.5, np.nan], dtype=np.float16), ["0.5", ""]),
         (
@@ -205,6 +205,98 @@ def test_cells_are_written_in_their_shortest_exact_form():
 )
 def test_unusual_pandas_columns(column, expected):
     assert listed(pd.DataFrame({"x": column})) == expected
+
+
+DURATIONS = [
+    timedelta(hours=1),
+    timedelta(0),
+    None,
+    timedelta(days=1, microseconds=20),
+    timedelta(hours=-1),
+    timedelta(days=-400, seconds=59.5),
+    timedelta(days=9999, hours=23, minutes=59, seconds=59, milliseconds=1),
+]
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda cells: pd.DataFrame({"x": pd.Series(cells, dtype="timedelta64[ns]")}),
+        lambda cells: pd.DataFrame({"x": pd.Series(cells, dtype="timedelta64[us]")}),
+        lambda cells: pd.DataFrame({"x": pd.Series(cells, dtype=object)}),
+        lambda cells: pd.DataFrame({"x": pd.Categorical(pd.to_timedelta(cells))}),
+        lambda cells: pd.DataFrame(
+            {"x": pd.Series([*map(pd.Timedelta, cells)], dtype=object)}
+        ),
+        lambda cells: pl.DataFrame({"x": pl.Series(cells, dtype=pl.Duration("ns"))}),
+        lambda cells: pl.DataFrame({"x": cells}),
+        lambda cells: pa.table({"x": pa.array(cells, pa.duration("ns"))}),
+        lambda cells: pa.table({"x": cells}).slice(0),
+        lambda cells: np.array(cells, dtype="m8[us]")[:, None],
+        lambda cells: np.array(cells, dtype="m8[us]").astype(object)[:, None],
+        lambda cells: [[cell and np.timedelta64(cell)] for cell in cells],
+        lambda cells: [[cell] for cell in cells],
+    ],
+)
+def test_durations_read_as_in_python_in_every_library(convert):
+    expected = ["" if cell is None else str(cell) for cell in DURATIONS]
+
+    assert listed(convert(DURATIONS)) == expected
+    for row in (0, 4):
+        assert listed(convert(DURATIONS[row : row + 1])) == expected[row : row + 1]
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda cells: pd.DataFrame({"x": cells}),
+        lambda cells: pd.DataFrame({"x": pd.Series([*cells], dtype=object)}),
+        lambda cells: pl.from_pandas(pd.DataFrame({"x": cells})),
+        lambda cells: pa.table({"x": pa.array(cells)}),
+        lambda cells: cells.to_numpy()[:, None],
+        lambda cells: [[cell] for cell in cells.to_numpy()],
+    ],
+)
+def test_nanoseconds_of_durations_are_kept(convert):
+    cells = pd.to_timedelta([1, -1, 10**9, 10**9 + 5000, 86_400 * 10**9 + 5001, None])
+
+    assert listed(convert(cells)) == [
+        "0:00:00.000000001",
+        "-1 day, 23:59:59.999999999",
+        "0:00:01",
+        "0:00:01.000005",
+        "1 day, 0:00:00.000005001",
+        "",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:The 'generic' unit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [
+        ("W", "14 days, 0:00:00"),
+        ("D", "2 days, 0:00:00"),
+        ("h", "2:00:00"),
+        ("m", "0:02:00"),
+        ("25s", "0:00:50"),
+        ("ms", "0:00:00.002000"),
+        ("Y", "2 years"),
+        ("ps", "2 picoseconds"),
+    ],
+)
+def test_durations_of_numpy_in_any_unit(unit, text):
+    column = np.array([[2], ["NaT"]], dtype=f"m8[{unit}]")
+
+    assert listed(column) == listed([[cell] for cell in column[:, 0]]) == [text, ""]
+
+
+def test_a_million_durations_are_fast():
+    cells = np.random.default_rng(0).integers(-(10**15), 10**15, 1_000_000)
+    start = time.perf_counter()
+    texts = read_texts(pd.DataFrame({"x": cells.astype("m8[us]")})).first
+
+    assert time.perf_counter() - start < 5
+    assert texts[0].as_py() == str(timedelta(microseconds=int(cells[0])))
 
 
 def test_polars_nan_lists_and_enums():
