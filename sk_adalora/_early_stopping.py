@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -83,6 +84,32 @@ class ScoreWatcher:
             adapter, head = self._best
             network.encoder.load_state_dict(adapter)
             network.head.load_state_dict(head)
+
+
+def one_number(score: Any) -> float:
+    """Return what a scorer gave as a float; refuse several scores.
+
+    Parameters
+    ----------
+    score : object
+        What the scorer returned.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    """
+    try:
+        return float(score)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`scoring` must return one number. Got {score!r}. Return the one score "
+            "that is to be watched."
+        ) from error
 
 
 def _snapshot(network: TextNetwork) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

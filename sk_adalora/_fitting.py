@@ -25,7 +25,7 @@ from ._devices import (
     warn_of_emulation,
     warn_of_sharing,
 )
-from ._early_stopping import ScoreWatcher
+from ._early_stopping import ScoreWatcher, one_number
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
 from ._messages import warn_user
@@ -191,7 +191,7 @@ class FitMixin(metaclass=ABCMeta):
             delattr(view, name)  # of the fit before: nothing for a scorer to see
         view._live = live  # all that prediction needs of a fitted estimator
         return ScoreWatcher(
-            lambda: float(scorer(view, *validation)), self.n_iter_no_change
+            lambda: one_number(scorer(view, *validation)), self.n_iter_no_change
         )
 
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -31,15 +32,19 @@ class Rule:
         Tells whether a value is allowed.
     wording : str
         Completes the sentence "`name` must be ...".
+    words : callable, default=tuple
+        Returns the words that are allowed, to find what was meant.
     """
 
     accepts: Callable[[Any], bool]
     wording: str
+    words: Callable[[], Iterable[str]] = tuple
 
     def __or__(self, other: Rule) -> Rule:
         return Rule(
             lambda value: self.accepts(value) or other.accepts(value),
             f"{self.wording}, or {other.wording}",
+            lambda: [*self.words(), *other.words()],
         )
 
 
@@ -85,12 +90,19 @@ def choice(*values: str) -> Rule:
     return Rule(
         lambda v: isinstance(v, str) and v in values,
         f"one of {', '.join(map(repr, values))}" if len(values) > 1 else repr(*values),
+        lambda: values,
     )
 
 
 def instance(kind: type | tuple[type, ...], wording: str) -> Rule:
     """Allow objects of some types."""
     return Rule(lambda v: isinstance(v, kind), wording)
+
+
+def _scorers() -> list[str]:
+    from sklearn.metrics import get_scorer_names  # a space needs none of it
+
+    return get_scorer_names()  # type: ignore[no-any-return]
 
 
 NONE = Rule(lambda v: v is None, "None")
@@ -101,6 +113,11 @@ PATH = Rule(
     "a Hugging Face model id or a folder",
 )
 FUNCTION = Rule(callable, "a callable")
+SCORER = Rule(
+    lambda v: isinstance(v, str) and v in _scorers(),
+    "a name of `sklearn.metrics.get_scorer_names()`",
+    _scorers,
+)
 NAMES = Rule(
     lambda v: (
         isinstance(v, Collection)
@@ -138,7 +155,7 @@ SHARED_RULES: dict[str, Rule] = {
     "early_stopping": BOOLEAN,
     "validation_fraction": number(0, 1, with_low=False),
     "n_iter_no_change": integer(1),
-    "scoring": TEXT | FUNCTION | NONE,
+    "scoring": SCORER | FUNCTION | NONE,
     "warm_start": BOOLEAN,
     "row_format": TEXT | FUNCTION,
     "max_length": integer(2),
@@ -183,8 +200,15 @@ def check_parameters(estimator: Any, rules: Mapping[str, Rule]) -> None:
         if rule is not None and not rule.accepts(value):
             raise ValueError(
                 f"`{name}` of {type(estimator).__name__} must be {rule.wording}. "
-                f"Got {value!r}. Change it with `set_params({name}=...)`."
+                f"Got {value!r}. {_meant(value, rule)}Change it with "
+                f"`set_params({name}=...)`."
             )
+
+
+def _meant(value: Any, rule: Rule) -> str:
+    words = rule.words() if isinstance(value, str) else ()
+    close = difflib.get_close_matches(value, [*words], n=3) if words else []
+    return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
 def _is_bool(value: Any) -> bool:

@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from sklearn.metrics import check_scoring
 
 from ._base import BaseAdaLora
+from ._early_stopping import one_number
 from .adalora import AdaLoraConfig
 
 
@@ -131,7 +132,7 @@ class OptunaPruning:
         if context.task_name != "epoch":
             return
         epoch, epochs = context.task_id, context.parent.max_subtasks
-        score = float(self._scorer(fitted_estimator, self.X_val, self.y_val))
+        score = one_number(self._scorer(fitted_estimator, self.X_val, self.y_val))
         if math.isnan(score):
             raise TrialPruned(f"The score of epoch {epoch} is NaN.")
         if self.threshold is not None and score < self.threshold:

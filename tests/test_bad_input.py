@@ -269,10 +269,13 @@ def test_a_fraction_that_leaves_no_rows(monkeypatch):
     refused(classifier, X, once, match="`validation_fraction` must leave.*`X_val`")
 
 
-def test_an_unknown_score(tiny_model):
-    classifier = make(tiny_model, early_stopping=True, scoring="acuracy")
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_an_unknown_score(early_stopping, monkeypatch):
+    monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
+    classifier = make("unused", early_stopping=early_stopping, scoring="acuracy")
 
-    refused(classifier, X, Y, match="acuracy")
+    match = r"`scoring` of AdaLoraClassifier must be.*Got 'acuracy'.*mean 'accuracy'"
+    refused(classifier, X, Y, match=match)
 
 
 # ---- parameters that contradict each other or the data ----------------------

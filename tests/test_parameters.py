@@ -48,7 +48,7 @@ WRONG = {
     "early_stopping": NOT_FLAGS,
     "validation_fraction": [0, 1, 0.0, 1.0, -0.1, *NOT_NUMBERS, None],
     "n_iter_no_change": [0, -1, *NOT_INTEGERS],
-    "scoring": ["", 1, True, NAN, ["accuracy"]],
+    "scoring": ["", "acuracy", 1, True, NAN, ["accuracy"], {"a": "accuracy"}],
     "row_format": ["", 1, True, NAN, None, ["auto"]],
     "max_length": [0, 1, -1, *NOT_INTEGERS],
     "long_text": NOT_WORDS,
@@ -140,6 +140,21 @@ def test_wrong_values_are_refused(name, value):
     with expect(name, value) as raised:
         check_parameters(classifier, CLASSIFIER_RULES)
     assert f"set_params({name}=...)" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("scoring", "acuracy", "'accuracy'"),
+        ("precision", "bfloat", "'bfloat16' or"),
+        ("epochs", "aut", "'auto'"),
+    ],
+)
+def test_a_word_that_is_close_is_offered(name, value, meant):
+    classifier = AdaLoraClassifier(**{name: value})
+
+    with pytest.raises(ValueError, match=f"Got '{value}'. Did you mean {meant}.*set_p"):
+        check_parameters(classifier, CLASSIFIER_RULES)
 
 
 @pytest.mark.parametrize(("name", "value"), cases(RIGHT))

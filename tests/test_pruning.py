@@ -138,6 +138,15 @@ def test_a_score_of_choice(make):
     assert all(score < 0 for score in reported(trial).values())
 
 
+def test_several_scores_are_refused(make):
+    watcher = watch(new_study().ask(), scoring=lambda fitted, X, y: {"accuracy": 1.0})
+
+    with pytest.raises(
+        TypeError, match=r"`scoring` must return one number.*'accuracy': 1"
+    ):
+        make().set_callbacks(watcher).fit(X, Y)
+
+
 def test_a_regressor(make):
     params = make().get_params()
     del params["class_weight"]

@@ -1,5 +1,7 @@
 """The training loop: loss, budget, accumulation, weights, stopping, interruption."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -766,6 +768,16 @@ def test_weights_go_with_their_rows_when_some_are_set_apart(tiny_model):
     )
 
     assert fitted.score(X_val, y_val) > 0.9
+
+
+@pytest.mark.parametrize("score", [{"accuracy": 1.0, "f1": 0.5}, [1.0, 2.0], None, "a"])
+def test_a_score_that_is_no_number(tiny_model, score):
+    classifier = stopping(tiny_model, scoring=scores(score))
+
+    message = rf"`scoring` must return one number\. Got {re.escape(repr(score))}\. Ret"
+    with pytest.raises(TypeError, match=message):
+        classifier.fit(*toy(32))
+    assert not hasattr(classifier, "history_")
 
 
 @pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss", "f1_macro"])
