@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 from ._base import BaseAdaLora
 from ._parameters import REGRESSOR_RULES
 from ._training import LossFunction
+
+_TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
 class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
@@ -337,6 +340,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 def read_numbers(y: Any, name: str) -> np.ndarray:
     """Return targets as one or two dimensions of finite floats."""
     try:
+        _refuse_times(np.asarray(y), name)
         values = check_array(
             y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
         )
@@ -354,6 +358,19 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             "column a target."
         )
     return values
+
+
+def _refuse_times(values: np.ndarray, name: str) -> None:
+    """Refuse dates and durations, which NumPy would turn into the ticks of a unit."""
+    got = values.dtype.name if values.dtype.kind in "mM" else ""
+    if values.dtype == object:
+        times = (repr(cell) for cell in values.ravel() if isinstance(cell, _TIMES))
+        got = next(times, "")
+    if got:
+        raise ValueError(
+            f"`{name}` of a regressor must be numbers. Got {got}. Divide durations by "
+            "a unit, such as np.timedelta64(1, 'D'); of dates, subtract one first."
+        )
 
 
 def _is_number(text: str) -> bool:

@@ -432,6 +432,34 @@ def test_labels_are_refused_by_name(make, labels):
         early.fit(TEXTS, Y, X_val=TEXTS, y_val=labels)
 
 
+DAYS = np.datetime64("2024-01-01", "ns") + np.arange(40).astype("m8[D]")
+
+
+@pytest.mark.parametrize(
+    ("y", "got"),
+    [
+        (DAYS, r"datetime64\[ns\]"),
+        (DAYS - DAYS[0], r"timedelta64\[ns\]"),
+        (DAYS[:, None], r"datetime64\[ns\]"),
+        (pd.Series(DAYS), r"datetime64\[ns\]"),
+        (pd.Series(DAYS).dt.tz_localize("UTC"), "Timestamp"),
+        (pl.Series(DAYS), r"datetime64\[ns\]"),
+        (pl.Series(DAYS - DAYS[0]), r"timedelta64\[ns\]"),
+        (pd.DataFrame({"a": Y, "b": DAYS - DAYS[0]}), "Timedelta"),
+        (DAYS.astype("M8[s]").tolist(), r"datetime.datetime\(2024, 1, 1, 0, 0\)"),
+        ([*DAYS], r"datetime64\[ns\]"),
+        ([None, *DAYS[1:].astype("M8[D]").tolist()], r"datetime.date\(2024, 1, 2\)"),
+    ],
+)
+def test_dates_and_durations_are_refused_by_name(make, y, got):
+    message = rf"must be numbers\. Got {got}.*Divide durations by"
+    with pytest.raises(ValueError, match="`y` of a regressor " + message):
+        make().fit(TEXTS, y)
+    early = make(early_stopping=True)
+    with pytest.raises(ValueError, match="`y_val` of a regressor " + message):
+        early.fit(TEXTS, Y, X_val=TEXTS, y_val=y)
+
+
 def test_validation_targets_have_two_dimensions_at_most(make):
     early = make(early_stopping=True)
     with pytest.raises(ValueError, match=r"`y_val` must have one or two dim.*Got 3\."):
