@@ -1,6 +1,7 @@
 """Write the generated parts of docs/benchmarks.md from the results."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from . import memory, operations, results, score, speed, step, time_profile
@@ -28,6 +29,15 @@ def render(what, folder):
     return "\n\n".join(blocks)
 
 
+def render_ahead(folder):
+    """Return the table of how far ours is ahead of the others."""
+    found = results.read(folder, "score")
+    return score.ahead_to_markdown(found) if found else "Nothing to compare yet."
+
+
+PARTS = {"ahead": render_ahead, **{what: partial(render, what) for what in WRITERS}}
+
+
 def fill(page, folder):
     """Return a page with all its generated parts written anew.
 
@@ -43,7 +53,7 @@ def fill(page, folder):
     ValueError
         If the page lacks the marks of a part.
     """
-    for what in WRITERS:
+    for what, write in PARTS.items():
         begin, end = f"<!-- benchmarks: {what} -->", "<!-- end -->"
         part = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(part.findall(page)) != 1:
@@ -51,7 +61,7 @@ def fill(page, folder):
                 f"The page must have the lines '{begin}' and '{end}' once. "
                 "Got none or several. Put them where the results should go."
             )
-        text = f"{begin}\n\n{render(what, folder)}\n\n{end}"
+        text = f"{begin}\n\n{write(folder)}\n\n{end}"
         page = part.sub(lambda _, text=text: text, page)
     return page
 
@@ -68,5 +78,5 @@ def run(options):
 
 def _blank_page():
     """Return a page of marks, without what we say of our figures."""
-    parts = [f"<!-- benchmarks: {what} -->\n<!-- end -->" for what in WRITERS]
+    parts = [f"<!-- benchmarks: {what} -->\n<!-- end -->" for what in PARTS]
     return "\n\n".join(["# Benchmarks", *parts, ""])

@@ -231,7 +231,9 @@ def summarise(records):
         cells that all contestants have; ``rank``: size, or None for all of them ->
         contestant -> mean rank over these cells, 1 is the best, equal means share the
         mean of their ranks; ``gap``: contestant -> how far it is behind another in a
-        cell at worst, over all cells, each pair on the seeds that both have.
+        cell at worst, over all cells, each pair on the seeds that both have;
+        ``ahead``: contestant -> by how much ours is better, for each split that both
+        have.
     """
     values = {}
     for record in records:
@@ -265,7 +267,18 @@ def summarise(records):
             for size, keys in ranked.items()
         },
         "gap": {name: _worst_gap(values.values(), name) for name in names},
+        "ahead": {name: _ours_ahead(values.values(), name) for name in names},
     }
+
+
+def _ours_ahead(cells, name):
+    """Return by how much ours is better, split by split."""
+    pairs = ((cell.get("ours", {}), cell.get(name, {})) for cell in cells)
+    return [
+        ours[seed] - theirs[seed]
+        for ours, theirs in pairs
+        for seed in ours.keys() & theirs.keys()
+    ]
 
 
 def _worst_gap(cells, name):
@@ -313,6 +326,29 @@ def to_markdown(result):
         parts = (f"{count} on {name}" for name, count in machines.items())
         note += f"\n\nOf the fits, {'; '.join(parts)}."
     return f"{results.table(['task', 'rows', 'seeds', *names], lines)}\n\n{note}"
+
+
+def ahead_to_markdown(found):
+    """Return by how much ours is better than each other.
+
+    Parameters
+    ----------
+    found : list of dict
+        Results; what their ``splits`` says heads their column.
+    """
+    summaries = [summarise(result["records"]) for result in found]
+    header = ["ours beside", *(r.get("splits", "all splits") for r in found)]
+    names = [name for name in summaries[0]["names"] if name != "ours"]
+    lines = [[f"`{n}`", *(_ahead(s["ahead"].get(n)) for s in summaries)] for n in names]
+    return results.table(header, lines)
+
+
+def _ahead(differences):
+    if not differences:
+        return "-"
+    points = 100 * statistics.mean(differences)
+    higher = sum(difference > 0 for difference in differences)
+    return f"{points:+.1f}, higher on {higher} of {len(differences)}"
 
 
 def _accuracy(value, best):

@@ -14,6 +14,9 @@ from _oracle import (
     step_peft,
 )
 from _tiny import encoder_loss, tiny_bert, tiny_classifier, tiny_gpt2
+from transformers import BertForSequenceClassification
+
+from sk_adalora._backbone import DEFAULT_MODEL, find_folder
 
 SCHEDULES = {
     "every step": {},
@@ -73,6 +76,53 @@ def test_schedules(name):
     target = ours.allocator.schedule.target
     assert living(ours.triplets.per_layer()).sum() == target
     assert ours.allocator.budget == target
+
+
+@pytest.mark.slow
+def test_the_pretrained_model():
+    """36 matrices of real weights, whose importances lie closer together.
+
+    The weights drift apart by rounding, and the masks stay the same.
+    """
+    folder = find_folder(DEFAULT_MODEL, None, False, False)
+
+    def make():
+        torch.manual_seed(0)
+        return BertForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=2,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            dtype=torch.float32,
+        )
+
+    def batch(step):
+        generator = torch.Generator().manual_seed(step)
+        ids = torch.randint(2000, 9000, (8, 12), generator=generator)
+        ids[:, 0], ids[:, -1] = 101, 102  # [CLS] and [SEP]
+        return {"input_ids": ids, "labels": (ids[:, 1] > 5500).long()}
+
+    ours, theirs = pair(
+        make,
+        target_modules="all-linear",
+        init_r=12,
+        target_r=8,
+        tinit=4,
+        tfinal=12,
+        total_step=32,
+        lora_alpha=12,
+        orth_reg_weight=0.1,
+    )
+    one, two = adamw_of(ours, 4e-3), adamw_of(theirs, 4e-3)
+    budgets = []
+    for step in range(32):
+        step_ours(ours, one, step, batch(step))
+        step_peft(theirs, two, step, batch(step))
+        mine, reference = ours.triplets.per_layer(), numbers_of_peft(theirs)
+        assert torch.equal(living(mine), living(reference)), f"masks at step {step}"
+        budgets.append(ours.allocator.budget)
+    assert len(mine) == 36
+    assert (budgets[0], budgets[-1]) == (36 * 12, 36 * 8)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

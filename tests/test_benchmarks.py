@@ -470,6 +470,30 @@ def run_score(tmp_path, monkeypatch):
     return run
 
 
+def test_how_far_ours_is_ahead():
+    def record(contestant, seed, accuracy):
+        return {
+            "contestant": contestant,
+            "task": "quotes",
+            "size": 200,
+            "seed": seed,
+            "accuracy": accuracy,
+        }
+
+    found = [record("ours", 0, 0.7), record("ours", 1, 0.6), record("full", 0, 0.6)]
+    more = [*found, record("full", 1, 0.63), record("tfidf", 2, 0.9)]
+    page = score.ahead_to_markdown(
+        [{"records": more, "splits": "some"}, {"records": found}]
+    )
+
+    assert page.splitlines() == [
+        "| ours beside | some | all splits |",
+        "| --- | --- | --- |",
+        "| `full` | +3.5, higher on 1 of 2 | +10.0, higher on 1 of 1 |",
+        "| `tfidf` | - | - |",
+    ]
+
+
 def test_scores_are_measured_once(run_score):
     # 1,000 rows are more than there are: that size is left out.
     assert run_score("--contestants", "ours", "tfidf") == ["ours", "tfidf"]
@@ -700,7 +724,7 @@ def test_the_page_is_what_the_report_writes():
 
 def test_results_become_parts_of_a_page(tmp_path):
     page = "".join(
-        f"<!-- benchmarks: {what} -->\n<!-- end -->\n" for what in COMPARISONS
+        f"<!-- benchmarks: {what} -->\n<!-- end -->\n" for what in report.PARTS
     )
     found = records({"ours": 0.5, "tfidf": 0.7})
     results.write(tmp_path, "score", "cpu", "python -m benchmarks score", records=found)
@@ -709,6 +733,7 @@ def test_results_become_parts_of_a_page(tmp_path):
 
     assert "`python -m benchmarks score` wrote:\n\n> 20" in filled
     assert "| quotes | 200 | 1 | 0.500 | **0.700** |" in filled
+    assert "| `tfidf` | -20.0, higher on 0 of 1 |" in filled
     assert filled.count("Not measured yet") == len(COMPARISONS) - 1
     assert report.fill(filled, tmp_path) == filled
     with pytest.raises(ValueError, match="must have the lines"):
