@@ -28,7 +28,7 @@ FIT = [
     (AdaLoraModel, "orthogonality_loss", "orthogonality, forward"),
     (AdaLoraModel, "update_and_allocate", "allocation"),
     (AdaLoraModel, "compact", "compaction"),
-    (_fitting.FitMixin, "_as_if_fitted", "keeping the result"),
+    (_fitting.FitMixin, "_fitted_attributes", "keeping the result"),
     (_fitting, "thaw_network", "keeping the result"),
 ]
 PREDICT = [

@@ -121,25 +121,37 @@ class FitMixin(metaclass=ABCMeta):
             network = self._adapt(backbone, schedule, generator)
             live = Live(network, backbone, place)
             watcher = self._watch(validation, live)
-            given = None if sample_weight is None else {"sample_weight": sample_weight}
-            data = {"X": X, "y": y, "metadata": given}
-            report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
-            fitted = partial(self._as_if_fitted, live, schedule, report)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
+            report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
+            fitted = partial(self._fitted_attributes, live, schedule, report)
             kept = Interpolation(network, self._share_kept(schedule.epochs))
+            given = None if sample_weight is None else {"sample_weight": sample_weight}
+            data = {"X": X, "y": y, "metadata": given}
             hooks = Epochs(self, data, schedule.epochs, fitted, kept, watcher)
             run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
-            kept.apply()
-            if watcher is not None:  # a state that was scored has been pulled back
-                watcher.restore(network)
-            vars(self).update(fitted(history))
-            self._live = replace(live, network=thaw_network(self._adapter, backbone))
-            self._warn_of_cuts()
+            self._keep(live, fitted, history, kept, watcher)
             hooks.finish(history)
             self._show_ranks()
         return self
+
+    def _keep(
+        self,
+        live: Live,
+        fitted: Callable[[TrainingHistory], dict[str, Any]],
+        history: TrainingHistory,
+        kept: Interpolation,
+        watcher: ScoreWatcher | None,
+    ) -> None:
+        """Take over what was learned: as much of it as shall be kept."""
+        kept.apply()
+        if watcher is not None:  # a state that was scored has been pulled back
+            watcher.restore(live.network)
+        vars(self).update(fitted(history))
+        network = thaw_network(self._adapter, live.backbone)
+        self._live = replace(live, network=network)
+        self._warn_of_cuts()
 
     def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
@@ -290,7 +302,7 @@ class FitMixin(metaclass=ABCMeta):
             max_grad_norm=self.max_grad_norm,
         )
 
-    def _as_if_fitted(
+    def _fitted_attributes(
         self,
         live: Live,
         schedule: ResolvedSchedule,

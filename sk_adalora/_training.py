@@ -211,6 +211,7 @@ def train(
     history = TrainingHistory()
     start = time.perf_counter()
     with closing(_progress_bar(run.recipe.total_step, verbose)) as bar:
+        run.network.eval()
         for _ in range(run.recipe.epochs):
             if hooks is not None:
                 hooks.begin()

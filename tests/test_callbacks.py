@@ -124,10 +124,10 @@ def test_looking_does_not_change_what_is_learned(make):
 def test_nothing_is_made_ready_that_nobody_asks_for(make, monkeypatch):
     """To copy the triplets at each epoch costs something."""
     made = []
-    build = AdaLoraClassifier._as_if_fitted
+    build = AdaLoraClassifier._fitted_attributes
     monkeypatch.setattr(
         AdaLoraClassifier,
-        "_as_if_fitted",
+        "_fitted_attributes",
         lambda *args: made.append(1) or build(*args),
     )
     plain = Plain()
