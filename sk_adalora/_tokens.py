@@ -198,16 +198,7 @@ def _encode_part(
     shorten = second is None and not whole and _keeps_starts(tokenizer)
     limit = _CHARACTERS_A_TOKEN * max_length if shorten else None
     starts = [text[:limit] for text in first]
-    encoded = tokenizer(
-        starts,
-        second,
-        truncation="longest_first",
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=with_types,
-        verbose=False,
-    )
+    encoded = _call(tokenizer, starts, second, max_length, with_types)
     ids = encoded["input_ids"]
     # (n_texts,) bool; only a text of full length can have lost tokens
     truncated = np.fromiter((len(row) >= max_length for row in ids), bool, len(ids))
@@ -232,6 +223,26 @@ def _encode_part(
             )
     columns["truncated"] = pa.array(truncated)
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _call(
+    tokenizer: Any,
+    first: list[str],
+    second: list[str] | None,
+    max_length: int,
+    with_types: bool,
+) -> Any:
+    """Call a tokenizer for ids alone, and the types of pairs."""
+    return tokenizer(
+        first,
+        second,
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=with_types,
+        verbose=False,
+    )
 
 
 def _lost_tokens(
