@@ -57,7 +57,7 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     of a batch, and their memory, are not worth.
 
     In bfloat16 torch multiplies by oneDNN, but fills the result with the bias before,
-    for the product to be added to. To add the bias while multiplying takes 0.7 to 0.98
+    for the product to be added to. To add the bias while multiplying takes 0.8 to 1.0
     of the seconds (`benchmarks/bias_products.py`).
     """
     plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones multiply themselves
