@@ -281,8 +281,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         rounding = len(values) * np.finfo(np.float64).eps * np.abs(mean)
         scale = np.ldexp(deviation, exponent)
         spreads = (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
-        self._target_mean = np.ldexp(mean, exponent)
-        # Of 0, equal numbers are predicted as they are, whatever the network says.
+        # Equal numbers are predicted as they are, whatever the network says.
+        self._target_mean = np.where(spreads, np.ldexp(mean, exponent), values[0])
         self._target_scale = np.where(spreads, scale, 0.0)
 
     def _learn_units_of_constants(
