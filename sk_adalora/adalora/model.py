@@ -390,7 +390,7 @@ class AdaLoraModel(nn.Module):
         self._n_missing = len(missing_keys)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write the adapter alone as PEFT does, as :func:`save_adapter` does.
+        """Write the adapter alone as PEFT does, as ``save_adapter`` does.
 
         Parameters
         ----------
