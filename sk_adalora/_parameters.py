@@ -112,6 +112,7 @@ PATH = Rule(
     lambda v: isinstance(v, str | os.PathLike) and bool(os.fspath(v)),
     "a Hugging Face model id or a folder",
 )
+DEVICE = Rule(TEXT.accepts, "'auto', or a device's name as a str, such as 'cuda:0'")
 FUNCTION = Rule(callable, "a callable")
 SCORER = Rule(
     lambda v: isinstance(v, str) and v in _scorers(),
@@ -161,7 +162,7 @@ SHARED_RULES: dict[str, Rule] = {
     "max_length": integer(2),
     "long_text": choice("truncate", "head_tail", "windows"),
     "pooling": choice("mean", "cls", "last", "max", "model"),
-    "device": TEXT,
+    "device": DEVICE,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
     "revision": TEXT | NONE,
     "local_files_only": BOOLEAN,

@@ -421,15 +421,20 @@ def test_targets_of_any_scale(make, unit):
     np.testing.assert_allclose(far / unit, make().fit(texts, y).predict(texts), 1e-3)
 
 
+def assert_no_numbers(make, y, rest):
+    """Neither to learn from nor to score on."""
+    message = r" of a regressor must be numbers\. " + rest
+    with pytest.raises(ValueError, match="`y`" + message):
+        make().fit(TEXTS, y)
+    early = make(early_stopping=True)
+    with pytest.raises(ValueError, match="`y_val`" + message):
+        early.fit(TEXTS, Y, X_val=TEXTS, y_val=y)
+
+
 @pytest.mark.parametrize("labels", [["good", "bad"] * 20, np.array(["1", "b"] * 20)])
 def test_labels_are_refused_by_name(make, labels):
     unusual = next(label for label in labels if not label.isdigit())
-    message = rf"must be numbers\. Got '{unusual}'.*AdaLoraClassifier"
-    with pytest.raises(ValueError, match="`y` of a regressor " + message):
-        make().fit(TEXTS, labels)
-    early = make(early_stopping=True)
-    with pytest.raises(ValueError, match="`y_val` of a regressor " + message):
-        early.fit(TEXTS, Y, X_val=TEXTS, y_val=labels)
+    assert_no_numbers(make, labels, rf"Got '{unusual}'.*AdaLoraClassifier")
 
 
 DAYS = np.datetime64("2024-01-01", "ns") + np.arange(40).astype("m8[D]")
@@ -452,12 +457,7 @@ DAYS = np.datetime64("2024-01-01", "ns") + np.arange(40).astype("m8[D]")
     ],
 )
 def test_dates_and_durations_are_refused_by_name(make, y, got):
-    message = rf"must be numbers\. Got {got}.*Divide durations by"
-    with pytest.raises(ValueError, match="`y` of a regressor " + message):
-        make().fit(TEXTS, y)
-    early = make(early_stopping=True)
-    with pytest.raises(ValueError, match="`y_val` of a regressor " + message):
-        early.fit(TEXTS, Y, X_val=TEXTS, y_val=y)
+    assert_no_numbers(make, y, rf"Got {got}.*Divide durations by")
 
 
 def test_validation_targets_have_two_dimensions_at_most(make):
