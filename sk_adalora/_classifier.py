@@ -393,7 +393,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     # ---- targets ------------------------------------------------------------
 
-    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
+    def _read_targets(self, y: Any) -> Tensor:
         before = None
         if self.warm_start and hasattr(self, "_adapter"):
             before, several = self.classes_, self._multilabel
@@ -446,7 +446,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         of_rows = weights[np.searchsorted(self.classes_, labels)]
         return of_rows if sample_weight is None else of_rows * sample_weight
 
-    def _check_validation_targets(self, y: Any) -> None:
+    def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
         _refuse_missing(y, "y_val")
         check_classification_targets(y)
         indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"

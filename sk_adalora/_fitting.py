@@ -75,8 +75,12 @@ class FitMixin(metaclass=ABCMeta):
     # ---- what subclasses say ------------------------------------------------
 
     @abstractmethod
-    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
-        """Learn the coding of the targets and return them coded."""
+    def _read_targets(self, y: Any) -> Tensor:
+        """Check the targets, and learn what they can be."""
+
+    def _code_targets(self, rows: TrainingRows) -> TrainingRows:
+        """Return the rows to learn from with the targets that the head shall give."""
+        return rows
 
     @abstractmethod
     def _row_weights(
@@ -85,8 +89,8 @@ class FitMixin(metaclass=ABCMeta):
         """Return a weight for each row, or None where all are equal."""
 
     @abstractmethod
-    def _check_validation_targets(self, y: Any) -> None:
-        """Refuse targets that predictions cannot be compared with."""
+    def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
+        """Refuse what predictions of such targets cannot be compared with."""
 
     @abstractmethod
     def _n_outputs(self) -> int:
@@ -112,6 +116,7 @@ class FitMixin(metaclass=ABCMeta):
             generator = make_generator(self.random_state)
             rows = self._read_rows(X, y, sample_weight)
             rows, validation = self._hold_out(rows, X, y, X_val, y_val, generator)
+            rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
             place = self._choose_place()
             backbone = self._load_backbone(place)
@@ -158,7 +163,7 @@ class FitMixin(metaclass=ABCMeta):
         texts = self._read_texts(X, reset=True)
         check_length(y, len(texts), self)
         weight = read_sample_weight(sample_weight, len(texts))
-        targets = self._learn_targets(y, weight)
+        targets = self._read_targets(y)
         weights = weights_tensor(self._row_weights(y, weight))
         return TrainingRows(texts, targets, weights)
 
@@ -188,7 +193,7 @@ class FitMixin(metaclass=ABCMeta):
             used = used[kept]
         else:
             check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
-            self._check_validation_targets(y_val)
+            self._check_validation_targets(y_val, rows.targets)
         return rows.take(used), (X_val, y_val)
 
     def _watch(

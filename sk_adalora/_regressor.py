@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, time, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ._base import BaseAdaLora
 from ._parameters import REGRESSOR_RULES
+from ._rows import TrainingRows
 from ._training import LossFunction
 
 _TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
@@ -250,28 +252,30 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
     # ---- targets ------------------------------------------------------------
 
-    def _learn_targets(self, y: Any, sample_weight: np.ndarray | None) -> Tensor:
+    def _read_targets(self, y: Any) -> Tensor:
         values = read_numbers(y, "y")
         self._one_target = values.ndim == 1
         values = values.reshape(len(values), -1)
-        weights = sample_weight
+        if self._continues():
+            self._check_units(values)
+        return torch.tensor(values)
+
+    def _code_targets(self, rows: TrainingRows) -> TrainingRows:
+        """Standardise the targets, by the rows to learn from and by no other."""
+        values = rows.targets.numpy()
+        weights = None if rows.weights is None else rows.weights.double().numpy()
         if weights is not None and np.all(weights == weights[0]):
             weights = None  # to the last bit as without
-        if self.warm_start and hasattr(self, "_adapter"):
-            self._check_units(values)  # what was learned stays in its own units
+        if self._continues():  # what was learned stays in its own units
             self._learn_units_of_constants(values, weights)
         else:
             self._learn_units(values, weights)
         scale = np.where(self._target_scale > 0, self._target_scale, 1.0)
-        scaled = (values - self._target_mean) / scale
-        if weights is not None:
-            scaled[weights == 0] = 0.0  # far outside, it would make the loss 0 * inf
-        return torch.from_numpy(scaled.astype(np.float32))
+        scaled = ((values - self._target_mean) / scale).astype(np.float32)
+        return replace(rows, targets=torch.from_numpy(scaled))
 
     def _learn_units(self, values: np.ndarray, weights: np.ndarray | None) -> None:
         # In powers of 2, which change no digit: squares of 1e200 would be infinite.
-        if weights is not None:
-            values, weights = values[weights > 0], weights[weights > 0]
         _, exponent = np.frexp(np.abs(values).max(axis=0))
         scaled = np.ldexp(values, -exponent)
         mean = np.average(scaled, axis=0, weights=weights)
@@ -307,12 +311,12 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     ) -> np.ndarray | None:
         return sample_weight
 
-    def _check_validation_targets(self, y: Any) -> None:
+    def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
         values = read_numbers(y, "y_val")
         n_columns = 1 if values.ndim == 1 else values.shape[1]
-        if n_columns != self._n_outputs():
+        if n_columns != targets.shape[1]:
             raise ValueError(
-                f"`y_val` must have as many columns as `y`: {self._n_outputs()}. Got "
+                f"`y_val` must have as many columns as `y`: {targets.shape[1]}. Got "
                 f"{n_columns}. Pass one column a target."
             )
 

@@ -16,6 +16,7 @@ from sklearn.metrics import r2_score
 from test_public_api import documented_parameters, section
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora._rows import split_rows
 
 TEXTS, SIGNS = toy(40)
 Y = 100.0 * SIGNS + 7.0  # 7 and 107: neither centred nor of unit spread
@@ -230,7 +231,9 @@ def test_a_weight_of_zero_takes_the_row_out_of_mean_and_spread(y, zero):
     kept = y[weights > 0]
     regressor = AdaLoraRegressor()
 
-    targets = regressor._learn_targets(y, weights).numpy()[weights > 0]
+    rows = regressor._read_rows(["a"] * 12, y, weights)
+    rows = regressor._code_targets(rows.take(rows.weighted()))
+    targets = rows.targets.numpy()
 
     np.testing.assert_allclose(regressor._target_mean, [kept.mean()], atol=1e-9)
     if np.ptp(kept) > 1e-6:
@@ -287,6 +290,27 @@ def test_early_stopping_on_a_part_of_the_rows_and_another_score(make):
 
     assert regressor.fit_report_.n_rows == 30
     assert all(score < 0 for score in regressor.history_.score)
+
+
+def test_targets_that_are_held_out_teach_nothing(make, monkeypatch):
+    held = []
+
+    def split(*args):
+        kept, apart = split_rows(*args)
+        held.append(apart)
+        return kept, apart
+
+    monkeypatch.setattr("sk_adalora._fitting.split_rows", split)
+    regressor = make(early_stopping=True, n_iter_no_change=99).fit(TEXTS, Y)
+    y = Y.copy()
+    y[held[0]] += 1000
+    other = clone(regressor).fit(TEXTS, y)
+
+    assert np.array_equal(held[0], held[1])
+    assert other.history_.loss == regressor.history_.loss
+    assert np.array_equal(other._target_mean, regressor._target_mean)
+    assert np.array_equal(other._target_scale, regressor._target_scale)
+    assert other.history_.score != regressor.history_.score
 
 
 def test_several_outputs_with_early_stopping(make):
