@@ -187,7 +187,7 @@ class FitMixin(metaclass=ABCMeta):
                 len(used),
                 self.validation_fraction,
                 None if classes is None else take_rows(classes, used),
-                generator,
+                self._split_seed(generator),
             )
             X_val, y_val = take_rows(X, used[held]), take_rows(y, used[held])
             used = used[kept]
@@ -195,6 +195,16 @@ class FitMixin(metaclass=ABCMeta):
             check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
             self._check_validation_targets(y_val, rows.targets)
         return rows.take(used), (X_val, y_val)
+
+    def _split_seed(self, generator: torch.Generator) -> int:
+        """Draw how rows are set apart; a continued fit must not score what it learned.
+
+        The same rows in the same order are split as they were in the fit before.
+        """
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        if not (self._continues() and hasattr(self, "_validation_seed")):
+            self._validation_seed = seed
+        return self._validation_seed
 
     def _watch(
         self, validation: tuple[Any, Any] | None, live: Live

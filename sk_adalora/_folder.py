@@ -312,7 +312,7 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
             ) from error
     fitted = {
         name: to_json(vars(estimator)[name])
-        for name in (*estimator._coding, "n_features_in_", "feature_names_in_")
+        for name in (*estimator._coding, *_reading.OPTIONAL)
         if name in vars(estimator)
     }
     state = estimator._adapter

@@ -261,9 +261,15 @@ def _are_names(value: Any) -> bool:
 
 
 _BOOL = (lambda v: type(v) is bool, "true or false")
+# What estimators of both kinds may have, beside the coding of their targets.
+OPTIONAL = ("n_features_in_", "feature_names_in_", "_validation_seed")
 _CHECKS = {
     "n_features_in_": (lambda v: type(v) is int and v >= 1, "an int of at least 1"),
     "feature_names_in_": (_are_names, "an array of names"),
+    "_validation_seed": (
+        lambda v: type(v) is int and 0 <= v < 2**31,
+        "an int of 31 bits, 0 or above",
+    ),
     "classes_": (_are_classes, "an array of distinct labels"),
     "_multilabel": _BOOL,
     "_one_target": _BOOL,

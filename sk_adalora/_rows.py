@@ -130,7 +130,7 @@ def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
 
 
 def split_rows(
-    n_rows: int, fraction: float, stratify: Any, generator: torch.Generator
+    n_rows: int, fraction: float, stratify: Any, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the rows to train on and the rows to validate on.
 
@@ -142,7 +142,7 @@ def split_rows(
         Share to validate on.
     stratify : array-like of shape (n_rows,) or None
         Classes that both sides should hold alike.
-    generator : torch.Generator
+    seed : int
         Source of the split.
 
     Returns
@@ -154,7 +154,6 @@ def split_rows(
     ValueError
         If one of the sides would be too small.
     """
-    seed = int(torch.randint(2**31 - 1, (), generator=generator))
     try:
         kept, held = train_test_split(
             np.arange(n_rows),

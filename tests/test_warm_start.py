@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 from sk_adalora import AdaLoraRegressor
 from sk_adalora._devices import resolve_place
 from sk_adalora._persistence import continue_from
+from sk_adalora._rows import split_rows
 
 X, Y = topics(36)
 # So slow that nothing is learned: what is left of a fit is where it started.
@@ -158,6 +159,30 @@ def test_early_stopping_of_a_continued_fit(fitted):
     continued.fit(X, Y, X_val=X[:12], y_val=Y[:12])
 
     assert len(continued.history_.score) == continued.n_iter_
+
+
+@pytest.mark.parametrize("kept", ["object", "pickle", "folder"])
+def test_a_continued_fit_sets_the_same_rows_apart(make, monkeypatch, tmp_path, kept):
+    """Others would have been learned from before: a score of what is known by heart."""
+    held = []
+
+    def split(*args):
+        parts = split_rows(*args)
+        held.append(parts[1].tolist())
+        return parts
+
+    monkeypatch.setattr("sk_adalora._fitting.split_rows", split)
+    estimator = make(early_stopping=True, epochs=1, random_state=None).fit(X, Y)
+    if kept == "pickle":
+        estimator = pickle.loads(pickle.dumps(estimator))
+    if kept == "folder":
+        estimator.save_pretrained(tmp_path / "saved")
+        estimator = type(estimator).from_pretrained(tmp_path / "saved")
+
+    estimator.set_params(warm_start=True).fit(X, Y)
+    assert held[0] == held[1]
+    estimator.set_params(warm_start=False).fit(X, Y)
+    assert held[2] != held[1]
 
 
 def test_it_continues_after_a_pickle(make, fitted):
