@@ -51,6 +51,7 @@ def make_tokens(rows, length, vocabulary=20_000, seed=0):
         type_ids=None,
         truncated=np.zeros(rows, bool),
         pad_id=0,
+        max_length=length,
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "pad",
     "prediction_batches",
     "training_batches",
+    "uniform_batches",
 ]
 
 # Rows are sorted by length within this many batches: enough to leave little padding,
@@ -42,7 +43,7 @@ class _TokenTable(Protocol):
     @property
     def lengths(self) -> np.ndarray: ...
     @property
-    def longest(self) -> int: ...
+    def max_length(self) -> int: ...
     def __len__(self) -> int: ...
 
 
@@ -53,14 +54,14 @@ class Batch:
     Attributes
     ----------
     input_ids : Tensor of shape (n_rows, length), dtype int64
-        The token ids; `length` is that of the longest row.
+        The token ids; `length` is at least that of the longest row.
     attention_mask : Tensor of shape (n_rows, length), dtype int64, or None
         1 for tokens and 0 for padding; None where nothing is padded, which lets
         attention take its fastest path.
     token_type_ids : Tensor of shape (n_rows, length), dtype int64, or None
         Which text of a pair a token belongs to, if the model is told.
-    rows : ndarray of shape (n_rows,)
-        The rows' positions in the table.
+    rows : ndarray of shape (n_rows,), or fewer
+        The rows' positions in the table, without those that only fill it up.
     """
 
     input_ids: torch.Tensor
@@ -103,7 +104,9 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
-def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
+def pad(
+    table: _TokenTable, rows: np.ndarray, multiple: int = 1, n_rows: int | None = None
+) -> Batch:
     """Cut rows out of a table and pad them to the longest of them.
 
     Parameters
@@ -113,22 +116,20 @@ def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
     rows : ndarray of shape (n_rows,)
         Positions in the table, at least one.
     multiple : int, default=1
-        Pad on to a multiple of this many tokens, and of twice as many for each doubling
-        of the length beyond 12 times that: few lengths in all, and little padding. It
-        is never padded beyond the longest row of the table.
+        Pad on to a multiple of about this many tokens, see `padded_length`.
+    n_rows : int or None, default=None
+        Rows of the tensors: the last one is repeated. None repeats none.
 
     Returns
     -------
     Batch
         CPU tensors, rows in the given order.
     """
-    distinct = table.rows[rows]
+    filled = np.append(rows, np.repeat(rows[-1:], max(0, (n_rows or 0) - len(rows))))
+    distinct = table.rows[filled]
     starts, stops = table.starts[distinct], table.stops[distinct]
-    length = int((stops - starts).max())  # L
-    while 1 < multiple < length / 12:
-        multiple *= 2
-    if length % multiple:
-        length = min(length + multiple - length % multiple, table.longest)
+    longest = int((stops - starts).max())
+    length = padded_length(longest, multiple, table.max_length)  # L
     positions = starts[:, None] + np.arange(length)  # (n_rows, L)
     is_token = positions < stops[:, None]  # (n_rows, L)
     if is_token.all():
@@ -145,6 +146,33 @@ def pad(table: _TokenTable, rows: np.ndarray, multiple: int = 1) -> Batch:
     if table.type_ids is not None:
         type_ids = _to_tensor(np.where(is_token, table.type_ids[positions], 0))
     return Batch(_to_tensor(ids), _to_tensor(is_token), type_ids, rows)
+
+
+def padded_length(length: int, multiple: int, max_length: int) -> int:
+    """Round a length up, so that there are few lengths in all, and little padding.
+
+    Parameters
+    ----------
+    length : int
+        Tokens of a batch's longest row.
+    multiple : int
+        Round up to a multiple of this many tokens, and of twice as many for each
+        doubling of the length beyond 12 times that.
+    max_length : int
+        Tokens that the model takes.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> [padded_length(n, 4, max_length=78) for n in (5, 48, 49, 77)]
+    [8, 48, 56, 78]
+    """
+    while 1 < multiple < length / 12:
+        multiple *= 2
+    return min(-(-length // multiple) * multiple, max_length)
 
 
 def _to_tensor(array: np.ndarray) -> torch.Tensor:
@@ -215,7 +243,7 @@ def micro_batches(
 
 
 def prediction_batches(
-    table: _TokenTable, max_tokens: int, max_rows: int | None = None
+    table: _TokenTable, max_tokens: int, multiple: int = 1
 ) -> list[np.ndarray]:
     """Cut the rows of a table, longest first, into batches of bounded size.
 
@@ -229,8 +257,9 @@ def prediction_batches(
         The token ids.
     max_tokens : int
         Most tokens in a batch, padding included; a longer row is a batch of its own.
-    max_rows : int or None, default=None
-        Most rows in a batch. None is no bound.
+    multiple : int, default=1
+        What the batches will be padded to, see `pad`. Above 1 they have one of a few
+        numbers of rows, see `at_most`, except the last.
 
     Returns
     -------
@@ -241,8 +270,66 @@ def prediction_batches(
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):
-        n_rows = max(1, max_tokens // int(lengths[order[start]]))
-        n_rows = min(n_rows, max_rows or n_rows)
+        length = padded_length(int(lengths[order[start]]), multiple, table.max_length)
+        n_rows = max(1, max_tokens // length)
+        if multiple > 1:
+            n_rows = at_most(n_rows)
         batches.append(order[start : start + n_rows])
         start += n_rows
     return batches
+
+
+def at_most(n: int) -> int:
+    """Round a number down to 2**k or 3 * 2**k: two numbers for each doubling.
+
+    Examples
+    --------
+    >>> [at_most(n) for n in (1, 3, 5, 7, 42)]
+    [1, 3, 4, 6, 32]
+    """
+    power = 1 << (n.bit_length() - 1)
+    between = power + power // 2
+    return between if n >= between else power
+
+
+def at_least(n: int) -> int:
+    """Round a number up to 2**k or 3 * 2**k.
+
+    Examples
+    --------
+    >>> [at_least(n) for n in (1, 3, 5, 7, 42)]
+    [1, 3, 6, 8, 48]
+    """
+    below = at_most(n)
+    if below == n:
+        return n
+    return below * 3 // 2 if below & (below - 1) == 0 else below // 3 * 4
+
+
+def uniform_batches(
+    table: _TokenTable, batch_size: int, max_tokens: int | None
+) -> list[np.ndarray]:
+    """Cut the rows of a table, longest first, into batches such as training has.
+
+    Kernels that are compiled for the shape of a batch serve both then.
+
+    Parameters
+    ----------
+    table : TokenTable
+        The token ids.
+    batch_size : int
+        Rows of a training batch.
+    max_tokens : int or None
+        Tokens of what goes through the network at once, see `micro_batches`.
+
+    Returns
+    -------
+    list of ndarrays of shape (n_rows,)
+        Batches of row positions. Each row is in one, or in two: the last batch is
+        filled up with rows of the one before.
+    """
+    order = np.argsort(-table.lengths, kind="stable")
+    last = max(0, len(order) - batch_size)
+    starts = [min(i, last) for i in range(0, len(order), batch_size)]
+    batches = [order[i : i + batch_size] for i in starts]
+    return [part for rows in batches for part in micro_batches(table, rows, max_tokens)]

@@ -136,6 +136,7 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
         starts=starts,
         stops=starts + kept,
         truncated=lengths > max_length,
+        max_length=max_length,
     )
 
 
@@ -173,6 +174,7 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
         stops=np.asarray(stops),
         rows=np.arange(len(starts)),
         truncated=np.zeros(len(starts), dtype=bool),
+        max_length=max_length,
     )
     return Windows(tokens, np.asarray(owners))
 

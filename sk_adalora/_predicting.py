@@ -12,7 +12,7 @@ import pyarrow as pa
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._backbone import Backbone, load_backbone
-from ._batches import pad, prediction_batches
+from ._batches import at_least, pad, prediction_batches
 from ._devices import Place, own_settings_of_torch, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
@@ -95,10 +95,13 @@ class PredictMixin:
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
-        for rows in prediction_batches(windows.tokens, live.place.tokens_at_once):
-            batch = pad(windows.tokens, rows, live.place.length_multiple)
-            batch = batch.to(live.place.device)
-            outputs[rows] = live.network(batch).float().cpu().numpy()
+        place = live.place
+        multiple = place.length_multiple
+        for rows in prediction_batches(windows.tokens, place.tokens_at_once, multiple):
+            n_rows = at_least(len(rows)) if place.compiles_shapes else None
+            batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
+            of_rows = live.network(batch)[: len(rows)]
+            outputs[rows] = of_rows.float().cpu().numpy()
         return windows.average(outputs)[tokens.rows]
 
     @own_settings_of_torch()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._batches import pad, prediction_batches
+from ._batches import pad, prediction_batches, uniform_batches
 from ._devices import Place
 from ._network import TextNetwork
 from ._tokens import TokenTable
@@ -119,8 +119,7 @@ def frozen_features(
     place : Place
         Where the network is.
     batch_size : int
-        Rows of a training batch: kernels that are compiled for the shape of a batch
-        serve both then.
+        Rows of a training batch.
 
     Returns
     -------
@@ -128,11 +127,14 @@ def frozen_features(
         In float32, on the CPU.
     """
     distinct = tokens.distinct()
-    max_rows = batch_size if place.compiles_shapes else None
+    if place.compiles_shapes:
+        batches = uniform_batches(distinct, batch_size, place.tokens_to_train)
+    else:
+        batches = prediction_batches(distinct, place.tokens_at_once)
     width = network.head.in_features
     features = torch.empty(len(distinct), width, dtype=torch.float32)
     with torch.no_grad(), network.encoder.disable_adapter():
-        for rows in prediction_batches(distinct, place.tokens_at_once, max_rows):
+        for rows in batches:
             batch = pad(distinct, rows, place.length_multiple)
             batch = batch.to(place.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()

@@ -16,7 +16,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +71,8 @@ class TokenTable:
         Whether tokens were cut off.
     pad_id : int
         The id to fill batches with.
+    max_length : int
+        Tokens that the model takes: no row has more, and none is padded to more.
     """
 
     ids: np.ndarray
@@ -81,6 +82,7 @@ class TokenTable:
     type_ids: np.ndarray | None
     truncated: np.ndarray
     pad_id: int
+    max_length: int
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,11 +91,6 @@ class TokenTable:
     def lengths(self) -> np.ndarray:
         """Token counts of shape (n_samples,), each at least 1."""
         return (self.stops - self.starts)[self.rows]
-
-    @cached_property
-    def longest(self) -> int:
-        """Tokens of the longest row: each batch asks, so they are counted once."""
-        return int(self.lengths.max())
 
     @property
     def truncated_share(self) -> float:
@@ -149,7 +146,7 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
         else:
             flat = _encode_on_disk(distinct, tokenizer, max_length)
     pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-    return TokenTable(rows=rows, pad_id=pad_id, **flat)
+    return TokenTable(rows=rows, pad_id=pad_id, max_length=max_length, **flat)
 
 
 def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:

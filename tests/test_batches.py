@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sk_adalora._batches import (
+    at_least,
+    at_most,
     micro_batches,
     pad,
     prediction_batches,
     training_batches,
+    uniform_batches,
 )
 
 
@@ -33,8 +36,8 @@ class Table:
         return (self.stops - self.starts)[self.rows]
 
     @property
-    def longest(self):
-        return self.lengths.max()
+    def max_length(self):
+        return int(self.lengths.max())
 
     def __len__(self):
         return len(self.rows)
@@ -253,11 +256,76 @@ def test_parts_of_a_batch_hold_every_row_once_and_about_the_tokens(lengths, max_
         assert len(part) == 1 or len(part) * longest < max_tokens + longest
 
 
-def test_prediction_batches_have_as_many_rows_as_asked_at_most():
-    table = make_table([2, 2, 2, 2, 2, 5])
-    batches = prediction_batches(table, max_tokens=8, max_rows=3)
+@given(lengths_lists, st.integers(1, 300), st.integers(2, 8))
+def test_predicted_batches_have_few_numbers_of_rows(lengths, max_tokens, multiple):
+    table = make_table(lengths)
+    batches = prediction_batches(table, max_tokens, multiple)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(table)))
 
-    assert [batch.tolist() for batch in batches] == [[5], [0, 1, 2], [3, 4]]
+    shapes = [pad(table, rows, multiple).input_ids.shape for rows in batches[:-1]]
+    assert len(set(shapes)) == len({length for _, length in shapes})
+    assert all(n == 1 or n * length <= max_tokens for n, length in shapes)
+    assert all(n == at_most(n) == at_least(n) for n, _ in shapes)
+
+
+@given(st.integers(1, 10**6))
+def test_numbers_are_rounded_by_less_than_a_half(n):
+    below, above = at_most(n), at_least(n)
+    assert below <= n <= above
+    assert below == above or above - below <= below // 2
+    for rounded in (below, above):
+        assert rounded == at_most(rounded) == at_least(rounded)
+
+
+def test_any_requests_have_few_shapes():
+    """Kernels are compiled for each: a service must not fill up with them."""
+    table = make_table([*range(1, 257)])
+    lengths = {
+        pad(table, np.array([n - 1]), 4).input_ids.shape[1] for n in range(1, 257)
+    }
+    rows = {at_least(n) for n in range(1, 257)}
+    assert len(lengths) < 30
+    assert len(rows) == 16
+
+
+@given(lengths_lists, st.data())
+def test_rows_that_fill_up_are_the_last_one_again(lengths, data):
+    table = make_table(lengths)
+    places = st.lists(st.integers(0, len(lengths) - 1), min_size=1)
+    rows = np.array(data.draw(places), dtype=np.int64)
+    n_rows = data.draw(st.integers(1, 12))
+    plain, filled = pad(table, rows), pad(table, rows, 1, n_rows)
+
+    assert filled.rows is rows
+    assert len(filled.input_ids) == max(len(rows), n_rows)
+    assert torch.equal(filled.input_ids[: len(rows)], plain.input_ids)
+    assert (filled.input_ids[len(rows) :] == plain.input_ids[-1]).all()
+    if plain.attention_mask is not None:
+        assert (filled.attention_mask[len(rows) :] == plain.attention_mask[-1]).all()
+
+
+@given(lengths_lists, st.integers(1, 12))
+def test_uniform_batches_are_full(lengths, batch_size):
+    table = make_table(lengths)
+    batches = uniform_batches(table, batch_size, None)
+
+    assert set(np.concatenate(batches).tolist()) == set(range(len(table)))
+    n_rows = min(batch_size, len(table))
+    assert [len(rows) for rows in batches] == [n_rows] * -(-len(table) // batch_size)
+    assert np.all(np.diff(padded_lengths(table, batches)) <= 0)
+
+
+def padded_lengths(table, batches):
+    return [table.lengths[rows].max() for rows in batches]
+
+
+@given(st.integers(12, 60), st.integers(1, 40), st.integers(1, 300))
+def test_uniform_batches_have_the_sizes_that_training_has(n_rows, length, max_tokens):
+    table = make_table([length] * n_rows)
+    full = micro_batches(table, np.arange(12), max_tokens)
+
+    sizes = [len(rows) for rows in uniform_batches(table, 12, max_tokens)]
+    assert set(sizes) == {len(rows) for rows in full}
 
 
 def test_a_batch_that_fits_stays_as_it_is():

@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from sk_adalora import AdaLoraClassifier, _devices, clear_backbone_cache
 from sk_adalora._devices import Place, resolve_place, warn_of_sharing
+from sk_adalora._network import TextNetwork
 
 FOLDS = StratifiedKFold(3)
 GRID = {"target_r": [2, 3, 5, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
@@ -264,6 +265,44 @@ def test_resident_memory_of_a_second_search(loads):
 
     assert resident() <= 1.05 * after_first
     assert len(loads) == 1
+
+
+def test_requests_of_any_size_have_few_shapes(tiny_model, monkeypatch):
+    """Kernels are compiled for each shape in bfloat16, and a service gets them all."""
+    estimator = AdaLoraClassifier(
+        tiny_model, epochs=1, device="cpu", precision="bfloat16", random_state=0
+    ).fit(["a", "b"] * 8, [0, 1] * 8)
+    shapes = set()
+    forward = TextNetwork.forward
+
+    def spied(self, batch):
+        shapes.add(tuple(batch.input_ids.shape))
+        return forward(self, batch)
+
+    monkeypatch.setattr(TextNetwork, "forward", spied)
+    for n_rows in range(1, 9):
+        for n_words in range(1, 28, 2):
+            texts = [f"{row} " + "good " * n_words for row in range(n_rows)]
+            estimator.predict(texts)
+
+    lengths = {length for _, length in shapes}
+    assert len(lengths) <= 9
+    assert {n for n, _ in shapes} == {1, 2, 3, 4, 6, 8}
+
+
+@pytest.mark.slow
+@needs_bfloat16
+def test_resident_memory_of_single_rows(fresh_cache):
+    """Without few shapes, 120 lengths took twice the memory of the first."""
+    texts, labels = headlines(60)
+    estimator = AdaLoraClassifier(epochs=1, device="cpu", random_state=0)
+    estimator.fit(texts, labels).predict(texts[:1])
+    before = resident()
+
+    for n_words in range(1, 240, 2):
+        estimator.predict(["film " * n_words])
+
+    assert resident() <= 1.3 * before
 
 
 @pytest.mark.slow
