@@ -20,12 +20,11 @@ class InspectMixin:
 
         Returns
         -------
-        DataFrame or dict of lists
+        DataFrame
             A row a layer and a column a kind of matrix, such as "query". A matrix
             that is outside the layers has a row of its own and the column "other".
             Ranks are integers, missing where a layer has no such matrix. The index
-            of the DataFrame is called "layer"; without pandas, it is the first list
-            of the dict.
+            is called "layer".
 
         Raises
         ------
