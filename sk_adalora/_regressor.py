@@ -24,9 +24,9 @@ _TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     """Predict numbers from texts with a pretrained transformer and AdaLoRA [1]_.
 
-    The pretrained weights stay frozen. Beside each of their linear layers a low-rank
-    update is trained, and a shrinking budget moves rank to the layers where it
-    matters, until the average rank is `target_r`. The loss is the squared error of
+    The pretrained weights stay frozen. Beside the weight matrix of each linear layer a
+    low-rank update is trained, and a shrinking budget moves rank to the matrices where
+    it matters, until the average rank is `target_r`. The loss is the squared error of
     the standardised targets.
 
     Parameters
@@ -60,7 +60,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Probability of dropping an input of an update while training, in [0, 1).
     target_modules : str or list of str, default="all-linear"
         Layers to adapt: name endings, a regular expression for whole paths, or
-        "all-linear": every linear layer but pooler, embeddings and head.
+        "all-linear": every linear layer except pooler, embeddings and head.
     epochs : int or "auto", default="auto"
         Passes over the rows. "auto" stands for as many as make 96 optimizer steps (32
         for numbers), or 8 for each output (class or number) if that is more, at least
@@ -84,7 +84,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         What is kept of a training: the point between where it started (0) and where it
         ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
         started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and for
-        all numbers, if the training is of more than three epochs, as it is of few
+        all numbers, if the training is of more than three epochs, however many the
         rows; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
         another (`warm_start`) keeps all.
     weight_decay : float, default=0.0
@@ -131,8 +131,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         there is, else the CPU.
     precision : str, default="auto"
         Of the frozen weights and of what is computed through them: "float32",
-        "bfloat16", "float16", or "auto" for bfloat16 where the hardware computes in
-        it. Updates, head, loss and optimizer are in float32.
+        "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 where the hardware
+        computes in it. Updates, head, loss and optimizer are in float32.
     revision : str or None, default=None
         Commit, tag or branch of the model on the hub.
     local_files_only : bool, default=False
@@ -159,7 +159,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     schedule_ : ResolvedSchedule
         Ranks and steps that shares and "auto" resolved to.
     ranks_ : dict of str to int
-        Surviving rank of each adapted layer.
+        Surviving rank of each adapted weight matrix.
     rank_pattern_ : dict of str to list of bool
         The same, as PEFT writes it.
     history_ : TrainingHistory

@@ -28,7 +28,7 @@ class ResolvedSchedule:
     init_r, target_r : int
         Rank of every matrix at the start, and their average at the end.
     tinit, tfinal : int
-        Optimizer steps of warm-up and at the target.
+        Optimizer steps of the initial phase, at full rank, and of the final phase.
     deltaT : int
         Optimizer steps between two allocations.
     total_step : int

@@ -4,12 +4,16 @@ import ast
 import inspect
 import re
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from sklearn.base import BaseEstimator
 
 import sk_adalora
+from sk_adalora._report import FitReport
+from sk_adalora._steps import ResolvedSchedule
+from sk_adalora._training import TrainingHistory
 
 DOCS = Path(__file__).parent.parent / "docs"
 # "name : type, default=value", or "first, second : type" for two of a kind.
@@ -93,6 +97,23 @@ def test_the_api_page_lists_the_names():
     assert sorted(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == sorted(
         sk_adalora.__all__
     )
+
+
+@pytest.mark.parametrize(
+    ("attribute", "cls"),
+    [
+        ("fit_report_", FitReport),
+        ("history_", TrainingHistory),
+        ("schedule_", ResolvedSchedule),
+    ],
+)
+def test_the_api_page_lists_the_fields(attribute, cls):
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    part = re.split(r"^##", page.split(f"### Fields of `{attribute}`")[1], flags=re.M)
+    rows = re.findall(r"^\| (`.*?) \|", part[0], re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+
+    assert listed == [field.name for field in fields(cls)]
 
 
 def test_each_name_has_a_docstring(name):
