@@ -9,6 +9,7 @@ import transformers
 from _tiny import (
     adamw,
     adapt,
+    build,
     encoder_loss,
     hidden,
     one_step,
@@ -95,7 +96,6 @@ def test_one_infinite_gradient_leaves_all_averages_alone():
 
 
 def test_numbers_without_gradient_are_unimportant_and_named_once():
-    # With a penalty the rows of such a layer have the gradient of the penalty.
     targets = ["query", "pooler.dense"]
     base = adapt(tiny_bert(), target_modules=targets, orth_reg_weight=0.0)
     model = randomise(base)
@@ -109,6 +109,79 @@ def test_numbers_without_gradient_are_unimportant_and_named_once():
     assert w[0].filename.endswith("_tiny.py")  # where `update_and_allocate` is called
     assert model.ranks["pooler.dense"] == 0
     assert sum(model.ranks.values()) == 6
+
+
+class HalfUsed(nn.Module):
+    """Runs the first half of its layers only."""
+
+    def __init__(self, depth=2, width=8):
+        super().__init__()
+        self.used = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.never = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+
+    def forward(self, x):
+        for layer in self.used:
+            x = torch.tanh(layer(x))
+        return x
+
+
+def half_used_loss(model, step):
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(16, 8, generator=generator)
+    return (model(x) - x.roll(1, 1)).square().mean()
+
+
+def half_used(**options):
+    options = {"init_r": 6, "target_r": 3, "total_step": 40, **options}
+    return adapt(build(HalfUsed), **options)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("broken", [False, True])
+def test_layers_that_never_run_get_no_rank(weight, broken):
+    model = half_used(orth_reg_weight=weight)
+    optimizer = adamw(model)
+    with pytest.warns(UserWarning, match="2 adapted layers got no gradient"):
+        one_step(model, optimizer, 0, half_used_loss)
+    if broken:  # clipping spreads NaN to all gradients
+        for parameter in model.triplets.parameters():
+            parameter.grad = torch.full_like(parameter, torch.nan)
+        model.update_and_allocate(1)
+    train(model, range(2, 40), optimizer, half_used_loss)
+
+    assert list(model.ranks.values()) == [6, 6, 0, 0]
+
+
+def test_a_layer_that_ran_once_keeps_its_score():
+    model = half_used(tinit=30)
+    give_gradients(model)
+    model.triplets.singular_values.grad[6:] = 0
+    model.triplets.singular_values.grad[11] = 1e-30  # one triplet of the second layer
+    model.allocator.update_and_allocate(0)
+    # All of them pruned, and no gradient but that of the penalty.
+    model.triplets.singular_values.detach().zero_()
+    model.triplets.singular_values.grad = None
+    for step in range(1, 30):
+        model.allocator.update_and_allocate(step)
+
+    positive = model.allocator.scores() > 0
+    assert positive.tolist() == [True] * 12 + [False] * 12
+
+
+def test_what_got_a_gradient_is_in_the_state():
+    model = half_used()
+    with pytest.warns(UserWarning, match="2 adapted layers got no gradient"):
+        train(model, range(2), loss=half_used_loss)
+    state = model.allocator.state_dict()
+    resumed = half_used()
+    resumed.allocator.load_state_dict(state)
+    assert torch.equal(resumed.allocator.scores(), model.allocator.scores())
+
+    del state["reached"]  # as written before it was kept
+    resumed.allocator.load_state_dict(state)
+    scores = resumed.allocator.scores()
+    assert torch.equal(scores[:12], model.allocator.scores()[:12])
+    assert scores.count_nonzero() == 24
 
 
 def test_an_update_after_the_gradients_are_cleared_warns():

@@ -97,6 +97,13 @@ class RankAllocator:
         self.budget = len(values)
         self.kept = torch.ones_like(values, dtype=torch.bool)
         self._averages: list[Importance] | None = None
+        self._reached = torch.zeros_like(self.kept)  # (n,) ever got a gradient
+        self._index_layers()
+
+    def _index_layers(self) -> None:
+        """Note the layer of each triplet, before a step would wait for it."""
+        layers = [i for i, rank in enumerate(self.triplets.ranks) for _ in range(rank)]
+        self._layers = torch.tensor(layers, dtype=torch.long, device=self.kept.device)
 
     def _tensors(self) -> list[Tensor]:
         banks = [bank.rows for bank in self.triplets.banks]
@@ -149,10 +156,16 @@ class RankAllocator:
         valid = torch.stack([c.sum() for c in current]).sum().isfinite().float()
         for average, sensitivity in zip(self.averages, current, strict=True):
             average.update(sensitivity, valid)
+        gradient = self.triplets.singular_values.grad
+        if gradient is not None:  # NaN, which clipping may make of 0, is not above 0
+            self._reached |= gradient.abs() > 0
 
     @torch.no_grad()
     def scores(self) -> Tensor:
         """Score each triplet: its singular value plus the means of its two rows.
+
+        All triplets of a layer whose singular values never got a gradient score 0:
+        the penalty alone would make their rows important.
 
         Returns
         -------
@@ -162,7 +175,17 @@ class RankAllocator:
         score = values.score()
         for bank, average in zip(self.triplets.banks, rows, strict=True):
             _add_rows(score, bank, average.score().mean(dim=1))
-        return score
+        return score.masked_fill_(self._layers_without_gradient(), 0.0)
+
+    def _layers_without_gradient(self) -> Tensor:
+        """Return (n,): whether no triplet of the same layer ever got a gradient.
+
+        The averages do not tell: they underflow where a layer runs seldom.
+        """
+        reached = self._reached.float()
+        n_reached = reached.new_zeros(len(self.triplets.ranks))
+        n_reached.index_add_(0, self._layers, reached)
+        return n_reached.index_select(0, self._layers) == 0
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
@@ -203,7 +226,9 @@ class RankAllocator:
                 "Call `finish` first to end the allocation early."
             )
         self.triplets.keep(self.kept, optimizer)
+        self._reached = self._reached[self.kept]
         self.kept = self.kept[self.kept]
+        self._index_layers()
 
     def to(self, device: torch.device) -> None:
         """Follow the triplets to a device.
@@ -214,6 +239,8 @@ class RankAllocator:
             Where the triplets are.
         """
         self.kept = self.kept.to(device)
+        self._reached = self._reached.to(device)
+        self._layers = self._layers.to(device)
         for average in self._averages or ():
             average.sensitivity = average.sensitivity.to(device)
             average.uncertainty = average.uncertainty.to(device)
@@ -236,6 +263,7 @@ class RankAllocator:
             "budget": self.budget,
             "finished": self.finished,
             "kept": self.kept.clone(),
+            "reached": self._reached.clone(),
             "averages": averages,
         }
 
@@ -264,6 +292,10 @@ class RankAllocator:
         self.budget = state["budget"]
         self.finished = state["finished"]
         self.kept = state["kept"].to(device, copy=True)
+        # States of earlier versions do not tell; there every layer had its score.
+        reached = state.get("reached", torch.ones_like(self.kept))
+        self._reached = reached.to(device, copy=True)
+        self._index_layers()
         self._averages = None
         if state["averages"] is not None:
             for average, (sensitivity, uncertainty) in zip(
