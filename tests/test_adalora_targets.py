@@ -80,6 +80,11 @@ def electra():
     return build(lambda: transformers.ElectraForSequenceClassification(settings))
 
 
+def esm():
+    settings = transformers.EsmConfig(**SIZES, pad_token_id=0, mask_token_id=49)
+    return build(lambda: transformers.EsmModel(settings))
+
+
 def roberta():
     settings = transformers.RobertaConfig(**SIZES)
     return build(lambda: transformers.RobertaForSequenceClassification(settings))
@@ -150,6 +155,7 @@ ALL_LINEAR = {
         under("model.layers", "attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"),
     ),
     "electra": (electra, under("electra.encoder.layer", *BERT_NAMES)),
+    "esm": (esm, under("encoder.layer", *BERT_NAMES)),
     "roberta": (roberta, under("roberta.encoder.layer", *BERT_NAMES)),
     "roberta mlm": (roberta_mlm, under("roberta.encoder.layer", *BERT_NAMES)),
     "llama": (tiny_llama, under("model.layers", *LLAMA_NAMES)),
