@@ -1,5 +1,6 @@
 """The adapted model: forward, gradients, precision, switching off, dropout."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -145,6 +146,94 @@ def test_a_failed_forward_leaves_no_trace():
     assert not torch.allclose(hidden(model), expected)
     randomise(model, seed=1)
     torch.testing.assert_close(hidden(model), expected)
+
+
+def interrupt(run, at):
+    """Interrupt `run` after the module `at`, as Ctrl+C does."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    hook = at.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    hook.remove()
+
+
+def test_a_step_after_an_interrupted_evaluation_trains():
+    model, other = adapted_bert(), adapted_bert()
+    interrupt(lambda: hidden(model), at=model.model.encoder.layer[0])
+    encoder_loss(model, 0).backward()
+    encoder_loss(other, 0).backward()
+
+    gradient = model.triplets.singular_values.grad
+    assert gradient.any()
+    assert torch.equal(gradient, other.triplets.singular_values.grad)
+
+
+def loaded(model):
+    model.load_state_dict(adapted_bert(2, init_r=2, target_r=1).state_dict())
+    return model
+
+
+def compacted(model):
+    model.allocator.finish()
+    model.compact()
+    return model
+
+
+CHANGES = {
+    "numbers": lambda model: randomise(model, seed=7),
+    "loaded": loaded,
+    "compacted": compacted,
+    "copied": lambda model: randomise(copy.deepcopy(model), seed=7),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupted_forward_leaves_no_trace(change):
+    model = adapted_bert()
+    interrupt(lambda: model(tokens()), at=model.model.encoder.layer[0])
+    model = CHANGES[change](model)
+    found = hidden(model)
+    other = adapt(tiny_bert())
+    other.load_state_dict(model.state_dict())
+
+    assert torch.equal(found, hidden(other))
+
+
+@pytest.mark.parametrize("change", ["loaded", "compacted", "copied"])
+def test_a_part_runs_by_itself_after_an_interruption(change):
+    model = adapted_bert()
+    interrupt(lambda: model(tokens()), at=model.model.encoder.layer[0])
+    model = CHANGES[change](model)
+    part, x = model.model.encoder.layer[0].intermediate, torch.randn(2, 3, 32)
+    found = part(x)
+    hidden(model)
+
+    assert torch.equal(found, part(x))
+
+
+def test_a_decoder_starts_by_itself_after_an_interrupted_encoder():
+    model = adapt(tiny_t5())
+    encoder, decoder = model.model.encoder, model.model.decoder
+    states = encoder(tokens()).last_hidden_state
+    interrupt(lambda: encoder(tokens()), at=encoder.block[0])
+    randomise(model)
+
+    def decode():
+        return decoder(tokens(), encoder_hidden_states=states).last_hidden_state
+
+    assert torch.equal(decode(), decode())
+
+
+def test_rows_that_are_missing_while_a_model_runs_are_handed_out():
+    model = adapted_bert()
+    expected = hidden(model)
+    layer = model.model.encoder.layer[1].intermediate.dense
+    layer.register_forward_pre_hook(lambda module, _: module.forget_rows())
+
+    assert torch.equal(hidden(model), expected)
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")

@@ -235,7 +235,7 @@ class SVDLinear(nn.Module):
     def _borrow(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return left and right rows, in a precision that `x` multiplies with."""
         if self._lender is not None:
-            self._lender[0].refresh()
+            self._lender[0].refresh(self)
         if self.left is None or self.right is None:
             raise RuntimeError(
                 "An adapted layer must belong to an adapted model to be called. Got "

@@ -231,7 +231,8 @@ class Triplets(nn.Module):
         self.right = self._banks([layer.in_features for layer in layers])
         values = torch.zeros(sum(self.ranks), dtype=torch.float)
         self.singular_values = nn.Parameter(values)
-        self._outermost: int | None = None
+        # The model that runs. A tuple, so that it is not registered as a part.
+        self._outermost: tuple[nn.Module] | None = None
         for layer in layers:
             layer.borrow_from(self)
 
@@ -255,7 +256,7 @@ class Triplets(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # References can be neither copied nor pickled.
-        return {**self.__dict__, "_references": self._layers}
+        return {**self.__dict__, "_references": self._layers, "_outermost": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -301,22 +302,27 @@ class Triplets(nn.Module):
 
     def before_forward(self, module: nn.Module, *_: Any) -> None:
         """Hand out the rows, when a model starts: a forward pre-hook."""
-        if self._outermost is None:
+        running = self._outermost
+        # torch calls no hook when a forward pass ends by KeyboardInterrupt: what is
+        # not inside the model that seems to run starts by itself.
+        if running is None or not _is_inside(module, running[0]):
             if any(layer.needs_rows for layer in self._layers):
                 self.hand_out()
-            self._outermost = id(module)
+            self._outermost = (module,)
 
     def after_forward(self, module: nn.Module, *_: Any) -> None:
         """Note that the model has ended: a forward hook.
 
         The rows stay, because gradient checkpointing runs layers once more.
         """
-        if self._outermost == id(module):
+        running = self._outermost
+        if running is not None and running[0] is module:
             self._outermost = None
 
-    def refresh(self) -> None:
-        """Hand out the rows when a layer is called by itself, outside its model."""
-        if self._outermost is None and torch._C._current_graph_task_id() == -1:
+    def refresh(self, layer: SVDLinear) -> None:
+        """Hand out the rows when a layer is called by itself, or has none."""
+        alone = self._outermost is None and torch._C._current_graph_task_id() == -1
+        if alone or layer.right is None:
             self.hand_out()
 
     def hand_out(self) -> None:
@@ -387,6 +393,7 @@ class Triplets(nn.Module):
             As :meth:`per_layer` returns them. Parameters are kept, and written in
             place, where no rank changes.
         """
+        self._outermost = None  # nothing runs, whatever an interruption left
         same = [len(values) for _, values, _ in parts] == self.ranks
         for layer, (_, values, _) in zip(self._layers, parts, strict=True):
             layer.rank = len(values)
@@ -420,6 +427,7 @@ class Triplets(nn.Module):
         optimizer : torch.optim.Optimizer or None
             Its groups and state are re-keyed to the smaller parameters.
         """
+        self._outermost = None  # as when loading
         per_layer = torch.split(kept.cpu(), self.ranks)
         before = [self.singular_values, *(bank.rows for bank in self.banks)]
         index = kept.nonzero().flatten()
@@ -439,6 +447,20 @@ class Triplets(nn.Module):
             after = [self.singular_values, *(bank.rows for bank in self.banks)]
             for old, new, rows in zip(before, after, chosen, strict=True):
                 _rekey(optimizer, old, new, rows)
+
+
+def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
+    """Tell whether `outer` holds `module`.
+
+    Level by level: a model that others start with lies near the top.
+    """
+    level, seen = {outer}, {outer}
+    while level:
+        level = {child for parent in level for child in parent.children()} - seen
+        if module in level:
+            return True
+        seen |= level
+    return False
 
 
 def _split(
