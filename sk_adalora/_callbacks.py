@@ -23,8 +23,8 @@ class Epochs:
     epochs : int
         Number of epochs, at most.
     fitted : callable
-        From the history so far, returns the attributes of the estimator as if the
-        fit had ended now. Called only if a callback asks.
+        From the history so far, returns the attributes of the estimator as it is
+        now, with the ranks of this step. Called only if a callback asks.
     kept : Interpolation
         What would be kept of the training then: this is scored, and what callbacks see.
     watcher : ScoreWatcher or None

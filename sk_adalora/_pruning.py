@@ -122,7 +122,7 @@ class OptunaPruning:
         context : sklearn.callback.CallbackContext
             The task that ends.
         fitted_estimator : estimator
-            The estimator as if the fit had ended there.
+            The estimator as it is then, with the ranks of that step.
 
         Raises
         ------

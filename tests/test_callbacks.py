@@ -289,6 +289,21 @@ def test_a_callback_saves_each_epoch(make):
     )
 
 
+def test_an_estimator_of_an_epoch_has_the_ranks_of_its_step(make):
+    recorder = Recorder()
+    fitted = make(deltaT=4, tfinal=0.1).set_callbacks(recorder).fit(X, Y)
+    epochs = [estimator for *_, estimator in recorder.ended][:-1]
+    stopped = make(deltaT=4, tfinal=0.1).set_callbacks(Recorder(lambda *_: True))
+    target = sum(stopped.fit(X, Y).ranks_.values())
+
+    ranks = [sum(estimator.ranks_.values()) for estimator in epochs]
+    assert ranks == [estimator.history_.budget[-1] for estimator in epochs]
+    assert ranks[0] > ranks[-1] == target == sum(fitted.ranks_.values())
+    for estimator in epochs:
+        assert estimator.rank_pattern_ == estimator._adapter.config["rank_pattern"]
+        estimator.predict(X)
+
+
 def test_an_estimator_of_an_epoch_stays_as_it_was(make):
     kept, before = [], []
 

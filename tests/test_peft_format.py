@@ -13,6 +13,7 @@ import torch
 import transformers
 from _folders import STRONG, bytes_of, make_regressor, strengthen
 from _tiny import (
+    adamw,
     adapt,
     build,
     randomise,
@@ -256,6 +257,25 @@ def test_layers_of_rank_0(tmp_path, write, n_pruned):
     write(model, tmp_path)
 
     assert list(model.ranks.values()).count(0) == n_pruned
+    assert_close(outputs(by_peft(tiny_bert(), tmp_path)), outputs(model))
+    if write is save_adapter:
+        assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("steps", [7, 11])
+def test_between_two_allocations(tmp_path, write, steps):
+    model = adapt(tiny_bert(), total_step=30, deltaT=6)
+    train(model, range(steps), adamw(model, 5e-2))
+    write(model, tmp_path)
+
+    computing = int((model.triplets.singular_values != 0).sum())
+    assert (computing > model.allocator.budget) == (steps == 11)  # pruned in step 6
+    assert computing == sum(
+        tensor.shape[1]
+        for name, tensor in load_file(tmp_path / "adapter_model.safetensors").items()
+        if "lora_B" in name
+    )
     assert_close(outputs(by_peft(tiny_bert(), tmp_path)), outputs(model))
     if write is save_adapter:
         assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))

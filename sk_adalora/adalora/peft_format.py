@@ -35,12 +35,13 @@ def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : AdaLoraModel
-        Its living triplets are written, and what is trained in full.
+        The triplets that its outputs depend on are written, and what is trained in
+        full. Between two allocations, pruned triplets train on and are among them.
     folder : path-like
         Gets ``adapter_config.json`` and ``adapter_model.safetensors``, in the place
         of those that are there, once both are written. Other files stay.
     """
-    tensors = living(model.state_dict(), model)
+    tensors = _computing(model)
     write_adapter(folder, model.peft_config, tensors)
 
 
@@ -54,7 +55,7 @@ def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     folder : path-like
         Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
     """
-    tensors = living(model.state_dict(), model)
+    tensors = _computing(model)
     write_lora(folder, model.peft_config, tensors)
 
 
@@ -72,8 +73,21 @@ def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor
     -------
     dict of str to torch.Tensor
     """
-    kept = torch.split(model.allocator.kept, model.triplets.ranks)
-    flags = dict(zip(model.adapted, kept, strict=True))
+    return _chosen(state, model, model.allocator.kept)
+
+
+def _computing(model: AdaLoraModel) -> dict[str, Tensor]:
+    """Return the numbers of the triplets that live, or have a value all the same."""
+    values = model.triplets.singular_values.detach()
+    return _chosen(model.state_dict(), model, model.allocator.kept | (values != 0))
+
+
+def _chosen(
+    state: Mapping[str, Tensor], model: AdaLoraModel, chosen: Tensor
+) -> dict[str, Tensor]:
+    """Keep the triplets that `chosen` (n,) flags, and all that is no triplet."""
+    parts = torch.split(chosen, model.triplets.ranks)
+    flags = dict(zip(model.adapted, parts, strict=True))
     result = {}
     for name, value in state.items():
         match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
