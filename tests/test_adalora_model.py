@@ -369,6 +369,28 @@ class Penalty(nn.Module):
         return self.model.orthogonality_loss()
 
 
+def test_the_transforms_of_torch_go_through_an_adapted_model():
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1))
+    model = randomise(adapt(base))
+    x, direction = torch.randn(3, 8), torch.randn(3, 8)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+    def score(parameters, row):
+        return torch.func.functional_call(model, parameters, (row,)).sum()
+
+    found = torch.func.vmap(torch.func.grad(score), (None, 0))(trained, x)
+    for i, row in enumerate(x):
+        expected = torch.autograd.grad(model(row).sum(), list(trained.values()))
+        for (name, gradients), reference in zip(found.items(), expected, strict=True):
+            torch.testing.assert_close(gradients[i], reference, msg=name)
+    jacobian = torch.func.jacrev(model)(x)
+    output, change = torch.func.jvp(model, (x,), (direction,))
+    torch.testing.assert_close(torch.func.vmap(model)(x), model(x))
+    torch.testing.assert_close(output, model(x))
+    torch.testing.assert_close(change, (jacobian * direction).sum(dim=(2, 3)))
+
+
 def test_the_penalty_of_orthonormal_rows_is_zero_with_a_finite_gradient():
     model = adapt(nn.Sequential(nn.Linear(6, 6)), init_r=3)
     with torch.no_grad():

@@ -203,7 +203,9 @@ class SVDLinear(nn.Module):
         left, right = self._borrow(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         drops = self.training and self.dropout > 0
-        if not drops and self._may_read_weight(x):
+        # torch.func cannot see into the fused product.
+        transformed = torch._C._are_functorch_transforms_active()
+        if not (drops or transformed) and self._may_read_weight(x):
             weight = self.weight.T if self.transposed else self.weight
             operands = (flat, weight, self.bias, left, right)
             out: Tensor = _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call]
