@@ -460,6 +460,21 @@ def test_a_layer_as_wide_as_its_bank_is_high_keeps_its_column_statistics():
     assert torch.equal(small_state["exp_avg_sq_row"], state["exp_avg_sq_row"][kept])
 
 
+def test_compaction_takes_the_deleted_rows_out_of_the_penalty():
+    model = adapt(tiny_bert())
+    train(model, range(10))
+    expected, before = hidden(model), model.orthogonality_loss()
+    model.compact()
+    parts = model.triplets.per_layer()
+    rows = [m for left, _, right in parts for m in (left, right)]
+    norms = [torch.linalg.norm(m @ m.T - torch.eye(len(m))) for m in rows]
+
+    torch.testing.assert_close(hidden(model), expected)
+    after = model.orthogonality_loss()
+    torch.testing.assert_close(after, 0.5 * torch.stack(norms).mean())
+    assert after < 0.9 * before
+
+
 def test_compaction_before_the_first_step_of_an_optimizer():
     model = adapt(tiny_bert())
     optimizer = adamw(model)

@@ -209,6 +209,8 @@ class RankAllocator:
     def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Delete the pruned triplets for good, once the budget is final.
 
+        The penalty on orthogonality falls with them; outputs stay.
+
         Parameters
         ----------
         optimizer : torch.optim.Optimizer or None, default=None

@@ -243,6 +243,10 @@ class AdaLoraModel(nn.Module):
     def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Delete pruned triplets for good, once the budget is final.
 
+        Outputs stay. The penalty falls, because it no longer has the rows that are
+        deleted: with `orth_reg_weight` above 0, the steps after it are not those of a
+        model that keeps them.
+
         Parameters
         ----------
         optimizer : torch.optim.Optimizer or None, default=None
