@@ -245,7 +245,8 @@ class AdaLoraModel(nn.Module):
 
         Outputs stay. The penalty falls, because it no longer has the rows that are
         deleted: with `orth_reg_weight` above 0, the steps after it are not those of a
-        model that keeps them.
+        model that keeps them. Parameters are new: a wrapper that synchronises
+        processes must be made again.
 
         Parameters
         ----------
