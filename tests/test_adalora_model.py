@@ -250,6 +250,15 @@ def test_gradient_checkpointing():
         torch.testing.assert_close(one.grad, two.grad)
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
+def test_reentrant_checkpointing_is_an_error():
+    model = adapted_bert().train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.enable_input_require_grads()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        encoder_loss(model, 0).backward()
+
+
 def test_two_forwards_before_one_backward():
     model, other = adapted_bert(), adapted_bert()
     (encoder_loss(model, 0) + encoder_loss(model, 1)).backward()
