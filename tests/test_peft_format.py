@@ -262,6 +262,18 @@ def test_layers_of_rank_0(tmp_path, write, n_pruned):
         assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
+@pytest.mark.parametrize("bias", ["none", "lora_only"])
+def test_peft_writes_the_frozen_part_of_an_adapted_output_layer(tmp_path, bias):
+    targets = {"target_modules": ["c_attn", "lm_head"], "bias": bias}
+    theirs = adapted_by_peft(tiny_gpt2, **targets)
+    theirs.save_pretrained(tmp_path)
+    names = load_file(tmp_path / "adapter_model.safetensors")
+
+    assert "base_model.model.lm_head.base_layer.weight" in names
+    assert_close(outputs(load_peft_adapter(tiny_gpt2(), tmp_path)), outputs(theirs))
+
+
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("steps", [7, 11])
 def test_between_two_allocations(tmp_path, write, steps):

@@ -276,7 +276,7 @@ def read_adapter(
     tensors = {
         _plain_name(name): _check_tensor(name, tensor)
         for name, tensor in _read_tensors(place).items()
-        if "ranknum" not in name and ".original_module." not in name
+        if not _is_frozen(name, values)
     }
     ranks = _check_factors(tensors)
     config = _read_config(values, tensors, ranks)
@@ -348,6 +348,17 @@ def _broken(path: Path, error: Exception | str) -> str:
         f"{path.name} must hold tensors. Got a file in {str(path.parent)!r} that "
         f"cannot be read: {error}. Copy it again."
     )
+
+
+def _is_frozen(name: str, values: Mapping[str, Any]) -> bool:
+    """Tell what PEFT writes beside an adapter: parts of the pretrained model.
+
+    Of an adapted output layer, for one, it writes the frozen layer too.
+    """
+    frozen = ["weight"] if values.get("bias", "none") != "none" else ["weight", "bias"]
+    if any(name.endswith(f".base_layer.{part}") for part in frozen):
+        return True
+    return "ranknum" in name or ".original_module." in name
 
 
 def _plain_name(name: str) -> str:
