@@ -18,6 +18,7 @@ from _tiny import (
     tokens,
     train,
 )
+from torch import nn
 
 from sk_adalora.adalora import SVDLinear
 
@@ -86,6 +87,32 @@ def test_frozen_weights_outlive_merge_and_unload():
     for path, weight in weights.items():
         assert torch.equal(weight, copies[path])
         assert not torch.equal(merged.get_submodule(path).weight, weight)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.utils.parametrizations.weight_norm,
+        pytest.param(
+            nn.utils.weight_norm,
+            marks=pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`"),
+        ),
+    ],
+)
+def test_a_weight_that_is_computed_is_merged_but_not_replaced(norm):
+    base = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    norm(base[1])
+    model = randomise(adapt(base))
+    x = torch.randn(3, 8)
+    expected = model(x)
+    with pytest.raises(ValueError, match=r"must be a parameter. Got '1'.*Call `merge`"):
+        model.merge_and_unload()
+    assert model.adapted["0"].merged_weight is None
+
+    model.merge()
+    torch.testing.assert_close(model(x), expected)
+    model.unload()
+    assert type(base[0]) is nn.Linear
 
 
 def test_merge_and_unload_returns_the_plain_model():

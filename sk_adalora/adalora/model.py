@@ -449,7 +449,16 @@ class AdaLoraModel(nn.Module):
         -------
         torch.nn.Module
             The wrapped model. This object must not be used any more.
+
+        Raises
+        ------
+        ValueError
+            If `safe_merge` and a merged weight is not finite, or if the weight of an
+            adapted layer is computed from others; nothing is changed then.
+        TypeError
+            If the frozen weights are quantised.
         """
+        _check_weights(self.adapted)
         self.merge(safe_merge)
         for layer in self.adapted.values():
             if layer.merged_weight is not None:
@@ -517,6 +526,18 @@ def _check_arguments(model: Any, config: Any) -> None:
             "`model` must not be adapted already. Got a model with adapted layers. "
             "Call `unload` or `merge_and_unload` first."
         )
+
+
+def _check_weights(adapted: Mapping[str, SVDLinear]) -> None:
+    """Refuse layers that would not keep a merged weight."""
+    for path, layer in adapted.items():
+        if layer.rank and "weight" not in layer.base_layer._parameters:
+            raise ValueError(
+                "To be replaced by a merged one, a weight must be a parameter. Got "
+                f"{path!r}, whose weight is computed from others, as by weight_norm. "
+                "Call `merge` instead, or adapt the model without that, for example "
+                "after `torch.nn.utils.parametrize.remove_parametrizations`."
+            )
 
 
 def _initial_ranks(
