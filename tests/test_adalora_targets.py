@@ -306,6 +306,20 @@ def test_no_target_lists_the_layers_that_exist(target, message):
     assert all(p.requires_grad for p in model.parameters())  # nothing was changed
 
 
+def test_a_name_that_matches_nothing_beside_others_is_named():
+    base = nn.Sequential()
+    base.add_module("e", nn.Embedding(5, 4))
+    base.add_module("l", nn.Linear(4, 4))
+    message = r"Got \['e', 'll'\], which matches none.*l\?.*Only the others"
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = get_peft_model(base, config(target_modules=["e", "ll", "l"]))
+
+    assert list(model.adapted) == ["l"]
+    assert caught[0].filename == __file__
+    with no_warning():
+        adapt(tiny_classifier(), target_modules=["query", "pooler.dense", "classifier"])
+
+
 def test_a_long_list_is_cut():
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(50)))
     with pytest.raises(ValueError, match="38, 39 and 10 more"):

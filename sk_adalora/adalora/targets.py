@@ -71,6 +71,8 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     }
     if not targets:
         raise ValueError(_nothing_found(config, candidates))
+    if not isinstance(wanted, str):
+        _warn_lost(wanted, candidates)
     _check_orientation(targets, config)
     return targets
 
@@ -166,9 +168,23 @@ def check_all_match(names: Collection[str], model: nn.Module) -> None:
         If one matches none; the message lists the layers that exist.
     """
     layers = linear_layers(model)
-    lost = [n for n in names if not any(ends_with(path, n) for path in layers)]
+    lost = _lost(names, layers)
     if lost:
         raise ValueError(_unmatched(lost, layers))
+
+
+def _lost(names: Collection[str], paths: Collection[str]) -> list[str]:
+    return [n for n in names if not any(ends_with(path, n) for path in paths)]
+
+
+def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
+    """Name what would be left out in silence; PEFT takes such lists."""
+    lost = _lost(sorted(names), candidates)
+    if lost:
+        warnings.warn(
+            f"{_unmatched(lost, candidates)} Only the others are adapted.",
+            stacklevel=5,
+        )
 
 
 def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
