@@ -262,6 +262,18 @@ def test_layers_of_rank_0(tmp_path, write, n_pruned):
         assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))
 
 
+def test_without_any_rank_there_is_no_plain_lora(tmp_path):
+    model = adapt(tiny_classifier(), target_r=0, task_type="SEQ_CLS")
+    model.allocator.finish()
+    with pytest.raises(ValueError, match=r"rank 1 at least.*all 0.*larger `target_r`"):
+        export_lora(model, tmp_path / "lora")
+    assert not (tmp_path / "lora").exists()
+
+    save_adapter(model, tmp_path)
+    for load in (by_peft, load_peft_adapter):
+        assert_close(outputs(load(tiny_classifier(), tmp_path)), outputs(model))
+
+
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 @pytest.mark.parametrize("bias", ["none", "lora_only"])
 def test_peft_writes_the_frozen_part_of_an_adapted_output_layer(tmp_path, bias):

@@ -54,6 +54,11 @@ def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
         Its outputs are those of the LoRA that is written.
     folder : path-like
         Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises
+    ------
+    ValueError
+        If no layer has a triplet left: PEFT reads no LoRA without layers.
     """
     tensors = _computing(model)
     write_lora(folder, model.peft_config, tensors)
@@ -158,8 +163,19 @@ def write_lora(
         Of the adapter.
     tensors : mapping of str to torch.Tensor
         Numbers under PEFT's names, pruned triplets left out.
+
+    Raises
+    ------
+    ValueError
+        If no layer has a triplet left.
     """
     living_ranks = {path: r for path, r in ranks_of(tensors).items() if r}
+    if not living_ranks:
+        raise ValueError(
+            "Plain LoRA must have a layer of rank 1 at least. Got an adapter whose "
+            "ranks are all 0. Train with a larger `target_r`, or save the adapter as "
+            "AdaLoRA."
+        )
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
         match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
