@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import joblib
 import sklearn
@@ -37,6 +38,44 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+class _NoBar:
+    """Stands in for a progress bar that nobody asked for.
+
+    A disabled bar of tqdm's starts a thread all the same, and makes a lock that settles
+    how `multiprocessing` starts processes.
+    """
+
+    disable = True
+    n = 0
+
+    def update(self, n: int = 1) -> None: ...
+    def set_postfix(self, *args: Any, **shown: Any) -> None: ...
+    def close(self) -> None: ...
+
+
+def progress_bar(total: int, verbose: int, desc: str, unit: str) -> Any:
+    """Make a bar of tqdm's, to be closed, or what does nothing.
+
+    Parameters
+    ----------
+    total : int
+        Units until the end.
+    verbose : int
+        Whether to show it.
+    desc, unit : str
+        What is done, and the name of one unit.
+
+    Returns
+    -------
+    tqdm.tqdm
+    """
+    if not verbose:
+        return _NoBar()
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=desc, unit=unit)
 
 
 class Muted:

@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ from sklearn.utils import check_random_state
 from ._conduct import Conductor, Plan
 from ._enqueue import check_names, find_prefix, starting_points
 from ._fingerprint import fingerprint
-from ._messages import warn_user
+from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._racing import make_pruner, make_sampler
 from ._search_rules import SEARCH_RULES
@@ -217,8 +217,6 @@ class SearchHooks(BaseSearchCV):
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any) -> None:
         """Ask, evaluate and tell: scikit-learn's hook."""
-        from tqdm.auto import tqdm
-
         now = self._now
         now.context = callback_ctx
         metric = self._metric()
@@ -233,11 +231,8 @@ class SearchHooks(BaseSearchCV):
                 self.timeout,
                 metric,
             )
-            with tqdm(
-                total=self.n_trials,
-                disable=not now.verbose,
-                desc="search",
-                unit="trial",
+            with closing(
+                progress_bar(self.n_trials, now.verbose, "search", "trial")
             ) as bar:
                 parts = (now.study, now.space, plan, now.worker)
                 conductor = Conductor(*parts, self.callbacks or (), bar)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._batches import Batch, micro_batches, pad, send, training_batches
 from ._devices import Place
+from ._messages import progress_bar
 from ._network import TextNetwork
 from ._tokens import TokenTable
 
@@ -210,7 +211,7 @@ def train(
     """
     history = TrainingHistory()
     start = time.perf_counter()
-    with closing(_progress_bar(run.recipe.total_step, verbose)) as bar:
+    with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
         run.network.eval()
         for _ in range(run.recipe.epochs):
             if hooks is not None:
@@ -358,12 +359,6 @@ def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimize
         weight_decay=recipe.weight_decay,
         fused=head[0].device.type in ("cpu", "cuda"),
     )
-
-
-def _progress_bar(total: int, verbose: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, disable=not verbose, desc="fit", unit="step")
 
 
 def _show(bar: Any, history: TrainingHistory) -> None:

@@ -1,9 +1,13 @@
 """Where warnings point to, and which other libraries are kept silent."""
 
 import logging
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 from _toy import make, toy
@@ -13,6 +17,26 @@ from sk_adalora import _persistence
 from sk_adalora._messages import Muted, warn_user
 
 X, Y = toy(24)
+TESTS = Path(__file__).parent
+
+# A program whose processes are started in another way once it has fitted.
+FITS_FIRST = """
+import multiprocessing, sys, threading
+from _toy import make, toy
+from sk_adalora import AdaLoraSearchCV
+
+def program():
+    X, y = toy(24)
+    make(sys.argv[1], epochs=1).fit(X, y).predict(X)
+    print(multiprocessing.get_start_method(allow_none=True))
+    multiprocessing.set_start_method("spawn")
+    space = {"learning_rate": [0.01, 0.02]}
+    AdaLoraSearchCV(make(sys.argv[1], epochs=1), space, n_trials=1, cv=2).fit(X, y)
+    print([thread.name for thread in threading.enumerate()])
+
+if __name__ == "__main__":
+    program()
+"""
 
 
 def test_a_warning_points_to_who_called_the_library():
@@ -79,3 +103,18 @@ def test_a_library_is_given_back_by_many_threads():
 
     assert levels[::2] == ["off"] * (len(levels) // 2)
     assert levels[1::2] == ["on"] * (len(levels) // 2)
+
+
+def test_who_shows_nothing_starts_no_thread_and_leaves_multiprocessing(tiny_model):
+    """tqdm makes locks and a thread for bars that are disabled, too."""
+    places = [str(TESTS), str(TESTS.parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", FITS_FIRST, tiny_model],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.stdout.splitlines() == ["None", "['MainThread']"]
