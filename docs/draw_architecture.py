@@ -79,7 +79,7 @@ GROUPS = [
     Group(
         "Shared",
         "by all of the rest",
-        "_parameters _messages _transaction _doc_links _plotting",
+        "_parameters _messages _forks _transaction _doc_links _plotting",
     ),
 ]
 

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import shutil
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from ._devices import Place
+from ._forks import make_lock
 from ._messages import Muted
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -51,7 +51,7 @@ _cache: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
 _hashes: dict[tuple[str, int, int], str] = {}
 # Where models of the hub were found, so that all fits of a process take the same files.
 _found: dict[tuple[str, str | None, bool, bool], Path] = {}
-_lock = threading.RLock()
+_lock = make_lock()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any
 import joblib
 import sklearn
 
+from ._forks import in_children, make_lock
+
 # Code between the user's line and ours: this package, and what calls it for them.
 _BETWEEN = (
     *(str(Path(m.__file__).parent) + os.sep for m in (sklearn, joblib)),
@@ -89,20 +91,31 @@ class Muted:
 
     def __init__(self, mute: Callable[[], Callable[[], None]]) -> None:
         self._mute = mute
-        self._lock = threading.Lock()
-        self._depth = 0
+        self._lock = make_lock()
+        self._inside: list[int] = []  # the thread of each block that is open
+        in_children(self._leave_dead_threads)
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Keep the library silent in a `with` block."""
+        thread = threading.get_ident()
         with self._lock:
-            if self._depth == 0:
+            if not self._inside:
                 self._undo = self._mute()
-            self._depth += 1
+            self._inside.append(thread)
         try:
             yield
         finally:
             with self._lock:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._undo()
+                self._leave(thread)
+
+    def _leave(self, *threads: int) -> None:
+        for thread in threads:
+            self._inside.remove(thread)
+        if threads and not self._inside:
+            self._undo()
+
+    def _leave_dead_threads(self) -> None:
+        """Close the blocks of the threads that a forked child has not got."""
+        alive = threading.get_ident()
+        self._leave(*(thread for thread in self._inside if thread != alive))

@@ -11,7 +11,6 @@ import atexit
 import os
 import shutil
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,11 +23,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ._forks import make_lock
+
 __all__ = ["TokenTable", "encode"]
 
 # Threads share a tokenizer, which holds the settings of the call under way. Its own
 # threads do the work, so that others lose little by waiting.
-_lock = threading.RLock()
+_lock = make_lock()
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000

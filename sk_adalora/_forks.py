@@ -1,0 +1,44 @@
+"""What a forked child finds: the threads of its parent are gone, not their locks."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+_locks: WeakSet[Any] = WeakSet()
+
+
+def make_lock() -> Any:
+    """Make a reentrant lock that a child never waits for a thread of its parent with.
+
+    Returns
+    -------
+    threading.RLock
+    """
+    lock = threading.RLock()
+    _locks.add(lock)
+    return lock
+
+
+def in_children(call: Callable[[], None]) -> None:
+    """Have something called in each child, once its locks are free.
+
+    Parameters
+    ----------
+    call : callable
+        Called in the thread that has forked, which is the only one there.
+    """
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(after_in_child=call)
+
+
+def _free() -> None:
+    for lock in _locks:
+        if lock.acquire(blocking=False):  # free, or held by the thread that lives on
+            lock.release()
+        else:
+            lock._at_fork_reinit()  # as the standard library does it
+
+
+in_children(_free)

@@ -1,0 +1,127 @@
+"""A child that is forked beside a busy thread of its parent."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from sk_adalora import _backbone, _tokens
+from sk_adalora._forks import make_lock
+from sk_adalora._messages import Muted
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
+    # Python 3.12 and later warn of what is tested here.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+]
+
+
+def in_child(work, seconds=20):
+    """Run something in a forked child; False where it raises or hangs."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+class BusyThread:
+    """A thread that stays inside of a context as long as the `with` block lasts."""
+
+    def __init__(self, context):
+        self.context, self.inside = context, threading.Event()
+        self.leave = threading.Event()
+        self.thread = threading.Thread(target=self.work)
+
+    def work(self):
+        with self.context:
+            self.inside.set()
+            self.leave.wait()
+
+    def __enter__(self):
+        self.thread.start()
+        self.inside.wait()
+
+    def __exit__(self, *error):
+        self.leave.set()
+        self.thread.join()
+
+
+def take(lock):
+    with lock:
+        pass
+
+
+@pytest.mark.parametrize("module", [_tokens, _backbone])
+def test_a_lock_of_another_thread_is_free_in_a_child(module):
+    with BusyThread(module._lock):
+        assert in_child(lambda: take(module._lock))
+        # in the parent the other thread still has it
+        assert not module._lock.acquire(blocking=False)
+
+
+def test_a_lock_of_the_thread_that_forks_stays_its_own():
+    lock = make_lock()
+    with lock:
+        assert in_child(lambda: (take(lock), lock.release()))
+    assert in_child(lambda: take(lock))
+
+
+def counted():
+    """A muted library, and its volume: 0 or 1."""
+    volume = [1]
+
+    def mute():
+        volume[0] = 0
+        return lambda: volume.__setitem__(0, 1)
+
+    return Muted(mute), volume
+
+
+def test_what_another_thread_silenced_speaks_in_a_child():
+    muted, volume = counted()
+
+    def work():
+        assert volume == [1]
+        with muted():
+            assert volume == [0]
+        assert volume == [1]
+
+    with BusyThread(muted()):
+        assert in_child(work)
+        assert volume == [0]
+    assert volume == [1]
+
+
+def test_what_the_thread_that_forks_silenced_is_silent_in_a_child():
+    muted, volume = counted()
+    block = muted()
+
+    def work():
+        assert volume == [0]
+        block.__exit__(None, None, None)
+        assert volume == [1]
+
+    with BusyThread(muted()):
+        block.__enter__()
+        assert in_child(work)
+        block.__exit__(None, None, None)
+
+
+def test_a_child_waits_for_no_thread_that_was_muting():
+    muted, _ = counted()
+    with BusyThread(muted._lock):
+        assert in_child(lambda: take(muted()))
