@@ -29,7 +29,12 @@ class Group:
 
 GROUPS = [
     Group("Texts", "rows of a table become texts", "_cells _columns _texts _rows", 0),
-    Group("Tokens", "token ids, in padded batches", "_tokens _long_texts _batches", 1),
+    Group(
+        "Tokens",
+        "token ids, in padded batches",
+        "_turns _tokens _long_texts _batches",
+        1,
+    ),
     Group(
         "Model",
         "the shared pretrained model, adapted, with pooling and head",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ._texts import Texts
-from ._tokens import TokenTable, check_room, encode, same_settings
+from ._tokens import TokenTable, check_room, encode
+from ._turns import same_settings
 
 # More tokens than any text has: tokenizers cut only above a number.
 _NO_LIMIT = 2**30

@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,17 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ._forks import make_lock
+from ._messages import Muted
+from ._turns import same_settings
 
 __all__ = ["TokenTable", "encode"]
 
-# Threads share a tokenizer, which holds the settings of the call under way. Its own
-# threads do the work, so that others lose little by waiting.
-_lock = make_lock()
-
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000
-# Texts per call of the tokenizer: enough for its threads, little enough for memory.
+# Texts per call of the tokenizer: enough for its threads, little enough for memory, and
+# for others that wait for it.
 _CHUNK = 1_000
 # A tokenizer reads all of a text, however little is kept, which takes seconds a MB. So
 # many characters are read first for each token wanted, of which most have 3 to 6. They
@@ -139,13 +137,12 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
     """
     check_room(tokenizer, max_length, pair=texts.second is not None)
     rows, distinct = _distinct(texts)
-    with same_settings(tokenizer):
-        if distinct.num_rows < _BIG:
-            parts = distinct.to_batches(max_chunksize=_CHUNK)
-            parts = [_encode_part(part, tokenizer, max_length) for part in parts]
-            flat = _flatten(pa.Table.from_batches(parts))
-        else:
-            flat = _encode_on_disk(distinct, tokenizer, max_length)
+    if distinct.num_rows < _BIG:
+        parts = distinct.to_batches(max_chunksize=_CHUNK)
+        parts = [_encode_alone(part, tokenizer, max_length) for part in parts]
+        flat = _flatten(pa.Table.from_batches(parts))
+    else:
+        flat = _encode_on_disk(distinct, tokenizer, max_length)
     pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     return TokenTable(rows=rows, pad_id=pad_id, max_length=max_length, **flat)
 
@@ -175,6 +172,14 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
         "second": second.dictionary.take(pa.array(codes % n_second)),
     }
     return pairs.indices.to_numpy().astype(np.int64), pa.table(columns)
+
+
+def _encode_alone(
+    part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
+) -> pa.RecordBatch:
+    """Encode some distinct texts, with the tokenizer for ourselves meanwhile."""
+    with same_settings(tokenizer):
+        return _encode_part(part, tokenizer, max_length)
 
 
 def _encode_part(
@@ -297,14 +302,14 @@ def _encode_on_disk(
     import datasets
 
     def encode_part(part: pa.Table) -> pa.Table:
-        return pa.Table.from_batches([_encode_part(part, tokenizer, max_length)])
+        return pa.Table.from_batches([_encode_alone(part, tokenizer, max_length)])
 
     folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
     try:
         # With names of our own for the data and the step, `datasets` does not hash
         # the texts and the tokenizer to find names for files that we throw away.
         texts = datasets.Dataset(distinct, fingerprint="sk_adalora_texts")
-        with _no_progress_bars(datasets):
+        with _silent_datasets():
             encoded = texts.with_format("arrow").map(
                 encode_part,
                 batched=True,
@@ -384,42 +389,15 @@ def _fill(out: np.ndarray, column: pa.ChunkedArray) -> None:
         start += len(values)
 
 
-@contextmanager
-def same_settings(tokenizer: Any) -> Iterator[None]:
-    """Have a tokenizer alone, and undo what calling it changes.
-
-    Truncation and padding stick to a fast tokenizer.
-    """
-    with _lock:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            yield
-            return
-        truncation, padding = backend.truncation, backend.padding
-        special = backend.encode_special_tokens
-        try:
-            yield
-        finally:
-            if truncation is None:
-                backend.no_truncation()
-            else:
-                backend.enable_truncation(**truncation)
-            if padding is None:
-                backend.no_padding()
-            else:
-                backend.enable_padding(**padding)
-            backend.encode_special_tokens = special
-
-
-@contextmanager
-def _no_progress_bars(datasets: Any) -> Iterator[None]:
+def _mute_datasets() -> Callable[[], None]:
     """Silence the bars of `datasets`, unless the user decided about them already."""
+    import datasets
+
     decided = "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ
     if decided or datasets.are_progress_bars_disabled():
-        yield
-        return
+        return lambda: None
     datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()
+    return datasets.enable_progress_bars
+
+
+_silent_datasets = Muted(_mute_datasets)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sk_adalora import _backbone, _tokens
+from sk_adalora import _backbone, _turns
 from sk_adalora._forks import make_lock
 from sk_adalora._messages import Muted
 
@@ -65,7 +65,7 @@ def take(lock):
         pass
 
 
-@pytest.mark.parametrize("module", [_tokens, _backbone])
+@pytest.mark.parametrize("module", [_turns, _backbone])
 def test_a_lock_of_another_thread_is_free_in_a_child(module):
     with BusyThread(module._lock):
         assert in_child(lambda: take(module._lock))
