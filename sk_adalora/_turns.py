@@ -17,6 +17,8 @@ class _Turns:
 
     def __init__(self) -> None:
         self.queue, self.inside = make_lock(), make_lock()
+        # What the thread inside gives back: truncation, padding, special tokens.
+        self.found: tuple[Any, Any, bool] | None = None
 
     @contextmanager
     def take(self) -> Iterator[None]:
@@ -44,25 +46,43 @@ def same_settings(tokenizer: Any) -> Iterator[None]:
     tokenizer : PreTrainedTokenizerBase
         A tokenizer that this thread has not got yet.
     """
-    with turns_of(tokenizer).take():
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
+    turns = turns_of(tokenizer)
+    with turns.take():
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
             yield
             return
-        truncation, padding = backend.truncation, backend.padding
+        if turns.found is not None:
+            _renew(tokenizer)
+            _give_back(tokenizer.backend_tokenizer, *turns.found)
+        backend = tokenizer.backend_tokenizer
         special = backend.encode_special_tokens
+        turns.found = backend.truncation, backend.padding, special
         try:
             yield
         finally:
-            if truncation is None:
-                backend.no_truncation()
-            else:
-                backend.enable_truncation(**truncation)
-            if padding is None:
-                backend.no_padding()
-            else:
-                backend.enable_padding(**padding)
-            backend.encode_special_tokens = special
+            _give_back(backend, *turns.found)
+            turns.found = None
+
+
+def _renew(tokenizer: Any) -> None:
+    """Copy what a thread was using that a forked child has not got.
+
+    The library beneath has locks of its own, which still belong to that thread.
+    """
+    backend = tokenizer.backend_tokenizer
+    tokenizer._tokenizer = type(backend).from_str(backend.to_str())
+
+
+def _give_back(backend: Any, truncation: Any, padding: Any, special: bool) -> None:
+    if truncation is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(**truncation)
+    if padding is None:
+        backend.no_padding()
+    else:
+        backend.enable_padding(**padding)
+    backend.encode_special_tokens = special
 
 
 def turns_of(tokenizer: Any) -> _Turns:

@@ -4,12 +4,17 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
+from transformers import AutoTokenizer
 
 from sk_adalora import _backbone, _turns
 from sk_adalora._forks import make_lock
 from sk_adalora._messages import Muted
+from sk_adalora._tokens import encode
+from sk_adalora._turns import turns_of
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
@@ -60,6 +65,10 @@ class BusyThread:
         self.thread.join()
 
 
+def as_texts(text):
+    return SimpleNamespace(first=pa.array([text], pa.large_string()), second=None)
+
+
 def take(lock):
     with lock:
         pass
@@ -71,6 +80,28 @@ def test_a_lock_of_another_thread_is_free_in_a_child(module):
         assert in_child(lambda: take(module._lock))
         # in the parent the other thread still has it
         assert not module._lock.acquire(blocking=False)
+
+
+def test_a_tokenizer_in_use_can_be_used_in_a_child(tiny_model):
+    """It has locks of its own, which stay with the thread that was using it."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    settings = tokenizer.backend_tokenizer.to_str()
+    texts = as_texts("good film")
+    ids = encode(texts, tokenizer, 3).ids.tolist()
+    long = as_texts("the good film " * 100_000)
+    read = threading.Thread(target=encode, args=(long, tokenizer, 1_000_000))
+
+    def work():
+        assert encode(texts, tokenizer, 3).ids.tolist() == ids
+        assert tokenizer.backend_tokenizer.to_str() == settings
+
+    read.start()
+    while turns_of(tokenizer).found is None:
+        time.sleep(0.001)
+    time.sleep(0.2)  # the library beneath is reading by now
+    assert read.is_alive()
+    assert in_child(work)
+    read.join()
 
 
 def test_a_lock_of_the_thread_that_forks_stays_its_own():
