@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from uuid import uuid4
 
 import numpy as np
 from safetensors.torch import save_file
@@ -379,8 +381,10 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
     beside = folder if stays else folder.parent
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=beside))
+    mark = f".{folder.name}-{uuid4().hex[:8]}-"
+    scratch: Path | None = None
     try:
+        scratch = Path(tempfile.mkdtemp(prefix=mark, dir=beside))
         place = scratch / "new"
         place.mkdir()
         yield place
@@ -390,9 +394,21 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         exchange = _refill if stays else _exchange
         exchange(place, folder, scratch / "old")
     finally:
-        # Where even moving back has failed, what was there is kept here.
-        if not (scratch / "old").exists() or (folder.exists() and not stays):
-            shutil.rmtree(scratch, ignore_errors=True)
+        # Where even moving back has failed, what was there is kept in `scratch`.
+        if scratch is None:  # interrupted, perhaps when it was there already
+            for made in beside.glob(f"{glob.escape(mark)}*"):
+                _discard(made)
+        elif not (scratch / "old").exists() or (folder.exists() and not stays):
+            _discard(scratch)
+
+
+def _discard(scratch: Path) -> None:
+    """Delete a folder, also when that is interrupted."""
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 def _must_stay(folder: Path) -> bool:

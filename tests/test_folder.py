@@ -654,6 +654,45 @@ def test_a_failure_between_the_two_renames(fitted, saved, tmp_path, monkeypatch,
     assert bytes_of(folder) == bytes_of(saved)
 
 
+def test_an_interruption_as_soon_as_the_hidden_folder_is_made(
+    fitted, saved, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    make_folder = _folder.tempfile.mkdtemp
+
+    def interrupted(*args, **kwargs):
+        make_folder(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_folder.tempfile, "mkdtemp", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
+def test_an_interruption_while_the_hidden_folder_is_deleted(
+    fitted, saved, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    delete, calls = shutil.rmtree, []
+
+    def interrupted(path, *args, **kwargs):
+        if Path(path).parent == tmp_path:
+            calls.append(path)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+        delete(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
 def test_the_old_folder_outlives_any_failure(fitted, saved, tmp_path, monkeypatch):
     """When it cannot even be moved back, it is left where it is."""
     folder = Path(shutil.copytree(saved, tmp_path / "f"))
