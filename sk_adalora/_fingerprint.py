@@ -151,15 +151,11 @@ def _feed_array(state: Any, array: np.ndarray) -> None:
 
 def _feed_other(state: Any, value: Any) -> None:
     import joblib
-    import narwhals.stable.v2 as nw
     from scipy import sparse
 
-    table = nw.from_native(value, pass_through=True, allow_series=True)
-    if isinstance(table, nw.Series):
-        _feed(state, table.to_list())
-    elif isinstance(table, nw.DataFrame):
-        columns = zip(table.columns, table.iter_columns(), strict=True)
-        _feed(state, [[name, column.to_list()] for name, column in columns])
+    as_lists = _as_lists(value)
+    if as_lists is not None:
+        _feed(state, as_lists)
     elif sparse.issparse(value):
         rows = sparse.csr_array(value)
         parts = [rows.data, rows.indices, rows.indptr]
@@ -169,6 +165,23 @@ def _feed_other(state: Any, value: Any) -> None:
             state.update(joblib.hash(value).encode())
         except Exception:  # it cannot be pickled: the best that is left is its text
             state.update(_ADDRESS.sub("", repr(value)).encode())
+
+
+def _as_lists(value: Any) -> list[Any] | None:
+    """Return the values of a series, or names and values of columns, if it is one."""
+    import narwhals.stable.v2 as nw
+
+    try:
+        table = nw.from_native(value, pass_through=True, allow_series=True)
+        if isinstance(table, nw.Series):
+            return table.to_list()
+        if isinstance(table, nw.DataFrame):
+            columns = zip(table.columns, table.iter_columns(), strict=True)
+            return [[name, column.to_list()] for name, column in columns]
+    except ValueError:  # columns share a name, which pandas and Arrow allow
+        if hasattr(value, "iloc"):
+            return [[name, column.to_list()] for name, column in value.items()]
+    return None
 
 
 def _describe_space(space: DeclaredSpace | CalledSpace) -> Any:

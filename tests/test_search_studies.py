@@ -341,6 +341,34 @@ def test_the_hash_of_rows_is_of_their_content(kind):
     assert digest(build(texts)) != digest(build(texts[::-1]))
 
 
+@pytest.mark.parametrize("kind", ["frame", "table"])
+def test_columns_may_share_a_name(kind):
+    """As they may in a grid search, whose pipeline chooses among them."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from sk_adalora._fingerprint import digest
+
+    names = ["t", "t"]
+    build = {
+        "frame": lambda *columns: pd.DataFrame(np.transpose(columns), columns=names),
+        "table": lambda *columns: pa.table([*columns], names=names),
+    }[kind]
+    one, other = ["a", "bcd"], ["ab", "cd"]
+    made = digest(build(one, other))
+
+    assert made == digest(build(["".join(t) for t in one], [*other]))
+    assert len({made, digest(build(other, one)), digest(build(one, one))}) == 3
+
+
+def test_a_search_takes_columns_that_share_a_name():
+    import pandas as pd
+
+    twice = pd.DataFrame(np.c_[np.arange(len(Y)), Y], columns=["t", "t"])
+
+    assert len(search(n_trials=1).fit(twice, Y).trials_) == 1
+
+
 # ---- pickles -------------------------------------------------------------------
 
 
