@@ -90,7 +90,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     error_score : float or "raise", default=np.nan
         Score of a fold that fails. A trial with NaN in a fold is a failed one.
     return_train_score : bool, default=False
-        Whether to score the training rows of each fold too.
+        Whether to score the training rows of each fold too. Trials that a study holds
+        already and that were evaluated without have NaN there, with a warning.
     random_state : int, RandomState instance or None, default=None
         Seed of the automatic sampler. Processes that work on one study at the same
         time draw different parameters whatever the seed.

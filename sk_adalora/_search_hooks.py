@@ -106,6 +106,7 @@ class SearchHooks(BaseSearchCV):
                 self._hand_over(error)
                 raise
         self._warn_of_failures(session.table)
+        self._warn_of_missing(session.table)
         return self
 
     def _hand_over(self, error: BaseException) -> None:
@@ -325,6 +326,16 @@ class SearchHooks(BaseSearchCV):
                 f"{failed} of {len(table.trials)} trials failed and are left out. The "
                 f"first of them with:\n{table.first_error()}",
                 FitFailedWarning,
+            )
+
+    def _warn_of_missing(self, table: TrialTable) -> None:
+        missing = table.number_without_train() if self.return_train_score else 0
+        if missing:
+            warn_user(
+                "`return_train_score=True` must be set from the beginning of a study. "
+                f"Got {missing} of {len(table.trials)} trials that were evaluated "
+                "without it, whose training scores are NaN. Choose another "
+                "`study_name` to have them all."
             )
 
     def _take_over(self) -> None:

@@ -234,6 +234,13 @@ class TrialTable:
         """Return how many trials are in a state."""
         return sum(_STATES[t.state] == state for t in self.trials)
 
+    def number_without_train(self) -> int:
+        """Return how many trials have folds whose training rows were not scored."""
+        return sum(
+            any(f and f.train is None and f.error is None for f in folds)
+            for folds in self.folds
+        )
+
     def _scores(self, scores: Scores | None) -> Scores:
         if self.metrics is None:
             return scores if isinstance(scores, Real) else np.nan  # type: ignore[return-value]
