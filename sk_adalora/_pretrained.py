@@ -1,0 +1,147 @@
+"""Read a pretrained encoder and its tokenizer from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._devices import Place
+from ._messages import Muted
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "tekken.json",
+)
+
+
+def read_pretrained(
+    folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None
+) -> tuple[nn.Module, Any]:
+    """Read tokenizer and weights; freeze them where they will be used.
+
+    Parameters
+    ----------
+    folder : Path
+        A model's folder.
+    place : Place
+        Device and precision of the weights.
+    trust_remote_code : bool
+        Whether the model may bring its own code.
+    n_labels : int or None
+        Outputs of the architecture's own classification head. None leaves it out.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        The model, or the part of it that reads texts.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    """
+    import transformers
+
+    _check_files(folder)
+    common: dict[str, Any] = {
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": True,
+    }
+    for_model: dict[str, Any] = {}
+    if n_labels:  # a checkpoint may have a head for other labels
+        for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
+    kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
+    # Weights that the file lacks, such as an unused pooler's, are drawn at random.
+    random_apart = torch.random.fork_rng(devices=[])
+    # Whoever predicts first may load what others will train through.
+    trainable = torch.inference_mode(False)
+    with silent_transformers(), random_apart, trainable, _named_errors(folder):
+        torch.random.default_generator.manual_seed(0)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+        module, found = getattr(transformers, kind).from_pretrained(
+            folder,
+            output_loading_info=True,
+            dtype=place.dtype,
+            attn_implementation=place.attention,
+            **common,
+            **for_model,
+        )
+    drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
+    if tokenizer.pad_token is None:  # GPT-2 has none
+        tokenizer.pad_token = tokenizer.eos_token
+    if n_labels:  # a decoder's head reads the last token before the padding
+        module.config.pad_token_id = tokenizer.pad_token_id or 0
+    is_part = module.config.is_encoder_decoder and not n_labels
+    if is_part:
+        module = module.get_encoder()
+    module.config.use_cache = False
+    module.is_part = is_part
+    module.drawn_at_random = tuple(drawn)
+    return module.requires_grad_(False).eval().to(place.device), tokenizer
+
+
+def _names(mismatched: Any) -> list[str]:
+    """Return the names of weights, which come with their two shapes."""
+    return [name if isinstance(name, str) else name[0] for name in mismatched]
+
+
+def _check_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"The folder of `model` must hold config.json. Got {str(folder)!r} "
+            "without it. Save the model with `save_pretrained`."
+        )
+    # Without these files transformers makes an empty tokenizer and says nothing.
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ValueError(
+            f"The folder of `model` must hold a tokenizer. Got {str(folder)!r} with "
+            f"none of {', '.join(TOKENIZER_FILES)}. Save it there with "
+            "`tokenizer.save_pretrained`."
+        )
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """Say which model it is that cannot be read."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except ImportError as error:
+        raise ImportError(
+            "`model` must be one that transformers can read with what is installed. "
+            f"Got {str(folder)!r}, with which it raised {type(error).__name__}: "
+            f"{str(error).strip()} Install the package."
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"`model` must be one that transformers can read. Got {str(folder)!r}, "
+            f"with which it raised {type(error).__name__}: {error} Check the files."
+        ) from error
+
+
+def _mute_transformers() -> Callable[[], None]:
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+    def undo() -> None:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+    return undo
+
+
+# Keeps transformers' progress bars and loading reports off the screen.
+silent_transformers = Muted(_mute_transformers)
