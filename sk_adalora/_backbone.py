@@ -79,7 +79,8 @@ class Backbone:
         """Tokens that the encoder has positions for, or None if it has no limit."""
         positions = getattr(self.module.config, "max_position_embeddings", None)
         limits = [positions, self.tokenizer.model_max_length, *self._numbered()]
-        limits = [n for n in limits if n and n < 10**9]
+        # XLNet's -1 and huge numbers stand for no limit.
+        limits = [n for n in limits if n and 0 < n < 10**9]
         return min(limits) if limits else None
 
     def _numbered(self) -> list[int]:
