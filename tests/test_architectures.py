@@ -65,3 +65,34 @@ def test_a_model_that_says_minus_one_has_no_limit(folder_of):
 
     X, y = toy(16)
     assert np.isfinite(make(model).fit(X, y).predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "layer"),
+    [
+        (
+            transformers.LEDConfig,
+            {
+                **SEQ2SEQ,
+                "max_encoder_position_embeddings": 64,
+                "max_decoder_position_embeddings": 32,
+                "attention_window": 8,
+            },
+            "fc1",
+        ),
+        (
+            transformers.MptConfig,
+            {"d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 64},
+            "Wqkv",
+        ),
+    ],
+)
+def test_positions_are_read_under_each_name(folder_of, kind, options, layer):
+    model = folder_of(kind, **options)
+    assert load_backbone(model, PLACE).longest == 64
+
+    X, y = toy(16)
+    long = ["the good film " * 100, *X[1:]]
+    fitted = make(model, max_length=256, target_modules=[layer]).fit(long, y)
+    assert fitted.fit_report_.max_length == 64
+    assert np.isfinite(fitted.predict_proba(long)).all()
