@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.util
 import json
@@ -19,6 +18,7 @@ from torch import nn
 from ._devices import Place
 from ._forks import make_lock
 from ._pretrained import TOKENIZER_FILES, read_pretrained, silent_transformers
+from ._trial import measure_width, shared_copy
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -66,6 +66,8 @@ class Backbone:
         The encoder. Its parameters are shared by every copy: never written.
     tokenizer : transformers.PreTrainedTokenizerBase
         The tokenizer of the encoder.
+    width : int
+        Length of a hidden state; 0 where the model has a head of its own.
     """
 
     name: str
@@ -74,11 +76,7 @@ class Backbone:
     tokenizer_hash: str
     module: nn.Module
     tokenizer: Any
-
-    @property
-    def width(self) -> int:
-        """Length of a hidden state."""
-        return int(self.module.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    width: int
 
     @property
     def longest(self) -> int | None:
@@ -102,8 +100,7 @@ class Backbone:
 
     def copy(self) -> nn.Module:
         """Return a module of its own over the shared parameters."""
-        shared = {id(p): p for p in self.module.parameters()}
-        return copy.deepcopy(self.module, memo=shared)
+        return shared_copy(self.module)
 
 
 def load_backbone(
@@ -147,7 +144,8 @@ def load_backbone(
     OSError
         If the model cannot be found or fetched.
     ValueError
-        If the folder lacks its weights, configuration or tokenizer, or is broken.
+        If the folder lacks its weights, configuration or tokenizer, or is broken; if
+        it is no model of texts.
     ImportError
         If a package is missing that it is read with.
     """
@@ -167,7 +165,8 @@ def load_backbone(
             return _cache[key]
         module, tokenizer = read_pretrained(folder, place, trust_remote_code, n_labels)
         behaviour = tokenizer_hash(tokenizer)
-        backbone = Backbone(name, folder, digest, behaviour, module, tokenizer)
+        width = 0 if n_labels else measure_width(module, tokenizer, place, folder)
+        backbone = Backbone(name, folder, digest, behaviour, module, tokenizer, width)
         _cache[key] = backbone
         while len(_cache) > _MAX_CACHED:
             _cache.popitem(last=False)

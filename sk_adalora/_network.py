@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone
 from ._batches import Batch
+from ._trial import skip_pooler
 from .adalora import AdaLoraConfig, get_peft_model
 from .adalora.layers import is_conv1d
 
@@ -45,7 +46,7 @@ class TextNetwork(nn.Module):
     ) -> None:
         super().__init__()
         module = backbone.copy()
-        _skip_pooler(module)
+        skip_pooler(module)
         self.encoder = get_peft_model(module, config, generator=generator)
         self.pooling, self.n_outputs = pooling, n_outputs
         # skip_init: nn.Linear would draw from the global generator.
@@ -107,21 +108,6 @@ class TextNetwork(nn.Module):
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids
         return self.encoder(**inputs)
-
-
-def _skip_pooler(module: nn.Module) -> None:
-    """Have BERT's pooler return what it is given, since nothing reads its output.
-
-    Its weights stay, for whoever saves the model. oneDNN would compile a kernel for it
-    at each shape of a batch, of 0.6 MB.
-    """
-    pooler = getattr(module, "pooler", None)
-    if isinstance(pooler, nn.Module):
-        pooler.forward = _unchanged  # type: ignore[method-assign]
-
-
-def _unchanged(hidden: Tensor) -> Tensor:
-    return hidden
 
 
 class ModelHeadNetwork(TextNetwork):

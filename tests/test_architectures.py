@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from _toy import make, toy
+from _toy import global_states, make, toy
 
 import sk_adalora
 from sk_adalora._backbone import load_backbone
@@ -96,3 +96,70 @@ def test_positions_are_read_under_each_name(folder_of, kind, options, layer):
     fitted = make(model, max_length=256, target_modules=[layer]).fit(long, y)
     assert fitted.fit_report_.max_length == 64
     assert np.isfinite(fitted.predict_proba(long)).all()
+
+
+# ---- what it gives ------------------------------------------------------------------
+
+OPT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "ffn_dim": 64,
+    "max_position_embeddings": 64,
+}
+REFORMER = {
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "attention_head_size": 16,
+    "attn_layers": ["local", "local"],
+    "feed_forward_size": 64,
+    "axial_pos_embds": False,
+    "max_position_embeddings": 64,
+    "local_attn_chunk_length": 4,
+    "is_decoder": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "width"),
+    [
+        (transformers.OPTConfig, {**OPT, "word_embed_proj_dim": 16}, 16),
+        (transformers.OPTConfig, {**OPT, "word_embed_proj_dim": 32}, 32),
+        (transformers.ReformerConfig, REFORMER, 64),
+    ],
+)
+def test_the_head_is_as_wide_as_what_the_model_gives(
+    folder_of, kind, options, width, capfd
+):
+    model = folder_of(kind, **options)
+    before = global_states()
+    capfd.readouterr()
+    backbone = load_backbone(model, PLACE)
+    assert tuple(capfd.readouterr()) == ("", "")
+    assert global_states() == before
+    assert (backbone.module.config.hidden_size, backbone.width) == (32, width)
+
+    if kind is transformers.ReformerConfig:
+        return  # its layers hand no gradients on outside of its training mode
+    X, y = toy(16)
+    fitted = make(model, target_modules=["v_proj"]).fit(X, y)
+    assert fitted._live.network.head.in_features == width
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
+def test_trying_a_model_leaves_it_as_it_was(tiny_model, monkeypatch):
+    tried = []
+    real = transformers.BertModel.forward
+
+    def watch(self, *args, **options):
+        tried.append(self)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(transformers.BertModel, "forward", watch)
+    sk_adalora.clear_backbone_cache()
+    module = load_backbone(tiny_model, PLACE).module
+
+    (copy,) = tried
+    assert copy is not module
+    assert "forward" not in vars(module.pooler)
+    assert not any(t.is_inference() for t in module.buffers())
