@@ -17,7 +17,12 @@ from torch import nn
 
 from ._devices import Place
 from ._forks import make_lock
-from ._pretrained import TOKENIZER_FILES, read_pretrained, silent_transformers
+from ._pretrained import (
+    TOKENIZER_FILES,
+    read_pretrained,
+    silent_transformers,
+    text_part,
+)
 from ._trial import measure_width, shared_copy
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -405,7 +410,7 @@ def made_whole(
     Returns
     -------
     torch.nn.Module
-        The encoder itself, or the encoder-decoder that it is a part of.
+        The encoder itself, or the model that it is a part of.
     """
     if not backbone.module.is_part:
         return encoder
@@ -418,5 +423,5 @@ def made_whole(
             local_files_only=True,
             trust_remote_code=trust_remote_code,
         )
-    whole.get_encoder().load_state_dict(encoder.state_dict())
+    text_part(whole).load_state_dict(encoder.state_dict())
     return whole  # type: ignore[no-any-return]

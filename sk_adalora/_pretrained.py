@@ -79,13 +79,36 @@ def read_pretrained(
         tokenizer.pad_token = tokenizer.eos_token
     if n_labels:  # a decoder's head reads the last token before the padding
         module.config.pad_token_id = tokenizer.pad_token_id or 0
-    is_part = module.config.is_encoder_decoder and not n_labels
-    if is_part:
-        module = module.get_encoder()
+    whole = module
+    if not n_labels:
+        module = text_part(whole)
     module.config.use_cache = False
-    module.is_part = is_part
+    module.is_part = module is not whole
     module.drawn_at_random = tuple(drawn)
     return module.requires_grad_(False).eval().to(place.device), tokenizer
+
+
+def text_part(whole: nn.Module) -> nn.Module:
+    """Return the part of a model that turns token ids into vectors, or all of it.
+
+    Parameters
+    ----------
+    whole : torch.nn.Module
+        A model as `AutoModel` reads it.
+
+    Returns
+    -------
+    torch.nn.Module
+        Of an encoder-decoder the encoder, of a model of texts and images, such as
+        Gemma 3, CLIP or Qwen2-VL, what reads the texts.
+    """
+    if whole.config.is_encoder_decoder:  # type: ignore[union-attr]
+        return whole.get_encoder()  # type: ignore[operator,no-any-return]
+    for name in ("language_model", "text_model"):
+        part = getattr(whole, name, None)
+        if isinstance(part, nn.Module):
+            return part
+    return whole
 
 
 def _names(mismatched: Any) -> list[str]:

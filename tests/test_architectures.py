@@ -163,3 +163,77 @@ def test_trying_a_model_leaves_it_as_it_was(tiny_model, monkeypatch):
     assert copy is not module
     assert "forward" not in vars(module.pooler)
     assert not any(t.is_inference() for t in module.buffers())
+
+
+# ---- models of more than texts ------------------------------------------------------
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+
+
+@pytest.fixture
+def gemma(folder_of, tiny_model):
+    """Folder of a random model of texts and images."""
+    size = transformers.AutoConfig.from_pretrained(tiny_model).vocab_size
+    texts = {**SIZES, "vocab_size": size, "num_key_value_heads": 1, "head_dim": 16}
+    return folder_of(transformers.Gemma3Config, text_config=texts, vision_config=VISION)
+
+
+def test_of_texts_and_images_the_texts_are_read(gemma, tmp_path):
+    X, y = toy(16)
+    fitted = make(gemma).fit(X, y)
+    network, backbone = fitted._exact_network()
+
+    assert backbone.longest == 64
+    assert isinstance(backbone.module, transformers.Gemma3TextModel)
+    fitted.merge_and_save(tmp_path / "merged")
+    whole, found = transformers.AutoModel.from_pretrained(
+        tmp_path / "merged", output_loading_info=True
+    )
+    ids = torch.tensor(backbone.tokenizer(["good film"])["input_ids"])
+    with torch.no_grad():
+        expected = network.encoder(ids).last_hidden_state
+        got = whole.eval()(ids).last_hidden_state
+
+    assert isinstance(whole, transformers.Gemma3Model)
+    assert not found["missing_keys"]
+    torch.testing.assert_close(got, expected)
+
+
+def test_of_a_model_with_two_towers_one_is_read(folder_of, tiny_model):
+    size = transformers.AutoConfig.from_pretrained(tiny_model).vocab_size
+    model = folder_of(
+        transformers.CLIPConfig,
+        text_config={**SIZES, "vocab_size": size},
+        vision_config=VISION,
+    )
+    X, y = toy(16)
+
+    assert np.isfinite(make(model).fit(X, y).predict_proba(X)).all()
+
+
+def test_a_model_without_texts_is_refused_before_training(folder_of):
+    model = folder_of(transformers.ViTConfig, **VISION)
+    match = (
+        r"^`model` must be a text model, which turns each token into a vector\. Got "
+        r".*, a ViTModel, with which a few tokens in float32 raised AttributeError: .*"
+        r"\. Give another model, one that was pretrained on texts alone\.$"
+    )
+    with pytest.raises(ValueError, match=match):
+        make(model).fit(*toy(16))
+
+
+def test_a_model_that_cannot_compute_in_half_precision_is_refused(folder_of):
+    model = folder_of(
+        transformers.FNetConfig,
+        **{k: v for k, v in SIZES.items() if k != "num_attention_heads"},
+    )
+    match = "a few tokens in bfloat16 raised .*set `precision`='float32'; else give"
+    with pytest.raises(ValueError, match=match):
+        load_backbone(model, resolve_place("cpu", "bfloat16"))
