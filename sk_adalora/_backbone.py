@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import nn
 from ._devices import Place
 from ._forks import make_lock
 from ._pretrained import (
-    TOKENIZER_FILES,
+    BESIDE_WEIGHTS,
     read_pretrained,
     silent_transformers,
     text_part,
@@ -245,7 +246,7 @@ def _from_hub(
 ) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    wanted = [*BESIDE_WEIGHTS, "*.safetensors"]
     if trust_remote_code:
         wanted.append("*.py")
     # Weights in PyTorch's own format only where there are no others.
@@ -338,10 +339,14 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 def _settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
     """Hash what a model is read from beside its weights."""
-    found = [*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob("*.py")]
-    found += [folder / name for name in TOKENIZER_FILES]
+    found = [*_matching(folder, BESIDE_WEIGHTS), *folder.glob("*.py")]
     files = sorted({path for path in found if path.is_file()})
     return tuple((path.name, _file_hash(path)) for path in files)
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        yield from folder.glob(pattern)
 
 
 def _file_hash(path: Path) -> str:
@@ -367,9 +372,8 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
         Whether to copy the model's own code too.
     """
     target.mkdir()
-    wanted = [*weight_files(folder), *folder.glob("*.json"), *folder.glob("*.txt")]
+    wanted = [*weight_files(folder), *_matching(folder, BESIDE_WEIGHTS)]
     wanted += folder.glob("*.py") if with_code else ()
-    wanted += [folder / name for name in TOKENIZER_FILES]
     for path in dict.fromkeys(wanted):
         if path.is_file():  # a link of the hub's cache is followed
             shutil.copyfile(path, target / path.name)

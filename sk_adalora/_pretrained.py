@@ -13,16 +13,15 @@ from torch import nn
 from ._devices import Place
 from ._messages import Muted
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "tekken.json",
+# What models are read from beside their weights, as patterns of names: settings and
+# vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
+BESIDE_WEIGHTS = (
+    *("*.json", "*.txt", "*.model"),
+    *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
 )
+_VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
+# Tokens beside the special ones: the empty tokenizer of a T5 has 1.
+_FEWEST_TOKENS = 2
 
 
 def read_pretrained(
@@ -55,6 +54,7 @@ def read_pretrained(
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
     }
+    tokenizer = _read_tokenizer(folder, common)
     for_model: dict[str, Any] = {}
     if n_labels:  # a checkpoint may have a head for other labels
         for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
@@ -65,7 +65,6 @@ def read_pretrained(
     trainable = torch.inference_mode(False)
     with silent_transformers(), random_apart, trainable, _named_errors(folder):
         torch.random.default_generator.manual_seed(0)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
         module, found = getattr(transformers, kind).from_pretrained(
             folder,
             output_loading_info=True,
@@ -75,8 +74,6 @@ def read_pretrained(
             **for_model,
         )
     drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
-    if tokenizer.pad_token is None:  # GPT-2 has none
-        tokenizer.pad_token = tokenizer.eos_token
     if n_labels:  # a decoder's head reads the last token before the padding
         module.config.pad_token_id = tokenizer.pad_token_id or 0
     whole = module
@@ -86,6 +83,21 @@ def read_pretrained(
     module.is_part = module is not whole
     module.drawn_at_random = tuple(drawn)
     return module.requires_grad_(False).eval().to(place.device), tokenizer
+
+
+def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
+    """Read a tokenizer, which may be the code of its class alone, as ByT5's."""
+    import transformers
+
+    with silent_transformers(), _named_errors(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+    # Where transformers finds no vocabulary, it makes an empty one and says nothing.
+    n_special = len(set(tokenizer.all_special_ids))
+    if len(tokenizer) < n_special + _FEWEST_TOKENS:
+        raise ValueError(_no_tokenizer(folder))
+    if tokenizer.pad_token is None:  # GPT-2 has none
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def text_part(whole: nn.Module) -> nn.Module:
@@ -122,13 +134,15 @@ def _check_files(folder: Path) -> None:
             f"The folder of `model` must hold config.json. Got {str(folder)!r} "
             "without it. Save the model with `save_pretrained`."
         )
-    # Without these files transformers makes an empty tokenizer and says nothing.
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ValueError(
-            f"The folder of `model` must hold a tokenizer. Got {str(folder)!r} with "
-            f"none of {', '.join(TOKENIZER_FILES)}. Save it there with "
-            "`tokenizer.save_pretrained`."
-        )
+    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
+        raise ValueError(_no_tokenizer(folder))
+
+
+def _no_tokenizer(folder: Path) -> str:
+    return (
+        f"The folder of `model` must hold a tokenizer. Got {str(folder)!r} without the "
+        "vocabulary of one. Save it there with `tokenizer.save_pretrained`."
+    )
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """Architectures that are unlike BERT in what they are read from, take or give."""
 
+import json
+from pathlib import Path
+
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
 from _toy import global_states, make, toy
+from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
+from sk_adalora import AdaLoraClassifier
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 
@@ -237,3 +243,76 @@ def test_a_model_that_cannot_compute_in_half_precision_is_refused(folder_of):
     match = "a few tokens in bfloat16 raised .*set `precision`='float32'; else give"
     with pytest.raises(ValueError, match=match):
         load_backbone(model, resolve_place("cpu", "bfloat16"))
+
+
+# ---- tokenizers of other files ------------------------------------------------------
+
+
+def prophet_net(folder, words):
+    """ProphetNet's tokenizer, whose vocabulary is a file like no other."""
+    path = Path(folder) / "words"
+    path.write_text("\n".join(words))
+    tokenizer = transformers.ProphetNetTokenizer(str(path))
+    path.unlink()
+    return tokenizer
+
+
+TOKENIZERS = {
+    "byt5": lambda *_: transformers.ByT5Tokenizer(extra_ids=0),  # has no vocabulary
+    "prophetnet": prophet_net,
+}
+
+
+@pytest.fixture(params=TOKENIZERS)
+def with_own_tokenizer(request, folder_of, tiny_model):
+    """Folder of a random model with a tokenizer of its architecture."""
+    words = transformers.AutoTokenizer.from_pretrained(tiny_model).get_vocab()
+    model = folder_of(transformers.BertConfig, **{**SIZES, "vocab_size": 300})
+    for path in Path(model).glob("tokenizer*"):
+        path.unlink()
+    tokenizer = TOKENIZERS[request.param](model, sorted(words, key=words.get))
+    tokenizer.save_pretrained(model)
+    return model
+
+
+def test_a_tokenizer_is_known_by_what_it_does(with_own_tokenizer, tmp_path):
+    X, y = toy(16)
+    fitted = make(with_own_tokenizer).fit(X, y)
+    proba = fitted.predict_proba(X)
+    fitted.save_pretrained(tmp_path / "saved", include_backbone=True)
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "saved")
+
+    assert len(np.unique(proba)) > 2
+    np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+
+
+def test_a_vocabulary_that_changes_is_read_again(with_own_tokenizer):
+    before = load_backbone(with_own_tokenizer, PLACE)
+    for path in Path(with_own_tokenizer).glob("*.tokenizer"):
+        path.write_text(path.read_text().replace("good", "goat"))
+        assert load_backbone(with_own_tokenizer, PLACE) is not before
+
+
+def test_the_files_of_every_tokenizer_are_fetched(monkeypatch, tiny_model):
+    asked = []
+
+    def snapshot(name, *, allow_patterns, **options):
+        asked.extend(allow_patterns)
+        return tiny_model
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    load_backbone("some/model", PLACE)
+    names = ["source.spm", "prophetnet.tokenizer", "bpe.codes", "spiece.model"]
+    assert list(filter_repo_objects(names, allow_patterns=asked)) == names
+
+
+@pytest.mark.parametrize("kind", ["BertTokenizer", "T5Tokenizer", "GPT2Tokenizer"])
+def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
+    """transformers makes an empty one, which reads all texts alike."""
+    model = folder_of(transformers.BertConfig, **SIZES)
+    (Path(model) / "tokenizer.json").unlink()
+    settings = json.dumps({"tokenizer_class": kind})
+    (Path(model) / "tokenizer_config.json").write_text(settings)
+
+    with pytest.raises(ValueError, match=r"must hold a tokenizer.*save_pretrained"):
+        load_backbone(model, PLACE)
