@@ -20,6 +20,7 @@ from ._devices import Place
 from ._forks import make_lock
 from ._pretrained import (
     BESIDE_WEIGHTS,
+    attend_in_full,
     read_pretrained,
     silent_transformers,
     text_part,
@@ -427,5 +428,6 @@ def made_whole(
             local_files_only=True,
             trust_remote_code=trust_remote_code,
         )
+        attend_in_full(whole)
     text_part(whole).load_state_dict(encoder.state_dict())
     return whole  # type: ignore[no-any-return]

@@ -73,6 +73,7 @@ def read_pretrained(
             **common,
             **for_model,
         )
+        attend_in_full(module)
     drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
     if n_labels:  # a decoder's head reads the last token before the padding
         module.config.pad_token_id = tokenizer.pad_token_id or 0
@@ -98,6 +99,19 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def attend_in_full(module: nn.Module) -> None:
+    """Have BigBird compute full attention, which it would turn to by itself.
+
+    Its first short batch would do so for good: what is predicted later for a long text
+    would be another number.
+    """
+    for part in list(module.modules()):
+        switch = getattr(part, "set_attention_type", None)
+        if switch is not None:
+            switch("original_full")
+            module.config.attention_type = "original_full"  # type: ignore[union-attr]
 
 
 def text_part(whole: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """Architectures that are unlike BERT in what they are read from, take or give."""
 
 import json
+import pickle
 from pathlib import Path
 
 import huggingface_hub
@@ -316,3 +317,43 @@ def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
 
     with pytest.raises(ValueError, match=r"must hold a tokenizer.*save_pretrained"):
         load_backbone(model, PLACE)
+
+
+# ---- attention that changes by itself -----------------------------------------------
+
+BIG_BIRD = {
+    **SIZES,
+    "attention_type": "block_sparse",
+    "block_size": 2,
+    "num_random_blocks": 1,
+}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_short_text_does_not_change_what_long_ones_get(folder_of, pooling, tmp_path):
+    model = folder_of(transformers.BigBirdConfig, **BIG_BIRD)
+    X, y = toy(16)
+    long = [f"{text} " * 8 for text in X]
+    fitted = make(model, pooling=pooling).fit(long, y)
+    first = pickle.loads(pickle.dumps(fitted)).predict_proba(long)
+    fitted.predict_proba(X)
+
+    np.testing.assert_array_equal(fitted.predict_proba(long), first)
+    fitted.merge_and_save(tmp_path / "merged")
+    saved = transformers.AutoConfig.from_pretrained(tmp_path / "merged")
+    assert saved.attention_type == "original_full"
+
+
+def test_the_whole_of_a_big_bird_attends_in_full_too(folder_of, tmp_path):
+    own = {"block_size": 2, "num_random_blocks": 1, "max_position_embeddings": 64}
+    model = folder_of(transformers.BigBirdPegasusConfig, **SEQ2SEQ, **own)
+    fitted = make(model).fit(*toy(16))
+    fitted.merge_and_save(tmp_path / "merged")
+    whole = transformers.AutoModel.from_pretrained(tmp_path / "merged")
+    network, backbone = fitted._exact_network()
+    ids = torch.tensor(backbone.tokenizer(["good film " * 20])["input_ids"])
+    with torch.no_grad():
+        expected = network.encoder(ids).last_hidden_state
+        got = whole.eval().get_encoder()(ids).last_hidden_state
+
+    torch.testing.assert_close(got, expected)
