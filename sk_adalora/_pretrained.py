@@ -55,6 +55,8 @@ def read_pretrained(
         "local_files_only": True,
     }
     tokenizer = _read_tokenizer(folder, common)
+    if n_labels and tokenizer.pad_token_id is None:
+        raise ValueError(_no_padding(folder))
     for_model: dict[str, Any] = {}
     if n_labels:  # a checkpoint may have a head for other labels
         for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
@@ -76,7 +78,7 @@ def read_pretrained(
         attend_in_full(module)
     drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
     if n_labels:  # a decoder's head reads the last token before the padding
-        module.config.pad_token_id = tokenizer.pad_token_id or 0
+        module.config.pad_token_id = tokenizer.pad_token_id
     whole = module
     if not n_labels:
         module = text_part(whole)
@@ -150,6 +152,15 @@ def _check_files(folder: Path) -> None:
         )
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ValueError(_no_tokenizer(folder))
+
+
+def _no_padding(folder: Path) -> str:
+    return (
+        "With `pooling`='model', the tokenizer of `model` must have a token for "
+        "padding or for the end, which the model tells from a text's. Got "
+        f"{str(folder)!r} with neither. Set `pad_token` in its tokenizer_config.json, "
+        "or another `pooling`."
+    )
 
 
 def _no_tokenizer(folder: Path) -> str:

@@ -319,6 +319,25 @@ def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
         load_backbone(model, PLACE)
 
 
+def test_a_head_of_the_models_own_needs_a_token_for_padding(folder_of):
+    """It would take tokens of id 0 at the end of a text for padding."""
+    options = {**SIZES, "num_key_value_heads": 1}
+    model = folder_of(transformers.LlamaConfig, **options)
+    path = Path(model) / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"pad_token": None, "eos_token": None}
+    path.write_text(json.dumps(settings))
+    X, y = toy(16)
+    match = (
+        r"^With `pooling`='model', the tokenizer of `model` must have a token for "
+        r"padding or for the end, .*\. Got .* with neither\. Set `pad_token` in its "
+        r"tokenizer_config\.json, or another `pooling`\.$"
+    )
+
+    with pytest.raises(ValueError, match=match):
+        make(model, pooling="model").fit(X, y)
+    assert np.isfinite(make(model, pooling="last").fit(X, y).predict_proba(X)).all()
+
+
 # ---- attention that changes by itself -----------------------------------------------
 
 BIG_BIRD = {
