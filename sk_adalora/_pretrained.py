@@ -79,6 +79,8 @@ def read_pretrained(
     drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
     if n_labels:  # a decoder's head reads the last token before the padding
         module.config.pad_token_id = tokenizer.pad_token_id
+        # The heads of BART and T5 want as many ends in each text, and read the last.
+        tokenizer.split_special_tokens = module.config.is_encoder_decoder
     whole = module
     if not n_labels:
         module = text_part(whole)

@@ -203,6 +203,8 @@ def _encode_part(
     starts = [text[:limit] for text in first]
     encoded = _call(tokenizer, starts, second, max_length, with_types)
     ids = encoded["input_ids"]
+    if getattr(tokenizer, "split_special_tokens", False) and encoded.encodings:
+        ids = _without_ends_of_texts(encoded, tokenizer)
     # (n_texts,) bool; only a text of full length can have lost tokens
     truncated = np.fromiter((len(row) >= max_length for row in ids), bool, len(ids))
     for i in np.flatnonzero(truncated):
@@ -246,6 +248,26 @@ def _call(
         return_token_type_ids=with_types,
         verbose=False,
     )
+
+
+def _without_ends_of_texts(encoded: Any, tokenizer: Any) -> list[list[int]]:
+    """Return the ids with each end that a text itself has as an unknown token.
+
+    T5's vocabulary has "</s>" among its pieces, so that splitting special tokens, which
+    does for others, does not do for it.
+    """
+    end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    if None in (end, unknown):
+        return encoded["input_ids"]  # type: ignore[no-any-return]
+    return [
+        [
+            unknown if id_ == end and not added else id_
+            for id_, added in zip(row.ids, row.special_tokens_mask, strict=True)
+        ]
+        if end in row.ids
+        else row.ids
+        for row in encoded.encodings
+    ]
 
 
 def _lost_tokens(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from _toy import global_states, make, toy
+from _toy import BAD, GOOD, global_states, make, toy
 from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
@@ -336,6 +336,54 @@ def test_a_head_of_the_models_own_needs_a_token_for_padding(folder_of):
     with pytest.raises(ValueError, match=match):
         make(model, pooling="model").fit(X, y)
     assert np.isfinite(make(model, pooling="last").fit(X, y).predict_proba(X)).all()
+
+
+def unigrams(words):
+    """A tokenizer like T5's, which has the end among the pieces of texts."""
+    pieces = [*"<pad> </s> <unk>".split(), *(f"\u2581{word}" for word in words)]
+    vocabulary = [(p, -2.0 if p.isalpha() else 0.0) for p in pieces]
+    vocabulary += [(sign, -4.0) for sign in ("\u2581", *"</s>")]
+    return transformers.T5Tokenizer(vocab=vocabulary, extra_ids=0)
+
+
+T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+ENDS = {
+    "bart": (transformers.BartConfig, {**SEQ2SEQ, "max_position_embeddings": 64}),
+    "t5": (transformers.T5Config, {**T5, "decoder_start_token_id": 0}),
+    "byt5": (transformers.T5Config, {**T5, "decoder_start_token_id": 0}),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_end_of_a_text_is_told_from_what_the_text_says(folder_of, name):
+    kind, options = ENDS[name]
+    own = {"pad_token_id": 0, "eos_token_id": 1, "vocab_size": 300}
+    model = folder_of(kind, **options, **({} if name == "bart" else own))
+    if name != "bart":
+        (Path(model) / "tokenizer.json").unlink()
+        own = {"t5": unigrams(GOOD + BAD), "byt5": transformers.ByT5Tokenizer()}[name]
+        own.save_pretrained(model)
+    X, y = toy(16)
+    tokenizer = load_backbone(model, PLACE).tokenizer
+    end = tokenizer.eos_token or tokenizer.sep_token
+    texts = [f"good {end} film", f"good{end}{end}film", end, *X[3:]]
+    fitted = make(model, pooling="model", target_modules=r".*encoder.*").fit(texts, y)
+    proba = fitted.predict_proba(texts)
+    pairs = np.array([texts, texts[::-1]], dtype=object).T
+
+    alone = np.concatenate([fitted.predict_proba([text]) for text in texts])
+    np.testing.assert_allclose(proba, alone, atol=1e-5)
+    make(model, pooling="model", row_format="pair").fit(pairs, y).predict(pairs)
+
+
+def test_only_heads_that_count_ends_have_them_split(folder_of):
+    kind, options = ENDS["bart"]
+    model = folder_of(kind, **options)
+    split = [
+        load_backbone(model, PLACE, n_labels=n).tokenizer.split_special_tokens
+        for n in (None, 2)
+    ]
+    assert split == [False, True]
 
 
 # ---- attention that changes by itself -----------------------------------------------
