@@ -25,7 +25,7 @@ from ._pretrained import (
     silent_transformers,
     text_part,
 )
-from ._trial import measure_width, shared_copy
+from ._trial import Findings, shared_copy, try_model
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -73,8 +73,8 @@ class Backbone:
         The encoder. Its parameters are shared by every copy: never written.
     tokenizer : transformers.PreTrainedTokenizerBase
         The tokenizer of the encoder.
-    width : int
-        Length of a hidden state; 0 where the model has a head of its own.
+    found : Findings
+        What a trial of it found out.
     """
 
     name: str
@@ -83,7 +83,12 @@ class Backbone:
     tokenizer_hash: str
     module: nn.Module
     tokenizer: Any
-    width: int
+    found: Findings
+
+    @property
+    def width(self) -> int:
+        """Length of a hidden state."""
+        return self.found.width
 
     @property
     def longest(self) -> int | None:
@@ -172,8 +177,8 @@ def load_backbone(
             return _cache[key]
         module, tokenizer = read_pretrained(folder, place, trust_remote_code, n_labels)
         behaviour = tokenizer_hash(tokenizer)
-        width = 0 if n_labels else measure_width(module, tokenizer, place, folder)
-        backbone = Backbone(name, folder, digest, behaviour, module, tokenizer, width)
+        found = try_model(module, tokenizer, place, folder, has_head=bool(n_labels))
+        backbone = Backbone(name, folder, digest, behaviour, module, tokenizer, found)
         _cache[key] = backbone
         while len(_cache) > _MAX_CACHED:
             _cache.popitem(last=False)

@@ -249,6 +249,7 @@ class FitMixin(metaclass=ABCMeta):
         generator: torch.Generator,
     ) -> TextNetwork:
         """Put triplets beside the layers of a copy of the backbone, and a head on."""
+        _warn_of_padding(backbone)
         modules = self.target_modules
         if not isinstance(modules, str):
             check_all_match(list(modules), backbone.module)
@@ -367,6 +368,17 @@ class FitMixin(metaclass=ABCMeta):
                 "and were cut. Raise `max_length` if the model has positions for more, "
                 "or set `long_text`."
             )
+
+
+def _warn_of_padding(backbone: Backbone) -> None:
+    """Warn where a text gets other numbers beside other texts."""
+    if backbone.found.sees_padding:
+        warn_user(
+            "`model` must give a text the same vectors whatever it is padded with. Got "
+            f"{backbone.name!r}, a {type(backbone.module).__name__}, which does not: "
+            "predictions depend on the other texts of a batch. Give another `model`, "
+            "or predict one text at a time."
+        )
 
 
 def make_generator(random_state: Any) -> torch.Generator:

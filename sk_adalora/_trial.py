@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ._devices import Place
-from ._pretrained import silent_transformers
+from ._pretrained import silent_transformers, text_part
 
 # Its first tokens are tried. They come from a text, since ids of our own may be too
 # high for the model, or mean padding.
 _TEXT = "A few words are enough."
-_MOST = 6
+_MOST = 4
+# Of the largest number, what counts as a change beside rounding.
+_LEAST_SHARE = 1e-4
 
 
 def shared_copy(module: nn.Module) -> nn.Module:
@@ -44,59 +47,104 @@ def _unchanged(hidden: Tensor) -> Tensor:
     return hidden
 
 
-def measure_width(module: nn.Module, tokenizer: Any, place: Place, folder: Path) -> int:
-    """Return the length of a hidden state.
+@dataclass(frozen=True)
+class Findings:
+    """What a trial found out about a model.
 
-    Configs do not tell: OPT may project what it returns, and Reformer returns twice
-    the width that it computes in.
+    Parameters
+    ----------
+    width : int
+        Length of a hidden state, or 0 if it is not known. Configs do not tell: OPT may
+        project what it returns, and Reformer returns twice the width that it computes
+        in.
+    sees_padding : bool
+        Whether what a text gets depends on what it is padded with.
+    """
+
+    width: int
+    sees_padding: bool
+
+
+def try_model(
+    module: nn.Module, tokenizer: Any, place: Place, folder: Path, *, has_head: bool
+) -> Findings:
+    """Compute the hidden states of a few tokens.
 
     Parameters
     ----------
     module : torch.nn.Module
-        A model without a head, in its place. Nothing of it changes.
+        A model in its place. Nothing of it changes.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     place : Place
         Device and precision of the model.
     folder : Path
         Where it was read from, for the message.
+    has_head : bool
+        Whether it is a model with a head of its own. Then the model beneath is tried,
+        which need not give each token a vector, as Funnel's.
 
     Returns
     -------
-    int
+    Findings
 
     Raises
     ------
     ValueError
-        If the model does not turn each token into a vector.
+        If a model without a head does not turn each token into a vector.
     """
-    body = shared_copy(module)
+    body = shared_copy(text_part(module.base_model) if has_head else module)  # type: ignore[arg-type]
     skip_pooler(body)
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
     try:
-        return _hidden(body, torch.tensor([ids], device=place.device)).shape[2]
+        alone = _hidden(body, torch.tensor([ids], device=place.device))
+        sees_padding = _sees_padding(body, ids, tokenizer.pad_token_id or 0, alone)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if has_head:
+            return Findings(0, False)
         raise ValueError(_refusal(body, place, folder, error)) from error
+    return Findings(alone.shape[2], sees_padding)
 
 
-def _hidden(body: nn.Module, ids: Tensor) -> Tensor:
+def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -> bool:
+    """Tell whether tokens that the mask leaves out change the others.
+
+    Two paddings of the same shape are compared, which most models compute alike to the
+    last bit in any precision. MobileBERT reads the token behind, which is zero where it
+    is padding: hence the text alone, too.
+    """
+    count = len(ids)
+    kept = torch.tensor([[1] * count + [0] * count], device=alone.device)
+    padded, other = (
+        _hidden(body, torch.tensor([ids + behind], device=alone.device), kept)
+        for behind in ([pad_id] * count, ids[::-1])
+    )
+    padded, other = padded[:, :count].float(), other[:, :count].float()
+    # Experts round otherwise when they are given other tokens beside a text's.
+    rounding = max(_LEAST_SHARE, 2 * torch.finfo(alone.dtype).eps)
+    limit = rounding * float(alone.abs().max())
+    change = float((padded - other).abs().max())
+    return change > limit and float((padded - alone.float()).abs().max()) > limit
+
+
+def _hidden(body: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the hidden states of some tokens, of shape (1, t, w)."""
     apart, plain = torch.random.fork_rng(devices=[]), torch.inference_mode(False)
     with silent_transformers(), apart, plain, torch.no_grad():
-        hidden = body(input_ids=ids, attention_mask=None).last_hidden_state
+        hidden = body(input_ids=ids, attention_mask=mask).last_hidden_state
     if hidden.shape[:2] != ids.shape:
         raise TypeError(f"{ids.shape[1]} tokens became {tuple(hidden.shape[1:-1])}")
     return hidden  # type: ignore[no-any-return]
 
 
 def _refusal(body: nn.Module, place: Place, folder: Path, error: Exception) -> str:
-    do = "Give another model, one that was pretrained on texts alone."
+    do = "Give one that was pretrained on texts, and takes them at any length."
     if place.dtype != torch.float32:
         do = (
             "If it cannot compute in this precision, set `precision`='float32'; else "
-            "give another model."
+            "give a model that was pretrained on texts."
         )
     return (
         "`model` must be a text model, which turns each token into a vector. Got "
