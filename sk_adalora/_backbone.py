@@ -93,7 +93,8 @@ class Backbone:
     @property
     def longest(self) -> int | None:
         """Tokens that the encoder has positions for, or None if it has no limit."""
-        config = self.module.config
+        config: Any = self.module.config
+        config = getattr(config, "text_config", None) or config  # Gemma 3's own head
         limits = [getattr(config, name, None) for name in _POSITIONS]
         limits += [self.tokenizer.model_max_length, *self._numbered()]
         # XLNet's -1 and huge numbers stand for no limit.

@@ -77,12 +77,10 @@ def read_pretrained(
         )
         attend_in_full(module)
     drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
-    if n_labels:  # a decoder's head reads the last token before the padding
-        module.config.pad_token_id = tokenizer.pad_token_id
-        # The heads of BART and T5 want as many ends in each text, and read the last.
-        tokenizer.split_special_tokens = module.config.is_encoder_decoder
     whole = module
-    if not n_labels:
+    if n_labels:
+        _agree_on_tokens(whole, tokenizer)
+    else:
         module = text_part(whole)
     module.config.use_cache = False
     module.is_part = module is not whole
@@ -103,6 +101,15 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:
+    """Tell a head of a model's own which tokens are none of a text's."""
+    config: Any = module.config
+    for part in (config, getattr(config, "text_config", None) or config):
+        part.pad_token_id = tokenizer.pad_token_id  # a decoder's head reads before it
+    # The heads of BART and T5 want as many ends in each text, and read the last.
+    tokenizer.split_special_tokens = config.is_encoder_decoder
 
 
 def attend_in_full(module: nn.Module) -> None:

@@ -213,6 +213,19 @@ def test_of_texts_and_images_the_texts_are_read(gemma, tmp_path):
     torch.testing.assert_close(got, expected)
 
 
+def test_the_head_of_a_model_of_texts_and_images(gemma):
+    """What it is told lies in the part of its config that is for texts."""
+    X, y = toy(16)
+    layers = r"model\.language_model.*"
+    fitted = make(gemma, pooling="model", target_modules=layers).fit(X, y)
+    alone = np.concatenate([fitted.predict_proba([text]) for text in X])
+
+    np.testing.assert_allclose(fitted.predict_proba(X), alone, atol=1e-5)
+    backbone = fitted._live.backbone
+    assert backbone.longest == 64
+    assert backbone.module.config.text_config.pad_token_id == 0
+
+
 def test_of_a_model_with_two_towers_one_is_read(folder_of, tiny_model):
     size = transformers.AutoConfig.from_pretrained(tiny_model).vocab_size
     model = folder_of(
