@@ -18,6 +18,7 @@ from torch import nn
 
 from ._devices import Place
 from ._forks import make_lock
+from ._model_check import Findings, shared_copy, try_model
 from ._pretrained import (
     BESIDE_WEIGHTS,
     attend_in_full,
@@ -25,7 +26,6 @@ from ._pretrained import (
     silent_transformers,
     text_part,
 )
-from ._trial import Findings, shared_copy, try_model
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
