@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -48,7 +49,9 @@ _SAMPLES = [
     "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
 ]
 
+# The models that were used last, and all that an estimator still holds.
 _cache: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
+_held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
 _hashes: dict[tuple[str, int, int], str] = {}
 # Where models of the hub were found, so that all fits of a process take the same files.
 _found: dict[tuple[str, str | None, bool, bool], Path] = {}
@@ -173,14 +176,15 @@ def load_backbone(
             *(name, str(folder), digest, _settings_hashes(folder)),
             *(place, trust_remote_code, n_labels),
         )
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-        module, tokenizer = read_pretrained(folder, place, trust_remote_code, n_labels)
-        behaviour = tokenizer_hash(tokenizer)
-        found = try_model(module, tokenizer, place, folder, has_head=bool(n_labels))
-        backbone = Backbone(name, folder, digest, behaviour, module, tokenizer, found)
+        backbone = _held.get(key)
+        if backbone is None:
+            parts = read_pretrained(folder, place, trust_remote_code, n_labels)
+            behaviour = tokenizer_hash(parts[1])
+            found = try_model(*parts, place, folder, has_head=bool(n_labels))
+            backbone = Backbone(name, folder, digest, behaviour, *parts, found)
+            _held[key] = backbone
         _cache[key] = backbone
+        _cache.move_to_end(key)
         while len(_cache) > _MAX_CACHED:
             _cache.popitem(last=False)
         return backbone
@@ -199,6 +203,7 @@ def clear_backbone_cache() -> None:
     """
     with _lock:
         _cache.clear()
+        _held.clear()
         _hashes.clear()
         _found.clear()
     if torch.cuda.is_available():
@@ -397,7 +402,7 @@ def let_go_of_files(backbone: Backbone) -> None:
         It, and all in the cache from the same folder, keep their numbers.
     """
     with _lock, torch.inference_mode(False):  # what is shared can be trained through
-        others = [held for held in _cache.values() if held.folder == backbone.folder]
+        others = [held for held in _held.values() if held.folder == backbone.folder]
         for held in (backbone, *others):
             for tensor in (*held.module.parameters(), *held.module.buffers()):
                 if tensor.device.type == "cpu":

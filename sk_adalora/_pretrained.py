@@ -159,6 +159,12 @@ def _check_files(folder: Path) -> None:
             f"The folder of `model` must hold config.json. Got {str(folder)!r} "
             "without it. Save the model with `save_pretrained`."
         )
+    # Where PEFT is installed, transformers would load it too, and say nothing.
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            "The folder of `model` must hold no adapter of PEFT's beside the model. "
+            f"Got {str(folder)!r} with adapter_config.json. Merge it, or move it away."
+        )
     if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
         raise ValueError(_no_tokenizer(folder))
 

@@ -1,10 +1,12 @@
 """Finding, loading, sharing and copying pretrained models; pooling."""
 
+import gc
 import importlib.util
 import json
 import pickle
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import huggingface_hub
@@ -98,7 +100,19 @@ def test_the_cache_forgets_what_was_used_least_recently(tiny_model, tmp_path):
 
     assert len(_backbone._cache) == _backbone._MAX_CACHED == 2
     assert load_backbone(folders[0], PLACE) is a
-    assert load_backbone(folders[1], PLACE) is not b
+    forgotten = weakref.ref(b)
+    del b
+    gc.collect()
+    assert forgotten() is None
+
+
+def test_what_is_still_held_is_not_loaded_again(tiny_model, tmp_path):
+    """Many estimators of three models would else have a copy of the weights each."""
+    folders = [shutil.copytree(tiny_model, tmp_path / name) for name in "abc"]
+    held = [load_backbone(folder, PLACE) for folder in folders]
+
+    assert [load_backbone(folder, PLACE) for folder in folders] == held
+    assert len(_backbone._cache) == 2
 
 
 def test_the_cache_can_be_cleared(tiny_model):
@@ -350,6 +364,14 @@ def test_pytorch_files_count_where_there_is_nothing_else(own_model):
 
     path.unlink()
     assert weight_files(own_model) == [own_model / "pytorch_model.bin"]
+
+
+def test_an_adapter_in_the_folder_of_a_model_is_refused(own_model):
+    """With PEFT installed, transformers would add it, and without PEFT not."""
+    (own_model / "adapter_config.json").write_text("{}")
+
+    with pytest.raises(ValueError, match=r"no adapter of PEFT's.*Merge it, or move"):
+        load_backbone(own_model, PLACE)
 
 
 # ---- what cannot be found ---------------------------------------------------
