@@ -292,7 +292,7 @@ def read_adapter(
     tensors = {
         _plain_name(name): _check_tensor(name, tensor)
         for name, tensor in _read_tensors(place).items()
-        if not _is_frozen(name, values)
+        if not _is_frozen(name)
     }
     ranks = _check_factors(tensors)
     config = _read_config(values, tensors, ranks)
@@ -366,15 +366,13 @@ def _broken(path: Path, error: Exception | str) -> str:
     )
 
 
-def _is_frozen(name: str, values: Mapping[str, Any]) -> bool:
+def _is_frozen(name: str) -> bool:
     """Tell what PEFT writes beside an adapter: parts of the pretrained model.
 
-    Of an adapted output layer, for one, it writes the frozen layer too.
+    Of an adapted output layer, for one, it writes the frozen weight too.
     """
-    frozen = ["weight"] if values.get("bias", "none") != "none" else ["weight", "bias"]
-    if any(name.endswith(f".base_layer.{part}") for part in frozen):
-        return True
-    return "ranknum" in name or ".original_module." in name
+    inside = any(part in name for part in ("ranknum", ".original_module."))
+    return inside or name.endswith(".base_layer.weight")
 
 
 def _plain_name(name: str) -> str:
