@@ -1,6 +1,7 @@
 """The training loop: loss, budget, accumulation, weights, stopping, interruption."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _training
 from sk_adalora._devices import Place
+from sk_adalora._early_stopping import ScoreWatcher
 from sk_adalora._fitting import make_generator
-from sk_adalora._training import Examples, Run, train_step
+from sk_adalora._training import Examples, Run, TrainingHistory, train_step
 
 LAYERS = 12  # of the tiny model
 
@@ -49,6 +51,21 @@ class Spy:
 
 
 # ---- it learns --------------------------------------------------------------
+
+
+def test_weight_decay_makes_weights_smaller(tiny_model):
+    X, y = toy(32)
+    settings = {"epochs": 4, "max_grad_norm": None, "head_init": "random"}
+
+    def size(decay):
+        fitted = make(tiny_model, weight_decay=decay, **settings).fit(X, y)
+        arrays = fitted._adapter.arrays
+        names = [name for name in arrays if "lora_A" in name or "head" in name]
+        return [float(np.square(arrays[name]).sum()) for name in names]
+
+    decayed, plain = size(5.0), size(0.0)
+    assert len(plain) == LAYERS + 2
+    assert sum(decayed) < 0.9 * sum(plain)
 
 
 def test_a_separable_task_is_learned_to_the_last_row(tiny_model):
@@ -888,3 +905,36 @@ def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
         classifier.fit(*toy(32))
     assert last
     assert not hasattr(classifier, "classes_")
+
+
+# ---- in half precision ------
+
+
+def test_the_own_head_of_a_model_computes_in_float32(tiny_model):
+    X, y = toy(64)
+    fitted = make(tiny_model, pooling="model", precision="bfloat16").fit(X, y)
+
+    head = fitted._live.network.encoder.model.classifier
+    assert {p.dtype for p in head.parameters()} == {torch.float32}
+    outputs = fitted.decision_function(X).astype(np.float32)
+    rounded = torch.from_numpy(outputs).bfloat16().float().numpy()
+    assert not np.array_equal(outputs, rounded)
+
+
+# ---- which state is kept ----------------------------------------------------
+
+
+def test_patience_begins_anew_with_each_better_score():
+    scores = iter([0.5, 0.4, 0.6, 0.3, 0.2, 0.1])
+    network = SimpleNamespace(encoder=torch.nn.Linear(1, 1), head=torch.nn.Linear(1, 1))
+    run = SimpleNamespace(allocator=SimpleNamespace(finished=True), network=network)
+    history = TrainingHistory()
+    watcher = ScoreWatcher(lambda: next(scores), patience=2)
+
+    stops = []
+    while not (stops and stops[-1]):
+        history.epochs += 1
+        stops.append(watcher(run, history))
+    assert stops == [False, False, False, False, True]
+    assert watcher.best_score == 0.6
+    assert history.best_epoch == 2
