@@ -596,6 +596,22 @@ def test_the_state_does_not_change_with_further_training():
     assert torch.equal(state["averages"][0][0], before["averages"][0][0])
 
 
+def test_a_state_that_was_loaded_does_not_change_with_further_training():
+    model = small()
+    give_gradients(model)
+    model.update_and_allocate(0)
+    state = model.allocator.state_dict()
+    before = copy.deepcopy(state)
+    other = small()
+    other.allocator.load_state_dict(state)
+    give_gradients(other, 1)
+    other.update_and_allocate(5)
+
+    assert torch.equal(state["kept"], before["kept"])
+    for pair, expected in zip(state["averages"], before["averages"], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(pair, expected, strict=True))
+
+
 def test_a_state_of_other_triplets_is_refused():
     model, bigger = small(), small(init_r=5)
     give_gradients(bigger)

@@ -38,6 +38,17 @@ def test_merged_equals_unmerged(dtype, tolerance):
     assert torch.equal(hidden(model), apart)
 
 
+def test_a_merged_weight_is_rounded_once():
+    model = randomise(adapt(tiny_bert().to(torch.bfloat16)))
+    deltas = [delta.float() for delta in model.triplets.deltas()]
+    model.merge()
+
+    layers = [m for m in model.modules() if isinstance(m, SVDLinear)]
+    for layer, delta in zip(layers, deltas, strict=True):
+        exact = (layer.weight.float() + delta).bfloat16()
+        assert torch.equal(layer.merged_weight, exact)
+
+
 def test_merging_is_exact_whatever_is_computed_in():
     model = randomise(adapt(tiny_bert()))
     expected = [delta.clone() for delta in model.triplets.deltas()]

@@ -269,6 +269,29 @@ def test_layers_are_counted_at_the_first_number(pattern):
     assert chosen(Experts(), **options) == of_peft(Experts(), **options)
 
 
+def test_a_pattern_of_layers_is_a_name_and_no_regular_expression():
+    options = {"target_modules": ["query"], "layers_to_transform": [1]}
+
+    assert chosen(tiny_bert(), **options, layers_pattern="layer")
+    with pytest.raises(ValueError, match="must"):
+        chosen(tiny_bert(), **options, layers_pattern="lay.r")
+
+
+class OwnOutput(nn.Module):
+    """Its output layer has a name that says nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.to_words = nn.Linear(4, 4), nn.Linear(4, 9)
+
+    def get_output_embeddings(self):
+        return self.to_words
+
+
+def test_an_output_layer_is_known_by_what_the_model_says_of_it():
+    assert chosen(OwnOutput()) == {"body"}
+
+
 def test_layers_of_all_linear():
     names = chosen(tiny_bert(), layers_to_transform=[1])
 

@@ -211,6 +211,18 @@ def test_what_a_wrapper_wraps_is_compared_too(kept):
         search(scoring=wrap(one_edited), n_trials=2, **kept).fit(X, Y)
 
 
+def test_spaces_that_differ_by_what_is_tied_are_different():
+    from sk_adalora import AdaLoraSpace
+    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    made = [
+        fingerprint([X], [], read_space(AdaLoraSpace(beta2=beta2), ""), len, Peak())
+        for beta2 in ("beta1", "beta1", None)
+    ]
+    assert made[0] == made[1] != made[2]
+
+
 def test_anything_may_stand_in_a_function():
     from sk_adalora._fingerprint import fingerprint
     from sk_adalora._space import read_space

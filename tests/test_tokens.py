@@ -102,6 +102,14 @@ def assert_same(table, other):
 TEXTS = ["the film", "a fine film", "the film", "", "unknown films"]
 
 
+def test_what_fills_up_is_the_tokenizer_s(tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.pad_token = "film"
+
+    assert other.pad_token_id != 0
+    assert encode(as_texts(TEXTS), other, 16).pad_id == other.pad_token_id
+
+
 @pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
 def test_ids_are_the_tokenizer_s(kind, request):
     tokenizer = request.getfixturevalue(kind)

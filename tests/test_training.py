@@ -14,6 +14,7 @@ from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _tra
 from sk_adalora._devices import Place
 from sk_adalora._early_stopping import ScoreWatcher
 from sk_adalora._fitting import make_generator
+from sk_adalora._network import TextNetwork
 from sk_adalora._training import Examples, Run, TrainingHistory, train_step
 
 LAYERS = 12  # of the tiny model
@@ -907,7 +908,35 @@ def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
     assert not hasattr(classifier, "classes_")
 
 
+def test_the_penalty_keeps_triplets_orthonormal(tiny_model):
+    X, y = toy(64)
+
+    def distance(weight):
+        fitted = make(tiny_model, epochs=6, orth_reg_weight=weight).fit(X, y)
+        arrays = fitted._adapter.arrays
+        lefts = [arrays[name] for name in arrays if "lora_A" in name]
+        return sum(np.linalg.norm(a @ a.T - np.eye(len(a))) for a in lefts)
+
+    assert distance(1.0) < 0.9 * distance(0.0)
+
+
 # ---- in half precision ------
+
+
+def test_batches_have_few_lengths(tiny_model, monkeypatch):
+    lengths = set()
+    real = TextNetwork.forward
+
+    def forward(self, batch):
+        lengths.add(batch.input_ids.shape[1])
+        return real(self, batch)
+
+    monkeypatch.setattr(TextNetwork, "forward", forward)
+    texts = [" ".join(["good"] * n) for n in range(1, 25)]
+    make(tiny_model, precision="bfloat16", batch_size=1).fit(texts, [0, 1] * 12)
+
+    assert lengths
+    assert all(length % 4 == 0 for length in lengths)
 
 
 def test_the_own_head_of_a_model_computes_in_float32(tiny_model):
