@@ -359,6 +359,22 @@ def test_the_fused_layer_has_the_gradients_of_the_sum(make):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(
+    "hook", ["forward", "forward_pre", "full_backward", "full_backward_pre", "own"]
+)
+def test_what_others_put_on_a_frozen_layer_is_heeded(hook):
+    model = randomise(adapt(nn.Sequential(nn.Linear(5, 3), nn.Tanh())))
+    base, seen = model.adapted["0"].base_layer, []
+    if hook == "own":
+        forward = base.forward
+        base.forward = lambda x: [seen.append("called"), forward(x)][1]
+    else:
+        getattr(base, f"register_{hook}_hook")(lambda *_: seen.append("called"))
+    model(torch.ones(2, 5, requires_grad=True)).sum().backward()
+
+    assert seen == ["called"]
+
+
 def test_the_fused_layer_cannot_be_differentiated_twice_and_says_so():
     model = randomise(adapt(nn.Sequential(nn.Linear(5, 3))))
     x = torch.randn(4, 5, requires_grad=True)

@@ -223,6 +223,25 @@ def test_spaces_that_differ_by_what_is_tied_are_different():
     assert made[0] == made[1] != made[2]
 
 
+def test_the_number_of_folds_is_that_of_all_after_a_race():
+    """In which folds are evaluated one at a time."""
+    fitted = search(n_trials=3, cv=4, pruner="auto").fit(X, Y)
+
+    assert fitted.n_splits_ == 4
+
+
+def test_estimators_of_two_classes_do_not_share_a_study():
+    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    class Other(Peak):
+        pass
+
+    space = read_space({**SPACE}, "")
+    one, other = (fingerprint([X], [], space, len, e) for e in (Peak(), Other()))
+    assert {name for name in one if one[name] != other[name]} == {"estimator"}
+
+
 def test_anything_may_stand_in_a_function():
     from sk_adalora._fingerprint import fingerprint
     from sk_adalora._space import read_space
@@ -410,6 +429,8 @@ def test_a_pickle_holds_the_study_and_no_storage(tmp_path):
     loaded = pickle.loads(pickled)
 
     assert b"hush-hush" not in pickled
+    assert any(name.startswith(_workers.WORKER) for name in fitted.study_.user_attrs)
+    assert _workers.WORKER.encode() not in pickled
     assert len(pickled) < 50_000
     assert loaded.storage is None
     assert loaded.study_.best_value == fitted.study_.best_value

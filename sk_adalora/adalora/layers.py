@@ -221,8 +221,10 @@ class SVDLinear(nn.Module):
             return False
         if self.weight.dtype != x.dtype or torch.is_autocast_enabled(x.device.type):
             return False
+        # Others may have put a forward of their own on the layer, as accelerate does.
         hooked = (
-            base._forward_hooks
+            "forward" in vars(base)
+            or base._forward_hooks
             or base._forward_pre_hooks
             or base._backward_hooks
             or base._backward_pre_hooks
