@@ -53,6 +53,7 @@ SCRIPTS = {
     "interpolation": "interpolation.py",
     "calibration": "calibration.py",
     "voting": "voting.py",
+    "guide": "guide_figures.py",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"racing", "regression"}

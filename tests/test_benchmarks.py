@@ -25,7 +25,7 @@ from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.operations import count
 from benchmarks.steps import STEPS, make_step, steps_of
 from benchmarks.timing import Stopwatch, run_job, take_turns
-from sk_adalora import AdaLoraRegressor
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
 from sk_adalora._devices import resolve_place
 
 X, Y = topics(24)
@@ -844,6 +844,29 @@ def test_two_vote_as_in_scikit_learn(tiny_model):
     assert accuracy == vote.score(X[16:], Y[16:])
     assert loss == pytest.approx(log_loss(Y[16:], vote.predict_proba(X[16:])))
     assert found["ours"][0] == ours.score(X[16:], Y[16:])
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_figures_of_the_guide(tiny_model, monkeypatch):
+    from benchmarks import guide_figures
+
+    classifier = make_classifier(tiny_model).fit(X, Y)
+    sizes = []
+    predict = type(classifier).predict
+
+    def counted(self, texts):
+        sizes.append(len(texts))
+        return predict(self, texts)
+
+    monkeypatch.setattr(type(classifier), "predict", counted)
+    found = guide_figures.predict_in_calls(classifier, X[:5])
+    assert sizes == [1, 5, 1, 1, 1, 1, 1]
+    assert [name for name, *_ in found] == ["in one call", "one by one"]
+    assert all(seconds > 0 for _, seconds, _ in found)
+
+    given = {"model": tiny_model, "epochs": 1, "pooling": "model"}
+    fitted = AdaLoraClassifier(random_state=0, **given).fit(X, Y)
+    assert guide_figures.accuracy(X, Y, X, Y, **given) == fitted.score(X, Y)
 
 
 @pytest.mark.usefixtures("scripts_environment")

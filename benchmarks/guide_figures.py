@@ -1,0 +1,84 @@
+"""The figures of the user guide: a model's own head, and predictions row by row.
+
+Of 200 headlines, the accuracy with a linear head and with the head of the model's own
+architecture (`pooling="model"`); and the CPU seconds and the memory of a process that
+predicts 500 headlines in one call, and one at a time. Prints two tables, in about three
+minutes. Run from the repository, with the extra `bench`: python
+benchmarks/guide_figures.py
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.data import load_task, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from sk_adalora import AdaLoraClassifier
+
+N_TRAIN, N_TEST, N_CALLS = 200, 1000, 500
+
+
+def main():
+    """Measure, and print the tables."""
+    warnings.simplefilter("ignore")
+    rows = split(load_task("headlines"), N_TRAIN, N_TEST, seed=0)
+    print(f"{describe_machine()}\n\nAccuracy on {N_TEST:,} headlines, one seed:\n")
+    heads = [
+        [pooling, epochs, f"{accuracy(*rows, pooling=pooling, epochs=epochs):.3f}"]
+        for pooling in ("mean", "model")
+        for epochs in (3, 10)
+    ]
+    print(table(["pooling", "epochs", "accuracy"], heads))
+    X_train, y_train, X_test, _ = rows
+    classifier = AdaLoraClassifier(epochs=1, random_state=0).fit(X_train, y_train)
+    calls = [
+        [name, f"{seconds:.1f}", f"{grown / 1e6:.0f}"]
+        for name, seconds, grown in predict_in_calls(classifier, X_test[:N_CALLS])
+    ]
+    print(f"\n{N_CALLS} headlines:\n")
+    print(table(["predicted", "CPU s", "memory grew by, MB"], calls))
+
+
+def accuracy(X_train, y_train, X_test, y_test, **settings):
+    """Fit with some settings, and score on the test rows."""
+    classifier = AdaLoraClassifier(random_state=0, **settings)
+    return classifier.fit(X_train, y_train).score(X_test, y_test)
+
+
+def predict_in_calls(classifier, texts):
+    """Predict in one call, and then a text at a time.
+
+    Returns
+    -------
+    list of (str, float, int)
+        What was done, its CPU seconds and by how many bytes the process grew.
+    """
+    classifier.predict(texts[:1])  # reads what a first call needs
+
+    def one_by_one():
+        for text in texts:
+            classifier.predict([text])
+
+    found = []
+    ways = {"in one call": lambda: classifier.predict(texts), "one by one": one_by_one}
+    for name, predict in ways.items():
+        before, start = psutil.Process().memory_info().rss, time.process_time()
+        predict()
+        seconds = time.process_time() - start
+        found.append((name, seconds, psutil.Process().memory_info().rss - before))
+    return found
+
+
+if __name__ == "__main__":
+    main()
