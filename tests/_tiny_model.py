@@ -5,6 +5,15 @@ import string
 import transformers
 from _tiny import build
 
+# Of other architectures beside it, under the names that most configs have.
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 COMMON_WORDS = """
     the a an and or but not no in on at of to from for with by is are was were be it

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from _tiny_model import SIZES
 from _toy import BAD, GOOD, global_states, make, toy
 from huggingface_hub.utils import filter_repo_objects
 
@@ -18,13 +19,6 @@ from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 
 PLACE = resolve_place("cpu", "float32")
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
 SEQ2SEQ = {
     "d_model": 32,
     "encoder_layers": 2,

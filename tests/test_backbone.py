@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from _tiny_model import SIZES
 from _toy import global_states, make, toy
 from sklearn.model_selection import cross_val_score
 from torch import nn
@@ -592,13 +593,6 @@ def test_the_estimator_pools_as_asked(tiny_model, pooling):
 
 # ---- architectures ----------------------------------------------------------
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 ARCHITECTURES = {
     "distilbert": lambda **v: transformers.DistilBertConfig(
