@@ -88,4 +88,6 @@ def _give_back(backend: Any, truncation: Any, padding: Any, special: bool) -> No
 def turns_of(tokenizer: Any) -> _Turns:
     """Return the locks of a tokenizer: one does not wait for another's."""
     with _lock:
-        return _turns.setdefault(tokenizer, _Turns())
+        if tokenizer not in _turns:
+            _turns[tokenizer] = _Turns()
+        return _turns[tokenizer]
