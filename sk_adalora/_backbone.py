@@ -9,7 +9,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -49,9 +49,14 @@ _SAMPLES = [
     "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
 ]
 
+# What a model is read from: its name, folder, and hashes of the weights and the rest.
+_Files = tuple[str, Path, str, tuple[tuple[str, str], ...]]
+
 # The models that were used last, and all that an estimator still holds.
 _cache: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
 _held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
+# Those that cannot compute where they were tried.
+_fails: set[tuple[Any, ...]] = set()
 _hashes: dict[tuple[str, int, int], str] = {}
 # Where models of the hub were found, so that all fits of a process take the same files.
 _found: dict[tuple[str, str | None, bool, bool], Path] = {}
@@ -76,6 +81,8 @@ class Backbone:
         The encoder. Its parameters are shared by every copy: never written.
     tokenizer : transformers.PreTrainedTokenizerBase
         The tokenizer of the encoder.
+    place : Place
+        Device and precision of the weights.
     found : Findings
         What a trial of it found out.
     """
@@ -86,6 +93,7 @@ class Backbone:
     tokenizer_hash: str
     module: nn.Module
     tokenizer: Any
+    place: Place
     found: Findings
 
     @property
@@ -123,6 +131,7 @@ def load_backbone(
     model: str | os.PathLike[str],
     place: Place,
     *,
+    or_float32: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
@@ -138,6 +147,8 @@ def load_backbone(
         where it is installed.
     place : Place
         Device and precision of the weights.
+    or_float32 : bool, default=False
+        Whether to take float32 where the model cannot compute in that precision.
     revision : str or None, default=None
         Commit, tag or branch on the hub.
     local_files_only : bool, default=False
@@ -172,22 +183,43 @@ def load_backbone(
         else:
             folder = find_folder(name, revision, local_files_only, trust_remote_code)
         digest = content_hash(folder)
-        key = (
-            *(name, str(folder), digest, _settings_hashes(folder)),
-            *(place, trust_remote_code, n_labels),
-        )
-        backbone = _held.get(key)
-        if backbone is None:
-            parts = read_pretrained(folder, place, trust_remote_code, n_labels)
-            behaviour = tokenizer_hash(parts[1])
-            found = try_model(*parts, place, folder, has_head=bool(n_labels))
-            backbone = Backbone(name, folder, digest, behaviour, *parts, found)
-            _held[key] = backbone
-        _cache[key] = backbone
-        _cache.move_to_end(key)
+        files = (name, folder, digest, _settings_hashes(folder))
+        settings = (trust_remote_code, n_labels)
+        if or_float32 and (files, place, settings) in _fails:
+            place = replace(place, precision="float32")
+        backbone = _read_once(files, place, settings)
+        if backbone.found.failure and or_float32 and place.precision != "float32":
+            _fails.add((files, place, settings))
+            backbone = _read_once(files, replace(place, precision="float32"), settings)
+        if backbone.found.failure and n_labels is None:
+            raise ValueError(backbone.found.failure)
+        _cache[files, backbone.place, settings] = backbone
+        _cache.move_to_end((files, backbone.place, settings))
         while len(_cache) > _MAX_CACHED:
             _cache.popitem(last=False)
         return backbone
+
+
+def _read_once(
+    files: _Files, place: Place, settings: tuple[bool, int | None]
+) -> Backbone:
+    """Read a model and try it, unless that is done and somebody holds it."""
+    backbone = _held.get((files, place, settings))
+    if backbone is None:
+        name, folder, digest, _ = files
+        module, tokenizer = read_pretrained(folder, place, *settings)
+        backbone = Backbone(
+            name=name,
+            folder=folder,
+            content_hash=digest,
+            tokenizer_hash=tokenizer_hash(tokenizer),
+            module=module,
+            tokenizer=tokenizer,
+            place=place,
+            found=try_model(module, tokenizer, place, folder, settings[1] is not None),
+        )
+        _held[files, place, settings] = backbone
+    return backbone
 
 
 def clear_backbone_cache() -> None:
@@ -204,6 +236,7 @@ def clear_backbone_cache() -> None:
     with _lock:
         _cache.clear()
         _held.clear()
+        _fails.clear()
         _hashes.clear()
         _found.clear()
     if torch.cuda.is_available():

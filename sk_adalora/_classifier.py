@@ -132,7 +132,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     precision : str, default="auto"
         Of the frozen weights and of what is computed through them: "float32",
         "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 where the hardware
-        computes in it. Updates, head, loss and optimizer are in float32.
+        and the model compute in it, else float32. Updates, head, loss and optimizer
+        are in float32.
     revision : str or None, default=None
         Commit, tag or branch of the model on the hub.
     local_files_only : bool, default=False

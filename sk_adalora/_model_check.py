@@ -59,14 +59,17 @@ class Findings:
         in.
     sees_padding : bool
         Whether what a text gets depends on what it is padded with.
+    failure : str, default=""
+        Why it cannot be used; "" if it computes.
     """
 
     width: int
     sees_padding: bool
+    failure: str = ""
 
 
 def try_model(
-    module: nn.Module, tokenizer: Any, place: Place, folder: Path, *, has_head: bool
+    module: nn.Module, tokenizer: Any, place: Place, folder: Path, has_head: bool
 ) -> Findings:
     """Compute the hidden states of a few tokens.
 
@@ -87,11 +90,6 @@ def try_model(
     Returns
     -------
     Findings
-
-    Raises
-    ------
-    ValueError
-        If a model without a head does not turn each token into a vector.
     """
     body = shared_copy(text_part(module.base_model) if has_head else module)  # type: ignore[arg-type]
     skip_pooler(body)
@@ -102,9 +100,7 @@ def try_model(
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if has_head:
-            return Findings(0, False)
-        raise ValueError(_refusal(body, place, folder, error)) from error
+        return Findings(0, False, _refusal(body, place, folder, error))
     return Findings(alone.shape[2], sees_padding)
 
 

@@ -33,7 +33,12 @@ class Live:
 
     network: TextNetwork
     backbone: Backbone
-    place: Place
+    asked: Place  # which the model may not be able to compute in
+
+    @property
+    def place(self) -> Place:
+        """Where it computes."""
+        return self.backbone.place
 
 
 class PredictMixin:
@@ -66,6 +71,7 @@ class PredictMixin:
         return load_backbone(
             self.model,
             place,
+            or_float32=self.precision == "auto",
             revision=self.revision,
             local_files_only=self.local_files_only,
             trust_remote_code=self.trust_remote_code,
@@ -110,7 +116,7 @@ class PredictMixin:
         live: Live | None = getattr(self, "_live", None)
         place = resolve_place(self.device, self.precision)
         asked = (place, os.fspath(self.model))
-        if live is None or (live.place, live.backbone.name) != asked:
+        if live is None or (live.asked, live.backbone.name) != asked:
             backbone = self._load_backbone(place, self._adapter)
             network = thaw_network(self._adapter, backbone)
             live = Live(network, backbone, place)

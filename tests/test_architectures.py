@@ -14,7 +14,7 @@ from _toy import BAD, GOOD, global_states, make, toy
 from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier
+from sk_adalora import AdaLoraClassifier, _backbone, _devices
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 
@@ -251,6 +251,55 @@ def test_a_model_that_cannot_compute_in_half_precision_is_refused(folder_of):
     match = "a few tokens in bfloat16 raised .*set `precision`='float32'; else give a"
     with pytest.raises(ValueError, match=match):
         load_backbone(model, resolve_place("cpu", "bfloat16"))
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """List of the precisions that a model is read in, where "auto" is bfloat16."""
+    found = []
+    read = _backbone.read_pretrained
+
+    def read_and_note(folder, place, *settings):
+        found.append(place.precision)
+        return read(folder, place, *settings)
+
+    monkeypatch.setattr(_backbone, "read_pretrained", read_and_note)
+    monkeypatch.setattr(_devices, "_has_bfloat16", lambda device: True)
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
+    folder_of, reads, pooling
+):
+    model = folder_of(
+        transformers.XLNetConfig, d_model=32, n_layer=2, n_head=2, d_inner=64
+    )
+    X, y = toy(16)
+    fitted = make(model, precision="auto", pooling=pooling).fit(X, y)
+    expected = fitted.predict_proba(X)
+
+    assert reads == ["bfloat16", "float32"]
+    assert fitted.fit_report_.precision == "float32"
+    # Neither a prediction, nor another fit, tries again what is known to fail.
+    loaded = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+    same = make(model, precision="auto", pooling=pooling).fit(X, y)
+    assert reads == ["bfloat16", "float32"]
+    # Float32 that was asked for is the same model, and computes the same.
+    asked = make(model, precision="float32", pooling=pooling).fit(X, y)
+    assert same._live.backbone is asked._live.backbone is fitted._live.backbone
+    np.testing.assert_array_equal(asked.predict_proba(X), expected)
+    if pooling == "mean":
+        with pytest.raises(ValueError, match="a few tokens in bfloat16 raised"):
+            make(model, precision="bfloat16").fit(X, y)
+
+
+def test_auto_refuses_a_model_without_texts_in_the_words_of_float32(folder_of, reads):
+    model = folder_of(transformers.ViTConfig, **VISION)
+    with pytest.raises(ValueError, match=r"tokens in float32 raised .*\. Give one"):
+        make(model, precision="auto").fit(*toy(16))
+    assert reads == ["bfloat16", "float32"]
 
 
 # ---- tokenizers of other files ------------------------------------------------------
