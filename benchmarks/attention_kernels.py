@@ -10,7 +10,6 @@ answer is written down in `sk_adalora/_devices.py`.
 import statistics
 import time
 
-import numpy as np
 import torch
 from machine import describe_machine
 
@@ -48,7 +47,7 @@ def make_batch(rows, length, padded, device):
     ids = torch.randint(1000, 20000, (rows, length))
     mask = torch.ones_like(ids)
     mask[: rows // 2, length // 2 :] = 0
-    return Batch(ids, mask if padded else None, None, np.arange(rows)).to(device)
+    return Batch(ids, mask if padded else None, None).to(device)
 
 
 def ratio(networks, task, batch, device):

@@ -63,8 +63,8 @@ GROUPS = [
     Group(
         "Search",
         "settings that Optuna proposes, scored over folds",
-        "_dimensions _space _pruning _fingerprint _workers _fold_pruner _racing _study "
-        "_enqueue _trial_table _trial_plot _search_rules _conduct "
+        "_dimensions _space _pruning _fingerprint _workers _fold_pruner _sampling "
+        "_study _enqueue _trial_table _trial_plot _search_rules _conduct "
         "_search_hooks _search",
         6,
     ),

@@ -22,6 +22,7 @@ from ._forks import make_lock
 from ._model_check import Findings, shared_copy, try_model
 from ._pretrained import (
     BESIDE_WEIGHTS,
+    Pretrained,
     attend_in_full,
     read_pretrained,
     silent_transformers,
@@ -77,10 +78,9 @@ class Backbone:
         SHA-256 of the weights.
     tokenizer_hash : str
         SHA-256 of the token ids that the tokenizer makes of some texts.
-    module : torch.nn.Module
-        The encoder. Its parameters are shared by every copy: never written.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The tokenizer of the encoder.
+    pretrained : Pretrained
+        What was read. The parameters of its module are shared by every copy: never
+        written.
     place : Place
         Device and precision of the weights.
     found : Findings
@@ -91,10 +91,19 @@ class Backbone:
     folder: Path
     content_hash: str
     tokenizer_hash: str
-    module: nn.Module
-    tokenizer: Any
+    pretrained: Pretrained
     place: Place
     found: Findings
+
+    @property
+    def module(self) -> nn.Module:
+        """The encoder."""
+        return self.pretrained.module
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the encoder."""
+        return self.pretrained.tokenizer
 
     @property
     def width(self) -> int:
@@ -207,16 +216,16 @@ def _read_once(
     backbone = _held.get((files, place, settings))
     if backbone is None:
         name, folder, digest, _ = files
-        module, tokenizer = read_pretrained(folder, place, *settings)
+        pretrained = read_pretrained(folder, place, *settings)
+        parts = (pretrained.module, pretrained.tokenizer)
         backbone = Backbone(
             name=name,
             folder=folder,
             content_hash=digest,
-            tokenizer_hash=tokenizer_hash(tokenizer),
-            module=module,
-            tokenizer=tokenizer,
+            tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
+            pretrained=pretrained,
             place=place,
-            found=try_model(module, tokenizer, place, folder, settings[1] is not None),
+            found=try_model(*parts, place, folder, has_head=settings[1] is not None),
         )
         _held[files, place, settings] = backbone
     return backbone
@@ -461,7 +470,7 @@ def made_whole(
     torch.nn.Module
         The encoder itself, or the model that it is a part of.
     """
-    if not backbone.module.is_part:
+    if not backbone.pretrained.is_part:
         return encoder
     import transformers
 

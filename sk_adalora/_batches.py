@@ -60,14 +60,11 @@ class Batch:
         attention take its fastest path.
     token_type_ids : Tensor of shape (n_rows, length), dtype int64, or None
         Which text of a pair a token belongs to, if the model is told.
-    rows : ndarray of shape (n_rows,), or fewer
-        The rows' positions in the table, without those that only fill it up.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     token_type_ids: torch.Tensor | None
-    rows: np.ndarray
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on a device; see `send`."""
@@ -77,7 +74,6 @@ class Batch:
             send(self.input_ids, device),
             None if mask is None else send(mask, device),
             None if types is None else send(types, device),
-            self.rows,
         )
 
 
@@ -137,7 +133,6 @@ def pad(
             _to_tensor(table.ids[positions]),
             None,
             None if table.type_ids is None else _to_tensor(table.type_ids[positions]),
-            rows,
         )
     # Any valid position will do where padding overwrites what it holds.
     positions = np.where(is_token, positions, 0)
@@ -145,7 +140,7 @@ def pad(
     type_ids = None
     if table.type_ids is not None:
         type_ids = _to_tensor(np.where(is_token, table.type_ids[positions], 0))
-    return Batch(_to_tensor(ids), _to_tensor(is_token), type_ids, rows)
+    return Batch(_to_tensor(ids), _to_tensor(is_token), type_ids)
 
 
 def padded_length(length: int, multiple: int, max_length: int) -> int:

@@ -68,12 +68,8 @@ def write_export_card(estimator: Any, state: AdapterState, *, merged: bool) -> s
         loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
     if merged or own_head:
         loading += f" {_where_the_head_is(state)}"
-    if hasattr(estimator, "_target_mean"):
-        mean, scale = estimator._target_mean, estimator._target_scale
-        loading += (
-            "\n\nIts outputs are standardised: the numbers are "
-            f"`output * {scale.tolist()} + {mean.tolist()}`."
-        )
+    if units := estimator._units():
+        loading += f"\n\n{units}"
     return _page(estimator, state, title, loading)
 
 

@@ -473,6 +473,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _label_names(self) -> dict[int, str]:
         return {i: str(label) for i, label in enumerate(self.classes_)}
 
+    def _problem_type(self) -> str:
+        kind = "multi" if self._multilabel else "single"
+        return f"{kind}_label_classification"
+
     def _n_outputs(self) -> int:
         return len(self.classes_)
 

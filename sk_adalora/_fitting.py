@@ -101,6 +101,18 @@ class FitMixin(metaclass=ABCMeta):
         """Return the loss of each row."""
 
     @abstractmethod
+    def _label_names(self) -> dict[int, str]:
+        """Name the outputs, for programs that load an export."""
+
+    @abstractmethod
+    def _problem_type(self) -> str:
+        """Return what transformers calls the task."""
+
+    def _units(self) -> str:
+        """Say what the outputs are in units of the targets, if they are not."""
+        return ""
+
+    @abstractmethod
     def _stratify(self, y: Any) -> Any:
         """Return what a validation split is stratified by, or None."""
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
 # How much sums in another order may differ.
 _ROUNDING = 1e-9
+
+
+def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
+    """Return the pruner of a study.
+
+    Parameters
+    ----------
+    pruner : BasePruner, "auto" or None
+        None stands for no pruning, "auto" for `FoldPruner`.
+
+    Returns
+    -------
+    BasePruner
+    """
+    if pruner is None:
+        return NopPruner()
+    if isinstance(pruner, str):
+        return FoldPruner()
+    return copy.deepcopy(pruner)
 
 
 class FoldPruner(BasePruner):

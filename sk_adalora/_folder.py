@@ -35,13 +35,6 @@ from ._reading import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
-# What transformers calls the task that a head was trained for.
-_PROBLEMS = {
-    None: "regression",
-    False: "single_label_classification",
-    True: "multi_label_classification",
-}
-
 
 class FolderMixin:
     """Save and load an estimator as a folder that can be read without running it."""
@@ -358,7 +351,7 @@ def _name_outputs(config: Any, estimator: Any) -> None:
     names = estimator._label_names()
     config.id2label = names
     config.label2id = {name: i for i, name in names.items()}
-    config.problem_type = _PROBLEMS[getattr(estimator, "_multilabel", None)]
+    config.problem_type = estimator._problem_type()
 
 
 def _readable(described: dict[str, Any]) -> str:

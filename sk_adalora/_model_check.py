@@ -69,7 +69,7 @@ class Findings:
 
 
 def try_model(
-    module: nn.Module, tokenizer: Any, place: Place, folder: Path, has_head: bool
+    module: nn.Module, tokenizer: Any, place: Place, folder: Path, *, has_head: bool
 ) -> Findings:
     """Compute the hidden states of a few tokens.
 

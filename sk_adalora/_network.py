@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class ModelHeadNetwork(TextNetwork):
     ) -> None:
         nn.Module.__init__(self)
         module = backbone.copy()
-        config.modules_to_save = own_head(module)
+        config.modules_to_save = own_head(module, backbone.pretrained.drawn)
         self.encoder = get_peft_model(module, config, generator=generator)
         self.pooling, self.n_outputs = "model", n_outputs
         self.head = nn.Identity()  # there is none beside the model's
@@ -155,8 +156,8 @@ class ModelHeadNetwork(TextNetwork):
         return self._encode(batch).logits.float()
 
 
-def own_head(module: nn.Module) -> list[str]:
-    """Name the parts of a classification model that are not its pretrained encoder."""
+def own_head(module: nn.Module, drawn: Iterable[str]) -> list[str]:
+    """Name the parts of a classification model that were not read from its files."""
     body = module.base_model_prefix
     head = [
         name
@@ -164,7 +165,6 @@ def own_head(module: nn.Module) -> list[str]:
         if name != body and any(True for _ in part.parameters())
     ]
     # Such as a pooler that the file lacks: elsewhere it would be drawn differently.
-    drawn = getattr(module, "drawn_at_random", ())
     inside = [n.rpartition(".")[0] for n in drawn if n.startswith(f"{body}.")]
     return head + list(dict.fromkeys(inside))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,32 @@ _VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
 _FEWEST_TOKENS = 2
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """What is read from a model's folder.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model, or the part of it that reads texts.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    is_part : bool
+        Whether `module` is a part of what the folder holds.
+    drawn : tuple of str
+        Names of the weights that the files lack, or have in another shape. They are
+        drawn at random.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    is_part: bool
+    drawn: tuple[str, ...]
+
+
 def read_pretrained(
     folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None
-) -> tuple[nn.Module, Any]:
+) -> Pretrained:
     """Read tokenizer and weights; freeze them where they will be used.
 
     Parameters
@@ -42,10 +66,7 @@ def read_pretrained(
 
     Returns
     -------
-    module : torch.nn.Module
-        The model, or the part of it that reads texts.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
+    Pretrained
     """
     import transformers
 
@@ -76,16 +97,15 @@ def read_pretrained(
             **for_model,
         )
         attend_in_full(module)
-    drawn = [*found["missing_keys"], *_names(found["mismatched_keys"])]
+    drawn = (*found["missing_keys"], *_names(found["mismatched_keys"]))
     whole = module
     if n_labels:
         _agree_on_tokens(whole, tokenizer)
     else:
         module = text_part(whole)
     module.config.use_cache = False
-    module.is_part = module is not whole
-    module.drawn_at_random = tuple(drawn)
-    return module.requires_grad_(False).eval().to(place.device), tokenizer
+    module = module.requires_grad_(False).eval().to(place.device)
+    return Pretrained(module, tokenizer, module is not whole, drawn)
 
 
 def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:

@@ -327,6 +327,16 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     def _label_names(self) -> dict[int, str]:
         return {i: f"target_{i}" for i in range(self._n_outputs())}
 
+    def _problem_type(self) -> str:
+        return "regression"
+
+    def _units(self) -> str:
+        mean, scale = self._target_mean.tolist(), self._target_scale.tolist()
+        return (
+            "Its outputs are standardised: the numbers are "
+            f"`output * {scale} + {mean}`."
+        )
+
     def _n_outputs(self) -> int:
         return len(self._target_mean)
 

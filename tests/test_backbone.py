@@ -789,7 +789,7 @@ def test_a_checkpoint_with_a_head_for_other_labels(own_model):
     fitted = make(str(own_model), pooling="model", epochs=6).fit(X, y)
 
     assert fitted.predict_proba(X).shape == (32, 2)
-    drawn = load_backbone(own_model, PLACE, n_labels=2).module.drawn_at_random
+    drawn = load_backbone(own_model, PLACE, n_labels=2).pretrained.drawn
     assert {"classifier.weight", "classifier.bias"} <= set(drawn)
     kept = load_backbone(own_model, PLACE, n_labels=5).module
     assert torch.equal(kept.classifier.weight, other.classifier.weight)

@@ -81,7 +81,6 @@ def test_pad_equals_the_naive_reference(lengths, typed, data):
     ids, mask, types = naive_pad(table, rows)
     assert batch.input_ids.tolist() == ids
     assert batch.input_ids.dtype == torch.int64
-    np.testing.assert_array_equal(batch.rows, rows)
     if batch.attention_mask is None:
         assert np.all(mask)
     else:
@@ -154,8 +153,8 @@ def test_to_device():
     batch = pad(make_table([3, 2], typed=True), np.array([1, 0]))
     moved = batch.to("meta")
     assert moved.input_ids.device.type == "meta"
+    assert moved.attention_mask.device.type == "meta"
     assert moved.token_type_ids.device.type == "meta"
-    np.testing.assert_array_equal(moved.rows, [1, 0])
     assert pad(make_table([3]), np.array([0])).to("cpu").attention_mask is None
 
 
@@ -296,7 +295,6 @@ def test_rows_that_fill_up_are_the_last_one_again(lengths, data):
     n_rows = data.draw(st.integers(1, 12))
     plain, filled = pad(table, rows), pad(table, rows, 1, n_rows)
 
-    assert filled.rows is rows
     assert len(filled.input_ids) == max(len(rows), n_rows)
     assert torch.equal(filled.input_ids[: len(rows)], plain.input_ids)
     assert (filled.input_ids[len(rows) :] == plain.input_ids[-1]).all()

@@ -93,7 +93,7 @@ MAY_IMPORT |= {
     "_fingerprint": {"_space"},
     "_workers": {"_messages"},
     "_fold_pruner": set(),
-    "_racing": {"_fold_pruner", "_messages", "_workers"},
+    "_sampling": {"_messages", "_workers"},
     "_study": {"_fingerprint", "_messages", "_workers"},
     "_enqueue": {"_base", "_dimensions", "_space", "_steps", "_study"},
     "_trial_table": {"_space", "_workers"},
@@ -101,8 +101,8 @@ MAY_IMPORT |= {
     "_search_rules": {"_parameters"},
     "_conduct": {"_space", "_study", "_trial_table", "_workers"},
     "_search_hooks": FOUNDATION
-    | {"_conduct", "_enqueue", "_fingerprint", "_racing", "_search_rules", "_space"}
-    | {"_study", "_trial_table", "_workers"},
+    | {"_conduct", "_enqueue", "_fingerprint", "_fold_pruner", "_sampling"}
+    | {"_search_rules", "_space", "_study", "_trial_table", "_workers"},
     "_search": FOUNDATION | {"_search_hooks", "_study", "_trial_plot"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}

@@ -427,7 +427,7 @@ def test_without_a_pruner_all_folds_are_seen():
 
 
 def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
-    from sk_adalora._racing import with_estimates
+    from sk_adalora._sampling import with_estimates
 
     def trial(number, state, steps, value):
         made = optuna.trial.create_trial(
@@ -454,7 +454,7 @@ def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_the_gaussian_process_learns_from_pruned_trials():
     """Optuna's own sampler needs ten complete trials before it models anything."""
-    from sk_adalora._racing import InformedGPSampler
+    from sk_adalora._sampling import InformedGPSampler
 
     def proposal(kind):
         study = optuna.create_study(direction="maximize", sampler=kind(seed=0))

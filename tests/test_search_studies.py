@@ -27,11 +27,11 @@ from sklearn.model_selection import (
 
 from sk_adalora import (
     AdaLoraSearchCV,
-    _racing,
+    _sampling,
     _workers,
     suggest_params,
 )
-from sk_adalora._racing import with_estimates
+from sk_adalora._sampling import with_estimates
 
 X, Y = rows()
 
@@ -795,7 +795,7 @@ def test_the_process_learns_from_pruned_trials(monkeypatch):
         learned.append([t for t in trials if t.state is TrialState.PRUNED])
         return with_estimates(trials)
 
-    monkeypatch.setattr(_racing, "with_estimates", spy)
+    monkeypatch.setattr(_sampling, "with_estimates", spy)
     search(n_trials=14, pruner="auto", random_state=0).fit(X, Y)
 
     assert learned  # Optuna asked what has become of the trials

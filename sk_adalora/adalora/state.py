@@ -9,11 +9,9 @@ from torch import Tensor
 
 from .layers import SVDLinear
 from .trained import TrainedCopies
-from .triplets import Triplets
+from .triplets import Factors, Triplets
 
 PREFIX = "base_model.model."  # what PEFT puts before every path
-
-Factors = tuple[Tensor, Tensor, Tensor]  # left (r, out), values (r,), right (r, in)
 
 
 def collect(
@@ -61,7 +59,7 @@ def factors(
 
     Returns
     -------
-    list of (left, singular values, right)
+    list of Factors
 
     Raises
     ------
@@ -91,7 +89,7 @@ def _factors(state: dict[str, Tensor], path: str, layer: SVDLinear) -> Factors:
             f"{', '.join(map(str, expected))}. Got {', '.join(map(str, shapes))}. "
             "Check that the adapter belongs to this model."
         )
-    return left.T, values.flatten(), right
+    return Factors(left.T, values.flatten(), right)
 
 
 def match_copies(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,31 @@ from torch import Tensor, nn
 from .config import AdaLoraConfig
 from .layers import SVDLinear
 from .targets import ends_with, is_inside, modules_to_save
+
+
+@dataclass
+class _CopiedModule:
+    """A module that is trained in full."""
+
+    parent: nn.Module
+    attribute: str  # under which the parent holds it
+    original: nn.Module
+    trained: nn.Module
+
+    def use(self, trained: bool) -> None:
+        setattr(self.parent, self.attribute, self.trained if trained else self.original)
+
+
+@dataclass
+class _CopiedBias:
+    """A bias that is trained in full."""
+
+    module: nn.Module
+    original: nn.Parameter
+    trained: nn.Parameter
+
+    def use(self, trained: bool) -> None:
+        self.module.bias = self.trained if trained else self.original
 
 
 class TrainedCopies:
@@ -28,8 +54,8 @@ class TrainedCopies:
     """
 
     def __init__(self, model: nn.Module, config: AdaLoraConfig) -> None:
-        self._modules: dict[str, tuple[nn.Module, str, nn.Module, nn.Module]] = {}
-        self._biases: dict[str, tuple[nn.Module, nn.Parameter, nn.Parameter]] = {}
+        self._modules: dict[str, _CopiedModule] = {}
+        self._biases: dict[str, _CopiedBias] = {}
         self.in_use = True
         self._copy_modules(model, copied_paths(model, config))
         if config.bias != "none":
@@ -41,8 +67,9 @@ class TrainedCopies:
             parent = model.get_submodule(parent_path)
             original = model.get_submodule(path)
             trained = copy.deepcopy(original).requires_grad_(True)
-            self._modules[path] = (parent, attribute, original, trained)
-            setattr(parent, attribute, trained)
+            copied = _CopiedModule(parent, attribute, original, trained)
+            copied.use(True)
+            self._modules[path] = copied
 
     def _copy_biases(self, model: nn.Module, only_adapted: bool) -> None:
         for path, module in list(model.named_modules()):
@@ -54,8 +81,9 @@ class TrainedCopies:
             if original is None or is_inside(path, self._modules):
                 continue
             trained = nn.Parameter(original.detach().clone())
-            self._biases[f"{path}.bias"] = (module, original, trained)
-            module.bias = trained
+            copied = _CopiedBias(module, original, trained)
+            copied.use(True)
+            self._biases[f"{path}.bias"] = copied
 
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model.
@@ -65,10 +93,10 @@ class TrainedCopies:
         trained : bool
             Which of the two.
         """
-        for parent, attribute, original, copied in self._modules.values():
-            setattr(parent, attribute, copied if trained else original)
-        for module, original_bias, trained_bias in self._biases.values():
-            module.bias = trained_bias if trained else original_bias
+        for module in self._modules.values():
+            module.use(trained)
+        for bias in self._biases.values():
+            bias.use(trained)
         self.in_use = trained
 
     def apply_outside(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -79,27 +107,22 @@ class TrainedCopies:
         change : callable
             What :meth:`torch.nn.Module.to` does to each tensor.
         """
-        for _, _, original, trained in self._modules.values():
-            outside: Any = original if self.in_use else trained
-            outside._apply(change)
-        for path, (module, original_bias, trained_bias) in self._biases.items():
+        outside = "original" if self.in_use else "trained"
+        for module in self._modules.values():
+            getattr(module, outside)._apply(change)
+        for bias in self._biases.values():
             holder: Any = nn.Module()  # torch knows when to keep a parameter's object
-            holder.bias = original_bias if self.in_use else trained_bias
+            holder.bias = getattr(bias, outside)
             holder._apply(change)
-            pair = (
-                (holder.bias, trained_bias)
-                if self.in_use
-                else (original_bias, holder.bias)
-            )
-            self._biases[path] = (module, *pair)
+            setattr(bias, outside, holder.bias)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield path and tensor of everything trained in full, buffers too."""
-        for path, (_, _, _, trained) in self._modules.items():
-            for name, tensor in trained.state_dict(keep_vars=True).items():
+        for path, module in self._modules.items():
+            for name, tensor in module.trained.state_dict(keep_vars=True).items():
                 yield f"{path}.{name}", tensor
-        for path, (_, _, bias) in self._biases.items():
-            yield path, bias
+        for path, bias in self._biases.items():
+            yield path, bias.trained
 
 
 def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:

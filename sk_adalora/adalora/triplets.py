@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,14 @@ _BLOCK = 16
 
 # Dimensions: n = triplets of the model, m = rows of a bank, w = width of a bank,
 # k = matrices in a bank, r = rank of one matrix.
+
+
+class Factors(NamedTuple):
+    """The triplets of one layer, of rank r."""
+
+    left: Tensor  # (r, out)
+    values: Tensor  # (r,), the singular values
+    right: Tensor  # (r, in)
 
 
 class _Deviation(torch.autograd.Function):
@@ -356,8 +364,8 @@ class Triplets(nn.Module):
         total = torch.stack([bank.orthogonality() for bank in self.banks]).sum()
         return total / (2 * len(self._references))
 
-    def per_layer(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Return (left (r, out), singular values (r,), right (r, in)) by layer.
+    def per_layer(self) -> list[Factors]:
+        """Return the triplets of each layer.
 
         Views of the stored numbers, without gradient, singular values and scale
         not multiplied in.
@@ -369,7 +377,7 @@ class Triplets(nn.Module):
                 parts = torch.split(bank.rows.detach(), bank.sizes)
                 rows.update(zip(bank.layers, parts, strict=True))
         values = torch.split(self.singular_values.detach(), self.ranks)
-        return [(left[i], values[i], right[i]) for i in range(len(values))]
+        return [Factors(left[i], values[i], right[i]) for i in range(len(values))]
 
     def deltas(self) -> Iterator[Tensor]:
         """Multiply out the update of each layer.
@@ -384,26 +392,26 @@ class Triplets(nn.Module):
                 delta = left.T @ (right * (values * self.scale).unsqueeze(1))
             yield delta
 
-    def load(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def load(self, parts: Sequence[Factors]) -> None:
         """Take the numbers of every layer; ranks follow from the shapes.
 
         Parameters
         ----------
-        parts : sequence of (left, singular values, right)
+        parts : sequence of Factors
             As :meth:`per_layer` returns them. Parameters are kept, and written in
             place, where no rank changes.
         """
         self._outermost = None  # nothing runs, whatever an interruption left
-        same = [len(values) for _, values, _ in parts] == self.ranks
-        for layer, (_, values, _) in zip(self._layers, parts, strict=True):
-            layer.rank = len(values)
+        same = [len(part.values) for part in parts] == self.ranks
+        for layer, part in zip(self._layers, parts, strict=True):
+            layer.rank = len(part.values)
             layer.forget_rows()
         with torch.no_grad():
-            values = torch.cat([part[1].flatten() for part in parts])
+            values = torch.cat([part.values for part in parts])
             self._store(self, "singular_values", values, same)
-            for side, banks in zip((0, 2), self._sides(), strict=True):
+            for side, banks in zip(("left", "right"), self._sides(), strict=True):
                 for bank in banks:
-                    rows = torch.cat([parts[i][side] for i in bank.layers])
+                    rows = torch.cat([getattr(parts[i], side) for i in bank.layers])
                     self._store(bank, "rows", rows, same)
 
     def _store(self, owner: Any, name: str, value: Tensor, in_place: bool) -> None:

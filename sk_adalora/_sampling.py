@@ -1,4 +1,4 @@
-"""How trials are drawn and stopped: samplers and pruners for scores of folds."""
+"""How trials are drawn: samplers that learn from scores of folds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ._fold_pruner import FoldPruner
 from ._messages import Muted
 from ._workers import ERROR
 
@@ -69,25 +67,6 @@ def make_sampler(
             constant_liar=True,
             seed=seed,
         )
-
-
-def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
-    """Return the pruner of a study.
-
-    Parameters
-    ----------
-    pruner : BasePruner, "auto" or None
-        None stands for no pruning, "auto" for `FoldPruner`.
-
-    Returns
-    -------
-    BasePruner
-    """
-    if pruner is None:
-        return NopPruner()
-    if isinstance(pruner, str):
-        return FoldPruner()
-    return copy.deepcopy(pruner)
 
 
 class InformedGPSampler(GPSampler):
