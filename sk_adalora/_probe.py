@@ -177,7 +177,10 @@ def fit_linear(
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
     centre = share @ features  # (w,)
     centred = features - centre
-    length = (share @ centred.square()).sum().sqrt().clamp_min(1e-12)
+    length = (share @ centred.square()).sum().sqrt()
+    # The mean of equal rows differs from them in the last bits: that tells nothing.
+    if length <= torch.finfo(torch.float32).eps * centre.norm():
+        centred, length = torch.zeros_like(centred), torch.ones_like(length)
     inputs = centred / length  # (n, w)
     weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)
     bias = inputs.new_zeros(n_outputs, requires_grad=True)

@@ -127,7 +127,30 @@ def test_features_that_do_not_vary_predict_the_shares_of_the_classes():
     np.testing.assert_allclose(outputs, [[0.6, 0.4]] * 10, atol=1e-3)
 
 
+@pytest.mark.parametrize("n", [7, 60, 1000])
+@pytest.mark.parametrize("loss", [multiclass_loss, multilabel_loss, squared_error])
+def test_rounding_of_features_that_do_not_vary_is_no_signal(n, loss):
+    rng = np.random.default_rng(0)
+    features = np.tile(rng.normal(size=32).astype(np.float32), (n, 1))
+    second = np.arange(n) < n // 4
+    targets = second.astype(int)
+    if loss is not multiclass_loss:
+        targets = np.column_stack([~second, second]).astype(np.float32)
+    weight, bias = fit(features, targets, None, loss, 2)
+
+    assert not weight.any()
+    assert np.abs(bias).max() < 5
+
+
 # In the estimators
+
+
+def test_of_equal_texts_the_shares_of_the_classes_are_learned(make):
+    fitted = make(head_init="linear_probe").fit(["good film"] * 60, [0] * 45 + [1] * 15)
+
+    np.testing.assert_allclose(
+        fitted.predict_proba(["good film"]), [[0.75, 0.25]], atol=0.05
+    )
 
 
 def test_a_classifier_starts_as_the_probe(make):
