@@ -480,6 +480,14 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
+    def _outputs_for(self, y: Any) -> np.ndarray:
+        if self._multilabel:
+            return 2.0 * np.asarray(y.toarray() if hasattr(y, "toarray") else y) - 1
+        codes = np.searchsorted(self.classes_, _read_labels(y))
+        outputs = np.zeros((len(codes), len(self.classes_)), np.float32)
+        outputs[np.arange(len(codes)), codes] = 1
+        return outputs
+
     def _stratify(self, y: Any) -> Any:
         return None if self._multilabel else y
 

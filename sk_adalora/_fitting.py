@@ -113,6 +113,10 @@ class FitMixin(metaclass=ABCMeta):
         return ""
 
     @abstractmethod
+    def _outputs_for(self, y: Any) -> np.ndarray:
+        """Return outputs of the head that any score of such targets should take."""
+
+    @abstractmethod
     def _stratify(self, y: Any) -> Any:
         """Return what a validation split is stratified by, or None."""
 
@@ -228,10 +232,35 @@ class FitMixin(metaclass=ABCMeta):
         view = copy.copy(self)
         for name in _OF_A_FIT & vars(view).keys():
             delattr(view, name)  # of the fit before: nothing for a scorer to see
+        if isinstance(self.scoring, str):  # what fails would do so after an epoch
+            self._score(scorer, self._that_says(validation[1], view), validation)
         view._live = live  # all that prediction needs of a fitted estimator
         return ScoreWatcher(
-            lambda: one_number(scorer(view, *validation)), self.n_iter_no_change
+            lambda: self._score(scorer, view, validation), self.n_iter_no_change
         )
+
+    def _that_says(self, y: Any, view: FitMixin) -> FitMixin:
+        """Return a copy of an estimator that predicts without a network."""
+        said = copy.copy(view)
+        outputs = self._outputs_for(y)
+        said._predict_outputs = lambda X: outputs
+        return said
+
+    def _score(
+        self, scorer: Callable[..., Any], view: FitMixin, rows: tuple[Any, Any]
+    ) -> float:
+        """Score an estimator on validation rows."""
+        try:
+            return one_number(scorer(view, *rows))
+        except Exception as error:
+            if not isinstance(self.scoring, str):  # a function's error is its own
+                raise
+            reason = str(error).rstrip(".")
+            raise ValueError(
+                "`scoring` must be a score that the validation rows have. Got "
+                f"{self.scoring!r}, which failed: {reason}. Choose another score, or "
+                "pass `X_val` and `y_val` that have it."
+            ) from error
 
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:
         return resolve_schedule(

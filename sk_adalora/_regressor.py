@@ -11,6 +11,7 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.callback import with_callbacks
 from sklearn.utils import check_array
+from sklearn.utils.validation import _num_samples
 from torch import Tensor
 
 from ._base import BaseAdaLora
@@ -339,6 +340,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
     def _n_outputs(self) -> int:
         return len(self._target_mean)
+
+    def _outputs_for(self, y: Any) -> np.ndarray:
+        return np.zeros((_num_samples(y), self._n_outputs()))  # the mean of targets
 
     def _stratify(self, y: Any) -> Any:
         return None

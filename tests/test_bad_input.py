@@ -278,6 +278,29 @@ def test_an_unknown_score(early_stopping, monkeypatch):
     refused(classifier, X, Y, match=match)
 
 
+THREE = np.arange(24) % 3
+
+
+@pytest.mark.parametrize(
+    ("scoring", "y", "rows", "reason"),
+    [
+        ("f1", LABELS, slice(None), "pos_label=1 is not a valid label"),
+        ("roc_auc", THREE, slice(None), "multi_class must be in"),
+        ("roc_auc_ovr", THREE, THREE < 2, "Number of classes in y_true"),
+        ("neg_log_loss", THREE, THREE < 2, "different number of classes"),
+        ("r2", LABELS, slice(None), "could not convert string"),
+    ],
+)
+def test_a_score_that_the_validation_rows_do_not_have(
+    tiny_model, scoring, y, rows, reason
+):
+    classifier = make(tiny_model, early_stopping=True, scoring=scoring)
+    validation = {"X_val": np.array(X)[rows], "y_val": y[rows]}
+
+    match = f"`scoring` must be .*'{scoring}', which failed: .*{reason}.*`y_val`"
+    refused(classifier, X, y, match=match, **validation)
+
+
 # ---- parameters that contradict each other or the data ----------------------
 
 
