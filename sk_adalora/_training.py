@@ -242,6 +242,8 @@ def train_epoch(
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         group = batches[first : first + run.recipe.accumulation]
         loss, penalty = train_step(run, group)
+        if run.place.device.type == "cpu":  # where a look at it waits for nothing
+            _check_losses(run, history, [float(loss)])
         losses.append(loss)
         penalties.append(penalty)
         history.budget.append(run.allocator.budget)
@@ -250,11 +252,14 @@ def train_epoch(
     history.loss += torch.stack(losses).tolist()
     history.orthogonality += torch.stack(penalties).tolist()
     _show(bar, history)
-    if not np.isfinite(history.loss[-len(losses) :]).all():
+    _check_losses(run, history, history.loss[-len(losses) :])
+
+
+def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> None:
+    if not np.isfinite(losses).all():
         raise FloatingPointError(
             "The training loss must stay finite. Got NaN or infinity in epoch "
-            f"{history.epochs + 1}. Lower `learning_rate`, or set "
-            "precision='float32'."
+            f"{history.epochs + 1}. {_remedy(run)}"
         )
 
 
@@ -263,8 +268,14 @@ def _check_finite(run: Run) -> None:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
         raise FloatingPointError(
             "What is learned must stay finite. Got NaN or infinity after the last "
-            "step. Lower `learning_rate`, or set precision='float32'."
+            f"step. {_remedy(run)}"
         )
+
+
+def _remedy(run: Run) -> str:
+    if run.place.precision == "float32":
+        return "Lower `learning_rate`."
+    return "Lower `learning_rate`, or set precision='float32'."
 
 
 def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

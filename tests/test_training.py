@@ -889,6 +889,32 @@ def test_only_ratios_of_weights_matter(tiny_model, scale):
     )
 
 
+@pytest.mark.parametrize(
+    ("precision", "remedy"),
+    [
+        ("float32", r"Lower `learning_rate`\.$"),
+        ("bfloat16", r"Lower `learning_rate`, or set precision='float32'\.$"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`precision` 'bfloat16' needs a processor")
+def test_on_a_cpu_a_diverging_run_ends_within_the_epoch(
+    tiny_model, monkeypatch, precision, remedy
+):
+    steps = []
+
+    def count(run, group):
+        steps.append(group)
+        return train_step(run, group)
+
+    monkeypatch.setattr(_training, "train_step", count)
+    wild = {"learning_rate": 1e30, "max_grad_norm": None, "warmup_ratio": 0.0}
+    classifier = make(tiny_model, batch_size=2, precision=precision, epochs=1, **wild)
+    with pytest.raises(FloatingPointError, match=remedy):
+        classifier.fit(*toy(64))
+
+    assert len(steps) < 5  # of 32
+
+
 def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
     last = []
 
