@@ -417,9 +417,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         check_classification_targets(y)
         self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if self._multilabel:
-            indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+            indicator = _read_indicator(y)
             self.classes_ = np.arange(indicator.shape[1])
-            return torch.from_numpy(indicator.astype(np.float32))
+            return torch.from_numpy(indicator)
         labels = _read_labels(y, warn=True)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -460,6 +460,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "`y_val` must be of the form of `y`: one label a row, or an indicator "
                 "matrix with the same columns. Got another one. Change it."
             )
+        if indicator:
+            _read_indicator(y, "y_val")
         known = self.classes_.tolist()
         labels = [] if indicator else _read_labels(y).tolist()
         unknown = [label for label in dict.fromkeys(labels) if label not in known]
@@ -513,6 +515,21 @@ def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean binary cross-entropy of each row, of shape (n,)."""
     losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
     return losses.mean(dim=1)
+
+
+def _read_indicator(y: Any, name: str = "y") -> np.ndarray:
+    """Return an indicator matrix as floats, of shape (n_samples, n_classes)."""
+    indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    indicator = indicator.astype(np.float32)
+    # scikit-learn calls any two numbers an indicator: -1 and 1, say.
+    others = indicator[(indicator != 0) & (indicator != 1)]
+    if len(others):
+        raise ValueError(
+            f"`{name}` as an indicator matrix must hold 1 for yes and 0 for no. Got "
+            f"{others[0]:g}. Compare it with the number that stands for yes, as in "
+            f"`{name} == 1`."
+        )
+    return indicator
 
 
 def _read_labels(y: Any, warn: bool = False) -> np.ndarray:

@@ -167,6 +167,14 @@ BAD_Y = {
         np.where(np.eye(24, 2, dtype=bool), NAN, np.eye(24, 2)),
         "got 2 of them",
     ),
+    "an indicator of -1 and 1": (
+        np.where(np.eye(24, 3, dtype=bool), 1, -1),
+        r"must hold 1 for yes and 0 for no\. Got -1\. .*`y == 1`",
+    ),
+    "a sparse indicator of 0 and 2": (
+        scipy.sparse.eye(24, 3, format="csr") * 2,
+        "Got 2",
+    ),
 }
 
 
@@ -256,6 +264,14 @@ def test_validation_rows_are_for_early_stopping():
 def test_bad_validation_rows(tiny_model, X_val, y_val, match):
     classifier = make(tiny_model, early_stopping=True)
     refused(classifier, X, Y, (ValueError, TypeError), match, X_val=X_val, y_val=y_val)
+
+
+def test_validation_rows_with_an_indicator_of_other_numbers():
+    classifier = make("unused", early_stopping=True)
+    indicator = np.eye(24, 3, dtype=int)
+
+    match = r"`y_val` as an indicator matrix must hold 1 for yes.*Got 2.*`y_val == 1`"
+    refused(classifier, X, indicator, match=match, X_val=X, y_val=indicator * 2)
 
 
 def test_a_fraction_that_leaves_no_rows(monkeypatch):
