@@ -548,7 +548,9 @@ def _class_weights(
     sample_weight: np.ndarray | None,
 ) -> np.ndarray:
     """Return a weight for each class; rows of weight 0 count for nothing."""
-    if sample_weight is None or not isinstance(class_weight, str):
+    if not isinstance(class_weight, str):
+        return _given_weights(class_weight, classes)
+    if sample_weight is None:
         return compute_class_weight(class_weight, classes=classes, y=labels)
     used = sample_weight > 0
     weights = np.ones(len(classes))
@@ -559,6 +561,30 @@ def _class_weights(
         y=labels[used],
         sample_weight=sample_weight[used],
     )
+    return weights
+
+
+def _given_weights(class_weight: dict[Any, Any], classes: np.ndarray) -> np.ndarray:
+    """Look up the weight of each class, 1 where there is none."""
+    # scikit-learn would look up the number 1 for the label "1", and fail for dates.
+    weights, without, used = np.ones(len(classes)), [], set()
+    for i, names in enumerate(zip(classes, classes.tolist(), strict=True)):
+        key = next((name for name in names if name in class_weight), None)
+        if key is None:
+            without.append(names[1])
+            continue
+        used.add(key)
+        try:
+            weights[i] = float(class_weight[key])
+        except (TypeError, ValueError):
+            weights[i] = np.nan
+    unknown = [label for label in class_weight if label not in used]
+    if unknown and without:
+        raise ValueError(
+            f"`class_weight` must hold labels of `y`. Got {unknown[:5]}, which are "
+            f"not in `y`, and no weight for {without[:5]}. Write the labels as they "
+            "are in `y`."
+        )
     return weights
 
 

@@ -210,7 +210,11 @@ def test_bad_weights(name, monkeypatch):
 @pytest.mark.parametrize(
     ("class_weight", "match"),
     [
-        ({"perhaps": 2.0}, r"not in class_weight|perhaps"),
+        (
+            {"yes": 1.0, "perhaps": 2.0},
+            r"must hold labels of `y`\. Got \['perhaps'\].*no weight for \['no'\]",
+        ),
+        ({"no": [1.0]}, r"`class_weight` must hold finite numbers"),
         ({"no": NAN}, r"class_weight.*nan"),
         ({"no": -1.0}, r"class_weight.*-1"),
         ({"no": "heavy"}, r"class_weight|could not convert"),

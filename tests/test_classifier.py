@@ -765,6 +765,30 @@ def test_a_class_without_weight_does_not_unbalance_the_others(tiny_model):
     ]
 
 
+DAYS = np.array(["2020-01-31", "2020-02-01"], dtype="datetime64[D]")
+
+
+@pytest.mark.parametrize(
+    ("labels", "keys"),
+    [
+        (np.array(["1", "2"]), ["1", "2"]),  # which `int` takes for numbers
+        (np.array(["1", "a"], dtype=object), ["1", "a"]),
+        (DAYS, [*DAYS]),
+        (DAYS.astype("datetime64[us]"), [*map(pd.Timestamp, DAYS)]),
+        (np.array([False, True]), [0, 1]),
+    ],
+)
+def test_weights_of_labels_of_any_type(tiny_model, labels, keys):
+    texts, y = toy(24)
+    weights = {keys[0]: 1.0, keys[1]: 3.0, "another": 7.0}
+    fitted = make(tiny_model, class_weight=weights).fit(texts, labels[y])
+    expected = make(tiny_model).fit(texts, labels[y], sample_weight=1.0 + 2 * y)
+
+    np.testing.assert_array_equal(
+        fitted.predict_proba(texts), expected.predict_proba(texts)
+    )
+
+
 @pytest.mark.parametrize(
     ("dtype", "labels", "kind"),
     [
