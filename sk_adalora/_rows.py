@@ -96,6 +96,17 @@ def check_length(y: Any, n_samples: int, estimator: Any) -> None:
             "`X` and `y` must have the same number of rows. "
             f"Got {n_samples} and {n_targets}. Pass one target a row."
         )
+    _refuse_masked(y, "y")
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """Refuse masked numbers and labels, whose masks nothing that reads them sees."""
+    if np.ma.is_masked(values):
+        count = int(np.ma.getmaskarray(values).sum())
+        raise ValueError(
+            f"`{name}` must not hold masked values. Got {count} of them. Drop those "
+            "rows, or fill them by its method `filled`."
+        )
 
 
 def check_validation_rows(X_val: Any, y_val: Any, early_stopping: bool) -> None:
@@ -116,6 +127,7 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     """Check the weights of the rows."""
     if sample_weight is None:
         return None
+    _refuse_masked(sample_weight, "sample_weight")
     rows = np.empty((n_samples, 0))
     return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
 

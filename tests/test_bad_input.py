@@ -155,6 +155,11 @@ BAD_Y = {
         "got 1 of them|Unknown label type",
     ),
     "null in polars": (pl.Series(with_value(LABELS, 3, None)), "got 1 of them"),
+    "masked numbers": (
+        np.ma.masked_array(Y, mask=np.arange(24) < 2),
+        r"`y` must not hold masked values\. Got 2 of them\. Drop those rows, or fill",
+    ),
+    "masked labels": (np.ma.masked_array(LABELS, mask=np.arange(24) < 2), "Got 2 of"),
     "continuous": (np.linspace(0, 1, 24), "Unknown label type: continuous"),
     "mixed types": (
         np.array([1, "a"] * 12, dtype=object),
@@ -196,6 +201,10 @@ BAD_WEIGHTS = {
     "negative": (with_value(np.ones(24), 3, -1.0), "[Nn]egative"),
     "words": (["a"] * 24, "could not convert|dtype"),
     "zero": (np.zeros(24), "zero"),
+    "masked": (
+        np.ma.masked_array(np.ones(24), mask=np.arange(24) < 2),
+        "`sample_weight` must not hold masked values. Got 2 of them",
+    ),
 }
 
 
@@ -263,6 +272,7 @@ def test_validation_rows_are_for_early_stopping():
         (X, LABELS, r"y_val.*'no'"),
         (X, with_value(Y, 3, 7), r"y_val.*7"),
         (X, np.eye(24, 2, dtype=int), "y_val|1d array"),
+        (X, np.ma.masked_array(Y, mask=np.arange(24) < 2), "masked values. Got 2"),
     ],
 )
 def test_bad_validation_rows(tiny_model, X_val, y_val, match):

@@ -192,6 +192,7 @@ def test_targets_in_a_frame(make, frame):
         (np.where(Y > 50, np.nan, Y), ValueError, "y contains NaN"),
         (np.where(Y > 50, np.inf, Y), ValueError, "y contains infinity"),
         ([None, *Y[1:]], ValueError, "y contains NaN"),
+        (np.ma.masked_greater(Y, 50), ValueError, "`y` must not hold masked values"),
         (np.zeros((40, 1, 1)), ValueError, "one or two dimensions. Got 3. Pass one"),
         (np.zeros((40, 0)), ValueError, r"0 feature\(s\)"),
         (["much"] * 40, ValueError, "must be numbers. Got 'much'. Pass numbers, or"),
@@ -199,7 +200,10 @@ def test_targets_in_a_frame(make, frame):
         (Y[:-1], ValueError, "same number of rows. Got 40 and 39"),
         (None, ValueError, "requires y to be passed"),
     ],
-    ids=["NaN", "inf", "None", "3-D", "empty", "words", "complex", "short", "missing"],
+    ids=[
+        *("NaN", "inf", "None", "masked", "3-D", "empty", "words", "complex"),
+        *("short", "missing"),
+    ],
 )
 def test_refused_targets_leave_the_regressor_as_it_was(make, y, error, match):
     regressor = make()
