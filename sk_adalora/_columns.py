@@ -191,6 +191,8 @@ def _read_array(X: np.ndarray) -> Table:
         )
     if X.dtype.kind == "f" and X.dtype.itemsize > 8:
         X = X.astype(np.float64)  # Arrow knows no wider float
+    if X.dtype.kind == "U":
+        X = X.astype(object)  # Arrow ends the texts of such an array at a NUL
     X = in_arrow_unit(X)
     if X.ndim == 1:
         return _single_column(X)

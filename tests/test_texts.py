@@ -88,6 +88,25 @@ def test_fixed_width_strings():
     assert listed(np.array([["a", "bc"]])[:, 1:]) == ["bc"]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        np.array,
+        lambda texts: np.array(texts).astype(">U9"),
+        lambda texts: np.array(texts)[:, None],
+        lambda texts: np.array(texts, dtype=object),
+        pd.Series,
+        pl.Series,
+        pa.array,
+    ],
+)
+def test_a_nul_does_not_end_a_text(make):
+    texts = ["a\0b", "\0c", "d"]
+
+    assert listed(make(texts)) == texts
+
+
 def test_datasets_and_their_columns():
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_dict({"text": WORDS, "n": [1, 2, None]})
