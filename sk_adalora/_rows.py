@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
@@ -72,8 +73,7 @@ class TrainingRows:
 
 def take_rows(data: Any, rows: np.ndarray) -> Any:
     """Return some rows of what the user passed, in the form it was passed in."""
-    if isinstance(data, pa.Array) and pa.types.is_string_view(data.type):
-        data = data.cast(pa.large_string())  # Arrow cannot take from views
+    data = _takeable(data)
     if isinstance(data, pa.Array | pa.RecordBatch):
         return data.take(pa.array(rows))  # scikit-learn would make it a list
     try:
@@ -81,6 +81,19 @@ def take_rows(data: Any, rows: np.ndarray) -> Any:
     except TypeError:  # an Index of pandas, a table of `datasets`
         method = data.select if hasattr(data, "select") else data.take
         return method(rows)
+
+
+def _takeable(data: Any) -> Any:
+    """Rewrite the views and runs of texts that Arrow cannot take rows from."""
+    if isinstance(data, pa.Table | pa.RecordBatch):  # polars gives tables of views
+        columns = [_takeable(column) for column in data.columns]
+        return type(data).from_arrays(columns, names=data.column_names)
+    if isinstance(data, pa.Array | pa.ChunkedArray):
+        if pa.types.is_run_end_encoded(data.type):
+            data = pc.run_end_decode(data)
+        if pa.types.is_string_view(data.type):
+            data = data.cast(pa.large_string())
+    return data
 
 
 def check_length(y: Any, n_samples: int, estimator: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from _toy import toy
 from sklearn.model_selection import cross_val_predict
@@ -471,11 +472,23 @@ def test_folds_of_a_dataset_made_a_frame(make, to_frame):
     np.testing.assert_array_equal(ours, expected)
 
 
-def test_views_of_texts_can_be_split():
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda texts: pa.array(texts, pa.string_view()),
+        lambda texts: pa.chunked_array([texts[:5], texts[5:]], pa.string_view()),
+        lambda texts: pc.run_end_encode(pa.array(texts)),
+        lambda texts: pa.table(pl.DataFrame({"text": texts})),
+        lambda texts: pa.record_batch({"text": pa.array(texts, pa.string_view())}),
+    ],
+    ids=["views", "chunks of views", "runs", "table of polars", "batch of views"],
+)
+def test_views_and_runs_of_texts_can_be_split(build):
     texts, _ = toy(24)
-    views = pa.array(texts, type=pa.string_view())
 
-    assert take_rows(views, np.array([2, 0])).to_pylist() == [texts[2], texts[0]]
+    taken = read_texts(take_rows(build(texts), np.array([2, 0]))).first
+
+    assert taken.to_pylist() == [texts[2], texts[0]]
 
 
 def test_wide_floats_of_a_frame_are_written_as_floats():
