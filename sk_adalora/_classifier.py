@@ -413,8 +413,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         return targets
 
     def _encode_labels(self, y: Any) -> Tensor:
-        _refuse_missing(y)
-        check_classification_targets(y)
+        _check_labels(y)
         self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if self._multilabel:
             indicator = _read_indicator(y)
@@ -450,8 +449,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         return of_rows if sample_weight is None else of_rows * sample_weight
 
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
-        _refuse_missing(y, "y_val")
-        check_classification_targets(y)
+        _check_labels(y, "y_val")
         indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"
         if indicator != self._multilabel or (
             indicator and np.shape(y)[1] != len(self.classes_)
@@ -586,6 +584,30 @@ def _given_weights(class_weight: dict[Any, Any], classes: np.ndarray) -> np.ndar
             "are in `y`."
         )
     return weights
+
+
+def _check_labels(y: Any, name: str = "y") -> None:
+    """Refuse what are no labels, and labels that are missing or of several types."""
+    _refuse_missing(y, name)
+    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
+    objects = values.ravel() if values.dtype == object else ()
+    kinds = {type(label) for label in objects}
+    got = " and ".join(sorted(kind.__name__ for kind in kinds))
+    if 0 < sum(issubclass(kind, str) for kind in kinds) < len(kinds):
+        raise ValueError(  # of a list, NumPy would make the number 1 the word "1"
+            f"`{name}` must hold labels of one type. Got {got}. Convert them, for "
+            "example with str."
+        )
+    try:
+        check_classification_targets(y)
+    except ValueError as error:
+        if "Unknown label type: unknown" not in str(error) or not kinds:
+            raise
+        raise ValueError(
+            f"`{name}` must hold labels that are text, whole numbers or booleans. "
+            f"Unknown label type: got objects of {got}. Convert them, for example "
+            f"with np.array({name}).astype(int) or .astype(str)."
+        ) from error
 
 
 def _refuse_missing(y: Any, name: str = "y") -> None:

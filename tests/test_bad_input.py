@@ -1,5 +1,6 @@
 """Bad input is refused before training, with a message, and changes nothing."""
 
+import datetime
 import re
 import shutil
 
@@ -163,7 +164,17 @@ BAD_Y = {
     "continuous": (np.linspace(0, 1, 24), "Unknown label type: continuous"),
     "mixed types": (
         np.array([1, "a"] * 12, dtype=object),
-        r"Unknown label type|argument must be a string|not supported between",
+        r"`y` must hold labels of one type\. Got int and str\. Convert them",
+    ),
+    "mixed types in a list": ([True, "a"] * 12, "Got bool and str"),
+    "mixed categories": (pd.Series([1, "a"] * 12, dtype="category"), "Got int and str"),
+    "numbers as objects": (
+        pd.Series(Y, dtype=object),
+        r"Unknown label type: got objects of int\. Convert.*\.astype\(int\)",
+    ),
+    "dates as objects": (
+        [datetime.date(2020 + k, 1, 1) for k in Y],
+        "Unknown label type: got objects of date",
     ),
     "several columns": (np.array([Y + 1, Y + 2]).T, "1d array|Unknown label type"),
     "continuous columns": (np.random.default_rng(0).random((24, 2)), "Unknown label"),
