@@ -532,9 +532,14 @@ def _read_indicator(y: Any, name: str = "y") -> np.ndarray:
 
 def _read_labels(y: Any, warn: bool = False) -> np.ndarray:
     """Return the labels in the type that they came in, of shape (n_samples,)."""
+    if hasattr(y, "iloc") and np.shape(y)[1:] == (1,):  # a frame of one column
+        column_or_1d(y[:0], warn=warn)
+        y = y.iloc[:, 0]
     # scikit-learn would make floats of the integers and booleans of pandas' own types.
     own = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
-    if own is not None and hasattr(y, "to_numpy") and np.ndim(y) == 1:
+    if hasattr(getattr(y, "dtype", None), "categories"):
+        y = np.asarray(y)
+    elif own is not None and hasattr(y, "to_numpy") and np.ndim(y) == 1:
         y = y.to_numpy(dtype=own)
     return np.asarray(column_or_1d(y, warn=warn))
 

@@ -810,6 +810,27 @@ def test_labels_of_types_of_pandas_come_back_as_they_were(
     assert 0 <= fitted.score(texts, y) <= 1
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda y: pd.Series(y, dtype="category"),
+        pd.Categorical,
+        lambda y: pd.DataFrame({"y": y}),
+        lambda y: pd.DataFrame({"y": pd.array(y, dtype="boolean")}),
+        lambda y: pd.DataFrame({"y": pd.Categorical(y)}),
+    ],
+)
+def test_booleans_of_pandas_stay_booleans(tiny_model, convert):
+    texts, y = toy(24)
+    labels = convert(y == 1)
+    fitted = make(tiny_model, early_stopping=True).fit(texts, labels)
+
+    assert fitted.classes_.tolist() == [False, True]
+    assert fitted.classes_.dtype == bool
+    assert fitted.score(texts, labels) == fitted.score(texts, y == 1)
+
+
 def test_labels_to_validate_with_are_read_as_those_to_learn_from(tiny_model):
     texts, _ = toy(36)
     y = pd.Series([2**53, 2**53 + 1, 7] * 12, dtype="Int64")
