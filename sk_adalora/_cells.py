@@ -17,6 +17,7 @@ cell by cell. How cells are written:
 import sys
 from collections.abc import Callable, Iterable
 from datetime import datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -175,9 +176,13 @@ def write_cells(cells: list) -> list[str | None]:
 
 
 def is_missing(cell: Any) -> bool:
-    """Tell None, NaN, NaT and pd.NA from values."""
+    """Tell None, NaN, NaT, pd.NA and a masked cell from values."""
     if cell is None or isinstance(cell, str):
         return cell is None
+    if isinstance(cell, Decimal):
+        return cell.is_nan()
+    if cell is np.ma.masked:
+        return True
     pandas = sys.modules.get("pandas")  # no cell is pd.NA if pandas was never imported
     if pandas is not None and cell is pandas.NA:
         return True

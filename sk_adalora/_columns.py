@@ -152,7 +152,10 @@ def _unwrap_dataset(X: Any) -> Any:
 
 def _read_list(X: Sequence) -> Table:
     """Read a list of cells, or a list of rows."""
-    is_row = [isinstance(row, list | tuple | np.ndarray) for row in X]
+    is_row = [
+        isinstance(row, list | tuple) or (isinstance(row, np.ndarray) and row.ndim > 0)
+        for row in X
+    ]
     if not any(is_row):
         return _single_column(list(X))
     n_columns = len(X[is_row.index(True)])

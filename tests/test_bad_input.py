@@ -60,6 +60,7 @@ BAD_X = {
     "a list of numbers": (list(range(24)), "one text for each sample"),
     "a number among texts": (with_value(X, 3, 7), "Got int in row 3"),
     "bytes among texts": (with_value(X, 3, b"a"), "Got bytes in row 3"),
+    "an array among texts": (with_value(X, 3, np.array("a")), "Got ndarray in row 3"),
     "a list among texts": (with_value(X, 3, ["a"]), "Got str in row 0"),
     "complex numbers": (np.ones((24, 1), dtype=complex), "Complex data not supported"),
     "three dimensions": (np.full((24, 1, 1), "a"), r"shape \(24, 1, 1\)"),

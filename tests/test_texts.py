@@ -583,6 +583,15 @@ def test_masked_cells_are_missing():
 
     assert read_texts(words).first.to_pylist() == ["", "b"]
     assert read_texts(table).first.to_pylist() == ["x1: 2", "x0: 3\nx1: 4"]
+    rows = [*np.ma.masked_array([[1, 2], [3, 4]], mask=[[True, False], [False] * 2])]
+    assert listed(rows) == ["x1: 2", "x0: 3\nx1: 4"]
+    assert listed([*words]) == ["", "b"]
+
+
+@pytest.mark.parametrize("others", [[], [Decimal("1.5")], ["a word"]])
+def test_a_decimal_nan_is_missing_whatever_is_beside_it(others):
+    for nan in (Decimal("NaN"), Decimal("sNaN")):
+        assert listed([[cell] for cell in [nan, *others]])[0] == ""
 
 
 @pytest.mark.parametrize("kind", ["pandas", "arrow"])
