@@ -97,8 +97,9 @@ def _read_kind(X: Any) -> Table:
         return _read_frame(_from_native(pa.table(X)))
     if isinstance(X, np.ma.MaskedArray):
         X = np.where(np.ma.getmaskarray(X), None, X.data.astype(object))
-    if hasattr(X, "detach"):  # a torch tensor that tracks gradients or lives elsewhere
+    if hasattr(X, "detach") and hasattr(X, "cpu"):  # a tensor, on whatever device
         X = X.detach().cpu()
+        X = X.float() if X.is_floating_point() and X.itemsize < 4 else X
     if hasattr(X, "__array__"):
         return _read_array(np.asarray(X))
     raise TypeError(
@@ -130,6 +131,8 @@ def _check_kind(X: Any) -> None:
         )
     if X is None or isinstance(X, str | bytes | dict) or np.isscalar(X):
         wrap = "pd.DataFrame(X)" if isinstance(X, dict) else "[X]"
+        if type(X).__name__.endswith("DatasetDict"):  # a data set a split
+            wrap = f"X[{next(iter(X), 'train')!r}]"
         raise ValueError(
             "X must hold one text for each sample. Got a single "
             f"{type(X).__name__}. Pass {wrap} instead."

@@ -1,9 +1,11 @@
 """Bad input is refused before training, with a message, and changes nothing."""
 
 import datetime
+import io
 import re
 import shutil
 
+import datasets
 import huggingface_hub
 import numpy as np
 import pandas as pd
@@ -66,12 +68,19 @@ BAD_X = {
     "three dimensions": (np.full((24, 1, 1), "a"), r"shape \(24, 1, 1\)"),
     "a generator": ((text for text in X), r"Got generator\. Pass list\(X\)"),
     "a set": (set(X), r"Got set\. Pass list\(X\)"),
+    "a file": (io.TextIOWrapper(io.BytesIO()), r"Got TextIOWrapper\. Pass list\(X\)"),
+    "splits of a data set": (
+        datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": X})}),
+        r"Got a single DatasetDict\. Pass X\['train'\] instead",
+    ),
     "a lone surrogate": (with_value(X, 3, "\ud800"), "lone surrogate in row 3"),
     "rows of unequal length": ([["a", "b"]] * 23 + [["a"]], "Got 1 in row 23"),
     "a lazy table": (pl.LazyFrame({"text": X}), r"Pass X\.collect\(\)"),
     "sparse": (scipy.sparse.eye(24, format="csr"), "dense data is required"),
 }
-NOT_VALUES = {"a generator", "a set", "bytes among texts", "a lazy table", "sparse"}
+NOT_VALUES = {
+    *("a generator", "a set", "a file", "bytes among texts", "a lazy table", "sparse")
+}
 
 
 @pytest.mark.parametrize("name", BAD_X)

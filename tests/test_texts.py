@@ -525,6 +525,11 @@ def test_refused_input(X, error, match):
         read_texts(X)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
+def test_tensors_of_narrow_floats(dtype):
+    assert listed(torch.tensor([[1.5], [2.0]]).to(dtype)) == ["1.5", "2"]
+
+
 def test_100_000_rows_are_fast():
     rng = np.random.default_rng(0)
     n = 100_000
