@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -60,6 +60,24 @@ class Table:
     n_rows: int
     feature_names: np.ndarray | None = None
     is_1d: bool = False
+
+    def called_as(self, fitted: Sequence[str]) -> "Table":
+        """Return it with the columns called as in the table of the fit, by position.
+
+        `fitted` are the names there, empty if it had none. Where both have names, they
+        stay: whether they are the same is to be checked.
+        """
+        named_then, named_now = len(fitted) > 0, self.feature_names is not None
+        if self.is_1d or named_then == named_now:
+            return self
+        names = fitted if named_then else _numbered(len(self.columns))
+        if len(names) != len(self.columns):
+            return self
+        columns = [
+            replace(column, name=name)
+            for column, name in zip(self.columns, names, strict=True)
+        ]
+        return replace(self, columns=columns)
 
 
 def read_table(X: Any) -> Table:
@@ -210,9 +228,14 @@ def _single_column(cells: pa.Array | np.ndarray | list) -> Table:
 
 
 def _nameless_table(columns: list, n_rows: int) -> Table:
-    """Name the columns x0, x1, ... as scikit-learn does."""
-    named = [Column(f"x{i}", _to_cells(cells)) for i, cells in enumerate(columns)]
+    names = _numbered(len(columns))
+    named = [Column(n, _to_cells(c)) for n, c in zip(names, columns, strict=True)]
     return Table(named, n_rows)
+
+
+def _numbered(n_columns: int) -> list[str]:
+    """Name columns x0, x1, ... as scikit-learn does."""
+    return [f"x{i}" for i in range(n_columns)]
 
 
 def _series_cells(series: nw.Series) -> pa.Array | list:

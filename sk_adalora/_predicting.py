@@ -49,7 +49,9 @@ class PredictMixin:
 
     def _read_texts(self, X: Any, *, reset: bool) -> Texts:
         """Turn rows into texts; learn, or check, names and number of columns."""
-        texts = read_texts(X, self.row_format)
+        # A text with other names, or without them, would be another text.
+        names = None if reset else getattr(self, "feature_names_in_", ())
+        texts = read_texts(X, self.row_format, names)
         if texts.feature_names is not None:  # also of tables that sklearn cannot read
             X = pa.table({name: [] for name in texts.feature_names})
         validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)

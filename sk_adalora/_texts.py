@@ -60,7 +60,11 @@ class Texts:
         return Texts(first, second, n_empty, self.feature_names, self.n_features)
 
 
-def read_texts(X: Any, row_format: RowFormat = "auto") -> Texts:
+def read_texts(
+    X: Any,
+    row_format: RowFormat = "auto",
+    fitted_names: Sequence[str] | None = None,
+) -> Texts:
     """Turn each row of `X` into a text, or into a pair of texts.
 
     Parameters
@@ -76,6 +80,9 @@ def read_texts(X: Any, row_format: RowFormat = "auto") -> Texts:
         `str.format` template over the column names. A callable gets each row as a
         dictionary (the cell itself where `X` is one-dimensional; None for a missing
         cell) and returns its text.
+    fitted_names : sequence of str or None, default=None
+        Names of the columns in the fit before, empty if they had none. Where only one
+        of the two tables has names, the columns are called as in the fit.
 
     Returns
     -------
@@ -93,6 +100,8 @@ def read_texts(X: Any, row_format: RowFormat = "auto") -> Texts:
             f"{row_format!r}. Pass 'auto' to write every column as `name: value`."
         )
     table = read_table(X)
+    if fitted_names is not None:
+        table = table.called_as(fitted_names)
     first, second = _write_rows(table, row_format)
     first = pc.fill_null(first, "")
     second = None if second is None else pc.fill_null(second, "")

@@ -418,6 +418,35 @@ def test_names_are_missed_with_a_warning(tiny_model):
         fitted.predict(np.array(X, dtype=object).reshape(-1, 1))
 
 
+def _with_title(row):
+    return f"{row['title']} {row['stars']}"
+
+
+@pytest.mark.parametrize("row_format", ["auto", "{title}: {stars}", _with_title])
+def test_columns_without_names_are_called_as_in_the_fit(tiny_model, row_format):
+    """By position, as everywhere in scikit-learn: the texts are those of the fit."""
+    X, y = toy(16)
+    table = pd.DataFrame({"title": X, "stars": np.arange(16)})
+    fitted = make(tiny_model, row_format=row_format).fit(table, y)
+
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        nameless = fitted.predict_proba(table.to_numpy(dtype=object))
+
+    np.testing.assert_array_equal(nameless, fitted.predict_proba(table))
+
+
+def test_columns_with_names_are_numbered_as_in_the_fit(tiny_model):
+    X, y = toy(16)
+    table = pd.DataFrame({"title": X, "stars": np.arange(16)})
+    cells = table.to_numpy(dtype=object)
+    fitted = make(tiny_model).fit(cells, y)
+
+    with pytest.warns(UserWarning, match="X has feature names, but"):
+        named = fitted.predict_proba(table)
+
+    np.testing.assert_array_equal(named, fitted.predict_proba(cells))
+
+
 def test_an_unfitted_classifier_says_so(tiny_model):
     for method in (
         "predict",
