@@ -461,7 +461,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         if indicator:
             _read_indicator(y, "y_val")
         known = self.classes_.tolist()
-        labels = [] if indicator else _read_labels(y).tolist()
+        labels = [] if indicator else _read_labels(y, "y_val").tolist()
         unknown = [label for label in dict.fromkeys(labels) if label not in known]
         if unknown:
             raise ValueError(
@@ -530,8 +530,15 @@ def _read_indicator(y: Any, name: str = "y") -> np.ndarray:
     return indicator
 
 
-def _read_labels(y: Any, warn: bool = False) -> np.ndarray:
+def _read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
     """Return the labels in the type that they came in, of shape (n_samples,)."""
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"`{name}` must have one label a row, or be a matrix of 0 and 1. "
+            f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
+            "estimator to each with sklearn.multioutput.MultiOutputClassifier."
+        )
     if hasattr(y, "iloc") and np.shape(y)[1:] == (1,):  # a frame of one column
         column_or_1d(y[:0], warn=warn)
         y = y.iloc[:, 0]

@@ -186,7 +186,11 @@ BAD_Y = {
         [datetime.date(2020 + k, 1, 1) for k in Y],
         "Unknown label type: got objects of date",
     ),
-    "several columns": (np.array([Y + 1, Y + 2]).T, "1d array|Unknown label type"),
+    "several columns": (
+        np.array([Y + 1, Y + 2]).T,
+        r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",
+    ),
+    "columns of words": (np.array([LABELS, LABELS]).T, "Got 2 columns of other"),
     "continuous columns": (np.random.default_rng(0).random((24, 2)), "Unknown label"),
     "three dimensions": (np.zeros((24, 1, 1)), "Unknown label type|dimension|shape"),
     "NaN in an indicator": (
@@ -294,6 +298,7 @@ def test_validation_rows_are_for_early_stopping():
         (X, with_value(Y, 3, 7), r"y_val.*7"),
         (X, np.eye(24, 2, dtype=int), "y_val|1d array"),
         (X, np.ma.masked_array(Y, mask=np.arange(24) < 2), "masked values. Got 2"),
+        (X, np.array([LABELS, LABELS]).T, "`y_val` must have one label a row.*2 col"),
     ],
 )
 def test_bad_validation_rows(tiny_model, X_val, y_val, match):
