@@ -590,6 +590,28 @@ def test_validation_rows_are_routed(make, routing):
     assert len(pipeline[-1].history_.score) == pipeline[-1].n_iter_
 
 
+def test_validation_rows_go_through_the_pipeline_too(make, routing):
+    """If its `transform_input` names them: the estimator scores transformed rows."""
+    scored = []
+
+    def scoring(estimator, X, y):
+        scored.append(X)
+        return 0.5
+
+    classifier = make(early_stopping=True, scoring=scoring)
+    pipeline = Pipeline(
+        [
+            ("lower", FunctionTransformer(upper_to_lower)),
+            ("classify", classifier.set_fit_request(X_val=True, y_val=True)),
+        ],
+        transform_input=["X_val"],
+    )
+    pipeline.fit(X3, Y3, X_val=[text.upper() for text in X3[:12]], y_val=Y3[:12])
+
+    assert scored
+    assert all(X == X3[:12] for X in scored)
+
+
 # Processes and threads
 
 
