@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -31,8 +31,9 @@ __all__ = ["TokenTable", "encode"]
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000
 # Texts per call of the tokenizer: enough for its threads, little enough for memory, and
-# for others that wait for it.
+# for others that wait for it. Of long texts, fewer: a character takes some 40 bytes.
 _CHUNK = 1_000
+_CHARACTERS_A_CALL = 1_000_000
 # A tokenizer reads all of a text, however little is kept, which takes seconds a MB. So
 # many characters are read first for each token wanted, of which most have 3 to 6. They
 # decide if so many words follow what is kept: only the last one of them can be another
@@ -139,8 +140,8 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
     rows, distinct = _distinct(texts)
     if distinct.num_rows < _BIG:
         parts = distinct.to_batches(max_chunksize=_CHUNK)
-        parts = [_encode_alone(part, tokenizer, max_length) for part in parts]
-        flat = _flatten(pa.Table.from_batches(parts))
+        parts = [_encode_in_turns(part, tokenizer, max_length) for part in parts]
+        flat = _flatten(pa.concat_tables(parts))
     else:
         flat = _encode_on_disk(distinct, tokenizer, max_length)
     pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
@@ -172,6 +173,30 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
         "second": second.dictionary.take(pa.array(codes % n_second)),
     }
     return pairs.indices.to_numpy().astype(np.int64), pa.table(columns)
+
+
+def _encode_in_turns(
+    part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
+) -> pa.Table:
+    """Encode some distinct texts, long ones few at a time."""
+    pieces = [
+        _encode_alone(piece, tokenizer, max_length) for piece in _few_characters(part)
+    ]
+    return pa.Table.from_batches(pieces)
+
+
+def _few_characters(
+    part: pa.RecordBatch | pa.Table,
+) -> Iterator[pa.RecordBatch | pa.Table]:
+    """Cut a table of texts so that a piece has few characters, or is a single text."""
+    lengths = sum(pc.utf8_length(text).to_numpy() for text in part.columns)
+    start, characters = 0, 0
+    for row, length in enumerate(lengths.tolist()):
+        if start < row and characters + length > _CHARACTERS_A_CALL:
+            yield part.slice(start, row - start)
+            start, characters = row, 0
+        characters += length
+    yield part.slice(start)
 
 
 def _encode_alone(
@@ -324,7 +349,7 @@ def _encode_on_disk(
     import datasets
 
     def encode_part(part: pa.Table) -> pa.Table:
-        return pa.Table.from_batches([_encode_alone(part, tokenizer, max_length)])
+        return _encode_in_turns(part, tokenizer, max_length)
 
     folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
     try:

@@ -215,6 +215,28 @@ def test_of_a_long_text_only_the_start_is_read(tokenizer, monkeypatch):
     assert read == [[144, 8, 144], [10_000]]
 
 
+@pytest.mark.parametrize("big", [20_000, 0], ids=["memory", "disk"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_few_long_texts_go_into_a_call(tokenizer, monkeypatch, big, paired):
+    first = ["the", "film " * 3, "a dull one " * 9, "one", "was", "fine " * 2]
+    second = first[::-1] if paired else None
+    at_once = encode(as_texts(first, second), tokenizer, 2**30)
+    read = []
+    call = type(tokenizer).__call__
+
+    def watched(self, first, second, **kwargs):
+        read.append([*map(len, first)])
+        return call(self, first, second, **kwargs)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", watched)
+    monkeypatch.setattr(_tokens, "_CHARACTERS_A_CALL", 20)
+    monkeypatch.setattr(_tokens, "_BIG", big)
+    assert_same(encode(as_texts(first, second), tokenizer, 2**30), at_once)
+
+    alone = [[3, 15], [99], [3, 3, 10]]
+    assert read == ([[length] for length in map(len, first)] if paired else alone)
+
+
 @pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
 @pytest.mark.parametrize("paired", [False, True])
 def test_on_disk_equals_in_memory(kind, paired, request, monkeypatch):
