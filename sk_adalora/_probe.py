@@ -86,16 +86,19 @@ def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
     if n_rows <= _ENOUGH_ROWS:
         return torch.arange(n_rows)
     drawn = torch.randperm(n_rows, generator=generator)
-    first = _first_of_each_class(targets[drawn])
+    first = _first_of_each_class(targets, drawn)
     order = torch.argsort(first, descending=True, stable=True)
     return drawn[order[: max(_ENOUGH_ROWS, int(first.sum()))]]
 
 
-def _first_of_each_class(targets: Tensor) -> Tensor:
-    """Mark the first few rows of each class, or those above 0 in each column."""
+def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
+    """Mark the drawn rows that are the first of a class, or above 0 in a column."""
     if targets.is_floating_point():
-        positive = targets.reshape(len(targets), -1) > 0  # (n, k)
-        return ((positive.cumsum(0) <= _ROWS_OF_A_CLASS) & positive).any(dim=1)
+        first = torch.zeros(len(drawn), dtype=torch.bool)
+        for column in targets.reshape(len(targets), -1).unbind(dim=1):
+            first[(column[drawn] > 0).nonzero()[:_ROWS_OF_A_CLASS]] = True
+        return first
+    targets = targets[drawn]
     by_class = torch.argsort(targets, stable=True)
     counts = torch.bincount(targets)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)

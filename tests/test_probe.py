@@ -8,6 +8,7 @@ import torch
 from _toy import make as make_classifier
 from _toy import topics
 from sklearn.linear_model import LogisticRegression, Ridge
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices, _probe
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
@@ -256,6 +257,32 @@ def test_of_many_rows_some_of_the_rarest_class_are_taken(form):
 
 def test_of_many_classes_more_rows_are_taken():
     assert len(draw_rows(torch.arange(3000) % 400)) == 2000
+
+
+class Sizes(TorchDispatchMode):
+    """Notes the number of elements of what is made, views of `source` left out."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.source, self.seen = source.untyped_storage().data_ptr(), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if (
+            isinstance(made, torch.Tensor)
+            and made.untyped_storage().data_ptr() != self.source
+        ):
+            self.seen.append(made.numel())
+        return made
+
+
+def test_of_many_labels_one_is_looked_at_at_a_time():
+    labels = torch.zeros(2000, 50)
+    labels[torch.arange(2000), torch.arange(2000) % 50] = 1
+    with Sizes(labels) as sizes:
+        draw_rows(labels)
+
+    assert max(sizes.seen) == len(labels)
 
 
 def test_of_numbers_any_rows_are_taken():
