@@ -460,7 +460,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             )
         if indicator:
             _read_indicator(y, "y_val")
-        known = self.classes_.tolist()
+        known = set(self.classes_.tolist())
         labels = [] if indicator else _read_labels(y, "y_val").tolist()
         unknown = [label for label in dict.fromkeys(labels) if label not in known]
         if unknown:
@@ -564,7 +564,9 @@ def _class_weights(
         return compute_class_weight(class_weight, classes=classes, y=labels)
     used = sample_weight > 0
     weights = np.ones(len(classes))
-    present = np.isin(classes, labels[used])
+    # Not isin, which compares each object with every other.
+    present = np.zeros(len(classes), bool)
+    present[np.searchsorted(classes, labels[used])] = True
     weights[present] = compute_class_weight(
         class_weight,
         classes=classes[present],

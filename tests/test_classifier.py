@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from sk_adalora import AdaLoraClassifier
+from sk_adalora._classifier import _class_weights
 
 
 @pytest.fixture(scope="module")
@@ -780,6 +781,27 @@ def test_balanced_classes_do_not_count_rows_of_weight_zero(tiny_model):
     rest = make(tiny_model, class_weight="balanced").fit(texts[16:], y[16:])
 
     np.testing.assert_array_equal(whole.predict_proba(texts), rest.predict_proba(texts))
+
+
+class Counted(str):
+    """A label that counts how often one is compared with another."""
+
+    __hash__ = str.__hash__
+    comparisons = 0
+
+    def __eq__(self, other):
+        Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_balancing_compares_no_row_with_every_class():
+    labels = np.array([Counted(i % 20) for i in range(2000)], dtype=object)
+    classes = np.unique(labels)
+    Counted.comparisons = 0
+    weights = _class_weights("balanced", classes, labels, np.ones(2000))
+
+    np.testing.assert_allclose(weights, 1)
+    assert Counted.comparisons < 5 * len(labels)
 
 
 def test_a_class_without_weight_does_not_unbalance_the_others(tiny_model):
