@@ -19,6 +19,9 @@ from ._base import BaseAdaLora
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 
+# Rows whose outputs become probabilities at once.
+_ROWS = 1_000
+
 
 class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     """Classify texts with a pretrained transformer, fine-tuned with AdaLoRA [1]_.
@@ -374,10 +377,15 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         ndarray of shape (n_samples, n_classes)
             Finite where a probability is too small to be told from 0.
         """
-        outputs = torch.from_numpy(self._predict_outputs(X)).double()
-        if self._multilabel:
-            return F.logsigmoid(outputs).numpy()
-        return outputs.log_softmax(dim=1).numpy()
+        outputs = torch.from_numpy(self._predict_outputs(X))
+        logs = torch.empty(outputs.shape, dtype=torch.float64)
+        # All at once, doubles of all outputs would be in memory twice.
+        for rows, of_rows in zip(outputs.split(_ROWS), logs.split(_ROWS), strict=True):
+            exact = rows.double()
+            of_rows.copy_(
+                F.logsigmoid(exact) if self._multilabel else exact.log_softmax(dim=1)
+            )
+        return logs.numpy()
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class.
@@ -392,7 +400,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         ndarray of shape (n_samples, n_classes)
             Rows sum to 1, unless `fit` got an indicator matrix.
         """
-        return np.exp(self.predict_log_proba(X))
+        logs = self.predict_log_proba(X)
+        return np.exp(logs, out=logs)
 
     # ---- targets ------------------------------------------------------------
 

@@ -110,7 +110,9 @@ class PredictMixin:
             batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
             of_rows = live.network(batch)[: len(rows)]
             outputs[rows] = of_rows.float().cpu().numpy()
-        return windows.average(outputs)[tokens.rows]
+        of_texts = windows.average(outputs)
+        # A copy of a large table, where each text is that of one row.
+        return of_texts if tokens.all_distinct else of_texts[tokens.rows]
 
     @own_settings_of_torch()
     def _ready(self) -> Live:

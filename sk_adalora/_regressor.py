@@ -248,8 +248,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             In the units, and of the shape, of the targets that `fit` got.
         """
-        outputs = self._predict_outputs(X).astype(np.float64)
-        values = outputs * self._target_scale + self._target_mean
+        values = self._predict_outputs(X).astype(np.float64)
+        values *= self._target_scale
+        values += self._target_mean
         return values.ravel() if self._one_target else values
 
     # ---- targets ------------------------------------------------------------

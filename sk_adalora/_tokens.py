@@ -93,6 +93,11 @@ class TokenTable:
         return (self.stops - self.starts)[self.rows]
 
     @property
+    def all_distinct(self) -> bool:
+        """Whether the rows are the distinct texts, in their order."""
+        return np.array_equal(self.rows, np.arange(len(self.starts)))
+
+    @property
     def truncated_share(self) -> float:
         """The share of rows that lost tokens."""
         return float(self.truncated[self.rows].mean()) if len(self.rows) else 0.0

@@ -3,6 +3,7 @@
 import functools
 import gc
 import multiprocessing
+import tracemalloc
 import warnings
 import weakref
 
@@ -16,7 +17,12 @@ from _toy import make as make_classifier
 from _toy import topics
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from sk_adalora import AdaLoraClassifier, _devices, clear_backbone_cache
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    _devices,
+    clear_backbone_cache,
+)
 from sk_adalora._devices import Place, resolve_place, warn_of_sharing
 from sk_adalora._network import TextNetwork
 
@@ -204,6 +210,51 @@ def test_workers_of_joblib_are_told_from_threads(backend, expected):
     jobs = (joblib.delayed(is_a_worker)() for _ in range(2))
 
     assert joblib.Parallel(2, backend=backend)(jobs) == [expected, expected]
+
+
+# Predictions
+
+
+N_OUTPUTS = 200
+
+
+def peak_of(predict, texts):
+    """Bytes that NumPy held at most, and those of the result."""
+    predict(texts[:2])  # what the first prediction imports and builds
+    tracemalloc.start()
+    try:
+        result = predict(texts)
+        return tracemalloc.get_traced_memory()[1], result.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def many_texts():
+    return [f"the film {i}" for i in range(2000)]
+
+
+def test_many_numbers_a_row_are_in_memory_once(tiny_model, many_texts):
+    y = np.random.default_rng(0).normal(size=(20, N_OUTPUTS))
+    fitted = AdaLoraRegressor(tiny_model, epochs=1).fit(many_texts[:20], y)
+    peak, of_result = peak_of(fitted.predict, many_texts)
+
+    # The outputs of the network are of half that size.
+    assert peak < 2 * of_result
+
+
+def test_probabilities_of_many_labels_are_in_memory_once(make, many_texts):
+    y = np.random.default_rng(0).integers(0, 2, size=(20, N_OUTPUTS))
+    fitted = make().fit(many_texts[:20], y)
+    peak, of_result = peak_of(fitted.predict_proba, many_texts)
+
+    # The result is torch's memory; the outputs of the network are of half its size.
+    assert peak < 0.9 * of_result
+    logs = fitted.predict_log_proba(many_texts)
+    exact = torch.from_numpy(fitted.decision_function(many_texts))
+    at_once = torch.nn.functional.logsigmoid(exact).numpy()
+    np.testing.assert_array_equal(logs, at_once)
+    np.testing.assert_array_equal(fitted.predict_proba(many_texts), np.exp(at_once))
 
 
 # The real model
