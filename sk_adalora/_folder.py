@@ -384,6 +384,7 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         for path in place.rglob("*"):
             if path.is_file():  # safetensors lets nobody else read what it writes
                 path.chmod(place.stat().st_mode & 0o666)
+        _check_vacant(folder, overwrite, scratch)  # others may have come meanwhile
         exchange = _refill if stays else _exchange
         exchange(place, folder, scratch / "old")
     finally:
@@ -444,11 +445,13 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def _check_vacant(folder: Path, overwrite: bool) -> None:
+def _check_vacant(folder: Path, overwrite: bool, scratch: Path | None = None) -> None:
+    """Refuse to replace what is there, but for our own `scratch` in it."""
     if not (folder.exists() or folder.is_symlink()):
         return
     plain = folder.is_dir() and not folder.is_symlink()
-    if plain and (not any(folder.iterdir()) or (overwrite and _is_ours(folder))):
+    empty = plain and all(path == scratch for path in folder.iterdir())
+    if empty or (plain and overwrite and _is_ours(folder)):
         return
     do = (
         "It is a link: pass what it points to, or choose another path."

@@ -721,6 +721,29 @@ def test_an_export_onto_a_full_disk(fitted, tmp_path, monkeypatch, method, step)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("before", ["nothing", "an empty folder"])
+@pytest.mark.parametrize("method", ["save_pretrained", "merge_and_save"])
+def test_what_appears_while_it_is_written_is_kept(
+    fitted, tmp_path, monkeypatch, before, method
+):
+    """Another program may take the same place."""
+    folder = tmp_path / "f"
+    if before == "an empty folder":
+        folder.mkdir()
+    write = _folder._write_text
+
+    def meanwhile(path, text):
+        folder.mkdir(exist_ok=True)
+        (folder / "thesis.txt").write_text("mine")
+        write(path, text)
+
+    monkeypatch.setattr(_folder, "_write_text", meanwhile)
+    with pytest.raises(FileExistsError, match=r"must not exist yet.*choose another"):
+        getattr(fitted, method)(folder)
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "thesis.txt"]
+
+
 @pytest.mark.skipif(
     hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere"
 )
