@@ -160,7 +160,9 @@ class FolderMixin:
         )
         estimator.set_params(**parameters)
         check_parameters(estimator, cls._rules)
-        vars(estimator).update(_reading.read_fitted(described, folder, cls))
+        fitted = _reading.read_fitted(described, folder, cls)
+        _reading.check_files(folder, described)  # none was replaced while it was read
+        vars(estimator).update(fitted)
         return estimator
 
     def push_to_hub(

@@ -142,11 +142,12 @@ def read_described(folder: Path) -> dict[str, Any]:
         raise broken("hold a 'format' of at least 1", number)
     if _field(described, SEAL, str) != seal(described):
         raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
-    _check_files(folder, described)
+    check_files(folder, described)
     return described
 
 
-def _check_files(folder: Path, described: dict[str, Any]) -> None:
+def check_files(folder: Path, described: dict[str, Any]) -> None:
+    """Refuse a folder whose files are not those that were written."""
     listed = _field(described, "files", dict)
     needed = {CONFIG_NAME, WEIGHTS_NAME}
     if _field(described, "pooling", str) != "model":
@@ -168,8 +169,8 @@ def _check_files(folder: Path, described: dict[str, Any]) -> None:
         if _digest(path) != digest:
             raise ValueError(
                 f"{name!r} must be as it was written, with SHA-256 "
-                f"{reprlib.repr(digest)}. Got a file that differs. It is broken, or "
-                "was changed: copy the folder again."
+                f"{reprlib.repr(digest)}. Got a file that differs. It is broken, was "
+                "changed, or was replaced just now: copy or load the folder again."
             )
 
 

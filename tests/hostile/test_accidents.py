@@ -1,14 +1,16 @@
 """Folders cut off, changed or rearranged, and not sealed again: a clear error each."""
 
+import copy
 import json
 import os
 import re
 
 import numpy as np
 import pytest
+from _folders import strengthen
 from _hostile import CHECKED, CLEAR, HEAD, STATE, X, assert_refused
 
-from sk_adalora import AdaLoraClassifier
+from sk_adalora import AdaLoraClassifier, _reading
 
 
 @pytest.mark.parametrize("name", CHECKED)
@@ -74,6 +76,20 @@ def test_a_folder_that_is_a_link_out(folder, tmp_path):
     (folder / "backbone").symlink_to(tmp_path / "elsewhere")
 
     assert_refused(folder, match="which links to a place outside")
+
+
+def test_a_folder_that_is_replaced_while_it_is_read(folder, fitted, monkeypatch):
+    """Labels of one training and numbers of another would make a third."""
+    other = strengthen(copy.copy(fitted))
+    read = _reading.read_fitted
+
+    def meanwhile(*args):
+        other.save_pretrained(folder, overwrite=True)
+        return read(*args)
+
+    monkeypatch.setattr(_reading, "read_fitted", meanwhile)
+    with pytest.raises(ValueError, match=r"must be as it was written.*replaced just"):
+        AdaLoraClassifier.from_pretrained(folder)
 
 
 def test_a_link_to_itself(folder):
