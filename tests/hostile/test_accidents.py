@@ -78,6 +78,13 @@ def test_a_folder_that_is_a_link_out(folder, tmp_path):
     assert_refused(folder, match="which links to a place outside")
 
 
+def test_a_folder_that_is_none_of_ours_has_links_of_its_own(tmp_path):
+    (tmp_path / "python").symlink_to("/usr/bin/python3")
+
+    with pytest.raises(FileNotFoundError, match=r"must hold sk_adalora\.json"):
+        AdaLoraClassifier.from_pretrained(tmp_path)
+
+
 def test_a_folder_that_is_replaced_while_it_is_read(folder, fitted, monkeypatch):
     """Labels of one training and numbers of another would make a third."""
     other = strengthen(copy.copy(fitted))
