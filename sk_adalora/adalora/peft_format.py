@@ -23,6 +23,9 @@ from .targets import is_inside
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _OLD_WEIGHTS_NAME = "adapter_model.bin"
+# Weights that are tied are in a file of torch's once, and have a few names.
+_MAX_REPEATED = 4
+_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # two numbers a byte
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])")
 _PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
 # Fields that say which layers are adapted: the tensors of the file say it better.
@@ -346,6 +349,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         if old.is_file():
             loaded = torch.load(old, map_location="cpu", weights_only=True)
             if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
+                _refuse_repeated(loaded, old.stat().st_size)
                 return loaded
             raise ValueError(f"it holds a {type(loaded).__name__} of other things")
     except (SafetensorError, ValueError, OSError) as error:
@@ -357,6 +361,14 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
         "it. Check the path."
     )
+
+
+def _refuse_repeated(tensors: Mapping[str, Any], size: int) -> None:
+    """Refuse tensors that are many times as large as their file of `size` bytes."""
+    values = [value for value in tensors.values() if isinstance(value, Tensor)]
+    total = sum(value.numel() * value.element_size() for value in values)
+    if total > _MAX_REPEATED * size:
+        raise ValueError(f"its tensors take {total} bytes, and it has {size}")
 
 
 def _broken(path: Path, error: Exception | str) -> str:
@@ -383,8 +395,11 @@ def _plain_name(name: str) -> str:
 
 
 def _check_tensor(name: str, tensor: Any) -> Tensor:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        kind = getattr(tensor, "dtype", type(tensor).__name__)
+    if not isinstance(tensor, Tensor) or not _is_plain(tensor):
+        kind = type(tensor).__name__
+        if isinstance(tensor, Tensor):
+            layout = "nested" if tensor.is_nested else tensor.layout
+            kind = f"{tensor.dtype}, {layout}, on {tensor.device.type!r}"
         raise ValueError(
             f"{name!r} must be a tensor in floating point. Got {kind}. "
             "The file is broken, or no adapter."
@@ -396,6 +411,17 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
             "train again."
         )
     return exact.contiguous()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Tell whether all numbers of a tensor are there, and can be made float32."""
+    there = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return (
+        there
+        and not tensor.is_nested
+        and tensor.is_floating_point()
+        and tensor.dtype is not _PACKED
+    )
 
 
 def _check_factors(tensors: Mapping[str, Tensor]) -> dict[str, int]:

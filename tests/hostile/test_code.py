@@ -57,6 +57,40 @@ def test_a_bin_of_other_things(folder, value):
         read_adapter(folder)
 
 
+TENSORS = {
+    "repeated by its strides": (lambda t: t.expand(10**6, 10**6), "take 4000000000"),
+    "huge and sparse": (
+        lambda t: t.to_sparse().sparse_resize_([10**6] * 2, 2, 0),
+        "take 4000000000",
+    ),
+    "sparse": (lambda t: t.to_sparse(), "torch.sparse_coo"),
+    "sparse by rows": (lambda t: t.to_sparse_csr(), "torch.sparse_csr"),
+    "without numbers": (lambda t: t.to("meta"), "on 'meta'"),
+    "nested": (lambda t: torch.nested.nested_tensor([t, t]), "nested"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # some are in a beta state
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_bin_of_tensors_that_are_not_written_out(folder, name):
+    """A file of 2 KB may ask for terabytes."""
+    make, match = TENSORS[name]
+    (folder / ADAPTER).unlink()
+    value = make(torch.ones(1, 1))
+    torch.save({"base_model.model.a.lora_A": value}, folder / "adapter_model.bin")
+    with pytest.raises(ValueError, match=rf"must .*Got .*{match}.*(broken|Copy)"):
+        read_adapter(folder)
+
+
+def test_a_bin_of_many_names_for_the_same_numbers(folder):
+    value = torch.zeros(1000)
+    names = [f"base_model.model.a{i}.lora_A" for i in range(1000)]
+    (folder / ADAPTER).unlink()
+    torch.save(dict.fromkeys(names, value), folder / "adapter_model.bin")
+    with pytest.raises(ValueError, match="its tensors take 4000000 bytes, and it has"):
+        read_adapter(folder)
+
+
 EVIL_CODE = "import pathlib; pathlib.Path({path!r}).write_text('ran')\n"
 
 

@@ -11,6 +11,7 @@ from _folders import read, write
 from _hostile import ADAPTER, HEAD, LAYER, assert_refused
 from safetensors.torch import load_file, save_file
 
+PACKED = getattr(torch, "float4_e2m1fn_x2", torch.uint8)
 START = f"base_model.model.{LAYER}.lora_"
 
 
@@ -55,6 +56,11 @@ TENSORS = {
         "must be finite",
     ),
     "integers": (ADAPTER, tensor(START + "A", lambda t: t.int()), "floating point"),
+    "two numbers a byte": (
+        ADAPTER,
+        tensor(START + "A", lambda t: t.byte().view(PACKED)),
+        "floating point",
+    ),
     "flags": (ADAPTER, tensor(START + "A", lambda t: t > 0), "floating point"),
     "a factor turned round": (
         ADAPTER,
