@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -296,19 +297,16 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         parameters["random_state"] = None  # a generator's state is no parameter
     if include_backbone:
         parameters["model"] = BACKBONE
-    written = {}
-    for name, value in parameters.items():
-        try:
-            written[name] = to_json(
-                os.fspath(value) if isinstance(value, os.PathLike) else value
-            )
-        except TypeError as error:
-            raise TypeError(
-                f"`{name}` must be a plain value to be saved as JSON. Got {value!r}: "
-                f"{error}. Save with joblib, or set `{name}` to a plain value."
-            ) from error
+    written = {
+        name: _plain(
+            name,
+            os.fspath(value) if isinstance(value, os.PathLike) else value,
+            f"set `{name}` to a plain value",
+        )
+        for name, value in parameters.items()
+    }
     fitted = {
-        name: to_json(vars(estimator)[name])
+        name: _plain(name, vars(estimator)[name], "fit with plain labels, such as str")
         for name in (*estimator._coding, *_reading.OPTIONAL)
         if name in vars(estimator)
     }
@@ -328,6 +326,17 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         "layers": list(estimator.ranks_),  # in the order of the model
         "fitted": fitted,
     }
+
+
+def _plain(name: str, value: Any, advice: str) -> Any:
+    """Return a parameter or an attribute as JSON, or say what else to do."""
+    try:
+        return to_json(value)
+    except TypeError as error:
+        raise TypeError(
+            f"`{name}` must be a plain value to be saved as JSON. Got "
+            f"{reprlib.repr(value)}: {error}. Save with joblib, or {advice}."
+        ) from error
 
 
 def _at_home(folder: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,7 @@
 """Folders of fitted estimators: there and back, whole or not at all."""
 
 import copy
+import enum
 import errno
 import gc
 import json
@@ -242,6 +243,29 @@ def test_a_function_is_not_written(fitted, tmp_path, name):
     with pytest.raises(TypeError, match=match):
         changed.save_pretrained(tmp_path / "f")
 
+    assert list(tmp_path.iterdir()) == []
+
+
+class Side(enum.StrEnum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+LABELS_OF_ONES_OWN = {
+    "members of an enum": (np.array([*Side], dtype=object), "Side is no plain value"),
+    "very long": (np.array(["a" * 2**22, "b"]), "more than 16777216 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS_OF_ONES_OWN)
+def test_labels_that_are_no_plain_values_are_not_written(fitted, tmp_path, name):
+    changed = copy.copy(fitted)
+    changed.classes_, reason = LABELS_OF_ONES_OWN[name]
+    match = rf"`classes_` must be a plain value.*{reason}.*joblib, or fit with plain"
+    with pytest.raises(TypeError, match=match) as caught:
+        changed.save_pretrained(tmp_path / "f")
+
+    assert len(str(caught.value)) < 400
     assert list(tmp_path.iterdir()) == []
 
 
