@@ -7,6 +7,7 @@ the other rows: permuted rows give permuted texts, and a row reads the same in
 
 import difflib
 import functools
+import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from ._columns import Column, Table, read_table
 __all__ = ["Texts", "read_texts"]
 
 RowFormat = str | Callable[[Any], str]
+# A width of five digits or more, in a template that comes with a model of others, would
+# make texts as large as the memory.
+_TOO_WIDE = re.compile(r"[1-9]\d{4}")
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,11 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
     """Write a template's field; only a format spec costs a Python loop."""
     if not spec and conversion is None:
         return column.texts()
+    if _TOO_WIDE.search(spec):
+        raise ValueError(
+            f"The widths in `row_format` must be below 10000. Got {{{column.name}}} "
+            f"with {spec[:40]!r}. Write a smaller one."
+        )
     convert = string.Formatter().convert_field
     texts: list[str | None] = []
     for row, value in enumerate(column.values()):

@@ -118,6 +118,14 @@ def test_a_row_format_that_does_not_fit(row_format, match):
     refused(classifier, X, Y, (ValueError, TypeError), match)
 
 
+@pytest.mark.parametrize("spec", [">10000", "0<99999999999", ".10000f"])
+def test_a_template_of_texts_that_fill_the_memory(spec):
+    table = pd.DataFrame({"name": [1.5] * len(Y)})
+    classifier = make("unused", row_format=f"{{name:{spec}}}")
+    match = r"widths in `row_format` must be below 10000\. Got \{name\} with .*smaller"
+    refused(classifier, table, Y, ValueError, match)
+
+
 def test_a_template_of_unknown_columns():
     table = pd.DataFrame({"title": X, "body": X})
     classifier = make("unused", row_format="{titel}")
