@@ -57,7 +57,7 @@ GROUPS = [
     Group(
         "Estimators",
         "fit and predict",
-        "_predicting _fitting _base _classifier _regressor",
+        "_predicting _fitting _base _labels _classifier _regressor",
         5,
     ),
     Group(

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.callback import with_callbacks
-from sklearn.utils import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.multiclass import type_of_target
 from torch import Tensor
 from torch.nn import functional as F
 
 from ._backbone import DEFAULT_MODEL
 from ._base import BaseAdaLora
+from ._labels import check_labels, class_weights, read_indicator, read_labels
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 
@@ -422,13 +421,13 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         return targets
 
     def _encode_labels(self, y: Any) -> Tensor:
-        _check_labels(y)
+        check_labels(y)
         self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if self._multilabel:
-            indicator = _read_indicator(y)
+            indicator = read_indicator(y)
             self.classes_ = np.arange(indicator.shape[1])
             return torch.from_numpy(indicator)
-        labels = _read_labels(y, warn=True)
+        labels = read_labels(y, warn=True)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -445,10 +444,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "`class_weight` needs one label a row. Got an indicator matrix as "
                 "`y`. Use `sample_weight`."
             )
-        labels = _read_labels(y)
-        weights = _class_weights(
-            self.class_weight, self.classes_, labels, sample_weight
-        )
+        labels = read_labels(y)
+        weights = class_weights(self.class_weight, self.classes_, labels, sample_weight)
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
             raise ValueError(
                 "`class_weight` must hold finite numbers of at least 0, and not all "
@@ -458,7 +455,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         return of_rows if sample_weight is None else of_rows * sample_weight
 
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
-        _check_labels(y, "y_val")
+        check_labels(y, "y_val")
         indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"
         if indicator != self._multilabel or (
             indicator and np.shape(y)[1] != len(self.classes_)
@@ -468,9 +465,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "matrix with the same columns. Got another one. Change it."
             )
         if indicator:
-            _read_indicator(y, "y_val")
+            read_indicator(y, "y_val")
         known = set(self.classes_.tolist())
-        labels = [] if indicator else _read_labels(y, "y_val").tolist()
+        labels = [] if indicator else read_labels(y, "y_val").tolist()
         unknown = [label for label in dict.fromkeys(labels) if label not in known]
         if unknown:
             raise ValueError(
@@ -491,8 +488,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     def _outputs_for(self, y: Any) -> np.ndarray:
         if self._multilabel:
-            return 2.0 * np.asarray(y.toarray() if hasattr(y, "toarray") else y) - 1
-        codes = np.searchsorted(self.classes_, _read_labels(y))
+            return 2 * read_indicator(y) - 1
+        codes = np.searchsorted(self.classes_, read_labels(y))
         outputs = np.zeros((len(codes), len(self.classes_)), np.float32)
         outputs[np.arange(len(codes)), codes] = 1
         return outputs
@@ -522,144 +519,3 @@ def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean binary cross-entropy of each row, of shape (n,)."""
     losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
     return losses.mean(dim=1)
-
-
-def _read_indicator(y: Any, name: str = "y") -> np.ndarray:
-    """Return an indicator matrix as floats, of shape (n_samples, n_classes)."""
-    indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-    indicator = indicator.astype(np.float32)
-    # scikit-learn calls any two numbers an indicator: -1 and 1, say.
-    others = indicator[(indicator != 0) & (indicator != 1)]
-    if len(others):
-        raise ValueError(
-            f"`{name}` as an indicator matrix must hold 1 for yes and 0 for no. Got "
-            f"{others[0]:g}. Compare it with the number that stands for yes, as in "
-            f"`{name} == 1`."
-        )
-    return indicator
-
-
-def _read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
-    """Return the labels in the type that they came in, of shape (n_samples,)."""
-    shape = np.shape(y)
-    if len(shape) == 2 and shape[1] > 1:
-        raise ValueError(
-            f"`{name}` must have one label a row, or be a matrix of 0 and 1. "
-            f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
-            "estimator to each with sklearn.multioutput.MultiOutputClassifier."
-        )
-    if hasattr(y, "iloc") and np.shape(y)[1:] == (1,):  # a frame of one column
-        column_or_1d(y[:0], warn=warn)
-        y = y.iloc[:, 0]
-    # scikit-learn would make floats of the integers and booleans of pandas' own types.
-    own = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
-    if hasattr(getattr(y, "dtype", None), "categories"):
-        y = np.asarray(y)
-    elif own is not None and hasattr(y, "to_numpy") and np.ndim(y) == 1:
-        y = y.to_numpy(dtype=own)
-    return np.asarray(column_or_1d(y, warn=warn))
-
-
-def _class_weights(
-    class_weight: Any,
-    classes: np.ndarray,
-    labels: np.ndarray,
-    sample_weight: np.ndarray | None,
-) -> np.ndarray:
-    """Return a weight for each class; rows of weight 0 count for nothing."""
-    if not isinstance(class_weight, str):
-        return _given_weights(class_weight, classes)
-    if sample_weight is None:
-        return compute_class_weight(class_weight, classes=classes, y=labels)
-    used = sample_weight > 0
-    weights = np.ones(len(classes))
-    # Not isin, which compares each object with every other.
-    present = np.zeros(len(classes), bool)
-    present[np.searchsorted(classes, labels[used])] = True
-    weights[present] = compute_class_weight(
-        class_weight,
-        classes=classes[present],
-        y=labels[used],
-        sample_weight=sample_weight[used],
-    )
-    return weights
-
-
-def _given_weights(class_weight: dict[Any, Any], classes: np.ndarray) -> np.ndarray:
-    """Look up the weight of each class, 1 where there is none."""
-    # scikit-learn would look up the number 1 for the label "1", and fail for dates.
-    weights, without, used = np.ones(len(classes)), [], set()
-    for i, names in enumerate(zip(classes, classes.tolist(), strict=True)):
-        key = next((name for name in names if name in class_weight), None)
-        if key is None:
-            without.append(names[1])
-            continue
-        used.add(key)
-        try:
-            weights[i] = float(class_weight[key])
-        except (TypeError, ValueError):
-            weights[i] = np.nan
-    unknown = [label for label in class_weight if label not in used]
-    if unknown and without:
-        raise ValueError(
-            f"`class_weight` must hold labels of `y`. Got {unknown[:5]}, which are "
-            f"not in `y`, and no weight for {without[:5]}. Write the labels as they "
-            "are in `y`."
-        )
-    return weights
-
-
-def _check_labels(y: Any, name: str = "y") -> None:
-    """Refuse what are no labels, and labels that are missing or of several types."""
-    _refuse_missing(y, name)
-    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
-    objects = values.ravel() if values.dtype == object else ()
-    kinds = {type(label) for label in objects}
-    got = " and ".join(sorted(kind.__name__ for kind in kinds))
-    if 0 < sum(issubclass(kind, str) for kind in kinds) < len(kinds):
-        raise ValueError(  # of a list, NumPy would make the number 1 the word "1"
-            f"`{name}` must hold labels of one type. Got {got}. Convert them, for "
-            "example with str."
-        )
-    try:
-        check_classification_targets(y)
-    except ValueError as error:
-        if "Unknown label type: unknown" not in str(error) or not kinds:
-            raise
-        raise ValueError(
-            f"`{name}` must hold labels that are text, whole numbers or booleans. "
-            f"Unknown label type: got objects of {got}. Convert them, for example "
-            f"with np.array({name}).astype(int) or .astype(str)."
-        ) from error
-
-
-def _refuse_missing(y: Any, name: str = "y") -> None:
-    """Refuse missing labels, which some containers would make into a class."""
-    if hasattr(y, "toarray"):
-        y = y.toarray()
-    # As objects: among words in a list, NaN would become the word "nan".
-    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
-    if values.dtype.kind == "f":
-        missing = ~np.isfinite(values)
-    elif values.dtype.kind in "mM":
-        missing = np.isnat(values)
-    elif values.dtype == object:
-        missing = np.array([_is_missing(value) for value in values.ravel()], bool)
-    else:
-        return
-    count = int(missing.sum())
-    if count:
-        raise ValueError(
-            f"`{name}` must not hold NaN, infinity or missing values. Input {name} "
-            f"contains NaN or such: got {count} of them. Drop those rows."
-        )
-
-
-def _is_missing(label: Any) -> bool:
-    """Tell None, NaN, NaT, infinity and pandas' NA from labels."""
-    if isinstance(label, float | np.floating):
-        return not np.isfinite(label)
-    try:
-        return label is None or bool(label != label)
-    except TypeError:  # whether NA differs from itself is NA
-        return True

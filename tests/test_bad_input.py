@@ -194,6 +194,10 @@ BAD_Y = {
         [datetime.date(2020 + k, 1, 1) for k in Y],
         "Unknown label type: got objects of date",
     ),
+    "sets of labels": (
+        [{"a", "b"}, {"a"}] * 12,
+        r"got objects of set\. Make an indicator matrix by .*MultiLabelBinarizer\.$",
+    ),
     "several columns": (
         np.array([Y + 1, Y + 2]).T,
         r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",

@@ -81,7 +81,8 @@ FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
     "_fitting": FOUNDATION,
     "_base": FOUNDATION | {"_fitting"},
-    "_classifier": {"_base", "_backbone", "_parameters", "_training"},
+    "_labels": set(),
+    "_classifier": {"_base", "_backbone", "_labels", "_parameters", "_training"},
     "_regressor": {"_base", "_parameters", "_rows", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.
     "_draw_ranks": {"_plotting", "_rank_table"},

@@ -1,0 +1,166 @@
+"""Labels of any type: checked, read as they are, and weighted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+# What holds several labels of a row.
+_SEVERAL = (set, frozenset, list, tuple)
+
+
+def check_labels(y: Any, name: str = "y") -> None:
+    """Refuse what are no labels, and labels that are missing or of several types.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_classes)
+        Labels, or an indicator matrix, which may be sparse.
+    name : str, default="y"
+        What they are called, for the message.
+
+    Raises
+    ------
+    ValueError
+        If it can be no target of a classifier.
+    """
+    dense = y.toarray() if hasattr(y, "toarray") else y
+    # As objects: among words in a list, NaN would become the word "nan".
+    values = np.asarray(dense, dtype=object if isinstance(y, list | tuple) else None)
+    _refuse_missing(values, name)
+    kinds = {type(v) for v in values.ravel()} if values.dtype == object else set()
+    got = " and ".join(sorted(kind.__name__ for kind in kinds))
+    if 0 < sum(issubclass(kind, str) for kind in kinds) < len(kinds):
+        raise ValueError(  # of a list, NumPy would make the number 1 the word "1"
+            f"`{name}` must hold labels of one type. Got {got}. Convert them, for "
+            "example with str."
+        )
+    try:
+        check_classification_targets(y)
+    except ValueError as error:
+        if "Unknown label type: unknown" not in str(error) or not kinds:
+            raise
+        do = f"Convert them, such as by np.array({name}).astype(int) or .astype(str)"
+        if any(issubclass(kind, _SEVERAL) for kind in kinds):
+            do = "Make an indicator matrix by sklearn.preprocessing.MultiLabelBinarizer"
+        raise ValueError(
+            f"`{name}` must hold labels that are text, whole numbers or booleans. "
+            f"Unknown label type: got objects of {got}. {do}."
+        ) from error
+
+
+def _refuse_missing(values: np.ndarray, name: str) -> None:
+    """Refuse missing labels, which some containers would make into a class."""
+    if values.dtype.kind == "f":
+        missing = ~np.isfinite(values)
+    elif values.dtype.kind in "mM":
+        missing = np.isnat(values)
+    elif values.dtype == object:
+        missing = np.array([_is_missing(value) for value in values.ravel()], bool)
+    else:
+        return
+    count = int(missing.sum())
+    if count:
+        raise ValueError(
+            f"`{name}` must not hold NaN, infinity or missing values. Input {name} "
+            f"contains NaN or such: got {count} of them. Drop those rows."
+        )
+
+
+def _is_missing(label: Any) -> bool:
+    """Tell None, NaN, NaT, infinity and pandas' NA from labels."""
+    if isinstance(label, float | np.floating):
+        return not np.isfinite(label)
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # whether NA differs from itself is NA
+        return True
+
+
+def read_indicator(y: Any, name: str = "y") -> np.ndarray:
+    """Return an indicator matrix as floats, of shape (n_samples, n_classes)."""
+    indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    indicator = indicator.astype(np.float32)
+    # scikit-learn calls any two numbers an indicator: -1 and 1, say.
+    others = indicator[(indicator != 0) & (indicator != 1)]
+    if len(others):
+        raise ValueError(
+            f"`{name}` as an indicator matrix must hold 1 for yes and 0 for no. Got "
+            f"{others[0]:g}. Compare it with the number that stands for yes, as in "
+            f"`{name} == 1`."
+        )
+    return indicator
+
+
+def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
+    """Return the labels in the type that they came in, of shape (n_samples,)."""
+    shape = np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"`{name}` must have one label a row, or be a matrix of 0 and 1. "
+            f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
+            "estimator to each with sklearn.multioutput.MultiOutputClassifier."
+        )
+    if hasattr(y, "iloc") and np.shape(y)[1:] == (1,):  # a frame of one column
+        column_or_1d(y[:0], warn=warn)
+        y = y.iloc[:, 0]
+    # scikit-learn would make floats of the integers and booleans of pandas' own types.
+    own = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    if hasattr(getattr(y, "dtype", None), "categories"):
+        y = np.asarray(y)
+    elif own is not None and hasattr(y, "to_numpy") and np.ndim(y) == 1:
+        y = y.to_numpy(dtype=own)
+    return np.asarray(column_or_1d(y, warn=warn))
+
+
+def class_weights(
+    class_weight: Any,
+    classes: np.ndarray,
+    labels: np.ndarray,
+    sample_weight: np.ndarray | None,
+) -> np.ndarray:
+    """Return a weight for each class; rows of weight 0 count for nothing."""
+    if not isinstance(class_weight, str):
+        return _given_weights(class_weight, classes)
+    if sample_weight is None:
+        return compute_class_weight(class_weight, classes=classes, y=labels)
+    used = sample_weight > 0
+    weights = np.ones(len(classes))
+    # Not isin, which compares each object with every other.
+    present = np.zeros(len(classes), bool)
+    present[np.searchsorted(classes, labels[used])] = True
+    weights[present] = compute_class_weight(
+        class_weight,
+        classes=classes[present],
+        y=labels[used],
+        sample_weight=sample_weight[used],
+    )
+    return weights
+
+
+def _given_weights(class_weight: dict[Any, Any], classes: np.ndarray) -> np.ndarray:
+    """Look up the weight of each class, 1 where there is none."""
+    # scikit-learn would look up the number 1 for the label "1", and fail for dates.
+    weights, without, used = np.ones(len(classes)), [], set()
+    for i, names in enumerate(zip(classes, classes.tolist(), strict=True)):
+        key = next((name for name in names if name in class_weight), None)
+        if key is None:
+            without.append(names[1])
+            continue
+        used.add(key)
+        try:
+            weights[i] = float(class_weight[key])
+        except (TypeError, ValueError):
+            weights[i] = np.nan
+    unknown = [label for label in class_weight if label not in used]
+    if unknown and without:
+        raise ValueError(
+            f"`class_weight` must hold labels of `y`. Got {unknown[:5]}, which are "
+            f"not in `y`, and no weight for {without[:5]}. Write the labels as they "
+            "are in `y`."
+        )
+    return weights
