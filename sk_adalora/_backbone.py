@@ -146,6 +146,7 @@ def load_backbone(
     trust_remote_code: bool = False,
     n_labels: int | None = None,
     found_in: str | None = None,
+    expected: str | None = None,
 ) -> Backbone:
     """Load an encoder, or return the one loaded before.
 
@@ -167,9 +168,11 @@ def load_backbone(
     n_labels : int or None, default=None
         Outputs of the architecture's own classification head. None leaves it out.
     found_in : str or None, default=None
-        Folder that the model was found in before. As long as it exists, the same
-        files are used: a relative path is found from another directory, and a hub
-        model is not looked up again.
+        Folder that the model was found in before. As long as it holds the same
+        weights, it is used: a relative path is found from another directory, and a
+        hub model is not looked up again.
+    expected : str or None, default=None
+        SHA-256 of the weights that were found in it.
 
     Returns
     -------
@@ -187,9 +190,8 @@ def load_backbone(
     """
     name = os.fspath(model)
     with _lock:
-        if found_in and os.path.isdir(found_in):
-            folder = Path(found_in)
-        else:
+        folder = _same_folder(found_in, expected)
+        if folder is None:
             folder = find_folder(name, revision, local_files_only, trust_remote_code)
         digest = content_hash(folder)
         files = (name, folder, digest, _settings_hashes(folder))
@@ -283,6 +285,14 @@ def find_folder(
     if asked not in _found or not _found[asked].is_dir():
         _found[asked] = _from_hub(*asked)
     return _found[asked]
+
+
+def _same_folder(found_in: str | None, expected: str | None) -> Path | None:
+    """Return the folder that a model was found in, if it is still there."""
+    folder = Path(found_in) if found_in else None
+    if folder is None or not weight_files(folder):
+        return None
+    return folder if content_hash(folder) == expected else None
 
 
 def _packaged_folder() -> Path | None:

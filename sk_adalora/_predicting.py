@@ -79,6 +79,7 @@ class PredictMixin:
             trust_remote_code=self.trust_remote_code,
             n_labels=self._n_outputs() if pooling == "model" else None,
             found_in=fitted.found_in if same else None,
+            expected=fitted.content_hash if same else None,
         )
 
     def _lengths(self, backbone: Backbone) -> tuple[int, str]:

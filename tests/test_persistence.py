@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import hashlib
 import io
 import os
 import pickle
@@ -262,6 +261,26 @@ def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeyp
     assert loaded.model == "models/mine"
 
 
+@pytest.mark.parametrize("becomes", ["another", "empty"])
+def test_a_copy_of_a_project_uses_its_own_model(
+    tiny_model, tmp_path, monkeypatch, becomes
+):
+    shutil.copytree(tiny_model, tmp_path / "first" / "mine")
+    monkeypatch.chdir(tmp_path / "first")
+    fitted = make("mine").fit(X, Y)
+    expected, file = fitted.predict_proba(X), pickle.dumps(fitted)
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    sk_adalora.clear_backbone_cache()
+    if becomes == "empty":
+        shutil.rmtree("mine")
+        Path("mine").mkdir()
+    else:
+        flip_a_bit(Path("mine"))
+
+    monkeypatch.chdir(tmp_path / "second")
+    np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
+
+
 def test_a_device_that_is_not_there_any_more(fitted):
     loaded = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda:63")
     with pytest.raises(ValueError, match="`device` must be 'auto' or one of"):
@@ -312,14 +331,19 @@ def test_a_model_that_moved(moving, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
 
 
-def test_a_model_that_changed(moving):
-    loaded = pickle.loads(pickle.dumps(moving))
-    weights = Path(moving.model) / "model.safetensors"
-    before = hashlib.sha256(weights.read_bytes()).hexdigest()
+def flip_a_bit(model):
+    """Change the weights in a model's folder."""
+    weights = model / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    after = hashlib.sha256(data).hexdigest()
+
+
+def test_a_model_that_changed(moving):
+    loaded = pickle.loads(pickle.dumps(moving))
+    before = content_hash(Path(moving.model))
+    flip_a_bit(Path(moving.model))
+    after = content_hash(Path(moving.model))
 
     with pytest.raises(ValueError, match="must be the one that the estimator was") as e:
         loaded.predict(X)
