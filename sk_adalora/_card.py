@@ -28,9 +28,11 @@ def write_card(estimator: Any, state: AdapterState) -> str:
     -------
     str
     """
-    kind = type(estimator).__name__
+    kind, module = type(estimator).__name__, type(estimator).__module__
+    if module.startswith(f"{__package__}."):
+        module = __package__
     loading = f"""```python
-from sk_adalora import {kind}
+from {module} import {kind}
 
 estimator = {kind}.from_pretrained("this-folder")
 estimator.predict(["a text"])

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -60,8 +61,10 @@ _OF_A_FIT = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
     "fit_report_".split()
 )
-# Above this share of truncated rows a fit warns.
+# Above this share of truncated rows a fit warns; and where the loss of the last epoch is
+# so many times that of the first.
 _TRUNCATED = 0.10
+_DIVERGED = 1.1
 
 
 class FitMixin(metaclass=ABCMeta):
@@ -173,6 +176,7 @@ class FitMixin(metaclass=ABCMeta):
         network = thaw_network(self._adapter, live.backbone)
         self._live = replace(live, network=network)
         self._warn_of_cuts()
+        self._warn_of_divergence()
 
     def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
@@ -408,6 +412,19 @@ class FitMixin(metaclass=ABCMeta):
                 f"{share:.0%} of the texts are longer than max_length={longest} tokens "
                 "and were cut. Raise `max_length` if the model has positions for more, "
                 "or set `long_text`."
+            )
+
+
+    def _warn_of_divergence(self) -> None:
+        """Warn where training has left a worse model than it began with."""
+        losses, epochs = self.history_.loss, self.history_.epochs
+        n_steps = len(losses) // epochs  # of an epoch
+        first, last = np.mean(losses[:n_steps]), np.mean(losses[-n_steps:])
+        if last > _DIVERGED * first:
+            warn_user(
+                f"The training loss must fall. Got {first:.3g} in the first epoch and "
+                f"{last:.3g} in the last. Lower `learning_rate`.",
+                ConvergenceWarning,
             )
 
 

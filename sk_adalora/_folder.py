@@ -293,7 +293,8 @@ class FolderMixin:
 def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
     """Return all that is not a tensor, as JSON values."""
     parameters = estimator.get_params(deep=False)
-    if not isinstance(parameters["random_state"], int | np.integer | None):
+    seed = parameters.get("random_state")  # a subclass may lack it
+    if not isinstance(seed, int | np.integer | None):
         parameters["random_state"] = None  # a generator's state is no parameter
     if include_backbone:
         parameters["model"] = BACKBONE

@@ -217,7 +217,8 @@ def read_parameters(
             "along. Got `trust_remote_code` in it. Pass trust_remote_code=True if you "
             "trust its authors."
         )
-    parameters["trust_remote_code"] = trust_remote_code
+    if "trust_remote_code" in cls._get_param_names():  # a subclass may lack it
+        parameters["trust_remote_code"] = trust_remote_code
     if described["includes_backbone"]:
         parameters["model"] = str(folder / BACKBONE)
     return parameters

@@ -332,6 +332,24 @@ def test_a_subclass_loads_what_its_estimator_saved(saved, fitted):
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
+class Short(AdaLoraClassifier):
+    """A subclass with few parameters."""
+
+    def __init__(self, model="", target_r=1):
+        super().__init__(model, target_r=target_r, random_state=0, max_length=32)
+
+
+def test_a_subclass_with_few_parameters_there_and_back(tiny_model, tmp_path):
+    fitted = Short(tiny_model).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "f")
+    loaded = Short.from_pretrained(tmp_path / "f")
+
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+    assert loaded.trust_remote_code is False
+    card = (tmp_path / "f" / "README.md").read_text()
+    assert f"from {Short.__module__} import Short\n" in card
+
+
 # ---- what is in the folder --------------------------------------------------
 
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}

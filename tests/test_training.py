@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from _toy import attributes, make, numbers, same_attributes, topics, toy
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch.nn import functional as F
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _training
@@ -559,6 +559,20 @@ def test_a_diverging_run_says_so_and_leaves_nothing(tiny_model):
     assert same_attributes(classifier, before)
     with pytest.raises(NotFittedError):
         classifier.predict(X)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
+    X, y = toy(32)
+    make(tiny_model, epochs=4).fit(X, y)  # no warning, which would be an error
+    options = {"early_stopping": early_stopping, "validation_fraction": 0.25}
+    classifier = make(tiny_model, learning_rate=3.0, epochs=4, **options)
+    match = (
+        r"^The training loss must fall\. Got [\d.]+ in the first epoch and [\d.]+ in "
+        r"the last\. Lower `learning_rate`\.$"
+    )
+    with pytest.warns(ConvergenceWarning, match=match):
+        classifier.fit(X, y)
 
 
 def interrupt_after(steps, error):
