@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora._classifier import _class_weights
+from sk_adalora._labels import class_weights
 
 
 @pytest.fixture(scope="module")
@@ -798,7 +798,7 @@ def test_balancing_compares_no_row_with_every_class():
     labels = np.array([Counted(i % 20) for i in range(2000)], dtype=object)
     classes = np.unique(labels)
     Counted.comparisons = 0
-    weights = _class_weights("balanced", classes, labels, np.ones(2000))
+    weights = class_weights("balanced", classes, labels, np.ones(2000))
 
     np.testing.assert_allclose(weights, 1)
     assert Counted.comparisons < 5 * len(labels)
