@@ -61,9 +61,9 @@ _OF_A_FIT = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
     "fit_report_".split()
 )
-# Above this share of truncated rows a fit warns; and where the loss of the last epoch is
-# so many times that of the first.
+# Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
+# It also does where the last epoch's loss is more than so many times the first one's.
 _DIVERGED = 1.1
 
 
@@ -413,7 +413,6 @@ class FitMixin(metaclass=ABCMeta):
                 "and were cut. Raise `max_length` if the model has positions for more, "
                 "or set `long_text`."
             )
-
 
     def _warn_of_divergence(self) -> None:
         """Warn where training has left a worse model than it began with."""
