@@ -284,10 +284,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         mean = np.average(scaled, axis=0, weights=weights)
         spread = np.average((scaled - mean) ** 2, axis=0, weights=weights)
         deviation = np.sqrt(spread)
-        # The mean of equal numbers differs from them in the last bits: no spread.
-        rounding = len(values) * np.finfo(np.float64).eps * np.abs(mean)
+        rounding = 4 * np.finfo(np.float64).eps * np.abs(mean)
         scale = np.ldexp(deviation, exponent)
-        spreads = (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
+        # The mean of many equal numbers may differ from them by more than that.
+        vary = values.min(axis=0) < values.max(axis=0)
+        spreads = vary & (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
         # Equal numbers are predicted as they are, whatever the network says.
         self._target_mean = np.where(spreads, np.ldexp(mean, exponent), values[0])
         self._target_scale = np.where(spreads, scale, 0.0)

@@ -123,6 +123,12 @@ def test_a_constant_target_is_predicted_as_it_is(make, value):
     np.testing.assert_array_equal(regressor.predict(TEXTS), value)
 
 
+def test_times_far_from_zero_are_no_constant(make):
+    """Nanoseconds of this decade, a thousand apart."""
+    y = np.arange(len(TEXTS)) * 1000 + 1.7e18
+    assert len(np.unique(make().fit(TEXTS, y).predict(TEXTS))) > 1
+
+
 def test_a_constant_column_is_predicted_beside_one_that_is_learned(make):
     y = np.column_stack([np.full(40, 1e-6), Y])
     regressor = make(epochs=30, learning_rate=0.03).fit(TEXTS, y)
