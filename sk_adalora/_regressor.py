@@ -36,7 +36,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Pretrained transformer: a Hugging Face id or a local folder.
     target_r : int or float, default=8
         Average rank of an update when training ends. A float in (0, 1) is a share
-        of `init_r`.
+        of `init_r`, which must be given then.
     init_r : int or None, default=None
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``.
@@ -74,7 +74,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for 0.001 where it starts at a
-        linear probe, and for `learning_rate` where it starts at random.
+        linear probe, and for `learning_rate` elsewhere.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
@@ -121,8 +121,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         counted in `fit_report_`.
     long_text : str, default="truncate"
         What becomes of longer texts. "truncate": their end is cut off; "head_tail":
-        their middle is; "windows": outputs are averaged over windows that overlap
-        by half, and trained on the first window.
+        their middle is; "windows": a prediction averages the outputs of windows that
+        overlap by half, and training reads the first window.
     pooling : str, default="mean"
         How the tokens of a text become one vector: "mean", "cls", "last" or "max",
         below a linear head; or "model": the classification head of the model's own
@@ -142,9 +142,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     trust_remote_code : bool, default=False
         Whether to run code that the model's repository brings along.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial values (but of the head of ``pooling="model"``), order of rows
-        and dropout. None draws one from NumPy's global generator, as in all of
-        scikit-learn; no other is used or changed.
+        Seed of initial values (but of the head of ``pooling="model"``), rows set apart,
+        order of rows and dropout. None draws one from NumPy's global generator, as in
+        all of scikit-learn; no other is used or changed.
     verbose : int, default=0
         Whether to show a progress bar, and the table of ranks at the end.
 
@@ -216,7 +216,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Weights of the rows.
         X_val, y_val : like `X` and `y`, or None, default=None
-            Rows to score on with ``early_stopping=True``.
+            Rows to score on. They need ``early_stopping=True``.
 
         Returns
         -------
@@ -231,7 +231,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         OSError
             If the pretrained model cannot be found.
         FloatingPointError
-            If the loss becomes NaN or infinite; the estimator stays as it was.
+            If the loss or a trained number becomes NaN or infinite; the estimator
+            stays as it was.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
 

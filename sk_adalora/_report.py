@@ -25,7 +25,7 @@ class FitReport:
     tokens_median, tokens_p90, tokens_max : int
         Tokens of a row after truncation.
     truncated_share : float
-        Share of rows that were cut to `max_length`.
+        Share of rows that were cut to `max_length`, whatever `long_text` is.
     max_length : int
         Longest text in tokens: the parameter, or less if the model takes less.
     device, precision : str
