@@ -49,8 +49,8 @@ for name, distribution in space.distributions().items():
 # The race
 # --------
 #
-# Trial 0 is the setting that the classifier has by default. Three complete trials are
-# needed before one can be said to fall behind.
+# Trial 0 is the classifier as it is, with what the space has fixed, here ``tinit``.
+# Three complete trials are needed before one can be said to fall behind.
 
 import optuna
 
