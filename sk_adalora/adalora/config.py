@@ -280,9 +280,10 @@ class AdaLoraConfig(LoraConfig):
     orth_reg_weight : float, default=0.5
         Weight of the orthogonality penalty in the loss.
     total_step : int
-        Steps of the whole training.
+        Steps of the whole training. It must be given.
     rank_pattern : dict or None, default=None
-        Surviving triplets by layer: ``{"<path>.lora_E": [bool] * init_r}``.
+        Surviving triplets by layer: ``{"<path>.lora_E": [bool] * init_r}``. With it a
+        model starts at these ranks and keeps them. It must name every adapted layer.
     **kwargs : dict
         The fields of :class:`LoraConfig`, by keyword.
 

@@ -60,7 +60,8 @@ def get_peft_model(
         If `config` is not an :class:`AdaLoraConfig`, `model` is not a
         :class:`torch.nn.Module`, or it is adapted already.
     ValueError
-        If no layer matches `target_modules`.
+        If no layer matches `target_modules`, a name in `modules_to_save` matches none,
+        or `rank_pattern` lacks an adapted layer.
 
     Examples
     --------
