@@ -478,7 +478,8 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ValueError
-            If the number of Axes is another than that of the panels.
+            If the number of Axes is another than that of the panels, or if there are
+            scores and `steps_per_epoch` is None.
         ImportError
             If matplotlib is not installed.
         """

@@ -142,8 +142,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     -----
     A study is bound to its rows, folds, space, scoring and estimator by hashes; to go
     on with it with something else is an error. A trial of a process that died is
-    queued again: at once if that was on the same machine, else after ten minutes
-    without a sign of life. Parameters over which three processes have died are not.
+    queued again: at once if that was on the same machine, after ten minutes without a
+    sign of life on another one and on Windows. Parameters over which three processes
+    have died are not.
 
     Pickles of a fitted search hold no storage, whose URL may have a password in it,
     and no callbacks.
