@@ -230,6 +230,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             and the estimator stays as it was.
         OSError
             If the pretrained model cannot be found.
+        ImportError
+            If the pretrained model needs a package that is not installed.
         FloatingPointError
             If the loss or a trained number becomes NaN or infinite; the estimator
             stays as it was.
