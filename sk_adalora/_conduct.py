@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ._space import CalledSpace, DeclaredSpace
+from ._dimensions import CalledSpace, DeclaredSpace
 from ._study import SearchStudy
 from ._trial_table import FOLD, FoldResult
 from ._workers import DEATHS, ERROR, RUN, Worker, counts, take_back, try_again

@@ -1,4 +1,4 @@
-"""What one parameter may be, in the words of Optuna and of scikit-learn's searches."""
+"""What one parameter may be, and a space of them, for Optuna and scikit-learn."""
 
 from __future__ import annotations
 

@@ -16,8 +16,7 @@ from optuna.distributions import (
 )
 
 from ._base import BaseAdaLora
-from ._dimensions import plain
-from ._space import CalledSpace, DeclaredSpace
+from ._dimensions import CalledSpace, DeclaredSpace, plain
 from ._steps import default_init_r, rank_of_share
 from ._study import quiet
 

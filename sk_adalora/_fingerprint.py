@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import distribution_to_json
 
-from ._space import CalledSpace, DeclaredSpace
+from ._dimensions import CalledSpace, DeclaredSpace
 
 # Where and how a fit runs, but not what it learns: workers may differ in these.
 _NOT_COMPARED = {"device", "local_files_only", "memory", "n_jobs", "verbose"}

@@ -25,13 +25,13 @@ from ._backbone import (
     copy_backbone,
     let_go_of_files,
     made_whole,
-    silent_transformers,
 )
 from ._card import CARD_NAME, OUR_MARK, write_card, write_export_card
 from ._devices import own_settings_of_torch
 from ._json_values import to_json
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
+from ._pretrained import silent_transformers
 from ._reading import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora

@@ -21,6 +21,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 
 from ._conduct import Conductor, Plan
+from ._dimensions import CalledSpace, DeclaredSpace
 from ._enqueue import check_names, find_prefix, starting_points
 from ._fingerprint import fingerprint
 from ._fold_pruner import make_pruner
@@ -28,7 +29,7 @@ from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._sampling import make_sampler
 from ._search_rules import SEARCH_RULES
-from ._space import AdaLoraSpace, CalledSpace, DeclaredSpace, read_space
+from ._space import AdaLoraSpace, read_space
 from ._study import (
     FINGERPRINT,
     SearchStudy,

@@ -12,7 +12,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
-from ._space import CalledSpace, DeclaredSpace
+from ._dimensions import CalledSpace, DeclaredSpace
 from ._workers import ERROR, counts
 
 # Attribute of a trial, followed by the number of a fold, counted from 0.

@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "_reading": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_network", "_persistence"},
     "_folder": FIRST_STEPS
-    | {"adalora", "_backbone", "_card", "_persistence", "_reading"},
+    | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_reading"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
@@ -91,19 +91,20 @@ MAY_IMPORT |= {
     "_dimensions": FIRST_STEPS,
     "_space": FIRST_STEPS | {"_dimensions"},
     "_pruning": {"adalora", "_base", "_early_stopping"},
-    "_fingerprint": {"_space"},
+    "_fingerprint": {"_dimensions"},
     "_workers": {"_messages"},
     "_fold_pruner": set(),
     "_sampling": {"_messages", "_workers"},
     "_study": {"_fingerprint", "_messages", "_workers"},
-    "_enqueue": {"_base", "_dimensions", "_space", "_steps", "_study"},
-    "_trial_table": {"_space", "_workers"},
+    "_enqueue": {"_base", "_dimensions", "_steps", "_study"},
+    "_trial_table": {"_dimensions", "_workers"},
     "_trial_plot": {"_plotting"},
     "_search_rules": {"_parameters"},
-    "_conduct": {"_space", "_study", "_trial_table", "_workers"},
+    "_conduct": {"_dimensions", "_study", "_trial_table", "_workers"},
     "_search_hooks": FOUNDATION
-    | {"_conduct", "_enqueue", "_fingerprint", "_fold_pruner", "_sampling"}
-    | {"_search_rules", "_space", "_study", "_trial_table", "_workers"},
+    | {"_conduct", "_dimensions", "_enqueue", "_fingerprint", "_fold_pruner"}
+    | {"_sampling", "_search_rules", "_space", "_study", "_trial_table"}
+    | {"_workers"},
     "_search": FOUNDATION | {"_search_hooks", "_study", "_trial_plot"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}
