@@ -192,7 +192,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     """
 
     _rules = CLASSIFIER_RULES
-    _head_init = "linear_probe"  # docs/defaults.md tells why, and why not for numbers
+    _auto_head_init = "linear_probe"  # docs/defaults.md: why, and why not for numbers
     _coding = ("classes_", "_multilabel")
     classes_: np.ndarray
 

@@ -71,7 +71,7 @@ class FitMixin(metaclass=ABCMeta):
     """The skeleton of every fit. Subclasses say what targets, loss and outputs are."""
 
     _rules: ClassVar[Mapping[str, Rule]]
-    _head_init: ClassVar[str]  # what "auto" stands for
+    _auto_head_init: ClassVar[str]  # what head_init="auto" stands for
     _enough_steps: ClassVar[int] = ENOUGH_STEPS  # that epochs="auto" makes
     _adapter: AdapterState
 
@@ -324,16 +324,17 @@ class FitMixin(metaclass=ABCMeta):
         generator: torch.Generator,
     ) -> None:
         """Fit the head to the frozen features, unless it has learned already."""
-        if self._starts_fitted() and not self._continues():
+        if self._fits_head_first() and not self._continues():
             start_head(network, examples, place, generator, self.batch_size)
 
-    def _starts_fitted(self) -> bool:
-        start = self._head_init if self.head_init == "auto" else self.head_init
+    def _fits_head_first(self) -> bool:
+        """Tell whether a new head is fitted to the frozen features before training."""
+        start = self._auto_head_init if self.head_init == "auto" else self.head_init
         return start == "linear_probe" and self.pooling != "model"
 
-    def _starts_at_a_model(self) -> bool:
-        """Tell whether training starts at a model of the targets, to go back to."""
-        return self._starts_fitted()
+    def _start_is_a_model(self) -> bool:
+        """Tell whether there is something to go back to: a start that predicts."""
+        return self._fits_head_first()
 
     def _continues(self) -> bool:
         """Tell whether the fit goes on where another ended."""
@@ -344,12 +345,12 @@ class FitMixin(metaclass=ABCMeta):
         if self._continues():  # there the updates do not start at 0
             return 1.0
         if self.interpolation == "auto":
-            learns_by_heart = self._starts_at_a_model() and epochs > _FEW_EPOCHS
+            learns_by_heart = self._start_is_a_model() and epochs > _FEW_EPOCHS
             return _INTERPOLATION if learns_by_heart else 1.0
         return float(self.interpolation)
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
-        own = _FITTED_HEAD_RATE if self._starts_fitted() else self.learning_rate
+        own = _FITTED_HEAD_RATE if self._fits_head_first() else self.learning_rate
         return Recipe(
             epochs=schedule.epochs,
             batch_size=self.batch_size,

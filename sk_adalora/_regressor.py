@@ -190,7 +190,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
     _rules = REGRESSOR_RULES
     # A probe fits the noise of numbers, and so do many steps: docs/defaults.md.
-    _head_init = "random"
+    _auto_head_init = "random"
     _enough_steps = 32
     _coding = ("_one_target", "_target_mean", "_target_scale")
 
@@ -327,7 +327,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
                 f"{n_columns}. Pass one column a target."
             )
 
-    def _starts_at_a_model(self) -> bool:
+    def _start_is_a_model(self) -> bool:
         return self.pooling != "model"  # a drawn head, too, starts at their mean
 
     def _label_names(self) -> dict[int, str]:
