@@ -25,7 +25,7 @@ class Epochs:
     fitted : callable
         From the history so far, returns the attributes of the estimator as it is
         now, with the ranks of this step. Called only if a callback asks.
-    kept : Interpolation
+    interpolation : Interpolation
         What would be kept of the training then: this is scored, and what callbacks see.
     watcher : ScoreWatcher or None
         What scores the network, if anything does.
@@ -37,11 +37,12 @@ class Epochs:
         data: dict[str, Any],
         epochs: int,
         fitted: Callable[[TrainingHistory], dict[str, Any]],
-        kept: Interpolation,
+        interpolation: Interpolation,
         watcher: ScoreWatcher | None,
     ) -> None:
         self.estimator, self.data = estimator, data
-        self.fitted, self.kept, self.watcher = fitted, kept, watcher
+        self.fitted, self.interpolation = fitted, interpolation
+        self.watcher = watcher
         self.fit_task = estimator._init_callback_context(max_subtasks=epochs)
         self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
 
@@ -64,7 +65,7 @@ class Epochs:
         -------
         bool
         """
-        with self.kept.applied():
+        with self.interpolation.applied():
             enough = self.watcher is not None and self.watcher(run, history)
             stop = self.epoch_task.call_on_fit_task_end(
                 estimator=self.estimator,

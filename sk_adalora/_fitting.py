@@ -149,13 +149,13 @@ class FitMixin(metaclass=ABCMeta):
             self._start_head(network, examples, backbone.place, generator)
             report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
             fitted = partial(self._fitted_attributes, live, schedule, report)
-            kept = Interpolation(network, self._share_kept(schedule.epochs))
+            interpolation = Interpolation(network, self._share_kept(schedule.epochs))
             given = None if sample_weight is None else {"sample_weight": sample_weight}
             data = {"X": X, "y": y, "metadata": given}
-            hooks = Epochs(self, data, schedule.epochs, fitted, kept, watcher)
+            hooks = Epochs(self, data, schedule.epochs, fitted, interpolation, watcher)
             run = Run(network, examples, self._recipe(schedule), backbone.place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
-            self._keep(live, fitted, history, kept, watcher)
+            self._keep(live, fitted, history, interpolation, watcher)
             hooks.finish(history)
             self._show_ranks()
         return self
@@ -165,11 +165,11 @@ class FitMixin(metaclass=ABCMeta):
         live: Live,
         fitted: Callable[[TrainingHistory], dict[str, Any]],
         history: TrainingHistory,
-        kept: Interpolation,
+        interpolation: Interpolation,
         watcher: ScoreWatcher | None,
     ) -> None:
         """Take over what was learned: as much of it as shall be kept."""
-        kept.apply()
+        interpolation.apply()
         if watcher is not None:  # a state that was scored has been pulled back
             watcher.restore(live.network)
         vars(self).update(fitted(history))
