@@ -83,7 +83,7 @@ class Backbone:
         written.
     place : Place
         Device and precision of the weights.
-    found : Findings
+    findings : Findings
         What a trial of it found out.
     """
 
@@ -93,7 +93,7 @@ class Backbone:
     tokenizer_hash: str
     pretrained: Pretrained
     place: Place
-    found: Findings
+    findings: Findings
 
     @property
     def module(self) -> nn.Module:
@@ -108,7 +108,7 @@ class Backbone:
     @property
     def width(self) -> int:
         """Length of a hidden state."""
-        return self.found.width
+        return self.findings.width
 
     @property
     def longest(self) -> int | None:
@@ -199,11 +199,11 @@ def load_backbone(
         if or_float32 and (files, place, settings) in _fails:
             place = replace(place, precision="float32")
         backbone = _read_once(files, place, settings)
-        if backbone.found.failure and or_float32 and place.precision != "float32":
+        if backbone.findings.failure and or_float32 and place.precision != "float32":
             _fails.add((files, place, settings))
             backbone = _read_once(files, replace(place, precision="float32"), settings)
-        if backbone.found.failure and n_labels is None:
-            raise ValueError(backbone.found.failure)
+        if backbone.findings.failure and n_labels is None:
+            raise ValueError(backbone.findings.failure)
         _cache[files, backbone.place, settings] = backbone
         _cache.move_to_end((files, backbone.place, settings))
         while len(_cache) > _MAX_CACHED:
@@ -227,7 +227,7 @@ def _read_once(
             tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
             pretrained=pretrained,
             place=place,
-            found=try_model(*parts, place, folder, has_head=settings[1] is not None),
+            findings=try_model(*parts, place, folder, has_head=settings[1] is not None),
         )
         _held[files, place, settings] = backbone
     return backbone

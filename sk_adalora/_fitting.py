@@ -430,7 +430,7 @@ class FitMixin(metaclass=ABCMeta):
 
 def _warn_of_padding(backbone: Backbone) -> None:
     """Warn where a text gets other numbers beside other texts."""
-    if backbone.found.sees_padding:
+    if backbone.findings.sees_padding:
         warn_user(
             "`model` must give a text the same vectors whatever it is padded with. Got "
             f"{backbone.name!r}, a {type(backbone.module).__name__}, which does not: "
