@@ -18,7 +18,7 @@ from optuna.distributions import (
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, DeclaredSpace, plain
 from ._steps import default_init_r, rank_of_share
-from ._study import quiet
+from ._study import silent_optuna
 
 # In place of a value that the space does not have: None may be one that it has.
 _LEFT_OUT = object()
@@ -136,7 +136,7 @@ def _asked_for(
     points: Sequence[Mapping[str, Any]], space: CalledSpace
 ) -> list[dict[str, Any]]:
     """Refuse points with names that the function does not ask its trial for."""
-    with quiet():
+    with silent_optuna():
         rehearsal = optuna.create_study()
     points = [{n: plain(value) for n, value in point.items()} for point in points]
     for point in points:

@@ -38,8 +38,8 @@ from ._study import (
     open_storage,
     open_study,
     queue,
-    quiet,
     record_of,
+    silent_optuna,
 )
 from ._transaction import unchanged_on_error
 from ._trial_table import (
@@ -132,7 +132,7 @@ class SearchHooks(BaseSearchCV):
     def _session(self, params: dict[str, Any], stored_only: bool) -> Iterator[_Session]:
         """Hold what the hooks of scikit-learn's `fit` share, and end it."""
         verbose = self.verbose
-        with quiet(), ExitStack() as stack:
+        with silent_optuna(), ExitStack() as stack:
             self._now = _Session(params, stack, verbose, stored_only)
             self.verbose = max(0, int(verbose) - 1)  # the first level is our bar
             try:

@@ -286,7 +286,7 @@ def in_memory(
     -------
     optuna.Study
     """
-    with quiet():
+    with silent_optuna():
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize"
         )
@@ -320,4 +320,4 @@ def _mute_optuna() -> Callable[[], None]:
 
 
 # Keeps Optuna from logging each trial.
-quiet = Muted(_mute_optuna)
+silent_optuna = Muted(_mute_optuna)
