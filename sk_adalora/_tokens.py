@@ -183,10 +183,14 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
 def _encode_in_turns(
     part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
 ) -> pa.Table:
-    """Encode some distinct texts, long ones few at a time."""
-    pieces = [
-        _encode_alone(piece, tokenizer, max_length) for piece in _few_characters(part)
-    ]
+    """Encode some distinct texts, long ones few at a time.
+
+    Between two pieces, another thread may have the tokenizer.
+    """
+    pieces = []
+    for piece in _few_characters(part):
+        with same_settings(tokenizer):
+            pieces.append(_encode_part(piece, tokenizer, max_length))
     return pa.Table.from_batches(pieces)
 
 
@@ -202,14 +206,6 @@ def _few_characters(
             start, characters = row, 0
         characters += length
     yield part.slice(start)
-
-
-def _encode_alone(
-    part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
-) -> pa.RecordBatch:
-    """Encode some distinct texts, with the tokenizer for ourselves meanwhile."""
-    with same_settings(tokenizer):
-        return _encode_part(part, tokenizer, max_length)
 
 
 def _encode_part(
