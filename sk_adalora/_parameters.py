@@ -128,6 +128,9 @@ NAMES = Rule(
     ),
     "a list of str",
 )
+RANDOM_STATE = (
+    integer(0, high=2**32 - 1) | instance(np.random.RandomState, "a RandomState") | NONE
+)
 
 SHARED_RULES: dict[str, Rule] = {
     "model": PATH,
@@ -167,9 +170,7 @@ SHARED_RULES: dict[str, Rule] = {
     "revision": TEXT | NONE,
     "local_files_only": BOOLEAN,
     "trust_remote_code": BOOLEAN,
-    "random_state": integer(0, high=2**32 - 1)
-    | instance(np.random.RandomState, "a RandomState")
-    | NONE,
+    "random_state": RANDOM_STATE,
     "verbose": integer(0) | BOOLEAN,
 }
 

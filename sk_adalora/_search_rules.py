@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -12,6 +11,7 @@ from optuna.storages import BaseStorage
 from ._parameters import (
     BOOLEAN,
     NONE,
+    RANDOM_STATE,
     TEXT,
     Rule,
     choice,
@@ -42,8 +42,6 @@ SEARCH_RULES: dict[str, Rule] = {
     "load_if_exists": BOOLEAN,
     "enqueue": choice("paper") | _POINTS | NONE,
     "callbacks": instance((list, tuple), "a list of callables") | NONE,
-    "random_state": integer(0, high=2**32 - 1)
-    | instance(np.random.RandomState, "a RandomState")
-    | NONE,
+    "random_state": RANDOM_STATE,
     "verbose": integer(0) | BOOLEAN,
 }
