@@ -408,12 +408,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     # ---- targets ------------------------------------------------------------
 
     def _read_targets(self, y: Any) -> Tensor:
-        before = None
-        if self.warm_start and hasattr(self, "_adapter"):
-            before, several = self.classes_, self._multilabel
+        if not self._continues():
+            return self._encode_labels(y)
+        before, several = self.classes_, self._multilabel
         targets = self._encode_labels(y)
-        if before is None:
-            return targets
         if several != self._multilabel or not np.array_equal(before, self.classes_):
             raise ValueError(
                 "With warm_start=True `y` must hold the classes of the fit before: "
@@ -439,7 +437,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             )
         return torch.from_numpy(codes.astype(np.int64))
 
-    def _row_weights(self, y: Any, sample_weight: Any) -> np.ndarray | None:
+    def _row_weights(
+        self, y: Any, sample_weight: np.ndarray | None
+    ) -> np.ndarray | None:
         if self.class_weight is None:
             return sample_weight
         if self._multilabel:
