@@ -19,12 +19,13 @@ from torch import nn
 
 from ._devices import Place
 from ._forks import make_lock
-from ._model_check import Findings, shared_copy, try_model
+from ._model_check import Findings, try_model
 from ._pretrained import (
     BESIDE_WEIGHTS,
     Pretrained,
     attend_in_full,
     read_pretrained,
+    shared_copy,
     silent_transformers,
     text_part,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ._devices import Place
-from ._pretrained import silent_transformers, text_part
+from ._pretrained import shared_copy, silent_transformers, skip_pooler, text_part
 
 # Its first tokens are tried. They come from a text, since ids of our own may be too
 # high for the model, or mean padding.
@@ -19,32 +18,6 @@ _TEXT = "A few words are enough."
 _MOST = 4
 # Of the largest number, what counts as a change beside rounding.
 _LEAST_SHARE = 1e-4
-
-
-def shared_copy(module: nn.Module) -> nn.Module:
-    """Return a module of its own over the same parameters."""
-    shared = {id(p): p for p in module.parameters()}
-    return copy.deepcopy(module, memo=shared)
-
-
-def skip_pooler(module: nn.Module) -> None:
-    """Have BERT's pooler return what it is given, since nothing reads its output.
-
-    Its weights stay, for whoever saves the model. oneDNN would compile a kernel for it
-    at each shape of a batch, of 0.6 MB.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        An encoder, which is changed.
-    """
-    pooler = getattr(module, "pooler", None)
-    if isinstance(pooler, nn.Module):
-        pooler.forward = _unchanged  # type: ignore[method-assign]
-
-
-def _unchanged(hidden: Tensor) -> Tensor:
-    return hidden
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone
 from ._batches import Batch
-from ._model_check import skip_pooler
+from ._pretrained import skip_pooler
 from .adalora import AdaLoraConfig, get_peft_model
 from .adalora.layers import is_conv1d
 

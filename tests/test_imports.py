@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "_pretrained": {"_devices", "_messages"},
     "_model_check": {"_devices", "_pretrained"},
     "_backbone": {"_devices", "_forks", "_pretrained", "_model_check"},
-    "_network": {"adalora", "_backbone", "_batches", "_model_check"},
+    "_network": {"adalora", "_backbone", "_batches", "_pretrained"},
     "_training": FIRST_STEPS | {"adalora", "_network"},
     "_probe": {"_batches", "_devices", "_network", "_tokens", "_training"},
     "_early_stopping": {"_messages", "_network", "_training"},
