@@ -39,7 +39,7 @@ def main():
         taken = defaultdict(list)
         for turn in range(ROUNDS + 1):
             for size in SIZES:
-                with mock.patch.object(Place, "tokens_at_once", size):
+                with mock.patch.object(Place, "tokens_to_predict", size):
                     start = time.process_time()
                     classifier.predict(X_test)
                 if turn:  # the first one warms up

@@ -54,7 +54,7 @@ class Place:
         return "eager" if slow else None
 
     @property
-    def tokens_at_once(self) -> int:
+    def tokens_to_predict(self) -> int:
         """Most tokens of a batch that is predicted.
 
         A CPU is the fastest while what passes between two layers stays in its cache:

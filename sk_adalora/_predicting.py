@@ -105,8 +105,8 @@ class PredictMixin:
         )
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         place = live.place
-        multiple = place.length_multiple
-        for rows in prediction_batches(windows.tokens, place.tokens_at_once, multiple):
+        limit, multiple = place.tokens_to_predict, place.length_multiple
+        for rows in prediction_batches(windows.tokens, limit, multiple):
             n_rows = at_least(len(rows)) if place.compiles_shapes else None
             batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
             of_rows = live.network(batch)[: len(rows)]

@@ -133,7 +133,7 @@ def frozen_features(
     if place.compiles_shapes:
         batches = uniform_batches(distinct, batch_size, place.tokens_to_train)
     else:
-        batches = prediction_batches(distinct, place.tokens_at_once)
+        batches = prediction_batches(distinct, place.tokens_to_predict)
     width = network.head.in_features
     features = torch.empty(len(distinct), width, dtype=torch.float32)
     with torch.no_grad(), network.encoder.disable_adapter():
