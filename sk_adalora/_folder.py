@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
-from . import _reading
+from . import _read_folder
 from ._backbone import (
     copy_backbone,
     let_go_of_files,
@@ -32,7 +32,7 @@ from ._json_values import to_json
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
-from ._reading import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
+from ._read_folder import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
@@ -101,8 +101,8 @@ class FolderMixin:
             if replaces_own:
                 let_go_of_files(backbone)
             _write_text(place / CARD_NAME, write_card(self, self._adapter))
-            described["files"] = _reading.digests(place)
-            described[SEAL] = _reading.seal(described)
+            described["files"] = _read_folder.digests(place)
+            described[SEAL] = _read_folder.seal(described)
             _write_text(place / STATE_NAME, _readable(described))
 
     @classmethod
@@ -150,19 +150,20 @@ class FolderMixin:
         """
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
-        folder, root = _reading.find(
+        folder, root = _read_folder.find(
             source, revision, bool(local_files_only), trust_remote_code
         )
-        _reading.refuse_links(folder, root)
-        described = _reading.read_described(folder)
-        _reading.check_class(described, cls)
+        _read_folder.refuse_links(folder, root)
+        described = _read_folder.read_described(folder)
+        _read_folder.check_class(described, cls)
         estimator: Any = cls(
-            **_reading.read_parameters(described, folder, cls, trust_remote_code)
+            **_read_folder.read_parameters(described, folder, cls, trust_remote_code)
         )
         estimator.set_params(**parameters)
         check_parameters(estimator, cls._rules)
-        fitted = _reading.read_fitted(described, folder, cls)
-        _reading.check_files(folder, described)  # none was replaced while it was read
+        fitted = _read_folder.read_fitted(described, folder, cls)
+        # None was replaced while it was read.
+        _read_folder.check_files(folder, described)
         vars(estimator).update(fitted)
         return estimator
 
@@ -308,14 +309,14 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
     }
     fitted = {
         name: _plain(name, vars(estimator)[name], "fit with plain labels, such as str")
-        for name in (*estimator._coding, *_reading.OPTIONAL)
+        for name in (*estimator._coding, *_read_folder.OPTIONAL)
         if name in vars(estimator)
     }
     state = estimator._adapter
     for name in RECORDS:
         if name != "_adapter":
             fitted[name] = to_json(dict(vars(vars(estimator)[name])))
-    described = {name: getattr(state, name) for name in _reading.STATE_FIELDS}
+    described = {name: getattr(state, name) for name in _read_folder.STATE_FIELDS}
     # A place in somebody's cache says nothing.
     if include_backbone or not os.path.isdir(os.path.expanduser(state.model)):
         described["found_in"] = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sk_adalora import AdaLoraRegressor
-from sk_adalora._reading import SEAL, STATE_NAME, seal
+from sk_adalora._read_folder import SEAL, STATE_NAME, seal
 
 # Large enough that predictions differ from those without the adapter.
 STRONG = {"learning_rate": 0.05, "epochs": 3}

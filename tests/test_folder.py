@@ -26,7 +26,7 @@ from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistenc
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import Place
 from sk_adalora._rank_table import lay_out
-from sk_adalora._reading import BACKBONE
+from sk_adalora._read_folder import BACKBONE
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -653,7 +653,7 @@ STEPS = {
     "backbone": (_folder, "copy_backbone"),
     "card": (_folder, "write_card"),
     "text": (_folder, "_write_text"),
-    "hashes": (_folder._reading, "digests"),
+    "hashes": (_folder._read_folder, "digests"),
     "state": (_folder, "_readable"),
     "last rename": (_folder.Path, "rename"),
 }

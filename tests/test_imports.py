@@ -72,10 +72,10 @@ MAY_IMPORT = {
     | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"},
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
-    "_reading": FIRST_STEPS
+    "_read_folder": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_network", "_persistence"},
     "_folder": FIRST_STEPS
-    | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_reading"},
+    | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_read_folder"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {

@@ -10,7 +10,7 @@ import pytest
 from _folders import strengthen
 from _hostile import CHECKED, CLEAR, HEAD, STATE, X, assert_refused
 
-from sk_adalora import AdaLoraClassifier, _reading
+from sk_adalora import AdaLoraClassifier, _read_folder
 
 
 @pytest.mark.parametrize("name", CHECKED)
@@ -88,13 +88,13 @@ def test_a_folder_that_is_none_of_ours_has_links_of_its_own(tmp_path):
 def test_a_folder_that_is_replaced_while_it_is_read(folder, fitted, monkeypatch):
     """Labels of one training and numbers of another would make a third."""
     other = strengthen(copy.copy(fitted))
-    read = _reading.read_fitted
+    read = _read_folder.read_fitted
 
     def meanwhile(*args):
         other.save_pretrained(folder, overwrite=True)
         return read(*args)
 
-    monkeypatch.setattr(_reading, "read_fitted", meanwhile)
+    monkeypatch.setattr(_read_folder, "read_fitted", meanwhile)
     with pytest.raises(ValueError, match=r"must be as it was written.*replaced just"):
         AdaLoraClassifier.from_pretrained(folder)
 
