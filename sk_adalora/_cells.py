@@ -15,7 +15,7 @@ cell by cell. How cells are written:
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -105,13 +105,13 @@ def _write_durations(cells: pa.Array) -> pa.LargeStringArray:
     minutes, seconds = np.divmod(seconds, 60)
     hours, minutes = np.divmod(minutes, 60)
     nanoseconds = fraction * (10**9 // per_second)
-    texts = _join(_digits(hours), ":", _digits(minutes, 2), ":", _digits(seconds, 2))
+    texts = join([_digits(hours), ":", _digits(minutes, 2), ":", _digits(seconds, 2)])
     exact = pa.array(nanoseconds % 1000 == 0)
     decimals = _digits(nanoseconds // 1000, 6)
     decimals = pc.if_else(exact, decimals, _digits(nanoseconds, 9))
-    texts = pc.if_else(pa.array(nanoseconds == 0), texts, _join(texts, ".", decimals))
+    texts = pc.if_else(pa.array(nanoseconds == 0), texts, join([texts, ".", decimals]))
     unit = pc.if_else(pa.array(abs(days) == 1), " day, ", " days, ").cast(TEXT)
-    texts = pc.if_else(pa.array(days == 0), texts, _join(_digits(days), unit, texts))
+    texts = pc.if_else(pa.array(days == 0), texts, join([_digits(days), unit, texts]))
     return pc.if_else(cells.is_valid(), texts, pa.scalar(None, TEXT))
 
 
@@ -119,9 +119,16 @@ def _digits(numbers: np.ndarray, width: int = 1) -> pa.LargeStringArray:
     return pc.utf8_lpad(pa.array(numbers).cast(TEXT), width, "0")
 
 
-def _join(*parts: pa.Array | str) -> pa.LargeStringArray:
+def join(
+    parts: Sequence[str | pa.Array],
+    separator: str = "",
+    null_handling: str = "emit_null",
+) -> pa.LargeStringArray:
+    """Join texts row by row; a plain string stands in every row."""
     parts = [pa.scalar(p, TEXT) if isinstance(p, str) else p for p in parts]
-    return pc.binary_join_element_wise(*parts, pa.scalar("", TEXT))
+    return pc.binary_join_element_wise(
+        *parts, pa.scalar(separator, TEXT), null_handling=null_handling
+    )
 
 
 def _write_large_whole(

@@ -17,7 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ._cells import IS_TEXT, TEXT, has_type, is_missing, nan_to_null, text_array
+from ._cells import (
+    IS_TEXT,
+    TEXT,
+    has_type,
+    is_missing,
+    join,
+    nan_to_null,
+    text_array,
+)
 from ._columns import Column, Table, read_table
 
 __all__ = ["Texts", "read_texts"]
@@ -170,23 +178,11 @@ def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
     """Join `name: value` fields by newlines; a missing cell takes no line."""
     if len(columns) == 1:
         return columns[0].texts()
-    fields = [_join([f"{column.name}: ", column.texts()]) for column in columns]
+    fields = [join([f"{column.name}: ", column.texts()]) for column in columns]
     # Arrow's join drops a row, instead of leaving it empty, where every field is null.
     all_missing = functools.reduce(pc.and_, [field.is_null() for field in fields])
     fields[0] = pc.if_else(all_missing, pa.scalar("", TEXT), fields[0])
-    return _join(fields, separator="\n", null_handling="skip")
-
-
-def _join(
-    parts: Sequence[str | pa.Array],
-    separator: str = "",
-    null_handling: str = "emit_null",
-) -> pa.LargeStringArray:
-    """Join texts row by row; a plain string stands in every row."""
-    parts = [pa.scalar(p, TEXT) if isinstance(p, str) else p for p in parts]
-    return pc.binary_join_element_wise(
-        *parts, pa.scalar(separator, TEXT), null_handling=null_handling
-    )
+    return join(fields, separator="\n", null_handling="skip")
 
 
 def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
@@ -207,7 +203,7 @@ def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
             f"Got {template!r}. Name columns in braces, for example "
             f"'{{{columns[0].name}}}'."
         )
-    return _join(parts)
+    return join(parts)
 
 
 def _parse_template(
