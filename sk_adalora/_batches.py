@@ -11,15 +11,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-__all__ = [
-    "Batch",
-    "micro_batches",
-    "pad",
-    "prediction_batches",
-    "training_batches",
-    "uniform_batches",
-]
-
 # Rows are sorted by length within this many batches: enough to leave little padding,
 # and few enough that the batches of an epoch still mix all rows.
 _MEGABATCH = 50

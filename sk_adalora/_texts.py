@@ -28,8 +28,6 @@ from ._cells import (
 )
 from ._columns import Column, Table, read_table
 
-__all__ = ["Texts", "read_texts"]
-
 RowFormat = str | Callable[[Any], str]
 # A width of five digits or more, in a template that comes with a model of others, would
 # make texts as large as the memory.

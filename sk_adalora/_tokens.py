@@ -26,8 +26,6 @@ import pyarrow.compute as pc
 from ._messages import Muted
 from ._turns import same_settings
 
-__all__ = ["TokenTable", "encode"]
-
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000
 # Texts per call of the tokenizer: enough for its threads, little enough for memory, and
