@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._doc_links import DocLinkMixin
 from ._search_hooks import SearchHooks
-from ._study import in_memory, record_of
+from ._study import check_directions, in_memory, record_of
 from ._transaction import CALLBACKS
 from ._trial_plot import draw_trials, trial_curves
 
@@ -287,11 +287,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         """
         if isinstance(study, optuna.Study):
             trials = study.get_trials(deepcopy=False)
-            if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
-                raise ValueError(
-                    "`study` must have one value, of which more is better. Got "
-                    f"{study.directions}. Choose another study."
-                )
+            check_directions(study)
             name, storage = study.study_name, InMemoryStorage()
             in_memory(trials, *record_of(study), storage)
         else:

@@ -209,14 +209,30 @@ def load_study(
             f"{names[:20]}. Choose one of them."
         )
     study = SearchStudy(str(name), storage, sampler, pruner)
+    check_directions(study)
+    return study
+
+
+def check_directions(study: optuna.Study) -> None:
+    """Refuse a study of several values, or of one of which less is better.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        The study.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise ValueError(
             "A study must have one value, of which more is better, as scikit-learn's "
-            f"scores have it. Got {name!r} with "
+            f"scores have it. Got {study.study_name!r} with "
             f"{[direction.name.lower() for direction in study.directions]}. Choose "
             "another study."
         )
-    return study
 
 
 def bind(study: optuna.Study, fingerprint: Mapping[str, str]) -> None:
