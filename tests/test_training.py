@@ -707,7 +707,10 @@ def test_an_infinite_score_stays_the_best(tiny_model):
 def test_a_scorer_sees_nothing_of_the_fit_before(tiny_model):
     X, y = toy(64)
     estimator = stopping(tiny_model).fit(X, y)
-    told = {"_adapter", "fit_report_", "history_", "ranks_", "schedule_"}
+    of_the_data = {"classes_", "n_features_in_", "feature_names_in_"}
+    told = {name for name in vars(estimator) if name.endswith("_")} - of_the_data
+    told |= {"_adapter"}
+    assert {"fit_report_", "history_", "ranks_", "schedule_"} <= told
     seen = []
 
     def scoring(fitted, X, y):
