@@ -31,10 +31,9 @@ class ScoreWatcher:
 
     score: Callable[[], float]
     patience: int
-    best_score: float = float("-inf")
-    waited: int = 0
 
     def __post_init__(self) -> None:
+        self.best_score, self.waited = -math.inf, 0
         self._best: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
 
     def __call__(self, run: Run, history: TrainingHistory) -> bool:
@@ -54,7 +53,7 @@ class ScoreWatcher:
         score = self.score()
         history.score.append(score)
         if math.isnan(score):  # of no use; nothing would be better than it
-            score = float("-inf")
+            score = -math.inf
         if not run.allocator.finished:
             return False
         # Of states without a score, the latest has learned most.
