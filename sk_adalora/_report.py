@@ -77,10 +77,12 @@ def make_report(
     ----------
     tokens : TokenTable
         Tokens of the rows trained on.
-    n_empty, max_length, trainable, total : int
+    n_empty, max_length : int
         As in :class:`FitReport`.
     place : Place
         Where it was computed.
+    trainable, total : int
+        Trained numbers, and all numbers of the network.
     seconds : float
         Duration of the fit.
 
