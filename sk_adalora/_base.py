@@ -12,7 +12,7 @@ from ._doc_links import DocLinkMixin
 from ._fitting import FitMixin
 from ._folder import FolderMixin
 from ._inspecting import InspectMixin
-from ._persistence import TRANSIENT, with_plain_records, with_records
+from ._persistence import with_plain_records, with_records
 from ._predicting import PredictMixin
 from ._transaction import CALLBACKS
 
@@ -123,8 +123,7 @@ class BaseAdaLora(
         names no class but the estimator's.
         """
         state = dict(super().__getstate__())
-        for name in TRANSIENT:
-            state.pop(name, None)
+        state.pop("_live", None)
         if "_adapter" in state:  # fitted: callbacks have done their work
             for name in CALLBACKS:
                 state.pop(name, None)

@@ -237,18 +237,17 @@ class FitMixin(metaclass=ABCMeta):
         for name in _OF_A_FIT & vars(view).keys():
             delattr(view, name)  # of the fit before: nothing for a scorer to see
         if isinstance(self.scoring, str):  # what fails would do so after an epoch
-            self._score(scorer, self._that_says(validation[1], view), validation)
+            self._score(scorer, self._without_network(view, validation[1]), validation)
         view._live = live  # all that prediction needs of a fitted estimator
         return ScoreWatcher(
             lambda: self._score(scorer, view, validation), self.n_iter_no_change
         )
 
-    def _that_says(self, y: Any, view: FitMixin) -> FitMixin:
-        """Return a copy of an estimator that predicts without a network."""
-        said = copy.copy(view)
-        outputs = self._outputs_for(y)
-        said._predict_outputs = lambda X: outputs
-        return said
+    def _without_network(self, view: FitMixin, y: Any) -> FitMixin:
+        """Return a copy of an estimator that predicts the targets, by no network."""
+        pretender, outputs = copy.copy(view), self._outputs_for(y)
+        pretender._predict_outputs = lambda X: outputs
+        return pretender
 
     def _score(
         self, scorer: Callable[..., Any], view: FitMixin, rows: tuple[Any, Any]
@@ -256,7 +255,7 @@ class FitMixin(metaclass=ABCMeta):
         """Score an estimator on validation rows."""
         try:
             return one_number(scorer(view, *rows))
-        except Exception as error:
+        except (TypeError, ValueError) as error:
             if not isinstance(self.scoring, str):  # a function's error is its own
                 raise
             reason = str(error).rstrip(".")

@@ -23,8 +23,6 @@ from .adalora import AdaLoraConfig
 from .adalora.peft_format import living, rank_pattern
 
 FORMAT = 1
-# Live objects of an estimator: rebuilt on demand, never pickled.
-TRANSIENT = ("_live",)
 _HEAD = "head."
 _warned: set[tuple[str, str]] = set()
 

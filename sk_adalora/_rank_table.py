@@ -82,7 +82,7 @@ class RankTable:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """Where a matrix is: in which stack of layers, in which layer, and what it is."""
 
     stack: str
@@ -120,14 +120,16 @@ def lay_out(ranks: Mapping[str, int]) -> RankTable:
         0      4     1
         1      0     3
     """
-    places = _places(ranks)
-    kinds = _kinds(places.values())
-    stacks = _heads({place.stack for place in places.values() if place.numbers})
+    positions = _positions(ranks)
+    kinds = _kinds(positions.values())
+    stacks = _heads(
+        {position.stack for position in positions.values() if position.numbers}
+    )
     cells: dict[tuple[str, tuple[int, ...], str], dict[str, int]] = {}
-    for path, place in places.items():
+    for path, position in positions.items():
         # Outside the layers, the path itself is the row.
-        row = (place.stack, place.numbers, "" if place.numbers else path)
-        cells.setdefault(row, {})[kinds[place]] = int(ranks[path])
+        row = (position.stack, position.numbers, "" if position.numbers else path)
+        cells.setdefault(row, {})[kinds[position]] = int(ranks[path])
     order = list(dict.fromkeys(stack for stack, _, _ in cells))
     rows = sorted(cells, key=lambda row: (not row[1], order.index(row[0]), row[1]))
     columns = _in_order(kinds.values())
@@ -138,30 +140,30 @@ def lay_out(ranks: Mapping[str, int]) -> RankTable:
     )
 
 
-def _places(paths: Iterable[str]) -> dict[str, _Place]:
+def _positions(paths: Iterable[str]) -> dict[str, _Position]:
     """Say where each matrix is."""
-    places = {path: _split(path) for path in paths}
+    positions = {path: _split(path) for path in paths}
     # A second number tells layers apart (blocks of a stage), or only counts the parts
     # of a layer: then no two paths differ in it alone, and it is left out.
-    parts = Counter((p.stack, p.numbers[:1], p.suffix) for p in places.values())
-    for path, place in places.items():
-        if parts[place.stack, place.numbers[:1], place.suffix] == 1:
-            places[path] = replace(place, numbers=place.numbers[:1])
-    same = Counter(places.values())
+    parts = Counter((p.stack, p.numbers[:1], p.suffix) for p in positions.values())
+    for path, position in positions.items():
+        if parts[position.stack, position.numbers[:1], position.suffix] == 1:
+            positions[path] = replace(position, numbers=position.numbers[:1])
+    same = Counter(positions.values())
     return {
-        path: place if same[place] == 1 else replace(place, suffix=path)
-        for path, place in places.items()
+        path: position if same[position] == 1 else replace(position, suffix=path)
+        for path, position in positions.items()
     }
 
 
-def _split(path: str) -> _Place:
+def _split(path: str) -> _Position:
     parts = path.split(".")
     numbered = [i for i, part in enumerate(parts) if part.isdecimal()]
     if not numbered:
-        return _Place("", (), path)
+        return _Position("", (), path)
     first = numbered[0]
     words = [part for part in parts[first:] if not part.isdecimal()]
-    return _Place(
+    return _Position(
         stack=".".join(parts[:first]),
         numbers=tuple(int(parts[i]) for i in numbered),
         # A list of nothing but matrices: what it is called is all there is.
@@ -169,12 +171,12 @@ def _split(path: str) -> _Place:
     )
 
 
-def _kinds(places: Iterable[_Place]) -> dict[_Place, str]:
+def _kinds(positions: Iterable[_Position]) -> dict[_Position, str]:
     """Name the kind of each matrix, so that no two of a layer have the same name."""
-    places = list(places)
-    names = {p.suffix: _known_name(p.suffix) for p in places if p.numbers}
+    positions = list(positions)
+    names = {p.suffix: _known_name(p.suffix) for p in positions if p.numbers}
     taken: dict[tuple[str, tuple[int, ...], str], set[str]] = {}
-    for p in places:
+    for p in positions:
         if p.numbers and (name := names[p.suffix]):
             taken.setdefault((p.stack, p.numbers, name), set()).add(p.suffix)
     for suffixes in taken.values():
@@ -185,7 +187,8 @@ def _kinds(places: Iterable[_Place]) -> dict[_Place, str]:
         names |= {suffix: None for suffix, name in names.items() if name in clash}
         rest = _tails(suffix for suffix, name in names.items() if name is None)
     return {
-        p: (names[p.suffix] or rest[p.suffix]) if p.numbers else OUTSIDE for p in places
+        p: (names[p.suffix] or rest[p.suffix]) if p.numbers else OUTSIDE
+        for p in positions
     }
 
 
