@@ -380,7 +380,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             Finite where a probability is too small to be told from 0.
         """
         outputs = torch.from_numpy(self._predict_outputs(X))
-        logs = torch.empty(outputs.shape, dtype=torch.float64)
+        logs = outputs.new_empty(outputs.shape, dtype=torch.float64)
         # All at once, doubles of all outputs would be in memory twice.
         for rows, of_rows in zip(outputs.split(_ROWS), logs.split(_ROWS), strict=True):
             exact = rows.double()
