@@ -251,8 +251,7 @@ def clear_backbone_cache() -> None:
         _fails.clear()
         _hashes.clear()
         _found.clear()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()  # nothing, unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
 

@@ -126,6 +126,8 @@ def resolve_place(
 
 
 def _device(name: str | torch.device) -> torch.device:
+    if str(name) == "cpu":  # looking for others may start CUDA, which no fork survives
+        return torch.device("cpu")
     available = available_devices()
     if name == "auto":
         return torch.device(available[0])
@@ -142,7 +144,9 @@ def _device(name: str | torch.device) -> torch.device:
 
 def available_devices() -> list[str]:
     """Name the devices of this machine, the preferred one first."""
-    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    # Cards are also counted where the driver is too old to start CUDA on them.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = [f"cuda:{i}" for i in range(count)]
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]

@@ -11,7 +11,7 @@ import torch
 from _toy import make as make_classifier
 from _toy import toy
 
-from sk_adalora import _devices
+from sk_adalora import _devices, clear_backbone_cache
 from sk_adalora._devices import (
     Place,
     available_devices,
@@ -22,12 +22,14 @@ from sk_adalora._devices import (
 
 @pytest.fixture
 def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 @pytest.fixture
 def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
@@ -39,6 +41,25 @@ def cpu_that_computes_bfloat16(monkeypatch, *, avx512=False, amx=False):
 def test_auto_is_the_cpu_where_there_is_nothing_else(no_gpu):
     assert available_devices() == ["cpu"]
     assert resolve_place().device == torch.device("cpu")
+
+
+def test_a_gpu_that_the_driver_is_too_old_for_is_none(no_gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    assert resolve_place().device == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"one of 'cpu'\. Got 'cuda'"):
+        resolve_place("cuda")
+
+
+def test_who_asks_for_the_cpu_does_not_start_cuda(monkeypatch, tiny_model):
+    """A process that has started it cannot fork others that use it."""
+
+    def start():
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "is_available", start)
+    make_classifier(tiny_model).fit(["good film", "poor film"] * 4, ["a", "b"] * 4)
+    clear_backbone_cache()
 
 
 def test_auto_is_the_first_gpu(two_gpus):
