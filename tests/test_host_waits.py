@@ -100,14 +100,14 @@ def test_the_counter_counts():
 
 
 @pytest.mark.gpu
-def test_no_step_waits_for_the_gpu(tiny_model, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_no_step_waits_for_the_gpu(tiny_model, monkeypatch, precision):
     class Strict:
         def __init__(self, run):
             self.run = run
 
         def __enter__(self):
-            last = self.run.network.encoder.peft_config
-            final = last.total_step - last.tfinal - 1
+            final = self.run.allocator.schedule.final_step
             if self.run.step not in (0, final):  # as above
                 torch.cuda.set_sync_debug_mode("error")
 
@@ -115,6 +115,7 @@ def test_no_step_waits_for_the_gpu(tiny_model, monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
 
     watch_steps(monkeypatch, Strict)
-    fitted = make_classifier(tiny_model, epochs=4, device="cuda").fit(X, Y)
+    options = {"device": "cuda", "precision": precision}
+    fitted = make_classifier(tiny_model, epochs=4, **options).fit(X, Y)
 
     assert np.isfinite(fitted.history_.loss).all()

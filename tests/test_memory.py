@@ -356,6 +356,13 @@ def test_resident_memory_of_single_rows(fresh_cache):
     assert resident() <= 1.3 * before
 
 
+def on_gpu():
+    """Memory of tensors on the GPU in bytes, without what cuBLAS keeps to work in."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()  # 32 MiB each on an H100
+    return torch.cuda.memory_allocated()
+
+
 @pytest.mark.slow
 @pytest.mark.gpu
 def test_gpu_memory_of_36_fits(loads):
@@ -365,19 +372,17 @@ def test_gpu_memory_of_36_fits(loads):
         target_r=8, epochs=1, max_length=32, random_state=0, device="cuda"
     ).fit(texts, labels)
     fitted.predict(texts)
-    peak, left = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
+    peak, left = torch.cuda.max_memory_allocated(), on_gpu()
 
     search().set_params(estimator__device="cuda").fit(texts, labels)
-    gc.collect()
 
     assert torch.cuda.max_memory_allocated() <= 1.15 * peak
-    assert torch.cuda.memory_allocated() <= 1.15 * left
+    assert on_gpu() <= 1.15 * left
     assert len(loads) == 1
 
     del fitted
-    gc.collect()
     clear_backbone_cache()
-    assert torch.cuda.memory_allocated() < 0.1 * left
+    assert on_gpu() < 0.1 * left
 
 
 @pytest.mark.slow
