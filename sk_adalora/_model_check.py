@@ -67,14 +67,33 @@ def try_model(
     body = shared_copy(text_part(module.base_model) if has_head else module)  # type: ignore[arg-type]
     skip_pooler(body)
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
+    pad_id = tokenizer.pad_token_id or 0
     try:
+        _check_ids(body, [*ids, pad_id])
         alone = _hidden(body, torch.tensor([ids], device=place.device))
-        sees_padding = _sees_padding(body, ids, tokenizer.pad_token_id or 0, alone)
+        sees_padding = _sees_padding(body, ids, pad_id, alone)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         return Findings(0, False, _refusal(body, place, folder, error))
     return Findings(alone.shape[2], sees_padding)
+
+
+def _check_ids(body: nn.Module, ids: list[int]) -> None:
+    """Refuse tokens that the model has no vector for.
+
+    CUDA would say so too, but no process computes there any more after that error; and
+    Apple's devices would say nothing.
+    """
+    try:
+        table = body.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):  # not every model tells
+        return
+    if isinstance(table, nn.Embedding) and max(ids) >= table.num_embeddings:
+        raise IndexError(
+            f"the tokenizer gave token {max(ids)}, and there are vectors for "
+            f"{table.num_embeddings} tokens"
+        )
 
 
 def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -> bool:

@@ -155,6 +155,19 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(own_model):
     assert not torch.equal(*(next(b.module.parameters()) for b in (before, after)))
 
 
+def test_a_token_without_a_vector_is_refused_on_the_host(own_model):
+    """On a GPU, whatever the process computed there next would fail."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(own_model)
+    count = len(tokenizer)
+    assert load_backbone(own_model, PLACE).module.config.vocab_size == count
+    tokenizer.add_special_tokens({"pad_token": "<a padding of its own>"})
+    tokenizer.save_pretrained(own_model)
+
+    match = f"IndexError: the tokenizer gave token {count}, .* for {count} tokens"
+    with pytest.raises(ValueError, match=match):
+        load_backbone(own_model, PLACE)
+
+
 def test_all_is_frozen_and_in_evaluation_mode(tiny_model):
     module = load_backbone(tiny_model, PLACE).module
 
