@@ -51,6 +51,30 @@ def test_the_update_can_start_at_random():
     assert model.triplets.singular_values.std() > 0.5
 
 
+def test_rows_are_drawn_where_the_generator_is():
+    """After `torch.set_default_device("cuda")`, one on the CPU was refused."""
+    triplets = adapted_bert().triplets
+    found = []
+    for default in ("cpu", "meta"):
+        generator = torch.Generator("cpu").manual_seed(0)
+        with torch.device(default):
+            triplets.initialise(zero_update=False, generator=generator)
+        found.append([p.detach().clone() for p in triplets.parameters()])
+
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_generator_on_a_gpu_draws_the_rows_of_a_model_on_the_cpu():
+    settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9)
+    generator = torch.Generator("cuda").manual_seed(0)
+    base = nn.Sequential(nn.Linear(8, 8))
+    model = get_peft_model(base, settings, generator=generator)
+
+    assert all(bank.rows.device.type == "cpu" for bank in model.triplets.banks)
+    assert all(bank.rows.abs().sum() > 0 for bank in model.triplets.banks)
+
+
 def test_rows_start_small_and_depend_on_the_generator_alone():
     with torch.random.fork_rng(devices=[]):
         one, two, other = (adapt(tiny_bert(), seed) for seed in (0, 0, 1))

@@ -295,18 +295,15 @@ class Triplets(nn.Module):
             Rows from N(0, 0.02), singular values 0. False draws everything from
             N(0, 1), for tests.
         generator : torch.Generator or None, default=None
-            Source of randomness, on the CPU. None uses the global one.
+            Source of randomness, on any device. None uses the global one.
         """
         std = INIT_STD if zero_update else 1.0
         with torch.no_grad():
             for bank in self.banks:
-                shape = tuple(bank.rows.shape)
-                drawn = torch.randn(shape, generator=generator, dtype=torch.float)
-                bank.rows.copy_(drawn * std)
+                bank.rows.copy_(_draw(bank.rows.shape, generator) * std)
             if not zero_update:
-                shape = tuple(self.singular_values.shape)
-                drawn = torch.randn(shape, generator=generator, dtype=torch.float)
-                self.singular_values.copy_(drawn)
+                shape = self.singular_values.shape
+                self.singular_values.copy_(_draw(shape, generator))
 
     def before_forward(self, module: nn.Module, *_: Any) -> None:
         """Hand out the rows, when a model starts: a forward pre-hook."""
@@ -455,6 +452,12 @@ class Triplets(nn.Module):
             after = [self.singular_values, *(bank.rows for bank in self.banks)]
             for old, new, rows in zip(before, after, chosen, strict=True):
                 _rekey(optimizer, old, new, rows)
+
+
+def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """Draw from N(0, 1), where the generator is, whatever torch's defaults are."""
+    device = None if generator is None else generator.device
+    return torch.randn(shape, generator=generator, dtype=torch.float, device=device)
 
 
 def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
