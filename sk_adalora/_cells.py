@@ -85,7 +85,7 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
         return write_arrow(cells.dictionary).take(cells.indices)
     if pt.is_duration(cells.type):
         return _write_durations(cells)
-    texts = nan_to_null(cells).cast(TEXT)
+    texts = _cast_to_text(nan_to_null(cells))
     if pt.is_float64(cells.type):
         texts = _write_large_whole(cells, texts)
     if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
@@ -94,6 +94,36 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
     texts = pc.replace_substring_regex(texts, r"\.0+" + zone, r"\1")
     texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+" + zone, r"\1\2")
     return pc.replace_substring_regex(texts, r" 00:00:00$", "")
+
+
+def _cast_to_text(cells: pa.Array) -> pa.LargeStringArray:
+    try:
+        return cells.cast(TEXT)
+    except pa.ArrowInvalid:
+        # Arrow knows the time zones of the system: on Windows, and in small
+        # containers, none, not even UTC.
+        if not pt.is_timestamp(cells.type) or cells.type.tz is None:
+            raise
+    return _write_zoned(cells)
+
+
+def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
+    """Write times in a zone as Arrow would, by the time zones that Python knows."""
+    unit, zone = cells.type.unit, cells.type.tz
+    clocks = cells.cast(pa.timestamp(unit))  # those of UTC
+    if zone == "UTC":
+        return _join(clocks.cast(TEXT), "Z")
+    try:
+        local = cells.cast(pa.timestamp("s", zone), safe=False).to_pylist()
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            "The times in X must be in a time zone that is known here. Got "
+            f"{zone!r}. Run: pip install tzdata"
+        ) from error
+    offsets = [t and t.utcoffset() for t in local]
+    clocks = pc.add(clocks, pa.array(offsets, pa.duration(unit)))
+    names = pa.array([t and f"{t:%z}"[:5] for t in local], TEXT)
+    return _join(clocks.cast(TEXT), names)
 
 
 def _write_durations(cells: pa.Array) -> pa.LargeStringArray:

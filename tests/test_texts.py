@@ -1,6 +1,8 @@
 """Rows of a table -> texts."""
 
+import struct
 import time
+import zoneinfo
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sk_adalora._cells import TEXT, _write_zoned
 from sk_adalora._texts import read_texts
 
 WORDS = ["a fine film", None, "dull"]
@@ -224,6 +227,51 @@ def test_cells_are_written_in_their_shortest_exact_form():
 )
 def test_unusual_pandas_columns(column, expected):
     assert listed(pd.DataFrame({"x": column})) == expected
+
+
+@pytest.fixture
+def zone_of_python(tmp_path):
+    """A time zone that Python knows and Arrow does not: on Windows, every one."""
+    header = struct.pack(">4s16x6l", b"TZif", 0, 0, 0, 0, 1, 4)
+    (tmp_path / "Half").mkdir()
+    (tmp_path / "Half" / "Past").write_bytes(
+        header + struct.pack(">lBB4s", 5400, 0, 0, b"HP")
+    )
+    zoneinfo.reset_tzpath([tmp_path])
+    yield zoneinfo.ZoneInfo("Half/Past")
+    zoneinfo.reset_tzpath()
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda times: pd.DataFrame({"x": times}),
+        lambda times: pd.DataFrame({"x": times}, dtype=object),
+        lambda times: pa.table({"x": pa.array(times)}),
+        lambda times: [[time] for time in times],
+    ],
+)
+def test_times_in_a_zone_that_arrow_does_not_know(zone_of_python, convert):
+    times = [datetime(2024, 1, 5, 12, 0, 0, 500, zone_of_python), None]
+
+    assert listed(convert(times)) == ["2024-01-05 12:00:00.0005+0130", ""]
+
+
+def test_a_zone_that_nobody_knows_is_named():
+    cells = pa.array([0]).cast(pa.timestamp("s", "Half/Future"))
+    with pytest.raises(
+        ValueError, match=r"Got 'Half/Future'\. Run: pip install tzdata"
+    ):
+        read_texts(pa.table({"x": cells}))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", ["UTC", "+05:30", "Etc/UTC", "America/New_York"])
+def test_times_are_written_as_by_arrow(unit, zone):
+    ticks = pa.array([-4_000_000_001, -1, 0, None, 1_720_000_000])
+    cells = ticks.cast(pa.timestamp("s")).cast(pa.timestamp(unit, zone))
+
+    assert _write_zoned(cells).equals(cells.cast(TEXT))
 
 
 DURATIONS = [
