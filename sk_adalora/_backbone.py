@@ -290,9 +290,12 @@ def find_folder(
 def _same_folder(found_in: str | None, expected: str | None) -> Path | None:
     """Return the folder that a model was found in, if it is still there."""
     folder = Path(found_in) if found_in else None
-    if folder is None or not weight_files(folder):
+    try:
+        if folder is None or not weight_files(folder):
+            return None
+        return folder if content_hash(folder) == expected else None
+    except OSError:  # closed to this user, as /root is, or on a drive that is gone
         return None
-    return folder if content_hash(folder) == expected else None
 
 
 def _packaged_folder() -> Path | None:

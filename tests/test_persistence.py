@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import sk_adalora
-from sk_adalora import _persistence
+from sk_adalora import _backbone, _persistence
 from sk_adalora._backbone import content_hash
 
 X, Y = topics(48)
@@ -278,6 +278,29 @@ def test_a_copy_of_a_project_uses_its_own_model(
         flip_a_bit(Path("mine"))
 
     monkeypatch.chdir(tmp_path / "second")
+    np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("closed", ["weight_files", "content_hash"])
+def test_another_user_uses_a_model_of_their_own(
+    tiny_model, tmp_path, monkeypatch, closed
+):
+    """Who trained as root has found the model where others may not look."""
+    for user in ("root", "other"):
+        shutil.copytree(tiny_model, tmp_path / user / "mine")
+    monkeypatch.chdir(tmp_path / "root")
+    fitted = make("mine").fit(X, Y)
+    expected, file = fitted.predict_proba(X), pickle.dumps(fitted)
+    sk_adalora.clear_backbone_cache()
+    look = getattr(_backbone, closed)
+
+    def refused(folder):
+        if folder == tmp_path / "root" / "mine":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return look(folder)
+
+    monkeypatch.setattr(_backbone, closed, refused)
+    monkeypatch.chdir(tmp_path / "other")
     np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
 
 
