@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import glob
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from uuid import uuid4
@@ -387,26 +386,30 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
     beside = folder if stays else folder.parent
-    mark = f".{folder.name}-{uuid4().hex[:8]}-"
-    scratch: Path | None = None
+    # Not by tempfile: on Windows, what that makes is closed to other users, and what is
+    # moved out of it stays so.
+    scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=mark, dir=beside))
+        scratch.mkdir()
         place = scratch / "new"
         place.mkdir()
         yield place
         for path in place.rglob("*"):
             if path.is_file():  # safetensors lets nobody else read what it writes
-                path.chmod(place.stat().st_mode & 0o666)
+                _set_mode(path, place.stat().st_mode & 0o666)
         _check_vacant(folder, overwrite, scratch)  # others may have come meanwhile
         exchange = _refill if stays else _exchange
         exchange(place, folder, scratch / "old")
     finally:
         # Where even moving back has failed, what was there is kept in `scratch`.
-        if scratch is None:  # interrupted, perhaps when it was there already
-            for made in beside.glob(f"{glob.escape(mark)}*"):
-                _discard(made)
-        elif not (scratch / "old").exists() or (folder.exists() and not stays):
+        if not (scratch / "old").exists() or (folder.exists() and not stays):
             _discard(scratch)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Say who may read a file, where its file system has a say in it: FAT has not."""
+    with suppress(OSError):
+        path.chmod(mode)
 
 
 def _discard(scratch: Path) -> None:
@@ -449,7 +452,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
     if not folder.exists():
         new.rename(folder)
         return
-    new.chmod(folder.stat().st_mode & 0o7777)
+    _set_mode(new, folder.stat().st_mode & 0o7777)
     folder.rename(old)
     try:
         new.rename(folder)

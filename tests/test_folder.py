@@ -700,13 +700,14 @@ def test_an_interruption_as_soon_as_the_hidden_folder_is_made(
     fitted, saved, tmp_path, monkeypatch
 ):
     folder = Path(shutil.copytree(saved, tmp_path / "f"))
-    make_folder = _folder.tempfile.mkdtemp
+    make_folder = Path.mkdir
 
-    def interrupted(*args, **kwargs):
-        make_folder(*args, **kwargs)
-        raise KeyboardInterrupt
+    def interrupted(self, *args, **kwargs):
+        make_folder(self, *args, **kwargs)
+        if self.name.startswith(".f-"):
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(_folder.tempfile, "mkdtemp", interrupted)
+    monkeypatch.setattr(Path, "mkdir", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fitted.save_pretrained(folder, overwrite=True)
 
@@ -798,14 +799,47 @@ def test_no_permission(fitted, tmp_path):
 
 
 def test_a_refused_folder(fitted, tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+    make_folder = Path.mkdir
 
-    monkeypatch.setattr(_folder.tempfile, "mkdtemp", refuse)
+    def refuse(self, *args, **kwargs):
+        if self.name.startswith(".f-"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+        make_folder(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(PermissionError, match="Permission denied"):
         fitted.save_pretrained(tmp_path / "f")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_is_closed_to_other_users_of_windows(fitted, tmp_path, monkeypatch):
+    """Mode 0o700 is heard there, and goes with the files wherever they are moved."""
+    make_folder, modes = os.mkdir, {}
+
+    def noted(path, mode=0o777, **options):
+        modes[str(path)] = mode
+        make_folder(path, mode, **options)
+
+    monkeypatch.setattr(os, "mkdir", noted)
+    fitted.save_pretrained(tmp_path / "f")
+
+    assert len(modes) > 2
+    assert 0o700 not in modes.values(), modes
+
+
+def test_a_file_system_without_permissions(fitted, tmp_path, monkeypatch):
+    """As FAT, where the mode of a file cannot be changed."""
+
+    def refuse(self, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    for _ in range(2):
+        fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    assert_equal_estimators(loaded, fitted)
 
 
 @pytest.mark.parametrize(

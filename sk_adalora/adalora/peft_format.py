@@ -6,10 +6,12 @@ import json
 import os
 import re
 import reprlib
-import tempfile
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -218,14 +220,21 @@ def _write(
     text = json.dumps(values, indent=2, sort_keys=True)
     stored = {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adapter-", dir=folder) as scratch:
-        weights, config = Path(scratch, WEIGHTS_NAME), Path(scratch, CONFIG_NAME)
+    # Not by tempfile: on Windows, what that makes is closed to other users, and what is
+    # moved out of it stays so.
+    scratch = folder / f".adapter-{uuid4().hex[:16]}"
+    try:
+        scratch.mkdir()
+        weights, config = scratch / WEIGHTS_NAME, scratch / CONFIG_NAME
         save_file(stored, weights, metadata={"format": "pt"})
         config.write_text(text + "\n", encoding="utf8")
-        # safetensors lets nobody else read what it writes
-        weights.chmod(config.stat().st_mode & 0o777)
+        with suppress(OSError):  # FAT has no say in it
+            # safetensors lets nobody else read what it writes
+            weights.chmod(config.stat().st_mode & 0o777)
         for path in (weights, config):
             path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLoraModel:
