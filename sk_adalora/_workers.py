@@ -263,10 +263,11 @@ def _hardware_address() -> str | None:
 def _started(pid: int) -> str | None:
     """Return when a process began, in ticks of this machine, or None."""
     try:
-        # The name in parentheses may hold spaces.
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        stat = (_PROC / str(pid) / "stat").read_bytes()
     except OSError:
         return None
+    # The name in parentheses may hold spaces, and end within a character.
+    fields = stat.rpartition(b")")[2].decode().split()
     return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
 
 

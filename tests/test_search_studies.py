@@ -610,6 +610,18 @@ def test_who_is_alive(change, alive):
     assert _workers.living_runs(study) == ({"r"} if alive else set())
 
 
+@pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
+def test_when_a_process_of_any_name_began(monkeypatch, tmp_path, name):
+    """Linux keeps 15 bytes of a name, which may be half a character at the end."""
+    comm = name.encode()[:15]
+    (tmp_path / "7").mkdir()
+    fields = b"S " + b"0 " * 18 + b"42 0"
+    (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (comm, fields))
+    monkeypatch.setattr(_workers, "_PROC", tmp_path)
+
+    assert _workers._started(7) == "42"
+
+
 ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is found
 
 
