@@ -7,7 +7,7 @@ import json
 import os
 import reprlib
 from dataclasses import fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -160,7 +160,8 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
         raise broken(f"list {sorted(needed - set(listed))} under 'files'", listed)
     for name, digest in listed.items():
         parts = PurePosixPath(name).parts
-        if not parts or ".." in parts or parts[0] == "/" or "\\" in name:
+        elsewhere = PureWindowsPath(name).drive or "\\" in name  # as Windows reads it
+        if not parts or ".." in parts or parts[0] == "/" or elsewhere:
             raise broken("list files of the folder only", name)
         path = folder / name
         if not os.path.isfile(path):  # False for whatever is wrong with the name

@@ -65,6 +65,7 @@ STATES = {
     "a file outside": (put("files", "../secret", value="0"), "files of the folder"),
     "an absolute file": (put("files", "/etc/passwd", value="0"), "files of the folder"),
     "a file with a drive": (put("files", "C:\\secret", value="0"), "of the folder"),
+    "a file on another drive": (put("files", "C:/secret", value="0"), "of the folder"),
     "a file without a name": (put("files", "", value="0"), "files of the folder"),
     "a file with NUL": (put("files", "a\0b", value="0"), "without it"),
     "a file of a long name": (put("files", "a" * 5000, value="0"), "without it"),
