@@ -40,7 +40,8 @@ def main():
         X_train, y_train, test_size=N_VALIDATE, stratify=y_train, random_state=0
     )
 
-    with tempfile.TemporaryDirectory() as folder:
+    # On Windows, a file that is still open, as the study's is, stays in the folder.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(sys.argv[1] if len(sys.argv) > 1 else Path(folder) / "study.db")
         study = search(rows, file)
         show(study)

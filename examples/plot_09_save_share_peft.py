@@ -42,7 +42,8 @@ print(f"accuracy {classifier.score(X_test, y_test):.3f}")
 # nothing in it can run code, and :meth:`~sk_adalora.AdaLoraClassifier.push_to_hub`
 # sends the same. Plain LoRA for programs that do not know AdaLoRA.
 
-temporary = TemporaryDirectory()
+# On Windows, a file whose tensors are still in use stays in the folder.
+temporary = TemporaryDirectory(ignore_cleanup_errors=True)
 folder = Path(temporary.name)
 joblib.dump(classifier, folder / "classifier.joblib")
 classifier.save_pretrained(folder / "classifier")
