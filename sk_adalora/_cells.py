@@ -112,7 +112,7 @@ def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
     unit, zone = cells.type.unit, cells.type.tz
     clocks = cells.cast(pa.timestamp(unit))  # those of UTC
     if zone == "UTC":
-        return _join(clocks.cast(TEXT), "Z")
+        return join([clocks.cast(TEXT), "Z"])
     try:
         local = cells.cast(pa.timestamp("s", zone), safe=False).to_pylist()
     except (KeyError, ValueError) as error:
@@ -123,7 +123,7 @@ def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
     offsets = [t and t.utcoffset() for t in local]
     clocks = pc.add(clocks, pa.array(offsets, pa.duration(unit)))
     names = pa.array([t and f"{t:%z}"[:5] for t in local], TEXT)
-    return _join(clocks.cast(TEXT), names)
+    return join([clocks.cast(TEXT), names])
 
 
 def _write_durations(cells: pa.Array) -> pa.LargeStringArray:
