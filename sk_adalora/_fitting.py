@@ -142,6 +142,7 @@ class FitMixin(metaclass=ABCMeta):
             tokens = encode_for_training(
                 rows.texts, backbone.tokenizer, *self._lengths(backbone)
             )
+            self._check_tokens(tokens, backbone)
             network = self._adapt(backbone, schedule, generator)
             live = Live(network, backbone, asked)
             watcher = self._watch(validation, live)

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ._devices import Place
-from ._pretrained import shared_copy, silent_transformers, skip_pooler, text_part
+from ._pretrained import (
+    count_vectors,
+    shared_copy,
+    silent_transformers,
+    skip_pooler,
+    text_part,
+)
 
 # Its first tokens are tried. They come from a text, since ids of our own may be too
 # high for the model, or mean padding.
@@ -85,14 +91,11 @@ def _check_ids(body: nn.Module, ids: list[int]) -> None:
     CUDA would say so too, but no process computes there any more after that error; and
     Apple's devices would say nothing.
     """
-    try:
-        table = body.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):  # not every model tells
-        return
-    if isinstance(table, nn.Embedding) and max(ids) >= table.num_embeddings:
+    count = count_vectors(body)
+    if count is not None and max(ids) >= count:
         raise IndexError(
-            f"the tokenizer gave token {max(ids)}, and there are vectors for "
-            f"{table.num_embeddings} tokens"
+            f"the tokenizer gave token {max(ids)}, and there are vectors for {count} "
+            "tokens"
         )
 
 

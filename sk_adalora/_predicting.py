@@ -18,7 +18,9 @@ from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, thaw_network
+from ._pretrained import count_vectors
 from ._texts import Texts, read_texts
+from ._tokens import TokenTable
 
 # Parameters that predictions go by.
 _IN_USE = (
@@ -87,6 +89,17 @@ class PredictMixin:
         longest = min(self.max_length, backbone.longest or self.max_length)
         return int(longest), self.long_text
 
+    def _check_tokens(self, tokens: TokenTable, backbone: Backbone) -> None:
+        """Refuse tokens that the model has no vector for, before a GPU ends by them."""
+        count = count_vectors(backbone.module)
+        highest = int(tokens.ids.max(initial=0))
+        if count is not None and highest >= count:
+            raise ValueError(
+                "The tokenizer of `model` must give tokens that the model has vectors "
+                f"for. Got token {highest} of {backbone.name!r}, which has {count}. "
+                "Call its `resize_token_embeddings`, and save it."
+            )
+
     @own_settings_of_torch(gradients=False)
     def _predict_outputs(self, X: Any) -> np.ndarray:
         """Return the head's outputs.
@@ -103,6 +116,7 @@ class PredictMixin:
         tokens, windows = encode_for_prediction(
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
+        self._check_tokens(windows.tokens, live.backbone)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         place = live.place
         limit, multiple = place.tokens_to_predict, place.length_multiple

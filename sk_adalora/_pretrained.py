@@ -195,6 +195,15 @@ def _unchanged(hidden: Tensor) -> Tensor:
     return hidden
 
 
+def count_vectors(module: nn.Module) -> int | None:
+    """Return how many tokens a model has vectors for, or None if it does not tell."""
+    try:
+        table = module.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+
 def _names(mismatched: Any) -> list[str]:
     """Return the names of weights, which come with their two shapes."""
     return [name if isinstance(name, str) else name[0] for name in mismatched]

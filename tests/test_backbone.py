@@ -168,6 +168,21 @@ def test_a_token_without_a_vector_is_refused_on_the_host(own_model):
         load_backbone(own_model, PLACE)
 
 
+def test_words_without_a_vector_are_refused_before_training(own_model):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(own_model)
+    count = len(tokenizer)
+    tokenizer.add_tokens(["zyzzyva"])
+    tokenizer.save_pretrained(own_model)
+    X, y = toy(32)
+    match = rf"Got token {count} of '.*', which has {count}\. Call its `resize_token_emb"
+
+    fitted = make(own_model).fit(X, y)
+    with pytest.raises(ValueError, match=match):
+        fitted.predict(["a zyzzyva"])
+    with pytest.raises(ValueError, match=match):
+        make(own_model).fit([*X, "a zyzzyva"], [*y, y[0]])
+
+
 def test_all_is_frozen_and_in_evaluation_mode(tiny_model):
     module = load_backbone(tiny_model, PLACE).module
 

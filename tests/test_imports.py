@@ -69,7 +69,8 @@ MAY_IMPORT = {
         "_training",
     },
     "_predicting": FIRST_STEPS
-    | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"},
+    | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"}
+    | {"_pretrained"},
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
