@@ -167,7 +167,8 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
+        # Before torch 2.7, get_default_device sees no `with torch.device(...)`.
+        if torch.empty(0).device.type != "cpu":
             settings.enter_context(torch.device("cpu"))
         yield
 
@@ -201,9 +202,8 @@ def warn_of_emulation(place: Place) -> None:
     place : Place
         Where the model goes.
     """
-    if place.device.type != "cpu" or place.precision == "float32":
-        return
-    if not _has_bfloat16(place.device):
+    emulated = place.device.type in ("cpu", "cuda") and place.precision == "bfloat16"
+    if emulated and not _has_bfloat16(place.device):
         warn_user(
             "`precision` 'bfloat16' needs a processor that multiplies in it. Got one "
             "that does not, where a fit takes many times as long as in float32. Use "

@@ -347,7 +347,13 @@ def _at_home(folder: str | os.PathLike[str]) -> Path:
 
 def _lies_in(model: Path, folder: Path) -> bool:
     """Tell whether a folder that is replaced would take the pretrained model along."""
-    return model.resolve().is_relative_to(folder.resolve())
+    inside = model.resolve()
+    # Not by spelling: "Models" may be "models", as it is on macOS and Windows.
+    return folder.exists() and any(
+        os.path.samefile(parent, folder)
+        for parent in (inside, *inside.parents)
+        if parent.exists()
+    )
 
 
 def _refuse_own_model(model: Path, folder: Path) -> None:
@@ -444,7 +450,7 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
             there.rename(before)
         old.rmdir()
         raise
-    shutil.rmtree(old)
+    _discard(old)
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:

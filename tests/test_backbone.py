@@ -174,7 +174,7 @@ def test_words_without_a_vector_are_refused_before_training(own_model):
     tokenizer.add_tokens(["zyzzyva"])
     tokenizer.save_pretrained(own_model)
     X, y = toy(32)
-    match = rf"Got token {count} of '.*', which has {count}\. Call its `resize_token_emb"
+    match = rf"Got token {count} of '.*', which has {count}\. Call its `resize_token"
 
     fitted = make(own_model).fit(X, y)
     with pytest.raises(ValueError, match=match):

@@ -144,7 +144,6 @@ def test_what_is_asked_for_beats_what_is_found(monkeypatch):
         (False, "cpu", "bfloat16", True),
         (True, "cpu", "bfloat16", False),
         (False, "cpu", "float32", False),
-        (False, "cuda:0", "bfloat16", False),
     ],
 )
 def test_bfloat16_in_software_is_warned_of(
@@ -157,6 +156,27 @@ def test_bfloat16_in_software_is_warned_of(
 
     match = r"needs a processor that multiplies in it\. Got one .* Use 'auto'"
     assert [bool(re.search(match, str(w.message))) for w in caught] == [True] * slow
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "slow"),
+    [
+        ((7, 5), "bfloat16", True),
+        ((7, 5), "float16", False),
+        ((7, 5), "float32", False),
+        ((8, 0), "bfloat16", False),
+    ],
+)
+def test_bfloat16_is_emulated_on_gpus_of_before_ampere(
+    monkeypatch, capability, precision, slow
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_emulation(Place(torch.device("cuda:0"), precision))
+
+    assert len(caught) == slow
 
 
 def test_the_warning_of_bfloat16_is_about_the_caller_of_fit(monkeypatch, tiny_model):

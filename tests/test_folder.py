@@ -643,6 +643,17 @@ def test_a_model_in_the_home_directory_is_kept_as_given(
     assert (again.predict_proba(SAMPLE) == fitted.predict_proba(SAMPLE)).all()
 
 
+def test_the_model_is_found_in_a_folder_of_another_spelling(tmp_path, monkeypatch):
+    """As on macOS, where "Mine" is "mine", and resolving a path changes no letter."""
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "Mine").symlink_to(tmp_path / "mine", target_is_directory=True)
+    monkeypatch.setattr(Path, "resolve", lambda self: self)
+
+    assert _folder._lies_in(tmp_path / "mine" / "deep", tmp_path / "Mine")
+    assert not _folder._lies_in(tmp_path / "mine", tmp_path / "mine" / "deep")
+    assert not _folder._lies_in(tmp_path / "mine", tmp_path / "absent")
+
+
 # ---- nothing half-written ---------------------------------------------------
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
