@@ -63,8 +63,9 @@ _OF_A_FIT = frozenset(
 )
 # Above this share of truncated rows a fit warns.
 _TRUNCATED = 0.10
-# It also does where the last epoch's loss is more than so many times the first one's.
-_DIVERGED = 1.1
+# It also does where the loss rises from the first epoch to the last by so much, and by
+# that share of it: losses near 0 go up and down.
+_RISE = 0.1
 
 
 class FitMixin(metaclass=ABCMeta):
@@ -420,10 +421,13 @@ class FitMixin(metaclass=ABCMeta):
         losses, epochs = self.history_.loss, self.history_.epochs
         n_steps = len(losses) // epochs  # of an epoch
         first, last = np.mean(losses[:n_steps]), np.mean(losses[-n_steps:])
-        if last > _DIVERGED * first:
+        if last > first + _RISE * max(1.0, first):
+            rates = "`learning_rate`"
+            if self.head_learning_rate is not None:
+                rates += " or `head_learning_rate`"
             warn_user(
                 f"The training loss must fall. Got {first:.3g} in the first epoch and "
-                f"{last:.3g} in the last. Lower `learning_rate`.",
+                f"{last:.3g} in the last. Lower {rates}.",
                 ConvergenceWarning,
             )
 

@@ -98,14 +98,14 @@ def read_indicator(y: Any, name: str = "y") -> np.ndarray:
 
 def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
     """Return the labels in the type that they came in, of shape (n_samples,)."""
-    shape = np.shape(y)
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
             f"`{name}` must have one label a row, or be a matrix of 0 and 1. "
             f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
             "estimator to each with sklearn.multioutput.MultiOutputClassifier."
         )
-    if hasattr(y, "iloc") and np.shape(y)[1:] == (1,):  # a frame of one column
+    if hasattr(y, "iloc") and shape[1:] == (1,):  # a frame of one column
         column_or_1d(y[:0], warn=warn)
         y = y.iloc[:, 0]
     # scikit-learn would make floats of the integers and booleans of pandas' own types.

@@ -66,7 +66,7 @@ TENSORS = {
     "sparse": (lambda t: t.to_sparse(), "torch.sparse_coo"),
     "sparse by rows": (lambda t: t.to_sparse_csr(), "torch.sparse_csr"),
     "without numbers": (lambda t: t.to("meta"), "on 'meta'"),
-    "nested": (lambda t: torch.nested.nested_tensor([t, t]), "nested"),
+    "nested": (lambda t: torch.nested.nested_tensor([t, t]), "nested|more than ten"),
 }
 
 
@@ -78,7 +78,7 @@ def test_a_bin_of_tensors_that_are_not_written_out(folder, name):
     (folder / ADAPTER).unlink()
     value = make(torch.ones(1, 1))
     torch.save({"base_model.model.a.lora_A": value}, folder / "adapter_model.bin")
-    with pytest.raises(ValueError, match=rf"must .*Got .*{match}.*(broken|Copy)"):
+    with pytest.raises(ValueError, match=rf"must .*Got .*({match}).*(broken|Copy)"):
         read_adapter(folder)
 
 
