@@ -56,7 +56,7 @@ SCRIPTS = {
     "guide": "guide_figures.py",
 }
 # Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {"racing", "regression"}
+_WITH_OPTIONS = {"interpolation", "racing", "regression"}
 COMMON_DEFAULTS = {
     "task": "quotes",
     "batch_size": 32,
