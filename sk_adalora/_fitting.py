@@ -239,27 +239,21 @@ class FitMixin(metaclass=ABCMeta):
         for name in _OF_A_FIT & vars(view).keys():
             delattr(view, name)  # of the fit before: nothing for a scorer to see
         if isinstance(self.scoring, str):  # what fails would do so after an epoch
-            self._score(scorer, self._without_network(view, validation[1]), validation)
+            self._try_scorer(scorer, view, *validation)
         view._live = live  # all that prediction needs of a fitted estimator
         return ScoreWatcher(
-            lambda: self._score(scorer, view, validation), self.n_iter_no_change
+            lambda: one_number(scorer(view, *validation)), self.n_iter_no_change
         )
 
-    def _without_network(self, view: FitMixin, y: Any) -> FitMixin:
-        """Return a copy of an estimator that predicts the targets, by no network."""
+    def _try_scorer(
+        self, scorer: Callable[..., Any], view: FitMixin, X: Any, y: Any
+    ) -> None:
+        """Refuse a score that rows do not have; no network computes their outputs."""
         pretender, outputs = copy.copy(view), self._outputs_for(y)
         pretender._predict_outputs = lambda X: outputs
-        return pretender
-
-    def _score(
-        self, scorer: Callable[..., Any], view: FitMixin, rows: tuple[Any, Any]
-    ) -> float:
-        """Score an estimator on validation rows."""
         try:
-            return one_number(scorer(view, *rows))
+            one_number(scorer(pretender, X, y))
         except (TypeError, ValueError) as error:
-            if not isinstance(self.scoring, str):  # a function's error is its own
-                raise
             reason = str(error).rstrip(".")
             raise ValueError(
                 "`scoring` must be a score that the validation rows have. Got "
