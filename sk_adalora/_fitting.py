@@ -143,8 +143,8 @@ class FitMixin(metaclass=ABCMeta):
             tokens = encode_for_training(
                 rows.texts, backbone.tokenizer, *self._lengths(backbone)
             )
-            self._check_tokens(tokens, backbone)
             network = self._adapt(backbone, schedule, generator)
+            self._check_tokens(tokens, backbone)
             live = Live(network, backbone, asked)
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
