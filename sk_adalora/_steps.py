@@ -81,6 +81,7 @@ def resolve_schedule(
     enough_steps: int = ENOUGH_STEPS,
     n_outputs: int = 1,
     gradient_accumulation_steps: int = 1,
+    world_size: int = 1,
     init_r: int | None = None,
     target_r: float = 8,
     tinit: float = 0.12,
@@ -93,18 +94,17 @@ def resolve_schedule(
     ----------
     n_samples : int
         Rows to train on.
-    batch_size : int
-        Rows of a batch.
+    batch_size, gradient_accumulation_steps, world_size : int
+        What an optimizer step takes.
     epochs : int or "auto"
         Passes over the rows. "auto" stands for as many as make `enough_steps`, or
         8 for each output if that is more, at least 3 and at most 10. ``total_step =
-        epochs * ceil(ceil(n_samples / batch_size) / gradient_accumulation_steps)``.
+        epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
+        gradient_accumulation_steps)``.
     enough_steps : int, default=96
         Optimizer steps that are enough for one output.
     n_outputs : int, default=1
         Classes, labels or numbers that are learned.
-    gradient_accumulation_steps : int, default=1
-        Batches of an optimizer step.
     init_r : int or None, default=None
         Rank at the start. None stands for ``ceil(1.5 * target_r)``.
     target_r : int or float, default=8
@@ -130,7 +130,7 @@ def resolve_schedule(
     ResolvedSchedule(init_r=6, target_r=4, tinit=18, tfinal=72, deltaT=1, \
 total_step=150, steps_per_epoch=50)
     """
-    batches = math.ceil(n_samples / int(batch_size))
+    batches = math.ceil(n_samples / (int(batch_size) * int(world_size)))
     steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
     epochs = _epochs(epochs, steps_per_epoch, enough_steps, n_outputs)
     total = epochs * steps_per_epoch
@@ -144,9 +144,9 @@ total_step=150, steps_per_epoch=50)
             f"the ranks. Got tinit={tinit} ({warmup} steps) and tfinal={tfinal} "
             f"({final} steps) with total_step={total}, which comes from "
             f"n_samples={n_samples}, batch_size={batch_size}, epochs={epochs}, "
-            f"gradient_accumulation_steps={gradient_accumulation_steps}. Give `tinit` "
-            "and `tfinal` as shares of all steps that sum to less than 1, or train "
-            "for more epochs."
+            f"gradient_accumulation_steps={gradient_accumulation_steps}, "
+            f"world_size={world_size}. Give `tinit` and `tfinal` as shares of all "
+            "steps that sum to less than 1, or train for more epochs."
         )
     return ResolvedSchedule(
         init_r=initial,

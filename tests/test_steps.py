@@ -48,24 +48,27 @@ def test_the_headlines_of_the_quickstart():
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "batch_size", "accumulation", "steps_per_epoch"),
+    ("n_samples", "batch_size", "accumulation", "world_size", "steps_per_epoch"),
     [
-        (1, 32, 1, 1),
-        (32, 32, 1, 1),
-        (33, 32, 1, 2),
-        (64, 32, 2, 1),
-        (65, 32, 2, 2),
-        (129, 32, 4, 2),
+        (1, 32, 1, 1, 1),
+        (32, 32, 1, 1, 1),
+        (33, 32, 1, 1, 2),
+        (64, 32, 2, 1, 1),
+        (65, 32, 2, 1, 2),
+        (129, 32, 4, 1, 2),
+        (129, 32, 1, 4, 2),
+        (128, 16, 2, 4, 1),
     ],
 )
 def test_a_last_batch_that_is_not_full_is_a_step_too(
-    n_samples, batch_size, accumulation, steps_per_epoch
+    n_samples, batch_size, accumulation, world_size, steps_per_epoch
 ):
     schedule = resolve(
         n_samples,
         batch_size=batch_size,
         epochs=5,
         gradient_accumulation_steps=accumulation,
+        world_size=world_size,
         tinit=0,
         tfinal=0,
     )
@@ -317,10 +320,16 @@ def test_a_schedule_without_reduction_names_every_number(tinit, tfinal, warmup, 
         "batch_size=64",
         "epochs=3",
         "gradient_accumulation_steps=1",
+        "world_size=1",
         "shares",
         "more epochs",
     ):
         assert part in message
+
+
+def test_the_error_counts_the_workers_of_distributed_training():
+    with pytest.raises(ValueError, match=r"total_step=3.*world_size=4"):
+        resolve(1600, batch_size=400, world_size=4, tinit=2, tfinal=1)
 
 
 def test_a_share_of_nothing_is_refused():
