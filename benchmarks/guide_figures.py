@@ -1,9 +1,10 @@
-"""The figures of the user guide: a model's own head, and predictions row by row.
+"""The figures of the user guide: a model's own head, single predictions, and speed.
 
 Of 200 headlines, the accuracy with a linear head and with the head of the model's own
 architecture (`pooling="model"`); and the CPU seconds and the memory of a process that
-predicts 500 headlines in one call, and one at a time. Prints two tables, in about three
-minutes. Run from the repository, with the extra `bench`: python
+predicts 500 headlines in one call, and one at a time; and of 1,000 review quotes, how
+many tokens a second a fit learns from and a prediction reads. Prints three tables, in
+about four minutes. Run from the repository, with the extra `bench`: python
 benchmarks/guide_figures.py
 """
 
@@ -26,7 +27,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 
-N_TRAIN, N_TEST, N_CALLS = 200, 1000, 500
+N_TRAIN, N_TEST, N_CALLS, N_QUOTES = 200, 1000, 500, 1000
 
 
 def main():
@@ -48,12 +49,39 @@ def main():
     ]
     print(f"\n{N_CALLS} headlines:\n")
     print(table(["predicted", "CPU s", "memory grew by, MB"], calls))
+    quotes = split(load_task("quotes"), N_QUOTES, N_TEST, seed=0)
+    speeds = [
+        [precision, *(f"{n:,.0f}" for n in tokens_a_second(*quotes[:3], precision))]
+        for precision in ("float32", "auto")
+    ]
+    print(f"\nTokens a second of {N_QUOTES:,} quotes, three epochs, default model:\n")
+    print(table(["precision", "tokens of a quote", "fit", "predict"], speeds))
 
 
 def accuracy(X_train, y_train, X_test, y_test, **settings):
     """Fit with some settings, and score on the test rows."""
     classifier = AdaLoraClassifier(random_state=0, **settings)
     return classifier.fit(X_train, y_train).score(X_test, y_test)
+
+
+def tokens_a_second(X_train, y_train, X_test, precision):
+    """Return the tokens of a text, and how many a fit and a prediction take.
+
+    Returns
+    -------
+    a_text, fit, predict : float
+        The last two in tokens for each CPU second; those of a fit count in each epoch.
+    """
+    classifier = AdaLoraClassifier(epochs=3, precision=precision, random_state=0)
+    start = time.process_time()
+    classifier.fit(X_train, y_train)
+    of_fit = time.process_time() - start
+    count = classifier._live.backbone.tokenizer
+    n_train, n_test = (sum(map(len, count(X)["input_ids"])) for X in (X_train, X_test))
+    start = time.process_time()
+    classifier.predict(X_test)
+    of_predict = time.process_time() - start
+    return n_train / len(X_train), 3 * n_train / of_fit, n_test / of_predict
 
 
 def predict_in_calls(classifier, texts):

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say: readers, contestants, sums and the page."""
 
 import bz2
+import functools
 import json
 import subprocess
 import time
@@ -867,6 +868,21 @@ def test_figures_of_the_guide(tiny_model, monkeypatch):
     given = {"model": tiny_model, "epochs": 1, "pooling": "model"}
     fitted = AdaLoraClassifier(random_state=0, **given).fit(X, Y)
     assert guide_figures.accuracy(X, Y, X, Y, **given) == fitted.score(X, Y)
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_tokens_a_second_count_each_epoch(tiny_model, monkeypatch):
+    from benchmarks import guide_figures
+
+    make = functools.partial(make_classifier, tiny_model)
+    monkeypatch.setattr(guide_figures, "AdaLoraClassifier", make)
+    clock = iter([0.0, 3.0, 10.0, 12.0])
+    monkeypatch.setattr(guide_figures.time, "process_time", lambda: next(clock))
+    tokenizer = make(epochs=1).fit(X, Y)._live.backbone.tokenizer
+    of_text = [len(ids) for ids in tokenizer(X)["input_ids"]]
+    expected = (sum(of_text) / len(X), sum(of_text), sum(of_text[:4]) / 2)
+
+    assert guide_figures.tokens_a_second(X, Y, X[:4], "float32") == expected
 
 
 @pytest.mark.usefixtures("scripts_environment")
