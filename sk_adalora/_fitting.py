@@ -33,7 +33,7 @@ from ._messages import warn_user
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
-from ._predicting import Live
+from ._predicting import Live, check_tokens
 from ._probe import start_head
 from ._report import FitReport, make_report
 from ._rows import (
@@ -144,7 +144,7 @@ class FitMixin(metaclass=ABCMeta):
                 rows.texts, backbone.tokenizer, *self._lengths(backbone)
             )
             network = self._adapt(backbone, schedule, generator)
-            self._check_tokens(tokens, backbone)
+            check_tokens(tokens, backbone)
             live = Live(network, backbone, asked)
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())

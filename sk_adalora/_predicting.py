@@ -89,17 +89,6 @@ class PredictMixin:
         longest = min(self.max_length, backbone.longest or self.max_length)
         return int(longest), self.long_text
 
-    def _check_tokens(self, tokens: TokenTable, backbone: Backbone) -> None:
-        """Refuse tokens that the model has no vector for, before a GPU ends by them."""
-        count = count_vectors(backbone.module)
-        highest = int(tokens.ids.max(initial=0))
-        if count is not None and highest >= count:
-            raise ValueError(
-                "The tokenizer of `model` must give tokens that the model has vectors "
-                f"for. Got token {highest} of {backbone.name!r}, which has {count}. "
-                "Call its `resize_token_embeddings`, and save it."
-            )
-
     @own_settings_of_torch(gradients=False)
     def _predict_outputs(self, X: Any) -> np.ndarray:
         """Return the head's outputs.
@@ -116,7 +105,7 @@ class PredictMixin:
         tokens, windows = encode_for_prediction(
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
-        self._check_tokens(windows.tokens, live.backbone)
+        check_tokens(windows.tokens, live.backbone)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         place = live.place
         limit, multiple = place.tokens_to_predict, place.length_multiple
@@ -147,3 +136,15 @@ class PredictMixin:
         place = resolve_place("cpu", "float32")
         backbone = self._load_backbone(place, self._adapter)
         return thaw_network(self._adapter, backbone), backbone
+
+
+def check_tokens(tokens: TokenTable, backbone: Backbone) -> None:
+    """Refuse tokens that the model has no vector for, before a GPU ends by them."""
+    count = count_vectors(backbone.module)
+    highest = int(tokens.ids.max(initial=0))
+    if count is not None and highest >= count:
+        raise ValueError(
+            "The tokenizer of `model` must give tokens that the model has vectors for. "
+            f"Got token {highest} of {backbone.name!r}, which has {count}. Call its "
+            "`resize_token_embeddings`, and save it."
+        )
