@@ -245,7 +245,7 @@ def prediction_batches(
         Most tokens in a batch, padding included; a longer row is a batch of its own.
     multiple : int, default=1
         What the batches will be padded to, see `pad`. Above 1 they have one of a few
-        numbers of rows, see `at_most`, except the last.
+        numbers of rows, see `round_count_down`, except the last.
 
     Returns
     -------
@@ -259,18 +259,18 @@ def prediction_batches(
         length = padded_length(int(lengths[order[start]]), multiple, table.max_length)
         n_rows = max(1, max_tokens // length)
         if multiple > 1:
-            n_rows = at_most(n_rows)
+            n_rows = round_count_down(n_rows)
         batches.append(order[start : start + n_rows])
         start += n_rows
     return batches
 
 
-def at_most(n: int) -> int:
+def round_count_down(n: int) -> int:
     """Round a number down to 2**k or 3 * 2**k: two numbers for each doubling.
 
     Examples
     --------
-    >>> [at_most(n) for n in (1, 3, 5, 7, 42)]
+    >>> [round_count_down(n) for n in (1, 3, 5, 7, 42)]
     [1, 3, 4, 6, 32]
     """
     power = 1 << (n.bit_length() - 1)
@@ -278,15 +278,15 @@ def at_most(n: int) -> int:
     return between if n >= between else power
 
 
-def at_least(n: int) -> int:
+def round_count_up(n: int) -> int:
     """Round a number up to 2**k or 3 * 2**k.
 
     Examples
     --------
-    >>> [at_least(n) for n in (1, 3, 5, 7, 42)]
+    >>> [round_count_up(n) for n in (1, 3, 5, 7, 42)]
     [1, 3, 6, 8, 48]
     """
-    below = at_most(n)
+    below = round_count_down(n)
     if below == n:
         return n
     return below * 3 // 2 if below & (below - 1) == 0 else below // 3 * 4

@@ -12,7 +12,7 @@ import pyarrow as pa
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._backbone import Backbone, load_backbone
-from ._batches import at_least, pad, prediction_batches
+from ._batches import pad, prediction_batches, round_count_up
 from ._devices import Place, own_settings_of_torch, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
@@ -110,7 +110,7 @@ class PredictMixin:
         place = live.place
         limit, multiple = place.tokens_to_predict, place.length_multiple
         for rows in prediction_batches(windows.tokens, limit, multiple):
-            n_rows = at_least(len(rows)) if place.compiles_shapes else None
+            n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
             batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
             of_rows = live.network(batch)[: len(rows)]
             outputs[rows] = of_rows.float().cpu().numpy()

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sk_adalora._batches import (
-    at_least,
-    at_most,
     micro_batches,
     pad,
     prediction_batches,
+    round_count_down,
+    round_count_up,
     training_batches,
     uniform_batches,
 )
@@ -264,16 +264,16 @@ def test_predicted_batches_have_few_numbers_of_rows(lengths, max_tokens, multipl
     shapes = [pad(table, rows, multiple).input_ids.shape for rows in batches[:-1]]
     assert len(set(shapes)) == len({length for _, length in shapes})
     assert all(n == 1 or n * length <= max_tokens for n, length in shapes)
-    assert all(n == at_most(n) == at_least(n) for n, _ in shapes)
+    assert all(n == round_count_down(n) == round_count_up(n) for n, _ in shapes)
 
 
 @given(st.integers(1, 10**6))
 def test_numbers_are_rounded_by_less_than_a_half(n):
-    below, above = at_most(n), at_least(n)
+    below, above = round_count_down(n), round_count_up(n)
     assert below <= n <= above
     assert below == above or above - below <= below // 2
     for rounded in (below, above):
-        assert rounded == at_most(rounded) == at_least(rounded)
+        assert rounded == round_count_down(rounded) == round_count_up(rounded)
 
 
 def test_any_requests_have_few_shapes():
@@ -282,7 +282,7 @@ def test_any_requests_have_few_shapes():
     lengths = {
         pad(table, np.array([n - 1]), 4).input_ids.shape[1] for n in range(1, 257)
     }
-    rows = {at_least(n) for n in range(1, 257)}
+    rows = {round_count_up(n) for n in range(1, 257)}
     assert len(lengths) < 30
     assert len(rows) == 16
 
