@@ -126,7 +126,8 @@ def resolve_place(
 
 
 def _device(name: str | torch.device) -> torch.device:
-    if str(name) == "cpu":  # looking for others may start CUDA, which no fork survives
+    # Looking for others may start CUDA, which no fork survives.
+    if str(name) in ("cpu", "cpu:0"):
         return torch.device("cpu")
     available = available_devices()
     if name == "auto":
@@ -137,6 +138,8 @@ def _device(name: str | torch.device) -> torch.device:
         raise ValueError(_unknown_device(name, available)) from error
     if device.type == "cuda" and device.index is None and "cuda:0" in available:
         return torch.device("cuda:0")
+    if device.type in ("cpu", "mps") and device.index == 0:  # there is one of them
+        device = torch.device(device.type)
     if str(device) not in available:
         raise ValueError(_unknown_device(name, available))
     return device
@@ -226,15 +229,14 @@ def _has_bfloat16(device: torch.device) -> bool:
         amd = torch.version.hip is not None
         return amd or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # Emulated bfloat16 is slower than float32, so ask for the instructions.
-        return any(_instructions())
+        return _cpu_has_bfloat16()
     return False
 
 
-def _instructions() -> tuple[bool, bool]:
-    """Tell whether the CPU has AVX512-BF16, and AMX for bfloat16."""
+def _cpu_has_bfloat16() -> bool:
+    """Ask for the instructions: emulated, bfloat16 is slower than float32."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16")), bool(found.get("amx_bf16"))
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     # Older versions of torch; every processor with AMX has it for bfloat16.
-    return torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

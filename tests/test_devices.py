@@ -35,7 +35,8 @@ def two_gpus(monkeypatch):
 
 
 def cpu_that_computes_bfloat16(monkeypatch, *, avx512=False, amx=False):
-    monkeypatch.setattr(_devices, "_instructions", lambda: (avx512, amx))
+    found = {"avx512_bf16": avx512, "amx_bf16": amx}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
 
 
 def test_auto_is_the_cpu_where_there_is_nothing_else(no_gpu):
@@ -79,11 +80,22 @@ def test_auto_is_apples_device_before_the_cpu(no_gpu, monkeypatch):
     assert resolve_place() == Place(torch.device("mps"), "float32")
 
 
-def test_the_device_may_be_given_as_torch_has_it():
-    assert resolve_place(torch.device("cpu"), "float32").device.type == "cpu"
+@pytest.mark.parametrize("device", [torch.device("cpu"), "cpu:0"])
+def test_the_device_may_be_given_as_torch_has_it(device):
+    assert resolve_place(device, "float32").device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7", "mps", "gpu", "tpu:x"])
+def test_apples_device_may_have_a_number(no_gpu, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+    assert resolve_place("mps:0") == resolve_place("mps")
+    with pytest.raises(ValueError, match="Got 'mps:1'"):
+        resolve_place("mps:1")
+
+
+@pytest.mark.parametrize(
+    "device", ["cuda", "cuda:0", "cuda:7", "mps", "mps:0", "cpu:1", "gpu", "tpu:x"]
+)
 def test_an_unknown_device_is_refused_with_those_that_exist(no_gpu, device):
     match = rf"`device` must be 'auto' or one of 'cpu'\. Got '{device}'\. Choose one"
     with pytest.raises(ValueError, match=match):
@@ -241,14 +253,15 @@ def test_a_cpu_trains_on_parts_of_long_batches(
     assert Place(torch.device(device), precision).tokens_to_train == expected
 
 
-def test_older_versions_of_torch_are_asked_otherwise(monkeypatch):
-    newer = _devices._instructions()
-    older = {"_is_avx512_bf16_supported": newer[0], "_is_amx_tile_supported": newer[1]}
+@pytest.mark.parametrize(("avx512", "amx"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_older_versions_of_torch_are_asked_otherwise(monkeypatch, avx512, amx):
+    older = {"_is_avx512_bf16_supported": avx512, "_is_amx_tile_supported": amx}
     for name, answer in older.items():
-        monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer)
+        monkeypatch.setattr(torch.cpu, name, lambda answer=answer: bool(answer))
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
 
-    assert _devices._instructions() == newer
+    expected = "bfloat16" if avx512 or amx else "float32"
+    assert resolve_place("cpu").precision == expected
 
 
 @pytest.mark.parametrize(
