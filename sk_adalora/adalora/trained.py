@@ -15,28 +15,16 @@ from .targets import ends_with, is_inside, modules_to_save
 
 
 @dataclass
-class _CopiedModule:
-    """A module that is trained in full."""
+class _Copy:
+    """A module, or a bias, that is trained in full."""
 
-    parent: nn.Module
-    attribute: str  # under which the parent holds it
-    original: nn.Module
-    trained: nn.Module
-
-    def use(self, trained: bool) -> None:
-        setattr(self.parent, self.attribute, self.trained if trained else self.original)
-
-
-@dataclass
-class _CopiedBias:
-    """A bias that is trained in full."""
-
-    module: nn.Module
-    original: nn.Parameter
-    trained: nn.Parameter
+    owner: nn.Module
+    attribute: str  # under which the owner holds it
+    original: nn.Module | nn.Parameter
+    trained: nn.Module | nn.Parameter
 
     def use(self, trained: bool) -> None:
-        self.module.bias = self.trained if trained else self.original
+        setattr(self.owner, self.attribute, self.trained if trained else self.original)
 
 
 class TrainedCopies:
@@ -54,36 +42,40 @@ class TrainedCopies:
     """
 
     def __init__(self, model: nn.Module, config: AdaLoraConfig) -> None:
-        self._modules: dict[str, _CopiedModule] = {}
-        self._biases: dict[str, _CopiedBias] = {}
+        self._copies: dict[str, _Copy] = {}
         self.in_use = True
-        self._copy_modules(model, copied_paths(model, config))
-        if config.bias != "none":
-            self._copy_biases(model, only_adapted=config.bias == "lora_only")
-
-    def _copy_modules(self, model: nn.Module, paths: list[str]) -> None:
+        paths = copied_paths(model, config)
         for path in paths:
-            parent_path, _, attribute = path.rpartition(".")
-            parent = model.get_submodule(parent_path)
-            original = model.get_submodule(path)
-            trained = copy.deepcopy(original).requires_grad_(True)
-            copied = _CopiedModule(parent, attribute, original, trained)
-            copied.use(True)
-            self._modules[path] = copied
+            owner, _, attribute = path.rpartition(".")
+            trained = copy.deepcopy(model.get_submodule(path)).requires_grad_(True)
+            self._add(path, model.get_submodule(owner), attribute, trained)
+        if config.bias != "none":
+            self._copy_biases(model, paths, only_adapted=config.bias == "lora_only")
 
-    def _copy_biases(self, model: nn.Module, only_adapted: bool) -> None:
+    def _copy_biases(
+        self, model: nn.Module, copied: list[str], only_adapted: bool
+    ) -> None:
         for path, module in list(model.named_modules()):
             if only_adapted:
                 if not isinstance(module, SVDLinear):
                     continue
                 path, module = f"{path}.base_layer", module.base_layer
-            original = module._parameters.get("bias")
-            if original is None or is_inside(path, self._modules):
+            bias = module._parameters.get("bias")
+            if bias is None or is_inside(path, copied):
                 continue
-            trained = nn.Parameter(original.detach().clone())
-            copied = _CopiedBias(module, original, trained)
-            copied.use(True)
-            self._biases[f"{path}.bias"] = copied
+            trained = nn.Parameter(bias.detach().clone())
+            self._add(f"{path}.bias", module, "bias", trained)
+
+    def _add(
+        self,
+        path: str,
+        owner: nn.Module,
+        attribute: str,
+        trained: nn.Module | nn.Parameter,
+    ) -> None:
+        copied = _Copy(owner, attribute, getattr(owner, attribute), trained)
+        copied.use(True)
+        self._copies[path] = copied
 
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model.
@@ -93,10 +85,8 @@ class TrainedCopies:
         trained : bool
             Which of the two.
         """
-        for module in self._modules.values():
-            module.use(trained)
-        for bias in self._biases.values():
-            bias.use(trained)
+        for copied in self._copies.values():
+            copied.use(trained)
         self.in_use = trained
 
     def apply_outside(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -108,21 +98,20 @@ class TrainedCopies:
             What :meth:`torch.nn.Module.to` does to each tensor.
         """
         outside = "original" if self.in_use else "trained"
-        for module in self._modules.values():
-            getattr(module, outside)._apply(change)
-        for bias in self._biases.values():
+        for copied in self._copies.values():
             holder: Any = nn.Module()  # torch knows when to keep a parameter's object
-            holder.bias = getattr(bias, outside)
+            holder.held = getattr(copied, outside)
             holder._apply(change)
-            setattr(bias, outside, holder.bias)
+            setattr(copied, outside, holder.held)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield path and tensor of everything trained in full, buffers too."""
-        for path, module in self._modules.items():
-            for name, tensor in module.trained.state_dict(keep_vars=True).items():
-                yield f"{path}.{name}", tensor
-        for path, bias in self._biases.items():
-            yield path, bias.trained
+        for path, copied in self._copies.items():
+            if isinstance(copied.trained, nn.Parameter):
+                yield path, copied.trained
+            else:
+                for name, tensor in copied.trained.state_dict(keep_vars=True).items():
+                    yield f"{path}.{name}", tensor
 
 
 def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
