@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from .layers import SVDLinear
 
@@ -106,12 +108,11 @@ class RowBank(nn.Module):
         """
         self.rows = nn.Parameter(rows, requires_grad=self.rows.requires_grad)
         self.sizes = [ranks[i] for i in self.layers]
-        starts = [0]
-        for rank in ranks:
-            starts.append(starts[-1] + rank)
-        index = [t for i in self.layers for t in range(starts[i], starts[i + 1])]
-        self.triplets = torch.tensor(index, dtype=torch.long, device=rows.device)
-        self.holds_all = len(index) == starts[-1]
+        of_layers = torch.split(
+            torch.arange(sum(ranks), device=rows.device), list(ranks)
+        )
+        self.triplets = torch.cat([of_layers[i] for i in self.layers])
+        self.holds_all = len(self.triplets) == sum(ranks)
         # Made here, where the device is waited for anyway, if a step has needed them.
         laid_out, cut = self._cached is not None, self._blocks is not None
         self._cached = self._blocks = None
@@ -149,13 +150,13 @@ class RowBank(nn.Module):
         return self._blocks
 
     def _index_of_blocks(self) -> Tensor:
-        index: list[int] = []
-        start, blank = 0, sum(self.sizes)  # the zero row that `split` adds
-        for rank in self.sizes:
-            index += range(start, start + rank)
-            index += [blank] * (_round_up(rank) - rank)
-            start += rank
-        return torch.tensor(index, dtype=torch.long)
+        blank = sum(self.sizes)  # the zero row that `split` adds
+        return torch.cat(
+            [
+                F.pad(rows, (0, _round_up(len(rows)) - len(rows)), value=blank)
+                for rows in torch.split(torch.arange(blank), self.sizes)
+            ]
+        )
 
     def matrices(self, rows: Tensor) -> Tensor:
         """Stack the bank's matrices, padded with zero rows to one rank.
@@ -192,13 +193,10 @@ class RowBank(nn.Module):
         return self._cached
 
     def _make_layout(self) -> tuple[Tensor, Tensor]:
-        sizes = torch.tensor(self.sizes)
-        places = torch.arange(max(self.sizes))
-        taken = places < sizes.unsqueeze(1)  # (k, r)
-        starts = (sizes.cumsum(0) - sizes).unsqueeze(1)
         blank = sum(self.sizes)  # the zero row that `matrices` adds
-        index = torch.where(taken, starts + places, blank)
-        return index, torch.diag_embed(taken.float())  # (k, r, r)
+        rows = list(torch.split(torch.arange(blank), self.sizes))
+        index = pad_sequence(rows, batch_first=True, padding_value=blank)  # (k, r)
+        return index, torch.diag_embed((index < blank).float())  # (k, r, r)
 
     def orthogonality(self) -> Tensor:
         """Sum ``||M M^T - I||_F`` over the bank's matrices, at least in float32.
