@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class ScoreWatcher:
 
     def __post_init__(self) -> None:
         self.best_score, self.waited = -math.inf, 0
-        self._best: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+        self._best: dict[str, Tensor] | None = None
 
     def __call__(self, run: Run, history: TrainingHistory) -> bool:
         """Score the network; tell whether to stop.
@@ -60,7 +61,7 @@ class ScoreWatcher:
         if score > self.best_score or self.best_score == -math.inf:
             self.best_score, self.waited = score, 0
             history.best_epoch = history.epochs - 1
-            self._best = _snapshot(run.network)
+            self._best = copy.deepcopy(run.network.state_dict())
             return False
         self.waited += 1
         return self.waited >= self.patience
@@ -80,9 +81,7 @@ class ScoreWatcher:
                     "final phase: the last one is kept. Pass more validation rows, "
                     "or another `scoring`."
                 )
-            adapter, head = self._best
-            network.encoder.load_state_dict(adapter)
-            network.head.load_state_dict(head)
+            network.load_state_dict(self._best)
 
 
 def one_number(score: Any) -> float:
@@ -109,8 +108,3 @@ def one_number(score: Any) -> float:
             f"`scoring` must return one number. Got {score!r}. Return the one score "
             "that is to be watched."
         ) from error
-
-
-def _snapshot(network: TextNetwork) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    head = {n: t.detach().clone() for n, t in network.head.state_dict().items()}
-    return dict(network.encoder.state_dict()), head

@@ -998,7 +998,7 @@ def test_the_own_head_of_a_model_computes_in_float32(tiny_model):
 
 def test_patience_begins_anew_with_each_better_score():
     scores = iter([0.5, 0.4, 0.6, 0.3, 0.2, 0.1])
-    network = SimpleNamespace(encoder=torch.nn.Linear(1, 1), head=torch.nn.Linear(1, 1))
+    network = torch.nn.Linear(1, 1)
     run = SimpleNamespace(allocator=SimpleNamespace(finished=True), network=network)
     history = TrainingHistory()
     watcher = ScoreWatcher(lambda: next(scores), patience=2)
