@@ -48,8 +48,7 @@ class AdapterState:
     content_hash : str
         SHA-256 of its weights.
     tokenizer_hash : str
-        SHA-256 of the token ids that its tokenizer makes of some texts. "" in files
-        of before there was one.
+        SHA-256 of the token ids that its tokenizer makes of some texts.
     format : int
         Number of this layout.
     versions : dict of str to str
@@ -63,7 +62,7 @@ class AdapterState:
     model: str
     found_in: str
     content_hash: str
-    tokenizer_hash: str = ""
+    tokenizer_hash: str
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
 
@@ -280,7 +279,7 @@ def check_backbone(state: AdapterState, backbone: Backbone) -> None:
             f"{state.content_hash}. Got {str(backbone.folder)!r} with SHA-256 "
             f"{backbone.content_hash}. Point `model` to the former, or fit again."
         )
-    if state.tokenizer_hash not in ("", backbone.tokenizer_hash):
+    if state.tokenizer_hash != backbone.tokenizer_hash:
         raise ValueError(
             "The tokenizer must cut texts as it did when the estimator was trained on "
             f"{state.model!r}. Got one in {str(backbone.folder)!r} that cuts them "

@@ -333,7 +333,6 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     kinds = {"n_outputs": int, "format": int}
-    described = {"tokenizer_hash": "", **described}  # younger than the others
     values = {n: _field(described, n, kinds.get(n, str)) for n in STATE_FIELDS}
     versions = _field(described, "versions", dict)
     if not all(isinstance(text, str) for text in versions.values()):

@@ -294,9 +294,7 @@ class RankAllocator:
         self.budget = state["budget"]
         self.finished = state["finished"]
         self.kept = state["kept"].to(device, copy=True)
-        # States of earlier versions do not tell; there every layer had its score.
-        reached = state.get("reached", torch.ones_like(self.kept))
-        self._reached = reached.to(device, copy=True)
+        self._reached = state["reached"].to(device, copy=True)
         self._index_layers()
         self._averages = None
         if state["averages"] is not None:
