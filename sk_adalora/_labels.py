@@ -9,6 +9,8 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from ._cells import is_missing
+
 # What holds several labels of a row.
 _SEVERAL = (set, frozenset, list, tuple)
 
@@ -60,7 +62,7 @@ def _refuse_missing(values: np.ndarray, name: str) -> None:
     elif values.dtype.kind in "mM":
         missing = np.isnat(values)
     elif values.dtype == object:
-        missing = np.array([_is_missing(value) for value in values.ravel()], bool)
+        missing = np.array([_tells_nothing(value) for value in values.ravel()], bool)
     else:
         return
     count = int(missing.sum())
@@ -71,14 +73,11 @@ def _refuse_missing(values: np.ndarray, name: str) -> None:
         )
 
 
-def _is_missing(label: Any) -> bool:
-    """Tell None, NaN, NaT, infinity and pandas' NA from labels."""
-    if isinstance(label, float | np.floating):
-        return not np.isfinite(label)
-    try:
-        return label is None or bool(label != label)
-    except TypeError:  # whether NA differs from itself is NA
-        return True
+def _tells_nothing(label: Any) -> bool:
+    """Tell missing values and infinity from labels."""
+    return is_missing(label) or (
+        isinstance(label, float | np.floating) and bool(np.isinf(label))
+    )
 
 
 def read_indicator(y: Any, name: str = "y") -> np.ndarray:

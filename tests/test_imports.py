@@ -82,7 +82,7 @@ FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
     "_fitting": FOUNDATION,
     "_base": FOUNDATION | {"_fitting"},
-    "_labels": set(),
+    "_labels": {"_cells"},
     "_classifier": {"_base", "_backbone", "_labels", "_parameters", "_training"},
     "_regressor": {"_base", "_parameters", "_rows", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.
