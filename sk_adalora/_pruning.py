@@ -11,7 +11,6 @@ from sklearn.metrics import check_scoring
 
 from ._base import BaseAdaLora
 from ._early_stopping import one_number
-from .adalora import AdaLoraConfig
 
 
 class OptunaPruning:
@@ -140,7 +139,7 @@ class OptunaPruning:
                 f"The score of epoch {epoch} is {score:.6g}, below the threshold of "
                 f"{self.threshold:g}."
             )
-        if self.phase == "final" and not _is_final(fitted_estimator, epoch, epochs):
+        if self.phase == "final" and not _is_final(fitted_estimator, epoch):
             return
         self.trial.report(score, step=(self._fits - 1) * epochs + epoch)
         if self.trial.should_prune():
@@ -195,8 +194,8 @@ def _check(trial: Any, phase: Any, threshold: Any) -> None:
         )
 
 
-def _is_final(fitted: Any, epoch: int, epochs: int) -> bool:
+def _is_final(fitted: Any, epoch: int) -> bool:
     """Tell whether the last allocation has happened when an epoch ends."""
-    schedule = AdaLoraConfig.from_dict(fitted._adapter.config).schedule()
-    steps = schedule.total_step // epochs * (epoch + 1)
-    return schedule.phase(steps - 1) == "final"
+    planned = fitted.schedule_
+    last_step = planned.steps_per_epoch * (epoch + 1) - 1
+    return planned.config().schedule().phase(last_step) == "final"

@@ -91,7 +91,7 @@ MAY_IMPORT |= {
     "_displays": FOUNDATION | {"_base", "_draw_history", "_draw_ranks"},
     "_dimensions": FIRST_STEPS,
     "_space": FIRST_STEPS | {"_dimensions"},
-    "_pruning": {"adalora", "_base", "_early_stopping"},
+    "_pruning": {"_base", "_early_stopping"},
     "_fingerprint": {"_dimensions"},
     "_workers": {"_messages"},
     "_fold_pruner": set(),
