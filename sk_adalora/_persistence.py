@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -105,13 +105,9 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
 
 def used_versions() -> dict[str, str]:
     """Return the versions that a saved estimator depends on."""
-    versions = {"python": platform.python_version(), "sk-adalora": __version__}
-    for package in ("torch", "transformers", "scikit-learn", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from a source folder
-            versions[package] = "unknown"
-    return versions
+    needed = ("torch", "transformers", "scikit-learn", "numpy")
+    own = {"python": platform.python_version(), "sk-adalora": __version__}
+    return own | {package: version(package) for package in needed}
 
 
 def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
