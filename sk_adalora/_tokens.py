@@ -380,18 +380,11 @@ def _flatten(
     """Lay the rows one after the other: in memory, or in a file of `folder`."""
     lengths = pc.list_value_length(encoded["ids"]).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
-    n_tokens = int(stops[-1]) if len(stops) else 0
-    if folder is None:
-        ids = np.empty(n_tokens, np.int32)
-        _fill(ids, encoded["ids"])
-    else:
-        ids = _write(encoded["ids"], folder)
-    type_ids = None
-    if "type_ids" in encoded.column_names:
-        type_ids = np.empty(n_tokens, np.int8)
-        _fill(type_ids, encoded["type_ids"])
+    typed = "type_ids" in encoded.column_names
+    type_ids = _joined(encoded["type_ids"]) if typed else None
+    ids = encoded["ids"]
     return {
-        "ids": ids,
+        "ids": _joined(ids) if folder is None else _write(ids, folder),
         "starts": stops - lengths,
         "stops": stops,
         "type_ids": type_ids,
@@ -426,13 +419,9 @@ def _remove(folder: Path) -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
-def _fill(out: np.ndarray, column: pa.ChunkedArray) -> None:
-    """Copy the values of a list column, chunk by chunk."""
-    start = 0
-    for chunk in column.chunks:
-        values = chunk.flatten().to_numpy()
-        out[start : start + len(values)] = values
-        start += len(values)
+def _joined(column: pa.ChunkedArray) -> np.ndarray:
+    """Copy the values of a list column into one array."""
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
 
 
 def _mute_datasets() -> Callable[[], None]:
