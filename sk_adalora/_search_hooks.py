@@ -32,7 +32,6 @@ from ._search_rules import SEARCH_RULES
 from ._space import AdaLoraSpace, read_space
 from ._study import (
     FINGERPRINT,
-    SearchStudy,
     bind,
     load_study,
     open_storage,
@@ -163,7 +162,6 @@ class SearchHooks(BaseSearchCV):
         now.study, created = open_study(
             storage,
             self.study_name,
-            self._make_sampler(now.space),
             make_pruner(self.pruner),
             load_if_exists=self.load_if_exists,
         )
@@ -176,7 +174,7 @@ class SearchHooks(BaseSearchCV):
         bind(now.study, made_with)
         now.worker = Worker(now.study, beats=self.storage is not None)
         now.stack.enter_context(now.worker)
-        self._reseed(now.study, now.worker)
+        now.study.sampler = self._make_sampler(now)
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -194,29 +192,19 @@ class SearchHooks(BaseSearchCV):
             prefix = find_prefix(self.estimator) if named else ""
         return read_space(space, prefix)
 
-    def _make_sampler(self, space: DeclaredSpace | CalledSpace) -> BaseSampler:
-        seed = self._seed()
-        return make_sampler(self.sampler, space.distributions(), self.n_trials, seed)
-
-    def _seed(self) -> int | None:
-        if self.random_state is None:
-            return None
-        return int(check_random_state(self.random_state).randint(2**31))
-
-    def _reseed(self, study: SearchStudy, worker: Worker) -> None:
-        """Draw other parameters than runs before this one and beside it."""
-        if self.sampler != "auto" or self.random_state is None:
-            return
-        over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
-        entropy = [over] if worker.alone() else [over, int(worker.run, 16)]
-        if entropy != [0]:
-            words = np.random.SeedSequence([self._seed(), *entropy]).generate_state(1)
-            study.sampler = make_sampler(
-                "auto",
-                self._now.space.distributions(),
-                self.n_trials,
-                int(words[0]) % 2**31,
-            )
+    def _make_sampler(self, now: _Session) -> BaseSampler:
+        """Make what draws other parameters than runs before this one and beside it."""
+        seed = None
+        if self.random_state is not None:
+            seed = int(check_random_state(self.random_state).randint(2**31))
+        trials = now.study.get_trials(deepcopy=False)
+        over = sum(t.state.is_finished() for t in trials)
+        entropy = [over] if now.worker.alone() else [over, int(now.worker.run, 16)]
+        if seed is not None and entropy != [0]:
+            words = np.random.SeedSequence([seed, *entropy]).generate_state(1)
+            seed = int(words[0]) % 2**31
+        distributions = now.space.distributions()
+        return make_sampler(self.sampler, distributions, self.n_trials, seed)
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any) -> None:
         """Ask, evaluate and tell: scikit-learn's hook."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
@@ -138,7 +137,6 @@ def _cut(path: str) -> None:
 def open_study(
     storage: BaseStorage,
     name: str | None,
-    sampler: BaseSampler,
     pruner: BasePruner,
     *,
     load_if_exists: bool,
@@ -151,8 +149,8 @@ def open_study(
         Where it is kept.
     name : str or None
         Its name. None stands for a new one.
-    sampler, pruner : BaseSampler, BasePruner
-        What draws and what stops its trials.
+    pruner : BasePruner
+        What stops its trials.
     load_if_exists : bool
         Whether to go on with a study of that name.
 
@@ -176,21 +174,20 @@ def open_study(
                 "which the storage has. Choose another, or go on with that study by "
                 "load_if_exists=True."
             ) from None
-        return load_study(storage, name, sampler, pruner), False
-    return SearchStudy(created.study_name, storage, sampler, pruner), True
+        return load_study(storage, name, pruner), False
+    return SearchStudy(created.study_name, storage, pruner=pruner), True
 
 
 def load_study(
     storage: BaseStorage,
     name: str | None,
-    sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> SearchStudy:
     """Load a study.
 
     Parameters
     ----------
-    storage, name, sampler, pruner : BaseStorage, str, BaseSampler, BasePruner
+    storage, name, pruner : BaseStorage, str, BasePruner
         As in :func:`open_study`.
 
     Returns
@@ -208,7 +205,7 @@ def load_study(
             f"The study must be in the storage. Got {name!r}, and the storage has "
             f"{names[:20]}. Choose one of them."
         )
-    study = SearchStudy(str(name), storage, sampler, pruner)
+    study = SearchStudy(str(name), storage, pruner=pruner)
     check_directions(study)
     return study
 
