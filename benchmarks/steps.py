@@ -5,7 +5,6 @@ pooling and head but without adapter, penalty, optimizer or allocation.
 """
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -199,7 +198,6 @@ def _peft_adalora(settings, tokens, place):
 
 
 def _peft_tuned(settings, tokens, place):
-    settings = replace(settings, precision=place.precision)  # chooses the kernels
     step = PeftStep(settings, tokens, place, "adalora", load_mean_pooled)
     stay_in_half_precision(step.model, place)
     return step
@@ -236,4 +234,6 @@ def make_step(name, rows, length, place, model):
     """
     vocabulary = load_backbone(model, place).module.config.vocab_size
     tokens = make_tokens(rows, length, min(20_000, vocabulary))
-    return STEPS[name](Settings(model=model), tokens, place)
+    # Some choose kernels by it: not those of the card, where the CPU is asked for.
+    where = {"device": str(place.device), "precision": place.precision}
+    return STEPS[name](Settings(model=model, **where), tokens, place)

@@ -26,7 +26,7 @@ from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.operations import count
 from benchmarks.steps import STEPS, make_step, steps_of
 from benchmarks.timing import Stopwatch, run_job, take_turns
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices
 from sk_adalora._devices import resolve_place
 
 X, Y = topics(24)
@@ -322,6 +322,19 @@ def test_the_floor_goes_down_to_the_lowest_layer(tiny_model):
     step()
 
     assert len(reached) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_is_set_up_for_where_it_is_taken(precision, tiny_model, monkeypatch):
+    """On a machine with a card, too, where "auto" would be that."""
+    monkeypatch.setattr(_devices, "available_devices", lambda: ["cuda:0", "cpu"])
+    given = []
+    monkeypatch.setitem(STEPS, "floor", lambda settings, *_: given.append(settings))
+    place = resolve_place("cpu", precision)
+
+    make_step("floor", 4, 8, place, tiny_model)
+
+    assert [settings.place for settings in given] == [place]
 
 
 @pytest.mark.parametrize("name", memory.CONTESTANTS)
