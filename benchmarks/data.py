@@ -81,9 +81,10 @@ def load_csv(path, text, label):
     Raises
     ------
     ValueError
-        If one of the columns does not exist.
+        If one of the columns does not exist, or a row has no label.
     """
-    with open(path, encoding="utf-8", newline="") as file:
+    # Excel begins a file with a mark, which would be a part of the first name.
+    with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = [c for c in (text, label) if c not in (reader.fieldnames or [])]
         if missing:
@@ -91,7 +92,14 @@ def load_csv(path, text, label):
                 f"--text and --label must name columns of {path}. Got {missing[0]!r}. "
                 f"Choose among {', '.join(reader.fieldnames or [])}."
             )
-        rows = [(row[text] or "", row[label]) for row in reader]
+        rows = []
+        for row in reader:
+            if not row[label]:
+                raise ValueError(
+                    f"Each row of {path} must have a label. Got none in the row that "
+                    f"ends on line {reader.line_num}. Write one, or delete the row."
+                )
+            rows.append((row[text] or "", row[label]))
     return Task(Path(path).stem, [row[0] for row in rows], [row[1] for row in rows])
 
 

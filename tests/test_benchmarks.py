@@ -97,6 +97,22 @@ def test_a_file_of_ones_own(tmp_path):
         data.load_csv(file, "word", "kind")
 
 
+def test_a_file_as_excel_writes_it(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("words,kind\ngood,yes\n", encoding="utf-8-sig")
+
+    assert data.load_csv(file, "words", "kind").texts == ["good"]
+
+
+@pytest.mark.parametrize("row", ["bad", "bad,"])
+def test_a_row_of_a_file_without_a_label_is_refused(row, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(f'words,kind\n"good,\nvery",yes\n{row}\n', encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"must have a label\. .* ends on line 4\."):
+        data.load_csv(file, "words", "kind")
+
+
 def test_a_digest_tells_data_apart():
     task = data.Task("mine", ["a", "b"], ["1", "2"])
 
