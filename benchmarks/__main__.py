@@ -116,6 +116,14 @@ def _refuse_unused(parser, options):
     idle = set(getattr(options, "again", ())) - set(getattr(options, "contestants", ()))
     if idle:
         parser.error(f"--again {min(idle)} needs it among the --contestants")
+    if options.what in ("speed", "score"):
+        ours = ["ours"] if options.what == "speed" else []  # which all are beside
+        rates = dict(options.learning_rate)
+        idle = rates.keys() - {*ours, *options.contestants}
+        if idle and not options.of_all:
+            parser.error(
+                f"--learning-rate {min(idle)} needs it among the --contestants"
+            )
 
 
 def make_parser():

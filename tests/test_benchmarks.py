@@ -699,6 +699,8 @@ def test_a_command_does_not_name_the_folder_of_its_results(given):
         ["speed", "--task", "films", "--data", "x.csv", "--text", "a", "--label", "b"],
         ["score", "--contestants", "tfidf", "--again", "ours"],
         ["memory", "--contestants", "tfidf"],
+        ["score", "--contestants", "tfidf", "--learning-rate", "ours=1"],
+        ["speed", "--learning-rate", "skorch=1"],
     ],
 )
 def test_wrong_arguments_are_refused(arguments, capsys):
