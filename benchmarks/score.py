@@ -21,6 +21,7 @@ from .worker import Clock
 
 # A task with fewer rows than this share of a size is not measured at that size.
 _ENOUGH = 0.9
+_SIZES = [200, 1000, 4000]
 _KEY = ("contestant", "task", "size", "seed")
 _SAME = ("epochs", "batch_size", "max_length", "precision", "model", "n_test")
 
@@ -45,8 +46,7 @@ def add_options(parser):
         "--sizes",
         nargs="+",
         type=positive,
-        default=[200, 1000, 4000],
-        help="rows to learn from (default: 200 1000 4000)",
+        help="rows to learn from (default: 200 1000 4000, fewer of few)",
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2"
@@ -72,15 +72,15 @@ def quicken(options):
 def run(options):
     """Measure what is missing, then sum up all."""
     path = options.results / f"score-{options.device_type}.jsonl"
-    data = _data(options)
-    records = _known(path, options, data)
-    for name in data:
-        task = options.load(name)
+    tasks = {name: options.load(name) for name in _names(options)}
+    # The hash of each task's data; of those in packages, the version is fixed.
+    data = {name: digest(tasks[name]) if options.data else None for name in tasks}
+    sizes = _sizes(options, tasks)
+    records = _known(path, options, data, sizes)
+    for name, task in tasks.items():
         _refuse_other_data(records.values(), name, data[name], path)
-        for size, seed in product(options.sizes, options.seeds):
+        for size, seed in product(sizes[name], options.seeds):
             X_train, y_train, X_test, y_test = split(task, size, options.n_test, seed)
-            if len(X_train) < _ENOUGH * size:
-                continue
             for contestant in options.contestants:
                 key = (contestant, task.name, size, seed)
                 if key in records:
@@ -102,15 +102,29 @@ def run(options):
     return {"origin": origin, "records": list(records.values())}
 
 
-def _data(options):
-    """Return the digest of each task's data by name, None of those in packages."""
-    if options.data:
-        task = options.load()
-        return {task.name: digest(task)}
-    return dict.fromkeys(options.tasks)
+def _names(options):
+    return [options.load().name] if options.data else options.tasks
 
 
-def _known(path, options, data):
+def _sizes(options, tasks):
+    """Return by task the numbers of rows to learn from that it has enough rows for."""
+    left = {name: len(task.texts) - options.n_test for name, task in tasks.items()}
+    sizes = {
+        name: [n for n in options.sizes or _SIZES if rows >= _ENOUGH * n]
+        for name, rows in left.items()
+    }
+    if options.sizes is None:  # of few rows, all
+        return {name: sizes[name] or [left[name]] for name in sizes}
+    if not any(sizes.values()):
+        asked = ", ".join(map(str, options.sizes))
+        raise ValueError(
+            f"One of --sizes must be at most the {max(left.values())} rows beside "
+            f"those of --n-test. Got {asked}. Name a smaller one."
+        )
+    return sizes
+
+
+def _known(path, options, data, sizes):
     """Read what was measured; drop what is to be measured again."""
     if options.quick:  # a smoke test measures something
         path.unlink(missing_ok=True)
@@ -118,19 +132,19 @@ def _known(path, options, data):
         return {}
     lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    kept = [record for record in records if not _is_again(record, options, data)]
+    kept = [record for record in records if not _is_again(record, options, data, sizes)]
     if len(kept) < len(records):
         path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
     return {tuple(record[name] for name in _KEY): record for record in kept}
 
 
-def _is_again(record, options, data):
+def _is_again(record, options, data, sizes):
     return (
         record["contestant"] in options.again
         and record["contestant"] in options.contestants
-        and record["size"] in options.sizes
         and record["seed"] in options.seeds
         and record["task"] in data
+        and record["size"] in sizes[record["task"]]
         and _data_of(record) == data[record["task"]]
     )
 

@@ -492,8 +492,9 @@ def run_score(tmp_path, monkeypatch):
         measured.clear()
         common = ["--data", str(file), "--text", "text", "--label", "label"]
         common += ["--results", str(tmp_path), "--device", "cpu", "--n-test", "8"]
-        common += ["--sizes", "8", "1000", "--seeds", "0"]
-        main(["score", *common, *arguments])
+        common += ["--seeds", "0"]
+        sizes = [] if "--sizes" in arguments else ["--sizes", "8", "1000"]
+        main(["score", *common, *sizes, *arguments])
         return list(measured)
 
     run.results, run.file = tmp_path, file
@@ -535,6 +536,25 @@ def test_scores_are_measured_once(run_score):
         "ours",
         "tfidf",
     ]
+
+
+def test_a_size_that_no_task_has_is_refused(run_score):
+    with pytest.raises(ValueError, match=r"at most the 15 rows .* Got 20, 1000\."):
+        run_score("--contestants", "tfidf", "--sizes", "20", "1000")
+    run_score("--contestants", "tfidf", "--sizes", "16")  # nine tenths are enough
+
+
+def test_of_a_short_file_all_rows_are_learned_from(tmp_path):
+    """The smallest of the default sizes is more than that."""
+    file = write_csv(tmp_path / "mine.csv", Y)
+    options = ["--results", str(tmp_path), "--contestants", "tfidf", "--seeds", "0"]
+    mine = ["--data", str(file), "--text", "text", "--label", "label"]
+
+    for more in ([], ["--again", "tfidf"]):
+        main(["score", *mine, *options, "--device", "cpu", *more])
+
+    (record,) = results.read(tmp_path, "score")[0]["records"]
+    assert (record["size"], record["n_train"]) == (18, 18)  # a quarter is predicted
 
 
 def test_a_smoke_test_keeps_what_was_measured(run_score, monkeypatch):
