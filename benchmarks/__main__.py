@@ -26,7 +26,7 @@ from . import (
     step,
     time_profile,
 )
-from .arguments import positive, without_results
+from .arguments import part_of_a_name, positive, without_results
 from .contestants import FINE_TUNING
 from .data import TASKS, load_csv, load_task
 
@@ -73,7 +73,7 @@ UNUSED = {
     "defaults": (*_OF_FITS, "model"),
     "score": ("task",),
     "profile": ("learning_rate",),
-    "report": (*_OF_FITS, "model"),
+    "report": (*_OF_FITS, "model", "name"),
 }
 # Epochs where --epochs is not given: None is as many as ours takes by itself.
 _EPOCHS = {"speed": 3, "profile": 3}
@@ -158,6 +158,7 @@ def add_common_options(parser):
         type=Path,
         help="folder of the results (default: benchmarks/results/mine)",
     )
+    add("--name", type=part_of_a_name, help="what the names of files end with")
     add("--task", choices=list(TASKS), help="(default: quotes)")
     add("--data", help="a CSV file of your own instead, with --text and --label")
     add("--text", help="name of the column with the texts")
@@ -193,7 +194,8 @@ def complete(options):
         options.results = results.QUICK if options.quick else results.MINE
     elif options.quick:  # what hours have measured stays
         options.results = options.results / "quick"
-    options.device_type = resolve_place(options.device).device.type
+    device_type = resolve_place(options.device).device.type
+    options.kept_as = f"{device_type}-{options.name}" if options.name else device_type
     options.epochs = options.epochs or _EPOCHS.get(options.what)
     options.learning_rates = dict(options.learning_rate)
     if options.quick and options.what in MEASUREMENTS:
@@ -225,7 +227,7 @@ def measure(options, arguments):
     command = " ".join(["python -m benchmarks", *without_results(arguments)])
     result = module.run(options)
     path = results.write(
-        options.results, options.what, options.device_type, command, **result
+        options.results, options.what, options.kept_as, command, **result
     )
     print(f"> {results.describe()}\n\n{module.to_markdown(result)}")
     options.say(f"\nWrote {path}.")

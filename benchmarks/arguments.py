@@ -1,6 +1,7 @@
 """What the command lines share."""
 
 import argparse
+import re
 
 
 def positive(text):
@@ -14,8 +15,18 @@ def positive(text):
     return number
 
 
+def part_of_a_name(text):
+    """Return what can be a part of a file's name, as an argparse type."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise argparse.ArgumentTypeError(
+            f"must be of letters, digits, - and _. Got {text!r}"
+        )
+    return text
+
+
 def without_results(arguments):
-    """Return arguments without --results: where a result went is no part of it."""
+    """Return arguments without those that say where a result goes: no part of it."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--results")
+    parser.add_argument("--name")
     return parser.parse_known_args(arguments)[1]

@@ -104,7 +104,7 @@ def quicken(options):
 
 def run(options):
     """Measure what is missing, then sum up all."""
-    path = options.results / f"defaults-{options.device_type}.jsonl"
+    path = options.results / f"defaults-{options.kept_as}.jsonl"
     records = {}
     if path.exists():
         for line in path.read_text("utf-8").splitlines():

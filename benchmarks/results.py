@@ -25,22 +25,23 @@ def describe():
     return f"{describe_machine()}, {', '.join(found)}{limit}"
 
 
-def write(folder, what, device, command, **content):
+def write(folder, what, kept_as, command, **content):
     """Write the result of a subcommand, and return the path.
 
     Parameters
     ----------
     folder : Path
         `RESULTS` or another.
-    what, device : str
-        Subcommand, and type of the device: parts of the name.
+    what, kept_as : str
+        Parts of the file's name: the subcommand, and ``cpu`` or ``cuda``, with the
+        ``--name`` behind it.
     command : str
         What reproduces the result.
     **content : dict
         The result, ready for JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{what}-{device}.json"
+    path = folder / f"{what}-{kept_as}.json"
     record = {"what": what, "machine": describe(), "command": command, **content}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
@@ -49,7 +50,7 @@ def write(folder, what, device, command, **content):
 def read(folder, what):
     """Return the results of a subcommand by file: the CPU first, then the card.
 
-    ``speed-cpu.json`` is before ``speed-cpu-NAME.json``, of another machine.
+    ``speed-cpu.json`` is before ``speed-cpu-NAME.json``, as of another machine.
     """
     paths = sorted(folder.glob(f"{what}-*.json"), key=lambda path: path.stem)
     return [json.loads(path.read_text("utf-8")) for path in paths]

@@ -71,7 +71,7 @@ def quicken(options):
 
 def run(options):
     """Measure what is missing, then sum up all."""
-    path = options.results / f"score-{options.device_type}.jsonl"
+    path = options.results / f"score-{options.kept_as}.jsonl"
     tasks = {name: options.load(name) for name in _names(options)}
     # The hash of each task's data; of those in packages, the version is fixed.
     data = {name: digest(tasks[name]) if options.data else None for name in tasks}
@@ -97,9 +97,16 @@ def run(options):
                     f"{task.name} {size} seed {seed}, {contestant}: "
                     f"{record['accuracy']:.3f} ({record['seconds']:.0f} s)"
                 )
-    # Read in the page: a command that measures one cell must not stand for all.
+    return {**_said(path.with_suffix(".json")), "records": list(records.values())}
+
+
+def _said(path):
+    """Return what the page says of the records, as it was written into their file."""
+    # A command that measures one cell must not stand for all.
     origin = "`python -m benchmarks score` wrote, in pieces, the last of them on:"
-    return {"origin": origin, "records": list(records.values())}
+    earlier = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    said = {key: earlier[key] for key in ("origin", "splits") if key in earlier}
+    return {"origin": origin, **said}
 
 
 def _names(options):

@@ -525,6 +525,41 @@ def test_how_far_ours_is_ahead():
     ]
 
 
+def test_results_of_another_name_are_files_of_their_own(run_score):
+    run_score("--contestants", "tfidf")
+    before = (run_score.results / "score-cpu.json").read_bytes()
+
+    assert run_score("--contestants", "tfidf", "--name", "new-1") == ["tfidf"]
+
+    assert (run_score.results / "score-cpu.json").read_bytes() == before
+    assert (run_score.results / "score-cpu-new-1.jsonl").exists()
+    found = results.read(run_score.results, "score")
+    assert len(found) == 2
+    assert "--name" not in found[1]["command"]
+
+
+def test_what_is_said_of_scores_is_kept(run_score):
+    """Written by hand: the page reads it, and more scores do not change it."""
+    run_score("--contestants", "tfidf")
+    path = run_score.results / "score-cpu.json"
+    found = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**found, "splits": "some splits", "origin": "By:"}))
+
+    run_score("--contestants", "ours")
+
+    (found,) = results.read(run_score.results, "score")
+    assert (found["splits"], found["origin"]) == ("some splits", "By:")
+    assert len(found["records"]) == 2
+
+
+def test_all_published_scores_can_be_added_to():
+    """The lines that `score` goes on from are what the page is written from."""
+    for path in results.RESULTS.glob("score-*.json"):
+        lines = path.with_suffix(".jsonl").read_text("utf-8").splitlines()
+        records = json.loads(path.read_text("utf-8"))["records"]
+        assert [json.loads(line) for line in lines] == records
+
+
 def test_scores_are_measured_once(run_score):
     # 1,000 rows are more than there are: that size is left out.
     assert run_score("--contestants", "ours", "tfidf") == ["ours", "tfidf"]
@@ -693,7 +728,13 @@ def test_results_go_where_git_ignores_them():
         assert f"{folder.relative_to(ROOT).as_posix()}/" in ignored
 
 
-@pytest.mark.parametrize("given", [["--results", "x"], ["--results=x"], ["--res", "x"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(["--results", "x"], ["--results=x"], ["--res", "x"]),
+        ["--name", "x", "--results", "y"],
+    ],
+)
 def test_a_command_does_not_name_the_folder_of_its_results(given):
     before, after = ["score", "--sizes", "8", "9"], ["--seeds", "1", "--quick"]
 
@@ -719,6 +760,8 @@ def test_a_command_does_not_name_the_folder_of_its_results(given):
         ["speed", "--task", "films", "--data", "x.csv", "--text", "a", "--label", "b"],
         ["score", "--contestants", "tfidf", "--again", "ours"],
         ["memory", "--contestants", "tfidf"],
+        ["speed", "--name", "../x"],
+        ["report", "--name", "x"],
         ["score", "--contestants", "tfidf", "--learning-rate", "ours=1"],
         ["speed", "--learning-rate", "skorch=1"],
     ],
