@@ -114,6 +114,7 @@ def run(options):
 
 def to_markdown(result):
     """Return the table."""
+    on_cuda = any(row.get("cuda_peak_bytes") for row in result["rows"])
     lines = []
     for row in result["rows"]:
         before = row["bytes_before"]
@@ -126,9 +127,11 @@ def to_markdown(result):
                 f"{row['seconds']:.0f}",
                 _gigabytes(row),
                 rise,
+                *([f"{row['cuda_peak_bytes'] / 1e9:.2f}"] if on_cuda else []),
             ]
         )
     header = ["contestant", "rows", "steps", "seconds", "peak, GB", "of the fit, GB"]
+    header += ["on the card, GB"] if on_cuda else []
     return results.table(header, lines)
 
 

@@ -363,6 +363,17 @@ def test_a_fit_stops_after_some_steps(name, tiny_model):
     assert memory.fit_some_steps(name, texts, labels, settings(tiny_model), 3) == 3
 
 
+@pytest.mark.parametrize(("on_card", "shown"), [(None, ""), (5e8, " 0.50 |")])
+def test_memory_on_a_card_is_shown(on_card, shown):
+    row = {"contestant": "ours", "rows": 40, "steps": 3, "seconds": 2.0}
+    peaks = {"peak_bytes": 2e9, "bytes_before": 1e9, "cuda_peak_bytes": on_card}
+
+    page = memory.to_markdown({"rows": [{**row, **peaks}]})
+
+    assert page.endswith(f"| ours | 40 | 3 | 2 | 2.00 | 1.00 |{shown}")
+    assert ("on the card, GB" in page) == bool(on_card)
+
+
 @pytest.mark.slow  # a process of its own has to import torch
 def test_a_worker_measures(tiny_model):
     result = run_job(
