@@ -355,13 +355,28 @@ def ahead_to_markdown(found):
     Parameters
     ----------
     found : list of dict
-        Results; what their ``splits`` says heads their column.
+        Results; what their ``splits`` says heads their columns.
     """
-    summaries = [summarise(result["records"]) for result in found]
-    header = ["ours beside", *(r.get("splits", "all splits") for r in found)]
-    names = [name for name in summaries[0]["names"] if name != "ours"]
-    lines = [[f"`{n}`", *(_ahead(s["ahead"].get(n)) for s in summaries)] for n in names]
-    return results.table(header, lines)
+    columns = [column for result in found for column in _columns(result)]
+    ahead = [summarise(records)["ahead"] for _, records in columns]
+    present = {name for column in ahead for name in column}
+    names = [name for name in CONTESTANTS if name in present and name != "ours"]
+    lines = [[f"`{n}`", *(_ahead(column.get(n)) for column in ahead)] for n in names]
+    return results.table(["ours beside", *(title for title, _ in columns)], lines)
+
+
+def _columns(result):
+    """Return titles and records: of the smallest size, and of the larger ones.
+
+    What is ahead on few rows need not be on more, which a mean over both would hide.
+    """
+    title, records = result.get("splits", "all splits"), result["records"]
+    smallest = min((record["size"] for record in records), default=0)
+    more = [record for record in records if record["size"] > smallest]
+    if not more:
+        return [(title, records)]
+    few = [record for record in records if record["size"] == smallest]
+    return [(f"{title}: {smallest:,} rows", few), (f"{title}: more rows", more)]
 
 
 def _ahead(differences):

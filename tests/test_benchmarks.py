@@ -647,6 +647,25 @@ def test_gaps_are_of_the_seeds_of_both():
     assert summary["gap"]["ours"] == pytest.approx(0.05)
 
 
+def test_few_rows_and_more_are_columns_of_their_own():
+    """And a contestant of one file alone has a line."""
+    found = [
+        *records({"ours": 0.7, "full": 0.6}),
+        *records({"ours": 0.8, "full": 0.9}, size=1000),
+        *records({"ours": 0.8, "full": 0.7}, size=4000),
+    ]
+    other = {"records": records({"ours": 0.7, "tfidf": 0.6}), "splits": "others"}
+
+    page = score.ahead_to_markdown([{"records": found, "splits": "some"}, other])
+
+    assert page.splitlines() == [
+        "| ours beside | some: 200 rows | some: more rows | others |",
+        "| --- | --- | --- | --- |",
+        "| `full` | +10.0, higher on 1 of 1 | +0.0, higher on 1 of 2 | - |",
+        "| `tfidf` | - | - | +10.0, higher on 1 of 1 |",
+    ]
+
+
 def test_scores_say_on_which_machines():
     found = [
         *({**r, "machine": "A"} for r in records({"ours": 0.9, "tfidf": 0.8})),
