@@ -2,10 +2,13 @@
 
 import bz2
 import functools
+import importlib
 import json
+import re
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
@@ -20,7 +23,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, LabelEncoder
 
 from benchmarks import data, memory, report, results, score, speed, time_profile
-from benchmarks.__main__ import MEASUREMENTS, complete, main, make_parser
+from benchmarks.__main__ import (
+    _WITH_OPTIONS,
+    MEASUREMENTS,
+    SCRIPTS,
+    complete,
+    main,
+    make_parser,
+)
 from benchmarks.arguments import without_results
 from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.operations import count
@@ -836,6 +846,22 @@ def test_the_readme_documents_each_option():
             option = action.option_strings[-1]
             hidden = option in ("--help", "--of-all")
             assert hidden or f"`{option}" in page, (what, option)
+
+
+@pytest.mark.usefixtures("scripts_environment")
+@pytest.mark.parametrize("what", sorted(_WITH_OPTIONS))
+def test_the_readme_documents_each_option_of_a_script(what, capsys):
+    page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    _, _, page = page.partition("The scripts run with one command")
+    script = importlib.import_module(f"benchmarks.{Path(SCRIPTS[what]).stem}")
+
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+
+    assert f"`{what}`" in page
+    assert options
+    assert {option for option in options if f"`{option}`" not in page} == set()
 
 
 # ---- the page ----------------------------------------------------------------
