@@ -307,7 +307,7 @@ def _arguments(name, settings, folder, by_length):
     from transformers import TrainingArguments
 
     place = settings.place
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -324,6 +324,9 @@ def _arguments(name, settings, folder, by_length):
         max_steps=settings.max_steps,
         train_sampling_strategy="group_by_length" if by_length else "random",
     )
+    # Of several cards it would take all, with as many times the rows in a batch.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 # ---- skorch ------------------------------------------------------------------

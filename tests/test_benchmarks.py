@@ -242,6 +242,25 @@ def test_mean_pooling_is_for_berts(tiny_model, tiny_architecture, tmp_path):
     assert steps_of(other) == [name for name in STEPS if name != "peft-tuned"]
 
 
+def test_trainer_takes_one_card_of_several(tiny_model, monkeypatch):
+    """As ours does; each of them would get a batch of its own."""
+    pytest.importorskip("accelerate")
+    from transformers import TrainingArguments
+
+    from benchmarks.huggingface import _arguments
+
+    begin = TrainingArguments.__post_init__
+
+    def on_two_cards(self):
+        begin(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", on_two_cards)
+    arguments = _arguments("full", settings(tiny_model), "unused", by_length=False)
+
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 4)
+
+
 def test_contestants_are_named():
     with pytest.raises(ValueError, match="must be one of ours, peft-adalora"):
         fit("theirs", X, Y, Settings())
