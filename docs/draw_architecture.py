@@ -77,9 +77,9 @@ GROUPS = [
     Group(
         "adalora, the engine",
         "for any torch model",
-        "adalora.config adalora.schedule adalora.products adalora.layers "
-        "adalora.triplets adalora.targets adalora.trained adalora.state "
-        "adalora.allocator adalora.model adalora.peft_format",
+        "adalora.json_file adalora.config adalora.schedule adalora.products "
+        "adalora.layers adalora.triplets adalora.targets adalora.trained "
+        "adalora.state adalora.allocator adalora.model adalora.peft_format",
     ),
     Group(
         "Shared",

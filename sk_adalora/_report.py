@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ._devices import Place
+from ._network import TextNetwork
 from ._tokens import TokenTable
 
 
@@ -62,35 +64,35 @@ class FitReport:
 
 
 def make_report(
+    network: TextNetwork,
     tokens: TokenTable,
+    place: Place,
     *,
     n_empty: int,
     max_length: int,
-    place: Place,
-    trainable: int,
-    total: int,
-    seconds: float,
+    start: float,
 ) -> FitReport:
-    """Summarise a fit.
+    """Summarise a fit that ends now.
 
     Parameters
     ----------
+    network : TextNetwork
+        What is trained.
     tokens : TokenTable
         Tokens of the rows trained on.
+    place : Place
+        Where it is computed.
     n_empty, max_length : int
         As in :class:`FitReport`.
-    place : Place
-        Where it was computed.
-    trainable, total : int
-        Trained numbers, and all numbers of the network.
-    seconds : float
-        Duration of the fit.
+    start : float
+        When the fit began, by `time.perf_counter`.
 
     Returns
     -------
     FitReport
     """
     median, p90, longest = np.quantile(tokens.lengths, [0.5, 0.9, 1.0]).astype(int)
+    trained = [*network.encoder.triplets.parameters(), *network.head_parameters()]
     return FitReport(
         n_rows=len(tokens),
         n_distinct=len(tokens.starts),
@@ -102,7 +104,7 @@ def make_report(
         max_length=max_length,
         device=str(place.device),
         precision=place.precision,
-        trainable_parameters=trainable,
-        total_parameters=total,
-        seconds=seconds,
+        trainable_parameters=sum(p.numel() for p in trained),
+        total_parameters=sum(p.numel() for p in network.parameters()),
+        seconds=time.perf_counter() - start,
     )

@@ -99,7 +99,7 @@ def test_the_cache_forgets_what_was_used_least_recently(tiny_model, tmp_path):
     assert load_backbone(folders[0], PLACE) is a  # used again: b is older now
     load_backbone(folders[2], PLACE)
 
-    assert len(_backbone._cache) == _backbone._MAX_CACHED == 2
+    assert len(_backbone._last_used) == 2
     assert load_backbone(folders[0], PLACE) is a
     forgotten = weakref.ref(b)
     del b
@@ -113,14 +113,14 @@ def test_what_is_still_held_is_not_loaded_again(tiny_model, tmp_path):
     held = [load_backbone(folder, PLACE) for folder in folders]
 
     assert [load_backbone(folder, PLACE) for folder in folders] == held
-    assert len(_backbone._cache) == 2
+    assert len(_backbone._last_used) == 2
 
 
 def test_the_cache_can_be_cleared(tiny_model):
     first = load_backbone(tiny_model, PLACE)
     sk_adalora.clear_backbone_cache()
 
-    assert not _backbone._cache
+    assert not _backbone._last_used
     assert load_backbone(tiny_model, PLACE) is not first
 
 
@@ -267,7 +267,7 @@ def test_a_model_that_was_first_loaded_to_predict_can_be_trained(tiny_model):
     loaded = pickle.loads(pickle.dumps(make(tiny_model).fit(X, y)))
     sk_adalora.clear_backbone_cache()
     loaded.predict(X)
-    (backbone,) = _backbone._cache.values()
+    (backbone,) = _backbone._last_used
     tensors = [*backbone.module.parameters(), *backbone.module.buffers()]
 
     assert not any(t.is_inference() for t in tensors)

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "_texts": {"_cells", "_columns"},
     "_rows": {"_texts"},
     "_long_texts": {"_texts", "_tokens", "_turns"},
-    "_report": {"_devices", "_tokens"},
+    "_report": {"_devices", "_network", "_tokens"},
     "_pretrained": {"_devices", "_messages"},
     "_model_check": {"_devices", "_pretrained"},
     "_backbone": {"_devices", "_forks", "_pretrained", "_model_check"},

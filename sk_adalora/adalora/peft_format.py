@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .config import CONFIG_NAME, AdaLoraConfig, read_json
+from .config import CONFIG_NAME, AdaLoraConfig
+from .json_file import read_json
 from .model import AdaLoraModel, get_peft_model
 from .state import PREFIX
 from .targets import is_inside

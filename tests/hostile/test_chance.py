@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as npst
 
 from sk_adalora import AdaLoraClassifier
 from sk_adalora._json_values import from_json, to_json
-from sk_adalora.adalora.config import read_json
+from sk_adalora.adalora.json_file import read_json
 
 SAFE = settings(
     max_examples=150,
