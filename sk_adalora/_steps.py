@@ -14,9 +14,11 @@ from .adalora.config import AdaLoraConfig
 _ALLOCATIONS = 200
 
 # epochs="auto": as many as make so many optimizer steps, within bounds. Few rows need
-# more passes, and so do many classes; docs/defaults.md has the study.
+# more passes, and so do many classes; very few rows need more than the most, for a share
+# of those steps. docs/defaults.md has the studies.
 ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT = 96, 8
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
+_NEEDED_SHARE = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def resolve_schedule(
         What an optimizer step takes.
     epochs : int or "auto"
         Passes over the rows. "auto" stands for as many as make `enough_steps`, or
-        8 for each output if that is more, at least 3 and at most 10. ``total_step =
-        epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
-        gradient_accumulation_steps)``.
+        8 for each output if that is more, at least 3 and at most 10, or as many as
+        make two thirds of `enough_steps`. ``total_step = epochs * ceil(ceil(n_samples
+        / (batch_size * world_size)) / gradient_accumulation_steps)``.
     enough_steps : int, default=96
         Optimizer steps that are enough for one output.
     n_outputs : int, default=1
@@ -176,7 +178,8 @@ def _epochs(
         return int(epochs)
     steps = max(enough_steps, _STEPS_OF_AN_OUTPUT * n_outputs)
     enough = math.ceil(steps / steps_per_epoch)
-    return min(max(enough, _FEWEST_EPOCHS), _MOST_EPOCHS)
+    needed = math.ceil(_NEEDED_SHARE * enough_steps / steps_per_epoch)
+    return min(max(enough, _FEWEST_EPOCHS), max(needed, _MOST_EPOCHS))
 
 
 def _is_share(value: float) -> bool:

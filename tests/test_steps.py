@@ -116,7 +116,11 @@ def test_auto_allocates_about_200_times_however_long_the_training():
 @pytest.mark.parametrize(
     ("n_samples", "accumulation", "epochs"),
     [
-        (1, 1, 10),
+        (1, 1, 64),
+        (32, 1, 64),
+        (40, 1, 32),  # 2 steps an epoch: 64
+        (100, 1, 16),
+        (192, 1, 11),
         (200, 1, 10),  # 7 steps an epoch: 70
         (320, 1, 10),
         (384, 1, 8),  # 12 steps an epoch: 96
@@ -144,6 +148,7 @@ def test_auto_takes_few_rows_more_often(n_samples, accumulation, epochs):
         (1000, 12, 3),  # 96 steps, as without
         (1000, 20, 5),  # 160 steps, 32 an epoch
         (4000, 20, 3),
+        (100, 20, 16),  # 64 steps are needed, however many classes
         (200, 20, 10),
         (1000, 150, 10),
     ],
@@ -157,7 +162,9 @@ def test_auto_takes_rows_of_many_classes_more_often(n_samples, n_outputs, epochs
 @pytest.mark.parametrize(
     ("n_samples", "n_outputs", "epochs"),
     [
-        (32, 1, 10),
+        (32, 1, 22),  # two thirds of 32
+        (40, 1, 11),
+        (64, 1, 11),
         (100, 1, 8),  # 4 steps an epoch: 32
         (200, 1, 5),
         (320, 1, 4),
