@@ -15,11 +15,12 @@ from sk_adalora._devices import resolve_place
 from sk_adalora._pretrained import silent_transformers
 from sk_adalora._steps import resolve_schedule
 
-from . import huggingface
+from . import contrastive, huggingface
 
 __all__ = [
     "CONTESTANTS",
     "FINE_TUNING",
+    "FOR_FEW_ROWS",
     "Settings",
     "epochs_of",
     "fit",
@@ -216,9 +217,12 @@ CONTESTANTS = {
     "peft-lora": huggingface.fit_peft_lora,
     "full": huggingface.fit_full,
     "skorch": huggingface.fit_skorch,
+    "setfit": contrastive.fit_setfit,
     "embeddings": fit_embeddings,
     "tfidf": fit_tfidf,
 }
+# Made for a handful of rows a class: from 200 rows, a fit would take hours.
+FOR_FEW_ROWS = ("setfit",)
 FINE_TUNING = (
     *("ours", "peft-adalora", "peft-tuned"),
     *("peft-lora", "full", "skorch"),

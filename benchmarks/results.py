@@ -9,7 +9,7 @@ from .machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"  # the published ones
 MINE, QUICK = RESULTS / "mine", RESULTS / "tmp"  # ignored by git
-_OTHERS = ("peft", "accelerate", "skorch", "sk-adalora")
+_OTHERS = ("peft", "accelerate", "skorch", "setfit", "sk-adalora")
 
 
 def describe():

@@ -14,7 +14,14 @@ from sk_adalora import clear_backbone_cache
 
 from . import results
 from .arguments import positive
-from .contestants import CONTESTANTS, Settings, epochs_of, fit, learning_rate_of
+from .contestants import (
+    CONTESTANTS,
+    FOR_FEW_ROWS,
+    Settings,
+    epochs_of,
+    fit,
+    learning_rate_of,
+)
 from .data import TASKS, digest, split
 from .machine import describe_processor
 from .worker import Clock
@@ -39,8 +46,8 @@ def add_options(parser):
         "--contestants",
         nargs="+",
         choices=list(CONTESTANTS),
-        default=list(CONTESTANTS),
-        help="default: all",
+        default=[name for name in CONTESTANTS if name not in FOR_FEW_ROWS],
+        help="default: all but setfit, which is for few rows",
     )
     parser.add_argument(
         "--sizes",

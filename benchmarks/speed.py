@@ -55,7 +55,7 @@ def run(options):
     calls = {}
     for name in ["ours", *options.contestants]:
         for precision in dict.fromkeys(["float32", own]):
-            if not (name == "skorch" and precision != "float32"):
+            if precision == "float32" or name not in ("skorch", "setfit"):
                 calls[f"{name} {precision}"] = _call(options, splits, name, precision)
     measured = take_turns(calls, options.rounds, show=options.show)
     contestants = [

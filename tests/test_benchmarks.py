@@ -180,8 +180,8 @@ def test_contestants_fit_and_predict(name, tiny_model):
         pytest.importorskip("peft")
     if name.startswith("peft") or name == "full":
         pytest.importorskip("accelerate")
-    if name == "skorch":
-        pytest.importorskip("skorch")
+    if name in ("skorch", "setfit"):
+        pytest.importorskip(name)
 
     predicted = fit(name, X, Y, settings(tiny_model)).predict(X[:5])
 
