@@ -50,13 +50,14 @@ SCRIPTS = {
     "bias": "bias_products.py",
     "narrow": "narrow_products.py",
     "regression": "regression.py",
+    "few": "few_rows.py",
     "interpolation": "interpolation.py",
     "calibration": "calibration.py",
     "voting": "voting.py",
     "guide": "guide_figures.py",
 }
 # Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {"interpolation", "racing", "regression"}
+_WITH_OPTIONS = {"few", "interpolation", "racing", "regression"}
 COMMON_DEFAULTS = {
     "task": "quotes",
     "batch_size": 32,

@@ -1,0 +1,105 @@
+"""How often to go over few rows: accuracy and log loss by optimizer steps.
+
+A default fit keeps a share of its training; so do these. The rows are of seeds that no
+other setting was chosen on. Prints a table. Run from the repository, with the extra
+`bench`, of all numbers of rows or of some:
+python benchmarks/few_rows.py [--sizes 40]
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import math
+import statistics
+import sys
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+from sklearn.metrics import log_loss
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.data import load_task, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from sk_adalora import AdaLoraClassifier
+
+# At least so many steps; 0 stands for ten epochs, however many steps they make.
+STEPS = [0, 32, 64, 96]
+SIZES = [40, 100, 200]
+SEEDS = [40, 41, 42]
+N_TEST = 600
+TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
+_LEFT_OUT = {("newsgroups", 40)}  # of twenty classes
+# Long texts are cut, so that it takes minutes and not hours.
+_MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
+_BATCH_SIZE = 32
+
+
+def main(arguments=None):
+    """Measure all cells, and print a table of their means."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    sizes = {"type": int, "nargs": "+", "choices": SIZES, "default": SIZES}
+    parser.add_argument("--sizes", **sizes, help="rows to learn from (default: all)")
+    wanted = parser.parse_args(arguments).sizes
+    warnings.simplefilter("ignore")  # that some texts are cut
+    cells = defaultdict(list)
+    for size in wanted:
+        for name in TASKS:
+            if (name, size) in _LEFT_OUT:
+                continue
+            task = load_task(name)
+            for seed in SEEDS:
+                rows = split(task, size, N_TEST, seed)
+                found = {}  # by epochs: of two numbers of steps, one may be enough
+                for steps in STEPS:
+                    epochs = max(10, math.ceil(steps / math.ceil(size / _BATCH_SIZE)))
+                    if epochs not in found:
+                        found[epochs] = measure(name, rows, epochs, seed)
+                        print(
+                            f"{name} {size} seed {seed}, {epochs} epochs: "
+                            "{:.3f} {:.3f}".format(*found[epochs]),
+                            file=sys.stderr,
+                            flush=True,
+                        )
+                    cells[name, size, steps].append(found[epochs])
+    keys = list(dict.fromkeys((name, size) for name, size, _ in cells))
+    lines = [
+        [name, size, *(_cell(cells[name, size, steps]) for steps in STEPS)]
+        for name, size in keys
+    ]
+    print(
+        f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST} rows, means of "
+        f"{len(SEEDS)} seeds:\n"
+    )
+    heads = ["10 epochs", *(f"{steps} steps" for steps in STEPS[1:])]
+    print(table(["task", "rows", *heads], lines))
+
+
+def measure(name, rows, epochs, seed):
+    """Return accuracy and log loss of a fit."""
+    X_train, y_train, X_test, y_test = rows
+    classifier = AdaLoraClassifier(
+        epochs=epochs,
+        batch_size=_BATCH_SIZE,
+        max_length=_MAX_LENGTH.get(name, 128),
+        device="cpu",
+        random_state=seed,
+    )
+    chances = classifier.fit(X_train, y_train).predict_proba(X_test)
+    guessed = classifier.classes_[chances.argmax(axis=1)]
+    accuracy = sum(map(str.__eq__, guessed, y_test)) / len(y_test)
+    return accuracy, log_loss(y_test, chances, labels=classifier.classes_)
+
+
+def _cell(found):
+    accuracies, losses = zip(*found, strict=True)
+    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+
+
+if __name__ == "__main__":
+    main()
