@@ -14,8 +14,8 @@ from .adalora.config import AdaLoraConfig
 _ALLOCATIONS = 200
 
 # epochs="auto": as many as make so many optimizer steps, within bounds. Few rows need
-# more passes, and so do many classes; very few rows need more than the most, for a share
-# of those steps. docs/defaults.md has the studies.
+# more passes, and so do many classes; very few need more than the most, for a share of
+# those steps. docs/defaults.md has the studies.
 ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT = 96, 8
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
 _NEEDED_SHARE = 2 / 3
