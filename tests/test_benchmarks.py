@@ -594,7 +594,7 @@ def test_what_is_said_of_scores_is_kept(run_score):
 
 def test_all_published_scores_can_be_added_to():
     """The lines that `score` goes on from are what the page is written from."""
-    for path in results.RESULTS.glob("score-*.json"):
+    for path in results.RESULTS.rglob("score-*.json"):
         lines = path.with_suffix(".jsonl").read_text("utf-8").splitlines()
         records = json.loads(path.read_text("utf-8"))["records"]
         assert [json.loads(line) for line in lines] == records
