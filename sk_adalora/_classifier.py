@@ -63,9 +63,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         "all-linear": every linear layer except pooler, embeddings and head.
     epochs : int or "auto", default="auto"
         Passes over the rows. "auto" stands for as many as make 96 optimizer steps (32
-        for numbers), or 8 for each output (class or number) if that is more, at least
-        3 and at most 10, or as many as make 64 steps (22 for numbers): few rows need
-        more of them.
+        for numbers), or 8 for each output (class or number) if that is more; at least
+        3, and at most 10 or, of few rows, as many as make 64 steps (22 for numbers) in
+        batches of 32.
     batch_size : int, default=32
         Rows in a batch.
     gradient_accumulation_steps : int, default=1

@@ -14,11 +14,12 @@ from .adalora.config import AdaLoraConfig
 _ALLOCATIONS = 200
 
 # epochs="auto": as many as make so many optimizer steps, within bounds. Few rows need
-# more passes, and so do many classes; very few need more than the most, for a share of
-# those steps. docs/defaults.md has the studies.
+# more passes, and so do many classes. Very few rows may take more than the most, until
+# batches of the default size make this share of the steps. docs/defaults.md has the
+# studies.
 ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT = 96, 8
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
-_NEEDED_SHARE = 2 / 3
+_NEEDED_SHARE, _DEFAULT_BATCH = 2 / 3, 32
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,10 @@ def resolve_schedule(
         What an optimizer step takes.
     epochs : int or "auto"
         Passes over the rows. "auto" stands for as many as make `enough_steps`, or
-        8 for each output if that is more, at least 3 and at most 10, or as many as
-        make two thirds of `enough_steps`. ``total_step = epochs * ceil(ceil(n_samples
-        / (batch_size * world_size)) / gradient_accumulation_steps)``.
+        8 for each output if that is more; at least 3, and at most 10 or as many as
+        make two thirds of `enough_steps` in batches of 32, whichever is more.
+        ``total_step = epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
+        gradient_accumulation_steps)``.
     enough_steps : int, default=96
         Optimizer steps that are enough for one output.
     n_outputs : int, default=1
@@ -134,8 +136,9 @@ total_step=150, steps_per_epoch=50)
     """
     batches = math.ceil(n_samples / (int(batch_size) * int(world_size)))
     steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
-    epochs = _epochs(epochs, steps_per_epoch, enough_steps, n_outputs)
-    total = epochs * steps_per_epoch
+    if isinstance(epochs, str):
+        epochs = _epochs(n_samples, steps_per_epoch, enough_steps, n_outputs)
+    total = int(epochs) * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
     warmup, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal) and tinit + tfinal < 1:
@@ -172,14 +175,15 @@ def rank_of_share(share: float, init_r: int) -> int:
 
 
 def _epochs(
-    epochs: int | str, steps_per_epoch: int, enough_steps: int, n_outputs: int
+    n_samples: int, steps_per_epoch: int, enough_steps: int, n_outputs: int
 ) -> int:
-    if not isinstance(epochs, str):
-        return int(epochs)
+    """Return what ``epochs="auto"`` stands for."""
     steps = max(enough_steps, _STEPS_OF_AN_OUTPUT * n_outputs)
     enough = math.ceil(steps / steps_per_epoch)
-    needed = math.ceil(_NEEDED_SHARE * enough_steps / steps_per_epoch)
-    return min(max(enough, _FEWEST_EPOCHS), max(needed, _MOST_EPOCHS))
+    # By rows, not by steps: a large batch is to make a fit shorter.
+    batches = math.ceil(n_samples / _DEFAULT_BATCH)
+    most = max(_MOST_EPOCHS, math.ceil(_NEEDED_SHARE * enough_steps / batches))
+    return min(max(enough, _FEWEST_EPOCHS), most)
 
 
 def _is_share(value: float) -> bool:

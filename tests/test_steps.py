@@ -142,6 +142,21 @@ def test_auto_takes_few_rows_more_often(n_samples, accumulation, epochs):
     )
 
 
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(1024, 1), (32, 32), (64, 4)])
+@pytest.mark.parametrize(("n_samples", "epochs"), [(40, 32), (200, 10), (1000, 10)])
+def test_auto_goes_no_more_often_over_large_batches(
+    n_samples, epochs, batch_size, accumulation
+):
+    schedule = resolve(
+        n_samples,
+        epochs="auto",
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+    )
+
+    assert schedule.epochs == epochs
+
+
 @pytest.mark.parametrize(
     ("n_samples", "n_outputs", "epochs"),
     [
