@@ -221,7 +221,7 @@ CONTESTANTS = {
     "embeddings": fit_embeddings,
     "tfidf": fit_tfidf,
 }
-# Made for a handful of rows a class: from 200 rows, a fit would take hours.
+# Made for a handful of rows a class: of 200 rows, a fit takes half an hour to hours.
 FOR_FEW_ROWS = ("setfit",)
 FINE_TUNING = (
     *("ours", "peft-adalora", "peft-tuned"),

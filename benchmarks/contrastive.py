@@ -24,7 +24,7 @@ def fit_setfit(texts, labels, settings):
     """Fit the encoder on pairs, and a logistic regression on it, with SetFit's Trainer.
 
     All settings are SetFit's defaults: batches of 16 pairs, one pass over all of them,
-    pairs of one class repeated until there are as many as of two.
+    the rarer of the two kinds repeated until there are as many as of the other.
     """
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer

@@ -6,7 +6,7 @@ from sk_adalora._devices import resolve_place
 
 from . import results
 from .arguments import positive
-from .contestants import CONTESTANTS, Settings
+from .contestants import CONTESTANTS, FOR_FEW_ROWS, Settings
 from .data import split
 from .timing import medians, run_job, take_turns
 
@@ -33,7 +33,7 @@ def add_options(parser):
     parser.add_argument(
         "--contestants",
         nargs="+",
-        choices=[name for name in CONTESTANTS if name != "ours"],
+        choices=[n for n in CONTESTANTS if n not in ("ours", *FOR_FEW_ROWS)],
         default=["peft-adalora", "peft-tuned"],
         help="who is compared with ours (default: peft-adalora peft-tuned)",
     )
@@ -55,7 +55,7 @@ def run(options):
     calls = {}
     for name in ["ours", *options.contestants]:
         for precision in dict.fromkeys(["float32", own]):
-            if precision == "float32" or name not in ("skorch", "setfit"):
+            if not (name == "skorch" and precision != "float32"):
                 calls[f"{name} {precision}"] = _call(options, splits, name, precision)
     measured = take_turns(calls, options.rounds, show=options.show)
     contestants = [

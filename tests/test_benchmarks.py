@@ -600,6 +600,17 @@ def test_all_published_scores_can_be_added_to():
         assert [json.loads(line) for line in lines] == records
 
 
+def test_the_page_quotes_the_scores_of_forty_rows():
+    (found,) = results.read(results.RESULTS / "few", "score")
+    written = score.to_markdown(found).splitlines()
+    rows = [line for line in written if line.startswith("| ") and "**mean" not in line]
+    rows = [line for line in rows if not line.startswith("| **worst")]
+
+    page = report.PAGE.read_text("utf-8").splitlines()
+    assert len(rows) == 7  # heads, a rule, and five tasks
+    assert [line for line in rows if line not in page] == []
+
+
 def test_scores_are_measured_once(run_score):
     # 1,000 rows are more than there are: that size is left out.
     assert run_score("--contestants", "ours", "tfidf") == ["ours", "tfidf"]
