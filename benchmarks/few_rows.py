@@ -76,7 +76,7 @@ def main(arguments=None):
         f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST} rows, means of "
         f"{len(SEEDS)} seeds:\n"
     )
-    heads = ["10 epochs", *(f"{steps} steps" for steps in STEPS[1:])]
+    heads = ["10 epochs", *(f"{steps} steps or more" for steps in STEPS[1:])]
     print(table(["task", "rows", *heads], lines))
 
 
