@@ -30,3 +30,17 @@ def without_results(arguments):
     parser.add_argument("--results")
     parser.add_argument("--name")
     return parser.parse_known_args(arguments)[1]
+
+
+def chosen_sizes(arguments, description, sizes):
+    """Parse the command line of a script that has only --sizes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        choices=sizes,
+        default=sizes,
+        help="rows to learn from (default: all)",
+    )
+    return parser.parse_args(arguments).sizes

@@ -11,7 +11,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import math
 import statistics
 import sys
@@ -23,6 +22,7 @@ from sklearn.metrics import log_loss
 
 sys.path.append(str(Path(__file__).parent.parent))
 
+from benchmarks.arguments import chosen_sizes
 from benchmarks.data import load_task, split
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
@@ -42,10 +42,7 @@ _BATCH_SIZE = 32
 
 def main(arguments=None):
     """Measure all cells, and print a table of their means."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    sizes = {"type": int, "nargs": "+", "choices": SIZES, "default": SIZES}
-    parser.add_argument("--sizes", **sizes, help="rows to learn from (default: all)")
-    wanted = parser.parse_args(arguments).sizes
+    wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], SIZES)
     warnings.simplefilter("ignore")  # that some texts are cut
     cells = defaultdict(list)
     for size in wanted:

@@ -12,7 +12,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import copy
 import statistics
 import sys
@@ -25,6 +24,7 @@ from sklearn.metrics import log_loss
 
 sys.path.append(str(Path(__file__).parent.parent))
 
+from benchmarks.arguments import chosen_sizes
 from benchmarks.data import load_task, split
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
@@ -43,10 +43,7 @@ _STILL = {"epochs": 1, "learning_rate": 1e-12, "head_learning_rate": 1e-12}
 
 def main(arguments=None):
     """Measure all cells, and print a table of their means."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    sizes = {"type": int, "nargs": "+", "choices": SEEDS, "default": [*SEEDS]}
-    parser.add_argument("--sizes", **sizes, help="rows to learn from (default: all)")
-    wanted = parser.parse_args(arguments).sizes
+    wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], [*SEEDS])
     warnings.simplefilter("ignore")  # that many texts are cut
     cells = defaultdict(list)
     for size in wanted:

@@ -993,6 +993,31 @@ def scripts_environment(monkeypatch):
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_numbers_of_steps_become_epochs_of_few_rows(monkeypatch, capsys):
+    from benchmarks import few_rows
+
+    measured = []
+
+    def measure(name, rows, epochs, seed):
+        measured.append((name, seed, epochs))
+        return epochs / 100, 1.0
+
+    monkeypatch.setattr(few_rows, "measure", measure)
+    monkeypatch.setattr(few_rows, "load_task", lambda name: None)
+    monkeypatch.setattr(few_rows, "split", lambda *args: None)
+    few_rows.main(["--sizes", "40", "200"])
+
+    of_headlines = [
+        e for name, seed, e in measured if (name, seed) == ("headlines", 40)
+    ]
+    assert of_headlines == [10, 16, 32, 48, 10, 14]  # 2 and 7 steps an epoch
+    table = capsys.readouterr().out
+    assert "| films | 40 | 0.100 / 1.00 | 0.160 / 1.00 | 0.320 / 1.00 |" in table
+    assert "| films | 200 | 0.100 / 1.00 | 0.100 / 1.00 | 0.100 / 1.00 |" in table
+    assert "| newsgroups | 40 |" not in table
+
+
+@pytest.mark.usefixtures("scripts_environment")
 @pytest.mark.parametrize("share", [0, 0.7, 1])
 def test_points_of_the_study_are_those_of_the_estimator(tiny_model, share):
     from benchmarks.interpolation import _STILL, between
