@@ -75,6 +75,13 @@ UNUSED = {
     "score": ("task",),
     "profile": ("learning_rate",),
     "report": (*_OF_FITS, "model", "name"),
+    "short": ("task", "data"),
+}
+# What `short` runs: few rows and rounds of what matters most.
+SHORT = {
+    "speed": ["--n-train", "1000", "--epochs", "2", "--rounds", "1"],
+    "step": ["--rounds", "3"],
+    "score": ["--tasks", "headlines", "quotes", "--sizes", "200", "--seeds", "0"],
 }
 # Epochs where --epochs is not given: None is as many as ours takes by itself.
 _EPOCHS = {"speed": 3, "profile": 3}
@@ -97,7 +104,9 @@ def main(arguments=None):
     if options.what == "report":
         report.run(options)
     elif options.what == "all":
-        run_all(options, arguments)
+        run_all(options, {name: [] for name in MEASUREMENTS}, arguments)
+    elif options.what == "short":
+        run_all(options, SHORT, arguments)
     else:
         measure(options, arguments)
 
@@ -142,6 +151,7 @@ def make_parser():
     for name, text in (
         ("report", "write the generated parts of docs/benchmarks.md"),
         ("all", "all measurements one after the other, then the report"),
+        ("short", "a part of speed, step and score, in a quarter of an hour"),
     ):
         add_common_options(subparsers.add_parser(name, help=text, description=text))
     return parser
@@ -192,7 +202,8 @@ def _named_rate(text):
 def complete(options):
     """Add what the measurements use beside what was typed."""
     if options.results is None:
-        options.results = results.QUICK if options.quick else results.MINE
+        mine = results.MINE / "short" if options.what == "short" else results.MINE
+        options.results = results.QUICK if options.quick else mine
     elif options.quick:  # what hours have measured stays
         options.results = options.results / "quick"
     device_type = resolve_place(options.device).device.type
@@ -234,13 +245,17 @@ def measure(options, arguments):
     options.say(f"\nWrote {path}.")
 
 
-def run_all(options, arguments):
-    """Run each measurement in a process of its own, so that none warms another."""
-    others = arguments[1:]  # of "all", which comes first
-    for what in MEASUREMENTS:
+def run_all(options, measurements, arguments):
+    """Run measurements each in a process of its own, so that none warms another.
+
+    `measurements` has the options of each, before what was typed behind the name.
+    """
+    for what, given in measurements.items():
         if what == "defaults":
             continue  # a study of our own settings, no comparison
-        command = [sys.executable, "-m", "benchmarks", what, "--of-all", *others]
+        where = [] if options.quick else ["--results", str(options.results)]
+        command = [sys.executable, "-m", "benchmarks", what, "--of-all"]
+        command += [*given, *arguments[1:], *where]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"`{what}` failed; what came before it is kept.")
     if not options.quick:

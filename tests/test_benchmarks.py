@@ -970,6 +970,26 @@ def test_all_ends_with_the_report_whatever_its_options(given, tmp_path, monkeypa
     assert (tmp_path / "benchmarks.md").exists()
 
 
+def test_short_runs_parts_that_fit_into_one_page(tmp_path, monkeypatch):
+    """Stands for the processes that it starts, but has them read their options."""
+    started = []
+
+    def start(command, **options):
+        started.append(make_parser().parse_args(command[3:]))
+        return CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(results, "MINE", tmp_path)
+    main(["short", "--epochs", "1"])
+
+    assert [options.what for options in started] == ["speed", "step", "score"]
+    assert {options.epochs for options in started} == {1}
+    assert {options.results for options in started} == {tmp_path / "short"}
+    assert (tmp_path / "short" / "benchmarks.md").exists()
+    with pytest.raises(SystemExit):
+        main(["short", "--data", "mine.csv", "--text", "a", "--label", "b"])
+
+
 def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
     line = {"variant": "defaults", "task": "quotes", "size": 200, "seed": 0}
     folder = tmp_path / "quick"
