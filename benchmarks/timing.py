@@ -89,7 +89,7 @@ def seconds_of(task, device):
 
 def _wait(torch, device):
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def medians(rows):

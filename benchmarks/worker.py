@@ -104,7 +104,7 @@ class Clock:
         if self.place.device.type == "cuda":
             import torch
 
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.place.device)
 
 
 def measure_memory(contestant, n_rows, steps, settings):
@@ -152,7 +152,7 @@ def cuda_peak_bytes(settings):
         return None
     import torch
 
-    return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated(settings.place.device)
 
 
 KINDS = {"fit": measure_fit, "memory": measure_memory}

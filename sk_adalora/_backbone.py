@@ -214,9 +214,11 @@ def _read_once(
     files: _Files, place: Place, settings: tuple[bool, int | None]
 ) -> Backbone:
     """Read a model and try it, unless that is done and somebody holds it."""
+    name, folder, digest, _ = files
     backbone = _held.get((files, place, settings))
     if backbone is None:
-        name, folder, digest, _ = files
+        backbone = _under_another_name(files, place, settings)
+    if backbone is None:
         pretrained = read_pretrained(folder, place, *settings)
         parts = (pretrained.module, pretrained.tokenizer)
         backbone = Backbone(
@@ -228,8 +230,17 @@ def _read_once(
             place=place,
             findings=try_model(*parts, place, folder, has_head=settings[1] is not None),
         )
-        _held[files, place, settings] = backbone
+    _held[files, place, settings] = backbone
     return backbone
+
+
+def _under_another_name(files: _Files, *how: Any) -> Backbone | None:
+    """Find a model that was read for another name of its folder, as a relative path."""
+    name, *same = files
+    for ((_, *others), *read), held in list(_held.items()):
+        if others == same and read == [*how]:
+            return replace(held, name=name)
+    return None
 
 
 def clear_backbone_cache() -> None:
@@ -298,8 +309,8 @@ def _same_folder(found_in: str | None, expected: str | None) -> Path | None:
 
 def _packaged_folder() -> Path | None:
     spec = importlib.util.find_spec(_PACKAGE)
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(place) / "model"
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location) / "model"
         weights = folder / "model.safetensors"
         if weights.is_file() and _file_hash(weights) == _DEFAULT_HASH:
             return folder

@@ -215,7 +215,7 @@ class BudgetDisplay:
     planned : array-like of shape (n_steps,)
         Total rank after each optimizer step, as planned.
     phases : sequence of str of shape (n_steps,)
-        Phase of each step: "warmup", "reduction" or "final".
+        Phase of each step: "initial", "reduction" or "final".
     actual : array-like of shape (n_steps_taken,) or None, default=None
         Total rank after each step that was taken. Shorter than `planned` where
         training stopped early.
@@ -232,7 +232,7 @@ class BudgetDisplay:
     Examples
     --------
     >>> from sk_adalora import BudgetDisplay
-    >>> display = BudgetDisplay([8, 6, 4], ["warmup", "reduction", "final"])
+    >>> display = BudgetDisplay([8, 6, 4], ["initial", "reduction", "final"])
     >>> display.planned.tolist()
     [8, 6, 4]
     """

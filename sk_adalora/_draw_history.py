@@ -20,7 +20,7 @@ from ._plotting import (
 
 # Name, colour and meaning of the phases.
 _PHASES = {
-    "warmup": ("warm-up", SKY, "every matrix at full rank"),
+    "initial": ("initial", SKY, "every matrix at full rank"),
     "reduction": ("reduction", ORANGE, "the least important ranks go"),
     "final": ("final", GREEN, "what is left is trained on"),
 }

@@ -32,6 +32,7 @@ from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
 from ._read_folder import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
+from ._turns import same_settings
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
@@ -84,25 +85,25 @@ class FolderMixin:
         described = _describe(self, include_backbone)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
-        with written_whole(folder, overwrite=overwrite) as place:
-            write_adapter(place, config, tensors)
+        with written_whole(folder, overwrite=overwrite) as staged:
+            write_adapter(staged, config, tensors)
             if head:
-                save_file(head, place / HEAD_NAME)
+                save_file(head, staged / HEAD_NAME)
             else:  # tells transformers the names of the outputs
                 own = copy.deepcopy(backbone.module.config)
                 _name_outputs(own, self)
-                own.save_pretrained(place)
-            backbone.tokenizer.save_pretrained(place)
+                own.save_pretrained(staged)
+            _save_tokenizer(backbone.tokenizer, staged)
             if include_backbone:
                 copy_backbone(
-                    backbone.folder, place / BACKBONE, with_code=self.trust_remote_code
+                    backbone.folder, staged / BACKBONE, with_code=self.trust_remote_code
                 )
             if replaces_own:
                 let_go_of_files(backbone)
-            _write_text(place / CARD_NAME, write_card(self, self._adapter))
-            described["files"] = _read_folder.digests(place)
+            _write_text(staged / CARD_NAME, write_card(self, self._adapter))
+            described["files"] = _read_folder.digests(staged)
             described[SEAL] = _read_folder.seal(described)
-            _write_text(place / STATE_NAME, _readable(described))
+            _write_text(staged / STATE_NAME, _readable(described))
 
     @classmethod
     def from_pretrained(
@@ -240,10 +241,10 @@ class FolderMixin:
         for model in (os.path.expanduser(self.model), self._adapter.found_in):  # type: ignore[attr-defined]
             if os.path.isdir(model):
                 _refuse_own_model(Path(model), folder)
-        with written_whole(folder, overwrite=overwrite) as place:
-            write_lora(place, config, tensors)
+        with written_whole(folder, overwrite=overwrite) as staged:
+            write_lora(staged, config, tensors)
             card = write_export_card(self, self._adapter, merged=False)
-            _write_text(place / CARD_NAME, card)
+            _write_text(staged / CARD_NAME, card)
 
     @own_settings_of_torch()
     def merge_and_save(
@@ -273,21 +274,27 @@ class FolderMixin:
         folder = _at_home(folder)
         _refuse_own_model(backbone.folder, folder)
         _, head = self._adapter.tensors()
-        with written_whole(folder, overwrite=overwrite) as place:
+        with written_whole(folder, overwrite=overwrite) as staged:
             merged = network.encoder.merge_and_unload()
             merged = made_whole(backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
             if head:
-                save_file(head, place / HEAD_NAME)
+                save_file(head, staged / HEAD_NAME)
             else:
                 _name_outputs(merged.config, self)
             with silent_transformers():
-                merged.save_pretrained(place)
-            backbone.tokenizer.save_pretrained(place)
+                merged.save_pretrained(staged)
+            _save_tokenizer(backbone.tokenizer, staged)
             card = write_export_card(self, self._adapter, merged=True)
-            _write_text(place / CARD_NAME, card)
+            _write_text(staged / CARD_NAME, card)
 
 
 # ---- writing ----------------------------------------------------------------
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer as it was read, whatever other threads are using it for."""
+    with same_settings(tokenizer):
+        tokenizer.save_pretrained(folder)
 
 
 def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
@@ -397,15 +404,15 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
     try:
         scratch.mkdir()
-        place = scratch / "new"
-        place.mkdir()
-        yield place
-        for path in place.rglob("*"):
+        staged = scratch / "new"
+        staged.mkdir()
+        yield staged
+        for path in staged.rglob("*"):
             if path.is_file():  # safetensors lets nobody else read what it writes
-                _set_mode(path, place.stat().st_mode & 0o666)
+                _set_mode(path, staged.stat().st_mode & 0o666)
         _check_vacant(folder, overwrite, scratch)  # others may have come meanwhile
         exchange = _refill if stays else _exchange
-        exchange(place, folder, scratch / "old")
+        exchange(staged, folder, scratch / "old")
     finally:
         # Where even moving back has failed, what was there is kept in `scratch`.
         if not (scratch / "old").exists() or (folder.exists() and not stays):

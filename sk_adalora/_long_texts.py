@@ -127,10 +127,11 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
     lengths = whole.stops - whole.starts
     kept = np.minimum(lengths, max_length)
     starts = np.cumsum(kept) - kept
-    place = np.arange(kept.sum()) - np.repeat(starts, kept)  # within each text
+    offset = np.arange(kept.sum()) - np.repeat(starts, kept)  # within each text
     skipped = np.repeat(lengths - kept, kept)
     head = (max_length + 1) // 2
-    source = np.repeat(whole.starts, kept) + place + np.where(place >= head, skipped, 0)
+    source = np.repeat(whole.starts, kept) + offset
+    source += np.where(offset >= head, skipped, 0)
     return replace(
         whole,
         ids=np.asarray(whole.ids)[source],

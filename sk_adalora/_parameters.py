@@ -67,7 +67,9 @@ def number(
     """Allow finite numbers in an interval."""
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, Real) or _is_bool(value) or not math.isfinite(value):
+        if not isinstance(value, Real) or _is_bool(value):
+            return False
+        if not -math.inf < value < math.inf:  # of an int of any size, unlike isfinite
             return False
         above = value >= low if with_low else value > low
         return above and (value <= high if with_high else value < high)

@@ -102,9 +102,9 @@ def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
     by_class = torch.argsort(targets, stable=True)
     counts = torch.bincount(targets)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    place = torch.arange(len(targets)) - starts  # of a row in its class
+    nth = torch.arange(len(targets)) - starts  # row of its class
     return torch.zeros(len(targets), dtype=torch.bool).index_fill_(
-        0, by_class[place < _ROWS_OF_A_CLASS], True
+        0, by_class[nth < _ROWS_OF_A_CLASS], True
     )
 
 

@@ -140,13 +140,13 @@ total_step=150, steps_per_epoch=50)
         epochs = _epochs(n_samples, steps_per_epoch, enough_steps, n_outputs)
     total = int(epochs) * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
-    warmup, final = _steps(tinit, total), _steps(tfinal, total)
+    first, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal) and tinit + tfinal < 1:
-        warmup = min(warmup, total - final - 1)  # rounding may eat the last step
-    if warmup + final >= total:
+        first = min(first, total - final - 1)  # rounding may eat the last step
+    if first + final >= total:
         raise ValueError(
             "`tinit` + `tfinal` must leave at least one optimizer step for reducing "
-            f"the ranks. Got tinit={tinit} ({warmup} steps) and tfinal={tfinal} "
+            f"the ranks. Got tinit={tinit} ({first} steps) and tfinal={tfinal} "
             f"({final} steps) with total_step={total}, which comes from "
             f"n_samples={n_samples}, batch_size={batch_size}, epochs={epochs}, "
             f"gradient_accumulation_steps={gradient_accumulation_steps}, "
@@ -156,9 +156,9 @@ total_step=150, steps_per_epoch=50)
     return ResolvedSchedule(
         init_r=initial,
         target_r=target,
-        tinit=warmup,
+        tinit=first,
         tfinal=final,
-        deltaT=_interval(deltaT, total, window=total - warmup - final),
+        deltaT=_interval(deltaT, total, window=total - first - final),
         total_step=total,
         steps_per_epoch=steps_per_epoch,
     )

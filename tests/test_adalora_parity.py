@@ -21,10 +21,10 @@ from sk_adalora._backbone import DEFAULT_MODEL, find_folder
 SCHEDULES = {
     "every step": {},
     "every third step": {"deltaT": 3, "total_step": 20, "tinit": 4, "tfinal": 5},
-    "every fifth step, warm-up between": {"deltaT": 5, "total_step": 19, "tinit": 6},
-    "no warm-up": {"tinit": 0},
+    "every fifth step, full rank between": {"deltaT": 5, "total_step": 19, "tinit": 6},
+    "no initial phase": {"tinit": 0},
     "one final step": {"tfinal": 1},
-    "longest warm-up": {"tinit": 8},
+    "longest initial phase": {"tinit": 8},
     "delta beyond the end": {"deltaT": 50},
     "to rank one": {"init_r": 6, "target_r": 1},
     "hardly any pruning": {"init_r": 4, "target_r": 3},

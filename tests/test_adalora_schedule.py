@@ -63,10 +63,10 @@ def test_the_phases_of_the_documented_example():
 
     # Step 10 still has the full budget: it is the 11th update, and the first of
     # the 70 steps over which the budget falls.
-    assert phases.count("warmup") == 11
+    assert phases.count("initial") == 11
     assert phases.count("reduction") == 69
     assert phases.count("final") == 20
-    assert phases == sorted(phases, key=["warmup", "reduction", "final"].index)
+    assert phases == sorted(phases, key=["initial", "reduction", "final"].index)
     assert held(schedule)[10] == 120
     assert held(schedule)[11] < 120
     assert held(schedule)[80] == 80
@@ -109,7 +109,7 @@ def test_a_step_never_holds_less_than_its_plan(schedule):
 
 @given(schedules())
 def test_phases_follow_each_other(schedule):
-    order = ["warmup", "reduction", "final"]
+    order = ["initial", "reduction", "final"]
     phases = [schedule.phase(step) for step in range(schedule.total_step)]
 
     assert phases == sorted(phases, key=order.index)

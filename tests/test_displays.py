@@ -263,7 +263,7 @@ def test_phases_are_shaded_and_named():
     spans = [(p.get_x(), p.get_x() + p.get_width()) for p in drawn.ax_.patches]
 
     assert spans == [(-0.5, 2.5), (2.5, 8.5), (8.5, 11.5)]
-    for name in ("warm-up: ", "reduction: ", "final: "):
+    for name in ("initial: ", "reduction: ", "final: "):
         assert name in written(drawn.figure_)
     assert [line.get_label() for line in drawn.ax_.lines] == ["planned"]
 

@@ -253,10 +253,10 @@ class LoraConfig:
 class AdaLoraConfig(LoraConfig):
     """Settings of AdaLoRA [1]_, under PEFT's names.
 
-    Training has three phases, in optimizer steps counted from 0: ``tinit`` steps of
-    warm-up at full rank, a reduction in which the rank budget falls cubically, and
-    ``tfinal`` steps at the target. ``tinit=10, tfinal=20, total_step=100`` is 10
-    steps of warm-up, 70 of reduction and 20 at the target.
+    Training has three phases, in optimizer steps counted from 0: full rank up to step
+    ``tinit``, a reduction in which the rank budget falls cubically, and ``tfinal``
+    steps at the target. With ``tinit=10, tfinal=20, total_step=100`` the budget is
+    full at steps 0 to 10, falls from there, and is the target at steps 80 to 99.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ class AdaLoraConfig(LoraConfig):
     init_r : int, default=12
         Rank of every matrix when training starts.
     tinit : int, default=0
-        Steps of warm-up before the budget falls.
+        Steps at full rank, counted from 0: after step `tinit` the budget falls.
     tfinal : int, default=0
         Steps at the target before training ends.
     deltaT : int, default=1

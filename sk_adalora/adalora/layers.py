@@ -301,7 +301,7 @@ class SVDLinear(nn.Module):
             )
         update = delta.T if self.transposed else delta
         exact = torch.promote_types(weight.dtype, update.dtype)
-        merged = (weight.to(exact) + update).to(weight.dtype)
+        merged = (weight.to(exact) + update.to(weight.device)).to(weight.dtype)
         if check and not torch.isfinite(merged).all():
             raise ValueError(
                 "The merged weights must be finite. Got NaN or infinity: the "

@@ -130,7 +130,6 @@ class AdaLoraModel(nn.Module):
         targets = find_targets(model, config)
         ranks = _initial_ranks(targets, config)
         copied_paths(model, config)  # fails before anything is changed
-        model.requires_grad_(False)
         self.model = model
         self.peft_config = config
         self.adapted: dict[str, SVDLinear] = {}
@@ -138,9 +137,6 @@ class AdaLoraModel(nn.Module):
             self.adapted[path] = SVDLinear(
                 layer, ranks[path], config.lora_dropout, generator
             )
-        _exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
-        self._fused = _stop_fused_layers(model)
-        self._copies = TrainedCopies(model, config)
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
         self.triplets.initialise(config.init_lora_weights, generator)
         self.triplets.to(next(iter(self.adapted.values())).weight.device)
@@ -148,11 +144,26 @@ class AdaLoraModel(nn.Module):
         self._checked_gradients = False
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)  # type: ignore[no-untyped-call]
+        self._put_in(model)
+        if config.inference_mode:
+            self.requires_grad_(False)
+
+    def _put_in(self, model: nn.Module) -> None:
+        """Freeze the model, and put adapted layers and copies into it."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        model.requires_grad_(False)
+        _exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
+        self._fused = _stop_fused_layers(model)
+        try:
+            self._copies = TrainedCopies(model, self.peft_config)
+        except BaseException:  # where memory ends, for one
+            self._taken_apart()
+            for parameter in trained:
+                parameter.requires_grad_(True)
+            raise
         for entry in _entries(model):
             entry.register_forward_pre_hook(self.triplets.before_forward)
             entry.register_forward_hook(self.triplets.after_forward, always_call=True)
-        if config.inference_mode:
-            self.requires_grad_(False)
 
     # ---- forward ------------------------------------------------------------
 
@@ -429,7 +440,7 @@ class AdaLoraModel(nn.Module):
             for layer, delta in zip(layers, self.triplets.deltas(), strict=True):
                 if layer.rank:
                     layer.merge(delta, check=safe_merge)
-        except (TypeError, ValueError):
+        except BaseException:  # also where memory ends
             self.unmerge()
             raise
 

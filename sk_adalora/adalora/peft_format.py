@@ -298,13 +298,13 @@ def read_adapter(
     ValueError
         If a file is broken.
     """
-    place = Path(os.path.expanduser(folder))
-    values = read_json(place / CONFIG_NAME)
+    source = Path(os.path.expanduser(folder))
+    values = read_json(source / CONFIG_NAME)
     if values.get("peft_type", AdaLoraConfig.method) != AdaLoraConfig.method:
         AdaLoraConfig.from_dict(values)  # says so, before its tensors look odd
     tensors = {
         _plain_name(name): _check_tensor(name, tensor)
-        for name, tensor in _read_tensors(place).items()
+        for name, tensor in _read_tensors(source).items()
         if not _is_frozen(name)
     }
     ranks = _check_factors(tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["warmup", "reduction", "final"]
+Phase = Literal["initial", "reduction", "final"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class BudgetSchedule:
     target : int
         Triplets at the end, over all layers.
     tinit, tfinal : int
-        Steps of warm-up and steps at the target.
+        Last step at full rank, and number of steps at the target.
     deltaT : int
         Steps between two allocations.
     total_step : int
@@ -34,7 +34,7 @@ class BudgetSchedule:
     >>> [schedule.budget(step) for step in range(12)]
     [16, 16, 16, 13, 10, 9, 8, 8, 8, 8, 8, 8]
     >>> [schedule.phase(step) for step in (2, 3, 8, 9)]
-    ['warmup', 'reduction', 'reduction', 'final']
+    ['initial', 'reduction', 'reduction', 'final']
     """
 
     initial: int
@@ -60,12 +60,12 @@ class BudgetSchedule:
 
         Returns
         -------
-        {"warmup", "reduction", "final"}
+        {"initial", "reduction", "final"}
             At full rank, while the budget falls, or at the target.
         """
         if step >= self.final_step:
             return "final"
-        return "warmup" if step <= self.tinit else "reduction"
+        return "initial" if step <= self.tinit else "reduction"
 
     def budget(self, step: int) -> int:
         """Plan the number of triplets for a step, allocation or not.
@@ -81,7 +81,7 @@ class BudgetSchedule:
             Triplets of all layers together.
         """
         phase = self.phase(step)
-        if phase == "warmup":
+        if phase == "initial":
             return self.initial
         if phase == "final":
             return self.target

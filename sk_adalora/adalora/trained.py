@@ -43,7 +43,6 @@ class TrainedCopies:
 
     def __init__(self, model: nn.Module, config: AdaLoraConfig) -> None:
         self._copies: dict[str, _Copy] = {}
-        self.in_use = True
         paths = copied_paths(model, config)
         for path in paths:
             owner, _, attribute = path.rpartition(".")
@@ -51,6 +50,7 @@ class TrainedCopies:
             self._add(path, model.get_submodule(owner), attribute, trained)
         if config.bias != "none":
             self._copy_biases(model, paths, only_adapted=config.bias == "lora_only")
+        self.use(trained=True)  # all of them, or none where memory ends
 
     def _copy_biases(
         self, model: nn.Module, copied: list[str], only_adapted: bool
@@ -73,9 +73,8 @@ class TrainedCopies:
         attribute: str,
         trained: nn.Module | nn.Parameter,
     ) -> None:
-        copied = _Copy(owner, attribute, getattr(owner, attribute), trained)
-        copied.use(True)
-        self._copies[path] = copied
+        original = getattr(owner, attribute)
+        self._copies[path] = _Copy(owner, attribute, original, trained)
 
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model.

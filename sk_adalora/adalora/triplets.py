@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from .layers import SVDLinear
 
@@ -87,8 +86,8 @@ class RowBank(nn.Module):
         rows = torch.zeros(sum(ranks[i] for i in self.layers), width, dtype=torch.float)
         self.rows = nn.Parameter(rows)  # (m, w)
         self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
-        self._cached: tuple[Tensor | None, Tensor] | None = None
-        self._blocks: Tensor | None = None
+        # What `_table` has made, by kind.
+        self._tables: dict[str, Tensor] = {}
         self.resize(rows, ranks)
 
     @property
@@ -114,12 +113,9 @@ class RowBank(nn.Module):
         self.triplets = torch.cat([of_layers[i] for i in self.layers])
         self.holds_all = len(self.triplets) == sum(ranks)
         # Made here, where the device is waited for anyway, if a step has needed them.
-        laid_out, cut = self._cached is not None, self._blocks is not None
-        self._cached = self._blocks = None
-        if laid_out:
-            self._layout(rows.device)
-        if cut:
-            self._block_rows(rows.device)
+        needed, self._tables = list(self._tables), {}
+        for kind in needed:
+            self._table(kind, rows.device)
 
     def split(self, rows: Tensor) -> Sequence[Tensor]:
         """Cut the bank's rows into matrices, in half precision padded with zeros.
@@ -138,24 +134,8 @@ class RowBank(nn.Module):
             return torch.split(rows, self.sizes)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
         return torch.split(
-            padded.index_select(0, self._block_rows(rows.device)),
+            padded.index_select(0, self._table("blocks", rows.device)),
             [_round_up(r) for r in self.sizes],
-        )
-
-    def _block_rows(self, device: torch.device) -> Tensor:
-        """Return the row of each place in the padded matrices; kept as `_layout`'s."""
-        if self._blocks is None or self._blocks.device != device:
-            with torch.inference_mode(False):  # a training step may be next
-                self._blocks = self._index_of_blocks().to(device)
-        return self._blocks
-
-    def _index_of_blocks(self) -> Tensor:
-        blank = sum(self.sizes)  # the zero row that `split` adds
-        return torch.cat(
-            [
-                F.pad(rows, (0, _round_up(len(rows)) - len(rows)), value=blank)
-                for rows in torch.split(torch.arange(blank), self.sizes)
-            ]
         )
 
     def matrices(self, rows: Tensor) -> Tensor:
@@ -170,33 +150,41 @@ class RowBank(nn.Module):
         -------
         torch.Tensor of shape (k, r, w)
         """
-        index, _ = self._layout(rows.device)
-        if index is None:
+        if len(set(self.sizes)) == 1:
             return rows.view(len(self.sizes), self.sizes[0], self.width)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+        index = self._table("stack", rows.device)
         # Its backward adds; that of `padded[index]` sorts on a GPU.
-        return padded.index_select(0, index.flatten()).view(*index.shape, -1)
+        return padded.index_select(0, index).view(len(self.sizes), -1, self.width)
 
-    def _layout(self, device: torch.device) -> tuple[Tensor | None, Tensor]:
-        """Return the row of each place in the stack, and the stack of identities.
+    def _table(self, kind: str, device: torch.device) -> Tensor:
+        """Return what does not change before the ranks do, on a device.
 
-        Kept until the ranks change: made on the host, they would stop the device.
+        Made on the host at each step, it would stop the device.
+
+        Parameters
+        ----------
+        kind : {"blocks", "stack", "identities"}
+            Row of each place in what `split` returns, or in what `matrices` does, or
+            the (k, r, r) identities of the latter, 0 where a row is padding.
+        device : torch.device
+            Where it is needed.
         """
-        if self._cached is None or self._cached[1].device != device:
+        table = self._tables.get(kind)
+        if table is None or table.device != device:
             with torch.inference_mode(False):  # a training step may be next
-                index, identity = self._make_layout()
-                uniform = len(set(self.sizes)) == 1
-                self._cached = (
-                    None if uniform else index.to(device),
-                    identity.to(device),
-                )
-        return self._cached
+                table = self._tables[kind] = self._make_table(kind).to(device)
+        return table
 
-    def _make_layout(self) -> tuple[Tensor, Tensor]:
-        blank = sum(self.sizes)  # the zero row that `matrices` adds
-        rows = list(torch.split(torch.arange(blank), self.sizes))
-        index = pad_sequence(rows, batch_first=True, padding_value=blank)  # (k, r)
-        return index, torch.diag_embed((index < blank).float())  # (k, r, r)
+    def _make_table(self, kind: str) -> Tensor:
+        if kind == "blocks":
+            return _padded_index(self.sizes, [_round_up(r) for r in self.sizes])
+        longest = max(self.sizes)
+        stack = _padded_index(self.sizes, [longest] * len(self.sizes))
+        if kind == "stack":
+            return stack
+        is_row = stack < sum(self.sizes)
+        return torch.diag_embed(is_row.view(len(self.sizes), longest).float())
 
     def orthogonality(self) -> Tensor:
         """Sum ``||M M^T - I||_F`` over the bank's matrices, at least in float32.
@@ -208,7 +196,7 @@ class RowBank(nn.Module):
         if not self.rows.shape[0]:
             return self.rows.sum()
         exact = torch.promote_types(self.rows.dtype, torch.float)
-        _, identity = self._layout(self.rows.device)
+        identity = self._table("identities", self.rows.device)
         with torch.autocast(self.rows.device.type, enabled=False):
             matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
             total: Tensor = _Deviation.apply(matrices, identity.to(exact))  # type: ignore[no-untyped-call]
@@ -382,7 +370,7 @@ class Triplets(nn.Module):
         torch.Tensor of shape (out, in)
         """
         for left, values, right in self.per_layer():
-            # Exact, whatever the caller computes in.
+            # In float32, also where the caller computes by autocast.
             with torch.autocast(left.device.type, enabled=False):
                 delta = left.T @ (right * (values * self.scale).unsqueeze(1))
             yield delta
@@ -475,12 +463,21 @@ def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
 def _split(
     bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
 ) -> Sequence[Tensor]:
-    """Cut rows into those of each layer, in the precision that it computes in."""
-    dtypes = [_compute_dtype(layer.weight) for layer in layers]
-    if len(set(dtypes)) == 1:
-        return bank.split(rows.to(dtypes[0]))
+    """Cut rows into those of each layer, where and in the precision it computes in."""
+    weights = [layer.weight for layer in layers]
+    places = [(weight.device, _compute_dtype(weight)) for weight in weights]
+    if len(set(places)) == 1:
+        return bank.split(rows.to(*places[0]))
     parts = torch.split(rows, bank.sizes)
-    return [part.to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
+    return [part.to(*place) for part, place in zip(parts, places, strict=True)]
+
+
+def _padded_index(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
+    """Return the row of each place in matrices that are padded with one more row."""
+    blank = sum(sizes)
+    rows = torch.split(torch.arange(blank), list(sizes))
+    padded = zip(rows, widths, strict=True)
+    return torch.cat([F.pad(r, (0, w - len(r)), value=blank) for r, w in padded])
 
 
 def _round_up(rank: int) -> int:
