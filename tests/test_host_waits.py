@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_adalora import _training
 
-# All of one length: of batches with a mask, transformers asks whether they are padded.
+# All of 8 tokens, which no processor pads: of batches with a mask, transformers asks
+# whether they are padded.
 X, Y = topics(48)
-X = [" ".join(text.split()[:1] * 4) for text in X]
+X = [" ".join(text.split()[:1] * 6) for text in X]
 # What brings a number, or a size that depends on numbers, to the host.
 READS = {
     torch.ops.aten._local_scalar_dense.default,

@@ -150,10 +150,10 @@ class RowBank(nn.Module):
         -------
         torch.Tensor of shape (k, r, w)
         """
+        index = self._table("stack", rows.device)  # else first needed within a step
         if len(set(self.sizes)) == 1:
             return rows.view(len(self.sizes), self.sizes[0], self.width)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        index = self._table("stack", rows.device)
         # Its backward adds; that of `padded[index]` sorts on a GPU.
         return padded.index_select(0, index).view(len(self.sizes), -1, self.width)
 
