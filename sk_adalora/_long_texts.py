@@ -144,9 +144,10 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
 
 def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
     """Cut long texts into windows that overlap by half, special tokens in each."""
-    before, after = _special_ends(tokenizer)
-    room = max_length - before - after
     lengths = distinct.stops - distinct.starts
+    longest = int(lengths.argmax())
+    before, after = _special_ends(tokenizer, _ids_of(distinct, longest))
+    room = max_length - before - after
     long = np.flatnonzero(lengths > max_length)
     step = max(1, room // 2)
     ids = [np.asarray(distinct.ids)]
@@ -154,7 +155,7 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
     owners = np.arange(len(lengths)).tolist()
     end = len(ids[0])
     for text in long:
-        piece = np.asarray(distinct.ids[distinct.starts[text] : distinct.stops[text]])
+        piece = _ids_of(distinct, text)
         opening, closing = piece[:before], piece[len(piece) - after :]
         content = piece[before : len(piece) - after]
         firsts = [*range(0, len(content) - room, step), len(content) - room]
@@ -181,11 +182,17 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
     return Windows(tokens, np.asarray(owners))
 
 
-def _special_ends(tokenizer: Any) -> tuple[int, int]:
-    """Count the special tokens before and after a text."""
+def _ids_of(distinct: TokenTable, text: int) -> np.ndarray:
+    return np.asarray(distinct.ids[distinct.starts[text] : distinct.stops[text]])
+
+
+def _special_ends(tokenizer: Any, known: np.ndarray) -> tuple[int, int]:
+    """Count the special tokens before and after a text; `known` are those of one."""
     with same_settings(tokenizer):
         empty = tokenizer("")["input_ids"]
         one = tokenizer("a")["input_ids"]
+    if len(one) <= len(empty):  # a tokenizer of another alphabet
+        one = known.tolist()
     before = 0
     while before < len(empty) and empty[before] == one[before]:
         before += 1

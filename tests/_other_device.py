@@ -245,6 +245,45 @@ def test_architectures(tiny_architecture, name):
     np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-4)
 
 
+class Halves(torch.nn.Module):
+    """Layers of one width on two devices, as `device_map` spreads a large model."""
+
+    def __init__(self, second):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, generator=generator)
+        self.second.to(second)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu().to(self.second.weight.device))
+
+
+def test_a_model_on_several_devices():
+    found = []
+    for device in ("cpu", DEVICE):
+        config = AdaLoraConfig(init_r=4, target_r=2, total_step=9, tinit=1, tfinal=3)
+        generator = torch.Generator().manual_seed(0)
+        model = get_peft_model(Halves(device), config, generator=generator)
+        optimizer = adamw(model)
+        for step in range(9):
+            loss = (model(torch.eye(8)) ** 2).mean()
+            (loss + model.orthogonality_loss().to(loss.device)).backward()
+            optimizer.step()
+            model.update_and_allocate(step)
+            optimizer.zero_grad()
+        model.compact(optimizer)
+        apart = model(torch.eye(8)).detach().cpu().numpy()
+        model.merge()
+        merged = model(torch.eye(8)).detach().cpu().numpy()
+        np.testing.assert_allclose(merged, apart, atol=1e-5)
+        found.append((model.ranks, apart))
+
+    assert found[0][0] == found[1][0]
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
+
+
 # ---- waiting ----------------------------------------------------------------
 
 

@@ -192,6 +192,26 @@ def test_merging_refuses_broken_numbers_and_merges_nothing(number):
     assert hidden(model).isnan().any()
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])
+def test_merging_that_is_cut_short_merges_nothing(monkeypatch, error):
+    """Each merged weight takes memory, and a merged layer learns no more."""
+    model = randomise(adapted_bert())
+    before, merge = hidden(model), SVDLinear.merge
+    third = list(model.adapted.values())[2]
+
+    def fail(layer, delta, *, check):
+        if layer is third:
+            raise error
+        merge(layer, delta, check=check)
+
+    monkeypatch.setattr(SVDLinear, "merge", fail)
+    with pytest.raises(error):
+        model.merge()
+
+    assert all(layer.merged_weight is None for layer in model.adapted.values())
+    assert torch.equal(hidden(model), before)
+
+
 def test_merged_weights_are_not_stored():
     model = adapted_bert()
     names = set(model.state_dict())

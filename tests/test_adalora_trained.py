@@ -7,6 +7,7 @@ import torch
 import transformers
 from _tiny import (
     adapt,
+    classifier_loss,
     config,
     randomise,
     tiny_bert,
@@ -16,7 +17,7 @@ from _tiny import (
 )
 from torch import nn
 
-from sk_adalora.adalora import SVDLinear, get_peft_model
+from sk_adalora.adalora import SVDLinear, get_peft_model, trained
 
 
 def snapshot(model):
@@ -46,6 +47,28 @@ def test_print_trainable_parameters(capsys):
 
 def trained_outside(model):
     return {n for n, _ in model.trainable_parameters() if not n.startswith("triplets")}
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+def test_a_model_that_there_is_no_memory_to_adapt_is_as_before(monkeypatch, bias):
+    base = tiny_classifier()
+    frozen = base.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    modules, deepcopy = list(base.modules()), copy.deepcopy
+
+    def fail(module):
+        if module is base.classifier:
+            raise torch.OutOfMemoryError
+        return deepcopy(module)
+
+    options = {"modules_to_save": ["pooler", "classifier"], "bias": bias}
+    with monkeypatch.context() as patched:
+        patched.setattr(trained.copy, "deepcopy", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            adapt(base, **options)
+
+    assert list(base.modules()) == modules
+    assert [p for p in base.parameters() if not p.requires_grad] == [frozen]
+    train(adapt(base, **options), range(1), loss=classifier_loss)
 
 
 def test_bias_none_trains_no_bias():

@@ -82,6 +82,19 @@ def test_a_model_is_loaded_once(tiny_model):
     assert first.folder == Path(tiny_model).resolve()
 
 
+def test_a_folder_is_loaded_once_under_all_its_names(tiny_model, monkeypatch):
+    monkeypatch.chdir(Path(tiny_model).parent)
+    names = [tiny_model, Path(tiny_model).name, f"./{Path(tiny_model).name}"]
+    first, *others = (load_backbone(name, PLACE) for name in names)
+    first_module = first.module
+    del first
+
+    assert [other.name for other in others] == names[1:]
+    assert all(other.module is first_module for other in others)
+    sk_adalora.clear_backbone_cache()
+    assert load_backbone(names[0], PLACE).module is not first_module
+
+
 def test_precisions_are_apart(tiny_model):
     first, second = (
         load_backbone(tiny_model, PLACE),

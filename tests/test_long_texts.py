@@ -10,7 +10,7 @@ from _toy import BAD, GOOD
 from _toy import make as make_classifier
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sk_adalora import AdaLoraRegressor
@@ -131,6 +131,22 @@ def test_windows_overlap_by_half_and_cover_all(tokenizer, texts, max_length):
     assert (pieces.tokens.lengths <= max_length).all()
     for ids, found in zip(expected, pieces_of_rows, strict=True):
         assert {token for piece in found for token in piece} == set(ids)
+
+
+def test_windows_of_a_tokenizer_that_knows_no_latin_letters():
+    """It makes of "a" what it makes of nothing: its special tokens alone."""
+    backend = Tokenizer(models.BPE({"[CLS]": 0, "[SEP]": 1, "\u5929": 2}, []))
+    ends = [("[CLS]", 0), ("[SEP]", 1)]
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    chinese = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[SEP]")
+    assert chinese("a")["input_ids"] == [0, 1]
+    texts = read_texts(["\u5929" * 5])
+
+    _, found = encode_for_prediction(texts, chinese, 4, "windows")
+
+    assert rows_of(found.tokens) == [[0, 2, 2, 1]] * 4
 
 
 @given(texts=tables, max_length=lengths)
