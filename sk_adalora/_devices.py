@@ -159,6 +159,9 @@ def available_devices() -> list[str]:
 def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
     """Compute as the estimator says, whatever the caller has set for torch.
 
+    Except how exactly a GPU multiplies in float32, and whether it has to do so in one
+    order: `torch.set_float32_matmul_precision` and `use_deterministic_algorithms`.
+
     Parameters
     ----------
     gradients : bool, default=True

@@ -134,7 +134,7 @@ class FitMixin(metaclass=ABCMeta):
             check_parameters(self, self._rules)
             generator = make_generator(self.random_state)
             rows = self._read_rows(X, y, sample_weight)
-            rows, validation = self._hold_out(rows, X, y, X_val, y_val, generator)
+            rows, validation = self._choose_rows(rows, X, y, X_val, y_val, generator)
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
             asked = self._choose_place()
@@ -193,7 +193,7 @@ class FitMixin(metaclass=ABCMeta):
         weights = weights_tensor(self._row_weights(y, weight))
         return TrainingRows(texts, targets, weights)
 
-    def _hold_out(
+    def _choose_rows(
         self,
         rows: TrainingRows,
         X: Any,

@@ -54,8 +54,8 @@ class FoldPruner(BasePruner):
     -----
     For studies that maximize, whose trials report the mean over the folds so far, with
     the steps 0, 1, 2... The present mean is compared, whatever it was before. A trial
-    that is equal to the best goes on, with as many as there are: where scores come in
-    steps, of few rows, the equals are what the other folds have to tell apart.
+    equal to the best is never stopped, however many are equal: the other folds have to
+    tell them apart, where few rows make for few different scores.
 
     Compared are the trials with as many folds as the latest complete one. What has a
     score that is not finite in any fold, or other steps, is left out, and is never

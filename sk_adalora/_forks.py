@@ -10,7 +10,7 @@ _locks: WeakSet[Any] = WeakSet()
 
 
 def make_lock() -> Any:
-    """Make a reentrant lock that a child never waits for a thread of its parent with.
+    """Make a reentrant lock that is free in a forked child, whoever held it.
 
     Returns
     -------

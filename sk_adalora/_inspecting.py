@@ -28,16 +28,15 @@ class InspectMixin:
 
         Raises
         ------
+        ImportError
+            If pandas is missing, which `datasets` installs.
         NotFittedError
             If the estimator has not been fitted.
         """
         check_is_fitted(self)
+        pd = _import_pandas()
         table = lay_out(self.ranks_)
         columns = {kind: table.column(kind) for kind in table.kinds}
-        try:
-            import pandas as pd
-        except ImportError:
-            return {"layer": list(table.layers), **columns}
         frame = pd.DataFrame(columns, index=pd.Index(table.layers, name="layer"))
         # Integers stay integers where some are missing.
         return frame.astype(
@@ -53,3 +52,14 @@ class InspectMixin:
         title = headline(list(self.ranks_.values()), self.schedule_.init_r)
         # To the stream of the bar: what a program prints itself stays its own.
         tqdm.write(f"{title}\n{lay_out(self.ranks_).to_text()}", file=sys.stderr)
+
+
+def _import_pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "`rank_table` needs pandas. Got an environment without it. Run: "
+            "pip install pandas"
+        ) from error
+    return pandas

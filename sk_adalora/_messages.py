@@ -1,4 +1,4 @@
-"""What the user hears: our warnings at a line of theirs, other libraries' talk not."""
+"""Our warnings at the user's own line; other libraries kept silent."""
 
 from __future__ import annotations
 

@@ -107,13 +107,14 @@ class PredictMixin:
         )
         check_tokens(windows.tokens, live.backbone)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
-        place = live.place
+        place, parts = live.place, []
         limit, multiple = place.tokens_to_predict, place.length_multiple
         for rows in prediction_batches(windows.tokens, limit, multiple):
             n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
             batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
-            of_rows = live.network(batch)[: len(rows)]
-            outputs[rows] = of_rows.float().cpu().numpy()
+            parts.append((rows, live.network(batch)[: len(rows)].float()))
+        for rows, of_rows in parts:  # not before: a GPU would wait for each batch
+            outputs[rows] = of_rows.cpu().numpy()
         of_texts = windows.average(outputs)
         # A copy of a large table, where each text is that of one row.
         return of_texts if tokens.all_distinct else of_texts[tokens.rows]

@@ -21,7 +21,7 @@ from ._training import Examples, LossFunction
 # would get a bias that training does not make good.
 _ENOUGH_ROWS = 1000
 _ROWS_OF_A_CLASS = 5
-# Factor of half the squared weights beside the mean loss, on features that are centred
+# The probe minimises mean loss + _PENALTY / 2 * ||w||^2, on features that are centred
 # and of length 1 on average. A linear model alone would want less of many rows; but
 # training that starts at a surer head ends at a worse one (docs/defaults.md). Each of
 # several labels or numbers a row has this penalty beside its own loss.

@@ -63,10 +63,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Layers to adapt: name endings, a regular expression for whole paths, or
         "all-linear": every linear layer except pooler, embeddings and head.
     epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" stands for as many as make 96 optimizer steps (32
-        for numbers), or 8 for each output (class or number) if that is more; at least
-        3, and at most 10 or, of few rows, as many as make 64 steps (22 for numbers) in
-        batches of 32.
+        Passes over the rows. "auto" stands for as many as make 96 optimizer steps, or 8
+        for each output (class or number) if that is more; at least 3, and at most 10
+        or, of few rows, as many as make 64 steps in batches of 32. A regressor has 32
+        and 22 in the place of 96 and 64.
     batch_size : int, default=32
         Rows in a batch.
     gradient_accumulation_steps : int, default=1
@@ -79,16 +79,16 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
-        arXiv:2202.10054; or at random. "auto" is "linear_probe" for labels, "random"
-        for numbers. The head of ``pooling="model"`` starts as in the pretrained files,
-        or at random where they have none that fits.
+        arXiv:2202.10054; or at random. "auto" is "linear_probe" in a classifier,
+        "random" in a regressor. The head of ``pooling="model"`` starts as in the
+        pretrained files, or at random where they have none that fits.
     interpolation : float or "auto", default="auto"
         What is kept of a training: the point between where it started (0) and where it
         ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and for
-        all numbers, if the training is of more than three epochs, however many the
-        rows; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
-        another (`warm_start`) keeps all.
+        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and in
+        every regressor, if the training is of more than three epochs; it is 1
+        elsewhere, and with ``pooling="model"``. A fit that continues another
+        (`warm_start`) keeps all.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06

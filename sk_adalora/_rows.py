@@ -113,7 +113,7 @@ def check_length(y: Any, n_samples: int, estimator: Any) -> None:
 
 
 def _refuse_masked(values: Any, name: str) -> None:
-    """Refuse masked numbers and labels, whose masks nothing that reads them sees."""
+    """Refuse masked arrays: whatever reads them would ignore the mask."""
     if np.ma.is_masked(values):
         count = int(np.ma.getmaskarray(values).sum())
         raise ValueError(

@@ -11,8 +11,8 @@ from ._forks import make_lock
 class _Turns:
     """The locks of a tokenizer, which holds the settings of the call under way.
 
-    `queue` is held by the thread that comes next, and for a moment only by the one that
-    is inside: who leaves `inside` and wants it again stands behind the one that waits.
+    Two locks make the turns fair. A thread takes `queue`, waits for `inside`, and then
+    frees `queue`. So one that leaves and comes back stands behind one that waited.
     """
 
     def __init__(self) -> None:

@@ -303,3 +303,21 @@ def test_no_step_waits_for_the_device(tiny_model, waits_of_steps, options):
         # At the start it looks for layers without gradient, and lays the ranks out; in
         # the end, compaction has to know on the host what is left.
         assert bool(own) == (step in (0, compacted)), (step, own)
+
+
+def test_batches_of_a_prediction_do_not_wait_for_each_other(tiny_model, monkeypatch):
+    texts = [*X, *LONG]
+    fitted = make(tiny_model, device=str(DEVICE)).fit(X, Y)
+    expected = fitted.predict_proba(texts)
+    network, seen = fitted._live.network, []
+    monkeypatch.setattr(_devices.Place, "tokens_to_predict", 64)
+    network.register_forward_pre_hook(lambda *_: seen.append(waits.total()))
+    waits.clear()
+
+    np.testing.assert_allclose(fitted.predict_proba(texts), expected, atol=1e-5)
+    own = [line for line in waits if not re.search("masking_utils", line)]
+    n_batches, n_reads = len(seen), sum(waits[line] for line in own)
+    assert n_batches > 5
+    assert n_reads >= n_batches
+    # What transformers asks of a padded batch is all that had been waited for.
+    assert seen[-1] <= waits.total() - n_reads

@@ -76,7 +76,8 @@ MAY_IMPORT = {
     "_read_folder": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_network", "_persistence"},
     "_folder": FIRST_STEPS
-    | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_read_folder"},
+    | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_read_folder"}
+    | {"_turns"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {

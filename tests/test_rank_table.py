@@ -166,7 +166,6 @@ def fitted(tiny_model):
 
 
 def test_the_table_of_an_estimator_holds_its_ranks(fitted):
-    pytest.importorskip("pandas")
     table = fitted.rank_table()
 
     assert table.index.name == "layer"
@@ -180,7 +179,6 @@ def test_the_table_of_an_estimator_holds_its_ranks(fitted):
 
 
 def test_integers_stay_integers_beside_missing_ones(tiny_model):
-    pytest.importorskip("pandas")
     modules = r".*layer\.(0\.output|1\.intermediate)\.dense"
     table = make(tiny_model, target_modules=modules).fit(*toy()).rank_table()
 
@@ -188,23 +186,17 @@ def test_integers_stay_integers_beside_missing_ones(tiny_model):
     assert table.isna().to_numpy().tolist() == [[True, False], [False, True]]
 
 
-def test_the_table_is_a_dict_without_pandas(fitted, monkeypatch):
+def test_a_table_needs_pandas(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    table = fitted.rank_table()
-
-    assert list(table) == ["layer", *NAMES["bert"]]
-    assert table["layer"] == [0, 1]
-    assert sum(sum(table[kind]) for kind in NAMES["bert"]) == sum(
-        fitted.ranks_.values()
-    )
+    with pytest.raises(ImportError, match="Run: pip install pandas"):
+        fitted.rank_table()
 
 
-def test_a_regressor_has_a_table(tiny_model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
+def test_a_regressor_has_a_table(tiny_model):
     texts, y = toy(16)
     fitted = AdaLoraRegressor(tiny_model, epochs=1, device="cpu").fit(texts, y * 1.0)
 
-    assert fitted.rank_table()["layer"] == [0, 1]
+    assert fitted.rank_table().index.tolist() == [0, 1]
 
 
 def test_a_table_needs_a_fit(tiny_model):

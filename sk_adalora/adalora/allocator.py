@@ -103,7 +103,7 @@ class RankAllocator:
     def _index_layers(self) -> None:
         """Note the layer of each triplet, before a step would wait for it."""
         layers = [i for i, rank in enumerate(self.triplets.ranks) for _ in range(rank)]
-        self._layers = torch.tensor(layers, dtype=torch.long, device=self.kept.device)
+        self._layer_of = torch.tensor(layers, dtype=torch.long, device=self.kept.device)
 
     def _tensors(self) -> list[Tensor]:
         banks = [bank.rows for bank in self.triplets.banks]
@@ -184,8 +184,8 @@ class RankAllocator:
         """
         reached = self._reached.float()
         n_reached = reached.new_zeros(len(self.triplets.ranks))
-        n_reached.index_add_(0, self._layers, reached)
-        return n_reached.index_select(0, self._layers) == 0
+        n_reached.index_add_(0, self._layer_of, reached)
+        return n_reached.index_select(0, self._layer_of) == 0
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
@@ -242,7 +242,7 @@ class RankAllocator:
         """
         self.kept = self.kept.to(device)
         self._reached = self._reached.to(device)
-        self._layers = self._layers.to(device)
+        self._layer_of = self._layer_of.to(device)
         for average in self._averages or ():
             average.sensitivity = average.sensitivity.to(device)
             average.uncertainty = average.uncertainty.to(device)

@@ -278,8 +278,9 @@ class AdaLoraConfig(LoraConfig):
     total_step : int
         Steps of the whole training. It must be given.
     rank_pattern : dict or None, default=None
-        Surviving triplets by layer: ``{"<path>.lora_E": [bool] * init_r}``. With it a
-        model starts at these ranks and keeps them. It must name every adapted layer.
+        Ranks by layer as PEFT writes them, ``{"<path>.lora_E": [bool] * init_r}``: only
+        the number of True counts. With it a model starts at these ranks and keeps them.
+        It must name every adapted layer.
     **kwargs : dict
         The fields of :class:`LoraConfig`, by keyword.
 

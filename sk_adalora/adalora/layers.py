@@ -33,8 +33,8 @@ def is_linear(module: nn.Module) -> bool:
 def _project(x: Tensor, rows: Tensor) -> Tensor:
     """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
 
-    In float32 it is computed transposed: with up to 12 rows a CPU makes and reads it
-    in 0.8 to 1.06 of the time then (`benchmarks/narrow_products.py`).
+    In float32 ``(rows @ x.T).T`` is computed: with up to 12 rows, that takes a CPU 0.8
+    to 1.06 of the time, what reads it included (`benchmarks/narrow_products.py`).
     """
     if x.dtype == torch.float32:
         return torch.mm(rows, x.t()).t()

@@ -51,10 +51,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Tell whether oneDNN's own layer is faster than what torch would call.
 
-    torch multiplies by MKL in float32, which does without AVX512 on processors of AMD.
-    On Zen 5, oneDNN takes less than half of the seconds; on Zen 4 0.92 of them
-    (`benchmarks/float32_products.py`), which the kernels that it makes for each length
-    of a batch, and their memory, are not worth.
+    In float32, torch multiplies by MKL, which leaves AVX512 unused on processors of
+    AMD. oneDNN takes less than half of the seconds on Zen 5, where it is used, and 0.92
+    of them on Zen 4, where it is not: that little is not worth the memory of a kernel
+    for each length of a batch (`benchmarks/float32_products.py`).
 
     In bfloat16 torch multiplies by oneDNN, but fills the result with the bias before,
     for the product to be added to. To add the bias while multiplying takes 0.8 to 1.0
