@@ -163,12 +163,21 @@ def _unwrap_dataset(X: Any) -> Any:
     if datasets is None:
         return X
     if isinstance(X, datasets.Dataset):
-        return X.with_format("arrow")[:]
+        chosen = X.format  # of its columns, `set_format` may have chosen some
+        columns = None if chosen["output_all_columns"] else chosen["columns"]
+        return _arrow_rows(X, columns)
     source = getattr(X, "source", None)
     if isinstance(source, datasets.Dataset):
         name = X.column_name
-        return source.select_columns(name).with_format("arrow")[:][name]
+        return _arrow_rows(source.select_columns(name), None)[name]
     return X
+
+
+def _arrow_rows(dataset: Any, columns: list[str] | None) -> pa.Table:
+    """Give some columns of a dataset, or all, as its transform makes them."""
+    if dataset.format["type"] == "custom":  # another format would replace the transform
+        dataset, columns = type(dataset).from_dict(dataset[:]), None
+    return dataset.with_format("arrow", columns=columns)[:]
 
 
 def _read_list(X: Sequence) -> Table:

@@ -473,6 +473,43 @@ def test_folds_of_a_dataset_made_a_frame(make, to_frame):
     np.testing.assert_array_equal(ours, expected)
 
 
+def shouted(rows):
+    return {name: [str(cell).upper() for cell in cells] for name, cells in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("choose", "expected"),
+    [
+        (lambda rows: rows.with_format(columns=["text"]), "a"),
+        (lambda rows: rows.with_format("numpy", ["text", "n"]), "text: a\nn: 1"),
+        (
+            lambda rows: rows.with_format("numpy", ["text"], output_all_columns=True),
+            "text: a\nlabel: yes\nn: 1",
+        ),
+        (lambda rows: rows.with_transform(shouted), "text: A\nlabel: YES\nn: 1"),
+        (lambda rows: rows.with_transform(shouted, columns=["text"]), "A"),
+        (lambda rows: rows.with_transform(lambda rows: {"new": rows["text"]}), "a"),
+        (lambda rows: rows.with_transform(shouted)["text"], "A"),
+        (lambda rows: rows.with_format(columns=["n"])["text"], "a"),
+    ],
+    ids=[
+        "a column",
+        "two columns",
+        "all columns",
+        "a transform",
+        "a transform of a column",
+        "a transform to another column",
+        "a column of a transform",
+        "a column that is named",
+    ],
+)
+def test_the_format_of_a_dataset_is_followed(choose, expected):
+    """The label is not read along, nor a text before what `set_transform` makes."""
+    rows = datasets.Dataset.from_dict({"text": ["a"], "label": ["yes"], "n": [1]})
+
+    assert read_texts(choose(rows)).first.to_pylist() == [expected]
+
+
 @pytest.mark.parametrize(
     "build",
     [
