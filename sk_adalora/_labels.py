@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ def check_labels(y: Any, name: str = "y") -> None:
     ValueError
         If it can be no target of a classifier.
     """
+    if getattr(getattr(y, "dtype", None), "kind", None) == "T":
+        raise ValueError(
+            f"`{name}` must hold labels of a type that scikit-learn knows. Got "
+            "strings of NumPy's StringDType. Convert them with .astype(str)."
+        )
     dense = y.toarray() if hasattr(y, "toarray") else y
     # As objects: among words in a list, NaN would become the word "nan".
     values = np.asarray(dense, dtype=object if isinstance(y, list | tuple) else None)
@@ -41,6 +47,8 @@ def check_labels(y: Any, name: str = "y") -> None:
             f"`{name}` must hold labels of one type. Got {got}. Convert them, for "
             "example with str."
         )
+    if isinstance(y, list | tuple):
+        _refuse_cut(kinds, name)
     try:
         check_classification_targets(y)
     except ValueError as error:
@@ -71,6 +79,20 @@ def _refuse_missing(values: np.ndarray, name: str) -> None:
             f"`{name}` must not hold NaN, infinity or missing values. Input {name} "
             f"contains NaN or such: got {count} of them. Drop those rows."
         )
+
+
+def _refuse_cut(kinds: set[type], name: str) -> None:
+    """Refuse texts of an Enum, of whose names NumPy would keep the first letters."""
+    for kind in kinds:
+        if issubclass(kind, str) and issubclass(kind, Enum):
+            cut = next((label for label in kind if str(label) != label.value), None)
+            if cut is not None:
+                raise ValueError(
+                    f"`{name}` must hold labels that NumPy keeps whole. Got a list of "
+                    f"{kind.__name__}, such as {cut}, of which it keeps "
+                    f"{str(cut)[: len(cut)]!r}. Pass their values: [label.value for "
+                    f"label in {name}]."
+                )
 
 
 def _tells_nothing(label: Any) -> bool:

@@ -1,6 +1,7 @@
 """Bad input is refused before training, with a message, and changes nothing."""
 
 import datetime
+import enum
 import io
 import re
 import shutil
@@ -136,6 +137,12 @@ def test_a_template_of_unknown_columns():
 
 # ---- y ----------------------------------------------------------------------
 
+
+class Answer(str, enum.Enum):  # noqa: UP042 - of a StrEnum NumPy takes the values
+    NO = "no"
+    YES = "yes"
+
+
 BAD_Y = {
     "missing": (None, "requires y to be passed, but the target y is None"),
     "short": (Y[:-1], r"same number of rows\. Got 24 and 23\. Pass one target a row"),
@@ -198,6 +205,10 @@ BAD_Y = {
         [{"a", "b"}, {"a"}] * 12,
         r"got objects of set\. Make an indicator matrix by .*MultiLabelBinarizer\.$",
     ),
+    "a list of an Enum": (
+        [Answer.NO, Answer.YES] * 12,
+        r"Got a list of Answer, such as Answer.NO, of which it keeps 'An'\. Pass their",
+    ),
     "several columns": (
         np.array([Y + 1, Y + 2]).T,
         r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",
@@ -226,6 +237,13 @@ def test_bad_targets(name, monkeypatch):
     y, match = BAD_Y[name]
 
     refused(make("unused"), X, y, (ValueError, TypeError), match)
+
+
+def test_labels_of_a_type_of_numpy_that_scikit_learn_does_not_know():
+    pytest.importorskip("numpy", "2.0")
+
+    match = r"Got strings of NumPy's StringDType\. Convert them with \.astype\(str\)"
+    refused(make("unused"), X, LABELS.astype(np.dtypes.StringDType()), match=match)
 
 
 # ---- weights ----------------------------------------------------------------

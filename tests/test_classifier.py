@@ -1,5 +1,6 @@
 """AdaLoraClassifier as its users see it."""
 
+import enum
 import io
 import warnings
 
@@ -85,6 +86,7 @@ def test_labels_come_back_as_they_were(tiny_model, name):
     )
 
 
+_ANSWERS = enum.StrEnum("_ANSWERS", {"NO": "no", "YES": "yes"})
 CONTAINERS = {
     "list": list,
     "tuple": tuple,
@@ -102,6 +104,7 @@ CONTAINERS = {
     "arrow": pa.array,
     "index": pd.Index,
     "dataset column": lambda y: _dataset(y)["text"],
+    "list of a StrEnum": lambda y: [_ANSWERS(answer) for answer in y],
 }
 
 
