@@ -61,6 +61,8 @@ def open_storage(storage: Any) -> BaseStorage:
     ------
     ImportError
         If the database needs a driver that is not installed.
+    FileNotFoundError
+        If the path is that of a folder, or in a folder that does not exist.
     ValueError
         If the path is that of another file.
     """
@@ -77,6 +79,9 @@ def open_storage(storage: Any) -> BaseStorage:
     # A server may have closed a connection during a long fit.
     options: dict[str, Any] = {"pool_pre_ping": True}
     if scheme == "sqlite":
+        file = path.partition(":///")[2].partition("?")[0]
+        if file and not file.startswith((":", "file:")):  # in memory, or a URI
+            _check_place(os.path.abspath(file))
         options = {"connect_args": {"timeout": _PATIENCE}}
     try:
         return RDBStorage(path, engine_kwargs=options)
@@ -107,6 +112,7 @@ class _Journal(JournalFileBackend):
 
 def _open_journal(path: str) -> JournalStorage:
     path = os.path.abspath(path)  # the lock is a link, which a relative path misleads
+    _check_place(path)
     if os.path.exists(path):
         with open(path, "rb") as file:
             start = file.read(len(_SQLITE))
@@ -120,6 +126,18 @@ def _open_journal(path: str) -> JournalStorage:
             )
     lock = None if _LINKS_ARE_FREE else JournalFileOpenLock(path)
     return JournalStorage(_Journal(path, lock))
+
+
+def _check_place(path: str) -> None:
+    """Refuse the path of a folder, or in a folder that does not exist."""
+    is_folder, folder = os.path.isdir(path), os.path.dirname(path)
+    if is_folder or not os.path.isdir(folder):
+        got = "a folder" if is_folder else f"in {folder!r}, which does not exist"
+        do = "Pass the path of a file" if is_folder else "Make that folder"
+        raise FileNotFoundError(
+            "`storage` must be the path of a journal file, or a URL. Got "
+            f"{path!r}, which is {got}. {do}, or choose another path."
+        )
 
 
 def _is_torn(path: str) -> bool:

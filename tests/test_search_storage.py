@@ -355,6 +355,28 @@ def test_another_file_is_no_journal(tmp_path, content, message):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("prefix", ["", "sqlite:///"])
+def test_a_storage_in_no_folder_says_so(tmp_path, monkeypatch, prefix):
+    monkeypatch.chdir(tmp_path)
+
+    match = "Got '.*study', which is in '.*new', which does not exist. Make that folder"
+    for path in ("new/study", tmp_path / "new" / "study"):
+        with pytest.raises(FileNotFoundError, match=match):
+            open_storage(f"{prefix}{path}")
+    with pytest.raises(FileNotFoundError, match="which is a folder"):
+        open_storage(f"{prefix}{tmp_path}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["", "/", "/:memory:"])
+def test_a_database_in_memory_is_in_no_folder(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(storage=open_storage(f"sqlite://{path}"))
+
+    assert len(study.trials) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_journal_in_the_home_directory(tmp_path, monkeypatch, kind):
     for name in ("HOME", "USERPROFILE"):
