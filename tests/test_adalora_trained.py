@@ -2,6 +2,7 @@
 
 import copy
 
+import peft
 import pytest
 import torch
 import transformers
@@ -173,6 +174,11 @@ def test_buffers_of_saved_modules_are_stored():
     ("model", "settings", "message"),
     [
         (tiny_bert(), {"init_r": 4}, "`config` must be an AdaLoraConfig. Got dict"),
+        (
+            tiny_bert(),
+            peft.AdaLoraConfig(total_step=10),
+            "Got that of peft. Import ours, from sk_adalora.adalora",
+        ),
         ("bert", config(), "`model` must be a torch.nn.Module. Got str"),
         (adapt(tiny_bert()), config(), "must not be adapted already.*Call `unload`"),
         (adapt(tiny_bert()).model, config(), "must not be adapted already"),

@@ -525,10 +525,12 @@ class AdaLoraModel(nn.Module):
 
 def _check_arguments(model: Any, config: Any) -> None:
     if not isinstance(config, AdaLoraConfig):
-        raise TypeError(
-            "`config` must be an AdaLoraConfig. Got "
-            f"{type(config).__name__}. Other methods are peft's."
-        )
+        kind = type(config)
+        got = f"{kind.__name__}. Other methods are peft's."
+        if kind.__name__ == AdaLoraConfig.__name__:
+            theirs = kind.__module__.partition(".")[0]
+            got = f"that of {theirs}. Import ours, from sk_adalora.adalora."
+        raise TypeError(f"`config` must be an AdaLoraConfig. Got {got}")
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"`model` must be a torch.nn.Module. Got {type(model).__name__}."
