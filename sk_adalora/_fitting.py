@@ -218,7 +218,8 @@ class FitMixin(metaclass=ABCMeta):
             X_val, y_val = take_rows(X, used[held]), take_rows(y, used[held])
             used = used[kept]
         else:
-            check_length(y_val, len(self._read_texts(X_val, reset=False)), self)
+            n_rows = len(self._read_texts(X_val, reset=False))
+            check_length(y_val, n_rows, self, ("X_val", "y_val"))
             self._check_validation_targets(y_val, rows.targets)
         return rows.take(used), (X_val, y_val)
 

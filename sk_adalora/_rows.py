@@ -96,8 +96,11 @@ def _takeable(data: Any) -> Any:
     return data
 
 
-def check_length(y: Any, n_samples: int, estimator: Any) -> None:
+def check_length(
+    y: Any, n_samples: int, estimator: Any, names: tuple[str, str] = ("X", "y")
+) -> None:
     """Refuse missing targets, and more or fewer of them than rows."""
+    of_rows, of_targets = names
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
@@ -106,10 +109,10 @@ def check_length(y: Any, n_samples: int, estimator: Any) -> None:
     n_targets = _num_samples(y)
     if n_targets != n_samples:
         raise ValueError(
-            "`X` and `y` must have the same number of rows. "
+            f"`{of_rows}` and `{of_targets}` must have the same number of rows. "
             f"Got {n_samples} and {n_targets}. Pass one target a row."
         )
-    _refuse_masked(y, "y")
+    _refuse_masked(y, of_targets)
 
 
 def _refuse_masked(values: Any, name: str) -> None:

@@ -318,7 +318,7 @@ def test_validation_rows_are_for_early_stopping():
 @pytest.mark.parametrize(
     ("X_val", "y_val", "match"),
     [
-        (X, Y[:-1], r"Got 24 and 23"),
+        (X, Y[:-1], r"^`X_val` and `y_val` must have the same number.*Got 24 and 23"),
         ([], [], r"0 sample\(s\)"),
         ([1, 2], [0, 1], "one text for each sample"),
         (np.array([X, X]).T, Y, "X has 2 features"),
@@ -327,7 +327,11 @@ def test_validation_rows_are_for_early_stopping():
         (X, LABELS, r"y_val.*'no'"),
         (X, with_value(Y, 3, 7), r"y_val.*7"),
         (X, np.eye(24, 2, dtype=int), "y_val|1d array"),
-        (X, np.ma.masked_array(Y, mask=np.arange(24) < 2), "masked values. Got 2"),
+        (
+            X,
+            np.ma.masked_array(Y, mask=np.arange(24) < 2),
+            "^`y_val` must not hold masked values. Got 2",
+        ),
         (X, np.array([LABELS, LABELS]).T, "`y_val` must have one label a row.*2 col"),
     ],
 )
