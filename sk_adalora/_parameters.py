@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+# Characters of a value that a message shows.
+_SHOWN = 500
+
 SCHEDULERS = (
     "linear",
     "cosine",
@@ -204,14 +207,22 @@ def check_parameters(estimator: Any, rules: Mapping[str, Rule]) -> None:
         if rule is not None and not rule.accepts(value):
             raise ValueError(
                 f"`{name}` of {type(estimator).__name__} must be {rule.wording}. "
-                f"Got {value!r}. {_meant(value, rule)}Change it with "
+                f"Got {_shown(value)}. {_meant(value, rule)}Change it with "
                 f"`set_params({name}=...)`."
             )
 
 
+def _shown(value: Any) -> str:
+    shown = repr(value)  # of a whole model or table, hundreds of lines
+    return shown if len(shown) <= _SHOWN else f"an object of {type(value).__name__}"
+
+
 def _meant(value: Any, rule: Rule) -> str:
-    words = rule.words() if isinstance(value, str) else ()
-    close = difflib.get_close_matches(value, [*words], n=3) if words else []
+    words = [*rule.words()] if isinstance(value, str) else []
+    # The beginning of a word is most often meant for it, and seldom close to it.
+    longer = [word for word in words if value and word.startswith(value)]
+    others = difflib.get_close_matches(str(value), words, n=3)
+    close = [*dict.fromkeys([*longer, *others])][:3]
     return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _toy import attributes, make, same_attributes, toy
 
 from sk_adalora import AdaLoraClassifier, _predicting
@@ -146,6 +147,7 @@ def test_wrong_values_are_refused(name, value):
     ("name", "value", "meant"),
     [
         ("scoring", "acuracy", "'accuracy'"),
+        ("scoring", "acc", "'accuracy' or"),
         ("precision", "bfloat", "'bfloat16' or"),
         ("epochs", "aut", "'auto'"),
     ],
@@ -154,6 +156,15 @@ def test_a_word_that_is_close_is_offered(name, value, meant):
     classifier = AdaLoraClassifier(**{name: value})
 
     with pytest.raises(ValueError, match=f"Got '{value}'. Did you mean {meant}.*set_p"):
+        check_parameters(classifier, CLASSIFIER_RULES)
+
+
+def test_a_value_of_many_lines_is_not_shown():
+    model = torch.nn.Sequential(*[torch.nn.Linear(2, 2) for _ in range(100)])
+    classifier = AdaLoraClassifier(model)
+
+    match = "model id or a folder. Got an object of Sequential. Change it with `set_p"
+    with pytest.raises(ValueError, match=match):
         check_parameters(classifier, CLASSIFIER_RULES)
 
 
