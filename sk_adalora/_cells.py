@@ -11,7 +11,9 @@ cell by cell. How cells are written:
   where no time zone follows it;
 * durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, and
   with nine decimals where there are nanoseconds;
-* anything else (lists, dictionaries, intervals, ...) by ``str``.
+* lists and dictionaries by ``str``, with whole numbers as integers and None for what is
+  missing in them; arrays as lists;
+* anything else (intervals, ...) by ``str``.
 """
 
 import sys
@@ -190,7 +192,23 @@ def write_cell(cell: Any) -> str | None:
         return _write_duration(cell)
     if isinstance(cell, float | np.floating | datetime | time):
         return write_arrow(pa.array([cell]))[0].as_py()
-    return str(cell)
+    return str(_nested(cell))
+
+
+def _nested(cell: Any) -> Any:
+    """Give nested cells as lists and dictionaries; pandas reads the lists as arrays."""
+    if isinstance(cell, np.ndarray | np.generic):
+        if cell.dtype.kind not in "mM":
+            cell = cell.tolist()
+        elif cell.ndim:  # of nanoseconds it would make integers
+            cell = cell.astype(f"{cell.dtype.kind}8[us]").tolist()
+    if type(cell) is list:
+        return [_nested(item) for item in cell]
+    if type(cell) is dict:
+        return {name: _nested(item) for name, item in cell.items()}
+    if isinstance(cell, float) and cell.is_integer():
+        return int(cell)  # a missing number beside it makes floats of integers
+    return None if is_missing(cell) else cell
 
 
 def _write_duration(cell: timedelta) -> str:

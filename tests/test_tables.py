@@ -529,6 +529,42 @@ def test_views_and_runs_of_texts_can_be_split(build):
     assert taken.to_pylist() == [texts[2], texts[0]]
 
 
+NESTED = {
+    "texts": ([["a", "b"], [], None], ["['a', 'b']", "[]", None]),
+    "numbers": ([[1, 2], [3, None], [None]], ["[1, 2]", "[3, None]", "[None]"]),
+    "floats": ([[0.5], [2.0, None], []], ["[0.5]", "[2, None]", "[]"]),
+    "booleans": ([[True], [None], []], ["[True]", "[None]", "[]"]),
+    "lists": ([[["a"], ["b", "c"]], [[]], None], ["[['a'], ['b', 'c']]", "[[]]", None]),
+    "structs": (
+        [{"p": ["q"], "n": 1}, {"p": None, "n": None}, None],
+        ["{'p': ['q'], 'n': 1}", "{'p': None, 'n': None}", None],
+    ),
+    "dates": ([[DAYS[0]], [], None], [f"[{DAYS[0]!r}]", "[]", None]),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+@pytest.mark.parametrize(
+    "build", [lambda table: table, pa.Table.to_pandas, pl.from_arrow, datasets.Dataset]
+)
+def test_nested_cells_read_alike_in_any_table(name, build):
+    """In files of Parquet, say: pandas reads their lists as arrays."""
+    cells, expected = NESTED[name]
+    table = build(pa.table({"id": ["x", "y", "z"], "nested": cells}))
+
+    lines = [[f"nested: {text}"] if text else [] for text in expected]
+    texts = [
+        "\n".join([f"id: {i}", *line]) for i, line in zip("xyz", lines, strict=True)
+    ]
+    assert read_texts(table).first.to_pylist() == texts
+
+
+def test_long_arrays_in_cells_are_written_whole():
+    frame = pd.DataFrame({"a": ["x"], "b": [np.arange(2000)]})
+
+    assert read_texts(frame).first.to_pylist() == [f"a: x\nb: {[*range(2000)]}"]
+
+
 def test_wide_floats_of_a_frame_are_written_as_floats():
     frame = pd.DataFrame({"a": np.array([1.5, 2.0], dtype=np.longdouble), "b": "x"})
 
