@@ -115,6 +115,7 @@ class PredictMixin:
             parts.append((rows, live.network(batch)[: len(rows)].float()))
         for rows, of_rows in parts:  # not before: a GPU would wait for each batch
             outputs[rows] = of_rows.cpu().numpy()
+        _check_finite(outputs, place)
         of_texts = windows.average(outputs)
         # A copy of a large table, where each text is that of one row.
         return of_texts if tokens.all_distinct else of_texts[tokens.rows]
@@ -137,6 +138,16 @@ class PredictMixin:
         place = resolve_place("cpu", "float32")
         backbone = self._load_backbone(place, self._adapter)
         return thaw_network(self._adapter, backbone), backbone
+
+
+def _check_finite(outputs: np.ndarray, place: Place) -> None:
+    """Refuse outputs that are no numbers: the first class would be the likeliest."""
+    if not np.isfinite(outputs).all():
+        exact = "" if place.precision == "float32" else ", or set precision='float32'"
+        raise FloatingPointError(
+            "The outputs of the network must be finite. Got NaN or infinity. Fit with "
+            f"a lower `learning_rate`{exact}."
+        )
 
 
 def check_tokens(tokens: TokenTable, backbone: Backbone) -> None:

@@ -951,6 +951,19 @@ def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
     assert not hasattr(classifier, "classes_")
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, method, value):
+    """What the last step made may be finite, and what is computed with it not."""
+    X, y = toy(32)
+    classifier = make(tiny_model).fit(X, y)
+    classifier._live.network.head.weight.data.fill_(value)
+
+    match = r"outputs of the network must be finite\. Got .*lower `learning_rate`\.$"
+    with pytest.raises(FloatingPointError, match=match):
+        getattr(classifier, method)(X)
+
+
 def test_the_penalty_keeps_triplets_orthonormal(tiny_model):
     X, y = toy(64)
 
