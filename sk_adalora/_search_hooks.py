@@ -28,7 +28,7 @@ from ._fold_pruner import make_pruner
 from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._sampling import make_sampler
-from ._search_rules import SEARCH_RULES
+from ._search_rules import SEARCH_RULES, check_rows
 from ._space import AdaLoraSpace, read_space
 from ._study import (
     FINGERPRINT,
@@ -143,6 +143,7 @@ class SearchHooks(BaseSearchCV):
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         """Open the study: scikit-learn's hook, before anything is evaluated."""
         now = self._now
+        check_rows(X)
         now.rows = X, y
         now.space = self._read_space()
         check_names(self.estimator, now.space)

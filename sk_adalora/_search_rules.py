@@ -1,12 +1,15 @@
-"""What the parameters of a search may be."""
+"""What the parameters and the rows of a search may be."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import numpy as np
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
+from sklearn.utils import _safe_indexing
 
 from ._parameters import (
     BOOLEAN,
@@ -45,3 +48,26 @@ SEARCH_RULES: dict[str, Rule] = {
     "random_state": RANDOM_STATE,
     "verbose": integer(0) | BOOLEAN,
 }
+
+
+def check_rows(X: Any) -> None:
+    """Refuse what scikit-learn cannot take folds out of, before a study is opened.
+
+    Parameters
+    ----------
+    X : object
+        The rows of a search.
+
+    Raises
+    ------
+    TypeError
+        If it is such.
+    """
+    try:
+        _safe_indexing(X, np.zeros(2, int))  # of one, some can give it
+    except Exception as error:
+        way = "X.to_pandas()" if hasattr(X, "to_pandas") else "list(X)"
+        raise TypeError(
+            "X must be of a type that scikit-learn takes folds out of. Got "
+            f"{type(X).__name__}. Pass {way}."
+        ) from error

@@ -1,11 +1,14 @@
 """A search among scikit-learn's tools: scores, routing, workers, pictures."""
 
 import pickle
+import re
 import threading
 
+import datasets
 import joblib
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from _search_worker import FLOAT, Peak, rows, search, two_scores, values
 from _toy import global_states, make, toy
@@ -124,6 +127,26 @@ def test_an_integer_of_folds_is_stratified_for_a_classifier():
     y = np.repeat([0, 1], 20)
 
     assert isinstance(search(n_trials=1).fit(X, y)._checked_cv_orig, StratifiedKFold)
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        (
+            lambda X: datasets.Dataset.from_dict({"a": X}),
+            "Dataset. Pass X.to_pandas().",
+        ),
+        (pd.Index, "Index. Pass list(X)."),
+    ],
+)
+def test_rows_that_have_no_folds_are_refused_first(tmp_path, container, message):
+    study = {"storage": tmp_path / "journal.log", "study_name": "s"}
+    given = search(n_trials=1, **study)
+
+    match = re.escape(f"scikit-learn takes folds out of. Got {message}")
+    with pytest.raises(TypeError, match=match):
+        given.fit(container([str(number) for number in X.ravel()]), Y)
+    assert not study["storage"].exists()
 
 
 def test_groups_reach_the_splitter():
