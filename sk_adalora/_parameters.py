@@ -70,15 +70,20 @@ def number(
     """Allow finite numbers in an interval."""
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, Real) or _is_bool(value):
-            return False
-        if not -math.inf < value < math.inf:  # of an int of any size, unlike isfinite
+        if not isinstance(value, Real) or _is_bool(value) or not _is_finite(value):
             return False
         above = value >= low if with_low else value > low
         return above and (value <= high if with_high else value < high)
 
     left, right = "[" if with_low else "(", "]" if with_high else ")"
     return Rule(accepts, f"a number in {left}{low:g}, {high:g}{right}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def share(*, with_zero: bool) -> Rule:

@@ -81,7 +81,7 @@ def open_storage(storage: Any) -> BaseStorage:
     if scheme == "sqlite":
         file = path.partition(":///")[2].partition("?")[0]
         if file and not file.startswith((":", "file:")):  # in memory, or a URI
-            _check_place(os.path.abspath(file))
+            _check_file(os.path.abspath(file))
         options = {"connect_args": {"timeout": _PATIENCE}}
     try:
         return RDBStorage(path, engine_kwargs=options)
@@ -112,7 +112,7 @@ class _Journal(JournalFileBackend):
 
 def _open_journal(path: str) -> JournalStorage:
     path = os.path.abspath(path)  # the lock is a link, which a relative path misleads
-    _check_place(path)
+    _check_file(path)
     if os.path.exists(path):
         with open(path, "rb") as file:
             start = file.read(len(_SQLITE))
@@ -128,7 +128,7 @@ def _open_journal(path: str) -> JournalStorage:
     return JournalStorage(_Journal(path, lock))
 
 
-def _check_place(path: str) -> None:
+def _check_file(path: str) -> None:
     """Refuse the path of a folder, or in a folder that does not exist."""
     is_folder, folder = os.path.isdir(path), os.path.dirname(path)
     if is_folder or not os.path.isdir(folder):
