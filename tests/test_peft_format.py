@@ -27,6 +27,7 @@ from _tiny import (
 )
 from _toy import make, topics
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from sk_adalora.adalora import (
     AdaLoraConfig,
@@ -223,6 +224,7 @@ def test_plain_lora(kind, tmp_path):
 
     assert values["peft_type"] == "LORA"
     assert set(values["rank_pattern"]) == set(values["target_modules"])
+    assert values["bias"] == model.peft_config.bias
     assert_close(outputs(by_peft(KINDS[kind][0](), tmp_path)), outputs(model))
 
 
@@ -260,6 +262,25 @@ def test_layers_of_rank_0(tmp_path, write, n_pruned):
     assert_close(outputs(by_peft(tiny_bert(), tmp_path)), outputs(model))
     if write is save_adapter:
         assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("ranks", [(4, 1), (1, 4), (4, 0)])
+def test_a_layer_whose_path_is_the_end_of_another_s(tmp_path, write, ranks):
+    """PEFT tells layers by the ends of their paths: "2.0" ends as "0" does."""
+
+    def make_nested():
+        inner = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        return nn.Sequential(nn.Linear(8, 8), nn.Tanh(), inner)
+
+    model = randomise(adapt(build(make_nested), target_modules=["0"]))
+    prune(model, torch.tensor([i < rank for rank in ranks for i in range(4)]))
+    write(model, tmp_path)
+    rows = torch.linspace(-1, 1, 24).view(3, 8)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a layer that has no rank
+        read = peft.PeftModel.from_pretrained(build(make_nested), tmp_path).eval()
+        assert_close(read(rows), model(rows))
 
 
 def test_without_any_rank_there_is_no_plain_lora(tmp_path):

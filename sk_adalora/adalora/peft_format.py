@@ -133,7 +133,7 @@ def write_adapter(
     # "all-linear" means different layers to PEFT.
     values |= dict.fromkeys(_CHOOSING)
     values["target_modules"] = sorted(ranks)
-    values["rank_pattern"] = rank_pattern(ranks, config.init_r)
+    values["rank_pattern"] = rank_pattern(dict(sorted(ranks.items())), config.init_r)
     _write(folder, values, tensors)
 
 
@@ -182,6 +182,10 @@ def write_lora(
             "ranks are all 0. Train with a larger `target_r`, or save the adapter as "
             "AdaLoRA."
         )
+    # PEFT takes the first path that a layer's path ends with: of "0" and "2.0", the
+    # latter has to come first.
+    deepest_first = sorted(living_ranks, key=lambda path: (-path.count("."), path))
+    living_ranks = {path: living_ranks[path] for path in deepest_first}
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
         match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
@@ -218,7 +222,7 @@ def _write(
 ) -> None:
     """Write both files aside, then rename: a failure leaves those that were there."""
     folder = Path(os.path.expanduser(folder))
-    text = json.dumps(values, indent=2, sort_keys=True)
+    text = json.dumps(dict(sorted(values.items())), indent=2)
     stored = {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     # Not by tempfile: on Windows, what that makes is closed to other users, and what is
