@@ -238,6 +238,18 @@ def test_a_part_runs_by_itself_after_an_interruption(change):
     assert torch.equal(found, part(x))
 
 
+@pytest.mark.parametrize("change", ["loaded", "compacted", "copied"])
+def test_a_part_follows_its_numbers_after_an_interruption(change):
+    model = adapted_bert()
+    interrupt(lambda: model(tokens()), at=model.model.encoder.layer[0])
+    model = CHANGES[change](model)
+    part, x = model.model.encoder.layer[0].intermediate, torch.randn(2, 3, 32)
+    before = part(x)
+    randomise(model, seed=8)
+
+    assert not torch.equal(part(x), before)
+
+
 def test_a_decoder_starts_by_itself_after_an_interrupted_encoder():
     model = adapt(tiny_t5())
     encoder, decoder = model.model.encoder, model.model.decoder
@@ -544,6 +556,20 @@ def test_half_precision_gets_rows_in_whole_blocks(dtype, padded):
     assert torch.equal(rows.grad, torch.ones_like(rows))
 
 
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
+def test_a_step_after_inference_trains(dtype):
+    """A tensor that inference made and kept would be an error."""
+    model = randomise(adapt(tiny_bert().to(dtype)))
+    model.triplets.keep(torch.arange(48) % 5 != 0, None)
+    with torch.inference_mode():
+        model(tokens())
+        model.orthogonality_loss()
+    states = model(tokens()).last_hidden_state
+    (states.float().square().mean() + model.orthogonality_loss()).backward()
+
+    assert all(p.grad.any() for p in model.triplets.parameters())
+
+
 def test_the_default_dtype_does_not_matter():
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -713,8 +739,12 @@ def test_dropout_keeps_the_mean_and_is_off_in_evaluation(seeded):
         exact = model.eval()(x)
         dropped = model.train()(x)
         assert torch.equal(model.eval()(x), exact)
+        with model.disable_adapter():
+            frozen = model(x)
 
-    torch.testing.assert_close(dropped.mean(0), exact.mean(0), rtol=0.05, atol=0.02)
+    mean, expected = (dropped - frozen).mean(0), (exact - frozen).mean(0)
+    torch.testing.assert_close(mean, expected, rtol=0.05, atol=0.005)
+    assert expected.abs().max() > 0.1
     assert dropped.std(0).min() > 0
 
 

@@ -137,6 +137,10 @@ HEAD = "base_model.model.classifier."
             lambda s: s.update({HEAD + "weight": torch.ones(5, 32)}),
             r"'.*classifier.weight' must have shape \(3, 32\). Got \(5, 32\)",
         ),
+        (
+            lambda s: s.update({HEAD + "weight": torch.ones(32, 3)}),
+            r"must have shape \(3, 32\). Got \(32, 3\)",
+        ),
         # Would be broadcast.
         (lambda s: s.update({HEAD + "bias": torch.ones(1)}), r"Got \(1,\)"),
     ],
@@ -285,10 +289,19 @@ def test_moving_the_model_moves_what_is_outside_of_it():
     model.to("meta")
 
     assert model.allocator.kept.is_meta
+    assert model.allocator.state_dict()["reached"].is_meta
     assert all(a.sensitivity.is_meta for a in model.allocator.averages)
     with model.disable_adapter():
         assert all(p.is_meta for p in model.parameters())
     assert all(p.is_meta for p in model.unload().parameters())
+
+
+def test_moving_the_model_while_it_is_disabled_moves_what_is_trained():
+    model = adapt(tiny_classifier(), modules_to_save=["classifier"], bias="lora_only")
+    with model.disable_adapter():
+        model.to("meta")
+
+    assert all(p.is_meta for p in model.parameters())
 
 
 # ---- loading into a model that was used ----------------------------------------

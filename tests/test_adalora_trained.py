@@ -142,6 +142,16 @@ def test_modules_to_save_and_the_head_of_the_task(options, expected):
     assert stored == {n.replace("model.", "base_model.model.", 1) for n in inside}
 
 
+def test_a_module_whose_name_begins_as_another_s_is_not_inside_it():
+    names = ["up", "head", "head2"]
+    base = nn.ModuleDict({name: nn.Linear(4, 4) for name in names})
+    model = adapt(base, target_modules=["up"], modules_to_save=["head", "head2"])
+
+    assert trained_outside(model) == {
+        f"model.{name}.{part}" for name in names[1:] for part in ("weight", "bias")
+    }
+
+
 def test_the_head_of_a_llama_is_called_score():
     make = transformers.LlamaForSequenceClassification
     model = adapt(tiny_llama(make=make), task_type="SEQ_CLS")
