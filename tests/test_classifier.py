@@ -102,6 +102,7 @@ CONTAINERS = {
     "polars": pl.Series,
     "polars categorical": lambda y: pl.Series(y, dtype=pl.Categorical),
     "arrow": pa.array,
+    "masked array without masks": np.ma.masked_array,
     "index": pd.Index,
     "dataset column": lambda y: _dataset(y)["text"],
     "list of a StrEnum": lambda y: [_ANSWERS(answer) for answer in y],
@@ -132,11 +133,12 @@ def test_numbers_in_a_series(tiny_model, dtype):
     assert set(fitted.predict(X).tolist()) <= {0, 1}
 
 
-def test_a_column_of_labels_is_taken_with_a_warning(tiny_model):
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
+def test_a_column_of_labels_is_taken_with_a_warning(tiny_model, kind):
     X, y = toy(16)
 
     with pytest.warns(UserWarning, match="column-vector y was passed"):
-        fitted = make(tiny_model).fit(X, y.reshape(-1, 1))
+        fitted = make(tiny_model).fit(X, kind(y.reshape(-1, 1)))
     assert fitted.predict(X).shape == (16,)
 
 
@@ -492,6 +494,13 @@ def test_a_row_does_not_depend_on_the_others(binary):
     np.testing.assert_allclose(alone, among, atol=1e-5)
 
 
+def test_predictions_drop_nothing(tiny_model):
+    X, y = toy(16)
+    fitted = make(tiny_model, lora_dropout=0.5).fit(X, y)
+
+    np.testing.assert_array_equal(fitted.predict_proba(X), fitted.predict_proba(X))
+
+
 # ---- seeds ------------------------------------------------------------------
 
 
@@ -784,6 +793,16 @@ def test_balanced_classes_do_not_count_rows_of_weight_zero(tiny_model):
     rest = make(tiny_model, class_weight="balanced").fit(texts[16:], y[16:])
 
     np.testing.assert_array_equal(whole.predict_proba(texts), rest.predict_proba(texts))
+
+
+def test_balanced_classes_weigh_the_same_by_the_weights_of_their_rows():
+    labels = np.array(["a"] * 6 + ["b"] * 2)
+    own = np.linspace(0.5, 3, 8)
+    classes = np.array(["a", "b"])
+    weights = class_weights("balanced", classes, labels, own)
+    totals = [weights[k] * own[labels == classes[k]].sum() for k in range(2)]
+
+    assert totals[0] == pytest.approx(totals[1])
 
 
 class Counted(str):

@@ -396,10 +396,10 @@ def test_another_model(fitted, tiny_model, tmp_path):
 def test_a_file_of_a_later_version(fitted):
     loaded = pickle.loads(pickle.dumps(fitted))
     loaded._adapter = dataclasses.replace(
-        loaded._adapter, format=99, versions={"sk-adalora": "9.9"}
+        loaded._adapter, format=2, versions={"sk-adalora": "9.9"}
     )
 
-    match = r"format 1 or before\. Got format 99, of sk-adalora 9\.9\. Install a newer"
+    match = r"format 1 or before\. Got format 2, of sk-adalora 9\.9\. Install a newer"
     with pytest.raises(ValueError, match=match):
         loaded.predict(X)
 

@@ -231,6 +231,24 @@ def test_of_many_rows_it_takes_some(make, monkeypatch):
     assert torch.equal(*seen)
 
 
+def test_features_targets_and_weights_are_of_the_same_rows(make, monkeypatch):
+    seen = []
+    fit_linear = _probe.fit_linear
+    monkeypatch.setattr(
+        _probe, "fit_linear", lambda *args: seen.append(args[:3]) or fit_linear(*args)
+    )
+    own = np.linspace(0.5, 1, len(X))  # tells the rows apart
+    make(**STILL).fit(X, Y, sample_weight=own)
+    monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
+    make(**STILL).fit(X, Y, sample_weight=own)
+    whole, some = seen
+    rows = torch.searchsorted(whole[2], some[2])
+
+    assert len(rows.unique()) == 20
+    for of_all, taken in zip(whole, some, strict=True):
+        torch.testing.assert_close(taken, of_all[rows])
+
+
 def draw_rows(targets, seed=0):
     return choose_rows(targets, torch.Generator().manual_seed(seed))
 

@@ -837,6 +837,14 @@ def test_without_early_stopping_nothing_is_scored(tiny_model):
     assert fitted.history_.best_epoch is None
 
 
+def test_a_history_holds_the_steps_of_all_epochs(fitted):
+    history = fitted.history_
+
+    assert history.epochs == 2
+    for name in ("loss", "orthogonality", "learning_rate", "budget"):
+        assert len(getattr(history, name)) == fitted.total_step_
+
+
 def test_a_history_shows_itself_in_a_line(fitted):
     assert repr(fitted.history_).startswith("TrainingHistory(steps=6, epochs=2, loss=")
     assert repr(_training.TrainingHistory()) == (
