@@ -256,13 +256,13 @@ def test_a_fit_changes_nothing_but_its_own(monkeypatch):
     before = optuna.logging.get_verbosity(), global_states()
     sampler = optuna.samplers.TPESampler(seed=0)
     pickled = pickle.dumps(sampler)
-    given = search(sampler=sampler, verbose=0)
+    given = search(sampler=sampler, verbose=2)
 
     given.fit(X, Y)
 
     assert (optuna.logging.get_verbosity(), global_states()) == before
     assert pickle.dumps(sampler) == pickled
-    assert given.verbose == 0
+    assert given.verbose == 2
     assert given.sampler is sampler
 
 
@@ -323,12 +323,12 @@ def test_callbacks_of_optuna_work():
 
 
 def test_the_bar_counts_trials(capfd):
-    search(verbose=1, n_trials=4).fit(X, Y)
+    fitted = search(verbose=1, n_trials=4).fit(X, Y)
 
     out, err = capfd.readouterr()
     assert "search: 100%" in err
     assert "4/4" in err
-    assert "best=" in err
+    assert f"best={fitted.best_score_:.4g}]" in err
     assert out == ""
 
 

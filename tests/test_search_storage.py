@@ -271,6 +271,25 @@ def test_a_search_waits_for_the_trials_of_others(tmp_path):
     assert fitted.best_score_ == 2.0
 
 
+def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
+    """Of the same seed, and before any of their trials is over."""
+
+    def first_trial(name, beat):
+        storage = f"sqlite:///{tmp_path / name}"
+        sign(
+            optuna.create_study(storage=storage, direction="maximize", study_name="s"),
+            beat,
+        )
+        quick = search(storage, "s", 1, enqueue=None)
+        return quick.set_params(estimator__seconds=0).fit(X, Y).trials_[0].params
+
+    gone, now = time.time() - 2 * _workers._GRACE, time.time()
+    alone, again = first_trial("alone.db", gone), first_trial("again.db", gone)
+
+    assert alone == again
+    assert first_trial("beside.db", now) != alone
+
+
 def test_a_heart_beats(tmp_path, monkeypatch):
     monkeypatch.setattr(_workers, "_BEAT", 0.02)
     storage = open_storage(tmp_path / "journal.log")
