@@ -42,6 +42,15 @@ def test_the_automatic_race_is_this_one():
     assert isinstance(make_pruner("auto"), FoldPruner)
 
 
+def test_the_pruner_of_the_user_is_left_alone():
+    """A pruner may keep what it has seen of a study."""
+    given_by_user = FoldPruner(n_errors=1.5)
+    used = make_pruner(given_by_user)
+
+    assert used is not given_by_user
+    assert used.n_errors == 1.5
+
+
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=10))
 def test_scores_of_folds_come_back_from_the_means(scores):
     np.testing.assert_allclose(fold_scores(running(scores)), scores, atol=1e-9)
@@ -102,6 +111,9 @@ def test_equals_go_on():
     assert not stopped([0.1], same)
     assert not stopped([0.2, 0.1], same)
     assert stopped([0.1, 0.1999], same)
+    errors = [[-0.7, -0.2, -0.1]] * 3
+    assert not stopped([-0.7], errors)
+    assert not stopped([-0.2, -0.7], errors)
 
 
 def test_twins_of_the_best_do_not_hide_the_noise():
@@ -116,6 +128,7 @@ def test_some_trials_have_to_be_complete_first():
         assert not stopped([0.0], COMPLETE[:n_complete])
     assert stopped([0.0], COMPLETE)
     assert not stopped([0.0], COMPLETE, n_startup_trials=4)
+    assert not stopped([0.0], COMPLETE[:1], n_startup_trials=1)  # tells no noise
 
 
 def test_pruned_and_failed_trials_are_not_compared_with():

@@ -715,6 +715,15 @@ def test_what_kills_each_process_is_given_up():
     assert last.user_attrs[_workers.ERROR].startswith("3 processes died while")
 
 
+def test_a_trial_that_was_just_asked_for_is_left_alone():
+    """Whoever did has not signed it yet."""
+    study = optuna.create_study(direction="maximize")
+    study.ask()
+    _workers.take_back(study)
+
+    assert study.trials[0].state is TrialState.RUNNING
+
+
 class TerminatedWorkerError(Exception):
     """Named as joblib's."""
 
@@ -742,6 +751,67 @@ def test_only_what_kills_is_given_up():
 
     assert sorted(table["param_a"][complete]) == [0.1, 0.2, 0.3]
     assert table["param_a"][~complete].tolist() == [0.9]
+
+
+@pytest.mark.parametrize("order", [(0.1, 0.9), (0.9, 0.1)])
+def test_what_may_kill_is_evaluated_alone(order):
+    class Killer(Peak):
+        def fit(self, X, y):
+            if self.a == 0.9:
+                raise TerminatedWorkerError
+            return super().fit(X, y)
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    study = optuna.create_study(**kept, direction="maximize")
+    for a in order:
+        deaths = {_workers.DEATHS: 1} if a == 0.9 else None
+        study.enqueue_trial({"a": a, "b": 0.7}, user_attrs=deaths)
+    given = search(Killer(), n_trials=2, n_jobs=2, error_score="raise", **kept)
+    with joblib.parallel_config("threading"), pytest.raises(TerminatedWorkerError):
+        given.fit(X, Y)
+    blamed = [t for t in study.trials if _workers.DEATHS in t.user_attrs]
+
+    assert {t.system_attrs["fixed_params"]["a"] for t in blamed} == {0.9}
+
+
+def test_an_interruption_is_no_death():
+    class Stopped(Peak):
+        def fit(self, X, y):
+            raise KeyboardInterrupt
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    with pytest.raises(KeyboardInterrupt):
+        search(Stopped(), n_trials=2, **kept).fit(X, Y)
+    *_, again = optuna.load_study(**kept).trials
+
+    assert again.state is TrialState.WAITING
+    assert _workers.DEATHS not in again.user_attrs
+
+
+def test_an_error_of_the_storage_is_the_one_to_see(monkeypatch):
+    def report(self, value, step):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(optuna.Trial, "report", report)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        search(n_trials=1, timeout=2).fit(X, Y)
+
+
+def test_a_trial_that_was_taken_away_in_the_end_is_not_shown(monkeypatch):
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    report = optuna.Trial.report
+
+    def report_and_steal(self, value, step):
+        report(self, value, step)
+        if self.number == 0 and step == 2:
+            optuna.load_study(**kept).tell(0, state=TrialState.FAIL)
+
+    monkeypatch.setattr(optuna.Trial, "report", report_and_steal)
+    shown = []
+    callbacks = [lambda study, trial: shown.append(trial.number)]
+    fitted = search(n_trials=3, callbacks=callbacks, **kept).fit(X, Y)
+
+    assert shown == fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
 
 
 def test_a_trial_that_was_taken_away_is_not_told():
