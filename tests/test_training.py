@@ -491,6 +491,22 @@ def test_rows_of_weight_0_are_rows_that_are_not_there(tiny_model, options):
     np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
 
 
+def test_rows_of_weight_0_are_not_scored(tiny_model):
+    X, y = toy(64)
+    X = [f"{text} {i}" for i, text in enumerate(X)]
+    weight = np.tile([1.0, 2.0, 0.0, 0.0], 16)
+    seen = []
+
+    def score(estimator, rows, labels):
+        seen.append(dict(zip(rows, labels, strict=True)))
+        return 0.5
+
+    make(tiny_model, early_stopping=True, scoring=score).fit(X, y, sample_weight=weight)
+    used = {X[i]: y[i] for i in np.flatnonzero(weight)}
+
+    assert seen[0].items() <= used.items()
+
+
 def test_rows_that_all_count_nothing(tiny_model):
     X, y = toy(64)
     classifier = make(tiny_model, class_weight={0: 0.0, 1: 1.0})
