@@ -82,10 +82,11 @@ class Place:
 
         By oneDNN they are, which multiplies in half precision on a CPU, and on some in
         float32: fewer numbers take less memory, and hardly more time
-        (`benchmarks/length_multiples.py`).
+        (`benchmarks/length_multiples.py`). On Apple's GPUs torch keeps a graph for each
+        shape (pytorch/pytorch#181213); there it is not measured.
         """
         by_onednn = self.precision != "float32" or MKL_IS_SLOW
-        return self.device.type == "cpu" and by_onednn
+        return self.device.type == "mps" or (self.device.type == "cpu" and by_onednn)
 
     @property
     def length_multiple(self) -> int:

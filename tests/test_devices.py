@@ -228,6 +228,7 @@ def test_plain_attention_is_for_bfloat16_on_a_cpu_only():
         ("cpu", "float32", True, 4),
         ("cuda", "bfloat16", True, 1),
         ("cuda", "float32", True, 1),
+        ("mps", "float32", False, 4),
     ],
 )
 def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
