@@ -16,6 +16,7 @@ from . import results
 from .arguments import positive
 from .contestants import (
     CONTESTANTS,
+    FINE_TUNING,
     FOR_FEW_ROWS,
     Settings,
     epochs_of,
@@ -83,15 +84,13 @@ def run(options):
     # The hash of each task's data; of those in packages, the version is fixed.
     data = {name: digest(tasks[name]) if options.data else None for name in tasks}
     sizes = _sizes(options, tasks)
-    records = _known(path, options, data, sizes)
+    records = _known(path, options, tasks, data, sizes)
     for name, task in tasks.items():
-        _refuse_other_data(records.values(), name, data[name], path)
         for size, seed in product(sizes[name], options.seeds):
             X_train, y_train, X_test, y_test = split(task, size, options.n_test, seed)
             for contestant in options.contestants:
                 key = (contestant, task.name, size, seed)
                 if key in records:
-                    _refuse_other_settings(records[key], options, path, y_train)
                     continue
                 record = _measure(
                     options, contestant, (X_train, y_train, X_test, y_test), seed
@@ -138,7 +137,7 @@ def _sizes(options, tasks):
     return sizes
 
 
-def _known(path, options, data, sizes):
+def _known(path, options, tasks, data, sizes):
     """Read what was measured; drop what is to be measured again."""
     if options.quick:  # a smoke test measures something
         path.unlink(missing_ok=True)
@@ -147,6 +146,10 @@ def _known(path, options, data, sizes):
     lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     kept = [record for record in records if not _is_again(record, options, data, sizes)]
+    # All that a file keeps is compared, whoever is measured now.
+    for record in kept:
+        _refuse_other_data(record, data, path)
+        _refuse_other_settings(record, options, tasks, path)
     if len(kept) < len(records):
         path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
     return {tuple(record[name] for name in _KEY): record for record in kept}
@@ -174,7 +177,12 @@ def _append(path, record):
 
 
 def _settings(options, contestant, seed, labels):
-    settings = Settings(
+    settings = _settings_typed(options, contestant, seed)
+    return replace(settings, epochs=epochs_of(contestant, settings, labels))
+
+
+def _settings_typed(options, contestant, seed):
+    return Settings(
         epochs=options.epochs,
         batch_size=options.batch_size,
         max_length=options.max_length,
@@ -184,7 +192,6 @@ def _settings(options, contestant, seed, labels):
         learning_rate=options.learning_rates.get(contestant),
         model=options.model,
     )
-    return replace(settings, epochs=epochs_of(contestant, settings, labels))
 
 
 def _shared(settings, options):
@@ -193,29 +200,45 @@ def _shared(settings, options):
     return {name: known[name] for name in _SAME}
 
 
-def _refuse_other_data(records, task, data, path):
+def _refuse_other_data(record, data, path):
     """Refuse a file of the name of a task that stands for something else there."""
-    for record in records:
-        if record["task"] == task and _data_of(record) != data:
-            raise ValueError(
-                f"All lines of {path} of a task must be of the same data. Got "
-                f"data={data!r} after {_data_of(record)!r} of {task!r}. Give the file "
-                "of --data another name, or use another --results."
-            )
+    task = record["task"]
+    if task in data and _data_of(record) != data[task]:
+        raise ValueError(
+            f"All lines of {path} of a task must be of the same data. Got "
+            f"data={data[task]!r} after {_data_of(record)!r} of {task!r}. Give the "
+            "file of --data another name, or use another --results."
+        )
 
 
-def _refuse_other_settings(record, options, path, labels):
-    contestant = record["contestant"]
-    settings = _settings(options, contestant, record["seed"], labels)
-    asked = _shared(settings, options)
-    asked["learning_rate"] = learning_rate_of(contestant, settings)
+def _refuse_other_settings(record, options, tasks, path):
+    contestant, known = record["contestant"], record["settings"]
+    asked = _settings_asked(record, options, tasks)
     for name, value in asked.items():
-        if record["settings"][name] != value:
+        if known[name] != value:
             raise ValueError(
                 f"All lines of {path} must have the same settings. Got "
-                f"{name}={value!r} after {record['settings'][name]!r} of "
-                f"{contestant}. Use --again {contestant}, or another --results."
+                f"{name}={value!r} after {known[name]!r} of {contestant}. Use --again "
+                f"{contestant} on all that it was measured on, or another --results."
             )
+
+
+def _settings_asked(record, options, tasks):
+    """Return what the settings of a line would be now, as far as that can be told."""
+    contestant, task = record["contestant"], tasks.get(record["task"])
+    settings = _settings_typed(options, contestant, record["seed"])
+    asked = _shared(settings, options)
+    epochs = asked.pop("epochs")
+    if contestant in options.contestants:  # elsewhere no rate is asked for
+        asked["learning_rate"] = learning_rate_of(contestant, settings)
+    if contestant not in FINE_TUNING:
+        asked["epochs"] = None
+    elif task is not None:
+        rows = split(task, record["size"], options.n_test, record["seed"])
+        asked["epochs"] = epochs_of(contestant, settings, rows[1])
+    elif epochs:  # else they depend on rows that are not read
+        asked["epochs"] = epochs
+    return asked
 
 
 def _measure(options, contestant, rows, seed):

@@ -668,8 +668,9 @@ def test_again_forgets_what_was_asked_for_only(run_score):
 
 
 def test_again_keeps_what_was_measured_of_other_tasks(run_score):
-    (other,) = records({"tfidf": 0.7}, size=8)
+    run_score("--contestants", "tfidf")
     path = run_score.results / "score-cpu.jsonl"
+    other = {**json.loads(path.read_text("utf-8")), "task": "quotes"}
     path.write_text(json.dumps(other) + "\n", encoding="utf-8")
 
     assert run_score("--contestants", "tfidf", "--again", "tfidf") == ["tfidf"]
@@ -721,6 +722,36 @@ def test_scores_of_other_settings_do_not_mix(run_score):
         run_score("--contestants", "ours", "--epochs", "7")
     with pytest.raises(ValueError, match=r"learning_rate=0\.5 after"):
         run_score("--contestants", "ours", "--learning-rate", "ours=0.5")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--max-length", "16"], "max_length=16 after 128 of ours"),
+        (["--n-test", "6"], "n_test=6 after 8 of ours"),
+        (["--epochs", "7"], r"epochs=7 after \d+ of ours"),
+        (["--seeds", "1", "--epochs", "7"], r"epochs=7 after \d+ of ours"),
+        (
+            ["--contestants", "ours", "--seeds", "1", "--learning-rate", "ours=0.5"],
+            r"learning_rate=0\.5 after None of ours",
+        ),
+        (
+            ["--contestants", "tfidf", "--again", "tfidf", "--batch-size", "4"],
+            "batch_size=4 after 32 of ours",
+        ),
+    ],
+)
+def test_no_line_of_other_settings_is_added(given, message, run_score):
+    """Whoever is measured, on whichever rows: a table compares them all."""
+    run_score("--contestants", "ours", "tfidf")
+    before = (run_score.results / "score-cpu.jsonl").read_bytes()
+
+    with pytest.raises(ValueError, match=message):
+        run_score("--contestants", "full", *given)
+
+    assert (run_score.results / "score-cpu.jsonl").read_bytes() == before
+    both = ["--contestants", "ours", "tfidf"]
+    assert run_score(*both, "--again", *both[1:], "--max-length", "16") == both[1:]
 
 
 @pytest.mark.parametrize("more", [[], ["--again", "tfidf"]])
