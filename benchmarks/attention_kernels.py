@@ -12,6 +12,7 @@ import time
 
 import torch
 from machine import describe_machine
+from worker import wait_for
 
 from sk_adalora._backbone import DEFAULT_MODEL, find_folder
 from sk_adalora._batches import Batch
@@ -67,8 +68,7 @@ def seconds(task, network, batch, device):
     """Time one call, to its end on the device."""
     start = time.perf_counter()
     task(network, batch)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return time.perf_counter() - start
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
-from .worker import RESULT
+from .worker import RESULT, wait_for
 
 _ROOT = Path(__file__).parent.parent
 
@@ -75,21 +75,15 @@ def take_turns(contestants, rounds, warm_ups=0, show=None):
 
 def seconds_of(task, device):
     """Return a function that takes the seconds of `task`, to its end on the device."""
-    import torch
 
     def timed(turn):
-        _wait(torch, device)
+        wait_for(device)
         start = time.perf_counter()
         task()
-        _wait(torch, device)
+        wait_for(device)
         return time.perf_counter() - start
 
     return timed
-
-
-def _wait(torch, device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def medians(rows):
@@ -132,9 +126,7 @@ class Stopwatch:
 
     def _switch(self):
         """Give the time since the last border to whoever ran."""
-        import torch
-
-        _wait(torch, self.device)
+        wait_for(self.device)
         now = time.perf_counter()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since

@@ -89,22 +89,26 @@ class Clock:
     """Wall and CPU seconds from its making until `stop`."""
 
     def __init__(self, settings):
-        self.place = settings.place
-        self._wait()
+        self.device = settings.place.device
+        wait_for(self.device)
         self._start = time.perf_counter(), time.process_time()
 
     def stop(self):
         """Take the time; return the clock."""
-        self._wait()
+        wait_for(self.device)
         self.wall = time.perf_counter() - self._start[0]
         self.cpu = time.process_time() - self._start[1]
         return self
 
-    def _wait(self):
-        if self.place.device.type == "cuda":
-            import torch
 
-            torch.cuda.synchronize(self.place.device)
+def wait_for(device):
+    """Wait until a card, of CUDA or of Apple, has done what it was asked for."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def measure_memory(contestant, n_rows, steps, settings):

@@ -35,7 +35,7 @@ from benchmarks.arguments import without_results
 from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.operations import count
 from benchmarks.steps import STEPS, make_step, steps_of
-from benchmarks.timing import Stopwatch, run_job, take_turns
+from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices
 from sk_adalora._devices import resolve_place
 
@@ -279,6 +279,17 @@ def test_contestants_take_turns():
 
     assert seen == [(-1, "b"), (-1, "a"), (0, "a"), (0, "b"), (1, "b"), (1, "a")]
     assert taken == {"a": [0, 1], "b": [0, 1]}
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_seconds_end_when_a_card_is_done(kind, monkeypatch):
+    done = []
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "synchronize", lambda *device: done.append("wait"))
+    task = seconds_of(lambda: done.append("task"), torch.device(kind))
+
+    assert task(0) >= 0
+    assert done == ["wait", "task", "wait"]
 
 
 class Parts:
