@@ -50,7 +50,7 @@ def main():
 
 def measure(X_train, y_train, X_test, y_test, seed):
     """Return log losses, accuracies and CPU seconds, without and with calibration."""
-    plain = AdaLoraClassifier(random_state=seed, max_length=MAX_LENGTH)
+    plain = AdaLoraClassifier(random_state=seed, max_length=MAX_LENGTH, device="cpu")
     calibrated = CalibratedClassifierCV(plain, method="temperature", ensemble=False)
     losses, accuracies, seconds = [], [], []
     for classifier in (plain, calibrated):

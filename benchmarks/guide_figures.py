@@ -42,7 +42,8 @@ def main():
     ]
     print(table(["pooling", "epochs", "accuracy"], heads))
     X_train, y_train, X_test, _ = rows
-    classifier = AdaLoraClassifier(epochs=1, random_state=0).fit(X_train, y_train)
+    classifier = AdaLoraClassifier(epochs=1, random_state=0, device="cpu")
+    classifier.fit(X_train, y_train)
     calls = [
         [name, f"{seconds:.1f}", f"{grown / 1e6:.0f}"]
         for name, seconds, grown in predict_in_calls(classifier, X_test[:N_CALLS])
@@ -72,7 +73,9 @@ def tokens_a_second(X_train, y_train, X_test, precision):
     a_text, fit, predict : float
         The last two in tokens for each CPU second; those of a fit count in each epoch.
     """
-    classifier = AdaLoraClassifier(epochs=3, precision=precision, random_state=0)
+    classifier = AdaLoraClassifier(
+        epochs=3, precision=precision, random_state=0, device="cpu"
+    )
     start = time.process_time()
     classifier.fit(X_train, y_train)
     of_fit = time.process_time() - start

@@ -74,7 +74,7 @@ def frozen(X, y):
 
 def adalora(X, y):
     """Search nothing: the quickstart's classifier."""
-    return AdaLoraClassifier(target_r=4, random_state=0)
+    return AdaLoraClassifier(target_r=4, random_state=0, device="cpu")
 
 
 METHODS = {
@@ -87,7 +87,8 @@ METHODS = {
 def main():
     headlines, topics = read_headlines()
     measured = {name: defaultdict(list) for name in METHODS}
-    AdaLoraClassifier(epochs=1).fit(headlines[:64] + headlines[-64:], [0, 1] * 64)
+    rows = headlines[:64] + headlines[-64:]
+    AdaLoraClassifier(epochs=1, device="cpu").fit(rows, [0, 1] * 64)
     for seed in SEEDS:
         parts = train_test_split(
             headlines, topics, train_size=1600, stratify=topics, random_state=seed

@@ -162,6 +162,7 @@ def measure(task, method, seed, settings, seconds=None):
         settings["model"],
         epochs=settings["epochs"],
         max_length=settings["max_length"],
+        device="cpu",
         random_state=0,
     )
     model.fit(X[:20], y[:20])  # what only the first fit does

@@ -1080,6 +1080,33 @@ def test_numbers_of_steps_become_epochs_of_few_rows(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_scripts_that_give_cpu_seconds_compute_on_a_cpu(monkeypatch):
+    from benchmarks import calibration, guide_figures, search_racing
+
+    devices = []
+
+    class Recorded(AdaLoraClassifier):
+        def fit(self, X, y, **params):
+            devices.append(self.device)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_racing, "split", lambda *_: (X, Y, X, Y))
+    monkeypatch.setattr(search_racing.Counted, "fit", Recorded.fit)
+    monkeypatch.setattr(calibration, "AdaLoraClassifier", Recorded)
+    monkeypatch.setattr(guide_figures, "AdaLoraClassifier", Recorded)
+    given = {"rows": 8, "test_rows": 8, "model": "", "epochs": 1, "max_length": 8}
+    for measure, arguments in (
+        (search_racing.measure, (None, "racing", 0, given)),
+        (calibration.measure, (X, Y, X, Y, 0)),
+        (guide_figures.tokens_a_second, (X, Y, X, "auto")),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            measure(*arguments)
+
+    assert devices == ["cpu"] * 3
+
+
+@pytest.mark.usefixtures("scripts_environment")
 @pytest.mark.parametrize("share", [0, 0.7, 1])
 def test_points_of_the_study_are_those_of_the_estimator(tiny_model, share):
     from benchmarks.interpolation import _STILL, between
