@@ -42,7 +42,8 @@ def write(folder, what, kept_as, command, **content):
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{what}-{kept_as}.json"
-    record = {"what": what, "machine": describe(), "command": command, **content}
+    said = {"what": what, "kept_as": kept_as, "machine": describe()}
+    record = {**said, "command": command, **content}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -385,9 +385,15 @@ def ahead_to_markdown(found):
     Parameters
     ----------
     found : list of dict
-        Results; what their ``splits`` says heads their columns.
+        Results; what their ``splits`` says heads their columns, or of several without
+        it, what ends the names of their files.
     """
-    columns = [column for result in found for column in _columns(result)]
+    unnamed = sum("splits" not in result for result in found)
+    columns = [
+        column
+        for result in found
+        for column in _columns(result, f", {result['kept_as']}" if unnamed > 1 else "")
+    ]
     ahead = [summarise(records)["ahead"] for _, records in columns]
     present = {name for column in ahead for name in column}
     names = [name for name in CONTESTANTS if name in present and name != "ours"]
@@ -395,12 +401,12 @@ def ahead_to_markdown(found):
     return results.table(["ours beside", *(title for title, _ in columns)], lines)
 
 
-def _columns(result):
+def _columns(result, whose):
     """Return titles and records: of the smallest size, and of the larger ones.
 
     What is ahead on few rows need not be on more, which a mean over both would hide.
     """
-    title, records = result.get("splits", "all splits"), result["records"]
+    title, records = result.get("splits", f"all splits{whose}"), result["records"]
     smallest = min((record["size"] for record in records), default=0)
     more = [record for record in records if record["size"] > smallest]
     if not more:

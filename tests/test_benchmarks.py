@@ -718,6 +718,15 @@ def test_few_rows_and_more_are_columns_of_their_own():
     ]
 
 
+def test_columns_of_several_results_have_names_of_their_own(run_score):
+    for more in ([], ["--name", "other"]):
+        run_score("--contestants", "ours", "tfidf", *more)
+
+    found = results.read(run_score.results, "score")
+    first, other = score.ahead_to_markdown(found).splitlines()[0].split(" | ")[1:]
+    assert (first, other) == ("all splits, cpu", "all splits, cpu-other |")
+
+
 def test_scores_say_on_which_machines():
     found = [
         *({**r, "machine": "A"} for r in records({"ours": 0.9, "tfidf": 0.8})),
