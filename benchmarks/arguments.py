@@ -25,10 +25,11 @@ def part_of_a_name(text):
 
 
 def without_results(arguments):
-    """Return arguments without those that say where a result goes: no part of it."""
+    """Return arguments without those that are no part of a result, as its place."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--results")
     parser.add_argument("--name")
+    parser.add_argument("--of-all", action="store_true")  # which nobody types
     return parser.parse_known_args(arguments)[1]
 
 

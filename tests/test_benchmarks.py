@@ -854,6 +854,7 @@ def test_results_go_where_git_ignores_them():
     [
         *(["--results", "x"], ["--results=x"], ["--res", "x"]),
         ["--name", "x", "--results", "y"],
+        ["--of-all"],
     ],
 )
 def test_a_command_does_not_name_the_folder_of_its_results(given):
