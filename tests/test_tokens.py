@@ -183,7 +183,9 @@ ODD = ["films", "it's", "x" * 150, "  ", "\n", "é", "電影", "12,5"]
 LONG = st.lists(st.sampled_from([*WORDS, *ODD]), min_size=5, max_size=60)
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "byte_level", "undivided", "left"])
+@pytest.mark.parametrize(
+    "kind", ["tokenizer", "slow_tokenizer", "byte_level", "undivided", "left"]
+)
 @given(parts=LONG, joint=st.sampled_from([" ", ""]))
 @settings(max_examples=60, deadline=None)
 def test_the_start_of_a_long_text_gives_the_tokens_of_the_whole(
@@ -214,6 +216,16 @@ def test_of_a_long_text_only_the_start_is_read(tokenizer, monkeypatch):
 
     # Of a word without end, nothing is known before its end.
     assert read == [[144, 8, 144], [10_000]]
+
+
+def test_of_two_long_texts_the_longer_one_in_tokens_is_cut(tokenizer):
+    # Many characters may be few tokens.
+    first, second = "x" * 1_000 + " a fine film", "the film was a dull one " * 4
+    table = encode(as_texts([first], [second]), tokenizer, 9)
+    cut = tokenizer(first, second, truncation="longest_first", max_length=9)
+
+    assert token_rows(table) == [cut["input_ids"]]
+    assert table.truncated.tolist() == [True]
 
 
 @pytest.mark.parametrize("big", [20_000, 0], ids=["memory", "disk"])
@@ -294,6 +306,20 @@ def test_the_files_go_with_the_last_table(tokenizer, on_disk):
     assert token_rows(copy) == tokenizer(TEXTS[1:2])["input_ids"]
 
 
+def test_ids_are_on_disk_as_soon_as_they_are_made(tokenizer, on_disk, monkeypatch):
+    there = []
+    call = type(tokenizer).__call__
+
+    def watched(self, *args, **kwargs):
+        there.append(any(path.is_file() for path in on_disk.rglob("*")))
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", watched)
+    monkeypatch.setattr(_tokens, "_CHUNK", 1)
+    encode(as_texts(TEXTS), tokenizer, 16)
+    assert there[-1]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_full_disk_is_an_error(tokenizer, on_disk, monkeypatch):
     made = tempfile.mkdtemp
@@ -334,6 +360,16 @@ def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         encode(as_texts(TEXTS), tokenizer, 16)
     assert list(on_disk.iterdir()) == []
+
+
+def test_bars_that_the_user_decided_about_are_not_touched(
+    tokenizer, on_disk, monkeypatch
+):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "0")
+    # It would warn that the environment decides.
+    monkeypatch.setattr(datasets, "disable_progress_bars", None)
+    encode(as_texts(TEXTS), tokenizer, 16)
 
 
 @pytest.mark.parametrize("bars", [False, True])
@@ -402,6 +438,17 @@ def test_an_empty_text_has_one_token():
     assert encode(as_texts([""]), bare, 4).pad_id == 0
     bare = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]")
     assert token_rows(encode(as_texts([""]), bare, 4)) == [[SEP]]
+    # One that a model's head takes for padding comes last.
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="[SEP]", pad_token="[UNK]"
+    )
+    assert token_rows(encode(as_texts([""]), bare, 4)) == [[SEP]]
+    # The first token of a vocabulary is one as well.
+    bare = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="[PAD]", eos_token="[SEP]"
+    )
+    assert token_rows(encode(as_texts([""]), bare, 4)) == [[VOCAB["[PAD]"]]]
+    bare = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]")
     table = encode(as_texts([""], [""]), bare, 4)
     assert table.lengths.tolist() == [1]
 
@@ -411,6 +458,8 @@ def test_max_length_leaves_room_for_text(tokenizer):
         ValueError, match=r"2 special tokens. Got 2. Raise `max_length`"
     ):
         encode(as_texts(["a"]), tokenizer, 2)
+    with pytest.raises(ValueError, match=r"3 special tokens. Got 3"):
+        encode(as_texts(["a"], ["b"]), tokenizer, 3)
 
 
 def test_take_and_distinct(tokenizer):
@@ -420,6 +469,8 @@ def test_take_and_distinct(tokenizer):
     assert token_rows(part) == [rows[4], rows[2], rows[0], rows[2]]
     assert part.ids is table.ids
     assert part.truncated_share == 0.25
+    assert table.take([0, 3]).truncated_share == 0
+    assert not table.take([1, 0]).all_distinct
 
     distinct = part.distinct()
     assert len(distinct) == 2
