@@ -214,11 +214,21 @@ def test_grouping_by_length_saves_padding(mixed):
     assert grouped < 1.03 * n_tokens
 
 
-def test_an_epoch_does_not_run_from_short_to_long(mixed):
+@pytest.mark.parametrize("batch_size", [32, 400])
+def test_an_epoch_does_not_run_from_short_to_long(mixed, batch_size):
     generator = torch.Generator().manual_seed(0)
-    batches = training_batches(mixed, 32, generator)
+    batches = training_batches(mixed, batch_size, generator)
     longest = np.array([mixed.lengths[batch].max() for batch in batches])
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.2
+
+
+def test_rows_of_one_length_meet_others_in_each_epoch(mixed):
+    """Rows are sorted within 50 batches only, of which each is a random sample."""
+    order = torch.randperm(len(mixed), generator=torch.Generator().manual_seed(0))
+    run = np.empty(len(mixed), int)
+    run[order.numpy()] = np.arange(len(mixed)) // (50 * 32)
+    batches = training_batches(mixed, 32, torch.Generator().manual_seed(0))
+    assert all(len(set(run[batch])) == 1 for batch in batches)
 
 
 @given(lengths_lists, st.integers(1, 40))
@@ -249,6 +259,7 @@ def test_parts_of_a_batch_hold_every_row_once_and_about_the_tokens(lengths, max_
     sizes = [len(part) for part in parts]
 
     assert sorted(np.concatenate(parts)) == sorted(rows)
+    assert min(sizes) > 0  # also of a row that is longer than all of `max_tokens`
     assert max(sizes) - min(sizes) <= 1
     longest = max(lengths)
     for part in parts:
