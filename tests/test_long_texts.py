@@ -113,6 +113,7 @@ def test_head_tail_cuts_the_middle(tokenizer, texts, max_length):
 
     assert rows_of(table) == [both_ends(ids, ends, max_length) for ids in expected]
     assert table.truncated_share == np.mean([len(ids) > max_length for ids in expected])
+    assert table.max_length == max_length  # none is padded to more
 
 
 @given(texts=tables, max_length=lengths)
@@ -129,6 +130,7 @@ def test_windows_overlap_by_half_and_cover_all(tokenizer, texts, max_length):
 
     assert pieces_of_rows == [windows(ids, ends, max_length) for ids in expected]
     assert (pieces.tokens.lengths <= max_length).all()
+    assert pieces.tokens.max_length == max_length
     for ids, found in zip(expected, pieces_of_rows, strict=True):
         assert {token for piece in found for token in piece} == set(ids)
 
@@ -142,11 +144,11 @@ def test_windows_of_a_tokenizer_that_knows_no_latin_letters():
     )
     chinese = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[SEP]")
     assert chinese("a")["input_ids"] == [0, 1]
-    texts = read_texts(["\u5929" * 5])
+    texts = read_texts(["", "\u5929" * 5])  # the first says no more
 
     _, found = encode_for_prediction(texts, chinese, 4, "windows")
 
-    assert rows_of(found.tokens) == [[0, 2, 2, 1]] * 4
+    assert rows_of(found.tokens) == [[0, 1], *[[0, 2, 2, 1]] * 4]
 
 
 @given(texts=tables, max_length=lengths)
@@ -320,6 +322,11 @@ def test_pairs_are_refused(make, long_text):
         match=f"`long_text` must be 'truncate' with pairs.*Got '{long_text}'. Change",
     ):
         estimator.fit(X, Y)
+
+    fitted = make(row_format="pair", max_length=64, epochs=3).fit(X, Y)
+    fitted.set_params(long_text=long_text)
+    with pytest.raises(ValueError, match=f"with pairs.*Got '{long_text}'"):
+        fitted.predict(X)
 
 
 def test_windows_of_equal_and_mixed_texts(make):
