@@ -1,5 +1,6 @@
 """Threads take turns with a tokenizer, and do not wait for those of others."""
 
+import contextlib
 import gc
 import threading
 import time
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 
 from sk_adalora import _tokens
 from sk_adalora._tokens import encode
-from sk_adalora._turns import turns_of
+from sk_adalora._turns import same_settings, turns_of
 
 LONG = [f"the good film {word}" for word in ("one", "two", "three", "four")]
 SHORT = ["a good film of many words"]
@@ -51,6 +52,27 @@ def assert_rows(table, texts, tokenizer, max_length):
         table.ids[table.starts[row] : table.stops[row]].tolist() for row in table.rows
     ]
     assert rows == tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("error", [None, ValueError()])
+def test_settings_are_given_back(tokenizer, padded, error):
+    backend = tokenizer.backend_tokenizer
+    if padded:
+        backend.enable_padding(length=3)
+    before = backend.to_str()
+
+    for _ in range(2):
+        with contextlib.suppress(ValueError), same_settings(tokenizer):
+            backend.no_padding() if padded else backend.enable_padding()
+            backend.enable_truncation(2)
+            backend.encode_special_tokens = True
+            if error:
+                raise error
+
+        assert backend.to_str() == before
+        assert not backend.encode_special_tokens
+        assert tokenizer.backend_tokenizer is backend  # a copy takes long to make
 
 
 def test_another_tokenizer_is_not_waited_for(tokenizer, tiny_model, chunks):
