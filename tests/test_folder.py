@@ -80,6 +80,7 @@ def test_a_classifier_there_and_back(tiny_model, tmp_path, pooling):
     loaded = there_and_back(fitted, tmp_path / "f")
 
     assert_equal_estimators(loaded, fitted)
+    assert [*loaded.ranks_] == [*fitted.ranks_]  # in the order of the model
     for method in ("predict", "predict_proba", "decision_function"):
         np.testing.assert_array_equal(
             getattr(loaded, method)(X), getattr(fitted, method)(X)

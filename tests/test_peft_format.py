@@ -249,6 +249,14 @@ def test_the_tensors_of_a_folder(tmp_path):
     assert list(values) == sorted(values)
 
 
+def test_an_adapter_that_has_not_learned_yet_keeps_its_ranks(tmp_path):
+    model = adapt(tiny_bert())
+    save_adapter(model, tmp_path)
+
+    assert load_peft_adapter(tiny_bert(), tmp_path).ranks == model.ranks
+    assert set(model.ranks.values()) == {4}
+
+
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("n_pruned", [1, 11])
 def test_layers_of_rank_0(tmp_path, write, n_pruned):

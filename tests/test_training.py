@@ -1,5 +1,6 @@
 """The training loop: loss, budget, accumulation, weights, stopping, interruption."""
 
+import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -422,12 +423,23 @@ def test_a_head_that_hardly_learns_stays(tiny_model):
     assert np.abs(head(0.1, 5) - head(1e-9, 5)).max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("precision", "scaled"),
+    [("float32", False), ("bfloat16", False), ("float16", True)],
+)
+def test_gradients_are_scaled_where_they_would_underflow(fitted, precision, scaled):
+    run = run_of(fitted)
+    place = dataclasses.replace(run.place, precision=precision)
+    run = Run(run.network, run.examples, run.recipe, place)
+    assert run.scaler.is_enabled() == scaled
+
+
 def test_learning_rates_rise_then_fall(tiny_model):
     X, y = toy(64)
     fitted = make(
-        tiny_model, batch_size=8, epochs=5, warmup_ratio=0.25, learning_rate=0.01
+        tiny_model, batch_size=8, epochs=5, warmup_ratio=0.24, learning_rate=0.01
     ).fit(X, y)
-    rates = fitted.history_.learning_rate  # 40 steps
+    rates = fitted.history_.learning_rate  # 40 steps, of which 9.6 are rounded up
 
     assert np.argmax(rates) == 10
     assert max(rates) == pytest.approx(0.01)
