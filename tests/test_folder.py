@@ -11,6 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import Place
 from sk_adalora._rank_table import lay_out
 from sk_adalora._read_folder import BACKBONE
+from sk_adalora._turns import same_settings
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -291,6 +294,27 @@ def test_a_second_time_there_and_back(fitted, saved, tmp_path):
 
     assert bytes_of(tmp_path / "f") == bytes_of(saved)
     assert_equal_estimators(again, fitted)
+
+
+def test_the_tokenizer_is_written_as_it_was_read(fitted, tmp_path):
+    """Another thread, which predicts, may have it cut texts at that time."""
+    tokenizer = fitted._ready().backbone.tokenizer
+    inside = threading.Event()
+
+    def use():
+        with same_settings(tokenizer):
+            tokenizer(["good film"], truncation=True, max_length=3)
+            inside.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    inside.wait()
+    fitted.save_pretrained(tmp_path / "f")
+    thread.join()
+
+    written = json.loads((tmp_path / "f" / "tokenizer.json").read_text("utf8"))
+    assert written["truncation"] is None
 
 
 def test_saving_changes_nothing(fitted, tmp_path):
