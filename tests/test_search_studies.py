@@ -24,8 +24,10 @@ from sklearn.model_selection import (
     KFold,
     cross_val_score,
 )
+from sklearn.pipeline import Pipeline
 
 from sk_adalora import (
+    AdaLoraClassifier,
     AdaLoraSearchCV,
     _sampling,
     _workers,
@@ -221,6 +223,29 @@ def test_spaces_that_differ_by_what_is_tied_are_different():
         for beta2 in ("beta1", "beta1", None)
     ]
     assert made[0] == made[1] != made[2]
+
+
+def test_workers_may_compute_in_different_places_in_a_pipeline_too():
+    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    def made(**changed):
+        pipeline = Pipeline([("clf", AdaLoraClassifier("model"))])
+        pipeline.set_params(**{f"clf__{name}": changed[name] for name in changed})
+        return fingerprint([X], [], read_space({"clf__beta1": FLOAT}), None, pipeline)
+
+    assert made(device="cpu", verbose=1, local_files_only=True) == made()
+    assert made(epochs=3) != made()
+    assert made(random_state=3) != made()
+
+
+def test_a_study_that_goes_on_has_the_pruner_of_the_search():
+    from sk_adalora._study import open_study
+
+    storage = optuna.storages.InMemoryStorage()
+    for pruner in (optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner()):
+        study, _ = open_study(storage, "name", pruner, load_if_exists=True)
+        assert study.pruner is pruner
 
 
 def test_the_number_of_folds_is_that_of_all_after_a_race():
