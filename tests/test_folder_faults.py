@@ -1,0 +1,100 @@
+"""Folders of estimators that were changed, by accident or by an attacker."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from _folders import read, write
+from _toy import make, toy
+
+from sk_adalora import AdaLoraClassifier
+from sk_adalora._read_folder import HEAD_NAME, STATE_NAME
+from sk_adalora.adalora.peft_format import WEIGHTS_NAME
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model, tmp_path_factory):
+    """A saved classifier. Do not change it."""
+    folder = tmp_path_factory.mktemp("saved") / "f"
+    make(tiny_model).fit(*toy(24)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy to change."""
+    return Path(shutil.copytree(saved, tmp_path / "f"))
+
+
+def test_a_parameter_that_was_edited_is_noticed(folder):
+    described = read(folder)
+    described["parameters"]["max_length"] = 7
+    (folder / STATE_NAME).write_text(json.dumps(described), "utf8")
+
+    with pytest.raises(ValueError, match=f"{STATE_NAME} must be as it was written"):
+        AdaLoraClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, HEAD_NAME, "tokenizer.json"])
+def test_a_file_that_was_changed_is_noticed(folder, name):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f"'{name}' must be as it was written"):
+        AdaLoraClassifier.from_pretrained(folder)
+
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"must hold '{name}'"):
+        AdaLoraClassifier.from_pretrained(folder)
+
+
+# What an attacker says, who can compute hashes -> the error.
+LIES = {
+    "format-0": (lambda d: d.update(format=0), "a 'format' of at least 1"),
+    "format-true": (lambda d: d.update(format=True), "hold 'format' as int"),
+    "above": (lambda d: d["files"].update({"../x": "kept"}), "of the folder only"),
+    "root": (lambda d: d["files"].update({"/x": "kept"}), "of the folder only"),
+    "windows": (lambda d: d["files"].update({"a\\x": "kept"}), "of the folder only"),
+    "no-head": (lambda d: d["files"].pop(HEAD_NAME), "must list .*head"),
+    "parameter": (lambda d: d["parameters"].update(x=1), "hold parameters of"),
+    "code": (
+        lambda d: d["parameters"].update(trust_remote_code=True),
+        "must not ask for code",
+    ),
+    "base": (lambda d: d.update({"class": "ClassifierMixin"}), "must hold a AdaLoraC"),
+    "outputs": (lambda d: d.update(n_outputs=3), "as many classes or targets|head"),
+    "pooling": (lambda d: d.update(pooling="sum"), "'pooling' that is known"),
+    "layers": (lambda d: d["layers"].pop(), "the adapted layers under 'layers'"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lies_are_refused(folder, name):
+    lie, message = LIES[name]
+    described = read(folder)
+    lie(described)
+    write(folder, described)
+
+    with pytest.raises(ValueError, match=message):
+        AdaLoraClassifier.from_pretrained(folder)
+
+
+def test_code_is_run_for_those_who_ask_for_it_only(folder):
+    described = read(folder)
+    described["parameters"]["trust_remote_code"] = True
+    write(folder, described)
+
+    loaded = AdaLoraClassifier.from_pretrained(folder, trust_remote_code=True)
+    assert loaded.trust_remote_code
+
+
+def test_a_link_to_a_place_outside_is_refused(folder, tmp_path):
+    (folder / HEAD_NAME).rename(tmp_path / HEAD_NAME)
+    try:
+        os.symlink(tmp_path / HEAD_NAME, folder / HEAD_NAME)
+    except OSError:
+        pytest.skip("links need rights here")
+
+    with pytest.raises(ValueError, match="links to a place outside"):
+        AdaLoraClassifier.from_pretrained(folder)
