@@ -378,6 +378,14 @@ def test_numbers_of_columns_are_compared_without_names(fitted_nameless):
         fitted_nameless.predict([row[1:] for row in ROWS])
 
 
+def test_numbers_of_columns_are_compared_with_names_in_the_fit_only(fitted):
+    with (
+        pytest.warns(UserWarning, match="X does not have valid feature names"),
+        pytest.raises(ValueError, match=r"X has 6 features, but .* is expecting 7"),
+    ):
+        fitted.predict([row[1:] for row in ROWS])
+
+
 def test_names_on_one_side_only_are_warned_about(fitted, fitted_nameless):
     name = type(fitted).__name__
 

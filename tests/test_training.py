@@ -697,6 +697,15 @@ def test_the_best_state_is_kept(tiny_model):
     assert np.abs(seen[7] - seen[4]).max() > 1e-4
 
 
+def test_what_is_scored_drops_nothing(tiny_model):
+    def score(estimator, X, y):
+        first, second = estimator.predict_proba(X), estimator.predict_proba(X)
+        return float(np.array_equal(first, second))
+
+    fitted = stopping(tiny_model, scoring=score, lora_dropout=0.5).fit(*toy(64))
+    assert set(fitted.history_.score) == {1.0}
+
+
 def test_a_score_of_nan_is_never_the_best(tiny_model):
     fitted = stopping(
         tiny_model,
