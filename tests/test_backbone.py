@@ -334,6 +334,35 @@ def test_loading_leaves_the_global_generators_alone(own_model):
     assert global_states() == before
 
 
+def test_what_files_lack_is_drawn_alike_in_every_process(tiny_model):
+    def head(seed):
+        sk_adalora.clear_backbone_cache()
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed)
+            backbone = load_backbone(tiny_model, PLACE, n_labels=3)
+        return backbone.module.get_parameter("classifier.weight")
+
+    assert torch.equal(head(1), head(2))
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_of_a_model_is_run_for_those_who_trust_it(
+    tiny_model, monkeypatch, trusted
+):
+    asked = []
+    read = _backbone.read_pretrained
+
+    def watched(folder, place, trust_remote_code, n_labels):
+        asked.append(trust_remote_code)
+        return read(folder, place, trust_remote_code, n_labels)
+
+    sk_adalora.clear_backbone_cache()
+    load_backbone(tiny_model, PLACE, trust_remote_code=not trusted)
+    monkeypatch.setattr(_backbone, "read_pretrained", watched)
+    load_backbone(tiny_model, PLACE, trust_remote_code=trusted)
+    assert asked == [trusted]
+
+
 def test_loading_prints_nothing_and_leaves_the_settings_of_transformers(
     own_model, capfd
 ):

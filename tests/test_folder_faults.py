@@ -5,11 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from _folders import read, write
 from _toy import make, toy
 
 from sk_adalora import AdaLoraClassifier
+from sk_adalora._json_values import to_json
 from sk_adalora._read_folder import HEAD_NAME, STATE_NAME
 from sk_adalora.adalora.peft_format import WEIGHTS_NAME
 
@@ -63,7 +65,21 @@ LIES = {
         "must not ask for code",
     ),
     "base": (lambda d: d.update({"class": "ClassifierMixin"}), "must hold a AdaLoraC"),
-    "outputs": (lambda d: d.update(n_outputs=3), "as many classes or targets|head"),
+    "outputs": (lambda d: d.update(n_outputs=3), "head"),
+    "classes": (
+        lambda d: d["fitted"].update(classes_=to_json(np.arange(3))),
+        "as many classes or targets",
+    ),
+    "nan": (
+        lambda d: d["fitted"].update(classes_=to_json(np.array([0.0, np.nan]))),
+        "'classes_' as an array of distinct labels",
+    ),
+    "names": (
+        lambda d: d["fitted"].update(
+            feature_names_in_=to_json(np.array(["a", "b"], dtype=object))
+        ),
+        "hold 1 'feature_names_in_'",
+    ),
     "pooling": (lambda d: d.update(pooling="sum"), "'pooling' that is known"),
     "layers": (lambda d: d["layers"].pop(), "the adapted layers under 'layers'"),
 }
@@ -81,9 +97,7 @@ def test_lies_are_refused(folder, name):
 
 
 def test_code_is_run_for_those_who_ask_for_it_only(folder):
-    described = read(folder)
-    described["parameters"]["trust_remote_code"] = True
-    write(folder, described)
+    assert not AdaLoraClassifier.from_pretrained(folder).trust_remote_code
 
     loaded = AdaLoraClassifier.from_pretrained(folder, trust_remote_code=True)
     assert loaded.trust_remote_code
