@@ -205,6 +205,10 @@ def test_several_labels_are_learned(multilabel):
     assert multilabel.score(X, y) == accuracy_score(y, multilabel.predict(X))
 
 
+def test_scikit_learn_is_told_of_several_labels():
+    assert AdaLoraClassifier().__sklearn_tags__().classifier_tags.multi_label
+
+
 @pytest.mark.parametrize("kind", ["list", "sparse", "frame", "bool", "float"])
 def test_indicators_in_any_form(tiny_model, kind):
     import scipy.sparse
