@@ -390,10 +390,11 @@ class FitMixin(metaclass=ABCMeta):
         share = self.fit_report_.truncated_share
         if share > _TRUNCATED and self.long_text == "truncate":
             longest = self.fit_report_.max_length
+            ways = "" if self.row_format == "pair" else ", or set `long_text`"
             warn_user(
                 f"{share:.0%} of the texts are longer than max_length={longest} tokens "
-                "and were cut. Raise `max_length` if the model has positions for more, "
-                "or set `long_text`."
+                "and were cut. Raise `max_length` if the model has positions for more"
+                f"{ways}."
             )
 
     def _warn_of_divergence(self) -> None:

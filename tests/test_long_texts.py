@@ -329,6 +329,13 @@ def test_pairs_are_refused(make, long_text):
         fitted.predict(X)
 
 
+def test_of_pairs_that_are_cut_the_warning_offers_what_there_is(make):
+    X = pd.DataFrame({"first": LONG, "second": SHORT})
+
+    with pytest.warns(UserWarning, match=r"has positions for more\.$"):
+        make(row_format="pair", epochs=1).fit(X, Y)
+
+
 def test_windows_of_equal_and_mixed_texts(make):
     """Equal texts are computed once; each row gets its own text's average."""
     fitted = make(long_text="windows").fit(LONG, Y)
