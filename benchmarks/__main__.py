@@ -155,7 +155,7 @@ def make_parser():
     for name, text in (
         ("report", "write the generated parts of docs/benchmarks.md"),
         ("all", "all measurements one after the other, then the report"),
-        ("short", "a part of speed, step and score, in a quarter of an hour"),
+        ("short", "a part of speed, step and score, in about twenty minutes"),
     ):
         add_common_options(subparsers.add_parser(name, help=text, description=text))
     return parser
