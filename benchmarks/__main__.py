@@ -77,6 +77,8 @@ UNUSED = {
     "report": (*_OF_FITS, "model", "name"),
     "short": ("task", "data"),
 }
+# What `all` runs, each without options: `defaults` compares nothing with others.
+ALL = {name: [] for name in MEASUREMENTS if name != "defaults"}
 # What `short` runs: few rows and rounds of what matters most.
 _SCORED = [name for name in CONTESTANTS if name not in FOR_FEW_ROWS]
 SHORT = {
@@ -108,7 +110,7 @@ def main(arguments=None):
     if options.what == "report":
         report.run(options)
     elif options.what == "all":
-        run_all(options, {name: [] for name in MEASUREMENTS}, arguments)
+        run_all(options, ALL, arguments)
     elif options.what == "short":
         run_all(options, SHORT, arguments)
     else:
@@ -255,8 +257,6 @@ def run_all(options, measurements, arguments):
     `measurements` has the options of each, before what was typed behind the name.
     """
     for what, given in measurements.items():
-        if what == "defaults":
-            continue  # a study of our own settings, no comparison
         where = [] if options.quick else ["--results", str(options.results)]
         command = [sys.executable, "-m", "benchmarks", what, "--of-all"]
         command += [*given, *arguments[1:], *where]
