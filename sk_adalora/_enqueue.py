@@ -162,7 +162,8 @@ def _express(
     """Return the current value as the distribution has it, or `_LEFT_OUT`."""
     value = plain(_in_units_of(name, distribution, current))
     if isinstance(distribution, CategoricalDistribution):
-        return _label(value, distribution)
+        as_it_is = _label(current.get(name, _LEFT_OUT), distribution)
+        return _label(value, distribution) if as_it_is is _LEFT_OUT else as_it_is
     if not isinstance(value, Real) or isinstance(value, bool):
         return _LEFT_OUT
     return _clip(value, distribution)
@@ -180,7 +181,7 @@ def _in_units_of(
     )
     if init_r is None and isinstance(target_r, Integral):
         init_r = default_init_r(target_r)
-    whole = isinstance(distribution, IntDistribution)
+    whole = _is_whole(distribution)
     if short == "init_r" and value is None:
         return init_r
     if short == "target_r" and init_r is not None and isinstance(value, Real):
@@ -188,6 +189,13 @@ def _in_units_of(
     if short in ("tinit", "tfinal", "deltaT") and isinstance(value, Integral) != whole:
         return _LEFT_OUT  # steps are no shares without the number of all steps
     return value
+
+
+def _is_whole(distribution: BaseDistribution) -> bool:
+    """Tell whether a distribution holds whole numbers only."""
+    if isinstance(distribution, CategoricalDistribution):
+        return all(type(choice) is int for choice in distribution.choices)
+    return isinstance(distribution, IntDistribution)
 
 
 def _rank(target_r: Any, init_r: int, whole: bool) -> float:

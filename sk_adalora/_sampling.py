@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -168,7 +169,9 @@ def _estimate(pruned: FrozenTrial, complete: list[FrozenTrial]) -> float:
     rises = [
         t.value - t.intermediate_values[step]
         for t in complete
-        if t.value is not None and step in t.intermediate_values
+        if t.value is not None
+        and math.isfinite(t.value)
+        and step in t.intermediate_values
     ]
     return float(pruned.intermediate_values[step] + (np.mean(rises) if rises else 0.0))
 

@@ -22,6 +22,8 @@ from sk_adalora import (
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
+from sk_adalora._enqueue import starting_points
+from sk_adalora._sampling import with_estimates
 
 X, Y = rows()
 
@@ -203,6 +205,30 @@ def test_what_is_equal_is_the_same_choice():
         search(own, space=space, enqueue={"a": False}).fit(X, Y)
     with pytest.raises(ValueError, match=r"values of the space\. Got 1 for 'a'"):
         search(own, space={"a": ["1", "2"]}, enqueue={"a": 1}).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("own", "space", "point"),
+    [
+        ({}, {"target_r": [4, 8, 16]}, {"target_r": 8}),
+        ({"target_r": 4}, AdaLoraSpace(init_r=12, target_r=[4, 8]), {"target_r": 4}),
+        ({"target_r": 0.5, "init_r": 16}, {"target_r": [4, 8]}, {"target_r": 8}),
+        ({"target_r": 0.5, "init_r": 16}, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
+        ({"target_r": 6}, {"target_r": [4, 8]}, {}),
+        ({"deltaT": 5}, {"deltaT": ["auto", 5, 10]}, {"deltaT": 5}),
+        ({"tinit": 50}, {"tinit": [0, 50]}, {"tinit": 50}),
+        ({"tinit": 50}, {"tinit": [0.1, 0.2]}, {}),
+        ({"init_r": None}, {"init_r": [None, 16]}, {"init_r": None}),
+        ({"init_r": None}, {"init_r": [12, 16]}, {"init_r": 12}),
+    ],
+)
+def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
+    given = AdaLoraSearchCV(AdaLoraClassifier(**own), space)
+    read = given._read_space()
+    (first,) = starting_points("paper", given.estimator, read) or [{}]
+
+    named = {*space} if isinstance(space, dict) else {"target_r"}
+    assert {name: first[name] for name in named & {*first}} == point
 
 
 def test_the_best_of_an_earlier_search_comes_first():
@@ -427,8 +453,6 @@ def test_without_a_pruner_all_folds_are_seen():
 
 
 def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
-    from sk_adalora._sampling import with_estimates
-
     def trial(number, state, steps, value):
         made = optuna.trial.create_trial(
             state=state,
@@ -449,6 +473,24 @@ def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
     assert estimated[1].state is TrialState.COMPLETE
     assert estimated[1].value == pytest.approx(0.6)
     assert pruned.state is TrialState.PRUNED  # the study's own is as it was
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("value", [-np.inf, np.inf])
+def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
+    fitted = search(
+        Peak(fail_above=0.5),
+        n_trials=6,
+        pruner=optuna.pruners.ThresholdPruner(lower=0.9),
+        enqueue=[{"a": 0.9, "b": 0.7}, {"a": 0.3, "b": 0.7}, {"a": 0.3, "b": 0.0}],
+        error_score=value,
+        refit=False,
+    )
+    trials = fitted.fit(X, Y).trials_
+    failed, good, pruned = with_estimates(trials)[:3]
+
+    assert (failed.value, trials[2].state) == (value, TrialState.PRUNED)
+    assert pruned.value == pytest.approx(good.value - 0.49)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
