@@ -351,6 +351,7 @@ def read_space(space: Any, prefix: str = "") -> DeclaredSpace | CalledSpace:
 
 def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
     parts: dict[str, Part] = {}
+    named: dict[str, Part] = {}  # in full, which counts more than what a space has
     ties: dict[str, str] = {}
     for name, value in space.items():
         if isinstance(value, AdaLoraSpace):
@@ -364,8 +365,9 @@ def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
                 "give [None] to set it to None."
             )
         else:
-            parts[name] = read_part(name, value)
-    return DeclaredSpace(parts, ties)
+            named[name] = read_part(name, value)
+    ties = {name: source for name, source in ties.items() if name not in named}
+    return DeclaredSpace(parts | named, ties)
 
 
 def _read_field(name: str, value: Any) -> Part:

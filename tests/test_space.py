@@ -277,6 +277,18 @@ def test_beta2_is_tied_to_beta1():
     assert untied.complete(values) == values
 
 
+def test_what_is_named_in_full_counts_more_than_the_space_of_its_step():
+    given = {"clf__beta2": 0.99, "clf__epochs": 7}
+    for space in (
+        {"clf": AdaLoraSpace()},
+        {**given, "clf": AdaLoraSpace(epochs=[3, 5])},
+    ):
+        params = suggest_params(optuna.create_study().ask(), space, fixed=given)
+
+        assert params["clf__beta2"] == 0.99 != params["clf__beta1"]
+        assert params["clf__epochs"] == 7
+
+
 def test_names_that_the_space_does_not_know_stay():
     """`study.best_params` may hold what the objective asked for besides."""
     values = {"clf__beta1": 0.7, "tfidf__min_df": 3}
