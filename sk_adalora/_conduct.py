@@ -114,7 +114,7 @@ class Conductor:
                 batch = self._ask()
                 if batch:
                     self._evaluate(batch, evaluate)
-                elif self._others_run():
+                elif self._over() < self.plan.n_trials and self._others_run():
                     time.sleep(_POLL)
                 else:
                     break
@@ -178,6 +178,10 @@ class Conductor:
             t.number < below and (counts(t) or t.state is TrialState.RUNNING)
             for t in trials
         )
+
+    def _over(self) -> int:
+        """Count the trials that are over."""
+        return sum(map(counts, self.study.get_trials(deepcopy=False)))
 
     def _others_run(self) -> bool:
         running = (TrialState.RUNNING,)

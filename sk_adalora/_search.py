@@ -94,7 +94,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         already and that were evaluated without have NaN there, with a warning.
     random_state : int, RandomState instance or None, default=None
         Seed of the automatic sampler. Processes that work on one study at the same
-        time draw different parameters whatever the seed.
+        time draw different parameters whatever the seed, that of a `sampler` included.
     verbose : int, default=0
         1 shows a bar of trials; more also makes scikit-learn print.
 

@@ -205,7 +205,10 @@ class SearchHooks(BaseSearchCV):
             words = np.random.SeedSequence([seed, *entropy]).generate_state(1)
             seed = int(words[0]) % 2**31
         distributions = now.space.distributions()
-        return make_sampler(self.sampler, distributions, self.n_trials, seed)
+        sampler = make_sampler(self.sampler, distributions, self.n_trials, seed)
+        if isinstance(self.sampler, BaseSampler) and entropy != [0]:
+            sampler.reseed_rng()  # as Optuna's own workers do
+        return sampler
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any) -> None:
         """Ask, evaluate and tell: scikit-learn's hook."""
@@ -238,6 +241,13 @@ class SearchHooks(BaseSearchCV):
         if not now.out:
             self._take_over()
             raise _NothingEvaluated
+        self._show_metrics()
+
+    def _show_metrics(self) -> None:
+        """Let scikit-learn, which asks the first result, see that there are several."""
+        first, metrics = self._now.out[0], self._now.table.metrics
+        if metrics is not None and not isinstance(first["test_scores"], dict):
+            first["test_scores"] = dict.fromkeys(metrics, np.nan)  # its scorer failed
 
     def _evaluate(
         self, evaluate_candidates: Any, params: Any, folds: list[int], task: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -37,11 +38,10 @@ class SearchStudy(optuna.Study):
     stopped = False
 
     def stop(self) -> None:
-        """Ask the search for no further trial.
-
-        Optuna's own is for `optimize` only.
-        """
+        """Ask the search, or Optuna's `optimize`, for no further trial."""
         self.stopped = True
+        with suppress(RuntimeError):  # Optuna's own knows of `optimize` only
+            super().stop()
 
 
 def open_storage(storage: Any) -> BaseStorage:

@@ -85,6 +85,24 @@ def test_several_scores_of_a_fit_that_fails():
     assert np.isnan(fitted.cv_results_["mean_test_low"][0])
 
 
+@pytest.mark.parametrize("refit", ["high", False])
+def test_several_scores_of_a_scorer_that_fails_first(refit):
+    def scores(estimator, X, y):
+        if estimator.a > 0.5:
+            raise ZeroDivisionError
+        return two_scores(estimator, X, y)
+
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(n_trials=2, enqueue=points, scoring=scores, refit=refit)
+    with pytest.warns(UserWarning, match="Scoring failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.multimetric_
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    if refit:
+        assert fitted.best_params_ == points[1]
+
+
 def test_refit_may_be_a_function():
     fitted = search(refit=lambda table: int(table["mean_test_score"].argmin())).fit(
         X, Y

@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import optuna
 import pytest
 from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
-from sk_adalora import AdaLoraSearchCV, _study, _workers
+from sk_adalora import AdaLoraSearchCV, _conduct, _study, _workers
 from sk_adalora._study import open_storage
 
 WORKER = Path(__file__).parent / "_search_worker.py"
@@ -271,16 +272,32 @@ def test_a_search_waits_for_the_trials_of_others(tmp_path):
     assert fitted.best_score_ == 2.0
 
 
+def test_a_search_that_has_enough_trials_waits_for_no_more(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    quick = search(storage, "s", 2).set_params(estimator__seconds=0)
+    quick.fit(X, Y)
+    study = load(storage, "s")
+    study.ask(SPACE).set_user_attr(_workers.RUN, "theirs")
+    sign(study, time.time())
+
+    with mock.patch.object(_conduct, "_POLL", 60):
+        start = time.monotonic()
+        again = quick.fit(X, Y)
+
+    assert time.monotonic() - start < 30
+    assert again.cv_results_["trial_number"].tolist() == [0, 1]
+
+
 def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
     """Of the same seed, and before any of their trials is over."""
 
-    def first_trial(name, beat):
+    def first_trial(name, beat, **options):
         storage = f"sqlite:///{tmp_path / name}"
         sign(
             optuna.create_study(storage=storage, direction="maximize", study_name="s"),
             beat,
         )
-        quick = search(storage, "s", 1, enqueue=None)
+        quick = search(storage, "s", 1, enqueue=None, **options)
         return quick.set_params(estimator__seconds=0).fit(X, Y).trials_[0].params
 
     gone, now = time.time() - 2 * _workers._GRACE, time.time()
@@ -288,6 +305,10 @@ def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
 
     assert alone == again
     assert first_trial("beside.db", now) != alone
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    alone, again = (first_trial(f"{n}.db", gone, sampler=sampler) for n in "ab")
+    assert alone == again
+    assert first_trial("c.db", now, sampler=sampler) != alone
 
 
 def test_a_heart_beats(tmp_path, monkeypatch):

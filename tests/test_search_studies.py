@@ -60,6 +60,27 @@ def test_a_study_goes_on_under_its_name(kept):
     )
 
 
+def test_a_study_does_not_draw_again_what_a_seed_drew_before(kept):
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    options = {"sampler": sampler, "refit": False, **kept}
+    first = search(n_trials=4, **options).fit(X, Y)
+    second = search(n_trials=8, **options).fit(X, Y)
+
+    assert values(second)[:4] == values(first)
+    assert len(set(values(second))) == 8
+
+
+def test_the_study_of_a_search_can_be_stopped_in_optunas_own_loop():
+    study = search(n_trials=2, refit=False).fit(X, Y).study_
+    study.optimize(
+        lambda trial: trial.suggest_float("a", 0, 1),
+        n_trials=5,
+        callbacks=[lambda study, trial: study.stop()],
+    )
+
+    assert len(study.trials) == 3
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"pruner": "auto"}, {"scoring": two_scores, "refit": "high"}],
