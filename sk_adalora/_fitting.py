@@ -218,7 +218,11 @@ class FitMixin(metaclass=ABCMeta):
             X_val, y_val = take_rows(X, used[held]), take_rows(y, used[held])
             used = used[kept]
         else:
-            n_rows = len(self._read_texts(X_val, reset=False))
+            try:
+                n_rows = len(self._read_texts(X_val, reset=False))
+            except (TypeError, ValueError) as error:
+                error.add_note("X is `X_val` here.")
+                raise
             check_length(y_val, n_rows, self, ("X_val", "y_val"))
             self._check_validation_targets(y_val, rows.targets)
         return rows.take(used), (X_val, y_val)

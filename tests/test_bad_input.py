@@ -340,6 +340,14 @@ def test_bad_validation_rows(tiny_model, X_val, y_val, match):
     refused(classifier, X, Y, (ValueError, TypeError), match, X_val=X_val, y_val=y_val)
 
 
+def test_what_is_wrong_with_validation_rows_says_that_it_is_theirs(tiny_model):
+    classifier = make(tiny_model, early_stopping=True)
+    with pytest.raises(TypeError, match="^X must be") as caught:
+        classifier.fit(X, Y, X_val=object(), y_val=Y)
+
+    assert caught.value.__notes__ == ["X is `X_val` here."]
+
+
 def test_validation_rows_with_an_indicator_of_other_numbers():
     classifier = make("unused", early_stopping=True)
     indicator = np.eye(24, 3, dtype=int)
