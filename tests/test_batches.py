@@ -175,8 +175,18 @@ def test_training_batches_hold_every_row_once(lengths, batch_size, seed):
     batches = training_batches(table, batch_size, generator)
     assert len(batches) == math.ceil(len(table) / batch_size)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(table)))
-    sizes = sorted(map(len, batches), reverse=True)
-    assert set(sizes[:-1]) <= {batch_size}
+    sizes = [*map(len, batches)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(lengths_lists, st.integers(1, 25), st.integers(0, 2**32))
+def test_the_longest_rows_count_as_much_as_others(lengths, batch_size, seed):
+    """A row counts 1 / (rows of its batch): less than twice as much as another."""
+    table = make_table(lengths)
+    batches = training_batches(table, batch_size, torch.Generator().manual_seed(seed))
+    shares = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in batches])
+    assert shares.max() <= 2 * shares.min()
+    assert shares.max() <= 1 / max(1, len(table) // len(batches))
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +236,7 @@ def test_rows_of_one_length_meet_others_in_each_epoch(mixed):
     """Rows are sorted within 50 batches only, of which each is a random sample."""
     order = torch.randperm(len(mixed), generator=torch.Generator().manual_seed(0))
     run = np.empty(len(mixed), int)
-    run[order.numpy()] = np.arange(len(mixed)) // (50 * 32)
+    run[order.numpy()] = np.arange(len(mixed)) // (50 * 32)  # 625 batches, all full
     batches = training_batches(mixed, 32, torch.Generator().manual_seed(0))
     assert all(len(set(run[batch])) == 1 for batch in batches)
 
@@ -314,13 +324,13 @@ def test_rows_that_fill_up_are_the_last_one_again(lengths, data):
 
 
 @given(lengths_lists, st.integers(1, 12))
-def test_uniform_batches_are_full(lengths, batch_size):
+def test_uniform_batches_are_those_of_training(lengths, batch_size):
     table = make_table(lengths)
     batches = uniform_batches(table, batch_size, None)
+    of_training = training_batches(table, batch_size, torch.Generator())
 
-    assert set(np.concatenate(batches).tolist()) == set(range(len(table)))
-    n_rows = min(batch_size, len(table))
-    assert [len(rows) for rows in batches] == [n_rows] * -(-len(table) // batch_size)
+    assert sorted(np.concatenate(batches).tolist()) == [*range(len(table))]
+    assert sorted(map(len, batches)) == sorted(map(len, of_training))
     assert np.all(np.diff(padded_lengths(table, batches)) <= 0)
 
 
@@ -331,10 +341,13 @@ def padded_lengths(table, batches):
 @given(st.integers(12, 60), st.integers(1, 40), st.integers(1, 300))
 def test_uniform_batches_have_the_sizes_that_training_has(n_rows, length, max_tokens):
     table = make_table([length] * n_rows)
-    full = micro_batches(table, np.arange(12), max_tokens)
+    batches = training_batches(table, 12, torch.Generator())
+    parts = [
+        part for rows in batches for part in micro_batches(table, rows, max_tokens)
+    ]
+    uniform = uniform_batches(table, 12, max_tokens)
 
-    sizes = [len(rows) for rows in uniform_batches(table, 12, max_tokens)]
-    assert set(sizes) == {len(rows) for rows in full}
+    assert sorted(map(len, uniform)) == sorted(map(len, parts))
 
 
 def test_a_batch_that_fits_stays_as_it_is():
