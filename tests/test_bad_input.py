@@ -342,7 +342,7 @@ def test_bad_validation_rows(tiny_model, X_val, y_val, match):
 
 def test_what_is_wrong_with_validation_rows_says_that_it_is_theirs(tiny_model):
     classifier = make(tiny_model, early_stopping=True)
-    with pytest.raises(TypeError, match="^X must be") as caught:
+    with pytest.raises(TypeError, match=r"^X must be") as caught:
         classifier.fit(X, Y, X_val=object(), y_val=Y)
 
     assert caught.value.__notes__ == ["X is `X_val` here."]
