@@ -67,7 +67,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         or, of few rows, as many as make 64 steps in batches of 32. A regressor has 32
         and 22 in the place of 96 and 64.
     batch_size : int, default=32
-        Rows in a batch.
+        Most rows in a batch. Batches have about equally many.
     gradient_accumulation_steps : int, default=1
         Batches in an optimizer step.
     learning_rate : float, default=0.008

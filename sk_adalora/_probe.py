@@ -2,11 +2,12 @@
 
 A head drawn at random first bends the pretrained features to itself; one that fits them
 leaves them whole, which matters most where rows are few (Kumar et al. 2022,
-arXiv:2202.10054).
+arXiv:2202.10054). A head of numbers is drawn, and put around their mean.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +65,35 @@ def start_head(
     with torch.no_grad():
         network.head.weight.copy_(weight)
         network.head.bias.copy_(bias)
+
+
+def centre_head(
+    network: TextNetwork, examples: Examples, place: Place, batch_size: int
+) -> None:
+    """Move a drawn head so that its outputs are 0 on average, as centred numbers are.
+
+    Features of different texts have a part in common, which is large in decoders: a
+    drawn head makes the same number of it for all of them.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        The bias of its head is changed.
+    examples : Examples
+        What is learned from; a batch of rows from all over it is looked at.
+    place : Place
+        Where the network is.
+    batch_size : int
+        Rows of a training batch.
+    """
+    n_rows = len(examples.tokens)
+    rows = np.linspace(0, n_rows - 1, min(n_rows, batch_size)).astype(int)
+    tokens = examples.tokens.take(rows)
+    features = frozen_features(network, tokens, place, batch_size)
+    head = network.head
+    with torch.no_grad():
+        outputs = head(features.to(head.weight.device))  # (rows, k)
+        head.bias.sub_(outputs.mean(dim=0))
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:

@@ -68,7 +68,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         or, of few rows, as many as make 64 steps in batches of 32. A regressor has 32
         and 22 in the place of 96 and 64.
     batch_size : int, default=32
-        Rows in a batch.
+        Most rows in a batch. Batches have about equally many.
     gradient_accumulation_steps : int, default=1
         Batches in an optimizer step.
     learning_rate : float, default=0.008
@@ -329,7 +329,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             )
 
     def _start_is_a_model(self) -> bool:
-        return self.pooling != "model"  # a drawn head, too, starts at their mean
+        return self.pooling != "model"  # a drawn head, too, is put around their mean
 
     def _label_names(self) -> dict[int, str]:
         return {i: f"target_{i}" for i in range(self._n_outputs())}

@@ -149,6 +149,18 @@ def test_auto_of_a_regressor(tiny_model, options, share):
     assert not np.allclose(auto.predict(X), other.predict(X), rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_columns", [1, 2])
+def test_a_regressor_that_keeps_nothing_predicts_the_mean(tiny_model, n_columns):
+    """Whatever features the texts have in common: a drawn head is put around it."""
+    texts = X[:24]
+    y = np.array([[len(text), 100 - len(text)] for text in texts], float)[:, :n_columns]
+    options = {"random_state": 0, "device": "cpu", "precision": "float32", "epochs": 4}
+    start = AdaLoraRegressor(tiny_model, interpolation=0, **options).fit(texts, y)
+
+    error = start.predict(texts).reshape(y.shape).mean(axis=0) - y.mean(axis=0)
+    np.testing.assert_allclose(error / y.std(axis=0), 0, atol=1e-5)
+
+
 def test_a_regressor_goes_back_to_the_mean(tiny_model):
     y = np.array([len(text) for text in X], float)
     options = {"random_state": 0, "device": "cpu", "epochs": 8, "learning_rate": 0.03}
