@@ -50,6 +50,7 @@ SCRIPTS = {
     "bias": "bias_products.py",
     "narrow": "narrow_products.py",
     "regression": "regression.py",
+    "grouping": "grouping.py",
     "few": "few_rows.py",
     "interpolation": "interpolation.py",
     "calibration": "calibration.py",
@@ -57,7 +58,7 @@ SCRIPTS = {
     "guide": "guide_figures.py",
 }
 # Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {"few", "interpolation", "racing", "regression"}
+_WITH_OPTIONS = {"few", "grouping", "interpolation", "racing", "regression"}
 COMMON_DEFAULTS = {
     "task": "quotes",
     "batch_size": 32,

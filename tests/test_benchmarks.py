@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -34,7 +35,7 @@ from benchmarks.__main__ import (
 from benchmarks.arguments import without_results
 from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.operations import count
-from benchmarks.steps import STEPS, make_step, steps_of
+from benchmarks.steps import STEPS, make_step, make_tokens, steps_of
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices
 from sk_adalora._devices import resolve_place
@@ -1087,6 +1088,37 @@ def test_numbers_of_steps_become_epochs_of_few_rows(monkeypatch, capsys):
     assert "| films | 40 | 0.100 / 1.00 | 0.160 / 1.00 | 0.320 / 1.00 |" in table
     assert "| films | 200 | 0.100 / 1.00 | 0.100 / 1.00 | 0.100 / 1.00 |" in table
     assert "| newsgroups | 40 |" not in table
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_ways_to_deal_rows_into_batches(monkeypatch, capsys):
+    from benchmarks import grouping
+
+    tokens = make_tokens(33, 4)
+    tokens = replace(tokens, stops=tokens.starts + 1 + np.arange(33) % 4)
+    longest = tokens.lengths == 4
+    sizes = {}
+    for way, deal in grouping.WAYS.items():
+        batches = deal(tokens, 32, torch.Generator().manual_seed(0))
+        assert sorted(np.concatenate(batches)) == list(range(33))
+        sizes[way] = sorted(map(len, batches))
+        rest = min(batches, key=len)
+        assert longest[rest].all() == (way == "full")
+    assert sizes == {"equal": [16, 17], "full": [1, 32], "mixed": [16, 17]}
+
+    found = {
+        "equal": (0.5, 1.0, 2.0),
+        "full": (0.4, 1.5, 2.0),
+        "mixed": (0.6, 1.0, 3.0),
+    }
+    monkeypatch.setattr(grouping, "measure", lambda n, r, s, way, **_: found[way])
+    monkeypatch.setattr(grouping, "load_task", lambda name: None)
+    monkeypatch.setattr(grouping, "split", lambda *args: None)
+    grouping.main(["--sizes", "33"])
+    table = capsys.readouterr().out
+    row = "| 33 | 4 | 0.500 / 1.00 | 0.400 / 1.50 | 0.600 / 1.00 | 1.50 |"
+    assert f"| quotes {row}" in table
+    assert "newsgroups" not in table
 
 
 @pytest.mark.usefixtures("scripts_environment")

@@ -1,0 +1,128 @@
+"""How rows are dealt into training batches: accuracy, log loss and CPU seconds.
+
+"equal" is what the library does: rows of about the same length go together, in batches
+of equal size. "full" fills all batches but one, which has the rest: the longest rows.
+"mixed" has batches of equal size of rows at random. The splits had no part in the
+choice of a setting. Prints a table. Run from the repository, with the extra `bench`, of
+all numbers of rows or of some:
+python benchmarks/grouping.py [--sizes 33]
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+import sys
+import time
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from sklearn.metrics import log_loss
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.arguments import chosen_sizes
+from benchmarks.data import load_task, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from sk_adalora import AdaLoraClassifier, _training
+from sk_adalora._batches import training_batches
+
+SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62], 1000: [60, 61]}
+N_TEST = 1000
+TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
+_LEFT_OUT = {("newsgroups", 33), ("articles", 1000)}  # twenty classes; nearly all right
+# Long texts are cut, so that it takes minutes and not hours.
+_MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
+
+
+def full(tokens, batch_size, generator):
+    """Deal sorted rows into full batches and one of the rest."""
+    order = torch.randperm(len(tokens), generator=generator).numpy()
+    run = np.arange(len(order)) // (50 * batch_size)
+    order = order[np.lexsort((tokens.lengths[order], run))]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    shuffled = torch.randperm(len(batches), generator=generator).tolist()
+    return [batches[i] for i in shuffled]
+
+
+def mixed(tokens, batch_size, generator):
+    """Deal rows at random into batches of equal size."""
+    order = torch.randperm(len(tokens), generator=generator).numpy()
+    return np.array_split(order, -(-len(order) // batch_size))
+
+
+WAYS = {"equal": training_batches, "full": full, "mixed": mixed}
+
+
+def main(arguments=None):
+    """Measure all cells, and print a table of their means."""
+    wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], [*SEEDS])
+    warnings.simplefilter("ignore")  # that many texts are cut
+    cells = defaultdict(list)
+    for size in wanted:
+        for name in TASKS:
+            if (name, size) in _LEFT_OUT:
+                continue
+            task = load_task(name)
+            for seed in SEEDS[size]:
+                rows = split(task, size, N_TEST, seed)
+                measure(name, rows, seed, "equal", epochs=1)  # what the first fit loads
+                for way in WAYS:
+                    found = measure(name, rows, seed, way)
+                    cells[name, size, way].append(found)
+                    print(
+                        f"{name} {size} seed {seed}, {way}: "
+                        "{:.3f} {:.3f} {:.1f} s".format(*found),
+                        file=sys.stderr,
+                        flush=True,
+                    )
+    keys = list(dict.fromkeys((name, size) for name, size, _ in cells))
+    lines = [
+        [name, f"{size:,}", len(cells[name, size, "equal"])]
+        + [_cell(cells[name, size, way]) for way in WAYS]
+        + [_slower(cells[name, size, "mixed"], cells[name, size, "equal"])]
+        for name, size in keys
+    ]
+    print(f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST:,} rows:\n")
+    print(table(["task", "rows", "seeds", *WAYS, "CPU s, mixed / equal"], lines))
+
+
+def measure(name, rows, seed, way, epochs="auto"):
+    """Return accuracy and log loss of a fit, and its CPU seconds."""
+    X_train, y_train, X_test, y_test = rows
+    classifier = AdaLoraClassifier(
+        epochs=epochs,
+        max_length=_MAX_LENGTH.get(name, 256),
+        device="cpu",
+        random_state=seed,
+    )
+    with mock.patch.object(_training, "training_batches", WAYS[way]):
+        start = time.process_time()
+        classifier.fit(X_train, y_train)
+        seconds = time.process_time() - start
+    chances = classifier.predict_proba(X_test)
+    guessed = classifier.classes_[chances.argmax(axis=1)]
+    accuracy = sum(map(str.__eq__, guessed, y_test)) / len(y_test)
+    loss = log_loss(y_test, chances, labels=classifier.classes_)
+    return accuracy, loss, seconds
+
+
+def _cell(found):
+    accuracies, losses, _ = zip(*found, strict=True)
+    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+
+
+def _slower(found, others):
+    pairs = zip(found, others, strict=True)
+    return f"{statistics.mean(a[2] / b[2] for a, b in pairs):.2f}"
+
+
+if __name__ == "__main__":
+    main()
