@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ BESIDE_WEIGHTS = (
 _VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
 # Tokens beside the special ones: the empty tokenizer of a T5 has 1.
 _FEWEST_TOKENS = 2
+# What tokenizers and models call the types of tokens, which tell the texts of a pair
+# apart; and a number above them all, of models that take any.
+_TYPES = "token_type_ids"
+_ANY_TYPES = 128
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ def read_pretrained(
         _agree_on_tokens(whole, tokenizer)
     else:
         module = text_part(whole)
+    _agree_on_types(module, tokenizer)
     module.config.use_cache = False
     module = module.requires_grad_(False).eval().to(place.device)
     return Pretrained(module, tokenizer, module is not whole, drawn)
@@ -131,6 +137,34 @@ def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:
         part.pad_token_id = tokenizer.pad_token_id  # a decoder's head reads before it
     # The heads of BART and T5 want as many ends in each text, and read the last.
     tokenizer.split_special_tokens = config.is_encoder_decoder
+
+
+def _agree_on_types(module: nn.Module, tokenizer: Any) -> None:
+    """Have a tokenizer name the types of tokens if the model tells pairs apart by them.
+
+    By themselves, most that write them do not name them, as ALBERT's, and some name
+    what their model has no vector for.
+    """
+    count, names = _count_types(module), [*tokenizer.model_input_names]
+    told = False
+    if count > 1:
+        # A template has the types, whatever the texts: RoBERTa's has the same for all.
+        pair = tokenizer("a", "b", return_token_type_ids=True)
+        told = 0 < max(pair.get(_TYPES) or [0]) < count
+    if told != (_TYPES in names):
+        others = [name for name in names if name != _TYPES]
+        tokenizer.model_input_names = [*others, _TYPES] if told else others
+
+
+def _count_types(module: nn.Module) -> int:
+    """Return how many types of tokens a model tells apart; 0 if it takes none."""
+    if _TYPES not in inspect.signature(module.forward).parameters:
+        return 0
+    # XLNet and Funnel ask only if two tokens have the same type.
+    if any(name.endswith("seg_embed") for name, _ in module.named_parameters()):
+        return _ANY_TYPES
+    # Without this number, types are of something else: GPT-2 takes them for tokens.
+    return getattr(module.config, "type_vocab_size", None) or 0
 
 
 def attend_in_full(module: nn.Module) -> None:

@@ -17,6 +17,7 @@ import sk_adalora
 from sk_adalora import AdaLoraClassifier, _backbone, _devices
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
+from sk_adalora._network import TextNetwork
 
 PLACE = resolve_place("cpu", "float32")
 SEQ2SEQ = {
@@ -572,3 +573,139 @@ def test_rounding_is_not_taken_for_padding(tiny_model):
     for precision in ("float32", "bfloat16"):
         place = resolve_place("cpu", precision)
         assert not load_backbone(tiny_model, place).findings.sees_padding
+
+
+# ---- the two texts of a pair --------------------------------------------------------
+
+
+def pieces(kind):
+    """A tokenizer of single pieces, with the special tokens that its class has."""
+    special = "<pad> <unk> [CLS] [SEP] [MASK] <s> </s> <cls> <sep> <mask>".split()
+    vocabulary = [(token, 0.0) for token in special]
+    vocabulary += [(f"\u2581{word}", -2.0) for word in (*GOOD, *BAD)]
+    return kind(vocab=[*vocabulary, ("\u2581", -3.0)])
+
+
+def words(kind):
+    """A tokenizer of whole words, likewise."""
+    special = "[PAD] [UNK] [CLS] [SEP] [MASK] <pad> <unk> <cls> <sep>".split()
+    vocabulary = [*special, *GOOD, *BAD]
+    return kind(vocab={token: i for i, token in enumerate(vocabulary)})
+
+
+XLNET = SEES_NONE["xlnet"][1]
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+NO_TYPES = {**SIZES, "type_vocab_size": 0}
+ONE_TYPE = {**SIZES, "type_vocab_size": 1}
+# Model, its options, tokenizer, and what tells the two texts and the rest apart.
+PAIRS = {
+    "bert": (transformers.BertConfig, SIZES, words, "BertTokenizer", {0, 1}),
+    "albert": (transformers.AlbertConfig, SIZES, pieces, "AlbertTokenizer", {0, 1}),
+    "bigbird": (transformers.BigBirdConfig, SIZES, pieces, "BigBirdTokenizer", {0, 1}),
+    # They compare types, and have no table of them.
+    "xlnet": (transformers.XLNetConfig, XLNET, pieces, "XLNetTokenizer", {0, 1, 2}),
+    "funnel": (*SEES_PADDING["funnel"], words, "FunnelTokenizer", {0, 1, 2}),
+}
+NO_PAIRS = {
+    # The tokenizer has one type of tokens.
+    "roberta": (transformers.RobertaConfig, SIZES, pieces, "XLMRobertaTokenizer"),
+    # The model does: as BERT's that were trained further without the second type.
+    "one": (transformers.BertConfig, ONE_TYPE, words, "BertTokenizer"),
+    "albert": (transformers.AlbertConfig, ONE_TYPE, pieces, "AlbertTokenizer"),
+    # It has fewer than the tokenizer.
+    "few": (transformers.BertConfig, SIZES, pieces, "XLNetTokenizer"),
+    # It has none.
+    "deberta": (transformers.DebertaV2Config, NO_TYPES, pieces, "DebertaV2Tokenizer"),
+    "distilbert": (transformers.DistilBertConfig, DISTILBERT, words, "BertTokenizer"),
+    "modernbert": (transformers.ModernBertConfig, SIZES, words, "BertTokenizer"),
+    "mpnet": (transformers.MPNetConfig, SIZES, words, "BertTokenizer"),
+    # It would take a type for the token of that number.
+    "gpt2": (transformers.GPT2Config, GPT2, words, "BertTokenizer"),
+}
+
+
+@pytest.fixture
+def folder_for_pairs(folder_of):
+    """Function: model, its options and its tokenizer -> a folder of the two."""
+
+    def make_folder(kind, options, write, tokenizer):
+        model = folder_of(kind, **options)
+        for path in Path(model).glob("tokenizer*"):
+            path.unlink()
+        write(getattr(transformers, tokenizer)).save_pretrained(model)
+        return model
+
+    return make_folder
+
+
+@pytest.fixture
+def types_seen(monkeypatch):
+    """List of the types of tokens in each batch, or of None without types."""
+    seen = []
+    encode = TextNetwork._encode
+
+    def watched(self, batch):
+        types = batch.token_type_ids
+        seen.append(None if types is None else frozenset(types.unique().tolist()))
+        return encode(self, batch)
+
+    monkeypatch.setattr(TextNetwork, "_encode", watched)
+    return seen
+
+
+def toy_pairs():
+    texts, y = toy(16)
+    return np.array([texts, texts[::-1]], dtype=object).T, y
+
+
+@pytest.mark.filterwarnings("ignore:`model` must give a text the same vectors")
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_model_that_tells_two_texts_apart_is_told(
+    folder_for_pairs, types_seen, name, pooling
+):
+    """Whether or not its tokenizer names them, as few do since transformers 5."""
+    *parts, expected = PAIRS[name]
+    model = folder_for_pairs(*parts)
+    X, y = toy_pairs()
+    layers = r".*(query|q_head|layer_1)"
+    options = {"pooling": pooling, "target_modules": layers}
+    fitted = make(model, row_format="pair", **options).fit(X, y)
+    proba = fitted.predict_proba(X)
+
+    assert set(types_seen) == {frozenset(expected)}
+    assert np.isfinite(proba).all()
+    types_seen.clear()
+    make(model, **options).fit([first for first, _ in X], y)
+    assert set(types_seen) == {None}
+
+
+@pytest.mark.parametrize("name", NO_PAIRS)
+def test_a_model_that_does_not_tell_two_texts_apart_is_not_told(
+    folder_for_pairs, types_seen, name
+):
+    model = folder_for_pairs(*NO_PAIRS[name])
+    X, y = toy_pairs()
+    layers = r".*(query|query_proj|q_lin|Wqkv|c_attn|\.q)"
+    fitted = make(model, row_format="pair", target_modules=layers).fit(X, y)
+
+    assert np.isfinite(fitted.predict_proba(X)).all()
+    assert set(types_seen) == {None}
+
+
+def test_what_is_saved_tells_two_texts_apart(folder_for_pairs, types_seen, tmp_path):
+    model = folder_for_pairs(*PAIRS["albert"][:-1])
+    X, y = toy_pairs()
+    fitted = make(model, row_format="pair").fit(X, y)
+    proba = fitted.predict_proba(X)
+    fitted.save_pretrained(tmp_path / "saved", include_backbone=True)
+    sk_adalora.clear_backbone_cache()
+    types_seen.clear()
+
+    for loaded in (
+        AdaLoraClassifier.from_pretrained(tmp_path / "saved"),
+        pickle.loads(pickle.dumps(fitted)),
+    ):
+        np.testing.assert_array_equal(loaded.predict_proba(X), proba)
+    assert types_seen == [{0, 1}, {0, 1}]
