@@ -143,6 +143,57 @@ def test_rounding_of_features_that_do_not_vary_is_no_signal(n, loss):
     assert np.abs(bias).max() < 5
 
 
+@pytest.fixture
+def steps_kept(monkeypatch):
+    """List of how many steps each solver holds at its end."""
+    kept = []
+    step = torch.optim.LBFGS.step
+
+    def watched(self, closure):
+        result = step(self, closure)
+        kept.append(len(self.state[self._params[0]]["old_dirs"]))
+        return result
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", watched)
+    return kept
+
+
+@pytest.mark.parametrize("form", ["classes", "tags"])
+def test_of_many_classes_few_steps_in_memory_solve_as_well(
+    monkeypatch, steps_kept, form
+):
+    rng = np.random.default_rng(0)
+    classes = np.arange(400) % 40
+    features = rng.normal(size=(40, 24))[classes] + rng.normal(size=(400, 24))
+    features = features.astype(np.float32) * np.logspace(0, -2, 24, dtype=np.float32)
+    loss, targets = multiclass_loss, classes
+    if form == "tags":
+        loss = multilabel_loss
+        targets = np.eye(40, dtype=np.float32)[classes]
+    solved = []
+    for numbers in (_probe._MOST_NUMBERS, 1):
+        monkeypatch.setattr(_probe, "_MOST_NUMBERS", numbers)
+        weight, bias = fit(features, targets, None, loss, 40)
+        outputs = torch.from_numpy(features @ weight.T + bias)
+        solved.append((float(loss(outputs, torch.as_tensor(targets)).mean()), outputs))
+
+    assert steps_kept[0] > steps_kept[1] == 5
+    assert solved[1][0] == pytest.approx(solved[0][0], rel=1e-5)
+    torch.testing.assert_close(solved[1][1], solved[0][1], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "n_numbers", [1, 3 * 384, 437 * 768, 1_000 * 1_024, 10_000 * 768, 10**8]
+)
+def test_steps_in_memory_are_bounded(n_numbers):
+    steps = _probe._steps_kept(n_numbers)
+
+    assert 5 <= steps <= _probe._MAX_ITERATIONS
+    # Two vectors each, in float64: as many as fit into half a GB.
+    fit_in = 2**29 // (2 * 8 * n_numbers)
+    assert steps == min(max(fit_in, 5), _probe._MAX_ITERATIONS)
+
+
 # In the estimators
 
 
