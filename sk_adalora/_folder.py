@@ -183,7 +183,8 @@ class FolderMixin:
         Parameters
         ----------
         repo_id : str
-            Name of the repository; it is made when missing.
+            Name of the repository: ``"user/name"``, or ``"name"`` for one of your own.
+            It is made when missing.
         private : bool or None, default=None
             Whether a new repository is private. None is the hub's default.
         revision : str or None, default=None
@@ -204,7 +205,8 @@ class FolderMixin:
             folder = Path(scratch) / "estimator"
             self.save_pretrained(folder, include_backbone=include_backbone)
             api = HfApi()
-            api.create_repo(repo_id, private=private, exist_ok=True)
+            # A bare name is the user's: the answer says whose.
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             commit = api.upload_folder(

@@ -65,12 +65,22 @@ class Hub:
 
     def create_repo(self, repo_id, *, private=None, exist_ok=False):
         self.calls.append(("create", repo_id, private, exist_ok))
+        whole = repo_id if "/" in repo_id else f"me/{repo_id}"
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/{whole}")
 
     def create_branch(self, repo_id, *, branch, exist_ok=False):
         self.calls.append(("branch", repo_id, branch, exist_ok))
+        self.refuse_bare(repo_id)
+
+    def refuse_bare(self, repo_id):
+        if "/" not in repo_id:
+            raise huggingface_hub.errors.RepositoryNotFoundError(
+                "404 Client Error", response=ANSWER
+            )
 
     def upload_folder(self, *, repo_id, folder_path, revision, commit_message):
         self.calls.append(("upload", repo_id, revision, commit_message))
+        self.refuse_bare(repo_id)
         blobs = self.root / repo_id / "blobs"
         snapshot = self.root / repo_id / "snapshots" / (revision or "main")
         # As in the hub's cache: links to files that are named by their content.
@@ -112,6 +122,16 @@ def test_to_the_hub_and_back(fitted, hub):
     assert calls == ["create", "upload", "download", "download"]
     assert hub.calls[0] == ("create", "me/topics", True, True)
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_a_name_without_a_user_is_one_of_the_user_s_own(fitted, hub, revision):
+    address = fitted.push_to_hub("topics", revision=revision)
+    loaded = AdaLoraClassifier.from_pretrained("me/topics", revision=revision)
+
+    assert address == "https://hub.example/me/topics/commit/1"
+    assert hub.calls[0] == ("create", "topics", None, True)
+    assert loaded.ranks_ == fitted.ranks_
 
 
 def test_a_branch_of_the_hub(fitted, hub):
