@@ -36,6 +36,9 @@ from ._turns import same_settings
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
+# Files that not every estimator has: those of one before would stay on the hub.
+_OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
+
 
 class FolderMixin:
     """Save and load an estimator as a folder that can be read without running it."""
@@ -184,7 +187,7 @@ class FolderMixin:
         ----------
         repo_id : str
             Name of the repository: ``"user/name"``, or ``"name"`` for one of your own.
-            It is made when missing.
+            It is made when missing. An estimator in it is replaced, other files stay.
         private : bool or None, default=None
             Whether a new repository is private. None is the hub's default.
         revision : str or None, default=None
@@ -209,11 +212,14 @@ class FolderMixin:
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
+            replaces_own = api.file_exists(repo_id, STATE_NAME, revision=revision)
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
                 revision=revision,
                 commit_message=commit_message,
+                # The hub keeps those of them that are uploaded.
+                delete_patterns=_OF_SOME_ONLY if replaces_own else None,
             )
         return str(commit)
 

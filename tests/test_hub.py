@@ -78,17 +78,29 @@ class Hub:
                 "404 Client Error", response=ANSWER
             )
 
-    def upload_folder(self, *, repo_id, folder_path, revision, commit_message):
+    def file_exists(self, repo_id, filename, *, revision=None):
+        self.refuse_bare(repo_id)
+        snapshot = self.root / repo_id / "snapshots" / (revision or "main")
+        return (snapshot / filename).exists()
+
+    def upload_folder(
+        self, *, repo_id, folder_path, revision, commit_message, delete_patterns=None
+    ):
         self.calls.append(("upload", repo_id, revision, commit_message))
         self.refuse_bare(repo_id)
         blobs = self.root / repo_id / "blobs"
         snapshot = self.root / repo_id / "snapshots" / (revision or "main")
+        if delete_patterns is not None:
+            there = bytes_of(snapshot)
+            for name in filter_repo_objects(there, allow_patterns=delete_patterns):
+                (snapshot / name).unlink()
         # As in the hub's cache: links to files that are named by their content.
         for name, data in bytes_of(folder_path).items():
             blob = blobs / f"{name.replace('/', '-')}-{hash(data)}"
             blobs.mkdir(parents=True, exist_ok=True)
             blob.write_bytes(data)
             (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).unlink(missing_ok=True)
             (snapshot / name).symlink_to(blob)
         return f"https://hub.example/{repo_id}/commit/1"
 
@@ -193,6 +205,55 @@ def test_a_complete_folder_on_the_hub(tiny_model, tmp_path, hub):
     loaded = AdaLoraClassifier.from_pretrained("me/complete")
 
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+@pytest.fixture(scope="module")
+def in_several_files(tiny_model, tmp_path_factory):
+    """The tiny model with its weights in several files. Do not write into it."""
+    model = transformers.AutoModel.from_pretrained(tiny_model)
+    folder = tmp_path_factory.mktemp("several") / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len([*folder.glob("*.safetensors")]) > 1
+    return str(folder)
+
+
+def test_nothing_is_left_of_what_was_pushed_before(
+    fitted, in_several_files, tmp_path, hub
+):
+    own_head = make(in_several_files, pooling="model").fit(X, Y)
+    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "notes.md").write_text("mine")
+    pushes = [(own_head, True), (fitted, True), (own_head, False)]
+    for i, (estimator, complete) in enumerate(pushes):
+        estimator.push_to_hub("me/topics", include_backbone=complete)
+        estimator.save_pretrained(tmp_path / f"{i}", include_backbone=complete)
+
+        names = bytes_of(tmp_path / f"{i}").keys()
+        assert bytes_of(snapshot).keys() == names | {"notes.md"}
+    loaded = AdaLoraClassifier.from_pretrained("me/topics")
+    np.testing.assert_array_equal(loaded.predict_proba(X), own_head.predict_proba(X))
+
+
+def test_weights_that_were_pushed_in_other_files(fitted, in_several_files, hub):
+    before = make(in_several_files).fit(X, Y)
+    before.push_to_hub("me/topics", include_backbone=True)
+    fitted.push_to_hub("me/topics", include_backbone=True)
+    loaded = AdaLoraClassifier.from_pretrained("me/topics")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_repository_of_something_else_loses_no_file(fitted, hub):
+    other = hub.root / "me" / "model" / "snapshots" / "main"
+    (other / "backbone").mkdir(parents=True)
+    for name in ("config.json", "backbone/mine.txt"):
+        (other / name).write_text("{}")
+    fitted.push_to_hub("me/model")
+
+    assert {"config.json", "backbone/mine.txt"} <= bytes_of(other).keys()
 
 
 @pytest.mark.parametrize("listed", ["model_code*", "[a-z].bin", "more/"])
