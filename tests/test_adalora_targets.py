@@ -435,6 +435,31 @@ def test_the_fused_encoder_of_torch_does_not_pass_the_adapter_by():
     assert all(layer.activation_relu_or_gelu == 1 for layer in restored.layers)
 
 
+@pytest.mark.parametrize("names", [["linear1", "linear2"], ["0.linear1"]])
+def test_the_fused_encoder_of_torch_computes_padded_rows(names):
+    """torch packs them into a nested tensor, which only its own kernel reads."""
+
+    def make():
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        return nn.TransformerEncoder(layer, 2)
+
+    model = randomise(adapt(build(make), target_modules=names), seed=3)
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with_gradient = model(x, src_key_padding_mask=padding).detach()
+    with torch.no_grad():
+        inference = model(x, src_key_padding_mask=padding)
+        plain = build(make)(x, src_key_padding_mask=padding)
+    restored = model.unload()
+    with torch.no_grad():
+        after = restored(x, src_key_padding_mask=padding)
+
+    torch.testing.assert_close(inference[~padding], with_gradient[~padding])
+    assert not torch.allclose(inference[~padding], plain[~padding], atol=1e-3)
+    torch.testing.assert_close(after, plain)
+    assert restored.use_nested_tensor
+
+
 def test_a_layer_under_two_names_is_adapted_under_both():
     shared = nn.Linear(4, 4)
     model = nn.ModuleDict(

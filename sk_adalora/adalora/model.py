@@ -30,6 +30,12 @@ _REFUSED = {
     "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
 }
 
+# Attributes by which torch's encoder takes its fast path, and values that stop it.
+_UNFUSED = (
+    (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
+    (nn.TransformerEncoder, "use_nested_tensor", False),
+)
+
 
 def get_peft_model(
     model: nn.Module,
@@ -492,8 +498,8 @@ class AdaLoraModel(nn.Module):
     def _taken_apart(self) -> nn.Module:
         layers = self.adapted.values()
         _exchange(self.model, {layer: layer.base_layer for layer in layers})
-        for module, flag in self._fused:
-            module.activation_relu_or_gelu = flag
+        for module, name, value in self._fused:
+            setattr(module, name, value)
         for entry in _entries(self.model):
             for hooks in (entry._forward_pre_hooks, entry._forward_hooks):
                 for key, hook in list(hooks.items()):
@@ -606,20 +612,23 @@ def _exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
                 parent._modules[name] = new[child]
 
 
-def _stop_fused_layers(
-    model: nn.Module,
-) -> list[tuple[nn.TransformerEncoderLayer, int]]:
+def _stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Keep torch's encoder from reading frozen weights past the adapted layers.
 
-    Outside training it computes a layer in one kernel, unless this flag is 0.
+    Outside training it computes a layer in one kernel, and packs padded rows into a
+    nested tensor for it, unless these attributes say no. Return what they were.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer)]
-    if not any(isinstance(m, SVDLinear) for layer in layers for m in layer.modules()):
-        return []
-    flags = [(layer, layer.activation_relu_or_gelu) for layer in layers]
-    for layer in layers:
-        layer.activation_relu_or_gelu = 0
-    return flags
+    before: list[tuple[nn.Module, str, Any]] = []
+    for module in model.modules():
+        for kind, name, value in _UNFUSED:
+            if isinstance(module, kind) and _holds_adapted(module):
+                before.append((module, name, getattr(module, name)))
+                setattr(module, name, value)
+    return before
+
+
+def _holds_adapted(module: nn.Module) -> bool:
+    return any(isinstance(part, SVDLinear) for part in module.modules())
 
 
 def _entries(model: nn.Module) -> list[nn.Module]:
