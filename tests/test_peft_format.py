@@ -273,15 +273,35 @@ def test_layers_of_rank_0(tmp_path, write, n_pruned):
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+def test_the_bias_of_a_layer_of_rank_0(tmp_path, write, bias):
+    model = randomise(adapt(tiny_bert(), bias=bias))
+    with torch.no_grad():
+        for name, tensor in model.trainable_parameters():
+            if name.endswith("bias"):
+                tensor.add_(1 + torch.arange(len(tensor)) % 3)
+    prune(model, torch.arange(48) >= 4)
+    write(model, tmp_path)
+
+    assert list(model.ranks.values()).count(0) == 1
+    assert_close(outputs(by_peft(tiny_bert(), tmp_path)), outputs(model))
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("bias", ["none", "lora_only"])
 @pytest.mark.parametrize("ranks", [(4, 1), (1, 4), (4, 0)])
-def test_a_layer_whose_path_is_the_end_of_another_s(tmp_path, write, ranks):
+def test_a_layer_whose_path_is_the_end_of_another_s(tmp_path, write, bias, ranks):
     """PEFT tells layers by the ends of their paths: "2.0" ends as "0" does."""
 
     def make_nested():
         inner = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
         return nn.Sequential(nn.Linear(8, 8), nn.Tanh(), inner)
 
-    model = randomise(adapt(build(make_nested), target_modules=["0"]))
+    model = randomise(adapt(build(make_nested), target_modules=["0"], bias=bias))
+    with torch.no_grad():
+        for name, tensor in model.trainable_parameters():
+            if name.endswith("bias"):
+                tensor.add_(1)
     prune(model, torch.tensor([i < rank for rank in ranks for i in range(4)]))
     write(model, tmp_path)
     rows = torch.linspace(-1, 1, 24).view(3, 8)

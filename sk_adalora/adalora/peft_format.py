@@ -22,7 +22,7 @@ from .config import CONFIG_NAME, AdaLoraConfig
 from .json_file import read_json
 from .model import AdaLoraModel, get_peft_model
 from .state import PREFIX
-from .targets import is_inside
+from .targets import ends_with, is_inside
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _OLD_WEIGHTS_NAME = "adapter_model.bin"
@@ -175,7 +175,8 @@ def write_lora(
     ValueError
         If no layer has a triplet left.
     """
-    living_ranks = {path: r for path, r in ranks_of(tensors).items() if r}
+    ranks = ranks_of(tensors)
+    living_ranks = {path: r for path, r in ranks.items() if r}
     if not living_ranks:
         raise ValueError(
             "Plain LoRA must have a layer of rank 1 at least. Got an adapter whose "
@@ -186,11 +187,17 @@ def write_lora(
     # latter has to come first.
     deepest_first = sorted(living_ranks, key=lambda path: (-path.count("."), path))
     living_ranks = {path: living_ranks[path] for path in deepest_first}
+    # A layer of rank 0 that no path fits is not wrapped, and its bias not renamed.
+    bare = {
+        f"{PREFIX}{path}.base_layer.bias": f"{PREFIX}{path}.bias"
+        for path in ranks
+        if not any(ends_with(path, name) for name in living_ranks)
+    }
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
         match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
         if match is None:
-            plain[name] = value
+            plain[bare.get(name, name)] = value
         elif match["path"] in living_ranks and match["kind"] == "A":
             singular = tensors[f"{PREFIX}{match['path']}.lora_E"]
             plain[f"{name}.weight"] = value * singular * config.scale
