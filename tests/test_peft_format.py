@@ -311,6 +311,23 @@ def test_a_layer_whose_path_is_the_end_of_another_s(tmp_path, write, bias, ranks
         assert_close(read(rows), model(rows))
 
 
+def test_a_path_that_ends_as_an_adapted_one_is_not_adapted(tmp_path):
+    def make_nested():
+        inner = nn.Sequential(nn.Linear(8, 8))
+        return nn.Sequential(nn.Linear(8, 8), nn.Tanh(), inner)
+
+    model = randomise(adapt(build(make_nested), target_modules="0"))
+    save_adapter(model, tmp_path / "a")
+    loaded = load_peft_adapter(build(make_nested), tmp_path / "a")
+    save_adapter(loaded, tmp_path / "b")
+    rows = torch.linspace(-1, 1, 24).view(3, 8)
+
+    assert list(loaded.adapted) == list(model.adapted) == ["0"]
+    with torch.no_grad():
+        assert_close(loaded(rows), model(rows))
+    assert bytes_of(tmp_path / "b") == bytes_of(tmp_path / "a")
+
+
 def test_without_any_rank_there_is_no_plain_lora(tmp_path):
     model = adapt(tiny_classifier(), target_r=0, task_type="SEQ_CLS")
     model.allocator.finish()

@@ -344,9 +344,10 @@ def _read_config(
     ] or None
     values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
     # A pattern may be written so that matching it never ends, and "all-linear" means
-    # other layers to PEFT.
+    # other layers to PEFT. A list would mean all layers whose paths end so: ours is a
+    # pattern of whole paths.
     values |= dict.fromkeys(_CHOOSING)
-    values["target_modules"] = sorted(ranks)
+    values["target_modules"] = "|".join(map(re.escape, sorted(ranks)))
     try:
         return AdaLoraConfig.from_dict(values)
     except (TypeError, OverflowError) as error:
