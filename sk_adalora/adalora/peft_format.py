@@ -7,6 +7,7 @@ import os
 import re
 import reprlib
 import shutil
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -369,9 +370,13 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         if path.is_file():
             return load_file(path)
         if old.is_file():
+            size = old.stat().st_size
+            with zipfile.ZipFile(old) as archive:  # of which torch inflates records
+                _refuse_larger(sum(r.file_size for r in archive.infolist()), size)
             loaded = torch.load(old, map_location="cpu", weights_only=True)
             if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
-                _refuse_repeated(loaded, old.stat().st_size)
+                values = [v for v in loaded.values() if isinstance(v, Tensor)]
+                _refuse_larger(sum(v.numel() * v.element_size() for v in values), size)
                 return loaded
             raise ValueError(f"it holds a {type(loaded).__name__} of other things")
     except (SafetensorError, ValueError, OSError) as error:
@@ -385,10 +390,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def _refuse_repeated(tensors: Mapping[str, Any], size: int) -> None:
-    """Refuse tensors that are many times as large as their file of `size` bytes."""
-    values = [value for value in tensors.values() if isinstance(value, Tensor)]
-    total = sum(value.numel() * value.element_size() for value in values)
+def _refuse_larger(total: int, size: int) -> None:
+    """Refuse tensors of `total` bytes in a file of many times fewer, `size`."""
     if total > _MAX_REPEATED * size:
         raise ValueError(f"its tensors take {total} bytes, and it has {size}")
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -88,6 +89,27 @@ def test_a_bin_of_many_names_for_the_same_numbers(folder):
     (folder / ADAPTER).unlink()
     torch.save(dict.fromkeys(names, value), folder / "adapter_model.bin")
     with pytest.raises(ValueError, match="its tensors take 4000000 bytes, and it has"):
+        read_adapter(folder)
+
+
+def test_a_bin_that_torch_would_inflate(folder, monkeypatch):
+    """It is refused before torch reads it: memory would be full by then."""
+    (folder / ADAPTER).unlink()
+    torch.save({"base_model.model.a.lora_A": torch.zeros(10**6)}, folder / "plain")
+    archives = (
+        zipfile.ZipFile(folder / "plain"),
+        zipfile.ZipFile(folder / "adapter_model.bin", "w", zipfile.ZIP_DEFLATED),
+    )
+    with archives[0] as plain, archives[1] as deflated:
+        for name in plain.namelist():
+            deflated.writestr(name, plain.read(name))
+
+    def load(*args, **kwargs):
+        raise AssertionError("inflated")
+
+    monkeypatch.setattr(torch, "load", load)
+    match = r"adapter_model\.bin must hold tensors.*take 400\d{4} bytes, and it has"
+    with pytest.raises(ValueError, match=match):
         read_adapter(folder)
 
 
