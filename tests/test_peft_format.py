@@ -472,6 +472,38 @@ def test_we_read_what_peft_writes(kind, tmp_path):
     assert_close(outputs(by_peft(new(), tmp_path / "again")), outputs(model))
 
 
+class Counting(nn.Module):
+    """A layer to adapt, and one to train that has buffers of whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.norm.register_buffer("switches", torch.zeros(8, dtype=torch.bool))
+
+    def forward(self, x):
+        return self.norm(self.inner(x)) * (1 + self.norm.switches.float())
+
+
+def test_buffers_of_whole_numbers_in_what_is_trained_in_full(tmp_path):
+    names = {"target_modules": ["inner"], "modules_to_save": ["norm"]}
+    base, x = build(Counting), torch.randn(6, 8)
+    theirs = peft.get_peft_model(base, peft.AdaLoraConfig(total_step=9, **names))
+    norm = base.norm.modules_to_save["default"]
+    norm.num_batches_tracked.fill_(41)
+    norm.switches[:3] = True
+    theirs.eval().save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "adapter_model.safetensors")
+    loaded = load_peft_adapter(build(Counting), tmp_path)
+    save_adapter(loaded, tmp_path / "again")
+
+    assert {torch.int64, torch.bool} <= {t.dtype for t in stored.values()}
+    assert loaded.norm.num_batches_tracked.dtype == torch.int64
+    for read in (loaded, by_peft(build(Counting), tmp_path / "again")):
+        assert_close(read(x), theirs(x))
+    assert loaded.norm.num_batches_tracked == 41
+
+
 @pytest.fixture
 def from_peft(tmp_path):
     """A model of peft's and its folder, which the test may change."""

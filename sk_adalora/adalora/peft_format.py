@@ -30,6 +30,8 @@ _OLD_WEIGHTS_NAME = "adapter_model.bin"
 # Weights that are tied are in a file of torch's once, and have a few names.
 _MAX_REPEATED = 4
 _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # two numbers a byte
+# What modules that are trained in full count in, as BatchNorm does its batches.
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])")
 _PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
 # Fields that say which layers are adapted: the tensors of the file say it better.
@@ -420,13 +422,15 @@ def _plain_name(name: str) -> str:
 
 
 def _check_tensor(name: str, tensor: Any) -> Tensor:
-    if not isinstance(tensor, Tensor) or not _is_plain(tensor):
+    is_factor = ".lora_" in name
+    if not isinstance(tensor, Tensor) or not _is_plain(tensor, is_factor):
         kind = type(tensor).__name__
         if isinstance(tensor, Tensor):
             layout = "nested" if tensor.is_nested else tensor.layout
             kind = f"{tensor.dtype}, {layout}, on {tensor.device.type!r}"
+        numbers = "in floating point" if is_factor else "of plain numbers"
         raise ValueError(
-            f"{name!r} must be a tensor in floating point. Got {kind}. "
+            f"{name!r} must be a tensor {numbers}. Got {kind}. "
             "The file is broken, or no adapter."
         )
     exact = tensor.to(torch.float32, copy=True)  # no longer a view into the file
@@ -438,15 +442,12 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
     return exact.contiguous()
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_plain(tensor: Tensor, is_factor: bool) -> bool:
     """Tell whether all numbers of a tensor are there, and can be made float32."""
     there = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    return (
-        there
-        and not tensor.is_nested
-        and tensor.is_floating_point()
-        and tensor.dtype is not _PACKED
-    )
+    real = tensor.is_floating_point() and tensor.dtype is not _PACKED
+    whole = tensor.dtype in _WHOLE and not is_factor
+    return there and not tensor.is_nested and (real or whole)
 
 
 def _check_factors(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -68,17 +68,23 @@ TENSORS = {
     "sparse by rows": (lambda t: t.to_sparse_csr(), "torch.sparse_csr"),
     "without numbers": (lambda t: t.to("meta"), "on 'meta'"),
     "nested": (lambda t: torch.nested.nested_tensor([t, t]), "nested|more than ten"),
+    "complex": (lambda t: t.to(torch.complex64), "torch.complex64"),
+    "quantised": (
+        lambda t: torch.quantize_per_tensor(t, 1.0, 0, torch.qint8),
+        "torch.qint8|more than ten",
+    ),
 }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # some are in a beta state
+@pytest.mark.parametrize("tensor", ["a.lora_A", "classifier.weight"])
 @pytest.mark.parametrize("name", TENSORS)
-def test_a_bin_of_tensors_that_are_not_written_out(folder, name):
+def test_a_bin_of_tensors_that_are_not_written_out(folder, name, tensor):
     """A file of 2 KB may ask for terabytes."""
     make, match = TENSORS[name]
     (folder / ADAPTER).unlink()
     value = make(torch.ones(1, 1))
-    torch.save({"base_model.model.a.lora_A": value}, folder / "adapter_model.bin")
+    torch.save({f"base_model.model.{tensor}": value}, folder / "adapter_model.bin")
     with pytest.raises(ValueError, match=rf"must .*Got .*({match}).*(broken|Copy)"):
         read_adapter(folder)
 

@@ -157,6 +157,9 @@ HEADS = {
         "base_model.model.classifier.weight", lambda t: t[:2].clone()
     ),
     "NaN": tensor("base_model.model.classifier.weight", spoilt(torch.nan)),
+    "two numbers a byte": tensor(
+        "base_model.model.classifier.weight", lambda t: t.byte().view(PACKED)
+    ),
     "other width": tensor(
         "base_model.model.classifier.weight", lambda t: t[:, :5].contiguous()
     ),
