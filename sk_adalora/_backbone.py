@@ -281,7 +281,7 @@ def find_folder(
     given = os.path.expanduser(name)
     if os.path.isdir(given):
         return Path(given).resolve()
-    if os.path.isabs(name) or name.startswith((".", "~")):
+    if names_folder(name):
         raise FileNotFoundError(
             f"`model` must be a Hugging Face id or a folder. Got {name!r}, which is "
             "no folder. Check the path."
@@ -294,6 +294,15 @@ def find_folder(
     if asked not in _found or not _found[asked].is_dir():
         _found[asked] = _from_hub(*asked)
     return _found[asked]
+
+
+def names_folder(name: str) -> bool:
+    """Tell whether a model is asked for as a folder, by its name or for there is one.
+
+    That depends on the current directory: ask when the model is found.
+    """
+    looks_so = os.path.isabs(name) or name.startswith((".", "~"))
+    return looks_so or os.path.isdir(os.path.expanduser(name))
 
 
 def _same_folder(found_in: str | None, expected: str | None) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 from ._persistence import AdapterState
@@ -84,7 +83,7 @@ def _where_the_head_is(state: AdapterState) -> str:
 def _page(estimator: Any, state: AdapterState, title: str, loading: str) -> str:
     versions = ", ".join(f"{n} {v}" for n, v in sorted(state.versions.items()))
     return f"""---
-{_base_model(state.model)}{OUR_MARK}
+{_base_model(state)}{OUR_MARK}
 tags:
 - adalora
 - peft
@@ -108,11 +107,9 @@ Trained with {versions}.
 """
 
 
-def _base_model(model: str) -> str:
+def _base_model(state: AdapterState) -> str:
     """Name the pretrained model for the hub, unless it is a folder of one machine."""
-    if os.path.isdir(model) or os.path.isabs(model) or model.startswith((".", "~")):
-        return ""
-    return f"base_model: {json.dumps(model)}\n"
+    return "" if state.is_local else f"base_model: {json.dumps(state.model)}\n"
 
 
 def _scored(history: Any) -> str:

@@ -332,9 +332,10 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
             fitted[name] = to_json(dict(vars(vars(estimator)[name])))
     described = {name: getattr(state, name) for name in _read_folder.STATE_FIELDS}
     # A place in somebody's cache says nothing.
-    if include_backbone or not os.path.isdir(os.path.expanduser(state.model)):
+    if include_backbone or not state.is_local:
         described["found_in"] = ""
     return described | {
+        "is_folder": state.is_local,
         "versions": state.versions,
         "class": type(estimator).__name__,
         "parameters": written,

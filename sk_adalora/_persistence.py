@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from ._backbone import Backbone
+from ._backbone import Backbone, names_folder
 from ._messages import warn_user
 from ._network import TextNetwork, build_network
 from ._report import FitReport
@@ -53,6 +53,9 @@ class AdapterState:
         Number of this layout.
     versions : dict of str to str
         What it was trained with.
+    is_folder : bool or None
+        Whether `model` was a folder, and not the name of one on the hub. None in files
+        of before this was kept.
     """
 
     config: dict[str, Any]
@@ -65,6 +68,14 @@ class AdapterState:
     tokenizer_hash: str
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
+    is_folder: bool | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model is a folder of one machine, wherever a program runs."""
+        if self.is_folder is None:
+            return names_folder(self.model)
+        return self.is_folder
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the adapter's numbers and the head's, as copies.
@@ -137,6 +148,7 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         found_in=str(backbone.folder),
         content_hash=backbone.content_hash,
         tokenizer_hash=backbone.tokenizer_hash,
+        is_folder=names_folder(backbone.name),
     )
 
 

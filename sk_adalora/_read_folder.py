@@ -350,6 +350,11 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
     _check_own_head(tensors, n_outputs if own_head else None)
     head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
+    # Before it was written, a place was for folders only.
+    is_folder = described.get("is_folder", bool(values["found_in"]) or None)
+    if not isinstance(is_folder, bool | None):
+        raise broken("hold 'is_folder' as true or false", is_folder)
+    values["is_folder"] = is_folder
     values["found_in"] = values["found_in"] or values["model"]
     arrays = joined(tensors, head)
     return AdapterState(config=written, arrays=arrays, versions=versions, **values)

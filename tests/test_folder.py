@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from _folders import STRONG, bytes_of, make_regressor, read, strengthen
+from _folders import STRONG, bytes_of, make_regressor, read, strengthen, write
 from _toy import make, topics, toy
 
 import sk_adalora
@@ -449,12 +449,17 @@ def test_the_card(saved, fitted):
 def test_the_card_names_a_model_of_the_hub(fitted):
     from sk_adalora._card import write_card
 
-    state = replace(fitted._adapter, model="someone/some: model")
+    state = replace(fitted._adapter, model="someone/some: model", is_folder=False)
     assert '\nbase_model: "someone/some: model"\n' in write_card(fitted, state)
 
 
 def test_no_place_of_a_cache_is_told(fitted, tmp_path):
-    state = replace(fitted._adapter, model="someone/model", found_in="/home/me/cache")
+    state = replace(
+        fitted._adapter,
+        model="someone/model",
+        found_in="/home/me/cache",
+        is_folder=False,
+    )
     other = copy.copy(fitted)
     other._live, other._adapter = fitted._live, state
     other.save_pretrained(tmp_path / "f")
@@ -529,6 +534,45 @@ def test_another_process_in_another_folder(tiny_model, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         np.load(tmp_path / "b" / "proba.npy"), fitted.predict_proba(SAMPLE)
     )
+
+
+@pytest.fixture
+def by_relative_path(tiny_model, tmp_path, monkeypatch):
+    """Fitted on a model in "models/mine", where nobody is any more."""
+    shutil.copytree(tiny_model, tmp_path / "models" / "mine")
+    monkeypatch.chdir(tmp_path)
+    fitted = make("models/mine", **STRONG).fit(X, Y)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return fitted
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_saving_from_another_directory(by_relative_path, complete):
+    by_relative_path.save_pretrained("f", include_backbone=complete)
+    sk_adalora.clear_backbone_cache()
+    loaded = AdaLoraClassifier.from_pretrained("f")
+    expected = by_relative_path.predict_proba(SAMPLE)
+
+    np.testing.assert_array_equal(loaded.predict_proba(SAMPLE), expected)
+    loaded.save_pretrained("g")
+    for folder in "fg":  # the model is none of the hub's
+        assert "base_model" not in Path(folder, "README.md").read_text("utf8")
+    again = AdaLoraClassifier.from_pretrained("g")
+    np.testing.assert_array_equal(again.predict_proba(SAMPLE), expected)
+
+
+def test_a_folder_that_does_not_say_whether_its_model_is_one(by_relative_path):
+    by_relative_path.save_pretrained("f")
+    described = read("f")
+    assert described.pop("is_folder") is True  # as before it was written
+    write("f", described)
+    loaded = AdaLoraClassifier.from_pretrained("f")
+    loaded.save_pretrained("g")
+
+    expected = by_relative_path.predict_proba(SAMPLE)
+    np.testing.assert_array_equal(loaded.predict_proba(SAMPLE), expected)
+    assert read("g")["is_folder"] is True
 
 
 def test_loading_needs_no_model(saved, fitted, monkeypatch):

@@ -261,6 +261,16 @@ def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeyp
     assert loaded.model == "models/mine"
 
 
+def test_a_pickle_that_does_not_say_whether_its_model_is_a_folder(fitted):
+    state = fitted.__getstate__()
+    assert state["_adapter"].pop("is_folder") is True  # as before it was kept
+    loaded = object.__new__(type(fitted))
+    loaded.__setstate__(state)
+
+    assert loaded._adapter.is_local
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
 @pytest.mark.parametrize("becomes", ["another", "empty"])
 def test_a_copy_of_a_project_uses_its_own_model(
     tiny_model, tmp_path, monkeypatch, becomes

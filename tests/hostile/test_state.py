@@ -34,6 +34,8 @@ def wrong_type(name):
     }
 
 
+NO_ERROR = ("None", "True")  # of "is_folder": as of a file of before it
+
 BOMB = [1]
 for _ in range(30):
     BOMB = [BOMB]
@@ -58,6 +60,7 @@ STATES = {
     **wrong_type("n_outputs"),
     **wrong_type("pooling"),
     **wrong_type("layers"),
+    **{k: v for k, v in wrong_type("is_folder").items() if k[-4:] not in NO_ERROR},
     **{k: v for k, v in wrong_type("model").items() if "'x'" not in k},
     **{k: v for k, v in wrong_type("content_hash").items() if "'x'" not in k},
     **{k: v for k, v in wrong_type("versions").items() if "{}" not in k},
