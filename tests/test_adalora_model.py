@@ -452,13 +452,14 @@ def test_the_transforms_of_torch_go_through_an_adapted_model():
     torch.testing.assert_close(change, (jacobian * direction).sum(dim=(2, 3)))
 
 
-def test_the_penalty_of_orthonormal_rows_is_zero_with_a_finite_gradient():
+@pytest.mark.parametrize("scale", [1, 2**16])  # which a GradScaler starts with
+def test_the_penalty_of_orthonormal_rows_is_zero_with_a_finite_gradient(scale):
     model = adapt(nn.Sequential(nn.Linear(6, 6)), init_r=3)
     with torch.no_grad():
         for bank in model.triplets.banks:
             bank.rows.copy_(torch.eye(6)[:3])
     penalty = model.orthogonality_loss()
-    penalty.backward()
+    (penalty * scale).backward()
 
     assert penalty == 0
     assert all(torch.isfinite(b.rows.grad).all() for b in model.triplets.banks)

@@ -60,8 +60,9 @@ class _Deviation(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         matrices, gap, norms = ctx.saved_tensors
         tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
-        factors = 2 * gradient / norms.clamp_min(tiny)  # (k,)
-        return torch.bmm(gap * factors.view(-1, 1, 1), matrices), None
+        # Divided first: a gradient that a scaler made large would overflow by `tiny`.
+        unit = gap / norms.clamp_min(tiny).view(-1, 1, 1)  # (k, r, r)
+        return torch.bmm(unit * (2 * gradient), matrices), None
 
 
 class RowBank(nn.Module):
