@@ -1,6 +1,7 @@
 """The documented ways to use the engine, on tiny models."""
 
 import gc
+import importlib
 import weakref
 
 import pytest
@@ -9,6 +10,7 @@ import transformers
 from _tiny import (
     adamw,
     adapt,
+    hidden,
     labels,
     no_warning,
     tiny_bert,
@@ -146,6 +148,25 @@ def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
         adapted = model(ids).logits
         merged = model.merge_and_unload()(ids).logits
     torch.testing.assert_close(adapted, merged, rtol=1e-4, atol=1e-5)
+
+
+def test_copies_of_data_parallel_are_refused(monkeypatch):
+    """What it copies to, several GPUs, is pretended."""
+    torchs = importlib.import_module("torch.nn.parallel.replicate")
+    monkeypatch.setattr(torchs, "_get_device_index", lambda device, optional: device)
+    monkeypatch.setattr(
+        torchs,
+        "_broadcast_coalesced_reshape",
+        lambda tensors, devices, detach=False: [tensors for _ in devices],
+    )
+    model = adapt(tiny_bert(), init_lora_weights=False)
+    ids = tokens()
+    with pytest.raises(RuntimeError, match=r"Got DataParallel.*Use Distributed.*, or"):
+        torchs.replicate(model, [0, 1])
+    model.merge()  # then there are weights to copy
+
+    for copied in torchs.replicate(model, [0, 1]):
+        assert torch.equal(hidden(copied, ids), hidden(model, ids))
 
 
 # ---- evaluation between steps ------------------------------------------------

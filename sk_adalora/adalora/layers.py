@@ -313,6 +313,15 @@ class SVDLinear(nn.Module):
         """Drop the rows of the last forward pass, and the graph they hold."""
         self.left = self.right = None
 
+    def _replicate_for_data_parallel(self) -> Any:
+        if self.needs_rows:
+            raise RuntimeError(
+                "An adapted model must have a process a device. Got DataParallel, "
+                "whose copies of a layer have no rows. Use DistributedDataParallel, "
+                "or let the program see one device, as by CUDA_VISIBLE_DEVICES=0."
+            )
+        return super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+
     def __getstate__(self) -> dict[str, Any]:
         # Rows are views into a graph: they can be neither copied nor pickled.
         return {**self.__dict__, "left": None, "right": None}
