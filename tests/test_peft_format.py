@@ -551,9 +551,9 @@ def rename_pattern(folder, rename):
     change_config(folder, rank_pattern={rename(n): f for n, f in pattern.items()})
 
 
-def as_bin(folder):
+def as_bin(folder, **options):
     path = folder / "adapter_model.safetensors"
-    torch.save(load_file(path), folder / "adapter_model.bin")
+    torch.save(load_file(path), folder / "adapter_model.bin", **options)
     path.unlink()
 
 
@@ -580,6 +580,7 @@ VARIANTS = {
         f, lambda n: n.replace("classifier.", "classifier.modules_to_save.default.")
     ),
     "bin": as_bin,
+    "bin, no zip": lambda f: as_bin(f, _use_new_zipfile_serialization=False),
     "double": lambda f: cast(f, torch.float64),
     "no schedule": lambda f: change_config(f, total_step=None, tinit=0, tfinal=0),
     "an old config": lambda f: change_config(f, **dict.fromkeys(NEWER, ...)),

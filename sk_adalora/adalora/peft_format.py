@@ -373,8 +373,10 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             return load_file(path)
         if old.is_file():
             size = old.stat().st_size
-            with zipfile.ZipFile(old) as archive:  # of which torch inflates records
-                _refuse_larger(sum(r.file_size for r in archive.infolist()), size)
+            if zipfile.is_zipfile(old):  # of which torch inflates records
+                with zipfile.ZipFile(old) as archive:
+                    records = archive.infolist()
+                _refuse_larger(sum(record.file_size for record in records), size)
             loaded = torch.load(old, map_location="cpu", weights_only=True)
             if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
                 values = [v for v in loaded.values() if isinstance(v, Tensor)]
