@@ -61,7 +61,7 @@ def start_head(
     rows = choose_rows(examples.targets, generator)
     tokens = examples.tokens.take(rows.numpy())
     features = frozen_features(network, tokens, place, batch_size)
-    weights = None if examples.weights is None else examples.weights[rows]
+    weights = weights_of(rows, examples)
     weight, bias = fit_linear(
         features, examples.targets[rows], weights, examples.loss, network.n_outputs
     )
@@ -142,6 +142,32 @@ def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
     return torch.zeros(len(targets), dtype=torch.bool).index_fill_(
         0, by_class[nth < _ROWS_OF_A_CLASS], True
     )
+
+
+def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
+    """Return weights with which each class counts as it does in all rows.
+
+    Parameters
+    ----------
+    rows : torch.Tensor of shape (m,)
+        Rows that were drawn.
+    examples : Examples
+        All of them.
+
+    Returns
+    -------
+    torch.Tensor of shape (m,) or None
+        None where all are equal.
+    """
+    weights = None if examples.weights is None else examples.weights[rows]
+    targets = examples.targets
+    if len(rows) == len(targets) or targets.is_floating_point():
+        return weights
+    drawn = targets[rows]
+    n_classes = int(targets.max()) + 1
+    counts = torch.bincount(targets) / torch.bincount(drawn, minlength=n_classes)
+    shares = counts[drawn]
+    return shares if weights is None else shares * weights
 
 
 def frozen_features(

@@ -70,7 +70,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     batch_size : int, default=32
         Most rows in a batch. Batches have about equally many.
     gradient_accumulation_steps : int, default=1
-        Batches in an optimizer step.
+        Most batches in an optimizer step. Steps have about equally many.
     learning_rate : float, default=0.008
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None

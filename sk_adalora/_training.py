@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,15 @@ class Examples:
     targets: Tensor
     weights: Tensor | None
     loss: LossFunction
+
+    @cached_property
+    def mean_weight(self) -> float:
+        """Mean weight of all rows.
+
+        A step goes by it, and not by its own rows' mean: a batch of light rows shall
+        count less than one of heavy rows.
+        """
+        return 1.0 if self.weights is None else float(self.weights.double().mean())
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,9 @@ class TrainingHistory:
     Attributes
     ----------
     loss, orthogonality, learning_rate : list of float
-        At each optimizer step: mean loss of its rows, penalty added to it, and
-        learning rate of the triplets.
+        At each optimizer step: mean loss of its rows, each times its weight beside
+        the mean weight of all rows; penalty added to it; and learning rate of the
+        triplets.
     budget : list of int
         Number of triplets that live after each optimizer step.
     score : list of float
@@ -238,10 +249,10 @@ def train_epoch(
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
     losses: list[Tensor] = []
     penalties: list[Tensor] = []
-    for first in range(0, len(batches), run.recipe.accumulation):
+    n_steps = -(-len(batches) // run.recipe.accumulation)
+    for step in np.array_split(np.arange(len(batches)), n_steps):
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
-        group = batches[first : first + run.recipe.accumulation]
-        loss, penalty = train_step(run, group)
+        loss, penalty = train_step(run, [batches[i] for i in step])
         if run.place.device.type == "cpu":  # where a look at it waits for nothing
             _check_losses(run, history, [float(loss)])
         losses.append(loss)
@@ -291,10 +302,10 @@ def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     Returns
     -------
     loss, orthogonality : torch.Tensor of shape ()
-        Mean loss of the rows, and the penalty.
+        Mean loss of the rows, weights included, and the penalty.
     """
     model, optimizer, scaler = run.network.encoder, run.optimizer, run.scaler
-    total_weight = _total_weight(run.examples, group)
+    total_weight = sum(map(len, group)) * run.examples.mean_weight
     penalty = model.orthogonality_loss()
     loss = torch.zeros_like(penalty)
     for index, rows in enumerate(_parts(run, group)):
@@ -332,14 +343,6 @@ def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
     if examples.weights is not None:
         losses = losses * send(examples.weights[index], device)
     return losses.sum()
-
-
-def _total_weight(examples: Examples, group: Sequence[np.ndarray]) -> float:
-    rows = np.concatenate(group)
-    if examples.weights is None:
-        return float(len(rows))
-    total = float(examples.weights[torch.from_numpy(rows)].sum())
-    return total or 1.0  # only rows of weight 0: nothing to learn from
 
 
 def _compact_when_final(run: Run) -> None:

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices, _probe
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
-from sk_adalora._probe import choose_rows, fit_linear
+from sk_adalora._probe import choose_rows, fit_linear, weights_of
 from sk_adalora._regressor import squared_error
+from sk_adalora._training import Examples
 
 X, Y = topics(36)
 PENALTY = _probe._PENALTY
@@ -293,15 +294,34 @@ def test_features_targets_and_weights_are_of_the_same_rows(make, monkeypatch):
     monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
     make(**STILL).fit(X, Y, sample_weight=own)
     whole, some = seen
-    rows = torch.searchsorted(whole[2], some[2])
+    # Those of a class count as many as all twelve of it do.
+    own = some[2] * torch.bincount(some[1])[some[1]] / 12
+    rows = torch.searchsorted(whole[2], own - 1e-5)
 
     assert len(rows.unique()) == 20
-    for of_all, taken in zip(whole, some, strict=True):
+    for of_all, taken in zip(whole, (*some[:2], own), strict=True):
         torch.testing.assert_close(taken, of_all[rows])
 
 
 def draw_rows(targets, seed=0):
     return choose_rows(targets, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("given", [None, torch.linspace(0.5, 2, 4000)])
+def test_classes_count_in_the_probe_as_they_do_in_all_rows(given):
+    """Though five rows of each are drawn, of however few."""
+    targets = torch.cat([torch.arange(190).repeat_interleave(6), torch.zeros(2860)])
+    examples = Examples(None, targets.long(), given, None)
+    rows = draw_rows(examples.targets)
+    of_drawn = torch.bincount(examples.targets[rows], weights_of(rows, examples))
+
+    assert len(rows) == 1000
+    assert torch.bincount(examples.targets[rows])[1:].max() <= 6
+    if given is None:
+        expected = torch.bincount(examples.targets) / 4000
+        torch.testing.assert_close(of_drawn / of_drawn.sum(), expected)
+    else:  # two thirds of the rows are of the first class, and are the heavier ones
+        assert of_drawn[0] / of_drawn.sum() == pytest.approx(0.84, abs=0.03)
 
 
 def test_few_rows_are_all_taken_in_order():

@@ -276,8 +276,8 @@ def test_the_loss_is_the_mean_over_the_rows(fitted):
 
 
 def test_a_row_of_weight_0_is_a_row_that_is_not_there(fitted):
-    weights = torch.ones(16)
-    weights[[3, 4]] = 0.0
+    weights = torch.full((16,), 0.75)  # the mean weight of the rows of the step
+    weights[:8] = torch.tensor([1.0, 1, 1, 0, 0, 1, 1, 1])
     with_zeros = gradients(run_of(fitted, weights), rows_of(*range(8)))
     without = gradients(run_of(fitted), rows_of(0, 1, 2, 5, 6, 7))
 
@@ -287,8 +287,8 @@ def test_a_row_of_weight_0_is_a_row_that_is_not_there(fitted):
 
 
 def test_a_row_of_weight_2_is_a_row_twice(fitted):
-    weights = torch.ones(16)
-    weights[5] = 2.0
+    weights = torch.full((16,), 4 / 3)  # the mean weight of the rows of the step
+    weights[4:7] = torch.tensor([1.0, 2, 1])
     weighted = gradients(run_of(fitted, weights), rows_of(4, 5, 6))
     repeated = gradients(run_of(fitted), rows_of(4, 5, 5, 6))
 
@@ -304,6 +304,34 @@ def test_a_step_of_rows_of_weight_0_changes_no_loss(fitted):
 
     assert loss == 0
     assert all(torch.isfinite(p).all() for p in run.trained)
+
+
+def test_a_batch_of_light_rows_counts_less_than_one_of_heavy_rows(tiny_model):
+    """Over an epoch, the loss is that of all rows, each with its weight."""
+    X, y = toy(48)
+    weight = np.where(y == 1, 10.0, 0.1) * np.linspace(0.5, 2, 48)
+    still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
+    fitted = make(tiny_model, batch_size=4, **still).fit(X, y, sample_weight=weight)
+    losses = -np.log(fitted.predict_proba(X)[np.arange(48), y])
+
+    expected = np.average(losses, weights=weight)
+    assert np.mean(fitted.history_.loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_steps_of_an_epoch_have_about_equally_many_batches(tiny_model, monkeypatch):
+    sizes = []
+    step = _training.train_step
+
+    def spy(run, group):
+        sizes.append(len(group))
+        return step(run, group)
+
+    monkeypatch.setattr(_training, "train_step", spy)
+    options = {"batch_size": 8, "gradient_accumulation_steps": 4, "epochs": 1}
+    fitted = make(tiny_model, **options).fit(*toy(33))
+
+    assert sizes == [3, 2]  # and not four, and one
+    assert fitted.total_step_ == 2
 
 
 def test_batches_that_are_accumulated_are_one_large_batch(fitted):
