@@ -188,17 +188,21 @@ class Conductor:
         return bool(self.study.get_trials(deepcopy=False, states=running))
 
     def _evaluate(self, batch: list[Candidate], evaluate: Evaluate) -> None:
-        """Evaluate all folds at once, or in a race one after the other."""
+        """Evaluate all folds at once, or in a race one after the other.
+
+        When trials have dropped out of a race, the workers that are free take further
+        folds of those that are left.
+        """
         folds = list(range(self.plan.n_folds))
-        for group in [[k] for k in folds] if self.plan.racing else [folds]:
+        while batch and folds:
+            width = self.plan.batch // len(batch) if self.plan.racing else len(folds)
+            group, folds = folds[:width], folds[width:]
             results = evaluate([candidate.params for candidate in batch], group)
             for candidate, by_fold in zip(batch, results, strict=True):
                 for fold, result in zip(group, by_fold, strict=True):
                     if candidate in self.open:
                         self._record(candidate, fold, result)
             batch = [candidate for candidate in batch if candidate in self.open]
-            if not batch:
-                break
 
     def _record(self, candidate: Candidate, fold: int, result: FoldResult) -> None:
         """Keep the result of a fold, and end the trial if that was enough."""

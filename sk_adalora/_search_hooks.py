@@ -256,7 +256,7 @@ class SearchHooks(BaseSearchCV):
         now = self._now
         n_fits = len(params) * len(folds)
         part = task.subcontext(
-            task_name=f"fold {folds[0] + 1}" if len(folds) == 1 else "all folds",
+            task_name=_name_of(folds, len(now.splits)),
             max_subtasks=n_fits,
             sequential_subtasks=False,
         ).call_on_fit_task_begin(estimator=self)
@@ -377,3 +377,11 @@ class SearchHooks(BaseSearchCV):
         self.scorer_ = scorers
         self.cv_results_ = results
         now.context.call_on_fit_task_end(estimator=self, **data)
+
+
+def _name_of(folds: list[int], n_folds: int) -> str:
+    if len(folds) == 1:
+        return f"fold {folds[0] + 1}"
+    if len(folds) == n_folds:
+        return "all folds"
+    return f"folds {folds[0] + 1} to {folds[-1] + 1}"

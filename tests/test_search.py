@@ -2,6 +2,7 @@
 
 import time
 
+import joblib
 import numpy as np
 import optuna
 import pytest
@@ -405,6 +406,32 @@ def test_trials_that_are_behind_see_one_fold(raced):
     assert table["state"].tolist() == ["complete"] * 5 + ["pruned"] * 5
     assert table["pruned_at_fold"].tolist() == [-1] * 5 + [0] * 5
     assert fits == 5 * 3 + 5
+
+
+def test_workers_that_a_race_leaves_free_take_further_folds(monkeypatch):
+    seen = []
+    evaluate = AdaLoraSearchCV._evaluate
+
+    def spy(self, evaluate_candidates, params, folds, task):
+        seen.append((len(params), folds))
+        return evaluate(self, evaluate_candidates, params, folds, task)
+
+    monkeypatch.setattr(AdaLoraSearchCV, "_evaluate", spy)
+    good = [{"a": 0.34 - 0.01 * k, "b": 0.7} for k in range(5)]
+    points = [*good[:4], {"a": 1.0, "b": 0.0}, good[4]]
+    options = {"n_jobs": 2, "n_trials": 6, "pruner": "auto", "refit": False}
+    with joblib.parallel_config("threading"):
+        fitted = search(enqueue=points, **options).fit(X, Y)
+    alone = search(enqueue=points, **{**options, "n_jobs": 1}).fit(X, Y)
+
+    assert seen[:8] == [*[(2, [k]) for k in (0, 1, 2)] * 2, (2, [0]), (1, [1, 2])]
+    assert seen[8:] == [*[(1, [k]) for k in (0, 1, 2)] * 4, (1, [0])] + [
+        (1, [k]) for k in (0, 1, 2)
+    ]
+    states = ["complete"] * 4 + ["pruned", "complete"]
+    assert fitted.cv_results_["state"].tolist() == states
+    for name in ("state", "mean_test_score", "running_mean", "pruned_at_fold"):
+        np.testing.assert_array_equal(fitted.cv_results_[name], alone.cv_results_[name])
 
 
 def test_folds_that_never_ran_are_nan_and_never_win(raced):
