@@ -283,8 +283,8 @@ def summarise(records):
         contestant -> mean rank over these cells, 1 is the best, equal means share the
         mean of their ranks; ``gap``: contestant -> how far it is behind another in a
         cell at worst, over all cells, each pair on the seeds that both have;
-        ``ahead``: contestant -> by how much ours is better, for each split that both
-        have.
+        ``ahead``: contestant -> task -> by how much ours is better, for each split
+        that both have.
     """
     values = {}
     for record in records:
@@ -318,18 +318,18 @@ def summarise(records):
             for size, keys in ranked.items()
         },
         "gap": {name: _worst_gap(values.values(), name) for name in names},
-        "ahead": {name: _ours_ahead(values.values(), name) for name in names},
+        "ahead": {name: _ours_ahead(values, name) for name in names},
     }
 
 
 def _ours_ahead(cells, name):
-    """Return by how much ours is better, split by split."""
-    pairs = ((cell.get("ours", {}), cell.get(name, {})) for cell in cells)
-    return [
-        ours[seed] - theirs[seed]
-        for ours, theirs in pairs
-        for seed in ours.keys() & theirs.keys()
-    ]
+    """Return by how much ours is better, split by split of each task."""
+    found = {}
+    for (task, _), cell in cells.items():
+        ours, theirs = cell.get("ours", {}), cell.get(name, {})
+        for seed in ours.keys() & theirs.keys():
+            found.setdefault(task, []).append(ours[seed] - theirs[seed])
+    return found
 
 
 def _worst_gap(cells, name):
@@ -415,12 +415,15 @@ def _columns(result, whose):
     return [(f"{title}: {smallest:,} rows", few), (f"{title}: more rows", more)]
 
 
-def _ahead(differences):
-    if not differences:
+def _ahead(by_task):
+    """Return the mean over tasks, whatever the number of splits of each."""
+    if not by_task:
         return "-"
-    points = 100 * statistics.mean(differences)
-    higher = sum(difference > 0 for difference in differences)
-    return f"{points:+.1f}, higher on {higher} of {len(differences)}"
+    points = 100 * statistics.mean(map(statistics.mean, by_task.values()))
+    splits = [difference for task in by_task.values() for difference in task]
+    higher = sum(difference > 0 for difference in splits)
+    tasks = "1 task" if len(by_task) == 1 else f"{len(by_task)} tasks"
+    return f"{points:+.1f} ({tasks}), higher on {higher} of {len(splits)}"
 
 
 def _accuracy(value, best):

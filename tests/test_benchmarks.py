@@ -572,9 +572,20 @@ def test_how_far_ours_is_ahead():
     assert page.splitlines() == [
         "| ours beside | some | all splits |",
         "| --- | --- | --- |",
-        "| `full` | +3.5, higher on 1 of 2 | +10.0, higher on 1 of 1 |",
+        "| `full` | +3.5 (1 task), higher on 1 of 2 | +10.0 (1 task), higher on 1 of 1 |",
         "| `tfidf` | - | - |",
     ]
+
+
+def test_how_far_ours_is_ahead_is_a_mean_over_tasks():
+    found = [
+        *records({"ours": 0.7, "full": 0.5}),
+        *records({"ours": 0.7, "full": 0.4}, seed=1),
+        *({**r, "task": "films"} for r in records({"ours": 0.3, "full": 0.4})),
+    ]
+    page = score.ahead_to_markdown([{"records": found, "splits": "some"}])
+
+    assert "| +7.5 (2 tasks), higher on 2 of 3 |" in page
 
 
 def test_results_of_another_name_are_files_of_their_own(run_score):
@@ -714,8 +725,9 @@ def test_few_rows_and_more_are_columns_of_their_own():
     assert page.splitlines() == [
         "| ours beside | some: 200 rows | some: more rows | others |",
         "| --- | --- | --- | --- |",
-        "| `full` | +10.0, higher on 1 of 1 | +0.0, higher on 1 of 2 | - |",
-        "| `tfidf` | - | - | +10.0, higher on 1 of 1 |",
+        "| `full` | +10.0 (1 task), higher on 1 of 1 | "
+        "+0.0 (1 task), higher on 1 of 2 | - |",
+        "| `tfidf` | - | - | +10.0 (1 task), higher on 1 of 1 |",
     ]
 
 
