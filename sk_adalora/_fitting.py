@@ -154,6 +154,7 @@ class FitMixin(metaclass=ABCMeta):
                 max_length=lengths[0],
                 start=start,
             )
+            del rows  # whose texts may be a copy of all that was passed
             fitted = partial(self._fitted_attributes, live, schedule, report)
             interpolation = Interpolation(network, self._share_kept(schedule.epochs))
             given = None if sample_weight is None else {"sample_weight": sample_weight}

@@ -127,17 +127,19 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
     lengths = whole.stops - whole.starts
     kept = np.minimum(lengths, max_length)
     starts = np.cumsum(kept) - kept
-    offset = np.arange(kept.sum()) - np.repeat(starts, kept)  # within each text
-    skipped = np.repeat(lengths - kept, kept)
     head = (max_length + 1) // 2
-    source = np.repeat(whole.starts, kept) + offset
-    source += np.where(offset >= head, skipped, 0)
+    long = lengths > max_length
+    # The sum up to a token is 1 in the middle of a long text, and 0 elsewhere.
+    edges = np.zeros(len(whole.ids) + 1, np.int8)
+    edges[whole.starts[long] + head] += 1
+    edges[whole.stops[long] - (max_length - head)] -= 1
+    stays = np.cumsum(edges[:-1], dtype=np.int8) == 0
     return replace(
         whole,
-        ids=np.asarray(whole.ids)[source],
+        ids=np.asarray(whole.ids)[stays],
         starts=starts,
         stops=starts + kept,
-        truncated=lengths > max_length,
+        truncated=long,
         max_length=max_length,
     )
 

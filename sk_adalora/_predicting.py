@@ -105,6 +105,7 @@ class PredictMixin:
         tokens, windows = encode_for_prediction(
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
+        del texts  # perhaps a copy of all that was passed
         check_tokens(windows.tokens, live.backbone)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         place, parts = live.place, []

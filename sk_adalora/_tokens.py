@@ -166,7 +166,9 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
     first = texts.first.dictionary_encode()
     rows = first.indices.to_numpy().astype(np.int64)
     if texts.second is None:
-        return rows, pa.table({"first": first.dictionary})
+        same = len(first.dictionary) == len(texts.first)
+        # Where no text is repeated, they are a second copy of all.
+        return rows, pa.table({"first": texts.first if same else first.dictionary})
     second = texts.second.dictionary_encode()
     n_second = max(1, len(second.dictionary))
     pairs = pa.array(rows * n_second + second.indices.to_numpy()).dictionary_encode()

@@ -572,7 +572,8 @@ def test_how_far_ours_is_ahead():
     assert page.splitlines() == [
         "| ours beside | some | all splits |",
         "| --- | --- | --- |",
-        "| `full` | +3.5 (1 task), higher on 1 of 2 | +10.0 (1 task), higher on 1 of 1 |",
+        "| `full` | +3.5 (1 task), higher on 1 of 2 "
+        "| +10.0 (1 task), higher on 1 of 1 |",
         "| `tfidf` | - | - |",
     ]
 

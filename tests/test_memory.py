@@ -21,10 +21,13 @@ from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
     _devices,
+    _tokens,
     clear_backbone_cache,
 )
 from sk_adalora._devices import Place, resolve_place, warn_of_sharing
+from sk_adalora._long_texts import _keep_both_ends
 from sk_adalora._network import TextNetwork
+from sk_adalora._texts import Texts, read_texts
 
 FOLDS = StratifiedKFold(3)
 GRID = {"target_r": [2, 3, 5, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
@@ -393,3 +396,49 @@ def test_two_jobs_on_one_gpu(fresh_cache):
     grid = GridSearchCV(classifier, {"target_r": [2, 8]}, cv=2, n_jobs=2)
 
     assert np.isfinite(grid.fit(texts, labels).cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_copies_of_the_texts_are_gone_once_there_are_tokens(tiny_model, monkeypatch):
+    held = []
+    forward = TextNetwork.forward
+
+    def spy(self, batch):
+        held.append(sum(type(thing) is Texts for thing in gc.get_objects()))
+        return forward(self, batch)
+
+    monkeypatch.setattr(TextNetwork, "forward", spy)
+    make_classifier(tiny_model, epochs=1).fit(X, Y).predict(X)
+
+    assert len(held) > 1
+    assert not any(held)
+
+
+def test_texts_that_are_all_distinct_are_not_copied():
+    texts = read_texts([f"text {i}" for i in range(100)])
+    _, distinct = _tokens._distinct(texts)
+    (column,) = distinct["first"].chunks
+
+    assert column.buffers()[2].address == texts.first.buffers()[2].address
+
+
+def test_cutting_the_middle_out_takes_few_bytes_a_token():
+    n_texts, length, kept = 200, 1000, 100
+    starts = np.arange(n_texts, dtype=np.int64) * length
+    table = _tokens.TokenTable(
+        ids=np.zeros(n_texts * length, np.int32),
+        starts=starts,
+        stops=starts + length,
+        rows=np.arange(n_texts),
+        type_ids=None,
+        truncated=np.zeros(n_texts, bool),
+        pad_id=0,
+        max_length=length,
+    )
+    tracemalloc.start()
+    cut = _keep_both_ends(table, kept)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(cut.ids) == n_texts * kept
+    assert peak < 4 * table.ids.size
