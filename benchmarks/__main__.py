@@ -56,6 +56,7 @@ SCRIPTS = {
     "calibration": "calibration.py",
     "voting": "voting.py",
     "guide": "guide_figures.py",
+    "overlap": "shared_rows.py",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {"few", "grouping", "interpolation", "racing", "regression"}

@@ -34,10 +34,10 @@ from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _training
 from sk_adalora._batches import training_batches
 
-SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62], 1000: [60, 61]}
+SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62]}
 N_TEST = 1000
 TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
-_LEFT_OUT = {("newsgroups", 33), ("articles", 1000)}  # twenty classes; nearly all right
+_LEFT_OUT = {("newsgroups", 33)}  # of twenty classes
 # Long texts are cut, so that it takes minutes and not hours.
 _MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
 

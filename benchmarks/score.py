@@ -29,6 +29,8 @@ from .worker import Clock
 
 # A task with fewer rows than this share of a size is not measured at that size.
 _ENOUGH = 0.9
+# A mean rank of fewer rows of the table says little.
+_FEWEST_RANKED = 3
 _SIZES = [200, 1000, 4000]
 _KEY = ("contestant", "task", "size", "seed")
 _SAME = ("epochs", "batch_size", "max_length", "precision", "model", "n_test")
@@ -307,6 +309,7 @@ def summarise(records):
     complete = [key for key, cell in cells.items() if len(cell) == len(names)]
     ranked = {size: [k for k in complete if k[1] == size] for _, size in complete}
     if len(ranked) > 1:
+        ranked = {size: k for size, k in ranked.items() if len(k) >= _FEWEST_RANKED}
         ranked[None] = complete
     return {
         "names": names,

@@ -493,11 +493,15 @@ def test_ranks_and_gaps():
     summary = score.summarise(found)
 
     assert summary["complete"] == [("quotes", 200), ("quotes", 1000)]
-    assert summary["rank"] == {
-        200: {"ours": 2.5, "embeddings": 2.5, "tfidf": 1},
-        1000: {"ours": 1, "embeddings": 3, "tfidf": 2},
-        None: {"ours": 1.75, "embeddings": 2.75, "tfidf": 1.5},
-    }
+    # Of each number of rows there is one row of the table, which is no mean.
+    of_all = {"ours": 1.75, "embeddings": 2.75, "tfidf": 1.5}
+    assert summary["rank"] == {None: of_all}
+    alone = {"ours": 2.5, "embeddings": 2.5, "tfidf": 1}
+    assert score.summarise(found[:3])["rank"] == {200: alone}
+    more = [{**r, "task": task} for r in found[3:6] for task in ("films", "articles")]
+    rank = score.summarise([*found, *more])["rank"]
+    assert rank.keys() == {1000, None}
+    assert rank[1000] == {"ours": 1, "embeddings": 3, "tfidf": 2}
     assert summary["gap"]["ours"] == pytest.approx(0.2)
     assert summary["gap"]["tfidf"] == pytest.approx(0.1)
     assert "| quotes | 4,000 | 1 | **0.900** | - | - |" in score.to_markdown(
@@ -1132,6 +1136,21 @@ def test_ways_to_deal_rows_into_batches(monkeypatch, capsys):
     row = "| 33 | 4 | 0.500 / 1.00 | 0.400 / 1.50 | 0.600 / 1.00 | 1.50 |"
     assert f"| quotes {row}" in table
     assert "newsgroups" not in table
+
+
+def test_rows_that_splits_share(monkeypatch, capsys):
+    from benchmarks import shared_rows
+
+    labels = ["a", "a", "b", "a"] * 10
+    task = data.Task("mine", [f"text {i}" for i in range(40)], labels)
+    monkeypatch.setattr(shared_rows, "TASKS", ["mine"])
+    monkeypatch.setattr(shared_rows, "load_task", lambda name: task)
+    monkeypatch.setattr(shared_rows, "TUNING", {0: 10})
+    monkeypatch.setattr(shared_rows, "CHOSEN_ON", {0: 10, 1: 39})
+    monkeypatch.setattr(shared_rows, "OTHER", {0: 20})
+    shared_rows.main()
+
+    assert "| mine | 50% | 100% | 0.750 |" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("scripts_environment")

@@ -423,7 +423,7 @@ def test_texts_that_are_all_distinct_are_not_copied():
 
 
 def test_cutting_the_middle_out_takes_few_bytes_a_token():
-    n_texts, length, kept = 200, 1000, 100
+    n_texts, length, kept = 200, 1000, 900
     starts = np.arange(n_texts, dtype=np.int64) * length
     table = _tokens.TokenTable(
         ids=np.zeros(n_texts * length, np.int32),
@@ -441,4 +441,4 @@ def test_cutting_the_middle_out_takes_few_bytes_a_token():
     tracemalloc.stop()
 
     assert len(cut.ids) == n_texts * kept
-    assert peak < 4 * table.ids.size
+    assert peak < 8 * table.ids.size  # of which the result takes 3.6
