@@ -116,8 +116,8 @@ def starting_points(
         current = estimator.get_params(deep=True) | space.complete({})
         point = {
             name: value
-            for name, distribution in distributions.items()
-            if (value := _express(name, distribution, current)) is not _LEFT_OUT
+            for name in distributions
+            if (value := _express(name, distributions, current)) is not _LEFT_OUT
         }
         return [point] if point else []
     points = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
@@ -157,16 +157,29 @@ def _asked_for(
 
 
 def _express(
-    name: str, distribution: BaseDistribution, current: Mapping[str, Any]
+    name: str, distributions: Mapping[str, BaseDistribution], current: Mapping[str, Any]
 ) -> Any:
-    """Return the current value as the distribution has it, or `_LEFT_OUT`."""
+    """Return the current value as its distribution has it, or `_LEFT_OUT`."""
+    distribution = distributions[name]
     value = plain(_in_units_of(name, distribution, current))
+    if value is None and name.rpartition("__")[2] == "lora_alpha":
+        value = _initial_rank(name, distributions, current)
     if isinstance(distribution, CategoricalDistribution):
         as_it_is = _label(current.get(name, _LEFT_OUT), distribution)
         return _label(value, distribution) if as_it_is is _LEFT_OUT else as_it_is
     if not isinstance(value, Real) or isinstance(value, bool):
         return _LEFT_OUT
     return _clip(value, distribution)
+
+
+def _initial_rank(
+    name: str, distributions: Mapping[str, BaseDistribution], current: Mapping[str, Any]
+) -> Any:
+    """Return the rank at the start, for which ``lora_alpha=None`` stands."""
+    init_r = f"{name.removesuffix('lora_alpha')}init_r"
+    if init_r in distributions:  # where the trial's may be another than the current
+        return _express(init_r, distributions, current)
+    return _in_units_of(init_r, distributions[name], current)
 
 
 def _in_units_of(

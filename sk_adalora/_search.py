@@ -37,10 +37,11 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has names that
         `set_params` takes, and as values Optuna's distributions, tuples (low, high) on
         a linear scale, lists or one-dimensional arrays of choices, fixed values, or an
-        `AdaLoraSpace` under the name of its step. A callable gets the trial and
-        returns a dict for `set_params`. It is called again for each trial when the
-        table is made, and must return the same then: it may go by what it suggests and
-        by `trial.number`, and by nothing else.
+        `AdaLoraSpace` under the name of its step. A full name counts more than that
+        space, whichever comes first, and one of `beta2` unties it from `beta1`. A
+        callable gets the trial and returns a dict for `set_params`. It is called again
+        for each trial when the table is made, and must return the same then: it may go
+        by what it suggests and by `trial.number`, and by nothing else.
     prefix : str, default="auto"
         What stands before the names of an `AdaLoraSpace`, such as ``"clf__"``. "auto"
         finds the AdaLora estimator by itself.
@@ -67,11 +68,17 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     load_if_exists : bool, default=True
         Whether to go on with a study of that name.
     enqueue : "paper", dict, list of dict or None, default="paper"
-        What is tried first in a new study. "paper" is the estimator as it is: numbers
-        that are not in their range are moved to the nearest one that is, `target_r` is
-        turned into a share of `init_r` or back, and what the space has no terms for is
-        drawn, such as a value that is none of the choices, or steps where it has
-        shares. Where the space is a function, it stands for nothing.
+        What is tried first, in a new study only. "paper" is the estimator as it is:
+        numbers that are not in their range are moved to the nearest one that is,
+        `target_r` is turned into a share of `init_r` or back, None for `init_r` or
+        `lora_alpha` into the number that it stands for, and what the space has no terms
+        for is drawn, such as a value that is none of the choices, None of another
+        parameter where it has numbers, or steps where it has shares. Where the space is
+        a function, it stands for nothing. A dict has full names and values of the
+        space, as `best_params_`: fixed and tied parameters may be in it, if they have
+        the value that they have there. For a function it has names that this asks the
+        trial for, as `study_.best_params`. Other names are an error; what is left out
+        is drawn.
     callbacks : list of callable or None, default=None
         Called as ``callback(study, trial)`` after each trial, as by Optuna.
         ``study.stop()`` ends the search.
@@ -93,8 +100,10 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Whether to score the training rows of each fold too. Trials that a study holds
         already and that were evaluated without have NaN there, with a warning.
     random_state : int, RandomState instance or None, default=None
-        Seed of the automatic sampler. Processes that work on one study at the same
-        time draw different parameters whatever the seed, that of a `sampler` included.
+        Seed of the automatic sampler. A study that goes on draws anew: two trials and
+        one more are not the three of a single run. Processes that work on one study at
+        the same time draw different parameters whatever the seed, that of a `sampler`
+        included.
     verbose : int, default=0
         1 shows a bar of trials; more also makes scikit-learn print.
 
@@ -220,8 +229,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Targets.
         **params : dict
-            `groups` for the splitter, and what the estimator's `fit` takes: values of
-            one a row are split like X.
+            `groups` for the splitter, and what the estimator's `fit` takes: arrays
+            with one value per row are split like X.
 
         Returns
         -------
@@ -233,6 +242,13 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         ValueError
             If a parameter, the space or the study does not fit, or if no trial is
             complete.
+        TypeError
+            If scikit-learn cannot split X into folds, or if the space is of another
+            type.
+        FileNotFoundError
+            If `storage` is the path of a folder, or in a folder that does not exist.
+        ImportError
+            If `storage` needs a driver that is not installed.
         """
         return self._fit(X, y, params)
 
@@ -284,6 +300,13 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         ValueError
             If there is no such study or no complete trial in it, or if it was made
             with something else.
+        TypeError
+            If scikit-learn cannot split X into folds, or if the space is of another
+            type.
+        FileNotFoundError
+            If `storage` is the path of a folder, or in a folder that does not exist.
+        ImportError
+            If `storage` needs a driver that is not installed.
         """
         if isinstance(study, optuna.Study):
             trials = study.get_trials(deepcopy=False)

@@ -71,7 +71,8 @@ class AdaLoraSpace:
     head_learning_rate : object, default=None
         That of the head. A range is on a logarithmic scale.
     lora_alpha : object, default=None
-        Scale of the updates. A range is on a logarithmic scale.
+        Updates are scaled by ``lora_alpha / init_r``. A range is on a logarithmic
+        scale.
     lora_dropout : object, default=None
         Dropout of the inputs of the updates.
     interpolation : object, default=None
@@ -81,7 +82,7 @@ class AdaLoraSpace:
     epochs : object, default=None
         Passes over the rows.
     batch_size : object, default=None
-        Rows in a batch. A range is on a logarithmic scale.
+        Most rows in a batch. A range is on a logarithmic scale.
     target_modules : object, default=None
         Layers to adapt, as choices: ``["all-linear", ["query", "value"]]``.
 
@@ -273,8 +274,8 @@ def suggest_params(
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has the names
         that `set_params` takes, and as values Optuna's distributions, tuples (on a
         linear scale), lists or one-dimensional arrays of choices, and fixed values, or
-        an `AdaLoraSpace` itself under the name of its step. A callable gets the trial
-        and returns a dict.
+        an `AdaLoraSpace` itself under the name of its step, over which a full name
+        counts. A callable gets the trial and returns a dict.
     prefix : str, default=""
         Put before the names of an `AdaLoraSpace`: in a pipeline, the step's name and
         two underscores. Other spaces have full names.

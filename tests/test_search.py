@@ -221,6 +221,23 @@ def test_what_is_equal_is_the_same_choice():
         ({"tinit": 50}, {"tinit": [0.1, 0.2]}, {}),
         ({"init_r": None}, {"init_r": [None, 16]}, {"init_r": None}),
         ({"init_r": None}, {"init_r": [12, 16]}, {"init_r": 12}),
+        ({}, {"lora_alpha": FLOAT(4, 32)}, {"lora_alpha": 12}),
+        ({"init_r": 16}, {"lora_alpha": [8, 16]}, {"lora_alpha": 16}),
+        ({}, {"lora_alpha": [8, None, 12]}, {"lora_alpha": None}),
+        (
+            {},
+            {"lora_alpha": FLOAT(4, 32), "init_r": [16, 24]},
+            {},
+        ),
+        ({}, {"head_learning_rate": FLOAT(1e-4, 1e-2)}, {}),
+        (
+            {"init_r": 40},
+            {
+                "lora_alpha": FLOAT(4, 64),
+                "init_r": optuna.distributions.IntDistribution(4, 32),
+            },
+            {"lora_alpha": 32, "init_r": 32},
+        ),
     ],
 )
 def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
@@ -230,6 +247,15 @@ def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
 
     named = {*space} if isinstance(space, dict) else {"target_r"}
     assert {name: first[name] for name in named & {*first}} == point
+
+
+def test_no_scale_of_a_step_is_its_initial_rank():
+    pipeline = Pipeline([("clf", AdaLoraClassifier(target_r=4))])
+    space = {"clf": AdaLoraSpace(init_r=None, target_r=4, lora_alpha=(4, 32))}
+    read = AdaLoraSearchCV(pipeline, space)._read_space()
+    (first,) = starting_points("paper", pipeline, read)
+
+    assert first["clf__lora_alpha"] == 6
 
 
 def test_the_best_of_an_earlier_search_comes_first():
