@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -22,6 +22,8 @@ from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import living, rank_pattern
 
+# To be raised where an older version would read a file without an error, but wrongly.
+# Records with fields that it does not know are an error anyway.
 FORMAT = 1
 _HEAD = "head."
 _warned: set[tuple[str, str]] = set()
@@ -108,10 +110,25 @@ def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
 
 def with_records(state: dict[str, Any]) -> dict[str, Any]:
     """Undo :func:`with_plain_records`, for attributes that come from a file."""
+    versions: dict[str, str] = {}
     if "_adapter" in state:
-        check_format(state["_adapter"]["format"], state["_adapter"]["versions"])
-    records = {n: kind(**state[n]) for n, kind in RECORDS.items() if n in state}
-    return state | records
+        versions = state["_adapter"]["versions"]
+        check_format(state["_adapter"]["format"], versions)
+    written = {name: kind for name, kind in RECORDS.items() if name in state}
+    for name, kind in written.items():
+        _check_fields(kind, state[name], versions)
+    return state | {name: kind(**state[name]) for name, kind in written.items()}
+
+
+def _check_fields(kind: Any, values: dict[str, Any], versions: dict[str, str]) -> None:
+    """Refuse a record that a later version has given more fields."""
+    unknown = sorted(values.keys() - {each.name for each in fields(kind)})
+    if unknown:
+        raise ValueError(
+            f"The file must hold fields of {kind.__name__} that sk-adalora "
+            f"{__version__} has. Got {unknown}, of sk-adalora "
+            f"{versions.get('sk-adalora')}. Install a newer sk-adalora."
+        )
 
 
 def used_versions() -> dict[str, str]:

@@ -46,6 +46,16 @@ def broken(must: str, got: Any) -> ValueError:
     )
 
 
+def _later(must: str, got: Any, described: dict[str, Any]) -> ValueError:
+    """Return the error about what a later version may have written."""
+    version = reprlib.repr(described["versions"].get("sk-adalora"))
+    return ValueError(
+        f"{STATE_NAME} must {must}. Got {reprlib.repr(got)} too, of sk-adalora "
+        f"{version}. Install a newer sk-adalora, or copy the folder again if it was "
+        "changed."
+    )
+
+
 # ---- folder -----------------------------------------------------------------
 
 
@@ -211,7 +221,7 @@ def read_parameters(
     written = _field(described, "parameters", dict)
     unknown = sorted(set(written) - set(cls._get_param_names()))
     if unknown:
-        raise broken(f"hold parameters of {cls.__name__} only", unknown)
+        raise _later(f"hold parameters of {cls.__name__} only", unknown, described)
     parameters = {name: from_json(value) for name, value in written.items()}
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(
@@ -236,7 +246,7 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
             raise broken(f"hold {name!r} as {wording}", fitted.get(name))
     for name, kind in RECORDS.items():
         if kind is not AdapterState:
-            fitted[name] = _read_record(kind, from_json(written.get(name)))
+            fitted[name] = _read_record(kind, from_json(written.get(name)), described)
     state = _read_state(described, folder)
     _check_together(fitted, state.n_outputs)
     pattern = state.config["rank_pattern"]
@@ -309,8 +319,11 @@ def _check_together(fitted: dict[str, Any], n_outputs: int) -> None:
         raise broken(f"hold {fitted['n_features_in_']} 'feature_names_in_'", len(names))
 
 
-def _read_record(kind: Any, values: Any) -> Any:
+def _read_record(kind: Any, values: Any, described: dict[str, Any]) -> Any:
     names = [field.name for field in fields(kind)]
+    if isinstance(values, dict) and set(values) > set(names):
+        more = sorted(set(values) - set(names))
+        raise _later(f"hold the fields of {kind.__name__}", more, described)
     if not isinstance(values, dict) or set(values) != set(names):
         raise broken(f"hold the fields of {kind.__name__}: {names}", values)
     for name, hint in get_type_hints(kind).items():

@@ -59,7 +59,14 @@ LIES = {
     "root": (lambda d: d["files"].update({"/x": "kept"}), "of the folder only"),
     "windows": (lambda d: d["files"].update({"a\\x": "kept"}), "of the folder only"),
     "no-head": (lambda d: d["files"].pop(HEAD_NAME), "must list .*head"),
-    "parameter": (lambda d: d["parameters"].update(x=1), "hold parameters of"),
+    "parameter": (
+        lambda d: d["parameters"].update(x=1),
+        r"hold parameters of AdaLoraClassifier only\. Got \['x'\].*Install a newer",
+    ),
+    "field": (
+        lambda d: d["fitted"]["schedule_"].update(x=1),
+        r"the fields of ResolvedSchedule\. Got \['x'\] too, of sk-ada.*Install a newer",
+    ),
     "code": (
         lambda d: d["parameters"].update(trust_remote_code=True),
         "must not ask for code",

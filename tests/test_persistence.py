@@ -414,6 +414,18 @@ def test_a_file_of_a_later_version(fitted):
         loaded.predict(X)
 
 
+@pytest.mark.parametrize("record", ["_adapter", "schedule_", "history_", "fit_report_"])
+def test_a_record_of_a_later_version(fitted, record):
+    state = fitted.__getstate__()
+    state["_adapter"]["versions"] = {"sk-adalora": "9.9"}
+    state[record]["later"] = 1
+    loaded = object.__new__(type(fitted))
+
+    match = r"Got \['later'\], of sk-adalora 9\.9\. Install a newer sk-adalora"
+    with pytest.raises(ValueError, match=match):
+        loaded.__setstate__(state)
+
+
 # ---- parameters that change after a fit -------------------------------------
 
 
