@@ -40,8 +40,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``.
     tinit : int or float, default=0.12
-        Optimizer steps at full rank before the budget falls. A float in [0, 1) is a
-        share of all steps.
+        Optimizer steps at full rank, counted from 0: after step `tinit` the budget
+        falls. A float in [0, 1) is a share of all steps.
     tfinal : int or float, default=0.48
         Optimizer steps at the target before training ends. A float in [0, 1) is a
         share of all steps.
@@ -78,16 +78,18 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
-        arXiv:2202.10054; or at random. "auto" is "linear_probe" in a classifier,
-        "random" in a regressor. The head of ``pooling="model"`` starts as in the
-        pretrained files, or at random where they have none that fits.
+        arXiv:2202.10054; or at random, which for numbers is around their mean.
+        "auto" is "linear_probe" in a classifier, "random" in a regressor. The head of
+        ``pooling="model"`` starts as in the pretrained files, or at random where they
+        have none that fits.
     interpolation : float or "auto", default="auto"
         What is kept of a training: the point between where it started (0) and where it
         ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and in
-        every regressor, if the training is of more than three epochs; it is 1
-        elsewhere, and with ``pooling="model"``. A fit that continues another
-        (`warm_start`) keeps all.
+        started at a linear probe, 0 is that linear model; in a regressor with one that
+        was drawn at random, it predicts numbers around their mean. "auto" is 0.85 after
+        a linear probe, and in every regressor, if the training is of more than three
+        epochs; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
+        another (`warm_start`) keeps all.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -98,7 +100,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     max_grad_norm : float or None, default=1.0
         Bound on the norm of the gradient. None stands for no bound.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as everywhere in scikit-learn.
+        Weights of the classes, as everywhere in scikit-learn; not with an indicator
+        matrix.
     early_stopping : bool, default=False
         Whether to watch a validation score at the end of each epoch, keep the best
         state of the final phase, and stop when the score no longer rises.
@@ -117,7 +120,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         How a row of a table becomes a text. "auto": a single column is the text,
         several become lines ``name: value`` without the missing cells; "pair": two
         columns are a pair of texts; a `str.format` template over the names of the
-        columns; or a callable from a row, as a dict, to its text.
+        columns; or a callable from a row, as a dict, to its text. A list or Series
+        takes "auto", or a callable, which gets the cell.
     max_length : int, default=256
         Longest text in tokens, or less where the model takes less. Longer texts are
         counted in `fit_report_`.
@@ -304,7 +308,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of any type, or an indicator matrix for several labels a row.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Weights of the rows.
+            Weights of the rows, zero or more; rows of 0 are left out.
         X_val, y_val : like `X` and `y`, or None, default=None
             Rows to score on. They need ``early_stopping=True``.
 
@@ -342,6 +346,18 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             The larger, the likelier. With two classes, the log-odds of the second
             one; with several labels a row, the log-odds of each; with more classes,
             the logits, whose softmax are the probabilities.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as `fit` got it, a parameter that was changed since is not as
+            it must be, or the pretrained model is another one than then.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If the outputs of the network are not finite.
         """
         # As doubles: scikit-learn's calibration computes in the type that it gets.
         outputs = self._predict_outputs(X).astype(np.float64)
@@ -361,6 +377,18 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             Labels as `fit` got them, or an indicator matrix.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as `fit` got it, a parameter that was changed since is not as
+            it must be, or the pretrained model is another one than then.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If the outputs of the network are not finite.
         """
         outputs = self._predict_outputs(X)
         if self._multilabel:
@@ -379,6 +407,18 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         -------
         ndarray of shape (n_samples, n_classes)
             Finite where a probability is too small to be told from 0.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as `fit` got it, a parameter that was changed since is not as
+            it must be, or the pretrained model is another one than then.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If the outputs of the network are not finite.
         """
         outputs = torch.from_numpy(self._predict_outputs(X))
         logs = outputs.new_empty(outputs.shape, dtype=torch.float64)
@@ -402,6 +442,18 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         -------
         ndarray of shape (n_samples, n_classes)
             Rows sum to 1, unless `fit` got an indicator matrix.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as `fit` got it, a parameter that was changed since is not as
+            it must be, or the pretrained model is another one than then.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If the outputs of the network are not finite.
         """
         logs = self.predict_log_proba(X)
         return np.exp(logs, out=logs)

@@ -71,13 +71,19 @@ class FolderMixin:
 
         Raises
         ------
+        NotFittedError
+            If the estimator has not been fitted.
         FileExistsError
-            If the folder exists and is not empty, and `overwrite` is False or it holds
-            other things.
+            If the folder exists and is not empty, and `overwrite` is False or
+            sk-adalora did not write it; or if it is a file or a link.
         TypeError
             If a parameter, such as a callable, cannot be written as JSON.
+        ValueError
+            If a parameter is not as it must be, or the pretrained model is another one
+            than in `fit`.
         OSError
-            If it cannot be written; what was there before is still there.
+            If the pretrained model cannot be found, or the folder cannot be written;
+            what was there before is still there.
         """
         check_is_fitted(self)
         check_parameters(self, self._rules)
@@ -201,6 +207,19 @@ class FolderMixin:
         -------
         str
             Address of the commit.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        TypeError
+            If a parameter, such as a callable, cannot be written as JSON.
+        ValueError
+            If a parameter, or `repo_id`, is not as it must be, or the pretrained model
+            is another one than in `fit`.
+        OSError
+            If the hub is out of reach or refuses, or the pretrained model cannot be
+            found.
         """
         from huggingface_hub import HfApi
 
@@ -237,10 +256,16 @@ class FolderMixin:
 
         Raises
         ------
+        NotFittedError
+            If the estimator has not been fitted.
         FileExistsError
-            If the folder exists and `overwrite` is False.
+            If the folder exists and is not empty, and `overwrite` is False or
+            sk-adalora did not write it; or if it is a file or a link.
         ValueError
-            If it is the one that the pretrained model lies in.
+            If it is the one that the pretrained model lies in, or if no layer has a
+            rank left.
+        OSError
+            If it cannot be written; what was there before is still there.
         """
         check_is_fitted(self)
         config = AdaLoraConfig.from_dict(self._adapter.config)
@@ -272,10 +297,17 @@ class FolderMixin:
 
         Raises
         ------
+        NotFittedError
+            If the estimator has not been fitted.
         FileExistsError
-            If the folder exists and `overwrite` is False.
+            If the folder exists and is not empty, and `overwrite` is False or
+            sk-adalora did not write it; or if it is a file or a link.
         ValueError
-            If it is the one that the pretrained model lies in.
+            If it is the one that the pretrained model lies in, or if that is another
+            one than in `fit`.
+        OSError
+            If the pretrained model cannot be found, or the folder cannot be written;
+            what was there before is still there.
         """
         check_is_fitted(self)
         network, backbone = self._exact_network()  # type: ignore[attr-defined]

@@ -41,8 +41,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``.
     tinit : int or float, default=0.12
-        Optimizer steps at full rank before the budget falls. A float in [0, 1) is a
-        share of all steps.
+        Optimizer steps at full rank, counted from 0: after step `tinit` the budget
+        falls. A float in [0, 1) is a share of all steps.
     tfinal : int or float, default=0.48
         Optimizer steps at the target before training ends. A float in [0, 1) is a
         share of all steps.
@@ -79,16 +79,18 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
-        arXiv:2202.10054; or at random. "auto" is "linear_probe" in a classifier,
-        "random" in a regressor. The head of ``pooling="model"`` starts as in the
-        pretrained files, or at random where they have none that fits.
+        arXiv:2202.10054; or at random, which for numbers is around their mean.
+        "auto" is "linear_probe" in a classifier, "random" in a regressor. The head of
+        ``pooling="model"`` starts as in the pretrained files, or at random where they
+        have none that fits.
     interpolation : float or "auto", default="auto"
         What is kept of a training: the point between where it started (0) and where it
         ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model. "auto" is 0.85 there, and in
-        every regressor, if the training is of more than three epochs; it is 1
-        elsewhere, and with ``pooling="model"``. A fit that continues another
-        (`warm_start`) keeps all.
+        started at a linear probe, 0 is that linear model; in a regressor with one that
+        was drawn at random, it predicts numbers around their mean. "auto" is 0.85 after
+        a linear probe, and in every regressor, if the training is of more than three
+        epochs; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
+        another (`warm_start`) keeps all.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -116,7 +118,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         How a row of a table becomes a text. "auto": a single column is the text,
         several become lines ``name: value`` without the missing cells; "pair": two
         columns are a pair of texts; a `str.format` template over the names of the
-        columns; or a callable from a row, as a dict, to its text.
+        columns; or a callable from a row, as a dict, to its text. A list or Series
+        takes "auto", or a callable, which gets the cell.
     max_length : int, default=256
         Longest text in tokens, or less where the model takes less. Longer texts are
         counted in `fit_report_`.
@@ -215,7 +218,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Numbers. They are standardised inside.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Weights of the rows.
+            Weights of the rows, zero or more; rows of 0 are left out.
         X_val, y_val : like `X` and `y`, or None, default=None
             Rows to score on. They need ``early_stopping=True``.
 
@@ -251,6 +254,18 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             In the units, and of the shape, of the targets that `fit` got.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` is not as `fit` got it, a parameter that was changed since is not as
+            it must be, or the pretrained model is another one than then.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If the outputs of the network are not finite.
         """
         values = self._predict_outputs(X).astype(np.float64)
         values *= self._target_scale

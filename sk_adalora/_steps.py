@@ -31,7 +31,8 @@ class ResolvedSchedule:
     init_r, target_r : int
         Rank of every matrix at the start, and their average at the end.
     tinit, tfinal : int
-        Optimizer steps of the initial phase, at full rank, and of the final phase.
+        Optimizer steps at full rank, counted from 0: after step `tinit` the budget
+        falls; and at the target before training ends.
     deltaT : int
         Optimizer steps between two allocations.
     total_step : int

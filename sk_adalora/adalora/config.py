@@ -261,7 +261,8 @@ class AdaLoraConfig(LoraConfig):
     Parameters
     ----------
     target_r : int, default=8
-        Average rank of a matrix when training ends; at most ``init_r``.
+        Average rank of a matrix when training ends; at least 0, unlike the estimators',
+        and at most ``init_r``.
     init_r : int, default=12
         Rank of every matrix when training starts.
     tinit : int, default=0

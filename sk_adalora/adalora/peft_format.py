@@ -269,6 +269,8 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
 
     Raises
     ------
+    TypeError
+        If the model is adapted already.
     FileNotFoundError
         If a file is missing.
     ValueError
