@@ -8,13 +8,14 @@ random one in its place, except on the pages whose output only the real one give
 import doctest
 import importlib.util
 import inspect
+import math
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _backbone
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _backbone, _steps
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -157,6 +158,54 @@ def test_the_user_guide_speaks_of_each_parameter(estimator):
     named = set(re.findall(r"\b\w+\b", guide))
 
     assert set(inspect.signature(estimator).parameters) - named == set()
+
+
+def numbers_of_auto(estimator):
+    """The steps that are enough for ``epochs="auto"``, and those that few rows get."""
+    enough = getattr(estimator, "_enough_steps", _steps.ENOUGH_STEPS)
+    return enough, math.ceil(enough * _steps._NEEDED_SHARE)
+
+
+def one_line(text):
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_docstrings_have_the_numbers_of_the_automatic_epochs(estimator):
+    enough, needed = numbers_of_auto(AdaLoraClassifier)
+    fewer, fewer_needed = numbers_of_auto(AdaLoraRegressor)
+
+    assert (
+        f'"auto" stands for as many as make {enough} optimizer steps, or '
+        f"{_steps._STEPS_OF_AN_OUTPUT} for each output (class or number) if that is "
+        f"more; at least {_steps._FEWEST_EPOCHS}, and at most {_steps._MOST_EPOCHS} "
+        f"or, of few rows, as many as make {needed} steps in batches of "
+        f"{_steps._DEFAULT_BATCH}. A regressor has {fewer} and {fewer_needed} in the "
+        f"place of {enough} and {needed}."
+    ) in one_line(estimator.__doc__)
+
+
+def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
+    enough, needed = numbers_of_auto(AdaLoraClassifier)
+    fewer, fewer_needed = numbers_of_auto(AdaLoraRegressor)
+    page = one_line((DOCS / "user_guide" / "schedules.md").read_text("utf-8"))
+    examples = page.partition("labels of two classes are learned in ")[2]
+
+    assert (
+        f'`epochs="auto"` stands for as many passes as make {enough} optimizer steps '
+        f"({fewer} for numbers), or {_steps._STEPS_OF_AN_OUTPUT} for each class or "
+        f"number if that is more; at least {_steps._FEWEST_EPOCHS}, and at most "
+        f"{_steps._MOST_EPOCHS} or, of few rows, as many as make {needed} steps "
+        f"({fewer_needed} for numbers) in batches of {_steps._DEFAULT_BATCH}."
+    ) in page
+    found = re.findall(r"(\d+) (?:epochs )?of ([\d,]+)", examples.partition(". ")[0])
+    assert len(found) == 5
+    for epochs, rows in found:
+        n_rows = int(rows.rstrip(",").replace(",", ""))
+        schedule = _steps.resolve_schedule(
+            n_rows, batch_size=32, epochs="auto", n_outputs=2
+        )
+        assert schedule.epochs == int(epochs), rows
 
 
 def test_the_page_on_the_design_names_each_file():
