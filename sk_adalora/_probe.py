@@ -28,6 +28,8 @@ _ROWS_OF_A_CLASS = 5
 # several labels or numbers a row has this penalty beside its own loss.
 _PENALTY = 0.01
 _MAX_ITERATIONS = 100
+# Rows whose mean a drawn head of numbers is put around.
+_ROWS_TO_CENTRE = 64
 # The solver keeps two vectors of each of its last steps, and torch would let it keep
 # 100 of them: 12 GB of 10,000 labels. The last 5 serve as well, as it ends within 20
 # steps mostly. It keeps more as long as each of the two has so many numbers at most,
@@ -86,20 +88,21 @@ def centre_head(
     network : TextNetwork
         The bias of its head is changed.
     examples : Examples
-        What is learned from; a batch of rows from all over it is looked at.
+        What is learned from; some rows from all over it are looked at.
     place : Place
         Where the network is.
     batch_size : int
         Rows of a training batch.
     """
-    n_rows = len(examples.tokens)
-    rows = np.linspace(0, n_rows - 1, min(n_rows, batch_size)).astype(int)
+    n_rows, weights = len(examples.tokens), examples.weights
+    rows = np.linspace(0, n_rows - 1, min(n_rows, _ROWS_TO_CENTRE)).astype(int)
     tokens = examples.tokens.take(rows)
-    features = frozen_features(network, tokens, place, batch_size)
+    features = frozen_features(network, tokens, place, batch_size).double()
+    shares = torch.ones(len(rows)) if weights is None else weights[rows]
+    centre = shares.double() @ features / shares.double().sum()  # (w,)
     head = network.head
     with torch.no_grad():
-        outputs = head(features.to(head.weight.device))  # (rows, k)
-        head.bias.sub_(outputs.mean(dim=0))
+        head.bias.sub_(head(centre.to(head.weight)))
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
