@@ -19,8 +19,8 @@ from sk_adalora._pretrained import silent_transformers
 #            1e-3 had .417, 1e-2 .833 and 2e-2 .830, which was not tried on quotes
 #   LoRA     .866 and .725; at 2e-3 .808 and .735, at 1e-3 .744 and .750
 #   all      .836 and .765; at 5e-5 .738 and .660
-# Of AdaLoRA with mean pooling, 1e-2 had .732 and 4e-3 .717 on 200 quotes in ten epochs;
-# no higher rate was tried.
+# Of AdaLoRA with mean pooling, 1e-2 had .732 and 4e-3 .717 on 200 quotes in ten epochs.
+# Higher rates of the last two were tried later: benchmarks/README.md has the figures.
 LEARNING_RATES = {
     "peft-adalora": 1e-2,
     "peft-tuned": 1e-2,

@@ -13,7 +13,7 @@ import torch
 
 # Rows are sorted by length within this many batches: enough to leave little padding,
 # and of many rows, the batches of each epoch are others. Up to so many batches, they
-# differ by rows of equal length only; to mix them takes up to 1.7 times as long, and
+# differ by rows of equal length only; to mix them takes up to 1.5 times as long, and
 # scores no higher (`benchmarks/grouping.py`).
 _MEGABATCH = 50
 
