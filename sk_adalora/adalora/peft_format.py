@@ -190,12 +190,7 @@ def write_lora(
     # latter has to come first.
     deepest_first = sorted(living_ranks, key=lambda path: (-path.count("."), path))
     living_ranks = {path: living_ranks[path] for path in deepest_first}
-    # A layer of rank 0 that no path fits is not wrapped, and its bias not renamed.
-    bare = {
-        f"{PREFIX}{path}.base_layer.bias": f"{PREFIX}{path}.bias"
-        for path in ranks
-        if not any(ends_with(path, name) for name in living_ranks)
-    }
+    bare = _bare_biases(ranks, living_ranks)
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
         match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
@@ -223,6 +218,18 @@ def write_lora(
         "alpha_pattern": living_ranks,
     }
     _write(folder, values, plain)
+
+
+def _bare_biases(ranks: Mapping[str, int], living: Mapping[str, int]) -> dict[str, str]:
+    """Return the names of biases here and where PEFT does not wrap their layer.
+
+    It wraps a layer of rank 0 only where its path ends as that of another does.
+    """
+    return {
+        f"{PREFIX}{path}.base_layer.bias": f"{PREFIX}{path}.bias"
+        for path in ranks
+        if not any(ends_with(path, name) for name in living)
+    }
 
 
 def _write(
