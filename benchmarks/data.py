@@ -20,6 +20,7 @@ import numpy as np
 __all__ = [
     "TASKS",
     "Task",
+    "cells",
     "digest",
     "installed",
     "load_csv",
@@ -150,6 +151,37 @@ def split(task, n_train, n_test, seed):
 
     X_test, y_test = take(test)
     return *take(train), X_test, y_test
+
+
+def cells(sizes, tasks, seeds, n_test, left_out=()):
+    """Yield the cells of a study: task, number of rows, seed, and the rows.
+
+    Parameters
+    ----------
+    sizes : list of int
+        Numbers of rows to learn from.
+    tasks : list of str
+        Names of `TASKS`.
+    seeds : dict of int to list of int
+        The splits of each number of rows.
+    n_test : int
+        Rows to test on.
+    left_out : set of (str, int)
+        Tasks and numbers of rows that are no cell.
+
+    Yields
+    ------
+    name : str
+    size, seed : int
+    rows : tuple
+        As `split` returns them.
+    """
+    for size in sizes:
+        for name in tasks:
+            if (name, size) not in left_out:
+                task = load_task(name)
+                for seed in seeds[size]:
+                    yield name, size, seed, split(task, size, n_test, seed)
 
 
 def _stratified_order(labels, rng):

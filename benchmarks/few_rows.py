@@ -23,7 +23,7 @@ from sklearn.metrics import log_loss
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.arguments import chosen_sizes
-from benchmarks.data import load_task, split
+from benchmarks.data import cells
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
@@ -44,29 +44,24 @@ def main(arguments=None):
     """Measure all cells, and print a table of their means."""
     wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], SIZES)
     warnings.simplefilter("ignore")  # that some texts are cut
-    cells = defaultdict(list)
-    for size in wanted:
-        for name in TASKS:
-            if (name, size) in _LEFT_OUT:
-                continue
-            task = load_task(name)
-            for seed in SEEDS:
-                rows = split(task, size, N_TEST, seed)
-                found = {}  # by epochs: of two numbers of steps, one may be enough
-                for steps in STEPS:
-                    epochs = max(10, math.ceil(steps / math.ceil(size / _BATCH_SIZE)))
-                    if epochs not in found:
-                        found[epochs] = measure(name, rows, epochs, seed)
-                        print(
-                            f"{name} {size} seed {seed}, {epochs} epochs: "
-                            "{:.3f} {:.3f}".format(*found[epochs]),
-                            file=sys.stderr,
-                            flush=True,
-                        )
-                    cells[name, size, steps].append(found[epochs])
-    keys = list(dict.fromkeys((name, size) for name, size, _ in cells))
+    scores = defaultdict(list)
+    seeds = dict.fromkeys(SIZES, SEEDS)
+    for name, size, seed, rows in cells(wanted, TASKS, seeds, N_TEST, _LEFT_OUT):
+        found = {}  # by epochs: of two numbers of steps, one may be enough
+        for steps in STEPS:
+            epochs = max(10, math.ceil(steps / math.ceil(size / _BATCH_SIZE)))
+            if epochs not in found:
+                found[epochs] = measure(name, rows, epochs, seed)
+                print(
+                    f"{name} {size} seed {seed}, {epochs} epochs: "
+                    "{:.3f} {:.3f}".format(*found[epochs]),
+                    file=sys.stderr,
+                    flush=True,
+                )
+            scores[name, size, steps].append(found[epochs])
+    keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
-        [name, size, *(_cell(cells[name, size, steps]) for steps in STEPS)]
+        [name, size, *(_cell(scores[name, size, steps]) for steps in STEPS)]
         for name, size in keys
     ]
     print(

@@ -28,7 +28,7 @@ from sklearn.metrics import log_loss
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.arguments import chosen_sizes
-from benchmarks.data import load_task, split
+from benchmarks.data import cells
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _training
@@ -65,29 +65,23 @@ def main(arguments=None):
     """Measure all cells, and print a table of their means."""
     wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], [*SEEDS])
     warnings.simplefilter("ignore")  # that many texts are cut
-    cells = defaultdict(list)
-    for size in wanted:
-        for name in TASKS:
-            if (name, size) in _LEFT_OUT:
-                continue
-            task = load_task(name)
-            for seed in SEEDS[size]:
-                rows = split(task, size, N_TEST, seed)
-                measure(name, rows, seed, "equal", epochs=1)  # what the first fit loads
-                for way in WAYS:
-                    found = measure(name, rows, seed, way)
-                    cells[name, size, way].append(found)
-                    print(
-                        f"{name} {size} seed {seed}, {way}: "
-                        "{:.3f} {:.3f} {:.1f} s".format(*found),
-                        file=sys.stderr,
-                        flush=True,
-                    )
-    keys = list(dict.fromkeys((name, size) for name, size, _ in cells))
+    scores = defaultdict(list)
+    for name, size, seed, rows in cells(wanted, TASKS, SEEDS, N_TEST, _LEFT_OUT):
+        measure(name, rows, seed, "equal", epochs=1)  # what the first fit loads
+        for way in WAYS:
+            found = measure(name, rows, seed, way)
+            scores[name, size, way].append(found)
+            print(
+                f"{name} {size} seed {seed}, {way}: "
+                "{:.3f} {:.3f} {:.1f} s".format(*found),
+                file=sys.stderr,
+                flush=True,
+            )
+    keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
-        [name, f"{size:,}", len(cells[name, size, "equal"])]
-        + [_cell(cells[name, size, way]) for way in WAYS]
-        + [_slower(cells[name, size, "mixed"], cells[name, size, "equal"])]
+        [name, f"{size:,}", len(scores[name, size, "equal"])]
+        + [_cell(scores[name, size, way]) for way in WAYS]
+        + [_slower(scores[name, size, "mixed"], scores[name, size, "equal"])]
         for name, size in keys
     ]
     print(f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST:,} rows:\n")

@@ -25,7 +25,7 @@ from sklearn.metrics import log_loss
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.arguments import chosen_sizes
-from benchmarks.data import load_task, split
+from benchmarks.data import cells
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
@@ -45,27 +45,19 @@ def main(arguments=None):
     """Measure all cells, and print a table of their means."""
     wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], [*SEEDS])
     warnings.simplefilter("ignore")  # that many texts are cut
-    cells = defaultdict(list)
-    for size in wanted:
-        for name in TASKS:
-            if (name, size) in _LEFT_OUT:
-                continue
-            task = load_task(name)
-            for seed in SEEDS[size]:
-                rows = split(task, size, N_TEST, seed)
-                for share, found in measure(name, rows, seed).items():
-                    cells[name, size, share].append(found)
-                    accuracy, loss = found
-                    print(
-                        f"{name} {size} seed {seed}, {share}: {accuracy:.3f} "
-                        f"{loss:.3f}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-    keys = list(dict.fromkeys((name, size) for name, size, _ in cells))
+    scores = defaultdict(list)
+    for name, size, seed, rows in cells(wanted, TASKS, SEEDS, N_TEST, _LEFT_OUT):
+        for share, (accuracy, loss) in measure(name, rows, seed).items():
+            scores[name, size, share].append((accuracy, loss))
+            print(
+                f"{name} {size} seed {seed}, {share}: {accuracy:.3f} {loss:.3f}",
+                file=sys.stderr,
+                flush=True,
+            )
+    keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
-        [name, f"{size:,}", len(cells[name, size, 1])]
-        + [_cell(cells[name, size, share]) for share in SHARES]
+        [name, f"{size:,}", len(scores[name, size, 1])]
+        + [_cell(scores[name, size, share]) for share in SHARES]
         for name, size in keys
     ]
     print(f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST:,} rows:\n")

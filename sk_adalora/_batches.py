@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-# Rows are sorted by length within this many batches: enough to leave little padding,
-# and of many rows, the batches of each epoch are others. Up to so many batches, they
-# differ by rows of equal length only; to mix them takes up to 1.5 times as long, and
-# scores no higher (`benchmarks/grouping.py`).
+# Rows are sorted by length within so many batches, which leaves little padding. Of more
+# rows, each epoch has other batches. Of fewer, it has the same ones, but for rows of
+# equal length: to mix all takes up to 1.5 times as long, and scores no higher
+# (`benchmarks/grouping.py`).
 _MEGABATCH = 50
 
 

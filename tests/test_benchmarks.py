@@ -1093,8 +1093,8 @@ def test_numbers_of_steps_become_epochs_of_few_rows(monkeypatch, capsys):
         return epochs / 100, 1.0
 
     monkeypatch.setattr(few_rows, "measure", measure)
-    monkeypatch.setattr(few_rows, "load_task", lambda name: None)
-    monkeypatch.setattr(few_rows, "split", lambda *args: None)
+    monkeypatch.setattr(data, "load_task", lambda name: None)
+    monkeypatch.setattr(data, "split", lambda *args: None)
     few_rows.main(["--sizes", "40", "200"])
 
     of_headlines = [
@@ -1129,13 +1129,77 @@ def test_ways_to_deal_rows_into_batches(monkeypatch, capsys):
         "mixed": (0.6, 1.0, 3.0),
     }
     monkeypatch.setattr(grouping, "measure", lambda n, r, s, way, **_: found[way])
-    monkeypatch.setattr(grouping, "load_task", lambda name: None)
-    monkeypatch.setattr(grouping, "split", lambda *args: None)
+    monkeypatch.setattr(data, "load_task", lambda name: None)
+    monkeypatch.setattr(data, "split", lambda *args: None)
     grouping.main(["--sizes", "33"])
     table = capsys.readouterr().out
     row = "| 33 | 4 | 0.500 / 1.00 | 0.400 / 1.50 | 0.600 / 1.00 | 1.50 |"
     assert f"| quotes {row}" in table
     assert "newsgroups" not in table
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_points_of_an_interpolation_are_columns(monkeypatch, capsys):
+    from benchmarks import interpolation
+
+    found = {share: (share / 2, 1 - share / 2) for share in interpolation.SHARES}
+    monkeypatch.setattr(interpolation, "measure", lambda name, rows, seed: found)
+    monkeypatch.setattr(data, "load_task", lambda name: None)
+    monkeypatch.setattr(data, "split", lambda *args: None)
+    interpolation.main(["--sizes", "1000"])
+
+    table = capsys.readouterr().out
+    row = "| 0.000 / 1.00 | 0.250 / 0.75 | 0.350 / 0.65 | 0.425 / 0.57 | 0.500 / 0.50 |"
+    assert f"| films | 1,000 | 1 {row}" in table
+    assert "articles" not in table
+
+
+def test_what_the_page_counts_on_the_other_splits():
+    """Sentences on `peft-tuned` that no table has: they are about these results."""
+    accuracy = {}
+    for line in (results.RESULTS / "score-cpu-fresh.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        split = record["task"], record["size"], record["seed"]
+        accuracy.setdefault(split, {})[record["contestant"]] = record["accuracy"]
+    points = {
+        split: round(100 * (scores["ours"] - scores["peft-tuned"]), 1)
+        for split, scores in accuracy.items()
+        if "peft-tuned" in scores
+    }
+    led = {("headlines", 200, seed) for seed in (20, 21, 22)}
+    led |= {("quotes", 200, 20), ("quotes", 200, 21), ("films", 200, 20)}
+    same = {(task, 1000, seed) for task, _, seed in led}
+    left = sorted(points[split] for split in points.keys() - led - same)
+
+    def higher_and_lower(splits):
+        found = [points[split] for split in splits]
+        return sum(p > 0 for p in found), sum(p < 0 for p in found)
+
+    def without_films(size):
+        tasks = {}
+        for (task, n_rows, _), p in points.items():
+            if n_rows == size and task != "films":
+                tasks.setdefault(task, []).append(p)
+        return len(tasks), round(np.mean([*map(np.mean, tasks.values())]), 1)
+
+    assert len(points) == 20
+    assert higher_and_lower(led) == (3, 3)
+    assert higher_and_lower(same) == (2, 3)
+    assert (len(left), left[0], left[2], left[-1]) == (8, -0.5, 0.5, 2.5)
+    assert sum(p > 0 for p in left) == 6
+    assert without_films(200) == (4, 0.1)
+    assert without_films(1000) == (2, 0.3)
+    page = " ".join(report.PAGE.read_text("utf-8").split())
+    for said in (
+        "Six of the twenty other splits that `peft-tuned` was measured on",
+        "there ours is higher on three now, and lower on three",
+        "there ours is higher on two, and `peft-tuned` on three",
+        "On the eight that are left, ours is higher on six, by 0.5 to 2.5 points, and "
+        "`peft-tuned` on one, by 0.5",
+        "Without the films, it is ahead by 0.1 points on 200 rows (four tasks) and by "
+        "0.3 on more (two tasks)",
+    ):
+        assert said in page
 
 
 def test_rows_that_splits_share(monkeypatch, capsys):
