@@ -34,7 +34,7 @@ from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
 from ._predicting import Live, check_tokens
-from ._probe import centre_head, start_head
+from ._probe import measure_features, start_head
 from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
@@ -329,12 +329,18 @@ class FitMixin(metaclass=ABCMeta):
         generator: torch.Generator,
     ) -> None:
         """Fit the head to the frozen features, unless it has learned already."""
-        if self._continues():
+        if self.pooling == "model":
             return
-        if self._fits_head_first():
+        if self._continues():
+            learned = network.head_state()
+            measure_features(network, examples, place, self.batch_size)
+            network.load_head_state(learned)
+        elif self._fits_head_first():
             start_head(network, examples, place, generator, self.batch_size)
-        elif self._start_is_a_model():
-            centre_head(network, examples, place, self.batch_size)
+        else:
+            measure_features(network, examples, place, self.batch_size)
+            if self._start_is_a_model():  # which predicts the mean
+                torch.nn.init.zeros_(network.head.bias)
 
     def _fits_head_first(self) -> bool:
         """Tell whether a new head is fitted to the frozen features before training."""

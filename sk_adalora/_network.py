@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ._backbone import Backbone
 from ._batches import Batch
+from ._head import LinearHead
 from ._pretrained import skip_pooler
 from .adalora import AdaLoraConfig, get_peft_model
 from .adalora.layers import is_conv1d
@@ -52,7 +53,7 @@ class TextNetwork(nn.Module):
         self.pooling, self.n_outputs = pooling, n_outputs
         # skip_init: nn.Linear would draw from the global generator.
         self.head = nn.utils.skip_init(
-            nn.Linear, backbone.width, n_outputs, dtype=torch.float32
+            LinearHead, backbone.width, n_outputs, dtype=torch.float32
         )
         bound = backbone.width**-0.5
         with torch.no_grad():
@@ -63,6 +64,14 @@ class TextNetwork(nn.Module):
     def head_parameters(self) -> list[nn.Parameter]:
         """Return what is trained beside the triplets."""
         return list(self.head.parameters())
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Return what is kept of the head beside the adapter, on the CPU."""
+        return self.head.plain_state()
+
+    def load_head_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`head_state` returned."""
+        self.head.load_plain_state(state)
 
     def train(self, mode: bool = True) -> TextNetwork:
         """Switch the dropout of the update; the frozen part never drops."""
@@ -140,6 +149,13 @@ class ModelHeadNetwork(TextNetwork):
         adapter = {id(p) for p in self.encoder.triplets.parameters()}
         trained = self.encoder.trainable_parameters()
         return [p for _, p in trained if id(p) not in adapter]
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Return nothing: the head is kept with the adapter."""
+        return {}
+
+    def load_head_state(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing: the head is loaded with the adapter."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Compute the outputs of the model's head.

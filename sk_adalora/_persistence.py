@@ -158,7 +158,7 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
     adapter = living(encoder.state_dict(), encoder)
     return AdapterState(
         config=config,
-        arrays=joined(adapter, network.head.state_dict()),
+        arrays=joined(adapter, network.head_state()),
         n_outputs=network.n_outputs,
         pooling=network.pooling,
         model=backbone.name,
@@ -205,14 +205,14 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
         backbone, config, state.n_outputs, state.pooling, torch.Generator()
     )
     adapter, head = state.tensors()
-    for name, value in network.head.state_dict().items():
+    for name, value in network.head_state().items():
         if value.shape != head[name].shape:
             raise ValueError(
                 f"The head's {name} must have shape {tuple(value.shape)}. Got "
                 f"{tuple(head[name].shape)}. Check that it belongs to this model."
             )
     network.encoder.load_state_dict(adapter)
-    network.head.load_state_dict(head)
+    network.load_head_state(head)
     return network.requires_grad_(False).eval()
 
 
@@ -246,7 +246,7 @@ def continue_from(
         )
     new = network.encoder.state_dict()
     old, head = state.tensors()
-    new_head = network.head.state_dict()
+    new_head = network.head_state()
     same_head = all(head[name].shape == new_head[name].shape for name in new_head)
     if set(new) != set(old) or not same_head:
         raise ValueError(
@@ -268,7 +268,7 @@ def continue_from(
             target = new[name].narrow(axis, 0, rank)
             target.copy_(value * scale if name.endswith("lora_E") else value)
     network.encoder.load_state_dict(new)
-    network.head.load_state_dict(head)
+    network.load_head_state(head)
 
 
 def check_format(number: int, versions: dict[str, str]) -> None:

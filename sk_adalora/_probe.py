@@ -2,7 +2,8 @@
 
 A head drawn at random first bends the pretrained features to itself; one that fits them
 leaves them whole, which matters most where rows are few (Kumar et al. 2022,
-arXiv:2202.10054). A head of numbers is drawn, and put around their mean.
+arXiv:2202.10054). A head of numbers is drawn, and put around their mean. Either learns
+on features of one size from then on.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _ROWS_OF_A_CLASS = 5
 # several labels or numbers a row has this penalty beside its own loss.
 _PENALTY = 0.01
 _MAX_ITERATIONS = 100
-# Rows whose mean a drawn head of numbers is put around.
-_ROWS_TO_CENTRE = 64
+# Rows that the size of the features is taken of, where the probe looks at none.
+_ROWS_TO_MEASURE = 64
 # The solver keeps two vectors of each of its last steps, and torch would let it keep
 # 100 of them: 12 GB of 10,000 labels. The last 5 serve as well, as it ends within 20
 # steps mostly. It keeps more as long as each of the two has so many numbers at most,
@@ -61,48 +62,55 @@ def start_head(
         Rows of a training batch.
     """
     rows = choose_rows(examples.targets, generator)
-    tokens = examples.tokens.take(rows.numpy())
-    features = frozen_features(network, tokens, place, batch_size)
     weights = weights_of(rows, examples)
+    features = _measure(network, examples, rows, weights, place, batch_size)
     weight, bias = fit_linear(
         features, examples.targets[rows], weights, examples.loss, network.n_outputs
     )
-    if not weight.any():  # it would let no gradient through: keep a drawn one
-        weight = network.head.weight.detach().cpu()
-        bias = bias - weight @ features.mean(dim=0)
-    with torch.no_grad():
-        network.head.weight.copy_(weight)
-        network.head.bias.copy_(bias)
+    if weight.any():
+        network.head.load_plain_state({"weight": weight, "bias": bias})
+    else:  # it would let no gradient through: keep a drawn one
+        with torch.no_grad():
+            network.head.bias.copy_(bias)
 
 
-def centre_head(
+def measure_features(
     network: TextNetwork, examples: Examples, place: Place, batch_size: int
 ) -> None:
-    """Move a drawn head so that its outputs are 0 on average, as centred numbers are.
-
-    Features of different texts have a part in common, which is large in decoders: a
-    drawn head makes the same number of it for all of them.
+    """Let the head learn on features of one size, by some rows from all over the data.
 
     Parameters
     ----------
     network : TextNetwork
-        The bias of its head is changed.
+        Its head takes centred features from then on, with the numbers that it has.
     examples : Examples
-        What is learned from; some rows from all over it are looked at.
+        What is learned from.
     place : Place
         Where the network is.
     batch_size : int
         Rows of a training batch.
     """
     n_rows, weights = len(examples.tokens), examples.weights
-    rows = np.linspace(0, n_rows - 1, min(n_rows, _ROWS_TO_CENTRE)).astype(int)
-    tokens = examples.tokens.take(rows)
-    features = frozen_features(network, tokens, place, batch_size).double()
-    shares = torch.ones(len(rows)) if weights is None else weights[rows]
-    centre = shares.double() @ features / shares.double().sum()  # (w,)
-    head = network.head
-    with torch.no_grad():
-        head.bias.sub_(head(centre.to(head.weight)))
+    rows = np.linspace(0, n_rows - 1, min(n_rows, _ROWS_TO_MEASURE)).astype(int)
+    rows = torch.from_numpy(rows)
+    weights = None if weights is None else weights[rows]
+    _measure(network, examples, rows, weights, place, batch_size)
+
+
+def _measure(
+    network: TextNetwork,
+    examples: Examples,
+    rows: Tensor,
+    weights: Tensor | None,
+    place: Place,
+    batch_size: int,
+) -> Tensor:
+    """Compute features of some rows, and tell the head where and how long they are."""
+    tokens = examples.tokens.take(rows.numpy())
+    features = frozen_features(network, tokens, place, batch_size)
+    centre, length = spread(features, weights)
+    network.head.learn_on(centre, length or 1.0)
+    return features
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -238,18 +246,13 @@ def fit_linear(
     """
     features = features.double()
     targets = targets.double() if targets.is_floating_point() else targets
+    centre, length = spread(features, weights)
+    centred = features - centre
+    inputs = centred / length if length else torch.zeros_like(centred)  # (n, w)
     weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
     total = weights.sum().clamp_min(1e-12)
-    share = weights / total  # (n,) a row of weight 0 counts nowhere
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
-    centre = share @ features  # (w,)
-    centred = features - centre
-    length = (share @ centred.square()).sum().sqrt()
-    # The mean of equal rows differs from them in the last bits: that tells nothing.
-    if length <= torch.finfo(torch.float32).eps * centre.norm():
-        centred, length = torch.zeros_like(centred), torch.ones_like(length)
-    inputs = centred / length  # (n, w)
     weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)
     bias = inputs.new_zeros(n_outputs, requires_grad=True)
     solver = torch.optim.LBFGS(
@@ -271,8 +274,37 @@ def fit_linear(
 
     with torch.enable_grad():
         solver.step(objective)
-    weight = weight.detach() / length
+    weight = weight.detach() / (length or 1.0)
     return weight, bias.detach() - weight @ centre
+
+
+def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
+    """Return where features lie, and how far from there.
+
+    Parameters
+    ----------
+    features : torch.Tensor of shape (n, w)
+        One row of features a row.
+    weights : torch.Tensor of shape (n,) or None
+        Weights of the rows, or None for all equal.
+
+    Returns
+    -------
+    centre : torch.Tensor of shape (w,)
+        Their mean, in float64.
+    length : float
+        Root of their mean squared distance from it; 0 where they are all equal.
+    """
+    features = features.double()
+    weights = features.new_ones(len(features)) if weights is None else weights
+    weights = weights.double()
+    share = weights / weights.sum().clamp_min(1e-12)  # a row of weight 0 counts nowhere
+    centre = share @ features
+    length = (share @ (features - centre).square()).sum().sqrt()
+    # The mean of equal rows differs from them in the last bits: that tells nothing.
+    if length <= torch.finfo(torch.float32).eps * centre.norm():
+        return centre, 0.0
+    return centre, float(length)
 
 
 def _steps_kept(n_numbers: int) -> int:
