@@ -51,6 +51,7 @@ SCRIPTS = {
     "narrow": "narrow_products.py",
     "regression": "regression.py",
     "grouping": "grouping.py",
+    "features": "feature_sizes.py",
     "few": "few_rows.py",
     "interpolation": "interpolation.py",
     "calibration": "calibration.py",

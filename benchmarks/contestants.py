@@ -107,7 +107,7 @@ def epochs_of(name, settings, labels):
         len(labels),
         batch_size=settings.batch_size,
         epochs=settings.epochs or "auto",
-        n_outputs=len(set(labels)),
+        n_classes=len(set(labels)),
     )
     return plan.epochs
 

@@ -63,9 +63,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         "all-linear": every linear layer except pooler, embeddings and head.
     epochs : int or "auto", default="auto"
         Passes over the rows. "auto" stands for as many as make 96 optimizer steps, or 8
-        for each output (class or number) if that is more; at least 3, and at most 10
-        or, of few rows, as many as make 64 steps in batches of 32. A regressor has 32
-        and 22 in the place of 96 and 64.
+        for each class or label if that is more; at least 3, and at most 10 or, of few
+        rows, as many as make 64 steps in batches of 32. A regressor has 32 and 22 in
+        the place of 96 and 64, however many columns.
     batch_size : int, default=32
         Most rows in a batch. Batches have about equally many.
     gradient_accumulation_steps : int, default=1
@@ -539,6 +539,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _problem_type(self) -> str:
         kind = "multi" if self._multilabel else "single"
         return f"{kind}_label_classification"
+
+    def _n_classes(self) -> int:
+        return self._n_outputs()
 
     def _n_outputs(self) -> int:
         return len(self.classes_)

@@ -99,6 +99,10 @@ class FitMixin(metaclass=ABCMeta):
     def _n_outputs(self) -> int:
         """Return the number of outputs of the head."""
 
+    def _n_classes(self) -> int:
+        """Return for how many classes or labels `epochs="auto"` makes steps."""
+        return 1  # numbers need no more, however many a row (docs/defaults.md)
+
     @abstractmethod
     def _loss(self) -> LossFunction:
         """Return the loss of each row."""
@@ -277,7 +281,7 @@ class FitMixin(metaclass=ABCMeta):
             batch_size=self.batch_size,
             epochs=self.epochs,
             enough_steps=self._enough_steps,
-            n_outputs=self._n_outputs(),
+            n_classes=self._n_classes(),
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             init_r=self.init_r,
             target_r=self.target_r,

@@ -17,7 +17,7 @@ _ALLOCATIONS = 200
 # more passes, and so do many classes. Very few rows may take more than the most, until
 # batches of the default size make this share of the steps. docs/defaults.md has the
 # studies.
-ENOUGH_STEPS, _STEPS_OF_AN_OUTPUT = 96, 8
+ENOUGH_STEPS, _STEPS_OF_A_CLASS = 96, 8
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
 _NEEDED_SHARE, _DEFAULT_BATCH = 2 / 3, 32
 
@@ -83,7 +83,7 @@ def resolve_schedule(
     batch_size: int,
     epochs: int | Literal["auto"],
     enough_steps: int = ENOUGH_STEPS,
-    n_outputs: int = 1,
+    n_classes: int = 1,
     gradient_accumulation_steps: int = 1,
     world_size: int = 1,
     init_r: int | None = None,
@@ -102,14 +102,14 @@ def resolve_schedule(
         What an optimizer step takes.
     epochs : int or "auto"
         Passes over the rows. "auto" stands for as many as make `enough_steps`, or
-        8 for each output if that is more; at least 3, and at most 10 or as many as
-        make two thirds of `enough_steps` in batches of 32, whichever is more.
+        8 for each class or label if that is more; at least 3, and at most 10 or as
+        many as make two thirds of `enough_steps` in batches of 32, whichever is more.
         ``total_step = epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
         gradient_accumulation_steps)``.
     enough_steps : int, default=96
-        Optimizer steps that are enough for one output.
-    n_outputs : int, default=1
-        Classes, labels or numbers that are learned.
+        Optimizer steps that are enough for few classes, or for numbers.
+    n_classes : int, default=1
+        Classes or labels that are learned; 1 for numbers, however many a row.
     init_r : int or None, default=None
         Rank at the start. None stands for ``ceil(1.5 * target_r)``.
     target_r : int or float, default=8
@@ -138,7 +138,7 @@ total_step=150, steps_per_epoch=50)
     batches = math.ceil(n_samples / (int(batch_size) * int(world_size)))
     steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
     if isinstance(epochs, str):
-        epochs = _epochs(n_samples, steps_per_epoch, enough_steps, n_outputs)
+        epochs = _epochs(n_samples, steps_per_epoch, enough_steps, n_classes)
     total = int(epochs) * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
     first, final = _steps(tinit, total), _steps(tfinal, total)
@@ -176,10 +176,10 @@ def rank_of_share(share: float, init_r: int) -> int:
 
 
 def _epochs(
-    n_samples: int, steps_per_epoch: int, enough_steps: int, n_outputs: int
+    n_samples: int, steps_per_epoch: int, enough_steps: int, n_classes: int
 ) -> int:
     """Return what ``epochs="auto"`` stands for."""
-    steps = max(enough_steps, _STEPS_OF_AN_OUTPUT * n_outputs)
+    steps = max(enough_steps, _STEPS_OF_A_CLASS * n_classes)
     enough = math.ceil(steps / steps_per_epoch)
     # By rows, not by steps: a large batch is to make a fit shorter.
     batches = math.ceil(n_samples / _DEFAULT_BATCH)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from _benchmarks import ROOT
 from _toy import make as make_classifier
-from _toy import topics
+from _toy import topics, toy
 from sklearn.ensemble import VotingClassifier
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
@@ -1136,6 +1136,42 @@ def test_ways_to_deal_rows_into_batches(monkeypatch, capsys):
     row = "| 33 | 4 | 0.500 / 1.00 | 0.400 / 1.50 | 0.600 / 1.00 | 1.50 |"
     assert f"| quotes {row}" in table
     assert "newsgroups" not in table
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_features_of_another_size(monkeypatch, capsys, tiny_model):
+    from benchmarks import feature_sizes
+
+    texts, signs = toy(120)
+    learners = []
+
+    def small(estimator):
+        def make(**options):
+            learners.append(estimator(tiny_model, epochs=4, **options))
+            return learners[-1]
+
+        return make
+
+    monkeypatch.setattr(feature_sizes, "N_TRAIN", 30)
+    monkeypatch.setattr(feature_sizes, "N_TEST", 30)
+    monkeypatch.setattr(feature_sizes, "FACTORS", [1, 100])
+    numbers = dict.fromkeys(feature_sizes.NUMBERS, (texts, signs.astype(float)))
+    monkeypatch.setattr(feature_sizes, "read_targets", lambda: numbers)
+    task = data.Task("toy", texts, [str(sign) for sign in signs])
+    monkeypatch.setattr(feature_sizes, "load_task", lambda name: task)
+    for name in ("AdaLoraRegressor", "AdaLoraClassifier"):
+        own = getattr(feature_sizes, name)
+        monkeypatch.setattr(feature_sizes, name, small(own))
+    feature_sizes.main()
+
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    cells = [line[2:] for line in lines if line[1:2] == ["one size"]]
+    assert len(cells) == 4
+    losses = [learner.history_.loss[-1] for learner in learners]
+    for first in range(0, 16, 4):
+        one_size, as_they_are = losses[first : first + 2], losses[first + 2 : first + 4]
+        assert one_size[0] == pytest.approx(one_size[1], rel=1e-2)
+        assert as_they_are[0] != pytest.approx(as_they_are[1], rel=1e-2)
 
 
 @pytest.mark.usefixtures("scripts_environment")

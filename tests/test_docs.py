@@ -177,11 +177,11 @@ def test_docstrings_have_the_numbers_of_the_automatic_epochs(estimator):
 
     assert (
         f'"auto" stands for as many as make {enough} optimizer steps, or '
-        f"{_steps._STEPS_OF_AN_OUTPUT} for each output (class or number) if that is "
+        f"{_steps._STEPS_OF_A_CLASS} for each class or label if that is "
         f"more; at least {_steps._FEWEST_EPOCHS}, and at most {_steps._MOST_EPOCHS} "
         f"or, of few rows, as many as make {needed} steps in batches of "
         f"{_steps._DEFAULT_BATCH}. A regressor has {fewer} and {fewer_needed} in the "
-        f"place of {enough} and {needed}."
+        f"place of {enough} and {needed}, however many columns."
     ) in one_line(estimator.__doc__)
 
 
@@ -193,8 +193,8 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
 
     assert (
         f'`epochs="auto"` stands for as many passes as make {enough} optimizer steps '
-        f"({fewer} for numbers), or {_steps._STEPS_OF_AN_OUTPUT} for each class or "
-        f"number if that is more; at least {_steps._FEWEST_EPOCHS}, and at most "
+        f"({fewer} for numbers), or {_steps._STEPS_OF_A_CLASS} for each class or "
+        f"label if that is more; at least {_steps._FEWEST_EPOCHS}, and at most "
         f"{_steps._MOST_EPOCHS} or, of few rows, as many as make {needed} steps "
         f"({fewer_needed} for numbers) in batches of {_steps._DEFAULT_BATCH}."
     ) in page
@@ -203,7 +203,7 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
     for epochs, rows in found:
         n_rows = int(rows.rstrip(",").replace(",", ""))
         schedule = _steps.resolve_schedule(
-            n_rows, batch_size=32, epochs="auto", n_outputs=2
+            n_rows, batch_size=32, epochs="auto", n_classes=2
         )
         assert schedule.epochs == int(epochs), rows
 

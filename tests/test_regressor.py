@@ -67,6 +67,14 @@ def test_it_learns_a_separable_set(make):
     assert np.abs(predicted[SIGNS == 0] - 7).mean() < 20
 
 
+def test_columns_are_no_classes_that_need_steps_of_their_own(make):
+    texts, signs = toy(128)
+    one = make(epochs="auto").fit(texts, signs)
+    many = make(epochs="auto").fit(texts, np.tile(signs[:, None], 12))
+
+    assert one.n_iter_ == many.n_iter_ == 4  # 32 steps of 16 rows
+
+
 def test_the_score_is_r2_of_the_targets_own_units(fitted):
     residual = Y - fitted.predict(TEXTS)
     r2 = 1 - (residual**2).sum() / ((Y - Y.mean()) ** 2).sum()

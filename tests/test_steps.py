@@ -158,7 +158,7 @@ def test_auto_goes_no_more_often_over_large_batches(
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "n_outputs", "epochs"),
+    ("n_samples", "n_classes", "epochs"),
     [
         (1000, 12, 3),  # 96 steps, as without
         (1000, 20, 5),  # 160 steps, 32 an epoch
@@ -168,14 +168,14 @@ def test_auto_goes_no_more_often_over_large_batches(
         (1000, 150, 10),
     ],
 )
-def test_auto_takes_rows_of_many_classes_more_often(n_samples, n_outputs, epochs):
-    schedule = resolve(n_samples, epochs="auto", n_outputs=n_outputs)
+def test_auto_takes_rows_of_many_classes_more_often(n_samples, n_classes, epochs):
+    schedule = resolve(n_samples, epochs="auto", n_classes=n_classes)
 
     assert schedule == resolve(n_samples, epochs=epochs)
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "n_outputs", "epochs"),
+    ("n_samples", "n_classes", "epochs"),
     [
         (32, 1, 22),  # two thirds of 32
         (40, 1, 11),
@@ -184,11 +184,11 @@ def test_auto_takes_rows_of_many_classes_more_often(n_samples, n_outputs, epochs
         (200, 1, 5),
         (320, 1, 4),
         (400, 1, 3),
-        (200, 6, 7),  # 48 steps
+        (200, 6, 7),  # 48 steps, of classes
     ],
 )
-def test_auto_aims_at_the_steps_that_are_enough(n_samples, n_outputs, epochs):
-    schedule = resolve(n_samples, epochs="auto", enough_steps=32, n_outputs=n_outputs)
+def test_auto_aims_at_the_steps_that_are_enough(n_samples, n_classes, epochs):
+    schedule = resolve(n_samples, epochs="auto", enough_steps=32, n_classes=n_classes)
 
     assert schedule == resolve(n_samples, epochs=epochs)
 
