@@ -5,10 +5,21 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
+import optuna
 import pytest
+import sklearn
+import torch
+from optuna.storages.journal import JournalFileBackend
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, check_scoring, make_scorer
+from sklearn.model_selection import GridSearchCV
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 import sk_adalora
 
@@ -287,3 +298,66 @@ def test_no_file_names_a_path_of_one_machine(name):
 
     # An absolute path of two parts or more, in quotes or between spaces.
     assert re.findall(r"(?<=[\s\"'`(=])/[a-z][\w.-]*/[\w./-]+", source) == []
+
+
+def own_names(tree):
+    """Names that a module defines or assigns."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def names_read(tree):
+    """Names that a module imports from other packages, and attributes that it reads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def listed_names():
+    """The last parts of the names in the table of the page on dependencies."""
+    page = (PYPROJECT.parent / "docs" / "dependencies.md").read_text("utf-8")
+    table = page.partition("## Private names")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`([\w.]+)`", row[2])}
+    return {name.rpartition(".")[2] for name in named} - {"_search", "BaseSearchCV"}
+
+
+def test_private_names_of_other_packages_are_listed():
+    sources = [path.read_text("utf-8") for path in MODULES.values()]
+    trees = [ast.parse(source) for source in sources]
+    own = {name for tree in trees for name in own_names(tree)}
+    read = {name for tree in trees for name in names_read(tree) if is_private(name)}
+    words = set(re.findall(r"\w+", "\n".join(sources)))
+
+    assert read - own - {"_C"} - listed_names() == set()
+    assert listed_names() - words == set()
+
+
+def test_private_names_of_other_packages_exist(tmp_path):
+    study = optuna.create_study()
+    words = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    search = GridSearchCV(LogisticRegression(), {"C": [1]}, cv=2)
+    search.fit([[0], [1]] * 2, [0, 1] * 2)
+    multiple = check_scoring(LogisticRegression(), ["accuracy", "recall"])
+    holders = [
+        *(sklearn.utils, sklearn.utils.validation, LogisticRegression),
+        *(search, multiple, make_scorer(accuracy_score)),
+        *(study, study.ask(), JournalFileBackend(str(tmp_path / "journal"))),
+        *(torch._C, torch.ops.mkldnn, torch.cpu, torch.nn.Linear(1, 1)),
+        *(torch.nn.modules.module, tokenizer),
+        *(sys, threading.Lock()),
+    ]
+    missing = {n for n in listed_names() if not any(hasattr(h, n) for h in holders)}
+    assert missing == set()
