@@ -81,7 +81,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         is drawn.
     callbacks : list of callable or None, default=None
         Called as ``callback(study, trial)`` after each trial, as by Optuna.
-        ``study.stop()`` ends the search.
+        ``study.stop()`` ends the search. Callbacks of scikit-learn are set by
+        `set_callbacks`.
     scoring : str, callable, list, tuple, dict or None, default=None
         How folds are scored, as in `GridSearchCV`. Of several scores, the search
         maximises the one that `refit` names, or else the first.

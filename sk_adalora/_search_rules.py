@@ -31,6 +31,10 @@ _PLACE = Rule(
     "the URL of a database or the path of a journal file",
 )
 _POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")
+_CALLBACKS = Rule(
+    lambda v: isinstance(v, list | tuple) and all(map(callable, v)),
+    "a list of callables, as of Optuna's (scikit-learn's: call `set_callbacks`)",
+)
 
 SEARCH_RULES: dict[str, Rule] = {
     **dict.fromkeys((*_ITS_OWN, "space"), _ANYTHING),
@@ -44,7 +48,7 @@ SEARCH_RULES: dict[str, Rule] = {
     "study_name": TEXT | NONE,
     "load_if_exists": BOOLEAN,
     "enqueue": choice("paper") | _POINTS | NONE,
-    "callbacks": instance((list, tuple), "a list of callables") | NONE,
+    "callbacks": _CALLBACKS | NONE,
     "random_state": RANDOM_STATE,
     "verbose": integer(0) | BOOLEAN,
 }

@@ -14,7 +14,7 @@ from _search_worker import FLOAT, Peak, rows, search, two_scores, values
 from _toy import global_states, make, toy
 from optuna.trial import TrialState
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.callback import ScoringMonitor
+from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import (
@@ -263,6 +263,7 @@ def test_the_representation_of_a_fitted_search():
         ({"pruner": "median"}, "`pruner` of AdaLoraSearchCV must be 'auto'"),
         ({"enqueue": "best"}, "`enqueue` of AdaLoraSearchCV must be 'paper'"),
         ({"callbacks": print}, "`callbacks` of AdaLoraSearchCV must be a list"),
+        ({"callbacks": [ProgressBar()]}, "scikit-learn's: call `set_callbacks`"),
     ],
 )
 def test_parameters_are_checked(options, message):
