@@ -1,9 +1,9 @@
 """What is learned of features of another size: R2 of numbers, accuracy of labels.
 
 The features of the default model are multiplied, as other models have shorter or longer
-ones. "one size" is what the library does: the head learns on features that are centred
-and of length 1. In "as they are", it learns on those of the model. 200 rows to learn
-from. Prints a table. Run from the repository, with the extra `bench`:
+ones. "standardised" is what the library does: the head learns on features that are
+centred and of length 1. In "as they are", it learns on those of the model. 200 rows to
+learn from. Prints a table. Run from the repository, with the extra `bench`:
 python benchmarks/feature_sizes.py
 """
 
@@ -32,8 +32,8 @@ from sk_adalora._head import LinearHead
 FACTORS = [0.1, 1, 3, 10, 30]
 NUMBERS, LABELS = ["a quote is fresh", "year"], ["headlines", "quotes"]
 WAYS = {
-    "one size": nullcontext,
-    "as they are": lambda: mock.patch.object(LinearHead, "learn_on"),
+    "standardised": nullcontext,
+    "as they are": lambda: mock.patch.object(LinearHead, "set_scale"),
 }
 N_TRAIN, N_TEST, SEED = 200, 1000, 20
 

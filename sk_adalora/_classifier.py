@@ -73,9 +73,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     learning_rate : float, default=0.008
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
-        Peak learning rate of the head, which learns on features that are centred and of
-        length 1 on average, whatever the model's are. None stands for 0.001 where it
-        starts at a linear probe, and for `learning_rate` elsewhere.
+        Peak learning rate of the head. None stands for 0.001 where it starts at a
+        linear probe, and for `learning_rate` elsewhere. A linear head learns on
+        features that are standardised by their mean and their root-mean-square
+        distance from it; with ``pooling="model"`` it gets them as they are.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         Where the head starts: at a linear model of the pretrained model's features,
         fitted to the rows (of many, to about 1,000) before training, which is LP-FT of

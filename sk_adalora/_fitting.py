@@ -34,7 +34,7 @@ from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
 from ._predicting import Live, check_tokens
-from ._probe import measure_features, start_head
+from ._probe import continue_head, draw_head, start_head
 from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
@@ -332,27 +332,24 @@ class FitMixin(metaclass=ABCMeta):
         place: Place,
         generator: torch.Generator,
     ) -> None:
-        """Fit the head to the frozen features, unless it has learned already."""
+        """Fit a new head to the frozen features, or draw it; or keep a learned one."""
         if self.pooling == "model":
             return
         if self._continues():
-            learned = network.head_state()
-            measure_features(network, examples, place, self.batch_size)
-            network.load_head_state(learned)
+            length = self._adapter.feature_length
+            continue_head(network, examples, place, self.batch_size, length)
         elif self._fits_head_first():
             start_head(network, examples, place, generator, self.batch_size)
         else:
-            measure_features(network, examples, place, self.batch_size)
-            if self._start_is_a_model():  # which predicts the mean
-                torch.nn.init.zeros_(network.head.bias)
+            draw_head(network, examples, place, self.batch_size)
 
     def _fits_head_first(self) -> bool:
         """Tell whether a new head is fitted to the frozen features before training."""
         start = self._auto_head_init if self.head_init == "auto" else self.head_init
         return start == "linear_probe" and self.pooling != "model"
 
-    def _start_is_a_model(self) -> bool:
-        """Tell whether there is something to go back to: a start that predicts."""
+    def _start_predicts(self) -> bool:
+        """Tell whether the network predicts before training, at least the mean."""
         return self._fits_head_first()
 
     def _continues(self) -> bool:
@@ -364,7 +361,7 @@ class FitMixin(metaclass=ABCMeta):
         if self._continues():  # there the updates do not start at 0
             return 1.0
         if self.interpolation == "auto":
-            learns_by_heart = self._start_is_a_model() and epochs > _FEW_EPOCHS
+            learns_by_heart = self._start_predicts() and epochs > _FEW_EPOCHS
             return _INTERPOLATION if learns_by_heart else 1.0
         return float(self.interpolation)
 

@@ -368,6 +368,7 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         described["found_in"] = ""
     return described | {
         "is_folder": state.is_local,
+        "feature_length": state.feature_length,
         "versions": state.versions,
         "class": type(estimator).__name__,
         "parameters": written,

@@ -1,4 +1,4 @@
-"""The linear head: learns on features of one size, whatever size a model's are."""
+"""The linear head: it standardises its input as long as it learns."""
 
 from __future__ import annotations
 
@@ -9,25 +9,43 @@ from torch import Tensor, nn
 
 
 class LinearHead(nn.Linear):
-    """A linear layer that learns on features that are centred and of one size.
+    """A linear layer in float32 that learns on standardised features.
 
-    How long the vectors of a model are, and how far from 0 they lie, differs a
-    hundredfold between models. At one learning rate the head of the one would stand
-    still, and that of the other would diverge.
+    These have a mean of 0, and a root-mean-square length of 1 as vectors. How long the
+    features of a model are, and how far from 0 their mean is, differs a hundredfold
+    between models: with the same learning rate, the head of one model would hardly move
+    and that of another would diverge.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Numbers of features and of outputs.
+    device : torch.device, str or None, default=None
+        Where the weights are.
 
     Attributes
     ----------
     centre : torch.Tensor of shape (in_features,) or None
-        What is taken from each vector; None for a head that takes them as they come.
-    scale : float
-        What they are multiplied by then.
+        Subtracted from the features. None for a head that takes them as they are.
+    length : float or None
+        What the difference is divided by.
     """
 
-    centre: Tensor | None = None
-    scale = 1.0
+    centre: Tensor | None
+    length: float | None = None
 
-    def learn_on(self, centre: Tensor, length: float) -> None:
-        """Take features as if they lay around 0 and had a mean squared length of 1.
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, device=device, dtype=torch.float32)
+        self.register_buffer("centre", None, persistent=False)
+
+    def set_scale(self, centre: Tensor, length: float) -> None:
+        """Say how features are to be standardised; weight and bias stay as they are.
 
         Parameters
         ----------
@@ -36,7 +54,7 @@ class LinearHead(nn.Linear):
         length : float
             Root of their mean squared distance from it, above 0.
         """
-        self.centre, self.scale = centre.to(self.weight), 1 / length
+        self.centre, self.length = centre.to(self.weight), length
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the outputs.
@@ -51,11 +69,11 @@ class LinearHead(nn.Linear):
         torch.Tensor of shape (n, out_features)
         """
         if self.centre is not None:
-            features = (features - self.centre) * self.scale
+            features = (features - self.centre) * (1 / self.length)
         return super().forward(features)
 
     def plain_state(self) -> dict[str, Tensor]:
-        """Return weight and bias that give the same outputs of features as they come.
+        """Return weight and bias of a plain linear layer with the same outputs.
 
         Returns
         -------
@@ -63,29 +81,27 @@ class LinearHead(nn.Linear):
             "weight" of shape (out_features, in_features), "bias" of (out_features,),
             on the CPU.
         """
-        weight, bias = _exact(self.weight), _exact(self.bias)
-        if self.centre is not None:
-            weight = weight * self.scale
-            bias = bias - weight @ _exact(self.centre)
-        return {"weight": weight.float(), "bias": bias.float()}
+        weight, bias = self.weight.detach().cpu(), self.bias.detach().cpu()
+        if self.centre is None:
+            return {"weight": weight, "bias": bias}
+        # In float64: where the centre is far from 0, two large numbers cancel.
+        exact = weight.double() / self.length
+        shift = exact @ self.centre.cpu().double()
+        return {"weight": exact.float(), "bias": (bias.double() - shift).float()}
 
     def load_plain_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weight and bias that are for features as they come.
+        """Take over weight and bias of a plain linear layer with the same outputs.
 
         Parameters
         ----------
         state : mapping of str to torch.Tensor
             As :meth:`plain_state` returns it.
         """
-        weight, bias = _exact(state["weight"]), _exact(state["bias"])
+        weight, bias = state["weight"], state["bias"]
         if self.centre is not None:
-            bias = bias + weight @ _exact(self.centre)
-            weight = weight / self.scale
+            weight, bias = weight.double(), bias.double()
+            bias = bias + weight @ self.centre.cpu().double()
+            weight = weight * self.length
         with torch.no_grad():
             self.weight.copy_(weight)
             self.bias.copy_(bias)
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    """Copy to where there is float64: large numbers cancel if the centre is far off."""
-    return tensor.detach().cpu().double()

@@ -52,9 +52,7 @@ class TextNetwork(nn.Module):
         self.encoder = get_peft_model(module, config, generator=generator)
         self.pooling, self.n_outputs = pooling, n_outputs
         # skip_init: nn.Linear would draw from the global generator.
-        self.head = nn.utils.skip_init(
-            LinearHead, backbone.width, n_outputs, dtype=torch.float32
-        )
+        self.head = nn.utils.skip_init(LinearHead, backbone.width, n_outputs)
         bound = backbone.width**-0.5
         with torch.no_grad():
             for parameter in self.head.parameters():

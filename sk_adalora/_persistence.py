@@ -58,6 +58,9 @@ class AdapterState:
     is_folder : bool or None
         Whether `model` was a folder, and not the name of one on the hub. None in files
         of before this was kept.
+    feature_length : float or None
+        What the head divided centred features by while it learned, for a fit that
+        continues. None in files of before this was kept, and with ``pooling="model"``.
     """
 
     config: dict[str, Any]
@@ -71,6 +74,7 @@ class AdapterState:
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
     is_folder: bool | None = None
+    feature_length: float | None = None
 
     @property
     def is_local(self) -> bool:
@@ -166,6 +170,7 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         content_hash=backbone.content_hash,
         tokenizer_hash=backbone.tokenizer_hash,
         is_folder=names_folder(backbone.name),
+        feature_length=getattr(network.head, "length", None),
     )
 
 

@@ -2,8 +2,8 @@
 
 A head drawn at random first bends the pretrained features to itself; one that fits them
 leaves them whole, which matters most where rows are few (Kumar et al. 2022,
-arXiv:2202.10054). A head of numbers is drawn, and put around their mean. Either learns
-on features of one size from then on.
+arXiv:2202.10054). A head of numbers is drawn. Either learns on standardised features
+from then on.
 """
 
 from __future__ import annotations
@@ -29,8 +29,13 @@ _ROWS_OF_A_CLASS = 5
 # several labels or numbers a row has this penalty beside its own loss.
 _PENALTY = 0.01
 _MAX_ITERATIONS = 100
-# Rows that the size of the features is taken of, where the probe looks at none.
-_ROWS_TO_MEASURE = 64
+# The probe's weights, for features of length 1, below which it has found nothing.
+_LEAST_WEIGHT = 1e-3
+# Texts whose features set the scale of a head that no probe is fitted for.
+_TEXTS_TO_MEASURE = 64
+# Features that differ by less than this share of their mean count as if they differed
+# by as much: what is left may be rounding.
+_LEAST_SPREAD = 0.03
 # The solver keeps two vectors of each of its last steps, and torch would let it keep
 # 100 of them: 12 GB of 10,000 labels. The last 5 serve as well, as it ends within 20
 # steps mostly. It keeps more as long as each of the two has so many numbers at most,
@@ -63,7 +68,10 @@ def start_head(
     """
     rows = choose_rows(examples.targets, generator)
     weights = weights_of(rows, examples)
-    features = _measure(network, examples, rows, weights, place, batch_size)
+    tokens = examples.tokens.take(rows.numpy())
+    features = frozen_features(network, tokens, place, batch_size)
+    centre, length = spread(features, weights)
+    network.head.set_scale(centre, length)
     weight, bias = fit_linear(
         features, examples.targets[rows], weights, examples.loss, network.n_outputs
     )
@@ -74,15 +82,15 @@ def start_head(
             network.head.bias.copy_(bias)
 
 
-def measure_features(
+def draw_head(
     network: TextNetwork, examples: Examples, place: Place, batch_size: int
 ) -> None:
-    """Let the head learn on features of one size, by some rows from all over the data.
+    """Let a head with drawn weights start around outputs of 0: the mean of numbers.
 
     Parameters
     ----------
     network : TextNetwork
-        Its head takes centred features from then on, with the numbers that it has.
+        Its head is changed.
     examples : Examples
         What is learned from.
     place : Place
@@ -90,27 +98,48 @@ def measure_features(
     batch_size : int
         Rows of a training batch.
     """
-    n_rows, weights = len(examples.tokens), examples.weights
-    rows = np.linspace(0, n_rows - 1, min(n_rows, _ROWS_TO_MEASURE)).astype(int)
-    rows = torch.from_numpy(rows)
-    weights = None if weights is None else weights[rows]
-    _measure(network, examples, rows, weights, place, batch_size)
+    network.head.set_scale(*_measure(network, examples, place, batch_size))
+    torch.nn.init.zeros_(network.head.bias)
+
+
+def continue_head(
+    network: TextNetwork,
+    examples: Examples,
+    place: Place,
+    batch_size: int,
+    length: float | None,
+) -> None:
+    """Let a head that has learned go on, with the outputs that it has.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        Its head is changed.
+    examples : Examples
+        What is learned from.
+    place : Place
+        Where the network is.
+    batch_size : int
+        Rows of a training batch.
+    length : float or None
+        Length of the features in the first fit, whatever these rows are; None where
+        that is not known.
+    """
+    learned = network.head_state()
+    centre, of_these = _measure(network, examples, place, batch_size)
+    network.head.set_scale(centre, length or of_these)
+    network.load_head_state(learned)
 
 
 def _measure(
-    network: TextNetwork,
-    examples: Examples,
-    rows: Tensor,
-    weights: Tensor | None,
-    place: Place,
-    batch_size: int,
-) -> Tensor:
-    """Compute features of some rows, and tell the head where and how long they are."""
-    tokens = examples.tokens.take(rows.numpy())
-    features = frozen_features(network, tokens, place, batch_size)
-    centre, length = spread(features, weights)
-    network.head.learn_on(centre, length or 1.0)
-    return features
+    network: TextNetwork, examples: Examples, place: Place, batch_size: int
+) -> tuple[Tensor, float]:
+    """Return the mean and the spread of up to 64 evenly spaced distinct texts."""
+    distinct = examples.tokens.distinct()
+    n_texts = len(distinct)
+    rows = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
+    features = frozen_features(network, distinct.take(rows), place, batch_size)
+    return spread(features, None)
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -201,6 +230,11 @@ def frozen_features(
     -------
     torch.Tensor of shape (n, w)
         In float32, on the CPU.
+
+    Raises
+    ------
+    FloatingPointError
+        If the pretrained model gives numbers that are not finite.
     """
     distinct = tokens.distinct()
     if place.compiles_shapes:
@@ -214,6 +248,12 @@ def frozen_features(
             batch = pad(distinct, rows, place.length_multiple)
             batch = batch.to(place.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()
+    if not torch.isfinite(features).all():
+        exact = "precision='float32', or " if place.precision != "float32" else ""
+        raise FloatingPointError(
+            "The pretrained model must compute finite features. Got NaN or infinity "
+            f"in {place.precision}. Set {exact}another `model`."
+        )
     return features[torch.from_numpy(tokens.rows)]
 
 
@@ -242,13 +282,14 @@ def fit_linear(
     Returns
     -------
     weight : torch.Tensor of shape (k, w)
+        All 0 where nothing is found.
     bias : torch.Tensor of shape (k,)
     """
     features = features.double()
     targets = targets.double() if targets.is_floating_point() else targets
     centre, length = spread(features, weights)
     centred = features - centre
-    inputs = centred / length if length else torch.zeros_like(centred)  # (n, w)
+    inputs = centred / length  # (n, w)
     weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
     total = weights.sum().clamp_min(1e-12)
@@ -274,12 +315,14 @@ def fit_linear(
 
     with torch.enable_grad():
         solver.step(objective)
-    weight = weight.detach() / (length or 1.0)
+    weight = weight.detach() / length
+    if weight.abs().max() * length <= _LEAST_WEIGHT:
+        weight = torch.zeros_like(weight)
     return weight, bias.detach() - weight @ centre
 
 
 def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
-    """Return where features lie, and how far from there.
+    """Return the mean of features, and how far they are from it.
 
     Parameters
     ----------
@@ -293,7 +336,8 @@ def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
     centre : torch.Tensor of shape (w,)
         Their mean, in float64.
     length : float
-        Root of their mean squared distance from it; 0 where they are all equal.
+        Root of their mean squared distance from it, or 0.03 of the mean's own
+        length where that is more; 1 where all are 0.
     """
     features = features.double()
     weights = features.new_ones(len(features)) if weights is None else weights
@@ -301,10 +345,7 @@ def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
     share = weights / weights.sum().clamp_min(1e-12)  # a row of weight 0 counts nowhere
     centre = share @ features
     length = (share @ (features - centre).square()).sum().sqrt()
-    # The mean of equal rows differs from them in the last bits: that tells nothing.
-    if length <= torch.finfo(torch.float32).eps * centre.norm():
-        return centre, 0.0
-    return centre, float(length)
+    return centre, float(torch.maximum(length, _LEAST_SPREAD * centre.norm())) or 1.0
 
 
 def _steps_kept(n_numbers: int) -> int:

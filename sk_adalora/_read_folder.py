@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import reprlib
 from dataclasses import fields
@@ -368,6 +369,10 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     if not isinstance(is_folder, bool | None):
         raise broken("hold 'is_folder' as true or false", is_folder)
     values["is_folder"] = is_folder
+    length = described.get("feature_length")
+    if not (length is None or (_fits(length, float) and 0 < length < math.inf)):
+        raise broken("hold 'feature_length' as a number above 0", length)
+    values["feature_length"] = length
     values["found_in"] = values["found_in"] or values["model"]
     arrays = joined(tensors, head)
     return AdapterState(config=written, arrays=arrays, versions=versions, **values)

@@ -1165,13 +1165,13 @@ def test_features_of_another_size(monkeypatch, capsys, tiny_model):
     feature_sizes.main()
 
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
-    cells = [line[2:] for line in lines if line[1:2] == ["one size"]]
+    cells = [line[2:] for line in lines if line[1:2] == ["standardised"]]
     assert len(cells) == 4
     losses = [learner.history_.loss[-1] for learner in learners]
     for first in range(0, 16, 4):
-        one_size, as_they_are = losses[first : first + 2], losses[first + 2 : first + 4]
-        assert one_size[0] == pytest.approx(one_size[1], rel=1e-2)
-        assert as_they_are[0] != pytest.approx(as_they_are[1], rel=1e-2)
+        one, other, as_it_is, longer = losses[first : first + 4]
+        assert one == pytest.approx(other, rel=1e-2)
+        assert as_it_is != pytest.approx(longer, rel=1e-2)
 
 
 @pytest.mark.usefixtures("scripts_environment")

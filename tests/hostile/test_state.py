@@ -61,6 +61,14 @@ STATES = {
     **wrong_type("pooling"),
     **wrong_type("layers"),
     **{k: v for k, v in wrong_type("is_folder").items() if k[-4:] not in NO_ERROR},
+    **{
+        k: v
+        for k, v in wrong_type("feature_length").items()
+        if k[-3:] not in ("one", "1.5")
+    },
+    "a length below 0": (put("feature_length", value=-1.0), "number above 0"),
+    "a length of 0": (put("feature_length", value=0), "number above 0"),
+    "a length of NaN": (put("feature_length", value=float("nan")), ""),
     **{k: v for k, v in wrong_type("model").items() if "'x'" not in k},
     **{k: v for k, v in wrong_type("content_hash").items() if "'x'" not in k},
     **{k: v for k, v in wrong_type("versions").items() if "{}" not in k},
