@@ -329,8 +329,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         ImportError
             If the pretrained model needs a package that is not installed.
         FloatingPointError
-            If the loss or a trained number becomes NaN or infinite; the estimator
-            stays as it was.
+            If a feature of the pretrained model, the loss or a trained number is NaN
+            or infinite; the estimator stays as it was.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
 

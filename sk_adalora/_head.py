@@ -54,7 +54,7 @@ class LinearHead(nn.Linear):
         length : float
             Root of their mean squared distance from it, above 0.
         """
-        self.centre, self.length = centre.to(self.weight), length
+        self.centre, self.length = centre.float().to(self.weight), length
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the outputs.

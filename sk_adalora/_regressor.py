@@ -239,8 +239,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         ImportError
             If the pretrained model needs a package that is not installed.
         FloatingPointError
-            If the loss or a trained number becomes NaN or infinite; the estimator
-            stays as it was.
+            If a feature of the pretrained model, the loss or a trained number is NaN
+            or infinite; the estimator stays as it was.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
 
@@ -281,7 +281,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         self._one_target = values.ndim == 1
         values = values.reshape(len(values), -1)
         if self._continues():
-            self._check_units(values)
+            self._check_n_targets(values)
         return torch.tensor(values)
 
     def _code_targets(self, rows: TrainingRows) -> TrainingRows:
@@ -291,14 +291,14 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         if weights is not None and np.all(weights == weights[0]):
             weights = None  # to the last bit as without
         if self._continues():  # what was learned stays in its own units
-            self._learn_units_of_constants(values, weights)
+            self._rescale_constant_targets(values, weights)
         else:
-            self._learn_units(values, weights)
+            self._fit_target_scale(values, weights)
         scale = np.where(self._target_scale > 0, self._target_scale, 1.0)
         scaled = ((values - self._target_mean) / scale).astype(np.float32)
         return replace(rows, targets=torch.from_numpy(scaled))
 
-    def _learn_units(self, values: np.ndarray, weights: np.ndarray | None) -> None:
+    def _fit_target_scale(self, values: np.ndarray, weights: np.ndarray | None) -> None:
         # In powers of 2, which change no digit: squares of 1e200 would be infinite.
         _, exponent = np.frexp(np.abs(values).max(axis=0))
         scaled = np.ldexp(values, -exponent)
@@ -314,16 +314,16 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         self._target_mean = np.where(spreads, np.ldexp(mean, exponent), values[0])
         self._target_scale = np.where(spreads, scale, 0.0)
 
-    def _learn_units_of_constants(
+    def _rescale_constant_targets(
         self, values: np.ndarray, weights: np.ndarray | None
     ) -> None:
         """Give targets that did not vary before the units of those given now."""
         mean, scale = self._target_mean, self._target_scale
-        self._learn_units(values, weights)
+        self._fit_target_scale(values, weights)
         self._target_mean = np.where(scale > 0, mean, self._target_mean)
         self._target_scale = np.where(scale > 0, scale, self._target_scale)
 
-    def _check_units(self, values: np.ndarray) -> None:
+    def _check_n_targets(self, values: np.ndarray) -> None:
         if values.shape[1] != len(self._target_mean):
             raise ValueError(
                 "With warm_start=True `y` must have the number of targets of the fit "
