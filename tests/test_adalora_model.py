@@ -557,6 +557,40 @@ def test_half_precision_gets_rows_in_whole_blocks(dtype, padded):
     assert torch.equal(rows.grad, torch.ones_like(rows))
 
 
+def test_a_layer_may_be_more_precise_than_the_others():
+    """As in T5: only one side's rows came in whole blocks."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(8, 12), nn.Linear(12, 12)
+
+        def forward(self, x):
+            return self.down(self.up(x.to(self.up.weight.dtype)).float())
+
+    def adapted(dtype):
+        torch.random.default_generator.manual_seed(0)
+        mixed = Mixed()
+        mixed.up.to(dtype)
+        ranks = AdaLoraConfig(
+            init_r=3, target_r=2, target_modules=["up", "down"], total_step=10
+        )
+        return randomise(get_peft_model(mixed, ranks))
+
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    model, exact = adapted(torch.bfloat16), adapted(torch.float32)
+    out, expected = model(x), exact(x)
+    out.sum().backward()
+    expected.sum().backward()
+
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, expected, rtol=0.02, atol=0.02)
+    for one, two in zip(
+        model.triplets.parameters(), exact.triplets.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one.grad, two.grad, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
 def test_a_step_after_inference_trains(dtype):
     """A tensor that inference made and kept would be an error."""

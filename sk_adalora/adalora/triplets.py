@@ -470,7 +470,14 @@ def _split(
     if len(set(places)) == 1:
         return bank.split(rows.to(*places[0]))
     parts = torch.split(rows, bank.sizes)
-    return [part.to(*place) for part, place in zip(parts, places, strict=True)]
+    return [_padded(part.to(*place)) for part, place in zip(parts, places, strict=True)]
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """Pad one matrix as `RowBank.split` does, which may have cut its other side."""
+    if rows.element_size() > 2:
+        return rows
+    return F.pad(rows, (0, 0, 0, _round_up(len(rows)) - len(rows)))
 
 
 def _padded_index(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
