@@ -16,11 +16,13 @@ cell by cell. How cells are written:
 * anything else (intervals, ...) by ``str``.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -116,16 +118,32 @@ def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
     if zone == "UTC":
         return join([clocks.cast(TEXT), "Z"])
     try:
-        local = cells.cast(pa.timestamp("s", zone), safe=False).to_pylist()
+        place = _zone(zone)
     except (KeyError, ValueError) as error:
         raise ValueError(
             "The times in X must be in a time zone that is known here. Got "
             f"{zone!r}. Run: pip install tzdata"
         ) from error
+    local = [
+        t and t.replace(tzinfo=UTC).astimezone(place)
+        for t in clocks.cast(pa.timestamp("s"), safe=False).to_pylist()
+    ]
     offsets = [t and t.utcoffset() for t in local]
     clocks = pc.add(clocks, pa.array(offsets, pa.duration(unit)))
     names = pa.array([t and f"{t:%z}"[:5] for t in local], TEXT)
     return join([clocks.cast(TEXT), names])
+
+
+def _zone(name: str) -> tzinfo:
+    """Return the zone with a name of Arrow's, such as "Europe/Berlin" or "+05:30".
+
+    Arrow itself would ask pytz where it is installed, which knows no zone but its own
+    and rounds the offsets of the 19th century to minutes.
+    """
+    if re.fullmatch(r"[+-]\d\d:\d\d", name):
+        offset = timedelta(hours=int(name[1:3]), minutes=int(name[4:]))
+        return timezone(-offset if name[0] == "-" else offset)
+    return ZoneInfo(name)
 
 
 def _write_durations(cells: pa.Array) -> pa.LargeStringArray:
