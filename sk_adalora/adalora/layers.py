@@ -223,7 +223,7 @@ class SVDLinear(nn.Module):
             return False
         # Others may have put a forward of their own on the layer, as accelerate does.
         hooked = (
-            "forward" in vars(base)
+            "forward" in base.__dict__
             or base._forward_hooks
             or base._forward_pre_hooks
             or base._backward_hooks
