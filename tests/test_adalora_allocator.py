@@ -661,7 +661,8 @@ def test_the_host_never_waits_for_the_device():
     assert any("_to_copy" in n for n in first) or first  # names layers without gradient
     for names in later:
         assert not [n for n in names if any(w in n for w in WAITING)]
-        assert len(names) < 100
+        # A `detach` launches nothing, and not every torch records as many.
+        assert len([n for n in names if "detach" not in n]) < 100
 
 
 def test_forward_and_penalty_do_not_wait_either():

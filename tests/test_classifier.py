@@ -264,7 +264,7 @@ INPUTS = {
     "tuple": tuple,
     "array of str": np.array,
     "array of object": lambda X: np.array(X, dtype=object),
-    "array of StringDType": lambda X: np.array(X, dtype=np.dtypes.StringDType()),
+    "array of StringDType": lambda X: _strings_of_numpy_2(X),
     "series": pd.Series,
     "object series": lambda X: pd.Series(X, dtype=object),
     "shuffled index": lambda X: pd.Series(X, index=range(len(X), 0, -1)),
@@ -280,6 +280,11 @@ INPUTS = {
     "dataset column": lambda X: _dataset(X)["text"],
     "dataset": lambda X: _dataset(X),
 }
+
+
+def _strings_of_numpy_2(X):
+    pytest.importorskip("numpy", "2.0")
+    return np.array(X, dtype=np.dtypes.StringDType())
 
 
 def _dataset(X):

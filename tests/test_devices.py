@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -56,6 +57,9 @@ def test_who_asks_for_the_cpu_does_not_start_cuda(monkeypatch, tiny_model):
     """A process that has started it cannot fork others that use it."""
 
     def start():
+        # An older torch that is built for CUDA asks so at each step of an optimizer.
+        if sys._getframe(1).f_globals["__name__"].startswith("torch.optim."):
+            return False
         raise AssertionError("CUDA was started")
 
     monkeypatch.setattr(torch.cuda, "is_available", start)

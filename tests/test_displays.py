@@ -260,7 +260,10 @@ def test_phases_are_shaded_and_named():
         initial=16, target=8, tinit=2, tfinal=3, deltaT=1, total_step=12
     )
     drawn = BudgetDisplay.from_schedule(schedule)
-    spans = [(p.get_x(), p.get_x() + p.get_width()) for p in drawn.ax_.patches]
+    boxes = [
+        p.get_path().get_extents(p.get_patch_transform()) for p in drawn.ax_.patches
+    ]
+    spans = [(box.x0, box.x1) for box in boxes]
 
     assert spans == [(-0.5, 2.5), (2.5, 8.5), (8.5, 11.5)]
     for name in ("initial: ", "reduction: ", "final: "):

@@ -50,12 +50,18 @@ FILM_TEXTS = [
     "title: Brazil\nyear: 1985\nseen: true\ngenre: satire",
 ]
 
+
+def _strings_of_numpy_2(texts):
+    pytest.importorskip("numpy", "2.0")
+    return np.array(texts, dtype=np.dtypes.StringDType(na_object=None))
+
+
 COLUMNS = {
     "list": lambda: list(WORDS),
     "tuple": lambda: tuple(WORDS),
     "list with NaN": lambda: [WORDS[0], float("nan"), WORDS[2]],
     "object array": lambda: np.array(WORDS, dtype=object),
-    "StringDType": lambda: np.array(WORDS, dtype=np.dtypes.StringDType(na_object=None)),
+    "StringDType": lambda: _strings_of_numpy_2(WORDS),
     "pandas object": lambda: pd.Series(WORDS, dtype=object),
     "pandas str": lambda: pd.Series(WORDS, dtype="str"),
     "pandas string": lambda: pd.Series(WORDS, dtype="string"),

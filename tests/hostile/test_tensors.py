@@ -171,6 +171,8 @@ HEADS = {
 
 @pytest.mark.parametrize("case", HEADS)
 def test_tensors_of_a_model_with_its_own_head(own_head, tmp_path, case):
+    if case == "two numbers a byte" and PACKED is torch.uint8:
+        pytest.skip("this torch has no such numbers")  # and whole ones are read
     folder = shutil.copytree(own_head, tmp_path / "f")
     tensors = {n: t.clone() for n, t in load_file(folder / ADAPTER).items()}
     HEADS[case](tensors)
