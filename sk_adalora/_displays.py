@@ -56,8 +56,8 @@ class RankAllocationDisplay:
     >>> display = RankAllocationDisplay(
     ...     [[4, 0], [1, 3]], layers=[0, 1], kinds=["query", "key"], initial=4
     ... )
-    >>> display.ranks.mean()
-    np.float64(2.0)
+    >>> display.ranks.sum(axis=1).tolist()
+    [4, 4]
     """
 
     def __init__(
