@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, an epoch a task, and the score that is watched."""
+"""Around each epoch: scikit-learn's callbacks, and the validation score."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Epochs:
         From the history so far, returns the attributes of the estimator as it is
         now, with the ranks of this step. Called only if a callback asks.
     interpolation : Interpolation
-        What would be kept of the training then: this is scored, and what callbacks see.
+        Scores and callbacks see the interpolated network, as it would be kept then.
     watcher : ScoreWatcher or None
-        What scores the network, if anything does.
+        Scores the network, with early stopping.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ from ._training import Run, TrainingHistory
 class ScoreWatcher:
     """Score the network at the end of each epoch.
 
-    States compete in the final phase only: before it, the ranks still change, and a
-    better score would be that of a model which is too large.
+    Only states of the final phase are compared: before it, the ranks still fall, and a
+    better score may be due to a model that is larger than asked for.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ class ScoreWatcher:
         """
         score = self.score()
         history.score.append(score)
-        if math.isnan(score):  # of no use; nothing would be better than it
+        if math.isnan(score):  # no later score would compare as greater
             score = -math.inf
         if not run.allocator.finished:
             return False
-        # Of states without a score, the latest has learned most.
+        # While no state has a finite score, keep the latest: it was trained longest.
         if score > self.best_score or self.best_score == -math.inf:
             self.best_score, self.waited = score, 0
             history.best_epoch = history.epochs - 1

@@ -1,4 +1,4 @@
-"""Fit a text estimator: rows -> tokens -> network -> training -> what is kept."""
+"""Fit a text estimator: rows -> tokens -> network -> training -> fitted attributes."""
 
 from __future__ import annotations
 
@@ -50,39 +50,42 @@ from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, tra
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match
 
-# The learning rate of a head that starts at a linear probe; and how much is kept of a
-# training that goes over the rows more often than so. docs/defaults.md has the studies.
+# Default learning rate of a head that starts at a linear probe. docs/defaults.md has
+# the studies behind this and the next two.
 _FITTED_HEAD_RATE = 1e-3
+# `interpolation="auto"` after a training of more than _FEW_EPOCHS epochs, if the
+# network predicted sensibly at its start.
 _INTERPOLATION = 0.85
+# Up to this many epochs, `interpolation="auto"` keeps the trained network as it is.
 _FEW_EPOCHS = 3
-# What tells of a fit that is over.
+# Attributes that only a finished fit sets.
 _OF_A_FIT = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
     "fit_report_".split()
 )
-# Above this share of truncated rows a fit warns.
+# Warn if more than this share of the rows was truncated.
 _TRUNCATED = 0.10
-# It also does where the loss rises from the first epoch to the last by so much, and by
-# that share of it: losses near 0 go up and down.
+# Warn if the last epoch's mean loss exceeds the first's by more than
+# `_RISE * max(1, first)`: losses near 0 fluctuate.
 _RISE = 0.1
 
 
 class FitMixin(metaclass=ABCMeta):
-    """The skeleton of every fit. Subclasses say what targets, loss and outputs are."""
+    """The steps of every fit. Subclasses define targets, loss and outputs."""
 
     _rules: ClassVar[Mapping[str, Rule]]
     _auto_head_init: ClassVar[str]  # what head_init="auto" stands for
-    _enough_steps: ClassVar[int] = ENOUGH_STEPS  # that epochs="auto" makes
+    _enough_steps: ClassVar[int] = ENOUGH_STEPS  # what epochs="auto" aims at
     _adapter: AdapterState
 
-    # ---- what subclasses say ------------------------------------------------
+    # ---- what subclasses define ---------------------------------------------
 
     @abstractmethod
     def _read_targets(self, y: Any) -> Tensor:
-        """Check the targets, and learn what they can be."""
+        """Check and convert the targets; set the attributes that describe them."""
 
     def _code_targets(self, rows: TrainingRows) -> TrainingRows:
-        """Return the rows to learn from with the targets that the head shall give."""
+        """Return the training rows with the targets that the head is trained on."""
         return rows
 
     @abstractmethod
@@ -93,15 +96,15 @@ class FitMixin(metaclass=ABCMeta):
 
     @abstractmethod
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
-        """Refuse what predictions of such targets cannot be compared with."""
+        """Refuse validation targets that do not match the training targets."""
 
     @abstractmethod
     def _n_outputs(self) -> int:
         """Return the number of outputs of the head."""
 
     def _n_classes(self) -> int:
-        """Return for how many classes or labels `epochs="auto"` makes steps."""
-        return 1  # numbers need no more, however many a row (docs/defaults.md)
+        """Return the number of classes or labels, which `epochs="auto"` depends on."""
+        return 1  # numbers need no more, however many per row (docs/defaults.md)
 
     @abstractmethod
     def _loss(self) -> LossFunction:
@@ -113,26 +116,26 @@ class FitMixin(metaclass=ABCMeta):
 
     @abstractmethod
     def _problem_type(self) -> str:
-        """Return what transformers calls the task."""
+        """Return the `problem_type` of the task in transformers' configurations."""
 
     def _units(self) -> str:
-        """Say what the outputs are in units of the targets, if they are not."""
+        """Say how to convert outputs to the units of the targets; "" if not needed."""
         return ""
 
     @abstractmethod
     def _outputs_for(self, y: Any) -> np.ndarray:
-        """Return outputs of the head that any score of such targets should take."""
+        """Make up outputs of the head for these targets, to try a scorer with."""
 
     @abstractmethod
     def _stratify(self, y: Any) -> Any:
-        """Return what a validation split is stratified by, or None."""
+        """Return the classes that stratify a validation split, or None."""
 
     # ---- fit ----------------------------------------------------------------
 
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
     ) -> FitMixin:
-        """Fit in one go: nothing of the estimator changes unless all went well."""
+        """Fit the estimator; on any error it stays as it was."""
         with unchanged_on_error(self), own_settings_of_torch():
             start = time.perf_counter()
             check_parameters(self, self._rules)
@@ -158,8 +161,9 @@ class FitMixin(metaclass=ABCMeta):
                 max_length=lengths[0],
                 start=start,
             )
-            del rows  # whose texts may be a copy of all that was passed
+            del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
+            # Only after `_start_head`: it remembers the head as it is now.
             interpolation = Interpolation(network, self._share_kept(schedule.epochs))
             given = None if sample_weight is None else {"sample_weight": sample_weight}
             data = {"X": X, "y": y, "metadata": given}
@@ -179,11 +183,13 @@ class FitMixin(metaclass=ABCMeta):
         interpolation: Interpolation,
         watcher: ScoreWatcher | None,
     ) -> None:
-        """Take over what was learned: as much of it as shall be kept."""
+        """Set the fitted attributes, of the interpolated or the best scored state."""
         interpolation.apply()
-        if watcher is not None:  # a state that was scored has been pulled back
+        if watcher is not None:  # the states that it scored were interpolated already
             watcher.restore(live.network)
         vars(self).update(fitted(history))
+        # Predict with the network that is also built after unpickling: predictions are
+        # the same before and after, and the network in training can be freed.
         network = thaw_network(self._adapter, live.backbone)
         self._live = replace(live, network=network)
         self._warn_of_cuts()
@@ -207,7 +213,7 @@ class FitMixin(metaclass=ABCMeta):
         y_val: Any,
         generator: torch.Generator,
     ) -> tuple[TrainingRows, tuple[Any, Any] | None]:
-        """Leave out rows of weight 0; set some apart, when the score is watched."""
+        """Leave out rows of weight 0; for early stopping, set validation rows apart."""
         check_validation_rows(X_val, y_val, self.early_stopping)
         used = rows.weighted()
         if not self.early_stopping:
@@ -233,9 +239,10 @@ class FitMixin(metaclass=ABCMeta):
         return rows.take(used), (X_val, y_val)
 
     def _split_seed(self, generator: torch.Generator) -> int:
-        """Draw how rows are set apart; a continued fit must not score what it learned.
+        """Return the seed of the validation split.
 
-        The same rows in the same order are split as they were in the fit before.
+        A fit that continues another one keeps its seed: the same rows in the same
+        order are split alike, so that no validation row was trained on before.
         """
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         if not (self._continues() and hasattr(self, "_validation_seed")):
@@ -245,16 +252,16 @@ class FitMixin(metaclass=ABCMeta):
     def _watch(
         self, validation: tuple[Any, Any] | None, live: Live
     ) -> ScoreWatcher | None:
-        """Return what scores the network on rows that it does not learn from."""
+        """Return what scores the network on the validation rows, if there are any."""
         if validation is None:
             return None
         scorer = check_scoring(self, scoring=self.scoring)
         view = copy.copy(self)
         for name in _OF_A_FIT & vars(view).keys():
-            delattr(view, name)  # of the fit before: nothing for a scorer to see
-        if isinstance(self.scoring, str):  # what fails would do so after an epoch
+            delattr(view, name)  # a scorer must not see those of an earlier fit
+        if isinstance(self.scoring, str):  # else it would fail only after an epoch
             self._try_scorer(scorer, view, *validation)
-        view._live = live  # all that prediction needs of a fitted estimator
+        view._live = live  # the one fitted attribute that predictions need
         return ScoreWatcher(
             lambda: one_number(scorer(view, *validation)), self.n_iter_no_change
         )
@@ -262,7 +269,7 @@ class FitMixin(metaclass=ABCMeta):
     def _try_scorer(
         self, scorer: Callable[..., Any], view: FitMixin, X: Any, y: Any
     ) -> None:
-        """Refuse a score that rows do not have; no network computes their outputs."""
+        """Refuse a score that fails on these rows, by a trial on made-up outputs."""
         pretender, outputs = copy.copy(view), self._outputs_for(y)
         pretender._predict_outputs = lambda X: outputs
         try:
@@ -302,7 +309,7 @@ class FitMixin(metaclass=ABCMeta):
         schedule: ResolvedSchedule,
         generator: torch.Generator,
     ) -> TextNetwork:
-        """Put triplets beside the layers of a copy of the backbone, and a head on."""
+        """Build the network: a copy of the backbone, adapted, with a head."""
         _warn_of_padding(backbone)
         modules = self.target_modules
         if not isinstance(modules, str):
@@ -332,7 +339,7 @@ class FitMixin(metaclass=ABCMeta):
         place: Place,
         generator: torch.Generator,
     ) -> None:
-        """Fit a new head to the frozen features, or draw it; or keep a learned one."""
+        """Initialise the head: from the fit before, by a linear probe, or at random."""
         if self.pooling == "model":
             return
         if self._continues():
@@ -349,16 +356,19 @@ class FitMixin(metaclass=ABCMeta):
         return start == "linear_probe" and self.pooling != "model"
 
     def _start_predicts(self) -> bool:
-        """Tell whether the network predicts before training, at least the mean."""
+        """Tell whether the network predicts before training, at least the mean.
+
+        Only then is it worth interpolating between the start and the end of training.
+        """
         return self._fits_head_first()
 
     def _continues(self) -> bool:
-        """Tell whether the fit goes on where another ended."""
+        """Tell whether the fit continues an earlier one, by `warm_start`."""
         return bool(self.warm_start) and hasattr(self, "_adapter")
 
     def _share_kept(self, epochs: int) -> float:
-        """Return how much of the training is kept."""
-        if self._continues():  # there the updates do not start at 0
+        """Return the `share` of the interpolation; 1 keeps the trained network."""
+        if self._continues():  # interpolation needs updates that start at 0
             return 1.0
         if self.interpolation == "auto":
             learns_by_heart = self._start_predicts() and epochs > _FEW_EPOCHS
@@ -402,7 +412,7 @@ class FitMixin(metaclass=ABCMeta):
         }
 
     def _warn_of_cuts(self) -> None:
-        """Warn where much was cut off."""
+        """Warn if many texts were truncated."""
         share = self.fit_report_.truncated_share
         if share > _TRUNCATED and self.long_text == "truncate":
             longest = self.fit_report_.max_length
@@ -414,7 +424,7 @@ class FitMixin(metaclass=ABCMeta):
             )
 
     def _warn_of_divergence(self) -> None:
-        """Warn where training has left a worse model than it began with."""
+        """Warn if the training loss has risen."""
         losses, epochs = self.history_.loss, self.history_.epochs
         n_steps = len(losses) // epochs  # of an epoch
         first, last = np.mean(losses[:n_steps]), np.mean(losses[-n_steps:])
@@ -430,7 +440,7 @@ class FitMixin(metaclass=ABCMeta):
 
 
 def _warn_of_padding(backbone: Backbone) -> None:
-    """Warn where a text gets other numbers beside other texts."""
+    """Warn if the model gives a text other vectors when it is padded otherwise."""
     if backbone.findings.sees_padding:
         warn_user(
             "`model` must give a text the same vectors whatever it is padded with. Got "

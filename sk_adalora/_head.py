@@ -1,4 +1,4 @@
-"""The linear head: it standardises its input as long as it learns."""
+"""The linear head: a linear layer that standardises its input while it learns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class LinearHead(nn.Linear):
-    """A linear layer in float32 that learns on standardised features.
+    """A linear layer in float32 that standardises its input while it learns.
 
-    These have a mean of 0, and a root-mean-square length of 1 as vectors. How long the
-    features of a model are, and how far from 0 their mean is, differs a hundredfold
-    between models: with the same learning rate, the head of one model would hardly move
-    and that of another would diverge.
+    It subtracts the mean of the features and divides by their root-mean-square
+    distance from it. Both differ a hundredfold between pretrained models: with the same
+    learning rate, the head of one model would hardly move and that of another would
+    diverge.
 
     Parameters
     ----------
@@ -26,9 +26,10 @@ class LinearHead(nn.Linear):
     Attributes
     ----------
     centre : torch.Tensor of shape (in_features,) or None
-        Subtracted from the features. None for a head that takes them as they are.
+        Mean that is subtracted from the features. None for a head that takes them as
+        they are.
     length : float or None
-        What the difference is divided by.
+        Distance from the mean by which the difference is divided.
     """
 
     centre: Tensor | None
@@ -45,14 +46,14 @@ class LinearHead(nn.Linear):
         self.register_buffer("centre", None, persistent=False)
 
     def set_scale(self, centre: Tensor, length: float) -> None:
-        """Say how features are to be standardised; weight and bias stay as they are.
+        """Set how features are standardised; weight and bias stay as they are.
 
         Parameters
         ----------
         centre : torch.Tensor of shape (in_features,)
             Mean of the features.
         length : float
-            Root of their mean squared distance from it, above 0.
+            Their root-mean-square distance from it, above 0.
         """
         self.centre, self.length = centre.float().to(self.weight), length
 
@@ -62,7 +63,7 @@ class LinearHead(nn.Linear):
         Parameters
         ----------
         features : torch.Tensor of shape (n, in_features)
-            Features as the model gives them.
+            Features as the model computes them.
 
         Returns
         -------
@@ -90,7 +91,7 @@ class LinearHead(nn.Linear):
         return {"weight": exact.float(), "bias": (bias.double() - shift).float()}
 
     def load_plain_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weight and bias of a plain linear layer with the same outputs.
+        """Set weight and bias to give the outputs of a plain linear layer.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
-"""What is kept of a training: a point between where it started and where it ended.
+"""Interpolate a trained network between the start and the end of its training.
 
-A network that is pulled back a little tells other rows apart as well as before or
-better, and is less sure of itself (WiSE-FT: Wortsman et al. 2022, arXiv:2109.01903).
-docs/defaults.md has what that is worth here.
+Moved a little back towards the start, a network predicts unseen rows as well as before
+or better, and is less confident (WiSE-FT: Wortsman et al. 2022, arXiv:2109.01903).
+docs/defaults.md has what that gains here.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from ._network import TextNetwork
 
 
 class Interpolation:
-    """Pull a trained network back towards where it is when this is made.
+    """Move a trained network back towards its state when this object was made.
 
     Parameters
     ----------
     network : TextNetwork
-        A network before its training: its head has its first values, and all of its
-        updates are 0.
+        A network before its training: the head is initialised, and all updates are 0.
     share : float
-        How far to go from there (0) to where the network is later (1), in [0, 1].
+        Position between that state (0) and the trained one (1), in [0, 1].
     """
 
     def __init__(self, network: TextNetwork, share: float) -> None:
@@ -33,9 +32,10 @@ class Interpolation:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Pull the network back for good."""
+        """Interpolate the network permanently."""
         if self.share == 1:
             return
+        # An update is linear in its singular values, and starts at 0.
         self.network.encoder.triplets.singular_values.mul_(self.share)
         head = self.network.head_parameters()
         for start, parameter in zip(self._start, head, strict=True):
@@ -43,7 +43,7 @@ class Interpolation:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Pull the network back for a look at it, between two epochs of a training."""
+        """Interpolate the network in a `with` block, between two epochs."""
         parameters = [
             self.network.encoder.triplets.singular_values,
             *self.network.head_parameters(),

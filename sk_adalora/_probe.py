@@ -1,9 +1,9 @@
 """Where the head starts: at a linear model of the pretrained model's own features.
 
-A head drawn at random first bends the pretrained features to itself; one that fits them
-leaves them whole, which matters most where rows are few (Kumar et al. 2022,
-arXiv:2202.10054). A head of numbers is drawn. Either learns on standardised features
-from then on.
+A randomly initialised head first distorts the pretrained features to suit itself; one
+that fits them leaves them intact, which matters most with few rows (Kumar et al. 2022,
+arXiv:2202.10054). By default, that of a regressor is randomly initialised all the same.
+Either head is trained on standardised features.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ from ._network import TextNetwork
 from ._tokens import TokenTable
 from ._training import Examples, LossFunction
 
-# Rows that the probe learns from, and how many of each class are among them: more
-# take time and do not score higher (docs/defaults.md), but a class without any row
-# would get a bias that training does not make good.
+# The number of rows that the probe is fitted to: more take time and do not score higher
+# (docs/defaults.md).
 _ENOUGH_ROWS = 1000
+# Rows of each class among them: a class without any would get a bias that training does
+# not correct.
 _ROWS_OF_A_CLASS = 5
-# The probe minimises mean loss + _PENALTY / 2 * ||w||^2, on features that are centred
-# and of length 1 on average. A linear model alone would want less of many rows; but
-# training that starts at a surer head ends at a worse one (docs/defaults.md). Each of
-# several labels or numbers a row has this penalty beside its own loss.
+# The probe minimises mean loss + _PENALTY / 2 * ||w||^2, on standardised features. With
+# many rows, a linear model alone would do best with a weaker penalty; but training that
+# starts from a more confident head ends at a worse model (docs/defaults.md). Where a
+# row has several labels or numbers, its loss is their mean, and the penalty is divided
+# by their number, so that it weighs as much for each of them as for a single one.
 _PENALTY = 0.01
 _MAX_ITERATIONS = 100
-# The probe's weights, for features of length 1, below which it has found nothing.
+# If no weight of the probe on standardised features exceeds this, it has found nothing.
 _LEAST_WEIGHT = 1e-3
-# Texts whose features set the scale of a head that no probe is fitted for.
+# Texts from which the head's centre and length are computed where no probe is fitted.
 _TEXTS_TO_MEASURE = 64
-# Features that differ by less than this share of their mean count as if they differed
-# by as much: what is left may be rounding.
+# Lower bound of the features' distance from their mean, as a share of the length of the
+# mean: smaller differences may be rounding, which must not be scaled up.
 _LEAST_SPREAD = 0.03
-# The solver keeps two vectors of each of its last steps, and torch would let it keep
-# 100 of them: 12 GB of 10,000 labels. The last 5 serve as well, as it ends within 20
-# steps mostly. It keeps more as long as each of the two has so many numbers at most,
-# 0.5 GB together.
+# L-BFGS stores two vectors of each of its last steps: 12 GB for 100 steps, torch's
+# default, and 10,000 labels. The last 5 steps serve as well, since it mostly converges
+# within 20. More are stored as long as the vectors of each kind have at most
+# _MOST_NUMBERS numbers together, 0.5 GB for both kinds.
 _MOST_NUMBERS = 2**25
 _FEWEST_STEPS = 5
 
@@ -51,18 +53,18 @@ def start_head(
     generator: torch.Generator,
     batch_size: int,
 ) -> None:
-    """Fit the head to the features of the pretrained model, without training that.
+    """Fit the head to the features of the pretrained model, which is not trained.
 
     Parameters
     ----------
     network : TextNetwork
-        Its head is overwritten; the bias only, where features tell nothing of targets.
+        Its head is overwritten; only the bias, where the fitted weight is 0.
     examples : Examples
-        What is learned from; the head minimises its loss, weights included.
+        Rows to fit to. The head minimises their weighted mean loss, with a penalty.
     place : Place
         Where the network is.
     generator : torch.Generator
-        Chooses the rows, where there are many.
+        Draws the rows, where there are more than the fit uses.
     batch_size : int
         Rows of a training batch.
     """
@@ -77,7 +79,7 @@ def start_head(
     )
     if weight.any():
         network.head.load_plain_state({"weight": weight, "bias": bias})
-    else:  # it would let no gradient through: keep a drawn one
+    else:  # it would pass no gradient to the encoder: keep the initial weight
         with torch.no_grad():
             network.head.bias.copy_(bias)
 
@@ -85,14 +87,17 @@ def start_head(
 def draw_head(
     network: TextNetwork, examples: Examples, place: Place, batch_size: int
 ) -> None:
-    """Let a head with drawn weights start around outputs of 0: the mean of numbers.
+    """Prepare a randomly initialised head: its outputs start around 0.
+
+    For a regressor, that is the mean of the targets. Centre and length of the features
+    are set from up to 64 evenly spaced distinct texts.
 
     Parameters
     ----------
     network : TextNetwork
-        Its head is changed.
+        Its head standardises features from then on, and its bias is set to 0.
     examples : Examples
-        What is learned from.
+        The training rows.
     place : Place
         Where the network is.
     batch_size : int
@@ -109,21 +114,21 @@ def continue_head(
     batch_size: int,
     length: float | None,
 ) -> None:
-    """Let a head that has learned go on, with the outputs that it has.
+    """Prepare the head of an earlier fit to be trained further; its outputs stay.
 
     Parameters
     ----------
     network : TextNetwork
-        Its head is changed.
+        Its head standardises features from then on.
     examples : Examples
-        What is learned from.
+        The training rows.
     place : Place
         Where the network is.
     batch_size : int
         Rows of a training batch.
     length : float or None
-        Length of the features in the first fit, whatever these rows are; None where
-        that is not known.
+        What the first fit divided centred features by; it is kept, whatever these rows
+        are. None, where it is not known, computes it from these rows.
     """
     learned = network.head_state()
     centre, of_these = _measure(network, examples, place, batch_size)
@@ -134,7 +139,7 @@ def continue_head(
 def _measure(
     network: TextNetwork, examples: Examples, place: Place, batch_size: int
 ) -> tuple[Tensor, float]:
-    """Return the mean and the spread of up to 64 evenly spaced distinct texts."""
+    """Return `spread` of the features of up to 64 evenly spaced distinct texts."""
     distinct = examples.tokens.distinct()
     n_texts = len(distinct)
     rows = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
@@ -155,8 +160,8 @@ def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
     Returns
     -------
     torch.Tensor of shape (m,)
-        All rows in order, up to 1,000 of them. Of more rows 1,000, or as many as five
-        of each class are.
+        All rows in order, if they are at most 1,000. Otherwise 1,000 drawn rows, five
+        of each class among them (all of a rarer one); more only if these are more.
     """
     n_rows = len(targets)
     if n_rows <= _ENOUGH_ROWS:
@@ -168,7 +173,10 @@ def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
-    """Mark the drawn rows that are the first of a class, or above 0 in a column."""
+    """Mark the first five drawn rows of each class.
+
+    For indicators and numbers: the first five that are above 0, of each column.
+    """
     if targets.is_floating_point():
         first = torch.zeros(len(drawn), dtype=torch.bool)
         for column in targets.reshape(len(targets), -1).unbind(dim=1):
@@ -178,21 +186,21 @@ def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
     by_class = torch.argsort(targets, stable=True)
     counts = torch.bincount(targets)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    nth = torch.arange(len(targets)) - starts  # row of its class
+    nth = torch.arange(len(targets)) - starts  # position within its class
     return torch.zeros(len(targets), dtype=torch.bool).index_fill_(
         0, by_class[nth < _ROWS_OF_A_CLASS], True
     )
 
 
 def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
-    """Return weights with which each class counts as it does in all rows.
+    """Return weights that give each class the share that it has in all rows.
 
     Parameters
     ----------
     rows : torch.Tensor of shape (m,)
         Rows that were drawn.
     examples : Examples
-        All of them.
+        All rows.
 
     Returns
     -------
@@ -213,12 +221,12 @@ def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
 def frozen_features(
     network: TextNetwork, tokens: TokenTable, place: Place, batch_size: int
 ) -> Tensor:
-    """Compute what the head would get of the pretrained model.
+    """Compute the features that the pretrained model gives without its updates.
 
     Parameters
     ----------
     network : TextNetwork
-        The network; its adapter is left out.
+        The network; its adapter is switched off meanwhile.
     tokens : TokenTable
         Tokens of the rows.
     place : Place
@@ -264,12 +272,12 @@ def fit_linear(
     loss: LossFunction,
     n_outputs: int,
 ) -> tuple[Tensor, Tensor]:
-    """Fit a linear model with a ridge penalty, whatever the loss is.
+    """Fit a linear model with a ridge penalty, for any convex loss.
 
     Parameters
     ----------
     features : torch.Tensor of shape (n, w)
-        One row of features a row.
+        Features of each row.
     targets : torch.Tensor of shape (n,) or (n, k)
         As `loss` takes them.
     weights : torch.Tensor of shape (n,) or None
@@ -282,7 +290,7 @@ def fit_linear(
     Returns
     -------
     weight : torch.Tensor of shape (k, w)
-        All 0 where nothing is found.
+        All 0 where the features do not help to predict the targets.
     bias : torch.Tensor of shape (k,)
     """
     features = features.double()
@@ -322,32 +330,32 @@ def fit_linear(
 
 
 def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
-    """Return the mean of features, and how far they are from it.
+    """Return the mean of features, and their distance from it.
 
     Parameters
     ----------
     features : torch.Tensor of shape (n, w)
-        One row of features a row.
+        Features of each row.
     weights : torch.Tensor of shape (n,) or None
         Weights of the rows, or None for all equal.
 
     Returns
     -------
     centre : torch.Tensor of shape (w,)
-        Their mean, in float64.
+        Their weighted mean, in float64.
     length : float
-        Root of their mean squared distance from it, or 0.03 of the mean's own
-        length where that is more; 1 where all are 0.
+        Their root-mean-square distance from it, weighted likewise, or 0.03 of the
+        mean's own length if that is more; 1 if all features are 0.
     """
     features = features.double()
     weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
-    share = weights / weights.sum().clamp_min(1e-12)  # a row of weight 0 counts nowhere
+    share = weights / weights.sum().clamp_min(1e-12)  # 0 for rows of weight 0
     centre = share @ features
     length = (share @ (features - centre).square()).sum().sqrt()
     return centre, float(torch.maximum(length, _LEAST_SPREAD * centre.norm())) or 1.0
 
 
 def _steps_kept(n_numbers: int) -> int:
-    """Return how many of its steps a solver for so many numbers keeps in memory."""
+    """Return the history size of a solver for so many parameters."""
     return max(_FEWEST_STEPS, min(_MAX_ITERATIONS, _MOST_NUMBERS // n_numbers))

@@ -26,7 +26,7 @@ class TrainingRows:
     texts : Texts
         Their texts.
     targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
-        What they should give.
+        Their targets.
     weights : torch.Tensor of shape (n_samples,) or None
         Weights of their losses, or None where all are equal.
     """
@@ -36,7 +36,7 @@ class TrainingRows:
     weights: Tensor | None
 
     def weighted(self) -> np.ndarray:
-        """Return the positions of the rows that count.
+        """Return the positions of the rows with a weight above 0.
 
         Returns
         -------
@@ -84,8 +84,8 @@ def take_rows(data: Any, rows: np.ndarray) -> Any:
 
 
 def _takeable(data: Any) -> Any:
-    """Rewrite the views and runs of texts that Arrow cannot take rows from."""
-    if isinstance(data, pa.Table | pa.RecordBatch):  # polars gives tables of views
+    """Convert string views and run-end encoded texts: Arrow cannot take their rows."""
+    if isinstance(data, pa.Table | pa.RecordBatch):  # polars exports string views
         columns = [_takeable(column) for column in data.columns]
         return type(data).from_arrays(columns, names=data.column_names)
     if isinstance(data, pa.Array | pa.ChunkedArray):
@@ -126,7 +126,7 @@ def _refuse_masked(values: Any, name: str) -> None:
 
 
 def check_validation_rows(X_val: Any, y_val: Any, early_stopping: bool) -> None:
-    """Refuse validation rows that come by halves, or that nothing would use."""
+    """Refuse one of `X_val` and `y_val` alone, and both without early stopping."""
     if (X_val is None) != (y_val is None):
         raise ValueError(
             "`X_val` and `y_val` must be passed together. Got one of them. "
@@ -149,11 +149,11 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
 
 
 def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
-    """Return the weights beside the largest, or None where all are equal."""
+    """Return the weights divided by the largest, or None if all are equal."""
     if weights is None or (weights[0] > 0 and np.all(weights == weights[0])):
         return None
     exact = np.asarray(weights, np.float64)
-    largest = exact.max()  # only ratios matter, and float32 does not hold all weights
+    largest = exact.max()  # only ratios matter, and some weights exceed float32
     return torch.as_tensor(exact / largest if largest > 0 else exact).float()
 
 
@@ -169,9 +169,9 @@ def split_rows(
     fraction : float
         Share to validate on.
     stratify : array-like of shape (n_rows,) or None
-        Classes that both sides should hold alike.
+        Classes that both sides should have in the same proportions.
     seed : int
-        Source of the split.
+        Seed of the split.
 
     Returns
     -------

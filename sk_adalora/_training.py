@@ -26,7 +26,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Examples:
-    """What is learned from.
+    """The training rows, and their loss.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class Examples:
     def mean_weight(self) -> float:
         """Mean weight of all rows.
 
-        A step goes by it, and not by its own rows' mean: a batch of light rows shall
-        count less than one of heavy rows.
+        A step divides by this, and not by the mean weight of its own rows: a batch of
+        rows with small weights shall count less than one of rows with large weights.
         """
         return 1.0 if self.weights is None else float(self.weights.double().mean())
 
@@ -62,7 +62,8 @@ class Recipe:
     Parameters
     ----------
     epochs, batch_size, accumulation, total_step : int
-        Passes, rows of a batch, batches and number of optimizer steps.
+        Passes over the rows, rows per batch, batches per optimizer step, and number of
+        optimizer steps.
     learning_rate, head_learning_rate : float
         Peak learning rates of the triplets and of the head.
     weight_decay : float
@@ -88,7 +89,7 @@ class Recipe:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps until the rates are at their peak: the first of them is taken at 0."""
+        """Steps until the learning rates peak; the first is taken at a rate of 0."""
         steps = math.ceil(self.warmup_ratio * self.total_step)
         return min(steps, self.total_step - 1)  # a single step must change something
 
@@ -100,9 +101,8 @@ class TrainingHistory:
     Attributes
     ----------
     loss, orthogonality, learning_rate : list of float
-        At each optimizer step: mean loss of its rows, each times its weight beside
-        the mean weight of all rows; penalty added to it; and learning rate of the
-        triplets.
+        At each optimizer step: mean loss of its rows, weighted by weight / mean weight
+        of all rows; penalty added to it; and learning rate of the triplets.
     budget : list of int
         Number of triplets that live after each optimizer step.
     score : list of float
@@ -133,29 +133,29 @@ class TrainingHistory:
 
 
 class EpochHooks(Protocol):
-    """What is called around each epoch."""
+    """Methods that are called before and after each epoch."""
 
     def begin(self) -> None:
         """Prepare for an epoch."""
 
     def end(self, run: Run, history: TrainingHistory) -> bool:
-        """Look at what an epoch left; True stops the training."""
+        """Evaluate the network after an epoch; True stops the training."""
 
 
 @dataclass
 class Run:
-    """A training under way.
+    """A training in progress: its inputs, optimizer and number of steps taken.
 
     Parameters
     ----------
     network : TextNetwork
-        What is trained.
+        The network to train.
     examples : Examples
-        What it learns from.
+        The rows to train on.
     recipe : Recipe
-        How.
+        Settings of the training.
     place : Place
-        Where.
+        Device and precision.
     """
 
     network: TextNetwork
@@ -204,7 +204,7 @@ def train(
     run : Run
         The training.
     generator : torch.Generator
-        Source of the order of the rows.
+        Shuffles the rows.
     verbose : int, default=0
         Whether to show a progress bar.
     hooks : EpochHooks or None, default=None
@@ -213,7 +213,7 @@ def train(
     Returns
     -------
     TrainingHistory
-        The ranks are final whatever the epoch at which it ended.
+        The ranks are final, even where training was stopped early.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def train(
 def train_epoch(
     run: Run, generator: torch.Generator, history: TrainingHistory, bar: Any
 ) -> None:
-    """Take every row once, and write down what happened."""
+    """Train on every row once, and add to the history."""
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
     losses: list[Tensor] = []
     penalties: list[Tensor] = []
@@ -253,13 +253,13 @@ def train_epoch(
     for step in np.array_split(np.arange(len(batches)), n_steps):
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         loss, penalty = train_step(run, [batches[i] for i in step])
-        if run.place.device.type == "cpu":  # where a look at it waits for nothing
+        if run.place.device.type == "cpu":  # where reading the loss waits for no device
             _check_losses(run, history, [float(loss)])
         losses.append(loss)
         penalties.append(penalty)
         history.budget.append(run.allocator.budget)
         bar.update()
-    # One wait for the device an epoch, not one a step.
+    # Read once per epoch, not once per step: each time, the host waits for the device.
     history.loss += torch.stack(losses).tolist()
     history.orthogonality += torch.stack(penalties).tolist()
     _show(bar, history)
@@ -275,7 +275,7 @@ def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> No
 
 
 def _check_finite(run: Run) -> None:
-    """Refuse what the last step made, which no loss was computed with."""
+    """Check the parameters after the last step: no later loss would show a fault."""
     if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
         raise FloatingPointError(
             "What is learned must stay finite. Got NaN or infinity after the last "
@@ -328,7 +328,7 @@ def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 def _parts(run: Run, group: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Cut the batches of a step into what goes through the network at once."""
+    """Cut the batches of a step into parts that go through the network at once."""
     tokens, limit = run.examples.tokens, run.place.tokens_to_train
     return [part for rows in group for part in micro_batches(tokens, rows, limit)]
 
@@ -346,14 +346,14 @@ def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
 
 
 def _compact_when_final(run: Run) -> None:
-    """Delete what the last allocation pruned, as soon as it has happened."""
+    """Delete the pruned triplets, once the last allocation has happened."""
     model = run.network.encoder
     if run.allocator.finished and run.allocator.budget < len(run.allocator.kept):
         model.compact(run.optimizer)
 
 
 def settle(run: Run) -> None:
-    """Make the ranks final, wherever the training is."""
+    """Make the ranks final, even where training stops early."""
     run.allocator.finish()
     _compact_when_final(run)
 
