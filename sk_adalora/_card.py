@@ -9,7 +9,7 @@ from ._persistence import AdapterState
 from ._rank_table import lay_out
 
 CARD_NAME = "README.md"
-# By this line of a card a folder is known as ours.
+# A card with this line marks its folder as written by sk-adalora.
 OUR_MARK = "library_name: sk-adalora"
 
 

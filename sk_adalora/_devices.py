@@ -18,7 +18,7 @@ _DTYPES = {
     "float16": torch.float16,
 }
 
-# Whether this process has said that it is one of several on a GPU.
+# Whether this process has warned that it shares a GPU with others.
 _warned_of_sharing = False
 
 
@@ -46,19 +46,20 @@ class Place:
     def attention(self) -> str | None:
         """Attention kernel that is the fastest here, or None for the model's own.
 
-        On a CPU in bfloat16 the fused kernel takes 1.4 to 1.7 times the training
-        step of plain products, and no less to predict; in float32 it is as fast, and
-        faster on long texts (`benchmarks/attention_kernels.py`).
+        On a CPU in bfloat16, a training step takes 1.4 to 1.7 times as long with the
+        fused kernel as with plain products, and a prediction no less time; in float32
+        the fused kernel is as fast, and faster on long texts
+        (`benchmarks/attention_kernels.py`).
         """
         slow = self.device.type == "cpu" and self.precision == "bfloat16"
         return "eager" if slow else None
 
     @property
     def tokens_to_predict(self) -> int:
-        """Most tokens of a batch that is predicted.
+        """Maximum number of tokens in a batch of a prediction.
 
-        A CPU is the fastest while what passes between two layers stays in its cache:
-        8,192 tokens took 1.3 times what 2,048 did
+        A CPU is fastest while the activations between two layers fit in its cache:
+        with 8,192 tokens a prediction took 1.3 times as long as with 2,048
         (`benchmarks/prediction_batches.py`).
         """
         return 2048 if self.device.type == "cpu" else 8192
@@ -67,8 +68,9 @@ class Place:
     def tokens_to_train(self) -> int | None:
         """About how many tokens go through the model at once in training.
 
-        Longer batches are taken in parts. On a CPU that needs less memory, and no more
-        time: 8,192 tokens took 0.6 of it in bfloat16 and 0.8 in float32, for the cache
+        Larger batches are processed in parts. On a CPU that needs less memory, and no
+        more time, because the activations fit in the cache: in parts, a batch of 8,192
+        tokens took 0.6 of the time in bfloat16 and 0.8 in float32
         (`benchmarks/training_parts.py`). Each thread's core has a cache of its own.
         """
         if self.device.type != "cpu":
@@ -78,19 +80,19 @@ class Place:
 
     @property
     def compiles_shapes(self) -> bool:
-        """Whether kernels are compiled for each number of tokens, and kept.
+        """Whether a kernel is compiled, and kept in memory, for each number of tokens.
 
-        By oneDNN they are, which multiplies in half precision on a CPU, and on some in
-        float32: fewer numbers take less memory, and hardly more time
+        oneDNN does so, which multiplies in half precision on a CPU, and in float32 on
+        some. Fewer different numbers of tokens take less memory, and hardly more time
         (`benchmarks/length_multiples.py`). On Apple's GPUs torch keeps a graph for each
-        shape (pytorch/pytorch#181213); there it is not measured.
+        shape (pytorch/pytorch#181213); the effect there is not measured.
         """
         by_onednn = self.precision != "float32" or MKL_IS_SLOW
         return self.device.type == "mps" or (self.device.type == "cpu" and by_onednn)
 
     @property
     def length_multiple(self) -> int:
-        """What a batch's length in tokens is padded to a multiple of, at least."""
+        """Smallest multiple to which the length of a batch in tokens is padded."""
         return 4 if self.compiles_shapes else 1
 
 
@@ -127,7 +129,7 @@ def resolve_place(
 
 
 def _device(name: str | torch.device) -> torch.device:
-    # Looking for others may start CUDA, which no fork survives.
+    # Looking for GPUs may initialise CUDA, which forked processes cannot use then.
     if str(name) in ("cpu", "cpu:0"):
         return torch.device("cpu")
     available = available_devices()
@@ -148,7 +150,7 @@ def _device(name: str | torch.device) -> torch.device:
 
 def available_devices() -> list[str]:
     """Name the devices of this machine, the preferred one first."""
-    # Cards are also counted where the driver is too old to start CUDA on them.
+    # device_count also counts GPUs whose driver is too old for CUDA.
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = [f"cuda:{i}" for i in range(count)]
     if torch.backends.mps.is_available():
@@ -158,15 +160,16 @@ def available_devices() -> list[str]:
 
 @contextmanager
 def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
-    """Compute as the estimator says, whatever the caller has set for torch.
+    """Compute as the estimator's parameters say, whatever the caller has set for torch.
 
-    Except how exactly a GPU multiplies in float32, and whether it has to do so in one
-    order: `torch.set_float32_matmul_precision` and `use_deterministic_algorithms`.
+    Two of the caller's settings stay in force: the precision of float32 products on a
+    GPU (`torch.set_float32_matmul_precision`), and whether algorithms must be
+    deterministic (`torch.use_deterministic_algorithms`).
 
     Parameters
     ----------
     gradients : bool, default=True
-        Whether to record what gradients need.
+        Whether to record gradients. False computes in inference mode.
     """
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(not gradients))
@@ -174,14 +177,14 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
-        # Before torch 2.7, get_default_device sees no `with torch.device(...)`.
+        # Before torch 2.7, get_default_device ignores `with torch.device(...)`.
         if torch.empty(0).device.type != "cpu":
             settings.enter_context(torch.device("cpu"))
         yield
 
 
 def warn_of_sharing(place: Place) -> None:
-    """Warn, once a process, when worker processes load a model each on one GPU.
+    """Warn, once per process, if each worker process loads its own model on one GPU.
 
     Parameters
     ----------
@@ -202,7 +205,7 @@ def warn_of_sharing(place: Place) -> None:
 
 
 def warn_of_emulation(place: Place) -> None:
-    """Warn where every product in half precision is computed in software.
+    """Warn if bfloat16 is only emulated on this device.
 
     Parameters
     ----------
@@ -229,7 +232,8 @@ def _unknown_device(name: object, available: list[str]) -> str:
 def _has_bfloat16(device: torch.device) -> bool:
     """Tell whether the hardware itself multiplies in bfloat16."""
     if device.type == "cuda":
-        # On ROCm that number is AMD's, and all that torch supports have bfloat16.
+        # On ROCm the capability is AMD's own number; all GPUs that torch supports there
+        # have bfloat16.
         amd = torch.version.hip is not None
         return amd or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -238,7 +242,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Ask for the instructions: emulated, bfloat16 is slower than float32."""
+    """Tell whether the CPU has instructions for it: emulated, float32 is faster."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -36,7 +36,8 @@ from ._turns import same_settings
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
-# Files that not every estimator has: those of one before would stay on the hub.
+# Files that not every estimator has. On the hub, those of the estimator that is
+# replaced would stay, so they are deleted.
 _OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
 
 
@@ -171,7 +172,7 @@ class FolderMixin:
         estimator.set_params(**parameters)
         check_parameters(estimator, cls._rules)
         fitted = _read_folder.read_fitted(described, folder, cls)
-        # None was replaced while it was read.
+        # Once more: a file may have been replaced while it was read.
         _read_folder.check_files(folder, described)
         vars(estimator).update(fitted)
         return estimator
@@ -227,7 +228,7 @@ class FolderMixin:
             folder = Path(scratch) / "estimator"
             self.save_pretrained(folder, include_backbone=include_backbone)
             api = HfApi()
-            # A bare name is the user's: the answer says whose.
+            # A name without an owner means the user's: the answer has the full name.
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -237,7 +238,7 @@ class FolderMixin:
                 folder_path=folder,
                 revision=revision,
                 commit_message=commit_message,
-                # The hub keeps those of them that are uploaded.
+                # Files that match, but are uploaded now, are not deleted.
                 delete_patterns=_OF_SOME_ONLY if replaces_own else None,
             )
         return str(commit)
@@ -332,7 +333,7 @@ class FolderMixin:
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer as it was read, whatever other threads are using it for."""
+    """Write a tokenizer with its own settings, while no other thread uses it."""
     with same_settings(tokenizer):
         tokenizer.save_pretrained(folder)
 
@@ -363,7 +364,7 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         if name != "_adapter":
             fitted[name] = to_json(dict(vars(vars(estimator)[name])))
     described = {name: getattr(state, name) for name in _read_folder.STATE_FIELDS}
-    # A place in somebody's cache says nothing.
+    # A path in a cache means nothing on another machine.
     if include_backbone or not state.is_local:
         described["found_in"] = ""
     return described | {
@@ -395,9 +396,9 @@ def _at_home(folder: str | os.PathLike[str]) -> Path:
 
 
 def _lies_in(model: Path, folder: Path) -> bool:
-    """Tell whether a folder that is replaced would take the pretrained model along."""
+    """Tell whether replacing a folder would delete the pretrained model inside it."""
     inside = model.resolve()
-    # Not by spelling: "Models" may be "models", as it is on macOS and Windows.
+    # Compare files, not names: "Models" is also "models" on macOS and Windows.
     return folder.exists() and any(
         os.path.samefile(parent, folder)
         for parent in (inside, *inside.parents)
@@ -424,7 +425,7 @@ def _name_outputs(config: Any, estimator: Any) -> None:
 def _readable(described: dict[str, Any]) -> str:
     """Write JSON for people, lists of numbers in one line."""
     text = json.dumps(described, indent=2, sort_keys=True)
-    # A line break is never inside a text.
+    # JSON escapes line breaks inside texts, so that this matches between values only.
     lists = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s*\]")
     return lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
 
@@ -435,14 +436,14 @@ def _write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Write beside, then rename: a folder is there whole, or as it was before."""
+    """Write to a temporary folder, then rename it: all or nothing is replaced."""
     folder = Path(os.path.abspath(folder))
     _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
     beside = folder if stays else folder.parent
-    # Not by tempfile: on Windows, what that makes is closed to other users, and what is
-    # moved out of it stays so.
+    # Not by tempfile: on Windows its folders are closed to other users, and files that
+    # are moved out of them stay so.
     scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
     try:
         scratch.mkdir()
@@ -450,19 +451,19 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         staged.mkdir()
         yield staged
         for path in staged.rglob("*"):
-            if path.is_file():  # safetensors lets nobody else read what it writes
+            if path.is_file():  # only the owner may read what safetensors writes
                 _set_mode(path, staged.stat().st_mode & 0o666)
-        _check_vacant(folder, overwrite, scratch)  # others may have come meanwhile
+        _check_vacant(folder, overwrite, scratch)  # others may have written meanwhile
         exchange = _refill if stays else _exchange
         exchange(staged, folder, scratch / "old")
     finally:
-        # Where even moving back has failed, what was there is kept in `scratch`.
+        # If even moving back has failed, `scratch` holds the old files: keep it.
         if not (scratch / "old").exists() or (folder.exists() and not stays):
             _discard(scratch)
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    """Say who may read a file, where its file system has a say in it: FAT has not."""
+    """Set the permissions of a file, if its file system has any: FAT has not."""
     with suppress(OSError):
         path.chmod(mode)
 
@@ -477,13 +478,16 @@ def _discard(scratch: Path) -> None:
 
 
 def _must_stay(folder: Path) -> bool:
-    """Tell whether others hold on to a folder itself, not to its name."""
+    """Tell whether a folder must be refilled: others refer to it, not to its name.
+
+    It is the working directory, a mount point, or an empty folder made in advance.
+    """
     current = os.path.samefile(folder, os.curdir)
     return current or os.path.ismount(folder) or not any(folder.iterdir())
 
 
 def _refill(new: Path, folder: Path, old: Path) -> None:
-    """Put new files into a folder that stays, or leave those that are there."""
+    """Replace the files in a folder that stays; on failure, put the old ones back."""
     old.mkdir()
     moved: list[tuple[Path, Path]] = []
     try:
@@ -503,7 +507,7 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:
-    """Put a new folder in place, or leave the one that is there."""
+    """Replace a folder by a new one; on failure, put the old one back."""
     if not folder.exists():
         new.rename(folder)
         return
@@ -517,7 +521,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 
 
 def _check_vacant(folder: Path, overwrite: bool, scratch: Path | None = None) -> None:
-    """Refuse to replace what is there, but for our own `scratch` in it."""
+    """Refuse to replace what is there, except our own `scratch` in it."""
     if not (folder.exists() or folder.is_symlink()):
         return
     plain = folder.is_dir() and not folder.is_symlink()

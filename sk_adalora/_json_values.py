@@ -95,7 +95,7 @@ def from_json(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        From a file that nobody vouches for; not nested too deeply to recurse.
+        From an untrusted file; not nested too deeply for recursion.
 
     Returns
     -------

@@ -22,7 +22,7 @@ from ._pretrained import (
 # high for the model, or mean padding.
 _TEXT = "A few words are enough."
 _MOST = 4
-# Of the largest number, what counts as a change beside rounding.
+# Up to this share of the largest number, a change counts as rounding.
 _LEAST_SHARE = 1e-4
 
 
@@ -37,7 +37,7 @@ class Findings:
         project what it returns, and Reformer returns twice the width that it computes
         in.
     sees_padding : bool
-        Whether what a text gets depends on what it is padded with.
+        Whether the vectors of a text depend on what it is padded with.
     failure : str, default=""
         Why it cannot be used; "" if it computes.
     """
@@ -55,7 +55,7 @@ def try_model(
     Parameters
     ----------
     module : torch.nn.Module
-        A model in its place. Nothing of it changes.
+        A model on its device. It is not changed.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     place : Place
@@ -88,8 +88,8 @@ def try_model(
 def _check_ids(body: nn.Module, ids: list[int]) -> None:
     """Refuse tokens that the model has no vector for.
 
-    CUDA would say so too, but no process computes there any more after that error; and
-    Apple's devices would say nothing.
+    CUDA would raise an error too, but after it the process cannot use the GPU any more;
+    and Apple's GPUs would raise none.
     """
     count = count_vectors(body)
     if count is not None and max(ids) >= count:
@@ -103,8 +103,8 @@ def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -
     """Tell whether tokens that the mask leaves out change the others.
 
     Two paddings of the same shape are compared, which most models compute alike to the
-    last bit in any precision. MobileBERT reads the token behind, which is zero where it
-    is padding: hence the text alone, too.
+    last bit in any precision. MobileBERT also reads the next token, whose embedding is
+    0 where it is padding: so the text must differ from the text without padding too.
     """
     count = len(ids)
     kept = torch.tensor([[1] * count + [0] * count], device=alone.device)
@@ -113,7 +113,7 @@ def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -
         for behind in ([pad_id] * count, ids[::-1])
     )
     padded, other = padded[:, :count].float(), other[:, :count].float()
-    # Experts round otherwise when they are given other tokens beside a text's.
+    # Mixtures of experts round differently if other tokens are beside those of a text.
     rounding = max(_LEAST_SHARE, 2 * torch.finfo(alone.dtype).eps)
     limit = rounding * float(alone.abs().max())
     change = float((padded - other).abs().max())

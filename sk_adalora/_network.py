@@ -33,7 +33,7 @@ class TextNetwork(nn.Module):
     pooling : {"mean", "cls", "last", "max"}
         How the tokens of a text become one vector.
     generator : torch.Generator or None, default=None
-        Source of randomness for rows, head and dropout.
+        Source of randomness for triplets, head and dropout.
     """
 
     # Dimensions: n = texts, t = tokens, w = width, k = outputs.
@@ -60,19 +60,19 @@ class TextNetwork(nn.Module):
         self.head.to(next(self.encoder.triplets.parameters()).device)
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return what is trained beside the triplets."""
+        """Return the parameters that are trained beside the triplets."""
         return list(self.head.parameters())
 
     def head_state(self) -> dict[str, Tensor]:
-        """Return what is kept of the head beside the adapter, on the CPU."""
+        """Return the tensors of the head to store beside the adapter's, on the CPU."""
         return self.head.plain_state()
 
     def load_head_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`head_state` returned."""
+        """Load what :meth:`head_state` returned."""
         self.head.load_plain_state(state)
 
     def train(self, mode: bool = True) -> TextNetwork:
-        """Switch the dropout of the update; the frozen part never drops."""
+        """Switch the dropout of the updates; the frozen part never uses dropout."""
         super().train(False)
         for layer in self.encoder.adapted.values():
             layer.training = mode
@@ -93,7 +93,7 @@ class TextNetwork(nn.Module):
         return self.head(self.features(batch))
 
     def features(self, batch: Batch) -> Tensor:
-        """Compute what the head is given: one vector a text.
+        """Compute the input of the head: one vector per text.
 
         Parameters
         ----------
@@ -137,13 +137,13 @@ class ModelHeadNetwork(TextNetwork):
         config.modules_to_save = own_head(module, backbone.pretrained.drawn)
         self.encoder = get_peft_model(module, config, generator=generator)
         self.pooling, self.n_outputs = "model", n_outputs
-        self.head = nn.Identity()  # there is none beside the model's
+        self.head = nn.Identity()  # the model has its own
         for name in config.modules_to_save:
             head = self.encoder.model.get_submodule(name).float()
             head.register_forward_pre_hook(_to_float32)
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return what is trained beside the triplets."""
+        """Return the parameters that are trained beside the triplets."""
         adapter = {id(p) for p in self.encoder.triplets.parameters()}
         trained = self.encoder.trainable_parameters()
         return [p for _, p in trained if id(p) not in adapter]
@@ -171,14 +171,18 @@ class ModelHeadNetwork(TextNetwork):
 
 
 def own_head(module: nn.Module, drawn: Iterable[str]) -> list[str]:
-    """Name the parts of a classification model that were not read from its files."""
+    """Name the modules to train in full.
+
+    These are the head, and parts of the body whose weights the files lack.
+    """
     body = module.base_model_prefix
     head = [
         name
         for name, part in module.named_children()
         if name != body and any(True for _ in part.parameters())
     ]
-    # Such as a pooler that the file lacks: elsewhere it would be drawn differently.
+    # Such as a pooler that the files lack: it must be stored with the adapter, because
+    # other programs would initialise it differently.
     inside = [n.rpartition(".")[0] for n in drawn if n.startswith(f"{body}.")]
     return head + list(dict.fromkeys(inside))
 
@@ -213,15 +217,15 @@ def build_network(
     -------
     TextNetwork
     """
-    # GPT-2 stores its weights the other way round, which is no news to warn of.
+    # For GPT-2's transposed weights: get_peft_model would set it too, but warn.
     config.fan_in_fan_out = any(map(is_conv1d, backbone.module.modules()))
     if pooling == "model":
         network = ModelHeadNetwork(backbone, config, n_outputs, generator)
     else:
         network = TextNetwork(backbone, config, n_outputs, pooling, generator)
     if generator is not None:
-        # How often dropout draws depends on the parts that a batch is cut into, and
-        # what follows, such as the order of the rows, shall not.
+        # Dropout gets a generator of its own: how often it draws depends on the parts
+        # that a batch is cut into, and the order of the rows must not depend on that.
         own = torch.Generator().manual_seed(generator.initial_seed() + 1)
         for layer in network.encoder.adapted.values():
             layer.generator = own

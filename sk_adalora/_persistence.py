@@ -22,8 +22,8 @@ from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import living, rank_pattern
 
-# To be raised where an older version would read a file without an error, but wrongly.
-# Records with fields that it does not know are an error anyway.
+# Raise this number when an older version would read new files without an error, but
+# wrongly. Records with fields that it does not know are an error in any case.
 FORMAT = 1
 _HEAD = "head."
 _warned: set[tuple[str, str]] = set()
@@ -44,7 +44,7 @@ class AdapterState:
     pooling : str
         How tokens become one vector.
     model : str
-        The pretrained model, as it was asked for.
+        The pretrained model, as the parameter `model` named it.
     found_in : str
         The folder it was found in.
     content_hash : str
@@ -54,13 +54,14 @@ class AdapterState:
     format : int
         Number of this layout.
     versions : dict of str to str
-        What it was trained with.
+        Versions of Python and packages that it was trained with.
     is_folder : bool or None
-        Whether `model` was a folder, and not the name of one on the hub. None in files
-        of before this was kept.
+        Whether `model` was a folder, and not a name on the hub. None in files written
+        before this field existed.
     feature_length : float or None
         What the head divided centred features by while it learned, for a fit that
-        continues. None in files of before this was kept, and with ``pooling="model"``.
+        continues. None in files written before this field existed, and with
+        ``pooling="model"``.
     """
 
     config: dict[str, Any]
@@ -78,13 +79,13 @@ class AdapterState:
 
     @property
     def is_local(self) -> bool:
-        """Whether the model is a folder of one machine, wherever a program runs."""
+        """Whether `model` is a folder, which other machines lack, and no hub name."""
         if self.is_folder is None:
             return names_folder(self.model)
         return self.is_folder
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the adapter's numbers and the head's, as copies.
+        """Return copies of the adapter's tensors and of the head's.
 
         Returns
         -------
@@ -96,8 +97,8 @@ class AdapterState:
         return adapter, {n.removeprefix(_HEAD): adapter.pop(n) for n in own}
 
 
-# Attributes that hold a record of plain values. Files hold them as dicts, so that they
-# name no class but the estimator's.
+# Attributes that are records (dataclasses) of plain values. Files hold them as dicts,
+# so that a file refers to no class but the estimator's.
 RECORDS: dict[str, type] = {
     "_adapter": AdapterState,
     "schedule_": ResolvedSchedule,
@@ -125,7 +126,7 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_fields(kind: Any, values: dict[str, Any], versions: dict[str, str]) -> None:
-    """Refuse a record that a later version has given more fields."""
+    """Refuse a record with fields that only a later version knows."""
     unknown = sorted(values.keys() - {each.name for each in fields(kind)})
     if unknown:
         raise ValueError(
@@ -148,7 +149,7 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
     Parameters
     ----------
     network : TextNetwork
-        A trained network. While the ranks still fall, the copy has those of now.
+        A trained network. While the ranks still fall, the copy has the present ones.
     backbone : Backbone
         The encoder below it.
 
@@ -177,7 +178,7 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
 def joined(
     adapter: Mapping[str, Tensor], head: Mapping[str, Tensor]
 ) -> dict[str, np.ndarray]:
-    """Copy the numbers of adapter and head into one dict; undo :meth:`tensors`."""
+    """Copy tensors into one dict of arrays: the inverse of `AdapterState.tensors`."""
     named = {**adapter, **{_HEAD + name: value for name, value in head.items()}}
     return {n: t.detach().float().cpu().numpy().copy() for n, t in named.items()}
 
@@ -224,15 +225,15 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
 def continue_from(
     state: AdapterState, network: TextNetwork, backbone: Backbone
 ) -> None:
-    """Start a new training from what another left.
+    """Initialise a new network with what an earlier fit learned.
 
-    The triplets that survived come first; the others of each layer start anew, with
-    singular value 0, so that the network computes what it did.
+    In each layer, the triplets that survived come first. The others are newly
+    initialised, with singular value 0, so that outputs are those of the earlier fit.
 
     Parameters
     ----------
     state : AdapterState
-        What the training before left.
+        State of the earlier fit.
     network : TextNetwork
         A new network, changed in place.
     backbone : Backbone
@@ -287,7 +288,7 @@ def check_format(number: int, versions: dict[str, str]) -> None:
 
 
 def warn_other_versions(state: AdapterState) -> None:
-    """Warn, once a process, that torch or transformers is not that of training."""
+    """Warn, once per process, if torch or transformers differ from training."""
     now = used_versions()
     for package in ("torch", "transformers"):
         then = str(state.versions.get(package))

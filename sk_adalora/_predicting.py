@@ -22,7 +22,7 @@ from ._pretrained import count_vectors
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
 
-# Parameters that predictions go by.
+# Parameters that predictions use.
 _IN_USE = (
     *("model", "revision", "local_files_only", "trust_remote_code"),
     *("row_format", "max_length", "long_text", "device", "precision"),
@@ -35,11 +35,11 @@ class Live:
 
     network: TextNetwork
     backbone: Backbone
-    asked: Place  # which the model may not be able to compute in
+    asked: Place  # what the user chose; the model may need float32 instead
 
     @property
     def place(self) -> Place:
-        """Where it computes."""
+        """Device and precision that it computes with."""
         return self.backbone.place
 
 
@@ -50,11 +50,14 @@ class PredictMixin:
     _rules: ClassVar[Mapping[str, Rule]]
 
     def _read_texts(self, X: Any, *, reset: bool) -> Texts:
-        """Turn rows into texts; learn, or check, names and number of columns."""
-        # A text with other names, or without them, would be another text.
+        """Turn rows into texts; set (`reset`) or check names and number of columns."""
+        # Texts contain the names of columns: where one of the two tables has none,
+        # columns are called as in the fit.
         names = None if reset else getattr(self, "feature_names_in_", ())
         texts = read_texts(X, self.row_format, names)
-        if texts.feature_names is not None:  # also of tables that sklearn cannot read
+        if texts.feature_names is not None:
+            # An empty table with these names, so that scikit-learn checks them for any
+            # kind of table.
             X = pa.table({name: [] for name in texts.feature_names})
         validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
         if reset:
@@ -69,7 +72,7 @@ class PredictMixin:
     def _load_backbone(
         self, place: Place, fitted: AdapterState | None = None
     ) -> Backbone:
-        """Load the pretrained model: a new one, or that of a fit again."""
+        """Load the pretrained model: for a new fit, or the one of `fitted` again."""
         pooling = self.pooling if fitted is None else fitted.pooling
         same = fitted is not None and fitted.model == os.fspath(self.model)
         return load_backbone(
@@ -85,7 +88,7 @@ class PredictMixin:
         )
 
     def _lengths(self, backbone: Backbone) -> tuple[int, str]:
-        """Return the longest text in tokens, and what becomes of longer ones."""
+        """Return the maximum length of a text in tokens, and `long_text`."""
         longest = min(self.max_length, backbone.longest or self.max_length)
         return int(longest), self.long_text
 
@@ -98,14 +101,14 @@ class PredictMixin:
         ndarray of shape (n_samples, n_outputs), dtype float32
         """
         check_is_fitted(self)
-        # They may have been set since.
+        # Parameters may have been changed since the fit.
         check_parameters(self, {name: self._rules[name] for name in _IN_USE})
         texts = self._read_texts(X, reset=False)
         live = self._ready()
         tokens, windows = encode_for_prediction(
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
-        del texts  # perhaps a copy of all that was passed
+        del texts  # frees what may be a copy of all of X
         check_tokens(windows.tokens, live.backbone)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         place, parts = live.place, []
@@ -114,16 +117,16 @@ class PredictMixin:
             n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
             batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
             parts.append((rows, live.network(batch)[: len(rows)].float()))
-        for rows, of_rows in parts:  # not before: a GPU would wait for each batch
+        for rows, of_rows in parts:  # only now: each copy waits for the GPU
             outputs[rows] = of_rows.cpu().numpy()
         _check_finite(outputs, place)
         of_texts = windows.average(outputs)
-        # A copy of a large table, where each text is that of one row.
+        # Indexing copies the table, for nothing where each row has its own text.
         return of_texts if tokens.all_distinct else of_texts[tokens.rows]
 
     @own_settings_of_torch()
     def _ready(self) -> Live:
-        """Return the network that predicts; build it where there is none that fits."""
+        """Return the network that predicts; build it if none fits the parameters."""
         live: Live | None = getattr(self, "_live", None)
         place = resolve_place(self.device, self.precision)
         asked = (place, os.fspath(self.model))
@@ -135,14 +138,14 @@ class PredictMixin:
         return live
 
     def _exact_network(self) -> tuple[TextNetwork, Backbone]:
-        """Return a network of its own in float32 on the CPU, and what it adapts."""
+        """Build a new network in float32 on the CPU; return it and its backbone."""
         place = resolve_place("cpu", "float32")
         backbone = self._load_backbone(place, self._adapter)
         return thaw_network(self._adapter, backbone), backbone
 
 
 def _check_finite(outputs: np.ndarray, place: Place) -> None:
-    """Refuse outputs that are no numbers: the first class would be the likeliest."""
+    """Refuse NaN and infinite outputs: argmax would make a class even of these."""
     if not np.isfinite(outputs).all():
         exact = "" if place.precision == "float32" else ", or set precision='float32'"
         raise FloatingPointError(
@@ -152,7 +155,7 @@ def _check_finite(outputs: np.ndarray, place: Place) -> None:
 
 
 def check_tokens(tokens: TokenTable, backbone: Backbone) -> None:
-    """Refuse tokens that the model has no vector for, before a GPU ends by them."""
+    """Refuse tokens without an embedding: after CUDA's error, the GPU is unusable."""
     count = count_vectors(backbone.module)
     highest = int(tokens.ids.max(initial=0))
     if count is not None and highest >= count:

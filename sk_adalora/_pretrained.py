@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from ._devices import Place
 from ._messages import Muted
 
-# What models are read from beside their weights, as patterns of names: settings and
-# vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
+# Name patterns of the files that models are read from beside their weights: settings
+# and vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
 BESIDE_WEIGHTS = (
     *("*.json", "*.txt", "*.model"),
     *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
 )
 _VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
-# Tokens beside the special ones: the empty tokenizer of a T5 has 1.
+# A tokenizer with fewer tokens beside the special ones has no vocabulary: the empty
+# tokenizer of a T5 has 1.
 _FEWEST_TOKENS = 2
-# What tokenizers and models call the types of tokens, which tell the texts of a pair
-# apart; and a number above them all, of models that take any.
+# Name of the token types, which tell the texts of a pair apart.
 _TYPES = "token_type_ids"
+# The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
 
 
@@ -45,7 +46,7 @@ class Pretrained:
         Whether `module` is a part of what the folder holds.
     drawn : tuple of str
         Names of the weights that the files lack, or have in another shape. They are
-        drawn at random.
+        newly initialised.
     """
 
     module: nn.Module
@@ -88,9 +89,11 @@ def read_pretrained(
     if n_labels:  # a checkpoint may have a head for other labels
         for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
     kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
-    # Weights that the file lacks, such as an unused pooler's, are drawn at random.
+    # Weights that the files lack, such as an unused pooler's, are drawn at random: not
+    # from the global generator.
     random_apart = torch.random.fork_rng(devices=[])
-    # Whoever predicts first may load what others will train through.
+    # Not in inference mode, even if a prediction loads the model: fits share its
+    # weights, and need gradients of what is computed from them.
     trainable = torch.inference_mode(False)
     with silent_transformers(), random_apart, trainable, _named_errors(folder):
         torch.random.default_generator.manual_seed(0)
@@ -116,7 +119,7 @@ def read_pretrained(
 
 
 def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
-    """Read a tokenizer, which may be the code of its class alone, as ByT5's."""
+    """Read a tokenizer; that of ByT5, for one, needs no vocabulary."""
     import transformers
 
     with silent_transformers(), _named_errors(folder):
@@ -131,24 +134,26 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
 
 
 def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:
-    """Tell a head of a model's own which tokens are none of a text's."""
+    """Set up padding and end tokens as a model's own classification head needs them."""
     config: Any = module.config
     for part in (config, getattr(config, "text_config", None) or config):
-        part.pad_token_id = tokenizer.pad_token_id  # a decoder's head reads before it
-    # The heads of BART and T5 want as many ends in each text, and read the last.
+        # A decoder's head reads the last token before the padding.
+        part.pad_token_id = tokenizer.pad_token_id
+    # The heads of BART and T5 need the same number of end tokens in each text, and read
+    # the last: special tokens that a text itself contains are split.
     tokenizer.split_special_tokens = config.is_encoder_decoder
 
 
 def _agree_on_types(module: nn.Module, tokenizer: Any) -> None:
-    """Have a tokenizer name the types of tokens if the model tells pairs apart by them.
+    """Have a tokenizer return token types if the model tells pairs apart by them.
 
-    By themselves, most that write them do not name them, as ALBERT's, and some name
-    what their model has no vector for.
+    By default, most tokenizers that can write them do not return them, as ALBERT's, and
+    some return types that their model has no embedding for.
     """
     count, names = _count_types(module), [*tokenizer.model_input_names]
     told = False
     if count > 1:
-        # A template has the types, whatever the texts: RoBERTa's has the same for all.
+        # The types come from a template, so any pair shows them. RoBERTa's are all 0.
         pair = tokenizer("a", "b", return_token_type_ids=True)
         told = 0 < max(pair.get(_TYPES) or [0]) < count
     if told != (_TYPES in names):
@@ -160,18 +165,18 @@ def _count_types(module: nn.Module) -> int:
     """Return how many types of tokens a model tells apart; 0 if it takes none."""
     if _TYPES not in inspect.signature(module.forward).parameters:
         return 0
-    # XLNet and Funnel ask only if two tokens have the same type.
+    # XLNet and Funnel only compare the types of two tokens.
     if any(name.endswith("seg_embed") for name, _ in module.named_parameters()):
         return _ANY_TYPES
-    # Without this number, types are of something else: GPT-2 takes them for tokens.
+    # Without this number, types mean something else: GPT-2 takes them for tokens.
     return getattr(module.config, "type_vocab_size", None) or 0
 
 
 def attend_in_full(module: nn.Module) -> None:
-    """Have BigBird compute full attention, which it would turn to by itself.
+    """Have BigBird compute full attention from the start.
 
-    Its first short batch would do so for good: what is predicted later for a long text
-    would be another number.
+    By itself it switches to it at the first short batch, for good: later predictions
+    for long texts would be different.
     """
     for part in list(module.modules()):
         switch = getattr(part, "set_attention_type", None)
@@ -191,8 +196,8 @@ def text_part(whole: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        Of an encoder-decoder the encoder, of a model of texts and images, such as
-        Gemma 3, CLIP or Qwen2-VL, what reads the texts.
+        The encoder of an encoder-decoder; the text model of a model for texts and
+        images, such as Gemma 3, CLIP or Qwen2-VL.
     """
     if whole.config.is_encoder_decoder:  # type: ignore[union-attr]
         return whole.get_encoder()  # type: ignore[operator,no-any-return]
@@ -249,7 +254,7 @@ def _check_files(folder: Path) -> None:
             f"The folder of `model` must hold config.json. Got {str(folder)!r} "
             "without it. Save the model with `save_pretrained`."
         )
-    # Where PEFT is installed, transformers would load it too, and say nothing.
+    # Where PEFT is installed, transformers would load the adapter too, silently.
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
             "The folder of `model` must hold no adapter of PEFT's beside the model. "

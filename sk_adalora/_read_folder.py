@@ -1,4 +1,4 @@
-"""Read the folder of an estimator, which anybody may have written."""
+"""Read the folder of an estimator, which may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def find(
             f"{reprlib.repr(code)}. Pass trust_remote_code=True if you trust its "
             "authors."
         )
-    # The folder is named after the commit: all files are of the same one.
+    # The snapshot's folder is named after its commit: fetch all files from that one.
     wanted = [*_UNLISTED, *listed]
     folder = _download(name, known.name, local_files_only, wanted)
     return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
@@ -118,7 +118,7 @@ def _download(
 def refuse_links(folder: Path, root: Path) -> None:
     """Refuse links to what lies outside of `root`."""
     if not os.path.lexists(folder / STATE_NAME):
-        return  # what reads that file says that it is missing
+        return  # reading that file will raise the error
     for path in folder.rglob("*"):
         if not Path(os.path.realpath(path)).is_relative_to(root):
             raise ValueError(
@@ -142,7 +142,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def seal(described: dict[str, Any]) -> str:
-    """Return the SHA-256 of all that ``sk_adalora.json`` says, but itself."""
+    """Return the SHA-256 of what ``sk_adalora.json`` holds, except this hash."""
     rest = {name: value for name, value in described.items() if name != SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -364,7 +364,7 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
     _check_own_head(tensors, n_outputs if own_head else None)
     head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
-    # Before it was written, a place was for folders only.
+    # Files of before this field have a `found_in` only where the model was a folder.
     is_folder = described.get("is_folder", bool(values["found_in"]) or None)
     if not isinstance(is_folder, bool | None):
         raise broken("hold 'is_folder' as true or false", is_folder)
