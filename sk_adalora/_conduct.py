@@ -1,4 +1,4 @@
-"""Ask Optuna for trials, have their folds evaluated, tell it what came of them."""
+"""Ask Optuna for trials, have their folds evaluated, and report the results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(eq=False)
 class Candidate:
-    """A trial under way."""
+    """A running trial."""
 
     trial: optuna.Trial
     params: dict[str, Any] = field(default_factory=dict)
@@ -70,13 +70,13 @@ class Conductor:
     study : SearchStudy
         The study.
     space : DeclaredSpace or CalledSpace
-        What is tried.
+        The space that is searched.
     plan : Plan
-        How.
+        Settings of the search.
     worker : Worker
         This run, among others on the same study.
     callbacks : sequence of callable
-        Called with the study and each trial that is over.
+        Called with the study and each finished trial.
     bar : tqdm
         Shows the trials.
     """
@@ -98,8 +98,8 @@ class Conductor:
     def run(self, evaluate: Evaluate) -> None:
         """Evaluate trials until the study has enough of them.
 
-        Also waits for those that other workers evaluate, so that a worker's death
-        costs none.
+        Also wait for trials of other workers: if one of these dies, its trials are
+        evaluated here.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Conductor:
             if candidate is not None:
                 asked.append(candidate)
                 if DEATHS in candidate.trial.user_attrs:
-                    break  # alone, so that only itself can be to blame
+                    break  # evaluated alone: a further death is due to it
             elif self._is_late():
                 break
         return asked
@@ -166,7 +166,7 @@ class Conductor:
             return None
         try:
             candidate.params = self.space.suggest(trial)
-        except optuna.TrialPruned:  # a function's way to say: no such combination
+        except optuna.TrialPruned:  # a callable space excludes this combination
             self._tell(candidate, TrialState.PRUNED)
             return None
         return candidate
@@ -190,8 +190,8 @@ class Conductor:
     def _evaluate(self, batch: list[Candidate], evaluate: Evaluate) -> None:
         """Evaluate all folds at once, or in a race one after the other.
 
-        When trials have dropped out of a race, the workers that are free take further
-        folds of those that are left.
+        When trials have dropped out of a race, workers that are free evaluate further
+        folds of the remaining ones.
         """
         folds = list(range(self.plan.n_folds))
         while batch and folds:
@@ -219,7 +219,7 @@ class Conductor:
         except (ValueError, RuntimeError):
             if self._is_ours(trial):
                 raise
-            self.open.remove(candidate)  # taken for dead, and tried again elsewhere
+            self.open.remove(candidate)  # another run took us for dead and requeued it
             return
         if math.isnan(mean):
             self._tell(candidate, TrialState.FAIL)
@@ -236,7 +236,7 @@ class Conductor:
         )
         self.open.remove(candidate)
         if frozen.state is not state:
-            return  # taken for dead, and tried again elsewhere
+            return  # another run took us for dead and requeued it
         self._show()
         for callback in self.callbacks:
             callback(self.study, frozen)
@@ -246,16 +246,16 @@ class Conductor:
         return frozen.state is TrialState.RUNNING
 
     def _abandon(self, *, died: bool) -> None:
-        """Queue the trials under way again, which are at fault only where one died.
+        """Queue the running trials again.
 
         Parameters
         ----------
         died : bool
-            Whether a worker of joblib's did.
+            Whether a worker process of joblib died, which counts against the trials.
         """
         trials = self.study.get_trials(deepcopy=False)
         for candidate in self.open:
-            with suppress(Exception):  # the error that ends the run is the one to see
+            with suppress(Exception):  # the error that ends the run is to be raised
                 try_again(self.study, trials[candidate.trial.number], died=died)
 
     def _show(self) -> None:

@@ -1,4 +1,4 @@
-"""What one parameter may be, and a space of them, for Optuna and scikit-learn."""
+"""Values that a parameter may have, and spaces of them, for Optuna and scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-# What Optuna's storages keep as it is.
+# Types that Optuna's storages keep unchanged.
 _PLAIN = (str, bool, int, float, type(None))
 
 
@@ -31,7 +31,7 @@ class Range:
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """What has to be valid, for all to be."""
+        """The ends: all values are valid if they are."""
         return (self.low, self.high)
 
     @property
@@ -73,7 +73,7 @@ class Choices:
 
     @property
     def labels(self) -> list[Any]:
-        """What a study keeps of each: JSON has no lists of lists and no objects."""
+        """What a study stores for each: its repr, if JSON cannot hold the value."""
         return [v if isinstance(v, _PLAIN) else repr(v) for v in self.values]
 
     def distribution(self) -> BaseDistribution:
@@ -131,7 +131,7 @@ class Given:
 
 @dataclass(frozen=True)
 class LogIntegers:
-    """Whole numbers, even on a logarithmic scale, as scipy's distributions draw."""
+    """Log-uniform integers, with the method `rvs` of scipy's distributions."""
 
     low: int
     high: int
@@ -154,7 +154,7 @@ class LogIntegers:
 
         if not isinstance(random_state, np.random.Generator):
             random_state = check_random_state(random_state)
-        # Half a unit more on both sides, so that the ends get their share.
+        # Half a unit more on both sides: else the ends would be drawn too rarely.
         low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
         drawn = np.exp(random_state.uniform(low, high, size=size))
         whole = np.clip(np.rint(drawn), self.low, self.high).astype(int)
@@ -323,7 +323,7 @@ class CalledSpace:
         """
         try:
             return self._call(optuna.trial.FixedTrial(dict(values), number=number))
-        except optuna.TrialPruned:  # no parameters: what was asked for is what is left
+        except optuna.TrialPruned:  # it returned none: take those that it asked for
             return dict(values)
 
 
@@ -372,7 +372,7 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part:
 
 
 def draws_itself(value: Any) -> bool:
-    """Tell a distribution of scipy's, or what draws like one."""
+    """Tell whether a value is a distribution of scipy, or has its `rvs`."""
     return hasattr(value, "rvs")
 
 
@@ -413,7 +413,10 @@ def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
 
 
 def _differs(first: Any, second: Any) -> bool:
-    """Tell whether two plain values differ; other objects may be made anew."""
+    """Tell whether two plain values differ.
+
+    Other objects count as equal, since each call may make new ones.
+    """
     if not isinstance(first, str | int | float):
         return False
     if not isinstance(second, str | int | float):

@@ -20,7 +20,7 @@ from ._dimensions import CalledSpace, DeclaredSpace, plain
 from ._steps import default_init_r, rank_of_share
 from ._study import silent_optuna
 
-# In place of a value that the space does not have: None may be one that it has.
+# Marks that the space has no such value. Not None, which may be one of its values.
 _LEFT_OUT = object()
 
 
@@ -30,12 +30,12 @@ def find_prefix(estimator: Any) -> str:
     Parameters
     ----------
     estimator : estimator
-        It, or what holds it.
+        The estimator, or a composite that holds it.
 
     Returns
     -------
     str
-        What stands before the names of its parameters: "" or as in "clf__".
+        The prefix of the names of its parameters: "", or for example "clf__".
 
     Raises
     ------
@@ -64,7 +64,7 @@ def check_names(estimator: Any, space: DeclaredSpace | CalledSpace) -> None:
     estimator : estimator
         What is searched.
     space : DeclaredSpace or CalledSpace
-        What may be tried. The names of a function's are not known before.
+        The space. The names that a function asks for are not known in advance.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def _asked_for(
 def _express(
     name: str, distributions: Mapping[str, BaseDistribution], current: Mapping[str, Any]
 ) -> Any:
-    """Return the current value as its distribution has it, or `_LEFT_OUT`."""
+    """Return the current value in terms of its distribution, or `_LEFT_OUT`."""
     distribution = distributions[name]
     value = plain(_in_units_of(name, distribution, current))
     if value is None and name.rpartition("__")[2] == "lora_alpha":
@@ -177,7 +177,7 @@ def _initial_rank(
 ) -> Any:
     """Return the rank at the start, for which ``lora_alpha=None`` stands."""
     init_r = f"{name.removesuffix('lora_alpha')}init_r"
-    if init_r in distributions:  # where the trial's may be another than the current
+    if init_r in distributions:  # its value in the trial may not be the current one
         return _express(init_r, distributions, current)
     return _in_units_of(init_r, distributions[name], current)
 
@@ -200,7 +200,7 @@ def _in_units_of(
     if short == "target_r" and init_r is not None and isinstance(value, Real):
         return _rank(value, init_r, whole)
     if short in ("tinit", "tfinal", "deltaT") and isinstance(value, Integral) != whole:
-        return _LEFT_OUT  # steps are no shares without the number of all steps
+        return _LEFT_OUT  # without the number of all steps, steps are not shares
     return value
 
 

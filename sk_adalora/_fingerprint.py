@@ -18,11 +18,12 @@ from optuna.distributions import distribution_to_json
 
 from ._dimensions import CalledSpace, DeclaredSpace
 
-# Where and how a fit runs, but not what it learns: workers may differ in these.
+# Parameters that change where or how a fit runs, but not its result: workers may differ
+# in these.
 _NOT_COMPARED = {"device", "local_files_only", "memory", "n_jobs", "verbose"}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGITS = 16
-# What is written the same in every process.
+# Types whose repr is the same in every process.
 _BY_REPR = (str, bytes, bool, int, float, date, time, Decimal)
 _ADVICE = {
     "data": "the rows (X, y, weights)",
@@ -31,7 +32,7 @@ _ADVICE = {
     "scoring": "`scoring`, or the metric that `refit` names",
     "estimator": "parameters of the estimator that are not searched",
 }
-# Instructions that write what an outer function holds.
+# Instructions of byte code that assign to variables of an enclosing function.
 _WRITES = ("STORE_DEREF", "DELETE_DEREF")
 # Byte code is compared where it was made by the same Python.
 _CODE = f"code, Python {sys.version_info.major}.{sys.version_info.minor}"
@@ -50,7 +51,7 @@ def fingerprint(
     Parameters
     ----------
     data : sequence
-        X, y and what else `fit` got, of any kind.
+        X, y and other data that `fit` got, of any kind.
     splits : iterable of pairs of ndarray
         Training and test rows of each fold.
     space : DeclaredSpace or CalledSpace
@@ -210,7 +211,7 @@ def _compared(estimator: Any, space: DeclaredSpace | CalledSpace) -> dict[str, A
 
 
 def _describe(value: Any) -> Any:
-    """Say what an object is, without what changes from process to process."""
+    """Describe an object, without what changes from process to process."""
     if isinstance(value, Mapping):
         return {str(key): _describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -256,9 +257,10 @@ def _is_scorer(value: Any) -> bool:
 
 
 def _code(function: FunctionType) -> list[Any]:
-    """Say what a function does, but not where it stands or how it is laid out.
+    """Describe what a function does: its byte code, constants, defaults and closure.
 
-    Of what it holds, only what cannot change while it runs.
+    File and line numbers are left out, and variables of the closure that the function
+    assigns to: their values change when it runs.
     """
     code = function.__code__
     written = {
@@ -291,7 +293,7 @@ def _constant(cell: CellType) -> Any:
 
 
 def _unchanging(value: Any) -> Any:
-    """Describe a plain value, or something else by its kind: it may fill up."""
+    """Describe a plain value; of others only the type: their contents may change."""
     if isinstance(value, tuple):
         return [_unchanging(item) for item in value]
     if value is None or isinstance(value, (*_BY_REPR, FunctionType, np.ndarray)):

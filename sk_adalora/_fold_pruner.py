@@ -1,4 +1,4 @@
-"""Which trials of a race are too far behind: all see the same folds, so by pairs."""
+"""Stop trials that are too far behind the best: a paired comparison over the folds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-# How much sums in another order may differ.
+# Relative difference that sums in another order may have.
 _ROUNDING = 1e-9
 
 
@@ -120,7 +120,7 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
 
 
 def _comparable(study: optuna.Study) -> np.ndarray:
-    """Return the folds of complete trials, of shape (n_trials, n_folds)."""
+    """Return the scores of complete trials, of shape (n_trials, n_folds)."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     found = [scores for scores in map(fold_scores, trials) if scores is not None]
     found = [scores for scores in found if len(scores)]
@@ -130,7 +130,7 @@ def _comparable(study: optuna.Study) -> np.ndarray:
 
 
 def _spread(complete: np.ndarray, best: np.ndarray) -> float:
-    """Return by how much the lag behind the best differs from fold to fold."""
+    """Return the pooled standard deviation, over folds, of the lag behind the best."""
     others = complete[(complete != best).any(axis=1)]
     if not len(others):
         return 0.0

@@ -160,7 +160,7 @@ class OptunaPruning:
         """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse: in another process, the trial would be a copy that nobody reads."""
+        """Refuse: in another process, the trial would be an unused copy."""
         raise TypeError(
             "OptunaPruning belongs to a trial of this process. Got an attempt to "
             "pickle or copy it. Use n_jobs=None around it, or save the estimator when "

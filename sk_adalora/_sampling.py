@@ -131,11 +131,11 @@ class _Estimated:
 
 
 def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Give pruned and failed trials the value that they might have had.
+    """Give pruned and failed trials an estimated value.
 
-    A trial that was pruned after some folds gets their mean, corrected by how much
-    more or less complete trials had after the same folds than in the end: some folds
-    are easier than others. A trial that failed gets the worst value of all.
+    A trial that was pruned after some folds gets their mean, plus the mean change of
+    complete trials from the same folds to all: some folds are easier than others. A
+    trial that failed gets the worst value of all.
 
     Parameters
     ----------

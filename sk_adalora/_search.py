@@ -17,7 +17,7 @@ from ._study import check_directions, in_memory, record_of
 from ._transaction import CALLBACKS
 from ._trial_plot import draw_trials, trial_curves
 
-# Of a database, up to the last "@" of its URL, and in the query of one.
+# The password in the URL of a database: up to its last "@", or in its query.
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(?=@)|([?&;]password=)[^&\s'\"]+")
 
 
@@ -170,7 +170,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     0.0061
     """
 
-    # What scikit-learn's constructor would set: no parameter of ours.
+    # scikit-learn's constructor would set this; it is not a parameter here.
     pre_dispatch = "2*n_jobs"
 
     def __init__(

@@ -55,7 +55,7 @@ _ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
 
 
 class _NothingEvaluated(Exception):
-    """All trials were there: scikit-learn, which wants a result, stops here."""
+    """No trial was left to evaluate, and scikit-learn's `fit` cannot go on without."""
 
 
 class _Folds:
@@ -73,7 +73,8 @@ class _Folds:
 class _Session:
     """What a fit needs while it runs.
 
-    `results` is filled in place: scikit-learn takes the object that it got last.
+    `results` is filled in place: scikit-learn uses the object that `_format_results`
+    returned last.
     """
 
     metadata: dict[str, Any]
@@ -111,7 +112,7 @@ class SearchHooks(BaseSearchCV):
         return self
 
     def _hand_over(self, error: BaseException) -> None:
-        """Put the study on an error, where it would be lost with the memory."""
+        """Attach a study in memory to the error: its trials would be lost otherwise."""
         study = self._now.study
         if self.storage is not None or self._now.stored_only or study is None:
             return
@@ -129,7 +130,7 @@ class SearchHooks(BaseSearchCV):
 
     @contextmanager
     def _session(self, params: dict[str, Any], stored_only: bool) -> Iterator[_Session]:
-        """Hold what the hooks of scikit-learn's `fit` share, and end it."""
+        """Hold the state that the hooks of scikit-learn's `fit` share, for one fit."""
         verbose = self.verbose
         with silent_optuna(), ExitStack() as stack:
             self._now = _Session(params, stack, verbose, stored_only)
@@ -169,7 +170,7 @@ class SearchHooks(BaseSearchCV):
         if created:  # of several workers that begin at once, only one
             try:
                 queue(now.study, points)
-            except BaseException:  # it would go on without them
+            except BaseException:  # else the next run would go on without them
                 optuna.delete_study(study_name=now.study.study_name, storage=storage)
                 raise
         bind(now.study, made_with)
@@ -194,7 +195,7 @@ class SearchHooks(BaseSearchCV):
         return read_space(space, prefix)
 
     def _make_sampler(self, now: _Session) -> BaseSampler:
-        """Make what draws other parameters than runs before this one and beside it."""
+        """Make a sampler that does not repeat the draws of earlier or parallel runs."""
         seed = None
         if self.random_state is not None:
             seed = int(check_random_state(self.random_state).randint(2**31))
@@ -244,7 +245,7 @@ class SearchHooks(BaseSearchCV):
         self._show_metrics()
 
     def _show_metrics(self) -> None:
-        """Let scikit-learn, which asks the first result, see that there are several."""
+        """Give the first result all metrics: scikit-learn reads their names there."""
         first, metrics = self._now.out[0], self._now.table.metrics
         if metrics is not None and not isinstance(first["test_scores"], dict):
             first["test_scores"] = dict.fromkeys(metrics, np.nan)  # its scorer failed
@@ -282,7 +283,7 @@ class SearchHooks(BaseSearchCV):
     def _format_results(
         self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None
     ) -> dict[str, Any]:
-        """Take the results of folds over; the table is made when all are there."""
+        """Collect results of folds: scikit-learn's hook. The table is made later."""
         self._now.out = out
         return self._now.results
 
@@ -373,7 +374,7 @@ class SearchHooks(BaseSearchCV):
         scorers, _ = self._get_scorers()
         scorers = getattr(scorers, "_scorers", scorers)
         if isinstance(scorers, dict) and not self.multimetric_:
-            scorers = scorers[self._metric()]  # of trials that have a value only
+            scorers = scorers[self._metric()]  # the trials have one value, of this one
         self.scorer_ = scorers
         self.cv_results_ = results
         now.context.call_on_fit_task_end(estimator=self, **data)

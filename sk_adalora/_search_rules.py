@@ -1,4 +1,4 @@
-"""What the parameters and the rows of a search may be."""
+"""Rules for the parameters and the rows of a search."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def check_rows(X: Any) -> None:
     Raises
     ------
     TypeError
-        If it is such.
+        If scikit-learn cannot.
     """
     try:
-        _safe_indexing(X, np.zeros(2, int))  # of one, some can give it
-    except IndexError:  # no rows at all, which the folds will say
+        _safe_indexing(X, np.zeros(2, int))  # two: some types can give only one
+    except IndexError:  # no rows at all: splitting into folds will raise the error
         return
     except Exception as error:
         way = "X.to_pandas()" if hasattr(X, "to_pandas") else "list(X)"

@@ -20,10 +20,10 @@ from ._fingerprint import check_same
 from ._messages import Muted
 from ._workers import RUN, WORKER
 
-# Attribute of a study: what it was made with.
+# Attribute of a study: the fingerprint of what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
 
-# Windows lets few users make the link that Optuna locks a journal with.
+# Optuna locks a journal by a symbolic link, which few users may make on Windows.
 _LINKS_ARE_FREE = os.name != "nt"
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
@@ -93,9 +93,9 @@ def open_storage(storage: Any) -> BaseStorage:
 
 
 class _Journal(JournalFileBackend):
-    """A journal whose last line is cut off where a crash has left half of it.
+    """A journal that removes its last line if a crash has left it incomplete.
 
-    Optuna passes over such a line when it reads, and would append to it.
+    Optuna ignores such a line when it reads, but would append to it when it writes.
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -111,7 +111,7 @@ class _Journal(JournalFileBackend):
 
 
 def _open_journal(path: str) -> JournalStorage:
-    path = os.path.abspath(path)  # the lock is a link, which a relative path misleads
+    path = os.path.abspath(path)  # a relative path would break the lock, a link
     _check_file(path)
     if os.path.exists(path):
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""The results of folds: how trials keep them, and the table that comes of them."""
+"""The results of folds: how trials store them, and the table that is made of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATES = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-# Of an error's text, as much is kept as says what happened.
+# Characters that are kept of an error's text: its end, which says what happened.
 _LONGEST_ERROR = 4000
 
 Scores = float | dict[str, float]
@@ -58,7 +58,7 @@ class FoldResult:
         Parameters
         ----------
         out : dict
-            Of its `_fit_and_score`.
+            What its `_fit_and_score` returned.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class TrialTable:
         }
 
     def finish(self, results: dict[str, Any], metric: str | None) -> None:
-        """Mend what scikit-learn made of folds that are missing, in place.
+        """Correct what scikit-learn computed from missing folds, in place.
 
         Times are means over the folds that ran. A trial that another program has
         scored has no folds: its value stands for their mean.

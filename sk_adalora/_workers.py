@@ -25,12 +25,13 @@ from ._messages import warn_user
 WORKER = "sk_adalora:worker:"
 # Attribute of a trial: the run that evaluates it.
 RUN = "sk_adalora:run"
-# Attribute of a trial that failed by itself. What failed without is tried again.
+# Attribute of a trial that failed by an error of its own. A failed trial without it is
+# tried again.
 ERROR = "sk_adalora:error"
-# Attribute of a trial: how many processes have died while they evaluated its like.
+# Attribute of a trial: how many processes died while they evaluated its parameters.
 DEATHS = "sk_adalora:deaths"
 
-# Seconds between two heartbeats, and after how many of silence a worker is dead.
+# Seconds between two heartbeats, and seconds without one after which a worker is dead.
 _BEAT = 30.0
 _GRACE = 600.0
 
@@ -38,7 +39,7 @@ _GRACE = 600.0
 _MOST_DEATHS = 3
 
 _PROC = Path("/proc")
-# Elsewhere a signal to find out would end the process.
+# Whether signal 0 only tells if a process exists. On Windows it would end the process.
 _SIGNAL_TELLS = os.name == "posix"
 _here: set[str] = set()  # runs of this process
 
@@ -70,13 +71,13 @@ class Worker:
 
     def __exit__(self, *error: Any) -> None:
         self._over.set()
-        if self._heart is not None:  # a beat under way must not have the last word
+        if self._heart is not None:  # a beat under way must not overwrite the end
             self._heart.join(_BEAT)
         _here.discard(self.run)
         try:
             self._write(ended=True)
         except Exception as failure:
-            if error[0] is None:  # else the first error is the one to see
+            if error[0] is None:  # else the first error is to be raised
                 warn_user(
                     "The storage of the study must be told that this search is over. "
                     f"Got {type(failure).__name__}: {failure}. Nothing is lost; other "
@@ -165,7 +166,7 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     try:
         if given_up:
             reason = f"{deaths} processes died while they evaluated these parameters."
-            # A `Trial` would do this too, but first let the sampler begin it anew.
+            # Not by a `Trial`: making one would have the sampler begin it anew.
             study._storage.set_trial_user_attr(trial._trial_id, ERROR, reason)
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
@@ -210,11 +211,11 @@ def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:
 def _lives(run: str, record: dict[str, Any]) -> bool:
     """Tell whether a run still works.
 
-    On this machine and under /proc, a process of its number that began when its own
-    did is the run. Where that cannot be read, as on macOS, the number may be another
-    process's by now, and this machine may have the name of another: a run lives while
-    its heartbeat is fresh, as one of another machine does. Only where the hardware
-    address tells machines apart, a run without a process is dead at once.
+    A run of this machine lives if a process with its number and its start time exists,
+    which /proc tells. Without /proc, as on macOS, another process may have the number
+    by now, and another machine may have the same name. Then, as on other machines, a
+    run lives while its heartbeat is fresh; but if the hardware address tells machines
+    apart, a run whose process is gone is dead at once.
     """
     if record["ended"]:
         return False
@@ -223,7 +224,7 @@ def _lives(run: str, record: dict[str, Any]) -> bool:
     if record["machine"] == machine():
         if record["started"] is not None:
             same = _started(record["pid"]) == record["started"]
-            return same and record["pid"] != os.getpid()  # which knows its runs
+            return same and record["pid"] != os.getpid()  # its own runs are in `_here`
         if _hardware_address() is not None and _is_gone(record["pid"]):
             return False
     return time.time() - record["beat"] < _GRACE
@@ -272,7 +273,7 @@ def _started(pid: int) -> str | None:
 
 
 def _is_gone(pid: int) -> bool:
-    """Tell whether this machine certainly has no other process of that number."""
+    """Tell whether there is certainly no process but this one with that number."""
     if pid == os.getpid():
         return True
     if not _SIGNAL_TELLS:
