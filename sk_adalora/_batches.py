@@ -11,9 +11,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-# Rows are sorted by length within so many batches, which leaves little padding. Of more
-# rows, each epoch has other batches. Of fewer, it has the same ones, but for rows of
-# equal length: to mix all takes up to 1.5 times as long, and scores no higher
+# Rows are sorted by length within runs of this many batches, which leaves little
+# padding. With more rows than that, each epoch has other batches. With fewer, the
+# batches are the same in each epoch, except for rows of equal length: mixing rows of
+# all lengths takes up to 1.5 times as long, and scores no higher
 # (`benchmarks/grouping.py`).
 _MEGABATCH = 50
 
@@ -70,17 +71,17 @@ class Batch:
         )
 
 
-# Devices that take a copy while the host goes on.
+# Types of devices to which a copy runs while the host goes on.
 _OVERLAPPING = {"cuda"}
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a tensor to a device; on CUDA, without waiting for what it computes.
+    """Copy a tensor to a device; on CUDA, without waiting for running computations.
 
     Parameters
     ----------
     tensor : torch.Tensor
-        On the CPU, or there already.
+        On the CPU, or already on the device.
     device : torch.device
         Where it is needed.
 
@@ -107,7 +108,7 @@ def pad(
     multiple : int, default=1
         Pad on to a multiple of about this many tokens, see `padded_length`.
     n_rows : int or None, default=None
-        Rows of the tensors: the last one is repeated. None repeats none.
+        Rows of the tensors: fill up to them by repeating the last one. None adds none.
 
     Returns
     -------
@@ -127,7 +128,7 @@ def pad(
             None,
             None if table.type_ids is None else _to_tensor(table.type_ids[positions]),
         )
-    # Any valid position will do where padding overwrites what it holds.
+    # At padding, any valid position will do: its value is overwritten below.
     positions = np.where(is_token, positions, 0)
     ids = np.where(is_token, table.ids[positions], table.pad_id)
     type_ids = None
@@ -137,17 +138,17 @@ def pad(
 
 
 def padded_length(length: int, multiple: int, max_length: int) -> int:
-    """Round a length up, so that there are few lengths in all, and little padding.
+    """Round a length up, so that few different lengths occur, with little padding.
 
     Parameters
     ----------
     length : int
         Tokens of a batch's longest row.
     multiple : int
-        Round up to a multiple of this many tokens, and of twice as many for each
-        doubling of the length beyond 12 times that.
+        Round up to a multiple of this many tokens. It is doubled until it is at least a
+        twelfth of the length, unless it is 1.
     max_length : int
-        Tokens that the model takes.
+        Most tokens that the model takes: the upper limit of the result.
 
     Returns
     -------
@@ -174,8 +175,9 @@ def training_batches(
     """Deal all rows of a table into the batches of one epoch.
 
     The rows are shuffled, sorted by length within runs of 50 batches, cut into
-    batches of equal size, and the batches are shuffled. A small last batch would be
-    of the longest rows, each of which would count more than others.
+    batches of equal size, and the batches are shuffled. If the last batch were smaller
+    instead, it would hold the longest rows, and each of them would count more than
+    other rows.
 
     Parameters
     ----------
@@ -224,7 +226,7 @@ def micro_batches(
     """
     if max_tokens is None:
         return [rows]
-    distinct = table.rows[rows]  # not `lengths`, which are those of all rows
+    distinct = table.rows[rows]  # `table.lengths` would compute those of all rows
     lengths = table.stops[distinct] - table.starts[distinct]  # (n_rows,)
     parts = -(-len(rows) * int(lengths.max()) // max_tokens)
     if parts == 1:
@@ -300,9 +302,9 @@ def round_count_up(n: int) -> int:
 def uniform_batches(
     table: _TokenTable, batch_size: int, max_tokens: int | None
 ) -> list[np.ndarray]:
-    """Cut the rows of a table, longest first, into batches such as training has.
+    """Cut the rows of a table, longest first, into batches of the shapes of training.
 
-    Kernels that are compiled for the shape of a batch serve both then.
+    So kernels that are compiled for the shape of a batch are used by both.
 
     Parameters
     ----------
@@ -311,13 +313,13 @@ def uniform_batches(
     batch_size : int
         Rows of a training batch.
     max_tokens : int or None
-        Tokens of what goes through the network at once, see `micro_batches`.
+        Most tokens that go through the network at once, see `micro_batches`.
 
     Returns
     -------
     list of ndarrays of shape (n_rows,)
-        Batches of row positions, whose sizes differ by at most one, but for their
-        parts; each row is in one.
+        Row positions of batches, or of their parts, see `micro_batches`. The sizes of
+        whole batches differ by at most one; each row is in one.
     """
     order = np.argsort(-table.lengths, kind="stable")
     batches = np.array_split(order, -(-len(order) // batch_size))

@@ -41,7 +41,7 @@ _UNITS = {"M": {"W": "D", "D": "D", **_SHORT}, "m": {"W": "s", "D": "s", **_SHOR
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
-# Types that Arrow tells from objects of one class without changing them.
+# Types that Arrow infers from objects of one class without changing their values.
 IS_BASIC = (*IS_TEXT, pt.is_null, pt.is_boolean, pt.is_integer, pt.is_floating)
 _IS_TIME = (pt.is_date, pt.is_timestamp, pt.is_time, pt.is_duration)
 # Types that `write_arrow` writes as a reader expects.
@@ -70,7 +70,7 @@ def arrow_unit(dtype: np.dtype) -> str | None:
 
 
 def in_arrow_unit(array: np.ndarray) -> np.ndarray:
-    """Count dates and durations in a unit of Arrow's, which knows fewer."""
+    """Convert dates and durations to a unit that Arrow has."""
     unit = arrow_unit(array.dtype)
     return array if unit is None else array.astype(f"{array.dtype.kind}8[{unit}]")
 
@@ -214,18 +214,18 @@ def write_cell(cell: Any) -> str | None:
 
 
 def _nested(cell: Any) -> Any:
-    """Give nested cells as lists and dictionaries; pandas reads the lists as arrays."""
+    """Convert nested cells to lists and dictionaries; pandas holds lists as arrays."""
     if isinstance(cell, np.ndarray | np.generic):
         if cell.dtype.kind not in "mM":
             cell = cell.tolist()
-        elif cell.ndim:  # of nanoseconds it would make integers
+        elif cell.ndim:  # `tolist` would turn nanoseconds into integers
             cell = cell.astype(f"{cell.dtype.kind}8[us]").tolist()
     if type(cell) is list:
         return [_nested(item) for item in cell]
     if type(cell) is dict:
         return {name: _nested(item) for name, item in cell.items()}
     if isinstance(cell, float) and cell.is_integer():
-        return int(cell)  # a missing number beside it makes floats of integers
+        return int(cell)  # beside a missing number, integers have become floats
     return None if is_missing(cell) else cell
 
 
@@ -249,7 +249,7 @@ def write_cells(cells: list) -> list[str | None]:
 
 
 def is_missing(cell: Any) -> bool:
-    """Tell None, NaN, NaT, pd.NA and a masked cell from values."""
+    """Tell whether a cell is None, NaN, NaT, pd.NA or masked."""
     if cell is None or isinstance(cell, str):
         return cell is None
     if isinstance(cell, Decimal):

@@ -1,4 +1,4 @@
-"""What was passed as X -> a table of columns, of Arrow cells where that is exact."""
+"""What was passed as X -> a table of columns, as Arrow arrays where no cell changes."""
 
 import sys
 from collections import Counter
@@ -62,10 +62,10 @@ class Table:
     is_1d: bool = False
 
     def called_as(self, fitted: Sequence[str]) -> "Table":
-        """Return it with the columns called as in the table of the fit, by position.
+        """Return the table with the column names of the fit, by position.
 
-        `fitted` are the names there, empty if it had none. Where both have names, they
-        stay: whether they are the same is to be checked.
+        `fitted` are these names, empty if there were none. Where both tables have
+        names, nothing changes: whether they agree is checked elsewhere.
         """
         named_then, named_now = len(fitted) > 0, self.feature_names is not None
         if self.is_1d or named_then == named_now:
@@ -149,7 +149,7 @@ def _check_kind(X: Any) -> None:
         )
     if X is None or isinstance(X, str | bytes | dict) or np.isscalar(X):
         wrap = "pd.DataFrame(X)" if isinstance(X, dict) else "[X]"
-        if type(X).__name__.endswith("DatasetDict"):  # a data set a split
+        if type(X).__name__.endswith("DatasetDict"):  # one data set per split
             wrap = f"X[{next(iter(X), 'train')!r}]"
         raise ValueError(
             "X must hold one text for each sample. Got a single "
@@ -158,7 +158,7 @@ def _check_kind(X: Any) -> None:
 
 
 def _unwrap_dataset(X: Any) -> Any:
-    """Give a Hugging Face dataset or its column as Arrow."""
+    """Return a Hugging Face dataset or its column as Arrow, other things unchanged."""
     datasets = sys.modules.get("datasets")  # X cannot be one if it was never imported
     if datasets is None:
         return X
@@ -174,7 +174,7 @@ def _unwrap_dataset(X: Any) -> Any:
 
 
 def _arrow_rows(dataset: Any, columns: list[str] | None) -> pa.Table:
-    """Give some columns of a dataset, or all, as its transform makes them."""
+    """Return some columns of a dataset, or all, with its transform applied."""
     if dataset.format["type"] == "custom":  # another format would replace the transform
         dataset, columns = type(dataset).from_dict(dataset[:]), None
     return dataset.with_format("arrow", columns=columns)[:]
@@ -248,7 +248,7 @@ def _numbered(n_columns: int) -> list[str]:
 
 
 def _series_cells(series: nw.Series) -> pa.Array | list:
-    """Give a frame's column as Arrow, unless Arrow would write it oddly."""
+    """Return a frame's column as Arrow, or as a list if Arrow would write it oddly."""
     if series.dtype in (nw.Object, nw.Unknown):
         return _to_cells(series.to_list())
     try:
@@ -259,7 +259,7 @@ def _series_cells(series: nw.Series) -> pa.Array | list:
 
 
 def _to_cells(cells: pa.Array | np.ndarray | list) -> pa.Array | list:
-    """Give an array or a list of objects as Arrow where no cell changes by that."""
+    """Convert an array or a list of objects to Arrow, if no cell changes by that."""
     if isinstance(cells, pa.Array):
         return cells
     try:
@@ -268,8 +268,9 @@ def _to_cells(cells: pa.Array | np.ndarray | list) -> pa.Array | list:
         return list(cells)
     if isinstance(cells, np.ndarray) and cells.dtype != object:
         return array if has_type(array, IS_PLAIN) else list(cells)
-    # Arrow makes the objects of a list alike: integers beside floats, times in other
-    # zones, other sets of keys. A row's text would depend on the other rows.
+    # Arrow converts all objects of a list to one type: integers beside floats, times in
+    # different zones, dictionaries with different keys. A row's text would depend on
+    # the other rows.
     alike = len(set(map(type, cells)) - {type(None)}) == 1
     safe = has_type(array, IS_BASIC if alike else IS_TEXT)
     return array if safe else list(cells)

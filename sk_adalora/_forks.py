@@ -1,4 +1,4 @@
-"""What a forked child finds: the threads of its parent are gone, not their locks."""
+"""Locks that work after a fork: a child has its parent's locks, not its threads."""
 
 import os
 import threading

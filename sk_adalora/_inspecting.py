@@ -1,4 +1,4 @@
-"""Where a fit left the rank, as a table and as lines of text."""
+"""The ranks that a fit left, as a table and as lines of text."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class InspectMixin:
         from tqdm.auto import tqdm
 
         title = headline(list(self.ranks_.values()), self.schedule_.init_r)
-        # To the stream of the bar: what a program prints itself stays its own.
+        # To stderr, like the bar: stdout is left to what the program prints.
         tqdm.write(f"{title}\n{lay_out(self.ranks_).to_text()}", file=sys.stderr)
 
 

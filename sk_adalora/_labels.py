@@ -12,7 +12,7 @@ from sklearn.utils.validation import column_or_1d
 
 from ._cells import is_missing
 
-# What holds several labels of a row.
+# Types that hold several labels of one row.
 _SEVERAL = (set, frozenset, list, tuple)
 
 
@@ -82,7 +82,7 @@ def _refuse_missing(values: np.ndarray, name: str) -> None:
 
 
 def _refuse_cut(kinds: set[type], name: str) -> None:
-    """Refuse texts of an Enum, of whose names NumPy would keep the first letters."""
+    """Refuse string Enums that NumPy would cut: `str` of them is not their value."""
     for kind in kinds:
         if issubclass(kind, str) and issubclass(kind, Enum):
             cut = next((label for label in kind if str(label) != label.value), None)
@@ -96,7 +96,7 @@ def _refuse_cut(kinds: set[type], name: str) -> None:
 
 
 def _tells_nothing(label: Any) -> bool:
-    """Tell missing values and infinity from labels."""
+    """Tell whether a label is missing or infinite."""
     return is_missing(label) or (
         isinstance(label, float | np.floating) and bool(np.isinf(label))
     )
@@ -144,7 +144,7 @@ def class_weights(
     labels: np.ndarray,
     sample_weight: np.ndarray | None,
 ) -> np.ndarray:
-    """Return a weight for each class; rows of weight 0 count for nothing."""
+    """Return a weight for each class; rows of weight 0 are left out of "balanced"."""
     if not isinstance(class_weight, str):
         return _given_weights(class_weight, classes)
     if sample_weight is None:

@@ -11,7 +11,7 @@ from ._texts import Texts
 from ._tokens import TokenTable, check_room, encode
 from ._turns import same_settings
 
-# More tokens than any text has: tokenizers cut only above a number.
+# A limit above any text's length, since `encode` always truncates.
 _NO_LIMIT = 2**30
 
 
@@ -53,7 +53,7 @@ class Windows:
 def encode_for_training(
     texts: Texts, tokenizer: Any, max_length: int, long_text: str
 ) -> TokenTable:
-    """Encode texts as they are learned from.
+    """Encode texts for training.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def encode_for_training(
     max_length : int
         Tokens that the model is given of a text.
     long_text : {"truncate", "head_tail", "windows"}
-        What becomes of longer texts. Windows are learned from by the first one.
+        What becomes of longer texts. Of windows, training uses only the first.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def encode_for_training(
 def encode_for_prediction(
     texts: Texts, tokenizer: Any, max_length: int, long_text: str
 ) -> tuple[TokenTable, Windows]:
-    """Encode texts as they are predicted.
+    """Encode texts for prediction.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def encode_for_prediction(
     Returns
     -------
     tokens : TokenTable
-        Its `rows` lead from rows to distinct texts.
+        Its `rows` map rows to distinct texts.
     windows : Windows
         What the model is given.
     """
@@ -129,7 +129,7 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
     starts = np.cumsum(kept) - kept
     head = (max_length + 1) // 2
     long = lengths > max_length
-    # The sum up to a token is 1 in the middle of a long text, and 0 elsewhere.
+    # The cumulative sum is 1 in the middle of a long text, and 0 elsewhere.
     edges = np.zeros(len(whole.ids) + 1, np.int8)
     edges[whole.starts[long] + head] += 1
     edges[whole.stops[long] - (max_length - head)] -= 1
@@ -189,11 +189,11 @@ def _ids_of(distinct: TokenTable, text: int) -> np.ndarray:
 
 
 def _special_ends(tokenizer: Any, known: np.ndarray) -> tuple[int, int]:
-    """Count the special tokens before and after a text; `known` are those of one."""
+    """Count the special tokens before and after a text; `known` are the ids of one."""
     with same_settings(tokenizer):
         empty = tokenizer("")["input_ids"]
         one = tokenizer("a")["input_ids"]
-    if len(one) <= len(empty):  # a tokenizer of another alphabet
+    if len(one) <= len(empty):  # the vocabulary has no "a"
         one = known.tolist()
     before = 0
     while before < len(empty) and empty[before] == one[before]:

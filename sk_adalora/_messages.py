@@ -1,4 +1,4 @@
-"""Our warnings at the user's own line; other libraries kept silent."""
+"""Warnings that point to the user's own line; other libraries kept silent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import sklearn
 
 from ._forks import in_children, make_lock
 
-# Code between the user's line and ours: this package, and what calls it for them.
+# Folders of code between the user's line and a warning: this package and its callers.
 _BETWEEN = (
     *(str(Path(m.__file__).parent) + os.sep for m in (sklearn, joblib)),
     str(Path(__file__).parent) + os.sep,
@@ -31,7 +31,7 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     Parameters
     ----------
     message : str
-        What, got, do.
+        What is wrong, what was given, what to do.
     category : type of Warning, default=UserWarning
         Kind of warning.
     """
@@ -45,8 +45,8 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 class _NoBar:
     """Stands in for a progress bar that nobody asked for.
 
-    A disabled bar of tqdm's starts a thread all the same, and makes a lock that settles
-    how `multiprocessing` starts processes.
+    Even a disabled bar of tqdm starts a thread, and makes a lock that fixes the start
+    method of `multiprocessing`.
     """
 
     disable = True
@@ -58,7 +58,7 @@ class _NoBar:
 
 
 def progress_bar(total: int, verbose: int, desc: str, unit: str) -> Any:
-    """Make a bar of tqdm's, to be closed, or what does nothing.
+    """Make a bar of tqdm, to be closed by the caller, or a stand-in that shows nothing.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Muted:
     Parameters
     ----------
     mute : callable
-        Silences the library, and returns what gives it back as it was.
+        Silences the library, and returns a function that undoes it.
     """
 
     def __init__(self, mute: Callable[[], Callable[[], None]]) -> None:
@@ -116,6 +116,6 @@ class Muted:
             self._undo()
 
     def _leave_dead_threads(self) -> None:
-        """Close the blocks of the threads that a forked child has not got."""
+        """Close the blocks of threads that do not exist in a forked child."""
         alive = threading.get_ident()
         self._leave(*(thread for thread in self._inside if thread != alive))

@@ -36,7 +36,7 @@ class Rule:
     wording : str
         Completes the sentence "`name` must be ...".
     words : callable, default=tuple
-        Returns the words that are allowed, to find what was meant.
+        Returns the words that are allowed, to suggest one for a misspelt value.
     """
 
     accepts: Callable[[Any], bool]
@@ -87,7 +87,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def share(*, with_zero: bool) -> Rule:
-    """Allow floats below 1; whole numbers mean something else there."""
+    """Allow floats below 1, as shares; an int would mean a number of steps or ranks."""
     inside = number(0, 1, with_low=with_zero)
     return Rule(
         lambda v: inside.accepts(v) and not _is_integer(v),
@@ -110,7 +110,7 @@ def instance(kind: type | tuple[type, ...], wording: str) -> Rule:
 
 
 def _scorers() -> list[str]:
-    from sklearn.metrics import get_scorer_names  # a space needs none of it
+    from sklearn.metrics import get_scorer_names  # a space needs no metrics
 
     return get_scorer_names()  # type: ignore[no-any-return]
 
@@ -218,13 +218,13 @@ def check_parameters(estimator: Any, rules: Mapping[str, Rule]) -> None:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)  # of a whole model or table, hundreds of lines
+    shown = repr(value)  # may be hundreds of lines, as of a model or a table
     return shown if len(shown) <= _SHOWN else f"an object of {type(value).__name__}"
 
 
 def _meant(value: Any, rule: Rule) -> str:
     words = [*rule.words()] if isinstance(value, str) else []
-    # The beginning of a word is most often meant for it, and seldom close to it.
+    # The beginning of a word mostly means that word, but difflib rarely finds it close.
     longer = [word for word in words if value and word.startswith(value)]
     others = difflib.get_close_matches(str(value), words, n=3)
     close = [*dict.fromkeys([*longer, *others])][:3]

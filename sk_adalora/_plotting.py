@@ -58,7 +58,7 @@ def blue_on(ax: Any) -> str:
 
 
 def ink_on(ax: Any) -> str:
-    """Return what text has for a colour on the background of an Axes."""
+    """Return the colour of text on the background of an Axes."""
     return text_colour(ax.get_facecolor())
 
 

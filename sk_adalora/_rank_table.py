@@ -166,7 +166,7 @@ def _split(path: str) -> _Position:
     return _Position(
         stack=".".join(parts[:first]),
         numbers=tuple(int(parts[i]) for i in numbered),
-        # A list of nothing but matrices: what it is called is all there is.
+        # In a list of matrices alone, only the list has a name.
         suffix=".".join(words or parts[:first][-1:] or ["linear"]),
     )
 
@@ -180,7 +180,7 @@ def _kinds(positions: Iterable[_Position]) -> dict[_Position, str]:
         if p.numbers and (name := names[p.suffix]):
             taken.setdefault((p.stack, p.numbers, name), set()).add(p.suffix)
     for suffixes in taken.values():
-        if len(suffixes) > 1:  # one name for two matrices tells nothing
+        if len(suffixes) > 1:  # one name for two matrices would be ambiguous
             names |= dict.fromkeys(suffixes)
     rest = _tails(suffix for suffix, name in names.items() if name is None)
     while clash := set(rest.values()) & set(names.values()):

@@ -29,8 +29,8 @@ from ._cells import (
 from ._columns import Column, Table, read_table
 
 RowFormat = str | Callable[[Any], str]
-# A width of five digits or more, in a template that comes with a model of others, would
-# make texts as large as the memory.
+# A format width of five digits or more: in a template that comes with somebody else's
+# model, it could fill the memory.
 _TOO_WIDE = re.compile(r"[1-9]\d{4}")
 
 

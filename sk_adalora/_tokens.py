@@ -28,14 +28,16 @@ from ._turns import same_settings
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000
-# Texts per call of the tokenizer: enough for its threads, little enough for memory, and
-# for others that wait for it. Of long texts, fewer: a character takes some 40 bytes.
+# Texts per call of the tokenizer: enough for its threads, few enough for memory and for
+# other threads that wait for it.
 _CHUNK = 1_000
+# Characters per call, so that calls have fewer texts if these are long: each character
+# takes some 40 bytes.
 _CHARACTERS_A_CALL = 1_000_000
-# A tokenizer reads all of a text, however little is kept, which takes seconds a MB. So
-# many characters are read first for each token wanted, of which most have 3 to 6. They
-# decide if so many words follow what is kept: only the last one of them can be another
-# in the whole text.
+# A tokenizer reads the whole text, however few tokens are kept: seconds per MB. So only
+# the start of a long text is read at first: this many characters per token wanted; most
+# tokens have 3 to 6. Its tokens are those of the whole text if at least this many words
+# follow the kept ones: where the start ends, only its last word can be cut.
 _CHARACTERS_A_TOKEN = 16
 _WORDS_BEHIND = 4
 
@@ -167,7 +169,7 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
     rows = first.indices.to_numpy().astype(np.int64)
     if texts.second is None:
         same = len(first.dictionary) == len(texts.first)
-        # Where no text is repeated, they are a second copy of all.
+        # Where no text is repeated, the dictionary would be a second copy of all.
         return rows, pa.table({"first": texts.first if same else first.dictionary})
     second = texts.second.dictionary_encode()
     n_second = max(1, len(second.dictionary))
@@ -183,9 +185,9 @@ def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
 def _encode_in_turns(
     part: pa.RecordBatch | pa.Table, tokenizer: Any, max_length: int
 ) -> pa.Table:
-    """Encode some distinct texts, long ones few at a time.
+    """Encode some distinct texts, fewer at a time if they are long.
 
-    Between two pieces, another thread may have the tokenizer.
+    Between two pieces, another thread may use the tokenizer.
     """
     pieces = []
     for piece in _few_characters(part):
@@ -223,7 +225,7 @@ def _encode_part(
     first = part["first"].to_pylist()
     second = part["second"].to_pylist() if "second" in part.schema.names else None
     with_types = second is not None and "token_type_ids" in tokenizer.model_input_names
-    # Of two texts, which one is cut depends on how long both are.
+    # Which text of a pair is cut depends on the lengths of both.
     shorten = second is None and not whole and _keeps_starts(tokenizer)
     limit = _CHARACTERS_A_TOKEN * max_length if shorten else None
     starts = [text[:limit] for text in first]
@@ -277,7 +279,7 @@ def _call(
 
 
 def _without_ends_of_texts(encoded: Any, tokenizer: Any) -> list[list[int]]:
-    """Return the ids with each end that a text itself has as an unknown token.
+    """Replace end tokens that a text itself contains by the unknown token.
 
     T5's vocabulary has "</s>" among its pieces, so that splitting special tokens, which
     does for others, does not do for it.
@@ -342,7 +344,7 @@ def _to_lists(rows: list[list[int]], dtype: type) -> pa.ListArray:
 def _encode_on_disk(
     distinct: pa.Table, tokenizer: Any, max_length: int
 ) -> dict[str, np.ndarray | None]:
-    """Encode a big table through `datasets`, in a directory that lives as the ids do.
+    """Encode a big table through `datasets`, in a directory deleted with the ids.
 
     One process even for slow tokenizers: `num_proc` would fork a process that runs
     torch's threads and replace `os.environ`; fast tokenizers use all cores anyway.
@@ -395,10 +397,10 @@ def _flatten(
 
 
 def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
-    """Write the values of a list column; `folder` goes with the last array of them.
+    """Write the values of a list column; `folder` is deleted with their last array.
 
-    Written rather than mapped to be filled: a full disk is an error then, and not the
-    end of the process.
+    A full disk is an error when a file is written; when a memory map is filled, it
+    would end the process.
     """
     path = folder / "ids.bin"
     with path.open("wb") as file:

@@ -20,7 +20,7 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
         yield
     except BaseException:
         now = vars(estimator)
-        # scikit-learn tears its callbacks down after this.
+        # scikit-learn needs these afterwards, to tear its callbacks down.
         kept = {name: now[name] for name in _CALLBACK_STATE if name in now}
         now.clear()
         now.update(before | kept)

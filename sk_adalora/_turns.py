@@ -1,4 +1,4 @@
-"""Threads take turns with a tokenizer, and each leaves its settings as they were."""
+"""Threads take turns with a tokenizer, and each restores its settings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +9,20 @@ from ._forks import make_lock
 
 
 class _Turns:
-    """The locks of a tokenizer, which holds the settings of the call under way.
+    """The locks of a tokenizer, and its settings before the call that is running.
 
     Two locks make the turns fair. A thread takes `queue`, waits for `inside`, and then
-    frees `queue`. So one that leaves and comes back stands behind one that waited.
+    frees `queue`. So a thread that leaves and comes back is behind one that waited.
     """
 
     def __init__(self) -> None:
         self.queue, self.inside = make_lock(), make_lock()
-        # What the thread inside gives back: truncation, padding, special tokens.
+        # What the thread inside restores: truncation, padding, special tokens.
         self.found: tuple[Any, Any, bool] | None = None
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Wait for the tokenizer, in a thread that has not got it yet."""
+        """Wait for the tokenizer, in a thread that does not hold it yet."""
         with self.queue:
             self.inside.acquire()
         try:
@@ -37,14 +37,14 @@ _lock = make_lock()
 
 @contextmanager
 def same_settings(tokenizer: Any) -> Iterator[None]:
-    """Have a tokenizer alone, and undo what calling it changes.
+    """Use a tokenizer exclusively, and restore the settings that calls change.
 
-    Truncation and padding stick to a fast tokenizer.
+    A fast tokenizer keeps the truncation and the padding of its last call.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        A tokenizer that this thread has not got yet.
+        A tokenizer that this thread does not hold yet.
     """
     turns = turns_of(tokenizer)
     with turns.take():
@@ -65,9 +65,10 @@ def same_settings(tokenizer: Any) -> Iterator[None]:
 
 
 def _renew(tokenizer: Any) -> None:
-    """Copy what a thread was using that a forked child has not got.
+    """Replace the backend that a thread of the parent was using during a fork.
 
-    The library beneath has locks of its own, which still belong to that thread.
+    The backend has locks of its own: that thread, which the child does not have, still
+    holds them.
     """
     backend = tokenizer.backend_tokenizer
     tokenizer._tokenizer = type(backend).from_str(backend.to_str())
@@ -86,7 +87,7 @@ def _give_back(backend: Any, truncation: Any, padding: Any, special: bool) -> No
 
 
 def turns_of(tokenizer: Any) -> _Turns:
-    """Return the locks of a tokenizer: one does not wait for another's."""
+    """Return the locks of a tokenizer; each tokenizer has its own."""
     with _lock:
         if tokenizer not in _turns:
             _turns[tokenizer] = _Turns()
