@@ -21,7 +21,7 @@ class Importance:
     like : torch.Tensor
         Gives shape and device.
     beta1, beta2 : float
-        How slowly the two averages forget.
+        Decay factors of the two moving averages.
     """
 
     def __init__(self, like: Tensor, beta1: float, beta2: float) -> None:
@@ -30,7 +30,7 @@ class Importance:
         self.uncertainty = torch.zeros_like(self.sensitivity)
 
     def update(self, current: Tensor, valid: Tensor) -> None:
-        """Take in the sensitivity ``|p * grad|`` of one step.
+        """Update the averages with the sensitivity ``|p * grad|`` of one step.
 
         Parameters
         ----------
@@ -40,7 +40,7 @@ class Importance:
             1.0, or 0.0 to leave the averages as they are. A tensor, so that the
             host need not wait for it.
         """
-        current.nan_to_num_()  # 0 times infinity would not be 0
+        current.nan_to_num_()  # NaN or infinity would count even with `valid` = 0
         self.sensitivity.lerp_(current, valid * (1 - self.beta1))
         deviation = current.sub_(self.sensitivity).abs_()
         self.uncertainty.lerp_(deviation, valid * (1 - self.beta2))
@@ -64,7 +64,7 @@ class RankAllocator:
     schedule : BudgetSchedule
         The budget of each step.
     beta1, beta2 : float, default=0.85
-        How slowly the averages forget.
+        Decay factors of the moving averages.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class RankAllocator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all averages and let all triplets live that there are."""
+        """Forget all averages, and let all existing triplets live."""
         self.last_step = -1
         self.last_allocation: int | None = None
         self.finished = False
@@ -101,7 +101,7 @@ class RankAllocator:
         self._index_layers()
 
     def _index_layers(self) -> None:
-        """Note the layer of each triplet, before a step would wait for it."""
+        """Note the layer of each triplet; made in a step, it would stall the device."""
         layers = [i for i, rank in enumerate(self.triplets.ranks) for _ in range(rank)]
         self._layer_of = torch.tensor(layers, dtype=torch.long, device=self.kept.device)
 
@@ -133,7 +133,7 @@ class RankAllocator:
         """
         if step > self.last_step and not self.finished:
             self.last_step = step
-            # The reference leaves its averages alone at the boundary step.
+            # Like the reference implementation, do not update them at the boundary.
             boundary = self.schedule.total_step - self.schedule.tfinal
             if step < boundary or self._averages is None:
                 self._update_importance()
@@ -145,19 +145,19 @@ class RankAllocator:
         return self.budget
 
     def finish(self) -> None:
-        """Allocate the target now, whatever the step: training stops early."""
+        """Allocate the target budget now, for a training that stops early."""
         if not self.finished:
             self._allocate(self.schedule.final_step)
 
     @torch.no_grad()
     def _update_importance(self) -> None:
         current = [_sensitivity(p) for p in self._tensors()]
-        # No number is negative, so one that is not finite shows in the sum.
+        # No number is negative: if one is not finite, neither is the sum.
         valid = torch.stack([c.sum() for c in current]).sum().isfinite().float()
         for average, sensitivity in zip(self.averages, current, strict=True):
             average.update(sensitivity, valid)
         gradient = self.triplets.singular_values.grad
-        if gradient is not None:  # NaN, which clipping may make of 0, is not above 0
+        if gradient is not None:  # clipping may turn 0 into NaN, which is not above 0
             self._reached |= gradient.abs() > 0
 
     @torch.no_grad()
@@ -165,7 +165,7 @@ class RankAllocator:
         """Score each triplet: its singular value plus the means of its two rows.
 
         All triplets of a layer whose singular values never got a gradient score 0:
-        the penalty alone would make their rows important.
+        otherwise the orthogonality penalty alone would make their rows important.
 
         Returns
         -------
@@ -180,7 +180,7 @@ class RankAllocator:
     def _layers_without_gradient(self) -> Tensor:
         """Return (n,): whether no triplet of the same layer ever got a gradient.
 
-        The averages do not tell: they underflow where a layer runs seldom.
+        The averages cannot tell: they underflow to 0 where a layer is rarely used.
         """
         reached = self._reached.float()
         n_reached = reached.new_zeros(len(self.triplets.ranks))
@@ -209,7 +209,7 @@ class RankAllocator:
     def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Delete the pruned triplets for good, once the budget is final.
 
-        The penalty on orthogonality falls with them; outputs stay.
+        Outputs stay the same; the orthogonality penalty falls, as their rows are gone.
 
         Parameters
         ----------
@@ -233,7 +233,7 @@ class RankAllocator:
         self._index_layers()
 
     def to(self, device: torch.device) -> None:
-        """Follow the triplets to a device.
+        """Move the state to the device of the triplets.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""JSON from files that nobody vouches for."""
+"""JSON from untrusted files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_DIGITS = 64
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file that nobody vouches for.
+    """Read a JSON object from an untrusted file.
 
     Parameters
     ----------

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def is_conv1d(module: nn.Module) -> bool:
-    """Tell GPT-2's transposed linear layer, without importing transformers."""
+    """Tell whether a module is GPT-2's Conv1D, a transposed linear layer.
+
+    It does not import transformers.
+    """
     named = any(base.__name__ == "Conv1D" for base in type(module).__mro__)
     return named and hasattr(module, "nf")  # a convolution may have that name too
 
@@ -33,8 +36,9 @@ def is_linear(module: nn.Module) -> bool:
 def _project(x: Tensor, rows: Tensor) -> Tensor:
     """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
 
-    In float32 ``(rows @ x.T).T`` is computed: with up to 12 rows, that takes a CPU 0.8
-    to 1.06 of the time, what reads it included (`benchmarks/narrow_products.py`).
+    In float32, ``(rows @ x.T).T`` is computed: with up to 12 rows, that takes 0.8 to
+    1.06 of the time on a CPU, together with what reads the transposed result
+    (`benchmarks/narrow_products.py`).
     """
     if x.dtype == torch.float32:
         return torch.mm(rows, x.t()).t()
@@ -42,7 +46,7 @@ def _project(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """Return a generator if it is on the device, or else one there that it seeds."""
+    """Return the generator if it is on the device, else a new one that it seeds."""
     here = generator.device
     if (here.type, here.index or 0) == (device.type, device.index or 0):
         return generator
@@ -84,8 +88,8 @@ class _FrozenLinear(torch.autograd.Function):
 class _FusedLinear(torch.autograd.Function):
     """``x @ weight.T + bias + x @ right.T @ left``, with a frozen weight.
 
-    What autograd makes of the sum writes a tensor of the output's size and one of the
-    input's size more, and adds them up. Here both are added to in place.
+    For the sum, autograd would allocate one more tensor of the output's size, and one
+    of the input's size for the gradient. Here both are added in place.
     """
 
     # Dimensions: m = tokens, in, out = widths of the layer, r = its rank.
@@ -135,8 +139,8 @@ class SVDLinear(nn.Module):
     dropout : float
         Probability of dropping an input of the update while training.
     generator : torch.Generator or None
-        Source of randomness for dropout. None uses the global one. On another
-        device than its own it seeds one there.
+        Source of randomness for dropout. None uses the global one. For inputs on
+        another device, it seeds a new generator there.
     """
 
     # Dimensions: in, out = widths of the layer, r = its rank.
@@ -159,7 +163,7 @@ class SVDLinear(nn.Module):
         self.enabled = True
         self.transposed = is_conv1d(base_layer)
         self.left = self.right = None
-        # A tuple, so that it is not registered as a part of every layer.
+        # In a tuple, so that torch does not register it as a submodule of every layer.
         self._lender: tuple[Triplets] | None = None
         self.register_buffer("merged_weight", None, persistent=False)
 
@@ -203,7 +207,7 @@ class SVDLinear(nn.Module):
         left, right = self._borrow(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         drops = self.training and self.dropout > 0
-        # torch.func cannot see into the fused product.
+        # The transforms of torch.func do not support the fused product.
         transformed = torch._C._are_functorch_transforms_active()
         if not (drops or transformed) and self._may_read_weight(x):
             weight = self.weight.T if self.transposed else self.weight
@@ -237,7 +241,7 @@ class SVDLinear(nn.Module):
         self._lender = (triplets,)
 
     def _borrow(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return left and right rows, in a precision that `x` multiplies with."""
+        """Return left and right rows, in a precision that can be multiplied by `x`."""
         if self._lender is not None:
             self._lender[0].refresh(self)
         if self.left is None or self.right is None:

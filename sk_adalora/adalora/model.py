@@ -30,7 +30,8 @@ _REFUSED = {
     "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
 }
 
-# Attributes by which torch's encoder takes its fast path, and values that stop it.
+# Attributes by which torch's transformer encoder chooses its fused fast path, and
+# values that prevent it.
 _UNFUSED = (
     (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
     (nn.TransformerEncoder, "use_nested_tensor", False),
@@ -162,7 +163,7 @@ class AdaLoraModel(nn.Module):
         self._fused = _stop_fused_layers(model)
         try:
             self._copies = TrainedCopies(model, self.peft_config)
-        except BaseException:  # where memory ends, for one
+        except BaseException:  # such as running out of memory
             self._taken_apart()
             for parameter in trained:
                 parameter.requires_grad_(True)
@@ -330,9 +331,9 @@ class AdaLoraModel(nn.Module):
         destination : dict or None, default=None
             Where the numbers go. None makes a new one.
         prefix : str, default=""
-            What stands before each name.
+            What is put before each name.
         keep_vars : bool, default=False
-            Taken for torch's sake, and without effect: copies have no gradients.
+            For compatibility with torch, without effect: copies have no gradients.
 
         Returns
         -------
@@ -348,10 +349,10 @@ class AdaLoraModel(nn.Module):
     def load_state_dict(  # type: ignore[override]
         self, state_dict: Mapping[str, Tensor], strict: bool = True
     ) -> _IncompatibleKeys:
-        """Take the numbers of `state_dict`; ranks follow from the shapes.
+        """Load an adapter from `state_dict`; ranks follow from the shapes.
 
-        Merged weights are dropped, and the allocation starts anew: to go on with one,
-        load the state of the allocator afterwards.
+        Merged weights are dropped, and the allocation starts anew: to continue an
+        earlier one, load the state of the allocator afterwards.
 
         Parameters
         ----------
@@ -394,7 +395,7 @@ class AdaLoraModel(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take the adapter out of the state of a module around this one."""
+        """Load the adapter from the state dict of a module that contains this one."""
         found = {
             name.removeprefix(prefix): value
             for name, value in state_dict.items()
@@ -446,7 +447,7 @@ class AdaLoraModel(nn.Module):
             for layer, delta in zip(layers, self.triplets.deltas(), strict=True):
                 if layer.rank:
                     layer.merge(delta, check=safe_merge)
-        except BaseException:  # also where memory ends
+        except BaseException:  # also when memory runs out
             self.unmerge()
             raise
 
@@ -549,7 +550,7 @@ def _check_arguments(model: Any, config: Any) -> None:
 
 
 def _check_weights(adapted: Mapping[str, SVDLinear]) -> None:
-    """Refuse layers that would not keep a merged weight."""
+    """Refuse layers whose weight cannot be replaced by a merged one."""
     for path, layer in adapted.items():
         if layer.rank and "weight" not in layer.base_layer._parameters:
             raise ValueError(
@@ -587,7 +588,7 @@ def _initial_ranks(
 
 
 def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
-    """Start an allocation, or take ranks below `init_r` as its result."""
+    """Make the allocator; ranks below `init_r` mean that it has finished already."""
     living = sum(triplets.ranks)
     schedule = config.schedule(len(triplets.ranks))
     final = living != schedule.initial or config.rank_pattern is not None
@@ -599,13 +600,13 @@ def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
 
 
 def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:
-    """Take back what torch misses of the parts of a model, which has it all."""
+    """Remove what torch reports as missing of submodules: an adapter has no more."""
     assert isinstance(model, AdaLoraModel)
     del keys.missing_keys[model._n_missing :]
 
 
 def _exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Put other modules in the place of some, wherever those are used."""
+    """Replace some modules of a model by others, wherever they are used."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child is not None and child in new and parent is not new[child]:
@@ -613,10 +614,11 @@ def _exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
 
 
 def _stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Keep torch's encoder from reading frozen weights past the adapted layers.
+    """Keep torch's transformer encoder from bypassing the adapted layers.
 
-    Outside training it computes a layer in one kernel, and packs padded rows into a
-    nested tensor for it, unless these attributes say no. Return what they were.
+    In evaluation mode it computes a whole layer in one kernel, from the frozen weights,
+    and packs padded rows into a nested tensor for it, unless these attributes prevent
+    it. Return the former values of these attributes.
     """
     before: list[tuple[nn.Module, str, Any]] = []
     for module in model.modules():
@@ -632,7 +634,7 @@ def _holds_adapted(module: nn.Module) -> bool:
 
 
 def _entries(model: nn.Module) -> list[nn.Module]:
-    """Return the modules that callers run by themselves.
+    """Return the modules whose forward pass callers start.
 
     `generate` of an encoder-decoder runs the encoder alone; others run the body
     of a model without its head.

@@ -27,14 +27,15 @@ from .targets import ends_with, is_inside
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 _OLD_WEIGHTS_NAME = "adapter_model.bin"
-# Weights that are tied are in a file of torch's once, and have a few names.
+# Tensors may take this many times the bytes of their torch file, in which tied weights
+# are stored once under several names.
 _MAX_REPEATED = 4
-_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # two numbers a byte
-# What modules that are trained in full count in, as BatchNorm does its batches.
+_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # holds two numbers per byte
+# Types of counters in modules that are trained in full, such as BatchNorm's of batches.
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])")
 _PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
-# Fields that say which layers are adapted: the tensors of the file say it better.
+# Fields that choose layers. They are cleared: the tensors say which are adapted.
 _CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
 
@@ -91,7 +92,7 @@ def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor
 
 
 def _computing(model: AdaLoraModel) -> dict[str, Tensor]:
-    """Return the numbers of the triplets that live, or have a value all the same."""
+    """Return the tensors, without pruned triplets whose singular value is 0."""
     values = model.triplets.singular_values.detach()
     return _chosen(model.state_dict(), model, model.allocator.kept | (values != 0))
 
@@ -221,9 +222,9 @@ def write_lora(
 
 
 def _bare_biases(ranks: Mapping[str, int], living: Mapping[str, int]) -> dict[str, str]:
-    """Return the names of biases here and where PEFT does not wrap their layer.
+    """Map our names of biases to PEFT's, for the layers that PEFT does not wrap.
 
-    It wraps a layer of rank 0 only where its path ends as that of another does.
+    It wraps a layer of rank 0 only if its path ends with that of an adapted layer.
     """
     return {
         f"{PREFIX}{path}.base_layer.bias": f"{PREFIX}{path}.bias"
@@ -237,21 +238,24 @@ def _write(
     values: dict[str, Any],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Write both files aside, then rename: a failure leaves those that were there."""
+    """Write both files to a temporary folder, then move them into place.
+
+    A failure leaves the files that were there.
+    """
     folder = Path(os.path.expanduser(folder))
     text = json.dumps(dict(sorted(values.items())), indent=2)
     stored = {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    # Not by tempfile: on Windows, what that makes is closed to other users, and what is
-    # moved out of it stays so.
+    # Not by tempfile: on Windows its folders are closed to other users, and files that
+    # are moved out of them stay so.
     scratch = folder / f".adapter-{uuid4().hex[:16]}"
     try:
         scratch.mkdir()
         weights, config = scratch / WEIGHTS_NAME, scratch / CONFIG_NAME
         save_file(stored, weights, metadata={"format": "pt"})
         config.write_text(text + "\n", encoding="utf8")
-        with suppress(OSError):  # FAT has no say in it
-            # safetensors lets nobody else read what it writes
+        with suppress(OSError):  # FAT has no permissions
+            # Only the owner may read what safetensors writes.
             weights.chmod(config.stat().st_mode & 0o777)
         for path in (weights, config):
             path.replace(folder / path.name)
@@ -324,7 +328,7 @@ def read_adapter(
     source = Path(os.path.expanduser(folder))
     values = read_json(source / CONFIG_NAME)
     if values.get("peft_type", AdaLoraConfig.method) != AdaLoraConfig.method:
-        AdaLoraConfig.from_dict(values)  # says so, before its tensors look odd
+        AdaLoraConfig.from_dict(values)  # raises, before its tensors look broken
     tensors = {
         _plain_name(name): _check_tensor(name, tensor)
         for name, tensor in _read_tensors(source).items()
@@ -340,7 +344,7 @@ def read_adapter(
 def _read_config(
     values: dict[str, Any], tensors: Mapping[str, Tensor], ranks: Mapping[str, int]
 ) -> AdaLoraConfig:
-    """Build the configuration, for the layers that there are tensors of."""
+    """Build the configuration, for the layers that have tensors in the file."""
     if values.get("total_step") is None:  # old files may lack a schedule
         values |= {"total_step": 1, "tinit": 0, "tfinal": 0}
     for name in ("task_type", "base_model_name_or_path", "revision", "peft_version"):
@@ -349,15 +353,15 @@ def _read_config(
     _check_plain("modules_to_save", saved, list)
     for name in saved or ():
         _check_plain("modules_to_save", name, str)
-    # PEFT names heads that the model may have, of which it has one.
+    # PEFT lists the heads that a model may have. Keep those with tensors in the file.
     paths = [name.removeprefix(PREFIX) for name in tensors if ".lora_" not in name]
     values["modules_to_save"] = [
         name for name in saved or () if any(is_inside(path, [name]) for path in paths)
     ] or None
     values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
-    # A pattern may be written so that matching it never ends, and "all-linear" means
-    # other layers to PEFT. A list would mean all layers whose paths end so: ours is a
-    # pattern of whole paths.
+    # The file's own `target_modules` is not used: matching a malicious pattern may
+    # never end, and "all-linear" means other layers to PEFT. A list of names would mean
+    # all layers whose paths end with them, so this is a pattern of the whole paths.
     values |= dict.fromkeys(_CHOOSING)
     values["target_modules"] = "|".join(map(re.escape, sorted(ranks)))
     try:
@@ -382,7 +386,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             return load_file(path)
         if old.is_file():
             size = old.stat().st_size
-            if zipfile.is_zipfile(old):  # of which torch inflates records
+            if zipfile.is_zipfile(old):  # torch may decompress huge records
                 with zipfile.ZipFile(old) as archive:
                     records = archive.infolist()
                 _refuse_larger(sum(record.file_size for record in records), size)
@@ -394,7 +398,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             raise ValueError(f"it holds a {type(loaded).__name__} of other things")
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(_broken(path if path.is_file() else old, error)) from error
-    except Exception as error:  # torch's own text says how to read it without care
+    except Exception as error:  # torch's own message says how to load it unsafely
         reason = f"it holds more than tensors, or is broken ({type(error).__name__})"
         raise ValueError(_broken(old, reason)) from error
     raise FileNotFoundError(
@@ -417,16 +421,16 @@ def _broken(path: Path, error: Exception | str) -> str:
 
 
 def _is_frozen(name: str) -> bool:
-    """Tell what PEFT writes beside an adapter: parts of the pretrained model.
+    """Tell whether a tensor is no part of the adapter, although PEFT has written it.
 
-    Of an adapted output layer, for one, it writes the frozen weight too.
+    It writes the frozen weight of an adapted output layer, for example.
     """
     inside = any(part in name for part in ("ranknum", ".original_module."))
     return inside or name.endswith(".base_layer.weight")
 
 
 def _plain_name(name: str) -> str:
-    """Take out what PEFT adds to some names: the adapter's and the wrapper's."""
+    """Remove what PEFT adds to names: the name of the adapter, and of its wrapper."""
     name = name.replace(".modules_to_save.default.", ".")
     name = name.replace(".modules_to_save.", ".")
     return name.removesuffix(".default")
@@ -454,7 +458,7 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
 
 
 def _is_plain(tensor: Tensor, is_factor: bool) -> bool:
-    """Tell whether all numbers of a tensor are there, and can be made float32."""
+    """Tell whether a tensor is dense, on the CPU and convertible to float32."""
     there = tensor.layout is torch.strided and tensor.device.type == "cpu"
     real = tensor.is_floating_point() and tensor.dtype is not _PACKED
     whole = tensor.dtype in _WHOLE and not is_factor

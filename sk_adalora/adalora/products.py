@@ -1,4 +1,4 @@
-"""Products with frozen weights, by the faster of torch's libraries."""
+"""Matrix products with frozen weights, by the faster of torch's libraries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 def _mkl_is_slow() -> bool:
-    """Tell whether this is a processor that MKL does not use all of.
+    """Tell whether MKL is slow on this processor, because it does not use AVX512.
 
-    MKL multiplies without AVX512 on processors of AMD. Zen 4 computes AVX512 in halves,
-    and loses little by that. Zen 5 may compute it whole, and is known by AVX-VNNI or
-    VP2INTERSECT, which Zen 4 does not have.
+    MKL multiplies without AVX512 on processors of AMD. Zen 4 executes AVX512
+    instructions in two halves, so it loses little. Zen 5 can execute them whole; it is
+    recognised by AVX-VNNI or VP2INTERSECT, which Zen 4 does not have.
     """
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return False
@@ -40,7 +40,8 @@ ONEDNN_HAS_BFLOAT16 = _onednn_has_bfloat16()
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``x @ weight.T + bias``, of x (m, k) and weight (n, k): (m, n).
 
-    It may not record gradients: it is for what computes them itself.
+    Gradients can be lost: call it only inside autograd functions that define their own
+    backward.
     """
     if onednn_is_faster(x, weight, bias):
         product = torch.ops.mkldnn._linear_pointwise
@@ -52,15 +53,15 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     """Tell whether oneDNN's own layer is faster than what torch would call.
 
     In float32, torch multiplies by MKL, which leaves AVX512 unused on processors of
-    AMD. oneDNN takes less than half of the seconds on Zen 5, where it is used, and 0.92
-    of them on Zen 4, where it is not: that little is not worth the memory of a kernel
-    for each length of a batch (`benchmarks/float32_products.py`).
+    AMD. On Zen 5, oneDNN takes less than half the time, and is used. On Zen 4, it takes
+    0.92 of the time, and is not used: it would compile a kernel for each length of a
+    batch, and the gain is not worth their memory (`benchmarks/float32_products.py`).
 
-    In bfloat16 torch multiplies by oneDNN, but fills the result with the bias before,
-    for the product to be added to. To add the bias while multiplying takes 0.8 to 1.0
-    of the seconds (`benchmarks/bias_products.py`).
+    In bfloat16, torch multiplies by oneDNN too, but first fills the result with the
+    bias, to which the product is added. To add the bias while multiplying takes 0.8 to
+    1.0 of the time (`benchmarks/bias_products.py`).
     """
-    plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones multiply themselves
+    plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones have own products
     if not (plain and x.device.type == "cpu" and x.dtype == weight.dtype):
         return False
     of_float32 = x.dtype == torch.float32 and MKL_IS_SLOW

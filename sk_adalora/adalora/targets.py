@@ -94,7 +94,7 @@ def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
 def _is_wanted(path: str, wanted: str | Collection[str], protected: bool) -> bool:
     if wanted == ALL_LINEAR:
         return not protected
-    if isinstance(wanted, str):  # a pattern for whole paths is explicit
+    if isinstance(wanted, str):  # a pattern of whole paths may name protected layers
         return re.fullmatch(wanted, path) is not None
     return any(
         ends_with(path, name) and (not protected or _names_protected(path, name))
@@ -103,7 +103,7 @@ def _is_wanted(path: str, wanted: str | Collection[str], protected: bool) -> boo
 
 
 def _names_protected(path: str, name: str) -> bool:
-    """Tell "pooler.dense", which asks for the pooler, from a bare "dense"."""
+    """Tell whether a name asks for a protected layer: "pooler.dense", not "dense"."""
     return name == path or any(_PROTECTED.fullmatch(part) for part in name.split("."))
 
 
@@ -178,7 +178,7 @@ def _lost(names: Collection[str], paths: Collection[str]) -> list[str]:
 
 
 def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
-    """Name what would be left out in silence; PEFT takes such lists."""
+    """Warn of names that match no layer; no error, because PEFT accepts such lists."""
     lost = _lost(sorted(names), candidates)
     if lost:
         warnings.warn(

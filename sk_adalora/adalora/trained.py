@@ -50,7 +50,7 @@ class TrainedCopies:
             self._add(path, model.get_submodule(owner), attribute, trained)
         if config.bias != "none":
             self._copy_biases(model, paths, only_adapted=config.bias == "lora_only")
-        self.use(trained=True)  # all of them, or none where memory ends
+        self.use(trained=True)  # at the end: if memory runs out, the model is unchanged
 
     def _copy_biases(
         self, model: nn.Module, copied: list[str], only_adapted: bool
@@ -89,7 +89,7 @@ class TrainedCopies:
         self.in_use = trained
 
     def apply_outside(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast what is not in the model just now, as the model was.
+        """Move or cast what is not in the model at present, as the model was.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class TrainedCopies:
         """
         outside = "original" if self.in_use else "trained"
         for copied in self._copies.values():
-            holder: Any = nn.Module()  # torch knows when to keep a parameter's object
+            holder: Any = nn.Module()  # so torch decides when a Parameter is kept
             holder.held = getattr(copied, outside)
             holder._apply(change)
             setattr(copied, outside, holder.held)

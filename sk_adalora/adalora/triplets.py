@@ -4,6 +4,18 @@ Update of a layer: ``left.T @ diag(singular_values) @ right``. A *triplet* is on
 of `left` (a column of the paper's P), one singular value and one row of `right` (a
 row of Q). The rows of all layers that share a width are one parameter, so an adapter
 of a BERT is five tensors, however deep the model is.
+
+Life of the rows
+----------------
+A layer computes with its own rows, which are cut from the banks:
+
+- the forward pass of the model begins: all layers are handed their rows at once;
+- a layer is called alone, outside of such a pass: the rows are handed out anew, since
+  the parameters may have changed;
+- the backward pass calls a layer again, for gradient checkpointing: it uses the rows
+  that it has, as in the forward pass;
+- the forward pass of the model ends: the rows stay, for such a backward pass;
+- other numbers are loaded (`load`), or triplets deleted (`keep`): the rows are dropped.
 """
 
 from __future__ import annotations
@@ -21,8 +33,9 @@ from .layers import SVDLinear
 
 INIT_STD = 0.02
 
-# In half precision, matrix kernels want whole blocks: those of a CPU are built for
-# each shape, and kept in memory; tensor cores are fast at multiples of 8 only.
+# In half precision, ranks are padded to multiples of this: on a CPU, a kernel is
+# compiled for each shape, and kept in memory; tensor cores are fast only at multiples
+# of 8.
 _BLOCK = 16
 
 # Dimensions: n = triplets of the model, m = rows of a bank, w = width of a bank,
@@ -41,7 +54,7 @@ class _Deviation(torch.autograd.Function):
     """Sum of ``||M M^T - I||_F`` over matrices M.
 
     Its gradient is ``2 (M M^T - I) M / ||M M^T - I||_F``: one product, where autograd
-    makes two and adds them.
+    would compute two and add them.
     """
 
     @staticmethod
@@ -60,7 +73,8 @@ class _Deviation(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         matrices, gap, norms = ctx.saved_tensors
         tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
-        # Divided first: a gradient that a scaler made large would overflow by `tiny`.
+        # Divide first: a gradient that a GradScaler has enlarged, divided by `tiny`,
+        # would overflow.
         unit = gap / norms.clamp_min(tiny).view(-1, 1, 1)  # (k, r, r)
         return torch.bmm(unit * (2 * gradient), matrices), None
 
@@ -83,11 +97,11 @@ class RowBank(nn.Module):
     def __init__(self, width: int, layers: Sequence[int], ranks: Sequence[int]):
         super().__init__()
         self.layers = list(layers)
-        # float32 whatever the precision, or the default one, of the frozen weights.
+        # float32, whatever the precision of the frozen weights or torch's default.
         rows = torch.zeros(sum(ranks[i] for i in self.layers), width, dtype=torch.float)
         self.rows = nn.Parameter(rows)  # (m, w)
         self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
-        # What `_table` has made, by kind.
+        # Cache of `_table`, by kind.
         self._tables: dict[str, Tensor] = {}
         self.resize(rows, ranks)
 
@@ -113,7 +127,7 @@ class RowBank(nn.Module):
         )
         self.triplets = torch.cat([of_layers[i] for i in self.layers])
         self.holds_all = len(self.triplets) == sum(ranks)
-        # Made here, where the device is waited for anyway, if a step has needed them.
+        # Rebuild the tables that steps use: here, the host waits for the device anyway.
         needed, self._tables = list(self._tables), {}
         for kind in needed:
             self._table(kind, rows.device)
@@ -151,29 +165,32 @@ class RowBank(nn.Module):
         -------
         torch.Tensor of shape (k, r, w)
         """
-        index = self._table("stack", rows.device)  # else first needed within a step
+        # Made even if unused, as at equal ranks: `resize` then rebuilds it, which a
+        # later step would have to do otherwise.
+        index = self._table("stack", rows.device)
         if len(set(self.sizes)) == 1:
             return rows.view(len(self.sizes), self.sizes[0], self.width)
         padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        # Its backward adds; that of `padded[index]` sorts on a GPU.
+        # Not `padded[index]`, whose backward sorts the index on a GPU.
         return padded.index_select(0, index).view(len(self.sizes), -1, self.width)
 
     def _table(self, kind: str, device: torch.device) -> Tensor:
-        """Return what does not change before the ranks do, on a device.
+        """Return a constant tensor that depends on the ranks only, from the cache.
 
-        Made on the host at each step, it would stop the device.
+        If it were made on the host at each step, the device would have to wait.
 
         Parameters
         ----------
         kind : {"blocks", "stack", "identities"}
-            Row of each place in what `split` returns, or in what `matrices` does, or
-            the (k, r, r) identities of the latter, 0 where a row is padding.
+            "blocks": the index of the row at each position of what `split` returns;
+            "stack": likewise for `matrices`; "identities": an identity for each of
+            these matrices, of shape (k, r, r), 0 where a row is padding.
         device : torch.device
             Where it is needed.
         """
         table = self._tables.get(kind)
         if table is None or table.device != device:
-            with torch.inference_mode(False):  # a training step may be next
+            with torch.inference_mode(False):  # training steps may use it later
                 table = self._tables[kind] = self._make_table(kind).to(device)
         return table
 
@@ -226,7 +243,8 @@ class Triplets(nn.Module):
         self.right = self._banks([layer.in_features for layer in layers])
         values = torch.zeros(sum(self.ranks), dtype=torch.float)
         self.singular_values = nn.Parameter(values)
-        # The model that runs. A tuple, so that it is not registered as a part.
+        # The module whose forward pass is running. In a tuple, so that torch does not
+        # register it as a submodule.
         self._outermost: tuple[nn.Module] | None = None
         for layer in layers:
             layer.borrow_from(self)
@@ -238,10 +256,11 @@ class Triplets(nn.Module):
         )
 
     def _remember(self, layers: Sequence[SVDLinear]) -> None:
-        """Know the layers without holding them.
+        """Keep weak references to the layers.
 
-        They hold this module: in a circle, all would stay in memory after the model,
-        the frozen weights included, until Python looks for circles.
+        The layers refer to this module. With strong references back, a model that is
+        not used any more would stay in memory, with its frozen weights, until Python
+        collects reference cycles.
         """
         self._references = [weakref.ref(layer) for layer in layers]
 
@@ -250,7 +269,7 @@ class Triplets(nn.Module):
         return cast("list[SVDLinear]", [known() for known in self._references])
 
     def __getstate__(self) -> dict[str, Any]:
-        # References can be neither copied nor pickled.
+        # Weak references can be neither copied nor pickled.
         return {**self.__dict__, "_references": self._layers, "_outermost": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -274,7 +293,7 @@ class Triplets(nn.Module):
     def initialise(
         self, zero_update: bool = True, generator: torch.Generator | None = None
     ) -> None:
-        """Draw the start of training.
+        """Initialise rows and singular values for training.
 
         Parameters
         ----------
@@ -293,26 +312,30 @@ class Triplets(nn.Module):
                 self.singular_values.copy_(_draw(shape, generator))
 
     def before_forward(self, module: nn.Module, *_: Any) -> None:
-        """Hand out the rows, when a model starts: a forward pre-hook."""
+        """Hand out the rows when the forward pass of a model begins: a pre-hook."""
         running = self._outermost
-        # torch calls no hook when a forward pass ends by KeyboardInterrupt: what is
-        # not inside the model that seems to run starts by itself.
+        # When a KeyboardInterrupt ends a forward pass, torch calls no forward hook, and
+        # `_outermost` stays set. So a module that is not inside it begins a new pass.
         if running is None or not _is_inside(module, running[0]):
             if any(layer.needs_rows for layer in self._layers):
                 self.hand_out()
             self._outermost = (module,)
 
     def after_forward(self, module: nn.Module, *_: Any) -> None:
-        """Note that the model has ended: a forward hook.
+        """Note that the forward pass of a model has ended: a forward hook.
 
-        The rows stay, because gradient checkpointing runs layers once more.
+        The rows stay, because gradient checkpointing calls layers again in the backward
+        pass.
         """
         running = self._outermost
         if running is not None and running[0] is module:
             self._outermost = None
 
     def refresh(self, layer: SVDLinear) -> None:
-        """Hand out the rows when a layer is called by itself, or has none."""
+        """Hand out the rows anew if a layer is called alone, or has none.
+
+        Alone is outside of a model's forward pass, and of a backward pass.
+        """
         alone = self._outermost is None and torch._C._current_graph_task_id() == -1
         if alone or layer.right is None:
             self.hand_out()
@@ -320,7 +343,7 @@ class Triplets(nn.Module):
     def hand_out(self) -> None:
         """Give every layer its rows, in the precision that it computes in.
 
-        One product and one cast a bank; the backward of the split is one
+        This takes one product and one cast per bank; the backward of the split is one
         concatenation.
         """
         weights = self.singular_values * self.scale  # (n,)
@@ -377,7 +400,7 @@ class Triplets(nn.Module):
             yield delta
 
     def load(self, parts: Sequence[Factors]) -> None:
-        """Take the numbers of every layer; ranks follow from the shapes.
+        """Load the triplets of all layers; ranks follow from the shapes.
 
         Parameters
         ----------
@@ -385,7 +408,7 @@ class Triplets(nn.Module):
             As :meth:`per_layer` returns them. Parameters are kept, and written in
             place, where no rank changes.
         """
-        self._outermost = None  # nothing runs, whatever an interruption left
+        self._outermost = None  # no pass is running; an interrupted one may have set it
         same = [len(part.values) for part in parts] == self.ranks
         for layer, part in zip(self._layers, parts, strict=True):
             layer.rank = len(part.values)
@@ -419,7 +442,7 @@ class Triplets(nn.Module):
         optimizer : torch.optim.Optimizer or None
             Its groups and state are re-keyed to the smaller parameters.
         """
-        self._outermost = None  # as when loading
+        self._outermost = None  # as in `load`
         per_layer = torch.split(kept.cpu(), self.ranks)
         before = [self.singular_values, *(bank.rows for bank in self.banks)]
         index = kept.nonzero().flatten()
@@ -442,7 +465,7 @@ class Triplets(nn.Module):
 
 
 def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-    """Draw from N(0, 1), where the generator is, whatever torch's defaults are."""
+    """Draw from N(0, 1) in float32 on the generator's device, not torch's defaults."""
     device = None if generator is None else generator.device
     return torch.randn(shape, generator=generator, dtype=torch.float, device=device)
 
@@ -450,7 +473,7 @@ def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
 def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
     """Tell whether `outer` holds `module`.
 
-    Level by level: a model that others start with lies near the top.
+    Search level by level: a model that is called by others is near the top.
     """
     level, seen = {outer}, {outer}
     while level:
@@ -464,7 +487,7 @@ def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
 def _split(
     bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
 ) -> Sequence[Tensor]:
-    """Cut rows into those of each layer, where and in the precision it computes in."""
+    """Cut rows into those of each layer, on its device and in its precision."""
     weights = [layer.weight for layer in layers]
     places = [(weight.device, _compute_dtype(weight)) for weight in weights]
     if len(set(places)) == 1:
@@ -481,7 +504,10 @@ def _padded(rows: Tensor) -> Tensor:
 
 
 def _padded_index(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
-    """Return the row of each place in matrices that are padded with one more row."""
+    """Return the row index of each position in padded matrices.
+
+    At padding, it is that of one more row, after the last.
+    """
     blank = sum(sizes)
     rows = torch.split(torch.arange(blank), list(sizes))
     padded = zip(rows, widths, strict=True)
@@ -497,7 +523,7 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
     kind = weight.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
-    # A quantised weight computes in what its input comes in; float32 is safe.
+    # A quantised layer computes in the precision of its input; float32 is safe.
     return weight.dtype if weight.is_floating_point() else torch.float32
 
 
@@ -507,7 +533,7 @@ def _rekey(
     new: nn.Parameter,
     rows: Tensor,
 ) -> None:
-    """Put `new` = ``old[rows]`` in the place of `old`, with its rows of the state."""
+    """Replace `old` in the optimizer by `new` = ``old[rows]``, its state likewise."""
     for group in optimizer.param_groups:
         group["params"] = [new if p is old else p for p in group["params"]]
     state = optimizer.state.pop(old, None)
@@ -520,11 +546,12 @@ def _rekey(
 
 
 def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
-    """Tell whether a tensor of the optimizer's state has a part for each row."""
+    """Tell whether a tensor of the optimizer's state has one entry for each row."""
     if value.shape[:1] != old.shape[:1] or value.ndim > old.ndim:
         return False
     if value.ndim == old.ndim:
         sizes = zip(value.shape, old.shape, strict=True)
         return all(size in (full, 1) for size, full in sizes)
-    # Adafactor: one number a row and one a column, as many in a square bank.
+    # Adafactor has one number per row and one per column. In a square bank their shapes
+    # are equal, and only the name tells them apart.
     return "col" not in name
