@@ -26,7 +26,7 @@ class BaseAdaLora(
     CallbackSupportMixin,
     BaseEstimator,
 ):
-    """A text estimator. Subclasses say what targets, loss and outputs are."""
+    """A text estimator. Subclasses define targets, loss and outputs."""
 
     def __init__(
         self,

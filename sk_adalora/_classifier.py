@@ -18,7 +18,7 @@ from ._labels import check_labels, class_weights, read_indicator, read_labels
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 
-# Rows whose outputs become probabilities at once.
+# Rows per chunk, when outputs are turned into probabilities.
 _ROWS = 1_000
 
 
@@ -40,8 +40,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``.
     tinit : int or float, default=0.12
-        Optimizer steps at full rank, counted from 0: after step `tinit` the budget
-        falls. A float in [0, 1) is a share of all steps.
+        Last optimizer step at full rank, counted from 0: the budget falls after it. A
+        float in [0, 1) is a share of all steps.
     tfinal : int or float, default=0.48
         Optimizer steps at the target before training ends. A float in [0, 1) is a
         share of all steps.
@@ -49,9 +49,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Optimizer steps between two allocations, or a share of all steps. "auto" is
         1/200 of the steps in which the budget falls, at least 1.
     beta1 : float, default=0.85
-        How slowly the average of the sensitivity forgets, in (0, 1).
+        Decay factor of the moving average of the sensitivity, in (0, 1).
     beta2 : float, default=0.85
-        How slowly the average of its uncertainty forgets, in (0, 1).
+        Decay factor of the moving average of its uncertainty, in (0, 1).
     orth_reg_weight : float, default=0.1
         Weight of the orthogonality penalty in the loss.
     lora_alpha : float or None, default=None
@@ -67,9 +67,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         rows, as many as make 64 steps in batches of 32. A regressor has 32 and 22 in
         the place of 96 and 64, however many columns.
     batch_size : int, default=32
-        Most rows in a batch. Batches have about equally many.
+        Most rows in a batch. All batches have about the same number of rows.
     gradient_accumulation_steps : int, default=1
-        Most batches in an optimizer step. Steps have about equally many.
+        Most batches in an optimizer step. All steps have about the same number.
     learning_rate : float, default=0.008
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
@@ -85,13 +85,13 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         ``pooling="model"`` starts as in the pretrained files, or at random where they
         have none that fits.
     interpolation : float or "auto", default="auto"
-        What is kept of a training: the point between where it started (0) and where it
-        ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model; in a regressor with one that
-        was drawn at random, it predicts numbers around their mean. "auto" is 0.85 after
-        a linear probe, and in every regressor, if the training is of more than three
-        epochs; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
-        another (`warm_start`) keeps all.
+        Which point between the start (0) and the end (1) of the training is kept, in
+        [0, 1]: WiSE-FT of arXiv:2109.01903. With a head that started at a linear probe,
+        0 is that linear model; in a regressor with a randomly initialised one, it
+        predicts numbers around their mean. "auto" is 0.85 after a linear probe, and in
+        every regressor, if the training is of more than three epochs; it is 1
+        elsewhere, and with ``pooling="model"``. A fit that continues another
+        (`warm_start`) keeps the end.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -361,7 +361,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If the outputs of the network are not finite.
         """
-        # As doubles: scikit-learn's calibration computes in the type that it gets.
+        # In float64: scikit-learn's calibration computes in the type that it gets.
         outputs = self._predict_outputs(X).astype(np.float64)
         if self._multilabel or len(self.classes_) > 2:
             return outputs
@@ -424,7 +424,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         """
         outputs = torch.from_numpy(self._predict_outputs(X))
         logs = outputs.new_empty(outputs.shape, dtype=torch.float64)
-        # All at once, doubles of all outputs would be in memory twice.
+        # In chunks: else, doubles of all outputs would be in memory twice.
         for rows, of_rows in zip(outputs.split(_ROWS), logs.split(_ROWS), strict=True):
             exact = rows.double()
             of_rows.copy_(

@@ -41,8 +41,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``.
     tinit : int or float, default=0.12
-        Optimizer steps at full rank, counted from 0: after step `tinit` the budget
-        falls. A float in [0, 1) is a share of all steps.
+        Last optimizer step at full rank, counted from 0: the budget falls after it. A
+        float in [0, 1) is a share of all steps.
     tfinal : int or float, default=0.48
         Optimizer steps at the target before training ends. A float in [0, 1) is a
         share of all steps.
@@ -50,9 +50,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Optimizer steps between two allocations, or a share of all steps. "auto" is
         1/200 of the steps in which the budget falls, at least 1.
     beta1 : float, default=0.85
-        How slowly the average of the sensitivity forgets, in (0, 1).
+        Decay factor of the moving average of the sensitivity, in (0, 1).
     beta2 : float, default=0.85
-        How slowly the average of its uncertainty forgets, in (0, 1).
+        Decay factor of the moving average of its uncertainty, in (0, 1).
     orth_reg_weight : float, default=0.1
         Weight of the orthogonality penalty in the loss.
     lora_alpha : float or None, default=None
@@ -68,9 +68,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         rows, as many as make 64 steps in batches of 32. A regressor has 32 and 22 in
         the place of 96 and 64, however many columns.
     batch_size : int, default=32
-        Most rows in a batch. Batches have about equally many.
+        Most rows in a batch. All batches have about the same number of rows.
     gradient_accumulation_steps : int, default=1
-        Most batches in an optimizer step. Steps have about equally many.
+        Most batches in an optimizer step. All steps have about the same number.
     learning_rate : float, default=0.008
         Peak learning rate of the updates.
     head_learning_rate : float or None, default=None
@@ -86,13 +86,13 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         ``pooling="model"`` starts as in the pretrained files, or at random where they
         have none that fits.
     interpolation : float or "auto", default="auto"
-        What is kept of a training: the point between where it started (0) and where it
-        ended (1), in [0, 1], which is WiSE-FT of arXiv:2109.01903. With a head that
-        started at a linear probe, 0 is that linear model; in a regressor with one that
-        was drawn at random, it predicts numbers around their mean. "auto" is 0.85 after
-        a linear probe, and in every regressor, if the training is of more than three
-        epochs; it is 1 elsewhere, and with ``pooling="model"``. A fit that continues
-        another (`warm_start`) keeps all.
+        Which point between the start (0) and the end (1) of the training is kept, in
+        [0, 1]: WiSE-FT of arXiv:2109.01903. With a head that started at a linear probe,
+        0 is that linear model; in a regressor with a randomly initialised one, it
+        predicts numbers around their mean. "auto" is 0.85 after a linear probe, and in
+        every regressor, if the training is of more than three epochs; it is 1
+        elsewhere, and with ``pooling="model"``. A fit that continues another
+        (`warm_start`) keeps the end.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06
@@ -195,7 +195,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     """
 
     _rules = REGRESSOR_RULES
-    # A probe fits the noise of numbers, and so do many steps: docs/defaults.md.
+    # On numbers, a probe overfits, and so do many steps: docs/defaults.md.
     _auto_head_init = "random"
     _enough_steps = 32
     _coding = ("_one_target", "_target_mean", "_target_scale")
@@ -285,12 +285,12 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         return torch.tensor(values)
 
     def _code_targets(self, rows: TrainingRows) -> TrainingRows:
-        """Standardise the targets, by the rows to learn from and by no other."""
+        """Standardise the targets by the training rows only."""
         values = rows.targets.numpy()
         weights = None if rows.weights is None else rows.weights.double().numpy()
         if weights is not None and np.all(weights == weights[0]):
-            weights = None  # to the last bit as without
-        if self._continues():  # what was learned stays in its own units
+            weights = None  # the same to the last bit as without weights
+        if self._continues():  # keep the units that the network was trained in
             self._rescale_constant_targets(values, weights)
         else:
             self._fit_target_scale(values, weights)
@@ -299,7 +299,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         return replace(rows, targets=torch.from_numpy(scaled))
 
     def _fit_target_scale(self, values: np.ndarray, weights: np.ndarray | None) -> None:
-        # In powers of 2, which change no digit: squares of 1e200 would be infinite.
+        # Scale by powers of 2, which is exact: squares of 1e200 would be infinite.
         _, exponent = np.frexp(np.abs(values).max(axis=0))
         scaled = np.ldexp(values, -exponent)
         mean = np.average(scaled, axis=0, weights=weights)
@@ -307,17 +307,17 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         deviation = np.sqrt(spread)
         rounding = 4 * np.finfo(np.float64).eps * np.abs(mean)
         scale = np.ldexp(deviation, exponent)
-        # The mean of many equal numbers may differ from them by more than that.
+        # The mean of many equal numbers may differ from them by more than `rounding`.
         vary = values.min(axis=0) < values.max(axis=0)
         spreads = vary & (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
-        # Equal numbers are predicted as they are, whatever the network says.
+        # A scale of 0 predicts equal numbers as they are, whatever the outputs.
         self._target_mean = np.where(spreads, np.ldexp(mean, exponent), values[0])
         self._target_scale = np.where(spreads, scale, 0.0)
 
     def _rescale_constant_targets(
         self, values: np.ndarray, weights: np.ndarray | None
     ) -> None:
-        """Give targets that did not vary before the units of those given now."""
+        """Learn the units of targets that were constant; keep those of the others."""
         mean, scale = self._target_mean, self._target_scale
         self._fit_target_scale(values, weights)
         self._target_mean = np.where(scale > 0, mean, self._target_mean)
@@ -346,7 +346,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             )
 
     def _start_predicts(self) -> bool:
-        return self.pooling != "model"  # a drawn head, too, starts around the mean
+        return self.pooling != "model"  # a random head, too, starts around the mean
 
     def _label_names(self) -> dict[int, str]:
         return {i: f"target_{i}" for i in range(self._n_outputs())}

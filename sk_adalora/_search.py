@@ -37,8 +37,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has names that
         `set_params` takes, and as values Optuna's distributions, tuples (low, high) on
         a linear scale, lists or one-dimensional arrays of choices, fixed values, or an
-        `AdaLoraSpace` under the name of its step. A full name counts more than that
-        space, whichever comes first, and one of `beta2` unties it from `beta1`. A
+        `AdaLoraSpace` under the name of its step. A full name takes precedence over
+        that space, whichever comes first, and one of `beta2` unties it from `beta1`. A
         callable gets the trial and returns a dict for `set_params`. It is called again
         for each trial when the table is made, and must return the same then: it may go
         by what it suggests and by `trial.number`, and by nothing else.

@@ -52,15 +52,15 @@ class AdaLoraSpace:
         Average rank at the end, as a share of `init_r`; or ints, none of them above
         the lowest `init_r`.
     tinit : object, default=(0.0, 0.3)
-        Share of all steps at full rank. Ints are steps, which suit one number of
-        rows only: not recommended.
+        Last step at full rank, as a share of all steps. Ints are steps, which suit one
+        number of rows only: not recommended.
     tfinal : object, default=(0.1, 0.65)
         Share of all steps at the target, likewise. The largest shares of `tinit` and
         `tfinal` must sum to less than 1.
     deltaT : object, default=None
         Steps between two allocations, a share of all steps, or "auto".
     beta1 : object, default=(0.6, 0.98)
-        How slowly the average of the sensitivity forgets.
+        Decay factor of the moving average of the sensitivity.
     beta2 : object, default="beta1"
         The same for its uncertainty. "beta1" ties it to the value of `beta1`, so
         that the search has one dimension less.
@@ -76,7 +76,7 @@ class AdaLoraSpace:
     lora_dropout : object, default=None
         Dropout of the inputs of the updates.
     interpolation : object, default=None
-        How much of a training is kept.
+        Which point between the start and the end of a training is kept.
     weight_decay : object, default=None
         Decoupled weight decay.
     epochs : object, default=None
@@ -274,8 +274,8 @@ def suggest_params(
         What may be tried. None stands for ``AdaLoraSpace()``. A dict has the names
         that `set_params` takes, and as values Optuna's distributions, tuples (on a
         linear scale), lists or one-dimensional arrays of choices, and fixed values, or
-        an `AdaLoraSpace` itself under the name of its step, over which a full name
-        counts. A callable gets the trial and returns a dict.
+        an `AdaLoraSpace` itself under the name of its step; a full name takes
+        precedence over it. A callable gets the trial and returns a dict.
     prefix : str, default=""
         Put before the names of an `AdaLoraSpace`: in a pipeline, the step's name and
         two underscores. Other spaces have full names.
@@ -352,7 +352,7 @@ def read_space(space: Any, prefix: str = "") -> DeclaredSpace | CalledSpace:
 
 def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
     parts: dict[str, Part] = {}
-    named: dict[str, Part] = {}  # in full, which counts more than what a space has
+    named: dict[str, Part] = {}  # by full names, which take precedence over a space
     ties: dict[str, str] = {}
     for name, value in space.items():
         if isinstance(value, AdaLoraSpace):

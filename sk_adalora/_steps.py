@@ -13,12 +13,13 @@ from .adalora.config import AdaLoraConfig
 # to 1500, and more than a few hundred change nothing.
 _ALLOCATIONS = 200
 
-# epochs="auto": as many as make so many optimizer steps, within bounds. Few rows need
-# more passes, and so do many classes. Very few rows may take more than the most, until
-# batches of the default size make this share of the steps. docs/defaults.md has the
-# studies.
+# epochs="auto" stands for as many as make this many optimizer steps, or this many per
+# class if that is more. docs/defaults.md has the studies.
 ENOUGH_STEPS, _STEPS_OF_A_CLASS = 96, 8
+# The bounds of these epochs.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
+# With very few rows the upper bound is higher: as many epochs as make this share of the
+# enough steps in batches of this size.
 _NEEDED_SHARE, _DEFAULT_BATCH = 2 / 3, 32
 
 
@@ -31,8 +32,8 @@ class ResolvedSchedule:
     init_r, target_r : int
         Rank of every matrix at the start, and their average at the end.
     tinit, tfinal : int
-        Optimizer steps at full rank, counted from 0: after step `tinit` the budget
-        falls; and at the target before training ends.
+        Last optimizer step at full rank, counted from 0: the budget falls after it;
+        and number of steps at the target before training ends.
     deltaT : int
         Optimizer steps between two allocations.
     total_step : int
@@ -115,7 +116,7 @@ def resolve_schedule(
     target_r : int or float, default=8
         Average rank at the end; a float in (0, 1) is a share of `init_r`.
     tinit, tfinal : int or float
-        Optimizer steps, or in [0, 1) a share of all steps.
+        As in :class:`ResolvedSchedule`, or in [0, 1) as a share of all steps.
     deltaT : int, float or "auto", default="auto"
         Optimizer steps between two allocations, or a share of all steps, or
         1/200 of the reduction phase.
@@ -181,7 +182,7 @@ def _epochs(
     """Return what ``epochs="auto"`` stands for."""
     steps = max(enough_steps, _STEPS_OF_A_CLASS * n_classes)
     enough = math.ceil(steps / steps_per_epoch)
-    # By rows, not by steps: a large batch is to make a fit shorter.
+    # In batches of the default size: a larger `batch_size` is to make a fit shorter.
     batches = math.ceil(n_samples / _DEFAULT_BATCH)
     most = max(_MOST_EPOCHS, math.ceil(_NEEDED_SHARE * enough_steps / batches))
     return min(max(enough, _FEWEST_EPOCHS), most)

@@ -45,7 +45,7 @@ class LoraConfig:
     lora_dropout : float, default=0.0
         Probability of dropping an input of the update, in [0, 1).
     fan_in_fan_out : bool, default=False
-        Whether weights are stored ``(in, out)``. ``Conv1D`` is found by itself.
+        Whether weights are stored ``(in, out)``. Set automatically for ``Conv1D``.
     bias : {"none", "all", "lora_only"}, default="none"
         Which biases are trained: none, all, or those of the adapted layers.
     modules_to_save : list of str or None, default=None
@@ -266,14 +266,14 @@ class AdaLoraConfig(LoraConfig):
     init_r : int, default=12
         Rank of every matrix when training starts.
     tinit : int, default=0
-        Steps at full rank, counted from 0: after step `tinit` the budget falls.
+        Last optimizer step at full rank, counted from 0: the budget falls after it.
     tfinal : int, default=0
         Steps at the target before training ends.
     deltaT : int, default=1
         Steps between two allocations.
     beta1, beta2 : float, default=0.85
-        How slowly the averages of sensitivity and of its uncertainty forget, in
-        (0, 1).
+        Decay factors of the moving averages of the sensitivity and of its uncertainty,
+        in (0, 1).
     orth_reg_weight : float, default=0.5
         Weight of the orthogonality penalty in the loss.
     total_step : int
@@ -375,7 +375,9 @@ class AdaLoraConfig(LoraConfig):
 
     @property
     def scale(self) -> float:
-        """Factor of the update, for ever: pruning does not rescale it."""
+        """Factor of the update, which is constant: pruning does not change it."""
+        # PEFT's formula, its 1e-5 and its meaning of 0 included, so that an adapter
+        # gives the same outputs there.
         return (self.lora_alpha or self.init_r) / (self.init_r + 1e-5)
 
     def schedule(self, n_layers: int = 1) -> BudgetSchedule:
@@ -391,7 +393,7 @@ class AdaLoraConfig(LoraConfig):
         BudgetSchedule
             How many triplets may live at each step.
         """
-        assert self.total_step is not None  # refused when it was made
+        assert self.total_step is not None  # checked by __post_init__
         return BudgetSchedule(
             initial=self.init_r * n_layers,
             target=self.target_r * n_layers,
@@ -403,7 +405,7 @@ class AdaLoraConfig(LoraConfig):
 
 
 def _as_plain(value: Any) -> Any:
-    """Turn another library's numbers, also inside, into Python's; leave the rest."""
+    """Convert numbers of other libraries, also nested ones, to Python's."""
     if type(value) is dict:
         return {key: _as_plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple, set):

@@ -18,8 +18,10 @@ class BudgetSchedule:
         Triplets at the start, over all layers.
     target : int
         Triplets at the end, over all layers.
-    tinit, tfinal : int
-        Last step at full rank, and number of steps at the target.
+    tinit : int
+        Last optimizer step at full rank, counted from 0: the budget falls after it.
+    tfinal : int
+        Steps at the target before training ends.
     deltaT : int
         Steps between two allocations.
     total_step : int
@@ -47,7 +49,7 @@ class BudgetSchedule:
     @property
     def final_step(self) -> int:
         """First step of the final phase, at which the last allocation happens."""
-        # With tfinal=0 the reference waits for a step that never comes.
+        # With tfinal=0, the reference implementation waits for a step that never comes.
         return min(self.total_step - self.tfinal, self.total_step - 1)
 
     def phase(self, step: int) -> Phase:
@@ -68,7 +70,7 @@ class BudgetSchedule:
         return "initial" if step <= self.tinit else "reduction"
 
     def budget(self, step: int) -> int:
-        """Plan the number of triplets for a step, allocation or not.
+        """Return the planned budget of a step, whether or not it allocates.
 
         Parameters
         ----------
