@@ -38,7 +38,7 @@ _TEXTS_TO_MEASURE = 64
 # Lower bound of the features' distance from their mean, as a share of the length of the
 # mean: smaller differences may be rounding, which must not be scaled up.
 _LEAST_SPREAD = 0.03
-# L-BFGS stores two vectors of each of its last steps: 12 GB for 100 steps, torch's
+# L-BFGS stores two vectors of each of its last steps: 6 GB for 100 steps, torch's
 # default, and 10,000 labels. The last 5 steps serve as well, since it mostly converges
 # within 20. More are stored as long as the vectors of each kind have at most
 # _MOST_NUMBERS numbers together, 0.5 GB for both kinds.
