@@ -63,9 +63,9 @@ GROUPS = [
     Group(
         "Search",
         "settings that Optuna proposes, scored over folds",
-        "_dimensions _space _pruning _fingerprint _workers _fold_pruner _sampling "
-        "_study _enqueue _trial_table _trial_plot _search_rules _conduct "
-        "_search_hooks _search",
+        "_dimensions _space _pruning _search_fingerprint _search_workers "
+        "_search_pruner _search_sampling _search_study _search_enqueue _search_table "
+        "_search_plot _search_rules _search_trials _search_hooks _search",
         6,
     ),
     Group(

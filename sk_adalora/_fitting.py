@@ -156,7 +156,9 @@ class FitMixin(metaclass=ABCMeta):
             self._start_head(network, examples, backbone.place, generator)
             report = partial(
                 make_report,
-                *(network, tokens, backbone.place),
+                network,
+                tokens,
+                backbone.place,
                 n_empty=rows.texts.n_empty,
                 max_length=lengths[0],
                 start=start,

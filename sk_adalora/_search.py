@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._doc_links import DocLinkMixin
 from ._search_hooks import SearchHooks
-from ._study import check_directions, in_memory, record_of
+from ._search_plot import draw_trials, trial_curves
+from ._search_study import check_directions, in_memory, record_of
 from ._transaction import CALLBACKS
-from ._trial_plot import draw_trials, trial_curves
 
 # The password in the URL of a database: up to its last "@", or in its query.
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(?=@)|([?&;]password=)[^&\s'\"]+")

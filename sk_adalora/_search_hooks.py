@@ -20,17 +20,15 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 
-from ._conduct import Conductor, Plan
 from ._dimensions import CalledSpace, DeclaredSpace
-from ._enqueue import check_names, find_prefix, starting_points
-from ._fingerprint import fingerprint
-from ._fold_pruner import make_pruner
 from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
-from ._sampling import make_sampler
+from ._search_enqueue import check_names, find_prefix, starting_points
+from ._search_fingerprint import fingerprint
+from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
-from ._space import AdaLoraSpace, read_space
-from ._study import (
+from ._search_sampling import make_sampler
+from ._search_study import (
     FINGERPRINT,
     bind,
     load_study,
@@ -40,8 +38,7 @@ from ._study import (
     record_of,
     silent_optuna,
 )
-from ._transaction import unchanged_on_error
-from ._trial_table import (
+from ._search_table import (
     FoldResult,
     TrialTable,
     cause,
@@ -49,7 +46,10 @@ from ._trial_table import (
     check_values,
     make_table,
 )
-from ._workers import Worker
+from ._search_trials import Conductor, Plan
+from ._search_workers import Worker
+from ._space import AdaLoraSpace, read_space
+from ._transaction import unchanged_on_error
 
 _ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
 

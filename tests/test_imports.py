@@ -105,21 +105,32 @@ MAY_IMPORT |= {
     "_dimensions": FIRST_STEPS,
     "_space": FIRST_STEPS | {"_dimensions"},
     "_pruning": {"_base", "_early_stopping"},
-    "_fingerprint": {"_dimensions"},
-    "_workers": {"_messages"},
-    "_fold_pruner": set(),
-    "_sampling": {"_messages", "_workers"},
-    "_study": {"_fingerprint", "_messages", "_workers"},
-    "_enqueue": {"_base", "_dimensions", "_steps", "_study"},
-    "_trial_table": {"_dimensions", "_workers"},
-    "_trial_plot": {"_plotting"},
+    "_search_fingerprint": {"_dimensions"},
+    "_search_workers": {"_messages"},
+    "_search_pruner": set(),
+    "_search_sampling": {"_messages", "_search_workers"},
+    "_search_study": {"_search_fingerprint", "_messages", "_search_workers"},
+    "_search_enqueue": {"_base", "_dimensions", "_steps", "_search_study"},
+    "_search_table": {"_dimensions", "_search_workers"},
+    "_search_plot": {"_plotting"},
     "_search_rules": {"_parameters"},
-    "_conduct": {"_dimensions", "_study", "_trial_table", "_workers"},
+    "_search_trials": {
+        "_dimensions",
+        "_search_study",
+        "_search_table",
+        "_search_workers",
+    },
     "_search_hooks": FOUNDATION
-    | {"_conduct", "_dimensions", "_enqueue", "_fingerprint", "_fold_pruner"}
-    | {"_sampling", "_search_rules", "_space", "_study", "_trial_table"}
-    | {"_workers"},
-    "_search": FOUNDATION | {"_search_hooks", "_study", "_trial_plot"},
+    | {
+        "_search_trials",
+        "_dimensions",
+        "_search_enqueue",
+        "_search_fingerprint",
+        "_search_pruner",
+    }
+    | {"_search_sampling", "_search_rules", "_space", "_search_study", "_search_table"}
+    | {"_search_workers"},
+    "_search": FOUNDATION | {"_search_hooks", "_search_study", "_search_plot"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}
 

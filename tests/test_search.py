@@ -23,8 +23,8 @@ from sk_adalora import (
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
-from sk_adalora._enqueue import starting_points
-from sk_adalora._sampling import with_estimates
+from sk_adalora._search_enqueue import starting_points
+from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
 
@@ -123,7 +123,7 @@ def test_the_first_trial_is_the_estimator_as_it_is(tiny_model):
     ],
 )
 def test_the_prefix_is_found(estimator, prefix):
-    from sk_adalora._enqueue import find_prefix
+    from sk_adalora._search_enqueue import find_prefix
 
     assert find_prefix(estimator) == prefix
 
@@ -549,7 +549,7 @@ def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_the_gaussian_process_learns_from_pruned_trials():
     """Optuna's own sampler needs ten complete trials before it models anything."""
-    from sk_adalora._sampling import InformedGPSampler
+    from sk_adalora._search_sampling import InformedGPSampler
 
     def proposal(kind):
         study = optuna.create_study(direction="maximize", sampler=kind(seed=0))

@@ -74,7 +74,7 @@ from _toy import make, toy
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sk_adalora import AdaLoraSearchCV
-from sk_adalora._sampling import InformedGPSampler
+from sk_adalora._search_sampling import InformedGPSampler
 
 X, y = toy(24)
 pipe = make_pipeline(FunctionTransformer(), make({model!r}, epochs=1))

@@ -17,8 +17,8 @@ import pytest
 from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
-from sk_adalora import AdaLoraSearchCV, _conduct, _study, _workers
-from sk_adalora._study import open_storage
+from sk_adalora import AdaLoraSearchCV, _search_study, _search_trials, _search_workers
+from sk_adalora._search_study import open_storage
 
 WORKER = Path(__file__).parent / "_search_worker.py"
 X, Y = rows()
@@ -184,7 +184,7 @@ def test_two_workers_share_a_study(postgresql, tmp_path):
     for worker in workers:
         finish(worker)
     study = load(postgresql, "shared")
-    trials = [t for t in study.trials if _workers.counts(t)]
+    trials = [t for t in study.trials if _search_workers.counts(t)]
 
     assert len(trials) == 9
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
@@ -192,7 +192,7 @@ def test_two_workers_share_a_study(postgresql, tmp_path):
     withdrawn = [t for t in study.trials if t not in trials]
     assert len(withdrawn) <= 1
     assert all(t.state is TrialState.FAIL and not t.params for t in withdrawn)
-    runs = [t.user_attrs[_workers.RUN] for t in trials]
+    runs = [t.user_attrs[_search_workers.RUN] for t in trials]
     assert len(set(runs)) == 2
     assert len({t.params["a"] for t in trials}) == 9
 
@@ -228,7 +228,7 @@ def sign(study, beat):
         "beat": beat,
         "ended": False,
     }
-    study.set_user_attr(f"{_workers.WORKER}theirs", record)
+    study.set_user_attr(f"{_search_workers.WORKER}theirs", record)
 
 
 def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
@@ -236,7 +236,7 @@ def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
     search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
     study = load(storage, "s")
     theirs = study.ask(SPACE)
-    theirs.set_user_attr(_workers.RUN, "theirs")
+    theirs.set_user_attr(_search_workers.RUN, "theirs")
     sign(study, time.time())
 
     quick = search(storage, "s", 3, timeout=1).set_params(estimator__seconds=0)
@@ -245,7 +245,7 @@ def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
     assert alive.trials_[theirs.number].state is TrialState.RUNNING
     assert alive.cv_results_["trial_number"].tolist() == [0, 2]
 
-    sign(study, time.time() - 2 * _workers._GRACE)
+    sign(study, time.time() - 2 * _search_workers._GRACE)
     dead = quick.fit(X, Y)
 
     assert dead.trials_[theirs.number].state is TrialState.FAIL
@@ -259,7 +259,7 @@ def test_a_search_waits_for_the_trials_of_others(tmp_path):
     search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
     study = load(storage, "s")
     theirs = study.ask(SPACE)
-    theirs.set_user_attr(_workers.RUN, "theirs")
+    theirs.set_user_attr(_search_workers.RUN, "theirs")
     sign(study, time.time())
 
     def finish_theirs(study_, trial):
@@ -277,10 +277,10 @@ def test_a_search_that_has_enough_trials_waits_for_no_more(tmp_path):
     quick = search(storage, "s", 2).set_params(estimator__seconds=0)
     quick.fit(X, Y)
     study = load(storage, "s")
-    study.ask(SPACE).set_user_attr(_workers.RUN, "theirs")
+    study.ask(SPACE).set_user_attr(_search_workers.RUN, "theirs")
     sign(study, time.time())
 
-    with mock.patch.object(_conduct, "_POLL", 60):
+    with mock.patch.object(_search_trials, "_POLL", 60):
         start = time.monotonic()
         again = quick.fit(X, Y)
 
@@ -300,7 +300,7 @@ def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
         quick = search(storage, "s", 1, enqueue=None, **options)
         return quick.set_params(estimator__seconds=0).fit(X, Y).trials_[0].params
 
-    gone, now = time.time() - 2 * _workers._GRACE, time.time()
+    gone, now = time.time() - 2 * _search_workers._GRACE, time.time()
     alone, again = first_trial("alone.db", gone), first_trial("again.db", gone)
 
     assert alone == again
@@ -312,24 +312,24 @@ def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
 
 
 def test_a_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(_workers, "_BEAT", 0.02)
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.02)
     storage = open_storage(tmp_path / "journal.log")
     study = optuna.create_study(storage=storage, study_name="s")
-    with _workers.Worker(study, beats=True) as worker:
-        name = f"{_workers.WORKER}{worker.run}"
+    with _search_workers.Worker(study, beats=True) as worker:
+        name = f"{_search_workers.WORKER}{worker.run}"
         first = study.user_attrs[name]
         wait_for(lambda: study.user_attrs[name]["beat"] > first["beat"], 10)
-        assert _workers.living_runs(study) == {worker.run}
+        assert _search_workers.living_runs(study) == {worker.run}
 
     assert study.user_attrs[name]["ended"]
-    assert _workers.living_runs(study) == set()
+    assert _search_workers.living_runs(study) == set()
 
 
 def test_a_database_without_a_driver_names_the_extra(monkeypatch):
     def no_driver(url, engine_kwargs=None):
         raise ImportError("Failed to import DB access module")
 
-    monkeypatch.setattr("sk_adalora._study.RDBStorage", no_driver)
+    monkeypatch.setattr("sk_adalora._search_study.RDBStorage", no_driver)
     with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
         open_storage("postgresql://me:hush-hush@host/db")
 
@@ -358,7 +358,7 @@ def test_a_journal_needs_no_links_where_they_need_rights(tmp_path, monkeypatch):
     def symlink(*_, **__):
         raise OSError("A required privilege is not held by the client")
 
-    monkeypatch.setattr(_study, "_LINKS_ARE_FREE", False)
+    monkeypatch.setattr(_search_study, "_LINKS_ARE_FREE", False)
     monkeypatch.setattr(os, "symlink", symlink)
     path = tmp_path / "journal.log"
     fitted = search(path, "s", 2).set_params(estimator__seconds=0).fit(X, Y)

@@ -29,11 +29,11 @@ from sklearn.pipeline import Pipeline
 from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraSearchCV,
-    _sampling,
-    _workers,
+    _search_sampling,
+    _search_workers,
     suggest_params,
 )
-from sk_adalora._sampling import with_estimates
+from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
 
@@ -236,7 +236,7 @@ def test_what_a_wrapper_wraps_is_compared_too(kept):
 
 def test_spaces_that_differ_by_what_is_tied_are_different():
     from sk_adalora import AdaLoraSpace
-    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._search_fingerprint import fingerprint
     from sk_adalora._space import read_space
 
     made = [
@@ -247,7 +247,7 @@ def test_spaces_that_differ_by_what_is_tied_are_different():
 
 
 def test_workers_may_compute_in_different_places_in_a_pipeline_too():
-    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._search_fingerprint import fingerprint
     from sk_adalora._space import read_space
 
     def made(**changed):
@@ -261,7 +261,7 @@ def test_workers_may_compute_in_different_places_in_a_pipeline_too():
 
 
 def test_a_study_that_goes_on_has_the_pruner_of_the_search():
-    from sk_adalora._study import open_study
+    from sk_adalora._search_study import open_study
 
     storage = optuna.storages.InMemoryStorage()
     for pruner in (optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner()):
@@ -277,7 +277,7 @@ def test_the_number_of_folds_is_that_of_all_after_a_race():
 
 
 def test_estimators_of_two_classes_do_not_share_a_study():
-    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._search_fingerprint import fingerprint
     from sk_adalora._space import read_space
 
     class Other(Peak):
@@ -289,7 +289,7 @@ def test_estimators_of_two_classes_do_not_share_a_study():
 
 
 def test_anything_may_stand_in_a_function():
-    from sk_adalora._fingerprint import fingerprint
+    from sk_adalora._search_fingerprint import fingerprint
     from sk_adalora._space import read_space
 
     cyclic = {}
@@ -307,7 +307,7 @@ def test_anything_may_stand_in_a_function():
 
 
 def test_code_is_compared_within_a_version_of_python(kept):
-    from sk_adalora._fingerprint import check_same, fingerprint
+    from sk_adalora._search_fingerprint import check_same, fingerprint
     from sk_adalora._space import read_space
 
     made = fingerprint([X], [], read_space({**SPACE}, ""), one, Peak())
@@ -322,7 +322,7 @@ def test_code_is_compared_within_a_version_of_python(kept):
 PROGRAM = """
 from _search_worker import SPACE, Peak
 from sklearn.metrics import fbeta_score, get_scorer, get_scorer_names, make_scorer
-from sk_adalora._fingerprint import fingerprint
+from sk_adalora._search_fingerprint import fingerprint
 from sk_adalora._space import read_space
 
 def own(estimator, X, y):
@@ -348,7 +348,7 @@ def test_a_study_is_described_alike_in_every_process():
 
 
 def test_times_of_rows_are_hashed_by_what_they_are():
-    from sk_adalora._fingerprint import digest
+    from sk_adalora._search_fingerprint import digest
 
     day = datetime.datetime(2024, 1, 5, 12, tzinfo=datetime.UTC)
     texts = {digest([day]), digest([day.date()]), digest([str(day)])}
@@ -417,7 +417,7 @@ def test_the_hash_of_rows_is_of_their_content(kind):
     import polars as pl
     from scipy.sparse import csr_array
 
-    from sk_adalora._fingerprint import digest
+    from sk_adalora._search_fingerprint import digest
 
     build = {
         "list": list,
@@ -440,7 +440,7 @@ def test_columns_may_share_a_name(kind):
     import pandas as pd
     import pyarrow as pa
 
-    from sk_adalora._fingerprint import digest
+    from sk_adalora._search_fingerprint import digest
 
     names = ["t", "t"]
     build = {
@@ -475,8 +475,10 @@ def test_a_pickle_holds_the_study_and_no_storage(tmp_path):
     loaded = pickle.loads(pickled)
 
     assert b"hush-hush" not in pickled
-    assert any(name.startswith(_workers.WORKER) for name in fitted.study_.user_attrs)
-    assert _workers.WORKER.encode() not in pickled
+    assert any(
+        name.startswith(_search_workers.WORKER) for name in fitted.study_.user_attrs
+    )
+    assert _search_workers.WORKER.encode() not in pickled
     assert len(pickled) < 50_000
     assert loaded.storage is None
     assert loaded.study_.best_value == fitted.study_.best_value
@@ -643,17 +645,17 @@ def test_a_study_that_minimises_is_not_refitted():
 def test_who_is_alive(change, alive):
     pid = os.getppid()  # of this process, the module knows all runs
     record = {
-        "machine": _workers.machine(),
+        "machine": _search_workers.machine(),
         "pid": pid,
-        "started": _workers._started(pid),
+        "started": _search_workers._started(pid),
         "beat": 0.0,
         "ended": False,
     } | change
     record["beat"] += time.time()
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr(f"{_workers.WORKER}r", record)
+    study.set_user_attr(f"{_search_workers.WORKER}r", record)
 
-    assert _workers.living_runs(study) == ({"r"} if alive else set())
+    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
 
 
 @pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
@@ -663,9 +665,9 @@ def test_when_a_process_of_any_name_began(monkeypatch, tmp_path, name):
     (tmp_path / "7").mkdir()
     fields = b"S " + b"0 " * 18 + b"42 0"
     (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (comm, fields))
-    monkeypatch.setattr(_workers, "_PROC", tmp_path)
+    monkeypatch.setattr(_search_workers, "_PROC", tmp_path)
 
-    assert _workers._started(7) == "42"
+    assert _search_workers._started(7) == "42"
 
 
 ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is found
@@ -687,40 +689,40 @@ ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is f
 def test_who_is_alive_without_proc(
     monkeypatch, no_proc, node, exists, beat, alive, signal_tells
 ):
-    monkeypatch.setattr(_workers, "_SIGNAL_TELLS", signal_tells)
-    monkeypatch.setattr(_workers.uuid, "getnode", lambda: node)
+    monkeypatch.setattr(_search_workers, "_SIGNAL_TELLS", signal_tells)
+    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node)
     record = {
-        "machine": _workers.machine(),
+        "machine": _search_workers.machine(),
         "pid": os.getppid() if exists else 2**22 + 1,
-        "started": _workers._started(os.getppid()),
+        "started": _search_workers._started(os.getppid()),
         "beat": time.time() + beat,
         "ended": False,
     }
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr(f"{_workers.WORKER}r", record)
+    study.set_user_attr(f"{_search_workers.WORKER}r", record)
 
     assert record["started"] is None
     alive = alive or (not signal_tells and beat == 0)
-    assert _workers.living_runs(study) == ({"r"} if alive else set())
+    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
 
 
 @pytest.fixture
 def no_proc(monkeypatch):
     """As on macOS and on Windows."""
-    monkeypatch.setattr(_workers, "_PROC", Path("nowhere"))
-    _workers.machine.cache_clear()
+    monkeypatch.setattr(_search_workers, "_PROC", Path("nowhere"))
+    _search_workers.machine.cache_clear()
     yield
-    _workers.machine.cache_clear()
+    _search_workers.machine.cache_clear()
 
 
 @pytest.mark.parametrize(("node", "told"), [(ADDRESS, True), (DRAWN, False)])
 def test_two_machines_of_one_name(monkeypatch, no_proc, node, told):
-    monkeypatch.setattr(_workers.uuid, "getnode", lambda: node)
-    one = _workers.machine()
-    monkeypatch.setattr(_workers.uuid, "getnode", lambda: node + 1)
-    _workers.machine.cache_clear()
+    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node)
+    one = _search_workers.machine()
+    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node + 1)
+    _search_workers.machine.cache_clear()
 
-    assert (one != _workers.machine()) == told
+    assert (one != _search_workers.machine()) == told
 
 
 def test_a_point_whose_run_ended_at_once_is_tried_again():
@@ -748,24 +750,24 @@ def test_what_kills_each_process_is_given_up():
     for deaths in (1, 2, 3):
         trial = study.ask()
         trial.suggest_float("a", 0, 1)
-        trial.set_user_attr(_workers.RUN, "of a dead process")
-        assert not _workers.counts(study.trials[-1])
-        _workers.take_back(study)
+        trial.set_user_attr(_search_workers.RUN, "of a dead process")
+        assert not _search_workers.counts(study.trials[-1])
+        _search_workers.take_back(study)
         waiting = [t for t in study.trials if t.state is TrialState.WAITING]
-        assert [t.user_attrs.get(_workers.DEATHS) for t in waiting] == [deaths][
+        assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
             : deaths < 3
         ]
 
     last = study.trials[-1]
-    assert _workers.counts(last)
-    assert last.user_attrs[_workers.ERROR].startswith("3 processes died while")
+    assert _search_workers.counts(last)
+    assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
 
 
 def test_a_trial_that_was_just_asked_for_is_left_alone():
     """Whoever did has not signed it yet."""
     study = optuna.create_study(direction="maximize")
     study.ask()
-    _workers.take_back(study)
+    _search_workers.take_back(study)
 
     assert study.trials[0].state is TrialState.RUNNING
 
@@ -810,12 +812,12 @@ def test_what_may_kill_is_evaluated_alone(order):
     kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     study = optuna.create_study(**kept, direction="maximize")
     for a in order:
-        deaths = {_workers.DEATHS: 1} if a == 0.9 else None
+        deaths = {_search_workers.DEATHS: 1} if a == 0.9 else None
         study.enqueue_trial({"a": a, "b": 0.7}, user_attrs=deaths)
     given = search(Killer(), n_trials=2, n_jobs=2, error_score="raise", **kept)
     with joblib.parallel_config("threading"), pytest.raises(TerminatedWorkerError):
         given.fit(X, Y)
-    blamed = [t for t in study.trials if _workers.DEATHS in t.user_attrs]
+    blamed = [t for t in study.trials if _search_workers.DEATHS in t.user_attrs]
 
     assert {t.system_attrs["fixed_params"]["a"] for t in blamed} == {0.9}
 
@@ -831,7 +833,7 @@ def test_an_interruption_is_no_death():
     *_, again = optuna.load_study(**kept).trials
 
     assert again.state is TrialState.WAITING
-    assert _workers.DEATHS not in again.user_attrs
+    assert _search_workers.DEATHS not in again.user_attrs
 
 
 def test_an_error_of_the_storage_is_the_one_to_see(monkeypatch):
@@ -906,10 +908,10 @@ def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
             time.sleep(0.3)
         write(name, record)
 
-    monkeypatch.setattr(_workers, "_BEAT", 0.01)
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
     monkeypatch.setattr(study, "set_user_attr", slow)
-    with _workers.Worker(study, beats=True):
-        monkeypatch.setattr(_workers, "_BEAT", 5.0)  # the wait at the end
+    with _search_workers.Worker(study, beats=True):
+        monkeypatch.setattr(_search_workers, "_BEAT", 5.0)  # the wait at the end
         assert under_way.wait(10)
     time.sleep(0.5)
 
@@ -923,7 +925,7 @@ def test_the_process_learns_from_pruned_trials(monkeypatch):
         learned.append([t for t in trials if t.state is TrialState.PRUNED])
         return with_estimates(trials)
 
-    monkeypatch.setattr(_sampling, "with_estimates", spy)
+    monkeypatch.setattr(_search_sampling, "with_estimates", spy)
     search(n_trials=14, pruner="auto", random_state=0).fit(X, Y)
 
     assert learned  # Optuna asked what has become of the trials

@@ -9,7 +9,7 @@ import pytest
 from _search_worker import FLOAT, Peak, rows, search
 from sklearn.exceptions import NotFittedError
 
-from sk_adalora._trial_plot import TrialCurves, draw_trials
+from sk_adalora._search_plot import TrialCurves, draw_trials
 
 X, Y = rows()
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from ._dimensions import CalledSpace, DeclaredSpace
-from ._workers import ERROR, counts
+from ._search_workers import ERROR, counts
 
 # Attribute of a trial, followed by the number of a fold, counted from 0.
 FOLD = "sk_adalora:fold:"

@@ -16,9 +16,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from ._fingerprint import check_same
 from ._messages import Muted
-from ._workers import RUN, WORKER
+from ._search_fingerprint import check_same
+from ._search_workers import RUN, WORKER
 
 # Attribute of a study: the fingerprint of what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"

@@ -17,8 +17,8 @@ from optuna.distributions import (
 
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, DeclaredSpace, plain
+from ._search_study import silent_optuna
 from ._steps import default_init_r, rank_of_share
-from ._study import silent_optuna
 
 # Marks that the space has no such value. Not None, which may be one of its values.
 _LEFT_OUT = object()

@@ -14,9 +14,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._dimensions import CalledSpace, DeclaredSpace
-from ._study import SearchStudy
-from ._trial_table import FOLD, FoldResult
-from ._workers import DEATHS, ERROR, RUN, Worker, counts, take_back, try_again
+from ._search_study import SearchStudy
+from ._search_table import FOLD, FoldResult
+from ._search_workers import DEATHS, ERROR, RUN, Worker, counts, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
