@@ -279,9 +279,9 @@ class FitMixin(metaclass=ABCMeta):
         except (TypeError, ValueError) as error:
             reason = str(error).rstrip(".")
             raise ValueError(
-                "`scoring` must be a score that the validation rows have. Got "
+                "`scoring` must be defined for the validation rows. Got "
                 f"{self.scoring!r}, which failed: {reason}. Choose another score, or "
-                "pass `X_val` and `y_val` that have it."
+                "pass `X_val` and `y_val` for which it is."
             ) from error
 
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:

@@ -320,9 +320,10 @@ class SVDLinear(nn.Module):
     def _replicate_for_data_parallel(self) -> Any:
         if self.needs_rows:
             raise RuntimeError(
-                "An adapted model must have a process a device. Got DataParallel, "
-                "whose copies of a layer have no rows. Use DistributedDataParallel, "
-                "or let the program see one device, as by CUDA_VISIBLE_DEVICES=0."
+                "An adapted model must run in one process per device. Got "
+                "DataParallel, whose copies of a layer share no state. Use "
+                "DistributedDataParallel, or let the program see one device, as by "
+                "CUDA_VISIBLE_DEVICES=0."
             )
         return super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
 
