@@ -18,7 +18,7 @@ REST = "the rest"
 FIT = [
     (_predicting, "load_backbone", "reading the model"),
     (_fitting, "encode_for_training", "tokenising"),
-    (_fitting, "start_head", "linear model that the head starts at"),
+    (_fitting, "fit_head", "linear model that the head starts at"),
     (_training, "training_batches", "batching"),
     (_training, "pad", "batching"),
     (TextNetwork, "forward", "forward"),

@@ -57,7 +57,7 @@ class RankAllocationDisplay:
     ...     [[4, 0], [1, 3]], layers=[0, 1], kinds=["query", "key"], initial=4
     ... )
     >>> display.ranks.sum(axis=1).tolist()
-    [4, 4]
+    [4.0, 4.0]
     """
 
     def __init__(

@@ -34,7 +34,7 @@ from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
 from ._predicting import Live, check_tokens
-from ._probe import continue_head, draw_head, start_head
+from ._probe import continue_head, draw_head, fit_head
 from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
@@ -348,7 +348,7 @@ class FitMixin(metaclass=ABCMeta):
             length = self._adapter.feature_length
             continue_head(network, examples, place, self.batch_size, length)
         elif self._fits_head_first():
-            start_head(network, examples, place, generator, self.batch_size)
+            fit_head(network, examples, place, generator, self.batch_size)
         else:
             draw_head(network, examples, place, self.batch_size)
 

@@ -46,7 +46,7 @@ _MOST_NUMBERS = 2**25
 _FEWEST_STEPS = 5
 
 
-def start_head(
+def fit_head(
     network: TextNetwork,
     examples: Examples,
     place: Place,
@@ -139,12 +139,25 @@ def continue_head(
 def _measure(
     network: TextNetwork, examples: Examples, place: Place, batch_size: int
 ) -> tuple[Tensor, float]:
-    """Return `spread` of the features of up to 64 evenly spaced distinct texts."""
-    distinct = examples.tokens.distinct()
+    """Measure the features of up to 64 evenly spaced distinct texts.
+
+    Returns
+    -------
+    centre : torch.Tensor of shape (w,)
+        Their mean, in which each counts as its rows do.
+    length : float
+        Their distance from their mean, in which all count alike: one text of many rows
+        or of a large weight tells little of the others.
+    """
+    tokens, weights = examples.tokens, examples.weights
+    distinct = tokens.distinct()
     n_texts = len(distinct)
-    rows = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
-    features = frozen_features(network, distinct.take(rows), place, batch_size)
-    return spread(features, None)
+    texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
+    features = frozen_features(network, distinct.take(texts), place, batch_size)
+    counts = np.bincount(tokens.rows, weights, minlength=n_texts)[texts]
+    centre, _ = spread(features, torch.from_numpy(counts))
+    _, length = spread(features, None)
+    return centre, length
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:

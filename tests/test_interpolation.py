@@ -161,6 +161,17 @@ def test_a_regressor_that_keeps_nothing_predicts_the_mean(tiny_model, n_columns)
     np.testing.assert_allclose(error / y.std(axis=0), 0, atol=1e-5)
 
 
+def test_that_mean_is_weighted_as_the_rows_are(tiny_model):
+    texts = X[:12] + X[:4] * 3  # some texts are of several rows
+    y, weight = np.arange(24.0), np.linspace(0.1, 3, 24)
+    options = {"random_state": 0, "device": "cpu", "precision": "float32", "epochs": 4}
+    start = AdaLoraRegressor(tiny_model, interpolation=0, **options)
+    start.fit(texts, y, sample_weight=weight)
+
+    error = np.average(start.predict(texts) - y, weights=weight)
+    assert error / y.std() == pytest.approx(0, abs=1e-5)
+
+
 def test_a_regressor_goes_back_to_the_mean(tiny_model):
     y = np.array([len(text) for text in X], float)
     options = {"random_state": 0, "device": "cpu", "epochs": 8, "learning_rate": 0.03}
