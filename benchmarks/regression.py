@@ -105,7 +105,9 @@ def measure(X_train, X_test, y_train, y_test, seed, model=DEFAULT_MODEL):
     words = TfidfVectorizer(sublinear_tf=True).fit(X_train).transform
     embed = Embedder(Settings(max_length=MAX_LENGTH, model=model))
     for name, features in (("embeddings", embed), ("TF-IDF", words)):
-        ridge = RidgeCV(_PENALTIES).fit(features(X_train), y_train)
+        ridge = RidgeCV(_PENALTIES, alpha_per_target=True).fit(
+            features(X_train), y_train
+        )
         of_ridge = ridge.predict(features(X_test))
         yield name, r2_score(y_test, of_ridge)
     for name, settings in VARIANTS.items():

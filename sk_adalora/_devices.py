@@ -92,7 +92,7 @@ class Place:
 
     @property
     def length_multiple(self) -> int:
-        """Smallest multiple to which the length of a batch in tokens is padded."""
+        """The number of tokens to a multiple of which batches are padded, at least."""
         return 4 if self.compiles_shapes else 1
 
 
@@ -242,7 +242,7 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Tell whether the CPU has instructions for it: emulated, float32 is faster."""
+    """Tell whether the CPU computes in bfloat16; emulated, that is slow."""
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -73,7 +73,7 @@ class Choices:
 
     @property
     def labels(self) -> list[Any]:
-        """What a study stores for each: its repr, if JSON cannot hold the value."""
+        """What a study stores for each: plain values themselves, the repr of others."""
         return [v if isinstance(v, _PLAIN) else repr(v) for v in self.values]
 
     def distribution(self) -> BaseDistribution:

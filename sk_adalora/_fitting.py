@@ -165,7 +165,7 @@ class FitMixin(metaclass=ABCMeta):
             )
             del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
-            # Only after `_start_head`: it remembers the head as it is now.
+            # Only after `_start_head`: the interpolation remembers the head as it is.
             interpolation = Interpolation(network, self._share_kept(schedule.epochs))
             given = None if sample_weight is None else {"sample_weight": sample_weight}
             data = {"X": X, "y": y, "metadata": given}

@@ -436,7 +436,7 @@ def _write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Write to a temporary folder, then rename it: all or nothing is replaced."""
+    """Write to a temporary folder, then put it in place: all of it, or nothing."""
     folder = Path(os.path.abspath(folder))
     _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)

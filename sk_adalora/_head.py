@@ -11,10 +11,10 @@ from torch import Tensor, nn
 class LinearHead(nn.Linear):
     """A linear layer in float32 that standardises its input while it learns.
 
-    It subtracts the mean of the features and divides by their root-mean-square
-    distance from it. Both differ a hundredfold between pretrained models: with the same
-    learning rate, the head of one model would hardly move and that of another would
-    diverge.
+    It subtracts the mean of the features and divides by a typical distance from it
+    (`_probe.spread`; a fit that continues keeps that of the first). Both differ a
+    hundredfold between pretrained models: with the same learning rate, the head of one
+    model would hardly move and that of another would diverge.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class LinearHead(nn.Linear):
         centre : torch.Tensor of shape (in_features,)
             Mean of the features.
         length : float
-            Their root-mean-square distance from it, above 0.
+            Their typical distance from it, above 0.
         """
         self.centre, self.length = centre.float().to(self.weight), length
 

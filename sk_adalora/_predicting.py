@@ -155,7 +155,10 @@ def _check_finite(outputs: np.ndarray, place: Place) -> None:
 
 
 def check_tokens(tokens: TokenTable, backbone: Backbone) -> None:
-    """Refuse tokens without an embedding: after CUDA's error, the GPU is unusable."""
+    """Refuse tokens without an embedding.
+
+    After CUDA's own error, this process could not use the GPU any more.
+    """
     count = count_vectors(backbone.module)
     highest = int(tokens.ids.max(initial=0))
     if count is not None and highest >= count:

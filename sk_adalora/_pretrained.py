@@ -89,8 +89,8 @@ def read_pretrained(
     if n_labels:  # a checkpoint may have a head for other labels
         for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
     kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
-    # Weights that the files lack, such as an unused pooler's, are drawn at random: not
-    # from the global generator.
+    # Weights that the files lack, such as an unused pooler's, are drawn at random:
+    # always with the same seed, and the state of the global generator is restored.
     random_apart = torch.random.fork_rng(devices=[])
     # Not in inference mode, even if a prediction loads the model: fits share its
     # weights, and need gradients of what is computed from them.
@@ -175,8 +175,8 @@ def _count_types(module: nn.Module) -> int:
 def attend_in_full(module: nn.Module) -> None:
     """Have BigBird compute full attention from the start.
 
-    By itself it switches to it at the first short batch, for good: later predictions
-    for long texts would be different.
+    BigBird switches to full attention at its first short batch, and for good: later
+    predictions for long texts would then be different.
     """
     for part in list(module.modules()):
         switch = getattr(part, "set_attention_type", None)

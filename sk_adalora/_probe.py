@@ -2,8 +2,9 @@
 
 A randomly initialised head first distorts the pretrained features to suit itself; one
 that fits them leaves them intact, which matters most with few rows (Kumar et al. 2022,
-arXiv:2202.10054). By default, that of a regressor is randomly initialised all the same.
-Either head is trained on standardised features.
+arXiv:2202.10054). By default, the head of a regressor is randomly initialised
+nevertheless: on numbers, a probe learns noise (docs/defaults.md). Either head is
+trained on standardised features.
 """
 
 from __future__ import annotations
@@ -115,6 +116,9 @@ def continue_head(
     length: float | None,
 ) -> None:
     """Prepare the head of an earlier fit to be trained further; its outputs stay.
+
+    The centre is that of pretrained features, as in the first fit, though the encoder
+    has learned since.
 
     Parameters
     ----------

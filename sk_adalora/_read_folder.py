@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import reprlib
 from dataclasses import fields
@@ -370,9 +369,9 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
         raise broken("hold 'is_folder' as true or false", is_folder)
     values["is_folder"] = is_folder
     length = described.get("feature_length")
-    if not (length is None or (_fits(length, float) and 0 < length < math.inf)):
+    if not (length is None or (_fits(length, float) and 1e-30 < length < 1e30)):
         raise broken("hold 'feature_length' as a number above 0", length)
-    values["feature_length"] = length
+    values["feature_length"] = None if length is None else float(length)
     values["found_in"] = values["found_in"] or values["model"]
     arrays = joined(tensors, head)
     return AdapterState(config=written, arrays=arrays, versions=versions, **values)

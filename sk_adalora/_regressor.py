@@ -41,8 +41,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``.
     tinit : int or float, default=0.12
-        Last optimizer step at full rank, counted from 0: the budget falls after it. A
-        float in [0, 1) is a share of all steps.
+        Last optimizer step of the initial phase, counted from 0: ranks are full up to
+        it, and fall at the allocations after it. A float in [0, 1) is a share of all
+        steps.
     tfinal : int or float, default=0.48
         Optimizer steps at the target before training ends. A float in [0, 1) is a
         share of all steps.
@@ -88,11 +89,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     interpolation : float or "auto", default="auto"
         Which point between the start (0) and the end (1) of the training is kept, in
         [0, 1]: WiSE-FT of arXiv:2109.01903. With a head that started at a linear probe,
-        0 is that linear model; in a regressor with a randomly initialised one, it
+        0 is that linear model; in a regressor whose head was initialised at random, 0
         predicts numbers around their mean. "auto" is 0.85 after a linear probe, and in
         every regressor, if the training is of more than three epochs; it is 1
         elsewhere, and with ``pooling="model"``. A fit that continues another
-        (`warm_start`) keeps the end.
+        (`warm_start`) keeps the end of the training, whatever this says.
     weight_decay : float, default=0.0
         Decoupled weight decay.
     warmup_ratio : float, default=0.06

@@ -374,7 +374,8 @@ class SearchHooks(BaseSearchCV):
         scorers, _ = self._get_scorers()
         scorers = getattr(scorers, "_scorers", scorers)
         if isinstance(scorers, dict) and not self.multimetric_:
-            scorers = scorers[self._metric()]  # the trials have one value, of this one
+            # The trials have no scores by metric, only one value: of this scorer.
+            scorers = scorers[self._metric()]
         self.scorer_ = scorers
         self.cv_results_ = results
         now.context.call_on_fit_task_end(estimator=self, **data)

@@ -33,7 +33,8 @@ _PLACE = Rule(
 _POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")
 _CALLBACKS = Rule(
     lambda v: isinstance(v, list | tuple) and all(map(callable, v)),
-    "a list of callables, as of Optuna's (scikit-learn's: call `set_callbacks`)",
+    "a list of functions (study, trial), as Optuna calls them; scikit-learn's "
+    "callbacks are set by `set_callbacks`",
 )
 
 SEARCH_RULES: dict[str, Rule] = {
@@ -65,7 +66,7 @@ def check_rows(X: Any) -> None:
     Raises
     ------
     TypeError
-        If scikit-learn cannot.
+        If scikit-learn cannot take folds out of `X`.
     """
     try:
         _safe_indexing(X, np.zeros(2, int))  # two: some types can give only one

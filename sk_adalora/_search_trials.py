@@ -98,8 +98,8 @@ class Conductor:
     def run(self, evaluate: Evaluate) -> None:
         """Evaluate trials until the study has enough of them.
 
-        Also wait for trials of other workers: if one of these dies, its trials are
-        evaluated here.
+        Also wait for trials that other workers evaluate: if a worker dies, its trials
+        are evaluated here.
 
         Parameters
         ----------

@@ -52,8 +52,8 @@ class AdaLoraSpace:
         Average rank at the end, as a share of `init_r`; or ints, none of them above
         the lowest `init_r`.
     tinit : object, default=(0.0, 0.3)
-        Last step at full rank, as a share of all steps. Ints are steps, which suit one
-        number of rows only: not recommended.
+        Last step of the initial phase, as a share of all steps. Ints are steps, which
+        suit one number of rows only: not recommended.
     tfinal : object, default=(0.1, 0.65)
         Share of all steps at the target, likewise. The largest shares of `tinit` and
         `tfinal` must sum to less than 1.

@@ -13,13 +13,14 @@ from .adalora.config import AdaLoraConfig
 # to 1500, and more than a few hundred change nothing.
 _ALLOCATIONS = 200
 
-# epochs="auto" stands for as many as make this many optimizer steps, or this many per
-# class if that is more. docs/defaults.md has the studies.
+# Few rows need more passes, and so do many classes: epochs="auto" stands for as many as
+# make this many optimizer steps, or this many per class if that is more.
+# docs/defaults.md has the studies.
 ENOUGH_STEPS, _STEPS_OF_A_CLASS = 96, 8
 # The bounds of these epochs.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
-# With very few rows the upper bound is higher: as many epochs as make this share of the
-# enough steps in batches of this size.
+# With very few rows the upper bound is higher: as many epochs as make this share of
+# `enough_steps`, in batches of this size.
 _NEEDED_SHARE, _DEFAULT_BATCH = 2 / 3, 32
 
 
@@ -32,8 +33,8 @@ class ResolvedSchedule:
     init_r, target_r : int
         Rank of every matrix at the start, and their average at the end.
     tinit, tfinal : int
-        Last optimizer step at full rank, counted from 0: the budget falls after it;
-        and number of steps at the target before training ends.
+        Last optimizer step of the initial phase, counted from 0: ranks fall at the
+        allocations after it; and number of steps at the target before training ends.
     deltaT : int
         Optimizer steps between two allocations.
     total_step : int

@@ -271,7 +271,10 @@ def test_the_representation_of_a_fitted_search():
         ({"pruner": "median"}, "`pruner` of AdaLoraSearchCV must be 'auto'"),
         ({"enqueue": "best"}, "`enqueue` of AdaLoraSearchCV must be 'paper'"),
         ({"callbacks": print}, "`callbacks` of AdaLoraSearchCV must be a list"),
-        ({"callbacks": [ProgressBar()]}, "scikit-learn's: call `set_callbacks`"),
+        (
+            {"callbacks": [ProgressBar()]},
+            "scikit-learn's callbacks are set by `set_callbacks`",
+        ),
     ],
 )
 def test_parameters_are_checked(options, message):

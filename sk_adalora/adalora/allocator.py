@@ -101,7 +101,10 @@ class RankAllocator:
         self._index_layers()
 
     def _index_layers(self) -> None:
-        """Note the layer of each triplet; made in a step, it would stall the device."""
+        """Note the layer of each triplet ahead of the steps.
+
+        A step that made this tensor would wait for the device.
+        """
         layers = [i for i, rank in enumerate(self.triplets.ranks) for _ in range(rank)]
         self._layer_of = torch.tensor(layers, dtype=torch.long, device=self.kept.device)
 
@@ -133,7 +136,7 @@ class RankAllocator:
         """
         if step > self.last_step and not self.finished:
             self.last_step = step
-            # Like the reference implementation, do not update them at the boundary.
+            # Like the reference implementation, keep the averages at the boundary step.
             boundary = self.schedule.total_step - self.schedule.tfinal
             if step < boundary or self._averages is None:
                 self._update_importance()
@@ -209,7 +212,8 @@ class RankAllocator:
     def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Delete the pruned triplets for good, once the budget is final.
 
-        Outputs stay the same; the orthogonality penalty falls, as their rows are gone.
+        Outputs stay the same; the orthogonality penalty falls, as the pruned rows are
+        gone.
 
         Parameters
         ----------

@@ -45,7 +45,8 @@ class LoraConfig:
     lora_dropout : float, default=0.0
         Probability of dropping an input of the update, in [0, 1).
     fan_in_fan_out : bool, default=False
-        Whether weights are stored ``(in, out)``. Set automatically for ``Conv1D``.
+        Whether weights are stored ``(in, out)``. Corrected, with a warning, where all
+        adapted layers are ``Conv1D``, or none is.
     bias : {"none", "all", "lora_only"}, default="none"
         Which biases are trained: none, all, or those of the adapted layers.
     modules_to_save : list of str or None, default=None
@@ -266,7 +267,8 @@ class AdaLoraConfig(LoraConfig):
     init_r : int, default=12
         Rank of every matrix when training starts.
     tinit : int, default=0
-        Last optimizer step at full rank, counted from 0: the budget falls after it.
+        Last optimizer step of the initial phase, counted from 0: ranks fall at the
+        allocations after it.
     tfinal : int, default=0
         Steps at the target before training ends.
     deltaT : int, default=1

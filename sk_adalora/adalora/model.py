@@ -588,7 +588,10 @@ def _initial_ranks(
 
 
 def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
-    """Make the allocator; ranks below `init_r` mean that it has finished already."""
+    """Make the allocator.
+
+    It has finished already if ranks are below `init_r`, or a `rank_pattern` is given.
+    """
     living = sum(triplets.ranks)
     schedule = config.schedule(len(triplets.ranks))
     final = living != schedule.initial or config.rank_pattern is not None
@@ -600,7 +603,10 @@ def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
 
 
 def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:
-    """Remove what torch reports as missing of submodules: an adapter has no more."""
+    """Remove the names that torch reports as missing for submodules.
+
+    `_load_from_state_dict` has listed all that the adapter lacks.
+    """
     assert isinstance(model, AdaLoraModel)
     del keys.missing_keys[model._n_missing :]
 

@@ -55,7 +55,7 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     In float32, torch multiplies by MKL, which leaves AVX512 unused on processors of
     AMD. On Zen 5, oneDNN takes less than half the time, and is used. On Zen 4, it takes
     0.92 of the time, and is not used: it would compile a kernel for each length of a
-    batch, and the gain is not worth their memory (`benchmarks/float32_products.py`).
+    batch, and the gain is not worth the memory (`benchmarks/float32_products.py`).
 
     In bfloat16, torch multiplies by oneDNN too, but first fills the result with the
     bias, to which the product is added. To add the bias while multiplying takes 0.8 to

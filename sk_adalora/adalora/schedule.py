@@ -19,7 +19,8 @@ class BudgetSchedule:
     target : int
         Triplets at the end, over all layers.
     tinit : int
-        Last optimizer step at full rank, counted from 0: the budget falls after it.
+        Last optimizer step of the initial phase, counted from 0: ranks fall at the
+        allocations after it.
     tfinal : int
         Steps at the target before training ends.
     deltaT : int

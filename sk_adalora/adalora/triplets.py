@@ -9,13 +9,15 @@ Life of the rows
 ----------------
 A layer computes with its own rows, which are cut from the banks:
 
-- the forward pass of the model begins: all layers are handed their rows at once;
-- a layer is called alone, outside of such a pass: the rows are handed out anew, since
-  the parameters may have changed;
+- the forward pass of the model begins: all layers are handed their rows at once, if any
+  needs them;
+- a layer is called alone, outside of such a pass, or has no rows: they are handed out
+  anew, since the parameters may have changed;
 - the backward pass calls a layer again, for gradient checkpointing: it uses the rows
   that it has, as in the forward pass;
 - the forward pass of the model ends: the rows stay, for such a backward pass;
-- other numbers are loaded (`load`), or triplets deleted (`keep`): the rows are dropped.
+- other numbers are loaded (`load`), triplets deleted (`keep`), or a layer is copied or
+  pickled: the rows are dropped.
 """
 
 from __future__ import annotations

@@ -68,6 +68,8 @@ STATES = {
     },
     "a length below 0": (put("feature_length", value=-1.0), "number above 0"),
     "a length of 0": (put("feature_length", value=0), "number above 0"),
+    "a length next to 0": (put("feature_length", value=1e-320), "number above 0"),
+    "a huge length": (put("feature_length", value=10**40), "number above 0"),
     "a length of NaN": (put("feature_length", value=float("nan")), ""),
     **{k: v for k, v in wrong_type("model").items() if "'x'" not in k},
     **{k: v for k, v in wrong_type("content_hash").items() if "'x'" not in k},
