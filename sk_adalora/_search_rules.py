@@ -33,8 +33,8 @@ _PLACE = Rule(
 _POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")
 _CALLBACKS = Rule(
     lambda v: isinstance(v, list | tuple) and all(map(callable, v)),
-    "a list of functions (study, trial), as Optuna calls them; scikit-learn's "
-    "callbacks are set by `set_callbacks`",
+    "a list of functions of a study and a trial (for scikit-learn's callbacks call "
+    "`set_callbacks`)",
 )
 
 SEARCH_RULES: dict[str, Rule] = {

@@ -273,7 +273,7 @@ def test_the_representation_of_a_fitted_search():
         ({"callbacks": print}, "`callbacks` of AdaLoraSearchCV must be a list"),
         (
             {"callbacks": [ProgressBar()]},
-            "scikit-learn's callbacks are set by `set_callbacks`",
+            r"\(for scikit-learn's callbacks call `set_callbacks`\), or None\. Got",
         ),
     ],
 )
