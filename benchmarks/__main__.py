@@ -12,8 +12,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from sk_adalora._backbone import DEFAULT_MODEL
 from sk_adalora._devices import resolve_place
+from sk_adalora._model_files import DEFAULT_MODEL
 
 from . import (
     defaults,

@@ -14,9 +14,9 @@ import torch
 from machine import describe_machine
 from worker import wait_for
 
-from sk_adalora._backbone import DEFAULT_MODEL, find_folder
 from sk_adalora._batches import Batch
 from sk_adalora._devices import resolve_place
+from sk_adalora._model_files import DEFAULT_MODEL, find_folder
 from sk_adalora._network import TextNetwork
 from sk_adalora.adalora import AdaLoraConfig
 

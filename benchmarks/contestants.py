@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora._backbone import DEFAULT_MODEL, find_folder
 from sk_adalora._devices import resolve_place
+from sk_adalora._model_files import DEFAULT_MODEL, find_folder
 from sk_adalora._pretrained import silent_transformers
 from sk_adalora._steps import resolve_schedule
 

@@ -36,7 +36,7 @@ from benchmarks.data import fields, installed, load_task
 from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraRegressor
-from sk_adalora._backbone import DEFAULT_MODEL
+from sk_adalora._model_files import DEFAULT_MODEL
 
 N_TEST = 1000
 MAX_LENGTH = 64

@@ -28,7 +28,7 @@ import optuna
 from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
-from sk_adalora._backbone import DEFAULT_MODEL
+from sk_adalora._model_files import DEFAULT_MODEL
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -22,8 +22,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from benchmarks.steps import make_step
 from benchmarks.timing import seconds_of, take_turns
-from sk_adalora._backbone import DEFAULT_MODEL
 from sk_adalora._devices import Place, resolve_place
+from sk_adalora._model_files import DEFAULT_MODEL
 
 SHAPES = [(32, 64), (32, 128), (32, 256)]
 LIMITS = [None, 4096, 3072, 2048, 1536, 1024]

@@ -7,11 +7,11 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
-from ._backbone import DEFAULT_MODEL
 from ._doc_links import DocLinkMixin
 from ._fitting import FitMixin
 from ._folder import FolderMixin
 from ._inspecting import InspectMixin
+from ._model_files import DEFAULT_MODEL
 from ._persistence import with_plain_records, with_records
 from ._predicting import PredictMixin
 from ._transaction import CALLBACKS

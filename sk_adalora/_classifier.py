@@ -12,9 +12,9 @@ from sklearn.utils.multiclass import type_of_target
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._backbone import DEFAULT_MODEL
 from ._base import BaseAdaLora
 from ._labels import check_labels, class_weights, read_indicator, read_labels
+from ._model_files import DEFAULT_MODEL
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 

@@ -20,14 +20,11 @@ from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _read_folder
-from ._backbone import (
-    copy_backbone,
-    let_go_of_files,
-    made_whole,
-)
+from ._backbone import let_go_of_files, made_whole
 from ._card import CARD_NAME, OUR_MARK, write_card, write_export_card
 from ._devices import own_settings_of_torch
 from ._json_values import to_json
+from ._model_files import copy_backbone
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers

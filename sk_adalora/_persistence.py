@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from ._backbone import Backbone, names_folder
+from ._backbone import Backbone
 from ._messages import warn_user
+from ._model_files import names_folder
 from ._network import TextNetwork, build_network
 from ._report import FitReport
 from ._steps import ResolvedSchedule

@@ -15,14 +15,8 @@ from torch import Tensor, nn
 
 from ._devices import Place
 from ._messages import Muted
+from ._model_files import VOCABULARIES
 
-# Name patterns of the files that models are read from beside their weights: settings
-# and vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
-BESIDE_WEIGHTS = (
-    *("*.json", "*.txt", "*.model"),
-    *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
-)
-_VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
 # A tokenizer with fewer tokens beside the special ones has no vocabulary: the empty
 # tokenizer of a T5 has 1.
 _FEWEST_TOKENS = 2
@@ -260,7 +254,7 @@ def _check_files(folder: Path) -> None:
             "The folder of `model` must hold no adapter of PEFT's beside the model. "
             f"Got {str(folder)!r} with adapter_config.json. Merge it, or move it away."
         )
-    if not any(any(folder.glob(pattern)) for pattern in _VOCABULARIES):
+    if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
         raise ValueError(_no_tokenizer(folder))
 
 

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ._backbone import is_absent, weight_files
 from ._card import CARD_NAME
 from ._json_values import from_json
+from ._model_files import is_absent, weight_files
 from ._network import POOLINGS
 from ._persistence import RECORDS, AdapterState, check_format, joined
 from .adalora.config import CONFIG_NAME

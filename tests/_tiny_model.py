@@ -2,8 +2,11 @@
 
 import string
 
+import torch
 import transformers
 from _tiny import build
+
+from sk_adalora._model_files import weight_files
 
 # Of other architectures beside it, under the names that most configs have.
 SIZES = {
@@ -56,3 +59,17 @@ def _vocabulary():
         *COMMON_WORDS,
     ]
     return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+
+
+def write_model(folder, module):
+    """Save a random module beside the tokenizer in `folder`."""
+    for path in weight_files(folder):
+        path.unlink()
+    module.save_pretrained(folder)
+
+
+def random_bert(folder, seed):
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return transformers.BertModel(config)

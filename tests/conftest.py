@@ -1,6 +1,8 @@
 """Tiny models for every test, and the rules under which the tests run."""
 
 import os
+import shutil
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 # Before torch: threads that spin while they wait make real models up to 20 times
@@ -65,6 +67,12 @@ def tiny_model(tmp_path_factory):
     Shared by the whole session: read it, do not write into it.
     """
     return write_tiny_model(str(tmp_path_factory.mktemp("models") / "tiny-bert"))
+
+
+@pytest.fixture
+def own_model(tiny_model, tmp_path):
+    """A copy of the tiny model's folder, which the test may change."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "own"))
 
 
 _SIZES = {

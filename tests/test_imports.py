@@ -65,9 +65,16 @@ MAY_IMPORT = {
     "_rows": {"_texts"},
     "_long_texts": {"_texts", "_tokens", "_turns"},
     "_report": {"_devices", "_network", "_tokens"},
-    "_pretrained": {"_devices", "_messages"},
+    "_model_files": set(),
+    "_pretrained": {"_devices", "_messages", "_model_files"},
     "_model_check": {"_devices", "_pretrained"},
-    "_backbone": {"_devices", "_forks", "_pretrained", "_model_check"},
+    "_backbone": {
+        "_devices",
+        "_forks",
+        "_model_check",
+        "_model_files",
+        "_pretrained",
+    },
     "_head": set(),
     "_network": {"adalora", "_backbone", "_batches", "_head", "_pretrained"},
     "_training": FIRST_STEPS | {"adalora", "_network"},
@@ -79,6 +86,7 @@ MAY_IMPORT = {
         "adalora",
         "_backbone",
         "_messages",
+        "_model_files",
         "_network",
         "_report",
         "_steps",
@@ -90,17 +98,17 @@ MAY_IMPORT = {
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
-    | {"adalora", "_backbone", "_card", "_network", "_persistence"},
+    | {"adalora", "_card", "_model_files", "_network", "_persistence"},
     "_folder": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_read_folder"}
-    | {"_turns"},
+    | {"_model_files", "_turns"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
     "_fitting": FOUNDATION,
     "_base": FOUNDATION | {"_fitting"},
     "_labels": {"_cells"},
-    "_classifier": {"_base", "_backbone", "_labels", "_parameters", "_training"},
+    "_classifier": {"_base", "_labels", "_model_files", "_parameters", "_training"},
     "_regressor": {"_base", "_parameters", "_rows", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.
     "_draw_ranks": {"_plotting", "_rank_table"},

