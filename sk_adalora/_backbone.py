@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ._devices import Place
-from ._forks import make_lock
+from ._forks import lock_of, make_lock
 from ._model_check import Findings, try_model
 from ._model_files import (
     content_hash,
@@ -57,7 +57,11 @@ _last_used: deque[Backbone] = deque(maxlen=2)
 _held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
 # Models that failed to compute with the device and precision they were tried with.
 _fails: set[tuple[Any, ...]] = set()
+# Held for moments, to look into the cache or to change it.
 _lock = make_lock()
+# Held while a model is read and tried, which changes for all threads what torch and
+# transformers do: the default precision, the random state, functions.
+_reading = make_lock()
 
 
 @dataclass(frozen=True)
@@ -186,12 +190,11 @@ def load_backbone(
         If a package is missing that it is read with.
     """
     name = os.fspath(model)
-    with _lock:
-        folder = same_folder(found_in, expected)
-        if folder is None:
-            folder = find_folder(name, revision, local_files_only, trust_remote_code)
-        digest = content_hash(folder)
-        files = (name, folder, digest, settings_hashes(folder))
+    folder = same_folder(found_in, expected)
+    if folder is None:
+        folder = find_folder(name, revision, local_files_only, trust_remote_code)
+    with lock_of(folder):
+        files = (name, folder, content_hash(folder), settings_hashes(folder))
         settings = (trust_remote_code, n_labels)
         if or_float32 and (files, place, settings) in _fails:
             place = replace(place, precision="float32")
@@ -201,9 +204,10 @@ def load_backbone(
             backbone = _read_once(files, replace(place, precision="float32"), settings)
         if backbone.findings.failure and n_labels is None:
             raise ValueError(backbone.findings.failure)
-        if backbone in _last_used:
-            _last_used.remove(backbone)
-        _last_used.append(backbone)
+        with _lock:
+            if backbone in _last_used:
+                _last_used.remove(backbone)
+            _last_used.append(backbone)
         return backbone
 
 
@@ -211,24 +215,31 @@ def _read_once(
     files: _Files, place: Place, settings: tuple[bool, int | None]
 ) -> Backbone:
     """Return the model from the cache, or read it and try it."""
-    name, folder, digest, _ = files
-    backbone = _held.get((files, place, settings))
+    with _lock:
+        backbone = _held.get((files, place, settings))
+        if backbone is None:
+            backbone = _under_another_name(files, place, settings)
     if backbone is None:
-        backbone = _under_another_name(files, place, settings)
-    if backbone is None:
-        pretrained = read_pretrained(folder, place, *settings)
-        parts = (pretrained.module, pretrained.tokenizer)
-        backbone = Backbone(
-            name=name,
-            folder=folder,
-            content_hash=digest,
-            tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
-            pretrained=pretrained,
-            place=place,
-            findings=try_model(*parts, place, folder, has_head=settings[1] is not None),
-        )
-    _held[files, place, settings] = backbone
+        with _reading:
+            backbone = _read(files, place, settings)
+    with _lock:
+        _held[files, place, settings] = backbone
     return backbone
+
+
+def _read(files: _Files, place: Place, settings: tuple[bool, int | None]) -> Backbone:
+    name, folder, digest, _ = files
+    pretrained = read_pretrained(folder, place, *settings)
+    parts = (pretrained.module, pretrained.tokenizer)
+    return Backbone(
+        name=name,
+        folder=folder,
+        content_hash=digest,
+        tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
+        pretrained=pretrained,
+        place=place,
+        findings=try_model(*parts, place, folder, has_head=settings[1] is not None),
+    )
 
 
 def _under_another_name(files: _Files, *how: Any) -> Backbone | None:
@@ -255,7 +266,7 @@ def clear_backbone_cache() -> None:
         _last_used.clear()
         _held.clear()
         _fails.clear()
-        forget_files()
+    forget_files()
     torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
@@ -280,8 +291,11 @@ def let_go_of_files(backbone: Backbone) -> None:
     backbone : Backbone
         Its weights, and those of all cached models of its folder, are copied.
     """
-    with _lock, torch.inference_mode(False):  # else no fit could use the copies
-        others = [held for held in _held.values() if held.folder == backbone.folder]
+    folder = backbone.folder
+    trainable = torch.inference_mode(False)  # else no fit could use the copies
+    with lock_of(folder), trainable:
+        with _lock:
+            others = [held for held in _held.values() if held.folder == folder]
         for held in (backbone, *others):
             for tensor in (*held.module.parameters(), *held.module.buffers()):
                 if tensor.device.type == "cpu":
@@ -311,7 +325,7 @@ def made_whole(
         return encoder
     import transformers
 
-    with silent_transformers(), torch.random.fork_rng(devices=[]):
+    with _reading, silent_transformers(), torch.random.fork_rng(devices=[]):
         whole = transformers.AutoModel.from_pretrained(
             backbone.folder,
             dtype=torch.float32,

@@ -2,11 +2,13 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 _locks: WeakSet[Any] = WeakSet()
+# The locks of things, each as long as a thread has it or waits for it.
+_of_things: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
 def make_lock() -> Any:
@@ -19,6 +21,28 @@ def make_lock() -> Any:
     lock = threading.RLock()
     _locks.add(lock)
     return lock
+
+
+_lock = make_lock()
+
+
+def lock_of(thing: Hashable) -> Any:
+    """Return the lock of one thing, so that threads wait only for those at the same.
+
+    Parameters
+    ----------
+    thing : hashable
+        Equal things have one lock.
+
+    Returns
+    -------
+    threading.RLock
+    """
+    with _lock:
+        lock = _of_things.get(thing)
+        if lock is None:
+            lock = _of_things[thing] = make_lock()
+        return lock
 
 
 def in_children(call: Callable[[], None]) -> None:

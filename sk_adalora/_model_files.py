@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ._forks import lock_of
+
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 # The package that ships the default model, and the published hash of its weights.
@@ -52,9 +54,11 @@ def find_folder(
         if packaged is not None:
             return packaged
     asked = (name, revision, local_files_only, trust_remote_code)
-    if asked not in _found or not _found[asked].is_dir():
-        _found[asked] = _from_hub(*asked)
-    return _found[asked]
+    with lock_of(asked):
+        folder = _found.get(asked)
+        if folder is None or not folder.is_dir():
+            folder = _found[asked] = _from_hub(*asked)
+        return folder
 
 
 def names_folder(name: str) -> bool:
@@ -190,10 +194,13 @@ def _file_hash(path: Path) -> str:
     """Hash a file once a process, as long as it does not change."""
     status = path.stat()
     key = (str(path), status.st_size, status.st_mtime_ns)
-    if key not in _hashes:
-        with path.open("rb") as file:
-            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _hashes[key]
+    with lock_of(key):
+        digest = _hashes.get(key)
+        if digest is None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            _hashes[key] = digest
+        return digest
 
 
 def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> None:

@@ -4,13 +4,16 @@ import gc
 import json
 import pickle
 import shutil
+import time
 import weakref
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
+from _threads import WAIT, Gate, in_threads, start
 from _tiny_model import SIZES, random_bert, write_model
 from _toy import global_states, make, toy
 from torch import nn
@@ -215,6 +218,119 @@ def test_a_model_that_was_first_loaded_to_predict_can_be_trained(tiny_model):
 
     assert not any(t.is_inference() for t in tensors)
     loaded.fit(X, y)
+
+
+# ---- threads ----------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tiny_model, monkeypatch):
+    """Every model of the hub is the tiny one."""
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: tiny_model
+    )
+
+
+@pytest.fixture
+def download(hub, monkeypatch):
+    """A gate at which the download of "new/model" stops."""
+    return Gate(monkeypatch, huggingface_hub, "snapshot_download", "new/model")
+
+
+@pytest.mark.parametrize("found", ["folder", "hub"])
+def test_a_held_model_waits_for_no_download(tiny_model, download, found):
+    model = tiny_model if found == "folder" else "held/model"
+    held = load_backbone(model, PLACE)
+    with download:
+        loading = start(load_backbone, "new/model", PLACE)
+        assert download.reached.wait(WAIT)
+        assert start(load_backbone, model, PLACE).result(WAIT) is held
+        assert not loading.done()
+
+    assert loading.result(WAIT).module is held.module
+
+
+def test_a_prediction_waits_for_no_download(tiny_model, download):
+    X, y = toy(16)
+    fitted = make(tiny_model).fit(X, y)
+    again = pickle.loads(pickle.dumps(fitted))
+    with download:
+        loading = start(load_backbone, "new/model", PLACE)
+        assert download.reached.wait(WAIT)
+        found = start(again.predict_proba, X).result(WAIT)
+        assert not loading.done()
+
+    loading.result(WAIT)
+    np.testing.assert_array_equal(found, fitted.predict_proba(X))
+
+
+def test_a_held_model_does_not_wait_while_another_is_read(
+    tiny_model, own_model, monkeypatch
+):
+    held = load_backbone(tiny_model, PLACE)
+    with Gate(monkeypatch, _backbone, "read_pretrained", own_model) as gate:
+        loading = start(load_backbone, own_model, PLACE)
+        assert gate.reached.wait(WAIT)
+        assert start(load_backbone, tiny_model, PLACE).result(WAIT) is held
+        assert not loading.done()
+
+    assert loading.result(WAIT).folder == own_model
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    """List of the folders that are read, slowly, with how many are read at a time."""
+    entered, inside, kept = [], [], _backbone.read_pretrained
+
+    def slowly(folder, *args):
+        inside.append(folder)
+        entered.append((folder, len(inside)))
+        time.sleep(0.2)  # the other threads come meanwhile
+        try:
+            return kept(folder, *args)
+        finally:
+            inside.remove(folder)
+
+    monkeypatch.setattr(_backbone, "read_pretrained", slowly)
+    return entered
+
+
+def test_threads_that_ask_for_one_model_read_it_once(tiny_model, monkeypatch, reading):
+    monkeypatch.chdir(Path(tiny_model).parent)
+    names = [tiny_model, Path(tiny_model).name] * 3
+    found = in_threads(lambda name: load_backbone(name, PLACE), names)
+
+    assert reading == [(Path(tiny_model).resolve(), 1)]
+    assert [backbone.name for backbone in found] == names
+    assert len({id(backbone.module) for backbone in found}) == 1
+
+
+def test_models_are_read_one_after_the_other(tiny_model, tmp_path, reading):
+    """Reading changes torch's state, which is the same for all threads."""
+    folders = [Path(shutil.copytree(tiny_model, tmp_path / name)) for name in "abc"]
+    before = global_states()
+    in_threads(lambda folder: load_backbone(folder, PLACE), folders)
+
+    assert sorted(reading) == [(folder, 1) for folder in folders]
+    assert global_states() == before
+
+
+@pytest.mark.parametrize("step", ["download", "read"])
+def test_the_cache_can_be_cleared_while_a_model_is_loading(
+    tiny_model, hub, monkeypatch, step
+):
+    if step == "download":
+        where = (huggingface_hub, "snapshot_download", "new/model")
+    else:
+        where = (_backbone, "read_pretrained", Path(tiny_model))
+    with Gate(monkeypatch, *where) as gate:
+        loading = start(load_backbone, "new/model", PLACE)
+        assert gate.reached.wait(WAIT)
+        start(sk_adalora.clear_backbone_cache).result(WAIT)
+    backbone = loading.result(WAIT)
+
+    assert backbone.folder == Path(tiny_model)
+    assert load_backbone("new/model", PLACE) is backbone
 
 
 # ---- copies -----------------------------------------------------------------

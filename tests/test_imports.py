@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "_rows": {"_texts"},
     "_long_texts": {"_texts", "_tokens", "_turns"},
     "_report": {"_devices", "_network", "_tokens"},
-    "_model_files": set(),
+    "_model_files": {"_forks"},
     "_pretrained": {"_devices", "_messages", "_model_files"},
     "_model_check": {"_devices", "_pretrained"},
     "_backbone": {

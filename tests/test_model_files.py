@@ -4,10 +4,13 @@ import hashlib
 import importlib.util
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+from _threads import WAIT, in_threads
 from _tiny_model import random_bert
 from _toy import make, toy
 from sklearn.model_selection import cross_val_score
@@ -77,6 +80,52 @@ def test_a_model_whose_folder_went_is_looked_up_again(
     assert find_folder("some/model", None, False, False) == folders[1]
 
 
+def test_threads_that_ask_for_one_model_have_it_downloaded_once(
+    tiny_model, monkeypatch
+):
+    asked = []
+
+    def snapshot(name, **options):
+        time.sleep(0.2)  # the others come meanwhile
+        asked.append(name)
+        return str(tiny_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models = ["some/model"] * 4 + ["other/model"] * 4
+    found = in_threads(lambda name: find_folder(name, None, False, False), models)
+
+    assert found == [Path(tiny_model)] * 8
+    assert sorted(asked) == ["other/model", "some/model"]
+
+
+def test_models_are_downloaded_side_by_side(tiny_model, monkeypatch):
+    both = threading.Barrier(2)
+
+    def snapshot(name, **options):
+        both.wait(WAIT)
+        return str(tiny_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models = ["some/model", "other/model"]
+    for backbone in in_threads(lambda name: load_backbone(name, PLACE), models):
+        assert backbone.folder == Path(tiny_model)
+
+
+def test_a_download_that_fails_leaves_the_next_one_free(tiny_model, monkeypatch):
+    def snapshot(name, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models = ["some/model"]
+    with pytest.raises(OSError, match="no space left"):
+        in_threads(lambda name: find_folder(name, None, False, False), models)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: tiny_model
+    )
+    found = in_threads(lambda name: find_folder(name, None, False, False), models)
+    assert found == [Path(tiny_model)]
+
+
 # ---- hashes -----------------------------------------------------------------
 
 
@@ -102,6 +151,19 @@ def test_the_hash_of_several_files_depends_on_each(own_model):
         shard.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
         assert content_hash(own_model) != before
         shard.write_bytes(held)
+
+
+def test_threads_hash_a_file_once(tiny_model, monkeypatch):
+    read, kept = [], hashlib.file_digest
+
+    def digest(file, kind):
+        time.sleep(0.2)
+        read.append(file.name)
+        return kept(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    assert len(set(in_threads(content_hash, [Path(tiny_model)] * 4))) == 1
+    assert len(read) == 1
 
 
 def test_pytorch_files_count_where_there_is_nothing_else(own_model):
