@@ -46,7 +46,7 @@ from ._search_table import (
     check_values,
     make_table,
 )
-from ._search_trials import Conductor, Plan
+from ._search_trials import Plan, TrialRunner
 from ._search_workers import Worker
 from ._space import AdaLoraSpace, read_space
 from ._transaction import unchanged_on_error
@@ -231,8 +231,8 @@ class SearchHooks(BaseSearchCV):
                 progress_bar(self.n_trials, now.verbose, "search", "trial")
             ) as bar:
                 parts = (now.study, now.space, plan, now.worker)
-                conductor = Conductor(*parts, self.callbacks or (), bar)
-                conductor.run(
+                runner = TrialRunner(*parts, self.callbacks or (), bar)
+                runner.run(
                     lambda params, folds: self._evaluate(
                         evaluate_candidates, params, folds, task
                     )

@@ -62,7 +62,7 @@ class Candidate:
     scores: list[float] = field(default_factory=list)
 
 
-class Conductor:
+class TrialRunner:
     """Runs the trials of a study.
 
     Parameters
