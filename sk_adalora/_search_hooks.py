@@ -30,6 +30,7 @@ from ._search_rules import SEARCH_RULES, check_rows
 from ._search_sampling import make_sampler
 from ._search_study import (
     FINGERPRINT,
+    SearchStudy,
     bind,
     load_study,
     open_storage,
@@ -46,7 +47,7 @@ from ._search_table import (
     check_values,
     make_table,
 )
-from ._search_trials import Plan, TrialRunner
+from ._search_trials import Evaluate, Plan, TrialRunner
 from ._search_workers import Worker
 from ._space import AdaLoraSpace, read_space
 from ._transaction import unchanged_on_error
@@ -69,27 +70,60 @@ class _Folds:
         yield from self.splits
 
 
-@dataclass
-class _Session:
-    """What a fit needs while it runs.
+@dataclass(frozen=True)
+class _Request:
+    """What a fit was asked for, beside the parameters of the search."""
 
-    `results` is filled in place: scikit-learn uses the object that `_format_results`
-    returned last.
+    metadata: dict[str, Any]  # what `fit` got beside X and y
+    stored_only: bool
+    verbose: int
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What is searched, by which rows, and where its trials are."""
+
+    X: Any
+    y: Any
+    space: DeclaredSpace | CalledSpace
+    splits: list[tuple[np.ndarray, np.ndarray]]
+    study: SearchStudy
+    worker: Worker | None  # None where stored trials are only read
+
+
+@dataclass(repr=False, eq=False)
+class _Session:
+    """What the hooks of scikit-learn's `fit` share, in the order in which it is set.
+
+    Nothing has a value before its hook was called. `results` is filled in place:
+    scikit-learn uses the object that `_format_results` returned last.
     """
 
-    metadata: dict[str, Any]
-    stack: ExitStack
-    verbose: int
-    stored_only: bool
-    context: Any = None  # of scikit-learn's callbacks
-    rows: tuple[Any, Any] = (None, None)
-    study: Any = None
-    space: Any = None
-    worker: Any = None
-    splits: list[Any] = field(default_factory=list)
+    request: _Request
+    stack: ExitStack  # what ends with the fit
+    opened: _Opened = field(init=False)  # by `_check_input_parameters`
+    out: list[dict[str, Any]] = field(default_factory=list)  # by `_format_results`
+    table: TrialTable = field(init=False)  # by `_make_results`, as `results`
     results: dict[str, Any] = field(default_factory=dict)
-    out: list[dict[str, Any]] = field(default_factory=list)
-    table: TrialTable | None = None
+
+
+@contextmanager
+def _handed_over(study: optuna.Study) -> Iterator[None]:
+    """Attach a study in memory to an error: its trials would be lost otherwise."""
+    try:
+        yield
+    except BaseException as error:
+        complete = (TrialState.COMPLETE,)
+        n_complete = len(study.get_trials(deepcopy=False, states=complete))
+        if n_complete:
+            with suppress(AttributeError):  # of an error that takes no attributes
+                error.study = study  # type: ignore[attr-defined]
+                error.add_note(
+                    f"{n_complete} complete trials are in `study` of this error. "
+                    "AdaLoraSearchCV.from_study refits the best of them, if nothing "
+                    "of what was searched has changed."
+                )
+        raise
 
 
 class SearchHooks(BaseSearchCV):
@@ -100,40 +134,19 @@ class SearchHooks(BaseSearchCV):
     ) -> Self:
         check_parameters(self, SEARCH_RULES)
         with unchanged_on_error(self), self._session(params, stored_only) as session:
-            try:
+            with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
-            except _NothingEvaluated:
-                pass
-            except BaseException as error:
-                self._hand_over(error)
-                raise
         self._warn_of_failures(session.table)
         self._warn_of_missing(session.table)
         return self
-
-    def _hand_over(self, error: BaseException) -> None:
-        """Attach a study in memory to the error: its trials would be lost otherwise."""
-        study = self._now.study
-        if self.storage is not None or self._now.stored_only or study is None:
-            return
-        complete = (TrialState.COMPLETE,)
-        n_complete = len(study.get_trials(deepcopy=False, states=complete))
-        if not n_complete:
-            return
-        with suppress(AttributeError):  # of an error that takes no attributes
-            error.study = study  # type: ignore[attr-defined]
-            error.add_note(
-                f"{n_complete} complete trials are in `study` of this error. "
-                "AdaLoraSearchCV.from_study refits the best of them, if nothing of "
-                "what was searched has changed."
-            )
 
     @contextmanager
     def _session(self, params: dict[str, Any], stored_only: bool) -> Iterator[_Session]:
         """Hold the state that the hooks of scikit-learn's `fit` share, for one fit."""
         verbose = self.verbose
         with silent_optuna(), ExitStack() as stack:
-            self._now = _Session(params, stack, verbose, stored_only)
+            request = _Request(params, stored_only, verbose)
+            self._now = _Session(request, stack)
             self.verbose = max(0, int(verbose) - 1)  # the first level is our bar
             try:
                 yield self._now
@@ -143,25 +156,40 @@ class SearchHooks(BaseSearchCV):
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         """Open the study: scikit-learn's hook, before anything is evaluated."""
-        now = self._now
+        request = self._now.request
         check_rows(X)
-        now.rows = X, y
-        now.space = self._read_space()
-        check_names(self.estimator, now.space)
-        now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
-        data = [X, y, {k: v for k, v in now.metadata.items() if k != "groups"}]
+        space = self._read_space()
+        check_names(self.estimator, space)
+        splits = list(self._checked_cv_orig.split(X, y, **split_params))
+        data = [X, y, {k: v for k, v in request.metadata.items() if k != "groups"}]
         scoring = [self.scoring, self._metric()]
-        made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
+        made_with = fingerprint(data, splits, space, scoring, self.estimator)
+        worker = None
+        if request.stored_only:
+            study = self._read_study(space, made_with)
+        else:
+            study = self._open_study(space, made_with)
+            worker = self._join(study, space)
+        self._now.opened = _Opened(X, y, space, splits, study, worker)
+
+    def _read_study(
+        self, space: DeclaredSpace | CalledSpace, made_with: dict[str, str]
+    ) -> SearchStudy:
+        """Load a study of which the trials are only read."""
+        study = load_study(open_storage(self.storage), self.study_name)
+        if FINGERPRINT in study.user_attrs:
+            bind(study, made_with)
+        else:
+            check_values(study.get_trials(deepcopy=False), space)
+        return study
+
+    def _open_study(
+        self, space: DeclaredSpace | CalledSpace, made_with: dict[str, str]
+    ) -> SearchStudy:
+        """Create the study, with what is tried first in line, or go on with it."""
         storage = open_storage(self.storage)
-        if now.stored_only:
-            now.study = load_study(storage, self.study_name)
-            if FINGERPRINT in now.study.user_attrs:
-                bind(now.study, made_with)
-            else:
-                check_values(now.study.get_trials(deepcopy=False), now.space)
-            return
-        points = starting_points(self.enqueue, self.estimator, now.space)
-        now.study, created = open_study(
+        points = starting_points(self.enqueue, self.estimator, space)
+        study, created = open_study(
             storage,
             self.study_name,
             make_pruner(self.pruner),
@@ -169,14 +197,21 @@ class SearchHooks(BaseSearchCV):
         )
         if created:  # of several workers that begin at once, only one
             try:
-                queue(now.study, points)
+                queue(study, points)
             except BaseException:  # else the next run would go on without them
-                optuna.delete_study(study_name=now.study.study_name, storage=storage)
+                optuna.delete_study(study_name=study.study_name, storage=storage)
                 raise
-        bind(now.study, made_with)
-        now.worker = Worker(now.study, beats=self.storage is not None)
-        now.stack.enter_context(now.worker)
-        now.study.sampler = self._make_sampler(now)
+        bind(study, made_with)
+        return study
+
+    def _join(self, study: SearchStudy, space: DeclaredSpace | CalledSpace) -> Worker:
+        """Begin to work on a study, until the fit ends."""
+        if self.storage is None:
+            self._now.stack.enter_context(_handed_over(study))
+        worker = Worker(study, beats=self.storage is not None)
+        self._now.stack.enter_context(worker)
+        study.sampler = self._make_sampler(study, space, worker)
+        return worker
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -194,18 +229,20 @@ class SearchHooks(BaseSearchCV):
             prefix = find_prefix(self.estimator) if named else ""
         return read_space(space, prefix)
 
-    def _make_sampler(self, now: _Session) -> BaseSampler:
+    def _make_sampler(
+        self, study: SearchStudy, space: DeclaredSpace | CalledSpace, worker: Worker
+    ) -> BaseSampler:
         """Make a sampler that does not repeat the draws of earlier or parallel runs."""
         seed = None
         if self.random_state is not None:
             seed = int(check_random_state(self.random_state).randint(2**31))
-        trials = now.study.get_trials(deepcopy=False)
+        trials = study.get_trials(deepcopy=False)
         over = sum(t.state.is_finished() for t in trials)
-        entropy = [over] if now.worker.alone() else [over, int(now.worker.run, 16)]
+        entropy = [over] if worker.alone() else [over, int(worker.run, 16)]
         if seed is not None and entropy != [0]:
             words = np.random.SeedSequence([seed, *entropy]).generate_state(1)
             seed = int(words[0]) % 2**31
-        distributions = now.space.distributions()
+        distributions = space.distributions()
         sampler = make_sampler(self.sampler, distributions, self.n_trials, seed)
         if isinstance(self.sampler, BaseSampler) and entropy != [0]:
             sampler.reseed_rng()  # as Optuna's own workers do
@@ -213,36 +250,37 @@ class SearchHooks(BaseSearchCV):
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any) -> None:
         """Ask, evaluate and tell: scikit-learn's hook."""
-        now = self._now
-        now.context = callback_ctx
-        metric = self._metric()
         task = callback_ctx.subcontext(task_name="search", max_subtasks=None)
         task.call_on_fit_task_begin(estimator=self)
-        if not now.stored_only:
-            plan = Plan(
-                self.n_trials,
-                len(now.splits),
-                effective_n_jobs(self.n_jobs),
-                self.pruner is not None,
-                self.timeout,
-                metric,
+        worker = self._now.opened.worker
+        if worker is not None:
+            self._run_trials(
+                worker,
+                lambda params, folds: self._evaluate(
+                    evaluate_candidates, params, folds, task
+                ),
             )
-            with closing(
-                progress_bar(self.n_trials, now.verbose, "search", "trial")
-            ) as bar:
-                parts = (now.study, now.space, plan, now.worker)
-                runner = TrialRunner(*parts, self.callbacks or (), bar)
-                runner.run(
-                    lambda params, folds: self._evaluate(
-                        evaluate_candidates, params, folds, task
-                    )
-                )
-        self._make_results(metric)
+        self._make_results()
         task.call_on_fit_task_end(estimator=self)
-        if not now.out:
-            self._take_over()
+        if not self._now.out:
+            self._take_over(callback_ctx)
             raise _NothingEvaluated
         self._show_metrics()
+
+    def _run_trials(self, worker: Worker, evaluate: Evaluate) -> None:
+        """Evaluate trials until the study has enough of them."""
+        opened, verbose = self._now.opened, self._now.request.verbose
+        plan = Plan(
+            self.n_trials,
+            len(opened.splits),
+            effective_n_jobs(self.n_jobs),
+            self.pruner is not None,
+            self.timeout,
+            self._metric(),
+        )
+        with closing(progress_bar(self.n_trials, verbose, "search", "trial")) as bar:
+            parts = (opened.study, opened.space, plan, worker)
+            TrialRunner(*parts, self.callbacks or (), bar).run(evaluate)
 
     def _show_metrics(self) -> None:
         """Give the first result all metrics: scikit-learn reads their names there."""
@@ -254,18 +292,18 @@ class SearchHooks(BaseSearchCV):
         self, evaluate_candidates: Any, params: Any, folds: list[int], task: Any
     ) -> list[list[FoldResult]]:
         """Fit and score trials on some folds, by scikit-learn."""
-        now = self._now
+        splits = self._now.opened.splits
         n_fits = len(params) * len(folds)
         part = task.subcontext(
-            task_name=_name_of(folds, len(now.splits)),
+            task_name=_name_of(folds, len(splits)),
             max_subtasks=n_fits,
             sequential_subtasks=False,
         ).call_on_fit_task_begin(estimator=self)
         self.n_splits_ = len(folds)
         try:
-            cv = _Folds([now.splits[k] for k in folds])
+            cv = _Folds([splits[k] for k in folds])
             evaluate_candidates(params, cv=cv, callback_ctx=part)
-            results = [FoldResult.read(out) for out in now.out[-n_fits:]]
+            results = [FoldResult.read(out) for out in self._now.out[-n_fits:]]
         except ValueError as error:
             if self.error_score == "raise" or not _ALL_FAILED.match(str(error)):
                 raise
@@ -273,7 +311,7 @@ class SearchHooks(BaseSearchCV):
             nothing = FoldResult(score, None, 0.0, 0.0, cause(str(error)))
             results = [nothing] * n_fits
         finally:
-            self.n_splits_ = len(now.splits)
+            self.n_splits_ = len(splits)
         part.call_on_fit_task_end(estimator=self)
         for result in results:
             if isinstance(result.test, dict) and callable(self.scoring):
@@ -287,25 +325,26 @@ class SearchHooks(BaseSearchCV):
         self._now.out = out
         return self._now.results
 
-    def _make_results(self, metric: str | None) -> None:
+    def _make_results(self) -> None:
         """Turn the study into scikit-learn's table."""
-        now = self._now
-        trials = now.study.get_trials(deepcopy=False)
+        opened, metric = self._now.opened, self._metric()
+        trials = opened.study.get_trials(deepcopy=False)
         # Before the refit, after which the storage may be gone.
-        self.study_, self.trials_ = now.study, trials
-        self._study_record = record_of(now.study)
-        table = now.table = make_table(trials, now.space, len(now.splits))
+        self.study_, self.trials_ = opened.study, trials
+        self._study_record = record_of(opened.study)
+        table = make_table(trials, opened.space, len(opened.splits))
         check_complete(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
             warnings.filterwarnings("ignore", message=".*scores are non-finite")
             results = super()._format_results(
                 table.params,
-                len(now.splits),
+                len(opened.splits),
                 table.out(with_train=self.return_train_score),
                 table.more(metric),
             )
         table.finish(results, metric)
-        now.results.update(results)
+        self._now.table = table
+        self._now.results.update(results)
 
     @staticmethod
     def _select_best_index(refit: Any, refit_metric: str, results: Any) -> int:
@@ -340,10 +379,10 @@ class SearchHooks(BaseSearchCV):
                 "`study_name` to have them all."
             )
 
-    def _take_over(self) -> None:
+    def _take_over(self, context: Any) -> None:
         """End a fit in which nothing was evaluated, as scikit-learn would."""
         now, metric = self._now, "score"
-        (X, y), params = now.rows, now.metadata
+        X, y, params = now.opened.X, now.opened.y, now.request.metadata
         results, names = now.results, now.table.metrics
         weight = params.get("sample_weight")
         metadata = None if weight is None else {"sample_weight": weight}
@@ -362,7 +401,7 @@ class SearchHooks(BaseSearchCV):
             self.best_estimator_ = clone(self.estimator).set_params(**best)
             rows = (X,) if y is None else (X, y)
             routed = self._get_routed_params_for_fit(params)
-            task = now.context.subcontext(task_name="refit-with-best-params")
+            task = context.subcontext(task_name="refit-with-best-params")
             with task.propagate_callback_context(self.best_estimator_):
                 task.call_on_fit_task_begin(estimator=self, **data)
                 start = time.time()
@@ -378,7 +417,7 @@ class SearchHooks(BaseSearchCV):
             scorers = scorers[self._metric()]
         self.scorer_ = scorers
         self.cv_results_ = results
-        now.context.call_on_fit_task_end(estimator=self, **data)
+        context.call_on_fit_task_end(estimator=self, **data)
 
 
 def _name_of(folds: list[int], n_folds: int) -> str:
