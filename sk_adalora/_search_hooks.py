@@ -187,8 +187,8 @@ class SearchHooks(BaseSearchCV):
         self, space: DeclaredSpace | CalledSpace, made_with: dict[str, str]
     ) -> SearchStudy:
         """Create the study, with what is tried first in line, or go on with it."""
-        storage = open_storage(self.storage)
         points = starting_points(self.enqueue, self.estimator, space)
+        storage = open_storage(self.storage)  # from here on, something is written
         study, created = open_study(
             storage,
             self.study_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -23,8 +24,8 @@ from ._parameters import (
     number,
 )
 
-# scikit-learn checks these itself.
-_ITS_OWN = ("scoring", "n_jobs", "refit", "cv", "error_score", "return_train_score")
+# scikit-learn checks these itself, but notices 0 for `n_jobs` only when it begins.
+_ITS_OWN = ("scoring", "refit", "cv", "error_score", "return_train_score")
 _ANYTHING = Rule(lambda v: True, "anything")
 _PLACE = Rule(
     lambda v: isinstance(v, str | os.PathLike) and bool(os.fspath(v)),
@@ -37,17 +38,34 @@ _CALLBACKS = Rule(
     "`set_callbacks`)",
 )
 
+
+def _copied(kind: type, wording: str) -> Rule:
+    """Allow objects of Optuna's that a search can copy, to leave them as they are."""
+
+    def accepts(value: Any) -> bool:
+        if not isinstance(value, kind):
+            return False
+        try:
+            copy.deepcopy(value)
+        except Exception:  # whatever the user's class raises
+            return False
+        return True
+
+    return Rule(accepts, f"{wording} that copy.deepcopy copies")
+
+
 SEARCH_RULES: dict[str, Rule] = {
     **dict.fromkeys((*_ITS_OWN, "space"), _ANYTHING),
     "estimator": Rule(lambda v: hasattr(v, "fit"), "an estimator"),
     "prefix": Rule(lambda v: isinstance(v, str), "a str"),
     "n_trials": integer(1),
     "timeout": number(0, with_low=False) | NONE,
-    "sampler": choice("auto") | instance(BaseSampler, "a sampler of Optuna's"),
-    "pruner": choice("auto") | instance(BasePruner, "a pruner of Optuna's") | NONE,
+    "sampler": choice("auto") | _copied(BaseSampler, "a sampler of Optuna's"),
+    "pruner": choice("auto") | _copied(BasePruner, "a pruner of Optuna's") | NONE,
     "storage": _PLACE | instance(BaseStorage, "a storage of Optuna's") | NONE,
     "study_name": TEXT | NONE,
     "load_if_exists": BOOLEAN,
+    "n_jobs": Rule(lambda v: v != 0, "an int other than 0, or None"),
     "enqueue": choice("paper") | _POINTS | NONE,
     "callbacks": _CALLBACKS | NONE,
     "random_state": RANDOM_STATE,

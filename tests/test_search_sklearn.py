@@ -175,6 +175,36 @@ def test_rows_that_have_no_folds_are_refused_first(tmp_path, container, message)
     assert not study["storage"].exists()
 
 
+class LockedSampler(optuna.samplers.RandomSampler):
+    """Holds what cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class LockedPruner(optuna.pruners.NopPruner):
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": LockedSampler()}, "sampler of Optuna's that copy.deepcopy copies"),
+        ({"pruner": LockedPruner()}, "a pruner of Optuna's that copy.deepcopy copies"),
+        ({"n_jobs": 0}, "`n_jobs` of AdaLoraSearchCV must be an int other than 0"),
+        ({"enqueue": {"aa": 0.1}}, "must name parameters that are searched"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, options, message):
+    given = search(storage=tmp_path / "journal.log", study_name="s", **options)
+
+    with pytest.raises(ValueError, match=message):
+        given.fit(X, Y)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_groups_reach_the_splitter():
     groups = np.repeat(np.arange(4), 10)
     fitted = search(n_trials=1, cv=GroupKFold(4)).fit(X, Y, groups=groups)
