@@ -64,7 +64,7 @@ def open_storage(storage: Any) -> BaseStorage:
     FileNotFoundError
         If the path is that of a folder, or in a folder that does not exist.
     ValueError
-        If the path is that of another file.
+        If the path is that of another file, or if the URL is that of no database.
     """
     if storage is None:
         return InMemoryStorage()
@@ -73,23 +73,43 @@ def open_storage(storage: Any) -> BaseStorage:
     path = os.fspath(storage)
     if "://" not in path:
         return _open_journal(os.path.expanduser(path))
-    scheme = path.partition("://")[0]
+    return _open_database(path)
+
+
+def _open_database(url: str) -> RDBStorage:
+    scheme = url.partition("://")[0]
     if scheme == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
-        path = path.replace(scheme, "postgresql+psycopg", 1)
+        url = url.replace(scheme, "postgresql+psycopg", 1)
     # A server may have closed a connection during a long fit.
     options: dict[str, Any] = {"pool_pre_ping": True}
     if scheme == "sqlite":
-        file = path.partition(":///")[2].partition("?")[0]
+        file = url.partition(":///")[2].partition("?")[0]
         if file and not file.startswith((":", "file:")):  # in memory, or a URI
             _check_file(os.path.abspath(file))
         options = {"connect_args": {"timeout": _PATIENCE}}
     try:
-        return RDBStorage(path, engine_kwargs=options)
+        return RDBStorage(url, engine_kwargs=options)
     except ImportError as error:
         raise ImportError(
             f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
             "installed. For PostgreSQL, run: pip install 'sk-adalora[scale]'"
         ) from error
+    except Exception as error:
+        if not _is_about_url(error):
+            raise
+        # Not `from error`: older releases put the whole URL in it, password and all.
+        raise ValueError(
+            "`storage` must be the URL of a database, or the path of a journal file. "
+            f"Got a URL of {scheme!r} that SQLAlchemy does not understand. Pass one "
+            "such as 'postgresql://user@host/name' or 'sqlite:///study.db', or a path "
+            "without '://'."
+        ) from None
+
+
+def _is_about_url(error: Exception) -> bool:
+    """Tell whether SQLAlchemy, which Optuna brings, cannot read or place a URL."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return not kinds.isdisjoint({"ArgumentError", "ValueError"})
 
 
 class _Journal(JournalFileBackend):

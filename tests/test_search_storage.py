@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from unittest import mock
 
@@ -332,6 +333,25 @@ def test_a_database_without_a_driver_names_the_extra(monkeypatch):
     monkeypatch.setattr("sk_adalora._search_study.RDBStorage", no_driver)
     with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
         open_storage("postgresql://me:hush-hush@host/db")
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [
+        ("foo://x", "foo"),
+        ("postgres://me:hush-hush@host/db", "postgres"),
+        ("postgresql://host:port/db", "postgresql"),
+        ("sqlite://study.db", "sqlite"),
+        ("://x", ""),
+    ],
+)
+def test_a_url_of_no_database_is_refused(url, scheme):
+    with pytest.raises(ValueError, match=f"Got a URL of '{scheme}' that SQL") as caught:
+        open_storage(url)
+    text = "".join(traceback.format_exception(caught.value))
+    assert "or a path without '://'" in text
+    assert "ArgumentError" not in text
+    assert "invalid literal" not in text
 
 
 @pytest.mark.parametrize("who", ["the next", "one beside it"])
