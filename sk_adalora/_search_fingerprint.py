@@ -1,4 +1,14 @@
-"""What a study was made with: data, folds, space, scoring and estimator, as hashes."""
+"""What a study was made with: data, folds, space, scoring and estimator, as hashes.
+
+Functions are compared by name, code, defaults and closure, and so are the functions in
+these. A change goes unnoticed in
+
+- what a function looks up when it runs: globals, imported modules, attributes;
+- the contents of lists, dicts and other objects in its defaults and its closure, which
+  may be its log or its cache: only their type is compared;
+- objects that are called like functions, unless their repr tells;
+- all code, if the Python is of another minor version: its byte code differs.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +17,11 @@ import hashlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import partial
+from numbers import Number
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -25,6 +37,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGITS = 16
 # Types whose repr is the same in every process.
 _BY_REPR = (str, bytes, bool, int, float, date, time, Decimal)
+# Of those that a function may hold, types whose values stay as they are; of arrays, it
+# is assumed.
+_CONSTANTS = (*_BY_REPR, Number, timedelta, range, Enum, np.ndarray)
 _ADVICE = {
     "data": "the rows (X, y, weights)",
     "cv": "the folds; a shuffled `cv` needs a `random_state`",
@@ -212,22 +227,26 @@ def _compared(estimator: Any, space: DeclaredSpace | CalledSpace) -> dict[str, A
 
 def _describe(value: Any) -> Any:
     """Describe an object, without what changes from process to process."""
+    if isinstance(value, np.generic):
+        value = value.item()  # its repr differs between versions of NumPy
     if isinstance(value, Mapping):
         return {str(key): _describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_describe(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(map(repr, value))
+        return sorted(map(_describe, value), key=repr)
     if isinstance(value, partial):
         return [_describe(part) for part in (value.func, value.args, value.keywords)]
     if _is_scorer(value):
-        names = ("_score_func", "_sign", "_kwargs", "_response_method")
-        return [_describe(getattr(value, name)) for name in names]
+        return [_describe(part) for part in _parts_of_scorer(value)]
     if isinstance(value, type) or hasattr(value, "get_params"):
         kind = value if isinstance(value, type) else type(value)
         return kind.__qualname__  # its parameters are listed by themselves
     if hasattr(value, "__qualname__"):  # a function
-        return f"{getattr(value, '__module__', None)}.{value.__qualname__}"
+        module = getattr(value, "__module__", None)
+        # What a spawned process calls the main module.
+        module = "__main__" if module == "__mp_main__" else module
+        return f"{module}.{value.__qualname__}"
     if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
     return _ADDRESS.sub("", repr(value))
@@ -256,23 +275,34 @@ def _is_scorer(value: Any) -> bool:
     return "_score_func" in getattr(value, "__dict__", {})
 
 
-def _code(function: FunctionType) -> list[Any]:
+def _parts_of_scorer(scorer: Any) -> tuple[Any, ...]:
+    names = ("_score_func", "_sign", "_kwargs", "_response_method")
+    return tuple(getattr(scorer, name) for name in names)
+
+
+def _code(
+    function: FunctionType, callers: tuple[FunctionType, ...] = ()
+) -> list[Any] | str:
     """Describe what a function does: its byte code, constants, defaults and closure.
 
     File and line numbers are left out, and variables of the closure that the function
-    assigns to: their values change when it runs.
+    assigns to: their values change when it runs. `callers` hold the function, in their
+    closures or defaults.
     """
+    if function in callers:
+        return "itself"
+    callers = (*callers, function)
     code = function.__code__
     written = {
         step.argval for step in dis.get_instructions(code) if step.opname in _WRITES
     }
     cells = [
-        _constant(cell)
+        _constant(cell, callers)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
         if name not in written
     ]
     named = sorted((function.__kwdefaults__ or {}).items())
-    defaults = _unchanging((*(function.__defaults__ or ()), *named))
+    defaults = _unchanging((*(function.__defaults__ or ()), *named), callers)
     return [_instructions(code, function.__doc__), defaults, cells]
 
 
@@ -282,20 +312,34 @@ def _instructions(code: CodeType, doc: str | None = None) -> list[Any]:
         for const in code.co_consts
         if const is None or const != doc
     ]
-    return [code.co_code, constants, code.co_names]
+    # What `try` covers is in the table alone.
+    return [code.co_code, code.co_exceptiontable, constants, code.co_names]
 
 
-def _constant(cell: CellType) -> Any:
+def _constant(cell: CellType, callers: tuple[FunctionType, ...]) -> Any:
     try:
-        return _unchanging(cell.cell_contents)
+        return _unchanging(cell.cell_contents, callers)
     except ValueError:  # of a function that is still being defined
         return None
 
 
-def _unchanging(value: Any) -> Any:
-    """Describe a plain value; of others only the type: their contents may change."""
+def _unchanging(value: Any, callers: tuple[FunctionType, ...]) -> Any:
+    """Describe what stays as it is; of others only the type: a function may log."""
     if isinstance(value, tuple):
-        return [_unchanging(item) for item in value]
-    if value is None or isinstance(value, (*_BY_REPR, FunctionType, np.ndarray)):
+        return [_unchanging(item, callers) for item in value]
+    if isinstance(value, frozenset):
+        return sorted((_unchanging(item, callers) for item in value), key=repr)
+    if isinstance(value, partial):
+        named = tuple(sorted(value.keywords.items()))
+        return _unchanging((value.func, value.args, named), callers)
+    if _is_scorer(value):
+        function, sign, options, method = _parts_of_scorer(value)
+        named = tuple(sorted(options.items()))
+        return _unchanging((function, sign, named, method), callers)
+    if isinstance(value, MethodType):
+        return _unchanging(value.__func__, callers)
+    if isinstance(value, FunctionType):
+        return [_describe(value), _code(value, callers)]
+    if value is None or isinstance(value, _CONSTANTS) or hasattr(value, "__qualname__"):
         return _describe(value)
     return type(value).__qualname__

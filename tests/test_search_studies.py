@@ -234,6 +234,116 @@ def test_what_a_wrapper_wraps_is_compared_too(kept):
         search(scoring=wrap(one_edited), n_trials=2, **kept).fit(X, Y)
 
 
+def fingerprint_of(scoring):
+    from sk_adalora._search_fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    return fingerprint([X], [], read_space({**SPACE}, ""), scoring, Peak())
+
+
+def in_closure(value):
+    return lambda estimator, X, y: value
+
+
+def as_default(value):
+    def score(estimator, X, y, held=value):
+        return held
+
+    return score
+
+
+def as_keyword(value):
+    def score(estimator, X, y, *, held=value):
+        return held
+
+    return score
+
+
+@pytest.mark.parametrize("hold", [in_closure, as_default, as_keyword])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (np.float32(1), np.float32(2)),
+        (np.int64(1), np.int64(2)),
+        (1j, 2j),
+        (datetime.timedelta(1), datetime.timedelta(2)),
+        (range(3), range(4)),
+        (TrialState.FAIL, TrialState.PRUNED),
+        (frozenset({1, 2}), frozenset({1, 3})),
+        ((1, (2, plus(1))), (1, (2, plus(2)))),
+        (lambda a: 1, lambda a: 2),
+        (plus(1), plus(2)),
+        (one, one_edited),
+        (np.mean, np.median),
+        (Peak, LogisticRegression),
+        (partial(round, ndigits=1), partial(round, ndigits=2)),
+        (partial(one), partial(one_edited)),
+        (make_scorer(one), make_scorer(one_edited)),
+        (make_scorer(one), make_scorer(one, greater_is_better=False)),
+    ],
+)
+def test_what_a_function_holds_is_compared(hold, first, second):
+    assert fingerprint_of(hold(first)) == fingerprint_of(hold(first))
+    assert fingerprint_of(hold(first)) != fingerprint_of(hold(second))
+
+
+@pytest.mark.parametrize("hold", [in_closure, as_default, as_keyword])
+@pytest.mark.parametrize(
+    ("first", "second"), [([], [1]), ({}, {1: 2}), (set(), {1}), (Peak(), Peak(a=0.1))]
+)
+def test_what_a_function_may_change_itself_is_not_compared(hold, first, second):
+    assert fingerprint_of(hold(first)) == fingerprint_of(hold(second))
+
+
+def test_functions_may_hold_each_other():
+    def pair(number):
+        def even(n):
+            return n == 0 or odd(n - 1)
+
+        def odd(n):
+            return n != 0 and even(n - number)
+
+        return even
+
+    assert fingerprint_of(pair(1)) == fingerprint_of(pair(1))
+    assert fingerprint_of(pair(1)) != fingerprint_of(pair(2))
+
+
+def tries_both(estimator, X, y):
+    try:
+        estimator.fit(X, y)
+        estimator.score(X, y)
+    except ValueError:
+        pass
+
+
+def tries_one(estimator, X, y):
+    try:
+        estimator.fit(X, y)
+    except ValueError:
+        pass
+    else:
+        estimator.score(X, y)
+
+
+tries_one.__qualname__ = "tries_both"
+
+
+def test_what_is_tried_is_compared():
+    """The two have the same byte code."""
+    assert fingerprint_of(tries_both) == fingerprint_of(tries_both)
+    assert fingerprint_of(tries_both) != fingerprint_of(tries_one)
+
+
+def test_the_main_module_of_a_spawned_process_is_the_same(monkeypatch):
+    made = []
+    for module in ("__main__", "__mp_main__", "another"):
+        monkeypatch.setattr(one, "__module__", module)
+        made.append(fingerprint_of(one))
+
+    assert made[0] == made[1] != made[2]
+
+
 def test_spaces_that_differ_by_what_is_tied_are_different():
     from sk_adalora import AdaLoraSpace
     from sk_adalora._search_fingerprint import fingerprint
@@ -321,6 +431,7 @@ def test_code_is_compared_within_a_version_of_python(kept):
 
 PROGRAM = """
 from _search_worker import SPACE, Peak
+from numpy import float32
 from sklearn.metrics import fbeta_score, get_scorer, get_scorer_names, make_scorer
 from sk_adalora._search_fingerprint import fingerprint
 from sk_adalora._space import read_space
@@ -328,10 +439,14 @@ from sk_adalora._space import read_space
 def own(estimator, X, y):
     return len({"query", "value", "key"}) if y in {"a", "b", "c"} else 0
 
+def holding(*values):
+    return lambda estimator, X, y: values
+
 scores = {name: get_scorer(name) for name in get_scorer_names()}
+scores["held"] = holding(own, frozenset({own, max, holding}), float32(1))
 scores |= {"f": make_scorer(fbeta_score, beta=2, labels={"a", "b", "c"}), "own": own}
 space = read_space({**SPACE}, "")
-print(fingerprint([1], [], space, scores, Peak(log={"query", "value", "key"})))
+print(fingerprint([1], [], space, scores, Peak(log={"query", "value", own, holding})))
 """
 
 
