@@ -101,6 +101,8 @@ class _Session:
 
     request: _Request
     stack: ExitStack  # what ends with the fit
+    fit_params: dict[str, Any] = field(init=False)  # by `_get_routed_params_for_fit`
+    routed: Any = field(init=False)  # by the same: which part of the search gets what
     opened: _Opened = field(init=False)  # by `_check_input_parameters`
     out: list[dict[str, Any]] = field(default_factory=list)  # by `_format_results`
     table: TrialTable = field(init=False)  # by `_make_results`, as `results`
@@ -153,6 +155,12 @@ class SearchHooks(BaseSearchCV):
             finally:
                 self.verbose = verbose
                 del self._now
+
+    def _get_routed_params_for_fit(self, params: dict[str, Any]) -> Any:
+        """Share out what `fit` got beside X and y: scikit-learn's hook."""
+        self._now.fit_params = params
+        self._now.routed = super()._get_routed_params_for_fit(params)
+        return self._now.routed
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         """Open the study: scikit-learn's hook, before anything is evaluated."""
@@ -380,13 +388,16 @@ class SearchHooks(BaseSearchCV):
             )
 
     def _take_over(self, context: Any) -> None:
-        """End a fit in which nothing was evaluated, as scikit-learn would."""
-        now, metric = self._now, "score"
-        X, y, params = now.opened.X, now.opened.y, now.request.metadata
+        """End a fit in which nothing was evaluated, as `BaseSearchCV.fit` does.
+
+        It cannot do so itself: it looks for the names of the scores in the first fit.
+        """
+        now = self._now
         results, names = now.results, now.table.metrics
-        weight = params.get("sample_weight")
+        weight = now.fit_params.get("sample_weight")
         metadata = None if weight is None else {"sample_weight": weight}
-        data = {"X": X, "y": y, "metadata": metadata}
+        data = {"X": now.opened.X, "y": now.opened.y, "metadata": metadata}
+        metric = "score"
         self.multimetric_ = names is not None
         if names is not None:
             self._check_refit_for_multimetric(names)
@@ -397,27 +408,36 @@ class SearchHooks(BaseSearchCV):
                 self.best_score_ = results[f"mean_test_{metric}"][self.best_index_]
             self.best_params_ = results["params"][self.best_index_]
         if self.refit:
-            best = clone(self.best_params_, safe=False)
-            self.best_estimator_ = clone(self.estimator).set_params(**best)
-            rows = (X,) if y is None else (X, y)
-            routed = self._get_routed_params_for_fit(params)
-            task = context.subcontext(task_name="refit-with-best-params")
-            with task.propagate_callback_context(self.best_estimator_):
-                task.call_on_fit_task_begin(estimator=self, **data)
-                start = time.time()
-                self.best_estimator_.fit(*rows, **routed.estimator.fit)
-                self.refit_time_ = time.time() - start
-            if hasattr(self.best_estimator_, "feature_names_in_"):
-                self.feature_names_in_ = self.best_estimator_.feature_names_in_
-            task.call_on_fit_task_end(estimator=self, **data)
+            self._refit_best(context, data)
+        self.scorer_ = self._scorer_to_keep()
+        self.cv_results_ = results
+        context.call_on_fit_task_end(estimator=self, **data)
+
+    def _refit_best(self, context: Any, data: dict[str, Any]) -> None:
+        """Fit the best trial on all rows, as `BaseSearchCV.fit` does."""
+        best = clone(self.best_params_, safe=False)
+        self.best_estimator_ = clone(self.estimator).set_params(**best)
+        rows = (data["X"],) if data["y"] is None else (data["X"], data["y"])
+        task = context.subcontext(task_name="refit-with-best-params")
+        with task.propagate_callback_context(self.best_estimator_):
+            task.call_on_fit_task_begin(estimator=self, **data)
+            start = time.time()
+            self.best_estimator_.fit(*rows, **self._now.routed.estimator.fit)
+            self.refit_time_ = time.time() - start
+        if hasattr(self.best_estimator_, "feature_names_in_"):
+            self.feature_names_in_ = self.best_estimator_.feature_names_in_
+        task.call_on_fit_task_end(estimator=self, **data)
+
+    def _scorer_to_keep(self) -> Any:
+        """Return what `score` uses: of several scorers, a dict."""
         scorers, _ = self._get_scorers()
+        if callable(self.scoring):
+            return scorers
         scorers = getattr(scorers, "_scorers", scorers)
         if isinstance(scorers, dict) and not self.multimetric_:
             # The trials have no scores by metric, only one value: of this scorer.
-            scorers = scorers[self._metric()]
-        self.scorer_ = scorers
-        self.cv_results_ = results
-        context.call_on_fit_task_end(estimator=self, **data)
+            return scorers[self._metric()]
+        return scorers
 
 
 def _name_of(folds: list[int], n_folds: int) -> str:
