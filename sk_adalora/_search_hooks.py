@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -95,8 +96,8 @@ class _Opened:
 class _Session:
     """What the hooks of scikit-learn's `fit` share, in the order in which it is set.
 
-    Nothing has a value before its hook was called. `results` is filled in place:
-    scikit-learn uses the object that `_format_results` returned last.
+    What does not begin empty has no value before its hook was called. `results` is
+    filled in place: scikit-learn uses the object that `_format_results` returned last.
     """
 
     request: _Request
@@ -262,12 +263,8 @@ class SearchHooks(BaseSearchCV):
         task.call_on_fit_task_begin(estimator=self)
         worker = self._now.opened.worker
         if worker is not None:
-            self._run_trials(
-                worker,
-                lambda params, folds: self._evaluate(
-                    evaluate_candidates, params, folds, task
-                ),
-            )
+            evaluate = partial(self._evaluate, evaluate_candidates, task)
+            self._run_trials(worker, evaluate)
         self._make_results()
         task.call_on_fit_task_end(estimator=self)
         if not self._now.out:
@@ -297,7 +294,7 @@ class SearchHooks(BaseSearchCV):
             first["test_scores"] = dict.fromkeys(metrics, np.nan)  # its scorer failed
 
     def _evaluate(
-        self, evaluate_candidates: Any, params: Any, folds: list[int], task: Any
+        self, evaluate_candidates: Any, task: Any, params: Any, folds: list[int]
     ) -> list[list[FoldResult]]:
         """Fit and score trials on some folds, by scikit-learn."""
         splits = self._now.opened.splits
@@ -350,7 +347,7 @@ class SearchHooks(BaseSearchCV):
                 table.out(with_train=self.return_train_score),
                 table.more(metric),
             )
-        table.finish(results, metric)
+        table.correct(results, metric)
         self._now.table = table
         self._now.results.update(results)
 

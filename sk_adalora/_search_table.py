@@ -193,7 +193,7 @@ class TrialTable:
             ],
         }
 
-    def finish(self, results: dict[str, Any], metric: str | None) -> None:
+    def correct(self, results: dict[str, Any], metric: str | None) -> None:
         """Correct what scikit-learn computed from missing folds, in place.
 
         Times are means over the folds that ran. A trial that another program has
