@@ -59,9 +59,18 @@ SCRIPTS = {
     "guide": "guide_figures.py",
     "overlap": "shared_rows.py",
     "public": "public_data.py",
+    "many": "many_classes.py",
 }
 # Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {"few", "grouping", "interpolation", "public", "racing", "regression"}
+_WITH_OPTIONS = {
+    "few",
+    "grouping",
+    "interpolation",
+    "many",
+    "public",
+    "racing",
+    "regression",
+}
 COMMON_DEFAULTS = {
     "task": "quotes",
     "batch_size": 32,

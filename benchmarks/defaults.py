@@ -18,10 +18,17 @@ from . import results
 from .arguments import positive
 from .data import TASKS, split
 
-# Not parameters of the estimator, but constants of `_probe`: rows -> value.
-_PENALTY, _ROWS = "_PENALTY", "_ENOUGH_ROWS"
+# Not parameters of the estimator, but a constant of `_probe`: rows -> value.
+_ROWS = "_ENOUGH_ROWS"
+
+
+def _penalty(of_rows):
+    """Change the penalty, and let it be the same for any number of classes."""
+    return {"_PENALTY": of_rows, "_PENALTY_OF_SHARES": lambda rows: 1e9}
+
+
 # The first variants were measured with another penalty than today's default.
-_LIGHT = {_PENALTY: lambda rows: 1 / rows, "head_learning_rate": 1e-3}
+_LIGHT = {**_penalty(lambda rows: 1 / rows), "head_learning_rate": 1e-3}
 _MANY = {"max_length": 128, "epochs": 3}
 
 # What each variant changes: all others are the estimator's defaults of the day. They
@@ -65,17 +72,17 @@ VARIANTS = {
     "head_learning_rate=3e-3": {"head_learning_rate": 3e-3},
     "head_learning_rate=8e-3": {"head_learning_rate": 8e-3},
     "epochs=6": {"epochs": 6},
-    "penalty 0.001": {_PENALTY: lambda rows: 0.001},
-    "penalty 1 / rows": {_PENALTY: lambda rows: 1 / rows},
-    "penalty 0.003": {_PENALTY: lambda rows: 0.003},
-    "penalty 0.03": {_PENALTY: lambda rows: 0.03},
-    "penalty 0.1": {_PENALTY: lambda rows: 0.1},
+    "penalty 0.001": _penalty(lambda rows: 0.001),
+    "penalty 1 / rows": _penalty(lambda rows: 1 / rows),
+    "penalty 0.003": _penalty(lambda rows: 0.003),
+    "penalty 0.03": _penalty(lambda rows: 0.03),
+    "penalty 0.1": _penalty(lambda rows: 0.1),
     "probe of all rows": {_ROWS: lambda rows: rows},
     # For many classes, beside what was the default then.
     "128 tokens, epochs=3": _MANY,
     "128 tokens, lora_alpha=32": {**_MANY, "lora_alpha": 32},
     "128 tokens, learning_rate=0.016": {**_MANY, "learning_rate": 0.016},
-    "128 tokens, penalty 0.001": {**_MANY, _PENALTY: lambda rows: 0.001},
+    "128 tokens, penalty 0.001": {**_MANY, **_penalty(lambda rows: 0.001)},
     "128 tokens, head_learning_rate=8e-3": {**_MANY, "head_learning_rate": 8e-3},
     "128 tokens, head_init=random": {**_MANY, "head_init": "random"},
     "128 tokens, epochs=6": {**_MANY, "epochs": 6},

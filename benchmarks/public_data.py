@@ -1,6 +1,6 @@
 """Public data sets that no setting was chosen on, as CSV files.
 
-Two lie in a package, and six are downloaded, from commits that are named here. Writes
+Two lie in a package, and seven are downloaded, from commits that are named here. Writes
 FOLDER/NAME.csv with the columns `text` and `label`, and prints a table of them, whose
 last column tells whether they are the rows that the published scores are of. Run from
 the repository, with the extra `bench`: python benchmarks/public_data.py FOLDER
@@ -9,6 +9,7 @@ the repository, with the extra `bench`: python benchmarks/public_data.py FOLDER
 import argparse
 import csv
 import io
+import json
 import sys
 import urllib.request
 from collections import Counter
@@ -22,6 +23,7 @@ from benchmarks.results import table
 BASE = "https://raw.githubusercontent.com"
 SENTENCES = "AcademiaSinicaNLPLab/sentiment_dataset"
 COMMITS = {
+    "clinc/oos-eval": "828f8093932c8fe6ca7936c3d2e52903b1c523de",
     SENTENCES: "23c72429de5fb3d2f3da87bf2efb5559c15b78f7",
     "justmarkham/pycon-2016-tutorial": "5339710562cc46c4a32a369d63f1e8751a18a54e",
     "mhjabreel/CharCnn_Keras": "555590db4219b1243abb1918effd6a7425a2d75f",
@@ -132,6 +134,12 @@ def read_banking(base):
     return [(row["text"], row["category"]) for row in rows]
 
 
+def read_intents(base):
+    """Return what people ask an assistant, and 150 intents; no others."""
+    parts = json.loads(download(base, "clinc/oos-eval", "data/data_full.json"))
+    return [row for part in ("train", "val", "test") for row in parts[part]]
+
+
 def _labels_first(base, path):
     text = download(base, SENTENCES, path)
     lines = (line.partition(" ") for line in text.split("\n") if line.strip())
@@ -159,6 +167,7 @@ READERS = {
     "messages": read_messages,
     "abuse": read_abuse,
     "banking": read_banking,
+    "intents": read_intents,
 }
 
 

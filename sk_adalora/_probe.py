@@ -31,6 +31,10 @@ _ROWS_OF_A_CLASS = 5
 # row has several labels or numbers, its loss is their mean, and the penalty is divided
 # by their number, so that it weighs as much for each of them as for a single one.
 _PENALTY = 0.01
+# A class or label of a small share of the rows has a small share of the mean loss, and
+# would be penalised too much beside it: below a share of a twentieth, the penalty is
+# this times the square of the share, down to a least one.
+_PENALTY_OF_SHARES, _LEAST_PENALTY = 4, 1e-4
 _MAX_ITERATIONS = 100
 # If no weight of the probe on standardised features exceeds this, it has found nothing.
 _LEAST_WEIGHT = 1e-3
@@ -75,9 +79,9 @@ def fit_head(
     features = frozen_features(network, tokens, place, batch_size)
     centre, length = spread(features, weights)
     network.head.set_scale(centre, length)
-    weight, bias = fit_linear(
-        features, examples.targets[rows], weights, examples.loss, network.n_outputs
-    )
+    targets = examples.targets[rows]
+    penalties = penalties_of(targets, weights, network.n_outputs)
+    weight, bias = fit_linear(features, targets, weights, examples.loss, penalties)
     if weight.any():
         network.head.load_plain_state({"weight": weight, "bias": bias})
     else:  # it would pass no gradient to the encoder: keep the initial weight
@@ -282,12 +286,45 @@ def frozen_features(
     return features[torch.from_numpy(tokens.rows)]
 
 
+def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Tensor:
+    """Return how much the probe's weights are penalised.
+
+    Parameters
+    ----------
+    targets : torch.Tensor of shape (n,) or (n, k)
+        Class indices, indicators, or centred numbers.
+    weights : torch.Tensor of shape (n,) or None
+        Weight of each row, or None for all equal.
+    n_outputs : int
+        Number of outputs.
+
+    Returns
+    -------
+    torch.Tensor of shape (n_outputs,)
+        In float64: 0.01, or less for a label of less than a twentieth of the rows, and
+        for all classes where there are more than twenty, not counting rare ones.
+    """
+    weights = torch.ones(len(targets)) if weights is None else weights
+    share = weights.double() / weights.double().sum().clamp_min(1e-12)
+    if not targets.is_floating_point():
+        shares = torch.bincount(targets, share, minlength=n_outputs)
+        # The mean over the rows of the share of their class, 1 / k of k equal classes;
+        # the same for all of them, since their outputs compete.
+        shares = shares.square().sum().expand(n_outputs)
+    elif bool(((targets == 0) | (targets == 1)).all()):  # no numbers
+        present = share @ targets.double().reshape(len(targets), -1)
+        shares = torch.minimum(present, 1 - present)
+    else:
+        shares = torch.ones(n_outputs, dtype=torch.float64)
+    return (_PENALTY_OF_SHARES * shares.square()).clamp(_LEAST_PENALTY, _PENALTY)
+
+
 def fit_linear(
     features: Tensor,
     targets: Tensor,
     weights: Tensor | None,
     loss: LossFunction,
-    n_outputs: int,
+    penalties: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear model with a ridge penalty, for any convex loss.
 
@@ -301,8 +338,8 @@ def fit_linear(
         Weight of each row's loss, or None for all equal.
     loss : callable
         Loss of each row, convex in the outputs.
-    n_outputs : int
-        Number of outputs k.
+    penalties : torch.Tensor of shape (k,)
+        Of the weights of each output.
 
     Returns
     -------
@@ -319,6 +356,7 @@ def fit_linear(
     weights = weights.double()
     total = weights.sum().clamp_min(1e-12)
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
+    n_outputs = len(penalties)
     weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)
     bias = inputs.new_zeros(n_outputs, requires_grad=True)
     solver = torch.optim.LBFGS(
@@ -334,7 +372,7 @@ def fit_linear(
         solver.zero_grad()
         outputs = inputs @ weight.T + bias  # (n, k)
         risk = (loss(outputs, targets) * weights).sum()
-        value = risk / total + _PENALTY / 2 * weight.square().sum() / n_losses
+        value = risk / total + penalties @ weight.square().sum(1) / (2 * n_losses)
         value.backward()
         return value
 

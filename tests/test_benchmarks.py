@@ -196,6 +196,9 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
         rows = f"text,category\nmy card {part},arrival\n".encode()
         file = f"banking_data/{part}.csv"
         put("PolyAI-LDN/task-specific-datasets", file, rows)
+    parts = {part: [[f"what {part}", "ask"]] for part in ("train", "val", "test")}
+    intents = json.dumps({**parts, "oos_train": [["no", "oos"]]}).encode()
+    put("clinc/oos-eval", "data/data_full.json", intents)
     (tmp_path / "datasets").mkdir()
     tab = "Is retweet\tAuthor\tContent\n\n\nFalse\tA\tmine\nTrue\tB\tyours\n"
     (tmp_path / "datasets" / "election-tweets-2016.tab").write_text(tab, "utf-8")
@@ -220,6 +223,7 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
         "messages": ["see you\x0bsoon", "win\ta prize", "ham", "spam"],
         "abuse": ["hi, you", "2"],
         "banking": ["my card train", "my card test", "arrival", "arrival"],
+        "intents": ["what train", "what val", "what test", "ask", "ask", "ask"],
     }
     printed = capsys.readouterr().out
     digest = data.digest(written["questions"])
@@ -1290,6 +1294,43 @@ def test_what_the_page_counts_on_the_other_splits():
         "level on more (two tasks)",
     ):
         assert said in page
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_many_classes_as_classes_and_as_labels(
+    monkeypatch, capsys, tiny_model, tmp_path
+):
+    from benchmarks import many_classes
+
+    rows = [
+        "text,label",
+        *(f"{text},{label}" for text, label in zip(X, Y, strict=True)),
+    ]
+    for name in ("banking", "intents"):
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows), encoding="utf-8")
+    penalties = []
+
+    def make(seed):
+        penalties.append(many_classes._probe._PENALTY_OF_SHARES)
+        return make_classifier(tiny_model, epochs=2, random_state=seed)
+
+    monkeypatch.setattr(many_classes, "make", make)
+    monkeypatch.setattr(many_classes, "frozen", lambda *rows: (0.25,))
+    monkeypatch.setattr(many_classes, "N_TEST", 12)
+    many_classes.main([str(tmp_path), "--sizes", "1000"])
+
+    printed = capsys.readouterr().out
+    (classes,), (labels,) = (
+        re.findall(rf"\| banking \| 1,000 \| {first}(.*) \|", printed)
+        for first in (r"0\.250 \| ", r"(?!0\.250)")
+    )
+    assert [len(part.split(" | ")) for part in (classes, labels)] == [3, 3]
+    assert all(" / " in cell for cell in classes.split(" | "))
+    assert "| intents | 1,000 |" in printed
+    assert "| 200 |" not in printed
+    default = many_classes._probe._PENALTY_OF_SHARES
+    # Two tasks, two seeds, as classes and as labels.
+    assert penalties == 2 * [*4 * [1e9], *4 * [default], *4 * [1]]
 
 
 def test_rows_that_splits_share(monkeypatch, capsys):

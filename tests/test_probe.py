@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices, _probe
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
-from sk_adalora._probe import choose_rows, fit_linear, weights_of
+from sk_adalora._probe import choose_rows, fit_linear, penalties_of, weights_of
 from sk_adalora._regressor import squared_error
 from sk_adalora._training import Examples
 
@@ -39,13 +39,13 @@ def draw(n=60, width=8, outputs=3):
     return features.astype(np.float32), scores - scores.mean(0), weights
 
 
-def fit(features, targets, weights, loss, k):
+def fit(features, targets, weights, loss, k, penalties=PENALTY):
     parts = fit_linear(
         torch.from_numpy(features),
         torch.as_tensor(targets),
         None if weights is None else torch.from_numpy(weights),
         loss,
-        k,
+        torch.ones(k, dtype=torch.float64) * penalties,
     )
     return [part.numpy() for part in parts]
 
@@ -91,6 +91,88 @@ def test_of_indicators_it_is_one_logistic_regression_each():
             expected.decision_function(inputs),
             atol=5e-3,
         )
+
+
+def test_each_output_has_its_own_penalty():
+    features, scores, _ = draw()
+    indicator = (scores > 0).astype(np.float32)
+    penalties = torch.tensor([0.01, 0.001, 0.1])
+    several = fit(features, indicator, None, multilabel_loss, 3, penalties)
+
+    for column, penalty in enumerate(penalties.tolist()):
+        alone = fit(features, indicator[:, [column]], None, multilabel_loss, 1, penalty)
+        for one, all_ in zip(alone, several, strict=True):
+            np.testing.assert_allclose(one[0], all_[column], atol=1e-3, rtol=1e-3)
+
+
+def classes(*counts):
+    """As many rows of the first class as the first count says, and so on."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (classes(1, 1), 0.01),
+        (classes(*[3] * 20), 0.01),
+        (classes(*[3] * 40), 4 / 40**2),
+        (classes(*[1] * 1000), 1e-4),
+        # Fifty rare classes are not as many as two frequent ones.
+        (classes(500, 450, *[1] * 50), 0.01),
+        (torch.linspace(-2, 2, 300).reshape(100, 3), 0.01),
+    ],
+)
+def test_the_penalty_of_classes_and_numbers(targets, expected):
+    k = 3 if targets.is_floating_point() else int(targets.max()) + 1
+
+    penalties = penalties_of(targets, None, k)
+
+    np.testing.assert_allclose(penalties, np.full(k, expected), rtol=1e-6)
+
+
+def test_the_penalty_of_labels_is_that_of_classes_of_their_shares():
+    labels = torch.zeros(100, 5)
+    for column, n_rows in enumerate([50, 4, 96, 1, 0]):
+        labels[:n_rows, column] = 1
+
+    penalties = penalties_of(labels, None, 5)
+
+    np.testing.assert_allclose(penalties, [0.01, 0.0064, 0.0064, 4e-4, 1e-4])
+
+
+def test_rows_count_in_the_penalty_as_their_weights_do():
+    targets = classes(*[3] * 40, 500)
+    weights = torch.cat([torch.ones(120), torch.zeros(500)])
+    labels = torch.nn.functional.one_hot(targets).float()
+
+    of_classes = penalties_of(targets, weights, 41)
+    of_labels = penalties_of(labels, weights, 41)
+
+    np.testing.assert_allclose(of_classes, np.full(41, 0.0025))
+    np.testing.assert_allclose(of_labels[:-1], np.full(40, 0.0025))
+
+
+@pytest.mark.parametrize("form", ["classes", "tags"])
+def test_many_classes_are_told_apart_from_the_start(form):
+    """With the penalty of few, the head would call none of them likely."""
+    rng = np.random.default_rng(0)
+    names = np.arange(240) % 60
+    features = rng.normal(size=(60, 96))[names] + 0.5 * rng.normal(size=(240, 96))
+    targets, loss = names, multiclass_loss
+    if form == "tags":
+        targets, loss = np.eye(60, dtype=np.float32)[names], multilabel_loss
+
+    def shares(penalties):
+        features_ = features.astype(np.float32)
+        weight, bias = fit(features_, targets, None, loss, 60, penalties)
+        outputs = torch.from_numpy(features @ weight.T + bias)
+        outputs = outputs.sigmoid() if form == "tags" else outputs.softmax(1)
+        return outputs[torch.arange(240), names]
+
+    ours = shares(penalties_of(torch.as_tensor(targets), None, 60))
+
+    assert shares(PENALTY).median() < 0.2
+    assert ours.median() > 0.5
 
 
 def test_of_numbers_it_is_ridge_regression():

@@ -1,0 +1,104 @@
+"""How much to penalise the linear model that the head starts at, of many classes.
+
+"0.01" is the penalty of up to twenty classes. The default falls with the square of
+their number, and "a quarter" is a quarter of that. The same rows once more as labels,
+one a row. FOLDER is what `public_data.py` wrote. Prints two tables. Run from the
+repository, with the extra `bench`: python benchmarks/many_classes.py FOLDER
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import statistics
+import sys
+import warnings
+from pathlib import Path
+from unittest import mock
+
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.preprocessing import LabelBinarizer
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmarks.contestants import Settings, fit
+from benchmarks.data import load_csv, split
+from benchmarks.machine import describe_machine
+from benchmarks.results import table
+from sk_adalora import AdaLoraClassifier, _probe
+
+# With fewer rows, the folds of the linear model on embeddings lack some classes.
+TASKS = {"banking": [200, 1000], "intents": [1000]}
+TIMES = {"0.01": 1e9, "default": _probe._PENALTY_OF_SHARES, "a quarter": 1}
+SEEDS, N_TEST = [30, 31], 1000
+
+
+def main(arguments=None):
+    """Measure all cells, and print two tables of them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the CSV files are")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", choices=[200, 1000], default=[200, 1000]
+    )
+    options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")  # that folds lack classes
+    of_classes, of_labels = [], []
+    for name, sizes in TASKS.items():
+        task = load_csv(options.folder / f"{name}.csv", "text", "label")
+        for size in filter(options.sizes.__contains__, sizes):
+            splits = [(seed, split(task, size, N_TEST, seed)) for seed in SEEDS]
+            line = [name, f"{size:,}"]
+            embeddings = _mean(frozen(*rows, seed) for seed, rows in splits)
+            of_classes.append([*line, embeddings])
+            of_labels.append([*line])
+            for way, times in TIMES.items():
+                with mock.patch.object(_probe, "_PENALTY_OF_SHARES", times):
+                    classes = _mean(classify(*rows, seed) for seed, rows in splits)
+                    labels = _mean(tag(*rows, seed) for seed, rows in splits)
+                of_classes[-1].append(classes)
+                of_labels[-1].append(labels)
+                print(*line, way, classes, labels, file=sys.stderr, flush=True)
+    print(f"{describe_machine()}\n\nAccuracy / log loss, classes:\n")
+    print(table(["task", "rows", "embeddings", *TIMES], of_classes))
+    print("\nMicro-averaged F1, labels:\n")
+    print(table(["task", "rows", *TIMES], of_labels))
+
+
+def classify(X_train, y_train, X_test, y_test, seed):
+    """Return accuracy and log loss."""
+    classifier = make(seed).fit(X_train, y_train)
+    shares = classifier.predict_proba(X_test)
+    predicted = classifier.classes_[shares.argmax(1)]
+    loss = log_loss(y_test, shares, labels=classifier.classes_)
+    return accuracy_score(y_test, predicted), loss
+
+
+def tag(X_train, y_train, X_test, y_test, seed):
+    """Return the F1 score of the same rows with a column a class."""
+    encoder = LabelBinarizer().fit(y_train)
+    tagger = make(seed).fit(X_train, encoder.transform(y_train))
+    predicted = tagger.predict(X_test)
+    return (f1_score(encoder.transform(y_test), predicted, average="micro"),)
+
+
+def frozen(X_train, y_train, X_test, y_test, seed):
+    """Return the accuracy of logistic regression on frozen embeddings."""
+    settings = Settings(device="cpu", seed=seed)
+    predicted = fit("embeddings", X_train, y_train, settings).predict(X_test)
+    return (accuracy_score(y_test, predicted),)
+
+
+def make(seed):
+    """Return the estimator."""
+    return AdaLoraClassifier(max_length=128, device="cpu", random_state=seed)
+
+
+def _mean(found):
+    parts = [statistics.mean(part) for part in zip(*found, strict=True)]
+    return " / ".join(f"{part:.{3 - i}f}" for i, part in enumerate(parts))
+
+
+if __name__ == "__main__":
+    main()
