@@ -438,9 +438,9 @@ def test_workers_that_a_race_leaves_free_take_further_folds(monkeypatch):
     seen = []
     evaluate = AdaLoraSearchCV._evaluate
 
-    def spy(self, evaluate_candidates, params, folds, task):
+    def spy(self, evaluate_candidates, task, params, folds):
         seen.append((len(params), folds))
-        return evaluate(self, evaluate_candidates, params, folds, task)
+        return evaluate(self, evaluate_candidates, task, params, folds)
 
     monkeypatch.setattr(AdaLoraSearchCV, "_evaluate", spy)
     good = [{"a": 0.34 - 0.01 * k, "b": 0.7} for k in range(5)]
