@@ -25,15 +25,15 @@ _ENOUGH_ROWS = 1000
 # Rows of each class among them: a class without any would get a bias that training does
 # not correct.
 _ROWS_OF_A_CLASS = 5
-# The probe minimises mean loss + _PENALTY / 2 * ||w||^2, on standardised features. With
+# The probe minimises mean loss + penalty / 2 * ||w||^2, on standardised features. With
 # many rows, a linear model alone would do best with a weaker penalty; but training that
 # starts from a more confident head ends at a worse model (docs/defaults.md). Where a
 # row has several labels or numbers, its loss is their mean, and the penalty is divided
 # by their number, so that it weighs as much for each of them as for a single one.
 _PENALTY = 0.01
-# A class or label of a small share of the rows has a small share of the mean loss, and
-# would be penalised too much beside it: below a share of a twentieth, the penalty is
-# this times the square of the share, down to a least one.
+# That is the penalty of few classes. A class or label of a small share of the rows has
+# a small share of the mean loss, and would be penalised too much beside it: below a
+# share of a twentieth, the penalty is this times its square, or the least.
 _PENALTY_OF_SHARES, _LEAST_PENALTY = 4, 1e-4
 _MAX_ITERATIONS = 100
 # If no weight of the probe on standardised features exceeds this, it has found nothing.
@@ -302,16 +302,17 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
     -------
     torch.Tensor of shape (n_outputs,)
         In float64: 0.01, or less for a label of less than a twentieth of the rows, and
-        for all classes where there are more than twenty, not counting rare ones.
+        for classes as many as more than twenty of equal size: by their entropy.
     """
-    weights = torch.ones(len(targets)) if weights is None else weights
+    if weights is None:
+        weights = targets.new_ones(len(targets), dtype=torch.float64)
     share = weights.double() / weights.double().sum().clamp_min(1e-12)
     if not targets.is_floating_point():
         shares = torch.bincount(targets, share, minlength=n_outputs)
-        # The mean over the rows of the share of their class, 1 / k of k equal classes;
-        # the same for all of them, since their outputs compete.
-        shares = shares.square().sum().expand(n_outputs)
-    elif bool(((targets == 0) | (targets == 1)).all()):  # no numbers
+        # The geometric mean over the rows of the share of their class: 1 / k of k equal
+        # ones. The same for all classes, since their outputs compete.
+        shares = torch.exp(-torch.special.entr(shares).sum()).expand(n_outputs)
+    elif bool(((targets == 0) | (targets == 1)).all()):  # not of numbers that vary
         present = share @ targets.double().reshape(len(targets), -1)
         shares = torch.minimum(present, 1 - present)
     else:

@@ -119,6 +119,8 @@ def classes(*counts):
         (classes(*[1] * 1000), 1e-4),
         # Fifty rare classes are not as many as two frequent ones.
         (classes(500, 450, *[1] * 50), 0.01),
+        # One frequent class leaves many that are not: as many as 32 equal ones.
+        (classes(16, *[1] * 48), 4 / 32**2),
         (torch.linspace(-2, 2, 300).reshape(100, 3), 0.01),
     ],
 )
