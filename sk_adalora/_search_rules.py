@@ -24,7 +24,7 @@ from ._parameters import (
     number,
 )
 
-# scikit-learn checks these itself, but notices 0 for `n_jobs` only when it begins.
+# scikit-learn checks these itself.
 _ITS_OWN = ("scoring", "refit", "cv", "error_score", "return_train_score")
 _ANYTHING = Rule(lambda v: True, "anything")
 _PLACE = Rule(
@@ -65,6 +65,7 @@ SEARCH_RULES: dict[str, Rule] = {
     "storage": _PLACE | instance(BaseStorage, "a storage of Optuna's") | NONE,
     "study_name": TEXT | NONE,
     "load_if_exists": BOOLEAN,
+    # scikit-learn notices 0 only when it begins.
     "n_jobs": Rule(lambda v: v != 0, "an int other than 0, or None"),
     "enqueue": choice("paper") | _POINTS | NONE,
     "callbacks": _CALLBACKS | NONE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,8 @@ FINGERPRINT = "sk_adalora:fingerprint"
 _LINKS_ARE_FREE = os.name != "nt"
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
+# Seconds to wait, again and again, where another program is creating the tables.
+_WAITS = (0.1, 0.5, 2.0)
 # How a database of SQLite begins, and how a line of a journal.
 _SQLITE = b"SQLite format 3\0"
 _LINE = b'{"op_code"'
@@ -88,7 +91,7 @@ def _open_database(url: str) -> RDBStorage:
             _check_file(os.path.abspath(file))
         options = {"connect_args": {"timeout": _PATIENCE}}
     try:
-        return RDBStorage(url, engine_kwargs=options)
+        return _create_tables(partial(RDBStorage, url, engine_kwargs=options))
     except ImportError as error:
         raise ImportError(
             f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
@@ -104,6 +107,18 @@ def _open_database(url: str) -> RDBStorage:
             "such as 'postgresql://user@host/name' or 'sqlite:///study.db', or a path "
             "without '://'."
         ) from None
+
+
+def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:
+    """Connect to a database, whose tables several programs may create at once."""
+    for seconds in _WAITS:
+        try:
+            return connect()
+        except Exception as error:  # of whichever driver
+            if "already exists" not in str(error):
+                raise
+        time.sleep(seconds)
+    return connect()
 
 
 def _is_about_url(error: Exception) -> bool:

@@ -350,8 +350,32 @@ def test_a_url_of_no_database_is_refused(url, scheme):
         open_storage(url)
     text = "".join(traceback.format_exception(caught.value))
     assert "or a path without '://'" in text
+    assert "hush" not in text
     assert "ArgumentError" not in text
     assert "invalid literal" not in text
+
+
+def test_tables_that_others_create_are_waited_for(monkeypatch):
+    from sk_adalora import _search_study
+
+    waited, errors = [], ["type already exists", "table already exists"]
+    monkeypatch.setattr(_search_study.time, "sleep", waited.append)
+
+    def connect(url, engine_kwargs):
+        if errors:
+            raise RuntimeError(errors.pop())
+        return url
+
+    monkeypatch.setattr(_search_study, "RDBStorage", connect)
+
+    assert open_storage("mysql://host/db") == "mysql://host/db"
+    assert waited == [0.1, 0.5]
+    errors.append("no such host")
+    with pytest.raises(RuntimeError, match="no such host"):
+        open_storage("mysql://host/db")
+    errors += 4 * ["it already exists"]
+    with pytest.raises(RuntimeError, match="it already exists"):
+        open_storage("mysql://host/db")
 
 
 @pytest.mark.parametrize("who", ["the next", "one beside it"])
