@@ -267,7 +267,7 @@ def _functions(value: Any) -> Iterator[FunctionType]:
         yield value
         yield from _functions(getattr(value, "__wrapped__", None))
     elif _is_scorer(value):
-        yield from _functions(value._score_func)
+        yield from _functions(_parts_of_scorer(value))
 
 
 def _is_scorer(value: Any) -> bool:
@@ -281,28 +281,29 @@ def _parts_of_scorer(scorer: Any) -> tuple[Any, ...]:
 
 
 def _code(
-    function: FunctionType, callers: tuple[FunctionType, ...] = ()
-) -> list[Any] | str:
+    function: FunctionType, seen: dict[FunctionType, int] | None = None
+) -> list[Any] | int:
     """Describe what a function does: its byte code, constants, defaults and closure.
 
     File and line numbers are left out, and variables of the closure that the function
-    assigns to: their values change when it runs. `callers` hold the function, in their
-    closures or defaults.
+    assigns to: their values change when it runs. Of a function that was `seen`, as one
+    that holds itself, only its number is given.
     """
-    if function in callers:
-        return "itself"
-    callers = (*callers, function)
+    seen = {} if seen is None else seen
+    if function in seen:
+        return seen[function]
+    seen[function] = len(seen)
     code = function.__code__
     written = {
         step.argval for step in dis.get_instructions(code) if step.opname in _WRITES
     }
     cells = [
-        _constant(cell, callers)
+        _constant(cell, seen)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
         if name not in written
     ]
     named = sorted((function.__kwdefaults__ or {}).items())
-    defaults = _unchanging((*(function.__defaults__ or ()), *named), callers)
+    defaults = _unchanging((*(function.__defaults__ or ()), *named), seen)
     return [_instructions(code, function.__doc__), defaults, cells]
 
 
@@ -316,30 +317,30 @@ def _instructions(code: CodeType, doc: str | None = None) -> list[Any]:
     return [code.co_code, code.co_exceptiontable, constants, code.co_names]
 
 
-def _constant(cell: CellType, callers: tuple[FunctionType, ...]) -> Any:
+def _constant(cell: CellType, seen: dict[FunctionType, int]) -> Any:
     try:
-        return _unchanging(cell.cell_contents, callers)
+        return _unchanging(cell.cell_contents, seen)
     except ValueError:  # of a function that is still being defined
         return None
 
 
-def _unchanging(value: Any, callers: tuple[FunctionType, ...]) -> Any:
+def _unchanging(value: Any, seen: dict[FunctionType, int]) -> Any:
     """Describe what stays as it is; of others only the type: a function may log."""
     if isinstance(value, tuple):
-        return [_unchanging(item, callers) for item in value]
+        return [_unchanging(item, seen) for item in value]
     if isinstance(value, frozenset):
-        return sorted((_unchanging(item, callers) for item in value), key=repr)
+        return sorted((_unchanging(item, seen) for item in value), key=repr)
     if isinstance(value, partial):
         named = tuple(sorted(value.keywords.items()))
-        return _unchanging((value.func, value.args, named), callers)
+        return _unchanging((value.func, value.args, named), seen)
     if _is_scorer(value):
         function, sign, options, method = _parts_of_scorer(value)
         named = tuple(sorted(options.items()))
-        return _unchanging((function, sign, named, method), callers)
+        return _unchanging((function, sign, named, method), seen)
     if isinstance(value, MethodType):
-        return _unchanging(value.__func__, callers)
+        return _unchanging(value.__func__, seen)
     if isinstance(value, FunctionType):
-        return [_describe(value), _code(value, callers)]
+        return [_describe(value), _code(value, seen)]
     if value is None or isinstance(value, _CONSTANTS) or hasattr(value, "__qualname__"):
         return _describe(value)
     return type(value).__qualname__

@@ -122,9 +122,18 @@ def test_both_ways_to_end_a_fit_agree(scoring, refit):
 
 
 def test_both_ways_to_end_a_fit_agree_without_targets():
-    space = {"n_clusters": [2, 3, 4]}
-    (first, second), _ = fit_twice(KMeans(random_state=0), space)
+    fits = []
 
+    class Means(KMeans):
+        def fit(self, X, y=None):
+            fits.append(len(X))
+            return super().fit(X)
+
+    space = {"n_clusters": [2, 3, 4]}
+    (first, second), _ = fit_twice(Means(random_state=0), space)
+
+    # Two folds of three candidates in the first alone, and a refit of each.
+    assert [n == len(X) for n in fits] == [*6 * [False], True, True]
     check_same(first, second)
     np.testing.assert_array_equal(first.predict(X), second.predict(X))
 

@@ -287,6 +287,22 @@ def test_what_a_function_holds_is_compared(hold, first, second):
     assert fingerprint_of(hold(first)) != fingerprint_of(hold(second))
 
 
+def test_functions_in_the_options_of_a_scorer_are_compared():
+    scorers = [make_scorer(one, key=plus(amount)) for amount in (1, 1, 2)]
+    first, same, other = map(fingerprint_of, scorers)
+
+    assert first == same != other
+
+
+def test_functions_that_share_functions_take_no_time():
+    """Each held twice by the next: described anew each time, there would be 2 ** 40."""
+    score = one
+    for _ in range(40):
+        score = in_closure((score, score))
+
+    assert fingerprint_of(score) == fingerprint_of(score)
+
+
 @pytest.mark.parametrize("hold", [in_closure, as_default, as_keyword])
 @pytest.mark.parametrize(
     ("first", "second"), [([], [1]), ({}, {1: 2}), (set(), {1}), (Peak(), Peak(a=0.1))]
