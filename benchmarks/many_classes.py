@@ -1,9 +1,10 @@
 """How much to penalise the linear model that the head starts at, of many classes.
 
 "0.01" is the penalty of up to twenty classes. The default falls with the square of
-their number, and "a quarter" is a quarter of that. The same rows once more as labels,
-one a row. FOLDER is what `public_data.py` wrote. Prints two tables. Run from the
-repository, with the extra `bench`: python benchmarks/many_classes.py FOLDER
+their number, and "a quarter" is a quarter of that, but at least 0.0001. The same rows
+once more as labels, one a row. FOLDER is what `public_data.py` wrote. Prints two
+tables. Run from the repository, with the extra `bench`:
+python benchmarks/many_classes.py FOLDER
 """
 
 import os
@@ -29,7 +30,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _probe
 
-# With fewer rows, the folds of the linear model on embeddings lack some classes.
+# 200 rows of 150 classes would be one of each.
 TASKS = {"banking": [200, 1000], "intents": [1000]}
 TIMES = {"0.01": 1e9, "default": _probe._PENALTY_OF_SHARES, "a quarter": 1}
 SEEDS, N_TEST = [30, 31], 1000

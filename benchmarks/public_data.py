@@ -1,4 +1,4 @@
-"""Public data sets that no setting was chosen on, as CSV files.
+"""Public data sets as CSV files: no setting was chosen on eight of the nine.
 
 Two lie in a package, and seven are downloaded, from commits that are named here. Writes
 FOLDER/NAME.csv with the columns `text` and `label`, and prints a table of them, whose

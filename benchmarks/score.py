@@ -423,6 +423,7 @@ def _ahead(by_task):
     if not by_task:
         return "-"
     points = 100 * statistics.mean(map(statistics.mean, by_task.values()))
+    points = round(points, 1) + 0.0  # no "-0.0"
     splits = [difference for task in by_task.values() for difference in task]
     higher = sum(difference > 0 for difference in splits)
     tasks = "1 task" if len(by_task) == 1 else f"{len(by_task)} tasks"

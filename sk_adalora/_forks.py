@@ -27,7 +27,7 @@ _lock = make_lock()
 
 
 def lock_of(thing: Hashable) -> Any:
-    """Return the lock of one thing, so that threads wait only for those at the same.
+    """Return the lock of one thing, so that threads wait only for others that use it.
 
     Parameters
     ----------
