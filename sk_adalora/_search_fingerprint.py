@@ -329,7 +329,10 @@ def _unchanging(value: Any, seen: dict[FunctionType, int]) -> Any:
     if isinstance(value, tuple):
         return [_unchanging(item, seen) for item in value]
     if isinstance(value, frozenset):
-        return sorted((_unchanging(item, seen) for item in value), key=repr)
+        # Sorted first: which function of several is `seen` first must not depend on
+        # their addresses.
+        items = sorted(value, key=lambda item: repr(_unchanging(item, {**seen})))
+        return [_unchanging(item, seen) for item in items]
     if isinstance(value, partial):
         named = tuple(sorted(value.keywords.items()))
         return _unchanging((value.func, value.args, named), seen)

@@ -1,6 +1,7 @@
 """Studies: going on with them, pickles, pictures, and who works on them."""
 
 import datetime
+import json
 import os
 import pickle
 import subprocess
@@ -292,6 +293,17 @@ def test_functions_in_the_options_of_a_scorer_are_compared():
     first, same, other = map(fingerprint_of, scorers)
 
     assert first == same != other
+
+
+def test_the_order_of_functions_in_a_set_does_not_count():
+    """It is that of their addresses."""
+    found = set()
+    for _ in range(20):
+        shared = plus(1)
+        both = frozenset({in_closure(shared), as_default(shared), as_keyword(shared)})
+        found.add(json.dumps(fingerprint_of(in_closure(both)), sort_keys=True))
+
+    assert len(found) == 1
 
 
 def test_functions_that_share_functions_take_no_time():
