@@ -44,6 +44,12 @@ def main(arguments=None):
         "--sizes", type=int, nargs="+", choices=[200, 1000], default=[200, 1000]
     )
     options = parser.parse_args(arguments)
+    missing = [name for name in TASKS if not (options.folder / f"{name}.csv").exists()]
+    if missing:
+        parser.error(
+            f"{options.folder} lacks {missing[0]}.csv: run `python -m benchmarks "
+            f"public {options.folder}` first"
+        )
     warnings.simplefilter("ignore")  # that folds lack classes
     of_classes, of_labels = [], []
     for name, sizes in TASKS.items():

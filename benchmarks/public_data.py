@@ -152,10 +152,22 @@ def _datasets():
 
 
 def download(base, repository, path):
-    """Return the text of a file of `COMMITS`."""
+    """Return the text of a file of `COMMITS`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read; the message names the address.
+    """
     url = f"{base}/{repository}/{COMMITS[repository]}/{path}"
-    with urllib.request.urlopen(url) as answer:
-        return answer.read().decode("utf-8", errors="replace")
+    try:
+        with urllib.request.urlopen(url) as answer:
+            return answer.read().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise OSError(
+            f"{url} must be reachable. Got: {error}. Connect to the network, or name "
+            "where copies lie with --base."
+        ) from error
 
 
 READERS = {

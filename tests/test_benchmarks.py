@@ -225,6 +225,10 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
         "banking": ["my card train", "my card test", "arrival", "arrival"],
         "intents": ["what train", "what val", "what test", "ask", "ask", "ask"],
     }
+    nowhere = ["--base", (tmp_path / "nowhere").as_uri()]
+    with pytest.raises(OSError, match=r"subj\.all must be reachable\. .* --base"):
+        public_data.main([str(tmp_path), "--only", "subjectivity", *nowhere])
+    assert not (tmp_path / "subjectivity.csv").exists()
     printed = capsys.readouterr().out
     digest = data.digest(written["questions"])
     assert f"| questions | 3 | 2 | 0.667 | 1 | {digest} |" in printed
@@ -1331,6 +1335,9 @@ def test_many_classes_as_classes_and_as_labels(
     default = many_classes._probe._PENALTY_OF_SHARES
     # Two tasks, two seeds, as classes and as labels.
     assert penalties == 2 * [*4 * [1e9], *4 * [default], *4 * [1]]
+    with pytest.raises(SystemExit):
+        many_classes.main([str(tmp_path / "nowhere")])
+    assert "lacks banking.csv: run `python -m benchmarks" in capsys.readouterr().err
 
 
 def test_what_the_page_says_of_data_that_no_setting_was_chosen_on():
