@@ -224,9 +224,13 @@ def _nested(cell: Any) -> Any:
         return [_nested(item) for item in cell]
     if type(cell) is dict:
         return {name: _nested(item) for name, item in cell.items()}
-    if isinstance(cell, float) and cell.is_integer():
-        return int(cell)  # beside a missing number, integers have become floats
-    return None if is_missing(cell) else cell
+    return None if is_missing(cell) else whole_as_integer(cell)
+
+
+def whole_as_integer(cell: Any) -> Any:
+    """Return the integer of a whole float: beside a missing one, it became a float."""
+    whole = isinstance(cell, float | np.floating) and cell.is_integer()
+    return int(cell) if whole and abs(cell) < _INEXACT else cell
 
 
 def _write_duration(cell: timedelta) -> str:

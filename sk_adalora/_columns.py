@@ -21,6 +21,7 @@ from ._cells import (
     nan_to_null,
     text_array,
     whole_array,
+    whole_as_integer,
     write_arrow,
     write_cells,
 )
@@ -34,10 +35,15 @@ class Column:
     cells: pa.Array | list
 
     def values(self) -> list:
-        """Python values, None where missing."""
+        """Python values: None where missing, and integers for whole floats.
+
+        Beside a missing number, pandas makes floats of integers.
+        """
         if isinstance(self.cells, pa.Array):
-            return nan_to_null(self.cells).to_pylist()
-        return [None if is_missing(cell) else cell for cell in self.cells]
+            cells = nan_to_null(self.cells).to_pylist()
+        else:
+            cells = [None if is_missing(cell) else cell for cell in self.cells]
+        return [whole_as_integer(cell) for cell in cells]
 
     def texts(self) -> pa.LargeStringArray:
         """Texts of shape (n_samples,), null where missing."""

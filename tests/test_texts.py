@@ -530,12 +530,23 @@ def test_callable(films):
 
     assert listed(films, write) == [
         "Alien/1979/8.5",
-        "None/1999/7.0",
+        "None/1999/7",
         "Brazil/1985/None",
     ]
     assert listed(np.array([[1, 2]]), lambda row: str(row)) == ["{'x0': 1, 'x1': 2}"]
     assert listed(["a", None], lambda text: f"<{text}>") == ["<a>", "<None>"]
     assert listed([{"t": "a"}, {"t": "b"}], lambda cell: cell["t"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [int, np.float32, "Int64", object])
+@pytest.mark.parametrize("row_format", ["{n:,}", "{n!r}", "{n:>6}", "{n:d}", None])
+def test_a_row_reads_the_same_beside_a_missing_number(kind, row_format):
+    row_format = row_format or (lambda row: str(row["n"]))
+    whole = pd.DataFrame({"n": pd.Series([1200, 7, -3]).astype(kind)})
+    beside_missing = pd.DataFrame({"n": [1200, None, -3]})
+    of_whole, other = (listed(df, row_format) for df in (whole, beside_missing))
+    assert of_whole[::2] == other[::2]
+    assert of_whole[0].strip() in ("1200", "1,200")
 
 
 def test_callable_errors_name_the_row(films):
