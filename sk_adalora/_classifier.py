@@ -559,6 +559,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _stratify(self, y: Any) -> Any:
         return None if self._multilabel else y
 
+    def _targets_to_score(self, y: Any) -> Any:
+        # Of pandas' nullable types, scikit-learn's scores take no indicator matrix.
+        return read_indicator(y).astype(np.int64) if self._multilabel else y
+
     def _loss(self) -> LossFunction:
         return multilabel_loss if self._multilabel else multiclass_loss
 

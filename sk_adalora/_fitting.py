@@ -130,6 +130,10 @@ class FitMixin(metaclass=ABCMeta):
     def _stratify(self, y: Any) -> Any:
         """Return the classes that stratify a validation split, or None."""
 
+    def _targets_to_score(self, y: Any) -> Any:
+        """Return validation targets in a form that every scorer takes."""
+        return y
+
     # ---- fit ----------------------------------------------------------------
 
     def _fit(
@@ -150,6 +154,7 @@ class FitMixin(metaclass=ABCMeta):
             tokens = encode_for_training(rows.texts, backbone.tokenizer, *lengths)
             network = self._adapt(backbone, schedule, generator)
             check_tokens(tokens, backbone)
+            self._warn_of_cuts(tokens.truncated_share, lengths[0])
             live = Live(network, backbone, asked)
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
@@ -175,6 +180,7 @@ class FitMixin(metaclass=ABCMeta):
             self._keep(live, fitted, history, interpolation, watcher)
             hooks.finish(history)
             self._show_ranks()
+        self._warn_of_divergence()  # where warnings are errors, the fit is kept
         return self
 
     def _keep(
@@ -194,8 +200,6 @@ class FitMixin(metaclass=ABCMeta):
         # the same before and after, and the network in training can be freed.
         network = thaw_network(self._adapter, live.backbone)
         self._live = replace(live, network=network)
-        self._warn_of_cuts()
-        self._warn_of_divergence()
 
     def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
@@ -258,14 +262,15 @@ class FitMixin(metaclass=ABCMeta):
         if validation is None:
             return None
         scorer = check_scoring(self, scoring=self.scoring)
+        X, y = validation[0], self._targets_to_score(validation[1])
         view = copy.copy(self)
         for name in _OF_A_FIT & vars(view).keys():
             delattr(view, name)  # a scorer must not see those of an earlier fit
         if isinstance(self.scoring, str):  # else it would fail only after an epoch
-            self._try_scorer(scorer, view, *validation)
+            self._try_scorer(scorer, view, X, y)
         view._live = live  # the one fitted attribute that predictions need
         return ScoreWatcher(
-            lambda: one_number(scorer(view, *validation)), self.n_iter_no_change
+            lambda: one_number(scorer(view, X, y)), self.n_iter_no_change
         )
 
     def _try_scorer(
@@ -413,15 +418,13 @@ class FitMixin(metaclass=ABCMeta):
             "fit_report_": report(),
         }
 
-    def _warn_of_cuts(self) -> None:
-        """Warn if many texts were truncated."""
-        share = self.fit_report_.truncated_share
+    def _warn_of_cuts(self, share: float, longest: int) -> None:
+        """Warn, before the training, if many texts are truncated."""
         if share > _TRUNCATED and self.long_text == "truncate":
-            longest = self.fit_report_.max_length
             ways = "" if self.row_format == "pair" else ", or set `long_text`"
             warn_user(
                 f"{share:.0%} of the texts are longer than max_length={longest} tokens "
-                "and were cut. Raise `max_length` if the model has positions for more"
+                "and are cut. Raise `max_length` if the model has positions for more"
                 f"{ways}."
             )
 

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from sk_adalora import AdaLoraClassifier
+from sk_adalora import AdaLoraClassifier, _fitting
 from sk_adalora._labels import class_weights
 
 
@@ -227,11 +227,18 @@ def test_indicators_in_any_form(tiny_model, kind):
     np.testing.assert_array_equal(fitted.predict(X), plain.predict(X))
 
 
-def test_early_stopping_with_several_labels(tiny_model):
+@pytest.mark.parametrize("kind", ["array", "Int64", "boolean"])
+@pytest.mark.parametrize("scoring", [None, "f1_micro"])
+def test_early_stopping_with_several_labels(tiny_model, kind, scoring):
     X, y = indicator(32)
-    fitted = make(tiny_model, early_stopping=True, validation_fraction=0.25).fit(X, y)
+    options = {"validation_fraction": 0.25, "scoring": scoring}
+    stopping = make(tiny_model, early_stopping=True, **options)
+    given = y if kind == "array" else pd.DataFrame(y).astype(kind)
+    plain = clone(stopping).fit(X, y).history_.score
 
-    assert len(fitted.history_.score) == 2
+    assert len(plain) == 2
+    assert stopping.fit(X, given).history_.score == plain
+    assert len(stopping.fit(X, y, X_val=X[:8], y_val=given[:8]).history_.score) == 2
 
 
 def test_no_probability_is_lost_where_the_model_is_sure(binary):
@@ -739,6 +746,14 @@ def test_much_that_was_cut_is_warned_about(tiny_model):
     assert cut.fit_report_.truncated_share == 0.125
     X[:1] = ["good"]  # 10%: a test fails at a warning it does not expect
     assert cut.fit(X, y).fit_report_.truncated_share == 0.1
+
+
+def test_cuts_are_warned_about_before_the_training(tiny_model, monkeypatch):
+    X, y = toy(40)
+    monkeypatch.setattr(_fitting, "train", lambda *_: pytest.fail("it was trained"))
+
+    with pytest.raises(UserWarning, match=r"^100% of the texts"):
+        make(tiny_model, max_length=3).fit(X, y)
 
 
 def test_the_longest_text_is_what_the_model_takes(tiny_model):

@@ -629,6 +629,10 @@ def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
     )
     with pytest.warns(ConvergenceWarning, match=match):
         classifier.fit(X, y)
+    kept = make(tiny_model, learning_rate=3.0, epochs=4, **options)
+    with pytest.raises(ConvergenceWarning):  # warnings are errors in these tests
+        kept.fit(X, y)
+    np.testing.assert_array_equal(kept.predict(X), classifier.predict(X))
 
 
 def interrupt_after(steps, error):
