@@ -60,9 +60,11 @@ SCRIPTS = {
     "overlap": "shared_rows.py",
     "public": "public_data.py",
     "many": "many_classes.py",
+    "faster": "faster_learning.py",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {
+    "faster",
     "few",
     "grouping",
     "interpolation",

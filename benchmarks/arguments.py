@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 
 def positive(text):
@@ -35,6 +36,32 @@ def without_results(arguments):
 
 def chosen_sizes(arguments, description, sizes):
     """Parse the command line of a script that has only --sizes."""
+    return _parser_of_sizes(description, sizes).parse_args(arguments).sizes
+
+
+def chosen_files_and_sizes(arguments, description, names, sizes):
+    """Parse the command line of a script of public data, which has --sizes.
+
+    Returns
+    -------
+    files : dict of str to Path
+        The file of each name, which exists.
+    sizes : list of int
+    """
+    parser = _parser_of_sizes(description, sizes)
+    parser.add_argument("folder", type=Path, help="where the CSV files are")
+    options = parser.parse_args(arguments)
+    files = {name: options.folder / f"{name}.csv" for name in names}
+    missing = [file.name for file in files.values() if not file.exists()]
+    if missing:
+        parser.error(
+            f"{options.folder} lacks {missing[0]}: run `python -m benchmarks public "
+            f"{options.folder}` first"
+        )
+    return files, options.sizes
+
+
+def _parser_of_sizes(description, sizes):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--sizes",
@@ -44,4 +71,4 @@ def chosen_sizes(arguments, description, sizes):
         default=sizes,
         help="rows to learn from (default: all)",
     )
-    return parser.parse_args(arguments).sizes
+    return parser

@@ -15,14 +15,13 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.metrics import log_loss
 
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.data import load_task, split
 from benchmarks.machine import describe_machine
+from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 
@@ -58,9 +57,9 @@ def measure(X_train, y_train, X_test, y_test, seed):
         classifier.fit(X_train, y_train)
         seconds.append(f"{time.process_time() - start:.0f}")
         shares = classifier.predict_proba(X_test)
-        found = classifier.classes_[shares.argmax(1)]
-        losses.append(f"{log_loss(y_test, shares, labels=classifier.classes_):.2f}")
-        accuracies.append(f"{np.mean(found == np.array(y_test)):.3f}")
+        accuracy, loss = accuracy_and_loss(classifier.classes_, shares, y_test)
+        losses.append(f"{loss:.2f}")
+        accuracies.append(f"{accuracy:.3f}")
     return *losses, *accuracies, *seconds
 
 

@@ -10,13 +10,12 @@ from contextlib import ExitStack
 from itertools import product
 from unittest import mock
 
-from sklearn.metrics import log_loss
-
 from sk_adalora import AdaLoraClassifier, _probe
 
 from . import results
 from .arguments import positive
 from .data import TASKS, split
+from .probabilities import accuracy_and_loss
 
 # Not parameters of the estimator, but a constant of `_probe`: rows -> value.
 _ROWS = "_ENOUGH_ROWS"
@@ -157,13 +156,11 @@ def _measure(changed, name, rows, seed, device):
         classifier.fit(X_train, y_train)
     seconds = time.process_time() - start
     shares = classifier.predict_proba(X_test)
-    predicted = classifier.classes_[shares.argmax(1)]
+    accuracy, loss = accuracy_and_loss(classifier.classes_, shares, y_test)
     return {
         "n_train": len(X_train),
-        "accuracy": statistics.mean(
-            p == t for p, t in zip(predicted, y_test, strict=True)
-        ),
-        "log_loss": log_loss(y_test, shares, labels=classifier.classes_),
+        "accuracy": accuracy,
+        "log_loss": loss,
         "seconds": seconds,
         "date": time.strftime("%Y-%m-%d"),
     }

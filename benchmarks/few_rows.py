@@ -18,13 +18,12 @@ import warnings
 from collections import defaultdict
 from pathlib import Path
 
-from sklearn.metrics import log_loss
-
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.arguments import chosen_sizes
 from benchmarks.data import cells
 from benchmarks.machine import describe_machine
+from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 
@@ -82,10 +81,8 @@ def measure(name, rows, epochs, seed):
         device="cpu",
         random_state=seed,
     )
-    chances = classifier.fit(X_train, y_train).predict_proba(X_test)
-    guessed = classifier.classes_[chances.argmax(axis=1)]
-    accuracy = sum(map(str.__eq__, guessed, y_test)) / len(y_test)
-    return accuracy, log_loss(y_test, chances, labels=classifier.classes_)
+    shares = classifier.fit(X_train, y_train).predict_proba(X_test)
+    return accuracy_and_loss(classifier.classes_, shares, y_test)
 
 
 def _cell(found):

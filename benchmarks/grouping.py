@@ -23,13 +23,13 @@ from unittest import mock
 
 import numpy as np
 import torch
-from sklearn.metrics import log_loss
 
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.arguments import chosen_sizes
 from benchmarks.data import cells
 from benchmarks.machine import describe_machine
+from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _training
 from sk_adalora._batches import training_batches
@@ -101,11 +101,8 @@ def measure(name, rows, seed, way, epochs="auto"):
         start = time.process_time()
         classifier.fit(X_train, y_train)
         seconds = time.process_time() - start
-    chances = classifier.predict_proba(X_test)
-    guessed = classifier.classes_[chances.argmax(axis=1)]
-    accuracy = sum(map(str.__eq__, guessed, y_test)) / len(y_test)
-    loss = log_loss(y_test, chances, labels=classifier.classes_)
-    return accuracy, loss, seconds
+    shares = classifier.predict_proba(X_test)
+    return *accuracy_and_loss(classifier.classes_, shares, y_test), seconds
 
 
 def _cell(found):

@@ -20,13 +20,12 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from sklearn.metrics import log_loss
-
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.arguments import chosen_sizes
 from benchmarks.data import cells
 from benchmarks.machine import describe_machine
+from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 
@@ -75,10 +74,7 @@ def measure(name, rows, seed):
     found = {}
     for share in SHARES:
         shares = between(start, end, share).predict_proba(X_test)
-        predicted = end.classes_[shares.argmax(1)]
-        hits = [p == t for p, t in zip(predicted, y_test, strict=True)]
-        loss = log_loss(y_test, shares, labels=end.classes_)
-        found[share] = statistics.mean(hits), loss
+        found[share] = accuracy_and_loss(end.classes_, shares, y_test)
     return found
 
 

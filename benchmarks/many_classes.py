@@ -12,21 +12,22 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import statistics
 import sys
 import warnings
 from pathlib import Path
 from unittest import mock
 
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import LabelBinarizer
 
 sys.path.append(str(Path(__file__).parent.parent))
 
+from benchmarks.arguments import chosen_files_and_sizes
 from benchmarks.contestants import Settings, fit
 from benchmarks.data import load_csv, split
 from benchmarks.machine import describe_machine
+from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _probe
 
@@ -38,23 +39,14 @@ SEEDS, N_TEST = [30, 31], 1000
 
 def main(arguments=None):
     """Measure all cells, and print two tables of them."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where the CSV files are")
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", choices=[200, 1000], default=[200, 1000]
+    files, wanted = chosen_files_and_sizes(
+        arguments, __doc__.partition("\n")[0], list(TASKS), [200, 1000]
     )
-    options = parser.parse_args(arguments)
-    missing = [name for name in TASKS if not (options.folder / f"{name}.csv").exists()]
-    if missing:
-        parser.error(
-            f"{options.folder} lacks {missing[0]}.csv: run `python -m benchmarks "
-            f"public {options.folder}` first"
-        )
     warnings.simplefilter("ignore")  # that folds lack classes
     of_classes, of_labels = [], []
     for name, sizes in TASKS.items():
-        task = load_csv(options.folder / f"{name}.csv", "text", "label")
-        for size in filter(options.sizes.__contains__, sizes):
+        task = load_csv(files[name], "text", "label")
+        for size in filter(wanted.__contains__, sizes):
             splits = [(seed, split(task, size, N_TEST, seed)) for seed in SEEDS]
             line = [name, f"{size:,}"]
             embeddings = _mean(frozen(*rows, seed) for seed, rows in splits)
@@ -77,9 +69,7 @@ def classify(X_train, y_train, X_test, y_test, seed):
     """Return accuracy and log loss."""
     classifier = make(seed).fit(X_train, y_train)
     shares = classifier.predict_proba(X_test)
-    predicted = classifier.classes_[shares.argmax(1)]
-    loss = log_loss(y_test, shares, labels=classifier.classes_)
-    return accuracy_score(y_test, predicted), loss
+    return accuracy_and_loss(classifier.classes_, shares, y_test)
 
 
 def tag(X_train, y_train, X_test, y_test, seed):

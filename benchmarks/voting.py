@@ -17,14 +17,12 @@ import warnings
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-from sklearn.metrics import log_loss
-
 sys.path.append(str(Path(__file__).parent.parent))
 
 from benchmarks.contestants import Settings, fit_ours, fit_tfidf
 from benchmarks.data import load_task, split
 from benchmarks.machine import describe_machine
+from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 
 TASKS = ["headlines", "quotes", "newsgroups", "films"]
@@ -74,10 +72,7 @@ def measure(X_train, y_train, X_test, y_test, settings):
         "both": (of_words + of_ours) / 2,
     }
     return {
-        name: (
-            np.mean(classes[share.argmax(1)] == np.array(y_test)),
-            log_loss(y_test, share, labels=classes),
-        )
+        name: accuracy_and_loss(classes, share, y_test)
         for name, share in shares.items()
     }
 

@@ -139,3 +139,10 @@ def tiny_architecture():
         return build(lambda: _HEADS[head].from_config(config), seed)
 
     return make
+
+
+@pytest.fixture
+def scripts_environment(monkeypatch):
+    """What a script of `benchmarks` sets when imported is forgotten after the test."""
+    for variable in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(variable, "1")
