@@ -135,6 +135,7 @@ class AdaLoraSpace:
         _check_shares(self, parts)
 
     def _declare(self, prefix: str = "") -> DeclaredSpace:
+        _check_prefix(prefix)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         ties = {}
         if isinstance(self.beta2, str) and self.beta2 == _TIE:
@@ -159,6 +160,11 @@ class AdaLoraSpace:
         -------
         dict of str to BaseDistribution
             Without fixed and tied values: see :meth:`complete`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `prefix` is no str, or neither "" nor one that ends in "__".
         """
         return self._declare(prefix).distributions()
 
@@ -174,6 +180,11 @@ class AdaLoraSpace:
         -------
         dict of str to object
             Values by parameter.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `prefix` is no str, or neither "" nor one that ends in "__".
         """
         return self._declare(prefix).fixed()
 
@@ -193,6 +204,11 @@ class AdaLoraSpace:
         dict of str to object
             For `set_params`: with fixed and tied values, and choices as they were
             given, of which a study holds the labels.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `prefix` is no str, or neither "" nor one that ends in "__".
         """
         return self._declare(prefix).complete(values)
 
@@ -211,6 +227,11 @@ class AdaLoraSpace:
         -------
         dict of str to scipy distribution or list
             For the `param_distributions` of `RandomizedSearchCV`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `prefix` is no str, or neither "" nor one that ends in "__".
         """
         space = self._declare(prefix)
         parts = {**space.parts}
@@ -240,8 +261,9 @@ class AdaLoraSpace:
 
         Raises
         ------
-        ValueError
-            If `n` is below 2.
+        TypeError, ValueError
+            If `n` is below 2; if `prefix` is no str, or neither "" nor one that ends
+            in "__".
         """
         if n < 2:
             raise ValueError(
@@ -290,7 +312,7 @@ def suggest_params(
     Raises
     ------
     TypeError, ValueError
-        If the space is not as it must be.
+        If the space or the prefix is not as it must be.
 
     Examples
     --------
@@ -334,9 +356,10 @@ def read_space(space: Any, prefix: str = "") -> DeclaredSpace | CalledSpace:
     Raises
     ------
     TypeError
-        If it is none of these.
+        If it is none of these, or if the prefix of an `AdaLoraSpace` is no str.
     ValueError
-        If a value of a mapping is none that can be searched.
+        If a value of a mapping is none that can be searched, or if that prefix is
+        neither "" nor ends in "__".
     """
     if isinstance(space, AdaLoraSpace):
         return space._declare(prefix)
@@ -381,6 +404,20 @@ def _read_field(name: str, value: Any) -> Part:
     if isinstance(part, Range) and name not in _WHOLE | _STEPS_OR_SHARES:
         return replace(part, low=float(part.low), high=float(part.high))
     return part
+
+
+def _check_prefix(prefix: Any) -> None:
+    if not isinstance(prefix, str):
+        raise TypeError(
+            f"`prefix` must be a str, such as 'clf__'. Got {prefix!r}. Pass the name "
+            "of the step and two underscores, and other arguments by their names."
+        )
+    if prefix and not prefix.endswith("__"):
+        name = prefix.rstrip("_")
+        raise ValueError(
+            "`prefix` must be '' or the name of a step and two underscores. Got "
+            f"{prefix!r}. Pass {f'{name}__' if name else ''!r}."
+        )
 
 
 def _check_values(name: str, part: Part, given: Any) -> None:

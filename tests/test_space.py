@@ -577,6 +577,28 @@ def test_fixed_values_are_named_as_in_the_space():
 
 
 @pytest.mark.parametrize(
+    "use",
+    [
+        lambda prefix: AdaLoraSpace().distributions(prefix),
+        lambda prefix: AdaLoraSpace().fixed(prefix),
+        lambda prefix: AdaLoraSpace().complete({}, prefix),
+        lambda prefix: AdaLoraSpace().random(prefix),
+        lambda prefix: AdaLoraSpace().grid(prefix),
+        lambda prefix: suggest_params(optuna.create_study().ask(), prefix=prefix),
+    ],
+    ids=["distributions", "fixed", "complete", "random", "grid", "suggest_params"],
+)
+def test_a_prefix_is_the_name_of_a_step_and_two_underscores(use):
+    with pytest.raises(TypeError, match=r"`prefix` must be a str.*Got 2\. Pass"):
+        use(2)
+    for wrong in ("clf", "clf_"):
+        with pytest.raises(ValueError, match=f"Got '{wrong}'. Pass 'clf__'."):
+            use(wrong)
+    with pytest.raises(ValueError, match=r"Got '_'\. Pass ''\."):
+        use("_")
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"init_r": (0, 8)}, r"`init_r` .*logarithmic.*Got \(0, 8\)"),
