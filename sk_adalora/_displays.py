@@ -186,6 +186,8 @@ class RankAllocationDisplay:
 
         Raises
         ------
+        TypeError, ValueError
+            If `ax` is something else than one Axes.
         ImportError
             If matplotlib is not installed.
         """
@@ -356,6 +358,8 @@ class BudgetDisplay:
 
         Raises
         ------
+        TypeError, ValueError
+            If `ax` is something else than one Axes.
         ImportError
             If matplotlib is not installed.
         """
@@ -477,6 +481,8 @@ class TrainingHistoryDisplay:
 
         Raises
         ------
+        TypeError
+            If there is something else than Axes in `ax`.
         ValueError
             If the number of Axes is another than that of the panels, or if there are
             scores and `steps_per_epoch` is None.

@@ -15,6 +15,7 @@ from ._plotting import (
     blue_on,
     import_pyplot,
     ink_on,
+    list_axes,
     whole_numbers,
 )
 
@@ -58,12 +59,15 @@ def draw_budget(
 
     Raises
     ------
+    TypeError, ValueError
+        If `ax` is something else than one Axes.
     ImportError
         If matplotlib is not installed.
     """
     plt = import_pyplot()
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
+    (ax,) = list_axes(ax)
     for phase in _PHASES:
         _shade(ax, phase, np.flatnonzero(np.array(phases) == phase), len(phases))
     steps = np.arange(len(planned))
@@ -151,6 +155,8 @@ def draw_history(
 
     Raises
     ------
+    TypeError
+        If there is something else than Axes.
     ValueError
         If there are too many or too few Axes, or scores without `steps_per_epoch`.
     ImportError
@@ -181,13 +187,7 @@ def _history_axes(ax: Any, n_panels: int) -> np.ndarray:
     if ax is None:
         size = (7, 0.6 + 1.8 * n_panels)
         _, ax = plt.subplots(n_panels, sharex=True, figsize=size, layout="constrained")
-    axes = np.atleast_1d(ax).ravel()
-    if len(axes) not in (1, n_panels):
-        raise ValueError(
-            f"`ax` must be one Axes, for the loss alone, or {n_panels} for all panels. "
-            f"Got {len(axes)}. Make them with `plt.subplots({n_panels})`."
-        )
-    return axes
+    return list_axes(ax, n_panels, alone="the loss")
 
 
 def _draw_series(

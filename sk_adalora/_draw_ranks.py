@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ._plotting import GREY, import_pyplot, ink_on, text_colour, whole_numbers
+from ._plotting import (
+    GREY,
+    import_pyplot,
+    ink_on,
+    list_axes,
+    text_colour,
+    whole_numbers,
+)
 from ._rank_table import headline
 
 # Numbers smaller than this, in points, nobody can read: they are left out.
@@ -51,12 +58,15 @@ def draw_ranks(
 
     Raises
     ------
+    TypeError, ValueError
+        If `ax` is something else than one Axes.
     ImportError
         If matplotlib is not installed.
     """
     plt = import_pyplot()
     if ax is None:
         _, ax = plt.subplots(figsize=_figure_size(*ranks.shape), layout="constrained")
+    (ax,) = list_axes(ax)
     cells = ax.pcolormesh(
         np.ma.masked_where(~(ranks > 0), ranks),
         cmap=cmap,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 # Okabe and Ito's colours, told apart with every kind of colour blindness.
 BLUE, SKY, ORANGE, GREEN = "#0072B2", "#56B4E9", "#E69F00", "#009E73"
 GREY = "#8C8C8C"  # as far from black as from white
@@ -29,6 +31,49 @@ def import_pyplot() -> Any:
             "pip install 'sk-adalora[plot]'"
         ) from error
     return pyplot
+
+
+def list_axes(ax: Any, n_panels: int = 1, alone: str = "") -> np.ndarray:
+    """Return the Axes to draw on.
+
+    Parameters
+    ----------
+    ax : Axes, or array-like of them
+        What the user gave.
+    n_panels : int, default=1
+        Number of panels of the picture.
+    alone : str, default=""
+        What is drawn where there is one Axes for several panels.
+
+    Returns
+    -------
+    ndarray of shape (n,) of Axes
+        One, or as many as there are panels.
+
+    Raises
+    ------
+    TypeError
+        If there is something else than Axes.
+    ValueError
+        If there are too many or too few.
+    """
+    from matplotlib.axes import Axes
+
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    others = [type(one).__name__ for one in axes if not isinstance(one, Axes)]
+    if others:
+        raise TypeError(
+            f"`ax` must be Axes of matplotlib. Got {others[0]}. Make them with "
+            f"`_, ax = plt.subplots({n_panels if n_panels > 1 else ''})`."
+        )
+    if len(axes) not in {1, n_panels}:
+        if n_panels == 1:
+            allowed, do = "", "Pass one of them, such as `axes[0]`"
+        else:
+            allowed = f", for {alone} alone, or {n_panels} for all panels"
+            do = f"Make them with `plt.subplots({n_panels})`"
+        raise ValueError(f"`ax` must be one Axes{allowed}. Got {len(axes)}. {do}.")
+    return axes
 
 
 def text_colour(background: Any) -> str:

@@ -337,6 +337,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
 
         Raises
         ------
+        TypeError, ValueError
+            If `ax` is neither one Axes nor two.
         ImportError
             If matplotlib is not installed: the extra `plot` has it.
         NotFittedError

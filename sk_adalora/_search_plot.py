@@ -11,7 +11,14 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ._plotting import GREY, ORANGE, blue_on, import_pyplot, whole_numbers
+from ._plotting import (
+    GREY,
+    ORANGE,
+    blue_on,
+    import_pyplot,
+    list_axes,
+    whole_numbers,
+)
 
 # Of more parameters than this, only the most important are shown.
 _MOST_BARS = 12
@@ -76,13 +83,15 @@ def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
 
     Raises
     ------
+    TypeError, ValueError
+        If `ax` is neither one Axes nor two.
     ImportError
         If matplotlib is not installed.
     """
     plt = import_pyplot()
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    axes = np.atleast_1d(ax)
+    axes = list_axes(ax, 2, alone="the trials")
     _draw_values(curves, axes[0])
     if len(axes) > 1:
         _draw_importances(curves, axes[1])

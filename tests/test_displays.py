@@ -80,6 +80,23 @@ def test_it_draws_on_a_given_axes(display, fitted, plt, style):
     assert plt.get_fignums() == [figure.number]
 
 
+@pytest.mark.parametrize("wrong", ["axes", {"left": None}, None])
+def test_what_is_no_axes_is_refused(display, fitted, plt, wrong):
+    wrong = plt.figure() if wrong is None else wrong
+    got = type(wrong).__name__
+    with pytest.raises(TypeError, match=rf"`ax` must be Axes.*Got {got}\. Make them"):
+        display.from_estimator(fitted, ax=wrong)
+
+
+@pytest.mark.parametrize("display", [RankAllocationDisplay, BudgetDisplay])
+def test_several_axes_are_refused_where_there_is_one_panel(display, fitted, plt):
+    _, axes = plt.subplots(1, 2)
+    with pytest.raises(ValueError, match=r"`ax` must be one Axes\. Got 2\. Pass one"):
+        display.from_estimator(fitted, ax=axes)
+    assert not any(ax.has_data() for ax in axes)
+    assert display.from_estimator(fitted, ax=axes[:1]).ax_ is axes[0]
+
+
 def test_plot_draws_again_elsewhere(display, fitted, plt):
     drawn = display.from_estimator(fitted)
     _, ax = plt.subplots()

@@ -54,6 +54,17 @@ def test_one_axes_shows_trials_only(agg):
     assert drawn.tolist() == [ax]
 
 
+def test_the_picture_needs_one_axes_or_two(agg):
+    drawn = search(n_trials=1).fit(X, Y)
+    _, axes = agg.subplots(2, 2)
+
+    with pytest.raises(ValueError, match=r"the trials alone, or 2 for all.*Got 4\."):
+        drawn.plot_trials(ax=axes)
+    with pytest.raises(TypeError, match=r"`ax` must be Axes.*Got str\. Make them"):
+        drawn.plot_trials(ax="axes")
+    assert drawn.plot_trials(ax=axes[:, :1]).tolist() == [axes[0, 0], axes[1, 0]]
+
+
 def test_a_picture_of_one_trial_has_no_importances(agg):
     _, importances = search(n_trials=1).fit(X, Y).plot_trials()
 
