@@ -22,6 +22,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import partial
 from numbers import Number
+from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -47,6 +48,11 @@ _ADVICE = {
     "scoring": "`scoring`, or the metric that `refit` names",
     "estimator": "parameters of the estimator that are not searched",
 }
+# What is compared instead of a part, where both sides have it: the same in other forms
+# counts as the same, and parameters have names. Older studies do not have it.
+_FINER = {"data": "values", "estimator": "parameters"}
+# Of more parameters that differ, only so many are named.
+_MOST_NAMES = 8
 # Instructions of byte code that assign to variables of an enclosing function.
 _WRITES = ("STORE_DEREF", "DELETE_DEREF")
 # Byte code is compared where it was made by the same Python.
@@ -60,13 +66,13 @@ def fingerprint(
     space: DeclaredSpace | CalledSpace,
     scoring: Any,
     estimator: Any,
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Hash each part of what the scores of a study depend on.
 
     Parameters
     ----------
     data : sequence
-        X, y and other data that `fit` got, of any kind.
+        X, y and other data that `fit` got, of any kind, in this order.
     splits : iterable of pairs of ndarray
         Training and test rows of each fold.
     space : DeclaredSpace or CalledSpace
@@ -79,27 +85,47 @@ def fingerprint(
     Returns
     -------
     dict of str to str
+        But for the parameters, which are a dict themselves.
     """
     parameters = _compared(estimator, space)
     tried = space.function if isinstance(space, CalledSpace) else space.fixed()
     functions = _functions([tried, scoring, parameters])
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
-    return {
+    made = {
         "data": digest(list(data)),
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
         "scoring": digest(_describe(scoring)),
         "estimator": digest(_describe(parameters | {"": estimator})),
+        "parameters": {
+            # A path and its text are the same model.
+            name: digest(_describe(str(v) if isinstance(v, PurePath) else v))
+            for name, v in {**parameters, "": estimator}.items()
+        },
         _CODE: digest([_code(function) for function in functions]),
     }
+    targets = _matrix(data[1]) if len(data) > 1 else None
+    if targets is not None:
+        made["values"] = digest([data[0], targets, *data[2:]])
+    return made
 
 
-def check_same(stored: Mapping[str, str], now: Mapping[str, str], name: str) -> None:
+def _matrix(y: Any) -> np.ndarray | None:
+    """Return a matrix of numbers as floats, whatever it came in; else None."""
+    try:
+        values = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    except Exception:  # rows of several lengths, or what NumPy does not know
+        return None
+    is_matrix = values.ndim == 2 and values.dtype.kind in "biuf"
+    return values.astype(np.float64) if is_matrix else None
+
+
+def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
     """Refuse a study that was made with something else.
 
     Parameters
     ----------
-    stored, now : mapping of str to str
+    stored, now : mapping of str to object
         Fingerprints of the study, and of the search.
     name : str
         The study's.
@@ -109,8 +135,15 @@ def check_same(stored: Mapping[str, str], now: Mapping[str, str], name: str) -> 
     ValueError
         If they differ; it says in which parts.
     """
-    both = [part for part in now if part in stored]
-    differing = [_ADVICE[part] for part in both if stored[part] != now[part]]
+    differing = []
+    for part, advice in _ADVICE.items():
+        finer = _FINER.get(part, part)
+        compared = finer if finer in stored and finer in now else part
+        both = compared in stored and compared in now
+        if both and stored[compared] != now[compared]:
+            names = compared == "parameters"
+            named = _named(stored[compared], now[compared]) if names else ""
+            differing.append(advice + named)
     if differing:
         raise ValueError(
             f"The study {name!r} must go on with what it was begun with, or its "
@@ -118,6 +151,14 @@ def check_same(stored: Mapping[str, str], now: Mapping[str, str], name: str) -> 
             f"{'; '.join(differing)}. Pass the same again, or choose another "
             "`study_name`."
         )
+
+
+def _named(stored: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Name the parameters that differ; the estimator itself has no name."""
+    either = sorted({*stored, *now} - {""})
+    names = [name for name in either if stored.get(name) != now.get(name)]
+    more = ["..."] if len(names) > _MOST_NAMES else []
+    return f": {', '.join(names[:_MOST_NAMES] + more)}" if names else ""
 
 
 def digest(value: Any) -> str:

@@ -285,14 +285,14 @@ def check_directions(study: optuna.Study) -> None:
         )
 
 
-def bind(study: optuna.Study, fingerprint: Mapping[str, str]) -> None:
+def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     """Tie a study to what it is made with, or check that it is the same.
 
     Parameters
     ----------
     study : optuna.Study
         The study.
-    fingerprint : mapping of str to str
+    fingerprint : mapping of str to object
         Of the search.
 
     Raises

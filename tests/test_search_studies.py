@@ -124,6 +124,63 @@ def test_a_study_does_not_go_on_with_something_else(kept, change, part):
         search(**{"n_trials": 4, **kept, **change}).fit(rows_, Y, **fit)
 
 
+def test_parameters_that_differ_are_named(kept, tmp_path):
+    from sk_adalora._search_fingerprint import check_same, fingerprint
+    from sk_adalora._space import read_space
+
+    search(Peak(fail_above=3.0), n_trials=1, **kept).fit(X, Y)
+    other = Peak(fail_above=2.0, log=str(tmp_path / "log"))
+    with pytest.raises(ValueError, match=r"not searched: fail_above, log\. Pass"):
+        search(other, n_trials=2, **kept).fit(X, Y)
+
+    class Many(Peak):
+        def get_params(self, deep=True):
+            return {f"p{i}": self.a for i in range(9)}
+
+    space = read_space({**SPACE}, "")
+    low, high, peak = (
+        fingerprint([X], [], space, len, e) for e in (Many(1), Many(2), Peak())
+    )
+    with pytest.raises(ValueError, match=r"not searched: p0, .*, p7, \.\.\.\. Pass"):
+        check_same(low, high, "s")
+    del peak["parameters"]  # as older versions left it
+    with pytest.raises(ValueError, match=r"not searched\. Pass"):
+        check_same(peak, high, "s")
+
+
+def test_a_path_and_its_text_are_the_same_model(kept, tmp_path):
+    path = tmp_path / "log"
+    for n_trials, log in enumerate([path, str(path), path], start=1):
+        fitted = search(Peak(log=log), n_trials=n_trials, **kept).fit(X, Y)
+
+    assert len(fitted.trials_) == 3
+
+
+def test_a_matrix_of_targets_is_the_same_in_other_forms():
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+    from sk_adalora._search_fingerprint import check_same, fingerprint
+    from sk_adalora._space import read_space
+
+    def made(y, X=X):
+        return fingerprint([X, y, {}], [], read_space({**SPACE}, ""), len, Peak())
+
+    indicator = np.eye(3, dtype=int)[np.arange(len(X)) % 3]
+    first = made(indicator)
+    types = [indicator.astype(kind) for kind in (np.int8, np.float64, bool)]
+    containers = [indicator.tolist(), pd.DataFrame(indicator), csr_array(indicator)]
+    for y in types + containers:
+        check_same(first, made(y), "s")
+        check_same(made(y), first, "s")
+    others = (1 - indicator, indicator.T, indicator[:, 0], [[1], [1, 0]], indicator > 2)
+    for other in (*map(made, others), made(indicator, X + 1)):
+        with pytest.raises(ValueError, match="Got other values of: the rows"):
+            check_same(first, other, "s")
+    older = {part: first[part] for part in first if part != "values"}
+    check_same(older, first, "s")
+
+
 def plus(number):
     return lambda estimator, X, y: estimator.score(X, y) + number
 
@@ -423,7 +480,8 @@ def test_estimators_of_two_classes_do_not_share_a_study():
 
     space = read_space({**SPACE}, "")
     one, other = (fingerprint([X], [], space, len, e) for e in (Peak(), Other()))
-    assert {name for name in one if one[name] != other[name]} == {"estimator"}
+    differing = {name for name in one if one[name] != other[name]}
+    assert differing == {"estimator", "parameters"}
 
 
 def test_anything_may_stand_in_a_function():
