@@ -185,6 +185,13 @@ def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
 
 def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
     """Fill a `str.format` template, column by column."""
+    try:
+        template.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "`row_format` must hold valid Unicode. Got a lone surrogate at position "
+            f"{error.start}. Clean it with text.encode('utf-8', 'replace').decode()."
+        ) from error
     by_name = {column.name: column for column in columns}
     parts: list[str | pa.Array] = []
     for literal, field, spec, conversion in _parse_template(template):

@@ -572,6 +572,13 @@ def test_row_format_of_another_type():
         read_texts(["a"], 3)
 
 
+@pytest.mark.parametrize("template", ["{a} \ud83d", "{a:\ud83d>5}"])
+def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
+    match = r"`row_format` must hold valid Unicode. Got a lone surrogate at position "
+    with pytest.raises(ValueError, match=match + str(template.index("\ud83d"))):
+        read_texts(pd.DataFrame({"a": ["x"]}), template)
+
+
 # Refused input
 
 
