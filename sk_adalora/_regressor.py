@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.base import RegressorMixin
 from sklearn.callback import with_callbacks
 from sklearn.utils import check_array
@@ -384,9 +385,10 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
     """Return targets as one or two dimensions of finite floats."""
     try:
         _refuse_times(np.asarray(y), name)
-        values = check_array(
-            y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
-        )
+        with config_context(array_api_dispatch=False):  # a tensor would stay one
+            values = check_array(
+                y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
+            )
     except ValueError as error:
         for cell in np.asarray(y, dtype=object).ravel():
             if isinstance(cell, str) and not _is_number(cell):

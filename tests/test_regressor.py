@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from _toy import toy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 from test_public_api import documented_parameters, section
@@ -195,6 +197,20 @@ def test_targets_in_a_frame(make, frame):
 
     assert same_fit(from_frame, from_array)
     assert from_frame.predict(TEXTS).shape == (40, 2)
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_targets_in_a_tensor(make, fitted, dispatch, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # scikit-learn asks for it
+    y = torch.tensor(Y)
+    with config_context(array_api_dispatch=dispatch):
+        assert same_fit(make().fit(TEXTS, y), fitted)
+        watching = {"epochs": 4, "early_stopping": True}
+        stopped = make(**watching).fit(TEXTS, y, X_val=TEXTS, y_val=y)
+        with pytest.raises(ValueError, match="y contains NaN"):
+            make().fit(TEXTS, torch.where(y > 50, torch.nan, y))
+
+    assert same_fit(stopped, make(**watching).fit(TEXTS, Y, X_val=TEXTS, y_val=Y))
 
 
 # Refused targets
