@@ -1,5 +1,6 @@
 """Tiny models for every test, and the rules under which the tests run."""
 
+import builtins
 import os
 import shutil
 from pathlib import Path
@@ -146,3 +147,27 @@ def scripts_environment(monkeypatch):
     """What a script of `benchmarks` sets when imported is forgotten after the test."""
     for variable in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS"):
         monkeypatch.setenv(variable, "1")
+
+
+@pytest.fixture
+def plt():
+    """`matplotlib.pyplot`, which draws without a screen; figures are closed."""
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the extra `plot`")
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """Importing matplotlib fails as where it is not installed."""
+    load = builtins.__import__
+
+    def hide(name, *args, **kwargs):
+        if name.split(".")[0] == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return load(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", hide)

@@ -1,6 +1,5 @@
 """The displays of a fit: what they draw is what the fit kept."""
 
-import builtins
 import pickle
 from itertools import pairwise
 
@@ -24,18 +23,9 @@ from sk_adalora import (
 )
 from sk_adalora._plotting import text_colour
 
+pytestmark = pytest.mark.usefixtures("plt")
 DISPLAYS = [RankAllocationDisplay, BudgetDisplay, TrainingHistoryDisplay]
 X, Y = toy()
-
-
-@pytest.fixture(autouse=True)
-def plt():
-    matplotlib = pytest.importorskip("matplotlib", reason="needs the extra `plot`")
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +144,8 @@ def test_a_search_without_refit_is_refused(display, fitted):
         display.from_estimator(search)
 
 
-def test_without_matplotlib_the_error_names_the_extra(display, fitted, monkeypatch):
-    load = builtins.__import__
-
-    def hide(name, *args, **kwargs):
-        if name.split(".")[0] == "matplotlib":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return load(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", hide)
+@pytest.mark.usefixtures("plt", "without_matplotlib")
+def test_without_matplotlib_the_error_names_the_extra(display, fitted):
     with pytest.raises(ImportError, match=r"pip install 'sk-adalora\[plot\]'"):
         display.from_estimator(fitted)
 

@@ -1,6 +1,5 @@
 """The picture of a search: its numbers are those of the table."""
 
-import builtins
 import pickle
 
 import numpy as np
@@ -22,17 +21,7 @@ def raced():
     return search(n_trials=9, pruner="auto", enqueue=good + bad).fit(X, Y)
 
 
-@pytest.fixture
-def agg():
-    matplotlib = pytest.importorskip("matplotlib", reason="needs the extra `plot`")
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
-def test_the_picture_shows_trials_best_and_importances(agg, raced):
+def test_the_picture_shows_trials_best_and_importances(plt, raced):
     values_of, importances = raced.plot_trials()
     complete, pruned, best = values_of.lines
     table = raced.cv_results_
@@ -47,16 +36,16 @@ def test_the_picture_shows_trials_best_and_importances(agg, raced):
     assert importances.patches[-1].get_width() == pytest.approx(1.0, abs=0.05)
 
 
-def test_one_axes_shows_trials_only(agg):
-    ax = agg.figure().add_subplot()
+def test_one_axes_shows_trials_only(plt):
+    ax = plt.figure().add_subplot()
     drawn = search(n_trials=1).fit(X, Y).plot_trials(ax=ax)
 
     assert drawn.tolist() == [ax]
 
 
-def test_the_picture_needs_one_axes_or_two(agg):
+def test_the_picture_needs_one_axes_or_two(plt):
     drawn = search(n_trials=1).fit(X, Y)
-    _, axes = agg.subplots(2, 2)
+    _, axes = plt.subplots(2, 2)
 
     with pytest.raises(ValueError, match=r"the trials alone, or 2 for all.*Got 4\."):
         drawn.plot_trials(ax=axes)
@@ -65,7 +54,7 @@ def test_the_picture_needs_one_axes_or_two(agg):
     assert drawn.plot_trials(ax=axes[:, :1]).tolist() == [axes[0, 0], axes[1, 0]]
 
 
-def test_a_picture_of_one_trial_has_no_importances(agg):
+def test_a_picture_of_one_trial_has_no_importances(plt):
     _, importances = search(n_trials=1).fit(X, Y).plot_trials()
 
     assert importances.get_title() == "too few trials to tell"
@@ -77,14 +66,14 @@ def made_up(n_trials, n_parameters):
     return TrialCurves(points, points[:0], points, importances)
 
 
-def test_of_many_parameters_the_most_important_are_shown(agg):
+def test_of_many_parameters_the_most_important_are_shown(plt):
     _, importances = draw_trials(made_up(n_trials=20, n_parameters=30))
     names = [label.get_text() for label in importances.get_yticklabels()]
 
     assert names == [f"parameter_{i}" for i in reversed(range(12))]
 
 
-def test_points_of_many_trials_are_smaller(agg):
+def test_points_of_many_trials_are_smaller(plt):
     few, _ = draw_trials(made_up(n_trials=5, n_parameters=2))
     many, _ = draw_trials(made_up(n_trials=1000, n_parameters=2))
 
@@ -92,10 +81,10 @@ def test_points_of_many_trials_are_smaller(agg):
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background"])
-def test_trials_stand_out_on_any_background(agg, style):
+def test_trials_stand_out_on_any_background(plt, style):
     from matplotlib.colors import to_rgb
 
-    with agg.style.context(style):
+    with plt.style.context(style):
         values, importances = draw_trials(made_up(n_trials=5, n_parameters=2))
     background = np.array(to_rgb(values.get_facecolor()))
     drawn = [*(line.get_color() for line in values.lines)]
@@ -105,22 +94,15 @@ def test_trials_stand_out_on_any_background(agg, style):
         assert np.abs(np.array(to_rgb(colour)) - background).max() > 0.4
 
 
-def test_a_picture_without_matplotlib_names_the_extra(monkeypatch):
+@pytest.mark.usefixtures("without_matplotlib")
+def test_a_picture_without_matplotlib_names_the_extra():
     fitted = search(n_trials=1).fit(X, Y)
-    load = builtins.__import__
-
-    def hide(name, *args, **kwargs):
-        if name.split(".")[0] == "matplotlib":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return load(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", hide)
     with pytest.raises(ImportError, match=r"pip install 'sk-adalora\[plot\]'"):
         fitted.plot_trials()
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_pictures_of_optuna_work(agg):
+def test_pictures_of_optuna_work(plt):
     study = pickle.loads(pickle.dumps(search().fit(X, Y))).study_
 
     assert optuna.visualization.matplotlib.plot_optimization_history(study)
@@ -133,7 +115,7 @@ def test_an_unfitted_search_has_no_trials_to_draw():
 
 
 @pytest.mark.parametrize("other", [-np.inf, 0.1 + 1e-17])
-def test_values_that_cannot_be_told_apart_have_no_importances(agg, other):
+def test_values_that_cannot_be_told_apart_have_no_importances(plt, other):
     class Two(Peak):
         def score(self, X, y, sample_weight=None):
             return 0.1 if self.a < 0.5 else other
