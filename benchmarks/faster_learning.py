@@ -25,8 +25,8 @@ from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 
-PACKAGED = ["headlines", "quotes", "films", "newsgroups"]
-PUBLIC = ["questions", "tweets", "subjectivity", "newswire"]
+PACKAGED = ["headlines", "quotes", "films"]
+PUBLIC = ["questions", "tweets", "subjectivity"]
 SIZES, SEEDS, N_TEST = [1000, 200], [20, 21], 1000
 _COLUMNS = "text", "label"
 # By default, alpha is 12 and the rate 0.001.

@@ -237,10 +237,10 @@ def test_larger_updates_and_a_faster_head(monkeypatch, capsys, tiny_model, tmp_p
     faster_learning.main([str(tmp_path), "--sizes", "200"])
 
     printed = capsys.readouterr().out
-    assert len(re.findall(r"\| 200( \| [01]\.\d{3} / \d+\.\d{3}){4} \|", printed)) == 8
+    assert len(re.findall(r"\| 200( \| [01]\.\d{3} / \d+\.\d{3}){4} \|", printed)) == 6
     assert "1,000" not in printed
-    assert [changed.pop("random_state") for changed in asked] == 32 * [20, 21]
-    assert asked[::2] == 8 * list(faster_learning.VARIANTS.values())
+    assert [changed.pop("random_state") for changed in asked] == 24 * [20, 21]
+    assert asked[::2] == 6 * list(faster_learning.VARIANTS.values())
     (tmp_path / "tweets.csv").unlink()
     with pytest.raises(SystemExit):
         faster_learning.main([str(tmp_path)])
