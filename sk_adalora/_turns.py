@@ -11,8 +11,8 @@ from ._forks import make_lock
 class _Turns:
     """The locks of a tokenizer, and its settings before the call that is running.
 
-    Two locks make the turns fair. A thread takes `queue`, waits for `inside`, and then
-    frees `queue`. So a thread that leaves and comes back is behind one that waited.
+    Two locks make the turns fair. A thread takes `queue` and waits until `inside` is
+    free. So a thread that leaves and comes back is behind one that waited.
     """
 
     def __init__(self) -> None:
@@ -23,12 +23,12 @@ class _Turns:
     @contextmanager
     def take(self) -> Iterator[None]:
         """Wait for the tokenizer, in a thread that does not hold it yet."""
-        with self.queue:
-            self.inside.acquire()
-        try:
+        with self.queue, self.inside:
+            pass
+        # Only `with` holds a lock: beside a bare `acquire()`, an exception that another
+        # thread or a signal raises here would leave it held for ever.
+        with self.inside:
             yield
-        finally:
-            self.inside.release()
 
 
 _turns: WeakKeyDictionary[Any, _Turns] = WeakKeyDictionary()

@@ -1,6 +1,7 @@
 """Threads take turns with a tokenizer, and do not wait for those of others."""
 
 import contextlib
+import ctypes
 import gc
 import threading
 import time
@@ -152,3 +153,27 @@ def test_a_tokenizer_that_is_gone_has_no_locks(tiny_model):
     del tokenizer
     gc.collect()
     assert turns() is None
+
+
+def test_a_thread_that_is_ended_while_it_waits_holds_nothing(tokenizer):
+    class TimeLimitError(Exception):
+        pass
+
+    def wait():
+        with contextlib.suppress(TimeLimitError), same_settings(tokenizer):
+            pass
+
+    for _ in range(5):
+        waiting = threading.Thread(target=wait)
+        with same_settings(tokenizer):
+            waiting.start()
+            time.sleep(0.1)  # now it waits
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(waiting.ident), ctypes.py_object(TimeLimitError)
+            )
+        waiting.join(10)
+        assert not waiting.is_alive()
+        other = threading.Thread(target=wait, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
