@@ -16,6 +16,16 @@ from ._persistence import with_plain_records, with_records
 from ._predicting import PredictMixin
 from ._transaction import CALLBACKS
 
+# Attribute of an instance whose state comes from a pickle or a copy.
+_IS_PICKLE = "is_pickle"
+
+
+def _new_of_a_pickle(cls: type[BaseAdaLora]) -> BaseAdaLora:
+    """Make an instance for `__setstate__` to fill from a pickle or a copy."""
+    new = cls.__new__(cls)
+    vars(new)[_IS_PICKLE] = True
+    return new
+
 
 class BaseAdaLora(
     FitMixin,
@@ -130,7 +140,21 @@ class BaseAdaLora(
         return with_plain_records(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(with_records(state))
+        """Restore what :meth:`__getstate__` returned.
+
+        Whoever wrote a file of skops is not trusted to run code here: it comes with
+        `trust_remote_code` off. A pickle is a program, and keeps it.
+        """
+        state = with_records(state)
+        if not vars(self).pop(_IS_PICKLE, False) and "trust_remote_code" in state:
+            state["trust_remote_code"] = False
+        super().__setstate__(state)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # Pickles and copies come by here; skops asks for the state alone.
+        made = super().__reduce_ex__(protocol)
+        assert isinstance(made, tuple), "an instance is no global name"
+        return (_new_of_a_pickle, (type(self),), *made[2:])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_adapter") or getattr(self, "_live", None) is not None

@@ -1,5 +1,7 @@
 """Files of skops: no code in them, and a short list of what must be trusted."""
 
+import copy
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -34,6 +36,16 @@ def there_and_back(value, path, trusted):
 
 CLASSIFIER = ["sk_adalora._classifier.AdaLoraClassifier"]
 REGRESSOR = ["sk_adalora._regressor.AdaLoraRegressor"]
+
+
+def test_a_file_does_not_have_code_run(tiny_model, tmp_path):
+    fitted = make(tiny_model, trust_remote_code=True).fit(X, Y)
+    loaded = there_and_back(make_pipeline(fitted), tmp_path / "f.skops", CLASSIFIER)[0]
+
+    assert loaded.trust_remote_code is False
+    for kept in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+        assert kept.trust_remote_code is True
+        assert vars(kept).keys() == vars(fitted).keys() - {"_live"}
 
 
 def test_the_page_has_the_whole_list():
