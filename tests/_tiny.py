@@ -52,6 +52,22 @@ def tiny_classifier(seed=0, **options):
     return build(lambda: transformers.BertForSequenceClassification(config), seed)
 
 
+def tiny_distilbert(seed=0):
+    """One with a head in two parts, `pre_classifier` and `classifier`."""
+    config = transformers.DistilBertConfig(
+        vocab_size=50,
+        dim=32,
+        n_layers=2,
+        n_heads=2,
+        hidden_dim=48,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
+        num_labels=3,
+    )
+    return build(lambda: transformers.DistilBertForSequenceClassification(config), seed)
+
+
 def tiny_gpt2(seed=0, make=transformers.GPT2LMHeadModel):
     config = transformers.GPT2Config(
         vocab_size=50,

@@ -14,6 +14,7 @@ from _tiny import (
     randomise,
     tiny_bert,
     tiny_classifier,
+    tiny_distilbert,
     tiny_gpt2,
     tiny_llama,
     tiny_t5,
@@ -38,13 +39,6 @@ def of_peft(model, **options):
     settings = {"init_r": 4, "target_r": 2, "total_step": 12, **options}
     adapted = peft.get_peft_model(model, peft.AdaLoraConfig(**settings))
     return set(adapted.targeted_module_names)
-
-
-def distilbert():
-    settings = transformers.DistilBertConfig(
-        vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=48
-    )
-    return build(lambda: transformers.DistilBertForSequenceClassification(settings))
 
 
 def mpnet():
@@ -145,7 +139,7 @@ ALL_LINEAR = {
     "bert": (tiny_bert, BERT_LAYERS),
     "bert with head": (tiny_classifier, under("bert.encoder.layer", *BERT_NAMES)),
     "distilbert": (
-        distilbert,
+        tiny_distilbert,
         under("distilbert.transformer.layer", *DISTILBERT_NAMES),
     ),
     "mpnet": (mpnet, under("encoder.layer", *MPNET_NAMES)),
@@ -197,7 +191,7 @@ def test_a_bare_dense_hits_neither_pooler_nor_head(name):
         (tiny_classifier, "classifier", "classifier"),
         (roberta, "classifier.dense", "classifier.dense"),
         (roberta_mlm, "lm_head.dense", "lm_head.dense"),
-        (distilbert, "pre_classifier", "pre_classifier"),
+        (tiny_distilbert, "pre_classifier", "pre_classifier"),
         (electra, "embeddings_project", "electra.embeddings_project"),
         (tiny_llama, "lm_head", "lm_head"),
     ],

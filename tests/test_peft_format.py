@@ -19,6 +19,7 @@ from _tiny import (
     randomise,
     tiny_bert,
     tiny_classifier,
+    tiny_distilbert,
     tiny_gpt2,
     tiny_llama,
     tiny_t5,
@@ -81,6 +82,10 @@ KINDS = {
         {"target_modules": ["dense"], "layers_to_transform": [1]},
     ),
     "classifier": (tiny_classifier, {"task_type": "SEQ_CLS"}),
+    "distilbert classifier": (
+        tiny_distilbert,
+        {"target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"},
+    ),
     "saved by name": (tiny_classifier, {"modules_to_save": ["classifier", "pooler"]}),
     "biases of layers": (tiny_bert, {"bias": "lora_only"}),
     "all biases": (tiny_bert, {"bias": "all"}),
@@ -440,6 +445,14 @@ PEFTS = {
     "never pruned": (tiny_bert, {"steps": 1}),
     "classifier": (tiny_classifier, {"task_type": "SEQ_CLS"}),
     "saved": (tiny_classifier, {"modules_to_save": ["classifier"]}),
+    "distilbert classifier": (
+        tiny_distilbert,
+        {"target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"},
+    ),
+    "distilbert, saved": (
+        tiny_distilbert,
+        {"target_modules": ["q_lin", "v_lin"], "modules_to_save": ["classifier"]},
+    ),
     "biases of layers": (tiny_bert, {"bias": "lora_only"}),
     "all biases": (tiny_bert, {"bias": "all"}),
     "gpt2": (tiny_gpt2, {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
@@ -471,6 +484,18 @@ def test_we_read_what_peft_writes(kind, tmp_path):
     # And peft reads it back from us.
     save_adapter(loaded, tmp_path / "again")
     assert_close(outputs(by_peft(new(), tmp_path / "again")), outputs(model))
+
+
+def test_a_bias_alone_makes_no_module_trained_in_full(tmp_path):
+    options = {"modules_to_save": ["classifier"], "bias": "all"}
+    names = {"target_modules": ["q_lin"]}
+    model = randomise(adapt(tiny_distilbert(), **names, **options))
+    save_adapter(model, tmp_path)
+    loaded = load_peft_adapter(tiny_distilbert(), tmp_path)
+
+    assert loaded.peft_config.modules_to_save == ["classifier"]
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert_close(outputs(loaded), outputs(model))
 
 
 class Counting(nn.Module):

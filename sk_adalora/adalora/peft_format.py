@@ -8,7 +8,7 @@ import re
 import reprlib
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -353,11 +353,8 @@ def _read_config(
     _check_plain("modules_to_save", saved, list)
     for name in saved or ():
         _check_plain("modules_to_save", name, str)
-    # PEFT lists the heads that a model may have. Keep those with tensors in the file.
     paths = [name.removeprefix(PREFIX) for name in tensors if ".lora_" not in name]
-    values["modules_to_save"] = [
-        name for name in saved or () if any(is_inside(path, [name]) for path in paths)
-    ] or None
+    values["modules_to_save"] = _saved(saved or (), paths) or None
     values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
     # The file's own `target_modules` is not used: matching a malicious pattern may
     # never end, and "all-linear" means other layers to PEFT. A list of names would mean
@@ -368,6 +365,24 @@ def _read_config(
         return AdaLoraConfig.from_dict(values)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"{CONFIG_NAME} is broken: {error}") from error
+
+
+def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
+    """Return the names of the modules in full that have tensors in the file.
+
+    PEFT lists the heads that a model may have, and takes every module whose path ends
+    with the letters of one: "classifier" stands for "pre_classifier" too.
+    """
+    kept = [name for name in names if any(is_inside(path, [name]) for path in paths)]
+    endings = tuple(name for name in names if name)
+    for path in paths:
+        *parts, own = path.split(".")
+        modules = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        longer = [module for module in modules if module.endswith(endings)]
+        # A bias may be trained by itself, as `bias` says.
+        if longer and own != "bias" and not is_inside(path, kept):
+            kept.append(longer[0])
+    return kept
 
 
 def _check_plain(name: str, value: Any, kind: type) -> None:

@@ -21,7 +21,7 @@ _PROTECTED = re.compile(
     r"out_embed\w*"
 )
 
-# The head that PEFT saves by itself for each task.
+# The heads that PEFT saves by itself for each task: all modules whose names end so.
 _TASK_HEADS = {
     "SEQ_CLS": ("classifier", "score"),
     "TOKEN_CLS": ("classifier", "score"),
@@ -122,11 +122,11 @@ def is_inside(path: str, names: Collection[str] | None) -> bool:
 def modules_to_save(model: nn.Module, config: AdaLoraConfig) -> list[str]:
     """Return the asked-for names, and the head that the task implies."""
     names = list(config.modules_to_save or ())
-    last_parts = {path.rpartition(".")[2] for path, _ in model.named_modules()}
-    for head in _TASK_HEADS.get(config.task_type or "", ()):
-        if head in last_parts and head not in names:
-            names.append(head)
-    return names
+    heads = _TASK_HEADS.get(config.task_type or "", ())
+    last_parts = [path.rpartition(".")[2] for path, _ in model.named_modules()]
+    # Not part by part: with "classifier", PEFT takes DistilBERT's "pre_classifier".
+    names += [part for part in last_parts if heads and part.endswith(heads)]
+    return list(dict.fromkeys(names))
 
 
 def _matches(path: str, pattern: str | Collection[str] | None) -> bool:
