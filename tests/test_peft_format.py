@@ -97,6 +97,7 @@ KINDS = {
     ),
     "t5": (tiny_t5, {}),
     "no alpha": (tiny_bert, {"lora_alpha": 0.5}),
+    "alpha 0": (tiny_bert, {"lora_alpha": 0}),
 }
 
 

@@ -134,6 +134,8 @@ def write_adapter(
     ranks = ranks_of(tensors)
     values = config.to_dict()
     values["inference_mode"] = True
+    # For 0, PEFT would take the rank that is left of each layer.
+    values["lora_alpha"] = config.lora_alpha or config.init_r
     # "all-linear" means different layers to PEFT.
     values |= dict.fromkeys(_CHOOSING)
     values["target_modules"] = sorted(ranks)
