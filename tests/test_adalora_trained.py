@@ -168,6 +168,26 @@ def test_unknown_modules_to_save_are_refused_before_anything_changes():
     assert all(p.requires_grad for p in base.parameters())
 
 
+class Remembering(nn.Linear):
+    """A layer with more to store than tensors."""
+
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_a_state_that_is_no_tensor_is_refused_before_anything_changes():
+    base = nn.ModuleDict({"up": nn.Linear(4, 4), "head": Remembering(4, 4)})
+    message = r"tensors only. Got 'head', whose '_extra_state' is a dict. Leave it out"
+    with pytest.raises(TypeError, match=message):
+        adapt(base, target_modules=["up"], modules_to_save=["head"])
+
+    assert type(base["up"]) is nn.Linear
+    assert all(p.requires_grad for p in base.parameters())
+
+
 def test_buffers_of_saved_modules_are_stored():
     base = nn.ModuleDict({"norm": nn.BatchNorm1d(4), "up": nn.Linear(4, 4)})
     model, fresh = (

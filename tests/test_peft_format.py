@@ -531,6 +531,43 @@ def test_buffers_of_whole_numbers_in_what_is_trained_in_full(tmp_path):
     assert loaded.norm.num_batches_tracked == 41
 
 
+def test_large_whole_numbers_stay_exact(tmp_path):
+    base = build(Counting)
+    base.norm.num_batches_tracked.fill_(2**40 + 1)
+    options = {"target_modules": ["inner"], "modules_to_save": ["norm"]}
+    save_adapter(adapt(base, **options), tmp_path)
+    stored = load_file(tmp_path / "adapter_model.safetensors")
+
+    assert stored["base_model.model.norm.switches"].dtype == torch.bool
+    loaded = load_peft_adapter(build(Counting), tmp_path)
+    assert loaded.norm.num_batches_tracked == 2**40 + 1
+    theirs = by_peft(build(Counting), tmp_path)
+    norm = theirs.get_base_model().norm.modules_to_save["default"]
+    assert norm.num_batches_tracked == 2**40 + 1
+
+
+# PEFT takes names for patterns, so it reads the first three only.
+NAMES = ["en/de", "a b", "é", "(x+x+)+y", "|", "[", "\\d", "line\nbreak", "$", "+"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_torch_allows(tmp_path, name):
+    def make():
+        inner = nn.ModuleDict({name: nn.Linear(8, 8), "x": nn.Linear(8, 8)})
+        return nn.ModuleDict({"inner": inner})
+
+    model = randomise(adapt(build(make)))
+    save_adapter(model, tmp_path)
+    loaded, x = load_peft_adapter(build(make), tmp_path), torch.randn(3, 8)
+
+    assert list(loaded.adapted) == [f"inner.{name}", "inner.x"]
+    expected = model.inner[name](x)
+    assert_close(loaded.inner[name](x), expected)
+    if name in NAMES[:3]:
+        theirs = by_peft(build(make), tmp_path).get_base_model()
+        assert_close(theirs.inner[name](x), expected)
+
+
 @pytest.fixture
 def from_peft(tmp_path):
     """A model of peft's and its folder, which the test may change."""

@@ -33,8 +33,9 @@ _MAX_REPEATED = 4
 _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # holds two numbers per byte
 # Types of counters in modules that are trained in full, such as BatchNorm's of batches.
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])")
-_PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
+_FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])", re.DOTALL)
+# torch allows every name without a dot, such as "en/de".
+_PATH = re.compile(r"[^.]+(\.[^.]+)*")
 # Fields that choose layers. They are cleared: the tensors say which are adapted.
 _CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
 
@@ -246,7 +247,7 @@ def _write(
     """
     folder = Path(os.path.expanduser(folder))
     text = json.dumps(dict(sorted(values.items())), indent=2)
-    stored = {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}
+    stored = {n: _exact(t.detach().cpu()).contiguous() for n, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     # Not by tempfile: on Windows its folders are closed to other users, and files that
     # are moved out of them stay so.
@@ -318,7 +319,8 @@ def read_adapter(
     config : AdaLoraConfig
         The configuration.
     tensors : dict of str to torch.Tensor
-        Numbers in float32 under the names of :meth:`AdaLoraModel.state_dict`.
+        Numbers under the names of :meth:`AdaLoraModel.state_dict`, in float32 but
+        for counters and flags.
 
     Raises
     ------
@@ -465,7 +467,7 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
             f"{name!r} must be a tensor {numbers}. Got {kind}. "
             "The file is broken, or no adapter."
         )
-    exact = tensor.to(torch.float32, copy=True)  # no longer a view into the file
+    exact = _exact(tensor).clone()  # no longer a view into the file
     if not torch.isfinite(exact).all():
         raise ValueError(
             f"{name!r} must be finite. Got NaN or infinity. The adapter is broken: "
@@ -474,8 +476,13 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
     return exact.contiguous()
 
 
+def _exact(tensor: Tensor) -> Tensor:
+    """Return whole numbers as they are, and others in float32."""
+    return tensor if tensor.dtype in _WHOLE else tensor.float()
+
+
 def _is_plain(tensor: Tensor, is_factor: bool) -> bool:
-    """Tell whether a tensor is dense, on the CPU and convertible to float32."""
+    """Tell whether a tensor is dense, on the CPU, and of numbers that are stored."""
     there = tensor.layout is torch.strided and tensor.device.type == "cpu"
     real = tensor.is_floating_point() and tensor.dtype is not _PACKED
     whole = tensor.dtype in _WHOLE and not is_factor

@@ -131,6 +131,8 @@ def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
     ------
     ValueError
         If a name matches no module.
+    TypeError
+        If a module has more to store than tensors.
     """
     paths = [path for path, _ in model.named_modules() if path]
     chosen = []
@@ -143,8 +145,21 @@ def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
                 f"{', '.join(n for n, _ in model.named_children())}."
             )
         chosen += [path for path in found if path not in chosen]
+    for path in chosen:
+        _check_state(path, model.get_submodule(path))
     return [
         path
         for path in chosen
         if not any(path.startswith(other + ".") for other in chosen)
     ]
+
+
+def _check_state(path: str, module: nn.Module) -> None:
+    """Refuse a module whose `get_extra_state` returns something else than a tensor."""
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                "Modules to train in full must have a state of tensors only. Got "
+                f"{path!r}, whose {name!r} is a {type(value).__name__}. Leave it out "
+                "of `modules_to_save`, or name the modules inside it."
+            )

@@ -86,7 +86,12 @@ TENSORS = {
     "an absolute path": (
         ADAPTER,
         renamed(START + "A", "base_model.model./etc/passwd.lora_A"),
-        "must be named",
+        "of shape",
+    ),
+    "a pattern": (
+        ADAPTER,
+        renamed(START + "A", "base_model.model.(x+x+)+y.lora_A"),
+        "of shape",
     ),
     "an attribute of the class": (
         ADAPTER,
