@@ -337,6 +337,52 @@ def test_a_name_that_matches_nothing_beside_others_is_named():
         adapt(tiny_classifier(), target_modules=["query", "pooler.dense", "classifier"])
 
 
+def with_heads():
+    """A model whose attention has heads; no pooler, embeddings or head."""
+    pairs = [
+        nn.ModuleDict({"q": nn.Linear(4, 4), "v": nn.Linear(4, 4)}) for _ in range(2)
+    ]
+    mix = nn.ModuleDict({"q": nn.Linear(4, 4)})
+    return nn.ModuleDict({"heads": nn.ModuleList(pairs), "mix": mix})
+
+
+def test_layers_that_a_name_matches_and_that_are_held_back_are_named():
+    message = (
+        r"Got \['q'\], which leaves out heads\.0\.q, heads\.1\.q\. .*'heads\.0\.q'"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = get_peft_model(with_heads(), config(target_modules=["q"]))
+
+    assert list(model.adapted) == ["mix.q"]
+    assert caught[0].filename == __file__
+    message = r"Got \['v'\], which leaves out heads\.0\.v, heads\.1\.v\. .*Nothing else"
+    with pytest.raises(ValueError, match=message):
+        adapt(with_heads(), target_modules=["v"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q", "heads.0.q", "heads.1.q"]},
+        {"target_modules": r".*\.q"},
+        {"target_modules": ["q"], "exclude_modules": r"heads\..*"},
+        {"target_modules": ["q"], "exclude_modules": ["heads.0.q", "heads.1.q"]},
+    ],
+)
+def test_what_the_message_on_held_back_layers_says_to_do(options):
+    expected = {"heads.0.q", "heads.1.q", "mix.q"}
+    if "exclude_modules" in options:
+        expected = {"mix.q"}
+    with no_warning():
+        assert chosen(with_heads(), **options) == expected
+
+
+@pytest.mark.parametrize("make", [tiny_bert, roberta, roberta_mlm, deberta])
+def test_what_is_surely_a_pooler_or_head_is_held_back_quietly(make):
+    with no_warning():
+        assert chosen(make(), target_modules=["dense"])
+
+
 def test_a_long_list_is_cut():
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(50)))
     with pytest.raises(ValueError, match="38, 39 and 10 more"):

@@ -56,28 +56,39 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
         If nothing matches; the message lists the layers that exist.
     """
     candidates = linear_layers(model)
-    protected = {
-        path for path, layer in candidates.items() if _is_protected(model, path, layer)
-    }
     wanted = ALL_LINEAR if config.target_modules is None else config.target_modules
     saved = modules_to_save(model, config)
-    targets = {
+    allowed = {
         path: layer
         for path, layer in candidates.items()
-        if _is_wanted(path, wanted, path in protected)
-        and not _matches(path, config.exclude_modules)
+        if not _matches(path, config.exclude_modules)
         and not is_inside(path, saved)
         and _is_in_layers(path, config)
     }
+    targets = {
+        path: layer
+        for path, layer in allowed.items()
+        if _is_wanted(path, wanted, _is_protected(model, path, layer))
+    }
+    held: list[str] = []  # what a name matches and is protected
+    if not isinstance(wanted, str):
+        held = [p for p in allowed if p not in targets and _matches(p, wanted)]
     if not targets:
-        raise ValueError(_nothing_found(config, candidates))
+        raise ValueError(_nothing_found(config, candidates, held))
     if not isinstance(wanted, str):
         _warn_lost(wanted, candidates)
+        _warn_held(wanted, [p for p in held if _is_a_guess(model, p, allowed[p])])
     _check_orientation(targets, config)
     return targets
 
 
 def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
+    by_name = any(_PROTECTED.fullmatch(part) for part in path.split("."))
+    return by_name or _is_head(model, path, layer)
+
+
+def _is_head(model: nn.Module, path: str, layer: nn.Module) -> bool:
+    """Tell whether a layer is head or embeddings by what the model says of itself."""
     body = getattr(model, "base_model_prefix", "")
     if body and hasattr(model, body) and not path.startswith(body + "."):
         return True  # Hugging Face: what is outside the body is the head
@@ -88,7 +99,12 @@ def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
             continue
         if found is layer:
             return True
-    return any(_PROTECTED.fullmatch(part) for part in path.split("."))
+    return False
+
+
+def _is_a_guess(model: nn.Module, path: str, layer: nn.Module) -> bool:
+    """Tell whether a layer is protected by a name that may mean something else."""
+    return "pooler" not in path.split(".") and not _is_head(model, path, layer)
 
 
 def _is_wanted(path: str, wanted: str | Collection[str], protected: bool) -> bool:
@@ -187,13 +203,43 @@ def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
         )
 
 
-def _nothing_found(config: AdaLoraConfig, candidates: Collection[str]) -> str:
+def _warn_held(names: Collection[str], held: Collection[str]) -> None:
+    """Warn of layers that a name matches and that are left out all the same."""
+    if held:
+        warnings.warn(
+            f"{_held_back(sorted(names), held)} Only the others are adapted. "
+            "`exclude_modules` with those paths says that it is meant.",
+            stacklevel=5,
+        )
+
+
+def _held_back(names: list[str], held: Collection[str]) -> str:
+    """Say which layers are taken for pooler, embeddings or head."""
+    first = next(iter(held))
+    return (
+        "Layers in what is, or is called like, a pooler, embeddings or a head must be "
+        f"named by whole paths. Got {names!r}, which leaves out {_listed(held)}. To "
+        f"adapt them, write such as {first!r} in `target_modules`, or a regular "
+        "expression for whole paths."
+    )
+
+
+def _listed(paths: Collection[str]) -> str:
+    more = f" and {len(paths) - 40} more" if len(paths) > 40 else ""
+    return ", ".join(list(paths)[:40]) + more
+
+
+def _nothing_found(
+    config: AdaLoraConfig, candidates: Collection[str], held: Collection[str]
+) -> str:
     if not candidates:
         return (
             "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
             "torch.nn.Linear and transformers' Conv1D only, inside another module."
         )
     asked = ALL_LINEAR if config.target_modules is None else config.target_modules
+    if held:
+        return f"{_held_back(sorted(asked), held)} Nothing else matches."
     return _unmatched(asked if isinstance(asked, str) else sorted(asked), candidates)
 
 
@@ -207,11 +253,9 @@ def _unmatched(asked: str | list[str], candidates: Collection[str]) -> str:
         if match != name
     ]
     hint = f" Did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
-    listed = ", ".join(list(candidates)[:40])
-    more = f" and {len(candidates) - 40} more" if len(candidates) > 40 else ""
     return (
         f"`target_modules` must match linear layers of the model. Got {asked!r}, "
-        f"which matches none.{hint} Linear layers: {listed}{more}."
+        f"which matches none.{hint} Linear layers: {_listed(candidates)}."
     )
 
 
