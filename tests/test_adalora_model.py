@@ -668,25 +668,28 @@ def test_a_region_without_autocast_inside_an_autocast_forward():
 class Quantised(nn.Linear):
     """Eight-bit weights, as in quantised models: computes in the input's type."""
 
-    def __init__(self, width):
+    def __init__(self, width, kind):
         super().__init__(width, width, bias=False)
-        whole = (self.weight.detach() * 100).round().to(torch.int8)
+        whole = (self.weight.detach() * 100).round().to(kind)
         self.weight = nn.Parameter(whole, requires_grad=False)
 
     def forward(self, x):
         return nn.functional.linear(x, self.weight.to(x.dtype) / 100)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn, torch.float8_e5m2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_quantised_layers_are_adapted_but_not_merged(dtype):
-    base = nn.Sequential(Quantised(6), nn.ReLU(), Quantised(6))
+def test_quantised_layers_are_adapted_but_not_merged(dtype, kind):
+    base = nn.Sequential(Quantised(6, kind), nn.ReLU(), Quantised(6, kind))
     model = randomise(adapt(base))
     out = model(torch.randn(3, 6, dtype=dtype))
     out.float().mean().backward()
 
     assert out.dtype == dtype
+    assert model.adapted["0"].right.dtype == torch.float32  # not rounded to eight bits
     assert model.triplets.singular_values.grad.any()
-    with pytest.raises(TypeError, match=r"needs weights in floating.*torch\.int8"):
+    message = rf"needs weights in floating point of 16 bits.*{kind}"
+    with pytest.raises(TypeError, match=message):
         model.merge()
 
 

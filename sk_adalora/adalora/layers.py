@@ -298,10 +298,11 @@ class SVDLinear(nn.Module):
             If the frozen weight is quantised.
         """
         weight = self.weight.detach()
-        if not weight.is_floating_point():
+        if not weight.is_floating_point() or weight.itemsize < 2:
             raise TypeError(
-                "Merging needs weights in floating point. Got quantised ones, of "
-                f"type {weight.dtype}. Load the model unquantised to merge."
+                "Merging needs weights in floating point of 16 bits or more. Got "
+                f"quantised ones, of type {weight.dtype}. Load the model unquantised "
+                "to merge."
             )
         update = delta.T if self.transposed else delta
         exact = torch.promote_types(weight.dtype, update.dtype)

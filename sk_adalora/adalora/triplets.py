@@ -525,8 +525,10 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
     kind = weight.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
-    # A quantised layer computes in the precision of its input; float32 is safe.
-    return weight.dtype if weight.is_floating_point() else torch.float32
+    # A quantised layer, be it in float8, computes in the precision of its input;
+    # float32 is safe.
+    computes = weight.is_floating_point() and weight.itemsize > 1
+    return weight.dtype if computes else torch.float32
 
 
 def _rekey(
