@@ -86,6 +86,8 @@ class PretendedTensor(torch.Tensor):
         if func is torch.Tensor.tolist:  # torch refuses it to subclasses
             _write_down("tolist")
             return args[0].raw.tolist()
+        if func == torch.Tensor.data.__set__:  # the rest is torch's
+            args[0].raw = args[1].raw
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 

@@ -1,6 +1,7 @@
 """Importance, exact budgets under any order of steps, compaction and resuming."""
 
 import copy
+import importlib
 import itertools
 
 import pytest
@@ -528,6 +529,202 @@ def test_compaction_twice_is_compaction_once():
 
     assert torch.equal(hidden(model), expected)
     assert model.ranks == ranks
+
+
+def test_compaction_keeps_the_parameter_objects():
+    """So that lists of them, as for clipping, and hooks go on."""
+    model = adapt(tiny_bert())
+    parameters = [p for _, p in model.trainable_parameters()]
+    seen = []
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(lambda p: seen.append(p.shape))
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    train(model, range(10), optimizer)
+    model.compact(optimizer)
+    seen.clear()
+    encoder_loss(model, 10).backward()
+
+    assert [p for _, p in model.trainable_parameters()] == parameters
+    assert sorted(seen) == sorted(p.shape for p in parameters)
+    assert torch.nn.utils.clip_grad_norm_(parameters, 1.0) > 0
+
+
+def test_compaction_while_the_last_loss_is_alive():
+    model = adapt(tiny_bert())
+    loss = encoder_loss(model, 0) + model.orthogonality_loss()
+    loss.backward()
+    model.allocator.finish()
+    model.compact()
+    assert all(p.grad is None for p in model.triplets.parameters())
+    (encoder_loss(model, 1) + model.orthogonality_loss()).backward()
+
+    for parameter in model.triplets.parameters():
+        assert parameter.grad.shape == parameter.shape
+    assert loss.grad_fn is not None
+
+
+def states_fit(*optimizers):
+    return all(
+        value.shape in ((), parameter.shape)
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        for value in state.values()
+    )
+
+
+def test_compaction_shrinks_the_state_of_several_optimizers():
+    def run(split):
+        model = adapt(tiny_bert())
+        parameters = [p for _, p in model.trainable_parameters()]
+        parts = [parameters[:1], parameters[1:]] if split else [parameters]
+        optimizers = [torch.optim.AdamW(part, lr=1e-2) for part in parts]
+        for step in range(14):
+            (encoder_loss(model, step) + model.orthogonality_loss()).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            model.update_and_allocate(step)
+            model.zero_grad()
+            if step == 10:
+                model.compact(*optimizers)
+                kept = model.state_dict()
+                assert states_fit(*optimizers)
+        after = model.state_dict()
+        assert not any(torch.equal(kept[n], v) for n, v in after.items() if v.numel())
+        return after
+
+    one, two = run(split=False), run(split=True)
+    assert all(torch.equal(v, two[name]) for name, v in one.items())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"foreach": False, "capturable": False},
+        {"foreach": True, "amsgrad": True},
+        {"fused": True, "amsgrad": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_compaction_between_steps_of_adamw(options, scaled):
+    model = adapt(tiny_bert())
+    parameters = [p for _, p in model.trainable_parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, **options)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+    for step in range(13):
+        scaler.scale(encoder_loss(model, step)).backward()
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        model.update_and_allocate(step)
+        optimizer.zero_grad()
+        if step == 10:
+            model.compact(optimizer)
+            before = model.state_dict()
+
+    assert norm > 0
+    assert states_fit(optimizer)
+    for name, value in model.state_dict().items():
+        assert not value.numel() or not torch.equal(value, before[name])
+
+
+def test_compaction_takes_an_optimizer_by_name_or_none():
+    for by_name in (False, True):
+        model = adapt(tiny_bert())
+        optimizer = adamw(model)
+        train(model, range(10), optimizer)
+        if by_name:
+            model.compact(optimizer=optimizer)
+        else:
+            model.compact(None, optimizer)
+        train(model, range(10, 12), optimizer)
+
+        assert states_fit(optimizer)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw, fused", "sgd", "adafactor"])
+def test_an_optimizer_that_compaction_was_not_given_fails(name):
+    model = adapt(tiny_bert())
+    optimizer = OPTIMIZERS[name]([p for _, p in model.trainable_parameters()])
+    train(model, range(10), optimizer)
+    model.compact()
+    before = model.state_dict()
+    with pytest.raises(RuntimeError, match=r"Got \(48,\) in .*Pass every optimizer"):
+        train(model, range(10, 11), optimizer)
+
+    after = model.state_dict()
+    assert all(torch.equal(after[n], value) for n, value in before.items())
+    train(model, range(11, 13), adamw(model))  # a new one
+
+
+def test_the_optimizer_of_another_model_is_left_alone():
+    one, other = adapt(tiny_bert()), adapt(tiny_bert())
+    optimizer = adamw(other)
+    train(other, range(3), optimizer)
+    one.allocator.finish()
+    one.compact(optimizer)
+
+    train(other, range(3, 5), optimizer)
+
+
+def test_compaction_where_nothing_was_pruned_changes_nothing():
+    model = adapt(tiny_bert(), init_r=2, target_r=2)
+    optimizer = adamw(model)
+    train(model, range(10), optimizer)
+    parameters = list(model.triplets.parameters())
+    encoder_loss(model, 10).backward()
+    gradients = [p.grad for p in parameters]
+    model.compact()
+
+    assert list(model.triplets.parameters()) == parameters
+    assert all(p.grad is g for p, g in zip(parameters, gradients, strict=True))
+    before = model.state_dict()
+    optimizer.step()
+    assert any(not torch.equal(before[n], v) for n, v in model.state_dict().items())
+
+
+def test_what_compaction_cannot_shrink_is_refused_before_anything_changes():
+    model = adapt(tiny_bert())
+    parameters = [p for _, p in model.trainable_parameters()]
+    shapes = [p.shape for p in parameters]
+    optimizer = torch.optim.LBFGS(parameters)
+    model.allocator.finish()
+    with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
+        model.compact(adamw(model), optimizer)
+    with pytest.raises(TypeError, match=r"given optimizers. Got list. Pass each"):
+        model.compact([optimizer])
+
+    assert [p.shape for p in parameters] == shapes
+
+
+def test_lbfgs_from_before_compaction_fails():
+    model = adapt(tiny_bert())
+    optimizer = torch.optim.LBFGS([p for _, p in model.trainable_parameters()])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = encoder_loss(model, 0)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    model.allocator.finish()
+    model.compact()
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        optimizer.step(closure)
+
+
+def test_a_model_that_is_gone_leaves_no_hook_on_optimizers():
+    hooks = importlib.import_module("torch.optim.optimizer")._global_optimizer_pre_hooks
+    before = len(hooks)
+    model = adapt(tiny_bert())
+    model.allocator.finish()
+    model.compact()
+    assert len(hooks) == before + 1
+    del model
+
+    assert len(hooks) == before
 
 
 def test_a_frozen_adapter_stays_frozen():

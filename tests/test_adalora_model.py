@@ -345,7 +345,7 @@ def test_gradients_of_forward_and_penalty(ranks):
     base = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 5), nn.Tanh())
     model = randomise(adapt(base.double(), init_r=3, target_r=1))
     if ranks == "pruned":
-        model.triplets.keep(torch.tensor([1, 0, 1, 0, 0, 1]).bool(), None)
+        model.triplets.keep(torch.tensor([1, 0, 1, 0, 0, 1]).bool())
     model.triplets.double()
     x = torch.randn(4, 5, dtype=torch.double)
     names = [name for name, _ in model.triplets.named_parameters()]
@@ -470,7 +470,7 @@ def test_the_penalty_is_the_formula(pruned):
     model = adapted_bert(orth_reg_weight=0.3)
     if pruned:
         generator = torch.Generator().manual_seed(3)
-        model.triplets.keep(torch.rand(48, generator=generator) < 0.4, None)
+        model.triplets.keep(torch.rand(48, generator=generator) < 0.4)
         assert 0 in model.triplets.ranks
     penalty = model.orthogonality_loss()
     penalty.backward()
@@ -494,7 +494,7 @@ def test_rank_zero_layers_are_passed_by_and_gradients_end_above_them():
     model = adapted_bert()
     top = torch.zeros(12, 4, dtype=torch.bool)
     top[-1, 1] = top[8, 2] = True  # both in the upper layer
-    model.triplets.keep(top.flatten(), None)
+    model.triplets.keep(top.flatten())
     seen = {}
 
     def note(name):
@@ -514,7 +514,7 @@ def test_rank_zero_layers_are_passed_by_and_gradients_end_above_them():
 
 def test_everything_pruned_is_the_pretrained_model():
     model = adapted_bert()
-    model.triplets.keep(torch.zeros(48, dtype=torch.bool), None)
+    model.triplets.keep(torch.zeros(48, dtype=torch.bool))
     out = model(tokens()).last_hidden_state
 
     assert torch.equal(out, hidden(tiny_bert()))
@@ -595,7 +595,7 @@ def test_a_layer_may_be_more_precise_than_the_others():
 def test_a_step_after_inference_trains(dtype):
     """A tensor that inference made and kept would be an error."""
     model = randomise(adapt(tiny_bert().to(dtype)))
-    model.triplets.keep(torch.arange(48) % 5 != 0, None)
+    model.triplets.keep(torch.arange(48) % 5 != 0)
     with torch.inference_mode():
         model(tokens())
         model.orthogonality_loss()

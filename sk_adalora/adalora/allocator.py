@@ -209,7 +209,7 @@ class RankAllocator:
     def _zero_pruned(self) -> None:
         self.triplets.singular_values.masked_fill_(~self.kept, 0.0)
 
-    def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def compact(self, *optimizers: torch.optim.Optimizer) -> None:
         """Delete the pruned triplets for good, once the budget is final.
 
         Outputs stay the same; the orthogonality penalty falls, as the pruned rows are
@@ -217,13 +217,15 @@ class RankAllocator:
 
         Parameters
         ----------
-        optimizer : torch.optim.Optimizer or None, default=None
-            Its state shrinks with the parameters.
+        *optimizers : torch.optim.Optimizer
+            All that train the triplets. Their state shrinks with the parameters.
 
         Raises
         ------
         RuntimeError
             If the last allocation has not happened yet.
+        TypeError
+            If the state of an optimizer cannot shrink; nothing is changed then.
         """
         if not self.finished:
             raise RuntimeError(
@@ -231,7 +233,7 @@ class RankAllocator:
                 f"{self.schedule.final_step}. Got step {self.last_step}. "
                 "Call `finish` first to end the allocation early."
             )
-        self.triplets.keep(self.kept, optimizer)
+        self.triplets.keep(self.kept, optimizers)
         self._reached = self._reached[self.kept]
         self.kept = self.kept[self.kept]
         self._index_layers()

@@ -259,25 +259,38 @@ class AdaLoraModel(nn.Module):
                 stacklevel=3,
             )
 
-    def compact(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def compact(
+        self,
+        *optimizers: torch.optim.Optimizer | None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
         """Delete pruned triplets for good, once the budget is final.
 
         Outputs stay. The penalty falls, because it no longer has the rows that are
         deleted: with `orth_reg_weight` above 0, the steps after it are not those of a
-        model that keeps them. Parameters are new: a wrapper that synchronises
-        processes must be made again.
+        model that keeps them. Parameters stay the same objects, of a smaller shape and
+        without gradients: a wrapper that synchronises processes must be made again.
+        Where nothing was pruned, nothing changes.
 
         Parameters
         ----------
+        *optimizers : torch.optim.Optimizer or None
+            All that train the adapter. Their state shrinks with the parameters. The
+            next step of one that has state and was left out is an error. None counts
+            as left out.
         optimizer : torch.optim.Optimizer or None, default=None
-            Its groups and state shrink with the parameters.
+            One more, by name.
 
         Raises
         ------
         RuntimeError
             If the budget is not final yet.
+        TypeError
+            If the state of an optimizer cannot shrink, as that of LBFGS; nothing is
+            changed then.
         """
-        self.allocator.compact(optimizer)
+        given = [one for one in (*optimizers, optimizer) if one is not None]
+        self.allocator.compact(*given)
 
     # ---- what it holds ------------------------------------------------------
 

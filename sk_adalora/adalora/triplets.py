@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .layers import SVDLinear
 
@@ -105,34 +106,30 @@ class RowBank(nn.Module):
         self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
         # Cache of `_table`, by kind.
         self._tables: dict[str, Tensor] = {}
-        self.resize(rows, ranks)
+        self.lay_out(ranks)
 
     @property
     def width(self) -> int:
         """Length of a row."""
         return self.rows.shape[1]
 
-    def resize(self, rows: Tensor, ranks: Sequence[int]) -> None:
-        """Take new rows, for new ranks.
+    def lay_out(self, ranks: Sequence[int]) -> None:
+        """Assign the rows to layers, when they have changed with the ranks.
 
         Parameters
         ----------
-        rows : torch.Tensor of shape (m, w)
-            Rows of the bank, layer after layer.
         ranks : sequence of int
             Rank of every layer of the model.
         """
-        self.rows = nn.Parameter(rows, requires_grad=self.rows.requires_grad)
+        device = self.rows.device
         self.sizes = [ranks[i] for i in self.layers]
-        of_layers = torch.split(
-            torch.arange(sum(ranks), device=rows.device), list(ranks)
-        )
+        of_layers = torch.split(torch.arange(sum(ranks), device=device), list(ranks))
         self.triplets = torch.cat([of_layers[i] for i in self.layers])
         self.holds_all = len(self.triplets) == sum(ranks)
         # Rebuild the tables that steps use: here, the host waits for the device anyway.
         needed, self._tables = list(self._tables), {}
         for kind in needed:
-            self._table(kind, rows.device)
+            self._table(kind, device)
 
     def split(self, rows: Tensor) -> Sequence[Tensor]:
         """Cut the bank's rows into matrices, in half precision padded with zeros.
@@ -167,7 +164,7 @@ class RowBank(nn.Module):
         -------
         torch.Tensor of shape (k, r, w)
         """
-        # Made even if unused, as at equal ranks: `resize` then rebuilds it, which a
+        # Made even if unused, as at equal ranks: `lay_out` then rebuilds it, which a
         # later step would have to do otherwise.
         index = self._table("stack", rows.device)
         if len(set(self.sizes)) == 1:
@@ -429,41 +426,65 @@ class Triplets(nn.Module):
             old.copy_(value)
             return
         new = value.to(device=old.device, dtype=old.dtype, copy=True)
+        setattr(owner, name, nn.Parameter(new, requires_grad=old.requires_grad))
         if isinstance(owner, RowBank):
-            owner.resize(new, self.ranks)
-        else:
-            setattr(owner, name, nn.Parameter(new, requires_grad=old.requires_grad))
+            owner.lay_out(self.ranks)
 
-    def keep(self, kept: Tensor, optimizer: torch.optim.Optimizer | None) -> None:
-        """Delete all other triplets, and their share of the optimizer's state.
+    def keep(
+        self, kept: Tensor, optimizers: Sequence[torch.optim.Optimizer] = ()
+    ) -> None:
+        """Delete all other triplets, and their share of the optimizers' state.
+
+        Parameters stay the same objects, for whoever refers to them.
 
         Parameters
         ----------
         kept : torch.Tensor of shape (n,)
             Boolean.
-        optimizer : torch.optim.Optimizer or None
-            Its groups and state are re-keyed to the smaller parameters.
+        optimizers : sequence of torch.optim.Optimizer, default=()
+            Their state shrinks with the parameters. The next step of any other that
+            has such state is an error.
+
+        Raises
+        ------
+        TypeError
+            If the state of an optimizer cannot shrink; nothing is changed then.
         """
+        for optimizer in optimizers:
+            _check_shrinks(optimizer)
+        if kept.all():
+            return
         self._outermost = None  # as in `load`
         per_layer = torch.split(kept.cpu(), self.ranks)
-        before = [self.singular_values, *(bank.rows for bank in self.banks)]
-        index = kept.nonzero().flatten()
-        chosen = [index]
+        parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
+        chosen = [kept.nonzero().flatten()]
         for bank in self.banks:
             chosen.append(kept[bank.triplets].nonzero().flatten())
         for layer, flags in zip(self._layers, per_layer, strict=True):
             layer.rank = int(flags.sum())
             layer.forget_rows()
-        self.singular_values = nn.Parameter(
-            self.singular_values.detach()[index],
-            requires_grad=self.singular_values.requires_grad,
-        )
-        for bank, rows in zip(self.banks, chosen[1:], strict=True):
-            bank.resize(bank.rows.detach()[rows], self.ranks)
-        if optimizer is not None:
-            after = [self.singular_values, *(bank.rows for bank in self.banks)]
-            for old, new, rows in zip(before, after, chosen, strict=True):
-                _rekey(optimizer, old, new, rows)
+        self._guard(parameters)
+        for parameter, rows in zip(parameters, chosen, strict=True):
+            for optimizer in optimizers:
+                _shrink_state(optimizer, parameter, rows)
+            _shrink(parameter, rows)
+        for bank in self.banks:
+            bank.lay_out(self.ranks)
+
+    def _guard(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Refuse steps of optimizers with state of the present shapes, from now on.
+
+        Most would fail by themselves. But torch's fused ones on a CPU would take the
+        state of other rows.
+        """
+        known = [(weakref.ref(p), p.shape) for p in parameters]
+
+        def refuse(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            for reference, former in known:
+                _check_state(optimizer, reference(), former)
+
+        handle = register_optimizer_step_pre_hook(refuse)
+        weakref.finalize(self, handle.remove).atexit = False
 
 
 def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -531,22 +552,56 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
     return weight.dtype if computes else torch.float32
 
 
-def _rekey(
-    optimizer: torch.optim.Optimizer,
-    old: nn.Parameter,
-    new: nn.Parameter,
-    rows: Tensor,
+def _check_shrinks(optimizer: torch.optim.Optimizer) -> None:
+    kind = type(optimizer).__name__
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError(
+            "The state of an optimizer must be one of each parameter, to shrink with "
+            f"it. Got {kind}, whose state is one of all parameters together. Leave it "
+            "out, and make a new one after `compact`."
+        )
+    if not hasattr(optimizer, "state"):
+        raise TypeError(
+            f"`compact` must be given optimizers. Got {kind}. Pass each optimizer as "
+            "an argument of its own."
+        )
+
+
+def _check_state(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter | None, former: torch.Size
 ) -> None:
-    """Replace `old` in the optimizer by `new` = ``old[rows]``, its state likewise."""
-    for group in optimizer.param_groups:
-        group["params"] = [new if p is old else p for p in group["params"]]
-    state = optimizer.state.pop(old, None)
-    if state is None:
+    """Refuse state of the shape that a parameter had before `compact`."""
+    if parameter is None or parameter.shape == former:
         return
+    for value in optimizer.state.get(parameter, {}).values():
+        if isinstance(value, Tensor) and value.shape == former:
+            raise RuntimeError(
+                "The state of an optimizer must have the shape of its parameter, "
+                f"{tuple(parameter.shape)} since `compact`. Got {tuple(former)} in "
+                f"{type(optimizer).__name__}. Pass every optimizer of the adapter to "
+                "`compact`, or make a new one after it."
+            )
+
+
+def _shrink_state(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rows: Tensor
+) -> None:
+    """Keep some rows of a parameter's state, before the parameter itself shrinks."""
+    state = optimizer.state.get(parameter, {})
     for name, value in state.items():
-        if isinstance(value, Tensor) and _is_per_row(name, value, old):
+        if isinstance(value, Tensor) and _is_per_row(name, value, parameter):
             state[name] = value[rows]
-    optimizer.state[new] = state
+
+
+def _shrink(parameter: nn.Parameter, rows: Tensor) -> None:
+    """Keep some rows of a parameter."""
+    smaller = parameter.data[rows]
+    parameter.grad = None
+    # A graph that is still alive, as that of the last loss, would make the next one
+    # expect gradients of the old shape. A change of type makes torch forget that.
+    other = torch.float if parameter.dtype == torch.half else torch.half
+    parameter.data = smaller.new_empty(0, dtype=other)
+    parameter.data = smaller
 
 
 def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
