@@ -1,6 +1,7 @@
 """What is trained beside the triplets: biases, heads, modules to save."""
 
 import copy
+from collections import OrderedDict
 
 import peft
 import pytest
@@ -186,6 +187,44 @@ def test_a_state_that_is_no_tensor_is_refused_before_anything_changes():
 
     assert type(base["up"]) is nn.Linear
     assert all(p.requires_grad for p in base.parameters())
+
+
+def head_with_norm():
+    head = nn.Sequential(nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+    return nn.Sequential(OrderedDict(body=nn.Linear(8, 8), head=head))
+
+
+@pytest.mark.parametrize("inner", [False, True], ids=["adapted", "wrapped"])
+def test_originals_follow_the_mode_of_the_model(inner):
+    """Also where the mode is set on the wrapped model."""
+    base = head_with_norm()
+    x = torch.randn(16, 8) + 5
+    before = copy.deepcopy(base.state_dict())
+    expected = copy.deepcopy(base).eval()(x)
+    model = adapt(base, target_modules=["body"], modules_to_save=["head"])
+    (base if inner else model).eval()
+    with model.disable_adapter():
+        torch.testing.assert_close(model(x), expected)
+        with model.disable_adapter():
+            torch.testing.assert_close(model(x), expected)
+    after = model.unload()
+
+    assert not any(part.training for part in after.modules())
+    torch.testing.assert_close(after(x), expected)
+    assert all(torch.equal(v, before[n]) for n, v in after.state_dict().items())
+
+
+def test_copies_follow_the_mode_that_is_set_while_they_are_not_used():
+    model = adapt(head_with_norm(), target_modules=["body"], modules_to_save=["head"])
+    with model.disable_adapter():
+        model.eval()
+    assert not any(part.training for part in model.modules())
+
+    model.train()
+    model.model.head[0].eval()  # one part alone
+    with model.disable_adapter():
+        assert [part.training for part in model.model.head] == [False, True, True]
+    assert [part.training for part in model.model.head] == [False, True, True]
 
 
 def test_buffers_of_saved_modules_are_stored():

@@ -24,7 +24,14 @@ class _Copy:
     trained: nn.Module | nn.Parameter
 
     def use(self, trained: bool) -> None:
-        setattr(self.owner, self.attribute, self.trained if trained else self.original)
+        new = self.trained if trained else self.original
+        old = getattr(self.owner, self.attribute)
+        if isinstance(new, nn.Module) and isinstance(old, nn.Module):
+            # `train` and `eval` reach only what is in the model.
+            modes = {path: part.training for path, part in old.named_modules()}
+            for path, part in new.named_modules():
+                part.training = modes.get(path, old.training)
+        setattr(self.owner, self.attribute, new)
 
 
 class TrainedCopies:
