@@ -277,6 +277,47 @@ def randomise_pruned(model):
         values[values == 0] = 0.1
 
 
+def test_reading_the_scores_changes_nothing():
+    """Not even before the first step, after which averages are frozen."""
+    read, left_alone = small(), small()
+    assert not read.allocator.scores().any()
+    assert read.allocator.state_dict()["averages"] is None
+    boundary = read.allocator.schedule.total_step - read.allocator.schedule.tfinal
+    for model in (read, left_alone):
+        give_gradients(model)
+        model.update_and_allocate(boundary - 1)
+
+    for step in (0, boundary):
+        models = small(), small()
+        models[0].allocator.scores()
+        for model in models:
+            give_gradients(model)
+            model.update_and_allocate(step)
+        kept = [model.allocator.kept for model in models]
+        assert torch.equal(*kept)
+    assert torch.equal(read.allocator.kept, left_alone.allocator.kept)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_last_allocation_drops_the_scores(compact):
+    model = adapt(tiny_bert())
+    optimizer = adamw(model)
+    train(model, range(11), optimizer)
+    if compact:
+        model.compact(optimizer)
+    for read in (model.allocator.scores, lambda: model.allocator.averages):
+        with pytest.raises(
+            RuntimeError, match=r"until the last .* has finished\. Read"
+        ):
+            read()
+
+    state = model.allocator.state_dict()
+    assert state["averages"] is None
+    assert len(state["kept"]) == len(state["reached"]) == len(model.allocator.kept)
+    model.allocator.reset()
+    assert not model.allocator.scores().any()
+
+
 def test_a_repeated_step_changes_nothing():
     model = small(tinit=0)
     for step in range(5):

@@ -114,12 +114,25 @@ class RankAllocator:
 
     @property
     def averages(self) -> list[Importance]:
-        """Averages of the singular values, then of each bank."""
-        if self._averages is None:
-            self._averages = [
-                Importance(p, self.beta1, self.beta2) for p in self._tensors()
-            ]
-        return self._averages
+        """Averages of the singular values, then of each bank.
+
+        Zeros before the first step. The last allocation drops them.
+
+        Raises
+        ------
+        RuntimeError
+            If the last allocation has happened.
+        """
+        if self.finished:
+            raise RuntimeError(
+                "Importance may be read until the last allocation, which drops it. Got "
+                "an allocator that has finished. Read it before, while `finished` is "
+                "False, or see in `kept` which triplets live."
+            )
+        return self._new_averages() if self._averages is None else self._averages
+
+    def _new_averages(self) -> list[Importance]:
+        return [Importance(p, self.beta1, self.beta2) for p in self._tensors()]
 
     def update_and_allocate(self, step: int) -> int:
         """Update the importance, and allocate when the schedule says so.
@@ -157,7 +170,9 @@ class RankAllocator:
         current = [_sensitivity(p) for p in self._tensors()]
         # No number is negative: if one is not finite, neither is the sum.
         valid = torch.stack([c.sum() for c in current]).sum().isfinite().float()
-        for average, sensitivity in zip(self.averages, current, strict=True):
+        if self._averages is None:
+            self._averages = self._new_averages()
+        for average, sensitivity in zip(self._averages, current, strict=True):
             average.update(sensitivity, valid)
         gradient = self.triplets.singular_values.grad
         if gradient is not None:  # clipping may turn 0 into NaN, which is not above 0
@@ -173,6 +188,11 @@ class RankAllocator:
         Returns
         -------
         torch.Tensor of shape (n,)
+
+        Raises
+        ------
+        RuntimeError
+            If the last allocation has happened, which drops the averages.
         """
         values, *rows = self.averages
         score = values.score()
@@ -303,9 +323,10 @@ class RankAllocator:
         self._reached = state["reached"].to(device, copy=True)
         self._index_layers()
         self._averages = None
-        if state["averages"] is not None:
+        if state["averages"] is not None and not self.finished:
+            self._averages = self._new_averages()
             for average, (sensitivity, uncertainty) in zip(
-                self.averages, state["averages"], strict=True
+                self._averages, state["averages"], strict=True
             ):
                 average.sensitivity = sensitivity.to(device, copy=True)
                 average.uncertainty = uncertainty.to(device, copy=True)
