@@ -275,9 +275,8 @@ class AdaLoraModel(nn.Module):
         Parameters
         ----------
         *optimizers : torch.optim.Optimizer or None
-            All that train the adapter. Their state shrinks with the parameters. The
-            next step of one that has state and was left out is an error. None counts
-            as left out.
+            All that train the adapter. Their state shrinks with the parameters, and
+            would not fit them otherwise. None counts as left out.
         optimizer : torch.optim.Optimizer or None, default=None
             One more, by name.
 

@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .layers import SVDLinear
 
@@ -442,8 +441,7 @@ class Triplets(nn.Module):
         kept : torch.Tensor of shape (n,)
             Boolean.
         optimizers : sequence of torch.optim.Optimizer, default=()
-            Their state shrinks with the parameters. The next step of any other that
-            has such state is an error.
+            Their state shrinks with the parameters.
 
         Raises
         ------
@@ -463,28 +461,12 @@ class Triplets(nn.Module):
         for layer, flags in zip(self._layers, per_layer, strict=True):
             layer.rank = int(flags.sum())
             layer.forget_rows()
-        self._guard(parameters)
         for parameter, rows in zip(parameters, chosen, strict=True):
             for optimizer in optimizers:
                 _shrink_state(optimizer, parameter, rows)
             _shrink(parameter, rows)
         for bank in self.banks:
             bank.lay_out(self.ranks)
-
-    def _guard(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Refuse steps of optimizers with state of the present shapes, from now on.
-
-        Most would fail by themselves. But torch's fused ones on a CPU would take the
-        state of other rows.
-        """
-        known = [(weakref.ref(p), p.shape) for p in parameters]
-
-        def refuse(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            for reference, former in known:
-                _check_state(optimizer, reference(), former)
-
-        handle = register_optimizer_step_pre_hook(refuse)
-        weakref.finalize(self, handle.remove).atexit = False
 
 
 def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -565,22 +547,6 @@ def _check_shrinks(optimizer: torch.optim.Optimizer) -> None:
             f"`compact` must be given optimizers. Got {kind}. Pass each optimizer as "
             "an argument of its own."
         )
-
-
-def _check_state(
-    optimizer: torch.optim.Optimizer, parameter: nn.Parameter | None, former: torch.Size
-) -> None:
-    """Refuse state of the shape that a parameter had before `compact`."""
-    if parameter is None or parameter.shape == former:
-        return
-    for value in optimizer.state.get(parameter, {}).values():
-        if isinstance(value, Tensor) and value.shape == former:
-            raise RuntimeError(
-                "The state of an optimizer must have the shape of its parameter, "
-                f"{tuple(parameter.shape)} since `compact`. Got {tuple(former)} in "
-                f"{type(optimizer).__name__}. Pass every optimizer of the adapter to "
-                "`compact`, or make a new one after it."
-            )
 
 
 def _shrink_state(
