@@ -99,9 +99,10 @@ MAY_IMPORT = {
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
     | {"adalora", "_card", "_model_files", "_network", "_persistence"},
+    "_whole_folder": {"_card", "_read_folder"},
     "_folder": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_read_folder"}
-    | {"_model_files", "_turns"},
+    | {"_model_files", "_turns", "_whole_folder"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {

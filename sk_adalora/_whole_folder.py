@@ -1,0 +1,129 @@
+"""Write a folder whole, or not at all, also beside other writers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from ._card import CARD_NAME, OUR_MARK
+from ._read_folder import STATE_NAME
+
+
+@contextmanager
+def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Write to a temporary folder, then put it in place: all of it, or nothing."""
+    folder = Path(os.path.abspath(folder))
+    _check_vacant(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stays = folder.exists() and _must_stay(folder)
+    beside = folder if stays else folder.parent
+    # Not by tempfile: on Windows its folders are closed to other users, and files that
+    # are moved out of them stay so.
+    scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
+    try:
+        scratch.mkdir()
+        staged = scratch / "new"
+        staged.mkdir()
+        yield staged
+        for path in staged.rglob("*"):
+            if path.is_file():  # only the owner may read what safetensors writes
+                _set_mode(path, staged.stat().st_mode & 0o666)
+        _check_vacant(folder, overwrite, scratch)  # others may have written meanwhile
+        exchange = _refill if stays else _exchange
+        exchange(staged, folder, scratch / "old")
+    finally:
+        # If even moving back has failed, `scratch` holds the old files: keep it.
+        if not (scratch / "old").exists() or (folder.exists() and not stays):
+            _discard(scratch)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file, if its file system has any: FAT has not."""
+    with suppress(OSError):
+        path.chmod(mode)
+
+
+def _discard(scratch: Path) -> None:
+    """Delete a folder, also when that is interrupted."""
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _must_stay(folder: Path) -> bool:
+    """Tell whether a folder must be refilled: others refer to it, not to its name.
+
+    It is the working directory, a mount point, or an empty folder made in advance.
+    """
+    current = os.path.samefile(folder, os.curdir)
+    return current or os.path.ismount(folder) or not any(folder.iterdir())
+
+
+def _refill(new: Path, folder: Path, old: Path) -> None:
+    """Replace the files in a folder that stays; on failure, put the old ones back."""
+    old.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for source in [*folder.iterdir()]:
+            if source != old.parent:
+                source.rename(old / source.name)
+                moved.append((old / source.name, source))
+        for source in [*new.iterdir()]:
+            source.rename(folder / source.name)
+            moved.append((folder / source.name, source))
+    except BaseException:
+        for there, before in reversed(moved):
+            there.rename(before)
+        old.rmdir()
+        raise
+    _discard(old)
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    """Replace a folder by a new one; on failure, put the old one back."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    _set_mode(new, folder.stat().st_mode & 0o7777)
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+
+
+def _check_vacant(folder: Path, overwrite: bool, scratch: Path | None = None) -> None:
+    """Refuse to replace what is there, except our own `scratch` in it."""
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    plain = folder.is_dir() and not folder.is_symlink()
+    empty = plain and all(path == scratch for path in folder.iterdir())
+    if empty or (plain and overwrite and _is_ours(folder)):
+        return
+    do = (
+        "It is a link: pass what it points to, or choose another path."
+        if folder.is_symlink()
+        else "sk-adalora did not write it, so it is not replaced: choose another path."
+        if overwrite
+        else "Pass overwrite=True to replace it, or choose another path."
+    )
+    raise FileExistsError(
+        f"`folder` must not exist yet. Got {str(folder)!r}, which does. {do}"
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    if (folder / STATE_NAME).is_file():
+        return True
+    try:
+        card = (folder / CARD_NAME).read_text(encoding="utf8", errors="replace")
+    except OSError:
+        return False
+    return OUR_MARK in card.splitlines()[:5]
