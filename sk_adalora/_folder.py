@@ -25,7 +25,7 @@ from ._model_files import copy_backbone
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
-from ._read_folder import BACKBONE, HEAD_NAME, SEAL, STATE_NAME
+from ._read_folder import BACKBONE, HEAD_NAME, STATE_NAME
 from ._turns import same_settings
 from ._whole_folder import written_whole
 from .adalora import AdaLoraConfig
@@ -106,8 +106,7 @@ class FolderMixin:
             if replaces_own:
                 let_go_of_files(backbone)
             _write_text(staged / CARD_NAME, write_card(self, self._adapter))
-            described["files"] = _read_folder.digests(staged)
-            described[SEAL] = _read_folder.seal(described)
+            described = _read_folder.sealed(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
 
     @classmethod

@@ -159,16 +159,36 @@ def read_described(folder: Path) -> dict[str, Any]:
     return described
 
 
-def check_files(folder: Path, described: dict[str, Any]) -> None:
-    """Refuse a folder whose files are not those that were written."""
-    listed = _field(described, "files", dict)
+def _needed(described: dict[str, Any]) -> set[str]:
+    """Return the files without which an estimator cannot be loaded."""
     needed = {CONFIG_NAME, WEIGHTS_NAME}
     if _field(described, "pooling", str) != "model":
         needed.add(HEAD_NAME)
     if _field(described, "includes_backbone", bool):
         needed.add(f"{BACKBONE}/config.json")
-    if needed - set(listed):
-        raise broken(f"list {sorted(needed - set(listed))} under 'files'", listed)
+    return needed
+
+
+def sealed(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``sk_adalora.json`` is to hold, with the hashes of the files."""
+    files = digests(folder)
+    missing = _needed(described) - set(files)
+    if missing:
+        raise FileNotFoundError(
+            f"The folder must hold {sorted(missing)} when it is complete. Got "
+            f"{str(folder)!r} without. Another program deleted what was just written: "
+            "save again."
+        )
+    described = described | {"files": files}
+    return described | {SEAL: seal(described)}
+
+
+def check_files(folder: Path, described: dict[str, Any]) -> None:
+    """Refuse a folder whose files are not those that were written."""
+    listed = _field(described, "files", dict)
+    missing = _needed(described) - set(listed)
+    if missing:
+        raise broken(f"list {sorted(missing)} under 'files'", listed)
     for name, digest in listed.items():
         parts = PurePosixPath(name).parts
         elsewhere = PureWindowsPath(name).drive or "\\" in name  # as Windows reads it

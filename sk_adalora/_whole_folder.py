@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,12 +14,18 @@ from uuid import uuid4
 from ._card import CARD_NAME, OUR_MARK
 from ._read_folder import STATE_NAME
 
+# The hidden folder that a writer fills: "new" is to come, "old" was there.
+_SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
+# How often to look whether it is our turn to move files, and the seconds between.
+_WAITS, _WAIT = 100, 0.05
+
 
 @contextmanager
 def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """Write to a temporary folder, then put it in place: all of it, or nothing."""
     folder = Path(os.path.abspath(folder))
-    _check_vacant(folder, overwrite)
+    with _turn(folder):
+        _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
     beside = folder if stays else folder.parent
@@ -32,9 +40,11 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         for path in staged.rglob("*"):
             if path.is_file():  # only the owner may read what safetensors writes
                 _set_mode(path, staged.stat().st_mode & 0o666)
-        _check_vacant(folder, overwrite, scratch)  # others may have written meanwhile
-        exchange = _refill if stays else _exchange
-        exchange(staged, folder, scratch / "old")
+        with _turn(folder):
+            # Others may have written meanwhile.
+            _check_vacant(folder, overwrite, scratch)
+            exchange = _refill if stays else _exchange
+            exchange(staged, folder, scratch / "old")
     finally:
         # If even moving back has failed, `scratch` holds the old files: keep it.
         if not (scratch / "old").exists() or (folder.exists() and not stays):
@@ -65,13 +75,56 @@ def _must_stay(folder: Path) -> bool:
     return current or os.path.ismount(folder) or not any(folder.iterdir())
 
 
+def _is_scratch(path: Path) -> bool:
+    """Tell whether a path is the hidden folder of a writer, this or another."""
+    if not _SCRATCH.fullmatch(path.name) or path.is_symlink():
+        return False
+    try:
+        return {inside.name for inside in path.iterdir()} <= {"new", "old"}
+    except NotADirectoryError:
+        return False
+    except OSError:  # just deleted by its writer, or closed to others
+        return True
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Let writers look into a folder, and move its files, one after another.
+
+    The lock is that of the folder itself, so that no file stays behind. Moving takes
+    no time: whoever holds it for long is no writer of ours, and is not waited for.
+    """
+    opened = None
+    try:
+        with suppress(OSError):  # no folder yet, or a file system without locks
+            opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+            _lock(opened)
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)  # which unlocks
+
+
+def _lock(opened: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a folder cannot be opened either
+        return
+    for _ in range(_WAITS):
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_WAIT)
+
+
 def _refill(new: Path, folder: Path, old: Path) -> None:
     """Replace the files in a folder that stays; on failure, put the old ones back."""
     old.mkdir()
     moved: list[tuple[Path, Path]] = []
     try:
         for source in [*folder.iterdir()]:
-            if source != old.parent:
+            if not _is_scratch(source):  # another writer's is in use
                 source.rename(old / source.name)
                 moved.append((old / source.name, source))
         for source in [*new.iterdir()]:

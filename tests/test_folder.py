@@ -24,7 +24,13 @@ from _folders import STRONG, bytes_of, make_regressor, read, strengthen, write
 from _toy import make, topics, toy
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _folder, _persistence
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    _folder,
+    _persistence,
+    _whole_folder,
+)
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import Place
 from sk_adalora._rank_table import lay_out
@@ -1096,3 +1102,97 @@ def test_a_mounted_folder_is_filled(fitted, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["volume"]
     loaded = AdaLoraClassifier.from_pretrained(tmp_path / "volume")
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+# ---- several writers --------------------------------------------------------
+
+
+@pytest.fixture
+def fixed(fitted, tmp_path, monkeypatch):
+    """A folder that is refilled, with a saved estimator in it."""
+    fitted.save_pretrained(tmp_path / "volume")
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    return tmp_path / "volume"
+
+
+def test_another_writer_of_the_same_mounted_folder_is_left_alone(
+    fitted, fixed, monkeypatch
+):
+    """It saves whole, between two files of ours."""
+    other = AdaLoraClassifier.from_pretrained(fixed)
+    save_tokenizer = _folder._save_tokenizer
+
+    def meanwhile(*args):
+        monkeypatch.setattr(_folder, "_save_tokenizer", save_tokenizer)
+        other.save_pretrained(fixed, overwrite=True)
+        save_tokenizer(*args)
+
+    monkeypatch.setattr(_folder, "_save_tokenizer", meanwhile)
+    fitted.save_pretrained(fixed, overwrite=True)
+
+    assert not [*fixed.glob(".*")]
+    loaded = AdaLoraClassifier.from_pretrained(fixed)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_writers_move_files_one_after_another(fitted, fixed, monkeypatch):
+    """Each succeeds, and what is there in the end is of one of them."""
+    pytest.importorskip("fcntl", reason="no lock on Windows")
+    rename = Path.rename
+
+    def slow(self, target):
+        time.sleep(0.01)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    errors = []
+    start = threading.Barrier(3)
+
+    def save():
+        start.wait()
+        try:
+            fitted.save_pretrained(fixed, overwrite=True)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not errors
+    assert not [*fixed.glob(".*")]
+    loaded = AdaLoraClassifier.from_pretrained(fixed)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_whoever_locks_a_folder_for_long_is_not_waited_for(fitted, fixed, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="no lock on Windows")
+    monkeypatch.setattr(_whole_folder, "_WAITS", 2)
+    opened = os.open(fixed, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        fitted.save_pretrained(fixed, overwrite=True)
+    finally:
+        os.close(opened)
+
+    assert AdaLoraClassifier.from_pretrained(fixed).ranks_
+
+
+def test_an_incomplete_folder_is_not_sealed(fitted, saved, tmp_path, monkeypatch):
+    """As when another program deletes the hidden folder, which is then made anew."""
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    save_tokenizer = _folder._save_tokenizer
+
+    def deleted(tokenizer, staged):
+        shutil.rmtree(staged.parent)
+        save_tokenizer(tokenizer, staged)
+
+    monkeypatch.setattr(_folder, "_save_tokenizer", deleted)
+    match = r"must hold \['adapter_config\.json', .*'head.*deleted .*: save again"
+    with pytest.raises(OSError, match=match):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
