@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from ._read_folder import STATE_NAME
 _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
 # How often to look whether it is our turn to move files, and the seconds between.
 _WAITS, _WAIT = 100, 0.05
+_STALE = 24 * 60 * 60  # seconds
 
 
 @contextmanager
@@ -29,6 +31,7 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
     beside = folder if stays else folder.parent
+    _discard_stale(beside, folder.name)
     # Not by tempfile: on Windows its folders are closed to other users, and files that
     # are moved out of them stay so.
     scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
@@ -42,7 +45,7 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
                 _set_mode(path, staged.stat().st_mode & 0o666)
         with _turn(folder):
             # Others may have written meanwhile.
-            _check_vacant(folder, overwrite, scratch)
+            _check_vacant(folder, overwrite)
             exchange = _refill if stays else _exchange
             exchange(staged, folder, scratch / "old")
     finally:
@@ -69,10 +72,13 @@ def _discard(scratch: Path) -> None:
 def _must_stay(folder: Path) -> bool:
     """Tell whether a folder must be refilled: others refer to it, not to its name.
 
-    It is the working directory, a mount point, or an empty folder made in advance.
+    It is the working directory, a mount point, an empty folder made in advance, or one
+    that another writer refills.
     """
-    current = os.path.samefile(folder, os.curdir)
-    return current or os.path.ismount(folder) or not any(folder.iterdir())
+    if os.path.samefile(folder, os.curdir) or os.path.ismount(folder):
+        return True
+    inside = [*folder.iterdir()]
+    return not inside or any(map(_is_scratch, inside))
 
 
 def _is_scratch(path: Path) -> bool:
@@ -85,6 +91,20 @@ def _is_scratch(path: Path) -> bool:
         return False
     except OSError:  # just deleted by its writer, or closed to others
         return True
+
+
+def _discard_stale(beside: Path, name: str) -> None:
+    """Delete the hidden folders of writers that died before they moved any file.
+
+    No writer needs a day from one file to the next. What was there before is not
+    deleted: it may be all that is left of it.
+    """
+    for path in beside.glob(f".{glob.escape(name)}-*"):
+        with suppress(OSError):  # of another user, or deleted by another writer
+            if _is_scratch(path) and not (path / "old").exists():
+                inside = [path, *path.rglob("*")]
+                if time.time() - max(p.stat().st_mtime for p in inside) > _STALE:
+                    _discard(path)
 
 
 @contextmanager
@@ -152,12 +172,12 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         raise
 
 
-def _check_vacant(folder: Path, overwrite: bool, scratch: Path | None = None) -> None:
-    """Refuse to replace what is there, except our own `scratch` in it."""
+def _check_vacant(folder: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there, except hidden folders of writers."""
     if not (folder.exists() or folder.is_symlink()):
         return
     plain = folder.is_dir() and not folder.is_symlink()
-    empty = plain and all(path == scratch for path in folder.iterdir())
+    empty = plain and all(map(_is_scratch, folder.iterdir()))
     if empty or (plain and overwrite and _is_ours(folder)):
         return
     do = (

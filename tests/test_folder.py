@@ -1196,3 +1196,64 @@ def test_an_incomplete_folder_is_not_sealed(fitted, saved, tmp_path, monkeypatch
 
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
     assert bytes_of(folder) == bytes_of(saved)
+
+
+# ---- writers that were killed -----------------------------------------------
+
+DAY = 24 * 60 * 60
+
+
+def leave(beside, *parts, days=0.0):
+    """Leave the hidden folder of a writer of "f" that was killed, of some age."""
+    scratch = beside / f".f-{len([*beside.iterdir()]):016x}"
+    scratch.mkdir()
+    for part in parts:
+        (scratch / part).mkdir()
+        (scratch / part / "config.json").write_text("{}")
+    changed = time.time() - days * DAY
+    for path in [*scratch.rglob("*"), scratch]:
+        os.utime(path, (changed, changed))
+    return scratch
+
+
+@pytest.mark.parametrize("days", [0, 2])
+def test_a_folder_where_a_writer_was_killed_can_be_saved_to(fitted, tmp_path, days):
+    """It was made in advance, empty, and so is written to from inside."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    left = leave(folder, "new", days=days)
+    fitted.save_pretrained(folder)
+    with pytest.raises(FileExistsError, match="Pass overwrite=True"):
+        fitted.save_pretrained(folder)
+    fitted.save_pretrained(folder, overwrite=True)
+
+    assert left.exists() == (days == 0)  # its writer may live
+    assert len([*folder.glob(".*")]) == (days == 0)
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_only_what_a_dead_writer_of_the_same_name_left_is_deleted(fitted, tmp_path):
+    dead = leave(tmp_path, "new", days=2)
+    just_made = leave(tmp_path)
+    slow = leave(tmp_path, "new", days=2)
+    (slow / "new" / "config.json").write_text("{}")
+    with_old = leave(tmp_path, "new", "old", days=2)  # all that is left of a model
+    of_another = leave(tmp_path, "new", days=2).rename(tmp_path / f".g-{1:016x}")
+    not_ours = leave(tmp_path, "new", "mine", days=2)
+    named = leave(tmp_path, "new", days=2).rename(tmp_path / ".f-notes")
+    fitted.save_pretrained(tmp_path / "f")
+
+    assert not dead.exists()
+    kept = {just_made, slow, with_old, of_another, not_ours, named}
+    assert {*tmp_path.iterdir()} == kept | {tmp_path / "f"}
+
+
+def test_a_file_with_the_name_of_a_hidden_folder_is_kept(fitted, tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / f".f-{1:016x}").write_text("mine")
+    with pytest.raises(FileExistsError, match="must not exist yet"):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert (folder / f".f-{1:016x}").read_text() == "mine"
