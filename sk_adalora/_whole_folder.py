@@ -73,9 +73,11 @@ def _must_stay(folder: Path) -> bool:
     """Tell whether a folder must be refilled: others refer to it, not to its name.
 
     It is the working directory, a mount point, an empty folder made in advance, or one
-    that another writer refills.
+    that another writer refills. Nor can one be replaced whose parent is closed.
     """
     if os.path.samefile(folder, os.curdir) or os.path.ismount(folder):
+        return True
+    if not os.access(folder.parent, os.W_OK | os.X_OK):
         return True
     inside = [*folder.iterdir()]
     return not inside or any(map(_is_scratch, inside))

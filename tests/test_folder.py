@@ -884,6 +884,32 @@ def test_no_permission(fitted, tmp_path):
     assert list((tmp_path / "closed").iterdir()) == []
 
 
+def test_a_folder_in_a_closed_one_is_refilled(fitted, tmp_path, monkeypatch):
+    """As the one that a service may write to."""
+    closed, folder = tmp_path / "closed", tmp_path / "closed" / "f"
+    folder.mkdir(parents=True)
+    make_folder, access = Path.mkdir, os.access
+
+    def refuse(self, *args, **kwargs):  # as for those who are not root
+        if self.parent == closed and not self.exists():
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        make_folder(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(os, "access", lambda p, m: p != closed and access(p, m))
+    closed.chmod(0o500)
+    try:
+        for _ in range(2):
+            fitted.save_pretrained(folder, overwrite=True)
+    finally:
+        closed.chmod(0o700)
+
+    assert [*closed.iterdir()] == [folder]
+    assert not [*folder.glob(".*")]
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
 def test_a_refused_folder(fitted, tmp_path, monkeypatch):
     make_folder = Path.mkdir
 
