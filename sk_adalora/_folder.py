@@ -27,7 +27,7 @@ from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
 from ._read_folder import BACKBONE, HEAD_NAME, STATE_NAME
 from ._turns import same_settings
-from ._whole_folder import written_whole
+from ._whole_folder import errors_of_writing, written_whole
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
@@ -91,14 +91,15 @@ class FolderMixin:
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
-            write_adapter(staged, config, tensors)
-            if head:
-                save_file(head, staged / HEAD_NAME)
-            else:  # tells transformers the names of the outputs
-                own = copy.deepcopy(backbone.module.config)
-                _name_outputs(own, self)
-                own.save_pretrained(staged)
-            _save_tokenizer(backbone.tokenizer, staged)
+            with errors_of_writing(folder):
+                write_adapter(staged, config, tensors)
+                if head:
+                    save_file(head, staged / HEAD_NAME)
+                else:  # tells transformers the names of the outputs
+                    own = copy.deepcopy(backbone.module.config)
+                    _name_outputs(own, self)
+                    own.save_pretrained(staged)
+                _save_tokenizer(backbone.tokenizer, staged)
             if include_backbone:
                 copy_backbone(
                     backbone.folder, staged / BACKBONE, with_code=self.trust_remote_code
@@ -270,7 +271,8 @@ class FolderMixin:
             if os.path.isdir(model):
                 _refuse_own_model(Path(model), folder)
         with written_whole(folder, overwrite=overwrite) as staged:
-            write_lora(staged, config, tensors)
+            with errors_of_writing(folder):
+                write_lora(staged, config, tensors)
             card = write_export_card(self, self._adapter, merged=False)
             _write_text(staged / CARD_NAME, card)
 
@@ -312,13 +314,14 @@ class FolderMixin:
         with written_whole(folder, overwrite=overwrite) as staged:
             merged = network.encoder.merge_and_unload()
             merged = made_whole(backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
-            if head:
-                save_file(head, staged / HEAD_NAME)
-            else:
+            if not head:
                 _name_outputs(merged.config, self)
-            with silent_transformers():
-                merged.save_pretrained(staged)
-            _save_tokenizer(backbone.tokenizer, staged)
+            with errors_of_writing(folder):
+                if head:
+                    save_file(head, staged / HEAD_NAME)
+                with silent_transformers():
+                    merged.save_pretrained(staged)
+                _save_tokenizer(backbone.tokenizer, staged)
             card = write_export_card(self, self._adapter, merged=True)
             _write_text(staged / CARD_NAME, card)
 

@@ -12,14 +12,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from safetensors import SafetensorError
+
 from ._card import CARD_NAME, OUR_MARK
 from ._read_folder import STATE_NAME
 
 # The hidden folder that a writer fills: "new" is to come, "old" was there.
 _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
+_STALE = 24 * 60 * 60  # seconds
 # How often to look whether it is our turn to move files, and the seconds between.
 _WAITS, _WAIT = 100, 0.05
-_STALE = 24 * 60 * 60  # seconds
+# How Rust shows the number of an error of the system, to people and to programmers.
+_NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
 
 
 @contextmanager
@@ -52,6 +56,24 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         # If even moving back has failed, `scratch` holds the old files: keep it.
         if not (scratch / "old").exists() or (folder.exists() and not stays):
             _discard(scratch)
+
+
+@contextmanager
+def errors_of_writing(folder: Path) -> Iterator[None]:
+    """Raise an OSError about a folder where safetensors or tokenizers say less.
+
+    Both are written in Rust. Of an error of the system they keep its number, inside the
+    text of an error of their own, or of a mere Exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _NUMBER.search(str(error))
+        if type(error) not in (Exception, SafetensorError) or number is None:
+            raise
+        code = int(number[1])
+        # The last is for Windows, where the number is one of its own.
+        raise OSError(code, str(error), str(folder), code) from error
 
 
 def _set_mode(path: Path, mode: int) -> None:
