@@ -250,7 +250,7 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
     texts: list[str | None] = []
     for row, value in enumerate(column.values()):
         try:
-            text = None if value is None else format(convert(value, conversion), spec)
+            text = None if value is None else _format(convert(value, conversion), spec)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"The format of {{{column.name}}} in `row_format` must suit its cells. "
@@ -258,6 +258,15 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
             ) from error
         texts.append(text)
     return text_array(texts, column.name)
+
+
+def _format(value: Any, spec: str) -> str:
+    try:
+        return format(value, spec)
+    except ValueError:
+        if type(value) is not int:
+            raise
+        return format(float(value), spec)  # ".3" is not for integers
 
 
 def _call_rows(table: Table, write: Callable[[Any], str]) -> pa.LargeStringArray:
