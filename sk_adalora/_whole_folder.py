@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shutil
@@ -123,9 +122,12 @@ def _discard_stale(beside: Path, name: str) -> None:
     No writer needs a day from one file to the next. What was there before is not
     deleted: it may be all that is left of it.
     """
-    for path in beside.glob(f".{glob.escape(name)}-*"):
+    ours = re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
+    for path in beside.iterdir():
         with suppress(OSError):  # of another user, or deleted by another writer
-            if _is_scratch(path) and not (path / "old").exists():
+            if not (ours.fullmatch(path.name) and _is_scratch(path)):
+                continue
+            if not (path / "old").exists():
                 inside = [path, *path.rglob("*")]
                 if time.time() - max(p.stat().st_mtime for p in inside) > _STALE:
                     _discard(path)
@@ -141,8 +143,12 @@ def _turn(folder: Path) -> Iterator[None]:
     opened = None
     try:
         with suppress(OSError):  # no folder yet, or a file system without locks
-            opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-            _lock(opened)
+            while opened is None:
+                opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+                _lock(opened)
+                if not os.path.samestat(os.fstat(opened), os.stat(folder)):
+                    os.close(opened)  # replaced by another writer meanwhile
+                    opened = None
         yield
     finally:
         if opened is not None:

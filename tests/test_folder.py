@@ -1356,7 +1356,7 @@ def test_only_what_a_dead_writer_of_the_same_name_left_is_deleted(fitted, tmp_pa
     slow = leave(tmp_path, "new", days=2)
     (slow / "new" / "config.json").write_text("{}")
     with_old = leave(tmp_path, "new", "old", days=2)  # all that is left of a model
-    of_another = leave(tmp_path, "new", days=2).rename(tmp_path / f".g-{1:016x}")
+    of_another = leave(tmp_path, "new", days=2).rename(tmp_path / f".f-g-{1:016x}")
     not_ours = leave(tmp_path, "new", "mine", days=2)
     named = leave(tmp_path, "new", days=2).rename(tmp_path / ".f-notes")
     fitted.save_pretrained(tmp_path / "f")
