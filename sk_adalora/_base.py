@@ -134,6 +134,7 @@ class BaseAdaLora(
         """
         state = dict(super().__getstate__())
         state.pop("_live", None)
+        state.pop(_IS_PICKLE, None)
         if "_adapter" in state:  # fitted: callbacks have done their work
             for name in CALLBACKS:
                 state.pop(name, None)
@@ -154,6 +155,8 @@ class BaseAdaLora(
         # Pickles and copies come by here; skops asks for the state alone.
         made = super().__reduce_ex__(protocol)
         assert isinstance(made, tuple), "an instance is no global name"
+        if getattr(made[0], "__module__", None) != "copyreg":  # of a subclass
+            return made
         return (_new_of_a_pickle, (type(self),), *made[2:])
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -157,6 +157,7 @@ def test_a_file_is_read_without_torch(fitted, protocol):
     Reader(io.BytesIO(data)).load()
 
     assert ("sk_adalora._classifier", "AdaLoraClassifier") in imported
+    assert ("sk_adalora._base", "_new_of_a_pickle") in imported
     roots = {module.split(".")[0] for module, _ in imported}
     assert roots <= {
         "sk_adalora",

@@ -48,6 +48,18 @@ def test_a_file_does_not_have_code_run(tiny_model, tmp_path):
         assert vars(kept).keys() == vars(fitted).keys() - {"_live"}
 
 
+class Named(AdaLoraClassifier):
+    """A subclass that pickles in its own way."""
+
+    def __reduce__(self):
+        return Named, (self.model,)
+
+
+def test_a_subclass_may_reduce_itself(tiny_model):
+    assert type(copy.copy(Named(tiny_model))) is Named
+    assert copy.deepcopy(Named(tiny_model)).model == tiny_model
+
+
 def test_the_page_has_the_whole_list():
     assert set(documented()) == {*CLASSIFIER, *REGRESSOR}
     for name, kind in zip(
