@@ -12,7 +12,8 @@ class _Turns:
     """The locks of a tokenizer, and its settings before the call that is running.
 
     Two locks make the turns fair. A thread takes `queue` and waits until `inside` is
-    free. So a thread that leaves and comes back is behind one that waited.
+    free. So a thread that leaves and comes back is as good as always behind one that
+    waited.
     """
 
     def __init__(self) -> None:

@@ -307,12 +307,12 @@ def test_what_the_page_says_of_peft_as_documented():
     clear = {"banking": 10.3, "questions": 6.4, "subjectivity": 3.2, "news": 1.0}
     assert {task: round(means.pop(task), 1) for task in clear} == clear
     assert len(means) == 4
-    assert max(map(abs, means.values())) < 0.55
+    assert max(map(abs, means.values())) < 0.6
     page = " ".join(report.PAGE.read_text("utf-8").split())
     assert (
         "Ours is 2.7 points ahead as a mean over the eight data sets, and higher on 17 "
         "of 24 splits: by 10.3 points on `banking`, 6.4 on `questions`, 3.2 on "
-        "`subjectivity` and 1.0 on `news`. On the other four they are within 0.5 points"
+        "`subjectivity` and 1.0 on `news`. On the other four they are within 0.6 points"
     ) in page
 
 

@@ -167,7 +167,9 @@ def test_a_thread_that_is_ended_while_it_waits_holds_nothing(tokenizer):
         waiting = threading.Thread(target=wait)
         with same_settings(tokenizer):
             waiting.start()
-            time.sleep(0.1)  # now it waits
+            while turns_of(tokenizer).queue.acquire(blocking=False):
+                turns_of(tokenizer).queue.release()
+                time.sleep(0.01)  # until it waits
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(waiting.ident), ctypes.py_object(TimeLimitError)
             )
