@@ -123,11 +123,12 @@ def _discard_stale(beside: Path, name: str) -> None:
     deleted: it may be all that is left of it.
     """
     ours = re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
-    for path in beside.iterdir():
+    hidden: list[Path] = []
+    with suppress(OSError):  # one may write here, but not look around
+        hidden += (path for path in beside.iterdir() if ours.fullmatch(path.name))
+    for path in hidden:
         with suppress(OSError):  # of another user, or deleted by another writer
-            if not (ours.fullmatch(path.name) and _is_scratch(path)):
-                continue
-            if not (path / "old").exists():
+            if _is_scratch(path) and not (path / "old").exists():
                 inside = [path, *path.rglob("*")]
                 if time.time() - max(p.stat().st_mtime for p in inside) > _STALE:
                     _discard(path)

@@ -1350,6 +1350,21 @@ def test_a_folder_where_a_writer_was_killed_can_be_saved_to(fitted, tmp_path, da
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
+def test_a_parent_may_be_closed_to_those_who_look_around(fitted, tmp_path, monkeypatch):
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    fitted.save_pretrained(tmp_path / "f")
+    fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    assert (tmp_path / "f" / "sk_adalora.json").is_file()
+
+
 def test_only_what_a_dead_writer_of_the_same_name_left_is_deleted(fitted, tmp_path):
     dead = leave(tmp_path, "new", days=2)
     just_made = leave(tmp_path)
