@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections import deque
 from dataclasses import dataclass, replace
@@ -18,12 +16,14 @@ from ._devices import Place
 from ._forks import lock_of, make_lock
 from ._model_check import Findings, try_model
 from ._model_files import (
+    Found,
     content_hash,
+    find_again,
     find_folder,
     forget_files,
-    same_folder,
     settings_hashes,
 )
+from ._model_identity import read_settings, tokenizer_hash, vocabulary_hash
 from ._pretrained import (
     Pretrained,
     attend_in_full,
@@ -39,14 +39,6 @@ _POSITIONS = (
     "max_encoder_position_embeddings",
     "max_seq_len",
 )
-
-# Texts that tokenizers with the same vocabulary may still split differently: capitals,
-# accents, punctuation, scripts.
-_SAMPLES = [
-    "The quick brown Fox didn't jump: 3.14 times, at 10%!",
-    "Na\u00efve caf\u00e9s\tand\u00a0e-mails\nin UPPER_case, unbelievably",
-    "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
-]
 
 # What identifies a model: its name, its folder, and hashes of its weights and of its
 # other files.
@@ -78,6 +70,10 @@ class Backbone:
         SHA-256 of the weights.
     tokenizer_hash : str
         SHA-256 of the token ids that the tokenizer makes of some texts.
+    vocabulary_hash : str or None
+        SHA-256 of its vocabulary, if it has one.
+    settings : dict
+        What its config.json says of how it computes.
     pretrained : Pretrained
         Module and tokenizer. All copies share the module's parameters: never write to
         them.
@@ -91,6 +87,8 @@ class Backbone:
     folder: Path
     content_hash: str
     tokenizer_hash: str
+    vocabulary_hash: str | None
+    settings: dict[str, Any]
     pretrained: Pretrained
     place: Place
     findings: Findings
@@ -146,8 +144,7 @@ def load_backbone(
     local_files_only: bool = False,
     trust_remote_code: bool = False,
     n_labels: int | None = None,
-    found_in: str | None = None,
-    expected: str | None = None,
+    found: Found | None = None,
 ) -> Backbone:
     """Load an encoder, or return the one loaded before.
 
@@ -168,12 +165,10 @@ def load_backbone(
         Whether to run the model repository's own code.
     n_labels : int or None, default=None
         Outputs of the architecture's own classification head. None leaves it out.
-    found_in : str or None, default=None
-        Folder that the model was found in before. As long as it holds the same
-        weights, it is used: a relative path is found from another directory, and a
-        hub model is not looked up again.
-    expected : str or None, default=None
-        SHA-256 of the weights that were found in it.
+    found : Found or None, default=None
+        Where the model was found before. As long as the same weights are on this
+        machine, they are used: a relative path is found from another directory, and
+        the hub is not asked again.
 
     Returns
     -------
@@ -190,9 +185,8 @@ def load_backbone(
         If a package is missing that it is read with.
     """
     name = os.fspath(model)
-    folder = same_folder(found_in, expected)
-    if folder is None:
-        folder = find_folder(name, revision, local_files_only, trust_remote_code)
+    asked = (name, revision, local_files_only, trust_remote_code)
+    folder = find_folder(*asked) if found is None else find_again(found, *asked)
     with lock_of(folder):
         files = (name, folder, content_hash(folder), settings_hashes(folder))
         settings = (trust_remote_code, n_labels)
@@ -236,6 +230,8 @@ def _read(files: _Files, place: Place, settings: tuple[bool, int | None]) -> Bac
         folder=folder,
         content_hash=digest,
         tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
+        vocabulary_hash=vocabulary_hash(pretrained.tokenizer),
+        settings=read_settings(folder),
         pretrained=pretrained,
         place=place,
         findings=try_model(*parts, place, folder, has_head=settings[1] is not None),
@@ -270,15 +266,6 @@ def clear_backbone_cache() -> None:
     torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Return the SHA-256 of the token ids that a tokenizer makes of some texts.
-
-    Not of its files, which may be written differently and mean the same.
-    """
-    ids = tokenizer(_SAMPLES)["input_ids"]
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def let_go_of_files(backbone: Backbone) -> None:

@@ -92,7 +92,7 @@ tags:
 
 # {title}
 
-An AdaLoRA adapter for `{state.model}` (SHA-256 of its weights
+An AdaLoRA adapter for `{state.model}` ({_commit(state)}SHA-256 of its weights
 `{state.content_hash}`), trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
 {_scored(estimator.history_)}
 ## Load it
@@ -110,6 +110,10 @@ Trained with {versions}.
 def _base_model(state: AdapterState) -> str:
     """Name the pretrained model for the hub, unless it is a folder of one machine."""
     return "" if state.is_local else f"base_model: {json.dumps(state.model)}\n"
+
+
+def _commit(state: AdapterState) -> str:
+    return f"commit `{state.commit}`, " if state.commit else ""
 
 
 def _scored(history: Any) -> str:

@@ -367,6 +367,9 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
     return described | {
         "is_folder": state.is_local,
         "feature_length": state.feature_length,
+        "commit": None if include_backbone else state.commit,
+        "vocabulary_hash": state.vocabulary_hash,
+        "settings": state.settings,
         "versions": state.versions,
         "class": type(estimator).__name__,
         "parameters": written,

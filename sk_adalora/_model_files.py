@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ._forks import lock_of
 
@@ -23,11 +27,33 @@ BESIDE_WEIGHTS = (
     *("*.json", "*.txt", "*.model"),
     *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
 )
-VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
+_VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
+
+# How the hub names a commit.
+COMMIT = re.compile("[0-9a-f]{40}")
 
 _hashes: dict[tuple[str, int, int], str] = {}
 # Where models of the hub were found, so that all fits of a process take the same files.
 _found: dict[tuple[str, str | None, bool, bool], Path] = {}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a model was found when an estimator was trained on it.
+
+    Parameters
+    ----------
+    folder : str
+        The folder; "" or the model's name where that means nothing on this machine.
+    content_hash : str
+        SHA-256 of the weights in it.
+    commit : str or None
+        The hub's commit of them, or None if they came from elsewhere.
+    """
+
+    folder: str
+    content_hash: str
+    commit: str | None
 
 
 def find_folder(
@@ -49,16 +75,48 @@ def find_folder(
             f"`model` must be a Hugging Face id or a folder. Got {name!r}, which is "
             "no folder. Check the path."
         )
-    if name == DEFAULT_MODEL and revision is None:
-        packaged = _packaged_folder()
-        if packaged is not None:
-            return packaged
-    asked = (name, revision, local_files_only, trust_remote_code)
-    with lock_of(asked):
-        folder = _found.get(asked)
-        if folder is None or not folder.is_dir():
-            folder = _found[asked] = _from_hub(*asked)
-        return folder
+    packaged = _packaged_folder(name, revision)
+    if packaged is not None:
+        return packaged
+    return _from_hub_once(name, revision, local_files_only, trust_remote_code)
+
+
+def find_again(
+    found: Found,
+    name: str,
+    revision: str | None,
+    local_files_only: bool,
+    trust_remote_code: bool,
+) -> Path:
+    """Return the folder of a model that was found before.
+
+    The same weights on this machine come first, then the same commit of the hub, and
+    only then what `name` means by now. That comes first where code is run too: of what
+    the parameters name, and of no other place that a file names.
+    """
+    of_hub = not names_folder(name)
+    is_there = of_hub or os.path.isdir(os.path.expanduser(name))
+    if trust_remote_code and is_there:
+        return find_folder(name, revision, local_files_only, trust_remote_code)
+    for folder in (Path(found.folder), _packaged_folder(name, revision)):
+        if folder is not None and _has_weights(folder, found.content_hash):
+            return folder
+    for commit in (found.commit, revision) if of_hub else ():
+        with suppress(OSError):  # not in the cache
+            folder = _from_hub(name, commit, True, trust_remote_code)
+            whole = (folder / "config.json").is_file() and has_vocabulary(folder)
+            if whole and _has_weights(folder, found.content_hash):
+                return folder
+    if of_hub and found.commit is not None and not local_files_only:
+        with suppress(OSError):  # not on the hub any more, or no network
+            return _from_hub_once(name, found.commit, False, trust_remote_code)
+    return find_folder(name, revision, local_files_only, trust_remote_code)
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit of the hub that a folder is the snapshot of, if it is one."""
+    of_hub = folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name)
+    return folder.name if of_hub else None
 
 
 def names_folder(name: str) -> bool:
@@ -70,18 +128,23 @@ def names_folder(name: str) -> bool:
     return looks_so or os.path.isdir(os.path.expanduser(name))
 
 
-def same_folder(found_in: str | None, expected: str | None) -> Path | None:
-    """Return the folder that a model was found in, if it is still there."""
-    folder = Path(found_in) if found_in else None
+def _has_weights(folder: Path, expected: str) -> bool:
+    """Tell whether a folder is there, and holds the weights that are expected."""
     try:
-        if folder is None or not weight_files(folder):
-            return None
-        return folder if content_hash(folder) == expected else None
+        return bool(weight_files(folder)) and content_hash(folder) == expected
     except OSError:  # closed to this user, as /root is, or on a drive that is gone
+        return False
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Tell whether a folder holds any file that may be a vocabulary."""
+    return any(any(folder.glob(pattern)) for pattern in _VOCABULARIES)
+
+
+def _packaged_folder(name: str, revision: str | None) -> Path | None:
+    """Return the folder of the packaged model, if that is what is asked for."""
+    if name != DEFAULT_MODEL or revision is not None:
         return None
-
-
-def _packaged_folder() -> Path | None:
     spec = importlib.util.find_spec(_PACKAGE)
     for location in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(location) / "model"
@@ -89,6 +152,15 @@ def _packaged_folder() -> Path | None:
         if weights.is_file() and _file_hash(weights) == _DEFAULT_HASH:
             return folder
     return None
+
+
+def _from_hub_once(*asked: Any) -> Path:
+    """Return what was found before in this process, or what :func:`_from_hub` finds."""
+    with lock_of(asked):
+        folder = _found.get(asked)
+        if folder is None or not folder.is_dir():
+            folder = _found[asked] = _from_hub(*asked)
+        return folder
 
 
 def _from_hub(

@@ -15,7 +15,8 @@ from torch import Tensor
 from . import __version__
 from ._backbone import Backbone
 from ._messages import warn_user
-from ._model_files import names_folder
+from ._model_files import Found, commit_of, names_folder
+from ._model_identity import changed_settings
 from ._network import TextNetwork, build_network
 from ._report import FitReport
 from ._steps import ResolvedSchedule
@@ -27,6 +28,7 @@ from .adalora.peft_format import living, rank_pattern
 # wrongly. Records with fields that it does not know are an error in any case.
 FORMAT = 1
 _HEAD = "head."
+_MOST_LISTED = 3  # entries in an error message
 _warned: set[tuple[str, str]] = set()
 
 
@@ -63,6 +65,15 @@ class AdapterState:
         What the head divided centred features by while it learned, for a fit that
         continues. None in files written before this field existed, and with
         ``pooling="model"``.
+    commit : str or None
+        The hub's commit that the model was found at. None for a folder, the packaged
+        model, and in files written before this field existed.
+    vocabulary_hash : str or None
+        SHA-256 of the vocabulary of its tokenizer. None without any, and in files
+        written before this field existed.
+    settings : dict or None
+        What its config.json says of how it computes. None in files written before
+        this field existed.
     """
 
     config: dict[str, Any]
@@ -77,6 +88,9 @@ class AdapterState:
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
     is_folder: bool | None = None
     feature_length: float | None = None
+    commit: str | None = None
+    vocabulary_hash: str | None = None
+    settings: dict[str, Any] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -84,6 +98,11 @@ class AdapterState:
         if self.is_folder is None:
             return names_folder(self.model)
         return self.is_folder
+
+    @property
+    def found(self) -> Found:
+        """Where `model` was found."""
+        return Found(self.found_in, self.content_hash, self.commit)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return copies of the adapter's tensors and of the head's.
@@ -173,6 +192,9 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         tokenizer_hash=backbone.tokenizer_hash,
         is_folder=names_folder(backbone.name),
         feature_length=getattr(network.head, "length", None),
+        commit=commit_of(backbone.folder),
+        vocabulary_hash=backbone.vocabulary_hash,
+        settings=backbone.settings,
     )
 
 
@@ -311,9 +333,30 @@ def check_backbone(state: AdapterState, backbone: Backbone) -> None:
             f"{state.content_hash}. Got {str(backbone.folder)!r} with SHA-256 "
             f"{backbone.content_hash}. Point `model` to the former, or fit again."
         )
-    if state.tokenizer_hash != backbone.tokenizer_hash:
+    changed = {}
+    if state.settings is not None:
+        changed = changed_settings(state.settings, backbone.settings)
+    if changed:
         raise ValueError(
-            "The tokenizer must cut texts as it did when the estimator was trained on "
-            f"{state.model!r}. Got one in {str(backbone.folder)!r} that cuts them "
-            "otherwise. Put its former files back, or fit again."
+            "The config.json of the pretrained model must say what it said when the "
+            f"estimator was trained on {state.model!r}. Got {str(backbone.folder)!r} "
+            f"with {_listed(changed)}. Put its former files back, or fit again."
         )
+    same_tokens = state.tokenizer_hash == backbone.tokenizer_hash
+    if state.vocabulary_hash is not None:
+        same_tokens &= state.vocabulary_hash == backbone.vocabulary_hash
+    if not same_tokens:
+        raise ValueError(
+            "The tokenizer must make the tokens of texts that it made when the "
+            f"estimator was trained on {state.model!r}. Got one in "
+            f"{str(backbone.folder)!r} that makes others. Put its former files back, "
+            "or fit again."
+        )
+
+
+def _listed(changed: dict[str, str]) -> str:
+    """Write the first entries for an error message."""
+    entries = [f"{name[:80]}: {how}" for name, how in changed.items()]
+    if len(entries) > _MOST_LISTED:
+        entries[_MOST_LISTED:] = [f"{len(entries) - _MOST_LISTED} more"]
+    return ", ".join(entries)

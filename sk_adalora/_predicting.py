@@ -83,8 +83,7 @@ class PredictMixin:
             local_files_only=self.local_files_only,
             trust_remote_code=self.trust_remote_code,
             n_labels=self._n_outputs() if pooling == "model" else None,
-            found_in=fitted.found_in if same else None,
-            expected=fitted.content_hash if same else None,
+            found=fitted.found if fitted is not None and same else None,
         )
 
     def _lengths(self, backbone: Backbone) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ._devices import Place
 from ._messages import Muted
-from ._model_files import VOCABULARIES
+from ._model_files import has_vocabulary
 
 # A tokenizer with fewer tokens beside the special ones has no vocabulary: the empty
 # tokenizer of a T5 has 1.
@@ -254,7 +254,7 @@ def _check_files(folder: Path) -> None:
             "The folder of `model` must hold no adapter of PEFT's beside the model. "
             f"Got {str(folder)!r} with adapter_config.json. Merge it, or move it away."
         )
-    if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
+    if not has_vocabulary(folder):
         raise ValueError(_no_tokenizer(folder))
 
 

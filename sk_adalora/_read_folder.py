@@ -17,7 +17,7 @@ from safetensors.torch import load
 
 from ._card import CARD_NAME
 from ._json_values import from_json
-from ._model_files import is_absent, weight_files
+from ._model_files import COMMIT, is_absent, weight_files
 from ._network import POOLINGS
 from ._persistence import RECORDS, AdapterState, check_format, joined
 from .adalora.config import CONFIG_NAME
@@ -362,6 +362,17 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is hint or (hint is float and type(value) is int)
 
 
+# Of the pretrained model. All may be missing, as in files of before they existed.
+_MODEL_CHECKS = {
+    "commit": (
+        lambda v: type(v) is str and COMMIT.fullmatch(v),
+        "the hash of a commit of the hub",
+    ),
+    "vocabulary_hash": (lambda v: type(v) is str, "str"),
+    "settings": (lambda v: type(v) is dict, "dict"),
+}
+
+
 # ---- numbers ----------------------------------------------------------------
 
 
@@ -393,6 +404,10 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
         raise broken("hold 'feature_length' as a number above 0", length)
     values["feature_length"] = None if length is None else float(length)
     values["found_in"] = values["found_in"] or values["model"]
+    for name, (accepts, wording) in _MODEL_CHECKS.items():
+        values[name] = described.get(name)
+        if values[name] is not None and not accepts(values[name]):
+            raise broken(f"hold {name!r} as {wording}", values[name])
     arrays = joined(tensors, head)
     return AdapterState(config=written, arrays=arrays, versions=versions, **values)
 

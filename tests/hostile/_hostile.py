@@ -31,7 +31,8 @@ def assert_refused(folder, match="", estimator=AdaLoraClassifier):
     assert re.search(r"\b(must|supports|does not support)\b", message), message
     assert re.search(
         r"[Cc]opy|[Ii]nstall|[Cc]heck|[Pp]ass|[Rr]eplace|[Ll]oad it|[Cc]hange|"
-        r"[Tt]rain again|broken|belong|[Ll]eave|[Rr]aise|[Ll]ower|Choose|Save|Point",
+        r"[Tt]rain again|broken|belong|[Ll]eave|[Rr]aise|[Ll]ower|Choose|Save|Point|"
+        r"Put its former files",
         message,
     ), message
     assert len(message) < 1500, len(message)

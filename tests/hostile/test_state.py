@@ -35,6 +35,12 @@ def wrong_type(name):
 
 
 NO_ERROR = ("None", "True")  # of "is_folder": as of a file of before it
+# Of what is known of the pretrained model: None, and what is of the right type.
+NO_ERRORS = {
+    "commit": ("None",),
+    "vocabulary_hash": ("None", "'x'"),
+    "settings": ("None", "{}"),
+}
 
 BOMB = [1]
 for _ in range(30):
@@ -66,6 +72,17 @@ STATES = {
         for k, v in wrong_type("feature_length").items()
         if k[-3:] not in ("one", "1.5")
     },
+    **{
+        shown: change
+        for name, valid in NO_ERRORS.items()
+        for shown, change in wrong_type(name).items()
+        if not shown.endswith(valid)
+    },
+    "a branch for a commit": (put("commit", value="main"), "the hash of a commit"),
+    "a path for a commit": (put("commit", value="../" * 40), "the hash of a commit"),
+    "a commit and more": (put("commit", value="a" * 41), "the hash of a commit"),
+    "other settings": (put("settings", value={"hidden_size": 8}), r"config\.json of"),
+    "another vocabulary": (put("vocabulary_hash", value="x"), "must make the tokens"),
     "a length below 0": (put("feature_length", value=-1.0), "number above 0"),
     "a length of 0": (put("feature_length", value=0), "number above 0"),
     "a length next to 0": (put("feature_length", value=1e-320), "number above 0"),

@@ -1,0 +1,242 @@
+"""A pretrained model whose settings or vocabulary changed is another model."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import transformers
+from _toy import make, toy
+
+import sk_adalora
+from sk_adalora import AdaLoraClassifier
+from sk_adalora._backbone import load_backbone
+from sk_adalora._devices import resolve_place
+from sk_adalora._model_identity import (
+    changed_settings,
+    read_settings,
+    vocabulary_hash,
+)
+
+PLACE = resolve_place("cpu", "float32")
+X, Y = toy(32)
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache():
+    sk_adalora.clear_backbone_cache()
+    yield
+    sk_adalora.clear_backbone_cache()
+
+
+def change(path, **values):
+    """Set values in a JSON file; ... deletes one."""
+    settings = json.loads(path.read_text()) | values
+    kept = {name: value for name, value in settings.items() if value is not ...}
+    path.write_text(json.dumps(kept))
+
+
+def save_and_load(how, estimator, tmp_path):
+    """Save an estimator without its model, and load it."""
+    if how == "pickle":
+        return pickle.loads(pickle.dumps(estimator))
+    estimator.save_pretrained(tmp_path / "saved")
+    return AdaLoraClassifier.from_pretrained(tmp_path / "saved")
+
+
+# ---- settings ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["pickle", "folder"])
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"num_attention_heads": 4}, "num_attention_heads: 4 instead of 2"),
+        ({"hidden_act": "relu"}, "hidden_act: 'relu' instead of 'gelu'"),
+        ({"layer_norm_eps": 0.5}, "layer_norm_eps: 0.5 instead of 1e-12"),
+        ({"is_decoder": True}, "is_decoder: True instead of False"),
+        ({"layer_norm_eps": ...}, "layer_norm_eps: 1e-12 instead of 0.25"),
+        ({"of_another_version": 1}, "of_another_version: 1 instead of nothing"),
+    ],
+)
+def test_other_settings_are_refused(own_model, tmp_path, how, values, match):
+    if values.get("layer_norm_eps") is ...:  # what is there is the default
+        change(own_model / "config.json", layer_norm_eps=0.25)
+    fitted = make(str(own_model)).fit(X, Y)
+    loaded = save_and_load(how, fitted, tmp_path)
+    change(own_model / "config.json", **values)
+
+    with pytest.raises(ValueError, match=r"config\.json of the pre") as raised:
+        loaded.predict(X)
+    assert match in str(raised.value)
+    assert str(own_model.resolve()) in str(raised.value)
+
+
+def test_what_changes_no_output_may_change(own_model):
+    fitted = make(str(own_model)).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    change(
+        own_model / "config.json",
+        _name_or_path="elsewhere",
+        transformers_version="4.8.2",
+        architectures=["BertForMaskedLM"],
+        torch_dtype="float16",
+        dtype=...,
+        id2label={"0": "a", "1": "b", "2": "c"},
+        label2id={"a": 0, "b": 1, "c": 2},
+        use_cache=False,
+        initializer_range=0.5,
+        layer_norm_eps=...,  # as it is by default
+    )
+    sk_adalora.clear_backbone_cache()
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+def test_all_entries_as_transformers_writes_them(own_model):
+    """Some programs write those too that are as they are by default."""
+    before = read_settings(own_model)
+    config = transformers.AutoConfig.from_pretrained(own_model)
+    config.to_json_file(own_model / "config.json", use_diff=False)
+    after = read_settings(own_model)
+
+    assert len(after) > len(before)
+    assert changed_settings(before, after) == {}
+    assert changed_settings(after, before) == {}
+
+
+def test_settings_of_a_part(own_model):
+    parts = {"text_config": {"num_hidden_layers": 2, "dtype": "float16"}}
+    change(own_model / "config.json", **parts)
+    before = read_settings(own_model)
+    parts["text_config"]["dtype"] = "float32"
+    change(own_model / "config.json", **parts)
+    assert changed_settings(before, read_settings(own_model)) == {}
+
+    parts["text_config"]["num_hidden_layers"] = 3
+    change(own_model / "config.json", **parts)
+    assert list(changed_settings(before, read_settings(own_model))) == ["text_config"]
+
+
+def test_only_some_of_many_changes_are_listed(own_model):
+    loaded = pickle.loads(pickle.dumps(make(str(own_model)).fit(X, Y)))
+    change(own_model / "config.json", **{f"new_{i}": i for i in range(1000)})
+
+    with pytest.raises(ValueError, match=r"new_1: 1 instead of nothing, .*, 997 more"):
+        loaded.predict(X)
+
+
+def test_a_model_of_an_unknown_class_has_no_defaults():
+    then = {"model_type": "one of its own", "size": 1}
+
+    assert changed_settings(then, dict(then)) == {}
+    changed = changed_settings(then, {"model_type": "one of its own"})
+    assert changed == {"size": "nothing instead of 1"}
+
+
+def test_an_infinite_setting_is_saved_and_loaded(own_model, tmp_path):
+    """Some state space models limit a step to at most Infinity."""
+    change(own_model / "config.json", limit=[0.0, float("inf")], other=float("nan"))
+    fitted = make(str(own_model)).fit(X, Y)
+    loaded = save_and_load("folder", fitted, tmp_path)
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+# ---- tokens -----------------------------------------------------------------
+
+
+def fold_case(folder, lowercase):
+    """Let the tokenizer of a folder lower all letters, or leave them."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        settings = json.loads(path.read_text())
+        if name == "tokenizer.json":
+            settings["normalizer"]["lowercase"] = lowercase
+        else:
+            settings["do_lower_case"] = lowercase
+        path.write_text(json.dumps(settings))
+
+
+def exchange(folder, one, other):
+    """Exchange the ids of two tokens."""
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    tokens = settings["model"]["vocab"]
+    tokens[one], tokens[other] = tokens[other], tokens[one]
+    path.write_text(json.dumps(settings))
+
+
+def test_a_tokenizer_that_changes_is_read_again(own_model):
+    before = load_backbone(own_model, PLACE)
+    fold_case(own_model, lowercase=False)
+    after = load_backbone(own_model, PLACE)
+
+    assert after is not before
+    assert after.content_hash == before.content_hash
+    assert after.tokenizer_hash != before.tokenizer_hash
+    assert after.vocabulary_hash == before.vocabulary_hash
+
+
+def test_files_that_say_the_same_make_the_same_tokenizer(own_model):
+    before = load_backbone(own_model, PLACE)
+    path = own_model / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=7))
+    after = load_backbone(own_model, PLACE)
+
+    assert after is not before
+    assert after.tokenizer_hash == before.tokenizer_hash
+    assert after.vocabulary_hash == before.vocabulary_hash
+
+
+@pytest.mark.parametrize("how", ["pickle", "folder"])
+@pytest.mark.parametrize("what", ["splits otherwise", "other ids"])
+def test_another_tokenizer_is_refused(own_model, tmp_path, how, what):
+    loaded = save_and_load(how, make(str(own_model)).fit(X, Y), tmp_path)
+    if what == "other ids":
+        exchange(own_model, "good", "bad")
+    else:
+        fold_case(own_model, lowercase=False)
+
+    with pytest.raises(ValueError, match="tokenizer must make the tokens of texts"):
+        loaded.predict(X)
+
+
+def test_tokens_that_are_added_are_no_part_of_the_vocabulary(own_model):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(own_model)
+    before = vocabulary_hash(tokenizer)
+    tokenizer.add_tokens(["a new one"])
+
+    assert vocabulary_hash(tokenizer) == before
+
+
+def test_a_tokenizer_that_tells_no_vocabulary():
+    class Own:
+        def get_vocab(self):
+            raise NotImplementedError
+
+    assert vocabulary_hash(Own()) is None
+
+
+def test_a_tokenizer_without_a_file_of_its_vocabulary():
+    tokenizer = transformers.ByT5Tokenizer()
+
+    assert vocabulary_hash(tokenizer) == vocabulary_hash(transformers.ByT5Tokenizer())
+    assert vocabulary_hash(tokenizer) != vocabulary_hash(
+        transformers.ByT5Tokenizer(extra_ids=7)
+    )
+
+
+# ---- files of before --------------------------------------------------------
+
+
+def test_a_pickle_of_before_the_settings_were_kept(own_model):
+    fitted = make(str(own_model)).fit(X, Y)
+    state = fitted.__getstate__()
+    for name in ("settings", "vocabulary_hash", "commit"):
+        del state["_adapter"][name]
+    loaded = object.__new__(type(fitted))
+    loaded.__setstate__(state)
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
