@@ -8,7 +8,8 @@ import os
 import re
 import reprlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,7 +28,7 @@ from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
 from ._read_folder import BACKBONE, HEAD_NAME, STATE_NAME
 from ._turns import same_settings
-from ._whole_folder import errors_of_writing, written_whole
+from ._whole_folder import errors_of_writing, read_whole, written_whole
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
@@ -155,9 +156,25 @@ class FolderMixin:
         """
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
-        folder, root = _read_folder.find(
-            source, revision, bool(local_files_only), trust_remote_code
+        find = partial(
+            _read_folder.find,
+            source,
+            revision,
+            bool(local_files_only),
+            trust_remote_code,
         )
+        read = partial(cls._read, find, trust_remote_code, parameters)
+        return read_whole(_at_home(source), read)
+
+    @classmethod
+    def _read(
+        cls,
+        find: Callable[[], tuple[Path, Path]],
+        trust_remote_code: bool,
+        parameters: dict[str, Any],
+    ) -> Self:
+        """Find and read a folder, once."""
+        folder, root = find()
         _read_folder.refuse_links(folder, root)
         described = _read_folder.read_described(folder)
         _read_folder.check_class(described, cls)

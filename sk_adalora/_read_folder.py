@@ -118,12 +118,15 @@ def refuse_links(folder: Path, root: Path) -> None:
     """Refuse links to what lies outside of `root`."""
     if not os.path.lexists(folder / STATE_NAME):
         return  # reading that file will raise the error
-    for path in folder.rglob("*"):
-        if not Path(os.path.realpath(path)).is_relative_to(root):
-            raise ValueError(
-                f"The files must lie in the folder. Got {path.name!r}, which links to "
-                "a place outside. Replace the link by the file."
-            )
+    # Not by `rglob`, which fails where a writer deletes its hidden folder meanwhile.
+    for inside, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.realpath(os.path.join(inside, name))
+            if not Path(path).is_relative_to(root):
+                raise ValueError(
+                    f"The files must lie in the folder. Got {name!r}, which links to "
+                    "a place outside. Replace the link by the file."
+                )
 
 
 def digests(folder: Path) -> dict[str, str]:

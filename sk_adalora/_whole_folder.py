@@ -1,4 +1,4 @@
-"""Write a folder whole, or not at all, also beside other writers."""
+"""Write a folder whole, or not at all, and read it so, beside other writers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from safetensors import SafetensorError
@@ -21,6 +22,9 @@ _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
 _STALE = 24 * 60 * 60  # seconds
 # How often to look whether it is our turn to move files, and the seconds between.
 _WAITS, _WAIT = 100, 0.05
+# How often to read a folder that changes meanwhile: for a second.
+_READS = 20
+_T = TypeVar("_T")
 # How Rust shows the number of an error of the system, to people and to programmers.
 _NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
 
@@ -55,6 +59,53 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         # If even moving back has failed, `scratch` holds the old files: keep it.
         if not (scratch / "old").exists() or (folder.exists() and not stays):
             _discard(scratch)
+
+
+def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
+    """Return what `read` returns; call it again if a writer came in between.
+
+    Parameters
+    ----------
+    folder : Path
+        What it reads. There need not be any: it may be the name of a repository.
+    read : callable
+        Raises an error if files are missing, or do not belong together.
+
+    Returns
+    -------
+    object
+    """
+    for _ in range(_READS):
+        before = _state_of(folder)
+        try:
+            # No folder for a moment does not mean that there is none.
+            if before is not None or not _is_being_moved(folder):
+                return read()
+        except (OSError, ValueError):
+            if before == _state_of(folder) and not _is_being_moved(folder):
+                raise
+        time.sleep(_WAIT)
+    return read()
+
+
+def _state_of(folder: Path) -> tuple[int, int] | None:
+    """Return what tells one state of a saved folder from the next, if it is there."""
+    try:
+        status = (folder / STATE_NAME).stat()
+    except (OSError, ValueError):  # the latter if there is a NUL in the name
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _is_being_moved(folder: Path) -> bool:
+    """Tell whether a writer has moved away what was there before."""
+    folder = Path(os.path.abspath(folder))
+    ours = _scratch_of(folder.name)
+    hidden: list[Path] = []
+    for beside in (folder, folder.parent):
+        with suppress(OSError, ValueError):  # not there, or closed to others
+            hidden += (path for path in beside.iterdir() if ours.fullmatch(path.name))
+    return any((path / "old").exists() for path in hidden)
 
 
 @contextmanager
@@ -116,13 +167,18 @@ def _is_scratch(path: Path) -> bool:
         return True
 
 
+def _scratch_of(name: str) -> re.Pattern[str]:
+    """Return what matches the hidden folders of those who write a folder."""
+    return re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
+
+
 def _discard_stale(beside: Path, name: str) -> None:
     """Delete the hidden folders of writers that died before they moved any file.
 
     No writer needs a day from one file to the next. What was there before is not
     deleted: it may be all that is left of it.
     """
-    ours = re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
+    ours = _scratch_of(name)
     hidden: list[Path] = []
     with suppress(OSError):  # one may write here, but not look around
         hidden += (path for path in beside.iterdir() if ours.fullmatch(path.name))

@@ -1,0 +1,202 @@
+"""Folders of estimators that are read while another process writes them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from _toy import make, toy
+
+import sk_adalora
+from sk_adalora import AdaLoraClassifier, _read_folder, _whole_folder
+
+X, Y = toy(24)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Do not refit."""
+    return make(tiny_model).fit(X, Y)
+
+
+@pytest.fixture
+def place(fitted, tmp_path, monkeypatch):
+    """The name of a saved folder, which might also be one of the hub's."""
+    monkeypatch.chdir(tmp_path)
+    fitted.save_pretrained("models/clf")
+    return "models/clf"
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    def snapshot(name, **options):
+        raise AssertionError(f"asked for {name}")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+
+
+class Mover:
+    """A writer that has moved away what was there, and goes on while we sleep.
+
+    Parameters
+    ----------
+    place : path-like
+        The saved folder.
+    inside : bool
+        Whether the folder stays, and its files are moved one by one.
+    moved : callable
+        Whether to move a file of that name.
+    """
+
+    def __init__(self, place, inside, moved=lambda name: True):
+        self.folder, self.inside = Path(place), inside
+        beside = self.folder if inside else self.folder.parent
+        self.scratch = beside / f".{self.folder.name}-{0:016x}"
+        self.old = self.scratch / "old"
+        self.scratch.mkdir()
+        if inside:
+            self.old.mkdir()
+            for path in [*self.folder.iterdir()]:
+                if path != self.scratch and moved(path.name):
+                    path.rename(self.old / path.name)
+        else:
+            self.folder.rename(self.old)
+        self.waits = 0
+
+    def finish(self, seconds):
+        self.waits += 1
+        if self.waits < 3:
+            return
+        if self.inside:
+            for path in [*self.old.iterdir()]:
+                path.rename(self.folder / path.name)
+            self.old.rmdir()
+        else:
+            self.old.rename(self.folder)
+        self.scratch.rmdir()
+
+
+WAYS = {
+    "the folder": (False, None),
+    "all files": (True, lambda name: True),
+    "the state": (True, lambda name: name == "sk_adalora.json"),
+    "all but the state": (True, lambda name: name != "sk_adalora.json"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_being_moved_is_waited_for(fitted, place, no_hub, monkeypatch, way):
+    mover = Mover(place, *WAYS[way])
+    monkeypatch.setattr(_whole_folder.time, "sleep", mover.finish)
+    loaded = AdaLoraClassifier.from_pretrained(place)
+
+    assert mover.waits == 3
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_what_changes_while_it_is_read_is_read_again(fitted, place, monkeypatch):
+    """The writer is done when the reader finds that the files do not fit."""
+    other = make(fitted.model, random_state=5).fit(X, Y)
+    read = _read_folder.read_fitted
+
+    def replaced(*args):
+        monkeypatch.setattr(_read_folder, "read_fitted", read)
+        other.save_pretrained(place, overwrite=True)
+        return read(*args)
+
+    monkeypatch.setattr(_read_folder, "read_fitted", replaced)
+    loaded = AdaLoraClassifier.from_pretrained(place)
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), other.predict_proba(X))
+    assert not np.array_equal(other.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_a_writer_that_was_killed_is_not_waited_for_long(place, monkeypatch):
+    mover = Mover(place, False)
+    slept = []
+    monkeypatch.setattr(_whole_folder.time, "sleep", slept.append)
+    with pytest.raises(FileNotFoundError, match="`source` must be a folder"):
+        AdaLoraClassifier.from_pretrained(place)
+
+    assert sum(slept) == pytest.approx(1)
+    assert mover.old.exists()
+
+
+def broken(place):
+    (Path(place) / "head.safetensors").write_bytes(b"")
+
+
+def gone(place):
+    Path(place).rename("elsewhere")
+
+
+def without_state(place):
+    (Path(place) / "sk_adalora.json").unlink()
+
+
+@pytest.mark.parametrize("how", [broken, gone, without_state])
+def test_what_nobody_writes_is_an_error_at_once(place, monkeypatch, how):
+    def sleep(seconds):
+        raise AssertionError("waited")
+
+    monkeypatch.setattr(_whole_folder.time, "sleep", sleep)
+    how(place)
+    # The writer of another folder, and one that has moved nothing yet.
+    Path("models/.other-0123456789abcdef/old").mkdir(parents=True)
+    Path("models/.clf-0123456789abcdef/new").mkdir(parents=True)
+
+    with pytest.raises((OSError, ValueError), match="Got"):
+        AdaLoraClassifier.from_pretrained(place)
+
+
+def test_a_wrong_parameter_is_an_error_at_once(place, monkeypatch):
+    monkeypatch.setattr(_whole_folder.time, "sleep", None)
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        AdaLoraClassifier.from_pretrained(place, no_such=1)
+
+
+WRITER = """
+import sys, time
+from sk_adalora import AdaLoraClassifier
+one, other, place, seconds = sys.argv[1:]
+both = [AdaLoraClassifier.from_pretrained(path) for path in (one, other)]
+both[0]._ready(), both[1]._ready()
+print("ready", flush=True)
+end = time.monotonic() + float(seconds)
+while time.monotonic() < end:
+    for estimator in both:
+        estimator.save_pretrained(place, overwrite=True)
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_reader_beside_another_process_that_writes(
+    fitted, place, no_hub, monkeypatch, stays
+):
+    pytest.importorskip("fcntl", reason="an open file stops a writer on Windows")
+    sources = []
+    for seed in (0, 5):
+        estimator = make(fitted.model, random_state=seed).fit(X, Y)
+        estimator.save_pretrained(f"source-{seed}")
+        sources.append(f"source-{seed}")
+    code = WRITER
+    if stays:  # then files are moved one by one
+        code = f"import os\nos.path.ismount = lambda path: True\n{code}"
+    written = [sys.executable, "-c", code, *sources, place, "4"]
+    root = Path(sk_adalora.__file__).parent.parent
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    states, reads = set(), 0
+    with subprocess.Popen(written, stdout=subprocess.PIPE, text=True, env=env) as p:
+        assert p.stdout.readline() == "ready\n"
+        while p.poll() is None:
+            loaded = AdaLoraClassifier.from_pretrained(place)
+            states.add(loaded._adapter.arrays["head.bias"].tobytes())
+            reads += 1
+    assert p.returncode == 0
+    assert len(states) == 2
+    assert reads > 20
