@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,36 +87,37 @@ class Muted:
     Parameters
     ----------
     mute : callable
-        Silences the library, and returns a function that undoes it.
+        Returns a context manager in which the library is silent.
     """
 
-    def __init__(self, mute: Callable[[], Callable[[], None]]) -> None:
+    def __init__(self, mute: Callable[[], AbstractContextManager[None]]) -> None:
         self._mute = mute
+        self._muting = ExitStack()
         self._lock = make_lock()
-        self._inside: list[int] = []  # the thread of each block that is open
+        self._inside: list[tuple[int, object]] = []  # open blocks and their threads
         in_children(self._leave_dead_threads)
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Keep the library silent in a `with` block."""
-        thread = threading.get_ident()
-        with self._lock:
-            if not self._inside:
-                self._undo = self._mute()
-            self._inside.append(thread)
+        block = (threading.get_ident(), object())
+        # All of it inside `try`: a time limit may be raised between any two lines.
         try:
+            with self._lock:
+                self._inside.append(block)
+                if len(self._inside) == 1:
+                    self._muting.enter_context(self._mute())
             yield
         finally:
             with self._lock:
-                self._leave(thread)
+                self._leave(block)
 
-    def _leave(self, *threads: int) -> None:
-        for thread in threads:
-            self._inside.remove(thread)
-        if threads and not self._inside:
-            self._undo()
+    def _leave(self, *blocks: tuple[int, object]) -> None:
+        self._inside = [block for block in self._inside if block not in blocks]
+        if not self._inside:
+            self._muting.close()
 
     def _leave_dead_threads(self) -> None:
         """Close the blocks of threads that do not exist in a forked child."""
         alive = threading.get_ident()
-        self._leave(*(thread for thread in self._inside if thread != alive))
+        self._leave(*(block for block in self._inside if block[0] != alive))

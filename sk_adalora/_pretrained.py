@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,19 +294,19 @@ def _named_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _mute_transformers() -> Callable[[], None]:
+@contextmanager
+def _mute_transformers() -> Iterator[None]:
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-    def undo() -> None:
+    try:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+    finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-    return undo
 
 
 # Keeps transformers' progress bars and loading reports off the screen.

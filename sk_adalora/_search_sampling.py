@@ -6,8 +6,8 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -103,10 +103,14 @@ class InformedGPSampler(GPSampler):
             return super().sample_relative(estimated, trial, search_space)
 
 
-def _mute_greenlet() -> Callable[[], None]:
+@contextmanager
+def _mute_greenlet() -> Iterator[None]:
     before = _GREENLET.level
-    _GREENLET.setLevel(logging.ERROR)
-    return partial(_GREENLET.setLevel, before)
+    try:
+        _GREENLET.setLevel(logging.ERROR)
+        yield
+    finally:
+        _GREENLET.setLevel(before)
 
 
 _silent_greenlet = Muted(_mute_greenlet)

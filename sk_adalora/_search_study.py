@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -379,10 +379,14 @@ def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
     return study.study_name, kept
 
 
-def _mute_optuna() -> Callable[[], None]:
+@contextmanager
+def _mute_optuna() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-    return partial(optuna.logging.set_verbosity, before)
+    try:
+        optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 # Keeps Optuna from logging each trial.

@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -428,15 +428,20 @@ def _joined(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
 
 
-def _mute_datasets() -> Callable[[], None]:
+@contextmanager
+def _mute_datasets() -> Iterator[None]:
     """Silence the bars of `datasets`, unless the user decided about them already."""
     import datasets
 
     decided = "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ
     if decided or datasets.are_progress_bars_disabled():
-        return lambda: None
-    datasets.disable_progress_bars()
-    return datasets.enable_progress_bars
+        yield
+        return
+    try:
+        datasets.disable_progress_bars()
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 _silent_datasets = Muted(_mute_datasets)

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -133,9 +134,13 @@ def counted():
     """A muted library, and its volume: 0 or 1."""
     volume = [1]
 
+    @contextmanager
     def mute():
-        volume[0] = 0
-        return lambda: volume.__setitem__(0, 1)
+        try:
+            volume[0] = 0
+            yield
+        finally:
+            volume[0] = 1
 
     return Muted(mute), volume
 

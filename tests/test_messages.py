@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,12 @@ def test_a_library_is_silent_until_the_last_thread_is_done():
     logger = logging.getLogger("of a library")
     logger.setLevel(logging.INFO)
 
+    @contextmanager
     def mute():
         before = logger.level
         logger.setLevel(logging.ERROR)
-        return lambda: logger.setLevel(before)
+        yield
+        logger.setLevel(before)
 
     muted = Muted(mute)
     first, second = muted(), muted()
@@ -88,7 +91,14 @@ def test_a_library_is_silent_until_the_last_thread_is_done():
 
 def test_a_library_is_given_back_by_many_threads():
     levels = []
-    muted = Muted(lambda: levels.append("off") or (lambda: levels.append("on")))
+
+    @contextmanager
+    def mute():
+        levels.append("off")
+        yield
+        levels.append("on")
+
+    muted = Muted(mute)
 
     def work():
         for _ in range(200):
@@ -103,6 +113,54 @@ def test_a_library_is_given_back_by_many_threads():
 
     assert levels[::2] == ["off"] * (len(levels) // 2)
     assert levels[1::2] == ["on"] * (len(levels) // 2)
+
+
+class TimeLimit(BaseException):
+    """Raised between two lines, as a time limit of a server is."""
+
+
+def test_a_library_is_given_back_wherever_a_time_limit_is_raised():
+    volume, entered = [1, 1], []
+
+    @contextmanager
+    def mute():
+        try:
+            volume[0] = 0
+            volume[1] = 0
+            yield
+        finally:
+            volume[:] = [1, 1]
+
+    def trace(frame, event, arg):
+        """Raise at the line that it is the turn of, before the block begins."""
+        nonlocal line
+        if frame.f_code not in (Muted.__call__.__wrapped__.__code__, silence):
+            return trace
+        if event == "line" and not entered:
+            line += 1
+            if line == last:
+                raise TimeLimit
+        return trace
+
+    def work():
+        with muted():
+            entered.append(volume[:])
+
+    muted, silence = Muted(mute), mute.__wrapped__.__code__
+    for last in range(1, 100):
+        line = 0
+        sys.settrace(trace)
+        with suppress(TimeLimit):
+            work()
+        sys.settrace(None)
+        assert volume == [1, 1], last
+        if entered:
+            break
+    assert entered == [[0, 0]]
+    assert last > 6  # it was raised at each line before
+    with muted():
+        assert volume == [0, 0]
+    assert volume == [1, 1]
 
 
 def test_who_shows_nothing_starts_no_thread_and_leaves_multiprocessing(tiny_model):
