@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -108,7 +109,7 @@ class Backbone:
         """Length of a hidden state."""
         return self.findings.width
 
-    @property
+    @cached_property
     def longest(self) -> int | None:
         """Tokens that the encoder has positions for, or None if it has no limit."""
         config: Any = self.module.config

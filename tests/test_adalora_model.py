@@ -395,6 +395,24 @@ def test_the_fused_layer_has_the_gradients_of_the_sum(make):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [nn.Linear, lambda i, o: nn.Linear(i, o, bias=False), conv1d],
+    ids=["linear", "no bias", "Conv1D"],
+)
+@pytest.mark.filterwarnings(CONV1D)
+def test_without_gradients_the_same_is_computed(make, dtype):
+    model = randomise(adapt(nn.Sequential(make(5, 3), nn.Tanh()).to(dtype)))
+    x = torch.randn(2, 4, 5).to(dtype)
+    expected, before = model(x).detach(), x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "hook", ["forward", "forward_pre", "full_backward", "full_backward_pre", "own"]
 )

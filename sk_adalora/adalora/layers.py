@@ -123,6 +123,19 @@ class _FusedLinear(torch.autograd.Function):
         return of_x, None, None, of_left, of_right
 
 
+def _fused_linear(
+    x: Tensor,  # (m, in)
+    weight: Tensor,  # (out, in)
+    bias: Tensor | None,  # (out,)
+    left: Tensor,  # (r, out)
+    right: Tensor,  # (r, in)
+) -> Tensor:  # (m, out)
+    """Compute :class:`_FusedLinear`; without gradients, not by way of autograd."""
+    if torch.is_grad_enabled():
+        return _FusedLinear.apply(x, weight, bias, left, right)  # type: ignore[no-untyped-call,no-any-return]
+    return linear(x, weight, bias).addmm_(_project(x, right), left)
+
+
 class SVDLinear(nn.Module):
     """A frozen linear layer plus ``left.T @ diag(singular_values) @ right``.
 
@@ -201,30 +214,38 @@ class SVDLinear(nn.Module):
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
         if not self.needs_rows:
-            if onednn_is_faster(x, self.weight, self.bias) and self._may_read_weight(x):
-                return self._linear(x, self.weight)
+            frozen = self._readable(x)
+            if frozen is not None and onednn_is_faster(x, *frozen):
+                return self._linear(x, frozen[0])
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         drops = self.training and self.dropout > 0
         # The transforms of torch.func do not support the fused product.
         transformed = torch._C._are_functorch_transforms_active()
-        if not (drops or transformed) and self._may_read_weight(x):
-            weight = self.weight.T if self.transposed else self.weight
-            operands = (flat, weight, self.bias, left, right)
-            out: Tensor = _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call]
+        frozen = None if drops or transformed else self._readable(x)
+        if frozen is not None:
+            weight, bias = frozen
+            weight = weight.T if self.transposed else weight
+            out = _fused_linear(flat, weight, bias, left, right)
         else:
             hidden = F.linear(self._drop(flat), right)  # (m, r)
             out = torch.addmm(self.base_layer(flat), hidden, left)
         return out.view(*x.shape[:-1], out.shape[-1])
 
-    def _may_read_weight(self, x: Tensor) -> bool:
-        """Whether a pass may read the frozen weight instead of calling the layer."""
-        base = self.base_layer
+    def _readable(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """Return weight and bias if a pass may read them instead of calling the layer.
+
+        Returns
+        -------
+        tuple of (torch.Tensor, torch.Tensor or None), or None
+        """
+        base: Any = self.base_layer
         if not (type(base) is nn.Linear or self.transposed):
-            return False
-        if self.weight.dtype != x.dtype or torch.is_autocast_enabled(x.device.type):
-            return False
+            return None
+        weight, bias = base.weight, base.bias
+        if weight.dtype != x.dtype or torch.is_autocast_enabled(x.device.type):
+            return None
         # Others may have put a forward of their own on the layer, as accelerate does.
         hooked = (
             "forward" in base.__dict__
@@ -233,8 +254,8 @@ class SVDLinear(nn.Module):
             or base._backward_hooks
             or base._backward_pre_hooks
         )
-        trained = any(parameter.requires_grad for parameter in base.parameters())
-        return not (hooked or trained)
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        return None if hooked or trained else (weight, bias)
 
     def borrow_from(self, triplets: Triplets) -> None:
         """Take rows from `triplets` from now on."""
