@@ -45,6 +45,7 @@ SCRIPTS = {
     "racing": "search_racing.py",
     "batches": "prediction_batches.py",
     "lengths": "length_multiples.py",
+    "latency": "latency.py",
     "parts": "training_parts.py",
     "float32": "float32_products.py",
     "bias": "bias_products.py",

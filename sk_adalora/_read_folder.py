@@ -22,7 +22,13 @@ from ._network import POOLINGS
 from ._persistence import RECORDS, AdapterState, check_format, joined
 from .adalora.config import CONFIG_NAME
 from .adalora.json_file import read_json
-from .adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of, read_adapter
+from .adalora.peft_format import (
+    WEIGHTS_NAME,
+    is_factor,
+    rank_pattern,
+    ranks_of,
+    read_adapter,
+)
 
 STATE_NAME = "sk_adalora.json"
 HEAD_NAME = "head.safetensors"
@@ -417,7 +423,7 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
 
 def _check_own_head(tensors: dict[str, torch.Tensor], n_outputs: int | None) -> None:
     """Refuse tensors beside the factors, but those of the model's own head."""
-    others = {n: t for n, t in tensors.items() if ".lora_" not in n}
+    others = {n: t for n, t in tensors.items() if not is_factor(n)}
     if n_outputs is None:
         if others:
             raise ValueError(

@@ -342,6 +342,20 @@ def test_numbers_of_numpy_become_plain(tmp_path):
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 
+def test_truth_values_of_numpy_and_frozen_sets_become_plain(tmp_path):
+    config = AdaLoraConfig(
+        total_step=10,
+        target_modules=frozenset({"query"}),
+        init_lora_weights=np.True_,
+        fan_in_fan_out=np.False_,
+    )
+    config.save_pretrained(tmp_path)
+
+    assert config.init_lora_weights is True
+    assert config.fan_in_fan_out is False
+    assert AdaLoraConfig.from_pretrained(tmp_path) == config
+
+
 def test_alpha_by_layer_is_refused():
     with pytest.raises(ValueError, match="does not support `lora_alpha` by layer"):
         AdaLoraConfig(total_step=10, alpha_pattern={"query": 64})

@@ -546,6 +546,29 @@ def test_large_whole_numbers_stay_exact(tmp_path):
     assert norm.num_batches_tracked == 2**40 + 1
 
 
+class NamedLora(nn.Module):
+    """A module that is trained in full is called as LoRA's own parts are."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        self.lora_head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.lora_head(self.inner(x))
+
+
+def test_what_is_trained_in_full_may_be_called_lora(tmp_path):
+    names = {"target_modules": ["inner"], "modules_to_save": ["lora_head"]}
+    model, x = randomise(adapt(build(NamedLora), **names)), torch.randn(6, 8)
+    nn.init.normal_(model.lora_head.bias)
+    save_adapter(model, tmp_path)
+    loaded = load_peft_adapter(build(NamedLora), tmp_path)
+
+    assert loaded.peft_config.modules_to_save == ["lora_head"]
+    assert_close(loaded(x), model(x))
+
+
 # PEFT takes names for patterns, so it reads the first three only.
 NAMES = ["en/de", "a b", "é", "(x+x+)+y", "|", "[", "\\d", "line\nbreak", "$", "+"]
 

@@ -410,8 +410,10 @@ def _as_plain(value: Any) -> Any:
     """Convert numbers of other libraries, also nested ones, to Python's."""
     if type(value) is dict:
         return {key: _as_plain(inner) for key, inner in value.items()}
-    if type(value) in (list, tuple, set):
+    if type(value) in (list, tuple, set, frozenset):
         return type(value)(_as_plain(inner) for inner in value)
+    if getattr(value, "ndim", None) == 0:  # also a bool, which is no Integral there
+        value = value.item()
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
@@ -420,7 +422,7 @@ def _as_plain(value: Any) -> Any:
 
 
 def _as_set(names: Any) -> Any:
-    return set(names) if isinstance(names, list | tuple) else names
+    return set(names) if isinstance(names, list | tuple | frozenset) else names
 
 
 def _check_integer(name: str, value: Any, low: int) -> None:

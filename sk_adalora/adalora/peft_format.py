@@ -357,7 +357,7 @@ def _read_config(
     _check_plain("modules_to_save", saved, list)
     for name in saved or ():
         _check_plain("modules_to_save", name, str)
-    paths = [name.removeprefix(PREFIX) for name in tensors if ".lora_" not in name]
+    paths = [name.removeprefix(PREFIX) for name in tensors if not is_factor(name)]
     values["modules_to_save"] = _saved(saved or (), paths) or None
     values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
     # The file's own `target_modules` is not used: matching a malicious pattern may
@@ -455,14 +455,22 @@ def _plain_name(name: str) -> str:
     return name.removesuffix(".default")
 
 
+def is_factor(name: str) -> bool:
+    """Tell whether a tensor of a file is one of a layer's three factors.
+
+    The others are of modules that are trained in full, which may be called "lora_head".
+    """
+    return _FACTOR.fullmatch(_plain_name(name).removeprefix(PREFIX)) is not None
+
+
 def _check_tensor(name: str, tensor: Any) -> Tensor:
-    is_factor = ".lora_" in name
-    if not isinstance(tensor, Tensor) or not _is_plain(tensor, is_factor):
+    of_factor = is_factor(name)
+    if not isinstance(tensor, Tensor) or not _is_plain(tensor, of_factor):
         kind = type(tensor).__name__
         if isinstance(tensor, Tensor):
             layout = "nested" if tensor.is_nested else tensor.layout
             kind = f"{tensor.dtype}, {layout}, on {tensor.device.type!r}"
-        numbers = "in floating point" if is_factor else "of plain numbers"
+        numbers = "in floating point" if of_factor else "of plain numbers"
         raise ValueError(
             f"{name!r} must be a tensor {numbers}. Got {kind}. "
             "The file is broken, or no adapter."
@@ -481,11 +489,11 @@ def _exact(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in _WHOLE else tensor.float()
 
 
-def _is_plain(tensor: Tensor, is_factor: bool) -> bool:
+def _is_plain(tensor: Tensor, of_factor: bool) -> bool:
     """Tell whether a tensor is dense, on the CPU, and of numbers that are stored."""
     there = tensor.layout is torch.strided and tensor.device.type == "cpu"
     real = tensor.is_floating_point() and tensor.dtype is not _PACKED
-    whole = tensor.dtype in _WHOLE and not is_factor
+    whole = tensor.dtype in _WHOLE and not of_factor
     return there and not tensor.is_nested and (real or whole)
 
 
