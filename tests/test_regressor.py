@@ -126,6 +126,15 @@ def test_a_column_of_targets_learns_what_a_vector_learns(make, fitted):
     np.testing.assert_array_equal(column.predict(TEXTS)[:, 0], fitted.predict(TEXTS))
 
 
+def test_the_loss_of_several_outputs_is_their_mean(make):
+    """Of standardised targets and a head around 0, it starts at about 1."""
+    y = np.tile(Y[:, np.newaxis], 12)
+    one, many = (make(orth_reg_weight=0.0).fit(TEXTS, t).history_ for t in (Y, y))
+
+    assert one.loss[0] == pytest.approx(1, abs=0.5)
+    assert many.loss[0] == pytest.approx(1, abs=0.5)
+
+
 @pytest.mark.parametrize("value", [0.0, -3.5, 1e12])
 def test_a_constant_target_is_predicted_as_it_is(make, value):
     regressor = make().fit(TEXTS, np.full(40, value))
@@ -155,6 +164,29 @@ def test_rounding_is_no_spread(make, value):
 
     assert regressor._target_scale == 0.0
     np.testing.assert_array_equal(regressor.predict(TEXTS), value)
+
+
+def units(y, weights=None):
+    """The mean and the spread that a fit standardises targets by."""
+    regressor = AdaLoraRegressor()
+    rows = regressor._read_rows(["a"] * len(y), y, weights)
+    regressor._code_targets(rows)
+    return regressor._target_mean, regressor._target_scale
+
+
+def test_rounding_of_many_rows_is_no_spread():
+    """The mean of a column beside another is less exact, the more rows there are."""
+    mean, scale = units(np.full((100_000, 2), 1 / 3))
+
+    np.testing.assert_array_equal(mean, 1 / 3)
+    np.testing.assert_array_equal(scale, 0.0)
+
+
+def test_numbers_that_differ_by_rounding_have_no_spread():
+    y = np.resize([0.3, 0.1 + 0.2], 40)
+    assert len(np.unique(y)) == 2
+
+    np.testing.assert_array_equal(units(y), [[0.3], [0.0]])
 
 
 # Containers and types
@@ -273,6 +305,26 @@ def test_a_weight_of_zero_takes_the_row_out_of_mean_and_spread(y, zero):
     if np.ptp(kept) > 1e-6:
         np.testing.assert_allclose(regressor._target_scale, [kept.std()], rtol=1e-6)
         np.testing.assert_allclose(targets.std(), 1, rtol=1e-4)
+
+
+def test_a_weight_of_three_standardises_as_three_rows():
+    y, weights = np.array([1.0, 5.0, 30.0]), np.array([3, 1, 2])
+    mean, scale = units(y, weights)
+    repeated = np.repeat(y, weights)
+
+    np.testing.assert_allclose(mean, repeated.mean())
+    np.testing.assert_allclose(scale, repeated.std())
+
+
+def test_the_same_weight_beside_a_heavier_row_set_apart_is_no_weight():
+    y = np.append(np.linspace(0.1, 2.3, 39), 1e6)
+    regressor = AdaLoraRegressor()
+    rows = regressor._read_rows(["a"] * 40, y, [0.7] * 39 + [3])
+    regressor._code_targets(rows.take(np.arange(39)))
+
+    alone = units(y[:39])
+    np.testing.assert_array_equal(regressor._target_mean, alone[0])
+    np.testing.assert_array_equal(regressor._target_scale, alone[1])
 
 
 def test_weights_say_which_rows_are_learned(make):
@@ -522,3 +574,12 @@ def test_validation_targets_have_two_dimensions_at_most(make):
     early = make(early_stopping=True)
     with pytest.raises(ValueError, match=r"`y_val` must have one or two dim.*Got 3\."):
         early.fit(TEXTS, Y, X_val=TEXTS, y_val=np.zeros((40, 1, 1)))
+
+
+@pytest.mark.parametrize(("n", "n_val"), [(1, 2), (2, 1), (3, 2)])
+def test_validation_targets_have_the_columns_of_the_targets(make, n, n_val):
+    early = make(early_stopping=True)
+    y, y_val = (np.tile(Y[:, np.newaxis], k) for k in (n, n_val))
+    message = rf"`y_val` must have as many columns as `y`: {n}\. Got {n_val}\."
+    with pytest.raises(ValueError, match=message):
+        early.fit(TEXTS, y, X_val=TEXTS, y_val=y_val)
