@@ -236,6 +236,7 @@ shares = st.floats(0, 1, exclude_max=True)
 @example(33, 32, 1, 1, 0.49, 0.5, 8)
 @example(10**6, 1, 100, 1, 0.9999, 1e-5, 8)
 @example(3, 1, 1, 1, 0.0, 0.999, 8)
+@example(10, 1, 1, 1, 0.1, 0.8999999999999999, 8)  # 0.1 * 10 and 0.9 * 10 are whole
 def test_shares_that_leave_room_always_resolve(
     n_samples,
     batch_size,
