@@ -160,6 +160,18 @@ def test_what_another_thread_silenced_speaks_in_a_child():
     assert volume == [1]
 
 
+def test_what_nobody_silences_is_left_alone_in_a_child():
+    muted, volume = counted()
+    with muted():
+        pass
+    volume[0] = 7  # the user's own choice, after a fit
+
+    def work():
+        assert volume == [7]
+
+    assert in_child(work)
+
+
 def test_what_the_thread_that_forks_silenced_is_silent_in_a_child():
     muted, volume = counted()
     block = muted()

@@ -15,7 +15,7 @@ from _toy import make, toy
 from sklearn.model_selection import cross_val_predict
 
 from sk_adalora import _persistence
-from sk_adalora._messages import Muted, warn_user
+from sk_adalora._messages import Muted, progress_bar, warn_user
 
 X, Y = toy(24)
 TESTS = Path(__file__).parent
@@ -87,6 +87,28 @@ def test_a_library_is_silent_until_the_last_thread_is_done():
     assert logger.level == logging.ERROR
     second.__exit__(None, None, None)
     assert logger.level == logging.INFO
+
+
+def test_a_library_speaks_again_after_an_error():
+    volume = []
+    muted = Muted(lambda: volume.append("off") or (lambda: volume.append("on")))
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), muted():
+            raise ZeroDivisionError
+
+    assert volume == ["off", "on"] * 2
+
+
+def test_a_bar_says_what_is_done_and_how_much_of_it(capsys):
+    bar = progress_bar(4, 1, "searching", "trial")
+    bar.update(3)
+    bar.close()
+    shown = capsys.readouterr().err.splitlines()[-1].split("\r")[-1]
+
+    assert shown.startswith("searching:  75%")
+    assert "3/4" in shown
+    assert "trial" in shown
 
 
 def test_a_library_is_given_back_by_many_threads():
