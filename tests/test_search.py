@@ -25,6 +25,7 @@ from sk_adalora import (
 )
 from sk_adalora._search_enqueue import starting_points
 from sk_adalora._search_sampling import with_estimates
+from sk_adalora._search_workers import ERROR
 
 X, Y = rows()
 
@@ -505,18 +506,21 @@ def test_without_a_pruner_all_folds_are_seen():
     assert Peak.fits - before == 6 * 3
 
 
-def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
-    def trial(number, state, steps, value):
-        made = optuna.trial.create_trial(
-            state=state,
-            params={"a": 0.5},
-            distributions={"a": SPACE["a"]},
-            intermediate_values=dict(enumerate(steps)),
-            value=value,
-        )
-        made.number = number
-        return made
+def trial(number, state, steps, value=None, **options):
+    """A trial of one parameter, with the mean after each of its folds."""
+    made = optuna.trial.create_trial(
+        state=state,
+        params=options.pop("params", {"a": 0.5}),
+        distributions=options.pop("distributions", {"a": SPACE["a"]}),
+        intermediate_values=dict(enumerate(steps)),
+        value=value,
+        **options,
+    )
+    made.number = number
+    return made
 
+
+def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
     complete = trial(0, TrialState.COMPLETE, [0.9, 0.7], 0.7)  # fold 0 is easy
     pruned = trial(1, TrialState.PRUNED, [0.8], 0.8)
 
@@ -526,6 +530,34 @@ def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
     assert estimated[1].state is TrialState.COMPLETE
     assert estimated[1].value == pytest.approx(0.6)
     assert pruned.state is TrialState.PRUNED  # the study's own is as it was
+
+
+def test_a_pruned_trial_is_judged_by_its_last_fold():
+    complete = trial(0, TrialState.COMPLETE, [0.9, 0.8, 0.7], 0.7)
+    pruned = trial(1, TrialState.PRUNED, [0.2, 0.5], 0.5)
+
+    assert with_estimates([complete, pruned])[1].value == pytest.approx(0.4)
+
+
+def test_a_failed_trial_gets_the_worst_value_and_others_none():
+    failure = {"user_attrs": {ERROR: "too much"}}
+    other = {"params": {"b": 0.5}, "distributions": {"b": SPACE["b"]}}
+    trials = [
+        trial(0, TrialState.COMPLETE, [0.7], 0.7),
+        trial(1, TrialState.COMPLETE, [0.9], 0.9),
+        trial(2, TrialState.FAIL, [], **failure),
+        trial(3, TrialState.FAIL, []),  # of a process that died: evaluated again
+        trial(4, TrialState.FAIL, [], **failure, **other),  # without the parameter
+        trial(5, TrialState.PRUNED, []),
+    ]
+
+    estimated = with_estimates(trials)
+
+    assert estimated[2].state is TrialState.COMPLETE
+    assert estimated[2].value == 0.7
+    rest = [0, 1, 3, 4, 5]
+    assert all(estimated[k] is trials[k] for k in rest)
+    assert trials[2].state is TrialState.FAIL
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")

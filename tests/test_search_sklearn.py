@@ -344,12 +344,26 @@ def test_a_seed_makes_the_search_repeatable():
     assert first != other
 
 
+def test_a_seed_makes_a_search_of_choices_repeatable():
+    space = {"a": FLOAT(0, 1), "b": [0.1, 0.7]}
+    first, second = (values(search(space=space).fit(X, Y)) for _ in range(2))
+
+    assert first == second
+    assert first != values(search(space=space, random_state=1).fit(X, Y))
+
+
+def ask_for_a(trial):
+    return {"a": trial.suggest_float("a", 0, 1)}
+
+
 def test_the_sampler_suits_the_space():
     numbers = search(n_trials=1).fit(X, Y)
     words = search(space={"a": [0.1, 0.2], "b": FLOAT(0, 1)}, n_trials=1).fit(X, Y)
+    unknown = search(space=ask_for_a, n_trials=1).fit(X, Y)
 
     assert isinstance(numbers.study_.sampler, optuna.samplers.GPSampler)
     assert isinstance(words.study_.sampler, optuna.samplers.TPESampler)
+    assert isinstance(unknown.study_.sampler, optuna.samplers.TPESampler)
 
 
 # ---- time, callbacks, bar ------------------------------------------------------
