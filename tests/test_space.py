@@ -525,6 +525,67 @@ def test_one_value_that_is_an_array_stands_in_a_list():
     assert suggest_params(None, {}, fixed={"a": weights})["a"] is weights
 
 
+def test_a_step_of_a_distribution_is_kept():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = {
+        "a": FloatDistribution(0.0, 1.0, step=0.25),
+        "b": IntDistribution(0, 40, step=20),
+    }
+    drawn = [suggest_params(study.ask(), space) for _ in range(40)]
+
+    assert {params["a"] for params in drawn} == {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert {params["b"] for params in drawn} == {0, 20, 40}
+
+
+def test_what_is_no_label_of_a_choice_stays_as_it_is():
+    """A study may hold it from before the choices were changed."""
+    space = AdaLoraSpace(init_r=[8, 16], target_modules=MODULES)
+
+    assert space.complete({"init_r": 12, "target_modules": "['key']"}) == {
+        "init_r": 12,
+        "target_modules": "['key']",
+    }
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_full_name_takes_precedence_over_a_tie(order):
+    items = [("clf", AdaLoraSpace(beta1=0.9)), ("clf__beta2", 0.5)]
+    read = read_space(dict(items[::order]))
+    params = read.suggest(optuna.create_study().ask())
+
+    assert (params["clf__beta1"], params["clf__beta2"]) == (0.9, 0.5)
+
+
+def test_a_range_from_a_whole_number_to_a_fraction_is_of_fractions():
+    read = read_space({"a": (0, 2.5), "b": (0.5, 2), "c": (0, 2)})
+
+    assert read.distributions() == {
+        "a": FloatDistribution(0.0, 2.5),
+        "b": FloatDistribution(0.5, 2.0),
+        "c": IntDistribution(0, 2),
+    }
+
+
+def test_a_function_that_leaves_out_what_it_returned_is_refused():
+    left = [3]
+
+    def space(trial):
+        more = {"b": left.pop()} if left else {}
+        return {"a": trial.suggest_float("a", 0, 1), **more}
+
+    with pytest.raises(ValueError, match="Got 3 and then None for 'b'"):
+        suggest_params(optuna.create_study().ask(), space)
+
+
+def test_a_function_may_return_nan():
+    def space(trial):
+        return {"a": trial.suggest_float("a", 0, 1), "b": float("nan")}
+
+    params = suggest_params(optuna.create_study().ask(), space)
+
+    assert np.isnan(params["b"])
+
+
 def ask(trial):
     width = trial.suggest_int("width", 1, 4)
     return {"clf__init_r": 2 * width, "clf__target_r": width}
