@@ -433,6 +433,7 @@ def test_trials_that_are_behind_see_one_fold(raced):
     assert table["state"].tolist() == ["complete"] * 5 + ["pruned"] * 5
     assert table["pruned_at_fold"].tolist() == [-1] * 5 + [0] * 5
     assert fits == 5 * 3 + 5
+    assert fitted.n_splits_ == 3  # not the one fold of the last group
 
 
 def test_workers_that_a_race_leaves_free_take_further_folds(monkeypatch):
