@@ -288,12 +288,12 @@ class CalledSpace:
                 f"{type(error).__name__}: {error}. Take the rest from elsewhere."
             ) from error
         for name in sorted(params.keys() | again.keys()):
-            first, second = params.get(name), again.get(name)
-            if _differs(first, second):
+            both = [repr(p[name]) if name in p else "nothing" for p in (params, again)]
+            if "nothing" in both or _differs(params[name], again[name]):
                 raise ValueError(
                     "A callable `space` must return the same for the same trial. Got "
-                    f"{first!r} and then {second!r} for {name!r}. Let the trial "
-                    "suggest what is drawn."
+                    f"{both[0]} and then {both[1]} for {name!r}. Let the trial suggest "
+                    "what is drawn."
                 )
         return params
 
@@ -417,9 +417,9 @@ def _differs(first: Any, second: Any) -> bool:
 
     Other objects count as equal, since each call may make new ones.
     """
-    if not isinstance(first, str | int | float):
+    if not isinstance(first, str | int | float | None):
         return False
-    if not isinstance(second, str | int | float):
+    if not isinstance(second, str | int | float | None):
         return True
     both_nan = first != first and second != second
     return first != second and not both_nan

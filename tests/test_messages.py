@@ -91,8 +91,14 @@ def test_a_library_is_silent_until_the_last_thread_is_done():
 
 def test_a_library_speaks_again_after_an_error():
     volume = []
-    muted = Muted(lambda: volume.append("off") or (lambda: volume.append("on")))
 
+    @contextmanager
+    def mute():
+        volume.append("off")
+        yield
+        volume.append("on")
+
+    muted = Muted(mute)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), muted():
             raise ZeroDivisionError

@@ -566,14 +566,22 @@ def test_a_range_from_a_whole_number_to_a_fraction_is_of_fractions():
     }
 
 
-def test_a_function_that_leaves_out_what_it_returned_is_refused():
-    left = [3]
+@pytest.mark.parametrize(
+    ("returned", "match"),
+    [
+        ([{"b": 3}, {}], "Got 3 and then nothing for 'b'"),
+        ([{}, {"b": 3}], "Got nothing and then 3 for 'b'"),
+        ([{"b": None}, {}], "Got None and then nothing for 'b'"),
+        ([{"b": None}, {"b": 3}], "Got None and then 3 for 'b'"),
+    ],
+)
+def test_a_function_that_returns_more_or_less_again_is_refused(returned, match):
+    left = [*returned]
 
     def space(trial):
-        more = {"b": left.pop()} if left else {}
-        return {"a": trial.suggest_float("a", 0, 1), **more}
+        return {"a": trial.suggest_float("a", 0, 1), **left.pop(0)}
 
-    with pytest.raises(ValueError, match="Got 3 and then None for 'b'"):
+    with pytest.raises(ValueError, match=match):
         suggest_params(optuna.create_study().ask(), space)
 
 
