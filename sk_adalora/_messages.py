@@ -1,46 +1,15 @@
-"""Warnings that point to the user's own line; other libraries kept silent."""
+"""What users see: warnings, bars that show progress, other libraries kept silent."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import joblib
-import sklearn
-
 from ._forks import in_children, make_lock
-
-# Folders of code between the user's line and a warning: this package and its callers.
-_BETWEEN = (
-    *(str(Path(m.__file__).parent) + os.sep for m in (sklearn, joblib)),
-    str(Path(__file__).parent) + os.sep,
-    contextlib.__file__,
-)
-
-
-def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called the library, however deep in it the cause is.
-
-    Parameters
-    ----------
-    message : str
-        What is wrong, what was given, what to do.
-    category : type of Warning, default=UserWarning
-        Kind of warning.
-    """
-    level = 2
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+from .adalora.messages import warn_user as warn_user
 
 
 class _NoBar:

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     **{name: {CONFIG} for name in FIRST_STEPS},
     "_devices": {"adalora", "_messages"},
     "_forks": set(),
-    "_messages": {"_forks"},
+    "_messages": {"_forks", "adalora"},
     "_turns": {"_forks"},
     "_tokens": {"_messages", "_turns"},
     "_cells": set(),

@@ -11,11 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import torch
 from _toy import make, toy
 from sklearn.model_selection import cross_val_predict
 
-from sk_adalora import _persistence
+from sk_adalora import AdaLoraConfig, _persistence
 from sk_adalora._messages import Muted, progress_bar, warn_user
+from sk_adalora.adalora import AdaLoraModel, get_peft_model
 
 X, Y = toy(24)
 TESTS = Path(__file__).parent
@@ -54,6 +56,42 @@ def test_a_warning_of_loading_points_to_the_prediction(tiny_model, monkeypatch):
     monkeypatch.setattr(_persistence, "_warned", set())
     with pytest.warns(UserWarning, match="trained with torch 0.1") as caught:
         loaded.predict(X)
+
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def config(**changed):
+    return AdaLoraConfig(total_step=10, target_modules=["0", "none"], **changed)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: AdaLoraConfig(total_step=10, r=4), "`r`=4 is not used"),
+        (lambda: config(r=4), "`r`=4 is not used"),
+        (
+            lambda: AdaLoraConfig.from_dict({"total_step": 10, "of_later": 1}),
+            "unknown here: of_later",
+        ),
+        (lambda: get_peft_model(layers(), config()), "which matches none"),
+        (lambda: AdaLoraModel(layers(), config()), "which matches none"),
+    ],
+)
+def test_a_warning_of_the_engine_points_to_its_caller(call, match):
+    with pytest.warns(UserWarning, match=match) as caught:
+        call()
+
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def layers():
+    return torch.nn.Sequential(torch.nn.Linear(4, 4))
+
+
+def test_a_warning_of_the_engine_in_a_fit_points_to_the_fit(tiny_model):
+    """Nothing depends on the pooler."""
+    with pytest.warns(UserWarning, match="got no gradient") as caught:
+        make(tiny_model, target_modules=["query", "pooler.dense"]).fit(X, Y)
 
     assert [warning.filename for warning in caught] == [__file__]
 

@@ -6,13 +6,13 @@ import json
 import math
 import os
 import re
-import warnings
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from .json_file import read_json
+from .messages import warn_user
 from .schedule import BudgetSchedule
 
 CONFIG_NAME = "adapter_config.json"
@@ -206,10 +206,9 @@ class LoraConfig:
             if name not in known and value and _INERT_VALUES.get(name) != value
         )
         if unknown:
-            warnings.warn(
+            warn_user(
                 f"Left out of {cls.__name__}, unknown here: {', '.join(unknown)}. "
                 "They come from another version of PEFT.",
-                stacklevel=2,
             )
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -321,11 +320,9 @@ class AdaLoraConfig(LoraConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.r != 8:
-            warnings.warn(
+            warn_user(
                 f"`r`={self.r} is not used by AdaLoRA. "
                 "Set `init_r` for the initial rank.",
-                UserWarning,
-                stacklevel=3,
             )
         if self.total_step is None:
             raise ValueError(

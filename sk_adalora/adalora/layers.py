@@ -85,6 +85,18 @@ class _FrozenLinear(torch.autograd.Function):
         return of_x, None, of_bias
 
 
+def _fused(
+    x: Tensor,  # (m, in)
+    weight: Tensor,  # (out, in)
+    bias: Tensor | None,  # (out,)
+    left: Tensor,  # (r, out)
+    right: Tensor,  # (r, in)
+) -> tuple[Tensor, Tensor]:  # (m, out), (m, r)
+    """Compute a layer with its update, which is added in place: no gradients."""
+    hidden = _project(x, right)
+    return linear(x, weight, bias).addmm_(hidden, left), hidden
+
+
 class _FusedLinear(torch.autograd.Function):
     """``x @ weight.T + bias + x @ right.T @ left``, with a frozen weight.
 
@@ -103,9 +115,9 @@ class _FusedLinear(torch.autograd.Function):
         left: Tensor,  # (r, out)
         right: Tensor,  # (r, in)
     ) -> Tensor:
-        hidden = _project(x, right)  # (m, r)
+        out, hidden = _fused(x, weight, bias, left, right)
         ctx.save_for_backward(x, hidden, weight, left, right)
-        return linear(x, weight, bias).addmm_(hidden, left)  # (m, out)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -131,9 +143,10 @@ def _fused_linear(
     right: Tensor,  # (r, in)
 ) -> Tensor:  # (m, out)
     """Compute :class:`_FusedLinear`; without gradients, not by way of autograd."""
+    operands = (x, weight, bias, left, right)
     if torch.is_grad_enabled():
-        return _FusedLinear.apply(x, weight, bias, left, right)  # type: ignore[no-untyped-call,no-any-return]
-    return linear(x, weight, bias).addmm_(_project(x, right), left)
+        return _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call,no-any-return]
+    return _fused(*operands)[0]
 
 
 class SVDLinear(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from . import state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layers import SVDLinear
+from .messages import warn_user
 from .targets import find_targets
 from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
@@ -251,12 +251,11 @@ class AdaLoraModel(nn.Module):
             pairs = zip(self.adapted, parts, strict=True)
             unused = [path for path, part in pairs if len(part) and not part.any()]
         if unused:
-            warnings.warn(
+            warn_user(
                 f"{len(unused)} adapted layers got no gradient in the first step: "
                 f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
                 "of `target_modules` if the loss does not depend on them. In a loop of "
                 "your own, call `update_and_allocate` before `zero_grad`.",
-                stacklevel=3,
             )
 
     def compact(

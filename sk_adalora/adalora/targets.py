@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import warnings
 from collections.abc import Collection
 
 from torch import nn
 
 from .config import AdaLoraConfig
 from .layers import is_conv1d, is_linear
+from .messages import warn_user
 
 ALL_LINEAR = "all-linear"
 
@@ -197,19 +197,17 @@ def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
     """Warn of names that match no layer; no error, because PEFT accepts such lists."""
     lost = _lost(sorted(names), candidates)
     if lost:
-        warnings.warn(
+        warn_user(
             f"{_unmatched(lost, candidates)} Only the others are adapted.",
-            stacklevel=5,
         )
 
 
 def _warn_held(names: Collection[str], held: Collection[str]) -> None:
     """Warn of layers that a name matches and that are left out all the same."""
     if held:
-        warnings.warn(
+        warn_user(
             f"{_held_back(sorted(names), held)} Only the others are adapted. "
             "`exclude_modules` with those paths says that it is meant.",
-            stacklevel=5,
         )
 
 
@@ -262,16 +260,14 @@ def _unmatched(asked: str | list[str], candidates: Collection[str]) -> str:
 def _check_orientation(targets: dict[str, nn.Module], config: AdaLoraConfig) -> None:
     kinds = {is_conv1d(layer) for layer in targets.values()}
     if kinds == {True} and not config.fan_in_fan_out:
-        warnings.warn(
+        warn_user(
             "fan_in_fan_out is set to False but the target module is `Conv1D`. "
             "Setting fan_in_fan_out to True.",
-            stacklevel=5,
         )
         config.fan_in_fan_out = True
     elif kinds == {False} and config.fan_in_fan_out:
-        warnings.warn(
+        warn_user(
             "fan_in_fan_out is set to True but the target module is "
             "`torch.nn.Linear`. Setting fan_in_fan_out to False.",
-            stacklevel=5,
         )
         config.fan_in_fan_out = False
