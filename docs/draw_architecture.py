@@ -79,8 +79,9 @@ GROUPS = [
         "adalora, the engine",
         "for any torch model",
         "adalora.json_file adalora.messages adalora.config adalora.schedule "
-        "adalora.products adalora.layers adalora.triplets adalora.targets adalora.trained "
-        "adalora.state adalora.allocator adalora.model adalora.peft_format",
+        "adalora.products adalora.layers adalora.triplets adalora.targets "
+        "adalora.trained adalora.state adalora.allocator adalora.model "
+        "adalora.peft_format",
     ),
     Group(
         "Shared",
