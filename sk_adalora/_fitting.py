@@ -30,6 +30,7 @@ from ._early_stopping import ScoreWatcher, one_number
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
 from ._messages import warn_user
+from ._model_files import commit_of
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
@@ -46,6 +47,8 @@ from ._rows import (
     weights_tensor,
 )
 from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
+from ._texts import Texts
+from ._tokens import TokenTable
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match
@@ -148,24 +151,18 @@ class FitMixin(metaclass=ABCMeta):
             rows, validation = self._choose_rows(rows, X, y, X_val, y_val, generator)
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
-            asked = self._choose_place()
-            backbone = self._load_backbone(asked)
-            lengths = self._lengths(backbone)
-            tokens = encode_for_training(rows.texts, backbone.tokenizer, *lengths)
-            network = self._adapt(backbone, schedule, generator)
-            check_tokens(tokens, backbone)
-            self._warn_of_cuts(tokens.truncated_share, lengths[0])
-            live = Live(network, backbone, asked)
+            live, tokens, longest = self._prepare(rows.texts, schedule, generator)
+            network, place = live.network, live.backbone.place
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
-            self._start_head(network, examples, backbone.place, generator)
+            self._start_head(network, examples, place, generator)
             report = partial(
                 make_report,
                 network,
                 tokens,
-                backbone.place,
+                place,
                 n_empty=rows.texts.n_empty,
-                max_length=lengths[0],
+                max_length=longest,
                 start=start,
             )
             del rows  # frees the texts, which may be a copy of all of X
@@ -175,13 +172,36 @@ class FitMixin(metaclass=ABCMeta):
             given = None if sample_weight is None else {"sample_weight": sample_weight}
             data = {"X": X, "y": y, "metadata": given}
             hooks = Epochs(self, data, schedule.epochs, fitted, interpolation, watcher)
-            run = Run(network, examples, self._recipe(schedule), backbone.place)
+            run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             self._keep(live, fitted, history, interpolation, watcher)
             hooks.finish(history)
             self._show_ranks()
         self._warn_of_divergence()  # where warnings are errors, the fit is kept
         return self
+
+    def _prepare(
+        self, texts: Texts, schedule: ResolvedSchedule, generator: torch.Generator
+    ) -> tuple[Live, TokenTable, int]:
+        """Load the model, adapt it, and cut the texts into tokens.
+
+        Returns
+        -------
+        live : Live
+            The network, and what it was made from.
+        tokens : TokenTable
+            The texts.
+        longest : int
+            The most tokens that a text may have.
+        """
+        asked = self._choose_place()
+        backbone = self._load_backbone(asked)
+        lengths = self._lengths(backbone)
+        tokens = encode_for_training(texts, backbone.tokenizer, *lengths)
+        network = self._adapt(backbone, schedule, generator)
+        check_tokens(tokens, backbone)
+        self._warn_of_cuts(tokens.truncated_share, lengths[0])
+        return Live(network, backbone, asked), tokens, lengths[0]
 
     def _keep(
         self,
@@ -330,7 +350,7 @@ class FitMixin(metaclass=ABCMeta):
             target_modules=modules if isinstance(modules, str) else list(modules),
             task_type="SEQ_CLS" if self.pooling == "model" else "FEATURE_EXTRACTION",
             base_model_name_or_path=backbone.name,
-            revision=self.revision,
+            revision=commit_of(backbone.folder) or self.revision,
         )
         network = build_network(
             backbone, config, self._n_outputs(), self.pooling, generator

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import pickle
 import re
 import shutil
@@ -386,6 +387,9 @@ def test_the_commit_is_kept(hub, elsewhere, tmp_path):
     assert f"commit `{FIRST}`" in (tmp_path / "again" / "README.md").read_text("utf8")
     again = AdaLoraClassifier.from_pretrained(tmp_path / "again")
     assert again._adapter.commit == FIRST
+    for folder in ("saved", "again"):  # for PEFT, which loads that of the model too
+        config = json.loads((tmp_path / folder / "adapter_config.json").read_text())
+        assert config["revision"] == FIRST
 
 
 def test_a_folder_is_no_commit(tiny_model):
