@@ -157,7 +157,7 @@ class LogIntegers:
         # Half a unit more on both sides: else the ends would be drawn too rarely.
         low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
         drawn = np.exp(random_state.uniform(low, high, size=size))
-        whole = np.clip(np.rint(drawn), self.low, self.high).astype(int)
+        whole = np.clip(np.rint(drawn), self.low, self.high).astype(np.int64)
         return whole if size is not None else int(whole)
 
 

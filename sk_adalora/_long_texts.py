@@ -175,8 +175,8 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
     tokens = replace(
         distinct,
         ids=np.concatenate(ids),
-        starts=np.asarray(starts),
-        stops=np.asarray(stops),
+        starts=np.asarray(starts, np.int64),
+        stops=np.asarray(stops, np.int64),
         rows=np.arange(len(starts)),
         truncated=np.zeros(len(starts), dtype=bool),
         max_length=max_length,

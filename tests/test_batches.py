@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sk_adalora import _batches
 from sk_adalora._batches import (
     micro_batches,
     pad,
@@ -207,6 +208,29 @@ def test_training_batches_are_seeded(mixed):
     assert deal(torch.Generator().manual_seed(3)) == first
     assert deal(torch.Generator().manual_seed(4)) != first
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class _Int32:
+    """NumPy 1 on Windows, which counts in int32 where nobody says otherwise."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def arange(self, *args, dtype=np.int32):
+        return np.arange(*args, dtype=dtype)
+
+
+def test_many_rows_are_dealt_alike_on_every_system(monkeypatch):
+    table = make_table(np.ones(50_000, int))  # 50,000**2 is more than 2**31
+
+    def deal():
+        return training_batches(table, 1, torch.Generator().manual_seed(0))
+
+    expected = deal()
+    monkeypatch.setattr(_batches, "np", _Int32())
+
+    assert [*map(len, expected)] == [1] * 50_000
+    np.testing.assert_array_equal(np.concatenate(deal()), np.concatenate(expected))
 
 
 def padded_size(table, batches):
