@@ -178,6 +178,11 @@ class Run:
         self.scaler = torch.amp.GradScaler(
             self.place.device.type, enabled=self.place.precision == "float16"
         )
+        if self.scaler.is_enabled():
+            # It leaves out steps whose gradients overflow, the first ones too, and then
+            # the scheduler warns of a step before any of the optimizer's. Without
+            # gradients, this one changes nothing.
+            self.optimizer.step()
 
     @property
     def trained(self) -> list[Tensor]:

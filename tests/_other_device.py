@@ -5,6 +5,8 @@ good: test_other_device.py runs this file in a process of its own.
 """
 
 import re
+import warnings
+from functools import partial
 
 import _pretend
 import joblib
@@ -136,6 +138,26 @@ def test_half_precision_with_a_scaler(tiny_model, monkeypatch):
     assert next(there._live.network.encoder.model.parameters()).dtype == torch.float16
     assert there.ranks_ == here.ranks_
     np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), atol=1e-2)
+
+
+def test_steps_that_a_scaler_leaves_out_are_not_warned_of(tiny_model, monkeypatch):
+    """As in half precision on Apple's GPUs, where the first gradients overflow."""
+    monkeypatch.setattr(_pretend, "has_double", True)
+    kind, scales = torch.amp.GradScaler, []
+
+    class Scaler(kind):
+        def update(self):
+            super().update()
+            scales.append(self.get_scale())
+
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(Scaler, init_scale=2.0**30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        there = make(tiny_model, precision="float16", device=str(DEVICE)).fit(X, Y)
+
+    assert scales[0] == 2.0**29  # the first step was left out
+    assert np.isfinite(there.predict_proba(X)).all()
+    assert there.history_.learning_rate[:2] == pytest.approx([0.0, 0.02])
 
 
 @pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
