@@ -18,6 +18,14 @@ _DTYPES = {
     "float16": torch.float16,
 }
 
+# How a lack of memory is told by all but torch's allocators on a GPU, in lower case:
+# cuBLAS and its like, which have memory of their own, CUDA, Apple's devices, and the
+# CPU, on Windows and elsewhere.
+_NO_MEMORY = (
+    *("_status_alloc_failed", "_status_not_initialized", "out of memory"),
+    *("not enough memory", "can't allocate memory"),
+)
+
 # Whether this process has warned that it shares a GPU with others.
 _warned_of_sharing = False
 
@@ -219,6 +227,24 @@ def warn_of_emulation(place: Place) -> None:
             "that does not, where a fit takes many times as long as in float32. Use "
             "'auto' or 'float32'.",
         )
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell an error for lack of memory from one that tells of a model.
+
+    Parameters
+    ----------
+    error : BaseException
+        What reading or trying a model raised.
+
+    Returns
+    -------
+    bool
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in said for sign in _NO_MEMORY)
 
 
 def _unknown_device(name: object, available: list[str]) -> str:

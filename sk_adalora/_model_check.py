@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._devices import Place
+from ._devices import Place, lacks_memory
 from ._pretrained import (
     count_vectors,
     shared_copy,
@@ -78,9 +78,9 @@ def try_model(
         _check_ids(body, [*ids, pad_id])
         alone = _hidden(body, torch.tensor([ids], device=place.device))
         sees_padding = _sees_padding(body, ids, pad_id, alone)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if lacks_memory(error):  # which tells nothing of the model
+            raise
         return Findings(0, False, _refusal(body, place, folder, error))
     return Findings(alone.shape[2], sees_padding)
 

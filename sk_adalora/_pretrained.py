@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._devices import Place
+from ._devices import Place, lacks_memory
 from ._messages import Muted
 from ._model_files import has_vocabulary
 
@@ -279,8 +279,6 @@ def _named_errors(folder: Path) -> Iterator[None]:
     """Say which model it is that cannot be read."""
     try:
         yield
-    except MemoryError:
-        raise
     except ImportError as error:
         raise ImportError(
             "`model` must be one that transformers can read with what is installed. "
@@ -288,6 +286,8 @@ def _named_errors(folder: Path) -> Iterator[None]:
             f"{str(error).strip()} Install the package."
         ) from error
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise ValueError(
             f"`model` must be one that transformers can read. Got {str(folder)!r}, "
             f"with which it raised {type(error).__name__}: {error} Check the files."

@@ -14,7 +14,7 @@ from _toy import BAD, GOOD, global_states, make, toy
 from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier, _backbone, _devices
+from sk_adalora import AdaLoraClassifier, _backbone, _devices, _model_check
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._network import TextNetwork
@@ -301,6 +301,45 @@ def test_auto_refuses_a_model_without_texts_in_the_words_of_float32(folder_of, r
     with pytest.raises(ValueError, match=r"tokens in float32 raised .*\. Give one"):
         make(model, precision="auto").fit(*toy(16))
     assert reads == ["bfloat16", "float32"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasC"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cub"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.13 GB, other"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"),
+    ],
+    ids=lambda error: f"{type(error).__name__}-{str(error)[:48]}",
+)
+def test_a_lack_of_memory_tells_nothing_of_a_model(
+    tiny_model, reads, monkeypatch, error
+):
+    """It would be taken in float32, or refused, until the process ends."""
+    X, y = toy(16)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr(_model_check, "_hidden", fail)
+        with pytest.raises(type(error)) as raised:
+            make(tiny_model, precision="auto").fit(X, y)
+        assert raised.value is error
+    with monkeypatch.context() as full:
+        full.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
+        with pytest.raises(type(error)) as raised:
+            make(tiny_model, precision="auto").fit(X, y)
+        assert raised.value is error
+
+    report = make(tiny_model, precision="auto").fit(X, y).fit_report_
+    assert report.precision == "bfloat16"
+    assert set(reads) == {"bfloat16"}
 
 
 # ---- tokenizers of other files ------------------------------------------------------
