@@ -6,9 +6,11 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
+from ._forks import make_lock
 from ._messages import warn_user
 from .adalora.products import MKL_IS_SLOW
 
@@ -25,6 +27,11 @@ _NO_MEMORY = (
     *("_status_alloc_failed", "_status_not_initialized", "out of memory"),
     *("not enough memory", "can't allocate memory"),
 )
+
+# Why devices that "auto" came upon do not compute; "" of those that do. Each is tried
+# once a process.
+_tried: dict[str, str] = {}
+_lock = make_lock()
 
 # Whether this process has warned that it shares a GPU with others.
 _warned_of_sharing = False
@@ -112,7 +119,8 @@ def resolve_place(
     Parameters
     ----------
     device : str or torch.device, default="auto"
-        "auto" is the first CUDA device, else Apple's, else the CPU.
+        "auto" is the first CUDA device, else Apple's, else the CPU; one that cannot
+        compute is passed over, with a warning.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         "auto" is bfloat16 where the hardware computes in it, else float32.
 
@@ -142,7 +150,7 @@ def _device(name: str | torch.device) -> torch.device:
         return torch.device("cpu")
     available = available_devices()
     if name == "auto":
-        return torch.device(available[0])
+        return torch.device(_first_that_computes(available))
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -164,6 +172,39 @@ def available_devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]
+
+
+def _first_that_computes(names: list[str]) -> str:
+    """Return the preferred device of those that compute; the last one is the CPU."""
+    for name, following in pairwise(names):
+        with _lock:
+            is_new = name not in _tried
+            if is_new:
+                _tried[name] = _why_not(name)
+        if not _tried[name]:
+            return name
+        if is_new:
+            warn_user(
+                "`device` 'auto' takes an accelerator that can compute. Got "
+                f"{name!r}, where a small sum raised {_tried[name]} It goes on to "
+                f"{following!r}. Install a build of torch for that accelerator, or set "
+                "`device`."
+            )
+    return names[-1]
+
+
+def _why_not(name: str) -> str:
+    """Try a small sum; return what it raised, or "" where the device computes."""
+    try:
+        torch.ones(2, device=name).sum().item()
+    except RuntimeError as error:
+        # A card that others fill computes all the same, and so does one that a forked
+        # child cannot reach: whoever uses it gets an error that says so.
+        passing = lacks_memory(error) or "fork" in str(error)
+        if not (name.startswith("cuda") and passing):
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            return f"{type(error).__name__}: {reason}."
+    return ""
 
 
 @contextmanager

@@ -137,7 +137,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         architecture, for programs that expect it.
     device : str, default="auto"
         Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
-        there is, else the CPU.
+        that computes, else the CPU.
     precision : str, default="auto"
         Of the frozen weights and of what is computed through them: "float32",
         "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 where the hardware

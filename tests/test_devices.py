@@ -4,7 +4,9 @@ import contextlib
 import pickle
 import re
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,10 +17,20 @@ from _toy import toy
 from sk_adalora import _devices, clear_backbone_cache
 from sk_adalora._devices import (
     Place,
+    _why_not,
     available_devices,
     resolve_place,
     warn_of_emulation,
 )
+
+
+@pytest.fixture(autouse=True)
+def tried(monkeypatch):
+    """Devices that "auto" has tried, in their order: none yet, and all compute."""
+    found = []
+    monkeypatch.setattr(_devices, "_tried", {})
+    monkeypatch.setattr(_devices, "_why_not", lambda name: found.append(name) or "")
+    return found
 
 
 @pytest.fixture
@@ -86,6 +98,101 @@ def test_auto_is_apples_device_before_the_cpu(no_gpu, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
     assert resolve_place() == Place(torch.device("mps"), "float32")
+
+
+def cards_that_raise(monkeypatch, **errors):
+    """Have torch make tensors on the CPU for some devices, and errors for others."""
+    ones, made = torch.ones, []
+    computes = _why_not  # as it was before the fixture replaced it
+
+    def make(*shape, device):
+        made.append(device)
+        if (error := errors.get(device.replace(":", ""))) is not None:
+            raise error
+        return ones(*shape)
+
+    monkeypatch.setattr(torch, "ones", make)
+    monkeypatch.setattr(_devices, "_why_not", computes)
+    return made
+
+
+NO_KERNEL = RuntimeError(
+    "CUDA error: no kernel image is available for execution on the device\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call."
+)
+NO_ROOM = RuntimeError(
+    "MPS backend out of memory (MPS allocated: 0 bytes, max allowed: 7.93 GB). "
+    "Tried to allocate 256 bytes on shared pool."
+)
+
+
+def test_auto_passes_over_what_cannot_compute(two_gpus, monkeypatch):
+    """As a card that this torch has no kernels for."""
+    made = cards_that_raise(monkeypatch, cuda0=NO_KERNEL)
+    match = (
+        r"^`device` 'auto' takes an accelerator that can compute\. Got 'cuda:0', where "
+        r"a small sum raised RuntimeError: CUDA error: no kernel image is available "
+        r"for execution on the device\. It goes on to 'cuda:1'\. Install a build of "
+        r"torch for that accelerator, or set `device`\.$"
+    )
+    with pytest.warns(UserWarning, match=match) as caught:
+        assert resolve_place().device == torch.device("cuda:1")
+    assert [warning.filename for warning in caught] == [__file__]
+
+    with warnings.catch_warnings():  # once a process
+        warnings.simplefilter("error")
+        assert resolve_place().device == torch.device("cuda:1")
+    assert made == ["cuda:0", "cuda:1"]
+
+
+def test_auto_is_the_cpu_where_no_accelerator_computes(two_gpus, monkeypatch):
+    """As Apple's device of a virtual machine, which has no memory at all."""
+    monkeypatch.setattr(_devices, "available_devices", lambda: ["mps", "cpu"])
+    cards_that_raise(monkeypatch, mps=NO_ROOM)
+    with pytest.warns(UserWarning, match="raised RuntimeError: MPS .* on to 'cpu'"):
+        assert resolve_place().device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("Cannot re-initialize CUDA in forked subprocess. To use CUDA"),
+    ],
+    ids=str,
+)
+def test_auto_stays_with_a_card_that_computes_at_other_times(
+    two_gpus, monkeypatch, error
+):
+    """What fails then says so; a CPU would be taken until the process ends."""
+    cards_that_raise(monkeypatch, cuda0=error)
+
+    assert resolve_place().device == torch.device("cuda:0")
+
+
+def test_who_names_a_device_gets_it_untried(two_gpus, tried):
+    for _ in range(2):
+        assert resolve_place("cuda:1").device == torch.device("cuda:1")
+    assert tried == []
+    assert resolve_place() == resolve_place("cuda:0")
+    assert tried == ["cuda:0"]
+
+
+def test_threads_try_a_device_once(two_gpus, monkeypatch):
+    tries = []
+
+    def slow(name):
+        tries.append(name)
+        time.sleep(0.05)
+        return ""
+
+    monkeypatch.setattr(_devices, "_why_not", slow)
+    with ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(lambda _: resolve_place().device, range(8))]
+
+    assert found == [torch.device("cuda:0")] * 8
+    assert tries == ["cuda:0"]
 
 
 @pytest.mark.parametrize("device", [torch.device("cpu"), "cpu:0"])

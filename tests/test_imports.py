@@ -54,7 +54,7 @@ FIRST_STEPS = {
 MAY_IMPORT = {
     "adalora": {"adalora"},
     **{name: {CONFIG} for name in FIRST_STEPS},
-    "_devices": {"adalora", "_messages"},
+    "_devices": {"adalora", "_forks", "_messages"},
     "_forks": set(),
     "_messages": {"_forks", "adalora"},
     "_turns": {"_forks"},
