@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from ._model_files import (
     find_again,
     find_folder,
     forget_files,
+    lies_in,
     settings_hashes,
 )
 from ._model_identity import read_settings, tokenizer_hash, vocabulary_hash
@@ -48,6 +49,8 @@ _Files = tuple[str, Path, str, tuple[tuple[str, str], ...]]
 # The cache: it keeps the models that were used last, and finds all that are in use.
 _last_used: deque[Backbone] = deque(maxlen=2)
 _held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
+# The folder that each model was read from, also of those that left the cache.
+_read_from: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
 # Models that failed to compute with the device and precision they were tried with.
 _fails: set[tuple[Any, ...]] = set()
 # Held for moments, to look into the cache or to change it.
@@ -219,6 +222,7 @@ def _read_once(
             backbone = _read(files, place, settings)
     with _lock:
         _held[files, place, settings] = backbone
+        _read_from[backbone.module] = backbone.folder
     return backbone
 
 
@@ -269,23 +273,22 @@ def clear_backbone_cache() -> None:
         torch.mps.empty_cache()
 
 
-def let_go_of_files(backbone: Backbone) -> None:
-    """Copy weights that are still memory-mapped from their file.
+def let_go_of_files(folder: Path) -> None:
+    """Copy weights that are still memory-mapped from files in a folder.
 
     Windows neither deletes nor moves a file while it is mapped.
 
     Parameters
     ----------
-    backbone : Backbone
-        Its weights, and those of all cached models of its folder, are copied.
+    folder : Path
+        The weights of all models of this process that were read from inside of it are
+        copied.
     """
-    folder = backbone.folder
-    trainable = torch.inference_mode(False)  # else no fit could use the copies
-    with lock_of(folder), trainable:
-        with _lock:
-            others = [held for held in _held.values() if held.folder == folder]
-        for held in (backbone, *others):
-            for tensor in (*held.module.parameters(), *held.module.buffers()):
+    with _lock:
+        inside = [m for m, source in _read_from.items() if lies_in(source, folder)]
+    with torch.inference_mode(False):  # else no fit could use the copies
+        for module in inside:
+            for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.device.type == "cpu":
                     tensor.data = tensor.data.clone()
 

@@ -24,7 +24,7 @@ _DTYPES = {
 # cuBLAS and its like, which have memory of their own, CUDA, Apple's devices, and the
 # CPU, on Windows and elsewhere.
 _NO_MEMORY = (
-    *("_status_alloc_failed", "_status_not_initialized", "out of memory"),
+    *("status_alloc_failed", "status_not_initialized", "out of memory"),
     *("not enough memory", "can't allocate memory"),
 )
 

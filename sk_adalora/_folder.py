@@ -22,7 +22,7 @@ from ._backbone import let_go_of_files, made_whole
 from ._card import CARD_NAME, write_card, write_export_card
 from ._devices import own_settings_of_torch
 from ._json_values import to_json
-from ._model_files import copy_backbone
+from ._model_files import copy_backbone, lies_in
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
@@ -86,8 +86,7 @@ class FolderMixin:
         check_parameters(self, self._rules)
         backbone = self._ready().backbone  # type: ignore[attr-defined]
         folder = _at_home(folder)
-        replaces_own = _lies_in(backbone.folder, folder)
-        include_backbone = include_backbone or replaces_own
+        include_backbone = include_backbone or lies_in(backbone.folder, folder)
         described = _describe(self, include_backbone)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
@@ -105,11 +104,10 @@ class FolderMixin:
                 copy_backbone(
                     backbone.folder, staged / BACKBONE, with_code=self.trust_remote_code
                 )
-            if replaces_own:
-                let_go_of_files(backbone)
             _write_text(staged / CARD_NAME, write_card(self, self._adapter))
             described = _read_folder.sealed(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
+            let_go_of_files(folder)
 
     @classmethod
     def from_pretrained(
@@ -292,6 +290,7 @@ class FolderMixin:
                 write_lora(staged, config, tensors)
             card = write_export_card(self, self._adapter, merged=False)
             _write_text(staged / CARD_NAME, card)
+            let_go_of_files(folder)
 
     @own_settings_of_torch()
     def merge_and_save(
@@ -341,6 +340,7 @@ class FolderMixin:
                 _save_tokenizer(backbone.tokenizer, staged)
             card = write_export_card(self, self._adapter, merged=True)
             _write_text(staged / CARD_NAME, card)
+            let_go_of_files(folder)
 
 
 # ---- writing ----------------------------------------------------------------
@@ -412,19 +412,8 @@ def _at_home(folder: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(folder))
 
 
-def _lies_in(model: Path, folder: Path) -> bool:
-    """Tell whether replacing a folder would delete the pretrained model inside it."""
-    inside = model.resolve()
-    # Compare files, not names: "Models" is also "models" on macOS and Windows.
-    return folder.exists() and any(
-        os.path.samefile(parent, folder)
-        for parent in (inside, *inside.parents)
-        if parent.exists()
-    )
-
-
 def _refuse_own_model(model: Path, folder: Path) -> None:
-    if _lies_in(model, folder):
+    if lies_in(model, folder):
         raise ValueError(
             "`folder` must not be the one that the pretrained model lies in. Got "
             f"{str(folder)!r}, with the model in {str(model)!r}. Choose another."

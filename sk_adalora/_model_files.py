@@ -295,6 +295,17 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
             shutil.copyfile(path, target / path.name)
 
 
+def lies_in(model: Path, folder: Path) -> bool:
+    """Tell whether replacing a folder would delete the pretrained model inside it."""
+    inside = model.resolve()
+    # Compare files, not names: "Models" is also "models" on macOS and Windows.
+    return folder.exists() and any(
+        os.path.samefile(parent, folder)
+        for parent in (inside, *inside.parents)
+        if parent.exists()
+    )
+
+
 def forget_files() -> None:
     """Forget where models were found, and the hashes of their files."""
     _hashes.clear()

@@ -727,9 +727,9 @@ def test_the_model_is_found_in_a_folder_of_another_spelling(tmp_path, monkeypatc
     (tmp_path / "Mine").symlink_to(tmp_path / "mine", target_is_directory=True)
     monkeypatch.setattr(Path, "resolve", lambda self: self)
 
-    assert _folder._lies_in(tmp_path / "mine" / "deep", tmp_path / "Mine")
-    assert not _folder._lies_in(tmp_path / "mine", tmp_path / "mine" / "deep")
-    assert not _folder._lies_in(tmp_path / "mine", tmp_path / "absent")
+    assert _folder.lies_in(tmp_path / "mine" / "deep", tmp_path / "Mine")
+    assert not _folder.lies_in(tmp_path / "mine", tmp_path / "mine" / "deep")
+    assert not _folder.lies_in(tmp_path / "mine", tmp_path / "absent")
 
 
 # ---- nothing half-written ---------------------------------------------------
@@ -1085,6 +1085,12 @@ def test_a_complete_folder_stays_complete(fitted, complete):
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
 
 
+def mapped(folder):
+    """Files in a folder that this process has mapped to memory."""
+    maps = Path("/proc/self/maps").read_text()
+    return [line for line in maps.splitlines() if str(folder) in line]
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_no_file_of_a_folder_that_is_replaced_is_mapped(fitted, complete):
     """Windows would neither move nor delete it."""
@@ -1093,17 +1099,33 @@ def test_no_file_of_a_folder_that_is_replaced_is_mapped(fitted, complete):
         str(folder / BACKBONE), Place(torch.device("cpu"), "float32"), n_labels=2
     )
 
-    def mapped():
-        maps = Path("/proc/self/maps").read_text()
-        return [line for line in maps.splitlines() if str(folder.parent) in line]
-
-    assert mapped()
+    assert mapped(folder.parent)
     with torch.inference_mode():
         loaded.save_pretrained(folder, overwrite=True)
     gc.collect()
-    assert not mapped()
+    assert not mapped(folder.parent)
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
     loaded.fit(X, Y)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("in_cache", [True, False])
+@pytest.mark.parametrize("method", ["save_pretrained", "merge_and_save", "export_lora"])
+def test_what_others_have_loaded_from_a_folder_is_replaced(
+    fitted, complete, method, in_cache
+):
+    """As where a service goes on with the model before, while a new one is saved."""
+    loaded, folder = complete
+    if not in_cache:
+        sk_adalora.clear_backbone_cache()
+    expected = loaded.predict_proba(X)
+    assert mapped(folder)
+    getattr(fitted, method)(folder, overwrite=True)
+    gc.collect()
+
+    assert not mapped(folder.parent)
+    assert not (folder / BACKBONE).exists()
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
 
 
 @pytest.mark.parametrize("method", ["merge_and_save", "export_lora"])
