@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ._forks import in_children
 from ._messages import Muted
 from ._turns import same_settings
 
@@ -40,6 +41,8 @@ _CHARACTERS_A_CALL = 1_000_000
 # follow the kept ones: where the start ends, only its last word can be cut.
 _CHARACTERS_A_TOKEN = 16
 _WORDS_BEHIND = 4
+# Temporary folders that are to go as soon as that can be.
+_left: set[Path] = set()
 
 
 class _Texts(Protocol):
@@ -354,6 +357,7 @@ def _encode_on_disk(
     def encode_part(part: pa.Table) -> pa.Table:
         return _encode_in_turns(part, tokenizer, max_length)
 
+    _remove_what_is_left()
     folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
     try:
         # With names of our own for the data and the step, `datasets` does not hash
@@ -371,7 +375,7 @@ def _encode_on_disk(
             )
         flat = _flatten(encoded.with_format("arrow")[:], folder)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         raise
     with suppress(OSError):  # Windows keeps mapped files until the folder goes
         (folder / "encoded.arrow").unlink()
@@ -418,9 +422,20 @@ def _remove(folder: Path) -> None:
     Windows keeps files as long as they are mapped, as they still are when this is
     called for the array that maps them.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _left.add(folder)
+    _remove_what_is_left()
+
+
+def _remove_what_is_left() -> None:
+    """Delete the folders that were still in use when they should have gone."""
+    for folder in [*_left]:  # other threads may add to it
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            _left.discard(folder)
+
+
+atexit.register(_remove_what_is_left)
+in_children(_left.clear)  # they are the parent's, which may be using them
 
 
 def _joined(column: pa.ChunkedArray) -> np.ndarray:

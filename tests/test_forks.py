@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-from sk_adalora import _backbone, _forks, _turns
+from sk_adalora import _backbone, _forks, _tokens, _turns
 from sk_adalora._forks import lock_of, make_lock
 from sk_adalora._messages import Muted
 from sk_adalora._tokens import encode
@@ -121,6 +121,17 @@ def test_a_tokenizer_in_use_can_be_used_in_a_child(tiny_model):
     assert read.is_alive()
     assert in_child(work)
     read.join()
+
+
+def test_a_child_deletes_no_files_of_its_parent(tmp_path):
+    def work():
+        _tokens._remove_what_is_left()
+        assert tmp_path.exists()
+
+    _tokens._left.add(tmp_path)
+    assert in_child(work)
+    _tokens._remove_what_is_left()
+    assert not tmp_path.exists()
 
 
 def test_a_lock_of_the_thread_that_forks_stays_its_own():

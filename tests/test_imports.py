@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "_forks": set(),
     "_messages": {"_forks", "adalora"},
     "_turns": {"_forks"},
-    "_tokens": {"_messages", "_turns"},
+    "_tokens": {"_forks", "_messages", "_turns"},
     "_cells": set(),
     "_columns": {"_cells"},
     "_texts": {"_cells", "_columns"},

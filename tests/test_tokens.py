@@ -4,10 +4,14 @@ import copy
 import gc
 import os
 import pickle
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -335,21 +339,65 @@ def test_a_full_disk_is_an_error(tokenizer, on_disk, monkeypatch):
     assert list(on_disk.iterdir()) == []
 
 
-def test_files_that_are_still_mapped_go_at_the_end(tmp_path, monkeypatch):
-    """As on Windows, which does not delete them before."""
-    (tmp_path / "ids.bin").write_bytes(b"12")
-    later = []
-    monkeypatch.setattr(
-        _tokens.atexit, "register", lambda call, *given, **named: later.append(call)
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(_tokens.shutil, "rmtree", lambda *given, **named: None)
-        _tokens._remove(tmp_path)
-    assert len(later) == 1
+@pytest.fixture
+def kept(monkeypatch):
+    """Files that the system does not delete, as Windows those that are mapped."""
+    found, remove = set(), shutil.rmtree
 
-    _tokens._remove(tmp_path)
-    assert not tmp_path.exists()
-    assert len(later) == 1
+    def refuse(folder, **options):
+        if not any(path in found for path in Path(folder).rglob("*")):
+            remove(folder, **options)
+
+    monkeypatch.setattr(_tokens.shutil, "rmtree", refuse)
+    yield found
+    found.clear()
+    _tokens._remove_what_is_left()
+
+
+def test_files_that_are_still_mapped_go_with_the_next_table(tokenizer, on_disk, kept):
+    first, second = (encode(as_texts(TEXTS), tokenizer, 16) for _ in range(2))
+    mapped = {*on_disk.rglob("ids.bin")}
+    kept |= mapped
+    del first
+    gc.collect()
+    assert {*on_disk.rglob("ids.bin")} == mapped
+    kept.clear()
+    del second
+    gc.collect()
+
+    assert list(on_disk.iterdir()) == []
+    assert not _tokens._left
+
+
+def test_files_that_are_still_mapped_go_with_the_next_encoding(
+    tokenizer, on_disk, kept
+):
+    table = encode(as_texts(TEXTS), tokenizer, 16)
+    kept |= {*on_disk.rglob("ids.bin")}
+    del table
+    gc.collect()
+    kept.clear()
+    table = encode(as_texts(TEXTS), tokenizer, 16)
+
+    assert len([*on_disk.iterdir()]) == 1
+    assert token_rows(table) == tokenizer(TEXTS)["input_ids"]
+
+
+def test_files_that_are_mapped_until_the_end_go_then(tmp_path):
+    """The end of Python is tried once, however many files there are."""
+    code = (
+        "import sys, shutil; from pathlib import Path; from sk_adalora import _tokens\n"
+        "remove, shutil.rmtree = shutil.rmtree, lambda *given, **named: None\n"
+        "for folder in sys.argv[1:]: _tokens._remove(Path(folder))\n"
+        "assert len(_tokens._left) == 2\n"
+        "shutil.rmtree = remove"
+    )
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    subprocess.run([sys.executable, "-c", code, *folders], check=True, timeout=120)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
