@@ -35,6 +35,8 @@ from .adalora.peft_format import write_adapter, write_lora
 # Files that not every estimator has. On the hub, those of the estimator that is
 # replaced would stay, so they are deleted.
 _OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
+# Endings of what transformers writes as text.
+_TEXTS = {".json", ".txt", ".jinja"}
 
 
 class FolderMixin:
@@ -100,6 +102,7 @@ class FolderMixin:
                     _name_outputs(own, self)
                     own.save_pretrained(staged)
                 _save_tokenizer(backbone.tokenizer, staged)
+            _undo_text_mode(staged)
             if include_backbone:
                 copy_backbone(
                     backbone.folder, staged / BACKBONE, with_code=self.trust_remote_code
@@ -437,4 +440,14 @@ def _readable(described: dict[str, Any]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text.rstrip("\n") + "\n", encoding="utf8")
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf8", newline="\n")
+
+
+def _undo_text_mode(folder: Path) -> None:
+    """Give text files that transformers wrote the same bytes on every system."""
+    if os.linesep == "\n":
+        return
+    for path in folder.rglob("*"):
+        if path.suffix in _TEXTS:
+            data = path.read_bytes()
+            path.write_bytes(data.replace(os.linesep.encode(), b"\n"))

@@ -38,6 +38,9 @@ SEAL = "sha256"
 # What is fetched from the hub beside the files that STATE_NAME lists.
 _UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.bin"]
 
+# Bytes of a text that is looked at for its line ends: no vocabulary has more.
+_LONGEST_TEXT = 2**26
+
 STATE_FIELDS = (
     *("n_outputs", "pooling", "model", "found_in"),
     *("content_hash", "tokenizer_hash", "format"),
@@ -210,16 +213,30 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
                 "Copy the folder again."
             )
         if _digest(path) != digest:
+            got = (
+                "a file whose line ends were changed, as git does: set -text for the "
+                "folder in .gitattributes, and copy it again."
+                if _differs_in_line_ends(path, digest)
+                else "a file that differs. It is broken, was changed, or was replaced "
+                "just now: copy or load the folder again."
+            )
             raise ValueError(
                 f"{name!r} must be as it was written, with SHA-256 "
-                f"{reprlib.repr(digest)}. Got a file that differs. It is broken, was "
-                "changed, or was replaced just now: copy or load the folder again."
+                f"{reprlib.repr(digest)}. Got {got}"
             )
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _differs_in_line_ends(path: Path, digest: str) -> bool:
+    if path.stat().st_size > _LONGEST_TEXT:
+        return False
+    plain = path.read_bytes().replace(b"\r\n", b"\n")
+    ways = (plain, plain.replace(b"\n", b"\r\n"))
+    return digest in [hashlib.sha256(way).hexdigest() for way in ways]
 
 
 def _field(values: dict[str, Any], name: str, kind: type) -> Any:

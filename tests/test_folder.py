@@ -38,6 +38,7 @@ from sk_adalora._devices import Place
 from sk_adalora._rank_table import lay_out
 from sk_adalora._read_folder import BACKBONE
 from sk_adalora._turns import same_settings
+from sk_adalora.adalora import AdaLoraConfig
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -1060,6 +1061,48 @@ def test_numbers_of_numpy_there_and_back(tiny_model, tmp_path, params):
     loaded = there_and_back(fitted, tmp_path / "f")
 
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.fixture
+def text_mode_of_windows(monkeypatch):
+    """Files that are written as text get its line ends, unless others are asked for."""
+    write, opened = Path.write_text, open
+
+    def write_text(path, text, *given, newline=None, **named):
+        return write(path, text, *given, newline=newline or "\r\n", **named)
+
+    def open_file(file, mode="r", *given, newline=None, **named):
+        if "w" in mode and "b" not in mode:
+            newline = newline or "\r\n"
+        return opened(file, mode, *given, newline=newline, **named)
+
+    monkeypatch.setattr(os, "linesep", "\r\n")
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr("builtins.open", open_file)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_files_are_the_same_on_every_system(tiny_model, tmp_path, request, pooling):
+    fitted = make(tiny_model, pooling=pooling).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "here")
+    request.getfixturevalue("text_mode_of_windows")
+    fitted.save_pretrained(tmp_path / "there")
+    (tmp_path / "plain.txt").write_text("\n")
+
+    assert (tmp_path / "plain.txt").read_bytes() == b"\r\n"
+    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
+
+
+def test_texts_of_other_writers_are_the_same_on_every_system(
+    fitted, tmp_path, text_mode_of_windows
+):
+    config = AdaLoraConfig.from_dict(fitted._adapter.config)
+    config.save_pretrained(tmp_path / "config")
+    fitted.export_lora(tmp_path / "lora")
+
+    for folder in ("config", "lora"):
+        texts = bytes_of(tmp_path / folder)
+        assert b"\r" not in texts["adapter_config.json"]
 
 
 # ---- folders that hold the pretrained model ---------------------------------

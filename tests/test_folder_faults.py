@@ -51,6 +51,31 @@ def test_a_file_that_was_changed_is_noticed(folder, name):
         AdaLoraClassifier.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "tokenizer.json"])
+def test_line_ends_that_git_changed_are_told_from_other_changes(folder, name):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole.replace(b"\n", b"\r\n"))
+    match = (
+        rf"^'{name}' must be as it was written, with SHA-256 '.*'\. Got a file whose "
+        r"line ends were changed, as git does: set -text for the folder in "
+        r"\.gitattributes, and copy it again\.$"
+    )
+    with pytest.raises(ValueError, match=match):
+        AdaLoraClassifier.from_pretrained(folder)
+
+    (folder / name).write_bytes(whole.replace(b"\n", b"\r\n", 1) + b"\n")
+    with pytest.raises(ValueError, match="Got a file that differs"):
+        AdaLoraClassifier.from_pretrained(folder)
+
+
+def test_line_ends_of_what_has_its_own_hash_do_not_matter(folder):
+    for name in (STATE_NAME, "README.md"):
+        path = folder / name
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+    AdaLoraClassifier.from_pretrained(folder)
+
+
 # What an attacker says, who can compute hashes -> the error.
 LIES = {
     "format-0": (lambda d: d.update(format=0), "a 'format' of at least 1"),

@@ -223,7 +223,8 @@ class LoraConfig:
         folder = Path(os.path.expanduser(save_directory))
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
-        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf8")
+        path = folder / CONFIG_NAME
+        path.write_text(text + "\n", encoding="utf8", newline="\n")
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:

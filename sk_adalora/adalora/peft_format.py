@@ -256,7 +256,7 @@ def _write(
         scratch.mkdir()
         weights, config = scratch / WEIGHTS_NAME, scratch / CONFIG_NAME
         save_file(stored, weights, metadata={"format": "pt"})
-        config.write_text(text + "\n", encoding="utf8")
+        config.write_text(text + "\n", encoding="utf8", newline="\n")
         with suppress(OSError):  # FAT has no permissions
             # Only the owner may read what safetensors writes.
             weights.chmod(config.stat().st_mode & 0o777)
