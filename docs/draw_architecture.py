@@ -81,7 +81,7 @@ GROUPS = [
         "adalora.json_file adalora.messages adalora.config adalora.schedule "
         "adalora.products adalora.layers adalora.triplets adalora.targets "
         "adalora.trained adalora.state adalora.allocator adalora.model "
-        "adalora.peft_format",
+        "adalora.peft_format adalora.read_peft",
     ),
     Group(
         "Shared",

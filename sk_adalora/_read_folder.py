@@ -22,13 +22,8 @@ from ._network import POOLINGS
 from ._persistence import RECORDS, AdapterState, check_format, joined
 from .adalora.config import CONFIG_NAME
 from .adalora.json_file import read_json
-from .adalora.peft_format import (
-    WEIGHTS_NAME,
-    is_factor,
-    rank_pattern,
-    ranks_of,
-    read_adapter,
-)
+from .adalora.peft_format import WEIGHTS_NAME, is_factor, rank_pattern, ranks_of
+from .adalora.read_peft import read_adapter
 
 STATE_NAME = "sk_adalora.json"
 HEAD_NAME = "head.safetensors"

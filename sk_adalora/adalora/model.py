@@ -18,6 +18,7 @@ from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layers import SVDLinear
 from .messages import warn_user
+from .peft_format import save_adapter
 from .targets import find_targets
 from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
@@ -432,8 +433,6 @@ class AdaLoraModel(nn.Module):
         save_directory : path-like
             Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
         """
-        from .peft_format import save_adapter  # which builds on this module
-
         save_adapter(self, save_directory)
 
     # ---- merging ------------------------------------------------------------

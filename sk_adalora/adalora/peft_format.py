@@ -1,43 +1,34 @@
-"""Read and write the adapter folder of PEFT, and a form for plain-LoRA programs."""
+"""Write the adapter folder of PEFT, and a form for plain-LoRA programs."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import reprlib
 import shutil
-import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from .config import CONFIG_NAME, AdaLoraConfig
-from .json_file import read_json
-from .model import AdaLoraModel, get_peft_model
 from .state import PREFIX
-from .targets import ends_with, is_inside
+from .targets import ends_with
+
+if TYPE_CHECKING:
+    from .model import AdaLoraModel
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-_OLD_WEIGHTS_NAME = "adapter_model.bin"
-# Tensors may take this many times the bytes of their torch file, in which tied weights
-# are stored once under several names.
-_MAX_REPEATED = 4
-_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # holds two numbers per byte
 # Types of counters in modules that are trained in full, such as BatchNorm's of batches.
-_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])", re.DOTALL)
-# torch allows every name without a dot, such as "en/de".
-_PATH = re.compile(r"[^.]+(\.[^.]+)*")
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # Fields that choose layers. They are cleared: the tensors say which are adapted.
-_CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
+CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
+FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])", re.DOTALL)
 
 
 def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
@@ -106,7 +97,7 @@ def _chosen(
     flags = dict(zip(model.adapted, parts, strict=True))
     result = {}
     for name, value in state.items():
-        match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
+        match = FACTOR.fullmatch(name.removeprefix(PREFIX))
         if match is None:
             result[name] = value
         else:
@@ -138,7 +129,7 @@ def write_adapter(
     # For 0, PEFT would take the rank that is left of each layer.
     values["lora_alpha"] = config.lora_alpha or config.init_r
     # "all-linear" means different layers to PEFT.
-    values |= dict.fromkeys(_CHOOSING)
+    values |= dict.fromkeys(CHOOSING)
     values["target_modules"] = sorted(ranks)
     values["rank_pattern"] = rank_pattern(dict(sorted(ranks.items())), config.init_r)
     _write(folder, values, tensors)
@@ -159,6 +150,26 @@ def rank_pattern(ranks: Mapping[str, int], init_r: int) -> dict[str, list[bool]]
         f"{path}.lora_E": [i < rank for i in range(init_r)]
         for path, rank in ranks.items()
     }
+
+
+def is_factor(name: str) -> bool:
+    """Tell whether a tensor of a file is one of a layer's three factors.
+
+    The others are of modules that are trained in full, which may be called "lora_head".
+    """
+    return FACTOR.fullmatch(plain_name(name).removeprefix(PREFIX)) is not None
+
+
+def plain_name(name: str) -> str:
+    """Remove what PEFT adds to names: the name of the adapter, and of its wrapper."""
+    name = name.replace(".modules_to_save.default.", ".")
+    name = name.replace(".modules_to_save.", ".")
+    return name.removesuffix(".default")
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """Return whole numbers as they are, and others in float32."""
+    return tensor if tensor.dtype in WHOLE else tensor.float()
 
 
 def write_lora(
@@ -197,7 +208,7 @@ def write_lora(
     bare = _bare_biases(ranks, living_ranks)
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        match = _FACTOR.fullmatch(name.removeprefix(PREFIX))
+        match = FACTOR.fullmatch(name.removeprefix(PREFIX))
         if match is None:
             plain[bare.get(name, name)] = value
         elif match["path"] in living_ranks and match["kind"] == "A":
@@ -247,7 +258,7 @@ def _write(
     """
     folder = Path(os.path.expanduser(folder))
     text = json.dumps(dict(sorted(values.items())), indent=2)
-    stored = {n: _exact(t.detach().cpu()).contiguous() for n, t in tensors.items()}
+    tensors = {n: stored(t.detach().cpu()).contiguous() for n, t in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     # Not by tempfile: on Windows its folders are closed to other users, and files that
     # are moved out of them stay so.
@@ -255,7 +266,7 @@ def _write(
     try:
         scratch.mkdir()
         weights, config = scratch / WEIGHTS_NAME, scratch / CONFIG_NAME
-        save_file(stored, weights, metadata={"format": "pt"})
+        save_file(tensors, weights, metadata={"format": "pt"})
         config.write_text(text + "\n", encoding="utf8", newline="\n")
         with suppress(OSError):  # FAT has no permissions
             # Only the owner may read what safetensors writes.
@@ -264,297 +275,3 @@ def _write(
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLoraModel:
-    """Put an adapter that PEFT, or :func:`save_adapter`, wrote onto a model.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The pretrained model, changed in place.
-    folder : path-like
-        The adapter's folder.
-
-    Returns
-    -------
-    AdaLoraModel
-        Ready to predict; call ``requires_grad_()`` on its `triplets` to train on.
-
-    Raises
-    ------
-    TypeError
-        If the model is adapted already.
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file is broken, or does not fit the model.
-    """
-    config, tensors = read_adapter(folder)
-    config.inference_mode = True
-    trained = [p for p in model.parameters() if p.requires_grad]
-    adapted = get_peft_model(model, config)
-    try:
-        adapted.load_state_dict(tensors)
-    except BaseException:
-        adapted.unload()
-        for parameter in trained:  # the model is as it was
-            parameter.requires_grad_(True)
-        raise
-    return adapted.eval()
-
-
-def read_adapter(
-    folder: str | os.PathLike[str],
-) -> tuple[AdaLoraConfig, dict[str, Tensor]]:
-    """Read the two files of an adapter; no code in them is run.
-
-    Parameters
-    ----------
-    folder : path-like
-        Written by PEFT or by us.
-
-    Returns
-    -------
-    config : AdaLoraConfig
-        The configuration.
-    tensors : dict of str to torch.Tensor
-        Numbers under the names of :meth:`AdaLoraModel.state_dict`, in float32 but
-        for counters and flags.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file is broken.
-    """
-    source = Path(os.path.expanduser(folder))
-    values = read_json(source / CONFIG_NAME)
-    if values.get("peft_type", AdaLoraConfig.method) != AdaLoraConfig.method:
-        AdaLoraConfig.from_dict(values)  # raises, before its tensors look broken
-    tensors = {
-        _plain_name(name): _check_tensor(name, tensor)
-        for name, tensor in _read_tensors(source).items()
-        if not _is_frozen(name)
-    }
-    ranks = _check_factors(tensors)
-    config = _read_config(values, tensors, ranks)
-    for path, rank in ranks.items():
-        _check_rank(config, path, rank)
-    return config, tensors
-
-
-def _read_config(
-    values: dict[str, Any], tensors: Mapping[str, Tensor], ranks: Mapping[str, int]
-) -> AdaLoraConfig:
-    """Build the configuration, for the layers that have tensors in the file."""
-    if values.get("total_step") is None:  # old files may lack a schedule
-        values |= {"total_step": 1, "tinit": 0, "tfinal": 0}
-    for name in ("task_type", "base_model_name_or_path", "revision", "peft_version"):
-        _check_plain(name, values.get(name), str)
-    saved = values.get("modules_to_save")
-    _check_plain("modules_to_save", saved, list)
-    for name in saved or ():
-        _check_plain("modules_to_save", name, str)
-    paths = [name.removeprefix(PREFIX) for name in tensors if not is_factor(name)]
-    values["modules_to_save"] = _saved(saved or (), paths) or None
-    values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
-    # The file's own `target_modules` is not used: matching a malicious pattern may
-    # never end, and "all-linear" means other layers to PEFT. A list of names would mean
-    # all layers whose paths end with them, so this is a pattern of the whole paths.
-    values |= dict.fromkeys(_CHOOSING)
-    values["target_modules"] = "|".join(map(re.escape, sorted(ranks)))
-    try:
-        return AdaLoraConfig.from_dict(values)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"{CONFIG_NAME} is broken: {error}") from error
-
-
-def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
-    """Return the names of the modules in full that have tensors in the file.
-
-    PEFT lists the heads that a model may have, and takes every module whose path ends
-    with the letters of one: "classifier" stands for "pre_classifier" too.
-    """
-    kept = [name for name in names if any(is_inside(path, [name]) for path in paths)]
-    endings = tuple(name for name in names if name)
-    for path in paths:
-        *parts, own = path.split(".")
-        modules = [".".join(parts[: i + 1]) for i in range(len(parts))]
-        longer = [module for module in modules if module.endswith(endings)]
-        # A bias may be trained by itself, as `bias` says.
-        if longer and own != "bias" and not is_inside(path, kept):
-            kept.append(longer[0])
-    return kept
-
-
-def _check_plain(name: str, value: Any, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ValueError(
-            f"`{name}` of {CONFIG_NAME} must be a {kind.__name__}. Got "
-            f"{reprlib.repr(value)}. The file is broken."
-        )
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS_NAME
-    old = folder / _OLD_WEIGHTS_NAME
-    try:
-        if path.is_file():
-            return load_file(path)
-        if old.is_file():
-            size = old.stat().st_size
-            if zipfile.is_zipfile(old):  # torch may decompress huge records
-                with zipfile.ZipFile(old) as archive:
-                    records = archive.infolist()
-                _refuse_larger(sum(record.file_size for record in records), size)
-            loaded = torch.load(old, map_location="cpu", weights_only=True)
-            if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
-                values = [v for v in loaded.values() if isinstance(v, Tensor)]
-                _refuse_larger(sum(v.numel() * v.element_size() for v in values), size)
-                return loaded
-            raise ValueError(f"it holds a {type(loaded).__name__} of other things")
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(_broken(path if path.is_file() else old, error)) from error
-    except Exception as error:  # torch's own message says how to load it unsafely
-        reason = f"it holds more than tensors, or is broken ({type(error).__name__})"
-        raise ValueError(_broken(old, reason)) from error
-    raise FileNotFoundError(
-        f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
-        "it. Check the path."
-    )
-
-
-def _refuse_larger(total: int, size: int) -> None:
-    """Refuse tensors of `total` bytes in a file of many times fewer, `size`."""
-    if total > _MAX_REPEATED * size:
-        raise ValueError(f"its tensors take {total} bytes, and it has {size}")
-
-
-def _broken(path: Path, error: Exception | str) -> str:
-    return (
-        f"{path.name} must hold tensors. Got a file in {str(path.parent)!r} that "
-        f"cannot be read: {error}. Copy it again."
-    )
-
-
-def _is_frozen(name: str) -> bool:
-    """Tell whether a tensor is no part of the adapter, although PEFT has written it.
-
-    It writes the frozen weight of an adapted output layer, for example.
-    """
-    inside = any(part in name for part in ("ranknum", ".original_module."))
-    return inside or name.endswith(".base_layer.weight")
-
-
-def _plain_name(name: str) -> str:
-    """Remove what PEFT adds to names: the name of the adapter, and of its wrapper."""
-    name = name.replace(".modules_to_save.default.", ".")
-    name = name.replace(".modules_to_save.", ".")
-    return name.removesuffix(".default")
-
-
-def is_factor(name: str) -> bool:
-    """Tell whether a tensor of a file is one of a layer's three factors.
-
-    The others are of modules that are trained in full, which may be called "lora_head".
-    """
-    return _FACTOR.fullmatch(_plain_name(name).removeprefix(PREFIX)) is not None
-
-
-def _check_tensor(name: str, tensor: Any) -> Tensor:
-    of_factor = is_factor(name)
-    if not isinstance(tensor, Tensor) or not _is_plain(tensor, of_factor):
-        kind = type(tensor).__name__
-        if isinstance(tensor, Tensor):
-            layout = "nested" if tensor.is_nested else tensor.layout
-            kind = f"{tensor.dtype}, {layout}, on {tensor.device.type!r}"
-        numbers = "in floating point" if of_factor else "of plain numbers"
-        raise ValueError(
-            f"{name!r} must be a tensor {numbers}. Got {kind}. "
-            "The file is broken, or no adapter."
-        )
-    exact = _exact(tensor).clone()  # no longer a view into the file
-    if not torch.isfinite(exact).all():
-        raise ValueError(
-            f"{name!r} must be finite. Got NaN or infinity. The adapter is broken: "
-            "train again."
-        )
-    return exact.contiguous()
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    """Return whole numbers as they are, and others in float32."""
-    return tensor if tensor.dtype in _WHOLE else tensor.float()
-
-
-def _is_plain(tensor: Tensor, of_factor: bool) -> bool:
-    """Tell whether a tensor is dense, on the CPU, and of numbers that are stored."""
-    there = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    real = tensor.is_floating_point() and tensor.dtype is not _PACKED
-    whole = tensor.dtype in _WHOLE and not of_factor
-    return there and not tensor.is_nested and (real or whole)
-
-
-def _check_factors(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Refuse factors that do not belong together; return rank by layer."""
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, value in tensors.items():
-        path = name.removeprefix(PREFIX)
-        if path == name or not _PATH.fullmatch(path):
-            raise ValueError(
-                f"A tensor must be named {PREFIX!r} and the path of a module. Got "
-                f"{reprlib.repr(name)}. The file is broken, or no adapter."
-            )
-        match = _FACTOR.fullmatch(path)
-        if match is not None:
-            shapes.setdefault(match["path"], {})[match["kind"]] = tuple(value.shape)
-    if not shapes:
-        raise ValueError(
-            "An adapter must hold lora_A, lora_B and lora_E of at least one layer. "
-            f"Got {reprlib.repr(sorted(tensors))}. It is no adapter of AdaLoRA: "
-            "check the path."
-        )
-    for path, found in shapes.items():
-        a, b, e = (found.get(kind, ()) for kind in "ABE")
-        if not (len(a) == len(b) == len(e) == 2 and a[0] == b[1] == e[0] and e[1] == 1):
-            raise ValueError(
-                f"{path!r} must have lora_A of shape (r, in), lora_B of (out, r) and "
-                f"lora_E of (r, 1). Got {found}. The file is broken."
-            )
-    return {path: found["E"][0] for path, found in shapes.items()}
-
-
-def _plain_pattern(pattern: Any) -> dict[str, list[bool]] | None:
-    if pattern is None or pattern == {}:
-        return None
-    whole = isinstance(pattern, dict) and all(
-        isinstance(flags, list) and all(isinstance(f, bool) for f in flags)
-        for flags in pattern.values()
-    )
-    if not whole:
-        raise ValueError(
-            "`rank_pattern` must hold a list of true and false for each layer. Got "
-            f"{reprlib.repr(pattern)}. The file is broken."
-        )
-    return {name.removesuffix(".default"): flags for name, flags in pattern.items()}
-
-
-def _check_rank(config: AdaLoraConfig, path: str, rank: int) -> None:
-    """Refuse a tensor whose rank is not what the configuration says."""
-    pattern = config.rank_pattern
-    flags = None if pattern is None else pattern.get(f"{path}.lora_E")
-    if pattern is None:
-        fits, told = rank == config.init_r, "no pattern"
-    elif flags is None:
-        fits, told = False, "no flags"
-    else:
-        fits = len(flags) == config.init_r and sum(flags) == rank
-        told = f"{sum(flags)} of {len(flags)}"
-    if not fits:
-        raise ValueError(
-            f"`rank_pattern` must have `init_r`={config.init_r} flags for {path!r}, "
-            f"{rank} of them true, or be null for the full rank. Got {told}. The "
-            "files do not belong together."
-        )

@@ -8,7 +8,7 @@ from _folders import read, write
 from _hostile import CLEAR, CONFIG, LAYER, X, assert_refused, put
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.adalora.peft_format import read_adapter
+from sk_adalora.adalora.read_peft import read_adapter
 
 
 def pattern(change):

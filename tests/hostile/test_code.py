@@ -15,7 +15,7 @@ from _toy import make
 
 from sk_adalora import AdaLoraClassifier
 from sk_adalora.adalora import load_peft_adapter
-from sk_adalora.adalora.peft_format import read_adapter
+from sk_adalora.adalora.read_peft import read_adapter
 
 
 class Evil:
