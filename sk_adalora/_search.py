@@ -96,7 +96,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     cv : int, splitter, iterable or None, default=None
         Folds. None stands for 5. All trials get the same.
     error_score : float or "raise", default=np.nan
-        Score of a fold that fails. A trial with NaN in a fold is a failed one.
+        Score of a fold that fails. A trial with NaN in a fold is a failed one; with a
+        number, a warning says how many fits failed. If all did, that is an error.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that a study holds
         already and that were evaluated without have NaN there, with a warning.
@@ -241,8 +242,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Raises
         ------
         ValueError
-            If a parameter, the space or the study does not fit, or if no trial is
-            complete.
+            If a parameter, the space or the study does not fit, if no trial is
+            complete, or if all fits fail.
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.

@@ -15,7 +15,6 @@ import numpy as np
 import optuna
 from joblib import effective_n_jobs
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
@@ -44,9 +43,10 @@ from ._search_table import (
     FoldResult,
     TrialTable,
     cause,
-    check_complete,
+    check_best,
     check_values,
     make_table,
+    may_be_best,
 )
 from ._search_trials import Evaluate, Plan, TrialRunner
 from ._search_workers import Worker
@@ -116,8 +116,7 @@ def _handed_over(study: optuna.Study) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        complete = (TrialState.COMPLETE,)
-        n_complete = len(study.get_trials(deepcopy=False, states=complete))
+        n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
         if n_complete:
             with suppress(AttributeError):  # of an error that takes no attributes
                 error.study = study  # type: ignore[attr-defined]
@@ -338,7 +337,7 @@ class SearchHooks(BaseSearchCV):
         self.study_, self.trials_ = opened.study, trials
         self._study_record = record_of(opened.study)
         table = make_table(trials, opened.space, len(opened.splits))
-        check_complete(table, trials)
+        check_best(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
             warnings.filterwarnings("ignore", message=".*scores are non-finite")
             results = super()._format_results(
@@ -371,6 +370,13 @@ class SearchHooks(BaseSearchCV):
             warn_user(
                 f"{failed} of {len(table.trials)} trials failed and are left out. The "
                 f"first of them with:\n{table.first_error()}",
+                FitFailedWarning,
+            )
+        errors = table.scored_errors()
+        if errors:
+            warn_user(
+                f"{len(errors)} of {table.number_of_fits()} fits failed and have "
+                f"`error_score` for a score. The first of them with:\n{errors[0]}",
                 FitFailedWarning,
             )
 

@@ -230,6 +230,19 @@ class TrialTable:
         errors = (t.user_attrs.get(ERROR) for t in self.trials)
         return next((error for error in errors if error is not None), None)
 
+    def scored_errors(self) -> list[str]:
+        """Return why fits failed that have a number for a score all the same."""
+        return [
+            fold.error
+            for trial, folds in zip(self.trials, self.folds, strict=True)
+            for fold in folds
+            if fold and fold.error is not None and trial.state is not TrialState.FAIL
+        ]
+
+    def number_of_fits(self) -> int:
+        """Return how many folds were evaluated."""
+        return sum(fold is not None for folds in self.folds for fold in folds)
+
     def number_of(self, state: str) -> int:
         """Return how many trials are in a state."""
         return sum(_STATES[t.state] == state for t in self.trials)
@@ -312,8 +325,27 @@ def check_values(
             )
 
 
-def check_complete(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
-    """Refuse a study in which no trial is complete: nothing is best then.
+def may_be_best(trial: FrozenTrial) -> bool:
+    """Tell whether a trial may be the best: complete, and not only of failed fits.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A trial.
+
+    Returns
+    -------
+    bool
+    """
+    if trial.state is not TrialState.COMPLETE:
+        return False
+    attributes = trial.user_attrs.items()
+    errors = [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
+    return not errors or None in errors
+
+
+def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
+    """Refuse a study in which no trial may be the best.
 
     Parameters
     ----------
@@ -327,8 +359,16 @@ def check_complete(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
     ValueError
         It shows why the first trial failed.
     """
-    if table.number_of("complete"):
+    if any(map(may_be_best, table.trials)):
         return
+    n_complete = table.number_of("complete")
+    if n_complete:
+        raise ValueError(
+            "At least one fit of the complete trials must not fail, and nothing is "
+            f"refitted without. Got {n_complete} complete trials, all of whose fits "
+            "failed. Mend what the first of them failed with:\n"
+            f"{table.scored_errors()[0]}"
+        )
     running = sum(t.state is TrialState.RUNNING for t in trials)
     error = table.first_error()
     raise ValueError(

@@ -572,7 +572,8 @@ def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
         error_score=value,
         refit=False,
     )
-    trials = fitted.fit(X, Y).trials_
+    with pytest.warns(FitFailedWarning, match="have `error_score` for a score"):
+        trials = fitted.fit(X, Y).trials_
     failed, good, pruned = with_estimates(trials)[:3]
 
     assert (failed.value, trials[2].state) == (value, TrialState.PRUNED)
@@ -641,15 +642,46 @@ def test_one_fold_of_nan_fails_the_trial():
 @pytest.mark.parametrize("pruner", [None, "auto"])
 def test_a_number_as_error_score_is_a_score(pruner):
     points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
-    fitted = search(
+    given = search(
         Peak(fail_above=0.5),
         n_trials=2,
         enqueue=points,
         error_score=-1.0,
         pruner=pruner,
-    ).fit(X, Y)
+    )
+    with pytest.warns(FitFailedWarning, match=r"^3 of 6 fits failed and have `error"):
+        fitted = given.fit(X, Y)
 
     assert fitted.cv_results_["mean_test_score"][0] == -1.0
+    assert fitted.cv_results_["state"].tolist() == ["complete", "complete"]
+    kept = fitted.trials_[0].user_attrs["sk_adalora:fold:1"]
+    assert "RuntimeError: a=0.9 is too much" in kept["error"]
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_search_whose_fits_all_fail_is_an_error(pruner):
+    """A number as `error_score` would make its trials complete, and one the best."""
+    given = search(Peak(fail_above=-1.0), n_trials=4, error_score=0.0, pruner=pruner)
+
+    with pytest.raises(ValueError, match=r"Got 4 comp.*all of whose[\s\S]*too much"):
+        given.fit(X, Y)
+    with pytest.raises(ValueError, match="all of whose fits failed") as caught:
+        given.set_params(refit=False).fit(X, Y)
+
+    assert not hasattr(caught.value, "study")  # nothing in it can be refitted
+
+
+def test_one_fit_that_does_not_fail_is_enough():
+    class Picky(Peak):
+        def fit(self, X, y):
+            if 0 in X:
+                raise RuntimeError("it has the first row")
+            return super().fit(X, y)
+
+    given = search(Picky(), n_trials=2, cv=KFold(3), error_score=0.0, refit=False)
+    with pytest.warns(FitFailedWarning, match=r"^4 of 6 fits failed"):
+        fitted = given.fit(X, Y)
+
     assert fitted.cv_results_["state"].tolist() == ["complete", "complete"]
 
 
