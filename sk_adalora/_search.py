@@ -51,7 +51,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Seconds after which no further trial begins. One trial is always evaluated.
     sampler : "auto" or BaseSampler, default="auto"
         What proposes parameters. "auto" is a Gaussian process if all of them are
-        numbers and `n_trials` is at most 100, else TPE.
+        numbers and `n_trials` is at most 100, else TPE. What breaks a constraint,
+        such as TPE's `constraints_func`, is never the best.
     pruner : "auto", BasePruner or None, default="auto"
         With a pruner, trials race: they are evaluated fold by fold, the mean so far
         is reported after each (step 0 is after the first), and the pruner may stop
@@ -122,9 +123,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     cv_results_ : dict of str to ndarray of shape (n_trials,)
         A row for each trial of the study that is over, whichever process evaluated
         it. Beside what `GridSearchCV` has: `trial_number`; `state` ("complete",
-        "pruned" or "failed"); `pruned_at_fold`, counted from 0, or -1;
-        `running_mean` over the folds that a trial saw. Mean scores of trials that
-        are not complete are NaN.
+        "pruned", "failed", or "infeasible" for what was evaluated in full but breaks a
+        constraint); `pruned_at_fold`, counted from 0, or -1; `running_mean` over the
+        folds that a trial saw. Mean scores of trials that are not complete are NaN.
     study_ : optuna.Study
         The study. In an unpickled search, a copy in memory.
     trials_ : list of FrozenTrial
@@ -243,7 +244,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         ------
         ValueError
             If a parameter, the space or the study does not fit, if no trial is
-            complete, or if all fits fail.
+            complete and keeps the constraints, or if all fits fail.
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.

@@ -19,6 +19,7 @@ from ._plotting import (
     list_axes,
     whole_numbers,
 )
+from ._search_pruner import is_feasible
 
 # Of more parameters than this, only the most important are shown.
 _MOST_BARS = 12
@@ -32,8 +33,9 @@ class TrialCurves:
     ----------
     complete, pruned : ndarray of shape (n, 2)
         Number and value of each trial; of pruned ones, the mean of the folds it saw.
-    best : ndarray of shape (n_complete, 2)
-        Number of each complete trial, and the best value so far.
+    best : ndarray of shape (n, 2)
+        Number of each complete trial, and the best value so far. Trials that break a
+        constraint are left out.
     importances : dict of str to float
         Share of the values' variance that each parameter explains, largest first.
         Empty if there are too few trials to tell.
@@ -60,8 +62,8 @@ def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCur
     TrialCurves
     """
     complete = _points(trials, TrialState.COMPLETE)
-    best = complete.copy()
-    best[:, 1] = np.maximum.accumulate(complete[:, 1])
+    best = _points(list(filter(is_feasible, trials)), TrialState.COMPLETE)
+    best[:, 1] = np.maximum.accumulate(best[:, 1])
     return TrialCurves(
         complete, _points(trials, TrialState.PRUNED), best, _importances(study, trials)
     )

@@ -12,6 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 # Relative difference that sums in another order may have.
 _ROUNDING = 1e-9
+# System attribute of a trial where Optuna keeps what a sampler's `constraints_func`
+# returned; since 5.0 also, with a colon and a name, each constraint that was set.
+_CONSTRAINTS = "constraints"
 
 
 def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
@@ -58,8 +61,8 @@ class FoldPruner(BasePruner):
     tell them apart, where few rows make for few different scores.
 
     Compared are the trials with as many folds as the latest complete one. What has a
-    score that is not finite in any fold, or other steps, is left out, and is never
-    the best.
+    score that is not finite in any fold, or other steps, or breaks a constraint, is
+    left out, and is never the best.
     """
 
     def __init__(self, *, n_startup_trials: int = 3, n_errors: float = 0.5) -> None:
@@ -119,10 +122,29 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
         return np.diff(means * np.arange(1, n_folds + 1), prepend=0.0)
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Tell whether a trial keeps all constraints, as one without any does.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        A trial that is over.
+
+    Returns
+    -------
+    bool
+    """
+    kept = trial.system_attrs
+    found = [*(kept.get(_CONSTRAINTS) or ())]
+    found += [kept[name] for name in kept if name.startswith(f"{_CONSTRAINTS}:")]
+    return all(value <= 0 for value in found)
+
+
 def _comparable(study: optuna.Study) -> np.ndarray:
     """Return the scores of complete trials, of shape (n_trials, n_folds)."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found = [scores for scores in map(fold_scores, trials) if scores is not None]
+    feasible = filter(is_feasible, trials)
+    found = [scores for scores in map(fold_scores, feasible) if scores is not None]
     found = [scores for scores in found if len(scores)]
     alike = [scores for scores in found if len(scores) == len(found[-1])]
     finite = [scores for scores in alike if np.isfinite(scores).all()]

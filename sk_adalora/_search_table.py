@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from ._dimensions import CalledSpace, DeclaredSpace
+from ._search_pruner import is_feasible
 from ._search_workers import ERROR, counts
 
 # Attribute of a trial, followed by the number of a fold, counted from 0.
@@ -180,7 +181,7 @@ class TrialTable:
         """
         return {
             "trial_number": [t.number for t in self.trials],
-            "state": [_STATES[t.state] for t in self.trials],
+            "state": [_state_of(t) for t in self.trials],
             "pruned_at_fold": [
                 t.last_step
                 if t.state is TrialState.PRUNED and t.last_step is not None
@@ -197,7 +198,8 @@ class TrialTable:
         """Correct what scikit-learn computed from missing folds, in place.
 
         Times are means over the folds that ran. A trial that another program has
-        scored has no folds: its value stands for their mean.
+        scored has no folds: its value stands for their mean. What breaks a constraint
+        has no mean, and the last rank.
 
         Parameters
         ----------
@@ -221,9 +223,12 @@ class TrialTable:
             name = "score" if self.metrics is None else (metric or self.metrics[0])
             means = results[f"mean_test_{name}"]
             means[whole] = [self.trials[i].value for i in whole]
-            filled = np.where(np.isnan(means), np.nanmin(means) - 1, means)
-            ranks = rankdata(-filled, method="min").astype(np.int32)
-            results[f"rank_test_{name}"] = ranks
+        infeasible = [i for i, t in enumerate(self.trials) if not is_feasible(t)]
+        if whole or infeasible:
+            for name in self.metrics or ["score"]:
+                means = results[f"mean_test_{name}"]
+                means[infeasible] = np.nan
+                results[f"rank_test_{name}"] = _ranks(means)
 
     def first_error(self) -> str | None:
         """Return why the first trial that failed has failed."""
@@ -245,7 +250,7 @@ class TrialTable:
 
     def number_of(self, state: str) -> int:
         """Return how many trials are in a state."""
-        return sum(_STATES[t.state] == state for t in self.trials)
+        return sum(_state_of(t) == state for t in self.trials)
 
     def number_without_train(self) -> int:
         """Return how many trials have folds whose training rows were not scored."""
@@ -326,7 +331,9 @@ def check_values(
 
 
 def may_be_best(trial: FrozenTrial) -> bool:
-    """Tell whether a trial may be the best: complete, and not only of failed fits.
+    """Tell whether a trial may be the best.
+
+    It is complete, keeps the constraints, and not all of its fits failed.
 
     Parameters
     ----------
@@ -337,7 +344,7 @@ def may_be_best(trial: FrozenTrial) -> bool:
     -------
     bool
     """
-    if trial.state is not TrialState.COMPLETE:
+    if trial.state is not TrialState.COMPLETE or not is_feasible(trial):
         return False
     attributes = trial.user_attrs.items()
     errors = [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
@@ -369,6 +376,13 @@ def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
             "failed. Mend what the first of them failed with:\n"
             f"{table.scored_errors()[0]}"
         )
+    n_infeasible = table.number_of("infeasible")
+    if n_infeasible:
+        raise ValueError(
+            "At least one complete trial must keep the constraints, and nothing is "
+            f"refitted without. Got {n_infeasible} complete trials, none of which "
+            "does. Allow more trials or more time, or loosen the constraints."
+        )
     running = sum(t.state is TrialState.RUNNING for t in trials)
     error = table.first_error()
     raise ValueError(
@@ -396,6 +410,19 @@ def cause(message: str) -> str:
     str
     """
     return message.partition("with the following error:\n")[2].strip()[-_LONGEST_ERROR:]
+
+
+def _state_of(trial: FrozenTrial) -> str:
+    state = _STATES[trial.state]
+    return state if state != "complete" or is_feasible(trial) else "infeasible"
+
+
+def _ranks(means: np.ndarray) -> np.ndarray:
+    """Rank as scikit-learn does: NaN comes last."""
+    if np.isnan(means).all():
+        return np.ones(len(means), dtype=np.int32)
+    filled = np.where(np.isnan(means), np.nanmin(means) - 1, means)
+    return rankdata(-filled, method="min").astype(np.int32)
 
 
 def _mean_of_done(

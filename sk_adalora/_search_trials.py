@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._dimensions import CalledSpace, DeclaredSpace
+from ._search_pruner import is_feasible
 from ._search_study import SearchStudy
 from ._search_table import FOLD, FoldResult
 from ._search_workers import DEATHS, ERROR, RUN, Worker, counts, take_back, try_again
@@ -262,7 +263,8 @@ class TrialRunner:
         if self.bar.disable:
             return
         over = [t for t in self.study.get_trials(deepcopy=False) if counts(t)]
-        values = [t.value for t in over if t.state is TrialState.COMPLETE]
+        complete = [t for t in over if t.state is TrialState.COMPLETE]
+        values = [t.value for t in complete if is_feasible(t)]
         pruned = sum(t.state is TrialState.PRUNED for t in over)
         shown = {"pruned": pruned} if pruned else {}
         if values:

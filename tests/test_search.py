@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import optuna
 import pytest
-from _search_worker import FLOAT, SPACE, Peak, rows, search, values
+from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, toy
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
@@ -605,6 +605,93 @@ def test_the_gaussian_process_learns_from_pruned_trials():
 
     assert informed[0] == pytest.approx(0.3, abs=0.08)
     assert proposal(optuna.samplers.GPSampler)[0] != pytest.approx(0.3, abs=0.08)
+
+
+# ---- constraints ---------------------------------------------------------------
+
+
+# Optuna calls the way that works in all releases experimental, and later deprecated.
+CONSTRAINED = pytest.mark.filterwarnings(r"ignore:.*constraints_func")
+
+
+def constrained(largest, **options):
+    """A search in which `a` must not be larger."""
+
+    def constraints(trial):
+        return [trial.params["a"] - largest]
+
+    sampler = optuna.samplers.TPESampler(seed=0, constraints_func=constraints)
+    points = [{"a": a, "b": 0.7} for a in (0.3, 0.1, 0.2, 0.4, 0.05)]
+    return search(sampler=sampler, n_trials=5, enqueue=points, **options)
+
+
+@CONSTRAINED
+@pytest.mark.parametrize("scoring", [None, two_scores])
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_what_breaks_a_constraint_is_never_the_best(pruner, scoring):
+    name = "high" if scoring else "score"
+    given = constrained(
+        0.25, scoring=scoring, pruner=pruner, refit="high" if scoring else True
+    )
+    fitted = given.fit(X, Y)
+    table = fitted.cv_results_
+    infeasible = table["state"] == "infeasible"
+
+    assert fitted.best_params_ == {"a": 0.2, "b": 0.7} == fitted.study_.best_params
+    assert fitted.best_score_ == fitted.study_.best_value
+    assert infeasible.tolist() == [True, False, False, True, False]
+    assert np.isnan(table[f"mean_test_{name}"][infeasible]).all()
+    assert table[f"rank_test_{name}"].tolist() == [4, 2, 1, 4, 3]
+    assert table["running_mean"].argmax() == 0
+    last = [metric for metric in ("low", "score") if f"rank_test_{metric}" in table]
+    assert table[f"rank_test_{last[0]}"][infeasible].tolist() == [4, 4]
+
+
+@CONSTRAINED
+def test_something_complete_must_keep_the_constraints():
+    with pytest.raises(ValueError, match="Got 5 complete trials, none of") as caught:
+        constrained(0.0).fit(X, Y)
+
+    assert not hasattr(caught.value, "study")  # nothing in it can be refitted
+
+
+@CONSTRAINED
+def test_a_function_that_refits_chooses_what_keeps_the_constraints():
+    first = constrained(0.25, refit=lambda table: 0)
+    with pytest.raises(ValueError, match=r"row 0 of .*, whose state is 'infeasible'"):
+        first.fit(X, Y)
+
+    best = constrained(0.25, refit=lambda t: int(np.nanargmax(t["mean_test_score"])))
+    assert best.fit(X, Y).best_index_ == 2
+
+
+@CONSTRAINED
+def test_the_best_of_a_study_of_ones_own_keeps_its_constraints():
+    study = constrained(0.25).fit(X, Y).study_
+    own = optuna.create_study(direction="maximize")
+    for trial in study.trials:
+        trial.user_attrs = {}
+        own.add_trial(trial)
+    read = AdaLoraSearchCV.from_study(own, Peak(), X, Y, space={**SPACE})
+
+    assert read.best_params_ == {"a": 0.2, "b": 0.7}
+    assert read.cv_results_["rank_test_score"].tolist() == [4, 2, 1, 4, 3]
+
+
+@pytest.mark.skipif(
+    not hasattr(optuna.Trial, "set_constraint"), reason="needs Optuna 5.0"
+)
+def test_a_function_may_set_constraints():
+    def space(trial):
+        a = trial.suggest_float("a", 0, 1)
+        trial.set_constraint("small", a - 0.25)
+        return {"a": a}
+
+    points = [{"a": a} for a in (0.3, 0.1, 0.2)]
+    fitted = search(space=space, n_trials=3, enqueue=points).fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["infeasible", *2 * ["complete"]]
+    assert fitted.best_params_ == {"a": 0.2}
 
 
 # ---- failures ------------------------------------------------------------------

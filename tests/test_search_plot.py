@@ -8,7 +8,7 @@ import pytest
 from _search_worker import FLOAT, Peak, rows, search
 from sklearn.exceptions import NotFittedError
 
-from sk_adalora._search_plot import TrialCurves, draw_trials
+from sk_adalora._search_plot import TrialCurves, draw_trials, trial_curves
 
 X, Y = rows()
 
@@ -34,6 +34,20 @@ def test_the_picture_shows_trials_best_and_importances(plt, raced):
     )
     assert sorted(t.get_text() for t in importances.get_yticklabels()) == ["a", "b"]
     assert importances.patches[-1].get_width() == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_best_so_far_keeps_the_constraints(plt):
+    study = optuna.create_study(direction="maximize")
+    for value, broken in ((0.9, 1), (0.2, 0), (0.8, 1), (0.3, 0)):
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=value, system_attrs={"constraints": [broken]}
+            )
+        )
+    curves = trial_curves(study, study.trials)
+
+    assert curves.complete[:, 1].tolist() == [0.9, 0.2, 0.8, 0.3]
+    assert curves.best.tolist() == [[1, 0.2], [3, 0.3]]
 
 
 def test_one_axes_shows_trials_only(plt):

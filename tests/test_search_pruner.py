@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sk_adalora._search_pruner import FoldPruner, fold_scores, make_pruner
+from sk_adalora._search_pruner import (
+    FoldPruner,
+    fold_scores,
+    is_feasible,
+    make_pruner,
+)
 
 # Three complete trials: the folds differ by 0.4, the trials by little.
 COMPLETE = [[0.9, 0.5, 0.7], [0.88, 0.5, 0.66], [0.86, 0.46, 0.68]]
@@ -24,9 +29,9 @@ def study_of(*complete):
     return study
 
 
-def add(study, reported, value=0.5, state=TrialState.COMPLETE):
+def add(study, reported, value=0.5, state=TrialState.COMPLETE, **more):
     study.add_trial(
-        create_trial(state=state, value=value, intermediate_values=reported)
+        create_trial(state=state, value=value, intermediate_values=reported, **more)
     )
 
 
@@ -137,6 +142,34 @@ def test_pruned_and_failed_trials_are_not_compared_with():
     add(study, means([0.9, 0.5]), value=None, state=TrialState.FAIL)
 
     assert not FoldPruner().prune(study, running([0.0]))
+
+
+@pytest.mark.parametrize(
+    ("kept", "feasible"),
+    [
+        ({}, True),
+        ({"constraints": None}, True),  # as Optuna leaves it where the function fails
+        ({"constraints": []}, True),
+        ({"constraints": [0.0, -1.0]}, True),
+        ({"constraints": (-1.0, 0.5)}, False),
+        ({"constraints:memory": -1.0, "other": 1.0}, True),
+        ({"constraints:memory": 0.5}, False),
+    ],
+)
+def test_who_keeps_the_constraints(kept, feasible):
+    assert is_feasible(create_trial(value=0.5, system_attrs=kept)) == feasible
+
+
+def test_nothing_is_stopped_for_being_behind_what_breaks_a_constraint():
+    broken = {"system_attrs": {"constraints": [1.0]}}
+    study, better = study_of(*COMPLETE[1:]), np.array(COMPLETE) + 1
+    for scores in better:
+        add(study, means(scores), value=float(np.mean(scores)), **broken)
+
+    assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
+    add(study, means(COMPLETE[0]), value=0.7)
+    assert not FoldPruner().prune(study, running([0.9]))
+    assert FoldPruner().prune(study, running([0.5]))
 
 
 def test_scores_that_are_not_finite():
