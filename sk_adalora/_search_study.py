@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
-from ._search_workers import RUN, WORKER
+from ._search_workers import WORKER
 
 # Attribute of a study: the fingerprint of what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
@@ -300,17 +300,18 @@ def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     ValueError
         If the study was made with something else.
     """
+    # Read first: what another worker has evaluated since then, it has tied before.
+    trials = study.get_trials(deepcopy=False)
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is not None:
         check_same(stored, fingerprint, study.study_name)
         return
-    trials = study.get_trials(deepcopy=False)
-    if any(t.state.is_finished() and RUN not in t.user_attrs for t in trials):
+    if any(t.state.is_finished() for t in trials):
         raise ValueError(
             f"The study {study.study_name!r} must be one of AdaLoraSearchCV's to go on "
-            "with it. Got one with trials that something else has scored. Choose "
-            "another `study_name`, or refit its best trial with "
-            "`AdaLoraSearchCV.from_study`."
+            "with it. Got one with trials that something else has scored, or that were "
+            "added to it. Choose another `study_name`, with what was best there as "
+            "`enqueue`, or refit its best trial with `AdaLoraSearchCV.from_study`."
         )
     study.set_user_attr(FINGERPRINT, dict(fingerprint))
 

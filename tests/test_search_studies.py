@@ -31,6 +31,7 @@ from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraSearchCV,
     _search_sampling,
+    _search_study,
     _search_workers,
     suggest_params,
 )
@@ -601,6 +602,37 @@ def test_a_study_of_something_else_is_refused(kept):
 
     with pytest.raises(ValueError, match="something else has scored"):
         search(**kept).fit(X, Y)
+
+
+def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):
+    """They may be of other rows and folds, or of another space."""
+    other = search(n_trials=2, cv=4, refit=False).fit(X[:20], Y[:20]).study_
+    study = optuna.create_study(**kept, direction="maximize")
+    study.add_trials(other.trials)
+
+    with pytest.raises(ValueError, match=r"added to it\. Choose .* as `enqueue`"):
+        search(**kept).fit(X, Y)
+    assert _search_study.FINGERPRINT not in study.user_attrs
+
+
+def test_what_a_worker_beside_it_has_just_evaluated_is_no_reason_to_refuse():
+    storage = optuna.storages.InMemoryStorage()
+    options = {"storage": storage, "study_name": "s", "refit": False}
+    study = optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    beside = []
+
+    class Late(optuna.Study):
+        def get_trials(self, *args, **kwargs):
+            trials = super().get_trials(*args, **kwargs)
+            if not beside:
+                beside.append(True)
+                search(n_trials=2, **options).fit(X, Y)
+            return trials
+
+    made_with = search(n_trials=2, refit=False).fit(X, Y).study_.user_attrs
+    _search_study.bind(Late("s", storage), made_with[_search_study.FINGERPRINT])
+
+    assert len(study.trials) == 2
 
 
 def test_a_study_that_minimises_is_refused(kept):
