@@ -295,10 +295,22 @@ def make_table(
     first = next(named, None)
     return TrialTable(
         over,
-        [space.complete(trial.params, trial.number) for trial in over],
+        [_params_of(trial, space) for trial in over],
         folds,
         None if first is None else list(first),
     )
+
+
+def _params_of(
+    trial: FrozenTrial, space: DeclaredSpace | CalledSpace
+) -> dict[str, Any]:
+    """Return what `set_params` takes, or what a trial had drawn before it ended."""
+    try:
+        return space.complete(trial.params, trial.number)
+    except ValueError:  # a function asks for what the trial never came to
+        if trial.state is TrialState.COMPLETE:
+            raise
+        return dict(trial.params)
 
 
 def check_values(

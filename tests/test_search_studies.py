@@ -838,6 +838,33 @@ def test_a_study_is_not_read_by_another_space():
     assert 0 <= read.score(X, Y) <= 1
 
 
+def test_a_trial_that_ended_before_it_had_drawn_all_is_read_by_a_function():
+    def space(trial):
+        return {"a": trial.suggest_float("a", 0, 1), "b": 0.7}
+
+    def objective(trial):
+        if trial.suggest_categorical("skip", [True, False]):
+            raise optuna.TrialPruned
+        return suggest_params(trial, space)["a"]
+
+    study = optuna.create_study(direction="maximize")
+    for skip in (True, False):
+        study.enqueue_trial({"skip": skip})
+    study.optimize(objective, n_trials=2)
+    read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space)
+    first, second = read.cv_results_["params"]
+
+    assert read.best_params_["a"] == study.best_value
+    assert first == {"skip": True}
+    assert second == {"a": study.trials[1].params["a"], "b": 0.7}
+
+    def another(trial):
+        return {"a": trial.suggest_float("c", 0, 1)}
+
+    with pytest.raises(ValueError, match="'c' is not found"):
+        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=another)
+
+
 def test_a_study_of_other_data_is_not_refitted(kept):
     search(refit=False, **kept).fit(X, Y)
 
