@@ -125,7 +125,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         it. Beside what `GridSearchCV` has: `trial_number`; `state` ("complete",
         "pruned", "failed", or "infeasible" for what was evaluated in full but breaks a
         constraint); `pruned_at_fold`, counted from 0, or -1; `running_mean` over the
-        folds that a trial saw. Mean scores of trials that are not complete are NaN.
+        folds that a trial saw. Mean scores of trials that are not complete are NaN. A
+        trial of an objective of your own has no folds: its value is the mean score.
     study_ : optuna.Study
         The study. In an unpickled search, a copy in memory.
     trials_ : list of FrozenTrial

@@ -336,7 +336,8 @@ class SearchHooks(BaseSearchCV):
         # Before the refit, after which the storage may be gone.
         self.study_, self.trials_ = opened.study, trials
         self._study_record = record_of(opened.study)
-        table = make_table(trials, opened.space, len(opened.splits))
+        own = FINGERPRINT in opened.study.user_attrs
+        table = make_table(trials, opened.space, len(opened.splits), own=own)
         check_best(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
             warnings.filterwarnings("ignore", message=".*scores are non-finite")
@@ -365,11 +366,11 @@ class SearchHooks(BaseSearchCV):
         return int(index)
 
     def _warn_of_failures(self, table: TrialTable) -> None:
-        failed = table.number_of("failed")
+        failed, error = table.number_of("failed"), table.first_error()
         if failed:
             warn_user(
-                f"{failed} of {len(table.trials)} trials failed and are left out. The "
-                f"first of them with:\n{table.first_error()}",
+                f"{failed} of {len(table.trials)} trials failed and are left out."
+                + (f" The first of them with:\n{error}" if error else ""),
                 FitFailedWarning,
             )
         errors = table.scored_errors()

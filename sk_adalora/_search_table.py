@@ -183,10 +183,9 @@ class TrialTable:
             "trial_number": [t.number for t in self.trials],
             "state": [_state_of(t) for t in self.trials],
             "pruned_at_fold": [
-                t.last_step
-                if t.state is TrialState.PRUNED and t.last_step is not None
-                else -1
-                for t in self.trials
+                # Another program's steps are no folds.
+                t.last_step if t.state is TrialState.PRUNED and any(folds) else -1
+                for t, folds in zip(self.trials, self.folds, strict=True)
             ],
             "running_mean": [
                 _mean_of_done(folds, metric, t)
@@ -273,6 +272,8 @@ def make_table(
     trials: Sequence[FrozenTrial],
     space: DeclaredSpace | CalledSpace,
     n_folds: int,
+    *,
+    own: bool = True,
 ) -> TrialTable:
     """Collect the trials that are over.
 
@@ -284,12 +285,15 @@ def make_table(
         Turns what trials hold into parameters.
     n_folds : int
         Folds of a complete trial.
+    own : bool, default=True
+        Whether a search has evaluated them, whose failed trials may be tried again.
 
     Returns
     -------
     TrialTable
     """
-    over = [trial for trial in trials if counts(trial)]
+    is_over = counts if own else (lambda trial: trial.state.is_finished())
+    over = [trial for trial in trials if is_over(trial)]
     folds = [folds_of(trial, n_folds) for trial in over]
     named = (f.test for row in folds for f in row if f and isinstance(f.test, dict))
     first = next(named, None)

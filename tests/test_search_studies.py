@@ -778,6 +778,28 @@ def test_a_study_of_an_objective_of_ones_own_is_refitted():
     assert fitted.best_estimator_.a == study.best_params["a"]
 
 
+def test_trials_of_an_objective_of_ones_own_that_did_not_complete():
+    def objective(trial):
+        params = suggest_params(trial, SPACE)
+        for epoch in range(8):
+            trial.report(params["a"], epoch)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        return float("nan") if trial.number == 2 else params["a"]
+
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=4)
+    with pytest.warns(FitFailedWarning, match=r"1 of 4 trials failed .* out\.$"):
+        read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE, cv=3)
+    table = read.cv_results_
+
+    assert table["state"].tolist() == ["complete", "pruned", "failed", "complete"]
+    assert table["pruned_at_fold"].tolist() == [-1] * 4  # epoch 7 is no fold
+    assert table["param_a"].tolist() == values(read)
+    assert np.isnan(table["mean_test_score"]).tolist() == [False, True, True, False]
+    assert read.best_params_ == study.best_params
+
+
 def test_workers_of_several_scores_leave_the_refit_to_another(kept):
     scores = {"scoring": ["accuracy", "f1"], "n_trials": 2}
     search(refit=False, **scores, **kept).fit(X, Y)
