@@ -32,6 +32,7 @@ from ._search_study import (
     FINGERPRINT,
     SearchStudy,
     bind,
+    is_new,
     load_study,
     open_storage,
     open_study,
@@ -203,12 +204,13 @@ class SearchHooks(BaseSearchCV):
             make_pruner(self.pruner),
             load_if_exists=self.load_if_exists,
         )
-        if created:  # of several workers that begin at once, only one
-            try:
+        try:
+            if created or is_new(study):
                 queue(study, points)
-            except BaseException:  # else the next run would go on without them
+        except BaseException:
+            if created:  # nothing is left behind
                 optuna.delete_study(study_name=study.study_name, storage=storage)
-                raise
+            raise
         bind(study, made_with)
         return study
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
-from ._search_workers import WORKER
+from ._search_workers import FIRST, WORKER
 
 # Attribute of a study: the fingerprint of what it was made with.
 FINGERPRINT = "sk_adalora:fingerprint"
@@ -317,7 +317,7 @@ def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
 
 
 def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
-    """Put settings first in line.
+    """Put settings first in line, but for those that are in it.
 
     Parameters
     ----------
@@ -326,8 +326,28 @@ def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
     points : sequence of dict
         Values of trials.
     """
-    for point in points:
-        study.enqueue_trial(dict(point))
+    trials = study.get_trials(deepcopy=False)
+    places = {trial.user_attrs.get(FIRST) for trial in trials}
+    for place, point in enumerate(points):
+        if place not in places:
+            study.enqueue_trial(dict(point), user_attrs={FIRST: place})
+
+
+def is_new(study: optuna.Study) -> bool:
+    """Tell whether no search has begun, and nobody else has queued anything.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        A study that exists: whoever created it may have died before it queued all.
+
+    Returns
+    -------
+    bool
+    """
+    trials = study.get_trials(deepcopy=False)
+    bound = FINGERPRINT in study.user_attrs
+    return not bound and all(FIRST in trial.user_attrs for trial in trials)
 
 
 def in_memory(

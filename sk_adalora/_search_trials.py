@@ -17,7 +17,16 @@ from ._dimensions import CalledSpace, DeclaredSpace
 from ._search_pruner import is_feasible
 from ._search_study import SearchStudy
 from ._search_table import FOLD, FoldResult
-from ._search_workers import DEATHS, ERROR, RUN, Worker, counts, take_back, try_again
+from ._search_workers import (
+    DEATHS,
+    ERROR,
+    RUN,
+    Worker,
+    counts,
+    is_twin,
+    take_back,
+    try_again,
+)
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
@@ -160,8 +169,10 @@ class TrialRunner:
         self.open.append(candidate)
         trial = candidate.trial
         trial.set_user_attr(RUN, self.worker.run)
-        # Another worker may have asked at the same time: the lower number stays.
-        if self._claimed(trial.number) >= self.plan.n_trials:
+        # Another worker may have asked at the same time, or have queued the same: the
+        # lower number stays.
+        trials = self.study.get_trials(deepcopy=False)
+        if self._claimed(trial.number) >= self.plan.n_trials or is_twin(trial, trials):
             self.open.remove(candidate)
             self.study.tell(trial, state=TrialState.FAIL)
             return None

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,8 @@ RUN = "sk_adalora:run"
 # Attribute of a trial that failed by an error of its own. A failed trial without it is
 # tried again.
 ERROR = "sk_adalora:error"
+# Attribute of a trial that was queued when the search began: its place in the line.
+FIRST = "sk_adalora:first"
 # Attribute of a trial: how many processes died while they evaluated its parameters.
 DEATHS = "sk_adalora:deaths"
 
@@ -180,6 +183,26 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
         if deaths:
             attributes[DEATHS] = deaths
         study.enqueue_trial(point, user_attrs=attributes)
+
+
+def is_twin(trial: optuna.Trial, trials: Sequence[FrozenTrial]) -> bool:
+    """Tell whether a trial was queued twice, by workers that did not see each other.
+
+    Parameters
+    ----------
+    trial : Trial
+        A trial.
+    trials : sequence of FrozenTrial
+        All trials of the study.
+
+    Returns
+    -------
+    bool
+        False for the first of its kind.
+    """
+    place = trial.user_attrs.get(FIRST)
+    earlier = (t for t in trials if t.number < trial.number)
+    return place is not None and any(t.user_attrs.get(FIRST) == place for t in earlier)
 
 
 def counts(trial: FrozenTrial) -> bool:
