@@ -31,6 +31,9 @@ RUN = "sk_adalora:run"
 ERROR = "sk_adalora:error"
 # Attribute of a trial that was queued when the search began: its place in the line.
 FIRST = "sk_adalora:first"
+# Attribute of a trial that was queued again: the number of the one that did not get to
+# its end.
+AGAIN = "sk_adalora:again"
 # Attribute of a trial: how many processes died while they evaluated its parameters.
 DEATHS = "sk_adalora:deaths"
 
@@ -138,17 +141,25 @@ def living_runs(study: optuna.Study) -> set[str]:
 def take_back(study: optuna.Study) -> None:
     """Fail the running trials of dead workers, and queue their parameters again.
 
+    Also queue what a worker has failed that died before it could queue it again.
+
     Parameters
     ----------
     study : optuna.Study
         The study.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if running:
-        alive = living_runs(study)
-        for trial in running:
-            if _is_stale(trial, alive):
-                try_again(study, trial, died=True)
+    trials = study.get_trials(deepcopy=False)
+    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+    alive = living_runs(study) if running else set()
+    for trial in running:
+        if _is_stale(trial, alive):
+            try_again(study, trial, died=True)
+    queued = {trial.user_attrs.get(AGAIN) for trial in trials}
+    for trial in trials:
+        failed = trial.state is TrialState.FAIL and RUN in trial.user_attrs
+        if failed and not counts(trial) and trial.number not in queued:
+            if not is_twin(trial, trials):
+                _queue_again(study, trial, trial.user_attrs.get(DEATHS, 0))
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
@@ -174,23 +185,26 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
-    if given_up:
-        return
+    if not given_up:
+        _queue_again(study, trial, deaths)
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if point:
-        attributes = {"sk_adalora:again": trial.number}
+        attributes = {AGAIN: trial.number}
         if deaths:
             attributes[DEATHS] = deaths
         study.enqueue_trial(point, user_attrs=attributes)
 
 
-def is_twin(trial: optuna.Trial, trials: Sequence[FrozenTrial]) -> bool:
+def is_twin(trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Tell whether a trial was queued twice, by workers that did not see each other.
 
     Parameters
     ----------
-    trial : Trial
+    trial : Trial or FrozenTrial
         A trial.
     trials : sequence of FrozenTrial
         All trials of the study.
@@ -200,9 +214,15 @@ def is_twin(trial: optuna.Trial, trials: Sequence[FrozenTrial]) -> bool:
     bool
         False for the first of its kind.
     """
-    place = trial.user_attrs.get(FIRST)
+    origin = _origin(trial)
     earlier = (t for t in trials if t.number < trial.number)
-    return place is not None and any(t.user_attrs.get(FIRST) == place for t in earlier)
+    return bool(origin) and any(_origin(t) == origin for t in earlier)
+
+
+def _origin(trial: optuna.Trial | FrozenTrial) -> list[tuple[str, int]]:
+    """Return which of the queued settings a trial stands for; nothing if it is none."""
+    attributes = trial.user_attrs
+    return [(name, attributes[name]) for name in (FIRST, AGAIN) if name in attributes]
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -1083,6 +1083,51 @@ def test_what_kills_each_process_is_given_up():
     assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
 
 
+def failed(study, point=None, **attributes):
+    """Add a trial that a run of ours has failed, and return its number."""
+    if point:
+        study.enqueue_trial(point)
+    trial = study.ask()
+    for name, value in {"run": "of a dead process", **attributes}.items():
+        trial.set_user_attr(f"sk_adalora:{name}", value)
+    study.tell(trial, state=TrialState.FAIL)
+    return trial.number
+
+
+def test_what_a_worker_failed_and_did_not_queue_again_is_queued():
+    """It died between the two."""
+    study = optuna.create_study(direction="maximize")
+    lost = [failed(study, {"a": 0.9}), failed(study, {"a": 0.8}, deaths=1)]
+    failed(study, {"a": 0.7}, error="of its own")
+    failed(study)  # one too many, which had drawn nothing
+    again = failed(study, {"a": 0.6})
+    study.enqueue_trial({"a": 0.6}, user_attrs={_search_workers.AGAIN: again})
+    n_trials = len(study.trials)
+    for _ in range(2):
+        _search_workers.take_back(study)
+    queued = study.trials[n_trials:]
+
+    assert [t.system_attrs["fixed_params"]["a"] for t in queued] == [0.9, 0.8]
+    assert [t.user_attrs[_search_workers.AGAIN] for t in queued] == lost
+    deaths = [t.user_attrs.get(_search_workers.DEATHS) for t in queued]
+    assert deaths == [None, 1]
+
+
+def test_what_two_workers_queue_again_at_once_is_tried_once():
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    study = optuna.create_study(**kept, direction="maximize")
+    point = {"a": 0.9, "b": 0.7}
+    lost = failed(study, point)
+    study.set_user_attr(_search_study.FINGERPRINT, {})
+    for _ in range(2):
+        study.enqueue_trial(point, user_attrs={_search_workers.AGAIN: lost})
+    fitted = search(n_trials=2, refit=False, **kept).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 3]
+    assert fitted.cv_results_["params"][0] == point != fitted.cv_results_["params"][1]
+    assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
+
+
 def test_a_trial_that_was_just_asked_for_is_left_alone():
     """Whoever did has not signed it yet."""
     study = optuna.create_study(direction="maximize")
