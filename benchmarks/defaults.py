@@ -10,15 +10,20 @@ from contextlib import ExitStack
 from itertools import product
 from unittest import mock
 
-from sk_adalora import AdaLoraClassifier, _probe
+from sk_adalora import AdaLoraClassifier, _linear_probe, _probe
 
 from . import results
 from .arguments import positive
 from .data import TASKS, split
 from .probabilities import accuracy_and_loss
 
-# Not parameters of the estimator, but a constant of `_probe`: rows -> value.
+# Not parameters of the estimator, but constants of these modules: rows -> value.
 _ROWS = "_ENOUGH_ROWS"
+_MODULES = {
+    _ROWS: _probe,
+    "_PENALTY": _linear_probe,
+    "_PENALTY_OF_SHARES": _linear_probe,
+}
 
 
 def _penalty(of_rows):
@@ -144,7 +149,7 @@ def run(options):
 
 def _measure(changed, name, rows, seed, device):
     X_train, y_train, X_test, y_test = rows
-    parameters = {k: v for k, v in changed.items() if not hasattr(_probe, k)}
+    parameters = {k: v for k, v in changed.items() if k not in _MODULES}
     classifier = AdaLoraClassifier(random_state=seed, device=device, interpolation=1)
     classifier.set_params(max_length=_MAX_LENGTH.get(name, 256))
     classifier.set_params(**parameters)
@@ -152,7 +157,8 @@ def _measure(changed, name, rows, seed, device):
     with ExitStack() as patches:
         for constant in changed.keys() - parameters.keys():
             value = changed[constant](len(X_train))
-            patches.enter_context(mock.patch.object(_probe, constant, value))
+            module = _MODULES[constant]
+            patches.enter_context(mock.patch.object(module, constant, value))
         classifier.fit(X_train, y_train)
     seconds = time.process_time() - start
     shares = classifier.predict_proba(X_test)

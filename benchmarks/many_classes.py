@@ -29,11 +29,11 @@ from benchmarks.data import load_csv, split
 from benchmarks.machine import describe_machine
 from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
-from sk_adalora import AdaLoraClassifier, _probe
+from sk_adalora import AdaLoraClassifier, _linear_probe
 
 # 200 rows of 150 classes would be one of each.
 TASKS = {"banking": [200, 1000], "intents": [1000]}
-TIMES = {"0.01": 1e9, "default": _probe._PENALTY_OF_SHARES, "a quarter": 1}
+TIMES = {"0.01": 1e9, "default": _linear_probe._PENALTY_OF_SHARES, "a quarter": 1}
 SEEDS, N_TEST = [30, 31], 1000
 
 
@@ -53,7 +53,7 @@ def main(arguments=None):
             of_classes.append([*line, embeddings])
             of_labels.append([*line])
             for way, times in TIMES.items():
-                with mock.patch.object(_probe, "_PENALTY_OF_SHARES", times):
+                with mock.patch.object(_linear_probe, "_PENALTY_OF_SHARES", times):
                     classes = _mean(classify(*rows, seed) for seed, rows in splits)
                     labels = _mean(tag(*rows, seed) for seed, rows in splits)
                 of_classes[-1].append(classes)

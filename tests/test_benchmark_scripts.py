@@ -193,7 +193,7 @@ def test_many_classes_as_classes_and_as_labels(
     penalties = []
 
     def make(seed):
-        penalties.append(many_classes._probe._PENALTY_OF_SHARES)
+        penalties.append(many_classes._linear_probe._PENALTY_OF_SHARES)
         return make_classifier(tiny_model, epochs=2, random_state=seed)
 
     monkeypatch.setattr(many_classes, "make", make)
@@ -210,7 +210,7 @@ def test_many_classes_as_classes_and_as_labels(
     assert all(" / " in cell for cell in classes.split(" | "))
     assert "| intents | 1,000 |" in printed
     assert "| 200 |" not in printed
-    default = many_classes._probe._PENALTY_OF_SHARES
+    default = many_classes._linear_probe._PENALTY_OF_SHARES
     # Two tasks, two seeds, as classes and as labels.
     assert penalties == 2 * [*4 * [1e9], *4 * [default], *4 * [1]]
     with pytest.raises(SystemExit):

@@ -11,7 +11,7 @@ from torch import nn
 
 from sk_adalora import AdaLoraRegressor, _probe
 from sk_adalora._head import LinearHead
-from sk_adalora._probe import spread
+from sk_adalora._linear_probe import spread
 
 X, Y = toy(40)
 LENGTHS = np.array([len(text.split()) for text in X], float)

@@ -80,7 +80,9 @@ MAY_IMPORT = {
     "_head": set(),
     "_network": {"adalora", "_backbone", "_batches", "_head", "_pretrained"},
     "_training": FIRST_STEPS | {"adalora", "_network"},
-    "_probe": {"_batches", "_devices", "_network", "_tokens", "_training"},
+    "_linear_probe": {"_training"},
+    "_probe": {"_batches", "_devices", "_linear_probe", "_network", "_tokens"}
+    | {"_training"},
     "_early_stopping": {"_messages", "_network", "_training"},
     "_interpolation": {"_network"},
     "_callbacks": {"_early_stopping", "_interpolation", "_training"},

@@ -10,14 +10,21 @@ from _toy import topics
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _devices, _probe
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    _devices,
+    _linear_probe,
+    _probe,
+)
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
-from sk_adalora._probe import choose_rows, fit_linear, penalties_of, weights_of
+from sk_adalora._linear_probe import fit_linear, penalties_of
+from sk_adalora._probe import choose_rows, weights_of
 from sk_adalora._regressor import squared_error
 from sk_adalora._training import Examples
 
 X, Y = topics(36)
-PENALTY = _probe._PENALTY
+PENALTY = _linear_probe._PENALTY
 # Training that changes nothing leaves the head where it started.
 STILL = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
 
@@ -256,8 +263,8 @@ def test_of_many_classes_few_steps_in_memory_solve_as_well(
         loss = multilabel_loss
         targets = np.eye(40, dtype=np.float32)[classes]
     solved = []
-    for numbers in (_probe._MOST_NUMBERS, 1):
-        monkeypatch.setattr(_probe, "_MOST_NUMBERS", numbers)
+    for numbers in (_linear_probe._MOST_NUMBERS, 1):
+        monkeypatch.setattr(_linear_probe, "_MOST_NUMBERS", numbers)
         weight, bias = fit(features, targets, None, loss, 40)
         outputs = torch.from_numpy(features @ weight.T + bias)
         solved.append((float(loss(outputs, torch.as_tensor(targets)).mean()), outputs))
@@ -271,12 +278,12 @@ def test_of_many_classes_few_steps_in_memory_solve_as_well(
     "n_numbers", [1, 3 * 384, 437 * 768, 1_000 * 1_024, 10_000 * 768, 10**8]
 )
 def test_steps_in_memory_are_bounded(n_numbers):
-    steps = _probe._steps_kept(n_numbers)
+    steps = _linear_probe._steps_kept(n_numbers)
 
-    assert 5 <= steps <= _probe._MAX_ITERATIONS
+    assert 5 <= steps <= _linear_probe._MAX_ITERATIONS
     # Two vectors each, in float64: as many as fit into half a GB.
     fit_in = 2**29 // (2 * 8 * n_numbers)
-    assert steps == min(max(fit_in, 5), _probe._MAX_ITERATIONS)
+    assert steps == min(max(fit_in, 5), _linear_probe._MAX_ITERATIONS)
 
 
 # In the estimators
