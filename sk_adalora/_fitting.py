@@ -33,7 +33,14 @@ from ._messages import warn_user
 from ._model_files import commit_of
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
-from ._persistence import AdapterState, continue_from, freeze_state, thaw_network
+from ._persistence import (
+    OF_A_FIT,
+    AdapterState,
+    continue_from,
+    fitted_attributes,
+    freeze_state,
+    thaw_network,
+)
 from ._predicting import Live, check_tokens
 from ._probe import continue_head, draw_head, fit_head
 from ._report import FitReport, make_report
@@ -61,11 +68,6 @@ _FITTED_HEAD_RATE = 1e-3
 _INTERPOLATION = 0.85
 # Up to this many epochs, `interpolation="auto"` keeps the trained network as it is.
 _FEW_EPOCHS = 3
-# Attributes that only a finished fit sets.
-_OF_A_FIT = frozenset(
-    "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
-    "fit_report_".split()
-)
 # Warn if more than this share of the rows was truncated.
 _TRUNCATED = 0.10
 # Warn if the last epoch's mean loss exceeds the first's by more than
@@ -284,7 +286,7 @@ class FitMixin(metaclass=ABCMeta):
         scorer = check_scoring(self, scoring=self.scoring)
         X, y = validation[0], self._targets_to_score(validation[1])
         view = copy.copy(self)
-        for name in _OF_A_FIT & vars(view).keys():
+        for name in OF_A_FIT & vars(view).keys():
             delattr(view, name)  # a scorer must not see those of an earlier fit
         if isinstance(self.scoring, str):  # else it would fail only after an epoch
             self._try_scorer(scorer, view, X, y)
@@ -426,17 +428,8 @@ class FitMixin(metaclass=ABCMeta):
     ) -> dict[str, Any]:
         """Return the attributes of a fit that ends now, as plain arrays and records."""
         adapter = freeze_state(live.network, live.backbone)
-        return {
-            "_adapter": adapter,
-            "_live": None,
-            "ranks_": live.network.encoder.ranks,
-            "rank_pattern_": adapter.config["rank_pattern"],
-            "schedule_": schedule,
-            "total_step_": schedule.total_step,
-            "history_": copy.deepcopy(history),
-            "n_iter_": history.epochs,
-            "fit_report_": report(),
-        }
+        records = (schedule, copy.deepcopy(history), report())
+        return fitted_attributes(adapter, *records) | {"_live": None}
 
     def _warn_of_cuts(self, share: float, longest: int) -> None:
         """Warn, before the training, if many texts are truncated."""

@@ -127,6 +127,51 @@ RECORDS: dict[str, type] = {
 }
 
 
+# What :func:`fitted_attributes` sets.
+OF_A_FIT = frozenset(
+    "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
+    "fit_report_".split()
+)
+
+
+def fitted_attributes(
+    adapter: AdapterState,
+    schedule: ResolvedSchedule,
+    history: TrainingHistory,
+    report: FitReport,
+) -> dict[str, Any]:
+    """Return the attributes that a fit leaves, and a file gives back.
+
+    Those of the targets are the estimator's own.
+
+    Parameters
+    ----------
+    adapter : AdapterState
+        All that training changed.
+    schedule : ResolvedSchedule
+        Steps and ranks.
+    history : TrainingHistory
+        What training recorded.
+    report : FitReport
+        What the fit saw and used.
+
+    Returns
+    -------
+    dict of str to object
+    """
+    pattern = adapter.config["rank_pattern"]
+    return {
+        "_adapter": adapter,
+        "ranks_": {p.removesuffix(".lora_E"): sum(f) for p, f in pattern.items()},
+        "rank_pattern_": pattern,
+        "schedule_": schedule,
+        "total_step_": schedule.total_step,
+        "history_": history,
+        "n_iter_": history.epochs,
+        "fit_report_": report,
+    }
+
+
 def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
     """Turn the records among an estimator's attributes into dicts."""
     plain = {name: dict(vars(state[name])) for name in RECORDS if name in state}

@@ -19,7 +19,13 @@ from ._card import CARD_NAME
 from ._json_values import from_json
 from ._model_files import COMMIT, is_absent, weight_files
 from ._network import POOLINGS
-from ._persistence import RECORDS, AdapterState, check_format, joined
+from ._persistence import (
+    RECORDS,
+    AdapterState,
+    check_format,
+    fitted_attributes,
+    joined,
+)
 from .adalora.config import CONFIG_NAME
 from .adalora.json_file import read_json
 from .adalora.peft_format import WEIGHTS_NAME, is_factor, rank_pattern, ranks_of
@@ -285,19 +291,16 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
         accepts, wording = _CHECKS[name]
         if name not in fitted or not accepts(fitted[name]):
             raise broken(f"hold {name!r} as {wording}", fitted.get(name))
-    for name, kind in RECORDS.items():
-        if kind is not AdapterState:
-            fitted[name] = _read_record(kind, from_json(written.get(name)), described)
+    records = {
+        name: _read_record(kind, from_json(written.get(name)), described)
+        for name, kind in RECORDS.items()
+        if kind is not AdapterState
+    }
     state = _read_state(described, folder)
     _check_together(fitted, state.n_outputs)
-    pattern = state.config["rank_pattern"]
-    return fitted | {
-        "_adapter": state,
-        "ranks_": {p.removesuffix(".lora_E"): sum(f) for p, f in pattern.items()},
-        "rank_pattern_": pattern,
-        "total_step_": fitted["schedule_"].total_step,
-        "n_iter_": fitted["history_"].epochs,
-    }
+    return fitted | fitted_attributes(
+        state, records["schedule_"], records["history_"], records["fit_report_"]
+    )
 
 
 def _is_vector(value: Any, kinds: str) -> bool:

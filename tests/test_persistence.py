@@ -262,6 +262,15 @@ def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeyp
     assert loaded.model == "models/mine"
 
 
+def test_what_a_fit_leaves_is_what_is_listed(fitted):
+    left = _persistence.fitted_attributes(
+        fitted._adapter, fitted.schedule_, fitted.history_, fitted.fit_report_
+    )
+
+    assert left.keys() == _persistence.OF_A_FIT
+    assert {name: vars(fitted)[name] for name in left} == left
+
+
 def test_a_pickle_that_does_not_say_whether_its_model_is_a_folder(fitted):
     state = fitted.__getstate__()
     assert state["_adapter"].pop("is_folder") is True  # as before it was kept
