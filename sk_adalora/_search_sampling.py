@@ -128,7 +128,9 @@ class _Estimated:
     def _get_trials(
         self, deepcopy: bool = True, states: Any = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=False)
+        # As Optuna's process does. `get_trials` may leave some of them out: those of
+        # another bracket, with a `HyperbandPruner`.
+        trials = self._study._get_trials(deepcopy=False)
         if states is None or TrialState.COMPLETE in states:
             trials = with_estimates(trials)
         return [t for t in trials if states is None or t.state in states]

@@ -395,7 +395,7 @@ def holders(folder):
         (search, "_get_routed_params_for_fit"),
         (check_scoring(LogisticRegression(), ["accuracy", "recall"]), "_scorers"),
         (make_scorer(accuracy_score), "_score_func _sign _kwargs _response_method"),
-        (study, "_storage"),
+        (study, "_storage _get_trials"),
         (study.ask(), "_trial_id"),
         (JournalFileBackend(str(folder / "journal")), "_file_path _lock"),
         (torch._C, "_current_graph_task_id _are_functorch_transforms_active"),
