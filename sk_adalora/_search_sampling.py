@@ -65,6 +65,7 @@ def make_sampler(
             return InformedGPSampler(seed=seed)
         return TPESampler(
             multivariate=True,
+            group=True,  # there may be parameters that not all trials have
             constant_liar=True,
             seed=seed,
         )

@@ -49,6 +49,22 @@ def warned():
     logger.removeHandler(handler)
 
 
+# ---- conditions ----------------------------------------------------------------
+
+
+def test_a_conditional_space_is_modelled_as_one(warned):
+    """Each parameter of a branch together with what all branches have."""
+
+    def space(trial):
+        if trial.suggest_categorical("c", ["x", "y"]) == "x":
+            return {"a": trial.suggest_float("a_x", 0, 1)}
+        return {"b": trial.suggest_float("b_y", 0, 1)}
+
+    search(space=space, n_trials=16).fit(X, Y)
+
+    assert warned == []
+
+
 # ---- what is learned from ------------------------------------------------------
 
 
