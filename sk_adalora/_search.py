@@ -51,8 +51,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Seconds after which no further trial begins. One trial is always evaluated.
     sampler : "auto" or BaseSampler, default="auto"
         What proposes parameters. "auto" is a Gaussian process if all of them are
-        numbers and `n_trials` is at most 100, else TPE. What breaks a constraint,
-        such as TPE's `constraints_func`, is never the best.
+        numbers and `n_trials` is at most 100, else TPE. No setting is repeated while
+        the space has others. What breaks a constraint, such as TPE's
+        `constraints_func`, is never the best.
     pruner : "auto", BasePruner or None, default="auto"
         With a pruner, trials race: they are evaluated fold by fold, the mean so far
         is reported after each (step 0 is after the first), and the pruner may stop

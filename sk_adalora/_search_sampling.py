@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
+    CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import Muted
@@ -25,6 +27,12 @@ from ._search_workers import ERROR
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100
+
+# Draws before the points of a finite space are gone through, and the most of these.
+_DRAWS = 20
+_POINTS = 1000
+# Numbers are the same that are no further apart, as a share of their range.
+_SAME = 1e-6
 
 # Where Optuna says, once, that its Gaussian process is slower without greenlet.
 _GREENLET = logging.getLogger("optuna._gp.batched_lbfgsb")
@@ -62,21 +70,58 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if numeric and n_trials <= _GP_TRIALS:
-            return InformedGPSampler(seed=seed)
-        return TPESampler(
-            multivariate=True,
-            group=True,  # there may be parameters that not all trials have
-            constant_liar=True,
-            seed=seed,
-        )
+            return InformedGPSampler(distributions, seed=seed)
+        return DistinctTPESampler(distributions, seed=seed, group=True)
 
 
-class InformedGPSampler(GPSampler):
-    """Optuna's Gaussian process, which also learns from pruned and failed trials.
+class DistinctTPESampler(TPESampler):
+    """TPE that proposes nothing again, while the space has anything else.
 
-    `GPSampler` looks at complete trials only, and would propose what was pruned again
-    and again.
+    All trials have the same folds and seeds, so a repeat gets the same score again.
+
+    Parameters
+    ----------
+    declared : mapping of str to BaseDistribution
+        What is searched, if that is known.
+    seed : int or None
+        Of all draws.
+    group : bool
+        Whether there may be parameters that not all trials have.
     """
+
+    def __init__(
+        self,
+        declared: Mapping[str, BaseDistribution],
+        *,
+        seed: int | None,
+        group: bool,
+    ) -> None:
+        super().__init__(multivariate=True, group=group, constant_liar=True, seed=seed)
+        self._declared = {n: d for n, d in declared.items() if not d.single()}
+        self._random = RandomSampler(seed=seed)
+
+    def reseed_rng(self) -> None:
+        """Draw something else than copies of this sampler."""
+        super().reseed_rng()
+        self._random.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return what to sample: what is declared, before trials tell.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            The study.
+        trial : FrozenTrial
+            The trial to sample for.
+
+        Returns
+        -------
+        dict of str to BaseDistribution
+        """
+        return super().infer_relative_search_space(study, trial) or self._declared
 
     def sample_relative(
         self,
@@ -84,7 +129,139 @@ class InformedGPSampler(GPSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Sample parameters, as the base class does.
+        """Sample parameters that no other trial has.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            The study.
+        trial : FrozenTrial
+            The trial to sample for.
+        search_space : dict of str to BaseDistribution
+            What to sample.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        ask = super().sample_relative
+
+        def draw(proposal: dict[str, Any]) -> dict[str, Any]:
+            return proposal | {
+                name: self._random.sample_independent(study, trial, name, distribution)
+                for name, distribution in search_space.items()
+                if name not in proposal
+            }
+
+        first = draw(ask(study, trial, search_space))
+        points = itertools.chain(
+            [first],
+            (draw(ask(study, trial, search_space)) for _ in range(_DRAWS)),
+            (draw({}) for _ in range(_DRAWS)),
+            _points(search_space),
+        )
+        tried = _others(study, trial)
+        return next((p for p in points if not _was_tried(p, tried)), first)
+
+
+def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    """Return the other trials that have begun, those of other workers too."""
+    trials = study._get_trials(deepcopy=False)
+    return [t for t in trials if t.params and t.number != trial.number]
+
+
+def _was_tried(params: dict[str, Any], tried: list[FrozenTrial]) -> bool:
+    """Tell whether a trial had these parameters, or those of them that it asked for."""
+    return any(
+        all(
+            name in params and _is_same(distribution, params[name], trial.params[name])
+            for name, distribution in trial.distributions.items()
+            if not distribution.single()
+        )
+        for trial in tried
+    )
+
+
+def _is_same(distribution: BaseDistribution, one: Any, other: Any) -> bool:
+    first, second = map(distribution.to_internal_repr, (one, other))
+    if isinstance(distribution, CategoricalDistribution):
+        return first == second
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        low, high, first, second = map(math.log, (low, high, first, second))
+    return abs(first - second) <= _SAME * (high - low)
+
+
+def _points(space: dict[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+    """Go through all points of a space, if they are finite and not too many."""
+    axes = [_values(distribution) for distribution in space.values()]
+    if all(axes) and math.prod(map(len, axes)) <= _POINTS:
+        for values in itertools.product(*axes):
+            yield dict(zip(space, values, strict=True))
+
+
+def _values(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return the values of a choice or of a range with steps; none of another."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is None or high - low > step * _POINTS:
+        return ()
+    return [min(high, low + i * step) for i in range(round((high - low) / step) + 1)]
+
+
+class InformedGPSampler(GPSampler):
+    """Optuna's Gaussian process, which also learns from pruned and failed trials.
+
+    `GPSampler` looks at complete trials only, and would propose what was pruned again
+    and again. So it does with a corner of the space towards which the scores rise. What
+    was tried is left to TPE.
+
+    Parameters
+    ----------
+    declared : mapping of str to BaseDistribution
+        What is searched.
+    seed : int or None
+        Of all draws.
+    """
+
+    def __init__(
+        self, declared: Mapping[str, BaseDistribution], *, seed: int | None
+    ) -> None:
+        super().__init__(seed=seed)
+        self._instead = DistinctTPESampler(declared, seed=seed, group=False)
+
+    def reseed_rng(self) -> None:
+        """Draw something else than copies of this sampler."""
+        super().reseed_rng()
+        self._instead.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return what to sample: what is declared, before trials tell.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            The study.
+        trial : FrozenTrial
+            The trial to sample for.
+
+        Returns
+        -------
+        dict of str to BaseDistribution
+        """
+        told = super().infer_relative_search_space(study, trial)
+        return told or self._instead.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """Sample parameters that no other trial has.
 
         Parameters
         ----------
@@ -101,7 +278,11 @@ class InformedGPSampler(GPSampler):
         """
         estimated: Any = _Estimated(study)
         with _silent_greenlet():
-            return super().sample_relative(estimated, trial, search_space)
+            params = super().sample_relative(estimated, trial, search_space)
+        # Only now, because other workers go on while a proposal is computed.
+        if params and not _was_tried(params, _others(study, trial)):
+            return params
+        return self._instead.sample_relative(study, trial, search_space)
 
 
 @contextmanager

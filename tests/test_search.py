@@ -585,8 +585,8 @@ def test_the_gaussian_process_learns_from_pruned_trials():
     """Optuna's own sampler needs ten complete trials before it models anything."""
     from sk_adalora._search_sampling import InformedGPSampler
 
-    def proposal(kind):
-        study = optuna.create_study(direction="maximize", sampler=kind(seed=0))
+    def proposal(sampler):
+        study = optuna.create_study(direction="maximize", sampler=sampler)
         for k in range(12):
             value = 1 - (k / 11 - 0.3) ** 2
             pruned = k != 4
@@ -601,10 +601,11 @@ def test_the_gaussian_process_learns_from_pruned_trials():
             )
         return [study.ask({"a": SPACE["a"]}).params["a"] for _ in range(3)]
 
-    informed = proposal(InformedGPSampler)
+    informed = proposal(InformedGPSampler({"a": SPACE["a"]}, seed=0))
 
     assert informed[0] == pytest.approx(0.3, abs=0.08)
-    assert proposal(optuna.samplers.GPSampler)[0] != pytest.approx(0.3, abs=0.08)
+    uninformed = proposal(optuna.samplers.GPSampler(seed=0))
+    assert uninformed[0] != pytest.approx(0.3, abs=0.08)
 
 
 # ---- constraints ---------------------------------------------------------------

@@ -1,16 +1,32 @@
-"""What "auto" draws and learns from: near nothing that runs, and without a word."""
+"""What "auto" draws: nothing twice, near nothing that runs, and without a word."""
 
 import logging
 
 import optuna
 import pytest
-from _search_worker import SPACE, rows, search
+from _search_worker import FLOAT, SPACE, Peak, rows, search
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from sk_adalora import _search_sampling
-from sk_adalora._search_sampling import _Estimated, make_sampler, with_estimates
+from sk_adalora._search_sampling import (
+    DistinctTPESampler,
+    InformedGPSampler,
+    _Estimated,
+    _was_tried,
+    make_sampler,
+    with_estimates,
+)
 
 X, Y = rows()
+INT = IntDistribution
+
+
+class Corner(Peak):
+    """Best where `a` is highest and `b` is lowest."""
+
+    def score(self, X, y):
+        return self.a - self.b
 
 
 def run(study, space, value, n_trials, batch=1):
@@ -29,8 +45,8 @@ def auto(space, n_trials=30, seed=0):
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 
-def finished(params, space, value=0.5):
-    return optuna.trial.create_trial(params=params, distributions=space, value=value)
+def n_distinct(points):
+    return len({tuple(sorted(point.items())) for point in points})
 
 
 @pytest.fixture
@@ -49,7 +65,82 @@ def warned():
     logger.removeHandler(handler)
 
 
-# ---- conditions ----------------------------------------------------------------
+# ---- nothing twice -------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_the_corner_of_a_space_is_tried_once(warned):
+    fitted = search(Corner(), n_trials=18).fit(X, Y)
+
+    assert isinstance(fitted.study_.sampler, InformedGPSampler)
+    assert fitted.best_params_ == {"a": 1.0, "b": 0.0}
+    assert n_distinct(trial.params for trial in fitted.trials_) == 18
+    assert warned == []
+
+
+@pytest.mark.parametrize("n_trials", [30, 200])  # Gaussian process, and TPE
+def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
+    space = {"i": INT(1, 4), "x": FLOAT(0.1, 0.3, step=0.1), "one": INT(5, 5)}
+
+    points = run(auto(space, n_trials), space, lambda p: p["i"] - p["x"], 14)
+
+    assert n_distinct(points[:12]) == n_distinct(points) == 12
+    assert {point["i"] for point in points} == {1, 2, 3, 4}
+    assert sorted({point["x"] for point in points}) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_choices_are_not_repeated():
+    space = {name: CategoricalDistribution([None, "x", "y"]) for name in "abc"}
+    points = run(auto(space), space, lambda p: sum(v == "x" for v in p.values()), 27)
+
+    assert n_distinct(points) == 27
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ({"rate": 1e-3 * (1 + 1e-9)}, True),
+        ({"rate": 1.001e-3}, False),
+        ({"n": 1}, False),
+        ({"one": 5, "of_another_branch": 0.5}, True),
+    ],
+)
+def test_numbers_that_differ_by_rounding_are_the_same(other, same):
+    space = {"rate": FLOAT(1e-4, 1e-2, log=True), "n": INT(1, 3), "one": INT(5, 5)}
+    tried = finished({"rate": 1e-3, "n": 2, "one": 5}, space)
+
+    assert _was_tried({"rate": 1e-3, "n": 2, **other}, [tried]) == same
+
+
+def finished(params, space, value=0.5):
+    return optuna.trial.create_trial(params=params, distributions=space, value=value)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_seed_draws_the_same_again():
+    def points():
+        return run(auto(SPACE), SPACE, lambda p: p["a"] - p["b"], 15)
+
+    assert points() == points()
+
+
+def test_what_a_branch_does_not_ask_for_makes_no_difference(warned):
+    """A function as space: 2 + 4 combinations, of which one is excluded."""
+
+    def space(trial):
+        if trial.suggest_categorical("c", ["x", "y"]) == "x":
+            return {"a": trial.suggest_int("i", 0, 1)}
+        k = trial.suggest_int("k", 0, 3)
+        if k == 3:
+            raise optuna.TrialPruned
+        return {"b": k}
+
+    fitted = search(space=space, n_trials=18, refit=False).fit(X, Y)
+    points = [trial.params for trial in fitted.study_.trials]
+
+    assert isinstance(fitted.study_.sampler, DistinctTPESampler)
+    assert n_distinct(points) == 6
+    assert warned == []
 
 
 def test_a_conditional_space_is_modelled_as_one(warned):
