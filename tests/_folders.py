@@ -62,3 +62,26 @@ def bytes_of(folder):
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file()
     }
+
+
+def there_and_back(estimator, folder, **options):
+    estimator.save_pretrained(folder, **options)
+    return type(estimator).from_pretrained(folder)
+
+
+def learned(estimator):
+    """All fitted attributes, to be compared."""
+    names = {n for n in vars(estimator) if n.endswith("_") and not n.startswith("_")}
+    return {name: getattr(estimator, name) for name in sorted(names)}
+
+
+def assert_equal_estimators(loaded, fitted):
+    assert type(loaded) is type(fitted)
+    assert loaded.get_params() == fitted.get_params()
+    for name, value in learned(fitted).items():
+        np.testing.assert_equal(getattr(loaded, name), value, err_msg=name)
+        assert type(getattr(loaded, name)) is type(value)
+    assert vars(loaded).keys() | {"_live"} == vars(fitted).keys() | {"_live"}
+    assert loaded._adapter.config["rank_pattern"] == fitted.rank_pattern_
+    for name, array in fitted._adapter.arrays.items():
+        np.testing.assert_array_equal(loaded._adapter.arrays[name], array)

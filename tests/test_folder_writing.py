@@ -1,0 +1,713 @@
+"""Folders of fitted estimators are written whole, or not at all."""
+
+import errno
+import os
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _folders import (
+    STRONG,
+    assert_equal_estimators,
+    bytes_of,
+    read,
+    there_and_back,
+)
+from _toy import make, topics
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+import sk_adalora
+from sk_adalora import (
+    AdaLoraClassifier,
+    _folder,
+    _whole_folder,
+)
+from sk_adalora.adalora import AdaLoraConfig
+
+X, Y = topics(48)
+NUMBERS = np.linspace(-30.0, 70.0, 48)
+ROOT = Path(sk_adalora.__file__).parent.parent
+SAMPLE = X[:9]
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Fitted on `topics(48)`. Do not refit."""
+    return make(tiny_model, **STRONG).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, tmp_path_factory):
+    """The folder of `fitted`. Do not write into it."""
+    folder = tmp_path_factory.mktemp("saved") / "estimator"
+    fitted.save_pretrained(folder)
+    return folder
+
+
+# ---- existing folders -------------------------------------------------------
+
+WRITERS = ["save_pretrained", "export_lora", "merge_and_save"]
+
+
+@pytest.mark.parametrize("method", WRITERS)
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_an_existing_folder_is_kept(tiny_model, tmp_path, method, pooling):
+    fitted = make(tiny_model, pooling=pooling).fit(X, Y)
+    write = getattr(fitted, method)
+    write(tmp_path / "f")
+    (tmp_path / "f" / "stale").write_text("old")
+    before = bytes_of(tmp_path / "f")
+    with pytest.raises(FileExistsError, match=r"which does\. Pass overwrite=True"):
+        write(tmp_path / "f")
+    assert bytes_of(tmp_path / "f") == before
+
+    write(tmp_path / "f", overwrite=True)
+    assert set(bytes_of(tmp_path / "f")) == set(before) - {"stale"}
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("method", WRITERS)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "thesis.tex").write_text("years of work")
+    (tmp_path / "f" / "README.md").write_text("# My thesis")
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "link").symlink_to(tmp_path / "f")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("f", "file", "link", "dangling"):
+        with pytest.raises(FileExistsError, match="`folder` must not exist yet"):
+            getattr(fitted, method)(tmp_path / name, overwrite=overwrite)
+
+    assert (tmp_path / "f" / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "a file"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "dangling",
+        "f",
+        "file",
+        "link",
+    ]
+
+
+def test_a_pretrained_model_is_never_replaced(fitted, tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    with pytest.raises(FileExistsError, match="sk-adalora did not write it"):
+        fitted.merge_and_save(model, overwrite=True)
+
+    assert bytes_of(model) == bytes_of(tiny_model)
+
+
+def test_an_empty_folder_and_new_parents(fitted, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    fitted.save_pretrained(tmp_path / "empty")
+    fitted.save_pretrained(tmp_path / "new" / "parents" / "f")
+    monkeypatch.chdir(tmp_path)
+    fitted.save_pretrained("relative")
+    fitted.save_pretrained("with slash/")
+
+    for place in ("empty", "new/parents/f", "relative", "with slash"):
+        assert AdaLoraClassifier.from_pretrained(tmp_path / place).ranks_
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home directory that is not the current one."""
+    (tmp_path / "home").mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_home_directory_is_written_to_and_read_from(fitted, home, kind):
+    for method in ("save_pretrained", "merge_and_save", "export_lora"):
+        getattr(fitted, method)(kind(f"~/new/{method}"))
+    loaded = AdaLoraClassifier.from_pretrained(kind("~/new/save_pretrained"))
+
+    assert_equal_estimators(loaded, fitted)
+    assert len([*(home / "new").iterdir()]) == 3
+    assert not any(Path.cwd().iterdir())
+    with pytest.raises(FileExistsError, match=re.escape(str(home))):
+        fitted.save_pretrained(kind("~/new/save_pretrained"))
+
+
+def test_a_model_in_the_home_directory_is_kept_as_given(
+    tiny_model, home, tmp_path, monkeypatch
+):
+    model = shutil.copytree(tiny_model, home / "m")
+    fitted = make("~/m", epochs=1).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    assert fitted.get_params()["model"] == loaded.get_params()["model"] == "~/m"
+    described = read(tmp_path / "f")
+    assert described["parameters"]["model"] == described["model"] == "~/m"
+    assert described["found_in"] == str(model.resolve())
+    assert (loaded.predict_proba(SAMPLE) == fitted.predict_proba(SAMPLE)).all()
+    for method in ("merge_and_save", "export_lora"):
+        with pytest.raises(ValueError, match="the pretrained model lies in"):
+            getattr(fitted, method)("~/m", overwrite=True)
+    moved = shutil.move(model, home.parent / "m")  # somebody else's home
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(Path(moved).parent))
+    again = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    assert (again.predict_proba(SAMPLE) == fitted.predict_proba(SAMPLE)).all()
+
+
+def test_the_model_is_found_in_a_folder_of_another_spelling(tmp_path, monkeypatch):
+    """As on macOS, where "Mine" is "mine", and resolving a path changes no letter."""
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "Mine").symlink_to(tmp_path / "mine", target_is_directory=True)
+    monkeypatch.setattr(Path, "resolve", lambda self: self)
+
+    assert _folder.lies_in(tmp_path / "mine" / "deep", tmp_path / "Mine")
+    assert not _folder.lies_in(tmp_path / "mine", tmp_path / "mine" / "deep")
+    assert not _folder.lies_in(tmp_path / "mine", tmp_path / "absent")
+
+
+# ---- nothing half-written ---------------------------------------------------
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+# Where writing may fail: (object, name).
+STEPS = {
+    "adapter": (_folder, "write_adapter"),
+    "head": (_folder, "save_file"),
+    "backbone": (_folder, "copy_backbone"),
+    "card": (_folder, "write_card"),
+    "text": (_folder, "_write_text"),
+    "hashes": (_folder._read_folder, "digests"),
+    "state": (_folder, "_readable"),
+    "last rename": (_folder.Path, "rename"),
+}
+
+
+def fail(*args, **kwargs):
+    raise FULL
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk(fitted, saved, tmp_path, monkeypatch, step, there):
+    folder = tmp_path / "f"
+    if there:
+        shutil.copytree(saved, folder)
+    monkeypatch.setattr(*STEPS[step], fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        fitted.save_pretrained(folder, overwrite=True, include_backbone=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == (["f"] if there else [])
+    if there:
+        assert bytes_of(folder) == bytes_of(saved)
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
+def test_a_failure_between_the_two_renames(fitted, saved, tmp_path, monkeypatch, error):
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    rename = Path.rename
+
+    def sometimes(self, target):
+        if self.name == "new":
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", sometimes)
+    with pytest.raises(type(error)):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
+def test_an_interruption_as_soon_as_the_hidden_folder_is_made(
+    fitted, saved, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    make_folder = Path.mkdir
+
+    def interrupted(self, *args, **kwargs):
+        make_folder(self, *args, **kwargs)
+        if self.name.startswith(".f-"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
+def test_an_interruption_while_the_hidden_folder_is_deleted(
+    fitted, saved, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    delete, calls = shutil.rmtree, []
+
+    def interrupted(path, *args, **kwargs):
+        if Path(path).parent == tmp_path:
+            calls.append(path)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+        delete(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
+def test_the_old_folder_outlives_any_failure(fitted, saved, tmp_path, monkeypatch):
+    """When it cannot even be moved back, it is left where it is."""
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    rename = Path.rename
+
+    def only_away(self, target):
+        if self.name != "f":
+            raise FULL
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", only_away)
+    with pytest.raises(OSError, match="No space"):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    (left,) = tmp_path.rglob("old")
+    assert bytes_of(left) == bytes_of(saved)
+
+
+@pytest.mark.parametrize("method", ["export_lora", "merge_and_save"])
+@pytest.mark.parametrize("step", ["_write_text", "write_export_card"])
+def test_an_export_onto_a_full_disk(fitted, tmp_path, monkeypatch, method, step):
+    monkeypatch.setattr(_folder, step, fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        getattr(fitted, method)(tmp_path / "f")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+NUMBER = 112 if os.name == "nt" else errno.ENOSPC
+RUST_SAYS = {
+    "safetensors": SafetensorError(
+        "Error while serializing: I/O error: No space left on device "
+        f"(os error {NUMBER})"
+    ),
+    "safetensors, before": SafetensorError(
+        f"Error while serializing: IoError(Os {{ code: {NUMBER}, kind: StorageFull, "
+        'message: "No space left on device" })'
+    ),
+    "tokenizers": Exception(f"No space left on device (os error {NUMBER})"),
+}
+
+
+@pytest.mark.parametrize("name", RUST_SAYS)
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [
+        ("save_pretrained", "write_adapter"),
+        ("save_pretrained", "save_file"),
+        ("save_pretrained", "_save_tokenizer"),
+        ("merge_and_save", "save_file"),
+        ("merge_and_save", "_save_tokenizer"),
+        ("export_lora", "write_lora"),
+    ],
+)
+def test_a_full_disk_in_the_words_of_rust(
+    fitted, tmp_path, monkeypatch, method, step, name
+):
+    def full(*args, **kwargs):
+        raise RUST_SAYS[name]
+
+    monkeypatch.setattr(_folder, step, full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        getattr(fitted, method)(tmp_path / "f")
+
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "f")
+    assert caught.value.__cause__ is RUST_SAYS[name]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("library", ["safetensors", "tokenizers"])
+@pytest.mark.parametrize("method", ["save_pretrained", "merge_and_save", "export_lora"])
+def test_files_that_may_not_grow(fitted, tmp_path, monkeypatch, method, library):
+    """As on a full disk, but of these libraries themselves."""
+    resource = pytest.importorskip("resource", reason="no such limit on Windows")
+    size = 100
+    if library == "tokenizers":
+        if method == "export_lora":
+            pytest.skip("no tokenizer is written")
+        size = 3000  # above that of the other files
+        monkeypatch.setattr(_folder, "write_adapter", lambda *args: None)
+        monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda *args: None)
+    fitted.predict(SAMPLE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            getattr(fitted, method)(tmp_path / "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(tmp_path / "f")
+    assert type(caught.value.__cause__) is type(RUST_SAYS[library])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("no tokenizer"),
+        SafetensorError("InvalidTensorView"),
+        RuntimeError("(os error 28)"),
+    ],
+    ids=repr,
+)
+def test_other_errors_are_raised_as_they_are(fitted, tmp_path, monkeypatch, error):
+    def wrong(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(_folder, "_save_tokenizer", wrong)
+    with pytest.raises(type(error)) as caught:
+        fitted.save_pretrained(tmp_path / "f")
+
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("before", ["nothing", "an empty folder"])
+@pytest.mark.parametrize("method", ["save_pretrained", "merge_and_save"])
+def test_what_appears_while_it_is_written_is_kept(
+    fitted, tmp_path, monkeypatch, before, method
+):
+    """Another program may take the same place."""
+    folder = tmp_path / "f"
+    if before == "an empty folder":
+        folder.mkdir()
+    write = _folder._write_text
+
+    def meanwhile(path, text):
+        folder.mkdir(exist_ok=True)
+        (folder / "thesis.txt").write_text("mine")
+        write(path, text)
+
+    monkeypatch.setattr(_folder, "_write_text", meanwhile)
+    with pytest.raises(FileExistsError, match=r"must not exist yet.*choose another"):
+        getattr(fitted, method)(folder)
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "thesis.txt"]
+
+
+@pytest.mark.skipif(
+    hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere"
+)
+def test_no_permission(fitted, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="closed"):
+        fitted.save_pretrained(tmp_path / "closed" / "f")
+
+    assert list((tmp_path / "closed").iterdir()) == []
+
+
+def test_a_folder_in_a_closed_one_is_refilled(fitted, tmp_path, monkeypatch):
+    """As the one that a service may write to."""
+    closed, folder = tmp_path / "closed", tmp_path / "closed" / "f"
+    folder.mkdir(parents=True)
+    make_folder, access = Path.mkdir, os.access
+
+    def refuse(self, *args, **kwargs):  # as for those who are not root
+        if self.parent == closed and not self.exists():
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        make_folder(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(os, "access", lambda p, m: p != closed and access(p, m))
+    closed.chmod(0o500)
+    try:
+        for _ in range(2):
+            fitted.save_pretrained(folder, overwrite=True)
+    finally:
+        closed.chmod(0o700)
+
+    assert [*closed.iterdir()] == [folder]
+    assert not [*folder.glob(".*")]
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_a_refused_folder(fitted, tmp_path, monkeypatch):
+    make_folder = Path.mkdir
+
+    def refuse(self, *args, **kwargs):
+        if self.name.startswith(".f-"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+        make_folder(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        fitted.save_pretrained(tmp_path / "f")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_is_closed_to_other_users_of_windows(fitted, tmp_path, monkeypatch):
+    """Mode 0o700 is heard there, and goes with the files wherever they are moved."""
+    make_folder, modes = os.mkdir, {}
+
+    def noted(path, mode=0o777, **options):
+        modes[str(path)] = mode
+        make_folder(path, mode, **options)
+
+    monkeypatch.setattr(os, "mkdir", noted)
+    fitted.save_pretrained(tmp_path / "f")
+
+    assert len(modes) > 2
+    assert 0o700 not in modes.values(), modes
+
+
+def test_a_file_system_without_permissions(fitted, tmp_path, monkeypatch):
+    """As FAT, where the mode of a file cannot be changed."""
+
+    def refuse(self, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    for _ in range(2):
+        fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    assert_equal_estimators(loaded, fitted)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"max_length": np.int64(16)},
+        {"orth_reg_weight": np.float32(0.25)},
+        {"epochs": np.int64(2), "init_r": np.int64(3), "deltaT": np.int64(1)},
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_there_and_back(tiny_model, tmp_path, params):
+    fitted = make(tiny_model, **params).fit(X, Y)
+    loaded = there_and_back(fitted, tmp_path / "f")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.fixture
+def text_mode_of_windows(monkeypatch):
+    """Files that are written as text get its line ends, unless others are asked for."""
+    write, opened = Path.write_text, open
+
+    def write_text(path, text, *given, newline=None, **named):
+        return write(path, text, *given, newline=newline or "\r\n", **named)
+
+    def open_file(file, mode="r", *given, newline=None, **named):
+        if "w" in mode and "b" not in mode:
+            newline = newline or "\r\n"
+        return opened(file, mode, *given, newline=newline, **named)
+
+    monkeypatch.setattr(os, "linesep", "\r\n")
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr("builtins.open", open_file)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_files_are_the_same_on_every_system(tiny_model, tmp_path, request, pooling):
+    fitted = make(tiny_model, pooling=pooling).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "here")
+    request.getfixturevalue("text_mode_of_windows")
+    fitted.save_pretrained(tmp_path / "there")
+    (tmp_path / "plain.txt").write_text("\n")
+
+    assert (tmp_path / "plain.txt").read_bytes() == b"\r\n"
+    assert bytes_of(tmp_path / "there") == bytes_of(tmp_path / "here")
+
+
+def test_texts_of_other_writers_are_the_same_on_every_system(
+    fitted, tmp_path, text_mode_of_windows
+):
+    config = AdaLoraConfig.from_dict(fitted._adapter.config)
+    config.save_pretrained(tmp_path / "config")
+    fitted.export_lora(tmp_path / "lora")
+
+    for folder in ("config", "lora"):
+        texts = bytes_of(tmp_path / folder)
+        assert b"\r" not in texts["adapter_config.json"]
+
+
+# ---- several writers --------------------------------------------------------
+
+
+@pytest.fixture
+def fixed(fitted, tmp_path, monkeypatch):
+    """A folder that is refilled, with a saved estimator in it."""
+    fitted.save_pretrained(tmp_path / "volume")
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    return tmp_path / "volume"
+
+
+def test_another_writer_of_the_same_mounted_folder_is_left_alone(
+    fitted, fixed, monkeypatch
+):
+    """It saves whole, between two files of ours."""
+    other = AdaLoraClassifier.from_pretrained(fixed)
+    save_tokenizer = _folder._save_tokenizer
+
+    def meanwhile(*args):
+        monkeypatch.setattr(_folder, "_save_tokenizer", save_tokenizer)
+        other.save_pretrained(fixed, overwrite=True)
+        save_tokenizer(*args)
+
+    monkeypatch.setattr(_folder, "_save_tokenizer", meanwhile)
+    fitted.save_pretrained(fixed, overwrite=True)
+
+    assert not [*fixed.glob(".*")]
+    loaded = AdaLoraClassifier.from_pretrained(fixed)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_writers_move_files_one_after_another(fitted, fixed, monkeypatch):
+    """Each succeeds, and what is there in the end is of one of them."""
+    pytest.importorskip("fcntl", reason="no lock on Windows")
+    rename = Path.rename
+
+    def slow(self, target):
+        time.sleep(0.01)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    errors = []
+    start = threading.Barrier(3)
+
+    def save():
+        start.wait()
+        try:
+            fitted.save_pretrained(fixed, overwrite=True)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not errors
+    assert not [*fixed.glob(".*")]
+    loaded = AdaLoraClassifier.from_pretrained(fixed)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_whoever_locks_a_folder_for_long_is_not_waited_for(fitted, fixed, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="no lock on Windows")
+    monkeypatch.setattr(_whole_folder, "_WAITS", 2)
+    opened = os.open(fixed, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        fitted.save_pretrained(fixed, overwrite=True)
+    finally:
+        os.close(opened)
+
+    assert AdaLoraClassifier.from_pretrained(fixed).ranks_
+
+
+def test_an_incomplete_folder_is_not_sealed(fitted, saved, tmp_path, monkeypatch):
+    """As when another program deletes the hidden folder, which is then made anew."""
+    folder = Path(shutil.copytree(saved, tmp_path / "f"))
+    save_tokenizer = _folder._save_tokenizer
+
+    def deleted(tokenizer, staged):
+        shutil.rmtree(staged.parent)
+        save_tokenizer(tokenizer, staged)
+
+    monkeypatch.setattr(_folder, "_save_tokenizer", deleted)
+    match = r"must hold \['adapter_config\.json', .*'head.*deleted .*: save again"
+    with pytest.raises(OSError, match=match):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert bytes_of(folder) == bytes_of(saved)
+
+
+# ---- writers that were killed -----------------------------------------------
+
+DAY = 24 * 60 * 60
+
+
+def leave(beside, *parts, days=0.0):
+    """Leave the hidden folder of a writer of "f" that was killed, of some age."""
+    scratch = beside / f".f-{len([*beside.iterdir()]):016x}"
+    scratch.mkdir()
+    for part in parts:
+        (scratch / part).mkdir()
+        (scratch / part / "config.json").write_text("{}")
+    changed = time.time() - days * DAY
+    for path in [*scratch.rglob("*"), scratch]:
+        os.utime(path, (changed, changed))
+    return scratch
+
+
+@pytest.mark.parametrize("days", [0, 2])
+def test_a_folder_where_a_writer_was_killed_can_be_saved_to(fitted, tmp_path, days):
+    """It was made in advance, empty, and so is written to from inside."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    left = leave(folder, "new", days=days)
+    fitted.save_pretrained(folder)
+    with pytest.raises(FileExistsError, match="Pass overwrite=True"):
+        fitted.save_pretrained(folder)
+    fitted.save_pretrained(folder, overwrite=True)
+
+    assert left.exists() == (days == 0)  # its writer may live
+    assert len([*folder.glob(".*")]) == (days == 0)
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_a_parent_may_be_closed_to_those_who_look_around(fitted, tmp_path, monkeypatch):
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    fitted.save_pretrained(tmp_path / "f")
+    fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    assert (tmp_path / "f" / "sk_adalora.json").is_file()
+
+
+def test_only_what_a_dead_writer_of_the_same_name_left_is_deleted(fitted, tmp_path):
+    dead = leave(tmp_path, "new", days=2)
+    just_made = leave(tmp_path)
+    slow = leave(tmp_path, "new", days=2)
+    (slow / "new" / "config.json").write_text("{}")
+    with_old = leave(tmp_path, "new", "old", days=2)  # all that is left of a model
+    of_another = leave(tmp_path, "new", days=2).rename(tmp_path / f".f-g-{1:016x}")
+    not_ours = leave(tmp_path, "new", "mine", days=2)
+    named = leave(tmp_path, "new", days=2).rename(tmp_path / ".f-notes")
+    fitted.save_pretrained(tmp_path / "f")
+
+    assert not dead.exists()
+    kept = {just_made, slow, with_old, of_another, not_ours, named}
+    assert {*tmp_path.iterdir()} == kept | {tmp_path / "f"}
+
+
+def test_a_file_with_the_name_of_a_hidden_folder_is_kept(fitted, tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / f".f-{1:016x}").write_text("mine")
+    with pytest.raises(FileExistsError, match="must not exist yet"):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert (folder / f".f-{1:016x}").read_text() == "mine"
