@@ -42,17 +42,13 @@ _POSITIONS = (
     "max_seq_len",
 )
 
-# What identifies a model: its name, its folder, and hashes of its weights and of its
-# other files.
-_Files = tuple[str, Path, str, tuple[tuple[str, str], ...]]
-
 # The cache: it keeps the models that were used last, and finds all that are in use.
 _last_used: deque[Backbone] = deque(maxlen=2)
-_held: WeakValueDictionary[tuple[Any, ...], Backbone] = WeakValueDictionary()
+_held: WeakValueDictionary[_Wanted, Backbone] = WeakValueDictionary()
 # The folder that each model was read from, also of those that left the cache.
 _read_from: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
 # Models that failed to compute with the device and precision they were tried with.
-_fails: set[tuple[Any, ...]] = set()
+_fails: set[_Wanted] = set()
 # Held for moments, to look into the cache or to change it.
 _lock = make_lock()
 # Held while a model is read and tried, which changes for all threads what torch and
@@ -61,13 +57,43 @@ _reading = make_lock()
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """What identifies a model in the cache: its files, and how they are read.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is.
+    content_hash : str
+        SHA-256 of the weights.
+    settings_hashes : tuple of (str, str)
+        Name and SHA-256 of each of its other files.
+    place : Place
+        Device and precision of the weights.
+    trust_remote_code : bool
+        Whether the model may bring its own code.
+    n_labels : int or None
+        Outputs of the architecture's own classification head. None leaves it out.
+    """
+
+    folder: Path
+    content_hash: str
+    settings_hashes: tuple[tuple[str, str], ...]
+    place: Place
+    trust_remote_code: bool
+    n_labels: int | None
+
+    def in_float32(self) -> _Wanted:
+        """Return the same model in float32."""
+        return replace(self, place=replace(self.place, precision="float32"))
+
+
+@dataclass(frozen=True, eq=False)
 class Backbone:
     """A frozen pretrained encoder and its tokenizer.
 
     Parameters
     ----------
-    name : str
-        What the user asked for.
     folder : Path
         Where it was found.
     content_hash : str
@@ -87,7 +113,6 @@ class Backbone:
         Results of a trial run.
     """
 
-    name: str
     folder: Path
     content_hash: str
     tokenizer_hash: str
@@ -192,14 +217,14 @@ def load_backbone(
     asked = (name, revision, local_files_only, trust_remote_code)
     folder = find_folder(*asked) if found is None else find_again(found, *asked)
     with lock_of(folder):
-        files = (name, folder, content_hash(folder), settings_hashes(folder))
-        settings = (trust_remote_code, n_labels)
-        if or_float32 and (files, place, settings) in _fails:
-            place = replace(place, precision="float32")
-        backbone = _read_once(files, place, settings)
-        if backbone.findings.failure and or_float32 and place.precision != "float32":
-            _fails.add((files, place, settings))
-            backbone = _read_once(files, replace(place, precision="float32"), settings)
+        hashes = (content_hash(folder), settings_hashes(folder))
+        wanted = _Wanted(folder, *hashes, place, trust_remote_code, n_labels)
+        if or_float32 and wanted in _fails:
+            wanted = wanted.in_float32()
+        backbone = _read_once(wanted)
+        if backbone.findings.failure and or_float32 and wanted != wanted.in_float32():
+            _fails.add(wanted)
+            backbone = _read_once(wanted.in_float32())
         if backbone.findings.failure and n_labels is None:
             raise ValueError(backbone.findings.failure)
         with _lock:
@@ -209,47 +234,33 @@ def load_backbone(
         return backbone
 
 
-def _read_once(
-    files: _Files, place: Place, settings: tuple[bool, int | None]
-) -> Backbone:
+def _read_once(wanted: _Wanted) -> Backbone:
     """Return the model from the cache, or read it and try it."""
     with _lock:
-        backbone = _held.get((files, place, settings))
-        if backbone is None:
-            backbone = _under_another_name(files, place, settings)
+        backbone = _held.get(wanted)
     if backbone is None:
         with _reading:
-            backbone = _read(files, place, settings)
+            backbone = _read(wanted)
     with _lock:
-        _held[files, place, settings] = backbone
+        _held[wanted] = backbone
         _read_from[backbone.module] = backbone.folder
     return backbone
 
 
-def _read(files: _Files, place: Place, settings: tuple[bool, int | None]) -> Backbone:
-    name, folder, digest, _ = files
-    pretrained = read_pretrained(folder, place, *settings)
+def _read(wanted: _Wanted) -> Backbone:
+    folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
+    pretrained = read_pretrained(folder, place, wanted.trust_remote_code, n_labels)
     parts = (pretrained.module, pretrained.tokenizer)
     return Backbone(
-        name=name,
         folder=folder,
-        content_hash=digest,
+        content_hash=wanted.content_hash,
         tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
         vocabulary_hash=vocabulary_hash(pretrained.tokenizer),
         settings=read_settings(folder),
         pretrained=pretrained,
         place=place,
-        findings=try_model(*parts, place, folder, has_head=settings[1] is not None),
+        findings=try_model(*parts, place, folder, has_head=n_labels is not None),
     )
-
-
-def _under_another_name(files: _Files, *how: Any) -> Backbone | None:
-    """Find a model read under another name of its folder, such as a relative path."""
-    name, *same = files
-    for ((_, *others), *read), held in list(_held.items()):
-        if others == same and read == [*how]:
-            return replace(held, name=name)
-    return None
 
 
 def clear_backbone_cache() -> None:

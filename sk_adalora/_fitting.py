@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
@@ -201,9 +202,10 @@ class FitMixin(metaclass=ABCMeta):
         lengths = self._lengths(backbone)
         tokens = encode_for_training(texts, backbone.tokenizer, *lengths)
         network = self._adapt(backbone, schedule, generator)
-        check_tokens(tokens, backbone)
+        live = Live(network, backbone, os.fspath(self.model), asked)
+        check_tokens(tokens, live)
         self._warn_of_cuts(tokens.truncated_share, lengths[0])
-        return Live(network, backbone, asked), tokens, lengths[0]
+        return live, tokens, lengths[0]
 
     def _keep(
         self,
@@ -339,7 +341,8 @@ class FitMixin(metaclass=ABCMeta):
         generator: torch.Generator,
     ) -> TextNetwork:
         """Build the network: a copy of the backbone, adapted, with a head."""
-        _warn_of_padding(backbone)
+        model = os.fspath(self.model)
+        _warn_of_padding(model, backbone)
         modules = self.target_modules
         if not isinstance(modules, str):
             check_all_match(list(modules), backbone.module)
@@ -351,7 +354,7 @@ class FitMixin(metaclass=ABCMeta):
             lora_dropout=self.lora_dropout,
             target_modules=modules if isinstance(modules, str) else list(modules),
             task_type="SEQ_CLS" if self.pooling == "model" else "FEATURE_EXTRACTION",
-            base_model_name_or_path=backbone.name,
+            base_model_name_or_path=model,
             revision=commit_of(backbone.folder) or self.revision,
         )
         network = build_network(
@@ -427,7 +430,7 @@ class FitMixin(metaclass=ABCMeta):
         history: TrainingHistory,
     ) -> dict[str, Any]:
         """Return the attributes of a fit that ends now, as plain arrays and records."""
-        adapter = freeze_state(live.network, live.backbone)
+        adapter = freeze_state(live.network, live.backbone, live.model)
         records = (schedule, copy.deepcopy(history), report())
         return fitted_attributes(adapter, *records) | {"_live": None}
 
@@ -457,12 +460,12 @@ class FitMixin(metaclass=ABCMeta):
             )
 
 
-def _warn_of_padding(backbone: Backbone) -> None:
+def _warn_of_padding(model: str, backbone: Backbone) -> None:
     """Warn if the model gives a text other vectors when it is padded otherwise."""
     if backbone.findings.sees_padding:
         warn_user(
             "`model` must give a text the same vectors whatever it is padded with. Got "
-            f"{backbone.name!r}, a {type(backbone.module).__name__}, which does not: "
+            f"{model!r}, a {type(backbone.module).__name__}, which does not: "
             "predictions depend on the other texts of a batch. Give another `model`, "
             "or predict one text at a time."
         )

@@ -208,7 +208,7 @@ def used_versions() -> dict[str, str]:
     return own | {package: version(package) for package in needed}
 
 
-def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
+def freeze_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:
     """Copy what was trained to the CPU; pruned triplets are left out.
 
     Parameters
@@ -217,6 +217,8 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         A trained network. While the ranks still fall, the copy has the present ones.
     backbone : Backbone
         The encoder below it.
+    model : str
+        What the user called that.
 
     Returns
     -------
@@ -231,11 +233,11 @@ def freeze_state(network: TextNetwork, backbone: Backbone) -> AdapterState:
         arrays=joined(adapter, network.head_state()),
         n_outputs=network.n_outputs,
         pooling=network.pooling,
-        model=backbone.name,
+        model=model,
         found_in=str(backbone.folder),
         content_hash=backbone.content_hash,
         tokenizer_hash=backbone.tokenizer_hash,
-        is_folder=names_folder(backbone.name),
+        is_folder=names_folder(model),
         feature_length=getattr(network.head, "length", None),
         commit=commit_of(backbone.folder),
         vocabulary_hash=backbone.vocabulary_hash,

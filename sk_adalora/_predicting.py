@@ -35,6 +35,7 @@ class Live:
 
     network: TextNetwork
     backbone: Backbone
+    model: str  # what the user called it
     asked: Place  # what the user chose; the model may need float32 instead
 
     @property
@@ -108,7 +109,7 @@ class PredictMixin:
             texts, live.backbone.tokenizer, *self._lengths(live.backbone)
         )
         del texts  # frees what may be a copy of all of X
-        check_tokens(windows.tokens, live.backbone)
+        check_tokens(windows.tokens, live)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
         place, parts = live.place, []
         limit, multiple = place.tokens_to_predict, place.length_multiple
@@ -128,11 +129,11 @@ class PredictMixin:
         """Return the network that predicts; build it if none fits the parameters."""
         live: Live | None = getattr(self, "_live", None)
         place = resolve_place(self.device, self.precision)
-        asked = (place, os.fspath(self.model))
-        if live is None or (live.asked, live.backbone.name) != asked:
+        model = os.fspath(self.model)
+        if live is None or (live.model, live.asked) != (model, place):
             backbone = self._load_backbone(place, self._adapter)
             network = thaw_network(self._adapter, backbone)
-            live = Live(network, backbone, place)
+            live = Live(network, backbone, model, place)
             self._live = live
         return live
 
@@ -153,16 +154,16 @@ def _check_finite(outputs: np.ndarray, place: Place) -> None:
         )
 
 
-def check_tokens(tokens: TokenTable, backbone: Backbone) -> None:
+def check_tokens(tokens: TokenTable, live: Live) -> None:
     """Refuse tokens without an embedding.
 
     After CUDA's own error, this process could not use the GPU any more.
     """
-    count = count_vectors(backbone.module)
+    count = count_vectors(live.backbone.module)
     highest = int(tokens.ids.max(initial=0))
     if count is not None and highest >= count:
         raise ValueError(
             "The tokenizer of `model` must give tokens that the model has vectors for. "
-            f"Got token {highest} of {backbone.name!r}, which has {count}. Call its "
+            f"Got token {highest} of {live.model!r}, which has {count}. Call its "
             "`resize_token_embeddings`, and save it."
         )

@@ -197,7 +197,6 @@ def test_the_home_directory_is_found(own_model, monkeypatch):
     backbone = load_backbone("~/own", PLACE)
 
     assert backbone.folder == own_model.resolve()
-    assert backbone.name == "~/own"
     assert load_backbone(Path("~/own"), PLACE) is backbone
 
 
