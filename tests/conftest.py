@@ -71,6 +71,12 @@ def tiny_model(tmp_path_factory):
 
 
 @pytest.fixture
+def kept(tmp_path):
+    """Options of a search that is kept in a file."""
+    return {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "s"}
+
+
+@pytest.fixture
 def own_model(tiny_model, tmp_path):
     """A copy of the tiny model's folder, which the test may change."""
     return Path(shutil.copytree(tiny_model, tmp_path / "own"))

@@ -1,0 +1,236 @@
+"""Searches that are pickled, and those that come from a study."""
+
+import pickle
+
+import joblib
+import numpy as np
+import optuna
+import pytest
+from _search_worker import FLOAT, SPACE, Peak, rows, search, values
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import (
+    cross_val_score,
+)
+
+from sk_adalora import (
+    AdaLoraSearchCV,
+    _search_workers,
+    suggest_params,
+)
+
+X, Y = rows()
+
+
+# ---- pickles -------------------------------------------------------------------
+
+
+def test_a_pickle_holds_the_study_and_no_storage(tmp_path):
+    folder = tmp_path / "hush-hush"
+    folder.mkdir()
+    options = {"storage": f"sqlite:///{folder / 'study.db'}", "study_name": "s"}
+    fitted = search(**options).fit(X, Y)
+
+    pickled = pickle.dumps(fitted)
+    loaded = pickle.loads(pickled)
+
+    assert b"hush-hush" not in pickled
+    assert any(
+        name.startswith(_search_workers.WORKER) for name in fitted.study_.user_attrs
+    )
+    assert _search_workers.WORKER.encode() not in pickled
+    assert len(pickled) < 50_000
+    assert loaded.storage is None
+    assert loaded.study_.best_value == fitted.study_.best_value
+    assert loaded.study_.study_name == "s"
+    assert [t.number for t in loaded.study_.trials] == list(range(6))
+    assert loaded.predict(X).tolist() == fitted.predict(X).tolist()
+    assert fitted.storage == options["storage"]
+
+
+def test_a_storage_object_is_not_pickled_either(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'hush-hush.db'}")
+    fitted = search(storage=storage, n_trials=2).fit(X, Y)
+
+    assert b"hush-hush" not in pickle.dumps(fitted)
+
+
+def test_an_unfitted_search_keeps_its_storage_for_workers():
+    given = search(storage="sqlite:///some.db")
+
+    assert pickle.loads(pickle.dumps(given)).storage == "sqlite:///some.db"
+
+
+def test_an_unpickled_search_can_be_saved_again(tmp_path):
+    fitted = search(n_trials=2).fit(X, Y)
+    joblib.dump(fitted, tmp_path / "a.joblib")
+    joblib.dump(joblib.load(tmp_path / "a.joblib"), tmp_path / "b.joblib")
+
+    assert joblib.load(tmp_path / "b.joblib").study_.best_params == fitted.best_params_
+
+
+# ---- from a study --------------------------------------------------------------
+
+
+def test_the_best_trial_of_workers_is_refitted_by_name(kept):
+    worker = search(refit=False, **kept).fit(X, Y)
+    before = Peak.fits
+
+    fitted = AdaLoraSearchCV.from_study(
+        "s", Peak(), X, Y, space=SPACE, storage=kept["storage"], cv=3
+    )
+
+    assert Peak.fits == before + 1
+    assert fitted.best_params_ == worker.best_params_
+    assert fitted.best_estimator_.a == worker.best_params_["a"]
+    np.testing.assert_array_equal(
+        fitted.cv_results_["split2_test_score"],
+        worker.cv_results_["split2_test_score"],
+    )
+
+
+def test_a_study_of_an_objective_of_ones_own_is_refitted():
+    def objective(trial):
+        params = suggest_params(trial, SPACE)
+        return cross_val_score(Peak(**params), X, Y, cv=3).mean()
+
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=5)
+
+    fitted = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE)
+
+    assert fitted.best_params_ == study.best_params
+    assert fitted.best_score_ == study.best_value
+    assert fitted.cv_results_["rank_test_score"][study.best_trial.number] == 1
+    assert fitted.best_estimator_.a == study.best_params["a"]
+
+
+def test_trials_of_an_objective_of_ones_own_that_did_not_complete():
+    def objective(trial):
+        params = suggest_params(trial, SPACE)
+        for epoch in range(8):
+            trial.report(params["a"], epoch)
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        return float("nan") if trial.number == 2 else params["a"]
+
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=4)
+    with pytest.warns(FitFailedWarning, match=r"1 of 4 trials failed .* out\.$"):
+        read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE, cv=3)
+    table = read.cv_results_
+
+    assert table["state"].tolist() == ["complete", "pruned", "failed", "complete"]
+    assert table["pruned_at_fold"].tolist() == [-1] * 4  # epoch 7 is no fold
+    assert table["param_a"].tolist() == values(read)
+    assert np.isnan(table["mean_test_score"]).tolist() == [False, True, True, False]
+    assert read.best_params_ == study.best_params
+
+
+def test_workers_of_several_scores_leave_the_refit_to_another(kept):
+    scores = {"scoring": ["accuracy", "f1"], "n_trials": 2}
+    search(refit=False, **scores, **kept).fit(X, Y)
+    fitted = AdaLoraSearchCV.from_study(
+        "s",
+        Peak(),
+        X,
+        Y,
+        space={**SPACE},
+        storage=kept["storage"],
+        cv=3,
+        scoring=["accuracy", "f1"],
+        refit="accuracy",
+    )
+    assert fitted.best_score_ == fitted.cv_results_["mean_test_accuracy"].max()
+    with pytest.raises(ValueError, match="or the metric that `refit` names"):
+        search(refit="f1", **scores, **kept).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scoring": ["accuracy", "f1"], "refit": "f1"},
+        {"refit": False},
+        {"scoring": ["accuracy", "f1"], "refit": False},
+        {"refit": lambda table: 0},
+    ],
+)
+def test_a_study_that_is_read_ends_as_scikit_learn_ends_a_fit(options):
+    """`_take_over` does by hand what `BaseSearchCV.fit` does."""
+    fitted = search(n_trials=3, **options).fit(X, Y)
+    read = AdaLoraSearchCV.from_study(
+        fitted.study_, Peak(), X, Y, space={**SPACE}, cv=3, **options
+    )
+
+    assert vars(read).keys() == vars(fitted).keys()
+    for name in ("best_index_", "best_score_", "best_params_", "multimetric_"):
+        assert getattr(read, name, None) == getattr(fitted, name, None), name
+    assert type(read.scorer_) is type(fitted.scorer_)
+    for name, column in fitted.cv_results_.items():
+        np.testing.assert_array_equal(read.cv_results_[name], column, err_msg=name)
+
+
+def objective_of_one(trial):
+    return 1 - (trial.suggest_float("a", 0, 1) - 0.3) ** 2
+
+
+def test_a_study_is_not_read_by_another_space():
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective_of_one, n_trials=1)
+
+    with pytest.raises(ValueError, match=r"searches \['b'\], which trial 0 has no"):
+        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space={**SPACE})
+    space = {"a": FLOAT(0, 1)}
+    scores = {"scoring": ["accuracy", "f1"], "refit": "f1"}
+    read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space, **scores)
+    assert 0 <= read.score(X, Y) <= 1
+
+
+def test_a_trial_that_ended_before_it_had_drawn_all_is_read_by_a_function():
+    def space(trial):
+        return {"a": trial.suggest_float("a", 0, 1), "b": 0.7}
+
+    def objective(trial):
+        if trial.suggest_categorical("skip", [True, False]):
+            raise optuna.TrialPruned
+        return suggest_params(trial, space)["a"]
+
+    study = optuna.create_study(direction="maximize")
+    for skip in (True, False):
+        study.enqueue_trial({"skip": skip})
+    study.optimize(objective, n_trials=2)
+    read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space)
+    first, second = read.cv_results_["params"]
+
+    assert read.best_params_["a"] == study.best_value
+    assert first == {"skip": True}
+    assert second == {"a": study.trials[1].params["a"], "b": 0.7}
+
+    def another(trial):
+        return {"a": trial.suggest_float("c", 0, 1)}
+
+    with pytest.raises(ValueError, match="'c' is not found"):
+        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=another)
+
+
+def test_a_study_of_other_data_is_not_refitted(kept):
+    search(refit=False, **kept).fit(X, Y)
+
+    with pytest.raises(ValueError, match="Got other values of: the rows"):
+        AdaLoraSearchCV.from_study(
+            "s", Peak(), X + 1, Y, space=SPACE, storage=kept["storage"], cv=3
+        )
+
+
+def test_an_unknown_study_is_named(kept):
+    search(n_trials=1, **kept).fit(X, Y)
+
+    with pytest.raises(ValueError, match=r"Got 't', and the storage has \['s'\]"):
+        AdaLoraSearchCV.from_study(
+            "t", Peak(), X, Y, space=SPACE, storage=kept["storage"]
+        )
+
+
+def test_a_study_that_minimises_is_not_refitted():
+    with pytest.raises(ValueError, match=r"more is better.*\['minimize'\]"):
+        AdaLoraSearchCV.from_study(optuna.create_study(), Peak(), X, Y, space=SPACE)

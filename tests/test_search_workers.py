@@ -1,0 +1,398 @@
+"""Who works on a study, and whose trials are tried again."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import joblib
+import optuna
+import pytest
+from _search_worker import FLOAT, SPACE, Peak, rows, search
+from optuna.trial import TrialState
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+
+from sk_adalora import (
+    AdaLoraSearchCV,
+    _search_sampling,
+    _search_study,
+    _search_workers,
+)
+from sk_adalora._search_sampling import with_estimates
+
+X, Y = rows()
+
+
+@pytest.mark.parametrize(
+    ("change", "alive"),
+    [
+        ({}, True),
+        ({"ended": True}, False),
+        ({"pid": 2**22 + 1}, False),
+        ({"started": "1"}, False),
+        ({"machine": "elsewhere"}, True),
+        ({"machine": "elsewhere", "beat": -601.0}, False),
+    ],
+)
+def test_who_is_alive(change, alive):
+    pid = os.getppid()  # of this process, the module knows all runs
+    record = {
+        "machine": _search_workers.machine(),
+        "pid": pid,
+        "started": _search_workers._started(pid),
+        "beat": 0.0,
+        "ended": False,
+    } | change
+    record["beat"] += time.time()
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(f"{_search_workers.WORKER}r", record)
+
+    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
+
+
+@pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
+def test_when_a_process_of_any_name_began(monkeypatch, tmp_path, name):
+    """Linux keeps 15 bytes of a name, which may be half a character at the end."""
+    comm = name.encode()[:15]
+    (tmp_path / "7").mkdir()
+    fields = b"S " + b"0 " * 18 + b"42 0"
+    (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (comm, fields))
+    monkeypatch.setattr(_search_workers, "_PROC", tmp_path)
+
+    assert _search_workers._started(7) == "42"
+
+
+ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is found
+
+
+@pytest.mark.parametrize("signal_tells", [True, False])  # not on Windows
+@pytest.mark.parametrize(
+    ("node", "exists", "beat", "alive"),
+    [
+        (ADDRESS, True, 0.0, True),
+        (ADDRESS, True, -601.0, False),  # a number that another process has by now
+        (ADDRESS, False, 0.0, False),
+        (DRAWN, True, 0.0, True),
+        (DRAWN, True, -601.0, False),
+        (DRAWN, False, 0.0, True),  # may be on another machine of the same name
+        (DRAWN, False, -601.0, False),
+    ],
+)
+def test_who_is_alive_without_proc(
+    monkeypatch, no_proc, node, exists, beat, alive, signal_tells
+):
+    monkeypatch.setattr(_search_workers, "_SIGNAL_TELLS", signal_tells)
+    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node)
+    record = {
+        "machine": _search_workers.machine(),
+        "pid": os.getppid() if exists else 2**22 + 1,
+        "started": _search_workers._started(os.getppid()),
+        "beat": time.time() + beat,
+        "ended": False,
+    }
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(f"{_search_workers.WORKER}r", record)
+
+    assert record["started"] is None
+    alive = alive or (not signal_tells and beat == 0)
+    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
+
+
+@pytest.fixture
+def no_proc(monkeypatch):
+    """As on macOS and on Windows."""
+    monkeypatch.setattr(_search_workers, "_PROC", Path("nowhere"))
+    _search_workers.machine.cache_clear()
+    yield
+    _search_workers.machine.cache_clear()
+
+
+@pytest.mark.parametrize(("node", "told"), [(ADDRESS, True), (DRAWN, False)])
+def test_two_machines_of_one_name(monkeypatch, no_proc, node, told):
+    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node)
+    one = _search_workers.machine()
+    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node + 1)
+    _search_workers.machine.cache_clear()
+
+    assert (one != _search_workers.machine()) == told
+
+
+def test_a_point_whose_run_ended_at_once_is_tried_again():
+    def space(trial):
+        if not given.allowed:
+            raise ArithmeticError
+        return {"a": trial.suggest_float("a", 0, 1)}
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = search(space=space, n_trials=1, enqueue=[{"a": 0.123}], **kept)
+    given.allowed = True
+    study = optuna.create_study(**kept, direction="maximize")
+    study.enqueue_trial({"a": 0.123})
+    given.allowed = False
+    with pytest.raises(ArithmeticError):
+        given.set_params(enqueue=None).fit(X, Y)
+    given.allowed = True
+
+    assert given.fit(X, Y).trials_[-1].params == {"a": 0.123}
+
+
+def test_what_kills_each_process_is_given_up():
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"a": 0.9})
+    for deaths in (1, 2, 3):
+        trial = study.ask()
+        trial.suggest_float("a", 0, 1)
+        trial.set_user_attr(_search_workers.RUN, "of a dead process")
+        assert not _search_workers.counts(study.trials[-1])
+        _search_workers.take_back(study)
+        waiting = [t for t in study.trials if t.state is TrialState.WAITING]
+        assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
+            : deaths < 3
+        ]
+
+    last = study.trials[-1]
+    assert _search_workers.counts(last)
+    assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
+
+
+def failed(study, point=None, **attributes):
+    """Add a trial that a run of ours has failed, and return its number."""
+    if point:
+        study.enqueue_trial(point)
+    trial = study.ask()
+    for name, value in {"run": "of a dead process", **attributes}.items():
+        trial.set_user_attr(f"sk_adalora:{name}", value)
+    study.tell(trial, state=TrialState.FAIL)
+    return trial.number
+
+
+def test_what_a_worker_failed_and_did_not_queue_again_is_queued():
+    """It died between the two."""
+    study = optuna.create_study(direction="maximize")
+    lost = [failed(study, {"a": 0.9}), failed(study, {"a": 0.8}, deaths=1)]
+    failed(study, {"a": 0.7}, error="of its own")
+    failed(study)  # one too many, which had drawn nothing
+    again = failed(study, {"a": 0.6})
+    study.enqueue_trial({"a": 0.6}, user_attrs={_search_workers.AGAIN: again})
+    n_trials = len(study.trials)
+    for _ in range(2):
+        _search_workers.take_back(study)
+    queued = study.trials[n_trials:]
+
+    assert [t.system_attrs["fixed_params"]["a"] for t in queued] == [0.9, 0.8]
+    assert [t.user_attrs[_search_workers.AGAIN] for t in queued] == lost
+    deaths = [t.user_attrs.get(_search_workers.DEATHS) for t in queued]
+    assert deaths == [None, 1]
+
+
+def test_what_two_workers_queue_again_at_once_is_tried_once():
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    study = optuna.create_study(**kept, direction="maximize")
+    point = {"a": 0.9, "b": 0.7}
+    lost = failed(study, point)
+    study.set_user_attr(_search_study.FINGERPRINT, {})
+    for _ in range(2):
+        study.enqueue_trial(point, user_attrs={_search_workers.AGAIN: lost})
+    fitted = search(n_trials=2, refit=False, **kept).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 3]
+    assert fitted.cv_results_["params"][0] == point != fitted.cv_results_["params"][1]
+    assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
+
+
+def test_a_trial_that_was_just_asked_for_is_left_alone():
+    """Whoever did has not signed it yet."""
+    study = optuna.create_study(direction="maximize")
+    study.ask()
+    _search_workers.take_back(study)
+
+    assert study.trials[0].state is TrialState.RUNNING
+
+
+class TerminatedWorkerError(Exception):
+    """Named as joblib's."""
+
+
+def test_only_what_kills_is_given_up():
+    class Killer(Peak):
+        def fit(self, X, y):
+            if self.a == 0.9:
+                raise TerminatedWorkerError
+            return super().fit(X, y)
+
+    points = [{"a": a, "b": 0.7} for a in (0.1, 0.9, 0.2, 0.3)]
+    options = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = search(
+        Killer(), n_trials=4, n_jobs=4, enqueue=points, error_score="raise", **options
+    )
+    with joblib.parallel_config("threading"):
+        for _ in range(3):
+            with pytest.raises(TerminatedWorkerError):
+                given.fit(X, Y)
+        with pytest.warns(FitFailedWarning, match="3 processes died while they"):
+            given.fit(X, Y)
+    table = given.cv_results_
+    complete = table["state"] == "complete"
+
+    assert sorted(table["param_a"][complete]) == [0.1, 0.2, 0.3]
+    assert table["param_a"][~complete].tolist() == [0.9]
+
+
+@pytest.mark.parametrize("order", [(0.1, 0.9), (0.9, 0.1)])
+def test_what_may_kill_is_evaluated_alone(order):
+    class Killer(Peak):
+        def fit(self, X, y):
+            if self.a == 0.9:
+                raise TerminatedWorkerError
+            return super().fit(X, y)
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    study = optuna.create_study(**kept, direction="maximize")
+    for a in order:
+        deaths = {_search_workers.DEATHS: 1} if a == 0.9 else None
+        study.enqueue_trial({"a": a, "b": 0.7}, user_attrs=deaths)
+    given = search(Killer(), n_trials=2, n_jobs=2, error_score="raise", **kept)
+    with joblib.parallel_config("threading"), pytest.raises(TerminatedWorkerError):
+        given.fit(X, Y)
+    blamed = [t for t in study.trials if _search_workers.DEATHS in t.user_attrs]
+
+    assert {t.system_attrs["fixed_params"]["a"] for t in blamed} == {0.9}
+
+
+def test_an_interruption_is_no_death():
+    class Stopped(Peak):
+        def fit(self, X, y):
+            raise KeyboardInterrupt
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    with pytest.raises(KeyboardInterrupt):
+        search(Stopped(), n_trials=2, **kept).fit(X, Y)
+    *_, again = optuna.load_study(**kept).trials
+
+    assert again.state is TrialState.WAITING
+    assert _search_workers.DEATHS not in again.user_attrs
+
+
+def test_an_error_of_the_storage_is_the_one_to_see(monkeypatch):
+    def report(self, value, step):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(optuna.Trial, "report", report)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        search(n_trials=1, timeout=2).fit(X, Y)
+
+
+def test_a_trial_that_was_taken_away_in_the_end_is_not_shown(monkeypatch):
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    report = optuna.Trial.report
+
+    def report_and_steal(self, value, step):
+        report(self, value, step)
+        if self.number == 0 and step == 2:
+            optuna.load_study(**kept).tell(0, state=TrialState.FAIL)
+
+    monkeypatch.setattr(optuna.Trial, "report", report_and_steal)
+    shown = []
+    callbacks = [lambda study, trial: shown.append(trial.number)]
+    fitted = search(n_trials=3, callbacks=callbacks, **kept).fit(X, Y)
+
+    assert shown == fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
+
+
+def test_a_trial_that_was_taken_away_is_not_told():
+    """As when a machine sleeps for longer than others wait for its heartbeat."""
+
+    class Thief(Peak):
+        def fit(self, X, y):
+            if not stolen:
+                number = len(studies[0].trials) - 1
+                studies[0].tell(number, state=TrialState.FAIL)
+                stolen.append(number)
+            return super().fit(X, y)
+
+    stolen, studies = [], []
+    storage = optuna.storages.InMemoryStorage()
+    given = search(Thief(), n_trials=3, storage=storage, study_name="s")
+    optuna.create_study(storage=storage, study_name="s", direction="maximize")
+    studies.append(optuna.load_study(storage=storage, study_name="s"))
+
+    fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
+    assert stolen == [0]
+
+
+def test_accuracy_is_what_scores_when_asked():
+    fitted = search(n_trials=1, scoring="accuracy").fit(X, Y)
+
+    assert fitted.score(X, Y) == accuracy_score(Y, fitted.predict(X))
+
+
+def test_another_estimator_is_searched_too():
+    space = {"C": FLOAT(1e-3, 1e2, log=True)}
+    fitted = AdaLoraSearchCV(LogisticRegression(), space, n_trials=3, cv=2).fit(X, Y)
+
+    assert fitted.trials_[0].params == {"C": 1.0}
+
+
+def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
+    study = optuna.create_study()
+    write, under_way = study.set_user_attr, threading.Event()
+
+    def slow(name, record):
+        if threading.current_thread() is not threading.main_thread():
+            under_way.set()
+            time.sleep(0.3)
+        write(name, record)
+
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
+    monkeypatch.setattr(study, "set_user_attr", slow)
+    with _search_workers.Worker(study, beats=True):
+        monkeypatch.setattr(_search_workers, "_BEAT", 5.0)  # the wait at the end
+        assert under_way.wait(10)
+    time.sleep(0.5)
+
+    assert [record["ended"] for record in study.user_attrs.values()] == [True]
+
+
+def test_the_process_learns_from_pruned_trials(monkeypatch):
+    learned = []
+
+    def spy(trials):
+        learned.append([t for t in trials if t.state is TrialState.PRUNED])
+        return with_estimates(trials)
+
+    monkeypatch.setattr(_search_sampling, "with_estimates", spy)
+    search(n_trials=14, pruner="auto", random_state=0).fit(X, Y)
+
+    assert learned  # Optuna asked what has become of the trials
+    assert any(learned)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_error_has_the_trials_with_it(error):
+    class Fails(Peak):
+        def fit(self, X, y):
+            if len(X) == len(Y):  # the refit
+                raise error
+            return super().fit(X, y)
+
+    with pytest.raises(error) as caught:
+        search(Fails(), n_trials=3).fit(X, Y)
+    (note,) = caught.value.__notes__
+    read = AdaLoraSearchCV.from_study(
+        caught.value.study, Fails(), X, Y, space={**SPACE}, cv=3, refit=False
+    )
+
+    assert note.startswith("3 complete trials are in `study` of this error")
+    assert len(read.trials_) == 3
+
+
+def test_an_error_before_any_trial_has_no_study():
+    with pytest.raises(ValueError, match="`space` must name parameters") as caught:
+        search(space={"c": FLOAT(0, 1)}).fit(X, Y)
+
+    assert not hasattr(caught.value, "study")
+    assert not hasattr(caught.value, "__notes__")
