@@ -1,0 +1,24 @@
+"""What training does, step by step."""
+
+from sk_adalora import _training
+
+LAYERS = 12  # of the tiny model
+
+
+class Spy:
+    """Keeps the runs and the groups of batches that `train_step` gets."""
+
+    def __init__(self, monkeypatch, before=None):
+        self.runs, self.groups, self.sizes = [], [], []
+        real = _training.train_step
+
+        def step(run, group):
+            if before is not None:
+                before(run, group)
+            result = real(run, group)
+            self.runs.append(run)
+            self.groups.append(group)
+            self.sizes.append(sum(p.numel() for p in run.trained))
+            return result
+
+        monkeypatch.setattr(_training, "train_step", step)
