@@ -262,6 +262,13 @@ def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeyp
     assert loaded.model == "models/mine"
 
 
+def test_the_pooling_of_the_fit_counts(fitted):
+    """Other parameters take effect with the next fit only."""
+    loaded = pickle.loads(pickle.dumps(fitted)).set_params(pooling="model")
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
 def test_what_a_fit_leaves_is_what_is_listed(fitted):
     left = _persistence.fitted_attributes(
         fitted._adapter, fitted.schedule_, fitted.history_, fitted.fit_report_

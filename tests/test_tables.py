@@ -580,3 +580,16 @@ def test_wide_floats_of_a_frame_are_written_as_floats():
     frame = pd.DataFrame({"a": np.array([1.5, 2.0], dtype=np.longdouble), "b": "x"})
 
     assert read_texts(frame).first.to_pylist() == ["a: 1.5\nb: x", "a: 2\nb: x"]
+
+
+def test_a_function_gets_none_for_any_cell_that_is_missing():
+    """Also in a column of several types, which Arrow cannot hold."""
+    cells = [1, "b", float("nan"), None, pd.NA, pd.NaT, 2.0]
+    seen = []
+
+    def row(cells):
+        seen.append(cells["a"])
+        return "a text"
+
+    read_texts(pd.DataFrame({"a": cells, "b": list("tuvwxyz")}), row)
+    assert seen == [1, "b", None, None, None, None, 2]
