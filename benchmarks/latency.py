@@ -5,7 +5,7 @@ one's own would do with the same estimator: PEFT's model of its saved folder
 (`save_pretrained`), and transformers' model of a merged one (`merge_and_save`), each
 with the tokenizer, mean pooling and the head; and the pretrained model alone, without
 any update, the same way. In float32 and in bfloat16; all take turns. Prints a table, in
-about a minute. Run from the repository, with the extra `bench`: python
+about two minutes. Run from the repository, with the extra `bench`: python
 benchmarks/latency.py
 """
 

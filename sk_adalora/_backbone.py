@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -296,7 +297,12 @@ def let_go_of_files(folder: Path) -> None:
         copied.
     """
     with _lock:
-        inside = [m for m, source in _read_from.items() if lies_in(source, folder)]
+        held = [*_read_from.items()]
+    inside = []
+    for module, source in held:
+        with suppress(OSError):  # closed to this user, or on a drive that is gone
+            if lies_in(source, folder):
+                inside.append(module)
     with torch.inference_mode(False):  # else no fit could use the copies
         for module in inside:
             for tensor in (*module.parameters(), *module.buffers()):

@@ -94,23 +94,28 @@ def find_again(
     only then what `name` means by now. That comes first where code is run too: of what
     the parameters name, and of no other place that a file names.
     """
-    of_hub = not names_folder(name)
-    is_there = of_hub or os.path.isdir(os.path.expanduser(name))
-    if trust_remote_code and is_there:
-        return find_folder(name, revision, local_files_only, trust_remote_code)
+    asked = (name, revision, local_files_only, trust_remote_code)
+    if trust_remote_code:
+        return find_folder(*asked)
     for folder in (Path(found.folder), _packaged_folder(name, revision)):
         if folder is not None and _has_weights(folder, found.content_hash):
             return folder
-    for commit in (found.commit, revision) if of_hub else ():
+    if names_folder(name):
+        return find_folder(*asked)
+    for commit in (found.commit, revision):
         with suppress(OSError):  # not in the cache
             folder = _from_hub(name, commit, True, trust_remote_code)
             whole = (folder / "config.json").is_file() and has_vocabulary(folder)
             if whole and _has_weights(folder, found.content_hash):
                 return folder
-    if of_hub and found.commit is not None and not local_files_only:
-        with suppress(OSError):  # not on the hub any more, or no network
-            return _from_hub_once(name, found.commit, False, trust_remote_code)
-    return find_folder(name, revision, local_files_only, trust_remote_code)
+    if found.commit is None or local_files_only:
+        return find_folder(*asked)
+    try:
+        return _from_hub_once(name, found.commit, False, trust_remote_code)
+    except OSError as error:
+        if not is_gone(error.__cause__):
+            raise
+    return find_folder(*asked)
 
 
 def commit_of(folder: Path) -> str | None:
@@ -207,6 +212,15 @@ def is_absent(error: Exception) -> bool:
     )
     gated = isinstance(error, errors.GatedRepoError)  # also a RepositoryNotFoundError
     return isinstance(error, absent) and not gated
+
+
+def is_gone(error: BaseException | None) -> bool:
+    """Tell whether the hub answered that it has no such repository or commit."""
+    from huggingface_hub import errors
+
+    return isinstance(
+        error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError
+    )
 
 
 def _not_found(name: str, revision: str | None, local_files_only: bool) -> str:

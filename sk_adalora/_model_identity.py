@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
-from operator import itemgetter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ _OTHER_ENTRIES = {
     *("dtype", "torch_dtype", "use_cache", "gradient_checkpointing", "return_dict"),
     *("initializer_range", "initializer_factor"),
 }
+
+# No size of a model is larger.
+_LARGEST = 10**8
 
 # Texts that tokenizers with the same vocabulary may still split differently: capitals,
 # accents, punctuation, scripts.
@@ -38,8 +41,8 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def vocabulary_hash(tokenizer: Any) -> str | None:
     """Return the SHA-256 of a tokenizer's tokens and their ids; None without any.
 
-    Tokens that were added to the vocabulary are left out: which ones are may change
-    with the version of transformers.
+    Where a tokenizer tells them apart, tokens that were added to the vocabulary are
+    left out: which ones are may change with the version of transformers.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     try:
@@ -47,9 +50,10 @@ def vocabulary_hash(tokenizer: Any) -> str | None:
             vocabulary = tokenizer.get_vocab()
         else:
             vocabulary = backend.get_vocab(with_added_tokens=False)
-    except NotImplementedError:  # a model's own tokenizer
+        # Tokens are bytes in some tokenizers that models bring along.
+        return _hash(sorted((int(i), repr(token)) for token, i in vocabulary.items()))
+    except Exception:  # of a model's own tokenizer
         return None
-    return _hash(sorted(vocabulary.items(), key=itemgetter(1, 0)))
 
 
 def _hash(value: Any) -> str:
@@ -84,22 +88,37 @@ def changed_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str
     Parameters
     ----------
     then, now : dict
-        What :func:`read_settings` returned.
+        What :func:`read_settings` returned. Only `now` is trusted.
 
     Returns
     -------
     dict of str to str
-        By name, what to read in an error message. An entry that one of them lacks
-        counts as what transformers takes for it.
+        By name, what to read in an error message. Where the files say the same in
+        other words, by leaving out what is so by default or under names of another
+        version of transformers, nothing differs.
     """
     if then == now:
         return {}
-    defaults = _defaults(now)
-    then, now = {**defaults, **then}, {**defaults, **now}
+    plain = {n for n in then.keys() & now.keys() if _is_plain(then[n], now[n])}
+    changed = _differences({n: then[n] for n in plain}, {n: now[n] for n in plain})
+    if changed:
+        return changed
+    read_then, read_now = _as_transformers_reads(then), _as_transformers_reads(now)
+    if read_then is None or read_now is None:
+        return _differences(then, now)
+    return _differences(read_then, read_now)
+
+
+def _is_plain(*values: Any) -> bool:
+    """Tell whether values can be compared as they are: None may stand for a default."""
+    return all(isinstance(value, str | int | float) for value in values)
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
     return {
         name: f"{_shown(now, name)} instead of {_shown(then, name)}"
         for name in sorted({*then, *now})
-        if _shown(now, name) != _shown(then, name) or now[name] != then[name]
+        if name not in then or name not in now or then[name] != now[name]
     }
 
 
@@ -107,12 +126,24 @@ def _shown(settings: dict[str, Any], name: str) -> str:
     return reprlib.repr(settings[name]) if name in settings else "nothing"
 
 
-def _defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what transformers takes where config.json says nothing."""
+def _as_transformers_reads(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return all entries of the configuration that transformers makes of some."""
     import transformers
 
+    # Some configurations have a list as long as the number of layers.
+    if any(size > _LARGEST for size in _sizes(settings)):
+        return None
     try:
-        config = transformers.AutoConfig.for_model(settings.get("model_type"))
+        config = transformers.AutoConfig.for_model(**settings)
         return _read(config.to_json_string(use_diff=False))
-    except Exception:  # a model's own class, or one that needs arguments
-        return {}
+    except Exception:  # a model's own class, or entries that it does not take
+        return None
+
+
+def _sizes(value: Any) -> Iterator[float]:
+    """Go through all numbers in nested settings."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _sizes(inner)
+    elif isinstance(value, int | float):
+        yield value

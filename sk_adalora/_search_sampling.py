@@ -165,20 +165,37 @@ class DistinctTPESampler(TPESampler):
 
 
 def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return the other trials that have begun, those of other workers too."""
-    trials = study._get_trials(deepcopy=False)
-    return [t for t in trials if t.params and t.number != trial.number]
+    """Return the other trials that have begun, those of other workers too.
+
+    Not those that did not get to their end: they are tried again.
+    """
+    return [
+        t
+        for t in study._get_trials(deepcopy=False)
+        if t.params
+        and t.number != trial.number
+        and not (t.state is TrialState.FAIL and ERROR not in t.user_attrs)
+    ]
 
 
 def _was_tried(params: dict[str, Any], tried: list[FrozenTrial]) -> bool:
-    """Tell whether a trial had these parameters, or those of them that it asked for."""
-    return any(
-        all(
-            name in params and _is_same(distribution, params[name], trial.params[name])
-            for name, distribution in trial.distributions.items()
-            if not distribution.single()
-        )
-        for trial in tried
+    """Tell whether a trial had these parameters, or those of them that it asked for.
+
+    Of a trial that runs, all of them: it may ask for more.
+    """
+    for trial in tried:
+        drawn = [n for n, d in trial.distributions.items() if not d.single()]
+        may_ask = trial.state is TrialState.RUNNING and not params.keys() <= {*drawn}
+        if drawn and not may_ask and _has(params, trial, drawn):
+            return True
+    return False
+
+
+def _has(params: dict[str, Any], trial: FrozenTrial, names: list[str]) -> bool:
+    return all(
+        name in params
+        and _is_same(trial.distributions[name], params[name], trial.params[name])
+        for name in names
     )
 
 

@@ -198,7 +198,7 @@ class TrialTable:
 
         Times are means over the folds that ran. A trial that another program has
         scored has no folds: its value stands for their mean. What breaks a constraint
-        has no mean, and the last rank.
+        has no mean. That, and a trial all of whose fits failed, is ranked last.
 
         Parameters
         ----------
@@ -223,11 +223,13 @@ class TrialTable:
             means = results[f"mean_test_{name}"]
             means[whole] = [self.trials[i].value for i in whole]
         infeasible = [i for i, t in enumerate(self.trials) if not is_feasible(t)]
-        if whole or infeasible:
-            for name in self.metrics or ["score"]:
-                means = results[f"mean_test_{name}"]
-                means[infeasible] = np.nan
-                results[f"rank_test_{name}"] = _ranks(means)
+        last = [i for i, t in enumerate(self.trials) if not may_be_best(t)]
+        for name in self.metrics or ["score"]:
+            means = results[f"mean_test_{name}"]
+            means[infeasible] = np.nan
+            compared = means.copy()
+            compared[last] = np.nan
+            results[f"rank_test_{name}"] = _ranks(compared)
 
     def first_error(self) -> str | None:
         """Return why the first trial that failed has failed."""

@@ -24,6 +24,7 @@ _STALE = 24 * 60 * 60  # seconds
 _WAITS, _WAIT = 100, 0.05
 # How often to read a folder that changes meanwhile: for a second.
 _READS = 20
+_MOVING = 60  # seconds that no writer takes to move its files
 _T = TypeVar("_T")
 # How Rust shows the number of an error of the system, to people and to programmers.
 _NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
@@ -98,14 +99,20 @@ def _state_of(folder: Path) -> tuple[int, int] | None:
 
 
 def _is_being_moved(folder: Path) -> bool:
-    """Tell whether a writer has moved away what was there before."""
+    """Tell whether a writer has just moved away what was there before."""
     folder = Path(os.path.abspath(folder))
     ours = _scratch_of(folder.name)
     hidden: list[Path] = []
     for beside in (folder, folder.parent):
         with suppress(OSError, ValueError):  # not there, or closed to others
             hidden += (path for path in beside.iterdir() if ours.fullmatch(path.name))
-    return any((path / "old").exists() for path in hidden)
+    with suppress(OSError):  # moved back meanwhile
+        # One that is older was left by a writer that was killed.
+        return any(
+            (path / "old").exists() and time.time() - path.stat().st_mtime < _MOVING
+            for path in hidden
+        )
+    return True
 
 
 @contextmanager

@@ -604,6 +604,25 @@ def complete(fitted, tmp_path):
     return loaded, folder
 
 
+def test_a_model_in_a_folder_that_is_closed_is_no_reason_not_to_save(
+    fitted, own_model, tmp_path, monkeypatch
+):
+    """Of another estimator, or on a drive that is gone."""
+    other = make(str(own_model)).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "f")
+    resolve = Path.resolve
+
+    def closed(path, *args):
+        if path == other._live.backbone.folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return resolve(path, *args)
+
+    monkeypatch.setattr(Path, "resolve", closed)
+    fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    assert (tmp_path / "f" / "sk_adalora.json").exists()
+
+
 def test_a_complete_folder_stays_complete(fitted, complete):
     loaded, folder = complete
     loaded.save_pretrained(folder, overwrite=True)

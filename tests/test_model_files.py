@@ -8,7 +8,9 @@ import re
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -302,6 +304,7 @@ def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
 # ---- a model that was found before ------------------------------------------
 
 FIRST, SECOND = "a" * 40, "b" * 40
+ANSWER = SimpleNamespace(headers={}, request=None)  # of the hub
 
 
 class Hub:
@@ -318,6 +321,7 @@ class Hub:
         self.main = FIRST
         self.asked = []
         self.files = {}
+        self.is_down = False
 
     def commit(self, commit, source):
         self.files[commit] = source
@@ -331,8 +335,12 @@ class Hub:
         if local_files_only and not folder.exists():
             raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
         if not folder.exists():
-            if folder.name not in self.files:
+            if self.is_down:
                 raise huggingface_hub.errors.LocalEntryNotFoundError("out of reach")
+            if folder.name not in self.files:
+                raise huggingface_hub.errors.RevisionNotFoundError(
+                    "404 Client Error", response=ANSWER
+                )
             shutil.copytree(self.files[folder.name], folder)
         return str(folder)
 
@@ -438,6 +446,21 @@ def test_a_repository_without_the_weights(hub, elsewhere, how):
 
 
 @HOW
+def test_a_hub_that_is_down_is_said_to_be(hub, elsewhere, how):
+    """And not that what the cache has of the main branch is another model."""
+    load, _ = elsewhere
+    hub.snapshot(
+        "some/model", revision=SECOND, local_files_only=False
+    )  # now in the cache
+    hub.main, hub.is_down = SECOND, True
+    hub.forget(FIRST)
+
+    with pytest.raises(OSError, match=f"at revision '{FIRST}', which was not found"):
+        load(how).predict(X)
+    assert hub.asked == [FIRST]
+
+
+@HOW
 def test_without_the_network(hub, elsewhere, how):
     load, expected = elsewhere
     hub.main = SECOND
@@ -481,6 +504,21 @@ def test_code_is_that_of_the_revision_that_was_asked_for(hub, elsewhere, how):
 
     np.testing.assert_array_equal(estimator.predict_proba(X), expected)
     assert estimator._live.backbone.folder.name == "c" * 40
+
+
+def test_code_is_not_taken_from_where_a_file_says_a_model_was(own_model, tmp_path):
+    fitted = make(str(own_model)).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    elsewhere = own_model.rename(tmp_path / "elsewhere")
+    state = replace(fitted._adapter, found_in=str(elsewhere))
+    sk_adalora.clear_backbone_cache()
+    loaded = pickle.loads(pickle.dumps(fitted))
+    loaded._adapter = state
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+    loaded = pickle.loads(pickle.dumps(loaded)).set_params(trust_remote_code=True)
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        loaded.predict(X)
 
 
 def test_a_new_fit_takes_what_the_hub_has_now(hub, elsewhere):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,58 @@ def test_all_entries_as_transformers_writes_them(own_model):
     assert len(after) > len(before)
     assert changed_settings(before, after) == {}
     assert changed_settings(after, before) == {}
+
+
+REWRITTEN = {
+    # As version 4 of transformers wrote them.
+    "llama": {"rope_theta": 10000.0, "rope_scaling": None, "pretraining_tp": 1},
+    "modernbert": {"global_rope_theta": 160000.0, "local_rope_theta": 10000.0},
+}
+
+
+@pytest.mark.parametrize("kind", REWRITTEN)
+def test_what_another_version_of_transformers_wrote(tmp_path, kind):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.AutoConfig.for_model(kind, **sizes)
+    config.save_pretrained(tmp_path)
+    now = read_settings(tmp_path)
+    then = {n: v for n, v in now.items() if n not in ("rope_parameters", "layer_types")}
+    then |= REWRITTEN[kind]
+
+    assert then != now
+    assert changed_settings(then, now) == {}
+    assert changed_settings(now, then) == {}
+    assert "hidden_size" in changed_settings(then | {"hidden_size": 64}, now)
+
+
+def test_what_is_left_out_is_what_follows_from_the_rest():
+    """Not the default of the class: of Llama, that is 128 for the width of a head."""
+    then = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2}
+
+    assert changed_settings(then, then | {"head_dim": 32}) == {}
+    changed = changed_settings(then, then | {"head_dim": 16})
+    assert changed == {"head_dim": "16 instead of 32"}
+
+
+def test_whole_numbers_may_be_written_as_fractions():
+    then = {"model_type": "bert", "hidden_dropout_prob": 0, "max": [1, 2]}
+
+    assert (
+        changed_settings(then, then | {"hidden_dropout_prob": 0.0, "max": [1.0, 2]})
+        == {}
+    )
+
+
+def test_no_large_configuration_is_built_from_a_file(monkeypatch):
+    def build(*args, **kwargs):
+        raise AssertionError("built")
+
+    monkeypatch.setattr(transformers.AutoConfig, "for_model", build)
+    now = {"model_type": "modernbert", "sizes": {"vocab_size": 8}}
+    huge = now | {"num_hidden_layers": 10**12}
+
+    assert list(changed_settings(huge, now)) == ["num_hidden_layers"]
+    assert list(changed_settings(now | {"sizes": {"x": [10**12]}}, now)) == ["sizes"]
 
 
 def test_settings_of_a_part(own_model):
@@ -211,12 +264,26 @@ def test_tokens_that_are_added_are_no_part_of_the_vocabulary(own_model):
     assert vocabulary_hash(tokenizer) == before
 
 
-def test_a_tokenizer_that_tells_no_vocabulary():
+@pytest.mark.parametrize("error", [NotImplementedError, AttributeError, TypeError])
+def test_a_tokenizer_that_tells_no_vocabulary(error):
     class Own:
         def get_vocab(self):
-            raise NotImplementedError
+            raise error
 
     assert vocabulary_hash(Own()) is None
+
+
+def test_a_tokenizer_whose_tokens_are_bytes():
+    first, same, other = (
+        SimpleNamespace(get_vocab=vocabulary.copy)
+        for vocabulary in (
+            {b"a": 0, "<end>": 1, b"b": 2},
+            {"<end>": 1, b"b": 2, b"a": 0},
+            {"<end>": 1, b"b": 0, b"a": 2},
+        )
+    )
+    assert vocabulary_hash(first) == vocabulary_hash(same)
+    assert vocabulary_hash(first) != vocabulary_hash(other)
 
 
 def test_a_tokenizer_without_a_file_of_its_vocabulary():

@@ -759,6 +759,25 @@ def test_a_search_whose_fits_all_fail_is_an_error(pruner):
     assert not hasattr(caught.value, "study")  # nothing in it can be refitted
 
 
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_what_fails_in_all_folds_is_never_the_best(pruner):
+    """Even if `error_score` is better than any score."""
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=points,
+        error_score=9.0,
+        pruner=pruner,
+    )
+    with pytest.warns(FitFailedWarning, match=r"^3 of \d fits failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.best_params_["a"] == 0.2
+    assert fitted.cv_results_["mean_test_score"][0] == 9.0
+    assert fitted.cv_results_["rank_test_score"].tolist() == [2, 1]
+
+
 def test_one_fit_that_does_not_fail_is_enough():
     class Picky(Peak):
         def fit(self, X, y):

@@ -13,10 +13,12 @@ from sk_adalora._search_sampling import (
     DistinctTPESampler,
     InformedGPSampler,
     _Estimated,
+    _others,
     _was_tried,
     make_sampler,
     with_estimates,
 )
+from sk_adalora._search_workers import ERROR
 
 X, Y = rows()
 INT = IntDistribution
@@ -217,3 +219,48 @@ def test_trials_of_all_brackets_are_learned_from(monkeypatch, warned):
 
     assert seen[-1] == 14  # the last one, which begins, included
     assert warned == []
+
+
+LETTERS = CategoricalDistribution(["p", "q"])
+
+
+def left_by(state, **attributes):
+    """A trial that has drawn its first parameter only."""
+    return optuna.trial.create_trial(
+        state=state,
+        params={"letter": "q"},
+        distributions={"letter": LETTERS},
+        user_attrs=attributes,
+    )
+
+
+def test_what_did_not_get_to_its_end_bars_nothing():
+    """It is tried again, and had asked for a part of its parameters only."""
+    study = optuna.create_study()
+    study.add_trial(left_by(TrialState.FAIL))
+    study.add_trial(left_by(TrialState.FAIL, **{ERROR: "an error of its own"}))
+    asked = study.get_trials(deepcopy=False)
+    new = optuna.trial.create_trial(state=TrialState.RUNNING)
+    new.number = 7
+
+    assert _others(study, new) == [asked[1]]
+
+
+def test_a_running_trial_may_ask_for_more():
+    running = left_by(TrialState.RUNNING)
+    pruned = left_by(TrialState.PRUNED)
+
+    assert not _was_tried({"letter": "q", "a": 0.5}, [running])
+    assert _was_tried({"letter": "q"}, [running])
+    assert _was_tried({"letter": "q", "a": 0.5}, [pruned])
+
+
+def test_a_trial_without_a_choice_bars_nothing():
+    fixed = optuna.trial.create_trial(
+        state=TrialState.COMPLETE,
+        value=1.0,
+        params={"fixed": 1},
+        distributions={"fixed": INT(1, 1)},
+    )
+
+    assert not _was_tried({"fixed": 1, "a": 0.5}, [fixed])
