@@ -113,7 +113,7 @@ def find_again(
     try:
         return _from_hub_once(name, found.commit, False, trust_remote_code)
     except OSError as error:
-        if not is_gone(error.__cause__):
+        if not _is_gone(error.__cause__):
             raise
     return find_folder(*asked)
 
@@ -214,7 +214,7 @@ def is_absent(error: Exception) -> bool:
     return isinstance(error, absent) and not gated
 
 
-def is_gone(error: BaseException | None) -> bool:
+def _is_gone(error: BaseException | None) -> bool:
     """Tell whether the hub answered that it has no such repository or commit."""
     from huggingface_hub import errors
 

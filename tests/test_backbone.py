@@ -738,15 +738,27 @@ def test_the_encoder_of_a_whole_model_is_saved_in_it(own_model, tmp_path):
     torch.testing.assert_close(got, expected)
 
 
-def test_silence_ends_with_the_last_who_wants_it():
+@pytest.fixture(params=[True, False])
+def bars(request):
+    """Whether the user has transformers show progress bars."""
+    logging = transformers.utils.logging
+    before = logging.is_progress_bar_enabled()
+    switch = {True: logging.enable_progress_bar, False: logging.disable_progress_bar}
+    switch[request.param]()
+    yield request.param
+    switch[before]()
+
+
+def test_silence_ends_with_the_last_who_wants_it(bars):
     from transformers.utils import logging
 
-    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    before = logging.get_verbosity(), bars
     first, second = _backbone.silent_transformers(), _backbone.silent_transformers()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
     assert logging.get_verbosity() == logging.ERROR
+    assert not logging.is_progress_bar_enabled()
     second.__exit__(None, None, None)
 
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import sk_adalora
-from sk_adalora import _model_files, _persistence
+from sk_adalora import _model_files, _persistence, _predicting
 from sk_adalora._model_files import content_hash
 
 X, Y = topics(48)
@@ -260,6 +260,22 @@ def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeyp
 
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
     assert loaded.model == "models/mine"
+
+
+def test_the_network_is_built_once(fitted, monkeypatch):
+    built = []
+    thaw = _predicting.thaw_network
+    monkeypatch.setattr(
+        _predicting, "thaw_network", lambda *args: built.append(1) or thaw(*args)
+    )
+    loaded = pickle.loads(pickle.dumps(fitted))
+    for _ in range(3):
+        loaded.predict(X[:2])
+    assert built == [1]
+
+    loaded.set_params(precision="bfloat16")
+    loaded.predict(X[:2])
+    assert built == [1, 1]
 
 
 def test_the_pooling_of_the_fit_counts(fitted):

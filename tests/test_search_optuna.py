@@ -11,6 +11,8 @@ from _search_worker import Peak, rows, search
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
 
+from sk_adalora import _search_study
+
 X, Y = rows()
 
 PICTURES = [
@@ -95,3 +97,21 @@ def test_a_search_says_nothing_unasked(tiny_model, request):
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "inside"),
+    [
+        (optuna.logging.DEBUG, optuna.logging.WARNING),
+        (optuna.logging.ERROR, optuna.logging.ERROR),
+    ],
+)
+def test_optuna_says_no_more_than_the_user_lets_it(chosen, inside):
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(chosen)
+    try:
+        with _search_study.silent_optuna():
+            assert optuna.logging.get_verbosity() == inside
+        assert optuna.logging.get_verbosity() == chosen
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -741,6 +741,12 @@ def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, method,
     match = r"outputs of the network must be finite\. Got .*lower `learning_rate`\.$"
     with pytest.raises(FloatingPointError, match=match):
         getattr(classifier, method)(X)
+    classifier.set_params(precision="bfloat16").predict(X)  # builds another network
+    classifier._live.network.head.weight.data.fill_(value)
+
+    match = r"lower `learning_rate`, or set precision='float32'\.$"
+    with pytest.raises(FloatingPointError, match=match):
+        getattr(classifier, method)(X)
 
 
 def test_the_penalty_keeps_triplets_orthonormal(tiny_model):
