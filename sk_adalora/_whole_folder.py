@@ -77,14 +77,15 @@ def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
     object
     """
     for _ in range(_READS):
-        before = _state_of(folder)
-        try:
-            # No folder for a moment does not mean that there is none.
-            if before is not None or not _is_being_moved(folder):
-                return read()
-        except (OSError, ValueError):
-            if before == _state_of(folder) and not _is_being_moved(folder):
-                raise
+        with _turn(folder, shared=True):
+            before = _state_of(folder)
+            try:
+                # No folder for a moment does not mean that there is none.
+                if before is not None or not _is_being_moved(folder):
+                    return read()
+            except (OSError, ValueError):
+                if before == _state_of(folder) and not _is_being_moved(folder):
+                    raise
         time.sleep(_WAIT)
     return read()
 
@@ -198,18 +199,19 @@ def _discard_stale(beside: Path, name: str) -> None:
 
 
 @contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Let writers look into a folder, and move its files, one after another.
+def _turn(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Let one writer look into a folder and move its files, or readers read them.
 
     The lock is that of the folder itself, so that no file stays behind. Moving takes
-    no time: whoever holds it for long is no writer of ours, and is not waited for.
+    no time, and reading little: whoever holds it for long is not waited for.
     """
     opened = None
     try:
-        with suppress(OSError):  # no folder yet, or a file system without locks
+        # No folder yet, or a file system without locks; or a NUL in the name.
+        with suppress(OSError, ValueError):
             while opened is None:
                 opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-                _lock(opened)
+                _lock(opened, shared)
                 if not os.path.samestat(os.fstat(opened), os.stat(folder)):
                     os.close(opened)  # replaced by another writer meanwhile
                     opened = None
@@ -219,14 +221,15 @@ def _turn(folder: Path) -> Iterator[None]:
             os.close(opened)  # which unlocks
 
 
-def _lock(opened: int) -> None:
+def _lock(opened: int, shared: bool) -> None:
     try:
         import fcntl
     except ImportError:  # Windows, where a folder cannot be opened either
         return
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     for _ in range(_WAITS):
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, how | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             time.sleep(_WAIT)

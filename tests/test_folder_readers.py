@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import huggingface_hub
 import numpy as np
@@ -167,6 +168,32 @@ def test_a_wrong_parameter_is_an_error_at_once(place, monkeypatch):
     monkeypatch.setattr(_whole_folder.time, "sleep", None)
     with pytest.raises(ValueError, match="Invalid parameter"):
         AdaLoraClassifier.from_pretrained(place, no_such=1)
+
+
+def test_a_writer_waits_for_who_reads(fitted, place, monkeypatch):
+    pytest.importorskip("fcntl", reason="Windows locks no folder")
+    other = make(fitted.model, random_state=5).fit(X, Y)
+    read, reads, writers = _read_folder.read_fitted, [], []
+
+    def slowly(*args):
+        reads.append(args)
+        options = {"overwrite": True}
+        writer = Thread(target=other.save_pretrained, args=[place], kwargs=options)
+        writers.append(writer)
+        writer.start()
+        writer.join(0.3)  # it would have replaced the folder by now
+        return read(*args)
+
+    monkeypatch.setattr(_read_folder, "read_fitted", slowly)
+    before = AdaLoraClassifier.from_pretrained(place)
+    monkeypatch.setattr(_read_folder, "read_fitted", read)
+    for writer in writers:
+        writer.join()
+    after = AdaLoraClassifier.from_pretrained(place)
+
+    assert len(reads) == 1
+    np.testing.assert_array_equal(before.predict_proba(X), fitted.predict_proba(X))
+    np.testing.assert_array_equal(after.predict_proba(X), other.predict_proba(X))
 
 
 WRITER = """
