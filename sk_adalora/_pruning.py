@@ -77,7 +77,7 @@ class OptunaPruning:
         self.trial = trial
         self.X_val, self.y_val = X_val, y_val
         self.scoring, self.phase, self.threshold = scoring, phase, threshold
-        self._fits = 0
+        self._first_step = self._next_step = 0
 
     def setup(self, estimator: Any, context: Any) -> None:
         """Prepare for a fit.
@@ -96,7 +96,7 @@ class OptunaPruning:
                 "set it on that step."
             )
         self._scorer = check_scoring(estimator, scoring=self.scoring)
-        self._fits += 1
+        self._first_step = self._next_step
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Do nothing.
@@ -130,7 +130,8 @@ class OptunaPruning:
         """
         if context.task_name != "epoch":
             return
-        epoch, epochs = context.task_id, context.parent.max_subtasks
+        epoch = context.task_id
+        self._next_step = self._first_step + context.parent.max_subtasks
         score = one_number(self._scorer(fitted_estimator, self.X_val, self.y_val))
         if math.isnan(score):
             raise TrialPruned(f"The score of epoch {epoch} is NaN.")
@@ -141,7 +142,7 @@ class OptunaPruning:
             )
         if self.phase == "final" and not _is_final(fitted_estimator, epoch):
             return
-        self.trial.report(score, step=(self._fits - 1) * epochs + epoch)
+        self.trial.report(score, step=self._first_step + epoch)
         if self.trial.should_prune():
             raise TrialPruned(
                 f"The pruner ended the trial after epoch {epoch}, with a score of "

@@ -14,7 +14,7 @@ from _toy import make as make_classifier
 from optuna.trial import FixedTrial, TrialState
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -279,6 +279,22 @@ def test_cross_validation_continues_the_steps(make):
 
     assert len(scores) == 2
     assert list(reported(trial)) == [2, 3, 6, 7]
+
+
+def test_folds_of_other_numbers_of_epochs_continue_the_steps_too(make):
+    texts = [f"{text} {i}" for i, text in enumerate(np.resize(X, 97))]
+    labels = np.resize(Y, 97)
+    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
+    classifier = make(epochs="auto").set_callbacks(watch(trial, phase="any"))
+    epochs = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna's, of a step that was reported before
+        for rows, _ in KFold(3).split(texts):
+            fitted = classifier.fit([texts[i] for i in rows], labels[rows])
+            epochs.append(fitted.n_iter_)
+
+    assert len(set(epochs)) == 2
+    assert list(reported(trial)) == [*range(sum(epochs))]
 
 
 def test_cross_validation_lets_pruning_through_only_if_errors_are_raised(make):
