@@ -33,6 +33,8 @@ class Interpolation:
     @torch.no_grad()
     def apply(self) -> None:
         """Interpolate the network permanently."""
+        # Between two allocations pruned triplets train on; what is kept has none.
+        self.network.encoder.allocator.zero_pruned()
         if self.share == 1:
             return
         # An update is linear in its singular values, and starts at 0.

@@ -246,6 +246,25 @@ def test_the_state_that_is_scored_is_kept(make, share):
     )
 
 
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_what_is_scored_is_what_callbacks_see(make, share):
+    """Also between two allocations, when what was pruned trains on."""
+    scored, watch = [], Watch()
+
+    def note(estimator, rows, labels):
+        scored.append(estimator.predict_proba(X))
+        return len(scored)
+
+    options = {"deltaT": 7, "tfinal": 0.1, "learning_rate": 0.05, "epochs": 6}
+    early = {"early_stopping": True, "scoring": note, "n_iter_no_change": 9}
+    classifier = make(interpolation=share, **options, **early).set_callbacks(watch)
+    classifier.fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+
+    assert len(scored) == 6
+    for seen, shares in zip(watch.found, scored, strict=False):
+        np.testing.assert_allclose(seen, shares, atol=2e-5)
+
+
 def test_a_scorer_that_fails_leaves_the_estimator(make):
     def fail(estimator, rows, labels):
         raise RuntimeError("no score today")

@@ -105,8 +105,8 @@ class RankAllocator:
 
         A step that made this tensor would wait for the device.
         """
-        layers = [i for i, rank in enumerate(self.triplets.ranks) for _ in range(rank)]
-        self._layer_of = torch.tensor(layers, dtype=torch.long, device=self.kept.device)
+        ranks = torch.tensor(self.triplets.ranks)
+        self._layer_of = torch.repeat_interleave(ranks).to(self.kept.device)
 
     def _tensors(self) -> list[Tensor]:
         banks = [bank.rows for bank in self.triplets.banks]
@@ -157,7 +157,7 @@ class RankAllocator:
             if due is not None and due != self.last_allocation:
                 self._allocate(due)
         if self.finished:  # until then pruned triplets train on, and may come back
-            self._zero_pruned()
+            self.zero_pruned()
         return self.budget
 
     def finish(self) -> None:
@@ -223,10 +223,11 @@ class RankAllocator:
         self.finished = step == self.schedule.final_step
         if self.finished:
             self._averages = None
-        self._zero_pruned()
+        self.zero_pruned()
 
     @torch.no_grad()
-    def _zero_pruned(self) -> None:
+    def zero_pruned(self) -> None:
+        """Let pruned triplets change no output, as at the last allocation."""
         self.triplets.singular_values.masked_fill_(~self.kept, 0.0)
 
     def compact(self, *optimizers: torch.optim.Optimizer) -> None:
