@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from abc import ABCMeta, abstractmethod
@@ -304,7 +305,8 @@ class FitMixin(metaclass=ABCMeta):
         pretender, outputs = copy.copy(view), self._outputs_for(y)
         pretender._predict_outputs = lambda X: outputs
         try:
-            one_number(scorer(pretender, X, y))
+            if math.isnan(one_number(scorer(pretender, X, y))):
+                raise ValueError("it is NaN")
         except (TypeError, ValueError) as error:
             reason = str(error).rstrip(".")
             raise ValueError(

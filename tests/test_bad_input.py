@@ -387,6 +387,7 @@ THREE = np.arange(24) % 3
         ("roc_auc_ovr", THREE, THREE < 2, "Number of classes in y_true"),
         ("neg_log_loss", THREE, THREE < 2, "different number of classes"),
         ("r2", LABELS, slice(None), "could not convert string"),
+        ("roc_auc", LABELS, LABELS == LABELS[0], "it is NaN"),
     ],
 )
 def test_a_score_that_the_validation_rows_do_not_have(
