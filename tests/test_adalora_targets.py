@@ -311,6 +311,7 @@ def test_a_head_that_the_task_saves_is_no_target(task):
         ("", "Got '', which matches none"),
         (r"layer\.9.*", "which matches none"),
         (["dens"], r"Did you mean dense\?"),
+        ("query", r"A str is a pattern of whole paths: .* pass \['query'\]"),
     ],
 )
 def test_no_target_lists_the_layers_that_exist(target, message):

@@ -251,6 +251,8 @@ def _unmatched(asked: str | list[str], candidates: Collection[str]) -> str:
         if match != name
     ]
     hint = f" Did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
+    if isinstance(asked, str) and any(ends_with(path, asked) for path in candidates):
+        hint = f" A str is a pattern of whole paths: for name endings pass [{asked!r}]."
     return (
         f"`target_modules` must match linear layers of the model. Got {asked!r}, "
         f"which matches none.{hint} Linear layers: {_listed(candidates)}."
