@@ -235,6 +235,7 @@ def train(
             run.network.train()
             train_epoch(run, generator, history, bar)
             history.epochs += 1
+            history.seconds = time.perf_counter() - start
             run.network.eval()
             stop = hooks is not None and hooks.end(run, history)
             _show(bar, history)  # with the score, which the hook may have added

@@ -280,6 +280,7 @@ def test_a_callback_saves_each_epoch(make):
 
     assert len(loaded) == 3
     assert not [name for name in vars(loaded[0]) if "callback" in name]
+    assert 0 < loaded[0].history_.seconds < loaded[1].history_.seconds
     for one in loaded:  # ranks and numbers are of the same moment
         kept = [len(a) for n, a in one._adapter.arrays.items() if "lora_E" in n]
         assert sum(kept) == sum(one.ranks_.values())
