@@ -147,14 +147,16 @@ total_step=150, steps_per_epoch=50)
     if _is_share(tinit) and _is_share(tfinal) and tinit + tfinal < 1:
         first = min(first, total - final - 1)  # rounding may eat the last step
     if first + final >= total:
+        # An estimator is alone, and has no such parameter.
+        workers = f", world_size={world_size}" if world_size != 1 else ""
         raise ValueError(
             "`tinit` + `tfinal` must leave at least one optimizer step for reducing "
             f"the ranks. Got tinit={tinit} ({first} steps) and tfinal={tfinal} "
             f"({final} steps) with total_step={total}, which comes from "
             f"n_samples={n_samples}, batch_size={batch_size}, epochs={epochs}, "
-            f"gradient_accumulation_steps={gradient_accumulation_steps}, "
-            f"world_size={world_size}. Give `tinit` and `tfinal` as shares of all "
-            "steps that sum to less than 1, or train for more epochs."
+            f"gradient_accumulation_steps={gradient_accumulation_steps}{workers}. Give "
+            "`tinit` and `tfinal` as shares of all steps that sum to less than 1, or "
+            "train for more epochs."
         )
     return ResolvedSchedule(
         init_r=initial,
@@ -194,7 +196,9 @@ def _is_share(value: float) -> bool:
 
 
 def _steps(value: float, total: int) -> int:
-    return int(value * total) if _is_share(value) else int(value)
+    if _is_share(value):  # 0.29 of 100 steps are 29, though 0.29 * 100 is less
+        return int(round(value * total, 9))
+    return int(value)
 
 
 def _interval(value: float | str, total: int, window: int) -> int:
