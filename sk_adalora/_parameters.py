@@ -18,7 +18,6 @@ _SHOWN = 500
 SCHEDULERS = (
     "linear",
     "cosine",
-    "polynomial",
     "constant",
     "constant_with_warmup",
     "inverse_sqrt",

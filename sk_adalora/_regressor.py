@@ -100,7 +100,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     warmup_ratio : float, default=0.06
         Share of all steps in which the learning rates rise.
     lr_scheduler_type : str, default="linear"
-        How the learning rates fall: "linear", "cosine", "polynomial", "constant",
+        How the learning rates fall: "linear", "cosine", "constant",
         "constant_with_warmup" or "inverse_sqrt".
     max_grad_norm : float or None, default=1.0
         Bound on the norm of the gradient. None stands for no bound.

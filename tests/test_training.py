@@ -457,7 +457,6 @@ def test_learning_rates_rise_then_fall(tiny_model):
     [
         "linear",
         "cosine",
-        "polynomial",
         "constant",
         "constant_with_warmup",
         "inverse_sqrt",
