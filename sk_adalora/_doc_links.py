@@ -28,9 +28,11 @@ class DocLinkMixin:
 
     _doc_link_module = "sk_adalora"
 
-    def _get_doc_link(self) -> str:
-        """Return the address of the estimator's documentation, or ""."""
-        address, cls = documentation_address(), type(self)
-        if not address or cls.__module__.split(".")[0] != self._doc_link_module:
-            return ""  # a class of the user's has no page there
-        return f"{address}/generated/{self._doc_link_module}.{cls.__name__}.html"
+    @property
+    def _doc_link_template(self) -> str:
+        """Return the address of a class's page, to be filled in, or ""."""
+        address = documentation_address()
+        return (
+            address
+            and f"{address}/generated/{{estimator_module}}.{{estimator_name}}.html"
+        )

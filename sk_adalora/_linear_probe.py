@@ -66,7 +66,7 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
 
 
 def fit_linear(
-    features: Tensor,
+    inputs: Tensor,
     targets: Tensor,
     weights: Tensor | None,
     loss: LossFunction,
@@ -76,8 +76,8 @@ def fit_linear(
 
     Parameters
     ----------
-    features : torch.Tensor of shape (n, w)
-        Features of each row.
+    inputs : torch.Tensor of shape (n, w)
+        Standardised features of each row, in float64.
     targets : torch.Tensor of shape (n,) or (n, k)
         As `loss` takes them.
     weights : torch.Tensor of shape (n,) or None
@@ -93,13 +93,8 @@ def fit_linear(
         All 0 where the features do not help to predict the targets.
     bias : torch.Tensor of shape (k,)
     """
-    features = features.double()
     targets = targets.double() if targets.is_floating_point() else targets
-    centre, length = spread(features, weights)
-    centred = features - centre
-    inputs = centred / length  # (n, w)
-    weights = features.new_ones(len(features)) if weights is None else weights
-    weights = weights.double()
+    weights = inputs.new_ones(len(inputs)) if weights is None else weights.double()
     total = weights.sum().clamp_min(1e-12)
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
     n_outputs = len(penalties)
@@ -124,10 +119,10 @@ def fit_linear(
 
     with torch.enable_grad():
         solver.step(objective)
-    weight = weight.detach() / length
-    if weight.abs().max() * length <= _LEAST_WEIGHT:
+    weight, bias = weight.detach(), bias.detach()
+    if weight.abs().max() <= _LEAST_WEIGHT:
         weight = torch.zeros_like(weight)
-    return weight, bias.detach() - weight @ centre
+    return weight, bias
 
 
 def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:

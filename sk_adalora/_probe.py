@@ -56,16 +56,18 @@ def fit_head(
     weights = weights_of(rows, examples)
     tokens = examples.tokens.take(rows.numpy())
     features = frozen_features(network, tokens, place, batch_size)
-    centre, length = spread(features, weights)
-    network.head.set_scale(centre, length)
+    head, (centre, length) = network.head, spread(features, weights)
+    head.set_scale(centre, length)
+    inputs = (features.double() - centre) / length
     targets = examples.targets[rows]
     penalties = penalties_of(targets, weights, network.n_outputs)
-    weight, bias = fit_linear(features, targets, weights, examples.loss, penalties)
-    if weight.any():
-        network.head.load_plain_state({"weight": weight, "bias": bias})
-    else:  # it would pass no gradient to the encoder: keep the initial weight
-        with torch.no_grad():
-            network.head.bias.copy_(bias)
+    weight, bias = fit_linear(inputs, targets, weights, examples.loss, penalties)
+    with torch.no_grad():
+        if (
+            weight.any()
+        ):  # 0 would pass no gradient to the encoder: keep the initial one
+            head.weight.copy_(weight)
+        head.bias.copy_(bias)
 
 
 def draw_head(

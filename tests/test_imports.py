@@ -388,7 +388,7 @@ def holders(folder):
     found = [
         (sklearn.utils, "_safe_indexing"),
         (sklearn.utils.validation, "_num_samples _check_sample_weight"),
-        (LogisticRegression, "_get_param_names _get_doc_link _doc_link_module"),
+        (LogisticRegression, "_get_param_names _doc_link_template _doc_link_module"),
         (LogisticRegression, "_init_callback_context"),
         (search, "_run_search _format_results _select_best_index _checked_cv_orig"),
         (search, "_check_refit_for_multimetric _get_scorers"),

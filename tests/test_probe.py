@@ -18,7 +18,7 @@ from sk_adalora import (
     _probe,
 )
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
-from sk_adalora._linear_probe import fit_linear, penalties_of
+from sk_adalora._linear_probe import fit_linear, penalties_of, spread
 from sk_adalora._probe import choose_rows, weights_of
 from sk_adalora._regressor import squared_error
 from sk_adalora._training import Examples
@@ -47,14 +47,18 @@ def draw(n=60, width=8, outputs=3):
 
 
 def fit(features, targets, weights, loss, k, penalties=PENALTY):
-    parts = fit_linear(
-        torch.from_numpy(features),
+    """Fit to standardised features; return weight and bias for those as they are."""
+    weights = None if weights is None else torch.from_numpy(weights)
+    centre, length = spread(torch.from_numpy(features), weights)
+    weight, bias = fit_linear(
+        (torch.from_numpy(features).double() - centre) / length,
         torch.as_tensor(targets),
-        None if weights is None else torch.from_numpy(weights),
+        weights,
         loss,
         torch.ones(k, dtype=torch.float64) * penalties,
     )
-    return [part.numpy() for part in parts]
+    weight = weight / length
+    return [weight.numpy(), (bias - weight @ centre).numpy()]
 
 
 def scaled(features, weights=None):
@@ -375,11 +379,19 @@ def test_of_many_rows_it_takes_some(make, monkeypatch):
 
 
 def test_features_targets_and_weights_are_of_the_same_rows(make, monkeypatch):
-    seen = []
-    fit_linear = _probe.fit_linear
-    monkeypatch.setattr(
-        _probe, "fit_linear", lambda *args: seen.append(args[:3]) or fit_linear(*args)
-    )
+    features, seen = [], []
+    frozen_features, fit_linear = _probe.frozen_features, _probe.fit_linear
+
+    def noting(*args):
+        features.append(frozen_features(*args))
+        return features[-1]
+
+    def watching(inputs, targets, weights, *others):
+        seen.append((features[-1], targets, weights))
+        return fit_linear(inputs, targets, weights, *others)
+
+    monkeypatch.setattr(_probe, "frozen_features", noting)
+    monkeypatch.setattr(_probe, "fit_linear", watching)
     own = np.linspace(0.5, 1, len(X))  # tells the rows apart
     make(**STILL).fit(X, Y, sample_weight=own)
     monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
