@@ -60,9 +60,8 @@ class Batch:
     attention_mask: torch.Tensor | None
     token_type_ids: torch.Tensor | None
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; see `send`."""
-        device = torch.device(device)
         mask, types = self.attention_mask, self.token_type_ids
         return Batch(
             send(self.input_ids, device),

@@ -58,6 +58,11 @@ class Place:
         return _DTYPES[self.precision]
 
     @property
+    def or_exact(self) -> str:
+        """End of an advice: to compute in float32, unless that is the precision."""
+        return "" if self.precision == "float32" else ", or set precision='float32'"
+
+    @property
     def attention(self) -> str | None:
         """Attention kernel that is the fastest here, or None for the model's own.
 
@@ -157,8 +162,8 @@ def _device(name: str | torch.device) -> torch.device:
         raise ValueError(_unknown_device(name, available)) from error
     if device.type == "cuda" and device.index is None and "cuda:0" in available:
         return torch.device("cuda:0")
-    if device.type in ("cpu", "mps") and device.index == 0:  # there is one of them
-        device = torch.device(device.type)
+    if device.type == "mps" and device.index == 0:  # there is one
+        device = torch.device("mps")
     if str(device) not in available:
         raise ValueError(_unknown_device(name, available))
     return device

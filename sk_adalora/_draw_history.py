@@ -19,11 +19,11 @@ from ._plotting import (
     whole_numbers,
 )
 
-# Name, colour and meaning of the phases.
+# Colour and meaning of the phases.
 _PHASES = {
-    "initial": ("initial", SKY, "every matrix at full rank"),
-    "reduction": ("reduction", ORANGE, "the least important ranks go"),
-    "final": ("final", GREEN, "what is left is trained on"),
+    "initial": (SKY, "every matrix at full rank"),
+    "reduction": (ORANGE, "the least important ranks go"),
+    "final": (GREEN, "what is left is trained on"),
 }
 # A phase of a smaller share of the steps has no room for its name.
 _ROOM = 0.1
@@ -103,20 +103,20 @@ def _shade(ax: Any, phase: str, steps: np.ndarray, n_steps: int) -> None:
     """Shade one phase; name it on top if it is wide enough, and in the legend."""
     if not len(steps):
         return
-    name, colour, meaning = _PHASES[phase]
+    colour, meaning = _PHASES[phase]
     ax.axvspan(
         steps[0] - 0.5,
         steps[-1] + 0.5,
         color=colour,
         alpha=0.2,
         lw=0,
-        label=f"{name}: {meaning}",
+        label=f"{phase}: {meaning}",
     )
     if len(steps) >= _ROOM * n_steps:
         ax.text(
             (steps[0] + steps[-1]) / 2,
             0.97,
-            name,
+            phase,
             transform=ax.get_xaxis_transform(),
             ha="center",
             va="top",

@@ -118,18 +118,6 @@ class FitMixin(metaclass=ABCMeta):
         """Return the loss of each row."""
 
     @abstractmethod
-    def _label_names(self) -> dict[int, str]:
-        """Name the outputs, for programs that load an export."""
-
-    @abstractmethod
-    def _problem_type(self) -> str:
-        """Return the `problem_type` of the task in transformers' configurations."""
-
-    def _units(self) -> str:
-        """Say how to convert outputs to the units of the targets; "" if not needed."""
-        return ""
-
-    @abstractmethod
     def _outputs_for(self, y: Any) -> np.ndarray:
         """Make up outputs of the head for these targets, to try a scorer with."""
 
@@ -155,20 +143,13 @@ class FitMixin(metaclass=ABCMeta):
             rows, validation = self._choose_rows(rows, X, y, X_val, y_val, generator)
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
-            live, tokens, longest = self._prepare(rows.texts, schedule, generator)
+            live, tokens = self._prepare(rows.texts, schedule, generator)
             network, place = live.network, live.backbone.place
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
-            report = partial(
-                make_report,
-                network,
-                tokens,
-                place,
-                n_empty=rows.texts.n_empty,
-                max_length=longest,
-                start=start,
-            )
+            empty = {"n_empty": rows.texts.n_empty}
+            report = partial(make_report, network, tokens, place, **empty, start=start)
             del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
             # Only after `_start_head`: the interpolation remembers the head as it is.
@@ -186,7 +167,7 @@ class FitMixin(metaclass=ABCMeta):
 
     def _prepare(
         self, texts: Texts, schedule: ResolvedSchedule, generator: torch.Generator
-    ) -> tuple[Live, TokenTable, int]:
+    ) -> tuple[Live, TokenTable]:
         """Load the model, adapt it, and cut the texts into tokens.
 
         Returns
@@ -195,8 +176,6 @@ class FitMixin(metaclass=ABCMeta):
             The network, and what it was made from.
         tokens : TokenTable
             The texts.
-        longest : int
-            The most tokens that a text may have.
         """
         asked = self._choose_place()
         backbone = self._load_backbone(asked)
@@ -205,8 +184,8 @@ class FitMixin(metaclass=ABCMeta):
         network = self._adapt(backbone, schedule, generator)
         live = Live(network, backbone, os.fspath(self.model), asked)
         check_tokens(tokens, live)
-        self._warn_of_cuts(tokens.truncated_share, lengths[0])
-        return live, tokens, lengths[0]
+        self._warn_of_cuts(tokens)
+        return live, tokens
 
     def _keep(
         self,
@@ -436,14 +415,15 @@ class FitMixin(metaclass=ABCMeta):
         records = (schedule, copy.deepcopy(history), report())
         return fitted_attributes(adapter, *records) | {"_live": None}
 
-    def _warn_of_cuts(self, share: float, longest: int) -> None:
+    def _warn_of_cuts(self, tokens: TokenTable) -> None:
         """Warn, before the training, if many texts are truncated."""
+        share = tokens.truncated_share
         if share > _TRUNCATED and self.long_text == "truncate":
             ways = "" if self.row_format == "pair" else ", or set `long_text`"
             warn_user(
-                f"{share:.0%} of the texts are longer than max_length={longest} tokens "
-                "and are cut. Raise `max_length` if the model has positions for more"
-                f"{ways}."
+                f"{share:.0%} of the texts are longer than max_length="
+                f"{tokens.max_length} tokens and are cut. Raise `max_length` if the "
+                f"model has positions for more{ways}."
             )
 
     def _warn_of_divergence(self) -> None:

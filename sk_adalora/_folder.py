@@ -8,6 +8,7 @@ import os
 import re
 import reprlib
 import tempfile
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -39,13 +40,29 @@ _OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
 _TEXTS = {".json", ".txt", ".jinja"}
 
 
-class FolderMixin:
+class FolderMixin(metaclass=ABCMeta):
     """Save and load an estimator as a folder that can be read without running it."""
 
     # Fitted attributes that say how targets are coded.
     _coding: ClassVar[tuple[str, ...]]
     _rules: ClassVar[Mapping[str, Rule]]
     _adapter: AdapterState
+
+    # ---- what an export says of the task ------------------------------------
+
+    @abstractmethod
+    def _label_names(self) -> dict[int, str]:
+        """Name the outputs, for programs that load an export."""
+
+    @abstractmethod
+    def _problem_type(self) -> str:
+        """Return the `problem_type` of the task in transformers' configurations."""
+
+    def _units(self) -> str:
+        """Say how to convert outputs to the units of the targets; "" if not needed."""
+        return ""
+
+    # ---- folders ------------------------------------------------------------
 
     def save_pretrained(
         self,

@@ -196,7 +196,7 @@ def build_network(
     config: AdaLoraConfig,
     n_outputs: int,
     pooling: str,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator,
 ) -> TextNetwork:
     """Build the network that `pooling` asks for.
 
@@ -210,7 +210,7 @@ def build_network(
         Outputs of the head.
     pooling : {"mean", "cls", "last", "max", "model"}
         How the tokens of a text become one vector.
-    generator : torch.Generator or None, default=None
+    generator : torch.Generator
         Source of randomness.
 
     Returns
@@ -223,12 +223,11 @@ def build_network(
         network = ModelHeadNetwork(backbone, config, n_outputs, generator)
     else:
         network = TextNetwork(backbone, config, n_outputs, pooling, generator)
-    if generator is not None:
-        # Dropout gets a generator of its own: how often it draws depends on the parts
-        # that a batch is cut into, and the order of the rows must not depend on that.
-        own = torch.Generator().manual_seed(generator.initial_seed() + 1)
-        for layer in network.encoder.adapted.values():
-            layer.generator = own
+    # Dropout gets a generator of its own: how often it draws depends on the parts that
+    # a batch is cut into, and the order of the rows must not depend on that.
+    own = torch.Generator().manual_seed(generator.initial_seed() + 1)
+    for layer in network.encoder.adapted.values():
+        layer.generator = own
     return network
 
 

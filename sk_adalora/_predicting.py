@@ -147,10 +147,9 @@ class PredictMixin:
 def _check_finite(outputs: np.ndarray, place: Place) -> None:
     """Refuse NaN and infinite outputs: argmax would make a class even of these."""
     if not np.isfinite(outputs).all():
-        exact = "" if place.precision == "float32" else ", or set precision='float32'"
         raise FloatingPointError(
             "The outputs of the network must be finite. Got NaN or infinity. Fit with "
-            f"a lower `learning_rate`{exact}."
+            f"a lower `learning_rate`{place.or_exact}."
         )
 
 

@@ -69,8 +69,6 @@ def read_pretrained(
     -------
     Pretrained
     """
-    import transformers
-
     _check_files(folder)
     common: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
@@ -79,10 +77,28 @@ def read_pretrained(
     tokenizer = _read_tokenizer(folder, common)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    for_model: dict[str, Any] = {}
+    whole, drawn = _read_module(folder, place, n_labels, common)
+    if n_labels:
+        module = whole
+        _agree_on_tokens(whole, tokenizer)
+    else:
+        module = text_part(whole)
+    _agree_on_types(module, tokenizer)
+    module.config.use_cache = False
+    module = module.requires_grad_(False).eval().to(place.device)
+    return Pretrained(module, tokenizer, module is not whole, drawn)
+
+
+def _read_module(
+    folder: Path, place: Place, n_labels: int | None, common: dict[str, Any]
+) -> tuple[Any, tuple[str, ...]]:
+    """Read the weights; return the model, and the names of those that were drawn."""
+    import transformers
+
+    kind, options = "AutoModel", dict(common)
     if n_labels:  # a checkpoint may have a head for other labels
-        for_model = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
-    kind = "AutoModelForSequenceClassification" if n_labels else "AutoModel"
+        kind = "AutoModelForSequenceClassification"
+        options |= {"num_labels": n_labels, "ignore_mismatched_sizes": True}
     # Weights that the files lack, such as an unused pooler's, are drawn at random:
     # always with the same seed, and the state of the global generator is restored.
     random_apart = torch.random.fork_rng(devices=[])
@@ -96,20 +112,10 @@ def read_pretrained(
             output_loading_info=True,
             dtype=place.dtype,
             attn_implementation=place.attention,
-            **common,
-            **for_model,
+            **options,
         )
         attend_in_full(module)
-    drawn = (*found["missing_keys"], *_names(found["mismatched_keys"]))
-    whole = module
-    if n_labels:
-        _agree_on_tokens(whole, tokenizer)
-    else:
-        module = text_part(whole)
-    _agree_on_types(module, tokenizer)
-    module.config.use_cache = False
-    module = module.requires_grad_(False).eval().to(place.device)
-    return Pretrained(module, tokenizer, module is not whole, drawn)
+    return module, (*found["missing_keys"], *_names(found["mismatched_keys"]))
 
 
 def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:

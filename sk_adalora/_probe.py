@@ -259,9 +259,8 @@ def frozen_features(
             batch = batch.to(place.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()
     if not torch.isfinite(features).all():
-        exact = "precision='float32', or " if place.precision != "float32" else ""
         raise FloatingPointError(
             "The pretrained model must compute finite features. Got NaN or infinity "
-            f"in {place.precision}. Set {exact}another `model`."
+            f"in {place.precision}. Set another `model`{place.or_exact}."
         )
     return features[torch.from_numpy(tokens.rows)]

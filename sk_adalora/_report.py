@@ -69,7 +69,6 @@ def make_report(
     place: Place,
     *,
     n_empty: int,
-    max_length: int,
     start: float,
 ) -> FitReport:
     """Summarise a fit that ends now.
@@ -82,7 +81,7 @@ def make_report(
         Tokens of the rows trained on.
     place : Place
         Where it is computed.
-    n_empty, max_length : int
+    n_empty : int
         As in :class:`FitReport`.
     start : float
         When the fit began, by `time.perf_counter`.
@@ -101,7 +100,7 @@ def make_report(
         tokens_p90=int(p90),
         tokens_max=int(longest),
         truncated_share=float(tokens.truncated_share),
-        max_length=max_length,
+        max_length=tokens.max_length,
         device=str(place.device),
         precision=place.precision,
         trainable_parameters=sum(p.numel() for p in trained),

@@ -44,8 +44,6 @@ class Texts:
         One text a row, without nulls.
     second : LargeStringArray of shape (n_samples,) or None
         The second texts where ``row_format="pair"``.
-    n_empty : int
-        Rows without any text: missing, empty or blank (both texts of a pair).
     feature_names : ndarray of shape (n_features,), dtype object, or None
         The column names; None where the input has none, or not all are strings.
     n_features : int
@@ -54,20 +52,26 @@ class Texts:
 
     first: pa.LargeStringArray
     second: pa.LargeStringArray | None
-    n_empty: int
     feature_names: np.ndarray | None
     n_features: int
 
     def __len__(self) -> int:
         return len(self.first)
 
+    @property
+    def n_empty(self) -> int:
+        """Rows without any text: missing, empty or blank (both texts of a pair)."""
+        blank = pc.equal(pc.utf8_trim_whitespace(self.first), "")
+        if self.second is not None:
+            blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(self.second), ""))
+        return int(pc.sum(blank).as_py() or 0)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Texts":
         """Return the texts of some rows, in the order of `indices`."""
         indices = pa.array(np.asarray(indices, dtype=np.int64))
         first = self.first.take(indices)
         second = None if self.second is None else self.second.take(indices)
-        n_empty = _count_empty(first, second)
-        return Texts(first, second, n_empty, self.feature_names, self.n_features)
+        return Texts(first, second, self.feature_names, self.n_features)
 
 
 def read_texts(
@@ -115,15 +119,7 @@ def read_texts(
     first, second = _write_rows(table, row_format)
     first = pc.fill_null(first, "")
     second = None if second is None else pc.fill_null(second, "")
-    n_empty = _count_empty(first, second)
-    return Texts(first, second, n_empty, table.feature_names, len(table.columns))
-
-
-def _count_empty(first: pa.Array, second: pa.Array | None) -> int:
-    blank = pc.equal(pc.utf8_trim_whitespace(first), "")
-    if second is not None:
-        blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(second), ""))
-    return pc.sum(blank).as_py() or 0
+    return Texts(first, second, table.feature_names, len(table.columns))
 
 
 def _write_rows(

@@ -276,7 +276,7 @@ def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> No
     if not np.isfinite(losses).all():
         raise FloatingPointError(
             "The training loss must stay finite. Got NaN or infinity in epoch "
-            f"{history.epochs + 1}. {_remedy(run)}"
+            f"{history.epochs + 1}. Lower `learning_rate`{run.place.or_exact}."
         )
 
 
@@ -285,14 +285,8 @@ def _check_finite(run: Run) -> None:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
         raise FloatingPointError(
             "What is learned must stay finite. Got NaN or infinity after the last "
-            f"step. {_remedy(run)}"
+            f"step. Lower `learning_rate`{run.place.or_exact}."
         )
-
-
-def _remedy(run: Run) -> str:
-    if run.place.precision == "float32":
-        return "Lower `learning_rate`."
-    return "Lower `learning_rate`, or set precision='float32'."
 
 
 def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

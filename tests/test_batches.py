@@ -152,18 +152,21 @@ def test_batches_share_no_memory_with_the_table():
 
 def test_to_device():
     batch = pad(make_table([3, 2], typed=True), np.array([1, 0]))
-    moved = batch.to("meta")
+    moved = batch.to(torch.device("meta"))
     assert moved.input_ids.device.type == "meta"
     assert moved.attention_mask.device.type == "meta"
     assert moved.token_type_ids.device.type == "meta"
-    assert pad(make_table([3]), np.array([0])).to("cpu").attention_mask is None
+    assert (
+        pad(make_table([3]), np.array([0])).to(torch.device("cpu")).attention_mask
+        is None
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_to_cuda():
     batch = pad(make_table([3, 2]), np.array([1, 0]))
-    moved = batch.to("cuda")
+    moved = batch.to(torch.device("cuda"))
     assert moved.input_ids.is_cuda
     assert torch.equal(moved.input_ids.cpu(), batch.input_ids)
     assert torch.equal(moved.attention_mask.cpu(), batch.attention_mask)

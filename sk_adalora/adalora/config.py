@@ -437,7 +437,7 @@ def _check_number(
     name: str,
     value: Any,
     low: float | None = None,
-    above: float | None = None,
+    above: float = -math.inf,
     below: float = math.inf,
 ) -> None:
     lower = f"[{low}" if low is not None else f"({above}"
@@ -448,7 +448,7 @@ def _check_number(
             f"{type(value).__name__}. Pass a float."
         )
     number = float(value)
-    inside = number >= low if low is not None else above is None or number > above
+    inside = number >= low if low is not None else number > above
     if not (inside and number < below):  # NaN fails every comparison
         raise ValueError(
             f"`{name}` must be in {bounds}. Got {value}. Choose a value inside."

@@ -390,12 +390,10 @@ class AdaLoraModel(nn.Module):
         self.unmerge()
         self.triplets.load(factors)
         with torch.no_grad():
-            for tensor, stored in copies:
+            for tensor, stored in copies.pairs:
                 tensor.copy_(stored)
         self.allocator = _allocator(self.triplets, self.peft_config)
-        own = self.state_dict().keys()
-        missing, unexpected = own - state_dict.keys(), state_dict.keys() - own
-        return _IncompatibleKeys(sorted(missing), sorted(unexpected))
+        return _IncompatibleKeys(copies.missing, copies.unknown)
 
     def _load_from_state_dict(
         self,
@@ -413,13 +411,14 @@ class AdaLoraModel(nn.Module):
             for name, value in state_dict.items()
             if name.startswith(prefix)
         }
-        missing: list[str] = [*self.state_dict()]
+        missing: list[str] = []
         unexpected: list[str] = []
-        if found:
+        if not found:
+            missing = [*self.state_dict()]
+        else:
             try:
                 missing, unexpected = self.load_state_dict(found, strict=False)
             except ValueError as error:
-                missing = []
                 error_msgs.append(str(error))
         missing_keys += [prefix + name for name in missing]
         unexpected_keys += [prefix + name for name in unexpected]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,9 +93,25 @@ def _factors(state: dict[str, Tensor], path: str, layer: SVDLinear) -> Factors:
     return Factors(left.T, values.flatten(), right)
 
 
+class Matched(NamedTuple):
+    """What is trained in full, beside a stored state.
+
+    Attributes
+    ----------
+    pairs : list of (torch.Tensor, torch.Tensor)
+        Tensors of the model, and their stored values.
+    missing, unknown : list of str
+        Names that only the model, or only the state, has.
+    """
+
+    pairs: list[tuple[Tensor, Tensor]]
+    missing: list[str]
+    unknown: list[str]
+
+
 def match_copies(
     state: Mapping[str, Tensor], copies: TrainedCopies, strict: bool
-) -> list[tuple[Tensor, Tensor]]:
+) -> Matched:
     """Pair what is trained in full with its stored values.
 
     Parameters
@@ -108,7 +125,7 @@ def match_copies(
 
     Returns
     -------
-    list of (tensor of the model, stored tensor)
+    Matched
 
     Raises
     ------
@@ -132,4 +149,4 @@ def match_copies(
                 f"{tuple(stored.shape)}. Check that the model has as many labels as "
                 "the adapter."
             )
-    return list(pairs.values())
+    return Matched([*pairs.values()], missing, unknown)

@@ -128,11 +128,11 @@ def ends_with(path: str, name: str) -> bool:
     return path == name or path.endswith("." + name)
 
 
-def is_inside(path: str, names: Collection[str] | None) -> bool:
+def is_inside(path: str, names: Collection[str]) -> bool:
     """Tell whether a module, or one around it, ends with one of the names."""
     parts = path.split(".")
     prefixes = [".".join(parts[: i + 1]) for i in range(len(parts))]
-    return any(ends_with(prefix, name) for prefix in prefixes for name in names or ())
+    return any(ends_with(prefix, name) for prefix in prefixes for name in names)
 
 
 def modules_to_save(model: nn.Module, config: AdaLoraConfig) -> list[str]:
