@@ -46,11 +46,8 @@ _ADVICE = {
     "cv": "the folds; a shuffled `cv` needs a `random_state`",
     "space": "the space",
     "scoring": "`scoring`, or the metric that `refit` names",
-    "estimator": "parameters of the estimator that are not searched",
+    "parameters": "parameters of the estimator that are not searched",
 }
-# What is compared instead of a part, where both sides have it: the same in other forms
-# counts as the same, and parameters have names. Older studies do not have it.
-_FINER = {"data": "values", "estimator": "parameters"}
 # Of more parameters that differ, only so many are named.
 _MOST_NAMES = 8
 # Instructions of byte code that assign to variables of an enclosing function.
@@ -91,12 +88,14 @@ def fingerprint(
     tried = space.function if isinstance(space, CalledSpace) else space.fixed()
     functions = _functions([tried, scoring, parameters])
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
-    made = {
+    targets = _matrix(data[1]) if len(data) > 1 else None
+    if targets is not None:  # the same in other forms counts as the same
+        data = [data[0], targets, *data[2:]]
+    return {
         "data": digest(list(data)),
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
         "scoring": digest(_describe(scoring)),
-        "estimator": digest(_describe(parameters | {"": estimator})),
         "parameters": {
             # A path and its text are the same model.
             name: digest(_describe(str(v) if isinstance(v, PurePath) else v))
@@ -104,10 +103,6 @@ def fingerprint(
         },
         _CODE: digest([_code(function) for function in functions]),
     }
-    targets = _matrix(data[1]) if len(data) > 1 else None
-    if targets is not None:
-        made["values"] = digest([data[0], targets, *data[2:]])
-    return made
 
 
 def _matrix(y: Any) -> np.ndarray | None:
@@ -137,12 +132,11 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
     """
     differing = []
     for part, advice in _ADVICE.items():
-        finer = _FINER.get(part, part)
-        compared = finer if finer in stored and finer in now else part
-        both = compared in stored and compared in now
-        if both and stored[compared] != now[compared]:
-            names = compared == "parameters"
-            named = _named(stored[compared], now[compared]) if names else ""
+        if part == _CODE and part not in stored:  # by another Python
+            continue
+        then = stored.get(part, {})
+        if then != now[part]:
+            named = _named(then, now[part]) if part == "parameters" else ""
             differing.append(advice + named)
     if differing:
         raise ValueError(

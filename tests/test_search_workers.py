@@ -192,7 +192,8 @@ def test_what_two_workers_queue_again_at_once_is_tried_once():
     study = optuna.create_study(**kept, direction="maximize")
     point = {"a": 0.9, "b": 0.7}
     lost = failed(study, point)
-    study.set_user_attr(_search_study.FINGERPRINT, {})
+    made_with = search(n_trials=1, refit=False).fit(X, Y).study_.user_attrs
+    study.set_user_attr(_search_study.FINGERPRINT, made_with[_search_study.FINGERPRINT])
     for _ in range(2):
         study.enqueue_trial(point, user_attrs={_search_workers.AGAIN: lost})
     fitted = search(n_trials=2, refit=False, **kept).fit(X, Y)
