@@ -98,7 +98,7 @@ def continue_head(
     examples: Examples,
     place: Place,
     batch_size: int,
-    length: float | None,
+    length: float,
 ) -> None:
     """Prepare the head of an earlier fit to be trained further; its outputs stay.
 
@@ -115,13 +115,13 @@ def continue_head(
         Where the network is.
     batch_size : int
         Rows of a training batch.
-    length : float or None
+    length : float
         What the first fit divided centred features by; it is kept, whatever these rows
-        are. None, where it is not known, computes it from these rows.
+        are.
     """
     learned = network.head_state()
-    centre, of_these = _measure(network, examples, place, batch_size)
-    network.head.set_scale(centre, length or of_these)
+    centre, _ = _measure(network, examples, place, batch_size)
+    network.head.set_scale(centre, length)
     network.load_head_state(learned)
 
 

@@ -111,17 +111,6 @@ def test_a_warm_start_goes_on_alike(tiny_model, resized, fit, factor, shift):
     losses_agree(got, expected)
 
 
-def test_a_warm_start_from_before_the_length_was_kept(resized):
-    first, second = (fit_regressor(resized(30, 0), epochs=4) for _ in range(2))
-    state = second.__getstate__()
-    assert state["_adapter"].pop("feature_length") == first._adapter.feature_length
-    second.__setstate__(state)
-    for fitted in (first, second):
-        fitted.set_params(warm_start=True).fit(X, LENGTHS)
-
-    losses_agree(second, first)
-
-
 @pytest.mark.parametrize("factor", [30.0, 0.03])
 def test_a_warm_start_with_one_text_goes_on_alike(tiny_model, resized, factor):
     expected, got = (
