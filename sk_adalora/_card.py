@@ -109,7 +109,7 @@ Trained with {versions}.
 
 def _base_model(state: AdapterState) -> str:
     """Name the pretrained model for the hub, unless it is a folder of one machine."""
-    return "" if state.is_local else f"base_model: {json.dumps(state.model)}\n"
+    return "" if state.is_folder else f"base_model: {json.dumps(state.model)}\n"
 
 
 def _commit(state: AdapterState) -> str:

@@ -195,7 +195,6 @@ class FolderMixin(metaclass=ABCMeta):
         folder, root = find()
         _read_folder.refuse_links(folder, root)
         described = _read_folder.read_described(folder)
-        _read_folder.check_class(described, cls)
         estimator: Any = cls(
             **_read_folder.read_parameters(described, folder, cls, trust_remote_code)
         )
@@ -390,7 +389,7 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
     }
     fitted = {
         name: _plain(name, vars(estimator)[name], "fit with plain labels, such as str")
-        for name in (*estimator._coding, *_read_folder.OPTIONAL)
+        for name in (*estimator._coding, "n_features_in_", *_read_folder.OPTIONAL)
         if name in vars(estimator)
     }
     state = estimator._adapter
@@ -399,15 +398,11 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
             fitted[name] = to_json(dict(vars(vars(estimator)[name])))
     described = {name: getattr(state, name) for name in _read_folder.STATE_FIELDS}
     # A path in a cache means nothing on another machine.
-    if include_backbone or not state.is_local:
+    if include_backbone or not state.is_folder:
         described["found_in"] = ""
+    if include_backbone:
+        described["commit"] = None
     return described | {
-        "is_folder": state.is_local,
-        "feature_length": state.feature_length,
-        "commit": None if include_backbone else state.commit,
-        "vocabulary_hash": state.vocabulary_hash,
-        "settings": state.settings,
-        "versions": state.versions,
         "class": type(estimator).__name__,
         "parameters": written,
         "includes_backbone": include_backbone,

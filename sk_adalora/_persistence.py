@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
@@ -24,11 +25,12 @@ from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import living, rank_pattern
 
-# Raise this number when an older version would read new files without an error, but
-# wrongly. Records with fields that it does not know are an error in any case.
+# Raise this number when another version would read files without an error, but wrongly.
+# Records with fields that it does not know, or without any, are an error in any case.
 FORMAT = 1
 _HEAD = "head."
 _MOST_LISTED = 3  # entries in an error message
+_NEWER = "Install a newer sk-adalora, or copy it again if it was changed."
 _warned: set[tuple[str, str]] = set()
 
 
@@ -54,26 +56,22 @@ class AdapterState:
         SHA-256 of its weights.
     tokenizer_hash : str
         SHA-256 of the token ids that its tokenizer makes of some texts.
+    is_folder : bool
+        Whether `model` was a folder, and not a name on the hub.
+    feature_length : float or None
+        What the head divided centred features by while it learned, for a fit that
+        continues. None with ``pooling="model"``.
+    commit : str or None
+        The hub's commit that the model was found at. None for a folder and the
+        packaged model.
+    vocabulary_hash : str or None
+        SHA-256 of the vocabulary of its tokenizer. None without any.
+    settings : dict
+        What its config.json says of how it computes.
     format : int
         Number of this layout.
     versions : dict of str to str
         Versions of Python and packages that it was trained with.
-    is_folder : bool or None
-        Whether `model` was a folder, and not a name on the hub. None in files written
-        before this field existed.
-    feature_length : float or None
-        What the head divided centred features by while it learned, for a fit that
-        continues. None in files written before this field existed, and with
-        ``pooling="model"``.
-    commit : str or None
-        The hub's commit that the model was found at. None for a folder, the packaged
-        model, and in files written before this field existed.
-    vocabulary_hash : str or None
-        SHA-256 of the vocabulary of its tokenizer. None without any, and in files
-        written before this field existed.
-    settings : dict or None
-        What its config.json says of how it computes. None in files written before
-        this field existed.
     """
 
     config: dict[str, Any]
@@ -84,20 +82,13 @@ class AdapterState:
     found_in: str
     content_hash: str
     tokenizer_hash: str
+    is_folder: bool
+    feature_length: float | None
+    commit: str | None
+    vocabulary_hash: str | None
+    settings: dict[str, Any]
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=lambda: used_versions())
-    is_folder: bool | None = None
-    feature_length: float | None = None
-    commit: str | None = None
-    vocabulary_hash: str | None = None
-    settings: dict[str, Any] | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether `model` is a folder, which other machines lack, and no hub name."""
-        if self.is_folder is None:
-            return names_folder(self.model)
-        return self.is_folder
 
     @property
     def found(self) -> Found:
@@ -180,25 +171,47 @@ def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
 
 def with_records(state: dict[str, Any]) -> dict[str, Any]:
     """Undo :func:`with_plain_records`, for attributes that come from a file."""
-    versions: dict[str, str] = {}
-    if "_adapter" in state:
-        versions = state["_adapter"]["versions"]
-        check_format(state["_adapter"]["format"], versions)
+    adapter = state.get("_adapter", {})
+    check_format(adapter)
     written = {name: kind for name, kind in RECORDS.items() if name in state}
     for name, kind in written.items():
-        _check_fields(kind, state[name], versions)
+        known = [each.name for each in fields(kind)]
+        what = f"the fields of {kind.__name__}"
+        check_names(state[name], known, what, adapter.get("versions"))
     return state | {name: kind(**state[name]) for name, kind in written.items()}
 
 
-def _check_fields(kind: Any, values: dict[str, Any], versions: dict[str, str]) -> None:
-    """Refuse a record with fields that only a later version knows."""
-    unknown = sorted(values.keys() - {each.name for each in fields(kind)})
+def check_names(
+    values: Iterable[str],
+    known: Collection[str],
+    what: str,
+    versions: Any,
+    *,
+    file: str = "The file",
+    may_lack: Collection[str] = (),
+) -> None:
+    """Refuse names that only a later version knows, and that some are missing.
+
+    All of `known` must be there but those in `may_lack`. `what` tells, in the error,
+    what they are, and `file` where; `versions` are those in the file, unchecked.
+    """
+    unknown = sorted({*values} - {*known}, key=repr)
+    missing = sorted({*known} - {*values} - {*may_lack})
     if unknown:
         raise ValueError(
-            f"The file must hold fields of {kind.__name__} that sk-adalora "
-            f"{__version__} has. Got {unknown}, of sk-adalora "
-            f"{versions.get('sk-adalora')}. Install a newer sk-adalora."
+            f"{file} must hold {what} only. Got {reprlib.repr(unknown)} too, of "
+            f"{_writer(versions)}. {_NEWER}"
         )
+    if missing:
+        raise ValueError(
+            f"{file} must hold {what}. Got them without {missing}. It is broken, or "
+            "was changed: copy it again."
+        )
+
+
+def _writer(versions: Any) -> str:
+    known = versions.get("sk-adalora") if isinstance(versions, dict) else None
+    return f"sk-adalora {reprlib.repr(known)}"
 
 
 def used_versions() -> dict[str, str]:
@@ -271,9 +284,9 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     Raises
     ------
     ValueError
-        If the backbone is another one, or the state is of a later format.
+        If the backbone is another one, or the state is of another format.
     """
-    check_format(state.format, state.versions)
+    check_format(vars(state))
     check_backbone(state, backbone)
     warn_other_versions(state)
     config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
@@ -347,13 +360,13 @@ def continue_from(
     network.load_head_state(head)
 
 
-def check_format(number: int, versions: dict[str, str]) -> None:
-    """Refuse a layout that a later version wrote."""
-    if number > FORMAT:
+def check_format(values: Mapping[str, Any]) -> None:
+    """Refuse another layout than this version writes."""
+    number = values.get("format", FORMAT)  # check_names says that it is missing
+    if number != FORMAT:
         raise ValueError(
-            f"The file must be of format {FORMAT} or before. Got format "
-            f"{number}, of sk-adalora {versions.get('sk-adalora')}. "
-            "Install a newer sk-adalora."
+            f"The file must be of format {FORMAT}. Got format {reprlib.repr(number)}, "
+            f"of {_writer(values.get('versions'))}. {_NEWER}"
         )
 
 
@@ -380,19 +393,15 @@ def check_backbone(state: AdapterState, backbone: Backbone) -> None:
             f"{state.content_hash}. Got {str(backbone.folder)!r} with SHA-256 "
             f"{backbone.content_hash}. Point `model` to the former, or fit again."
         )
-    changed = {}
-    if state.settings is not None:
-        changed = changed_settings(state.settings, backbone.settings)
+    changed = changed_settings(state.settings, backbone.settings)
     if changed:
         raise ValueError(
             "The config.json of the pretrained model must say what it said when the "
             f"estimator was trained on {state.model!r}. Got {str(backbone.folder)!r} "
             f"with {_listed(changed)}. Put its former files back, or fit again."
         )
-    same_tokens = state.tokenizer_hash == backbone.tokenizer_hash
-    if state.vocabulary_hash is not None:
-        same_tokens &= state.vocabulary_hash == backbone.vocabulary_hash
-    if not same_tokens:
+    then = (state.tokenizer_hash, state.vocabulary_hash)
+    if then != (backbone.tokenizer_hash, backbone.vocabulary_hash):
         raise ValueError(
             "The tokenizer must make the tokens of texts that it made when the "
             f"estimator was trained on {state.model!r}. Got one in "

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import reprlib
-from dataclasses import fields
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,7 @@ from ._persistence import (
     RECORDS,
     AdapterState,
     check_format,
+    check_names,
     fitted_attributes,
     joined,
 )
@@ -42,10 +43,19 @@ _UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.
 # Bytes of a text that is looked at for its line ends: no vocabulary has more.
 _LONGEST_TEXT = 2**26
 
-STATE_FIELDS = (
-    *("n_outputs", "pooling", "model", "found_in"),
-    *("content_hash", "tokenizer_hash", "format"),
-)
+# Types of what STATE_NAME holds: the fields of AdapterState, but for its numbers, which
+# are in other files, and more.
+_OF_STATE = get_type_hints(AdapterState)
+STATE_FIELDS = tuple(name for name in _OF_STATE if name not in ("config", "arrays"))
+_HINTS = {name: _OF_STATE[name] for name in STATE_FIELDS} | {
+    "class": str,
+    "parameters": dict[str, Any],
+    "includes_backbone": bool,
+    "layers": list[str],
+    "fitted": dict[str, Any],
+    "files": dict[str, str],
+    SEAL: str,
+}
 
 
 def broken(must: str, got: Any) -> ValueError:
@@ -56,14 +66,36 @@ def broken(must: str, got: Any) -> ValueError:
     )
 
 
-def _later(must: str, got: Any, described: dict[str, Any]) -> ValueError:
-    """Return the error about what a later version may have written."""
-    version = reprlib.repr(described["versions"].get("sk-adalora"))
-    return ValueError(
-        f"{STATE_NAME} must {must}. Got {reprlib.repr(got)} too, of sk-adalora "
-        f"{version}. Install a newer sk-adalora, or copy the folder again if it was "
-        "changed."
-    )
+def _check_fields(
+    values: Any,
+    hints: Mapping[str, Any],
+    what: str,
+    versions: Any,
+    may_lack: Collection[str] = (),
+) -> None:
+    """Refuse an object that has not the fields it must have, or of other types."""
+    if not isinstance(values, dict):
+        raise broken(f"hold {what}", values)
+    check_names(values, hints, what, versions, file=STATE_NAME, may_lack=may_lack)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            kind = hints[name] if get_args(hints[name]) else hints[name].__name__
+            raise broken(f"hold {name!r} as {kind}", value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if origin is dict:  # names are texts in JSON
+        return isinstance(value, dict) and all(
+            _fits(item, inner[1]) for item in value.values()
+        )
+    if inner:
+        return any(_fits(value, option) for option in inner)
+    same = type(value) is hint or (hint is float and type(value) is int)
+    return same or hint is Any
 
 
 # ---- folder -----------------------------------------------------------------
@@ -82,7 +114,7 @@ def find(
         return folder, folder
     name = os.fspath(source)
     known = _download(name, revision, local_files_only, [STATE_NAME])
-    listed = _field(read_json(known / STATE_NAME), "files", dict)
+    listed = _read_fields(known)["files"]
     patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
     if patterns:  # the hub would fetch all that they match
         raise broken("list files by their names", patterns)
@@ -159,14 +191,19 @@ def seal(described: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def _read_fields(folder: Path) -> dict[str, Any]:
+    """Read ``sk_adalora.json``: fields of the right types."""
+    described = read_json(folder / STATE_NAME)
+    check_format(described)
+    what = "the fields of a saved estimator"
+    _check_fields(described, _HINTS, what, described.get("versions"))
+    return described
+
+
 def read_described(folder: Path) -> dict[str, Any]:
     """Read ``sk_adalora.json``, and check that no file was changed by accident."""
-    described = read_json(folder / STATE_NAME)
-    number = _field(described, "format", int)
-    check_format(number, _field(described, "versions", dict))
-    if number < 1:
-        raise broken("hold a 'format' of at least 1", number)
-    if _field(described, SEAL, str) != seal(described):
+    described = _read_fields(folder)
+    if described[SEAL] != seal(described):
         raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
     check_files(folder, described)
     return described
@@ -175,9 +212,9 @@ def read_described(folder: Path) -> dict[str, Any]:
 def _needed(described: dict[str, Any]) -> set[str]:
     """Return the files without which an estimator cannot be loaded."""
     needed = {CONFIG_NAME, WEIGHTS_NAME}
-    if _field(described, "pooling", str) != "model":
+    if described["pooling"] != "model":
         needed.add(HEAD_NAME)
-    if _field(described, "includes_backbone", bool):
+    if described["includes_backbone"]:
         needed.add(f"{BACKBONE}/config.json")
     return needed
 
@@ -198,7 +235,7 @@ def sealed(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
 
 def check_files(folder: Path, described: dict[str, Any]) -> None:
     """Refuse a folder whose files are not those that were written."""
-    listed = _field(described, "files", dict)
+    listed = described["files"]
     missing = _needed(described) - set(listed)
     if missing:
         raise broken(f"list {sorted(missing)} under 'files'", listed)
@@ -240,35 +277,30 @@ def _differs_in_line_ends(path: Path, digest: str) -> bool:
     return digest in [hashlib.sha256(way).hexdigest() for way in ways]
 
 
-def _field(values: dict[str, Any], name: str, kind: type) -> Any:
-    value = values.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise broken(f"hold {name!r} as {kind.__name__}", value)
-    return value
-
-
 # ---- estimator --------------------------------------------------------------
 
 
-def check_class(described: dict[str, Any], cls: Any) -> None:
-    """Refuse the folder of another estimator."""
-    name = _field(described, "class", str)
-    # A subclass loads what its estimator saved.
-    if name not in {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}:
+def _saved_class(name: str, cls: Any) -> Any:
+    """Return the class of what was saved; refuse the folder of another estimator."""
+    # A subclass loads what its estimator saved, also one of the same name.
+    saved = [b for b in cls.__mro__ if b.__name__ == name and hasattr(b, "_coding")]
+    if not saved:
         raise ValueError(
             f"The folder must hold a {cls.__name__}. Got a {reprlib.repr(name)}. "
             "Load it with its own class."
         )
+    return saved[-1]
 
 
 def read_parameters(
     described: dict[str, Any], folder: Path, cls: Any, trust_remote_code: bool
 ) -> dict[str, Any]:
     """Return the parameters of the estimator."""
-    written = _field(described, "parameters", dict)
-    unknown = sorted(set(written) - set(cls._get_param_names()))
-    if unknown:
-        raise _later(f"hold parameters of {cls.__name__} only", unknown, described)
+    saved = _saved_class(described["class"], cls)
+    own, what = cls._get_param_names(), f"the parameters of {cls.__name__}"
+    may_lack = set(own) - set(saved._get_param_names())  # those of a subclass
+    written, versions = described["parameters"], described["versions"]
+    _check_fields(written, dict.fromkeys(own, Any), what, versions, may_lack)
     parameters = {name: from_json(value) for name, value in written.items()}
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(
@@ -276,7 +308,7 @@ def read_parameters(
             "along. Got `trust_remote_code` in it. Pass trust_remote_code=True if you "
             "trust its authors."
         )
-    if "trust_remote_code" in cls._get_param_names():  # a subclass may lack it
+    if "trust_remote_code" in own:  # a subclass may lack it
         parameters["trust_remote_code"] = trust_remote_code
     if described["includes_backbone"]:
         parameters["model"] = str(folder / BACKBONE)
@@ -285,22 +317,28 @@ def read_parameters(
 
 def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
     """Return the fitted attributes."""
-    written = _field(described, "fitted", dict)
-    fitted = {name: from_json(written[name]) for name in _CHECKS if name in written}
-    for name in (*cls._coding, "n_features_in_", *fitted):
+    written, versions = described["fitted"], described["versions"]
+    kinds = {n: kind for n, kind in RECORDS.items() if kind is not AdapterState}
+    known = (*cls._coding, "n_features_in_", *OPTIONAL, *kinds)
+    what = f"the attributes of a fitted {cls.__name__}"
+    _check_fields(written, dict.fromkeys(known, Any), what, versions, OPTIONAL)
+    fitted = {name: from_json(value) for name, value in written.items()}
+    records = {n: _record(kind, fitted.pop(n), versions) for n, kind in kinds.items()}
+    for name, value in fitted.items():
         accepts, wording = _CHECKS[name]
-        if name not in fitted or not accepts(fitted[name]):
-            raise broken(f"hold {name!r} as {wording}", fitted.get(name))
-    records = {
-        name: _read_record(kind, from_json(written.get(name)), described)
-        for name, kind in RECORDS.items()
-        if kind is not AdapterState
-    }
+        if not accepts(value):
+            raise broken(f"hold {name!r} as {wording}", value)
     state = _read_state(described, folder)
     _check_together(fitted, state.n_outputs)
     return fitted | fitted_attributes(
         state, records["schedule_"], records["history_"], records["fit_report_"]
     )
+
+
+def _record(kind: Any, values: Any, versions: dict[str, str]) -> Any:
+    what = f"the fields of {kind.__name__}"
+    _check_fields(values, get_type_hints(kind), what, versions)
+    return kind(**values)
 
 
 def _is_vector(value: Any, kinds: str) -> bool:
@@ -321,8 +359,8 @@ def _are_names(value: Any) -> bool:
 
 
 _BOOL = (lambda v: type(v) is bool, "true or false")
-# What estimators of both kinds may have, beside the coding of their targets.
-OPTIONAL = ("n_features_in_", "feature_names_in_", "_validation_seed")
+# What a fit may leave, with tables and with early stopping.
+OPTIONAL = ("feature_names_in_", "_validation_seed")
 _CHECKS = {
     "n_features_in_": (lambda v: type(v) is int and v >= 1, "an int of at least 1"),
     "feature_names_in_": (_are_names, "an array of names"),
@@ -363,77 +401,32 @@ def _check_together(fitted: dict[str, Any], n_outputs: int) -> None:
         raise broken(f"hold {fitted['n_features_in_']} 'feature_names_in_'", len(names))
 
 
-def _read_record(kind: Any, values: Any, described: dict[str, Any]) -> Any:
-    names = [field.name for field in fields(kind)]
-    if isinstance(values, dict) and set(values) > set(names):
-        more = sorted(set(values) - set(names))
-        raise _later(f"hold the fields of {kind.__name__}", more, described)
-    if not isinstance(values, dict) or set(values) != set(names):
-        raise broken(f"hold the fields of {kind.__name__}: {names}", values)
-    for name, hint in get_type_hints(kind).items():
-        if not _fits(values[name], hint):
-            raise broken(f"hold {name!r} of {kind.__name__} as {hint}", values[name])
-    return kind(**values)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
-    if get_origin(hint) is list:
-        (inner,) = get_args(hint)
-        return isinstance(value, list) and all(_fits(item, inner) for item in value)
-    if get_args(hint):
-        return any(_fits(value, option) for option in get_args(hint))
-    return type(value) is hint or (hint is float and type(value) is int)
-
-
-# Of the pretrained model. All may be missing, as in files of before they existed.
-_MODEL_CHECKS = {
-    "commit": (
-        lambda v: type(v) is str and COMMIT.fullmatch(v),
-        "the hash of a commit of the hub",
-    ),
-    "vocabulary_hash": (lambda v: type(v) is str, "str"),
-    "settings": (lambda v: type(v) is dict, "dict"),
-}
-
-
 # ---- numbers ----------------------------------------------------------------
 
 
 def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
-    kinds = {"n_outputs": int, "format": int}
-    values = {n: _field(described, n, kinds.get(n, str)) for n in STATE_FIELDS}
-    versions = _field(described, "versions", dict)
-    if not all(isinstance(text, str) for text in versions.values()):
-        raise broken("hold 'versions' as str", versions)
+    values = {name: described[name] for name in STATE_FIELDS}
+    n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
     if values["pooling"] not in (*POOLINGS, "model"):
         raise broken("hold a 'pooling' that is known", values["pooling"])
+    commit, length = values["commit"], values["feature_length"]
+    if not (commit is None or COMMIT.fullmatch(commit)):
+        raise broken("hold 'commit' as the hash of a commit of the hub", commit)
+    if (length is None) != own_head or not (own_head or 1e-30 < length < 1e30):
+        own = "null for a model's own head"
+        raise broken(f"hold 'feature_length' as a number above 0, or {own}", length)
+    values["feature_length"] = None if own_head else float(length)
+    values["found_in"] = values["found_in"] or values["model"]
     config, tensors = read_adapter(folder)
     written = config.to_dict()
-    ranks, layers = ranks_of(tensors), _field(described, "layers", list)
-    if not all(isinstance(n, str) for n in layers) or sorted(layers) != sorted(ranks):
+    ranks, layers = ranks_of(tensors), described["layers"]
+    if sorted(layers) != sorted(ranks):
         raise broken("list the adapted layers under 'layers'", layers)
     ranks = {path: ranks[path] for path in layers}
     written["rank_pattern"] = rank_pattern(ranks, config.init_r)
-    n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
     _check_own_head(tensors, n_outputs if own_head else None)
     head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
-    # Files of before this field have a `found_in` only where the model was a folder.
-    is_folder = described.get("is_folder", bool(values["found_in"]) or None)
-    if not isinstance(is_folder, bool | None):
-        raise broken("hold 'is_folder' as true or false", is_folder)
-    values["is_folder"] = is_folder
-    length = described.get("feature_length")
-    if not (length is None or (_fits(length, float) and 1e-30 < length < 1e30)):
-        raise broken("hold 'feature_length' as a number above 0", length)
-    values["feature_length"] = None if length is None else float(length)
-    values["found_in"] = values["found_in"] or values["model"]
-    for name, (accepts, wording) in _MODEL_CHECKS.items():
-        values[name] = described.get(name)
-        if values[name] is not None and not accepts(values[name]):
-            raise broken(f"hold {name!r} as {wording}", values[name])
-    arrays = joined(tensors, head)
-    return AdapterState(config=written, arrays=arrays, versions=versions, **values)
+    return AdapterState(config=written, arrays=joined(tensors, head), **values)
 
 
 def _check_own_head(tensors: dict[str, torch.Tensor], n_outputs: int | None) -> None:

@@ -26,7 +26,6 @@ from _folders import (
     read,
     strengthen,
     there_and_back,
-    write,
 )
 from _toy import make, topics, toy
 
@@ -341,9 +340,17 @@ def test_a_subclass_loads_what_its_estimator_saved(saved, fitted):
     class Mine(AdaLoraClassifier):
         pass
 
-    loaded = Mine.from_pretrained(saved)
-    assert type(loaded) is Mine
-    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+    class More(AdaLoraClassifier):
+        more = 1
+
+        @classmethod
+        def _get_param_names(cls):
+            return [*super()._get_param_names(), "more"]
+
+    for kind in (Mine, More, type("AdaLoraClassifier", (More,), {})):
+        loaded = kind.from_pretrained(saved)
+        assert type(loaded) is kind
+        np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
 class Short(AdaLoraClassifier):
@@ -552,19 +559,6 @@ def test_saving_from_another_directory(by_relative_path, complete):
     np.testing.assert_array_equal(again.predict_proba(SAMPLE), expected)
 
 
-def test_a_folder_that_does_not_say_whether_its_model_is_one(by_relative_path):
-    by_relative_path.save_pretrained("f")
-    described = read("f")
-    assert described.pop("is_folder") is True  # as before it was written
-    write("f", described)
-    loaded = AdaLoraClassifier.from_pretrained("f")
-    loaded.save_pretrained("g")
-
-    expected = by_relative_path.predict_proba(SAMPLE)
-    np.testing.assert_array_equal(loaded.predict_proba(SAMPLE), expected)
-    assert read("g")["is_folder"] is True
-
-
 def test_loading_needs_no_model(saved, fitted, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("loaded")
@@ -708,7 +702,7 @@ def test_a_pickle_of_a_later_version(fitted):
     later = copy.copy(fitted)
     later._adapter = replace(fitted._adapter, format=99, versions={"sk-adalora": "9.9"})
     data = pickle.dumps(later)
-    match = r"format 1 or before\. Got format 99, of sk-adalora 9\.9\. Install a newer"
+    match = r"of format 1\. Got format 99, of sk-adalora '9\.9'\. Install a newer"
     with pytest.raises(ValueError, match=match):
         pickle.loads(data)
 

@@ -78,7 +78,7 @@ def test_line_ends_of_what_has_its_own_hash_do_not_matter(folder):
 
 # What an attacker says, who can compute hashes -> the error.
 LIES = {
-    "format-0": (lambda d: d.update(format=0), "a 'format' of at least 1"),
+    "format-0": (lambda d: d.update(format=0), "of format 1. Got format 0"),
     "format-true": (lambda d: d.update(format=True), "hold 'format' as int"),
     "above": (lambda d: d["files"].update({"../x": "kept"}), "of the folder only"),
     "root": (lambda d: d["files"].update({"/x": "kept"}), "of the folder only"),
@@ -86,11 +86,11 @@ LIES = {
     "no-head": (lambda d: d["files"].pop(HEAD_NAME), "must list .*head"),
     "parameter": (
         lambda d: d["parameters"].update(x=1),
-        r"hold parameters of AdaLoraClassifier only\. Got \['x'\].*Install a newer",
+        r"hold the parameters of AdaLoraClassifier only\. Got \['x'\].*Install a newer",
     ),
     "field": (
         lambda d: d["fitted"]["schedule_"].update(x=1),
-        r"the fields of ResolvedSchedule\. Got \['x'\] too, of sk-ada.*Install a newer",
+        r"of ResolvedSchedule only\. Got \['x'\] too, of sk-ada.*Install a newer",
     ),
     "code": (
         lambda d: d["parameters"].update(trust_remote_code=True),

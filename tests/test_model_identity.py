@@ -293,17 +293,3 @@ def test_a_tokenizer_without_a_file_of_its_vocabulary():
     assert vocabulary_hash(tokenizer) != vocabulary_hash(
         transformers.ByT5Tokenizer(extra_ids=7)
     )
-
-
-# ---- files of before --------------------------------------------------------
-
-
-def test_a_pickle_of_before_the_settings_were_kept(own_model):
-    fitted = make(str(own_model)).fit(X, Y)
-    state = fitted.__getstate__()
-    for name in ("settings", "vocabulary_hash", "commit"):
-        del state["_adapter"][name]
-    loaded = object.__new__(type(fitted))
-    loaded.__setstate__(state)
-
-    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))

@@ -294,16 +294,6 @@ def test_what_a_fit_leaves_is_what_is_listed(fitted):
     assert {name: vars(fitted)[name] for name in left} == left
 
 
-def test_a_pickle_that_does_not_say_whether_its_model_is_a_folder(fitted):
-    state = fitted.__getstate__()
-    assert state["_adapter"].pop("is_folder") is True  # as before it was kept
-    loaded = object.__new__(type(fitted))
-    loaded.__setstate__(state)
-
-    assert loaded._adapter.is_local
-    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
-
-
 @pytest.mark.parametrize("becomes", ["another", "empty"])
 def test_a_copy_of_a_project_uses_its_own_model(
     tiny_model, tmp_path, monkeypatch, becomes
@@ -442,7 +432,7 @@ def test_a_file_of_a_later_version(fitted):
         loaded._adapter, format=2, versions={"sk-adalora": "9.9"}
     )
 
-    match = r"format 1 or before\. Got format 2, of sk-adalora 9\.9\. Install a newer"
+    match = r"of format 1\. Got format 2, of sk-adalora '9\.9'\. Install a newer"
     with pytest.raises(ValueError, match=match):
         loaded.predict(X)
 
@@ -454,9 +444,19 @@ def test_a_record_of_a_later_version(fitted, record):
     state[record]["later"] = 1
     loaded = object.__new__(type(fitted))
 
-    match = r"Got \['later'\], of sk-adalora 9\.9\. Install a newer sk-adalora"
+    match = r"Got \['later'\] too, of sk-adalora '9\.9'\. Install a newer sk-adalora"
     with pytest.raises(ValueError, match=match):
         loaded.__setstate__(state)
+
+
+@pytest.mark.parametrize("record", ["_adapter", "schedule_", "history_", "fit_report_"])
+def test_a_record_without_a_field(fitted, record):
+    for name in vars(vars(fitted)[record]):
+        state = fitted.__getstate__()
+        del state[record][name]
+        match = rf"hold the fields of .*Got them without \['{name}'\].*copy it again"
+        with pytest.raises(ValueError, match=match):
+            object.__new__(type(fitted)).__setstate__(state)
 
 
 # ---- parameters that change after a fit -------------------------------------

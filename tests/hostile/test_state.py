@@ -34,13 +34,9 @@ def wrong_type(name):
     }
 
 
-NO_ERROR = ("None", "True")  # of "is_folder": as of a file of before it
-# Of what is known of the pretrained model: None, and what is of the right type.
-NO_ERRORS = {
-    "commit": ("None",),
-    "vocabulary_hash": ("None", "'x'"),
-    "settings": ("None", "{}"),
-}
+def own_head(described):
+    described.update(pooling="model", feature_length=None)
+
 
 BOMB = [1]
 for _ in range(30):
@@ -48,11 +44,13 @@ for _ in range(30):
 
 STATES = {
     # Format and class.
-    "a later format": (put("format", value=2), r"1 or before\. Got format 2, of sk-"),
+    "a later format": (put("format", value=2), r"of format 1\. Got format 2, of sk-"),
     "a huge format": (put("format", value=10**60), "Install a newer"),
-    "format 0": (put("format", value=0), "at least 1"),
-    "a negative format": (put("format", value=-1), "at least 1"),
-    "no format": (put("format", value=...), "'format' as int"),
+    "format 0": (put("format", value=0), "of format 1. Got format 0"),
+    "a negative format": (put("format", value=-1), "of format 1. Got format -1"),
+    "no format": (put("format", value=...), r"without \['format'\]"),
+    "format 1.0": (put("format", value=1.0), "'format' as int"),
+    "a later field": (put("later", value=1), r"Got \['later'\] too, of sk-"),
     "another class": (put("class", value="AdaLoraRegressor"), "own class"),
     "an unknown class": (put("class", value="os.system"), "own class"),
     "a class above": (put("class", value="BaseEstimator"), "own class"),
@@ -66,18 +64,11 @@ STATES = {
     **wrong_type("n_outputs"),
     **wrong_type("pooling"),
     **wrong_type("layers"),
-    **{k: v for k, v in wrong_type("is_folder").items() if k[-4:] not in NO_ERROR},
-    **{
-        k: v
-        for k, v in wrong_type("feature_length").items()
-        if k[-3:] not in ("one", "1.5")
-    },
-    **{
-        shown: change
-        for name, valid in NO_ERRORS.items()
-        for shown, change in wrong_type(name).items()
-        if not shown.endswith(valid)
-    },
+    **{k: v for k, v in wrong_type("is_folder").items() if "True" not in k},
+    **{k: v for k, v in wrong_type("feature_length").items() if "1.5" not in k},
+    **{k: v for k, v in wrong_type("commit").items() if "None" not in k},
+    **wrong_type("vocabulary_hash"),
+    **wrong_type("settings"),
     "a branch for a commit": (put("commit", value="main"), "the hash of a commit"),
     "a path for a commit": (put("commit", value="../" * 40), "the hash of a commit"),
     "a commit and more": (put("commit", value="a" * 41), "the hash of a commit"),
@@ -87,6 +78,7 @@ STATES = {
     "a length of 0": (put("feature_length", value=0), "number above 0"),
     "a length next to 0": (put("feature_length", value=1e-320), "number above 0"),
     "a huge length": (put("feature_length", value=10**40), "number above 0"),
+    "no length": (put("feature_length", value=None), "number above 0, or null for a"),
     "a length of NaN": (put("feature_length", value=float("nan")), ""),
     **{k: v for k, v in wrong_type("model").items() if "'x'" not in k},
     **{k: v for k, v in wrong_type("content_hash").items() if "'x'" not in k},
@@ -202,7 +194,15 @@ STATES = {
         "array of names",
     ),
     # Records.
-    "a record too little": (put("fitted", "history_", value=...), "TrainingHistory"),
+    "a record too little": (
+        put("fitted", "history_", value=...),
+        r"a fitted AdaLoraClassifier\. Got them without \['history_'\]",
+    ),
+    "a record that is none": (put("fitted", "history_", value=1), "TrainingHistory"),
+    "a record of numbers": (
+        put("fitted", "history_", value={"type": "dict", "items": [[1, 2], ["a", 2]]}),
+        r"fields of TrainingHistory only\. Got \['a', 1\] too",
+    ),
     "a record of other fields": (
         put("fitted", "history_", value={"loss": []}),
         "TrainingHistory",
@@ -221,10 +221,26 @@ STATES = {
     "no outputs": (put("n_outputs", value=0), "head.safetensors must hold"),
     "negative outputs": (put("n_outputs", value=-3), "head.safetensors must hold"),
     "pooling that is unknown": (put("pooling", value="evil"), "'pooling' that is"),
-    "a head of the model's": (put("pooling", value="model"), "head with 3 outputs"),
+    "a head of the model's": (own_head, "head with 3 outputs"),
+    "a length of its own head": (put("pooling", value="model"), "or null for a model"),
     "another hash": (put("content_hash", value="0" * 64), "must be the one that"),
-    "versions of numbers": (put("versions", value={"torch": 2}), "'versions' as str"),
+    "versions of numbers": (put("versions", value={"torch": 2}), "'versions' as dict"),
 }
+
+
+def test_every_field_must_be_there(folder):
+    whole = read(folder)
+    objects = {(): whole} | {(n,): whole[n] for n in ("parameters", "fitted")}
+    records = ("schedule_", "history_", "fit_report_")
+    objects |= {("fitted", n): whole["fitted"][n] for n in records}
+    for outer, fields in objects.items():
+        for name in fields.keys() - {"sha256"}:  # which writing adds
+            described = read(folder)
+            put(*outer, name, value=...)(described)
+            write(folder, described)
+            match = rf"must hold the .*Got them without \['{name}'\]"
+            assert_refused(folder, match)
+            write(folder, whole)
 
 
 @pytest.mark.parametrize("case", STATES)
