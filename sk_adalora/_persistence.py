@@ -361,11 +361,12 @@ def continue_from(
 
 
 def check_format(values: Mapping[str, Any]) -> None:
-    """Refuse another layout than this version writes."""
+    """Refuse a layout that a later version wrote."""
     number = values.get("format", FORMAT)  # check_names says that it is missing
-    if number != FORMAT:
+    if number not in range(1, FORMAT + 1):
         raise ValueError(
-            f"The file must be of format {FORMAT}. Got format {reprlib.repr(number)}, "
+            f"The file must be of format {FORMAT} or before. Got format "
+            f"{reprlib.repr(number)}, "
             f"of {_writer(values.get('versions'))}. {_NEWER}"
         )
 

@@ -280,27 +280,25 @@ def _differs_in_line_ends(path: Path, digest: str) -> bool:
 # ---- estimator --------------------------------------------------------------
 
 
-def _saved_class(name: str, cls: Any) -> Any:
-    """Return the class of what was saved; refuse the folder of another estimator."""
-    # A subclass loads what its estimator saved, also one of the same name.
-    saved = [b for b in cls.__mro__ if b.__name__ == name and hasattr(b, "_coding")]
-    if not saved:
+def _check_class(name: str, cls: Any) -> None:
+    """Refuse the folder of another estimator."""
+    # A subclass loads what its estimator saved.
+    if name not in {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}:
         raise ValueError(
             f"The folder must hold a {cls.__name__}. Got a {reprlib.repr(name)}. "
             "Load it with its own class."
         )
-    return saved[-1]
 
 
 def read_parameters(
     described: dict[str, Any], folder: Path, cls: Any, trust_remote_code: bool
 ) -> dict[str, Any]:
     """Return the parameters of the estimator."""
-    saved = _saved_class(described["class"], cls)
+    _check_class(described["class"], cls)
     own, what = cls._get_param_names(), f"the parameters of {cls.__name__}"
-    may_lack = set(own) - set(saved._get_param_names())  # those of a subclass
     written, versions = described["parameters"], described["versions"]
-    _check_fields(written, dict.fromkeys(own, Any), what, versions, may_lack)
+    # Those of a subclass, and later ones, may be missing: they take their defaults.
+    _check_fields(written, dict.fromkeys(own, Any), what, versions, may_lack=own)
     parameters = {name: from_json(value) for name, value in written.items()}
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(

@@ -26,6 +26,7 @@ from _folders import (
     read,
     strengthen,
     there_and_back,
+    write,
 )
 from _toy import make, topics, toy
 
@@ -351,6 +352,18 @@ def test_a_subclass_loads_what_its_estimator_saved(saved, fitted):
         loaded = kind.from_pretrained(saved)
         assert type(loaded) is kind
         np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_a_parameter_that_an_older_version_lacked_has_its_default(fitted, tmp_path):
+    folder = tmp_path / "estimator"
+    fitted.save_pretrained(folder)
+    described = read(folder)
+    assert described["parameters"].pop("interpolation")
+    write(folder, described)
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+
+    assert loaded.interpolation == AdaLoraClassifier().interpolation
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
 class Short(AdaLoraClassifier):
@@ -702,7 +715,9 @@ def test_a_pickle_of_a_later_version(fitted):
     later = copy.copy(fitted)
     later._adapter = replace(fitted._adapter, format=99, versions={"sk-adalora": "9.9"})
     data = pickle.dumps(later)
-    match = r"of format 1\. Got format 99, of sk-adalora '9\.9'\. Install a newer"
+    match = (
+        r"of format 1 or before\. Got format 99, of sk-adalora '9\.9'\. Install a newer"
+    )
     with pytest.raises(ValueError, match=match):
         pickle.loads(data)
 

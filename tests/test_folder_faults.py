@@ -78,7 +78,7 @@ def test_line_ends_of_what_has_its_own_hash_do_not_matter(folder):
 
 # What an attacker says, who can compute hashes -> the error.
 LIES = {
-    "format-0": (lambda d: d.update(format=0), "of format 1. Got format 0"),
+    "format-0": (lambda d: d.update(format=0), "of format 1 or before. Got format 0"),
     "format-true": (lambda d: d.update(format=True), "hold 'format' as int"),
     "above": (lambda d: d["files"].update({"../x": "kept"}), "of the folder only"),
     "root": (lambda d: d["files"].update({"/x": "kept"}), "of the folder only"),
