@@ -37,7 +37,7 @@ _HOMES = {
     "BudgetDisplay": "._displays",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
-    "OptunaPruning": "._pruning",
+    "OptunaPruning": "._optuna_pruning",
     "RankAllocationDisplay": "._displays",
     "TrainingHistoryDisplay": "._displays",
     "clear_backbone_cache": "._backbone",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         RankAllocationDisplay,
         TrainingHistoryDisplay,
     )
-    from ._pruning import OptunaPruning
+    from ._optuna_pruning import OptunaPruning
     from ._regressor import AdaLoraRegressor
     from ._search import AdaLoraSearchCV
     from ._space import AdaLoraSpace, suggest_params

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ._devices import Place
-from ._forks import lock_of, make_lock
+from ._locks import lock_of, make_lock
 from ._model_check import Findings, try_model
 from ._model_files import (
     Found,

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from ._forks import make_lock
+from ._locks import make_lock
 from ._messages import warn_user
 from .adalora.products import MKL_IS_SLOW
 

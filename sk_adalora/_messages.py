@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from ._forks import in_children, make_lock
+from ._locks import in_children, make_lock
 from .adalora.messages import warn_user as warn_user
 
 

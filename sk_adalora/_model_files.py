@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._forks import lock_of
+from ._locks import lock_of
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 

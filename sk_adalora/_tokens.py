@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ._forks import in_children
+from ._locks import in_children
 from ._messages import Muted
 from ._turns import same_settings
 

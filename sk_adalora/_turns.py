@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ._forks import make_lock
+from ._locks import make_lock
 
 
 class _Turns:

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-from sk_adalora import _backbone, _forks, _tokens, _turns
-from sk_adalora._forks import lock_of, make_lock
+from sk_adalora import _backbone, _locks, _tokens, _turns
+from sk_adalora._locks import lock_of, make_lock
 from sk_adalora._messages import Muted
 from sk_adalora._tokens import encode
 from sk_adalora._turns import turns_of
@@ -76,7 +76,7 @@ def take(lock):
         pass
 
 
-@pytest.mark.parametrize("module", [_turns, _backbone, _forks])
+@pytest.mark.parametrize("module", [_turns, _backbone, _locks])
 def test_a_lock_of_another_thread_is_free_in_a_child(module):
     with BusyThread(module._lock):
         assert in_child(lambda: take(module._lock))
@@ -85,14 +85,14 @@ def test_a_lock_of_another_thread_is_free_in_a_child(module):
 
 
 def test_each_thing_has_a_lock_as_long_as_a_thread_is_at_it():
-    n_before = len(_forks._of_things)
+    n_before = len(_locks._of_things)
     with BusyThread(lock_of("this")):
         assert not lock_of("this").acquire(blocking=False)
         assert lock_of("other").acquire(blocking=False)
-        assert len(_forks._of_things) == n_before + 1
+        assert len(_locks._of_things) == n_before + 1
     gc.collect()
     take(lock_of("this"))
-    assert len(_forks._of_things) == n_before
+    assert len(_locks._of_things) == n_before
 
 
 def test_a_thing_that_another_thread_is_at_is_free_in_a_child():
