@@ -290,6 +290,32 @@ def test_steps_in_memory_are_bounded(n_numbers):
     assert steps == min(max(fit_in, 5), _linear_probe._MAX_ITERATIONS)
 
 
+@pytest.mark.parametrize("loss", [multiclass_loss, multilabel_loss, squared_error])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_outputs_that_do_not_fit_into_memory_are_computed_in_parts(
+    monkeypatch, loss, weighted
+):
+    features, targets, weights = draw()
+    weights = weights if weighted else None
+    if loss is multiclass_loss:
+        targets = targets.argmax(1)
+    elif loss is multilabel_loss:
+        targets = (targets > 0).astype(np.float32)
+    whole = fit(features, targets, weights, loss, 3)
+    rows = []
+
+    def counting(outputs, targets):
+        rows.append(len(outputs))
+        return loss(outputs, targets)
+
+    monkeypatch.setattr(_linear_probe, "_MOST_OUTPUTS", 3 * 7)
+    parts = fit(features, targets, weights, counting, 3)
+
+    assert set(rows) == {7, 60 % 7}
+    for one, other in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 # In the estimators
 
 
