@@ -18,7 +18,7 @@ cell by cell. How cells are written:
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -194,6 +194,10 @@ def _write_large_whole(
     return pc.if_else(pc.fill_null(large, False), whole.cast(TEXT), texts)
 
 
+# What Arrow writes; a subclass of float among them is NumPy's float64.
+_BY_ARROW = (float, np.floating, datetime, time, np.datetime64, np.timedelta64)
+
+
 def write_cell(cell: Any) -> str | None:
     """Write one object as `write_arrow` would have in a column of its own."""
     if is_missing(cell):
@@ -243,13 +247,48 @@ def _write_duration(cell: timedelta) -> str:
 
 
 def write_cells(cells: list) -> list[str | None]:
-    """Write each object as :func:`write_cell` does; floats all at once."""
-    texts = [None if type(cell) is float else write_cell(cell) for cell in cells]
-    rows = [row for row, cell in enumerate(cells) if type(cell) is float]
-    written = write_arrow(pa.array([cells[row] for row in rows], pa.float64()))
-    for row, text in zip(rows, written.to_pylist(), strict=True):
-        texts[row] = text
+    """Write each object as :func:`write_cell` does; those of a kind at once."""
+    texts: list[str | None] = [None] * len(cells)
+    groups: dict[Any, list[int]] = {}
+    for row, cell in enumerate(cells):
+        kind = _column_of(cell)
+        if kind is None:
+            texts[row] = write_cell(cell)
+        else:
+            groups.setdefault(kind, []).append(row)
+    for rows in groups.values():
+        for row, text in zip(rows, _write_alike([cells[i] for i in rows]), strict=True):
+            texts[row] = text
     return texts
+
+
+def _column_of(cell: Any) -> Hashable:
+    """Return what the cells of one Arrow column have in common; None for others."""
+    if type(cell) is float:
+        return float
+    if not isinstance(cell, _BY_ARROW) or isinstance(cell, np.longdouble):
+        return None
+    if is_missing(cell):
+        return None
+    if isinstance(cell, np.generic):
+        return cell.dtype if cell.dtype.kind == "f" or arrow_unit(cell.dtype) else None
+    zone = getattr(cell, "tzinfo", None)
+    zone = zone if isinstance(zone, Hashable) else id(zone)
+    return type(cell), zone, getattr(cell, "unit", None)
+
+
+def _write_alike(cells: list) -> list[str | None]:
+    """Write cells of one kind, as :func:`_column_of` tells them."""
+    try:
+        of_numpy = isinstance(cells[0], np.datetime64 | np.timedelta64)
+        column = in_arrow_unit(np.array(cells)) if of_numpy else cells
+        return write_arrow(pa.array(column)).to_pylist()
+    except (
+        pa.ArrowException,
+        OverflowError,
+        ValueError,
+    ):  # one of them is out of range
+        return [write_cell(cell) for cell in cells]
 
 
 def is_missing(cell: Any) -> bool:

@@ -1,11 +1,14 @@
 """Rows of a table -> texts."""
 
+import itertools
 import struct
 import time
 import zoneinfo
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
+from datetime import time as clock
 from decimal import Decimal
 
+import dateutil.tz
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -16,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sk_adalora import _cells
 from sk_adalora._cells import TEXT, _write_zoned
 from sk_adalora._texts import read_texts
 
@@ -711,6 +715,58 @@ def test_two_columns_of_one_name(kind):
 
     with pytest.raises(ValueError, match="Got 'name' more than once"):
         read_texts(frame if kind == "pandas" else table)
+
+
+HOURS = [timedelta(hours=hours) for hours in range(40)]
+NOON, OFFSET = datetime(1990, 1, 1, 12), timezone(timedelta(hours=5, minutes=30))
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+NO_KEY = dateutil.tz.tzoffset(None, 3 * 3600)  # which a dictionary does not take
+
+
+OBJECTS = {
+    "datetime": [NOON + hours for hours in HOURS],
+    "long ago": [datetime(1 + 40 * i, 1, 1, i % 24) for i in range(40)],
+    "zones": [
+        (NOON + hours).replace(tzinfo=[None, OFFSET, BERLIN, NO_KEY][i % 4])
+        for i, hours in enumerate(HOURS)
+    ],
+    "Timestamp": [pd.Timestamp(NOON) + pd.Timedelta(i, "ns") for i in range(40)],
+    "units": [
+        pd.Timestamp(NOON).as_unit(["s", "ms", "us", "ns"][i % 4]) + hours
+        for i, hours in enumerate(HOURS)
+    ],
+    "NaT": [pd.NaT if i % 3 else pd.Timestamp(NOON) for i in range(40)],
+    "time": [clock(i % 24, i, 0, i % 2 * 1000) for i in range(40)],
+    "datetime64": [np.datetime64(NOON + hours) for hours in HOURS],
+    "datetime64 of several units": [
+        np.datetime64(["2020", "2020-01", "2020-01-02", "NaT"][i % 4])
+        for i in range(40)
+    ],
+    "datetime64 out of range": [np.datetime64(-(10**17) * i, "s") for i in range(40)],
+    "timedelta64": [
+        np.timedelta64(i * 977, ["s", "ns", "D", "M"][i % 4]) for i in range(40)
+    ],
+    "float64": [np.float64(i) / 7 if i % 5 else np.float64("nan") for i in range(40)],
+    "float32": [np.float32(10.0**i) / 3 for i in range(-10, 30)],
+    "float16": [np.float16(i) / 7 for i in range(40)],
+    "longdouble": [np.longdouble(i) / 4 for i in range(40)],
+}
+
+
+@pytest.mark.parametrize("kind", [*OBJECTS, "all"])
+def test_objects_are_written_alike_alone_and_among_others(kind, monkeypatch):
+    cells = [*itertools.chain(*OBJECTS.values())] if kind == "all" else OBJECTS[kind]
+    alone = [_cells.write_cell(cell) for cell in cells]
+    columns = []
+
+    def counting(column, write=_cells.write_arrow):
+        columns.append(column)
+        return write(column)
+
+    monkeypatch.setattr(_cells, "write_arrow", counting)
+    assert _cells.write_cells(["text", *cells, 1]) == ["text", *alone, "1"]
+    if kind not in ("longdouble", "datetime64 out of range", "all"):
+        assert len(columns) <= 4  # fifty times as fast as one by one
 
 
 def test_floats_are_written_alike_alone_and_among_others():
