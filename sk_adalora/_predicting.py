@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
 
 from ._backbone import Backbone, load_backbone
 from ._batches import pad, prediction_batches, round_count_up
@@ -111,15 +112,12 @@ class PredictMixin:
         del texts  # frees what may be a copy of all of X
         check_tokens(windows.tokens, live)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
-        place, parts = live.place, []
-        limit, multiple = place.tokens_to_predict, place.length_multiple
-        for rows in prediction_batches(windows.tokens, limit, multiple):
-            n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
-            batch = pad(windows.tokens, rows, multiple, n_rows).to(place.device)
-            parts.append((rows, live.network(batch)[: len(rows)].float()))
-        for rows, of_rows in parts:  # only now: each copy waits for the GPU
+        parts: Iterable[Any] = _outputs_of_batches(live, windows.tokens)
+        if live.place.device.type != "cpu":
+            parts = [*parts]  # compute all, as each copy waits for the device
+        for rows, of_rows in parts:
             outputs[rows] = of_rows.cpu().numpy()
-        _check_finite(outputs, place)
+        _check_finite(outputs, live.place)
         of_texts = windows.average(outputs)
         # Indexing copies the table, for nothing where each row has its own text.
         return of_texts if tokens.all_distinct else of_texts[tokens.rows]
@@ -142,6 +140,18 @@ class PredictMixin:
         place = resolve_place("cpu", "float32")
         backbone = self._load_backbone(place, self._adapter)
         return thaw_network(self._adapter, backbone), backbone
+
+
+def _outputs_of_batches(
+    live: Live, tokens: TokenTable
+) -> Iterable[tuple[np.ndarray, Tensor]]:
+    """Compute outputs batch by batch: yield the rows of a batch, and theirs."""
+    place = live.place
+    limit, multiple = place.tokens_to_predict, place.length_multiple
+    for rows in prediction_batches(tokens, limit, multiple):
+        n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
+        batch = pad(tokens, rows, multiple, n_rows).to(place.device)
+        yield rows, live.network(batch)[: len(rows)].float()
 
 
 def _check_finite(outputs: np.ndarray, place: Place) -> None:

@@ -34,6 +34,26 @@ GRID = {"target_r": [2, 3, 5, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 can
 X, Y = topics(36)
 
 
+def test_a_prediction_holds_its_outputs_once(tiny_model, monkeypatch):
+    """On a GPU all batches wait for one copy; a CPU waits for nothing."""
+    fitted = make_classifier(tiny_model).fit(X, Y)
+    outputs, alive = [], []
+    forward = TextNetwork.forward
+
+    def watched(network, batch):
+        alive.append(sum(ref() is not None for ref in outputs))
+        computed = forward(network, batch)
+        outputs.append(weakref.ref(computed))
+        return computed
+
+    monkeypatch.setattr(TextNetwork, "forward", watched)
+    monkeypatch.setattr(Place, "tokens_to_predict", 32)
+    fitted.predict([f"{text} {i}" for i, text in enumerate(X * 3)])
+
+    assert len(alive) > 10
+    assert max(alive) <= 1
+
+
 @pytest.fixture
 def fresh_cache():
     """No pretrained model is in memory, before and after."""
