@@ -36,9 +36,9 @@ def check_labels(y: Any, name: str = "y") -> None:
             f"`{name}` must hold labels of a type that scikit-learn knows. Got "
             "strings of NumPy's StringDType. Convert them with .astype(str)."
         )
-    dense = y.toarray() if hasattr(y, "toarray") else y
+    stored = y.tocoo().data if hasattr(y, "tocoo") else y  # what is not stored is 0
     # As objects: among words in a list, NaN would become the word "nan".
-    values = np.asarray(dense, dtype=object if isinstance(y, list | tuple) else None)
+    values = np.asarray(stored, dtype=object if isinstance(y, list | tuple) else None)
     _refuse_missing(values, name)
     kinds = {type(v) for v in values.ravel()} if values.dtype == object else set()
     got = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -104,8 +104,10 @@ def _tells_nothing(label: Any) -> bool:
 
 def read_indicator(y: Any, name: str = "y") -> np.ndarray:
     """Return an indicator matrix as floats, of shape (n_samples, n_classes)."""
-    indicator = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-    indicator = indicator.astype(np.float32)
+    if hasattr(y, "toarray"):
+        indicator = y.astype(np.float32).toarray()
+    else:
+        indicator = np.asarray(y).astype(np.float32)
     # scikit-learn calls any two numbers an indicator: -1 and 1, say.
     others = indicator[(indicator != 0) & (indicator != 1)]
     if len(others):

@@ -224,6 +224,14 @@ BAD_Y = {
         np.where(np.eye(24, 3, dtype=bool), 1, -1),
         r"must hold 1 for yes and 0 for no\. Got -1\. .*`y == 1`",
     ),
+    "NaN in a sparse indicator": (
+        scipy.sparse.csr_matrix(np.where(np.eye(24, 2, dtype=bool), NAN, 0)),
+        "got 2 of them",
+    ),
+    "a sparse indicator that has a cell twice": (
+        scipy.sparse.coo_matrix(([1] * 25, ([*range(24), 3], [0] * 25)), (24, 3)),
+        "Got 2",
+    ),
     "a sparse indicator of 0 and 2": (
         scipy.sparse.eye(24, 3, format="csr") * 2,
         "Got 2",

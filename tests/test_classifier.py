@@ -209,7 +209,9 @@ def test_scikit_learn_is_told_of_several_labels():
     assert AdaLoraClassifier().__sklearn_tags__().classifier_tags.multi_label
 
 
-@pytest.mark.parametrize("kind", ["list", "sparse", "frame", "bool", "float"])
+@pytest.mark.parametrize(
+    "kind", ["list", "sparse", "sparse array", "rows", "frame", "bool", "float"]
+)
 def test_indicators_in_any_form(tiny_model, kind):
     import scipy.sparse
 
@@ -217,6 +219,8 @@ def test_indicators_in_any_form(tiny_model, kind):
     given = {
         "list": y.tolist(),
         "sparse": scipy.sparse.csr_matrix(y),
+        "sparse array": scipy.sparse.coo_array(y.astype(bool)),
+        "rows": scipy.sparse.lil_matrix(y),
         "frame": pd.DataFrame(y, columns=["good", "bad"]),
         "bool": y.astype(bool),
         "float": y.astype(float),
