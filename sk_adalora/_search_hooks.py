@@ -25,11 +25,11 @@ from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
 from ._search_fingerprint import fingerprint
+from ._search_marks import FINGERPRINT, may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
 from ._search_sampling import make_sampler
 from ._search_study import (
-    FINGERPRINT,
     SearchStudy,
     bind,
     is_new,
@@ -47,7 +47,6 @@ from ._search_table import (
     check_best,
     check_values,
     make_table,
-    may_be_best,
 )
 from ._search_trials import Evaluate, Plan, TrialRunner
 from ._search_workers import Worker

@@ -19,7 +19,7 @@ from ._plotting import (
     list_axes,
     whole_numbers,
 )
-from ._search_pruner import is_feasible
+from ._search_marks import is_feasible
 
 # Of more parameters than this, only the most important are shown.
 _MOST_BARS = 12

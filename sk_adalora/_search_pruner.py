@@ -10,11 +10,10 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
+from ._search_marks import is_feasible
+
 # Relative difference that sums in another order may have.
 _ROUNDING = 1e-9
-# System attribute of a trial where Optuna keeps what a sampler's `constraints_func`
-# returned; since 5.0 also, with a colon and a name, each constraint that was set.
-_CONSTRAINTS = "constraints"
 
 
 def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
@@ -120,24 +119,6 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
     means = np.array([reported[k] for k in range(n_folds)])
     with np.errstate(invalid="ignore"):  # infinity less infinity
         return np.diff(means * np.arange(1, n_folds + 1), prepend=0.0)
-
-
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Tell whether a trial keeps all constraints, as one without any does.
-
-    Parameters
-    ----------
-    trial : FrozenTrial
-        A trial that is over.
-
-    Returns
-    -------
-    bool
-    """
-    kept = trial.system_attrs
-    found = [*(kept.get(_CONSTRAINTS) or ())]
-    found += [kept[name] for name in kept if name.startswith(f"{_CONSTRAINTS}:")]
-    return all(value <= 0 for value in found)
 
 
 def _comparable(study: optuna.Study) -> np.ndarray:

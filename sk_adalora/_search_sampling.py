@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import Muted
-from ._search_workers import ERROR
+from ._search_marks import ERROR
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100

@@ -19,10 +19,7 @@ from optuna.trial import FrozenTrial
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
-from ._search_workers import FIRST, WORKER
-
-# Attribute of a study: the fingerprint of what it was made with.
-FINGERPRINT = "sk_adalora:fingerprint"
+from ._search_marks import FINGERPRINT, FIRST, WORKER
 
 # Optuna locks a journal by a symbolic link, which few users may make on Windows.
 _LINKS_ARE_FREE = os.name != "nt"

@@ -13,11 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from ._dimensions import CalledSpace, DeclaredSpace
-from ._search_pruner import is_feasible
-from ._search_workers import ERROR, counts
-
-# Attribute of a trial, followed by the number of a fold, counted from 0.
-FOLD = "sk_adalora:fold:"
+from ._search_marks import ERROR, FOLD, counts, is_feasible, may_be_best
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -346,27 +342,6 @@ def check_values(
                 f"has {sorted(trial.params)}. Pass that space, and `prefix` if there "
                 "was one."
             )
-
-
-def may_be_best(trial: FrozenTrial) -> bool:
-    """Tell whether a trial may be the best.
-
-    It is complete, keeps the constraints, and not all of its fits failed.
-
-    Parameters
-    ----------
-    trial : FrozenTrial
-        A trial.
-
-    Returns
-    -------
-    bool
-    """
-    if trial.state is not TrialState.COMPLETE or not is_feasible(trial):
-        return False
-    attributes = trial.user_attrs.items()
-    errors = [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
-    return not errors or None in errors
 
 
 def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:

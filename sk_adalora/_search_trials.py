@@ -14,19 +14,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._dimensions import CalledSpace, DeclaredSpace
-from ._search_pruner import is_feasible
+from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, is_feasible
 from ._search_study import SearchStudy
-from ._search_table import FOLD, FoldResult
-from ._search_workers import (
-    DEATHS,
-    ERROR,
-    RUN,
-    Worker,
-    counts,
-    is_twin,
-    take_back,
-    try_again,
-)
+from ._search_table import FoldResult
+from ._search_workers import Worker, is_twin, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]

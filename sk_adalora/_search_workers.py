@@ -21,21 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import warn_user
-
-# Attribute of a study, followed by the name of a run: where that run is.
-WORKER = "sk_adalora:worker:"
-# Attribute of a trial: the run that evaluates it.
-RUN = "sk_adalora:run"
-# Attribute of a trial that failed by an error of its own. A failed trial without it is
-# tried again.
-ERROR = "sk_adalora:error"
-# Attribute of a trial that was queued when the search began: its place in the line.
-FIRST = "sk_adalora:first"
-# Attribute of a trial that was queued again: the number of the one that did not get to
-# its end.
-AGAIN = "sk_adalora:again"
-# Attribute of a trial: how many processes died while they evaluated its parameters.
-DEATHS = "sk_adalora:deaths"
+from ._search_marks import AGAIN, DEATHS, ERROR, FIRST, RUN, WORKER, counts
 
 # Seconds between two heartbeats, and seconds without one after which a worker is dead.
 _BEAT = 30.0
@@ -223,23 +209,6 @@ def _origin(trial: optuna.Trial | FrozenTrial) -> list[tuple[str, int]]:
     """Return which of the queued settings a trial stands for; nothing if it is none."""
     attributes = trial.user_attrs
     return [(name, attributes[name]) for name in (FIRST, AGAIN) if name in attributes]
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Tell whether a trial is over and will not be tried again.
-
-    Parameters
-    ----------
-    trial : FrozenTrial
-        A trial.
-
-    Returns
-    -------
-    bool
-    """
-    if trial.state is TrialState.FAIL:
-        return ERROR in trial.user_attrs
-    return trial.state.is_finished()
 
 
 def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:

@@ -24,8 +24,8 @@ from sk_adalora import (
     AdaLoraSpace,
 )
 from sk_adalora._search_enqueue import starting_points
+from sk_adalora._search_marks import ERROR
 from sk_adalora._search_sampling import with_estimates
-from sk_adalora._search_workers import ERROR
 
 X, Y = rows()
 

@@ -7,12 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sk_adalora._search_pruner import (
-    FoldPruner,
-    fold_scores,
-    is_feasible,
-    make_pruner,
-)
+from sk_adalora._search_marks import is_feasible
+from sk_adalora._search_pruner import FoldPruner, fold_scores, make_pruner
 
 # Three complete trials: the folds differ by 0.4, the trials by little.
 COMPLETE = [[0.9, 0.5, 0.7], [0.88, 0.5, 0.66], [0.86, 0.46, 0.68]]

@@ -9,6 +9,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from sk_adalora import _search_sampling
+from sk_adalora._search_marks import ERROR
 from sk_adalora._search_sampling import (
     DistinctTPESampler,
     InformedGPSampler,
@@ -18,7 +19,6 @@ from sk_adalora._search_sampling import (
     make_sampler,
     with_estimates,
 )
-from sk_adalora._search_workers import ERROR
 
 X, Y = rows()
 INT = IntDistribution

@@ -1,0 +1,55 @@
+"""What a search notes on studies and their trials, and what that tells of a trial."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState
+
+# Attribute of a study: the fingerprint of what it was made with.
+FINGERPRINT = "sk_adalora:fingerprint"
+# Attribute of a study, followed by the name of a run: where that run is.
+WORKER = "sk_adalora:worker:"
+# Attribute of a trial: the run that evaluates it.
+RUN = "sk_adalora:run"
+# Attribute of a trial, followed by the number of a fold, counted from 0: its results.
+FOLD = "sk_adalora:fold:"
+# Attribute of a trial that failed by an error of its own. A failed trial without it is
+# tried again.
+ERROR = "sk_adalora:error"
+# Attribute of a trial that was queued when the search began: its place in the line.
+FIRST = "sk_adalora:first"
+# Attribute of a trial that was queued again: the number of the one that did not get to
+# its end.
+AGAIN = "sk_adalora:again"
+# Attribute of a trial: how many processes died while they evaluated its parameters.
+DEATHS = "sk_adalora:deaths"
+
+# System attribute of a trial where Optuna keeps what a sampler's `constraints_func`
+# returned; since 5.0 also, with a colon and a name, each constraint that was set.
+_CONSTRAINTS = "constraints"
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Tell whether a trial is over and will not be tried again."""
+    if trial.state is TrialState.FAIL:
+        return ERROR in trial.user_attrs
+    return trial.state.is_finished()
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Tell whether a trial that is over keeps all constraints, if there are any."""
+    kept = trial.system_attrs
+    found = [*(kept.get(_CONSTRAINTS) or ())]
+    found += [kept[name] for name in kept if name.startswith(f"{_CONSTRAINTS}:")]
+    return all(value <= 0 for value in found)
+
+
+def may_be_best(trial: FrozenTrial) -> bool:
+    """Tell whether a trial may be the best, and others may be compared with it.
+
+    It is complete, keeps the constraints, and not all of its fits failed.
+    """
+    if trial.state is not TrialState.COMPLETE or not is_feasible(trial):
+        return False
+    attributes = trial.user_attrs.items()
+    errors = [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
+    return not errors or None in errors
