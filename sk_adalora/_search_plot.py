@@ -19,7 +19,7 @@ from ._plotting import (
     list_axes,
     whole_numbers,
 )
-from ._search_marks import is_feasible
+from ._search_marks import may_be_best
 
 # Of more parameters than this, only the most important are shown.
 _MOST_BARS = 12
@@ -34,8 +34,8 @@ class TrialCurves:
     complete, pruned : ndarray of shape (n, 2)
         Number and value of each trial; of pruned ones, the mean of the folds it saw.
     best : ndarray of shape (n, 2)
-        Number of each complete trial, and the best value so far. Trials that break a
-        constraint are left out.
+        Number of each trial that may be the best, and the best value so far. Complete
+        trials that break a constraint, or failed in all folds, are left out.
     importances : dict of str to float
         Share of the values' variance that each parameter explains, largest first.
         Empty if there are too few trials to tell.
@@ -62,7 +62,7 @@ def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCur
     TrialCurves
     """
     complete = _points(trials, TrialState.COMPLETE)
-    best = _points(list(filter(is_feasible, trials)), TrialState.COMPLETE)
+    best = _points(list(filter(may_be_best, trials)), TrialState.COMPLETE)
     best[:, 1] = np.maximum.accumulate(best[:, 1])
     return TrialCurves(
         complete, _points(trials, TrialState.PRUNED), best, _importances(study, trials)

@@ -10,7 +10,7 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ._search_marks import is_feasible
+from ._search_marks import may_be_best
 
 # Relative difference that sums in another order may have.
 _ROUNDING = 1e-9
@@ -60,8 +60,8 @@ class FoldPruner(BasePruner):
     tell them apart, where few rows make for few different scores.
 
     Compared are the trials with as many folds as the latest complete one. What has a
-    score that is not finite in any fold, or other steps, or breaks a constraint, is
-    left out, and is never the best.
+    score that is not finite in any fold, or other steps, or breaks a constraint, or has
+    failed in all folds, whatever `error_score` is, is left out, and is never the best.
     """
 
     def __init__(self, *, n_startup_trials: int = 3, n_errors: float = 0.5) -> None:
@@ -122,10 +122,10 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
 
 
 def _comparable(study: optuna.Study) -> np.ndarray:
-    """Return the scores of complete trials, of shape (n_trials, n_folds)."""
+    """Return the scores of what may be the best, of shape (n_trials, n_folds)."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    feasible = filter(is_feasible, trials)
-    found = [scores for scores in map(fold_scores, feasible) if scores is not None]
+    rivals = filter(may_be_best, trials)
+    found = [scores for scores in map(fold_scores, rivals) if scores is not None]
     found = [scores for scores in found if len(scores)]
     alike = [scores for scores in found if len(scores) == len(found[-1])]
     finite = [scores for scores in alike if np.isfinite(scores).all()]

@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._dimensions import CalledSpace, DeclaredSpace
-from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, is_feasible
+from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, may_be_best
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
 from ._search_workers import Worker, is_twin, take_back, try_again
@@ -265,8 +265,7 @@ class TrialRunner:
         if self.bar.disable:
             return
         over = [t for t in self.study.get_trials(deepcopy=False) if counts(t)]
-        complete = [t for t in over if t.state is TrialState.COMPLETE]
-        values = [t.value for t in complete if is_feasible(t)]
+        values = [t.value for t in over if may_be_best(t)]
         pruned = sum(t.state is TrialState.PRUNED for t in over)
         shown = {"pruned": pruned} if pruned else {}
         if values:

@@ -778,6 +778,26 @@ def test_what_fails_in_all_folds_is_never_the_best(pruner):
     assert fitted.cv_results_["rank_test_score"].tolist() == [2, 1]
 
 
+def test_a_race_is_not_lost_to_what_fails_in_all_folds(capfd):
+    """Else nothing would be complete after it but what fails as well."""
+    failing = [{"a": 0.9, "b": b} for b in (0.1, 0.4, 0.7)]
+    good = [{"a": a, "b": 0.7} for a in (0.2, 0.3, 0.25)]
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=6,
+        enqueue=failing + good,
+        error_score=9.0,
+        pruner="auto",
+        verbose=1,
+    )
+    with pytest.warns(FitFailedWarning, match=r"^9 of 18 fits failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["complete"] * 6
+    assert fitted.best_params_ == good[1]
+    assert f"best={fitted.best_score_:.4g}]" in capfd.readouterr().err
+
+
 def test_one_fit_that_does_not_fail_is_enough():
     class Picky(Peak):
         def fit(self, X, y):

@@ -8,6 +8,7 @@ import pytest
 from _search_worker import FLOAT, Peak, rows, search
 from sklearn.exceptions import NotFittedError
 
+from sk_adalora._search_marks import FOLD
 from sk_adalora._search_plot import TrialCurves, draw_trials, trial_curves
 
 X, Y = rows()
@@ -36,14 +37,17 @@ def test_the_picture_shows_trials_best_and_importances(plt, raced):
     assert importances.patches[-1].get_width() == pytest.approx(1.0, abs=0.05)
 
 
-def test_the_best_so_far_keeps_the_constraints(plt):
+@pytest.mark.parametrize(
+    "not_best",
+    [
+        {"system_attrs": {"constraints": [1]}},
+        {"user_attrs": {f"{FOLD}0": {"error": "too much"}}},
+    ],
+)
+def test_the_best_so_far_keeps_the_constraints_and_has_not_failed(plt, not_best):
     study = optuna.create_study(direction="maximize")
-    for value, broken in ((0.9, 1), (0.2, 0), (0.8, 1), (0.3, 0)):
-        study.add_trial(
-            optuna.trial.create_trial(
-                value=value, system_attrs={"constraints": [broken]}
-            )
-        )
+    for value, kept in ((0.9, not_best), (0.2, {}), (0.8, not_best), (0.3, {})):
+        study.add_trial(optuna.trial.create_trial(value=value, **kept))
     curves = trial_curves(study, study.trials)
 
     assert curves.complete[:, 1].tolist() == [0.9, 0.2, 0.8, 0.3]

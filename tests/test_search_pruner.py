@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sk_adalora._search_marks import is_feasible
+from sk_adalora._search_marks import FOLD, is_feasible
 from sk_adalora._search_pruner import FoldPruner, fold_scores, make_pruner
 
 # Three complete trials: the folds differ by 0.4, the trials by little.
@@ -164,6 +164,19 @@ def test_nothing_is_stopped_for_being_behind_what_breaks_a_constraint():
 
     assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
     add(study, means(COMPLETE[0]), value=0.7)
+    assert not FoldPruner().prune(study, running([0.9]))
+    assert FoldPruner().prune(study, running([0.5]))
+
+
+def test_nothing_is_stopped_for_being_behind_what_failed_in_all_folds():
+    """`error_score` may be better than any score."""
+    study = study_of(*COMPLETE[1:])
+    failed = {f"{FOLD}{k}": {"error": "too much"} for k in range(3)}
+    for _ in range(2):
+        add(study, means([9.0] * 3), value=9.0, user_attrs=failed)
+
+    assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
+    add(study, means(COMPLETE[0]), value=0.7, user_attrs={f"{FOLD}0": {"error": None}})
     assert not FoldPruner().prune(study, running([0.9]))
     assert FoldPruner().prune(study, running([0.5]))
 
