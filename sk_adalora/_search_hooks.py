@@ -71,42 +71,30 @@ class _Folds:
         yield from self.splits
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What a fit was asked for, beside the parameters of the search."""
-
-    metadata: dict[str, Any]  # what `fit` got beside X and y
-    stored_only: bool
-    verbose: int
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """What is searched, by which rows, and where its trials are."""
-
-    X: Any
-    y: Any
-    space: DeclaredSpace | CalledSpace
-    splits: list[tuple[np.ndarray, np.ndarray]]
-    study: SearchStudy
-    worker: Worker | None  # None where stored trials are only read
-
-
 @dataclass(repr=False, eq=False)
 class _Session:
     """What the hooks of scikit-learn's `fit` share, in the order in which it is set.
 
-    What does not begin empty has no value before its hook was called. `results` is
-    filled in place: scikit-learn uses the object that `_format_results` returned last.
+    What has no default has no value before its hook was called. `results` is filled in
+    place: scikit-learn uses the object that `_format_results` returned last.
     """
 
-    request: _Request
+    stored_only: bool
+    verbose: int  # what the user set
     stack: ExitStack  # what ends with the fit
-    fit_params: dict[str, Any] = field(init=False)  # by `_get_routed_params_for_fit`
-    routed: Any = field(init=False)  # by the same: which part of the search gets what
-    opened: _Opened = field(init=False)  # by `_check_input_parameters`
-    out: list[dict[str, Any]] = field(default_factory=list)  # by `_format_results`
-    table: TrialTable = field(init=False)  # by `_make_results`, as `results`
+    # By `_get_routed_params_for_fit`: what `fit` got beside X and y, and for what part.
+    fit_params: dict[str, Any] = field(init=False)
+    routed: Any = field(init=False)
+    # By `_check_input_parameters`.
+    X: Any = field(init=False)
+    y: Any = field(init=False)
+    space: DeclaredSpace | CalledSpace = field(init=False)
+    splits: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
+    study: SearchStudy = field(init=False)
+    worker: Worker | None = None  # None where stored trials are only read
+    # By `_format_results` and `_make_results`.
+    out: list[dict[str, Any]] = field(default_factory=list)
+    table: TrialTable = field(init=False)
     results: dict[str, Any] = field(default_factory=dict)
 
 
@@ -135,7 +123,7 @@ class SearchHooks(BaseSearchCV):
         self, X: Any, y: Any, params: dict[str, Any], *, stored_only: bool = False
     ) -> Self:
         check_parameters(self, SEARCH_RULES)
-        with unchanged_on_error(self), self._session(params, stored_only) as session:
+        with unchanged_on_error(self), self._session(stored_only) as session:
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
         self._warn_of_failures(session.table)
@@ -143,12 +131,11 @@ class SearchHooks(BaseSearchCV):
         return self
 
     @contextmanager
-    def _session(self, params: dict[str, Any], stored_only: bool) -> Iterator[_Session]:
+    def _session(self, stored_only: bool) -> Iterator[_Session]:
         """Hold the state that the hooks of scikit-learn's `fit` share, for one fit."""
         verbose = self.verbose
         with silent_optuna(), ExitStack() as stack:
-            request = _Request(params, stored_only, verbose)
-            self._now = _Session(request, stack)
+            self._now = _Session(stored_only, verbose, stack)
             self.verbose = max(0, int(verbose) - 1)  # the first level is our bar
             try:
                 yield self._now
@@ -164,21 +151,19 @@ class SearchHooks(BaseSearchCV):
 
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         """Open the study: scikit-learn's hook, before anything is evaluated."""
-        request = self._now.request
+        now = self._now
         check_rows(X)
-        space = self._read_space()
-        check_names(self.estimator, space)
-        splits = list(self._checked_cv_orig.split(X, y, **split_params))
-        data = [X, y, {k: v for k, v in request.metadata.items() if k != "groups"}]
+        now.X, now.y, now.space = X, y, self._read_space()
+        check_names(self.estimator, now.space)
+        now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
+        data = [X, y, {k: v for k, v in now.fit_params.items() if k != "groups"}]
         scoring = [self.scoring, self._metric()]
-        made_with = fingerprint(data, splits, space, scoring, self.estimator)
-        worker = None
-        if request.stored_only:
-            study = self._read_study(space, made_with)
+        made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
+        if now.stored_only:
+            now.study = self._read_study(now.space, made_with)
         else:
-            study = self._open_study(space, made_with)
-            worker = self._join(study, space)
-        self._now.opened = _Opened(X, y, space, splits, study, worker)
+            now.study = self._open_study(now.space, made_with)
+            now.worker = self._join(now.study, now.space)
 
     def _read_study(
         self, space: DeclaredSpace | CalledSpace, made_with: dict[str, str]
@@ -261,10 +246,9 @@ class SearchHooks(BaseSearchCV):
         """Ask, evaluate and tell: scikit-learn's hook."""
         task = callback_ctx.subcontext(task_name="search", max_subtasks=None)
         task.call_on_fit_task_begin(estimator=self)
-        worker = self._now.opened.worker
-        if worker is not None:
+        if self._now.worker is not None:
             evaluate = partial(self._evaluate, evaluate_candidates, task)
-            self._run_trials(worker, evaluate)
+            self._run_trials(self._now.worker, evaluate)
         self._make_results()
         task.call_on_fit_task_end(estimator=self)
         if not self._now.out:
@@ -274,18 +258,20 @@ class SearchHooks(BaseSearchCV):
 
     def _run_trials(self, worker: Worker, evaluate: Evaluate) -> None:
         """Evaluate trials until the study has enough of them."""
-        opened, verbose = self._now.opened, self._now.request.verbose
+        now = self._now
         plan = Plan(
             self.n_trials,
-            len(opened.splits),
+            len(now.splits),
             effective_n_jobs(self.n_jobs),
             self.pruner is not None,
             self.timeout,
             self._metric(),
         )
-        with closing(progress_bar(self.n_trials, verbose, "search", "trial")) as bar:
-            parts = (opened.study, opened.space, plan, worker)
-            TrialRunner(*parts, self.callbacks or (), bar).run(evaluate)
+        bar = progress_bar(self.n_trials, now.verbose, "search", "trial")
+        callbacks = self.callbacks or ()
+        with closing(bar):
+            runner = TrialRunner(now.study, now.space, plan, worker, callbacks, bar)
+            runner.run(evaluate)
 
     def _show_metrics(self) -> None:
         """Give the first result all metrics: scikit-learn reads their names there."""
@@ -297,7 +283,7 @@ class SearchHooks(BaseSearchCV):
         self, evaluate_candidates: Any, task: Any, params: Any, folds: list[int]
     ) -> list[list[FoldResult]]:
         """Fit and score trials on some folds, by scikit-learn."""
-        splits = self._now.opened.splits
+        splits = self._now.splits
         n_fits = len(params) * len(folds)
         part = task.subcontext(
             task_name=_name_of(folds, len(splits)),
@@ -332,25 +318,24 @@ class SearchHooks(BaseSearchCV):
 
     def _make_results(self) -> None:
         """Turn the study into scikit-learn's table."""
-        opened, metric = self._now.opened, self._metric()
-        trials = opened.study.get_trials(deepcopy=False)
+        now, metric = self._now, self._metric()
+        trials = now.study.get_trials(deepcopy=False)
         # Before the refit, after which the storage may be gone.
-        self.study_, self.trials_ = opened.study, trials
-        self._study_record = record_of(opened.study)
-        own = FINGERPRINT in opened.study.user_attrs
-        table = make_table(trials, opened.space, len(opened.splits), own=own)
+        self.study_, self.trials_ = now.study, trials
+        self._study_record = record_of(now.study)
+        own = FINGERPRINT in now.study.user_attrs
+        now.table = table = make_table(trials, now.space, len(now.splits), own=own)
         check_best(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
             warnings.filterwarnings("ignore", message=".*scores are non-finite")
             results = super()._format_results(
                 table.params,
-                len(opened.splits),
+                len(now.splits),
                 table.out(with_train=self.return_train_score),
                 table.more(metric),
             )
         table.correct(results, metric)
-        self._now.table = table
-        self._now.results.update(results)
+        now.results.update(results)
 
     @staticmethod
     def _select_best_index(refit: Any, refit_metric: str, results: Any) -> int:
@@ -401,7 +386,7 @@ class SearchHooks(BaseSearchCV):
         results, names = now.results, now.table.metrics
         weight = now.fit_params.get("sample_weight")
         metadata = None if weight is None else {"sample_weight": weight}
-        data = {"X": now.opened.X, "y": now.opened.y, "metadata": metadata}
+        data = {"X": now.X, "y": now.y, "metadata": metadata}
         metric = "score"
         self.multimetric_ = names is not None
         if names is not None:
