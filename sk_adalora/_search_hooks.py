@@ -43,7 +43,6 @@ from ._search_study import (
 from ._search_table import (
     FoldResult,
     TrialTable,
-    cause,
     check_best,
     check_values,
     make_table,
@@ -53,7 +52,10 @@ from ._search_workers import Worker
 from ._space import AdaLoraSpace, read_space
 from ._transaction import unchanged_on_error
 
-_ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
+# The error of scikit-learn's if all fits failed, and the traceback in it.
+_ALL_FAILED = re.compile(
+    r"\s*All the \d+ fits failed.*?with the following error:\n(.*\S)", re.DOTALL
+)
 
 
 class _NothingEvaluated(Exception):
@@ -296,11 +298,11 @@ class SearchHooks(BaseSearchCV):
             evaluate_candidates(params, cv=cv, callback_ctx=part)
             results = [FoldResult.read(out) for out in self._now.out[-n_fits:]]
         except ValueError as error:
-            if self.error_score == "raise" or not _ALL_FAILED.match(str(error)):
+            failed = _ALL_FAILED.match(str(error))
+            if self.error_score == "raise" or not failed:
                 raise
-            score = float(self.error_score)
-            nothing = FoldResult(score, None, 0.0, 0.0, cause(str(error)))
-            results = [nothing] * n_fits
+            out = {"test_scores": self.error_score, "fit_time": 0.0, "score_time": 0.0}
+            results = [FoldResult.read({**out, "fit_error": failed[1]})] * n_fits
         finally:
             self.n_splits_ = len(splits)
         part.call_on_fit_task_end(estimator=self)

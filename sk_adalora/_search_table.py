@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
@@ -61,11 +61,10 @@ class FoldResult:
         -------
         FoldResult
         """
-        train = out.get("train_scores")
         error = out["fit_error"]
         return cls(
-            _plain(out["test_scores"]),
-            None if train is None else _plain(train),
+            _map_numbers(out["test_scores"], float),
+            _map_numbers(out.get("train_scores"), float),
             float(out["fit_time"]),
             float(out["score_time"]),
             None if error is None else error[-_LONGEST_ERROR:],
@@ -89,14 +88,15 @@ class FoldResult:
 
     def as_attribute(self) -> dict[str, Any]:
         """Return what a storage keeps: JSON, which has no NaN."""
-        return _map_numbers(asdict(self), lambda x: x if math.isfinite(x) else repr(x))
+        numbers = {**asdict(self), "error": None}
+        kept = _map_numbers(numbers, lambda x: x if math.isfinite(x) else repr(x))
+        return {**kept, "error": self.error}
 
     @classmethod
     def of_attribute(cls, kept: dict[str, Any]) -> FoldResult:
         """Read what a storage has kept."""
-        error = kept["error"]
-        rest = {name: kept[name] for name in kept if name != "error"}
-        return cls(error=error, **_read_numbers(rest))
+        numbers = {name: kept[name] for name in kept if name != "error"}
+        return cls(**_map_numbers(numbers, float), error=kept["error"])
 
 
 def folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
@@ -390,21 +390,6 @@ def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
     )
 
 
-def cause(message: str) -> str:
-    """Return the traceback in scikit-learn's message that all fits failed.
-
-    Parameters
-    ----------
-    message : str
-        The message.
-
-    Returns
-    -------
-    str
-    """
-    return message.partition("with the following error:\n")[2].strip()[-_LONGEST_ERROR:]
-
-
 def _state_of(trial: FrozenTrial) -> str:
     state = _STATES[trial.state]
     return state if state != "complete" or is_feasible(trial) else "infeasible"
@@ -427,20 +412,8 @@ def _mean_of_done(
     return float(np.mean(done))
 
 
-def _plain(scores: Any) -> Scores:
-    if isinstance(scores, dict):
-        return {str(name): float(value) for name, value in scores.items()}
-    return float(scores)
-
-
-def _map_numbers(value: Any, change: Any) -> Any:
+def _map_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Change what is not None, in nested dicts."""
     if isinstance(value, dict):
-        return {key: _map_numbers(item, change) for key, item in value.items()}
-    return change(value) if isinstance(value, float) else value
-
-
-def _read_numbers(value: Any) -> Any:
-    """Undo `as_attribute`: "nan" and "inf" are numbers again."""
-    if isinstance(value, dict):
-        return {key: _read_numbers(item) for key, item in value.items()}
-    return None if value is None else float(value)
+        return {str(key): _map_numbers(item, change) for key, item in value.items()}
+    return None if value is None else change(value)
