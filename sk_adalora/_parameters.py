@@ -222,12 +222,20 @@ def _shown(value: Any) -> str:
 
 
 def _meant(value: Any, rule: Rule) -> str:
-    words = [*rule.words()] if isinstance(value, str) else []
-    # The beginning of a word mostly means that word, but difflib rarely finds it close.
-    longer = [word for word in words if value and word.startswith(value)]
-    others = difflib.get_close_matches(str(value), words, n=3)
+    close = did_you_mean(value, rule.words()) if isinstance(value, str) else ""
+    return f"{close} " if close else ""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Suggest words that are close to one that is not known; nothing if none is."""
+    words = [*known]
+    # The beginning of a word, or a parameter's name without that of its step, mostly
+    # means that word, but difflib rarely finds it close.
+    longer = [w for w in words if given and w.startswith(given)]
+    longer += [w for w in words if w.endswith(f"__{given}")]
+    others = difflib.get_close_matches(given, words, n=3)
     close = [*dict.fromkeys([*longer, *others])][:3]
-    return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _is_bool(value: Any) -> bool:

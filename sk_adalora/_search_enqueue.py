@@ -1,8 +1,7 @@
-"""Which settings a search tries first."""
+"""Where a search begins: names of parameters, and settings to try first."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -17,7 +16,7 @@ from optuna.distributions import (
 
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, DeclaredSpace, plain
-from ._search_study import silent_optuna
+from ._parameters import did_you_mean
 from ._steps import default_init_r, rank_of_share
 
 # Marks that the space has no such value. Not None, which may be one of its values.
@@ -136,8 +135,7 @@ def _asked_for(
     points: Sequence[Mapping[str, Any]], space: CalledSpace
 ) -> list[dict[str, Any]]:
     """Refuse points with names that the function does not ask its trial for."""
-    with silent_optuna():
-        rehearsal = optuna.create_study()
+    rehearsal = optuna.create_study()
     points = [{n: plain(value) for n, value in point.items()} for point in points]
     for point in points:
         rehearsal.enqueue_trial(point)
@@ -161,15 +159,14 @@ def _express(
 ) -> Any:
     """Return the current value in terms of its distribution, or `_LEFT_OUT`."""
     distribution = distributions[name]
-    value = plain(_in_units_of(name, distribution, current))
+    value = _in_units_of(name, distribution, current)
     if value is None and name.rpartition("__")[2] == "lora_alpha":
         value = _initial_rank(name, distributions, current)
     if isinstance(distribution, CategoricalDistribution):
-        as_it_is = _label(current.get(name, _LEFT_OUT), distribution)
-        return _label(value, distribution) if as_it_is is _LEFT_OUT else as_it_is
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return _LEFT_OUT
-    return _clip(value, distribution)
+        as_it_is = _nearest(current.get(name, _LEFT_OUT), distribution)
+        if as_it_is is not _LEFT_OUT:
+            return as_it_is
+    return _nearest(value, distribution)
 
 
 def _initial_rank(
@@ -218,7 +215,16 @@ def _rank(target_r: Any, init_r: int, whole: bool) -> float:
     return rank_of_share(target_r, init_r) if whole else target_r
 
 
-def _clip(value: Any, distribution: Any) -> float:
+def _nearest(value: Any, distribution: Any) -> Any:
+    """Return the nearest number, or the same choice as a study keeps it.
+
+    `_LEFT_OUT` if there is none.
+    """
+    value = plain(value)
+    if isinstance(distribution, CategoricalDistribution):
+        return _label(value, distribution)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return _LEFT_OUT
     low, high = distribution.low, distribution.high
     if distribution.step is not None and not distribution.log:
         value = low + round((value - low) / distribution.step) * distribution.step
@@ -228,15 +234,14 @@ def _clip(value: Any, distribution: Any) -> float:
 
 def _label(value: Any, distribution: CategoricalDistribution) -> Any:
     """Return what a study keeps of a choice, or `_LEFT_OUT` if it is none."""
-    own = plain(value)
-    if own is None or isinstance(own, str | int | float):
+    if value is None or isinstance(value, str | int | float):
         written = []  # kept as it is: "1" is not 1
-    elif isinstance(own, list | tuple):
-        written = [repr(list(own)), repr(tuple(own))]
+    elif isinstance(value, list | tuple):
+        written = [repr(list(value)), repr(tuple(value))]
     else:
-        written = [repr(own)]
+        written = [repr(value)]
     for choice in distribution.choices:
-        if _is_same(own, choice) or choice in written:
+        if _is_same(value, choice) or choice in written:
             return choice
     return _LEFT_OUT
 
@@ -272,15 +277,9 @@ def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
 
 def _value_of(name: str, value: Any, distribution: BaseDistribution) -> Any:
     """Return a queued value as a study keeps it; refuse one outside of the space."""
-    number = plain(value)
-    if isinstance(distribution, CategoricalDistribution):
-        kept = _label(value, distribution)
-    elif isinstance(number, Real) and not isinstance(number, bool):
-        clipped = _clip(number, distribution)
-        kept = clipped if math.isclose(clipped, number) else _LEFT_OUT
-    else:
-        kept = _LEFT_OUT
-    if kept is _LEFT_OUT:
+    kept = _nearest(value, distribution)
+    is_choice = isinstance(distribution, CategoricalDistribution)
+    if kept is _LEFT_OUT or not (is_choice or math.isclose(kept, value)):
         raise ValueError(
             f"`enqueue` must hold values of the space. Got {value!r} for {name!r}, "
             f"which is a {distribution}. Choose a value of it, or widen the space."
@@ -289,9 +288,5 @@ def _value_of(name: str, value: Any, distribution: BaseDistribution) -> Any:
 
 
 def _close(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    matches = [full for full in known if full.endswith(f"__{name}")]  # of a step
-    matches += difflib.get_close_matches(name, known, n=3)
-    if matches:
-        return f"Did you mean {' or '.join(map(repr, matches))}?"
-    return f"Choose among {', '.join(sorted(known)[:20])}."
+    among = f"Choose among {', '.join(sorted(known)[:20])}."
+    return did_you_mean(name, known) or among

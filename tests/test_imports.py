@@ -129,7 +129,7 @@ MAY_IMPORT |= {
     "_search_pruner": {"_search_marks"},
     "_search_sampling": {"_messages", "_search_marks"},
     "_search_study": {"_search_fingerprint", "_messages", "_search_marks"},
-    "_search_enqueue": {"_base", "_dimensions", "_steps", "_search_study"},
+    "_search_enqueue": {"_base", "_dimensions", "_parameters", "_steps"},
     "_search_table": {"_dimensions", "_search_marks"},
     "_search_plot": {"_plotting", "_search_marks"},
     "_search_rules": {"_parameters"},
