@@ -43,10 +43,6 @@ class Range:
         kind = IntDistribution if self._whole else FloatDistribution
         return kind(self.low, self.high, log=self.log)
 
-    def decode(self, value: Any) -> Any:
-        """Return the parameter that a trial's value stands for: itself."""
-        return value
-
     def draws(self) -> Any:
         """Return the range as RandomizedSearchCV takes it."""
         from scipy import stats
@@ -124,10 +120,6 @@ class Given:
         """Return the distribution."""
         return self.given
 
-    def decode(self, value: Any) -> Any:
-        """Return the parameter that a trial's value stands for: itself."""
-        return value
-
 
 @dataclass(frozen=True)
 class LogIntegers:
@@ -178,6 +170,10 @@ class DeclaredSpace:
 
     parts: Mapping[str, Part]
     ties: Mapping[str, str] = field(default_factory=dict)
+
+    def names(self) -> set[str]:
+        """Return the parameters that the space sets."""
+        return {*self.parts, *self.ties}
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of each name that is searched.
@@ -232,8 +228,9 @@ class DeclaredSpace:
         """
         completed = self.fixed()
         for name, value in values.items():
-            part = self.parts.get(name, Fixed(value))
-            completed[name] = value if isinstance(part, Fixed) else part.decode(value)
+            part = self.parts.get(name)
+            is_label = isinstance(part, Choices)
+            completed[name] = part.decode(value) if is_label else value
         for name, source in self.ties.items():
             if source in completed:
                 completed[name] = completed[source]
@@ -246,14 +243,12 @@ class CalledSpace:
 
     function: Callable[[Any], Mapping[str, Any]]
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return nothing: what the function asks for is not known before it runs.
+    def names(self) -> set[str]:
+        """Return nothing: what the function sets is not known before it runs."""
+        return set()
 
-        Returns
-        -------
-        dict
-            Empty.
-        """
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return nothing, likewise."""
         return {}
 
     def suggest(self, trial: Any) -> dict[str, Any]:

@@ -70,9 +70,7 @@ def check_names(estimator: Any, space: DeclaredSpace | CalledSpace) -> None:
     ValueError
         If a name is none of the estimator's.
     """
-    names = {*space.distributions()}
-    if isinstance(space, DeclaredSpace):
-        names |= {*space.fixed(), *space.ties}
+    names = space.names()
     known = estimator.get_params(deep=True)
     for name in sorted(names - known.keys()):
         # A step that is searched itself may bring parameters of its own.

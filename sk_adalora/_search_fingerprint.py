@@ -248,11 +248,7 @@ def _describe_space(space: DeclaredSpace | CalledSpace) -> Any:
 
 def _compared(estimator: Any, space: DeclaredSpace | CalledSpace) -> dict[str, Any]:
     """Return the parameters of an estimator that the space leaves alone."""
-    set_by_space = (
-        set()
-        if isinstance(space, CalledSpace)
-        else {*space.distributions(), *space.fixed(), *space.ties}
-    )
+    set_by_space = space.names()
     return {
         name: value
         for name, value in estimator.get_params(deep=True).items()
