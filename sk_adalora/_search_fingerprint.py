@@ -88,11 +88,9 @@ def fingerprint(
     tried = space.function if isinstance(space, CalledSpace) else space.fixed()
     functions = _functions([tried, scoring, parameters])
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
-    targets = _matrix(data[1]) if len(data) > 1 else None
-    if targets is not None:  # the same in other forms counts as the same
-        data = [data[0], targets, *data[2:]]
+    targets = map(_as_matrix, data[1:2])
     return {
-        "data": digest(list(data)),
+        "data": digest([*data[:1], *targets, *data[2:]]),
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
         "scoring": digest(_describe(scoring)),
@@ -105,14 +103,14 @@ def fingerprint(
     }
 
 
-def _matrix(y: Any) -> np.ndarray | None:
-    """Return a matrix of numbers as floats, whatever it came in; else None."""
+def _as_matrix(y: Any) -> Any:
+    """Return a matrix of numbers as floats, whatever it came in; others as they are."""
     try:
         values = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
     except Exception:  # rows of several lengths, or what NumPy does not know
-        return None
+        return y
     is_matrix = values.ndim == 2 and values.dtype.kind in "biuf"
-    return values.astype(np.float64) if is_matrix else None
+    return values.astype(np.float64) if is_matrix else y
 
 
 def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
