@@ -65,7 +65,7 @@ GROUPS = [
         "Search",
         "settings that Optuna proposes, scored over folds",
         "_dimensions _space _pruning _search_fingerprint _search_marks "
-        "_search_workers _search_pruner _search_sampling _search_study "
+        "_search_workers _search_pruner _search_sampling _search_storage _search_study "
         "_search_enqueue _search_table _search_plot _search_rules _search_trials "
         "_search_hooks _search",
         6,

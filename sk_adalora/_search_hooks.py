@@ -29,12 +29,12 @@ from ._search_marks import FINGERPRINT, may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
 from ._search_sampling import make_sampler
+from ._search_storage import open_storage
 from ._search_study import (
     SearchStudy,
     bind,
     is_new,
     load_study,
-    open_storage,
     open_study,
     queue,
     record_of,

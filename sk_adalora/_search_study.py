@@ -1,35 +1,20 @@
-"""Where the trials of a search are kept: opening, resuming and copying studies."""
+"""The study of a search: made, gone on with, bound to what it is made with, copied."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
 from ._search_marks import FINGERPRINT, FIRST, WORKER
-
-# Optuna locks a journal by a symbolic link, which few users may make on Windows.
-_LINKS_ARE_FREE = os.name != "nt"
-# Seconds that SQLite waits for another worker's write.
-_PATIENCE = 60
-# Seconds to wait, again and again, where another program is creating the tables.
-_WAITS = (0.1, 0.5, 2.0)
-# How a database of SQLite begins, and how a line of a journal.
-_SQLITE = b"SQLite format 3\0"
-_LINE = b'{"op_code"'
 
 
 class SearchStudy(optuna.Study):
@@ -42,146 +27,6 @@ class SearchStudy(optuna.Study):
         self.stopped = True
         with suppress(RuntimeError):  # Optuna's own knows of `optimize` only
             super().stop()
-
-
-def open_storage(storage: Any) -> BaseStorage:
-    """Return where a study is kept.
-
-    Parameters
-    ----------
-    storage : None, str, path-like or BaseStorage
-        None stands for memory, a text with "://" for a database, and another text or
-        a path for a journal file.
-
-    Returns
-    -------
-    BaseStorage
-
-    Raises
-    ------
-    ImportError
-        If the database needs a driver that is not installed.
-    FileNotFoundError
-        If the path is that of a folder, or in a folder that does not exist.
-    ValueError
-        If the path is that of another file, or if the URL is that of no database.
-    """
-    if storage is None:
-        return InMemoryStorage()
-    if isinstance(storage, BaseStorage):
-        return storage
-    path = os.fspath(storage)
-    if "://" not in path:
-        return _open_journal(os.path.expanduser(path))
-    return _open_database(path)
-
-
-def _open_database(url: str) -> RDBStorage:
-    scheme = url.partition("://")[0]
-    if scheme == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
-        url = url.replace(scheme, "postgresql+psycopg", 1)
-    # A server may have closed a connection during a long fit.
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if scheme == "sqlite":
-        file = url.partition(":///")[2].partition("?")[0]
-        if file and not file.startswith((":", "file:")):  # in memory, or a URI
-            _check_file(os.path.abspath(file))
-        options = {"connect_args": {"timeout": _PATIENCE}}
-    try:
-        return _create_tables(partial(RDBStorage, url, engine_kwargs=options))
-    except ImportError as error:
-        raise ImportError(
-            f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
-            "installed. For PostgreSQL, run: pip install 'sk-adalora[scale]'"
-        ) from error
-    except Exception as error:
-        if not _is_about_url(error):
-            raise
-        # Not `from error`: older releases put the whole URL in it, password and all.
-        raise ValueError(
-            "`storage` must be the URL of a database, or the path of a journal file. "
-            f"Got a URL of {scheme!r} that SQLAlchemy does not understand. Pass one "
-            "such as 'postgresql://user@host/name' or 'sqlite:///study.db', or a path "
-            "without '://'."
-        ) from None
-
-
-def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:
-    """Connect to a database, whose tables several programs may create at once."""
-    for seconds in _WAITS:
-        try:
-            return connect()
-        except Exception as error:  # of whichever driver
-            if "already exists" not in str(error):
-                raise
-        time.sleep(seconds)
-    return connect()
-
-
-def _is_about_url(error: Exception) -> bool:
-    """Tell whether SQLAlchemy, which Optuna brings, cannot read or place a URL."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return not kinds.isdisjoint({"ArgumentError", "ValueError"})
-
-
-class _Journal(JournalFileBackend):
-    """A journal that removes its last line if a crash has left it incomplete.
-
-    Optuna ignores such a line when it reads, but would append to it when it writes.
-    """
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write logs, each a line."""
-        if _is_torn(self._file_path):
-            self._lock.acquire()
-            try:
-                if _is_torn(self._file_path):  # no other worker is writing it now
-                    _cut(self._file_path)
-            finally:
-                self._lock.release()
-        super().append_logs(logs)
-
-
-def _open_journal(path: str) -> JournalStorage:
-    path = os.path.abspath(path)  # a relative path would break the lock, a link
-    _check_file(path)
-    if os.path.exists(path):
-        with open(path, "rb") as file:
-            start = file.read(len(_SQLITE))
-        line = start[: len(_LINE)]
-        if line != _LINE[: len(line)]:
-            database = start == _SQLITE
-            raise ValueError(
-                "`storage` must be the path of a journal file, or a URL. Got "
-                f"{path!r}, which is {'a database of SQLite' if database else 'none'}. "
-                f"Pass {f'sqlite:///{path}' if database else 'another path'!r}."
-            )
-    lock = None if _LINKS_ARE_FREE else JournalFileOpenLock(path)
-    return JournalStorage(_Journal(path, lock))
-
-
-def _check_file(path: str) -> None:
-    """Refuse the path of a folder, or in a folder that does not exist."""
-    is_folder, folder = os.path.isdir(path), os.path.dirname(path)
-    if is_folder or not os.path.isdir(folder):
-        got = "a folder" if is_folder else f"in {folder!r}, which does not exist"
-        do = "Pass the path of a file" if is_folder else "Make that folder"
-        raise FileNotFoundError(
-            "`storage` must be the path of a journal file, or a URL. Got "
-            f"{path!r}, which is {got}. {do}, or choose another path."
-        )
-
-
-def _is_torn(path: str) -> bool:
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read() not in (b"", b"\n")
-
-
-def _cut(path: str) -> None:
-    with open(path, "r+b") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def open_study(

@@ -128,6 +128,7 @@ MAY_IMPORT |= {
     "_search_workers": {"_messages", "_search_marks"},
     "_search_pruner": {"_search_marks"},
     "_search_sampling": {"_messages", "_search_marks"},
+    "_search_storage": set(),
     "_search_study": {"_search_fingerprint", "_messages", "_search_marks"},
     "_search_enqueue": {"_base", "_dimensions", "_parameters", "_steps"},
     "_search_table": {"_dimensions", "_search_marks"},
@@ -149,8 +150,8 @@ MAY_IMPORT |= {
         "_search_marks",
         "_search_pruner",
     }
-    | {"_search_sampling", "_search_rules", "_space", "_search_study", "_search_table"}
-    | {"_search_workers"},
+    | {"_search_sampling", "_search_rules", "_space", "_search_storage"}
+    | {"_search_study", "_search_table", "_search_workers"},
     "_search": FOUNDATION | {"_search_hooks", "_search_study", "_search_plot"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}

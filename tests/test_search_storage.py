@@ -18,8 +18,8 @@ import pytest
 from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
-from sk_adalora import AdaLoraSearchCV, _search_study, _search_trials, _search_workers
-from sk_adalora._search_study import open_storage
+from sk_adalora import AdaLoraSearchCV, _search_storage, _search_trials, _search_workers
+from sk_adalora._search_storage import open_storage
 
 WORKER = Path(__file__).parent / "_search_worker.py"
 X, Y = rows()
@@ -330,7 +330,7 @@ def test_a_database_without_a_driver_names_the_extra(monkeypatch):
     def no_driver(url, engine_kwargs=None):
         raise ImportError("Failed to import DB access module")
 
-    monkeypatch.setattr("sk_adalora._search_study.RDBStorage", no_driver)
+    monkeypatch.setattr("sk_adalora._search_storage.RDBStorage", no_driver)
     with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
         open_storage("postgresql://me:hush-hush@host/db")
 
@@ -356,17 +356,17 @@ def test_a_url_of_no_database_is_refused(url, scheme):
 
 
 def test_tables_that_others_create_are_waited_for(monkeypatch):
-    from sk_adalora import _search_study
+    from sk_adalora import _search_storage
 
     waited, errors = [], ["type already exists", "table already exists"]
-    monkeypatch.setattr(_search_study.time, "sleep", waited.append)
+    monkeypatch.setattr(_search_storage.time, "sleep", waited.append)
 
     def connect(url, engine_kwargs):
         if errors:
             raise RuntimeError(errors.pop())
         return url
 
-    monkeypatch.setattr(_search_study, "RDBStorage", connect)
+    monkeypatch.setattr(_search_storage, "RDBStorage", connect)
 
     assert open_storage("mysql://host/db") == "mysql://host/db"
     assert waited == [0.1, 0.5]
@@ -402,7 +402,7 @@ def test_a_journal_needs_no_links_where_they_need_rights(tmp_path, monkeypatch):
     def symlink(*_, **__):
         raise OSError("A required privilege is not held by the client")
 
-    monkeypatch.setattr(_search_study, "_LINKS_ARE_FREE", False)
+    monkeypatch.setattr(_search_storage, "_LINKS_ARE_FREE", False)
     monkeypatch.setattr(os, "symlink", symlink)
     path = tmp_path / "journal.log"
     fitted = search(path, "s", 2).set_params(estimator__seconds=0).fit(X, Y)
