@@ -94,7 +94,8 @@ class TrialRunner:
         self.study, self.space, self.plan = study, space, plan
         self.worker, self.callbacks, self.bar = worker, callbacks, bar
         self.open: list[Candidate] = []
-        self.deadline = math.inf
+        seconds = math.inf if plan.timeout is None else plan.timeout
+        self.deadline = time.monotonic() + seconds
 
     def run(self, evaluate: Evaluate) -> None:
         """Evaluate trials until the study has enough of them.
@@ -107,8 +108,6 @@ class TrialRunner:
         evaluate : callable
             Fits and scores.
         """
-        if self.plan.timeout is not None:
-            self.deadline = time.monotonic() + self.plan.timeout
         try:
             while not self.study.stopped:
                 self._show()
