@@ -14,11 +14,9 @@ from typing import Any, Self
 import numpy as np
 import optuna
 from joblib import effective_n_jobs
-from optuna.samplers import BaseSampler
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils import check_random_state
 
 from ._dimensions import CalledSpace, DeclaredSpace
 from ._messages import progress_bar, warn_user
@@ -206,7 +204,14 @@ class SearchHooks(BaseSearchCV):
             self._now.stack.enter_context(_handed_over(study))
         worker = Worker(study, beats=self.storage is not None)
         self._now.stack.enter_context(worker)
-        study.sampler = self._make_sampler(study, space, worker)
+        over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+        study.sampler = make_sampler(
+            self.sampler,
+            space.distributions(),
+            self.n_trials,
+            self.random_state,
+            [over] if worker.alone() else [over, int(worker.run, 16)],
+        )
         return worker
 
     def _metric(self) -> str | None:
@@ -224,25 +229,6 @@ class SearchHooks(BaseSearchCV):
             named = isinstance(space, AdaLoraSpace)
             prefix = find_prefix(self.estimator) if named else ""
         return read_space(space, prefix)
-
-    def _make_sampler(
-        self, study: SearchStudy, space: DeclaredSpace | CalledSpace, worker: Worker
-    ) -> BaseSampler:
-        """Make a sampler that does not repeat the draws of earlier or parallel runs."""
-        seed = None
-        if self.random_state is not None:
-            seed = int(check_random_state(self.random_state).randint(2**31))
-        trials = study.get_trials(deepcopy=False)
-        over = sum(t.state.is_finished() for t in trials)
-        entropy = [over] if worker.alone() else [over, int(worker.run, 16)]
-        if seed is not None and entropy != [0]:
-            words = np.random.SeedSequence([seed, *entropy]).generate_state(1)
-            seed = int(words[0]) % 2**31
-        distributions = space.distributions()
-        sampler = make_sampler(self.sampler, distributions, self.n_trials, seed)
-        if isinstance(self.sampler, BaseSampler) and entropy != [0]:
-            sampler.reseed_rng()  # as Optuna's own workers do
-        return sampler
 
     def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any) -> None:
         """Ask, evaluate and tell: scikit-learn's hook."""

@@ -21,6 +21,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sklearn.utils import check_random_state
 
 from ._messages import Muted
 from ._search_marks import ERROR
@@ -42,9 +43,10 @@ def make_sampler(
     sampler: Any,
     distributions: Mapping[str, BaseDistribution],
     n_trials: int,
-    seed: int | None,
+    random_state: Any,
+    begun: list[int],
 ) -> BaseSampler:
-    """Return the sampler of a study.
+    """Return a sampler that does not repeat the draws of earlier or parallel runs.
 
     Parameters
     ----------
@@ -54,15 +56,23 @@ def make_sampler(
         What is searched, if that is known.
     n_trials : int
         How many trials there will be.
-    seed : int or None
-        Of an automatic sampler.
-
-    Returns
-    -------
-    BaseSampler
+    random_state : int, RandomState or None
+        Seed of an automatic sampler.
+    begun : list of int
+        What tells this run from others: [0] for the first, on its own.
     """
+    first = begun == [0]
     if isinstance(sampler, BaseSampler):
-        return copy.deepcopy(sampler)
+        own = copy.deepcopy(sampler)
+        if not first:
+            own.reseed_rng()  # as Optuna's own workers do
+        return own
+    seed = None
+    if random_state is not None:
+        seed = int(check_random_state(random_state).randint(2**31))
+        if not first:
+            words = np.random.SeedSequence([seed, *begun]).generate_state(1)
+            seed = int(words[0]) % 2**31
     numeric = bool(distributions) and all(
         isinstance(d, IntDistribution | FloatDistribution)
         for d in distributions.values()

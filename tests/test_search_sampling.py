@@ -43,7 +43,7 @@ def run(study, space, value, n_trials, batch=1):
 
 
 def auto(space, n_trials=30, seed=0):
-    sampler = make_sampler("auto", space, n_trials, seed)
+    sampler = make_sampler("auto", space, n_trials, seed, [0])
     return optuna.create_study(direction="maximize", sampler=sampler)
 
 
