@@ -129,19 +129,7 @@ class LogIntegers:
     high: int
 
     def rvs(self, size: Any = None, random_state: Any = None) -> Any:
-        """Draw, with a seed or a generator of numpy's.
-
-        Parameters
-        ----------
-        size : int, tuple of int or None, default=None
-            How many. None stands for one.
-        random_state : int, RandomState, Generator or None, default=None
-            Where the randomness comes from.
-
-        Returns
-        -------
-        int or ndarray of int
-        """
+        """Draw one, or `size` of them, with a seed or a generator of numpy's."""
         from sklearn.utils import check_random_state
 
         if not isinstance(random_state, np.random.Generator):
@@ -176,55 +164,23 @@ class DeclaredSpace:
         return {*self.parts, *self.ties}
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Return Optuna's distribution of each name that is searched.
-
-        Returns
-        -------
-        dict of str to BaseDistribution
-            The same in every trial.
-        """
+        """Return Optuna's distribution of each name that is searched."""
         searched = {n: p for n, p in self.parts.items() if not isinstance(p, Fixed)}
         return {name: part.distribution() for name, part in searched.items()}
 
     def fixed(self) -> dict[str, Any]:
-        """Return the parameters that have one value.
-
-        Returns
-        -------
-        dict of str to object
-        """
+        """Return the parameters that have one value."""
         return {n: p.value for n, p in self.parts.items() if isinstance(p, Fixed)}
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """Ask a trial for parameters.
-
-        Parameters
-        ----------
-        trial : optuna.trial.BaseTrial
-            The trial.
-
-        Returns
-        -------
-        dict of str to object
-            For `set_params`.
-        """
+        """Ask a trial for parameters, as `set_params` takes them."""
         asked = self.distributions().items()
         return self.complete({name: _suggest(trial, name, d) for name, d in asked})
 
     def complete(self, values: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
-        """Turn what a trial holds into parameters.
+        """Turn what a trial holds into parameters, whatever its `number`.
 
-        Parameters
-        ----------
-        values : mapping of str to object
-            As in `trial.params`. Names that the space does not know stay as they are.
-        number : int, default=0
-            Number of the trial; not used.
-
-        Returns
-        -------
-        dict of str to object
-            For `set_params`.
+        Names that the space does not know stay as they are.
         """
         completed = self.fixed()
         for name, value in values.items():
@@ -253,16 +209,6 @@ class CalledSpace:
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Call the function, and make sure that it can be called again.
-
-        Parameters
-        ----------
-        trial : optuna.trial.BaseTrial
-            The trial.
-
-        Returns
-        -------
-        dict of str to object
-            For `set_params`.
 
         Raises
         ------
@@ -302,20 +248,7 @@ class CalledSpace:
         return dict(params)
 
     def complete(self, values: Mapping[str, Any], number: int = 0) -> dict[str, Any]:
-        """Turn what a trial holds into parameters, by calling the function again.
-
-        Parameters
-        ----------
-        values : mapping of str to object
-            As in `trial.params`.
-        number : int, default=0
-            Number of the trial.
-
-        Returns
-        -------
-        dict of str to object
-            For `set_params`.
-        """
+        """Turn what a trial holds into parameters, by calling the function again."""
         try:
             return self._call(optuna.trial.FixedTrial(dict(values), number=number))
         except optuna.TrialPruned:  # it returned none: take those that it asked for

@@ -26,11 +26,6 @@ _LEFT_OUT = object()
 def find_prefix(estimator: Any) -> str:
     """Find the AdaLora estimator in a pipeline or another composite.
 
-    Parameters
-    ----------
-    estimator : estimator
-        The estimator, or a composite that holds it.
-
     Returns
     -------
     str
@@ -56,20 +51,7 @@ def find_prefix(estimator: Any) -> str:
 
 
 def check_names(estimator: Any, space: DeclaredSpace | CalledSpace) -> None:
-    """Refuse a space that sets what the estimator does not have.
-
-    Parameters
-    ----------
-    estimator : estimator
-        What is searched.
-    space : DeclaredSpace or CalledSpace
-        The space. The names that a function asks for are not known in advance.
-
-    Raises
-    ------
-    ValueError
-        If a name is none of the estimator's.
-    """
+    """Refuse a space that sets what the estimator does not have."""
     names = space.names()
     known = estimator.get_params(deep=True)
     for name in sorted(names - known.keys()):

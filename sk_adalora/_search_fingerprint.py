@@ -114,20 +114,7 @@ def _as_matrix(y: Any) -> Any:
 
 
 def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    """Refuse a study that was made with something else.
-
-    Parameters
-    ----------
-    stored, now : mapping of str to object
-        Fingerprints of the study, and of the search.
-    name : str
-        The study's.
-
-    Raises
-    ------
-    ValueError
-        If they differ; it says in which parts.
-    """
+    """Refuse a study that was made with something else, and say in which parts."""
     differing = []
     for part, advice in _ADVICE.items():
         if part == _CODE and part not in stored:  # by another Python
@@ -156,15 +143,8 @@ def _named(stored: Mapping[str, str], now: Mapping[str, str]) -> str:
 def digest(value: Any) -> str:
     """Hash a value by its content, the same in every process.
 
-    Parameters
-    ----------
-    value : object
-        Nested lists and dicts, arrays, tables, sparse matrices, plain values. Others
-        are pickled.
-
-    Returns
-    -------
-    str
+    Nested lists and dicts, arrays, tables, sparse matrices, plain values. Others are
+    pickled.
     """
     state = hashlib.sha256()
     _feed(state, value)

@@ -48,19 +48,7 @@ class TrialCurves:
 
 
 def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCurves:
-    """Work out the numbers of the picture.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-    trials : sequence of FrozenTrial
-        Its trials.
-
-    Returns
-    -------
-    TrialCurves
-    """
+    """Work out the numbers of the picture."""
     complete = _points(trials, TrialState.COMPLETE)
     best = _points(list(filter(may_be_best, trials)), TrialState.COMPLETE)
     best[:, 1] = np.maximum.accumulate(best[:, 1])
@@ -70,26 +58,7 @@ def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCur
 
 
 def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
-    """Draw the picture.
-
-    Parameters
-    ----------
-    curves : TrialCurves
-        Its numbers.
-    ax : Axes, pair of Axes or None
-        Where. None stands for a new figure; on one Axes, importances are left out.
-
-    Returns
-    -------
-    ndarray of Axes
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `ax` is neither one Axes nor two.
-    ImportError
-        If matplotlib is not installed.
-    """
+    """Draw the picture, as `AdaLoraSearchCV.plot_trials` says."""
     plt = import_pyplot()
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

@@ -17,17 +17,7 @@ _ROUNDING = 1e-9
 
 
 def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
-    """Return the pruner of a study.
-
-    Parameters
-    ----------
-    pruner : BasePruner, "auto" or None
-        None stands for no pruning, "auto" for `FoldPruner`.
-
-    Returns
-    -------
-    BasePruner
-    """
+    """Return the pruner of a study; that of the user is copied."""
     if pruner is None:
         return NopPruner()
     if isinstance(pruner, str):
@@ -69,19 +59,7 @@ class FoldPruner(BasePruner):
         self.n_errors = n_errors
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Tell whether to stop a trial.
-
-        Parameters
-        ----------
-        study : optuna.Study
-            The study.
-        trial : FrozenTrial
-            A trial that runs.
-
-        Returns
-        -------
-        bool
-        """
+        """Tell whether to stop a trial that runs."""
         n_seen = len(trial.intermediate_values)
         if not n_seen or fold_scores(trial) is None:
             return False
@@ -102,15 +80,7 @@ class FoldPruner(BasePruner):
 def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
     """Return the scores of the folds, of which a trial reports the running mean.
 
-    Parameters
-    ----------
-    trial : FrozenTrial
-        A trial.
-
-    Returns
-    -------
-    ndarray of shape (n_folds,) or None
-        None if its steps are not 0, 1, 2...
+    None if its steps are not 0, 1, 2...
     """
     reported = trial.intermediate_values
     n_folds = len(reported)

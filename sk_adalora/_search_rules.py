@@ -75,18 +75,7 @@ SEARCH_RULES: dict[str, Rule] = {
 
 
 def check_rows(X: Any) -> None:
-    """Refuse what scikit-learn cannot take folds out of, before a study is opened.
-
-    Parameters
-    ----------
-    X : object
-        The rows of a search.
-
-    Raises
-    ------
-    TypeError
-        If scikit-learn cannot take folds out of `X`.
-    """
+    """Refuse what scikit-learn cannot take folds out of, before a study is opened."""
     try:
         _safe_indexing(X, np.zeros(2, int))  # two: some types can give only one
     except IndexError:  # no rows at all: splitting into folds will raise the error

@@ -118,19 +118,7 @@ class DistinctTPESampler(TPESampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return what to sample: what is declared, before trials tell.
-
-        Parameters
-        ----------
-        study : optuna.Study
-            The study.
-        trial : FrozenTrial
-            The trial to sample for.
-
-        Returns
-        -------
-        dict of str to BaseDistribution
-        """
+        """Return what to sample: what is declared, before trials tell."""
         return super().infer_relative_search_space(study, trial) or self._declared
 
     def sample_relative(
@@ -139,21 +127,7 @@ class DistinctTPESampler(TPESampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Sample parameters that no other trial has.
-
-        Parameters
-        ----------
-        study : optuna.Study
-            The study.
-        trial : FrozenTrial
-            The trial to sample for.
-        search_space : dict of str to BaseDistribution
-            What to sample.
-
-        Returns
-        -------
-        dict of str to object
-        """
+        """Sample parameters that no other trial has."""
         ask = super().sample_relative
 
         def draw(proposal: dict[str, Any]) -> dict[str, Any]:
@@ -266,19 +240,7 @@ class InformedGPSampler(GPSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return what to sample: what is declared, before trials tell.
-
-        Parameters
-        ----------
-        study : optuna.Study
-            The study.
-        trial : FrozenTrial
-            The trial to sample for.
-
-        Returns
-        -------
-        dict of str to BaseDistribution
-        """
+        """Return what to sample: what is declared, before trials tell."""
         told = super().infer_relative_search_space(study, trial)
         return told or self._instead.infer_relative_search_space(study, trial)
 
@@ -288,21 +250,7 @@ class InformedGPSampler(GPSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Sample parameters that no other trial has.
-
-        Parameters
-        ----------
-        study : optuna.Study
-            The study.
-        trial : FrozenTrial
-            The trial to sample for.
-        search_space : dict of str to BaseDistribution
-            What to sample.
-
-        Returns
-        -------
-        dict of str to object
-        """
+        """Sample parameters that no other trial has."""
         estimated: Any = _Estimated(study)
         with _silent_greenlet():
             params = super().sample_relative(estimated, trial, search_space)
@@ -348,21 +296,11 @@ class _Estimated:
 
 
 def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Give pruned and failed trials an estimated value.
+    """Give pruned and failed trials of a study an estimated value.
 
     A trial that was pruned after some folds gets their mean, plus the mean change of
     complete trials from the same folds to all: some folds are easier than others. A
-    trial that failed gets the worst value of all.
-
-    Parameters
-    ----------
-    trials : list of FrozenTrial
-        Of one study.
-
-    Returns
-    -------
-    list of FrozenTrial
-        The others are the same objects.
+    trial that failed gets the worst value of all. The others are the same objects.
     """
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     if not complete:
@@ -384,15 +322,7 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def with_promises(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """Give running trials the best value of all, so that none is proposed beside them.
 
-    Parameters
-    ----------
-    trials : list of FrozenTrial
-        Of one study.
-
-    Returns
-    -------
-    list of FrozenTrial
-        The others are the same objects.
+    The others are the same objects.
     """
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     best = max((t.value for t in complete if t.value is not None), default=None)

@@ -26,15 +26,8 @@ _LINE = b'{"op_code"'
 def open_storage(storage: Any) -> BaseStorage:
     """Return where a study is kept.
 
-    Parameters
-    ----------
-    storage : None, str, path-like or BaseStorage
-        None stands for memory, a text with "://" for a database, and another text or
-        a path for a journal file.
-
-    Returns
-    -------
-    BaseStorage
+    None stands for memory, a text with "://" for a database, and another text or a path
+    for a journal file.
 
     Raises
     ------

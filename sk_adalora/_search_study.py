@@ -36,22 +36,9 @@ def open_study(
     *,
     load_if_exists: bool,
 ) -> tuple[SearchStudy, bool]:
-    """Create a study, or load it.
+    """Create a study, or load it; tell whether it was created.
 
-    Parameters
-    ----------
-    storage : BaseStorage
-        Where it is kept.
-    name : str or None
-        Its name. None stands for a new one.
-    pruner : BasePruner
-        What stops its trials.
-    load_if_exists : bool
-        Whether to go on with a study of that name.
-
-    Returns
-    -------
-    study, created : SearchStudy, bool
+    Without a name, it is a new one.
 
     Raises
     ------
@@ -80,15 +67,6 @@ def load_study(
 ) -> SearchStudy:
     """Load a study.
 
-    Parameters
-    ----------
-    storage, name, pruner : BaseStorage, str, BasePruner
-        As in :func:`open_study`.
-
-    Returns
-    -------
-    SearchStudy
-
     Raises
     ------
     ValueError
@@ -106,18 +84,7 @@ def load_study(
 
 
 def check_directions(study: optuna.Study) -> None:
-    """Refuse a study of several values, or of one of which less is better.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+    """Refuse a study of several values, or of one of which less is better."""
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise ValueError(
             "A study must have one value, of which more is better, as scikit-learn's "
@@ -129,13 +96,6 @@ def check_directions(study: optuna.Study) -> None:
 
 def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     """Tie a study to what it is made with, or check that it is the same.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-    fingerprint : mapping of str to object
-        Of the search.
 
     Raises
     ------
@@ -159,15 +119,7 @@ def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
 
 
 def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
-    """Put settings first in line, but for those that are in it.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-    points : sequence of dict
-        Values of trials.
-    """
+    """Put settings first in line, but for those that are in it."""
     trials = study.get_trials(deepcopy=False)
     places = {trial.user_attrs.get(FIRST) for trial in trials}
     for place, point in enumerate(points):
@@ -178,14 +130,7 @@ def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
 def is_new(study: optuna.Study) -> bool:
     """Tell whether no search has begun, and nobody else has queued anything.
 
-    Parameters
-    ----------
-    study : optuna.Study
-        A study that exists: whoever created it may have died before it queued all.
-
-    Returns
-    -------
-    bool
+    The study exists: whoever created it may have died before all was queued.
     """
     trials = study.get_trials(deepcopy=False)
     bound = FINGERPRINT in study.user_attrs
@@ -198,23 +143,7 @@ def in_memory(
     attributes: Mapping[str, Any],
     storage: InMemoryStorage | None = None,
 ) -> optuna.Study:
-    """Make a study of trials that needs no storage.
-
-    Parameters
-    ----------
-    trials : sequence of FrozenTrial
-        All trials of a study, by number.
-    name : str
-        The study's name.
-    attributes : mapping of str to object
-        Its user attributes.
-    storage : InMemoryStorage or None, default=None
-        Where to put it. None stands for a storage of its own.
-
-    Returns
-    -------
-    optuna.Study
-    """
+    """Make a study of trials that needs no storage, or one in `storage`."""
     with silent_optuna():
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize"
@@ -226,17 +155,7 @@ def in_memory(
 
 
 def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
-    """Return a study's name and attributes, but not where its workers ran.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-
-    Returns
-    -------
-    name, attributes : str, dict
-    """
+    """Return a study's name and attributes, but not where its workers ran."""
     attributes = study.user_attrs.items()
     kept = {key: value for key, value in attributes if not key.startswith(WORKER)}
     return study.study_name, kept

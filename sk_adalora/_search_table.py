@@ -50,17 +50,7 @@ class FoldResult:
 
     @classmethod
     def read(cls, out: dict[str, Any]) -> FoldResult:
-        """Read what scikit-learn returns for a fold.
-
-        Parameters
-        ----------
-        out : dict
-            What its `_fit_and_score` returned.
-
-        Returns
-        -------
-        FoldResult
-        """
+        """Read what scikit-learn's `_fit_and_score` returned for a fold."""
         error = out["fit_error"]
         return cls(
             _map_numbers(out["test_scores"], float),
@@ -71,17 +61,7 @@ class FoldResult:
         )
 
     def objective(self, metric: str | None) -> float:
-        """Return the score that the search compares.
-
-        Parameters
-        ----------
-        metric : str or None
-            Of several metrics the one; None stands for the first.
-
-        Returns
-        -------
-        float
-        """
+        """Return the score to compare: of several, `metric` or else the first."""
         if isinstance(self.test, dict):
             return self.test[metric or next(iter(self.test))]
         return self.test
@@ -100,19 +80,7 @@ class FoldResult:
 
 
 def folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
-    """Return the results of a trial's folds, with None for those that it lacks.
-
-    Parameters
-    ----------
-    trial : FrozenTrial
-        A trial.
-    n_folds : int
-        Folds of a complete trial.
-
-    Returns
-    -------
-    list of FoldResult or None
-    """
+    """Return the results of a trial's folds, with None for those that it lacks."""
     kept = [trial.user_attrs.get(f"{FOLD}{k}") for k in range(n_folds)]
     return [None if k is None else FoldResult.of_attribute(k) for k in kept]
 
@@ -139,18 +107,7 @@ class TrialTable:
     metrics: list[str] | None
 
     def out(self, *, with_train: bool) -> list[dict[str, Any]]:
-        """Return the results of all folds, with NaN for those that never ran.
-
-        Parameters
-        ----------
-        with_train : bool
-            Whether to give the scores on training rows.
-
-        Returns
-        -------
-        list of dict
-            Trial by trial, and in each fold by fold.
-        """
+        """Return the results of all folds, trial by trial; NaN for what never ran."""
         rows = []
         for result in (fold for folds in self.folds for fold in folds):
             row = {
@@ -166,14 +123,7 @@ class TrialTable:
     def more(self, metric: str | None) -> dict[str, list[Any]]:
         """Return the columns that a grid search does not have.
 
-        Parameters
-        ----------
-        metric : str or None
-            Of several metrics the one that is compared.
-
-        Returns
-        -------
-        dict of str to list
+        `metric` is the one of several that is compared.
         """
         return {
             "trial_number": [t.number for t in self.trials],
@@ -195,13 +145,6 @@ class TrialTable:
         Times are means over the folds that ran. A trial that another program has
         scored has no folds: its value stands for their mean. What breaks a constraint
         has no mean. That, and a trial all of whose fits failed, is ranked last.
-
-        Parameters
-        ----------
-        results : dict of str to ndarray
-            The table.
-        metric : str or None
-            Of several metrics the one that is compared.
         """
         for name in ("fit_time", "score_time"):
             times = [[getattr(f, name) for f in folds if f] for folds in self.folds]
@@ -275,20 +218,8 @@ def make_table(
 ) -> TrialTable:
     """Collect the trials that are over.
 
-    Parameters
-    ----------
-    trials : sequence of FrozenTrial
-        All trials of a study.
-    space : DeclaredSpace or CalledSpace
-        Turns what trials hold into parameters.
-    n_folds : int
-        Folds of a complete trial.
-    own : bool, default=True
-        Whether a search has evaluated them, whose failed trials may be tried again.
-
-    Returns
-    -------
-    TrialTable
+    `own` tells whether a search has evaluated them, whose failed trials may be tried
+    again.
     """
     is_over = counts if own else (lambda trial: trial.state.is_finished())
     over = [trial for trial in trials if is_over(trial)]
@@ -318,20 +249,7 @@ def _params_of(
 def check_values(
     trials: Sequence[FrozenTrial], space: DeclaredSpace | CalledSpace
 ) -> None:
-    """Refuse a space other than the one that complete trials have drawn from.
-
-    Parameters
-    ----------
-    trials : sequence of FrozenTrial
-        Trials of a study that no search has made.
-    space : DeclaredSpace or CalledSpace
-        What is said to have been tried.
-
-    Raises
-    ------
-    ValueError
-        If a trial lacks a parameter that the space searches.
-    """
+    """Refuse a space other than the one that complete trials have drawn from."""
     searched = space.distributions()
     for trial in trials:
         missing = sorted(searched.keys() - trial.params.keys())
@@ -345,20 +263,7 @@ def check_values(
 
 
 def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
-    """Refuse a study in which no trial may be the best.
-
-    Parameters
-    ----------
-    table : TrialTable
-        Its trials that are over.
-    trials : sequence of FrozenTrial
-        All of its trials.
-
-    Raises
-    ------
-    ValueError
-        It shows why the first trial failed.
-    """
+    """Refuse a study in which no trial may be the best; say why the first failed."""
     if any(map(may_be_best, table.trials)):
         return
     n_complete = table.number_of("complete")

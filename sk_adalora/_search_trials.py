@@ -102,11 +102,6 @@ class TrialRunner:
 
         Also wait for trials that other workers evaluate: if a worker dies, its trials
         are evaluated here.
-
-        Parameters
-        ----------
-        evaluate : callable
-            Fits and scores.
         """
         try:
             while not self.study.stopped:
@@ -250,10 +245,7 @@ class TrialRunner:
     def _abandon(self, *, died: bool) -> None:
         """Queue the running trials again.
 
-        Parameters
-        ----------
-        died : bool
-            Whether a worker process of joblib died, which counts against the trials.
+        That a worker process of joblib `died` counts against them.
         """
         trials = self.study.get_trials(deepcopy=False)
         for candidate in self.open:

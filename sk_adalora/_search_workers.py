@@ -77,12 +77,7 @@ class Worker:
                 )
 
     def alone(self) -> bool:
-        """Tell whether no other run is alive.
-
-        Returns
-        -------
-        bool
-        """
+        """Tell whether no other run is alive."""
         return living_runs(self.study) <= {self.run}
 
     def _keep_beating(self) -> None:
@@ -105,17 +100,7 @@ class Worker:
 
 
 def living_runs(study: optuna.Study) -> set[str]:
-    """Return the runs that still work on a study.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-
-    Returns
-    -------
-    set of str
-    """
+    """Return the runs that still work on a study."""
     records = {
         name.removeprefix(WORKER): record
         for name, record in study.user_attrs.items()
@@ -128,11 +113,6 @@ def take_back(study: optuna.Study) -> None:
     """Fail the running trials of dead workers, and queue their parameters again.
 
     Also queue what a worker has failed that died before it could queue it again.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
     """
     trials = study.get_trials(deepcopy=False)
     running = [trial for trial in trials if trial.state is TrialState.RUNNING]
@@ -149,17 +129,10 @@ def take_back(study: optuna.Study) -> None:
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
-    """Fail a trial that did not get to its end, and queue its parameters.
+    """Fail a running trial that will not get to its end, and queue its parameters.
 
-    Parameters
-    ----------
-    study : optuna.Study
-        The study.
-    trial : FrozenTrial
-        A running trial.
-    died : bool
-        Whether the process that evaluated it died, as it does for lack of memory.
-        Parameters over which three have died are not tried again.
+    `died` tells whether the process that evaluated it did, as for lack of memory.
+    Parameters over which three have died are not tried again.
     """
     deaths = trial.user_attrs.get(DEATHS, 0) + died
     given_up = deaths >= _MOST_DEATHS
@@ -188,17 +161,7 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
 def is_twin(trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Tell whether a trial was queued twice, by workers that did not see each other.
 
-    Parameters
-    ----------
-    trial : Trial or FrozenTrial
-        A trial.
-    trials : sequence of FrozenTrial
-        All trials of the study.
-
-    Returns
-    -------
-    bool
-        False for the first of its kind.
+    False for the first of its kind.
     """
     origin = _origin(trial)
     earlier = (t for t in trials if t.number < trial.number)
@@ -246,11 +209,8 @@ def _lives(run: str, record: dict[str, Any]) -> bool:
 def machine() -> str:
     """Name the machine, or the container, whose process numbers we see.
 
-    Returns
-    -------
-    str
-        Its name, and what tells it from others of that name: boot and space of
-        process numbers, or else the hardware address, where there is one.
+    After its name comes what tells it from others of that name: boot and space of
+    process numbers, or else the hardware address, where there is one.
     """
     parts = [socket.gethostname()]
     for read in (
