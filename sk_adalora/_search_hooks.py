@@ -317,7 +317,7 @@ class SearchHooks(BaseSearchCV):
         with warnings.catch_warnings():  # folds that never ran have no score
             warnings.filterwarnings("ignore", message=".*scores are non-finite")
             results = super()._format_results(
-                table.params,
+                [row.params for row in table.rows],
                 len(now.splits),
                 table.out(with_train=self.return_train_score),
                 table.more(metric),
@@ -343,7 +343,7 @@ class SearchHooks(BaseSearchCV):
         failed, error = table.number_of("failed"), table.first_error()
         if failed:
             warn_user(
-                f"{failed} of {len(table.trials)} trials failed and are left out."
+                f"{failed} of {len(table.rows)} trials failed and are left out."
                 + (f" The first of them with:\n{error}" if error else ""),
                 FitFailedWarning,
             )
@@ -360,7 +360,7 @@ class SearchHooks(BaseSearchCV):
         if missing:
             warn_user(
                 "`return_train_score=True` must be set from the beginning of a study. "
-                f"Got {missing} of {len(table.trials)} trials that were evaluated "
+                f"Got {missing} of {len(table.rows)} trials that were evaluated "
                 "without it, whose training scores are NaN. Choose another "
                 "`study_name` to have them all."
             )

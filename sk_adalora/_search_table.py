@@ -79,10 +79,47 @@ class FoldResult:
         return cls(**_map_numbers(numbers, float), error=kept["error"])
 
 
-def folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
-    """Return the results of a trial's folds, with None for those that it lacks."""
-    kept = [trial.user_attrs.get(f"{FOLD}{k}") for k in range(n_folds)]
-    return [None if k is None else FoldResult.of_attribute(k) for k in kept]
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial that is over.
+
+    Parameters
+    ----------
+    trial : FrozenTrial
+        The trial.
+    params : dict
+        What `set_params` takes.
+    folds : list of FoldResult or None
+        Results of the folds, with None for those that never ran.
+    """
+
+    trial: FrozenTrial
+    params: dict[str, Any]
+    folds: list[FoldResult | None]
+
+    @property
+    def done(self) -> list[FoldResult]:
+        """Results of the folds that ran: of another program's trial, none."""
+        return [fold for fold in self.folds if fold]
+
+    @property
+    def state(self) -> str:
+        """The trial's state, in the words of the table."""
+        state = _STATES[self.trial.state]
+        infeasible = state == "complete" and not is_feasible(self.trial)
+        return "infeasible" if infeasible else state
+
+    @property
+    def pruned_at_fold(self) -> int | None:
+        """The last fold of a trial that was stopped, or -1."""
+        # Another program's steps are no folds.
+        return self.trial.last_step if self.state == "pruned" and self.done else -1
+
+    def mean(self, metric: str | None) -> float:
+        """Return the mean of the folds that ran, or another program's value."""
+        if self.done:
+            return float(np.mean([fold.objective(metric) for fold in self.done]))
+        return np.nan if self.trial.value is None else self.trial.value
 
 
 @dataclass(frozen=True)
@@ -91,34 +128,28 @@ class TrialTable:
 
     Parameters
     ----------
-    trials : list of FrozenTrial
+    rows : list of TrialRow
         The trials, by number.
-    params : list of dict
-        What `set_params` takes.
-    folds : list of list of FoldResult or None
-        Results of each trial's folds.
     metrics : list of str or None
         Names of the scores, when folds have several.
     """
 
-    trials: list[FrozenTrial]
-    params: list[dict[str, Any]]
-    folds: list[list[FoldResult | None]]
+    rows: list[TrialRow]
     metrics: list[str] | None
 
     def out(self, *, with_train: bool) -> list[dict[str, Any]]:
         """Return the results of all folds, trial by trial; NaN for what never ran."""
-        rows = []
-        for result in (fold for folds in self.folds for fold in folds):
-            row = {
+        out = []
+        for result in (fold for row in self.rows for fold in row.folds):
+            kept = {
                 "test_scores": self._scores(result and result.test),
                 "fit_time": result.fit_time if result else np.nan,
                 "score_time": result.score_time if result else np.nan,
             }
             if with_train:
-                row["train_scores"] = self._scores(result and result.train)
-            rows.append(row)
-        return rows
+                kept["train_scores"] = self._scores(result and result.train)
+            out.append(kept)
+        return out
 
     def more(self, metric: str | None) -> dict[str, list[Any]]:
         """Return the columns that a grid search does not have.
@@ -126,17 +157,10 @@ class TrialTable:
         `metric` is the one of several that is compared.
         """
         return {
-            "trial_number": [t.number for t in self.trials],
-            "state": [_state_of(t) for t in self.trials],
-            "pruned_at_fold": [
-                # Another program's steps are no folds.
-                t.last_step if t.state is TrialState.PRUNED and any(folds) else -1
-                for t, folds in zip(self.trials, self.folds, strict=True)
-            ],
-            "running_mean": [
-                _mean_of_done(folds, metric, t)
-                for t, folds in zip(self.trials, self.folds, strict=True)
-            ],
+            "trial_number": [row.trial.number for row in self.rows],
+            "state": [row.state for row in self.rows],
+            "pruned_at_fold": [row.pruned_at_fold for row in self.rows],
+            "running_mean": [row.mean(metric) for row in self.rows],
         }
 
     def correct(self, results: dict[str, Any], metric: str | None) -> None:
@@ -147,56 +171,52 @@ class TrialTable:
         has no mean. That, and a trial all of whose fits failed, is ranked last.
         """
         for name in ("fit_time", "score_time"):
-            times = [[getattr(f, name) for f in folds if f] for folds in self.folds]
+            times = [[getattr(f, name) for f in row.done] for row in self.rows]
             for how in ("mean", "std"):
                 results[f"{how}_{name}"] = np.array(
                     [getattr(np, how)(t) if t else np.nan for t in times]
                 )
-        whole = [
-            i
-            for i, (t, folds) in enumerate(zip(self.trials, self.folds, strict=True))
-            if t.state is TrialState.COMPLETE and not any(folds)
-        ]
-        if whole:
-            name = "score" if self.metrics is None else (metric or self.metrics[0])
-            means = results[f"mean_test_{name}"]
-            means[whole] = [self.trials[i].value for i in whole]
-        infeasible = [i for i, t in enumerate(self.trials) if not is_feasible(t)]
-        last = [i for i, t in enumerate(self.trials) if not may_be_best(t)]
+        compared = "score" if self.metrics is None else (metric or self.metrics[0])
+        for i, row in enumerate(self.rows):
+            if row.trial.state is TrialState.COMPLETE and not row.done:
+                results[f"mean_test_{compared}"][i] = row.trial.value
+        infeasible = [not is_feasible(row.trial) for row in self.rows]
+        last = [not may_be_best(row.trial) for row in self.rows]
         for name in self.metrics or ["score"]:
             means = results[f"mean_test_{name}"]
             means[infeasible] = np.nan
-            compared = means.copy()
-            compared[last] = np.nan
-            results[f"rank_test_{name}"] = _ranks(compared)
+            # As scikit-learn ranks, for which NaN is last.
+            ranked = np.where(last | np.isnan(means), -np.inf, means)
+            ranks = rankdata(-ranked, method="min")
+            results[f"rank_test_{name}"] = ranks.astype(np.int32)
 
     def first_error(self) -> str | None:
         """Return why the first trial that failed has failed."""
-        errors = (t.user_attrs.get(ERROR) for t in self.trials)
+        errors = (row.trial.user_attrs.get(ERROR) for row in self.rows)
         return next((error for error in errors if error is not None), None)
 
     def scored_errors(self) -> list[str]:
         """Return why fits failed that have a number for a score all the same."""
         return [
             fold.error
-            for trial, folds in zip(self.trials, self.folds, strict=True)
-            for fold in folds
-            if fold and fold.error is not None and trial.state is not TrialState.FAIL
+            for row in self.rows
+            for fold in row.done
+            if fold.error is not None and row.state != "failed"
         ]
 
     def number_of_fits(self) -> int:
         """Return how many folds were evaluated."""
-        return sum(fold is not None for folds in self.folds for fold in folds)
+        return sum(len(row.done) for row in self.rows)
 
     def number_of(self, state: str) -> int:
         """Return how many trials are in a state."""
-        return sum(_state_of(t) == state for t in self.trials)
+        return sum(row.state == state for row in self.rows)
 
     def number_without_train(self) -> int:
         """Return how many trials have folds whose training rows were not scored."""
         return sum(
-            any(f and f.train is None and f.error is None for f in folds)
-            for folds in self.folds
+            any(fold.train is None and fold.error is None for fold in row.done)
+            for row in self.rows
         )
 
     def _scores(self, scores: Scores | None) -> Scores:
@@ -222,16 +242,20 @@ def make_table(
     again.
     """
     is_over = counts if own else (lambda trial: trial.state.is_finished())
-    over = [trial for trial in trials if is_over(trial)]
-    folds = [folds_of(trial, n_folds) for trial in over]
-    named = (f.test for row in folds for f in row if f and isinstance(f.test, dict))
+    rows = [
+        TrialRow(trial, _params_of(trial, space), _folds_of(trial, n_folds))
+        for trial in trials
+        if is_over(trial)
+    ]
+    named = (f.test for row in rows for f in row.done if isinstance(f.test, dict))
     first = next(named, None)
-    return TrialTable(
-        over,
-        [_params_of(trial, space) for trial in over],
-        folds,
-        None if first is None else list(first),
-    )
+    return TrialTable(rows, None if first is None else list(first))
+
+
+def _folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
+    """Return the results of a trial's folds."""
+    kept = [trial.user_attrs.get(f"{FOLD}{k}") for k in range(n_folds)]
+    return [None if k is None else FoldResult.of_attribute(k) for k in kept]
 
 
 def _params_of(
@@ -264,7 +288,7 @@ def check_values(
 
 def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
     """Refuse a study in which no trial may be the best; say why the first failed."""
-    if any(map(may_be_best, table.trials)):
+    if any(may_be_best(row.trial) for row in table.rows):
         return
     n_complete = table.number_of("complete")
     if n_complete:
@@ -293,28 +317,6 @@ def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
             else "Allow more trials or more time, or prune less."
         )
     )
-
-
-def _state_of(trial: FrozenTrial) -> str:
-    state = _STATES[trial.state]
-    return state if state != "complete" or is_feasible(trial) else "infeasible"
-
-
-def _ranks(means: np.ndarray) -> np.ndarray:
-    """Rank as scikit-learn does: NaN comes last."""
-    if np.isnan(means).all():
-        return np.ones(len(means), dtype=np.int32)
-    filled = np.where(np.isnan(means), np.nanmin(means) - 1, means)
-    return rankdata(-filled, method="min").astype(np.int32)
-
-
-def _mean_of_done(
-    folds: Sequence[FoldResult | None], metric: str | None, trial: FrozenTrial
-) -> float:
-    done = [fold.objective(metric) for fold in folds if fold]
-    if not done:
-        return np.nan if trial.value is None else trial.value
-    return float(np.mean(done))
 
 
 def _map_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
