@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.utils import _safe_indexing
 from ._parameters import (
     BOOLEAN,
     NONE,
+    PATH,
     RANDOM_STATE,
     TEXT,
     Rule,
@@ -24,13 +24,7 @@ from ._parameters import (
     number,
 )
 
-# scikit-learn checks these itself.
-_ITS_OWN = ("scoring", "refit", "cv", "error_score", "return_train_score")
-_ANYTHING = Rule(lambda v: True, "anything")
-_PLACE = Rule(
-    lambda v: isinstance(v, str | os.PathLike) and bool(os.fspath(v)),
-    "the URL of a database or the path of a journal file",
-)
+_PLACE = Rule(PATH.accepts, "the URL of a database or the path of a journal file")
 _POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")
 _CALLBACKS = Rule(
     lambda v: isinstance(v, list | tuple) and all(map(callable, v)),
@@ -54,10 +48,10 @@ def _copied(kind: type, wording: str) -> Rule:
     return Rule(accepts, f"{wording} that copy.deepcopy copies")
 
 
+# `space` is checked where it is read, and scikit-learn checks the rest itself.
 SEARCH_RULES: dict[str, Rule] = {
-    **dict.fromkeys((*_ITS_OWN, "space"), _ANYTHING),
     "estimator": Rule(lambda v: hasattr(v, "fit"), "an estimator"),
-    "prefix": Rule(lambda v: isinstance(v, str), "a str"),
+    "prefix": instance(str, "a str"),
     "n_trials": integer(1),
     "timeout": number(0, with_low=False) | NONE,
     "sampler": choice("auto") | _copied(BaseSampler, "a sampler of Optuna's"),
