@@ -244,10 +244,9 @@ def _describe(value: Any) -> Any:
         return [_describe(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(map(_describe, value), key=repr)
-    if isinstance(value, partial):
-        return [_describe(part) for part in (value.func, value.args, value.keywords)]
-    if _is_scorer(value):
-        return [_describe(part) for part in _parts_of_scorer(value)]
+    parts = _parts(value)
+    if parts is not None:
+        return [_describe(part) for part in parts]
     if isinstance(value, type) or hasattr(value, "get_params"):
         kind = value if isinstance(value, type) else type(value)
         return kind.__qualname__  # its parameters are listed by themselves
@@ -265,28 +264,25 @@ def _functions(value: Any) -> Iterator[FunctionType]:
     """Find the functions in lists, dicts, partials, methods and scorers."""
     if isinstance(value, Mapping):
         value = [value[key] for key in sorted(value, key=str)]
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _functions(item)
-    elif isinstance(value, partial):
-        yield from _functions([value.func, value.args, value.keywords])
+    parts = value if isinstance(value, list | tuple) else _parts(value)
+    if parts is not None:
+        for part in parts:
+            yield from _functions(part)
     elif isinstance(value, MethodType):
         yield from _functions(value.__func__)
     elif isinstance(value, FunctionType):
         yield value
         yield from _functions(getattr(value, "__wrapped__", None))
-    elif _is_scorer(value):
-        yield from _functions(_parts_of_scorer(value))
 
 
-def _is_scorer(value: Any) -> bool:
-    """Tell whether it is what `make_scorer` makes."""
-    return "_score_func" in getattr(value, "__dict__", {})
-
-
-def _parts_of_scorer(scorer: Any) -> tuple[Any, ...]:
-    names = ("_score_func", "_sign", "_kwargs", "_response_method")
-    return tuple(getattr(scorer, name) for name in names)
+def _parts(value: Any) -> list[Any] | None:
+    """Return what a partial, or what `make_scorer` makes, consists of; else None."""
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    if "_score_func" in getattr(value, "__dict__", {}):
+        names = ("_score_func", "_sign", "_kwargs", "_response_method")
+        return [getattr(value, name) for name in names]
+    return None
 
 
 def _code(
@@ -342,13 +338,10 @@ def _unchanging(value: Any, seen: dict[FunctionType, int]) -> Any:
         # their addresses.
         items = sorted(value, key=lambda item: repr(_unchanging(item, {**seen})))
         return [_unchanging(item, seen) for item in items]
-    if isinstance(value, partial):
-        named = tuple(sorted(value.keywords.items()))
-        return _unchanging((value.func, value.args, named), seen)
-    if _is_scorer(value):
-        function, sign, options, method = _parts_of_scorer(value)
-        named = tuple(sorted(options.items()))
-        return _unchanging((function, sign, named, method), seen)
+    parts = _parts(value)
+    if parts is not None:
+        named = (tuple(sorted(p.items())) if isinstance(p, dict) else p for p in parts)
+        return _unchanging(tuple(named), seen)
     if isinstance(value, MethodType):
         return _unchanging(value.__func__, seen)
     if isinstance(value, FunctionType):
