@@ -325,19 +325,24 @@ class SearchHooks(BaseSearchCV):
         table.correct(results, metric)
         now.results.update(results)
 
-    @staticmethod
-    def _select_best_index(refit: Any, refit_metric: str, results: Any) -> int:
-        """Choose the row to refit: scikit-learn's hook, but of complete trials only."""
-        index = BaseSearchCV._select_best_index(refit, refit_metric, results)
-        state = str(results["state"][index])
-        if state != "complete":
+    def _select_best_index(self, refit: Any, refit_metric: str, results: Any) -> int:
+        """Choose the row to refit: scikit-learn's hook, but of what may be the best."""
+        index = int(super()._select_best_index(refit, refit_metric, results))
+        row = self._now.table.rows[index]
+        if row.state != "complete":
             raise ValueError(
                 "`refit` must choose a complete trial. Got row "
-                f"{index} of `cv_results_`, whose state is {state!r}. Choose among the "
-                "rows with state 'complete': others have NaN for a mean score, which "
-                "argmax takes for the largest and np.nanargmax leaves out."
+                f"{index} of `cv_results_`, whose state is {row.state!r}. Choose among "
+                "the rows with state 'complete': others have NaN for a mean score, "
+                "which argmax takes for the largest and np.nanargmax leaves out."
             )
-        return int(index)
+        if not may_be_best(row.trial):
+            raise ValueError(
+                "`refit` must choose a trial that did not fail in all folds. Got row "
+                f"{index} of `cv_results_`, whose scores are `error_score`. Lower that "
+                "below the scores that are possible, or go by `rank_test_score`."
+            )
+        return index
 
     def _warn_of_failures(self, table: TrialTable) -> None:
         failed, error = table.number_of("failed"), table.first_error()

@@ -778,6 +778,18 @@ def test_what_fails_in_all_folds_is_never_the_best(pruner):
     assert fitted.cv_results_["rank_test_score"].tolist() == [2, 1]
 
 
+def test_what_fails_in_all_folds_is_not_chosen_by_a_function_either():
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=[{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}],
+        error_score=9.0,
+        refit=lambda table: int(np.nanargmax(table["mean_test_score"])),
+    )
+    with pytest.raises(ValueError, match=r"did not fail in all folds\. Got row 0 of"):
+        given.fit(X, Y)
+
+
 def test_a_race_is_not_lost_to_what_fails_in_all_folds(capfd):
     """Else nothing would be complete after it but what fails as well."""
     failing = [{"a": 0.9, "b": b} for b in (0.1, 0.4, 0.7)]
