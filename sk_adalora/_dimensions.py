@@ -255,6 +255,10 @@ class CalledSpace:
             return dict(values)
 
 
+# Both have `names`, `distributions`, `suggest` and `complete`.
+Space = DeclaredSpace | CalledSpace
+
+
 def read_part(name: str, value: Any, *, log: bool = False) -> Part:
     """Read what a parameter may be.
 

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 
 from ._base import BaseAdaLora
-from ._dimensions import CalledSpace, DeclaredSpace, plain
+from ._dimensions import CalledSpace, DeclaredSpace, Space, plain
 from ._parameters import did_you_mean
 from ._steps import default_init_r, rank_of_share
 
@@ -50,7 +50,7 @@ def find_prefix(estimator: Any) -> str:
     return f"{found[0]}__"
 
 
-def check_names(estimator: Any, space: DeclaredSpace | CalledSpace) -> None:
+def check_names(estimator: Any, space: Space) -> None:
     """Refuse a space that sets what the estimator does not have."""
     names = space.names()
     known = estimator.get_params(deep=True)
@@ -63,9 +63,7 @@ def check_names(estimator: Any, space: DeclaredSpace | CalledSpace) -> None:
             )
 
 
-def starting_points(
-    enqueue: Any, estimator: Any, space: DeclaredSpace | CalledSpace
-) -> list[dict[str, Any]]:
+def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str, Any]]:
     """Return the settings to try first, as values of a trial.
 
     Parameters
@@ -74,7 +72,7 @@ def starting_points(
         What the user asked for.
     estimator : estimator
         Has the parameters that "paper" stands for.
-    space : DeclaredSpace or CalledSpace
+    space : Space
         What may be tried.
 
     Returns

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import distribution_to_json
 
-from ._dimensions import CalledSpace, DeclaredSpace
+from ._dimensions import CalledSpace, Space
 
 # Parameters that change where or how a fit runs, but not its result: workers may differ
 # in these.
@@ -60,7 +60,7 @@ _ADVICE[_CODE] = "the code of functions in space, `scoring` or estimator"
 def fingerprint(
     data: Sequence[Any],
     splits: Iterable[tuple[np.ndarray, np.ndarray]],
-    space: DeclaredSpace | CalledSpace,
+    space: Space,
     scoring: Any,
     estimator: Any,
 ) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def fingerprint(
         X, y and other data that `fit` got, of any kind, in this order.
     splits : iterable of pairs of ndarray
         Training and test rows of each fold.
-    space : DeclaredSpace or CalledSpace
+    space : Space
         What is searched.
     scoring : object
         How folds are scored.
@@ -213,7 +213,7 @@ def _as_lists(value: Any) -> list[Any] | None:
     return None
 
 
-def _describe_space(space: DeclaredSpace | CalledSpace) -> Any:
+def _describe_space(space: Space) -> Any:
     if isinstance(space, CalledSpace):  # what it asks for is not known before
         return _describe(space.function)
     searched = space.distributions()
@@ -224,7 +224,7 @@ def _describe_space(space: DeclaredSpace | CalledSpace) -> Any:
     ]
 
 
-def _compared(estimator: Any, space: DeclaredSpace | CalledSpace) -> dict[str, Any]:
+def _compared(estimator: Any, space: Space) -> dict[str, Any]:
     """Return the parameters of an estimator that the space leaves alone."""
     set_by_space = space.names()
     return {

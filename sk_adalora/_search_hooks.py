@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 
-from ._dimensions import CalledSpace, DeclaredSpace
+from ._dimensions import Space
 from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
@@ -88,7 +88,7 @@ class _Session:
     # By `_check_input_parameters`.
     X: Any = field(init=False)
     y: Any = field(init=False)
-    space: DeclaredSpace | CalledSpace = field(init=False)
+    space: Space = field(init=False)
     splits: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
     study: SearchStudy = field(init=False)
     worker: Worker | None = None  # None where stored trials are only read
@@ -165,9 +165,7 @@ class SearchHooks(BaseSearchCV):
             now.study = self._open_study(now.space, made_with)
             now.worker = self._join(now.study, now.space)
 
-    def _read_study(
-        self, space: DeclaredSpace | CalledSpace, made_with: dict[str, str]
-    ) -> SearchStudy:
+    def _read_study(self, space: Space, made_with: dict[str, str]) -> SearchStudy:
         """Load a study of which the trials are only read."""
         study = load_study(open_storage(self.storage), self.study_name)
         if FINGERPRINT in study.user_attrs:
@@ -176,9 +174,7 @@ class SearchHooks(BaseSearchCV):
             check_values(study.get_trials(deepcopy=False), space)
         return study
 
-    def _open_study(
-        self, space: DeclaredSpace | CalledSpace, made_with: dict[str, str]
-    ) -> SearchStudy:
+    def _open_study(self, space: Space, made_with: dict[str, str]) -> SearchStudy:
         """Create the study, with what is tried first in line, or go on with it."""
         points = starting_points(self.enqueue, self.estimator, space)
         storage = open_storage(self.storage)  # from here on, something is written
@@ -198,7 +194,7 @@ class SearchHooks(BaseSearchCV):
         bind(study, made_with)
         return study
 
-    def _join(self, study: SearchStudy, space: DeclaredSpace | CalledSpace) -> Worker:
+    def _join(self, study: SearchStudy, space: Space) -> Worker:
         """Begin to work on a study, until the fit ends."""
         if self.storage is None:
             self._now.stack.enter_context(_handed_over(study))
@@ -222,7 +218,7 @@ class SearchHooks(BaseSearchCV):
             return next(iter(self.scoring), None)
         return None
 
-    def _read_space(self) -> DeclaredSpace | CalledSpace:
+    def _read_space(self) -> Space:
         space = AdaLoraSpace() if self.space is None else self.space
         prefix = self.prefix
         if prefix == "auto":
@@ -248,12 +244,12 @@ class SearchHooks(BaseSearchCV):
         """Evaluate trials until the study has enough of them."""
         now = self._now
         plan = Plan(
-            self.n_trials,
-            len(now.splits),
-            effective_n_jobs(self.n_jobs),
-            self.pruner is not None,
-            self.timeout,
-            self._metric(),
+            n_trials=self.n_trials,
+            n_folds=len(now.splits),
+            batch=effective_n_jobs(self.n_jobs),
+            racing=self.pruner is not None,
+            timeout=self.timeout,
+            metric=self._metric(),
         )
         bar = progress_bar(self.n_trials, now.verbose, "search", "trial")
         callbacks = self.callbacks or ()

@@ -12,7 +12,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
-from ._dimensions import CalledSpace, DeclaredSpace
+from ._dimensions import Space
 from ._search_marks import ERROR, FOLD, counts, is_feasible, may_be_best
 
 _STATES = {
@@ -231,7 +231,7 @@ class TrialTable:
 
 def make_table(
     trials: Sequence[FrozenTrial],
-    space: DeclaredSpace | CalledSpace,
+    space: Space,
     n_folds: int,
     *,
     own: bool = True,
@@ -258,9 +258,7 @@ def _folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
     return [None if k is None else FoldResult.of_attribute(k) for k in kept]
 
 
-def _params_of(
-    trial: FrozenTrial, space: DeclaredSpace | CalledSpace
-) -> dict[str, Any]:
+def _params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     """Return what `set_params` takes, or what a trial had drawn before it ended."""
     try:
         return space.complete(trial.params, trial.number)
@@ -270,9 +268,7 @@ def _params_of(
         return dict(trial.params)
 
 
-def check_values(
-    trials: Sequence[FrozenTrial], space: DeclaredSpace | CalledSpace
-) -> None:
+def check_values(trials: Sequence[FrozenTrial], space: Space) -> None:
     """Refuse a space other than the one that complete trials have drawn from."""
     searched = space.distributions()
     for trial in trials:

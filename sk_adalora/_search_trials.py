@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ._dimensions import CalledSpace, DeclaredSpace
+from ._dimensions import Space
 from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, may_be_best
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
@@ -70,7 +70,7 @@ class TrialRunner:
     ----------
     study : SearchStudy
         The study.
-    space : DeclaredSpace or CalledSpace
+    space : Space
         The space that is searched.
     plan : Plan
         Settings of the search.
@@ -85,7 +85,7 @@ class TrialRunner:
     def __init__(
         self,
         study: SearchStudy,
-        space: DeclaredSpace | CalledSpace,
+        space: Space,
         plan: Plan,
         worker: Worker,
         callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], Any]],

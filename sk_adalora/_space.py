@@ -14,6 +14,7 @@ from ._dimensions import (
     DeclaredSpace,
     Part,
     Range,
+    Space,
     draws_itself,
     read_part,
 )
@@ -338,7 +339,7 @@ def suggest_params(
     return {**read_space(space, prefix).suggest(trial), **fixed}
 
 
-def read_space(space: Any, prefix: str = "") -> DeclaredSpace | CalledSpace:
+def read_space(space: Any, prefix: str = "") -> Space:
     """Read a space of any kind.
 
     Parameters
@@ -350,8 +351,7 @@ def read_space(space: Any, prefix: str = "") -> DeclaredSpace | CalledSpace:
 
     Returns
     -------
-    DeclaredSpace or CalledSpace
-        Both have `distributions()`, `suggest(trial)` and `complete(values)`.
+    Space
 
     Raises
     ------
