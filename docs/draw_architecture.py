@@ -64,7 +64,7 @@ GROUPS = [
     Group(
         "Search",
         "settings that Optuna proposes, scored over folds",
-        "_dimensions _space _pruning _search_fingerprint _search_marks "
+        "_dimensions _space _optuna_pruning _search_fingerprint _search_marks "
         "_search_workers _search_pruner _search_sampling _search_storage _search_study "
         "_search_enqueue _search_table _search_plot _search_rules _search_trials "
         "_search_hooks _search",
@@ -87,7 +87,7 @@ GROUPS = [
     Group(
         "Shared",
         "by all of the rest",
-        "_parameters _messages _forks _transaction _doc_links _plotting",
+        "_parameters _messages _locks _transaction _doc_links _plotting",
     ),
 ]
 

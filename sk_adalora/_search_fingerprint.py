@@ -106,11 +106,13 @@ def fingerprint(
 def _as_matrix(y: Any) -> Any:
     """Return a matrix of numbers as floats, whatever it came in; others as they are."""
     try:
-        values = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+        if hasattr(y, "toarray"):
+            y = y.astype(np.float64).toarray()
+        values = np.asarray(y)
     except Exception:  # rows of several lengths, or what NumPy does not know
         return y
     is_matrix = values.ndim == 2 and values.dtype.kind in "biuf"
-    return values.astype(np.float64) if is_matrix else y
+    return values.astype(np.float64, copy=False) if is_matrix else y
 
 
 def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
@@ -175,7 +177,7 @@ def _feed_array(state: Any, array: np.ndarray) -> None:
         _feed(state, array.tolist())  # as the same values in a list
     else:
         state.update(f"{array.dtype.str}{array.shape}".encode())
-        state.update(np.ascontiguousarray(array).tobytes())
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _feed_other(state: Any, value: Any) -> None:
