@@ -1,9 +1,10 @@
-"""How much to penalise the linear model that the head starts at, of many classes.
+"""How much to penalise the linear model that the head starts at, of many or rare classes.
 
-"0.01" is the penalty of up to twenty classes. The default falls with the square of
-their number, and "a quarter" is a quarter of that, but at least 0.0001. The same rows
-once more as labels, one a row. FOLDER is what `public_data.py` wrote. Prints two
-tables. Run from the repository, with the extra `bench`:
+"0.01" is the penalty of few frequent classes. The default falls with the square of the
+number of classes, and of the share of a class, and "a quarter" is a quarter of that, but
+at least 0.0001. The rows of many classes once more as labels, one a row. FOLDER is what
+`public_data.py` wrote. Prints two tables. Run from the repository, with the extra
+`bench`:
 python benchmarks/many_classes.py FOLDER
 """
 
@@ -31,8 +32,10 @@ from benchmarks.probabilities import accuracy_and_loss
 from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _linear_probe
 
-# 200 rows of 150 classes would be one of each.
-TASKS = {"banking": [200, 1000], "intents": [1000]}
+# 200 rows of 150 classes would be one of each. The last two have few classes, of which
+# some are rare.
+MANY = {"banking": [200, 1000], "intents": [1000]}
+TASKS = {**MANY, "newswire": [200, 1000], "questions": [1000]}
 TIMES = {"0.01": 1e9, "default": _linear_probe._PENALTY_OF_SHARES, "a quarter": 1}
 SEEDS, N_TEST = [30, 31], 1000
 
@@ -51,18 +54,24 @@ def main(arguments=None):
             line = [name, f"{size:,}"]
             embeddings = _mean(frozen(*rows, seed) for seed, rows in splits)
             of_classes.append([*line, embeddings])
-            of_labels.append([*line])
-            for way, times in TIMES.items():
-                with mock.patch.object(_linear_probe, "_PENALTY_OF_SHARES", times):
-                    classes = _mean(classify(*rows, seed) for seed, rows in splits)
-                    labels = _mean(tag(*rows, seed) for seed, rows in splits)
-                of_classes[-1].append(classes)
-                of_labels[-1].append(labels)
-                print(*line, way, classes, labels, file=sys.stderr, flush=True)
+            of_classes[-1] += _each_way(classify, splits)
+            print(*of_classes[-1], file=sys.stderr, flush=True)
+            if name in MANY:
+                of_labels.append([*line, *_each_way(tag, splits)])
+                print(*of_labels[-1], file=sys.stderr, flush=True)
     print(f"{describe_machine()}\n\nAccuracy / log loss, classes:\n")
     print(table(["task", "rows", "embeddings", *TIMES], of_classes))
     print("\nMicro-averaged F1, labels:\n")
     print(table(["task", "rows", *TIMES], of_labels))
+
+
+def _each_way(measure, splits):
+    """Return the mean of what is measured with each penalty."""
+    found = []
+    for times in TIMES.values():
+        with mock.patch.object(_linear_probe, "_PENALTY_OF_SHARES", times):
+            found.append(_mean(measure(*rows, seed) for seed, rows in splits))
+    return found
 
 
 def classify(X_train, y_train, X_test, y_test, seed):

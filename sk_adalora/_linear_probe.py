@@ -49,8 +49,9 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
     Returns
     -------
     torch.Tensor of shape (n_outputs,)
-        In float64: 0.01, or less for a label of less than a twentieth of the rows, and
-        for classes as many as more than twenty of equal size: by their entropy.
+        In float64: 0.01, or less for a class or label of less than a twentieth of the
+        rows, and for all classes where they are as many as more than twenty of equal
+        size, by their entropy.
     """
     if weights is None:
         weights = targets.new_ones(len(targets), dtype=torch.float64)
@@ -58,8 +59,9 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
     if not targets.is_floating_point():
         shares = torch.bincount(targets, share, minlength=n_outputs)
         # The geometric mean over the rows of the share of their class: 1 / k of k equal
-        # ones. The same for all classes, since their outputs compete.
-        shares = torch.exp(-torch.special.entr(shares).sum()).expand(n_outputs)
+        # ones. It is for all classes, since their outputs compete.
+        of_all = torch.exp(-torch.special.entr(shares).sum())
+        shares = torch.minimum(shares, of_all)
     elif bool(((targets == 0) | (targets == 1)).all()):  # not of numbers that vary
         present = share @ targets.double().reshape(len(targets), -1)
         shares = torch.minimum(present, 1 - present)

@@ -128,10 +128,12 @@ def classes(*counts):
         (classes(*[3] * 20), 0.01),
         (classes(*[3] * 40), 4 / 40**2),
         (classes(*[1] * 1000), 1e-4),
-        # Fifty rare classes are not as many as two frequent ones.
-        (classes(500, 450, *[1] * 50), 0.01),
+        # A class that is rare counts as a label does.
+        (classes(500, 460, 40), [0.01, 0.01, 0.0064]),
+        # Fifty of them are not as many as two frequent ones.
+        (classes(500, 450, *[1] * 50), [0.01, 0.01, *[1e-4] * 50]),
         # One frequent class leaves many that are not: as many as 32 equal ones.
-        (classes(16, *[1] * 48), 4 / 32**2),
+        (classes(16, *[1] * 48), [4 / 32**2, *[4 / 64**2] * 48]),
         (torch.linspace(-2, 2, 300).reshape(100, 3), 0.01),
     ],
 )
@@ -140,7 +142,7 @@ def test_the_penalty_of_classes_and_numbers(targets, expected):
 
     penalties = penalties_of(targets, None, k)
 
-    np.testing.assert_allclose(penalties, np.full(k, expected), rtol=1e-6)
+    np.testing.assert_allclose(penalties, np.zeros(k) + expected, rtol=1e-6)
 
 
 def test_the_penalty_of_labels_is_that_of_classes_of_their_shares():
@@ -161,7 +163,7 @@ def test_rows_count_in_the_penalty_as_their_weights_do():
     of_classes = penalties_of(targets, weights, 41)
     of_labels = penalties_of(labels, weights, 41)
 
-    np.testing.assert_allclose(of_classes, np.full(41, 0.0025))
+    np.testing.assert_allclose(of_classes[:-1], np.full(40, 0.0025))
     np.testing.assert_allclose(of_labels[:-1], np.full(40, 0.0025))
 
 
