@@ -94,7 +94,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     refit : bool, str or callable, default=True
         Whether, or by which score, to refit the best trial on all rows. A function
         gets `cv_results_` and returns the row of a complete trial; others have NaN
-        for a mean score.
+        for a mean score, or a number as `error_score` where all of their fits failed.
     cv : int, splitter, iterable or None, default=None
         Folds. None stands for 5. All trials get the same.
     error_score : float or "raise", default=np.nan

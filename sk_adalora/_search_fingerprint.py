@@ -106,7 +106,7 @@ def fingerprint(
 def _as_matrix(y: Any) -> Any:
     """Return a matrix of numbers as floats, whatever it came in; others as they are."""
     try:
-        if hasattr(y, "toarray"):
+        if hasattr(y, "toarray") and y.dtype.kind in "biuf":
             y = y.astype(np.float64).toarray()
         values = np.asarray(y)
     except Exception:  # rows of several lengths, or what NumPy does not know
@@ -279,6 +279,8 @@ def _functions(value: Any) -> Iterator[FunctionType]:
 
 def _parts(value: Any) -> list[Any] | None:
     """Return what a partial, or what `make_scorer` makes, consists of; else None."""
+    if isinstance(value, FunctionType | MethodType):
+        return None  # `functools.wraps` copies a scorer's attributes to a function
     if isinstance(value, partial):
         return [value.func, value.args, value.keywords]
     if "_score_func" in getattr(value, "__dict__", {}):

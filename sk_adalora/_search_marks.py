@@ -48,8 +48,12 @@ def may_be_best(trial: FrozenTrial) -> bool:
 
     It is complete, keeps the constraints, and not all of its fits failed.
     """
-    if trial.state is not TrialState.COMPLETE or not is_feasible(trial):
-        return False
+    complete = trial.state is TrialState.COMPLETE
+    return complete and is_feasible(trial) and not failed_in_all(trial)
+
+
+def failed_in_all(trial: FrozenTrial) -> bool:
+    """Tell whether all fits of a trial failed, and its value is an `error_score`."""
     attributes = trial.user_attrs.items()
     errors = [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
-    return not errors or None in errors
+    return bool(errors) and None not in errors

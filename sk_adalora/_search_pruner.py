@@ -38,7 +38,8 @@ class FoldPruner(BasePruner):
     Parameters
     ----------
     n_startup_trials : int, default=3
-        Complete trials before the first is stopped, at least 2.
+        Complete trials before the first is stopped, at least 2; without those that
+        failed in all folds.
     n_errors : float, default=0.5
         How many standard errors a trial may be behind.
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sklearn.utils import check_random_state
 
 from ._messages import Muted
-from ._search_marks import ERROR
+from ._search_marks import ERROR, failed_in_all
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100
@@ -300,9 +300,13 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
     A trial that was pruned after some folds gets their mean, plus the mean change of
     complete trials from the same folds to all: some folds are easier than others. A
-    trial that failed gets the worst value of all. The others are the same objects.
+    trial that failed gets the worst value of all, whatever `error_score` is. The others
+    are the same objects.
     """
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
+    failed = [t for t in trials if ERROR in t.user_attrs]
+    failed += filter(failed_in_all, complete)
+    complete = [t for t in complete if not failed_in_all(t)]
     if not complete:
         return trials
     values = {}
@@ -311,8 +315,8 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
             values[trial.number] = _estimate(trial, complete)
     worst = min([*values.values(), *(t.value for t in complete if t.value is not None)])
     known = complete[0].params.keys()
-    for trial in trials:
-        if ERROR in trial.user_attrs and trial.params.keys() >= known:
+    for trial in failed:
+        if trial.params.keys() >= known:
             values[trial.number] = worst
     return [
         _completed(t, values[t.number]) if t.number in values else t for t in trials

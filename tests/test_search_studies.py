@@ -325,6 +325,22 @@ def test_what_a_function_holds_is_compared(hold, first, second):
     assert fingerprint_of(hold(first)) != fingerprint_of(hold(second))
 
 
+def test_a_function_that_wraps_a_scorer_is_no_scorer():
+    """It has the attributes of one, and code of its own."""
+    scorer = make_scorer(one)
+
+    @wraps(scorer)
+    def score(estimator, X, y):
+        return scorer(estimator, X, y)
+
+    @wraps(scorer)
+    def edited(estimator, X, y):
+        return -scorer(estimator, X, y)
+
+    edited.__qualname__ = score.__qualname__ = "score"
+    assert fingerprint_of(score) != fingerprint_of(edited)
+
+
 def test_functions_in_the_options_of_a_scorer_are_compared():
     scorers = [make_scorer(one, key=plus(amount)) for amount in (1, 1, 2)]
     first, same, other = map(fingerprint_of, scorers)
