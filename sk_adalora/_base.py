@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -146,10 +147,20 @@ class BaseAdaLora(
         Whoever wrote a file of skops is not trusted to run code here: it comes with
         `trust_remote_code` off. A pickle is a program, and keeps it.
         """
-        state = with_records(state)
+        state = self._defaults() | with_records(state)
         if not vars(self).pop(_IS_PICKLE, False) and "trust_remote_code" in state:
             state["trust_remote_code"] = False
         super().__setstate__(state)
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Return the parameters that have a default: an older version may lack some."""
+        own = inspect.signature(cls).parameters
+        return {
+            name: own[name].default
+            for name in cls._get_param_names()
+            if own[name].default is not inspect.Parameter.empty
+        }
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # Pickles and copies come by here; skops asks for the state alone.

@@ -711,6 +711,15 @@ def test_another_version_warns_once(saved, tmp_path, monkeypatch, package):
     AdaLoraClassifier.from_pretrained(saved).predict(SAMPLE)
 
 
+def test_a_pickle_of_an_older_version_lacks_a_parameter(fitted):
+    older = copy.copy(fitted)
+    del older.interpolation, older.beta1
+    loaded = pickle.loads(pickle.dumps(older))
+
+    assert loaded.get_params() == fitted.get_params()
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
 def test_a_pickle_of_a_later_version(fitted):
     later = copy.copy(fitted)
     later._adapter = replace(fitted._adapter, format=99, versions={"sk-adalora": "9.9"})
