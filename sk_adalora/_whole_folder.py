@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
 def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """Write to a temporary folder, then put it in place: all of it, or nothing."""
     folder = Path(os.path.abspath(folder))
-    with _turn(folder):
+    with _turn(folder, shared=True):
         _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
@@ -218,7 +218,8 @@ def _turn(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         if opened is not None:
-            os.close(opened)  # which unlocks
+            _unlock(opened)
+            os.close(opened)
 
 
 def _lock(opened: int, shared: bool) -> None:
@@ -233,6 +234,14 @@ def _lock(opened: int, shared: bool) -> None:
             return
         except BlockingIOError:
             time.sleep(_WAIT)
+
+
+def _unlock(opened: int) -> None:
+    """Unlock also what a child has open that was forked meanwhile."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(opened, fcntl.LOCK_UN)
 
 
 def _refill(new: Path, folder: Path, old: Path) -> None:

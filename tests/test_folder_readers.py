@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
 
@@ -194,6 +195,39 @@ def test_a_writer_waits_for_who_reads(fitted, place, monkeypatch):
     assert len(reads) == 1
     np.testing.assert_array_equal(before.predict_proba(X), fitted.predict_proba(X))
     np.testing.assert_array_equal(after.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize("readers", [False, True])
+def test_a_writer_waits_once_for_who_reads_for_long(
+    fitted, place, monkeypatch, readers
+):
+    pytest.importorskip("fcntl", reason="Windows locks no folder")
+    slept = []
+    monkeypatch.setattr(_whole_folder.time, "sleep", slept.append)
+    with _whole_folder._turn(Path(place), shared=True) if readers else nullcontext():
+        fitted.save_pretrained(place, overwrite=True)
+
+    assert sum(slept) == pytest.approx(5 if readers else 0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_child_that_is_forked_meanwhile_keeps_no_lock(place, shared):
+    fcntl = pytest.importorskip("fcntl", reason="Windows locks no folder")
+    ends, end = os.pipe()
+    with _whole_folder._turn(Path(place), shared=shared):
+        child = os.fork()
+        if not child:  # lives on with a copy of all that is open
+            os.close(end)
+            os.read(ends, 1)
+            os._exit(0)
+    try:
+        opened = os.open(place, os.O_RDONLY)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(opened)
+    finally:
+        os.close(end)
+        os.waitpid(child, 0)
+        os.close(ends)
 
 
 WRITER = """
