@@ -104,10 +104,12 @@ def _tells_nothing(label: Any) -> bool:
 
 def read_indicator(y: Any, name: str = "y") -> np.ndarray:
     """Return an indicator matrix as floats, of shape (n_samples, n_classes)."""
-    if hasattr(y, "toarray"):
-        indicator = y.astype(np.float32).toarray()
-    else:
+    if not hasattr(y, "toarray"):
         indicator = np.asarray(y).astype(np.float32)
+    elif y.dtype == bool:  # a cell that is given twice is True, not 2
+        indicator = y.toarray().astype(np.float32)
+    else:
+        indicator = y.astype(np.float32).toarray()
     # scikit-learn calls any two numbers an indicator: -1 and 1, say.
     others = indicator[(indicator != 0) & (indicator != 1)]
     if len(others):

@@ -210,7 +210,8 @@ def test_scikit_learn_is_told_of_several_labels():
 
 
 @pytest.mark.parametrize(
-    "kind", ["list", "sparse", "sparse array", "rows", "frame", "bool", "float"]
+    "kind",
+    ["list", "sparse", "sparse array", "rows", "cells twice", "frame", "bool", "float"],
 )
 def test_indicators_in_any_form(tiny_model, kind):
     import scipy.sparse
@@ -221,6 +222,9 @@ def test_indicators_in_any_form(tiny_model, kind):
         "sparse": scipy.sparse.csr_matrix(y),
         "sparse array": scipy.sparse.coo_array(y.astype(bool)),
         "rows": scipy.sparse.lil_matrix(y),
+        "cells twice": scipy.sparse.coo_matrix(
+            (np.ones(2 * y.sum(), bool), np.tile(y.nonzero(), 2)), y.shape
+        ),
         "frame": pd.DataFrame(y, columns=["good", "bad"]),
         "bool": y.astype(bool),
         "float": y.astype(float),
