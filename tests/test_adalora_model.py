@@ -64,6 +64,14 @@ def test_rows_are_drawn_where_the_generator_is():
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
+def test_a_model_may_be_adapted_where_no_tensor_has_numbers():
+    settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9)
+    with torch.device("meta"):
+        model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), settings)
+
+    assert model.allocator.kept.device.type == "meta"
+
+
 @pytest.mark.gpu
 def test_a_generator_on_a_gpu_draws_the_rows_of_a_model_on_the_cpu():
     settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9)

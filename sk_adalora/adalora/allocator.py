@@ -105,7 +105,7 @@ class RankAllocator:
 
         A step that made this tensor would wait for the device.
         """
-        ranks = torch.tensor(self.triplets.ranks)
+        ranks = torch.tensor(self.triplets.ranks, device="cpu")  # whatever the default
         self._layer_of = torch.repeat_interleave(ranks).to(self.kept.device)
 
     def _tensors(self) -> list[Tensor]:
