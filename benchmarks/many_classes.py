@@ -1,9 +1,9 @@
-"""How much to penalise the linear model that the head starts at, of many or rare classes.
+"""How much to penalise the linear model that the head starts at: many or rare classes.
 
 "0.01" is the penalty of few frequent classes. The default falls with the square of the
-number of classes, and of the share of a class, and "a quarter" is a quarter of that, but
-at least 0.0001. The rows of many classes once more as labels, one a row. FOLDER is what
-`public_data.py` wrote. Prints two tables. Run from the repository, with the extra
+number of classes, and of the share of a class, and "a quarter" is a quarter of that,
+but at least 0.0001. The rows of many classes once more as labels, one a row. FOLDER is
+what `public_data.py` wrote. Prints two tables. Run from the repository, with the extra
 `bench`:
 python benchmarks/many_classes.py FOLDER
 """

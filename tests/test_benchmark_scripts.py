@@ -188,7 +188,7 @@ def test_many_classes_as_classes_and_as_labels(
 ):
     from benchmarks import many_classes
 
-    for name in ("banking", "intents"):
+    for name in many_classes.TASKS:
         write_task(tmp_path / f"{name}.csv")
     penalties = []
 
@@ -208,11 +208,12 @@ def test_many_classes_as_classes_and_as_labels(
     )
     assert [len(part.split(" | ")) for part in (classes, labels)] == [3, 3]
     assert all(" / " in cell for cell in classes.split(" | "))
-    assert "| intents | 1,000 |" in printed
+    assert printed.count("| intents | 1,000 |") == 2
+    assert printed.count("| questions | 1,000 |") == 1  # not as labels
     assert "| 200 |" not in printed
     default = many_classes._linear_probe._PENALTY_OF_SHARES
-    # Two tasks, two seeds, as classes and as labels.
-    assert penalties == 2 * [*4 * [1e9], *4 * [default], *4 * [1]]
+    # Two seeds; two tasks as classes and as labels, and two as classes.
+    assert penalties == 6 * [*2 * [1e9], *2 * [default], *2 * [1]]
     with pytest.raises(SystemExit):
         many_classes.main([str(tmp_path / "nowhere")])
     assert "lacks banking.csv: run `python -m benchmarks" in capsys.readouterr().err
@@ -261,30 +262,33 @@ def test_what_the_page_says_of_data_that_no_setting_was_chosen_on():
 
     by_task, mean = points(1000, "peft-tuned")
     behind = {task for task, value in by_task.items() if value < -1}
-    assert behind == {"tweets", "questions", "newswire"}
-    assert {round(float(by_task[task]), 1) for task in behind} == {-1.2, -1.3}
-    splits = [d for task in behind for d in ahead[1000]["peft-tuned"][task]]
+    assert behind == {"tweets"}
+    assert round(float(by_task["tweets"]), 1) == -1.2
+    splits = ahead[1000]["peft-tuned"]["tweets"]
     assert max(splits) < 0
-    assert len(splits) == 9
+    assert len(splits) == 3
     rest = [abs(value) for task, value in by_task.items() if task not in behind]
-    assert len(rest) == 6
+    assert len(rest) == 8
     assert max(rest) < 0.45
-    assert (mean, points(200, "peft-tuned")[1]) == (-0.4, -0.1)
-    for name, few, more in (("embeddings", 4.7, 2.9), ("tfidf", 11.3, 6.9)):
+    assert (mean, points(200, "peft-tuned")[1]) == (-0.1, 0.1)
+    led = {"banking", "newswire", "questions"}  # to a change
+    for size, n_tasks in ((200, 5), (1000, 6)):
+        others = [v for t, v in points(size, "peft-tuned")[0].items() if t not in led]
+        assert len(others) == n_tasks
+        assert round(float(np.mean(others)), 1) == -0.2
+    for name, few, more in (("embeddings", 4.8, 3.2), ("tfidf", 11.5, 7.1)):
         assert (points(200, name)[1], points(1000, name)[1]) == (few, more)
-    lost = [
-        v for size in ahead for v in points(size, "embeddings")[0].values() if v < 0
-    ]
-    assert [round(float(value), 1) for value in lost] == [-0.2]
-    assert min(v for size in ahead for v in points(size, "tfidf")[0].values()) > 0
+        assert min(v for size in ahead for v in points(size, name)[0].values()) > 0
     page = " ".join(report.PAGE.read_text("utf-8").split())
     for said in (
-        "by 1.2 or 1.3 points and on each of their three splits: `tweets`, `questions` "
-        "and `newswire`. On the other six they are within 0.4 points of each other. "
-        "Over all nine it is 0.4 ahead on 1,000 rows, and 0.1 on 200 rows of eight.",
-        "`embeddings` is ahead on one of the 17 rows, by 0.2 points, and `tfidf` on "
-        "none: ours is 4.7 points ahead of the former on 200 rows and 2.9 on 1,000, as "
-        "a mean over the data sets, and 11.3 and 6.9 ahead of the latter.",
+        "Of the others, `peft-tuned` is 0.2 points ahead on 200 rows (five data sets) "
+        "and on 1,000 (six).",
+        "1,000 rows of `tweets`**, by 1.2 points and on each of three splits. On the "
+        "other eight they are within 0.4 points of each other. Over all nine it is 0.1 "
+        "ahead on 1,000 rows, and 0.1 behind on 200 rows of eight.",
+        "`embeddings` and `tfidf` are ahead on none of the 17 rows: ours is 4.8 points "
+        "ahead of the former on 200 rows and 3.2 on 1,000, as a mean over the data "
+        "sets, and 11.5 and 7.1 ahead of the latter.",
     ):
         assert said in page
 
@@ -301,18 +305,18 @@ def test_what_the_page_says_of_peft_as_documented():
     splits = ahead["peft-adalora"]
     means = {task: 100 * float(np.mean(of_task)) for task, of_task in splits.items()}
 
-    assert round(float(np.mean(list(means.values()))), 1) == 2.7
+    assert round(float(np.mean(list(means.values()))), 1) == 2.8
     everywhere = [value for of_task in splits.values() for value in of_task]
     assert (sum(value > 0 for value in everywhere), len(everywhere)) == (17, 24)
-    clear = {"banking": 10.3, "questions": 6.4, "subjectivity": 3.2, "news": 1.0}
+    clear = {"banking": 11.0, "questions": 6.6, "subjectivity": 3.2, "news": 1.0}
     assert {task: round(means.pop(task), 1) for task in clear} == clear
     assert len(means) == 4
-    assert max(map(abs, means.values())) < 0.6
+    assert max(map(abs, means.values())) < 0.55
     page = " ".join(report.PAGE.read_text("utf-8").split())
     assert (
-        "Ours is 2.7 points ahead as a mean over the eight data sets, and higher on 17 "
-        "of 24 splits: by 10.3 points on `banking`, 6.4 on `questions`, 3.2 on "
-        "`subjectivity` and 1.0 on `news`. On the other four they are within 0.6 points"
+        "Ours is 2.8 points ahead as a mean over the eight data sets, and higher on 17 "
+        "of 24 splits: by 11.0 points on `banking`, 6.6 on `questions`, 3.2 on "
+        "`subjectivity` and 1.0 on `news`. On the other four they are within 0.5 points"
     ) in page
 
 
