@@ -300,17 +300,18 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
     A trial that was pruned after some folds gets their mean, plus the mean change of
     complete trials from the same folds to all: some folds are easier than others. A
-    trial that failed gets the worst value of all, whatever `error_score` is. The others
-    are the same objects.
+    trial that failed, or did in all folds that it had, gets the worst value of all,
+    whatever `error_score` is. The others are the same objects.
     """
-    complete = [t for t in trials if t.state is TrialState.COMPLETE]
+    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     failed = [t for t in trials if ERROR in t.user_attrs]
-    failed += filter(failed_in_all, complete)
-    complete = [t for t in complete if not failed_in_all(t)]
+    failed += filter(failed_in_all, ended)
+    told = [t for t in ended if not failed_in_all(t)]
+    complete = [t for t in told if t.state is TrialState.COMPLETE]
     if not complete:
         return trials
     values = {}
-    for trial in trials:
+    for trial in told:
         if trial.state is TrialState.PRUNED and trial.intermediate_values:
             values[trial.number] = _estimate(trial, complete)
     worst = min([*values.values(), *(t.value for t in complete if t.value is not None)])

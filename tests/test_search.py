@@ -563,7 +563,7 @@ def test_a_failed_trial_gets_the_worst_value_and_others_none():
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("value", [-np.inf, np.inf])
-def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
+def test_a_trial_that_failed_in_all_folds_has_the_worst_value(value):
     fitted = search(
         Peak(fail_above=0.5),
         n_trials=6,
@@ -576,8 +576,34 @@ def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
         trials = fitted.fit(X, Y).trials_
     failed, good, pruned = with_estimates(trials)[:3]
 
-    assert (failed.value, trials[2].state) == (value, TrialState.PRUNED)
+    assert (trials[0].value, trials[2].state) == (value, TrialState.PRUNED)
     assert pruned.value == pytest.approx(good.value - 0.49)
+    assert failed.value == pruned.value
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf])
+def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
+    """A score may be infinite, too, where no fit failed."""
+
+    def told(state, total, *means):
+        return optuna.trial.create_trial(
+            state=state,
+            params={"a": 0.3},
+            distributions={"a": SPACE["a"]},
+            intermediate_values=dict(enumerate(means)),
+            value=total,
+        )
+
+    trials = [
+        told(TrialState.COMPLETE, value, value, value),
+        told(TrialState.COMPLETE, 0.75, 0.5, 0.75),
+        told(TrialState.PRUNED, 0.25, 0.25),
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    endless, good, pruned = with_estimates(trials)
+
+    assert (endless.value, good.value, pruned.value) == (value, 0.75, 0.5)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
