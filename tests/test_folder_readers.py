@@ -210,6 +210,7 @@ def test_a_writer_waits_once_for_who_reads_for_long(
     assert sum(slept) == pytest.approx(5 if readers else 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_child_that_is_forked_meanwhile_keeps_no_lock(place, shared):
     fcntl = pytest.importorskip("fcntl", reason="Windows locks no folder")
