@@ -213,7 +213,10 @@ def write_cell(cell: Any) -> str | None:
     if isinstance(cell, timedelta):
         return _write_duration(cell)
     if isinstance(cell, float | np.floating | datetime | time):
-        return write_arrow(pa.array([cell]))[0].as_py()
+        try:
+            return write_arrow(pa.array([cell]))[0].as_py()
+        except pa.ArrowInvalid:  # an offset from UTC that has seconds
+            return str(cell)
     return str(_nested(cell))
 
 
@@ -283,11 +286,8 @@ def _write_alike(cells: list) -> list[str | None]:
         of_numpy = isinstance(cells[0], np.datetime64 | np.timedelta64)
         column = in_arrow_unit(np.array(cells)) if of_numpy else cells
         return write_arrow(pa.array(column)).to_pylist()
-    except (
-        pa.ArrowException,
-        OverflowError,
-        ValueError,
-    ):  # one of them is out of range
+    # One of them is out of range.
+    except (pa.ArrowException, OverflowError, ValueError):
         return [write_cell(cell) for cell in cells]
 
 

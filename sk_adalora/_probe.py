@@ -63,9 +63,8 @@ def fit_head(
     penalties = penalties_of(targets, weights, network.n_outputs)
     weight, bias = fit_linear(inputs, targets, weights, examples.loss, penalties)
     with torch.no_grad():
-        if (
-            weight.any()
-        ):  # 0 would pass no gradient to the encoder: keep the initial one
+        # A weight of 0 would pass no gradient to the encoder: keep the initial one.
+        if weight.any():
             head.weight.copy_(weight)
         head.bias.copy_(bias)
 

@@ -111,6 +111,8 @@ def _as_matrix(y: Any) -> Any:
         values = np.asarray(y)
     except Exception:  # rows of several lengths, or what NumPy does not know
         return y
+    if values.dtype.kind == "O" and all(isinstance(v, Number) for v in values.flat):
+        values = np.array(values.tolist())
     is_matrix = values.ndim == 2 and values.dtype.kind in "biuf"
     return values.astype(np.float64, copy=False) if is_matrix else y
 
@@ -173,7 +175,7 @@ def _feed(state: Any, value: Any) -> None:
 
 
 def _feed_array(state: Any, array: np.ndarray) -> None:
-    if array.ndim <= 1 or array.dtype.kind in "OUST":
+    if array.ndim <= 1 or array.dtype.kind in "OUSTV":
         _feed(state, array.tolist())  # as the same values in a list
     else:
         state.update(f"{array.dtype.str}{array.shape}".encode())

@@ -151,6 +151,7 @@ def test_a_matrix_of_targets_is_the_same_in_other_forms():
     indicator = np.eye(3, dtype=int)[np.arange(len(X)) % 3]
     first = made(indicator)
     types = [indicator.astype(kind) for kind in (np.int8, np.float64, bool)]
+    types.append(indicator.astype(object))
     containers = [indicator.tolist(), pd.DataFrame(indicator), csr_array(indicator)]
     for y in types + containers:
         check_same(first, made(y), "s")

@@ -197,6 +197,7 @@ def test_cells_are_written_in_their_shortest_exact_form():
         (datetime(2024, 1, 5), "2024-01-05"),
         (datetime(2024, 1, 5, 12, 0, 0, 500), "2024-01-05 12:00:00.0005"),
         (pd.Timestamp("2024-01-05 12:00", tz="UTC"), "2024-01-05 12:00:00Z"),
+        (datetime(1890, 1, 5, 12, tzinfo=SECONDS), "1890-01-05 12:00:00-00:53:28"),
         (pd.Interval(0, 1), "(0, 1]"),
         ((1, "a"), "(1, 'a')"),
         (pd.NaT, ""),
@@ -720,6 +721,7 @@ def test_two_columns_of_one_name(kind):
 HOURS = [timedelta(hours=hours) for hours in range(40)]
 NOON, OFFSET = datetime(1990, 1, 1, 12), timezone(timedelta(hours=5, minutes=30))
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+SECONDS = timezone(-timedelta(minutes=53, seconds=28))  # which Arrow does not know
 NO_KEY = dateutil.tz.tzoffset(None, 3 * 3600)  # which a dictionary does not take
 
 
@@ -730,6 +732,7 @@ OBJECTS = {
         (NOON + hours).replace(tzinfo=[None, OFFSET, BERLIN, NO_KEY][i % 4])
         for i, hours in enumerate(HOURS)
     ],
+    "seconds from UTC": [(NOON + hours).replace(tzinfo=SECONDS) for hours in HOURS],
     "Timestamp": [pd.Timestamp(NOON) + pd.Timedelta(i, "ns") for i in range(40)],
     "units": [
         pd.Timestamp(NOON).as_unit(["s", "ms", "us", "ns"][i % 4]) + hours
@@ -765,7 +768,8 @@ def test_objects_are_written_alike_alone_and_among_others(kind, monkeypatch):
 
     monkeypatch.setattr(_cells, "write_arrow", counting)
     assert _cells.write_cells(["text", *cells, 1]) == ["text", *alone, "1"]
-    if kind not in ("longdouble", "datetime64 out of range", "all"):
+    by_itself = ("longdouble", "datetime64 out of range", "seconds from UTC", "all")
+    if kind not in by_itself:
         assert len(columns) <= 4  # fifty times as fast as one by one
 
 
