@@ -171,7 +171,7 @@ def test_what_the_page_counts_on_the_other_splits():
         "there ours is higher on two, and `peft-tuned` on four",
         "On the eight that are left, ours is higher on six, by 0.5 to 2.6 points, and "
         "`peft-tuned` on one, by 1.1",
-        "Without the films, it is ahead by 0.4 points on 200 rows (four tasks) and "
+        "Without the films, ours is ahead by 0.4 points on 200 rows (four tasks) and "
         "level on more (two tasks)",
     ):
         assert said in page
