@@ -193,6 +193,8 @@ def _feed_other(state: Any, value: Any) -> None:
         rows = sparse.csr_array(value)
         parts = [rows.data, rows.indices, rows.indptr]
         _feed(state, [list(rows.shape), *(np.asarray(part) for part in parts)])
+    elif hasattr(value, "tolist"):  # a tensor, or an array of pandas or Arrow
+        _feed(state, value.tolist())
     else:
         try:
             state.update(joblib.hash(value).encode())

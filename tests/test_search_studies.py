@@ -11,7 +11,10 @@ from unittest import mock
 
 import numpy as np
 import optuna
+import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from optuna.trial import TrialState
 from sklearn.linear_model import LogisticRegression
@@ -139,7 +142,6 @@ def test_a_path_and_its_text_are_the_same_model(kept, tmp_path):
 
 
 def test_a_matrix_of_targets_is_the_same_in_other_forms():
-    import pandas as pd
     from scipy.sparse import csr_array
 
     from sk_adalora._search_fingerprint import check_same, fingerprint
@@ -160,6 +162,23 @@ def test_a_matrix_of_targets_is_the_same_in_other_forms():
     for other in (*map(made, others), made(indicator, X + 1)):
         with pytest.raises(ValueError, match="Got other values of: the rows"):
             check_same(first, other, "s")
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [tuple, np.array, torch.tensor, pa.array, pd.Series, pd.Index, pd.array],
+    ids=lambda hold: f"{hold.__module__}.{hold.__qualname__}",
+)
+def test_values_are_the_same_data_whatever_holds_them(hold):
+    from sk_adalora._search_fingerprint import digest
+
+    values = [1.0, 2.5] * 12
+    held = hold(values)
+    first = digest(held)
+    np.asarray(held)  # some keep what they compute in themselves
+
+    assert first == digest(held) == digest(hold(values)) == digest(values)
+    assert first != digest(hold([2.5, 1.0] * 12))
 
 
 def plus(number):
@@ -680,7 +699,6 @@ def test_a_study_that_minimises_is_refused(kept):
     "kind", ["list", "array", "series", "frame", "table", "sparse"]
 )
 def test_the_hash_of_rows_is_of_their_content(kind):
-    import pandas as pd
     import polars as pl
     from scipy.sparse import csr_array
 
@@ -704,8 +722,6 @@ def test_the_hash_of_rows_is_of_their_content(kind):
 @pytest.mark.parametrize("kind", ["frame", "table"])
 def test_columns_may_share_a_name(kind):
     """As they may in a grid search, whose pipeline chooses among them."""
-    import pandas as pd
-    import pyarrow as pa
 
     from sk_adalora._search_fingerprint import digest
 
@@ -722,8 +738,6 @@ def test_columns_may_share_a_name(kind):
 
 
 def test_a_search_takes_columns_that_share_a_name():
-    import pandas as pd
-
     twice = pd.DataFrame(np.c_[np.arange(len(Y)), Y], columns=["t", "t"])
 
     assert len(search(n_trials=1).fit(twice, Y).trials_) == 1
