@@ -62,12 +62,17 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
         # ones. It is for all classes, since their outputs compete.
         of_all = torch.exp(-torch.special.entr(shares).sum())
         shares = torch.minimum(shares, of_all)
-    elif bool(((targets == 0) | (targets == 1)).all()):  # not of numbers that vary
+    elif are_indicators(targets):  # not of numbers that vary
         present = share @ targets.double().reshape(len(targets), -1)
         shares = torch.minimum(present, 1 - present)
     else:
         shares = torch.ones(n_outputs, dtype=torch.float64)
     return (_PENALTY_OF_SHARES * shares.square()).clamp(_LEAST_PENALTY, _PENALTY)
+
+
+def are_indicators(targets: Tensor) -> bool:
+    """Tell whether targets are labels that a row has or has not, and not numbers."""
+    return targets.is_floating_point() and bool(((targets == 0) | (targets == 1)).all())
 
 
 def fit_linear(

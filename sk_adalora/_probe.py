@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._batches import pad, prediction_batches, uniform_batches
 from ._devices import Place
-from ._linear_probe import fit_linear, penalties_of, spread
+from ._linear_probe import are_indicators, fit_linear, penalties_of, spread
 from ._network import TextNetwork
 from ._tokens import TokenTable
 from ._training import Examples
@@ -66,7 +66,7 @@ def fit_head(
         # A weight of 0 would pass no gradient to the encoder: keep the initial one.
         if weight.any():
             head.weight.copy_(weight)
-        head.bias.copy_(bias)
+        head.bias.copy_(bias + bias_shift(rows, examples))
 
 
 def draw_head(
@@ -217,6 +217,39 @@ def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
     counts = torch.bincount(targets) / torch.bincount(drawn, minlength=n_classes)
     shares = counts[drawn]
     return shares if weights is None else shares * weights
+
+
+def bias_shift(rows: Tensor, examples: Examples) -> Tensor:
+    """Return what the bias of each label lacks, since more of rare labels was drawn.
+
+    It is the log odds of a label in all rows, less those in the drawn ones: the prior
+    correction of King and Zeng (2001, Political Analysis 9:137). Of classes,
+    :func:`weights_of` corrects the shares.
+
+    Parameters
+    ----------
+    rows : torch.Tensor of shape (m,)
+        Rows that were drawn.
+    examples : Examples
+        All rows.
+
+    Returns
+    -------
+    torch.Tensor of shape (k,) or ()
+        0 for a label that all rows or none have, and for anything but labels.
+    """
+    targets, weights = examples.targets, examples.weights
+    if len(rows) == len(targets) or not are_indicators(targets[rows]):
+        return torch.zeros(())
+    if weights is None:
+        weights = targets.new_ones(len(targets))
+    weights = weights.to(targets.dtype)
+
+    def log_odds(targets: Tensor, weights: Tensor) -> Tensor:
+        return torch.logit((weights @ targets / weights.sum()).double())
+
+    shift = log_odds(targets, weights) - log_odds(targets[rows], weights[rows])
+    return torch.where(shift.isfinite(), shift, 0.0)
 
 
 def frozen_features(

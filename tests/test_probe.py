@@ -19,7 +19,7 @@ from sk_adalora import (
 )
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
 from sk_adalora._linear_probe import fit_linear, penalties_of, spread
-from sk_adalora._probe import choose_rows, weights_of
+from sk_adalora._probe import bias_shift, choose_rows, weights_of
 from sk_adalora._regressor import squared_error
 from sk_adalora._training import Examples
 
@@ -329,6 +329,21 @@ def test_of_equal_texts_the_shares_of_the_classes_are_learned(make):
     )
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_equal_texts_the_shares_of_rare_labels_are_learned(make, weighted):
+    """Though the probe is fitted to more rows of them than that."""
+    labels = np.zeros((2000, 4), dtype=int)
+    for column, count in enumerate([0, 6, 20, 900]):
+        labels[np.arange(count) * 2, column] = 1
+    weights = np.where(labels[:, 2] == 1, 3.0, 1.0) if weighted else None
+    fitted = make(**STILL).fit(["same"] * 2000, labels, sample_weight=weights)
+
+    expected = np.average(labels, axis=0, weights=weights)
+    found = fitted.predict_proba(["same"])[0]
+    np.testing.assert_allclose(found[1:], expected[1:], rtol=0.02)
+    assert found[0] < 1e-4
+
+
 def test_a_classifier_starts_as_the_probe(make):
     fitted = make(**STILL).fit(X, Y)
     features = pretrained_features(fitted)
@@ -453,6 +468,23 @@ def test_classes_count_in_the_probe_as_they_do_in_all_rows(given):
         torch.testing.assert_close(of_drawn / of_drawn.sum(), expected)
     else:  # two thirds of the rows are of the first class, and are the heavier ones
         assert of_drawn[0] / of_drawn.sum() == pytest.approx(0.84, abs=0.03)
+
+
+def test_what_the_bias_lacks_is_of_labels_and_of_drawn_rows_only():
+    labels = torch.zeros(4000, 3)
+    labels[:6, 0], labels[:, 1] = 1, 1
+    rows = torch.cat([torch.arange(6), torch.arange(3006, 4000)])
+
+    def shift(targets, rows=rows, weights=None):
+        return bias_shift(rows, Examples(None, targets, weights, None))
+
+    expected = [np.log(6 / 3994) - np.log(6 / 994), 0, 0]
+    np.testing.assert_allclose(shift(labels), expected, rtol=1e-5)
+    weights = torch.full((4000,), 0.5, dtype=torch.float64)
+    np.testing.assert_allclose(shift(labels, weights=weights), expected, rtol=1e-5)
+    for other in (labels[:, 0].long(), labels - 0.5):
+        assert not shift(other).any()
+    assert not shift(labels, torch.arange(4000)).any()
 
 
 def test_few_rows_are_all_taken_in_order():
