@@ -497,12 +497,6 @@ def test_a_callback_sees_where_it_is(make):
 # The bar of a fit
 
 
-def test_a_fit_is_silent(make, capfd):
-    make().fit(X, Y)
-
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize("verbose", [1, True])
 def test_verbose_is_one_bar(make, capfd, verbose):
     fitted = make(verbose=verbose).fit(X, Y)

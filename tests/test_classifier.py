@@ -1,7 +1,6 @@
 """AdaLoraClassifier as its users see it."""
 
 import enum
-import io
 import warnings
 
 import numpy as np
@@ -694,19 +693,6 @@ def test_nothing_is_printed(tiny_model, capfd):
     assert tuple(capfd.readouterr()) == ("", "")
 
 
-def test_verbose_shows_a_bar(tiny_model, capfd):
-    X, y = toy(48)
-    capfd.readouterr()
-    make(tiny_model, verbose=1).fit(X, y).predict(X)
-    out, err = capfd.readouterr()
-
-    assert out == ""
-    assert "fit: 100%" in err
-    assert "6/6" in err
-    assert "loss=" in err
-    assert "budget=24" in err
-
-
 def test_nothing_is_written_to_disk(tiny_model, tmp_path, monkeypatch):
     folders = {name: tmp_path / name for name in ("work", "temp", "home")}
     for folder in folders.values():
@@ -770,14 +756,6 @@ def test_the_longest_text_is_what_the_model_takes(tiny_model):
 
     assert fitted.fit_report_.max_length == 512
     assert fitted.fit_report_.tokens_max == 512
-
-
-def test_the_representation_is_short(binary):
-    assert "AdaLoraClassifier(" in repr(binary)
-    assert len(repr(binary)) < 700
-    buffer = io.StringIO()
-    buffer.write(str(binary.fit_report_))
-    assert "n_rows" in buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -312,6 +312,7 @@ def test_the_steps_of_an_epoch_have_about_equally_many_batches(tiny_model, monke
 
 
 def test_batches_that_are_accumulated_are_one_large_batch(fitted):
+    """And the penalty is added once: its gradients are among those compared."""
     rows = np.arange(13)
     large = gradients(run_of(fitted), [rows])
     small = gradients(run_of(fitted), [rows[:8], rows[8:]])  # of unequal size
@@ -340,15 +341,6 @@ def test_the_parts_of_a_batch_are_one_large_batch(fitted, monkeypatch, weights):
     torch.testing.assert_close(parts[0], whole[0])
     for name, value in whole[1].items():
         torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=1e-4)
-
-
-def test_the_penalty_is_added_once_a_step(fitted):
-    def penalty(*sizes):
-        run = run_of(fitted)
-        cuts = np.cumsum(sizes)[:-1]
-        return train_step(run, np.split(np.arange(sum(sizes)), cuts))[1]
-
-    torch.testing.assert_close(penalty(12), penalty(4, 4, 4))
 
 
 def test_accumulation_fits_as_large_batches_do(tiny_model, monkeypatch):
@@ -788,21 +780,3 @@ def test_the_own_head_of_a_model_computes_in_float32(tiny_model):
     outputs = fitted.decision_function(X).astype(np.float32)
     rounded = torch.from_numpy(outputs).bfloat16().float().numpy()
     assert not np.array_equal(outputs, rounded)
-
-
-# ---- the history ---------------------------------------------------------------
-
-
-def test_a_history_holds_the_steps_of_all_epochs(fitted):
-    history = fitted.history_
-
-    assert history.epochs == 2
-    for name in ("loss", "orthogonality", "learning_rate", "budget"):
-        assert len(getattr(history, name)) == fitted.total_step_
-
-
-def test_a_history_shows_itself_in_a_line(fitted):
-    assert repr(fitted.history_).startswith("TrainingHistory(steps=6, epochs=2, loss=")
-    assert repr(_training.TrainingHistory()) == (
-        "TrainingHistory(steps=0, epochs=0, seconds=0.0)"
-    )
