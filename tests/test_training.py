@@ -1,6 +1,7 @@
 """The training loop: loss, budget, accumulation, weights, stopping, interruption."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -601,6 +602,24 @@ def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
     with pytest.raises(ConvergenceWarning):  # warnings are errors in these tests
         kept.fit(X, y)
     np.testing.assert_array_equal(kept.predict(X), classifier.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [(0.5, 0.59, False), (0.5, 0.61, True), (2.0, 2.19, False), (2.0, 2.21, True)],
+)
+def test_a_loss_may_rise_by_a_tenth(first, last, said):
+    """Of 1, or of what it was in the first epoch if that is more."""
+    classifier = AdaLoraClassifier(head_learning_rate=1.0)
+    losses = [first + 0.3, first - 0.3, last - 0.3, last + 0.3]
+    classifier.history_ = _training.TrainingHistory(loss=losses, epochs=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        classifier._warn_of_divergence()
+
+    assert [warning.category for warning in caught] == [ConvergenceWarning] * said
+    advice = "Lower `learning_rate` or `head_learning_rate`."
+    assert all(str(warning.message).endswith(advice) for warning in caught)
 
 
 def interrupt_after(steps, error):
