@@ -268,6 +268,19 @@ def test_rows_of_one_length_meet_others_in_each_epoch(mixed):
     assert all(len(set(run[batch])) == 1 for batch in batches)
 
 
+@pytest.mark.parametrize(("n_batches", "same"), [(1, True), (50, True), (51, False)])
+def test_up_to_50_batches_are_the_same_in_each_epoch(n_batches, same):
+    """In another order; of more of them, rows meet others in each epoch."""
+    table = make_table(np.arange(1, 3 * n_batches + 1))  # no two of one length
+    generator = torch.Generator().manual_seed(0)
+
+    def deal():
+        batches = training_batches(table, 3, generator)
+        return {frozenset(batch.tolist()) for batch in batches}
+
+    assert (deal() == deal()) == same
+
+
 @given(lengths_lists, st.integers(1, 40))
 def test_prediction_batches_hold_every_row_once(lengths, max_tokens):
     table = make_table(lengths)
