@@ -70,6 +70,26 @@ def test_a_model_of_the_hub_is_looked_up_once(tiny_model, monkeypatch):
     assert asked == ["some/model", "some/model", "other/model"]
 
 
+def test_weights_in_the_format_of_pytorch_are_fetched_if_there_are_no_others(
+    own_model, monkeypatch
+):
+    asked, missing = [], own_model / "model.safetensors"
+    weights = missing.read_bytes()
+
+    def snapshot(name, *, allow_patterns, **options):
+        asked.append("*.bin" in allow_patterns)
+        return str(own_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    missing.unlink()
+    assert find_folder("some/model", None, False, False) == own_model
+    assert asked == [False, True]
+
+    missing.write_bytes(weights)
+    assert find_folder("other/model", None, False, False) == own_model
+    assert asked == [False, True, False]
+
+
 def test_a_model_whose_folder_went_is_looked_up_again(
     tiny_model, tmp_path, monkeypatch
 ):
