@@ -115,6 +115,8 @@ def test_equals_go_on():
     errors = [[-0.7, -0.2, -0.1]] * 3
     assert not stopped([-0.7], errors)
     assert not stopped([-0.2, -0.7], errors)
+    # By itself, the mean of these folds is less than in the order of the others.
+    assert not stopped([0.06, 0.88, 0.24], [[0.24, 0.88, 0.06, 0.34]] * 3)
 
 
 def test_twins_of_the_best_do_not_hide_the_noise():

@@ -81,6 +81,13 @@ def test_the_corner_of_a_space_is_tried_once(warned):
     assert warned == []
 
 
+@pytest.mark.parametrize(
+    ("n_trials", "kind"), [(100, InformedGPSampler), (101, DistinctTPESampler)]
+)
+def test_the_gaussian_process_proposes_up_to_100_trials(n_trials, kind):
+    assert type(make_sampler("auto", {"x": FLOAT(0, 1)}, n_trials, 0, [0])) is kind
+
+
 @pytest.mark.parametrize("n_trials", [30, 200])  # Gaussian process, and TPE
 def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
     space = {"i": INT(1, 4), "x": FLOAT(0.1, 0.3, step=0.1), "one": INT(5, 5)}

@@ -23,6 +23,7 @@ from sk_adalora import (
 from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
+OWN_START = _search_workers._started(os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,8 @@ X, Y = rows()
         ({"ended": True}, False),
         ({"pid": 2**22 + 1}, False),
         ({"started": "1"}, False),
+        # A run that this process does not know, though it has its number.
+        ({"pid": os.getpid(), "started": OWN_START}, False),
         ({"machine": "elsewhere"}, True),
         ({"machine": "elsewhere", "beat": -601.0}, False),
     ],
@@ -52,16 +55,29 @@ def test_who_is_alive(change, alive):
     assert _search_workers.living_runs(study) == ({"r"} if alive else set())
 
 
-@pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
-def test_when_a_process_of_any_name_began(monkeypatch, tmp_path, name):
-    """Linux keeps 15 bytes of a name, which may be half a character at the end."""
-    comm = name.encode()[:15]
-    (tmp_path / "7").mkdir()
-    fields = b"S " + b"0 " * 18 + b"42 0"
-    (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (comm, fields))
+@pytest.fixture
+def process(monkeypatch, tmp_path):
+    """Function: name and state of a process -> when it began, by its number."""
     monkeypatch.setattr(_search_workers, "_PROC", tmp_path)
+    (tmp_path / "7").mkdir()
 
-    assert _search_workers._started(7) == "42"
+    def started(name, state):
+        fields = state + b" " + b"0 " * 18 + b"42 0"
+        (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (name, fields))
+        return _search_workers._started(7)
+
+    return started
+
+
+@pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
+def test_when_a_process_of_any_name_began(process, name):
+    """Linux keeps 15 bytes of a name, which may be half a character at the end."""
+    assert process(name.encode()[:15], b"S") == "42"
+
+
+@pytest.mark.parametrize("state", [b"Z", b"X"])
+def test_a_process_that_was_killed_is_gone_before_its_parent_looks(process, state):
+    assert process(b"python3", state) is None
 
 
 ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is found
