@@ -22,7 +22,7 @@ from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
     KFold,
 )
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 from sk_adalora import (
     AdaLoraClassifier,
@@ -461,12 +461,15 @@ def test_workers_may_compute_in_different_places_in_a_pipeline_too():
     from sk_adalora._search_fingerprint import fingerprint
     from sk_adalora._space import read_space
 
-    def made(**changed):
-        pipeline = Pipeline([("clf", AdaLoraClassifier("model"))])
+    def made(memory=None, n_jobs=None, **changed):
+        same = FeatureUnion([("texts", "passthrough")], n_jobs=n_jobs)
+        steps = [("same", same), ("clf", AdaLoraClassifier("model"))]
+        pipeline = Pipeline(steps, memory=memory)
         pipeline.set_params(**{f"clf__{name}": changed[name] for name in changed})
         return fingerprint([X], [], read_space({"clf__beta1": FLOAT}), None, pipeline)
 
     assert made(device="cpu", verbose=1, local_files_only=True) == made()
+    assert made(memory="a folder") == made(n_jobs=2) == made()
     assert made(epochs=3) != made()
     assert made(random_state=3) != made()
 
