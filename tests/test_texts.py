@@ -400,10 +400,10 @@ def test_durations_of_numpy_in_any_unit(unit, text):
 
 def test_a_million_durations_are_fast():
     cells = np.random.default_rng(0).integers(-(10**15), 10**15, 1_000_000)
-    start = time.perf_counter()
+    start = time.process_time()  # other programs do not count
     texts = read_texts(pd.DataFrame({"x": cells.astype("m8[us]")})).first
 
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert texts[0].as_py() == str(timedelta(microseconds=int(cells[0])))
 
 
@@ -655,9 +655,9 @@ def test_100_000_rows_are_fast():
         }
     )
     frame.loc[::7, "title"] = None
-    start = time.perf_counter()
+    start = time.process_time()  # other programs do not count
     texts = read_texts(frame)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert texts.first[7].as_py().startswith("body: word")
     assert len(texts) == n
 
