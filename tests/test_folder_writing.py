@@ -655,7 +655,7 @@ def leave(beside, *parts, days=0.0):
     return scratch
 
 
-@pytest.mark.parametrize("days", [0, 2])
+@pytest.mark.parametrize("days", [0, 0.9, 1.1])
 def test_a_folder_where_a_writer_was_killed_can_be_saved_to(fitted, tmp_path, days):
     """It was made in advance, empty, and so is written to from inside."""
     folder = tmp_path / "f"
@@ -666,8 +666,8 @@ def test_a_folder_where_a_writer_was_killed_can_be_saved_to(fitted, tmp_path, da
         fitted.save_pretrained(folder)
     fitted.save_pretrained(folder, overwrite=True)
 
-    assert left.exists() == (days == 0)  # its writer may live
-    assert len([*folder.glob(".*")]) == (days == 0)
+    assert left.exists() == (days < 1)  # its writer may live
+    assert len([*folder.glob(".*")]) == (days < 1)
     loaded = AdaLoraClassifier.from_pretrained(folder)
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 

@@ -266,6 +266,21 @@ def test_a_tuple_is_a_range_a_list_is_choices_and_the_rest_is_fixed():
     assert space.fixed("a__") == {f"a__{name}": v for name, v in fixed.items()}
 
 
+def test_what_is_of_another_magnitude_is_on_a_logarithmic_scale():
+    ranges = {
+        **dict.fromkeys(["init_r", "batch_size", "epochs"], (2, 64)),
+        **dict.fromkeys(["learning_rate", "head_learning_rate"], (1e-4, 1e-2)),
+        **dict.fromkeys(["orth_reg_weight", "lora_alpha"], (0.1, 10.0)),
+        **dict.fromkeys(["weight_decay", "lora_dropout", "beta1"], (0.1, 0.9)),
+    }
+    found = AdaLoraSpace(**ranges).distributions()
+    linear = {"epochs", "weight_decay", "lora_dropout", "beta1", "target_r"}
+    linear |= {"tinit", "tfinal"}
+
+    assert {name for name, d in found.items() if not d.log} == linear
+    assert found.keys() == ranges.keys() | linear
+
+
 def test_beta2_is_tied_to_beta1():
     assert AdaLoraSpace().complete({"beta1": 0.7}) == {"beta1": 0.7, "beta2": 0.7}
     assert AdaLoraSpace(beta1=0.9).complete({}) == {"beta1": 0.9, "beta2": 0.9}

@@ -665,6 +665,14 @@ def test_100_000_rows_are_fast():
 # ---- large numbers, masks, names ------------------------------------------------
 
 
+def test_a_float_that_stands_for_many_integers_is_none():
+    """Among them a function would get one of 300 digits."""
+    cells = pd.DataFrame({"n": [3.0, 2.0**53, 1e300]})
+
+    texts = read_texts(cells, lambda row: repr(row["n"])).first.to_pylist()
+    assert texts == ["3", "9007199254740992.0", "1e+300"]
+
+
 def test_a_large_integer_reads_the_same_beside_missing_cells():
     whole = pd.DataFrame({"id": [20240131123456, 5], "b": ["x", "y"]})
     with_gap = pd.DataFrame({"id": [20240131123456, None], "b": ["x", "y"]})
