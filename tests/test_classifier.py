@@ -2,6 +2,7 @@
 
 import enum
 import warnings
+from copy import copy
 
 import numpy as np
 import pandas as pd
@@ -166,6 +167,7 @@ def test_probabilities_of_two_classes(binary):
 
     assert proba.shape == (20, 2)
     assert scores.shape == (20,)
+    assert proba.dtype == scores.dtype == np.float64
     np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(proba[:, 1], 1 / (1 + np.exp(-scores)), atol=1e-6)
     np.testing.assert_array_equal(binary.predict(X), (scores > 0).astype(int))
@@ -621,12 +623,12 @@ def test_fit_returns_the_estimator(tiny_model):
 
 def test_a_clone_is_unfitted_and_fits_the_same(binary):
     X, y = toy(64)
-    copy = clone(binary)
+    cloned = clone(binary)
 
-    assert copy.get_params() == binary.get_params()
-    assert not [name for name in vars(copy) if name.endswith("_")]
+    assert cloned.get_params() == binary.get_params()
+    assert not [name for name in vars(cloned) if name.endswith("_")]
     np.testing.assert_array_equal(
-        copy.fit(X, y).predict_proba(X), binary.predict_proba(X)
+        cloned.fit(X, y).predict_proba(X), binary.predict_proba(X)
     )
 
 
@@ -775,21 +777,41 @@ def test_target_modules(tiny_model, modules):
     assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
 
 
+def test_by_default_updates_are_not_scaled(tiny_model):
+    X, y = toy(32)
+    default, own, other = (
+        make(tiny_model, init_r=5, lora_alpha=alpha).fit(X, y).predict_proba(X)
+        for alpha in (None, 5, 8)
+    )
+
+    np.testing.assert_array_equal(default, own)
+    assert not np.array_equal(default, other)
+
+
 # ---- parameters that change after the fit ------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"precision": "foo"}, "`precision` of AdaLoraClassifier must be one of"),
-        ({"long_text": "widnows"}, "`long_text` of AdaLoraClassifier must be one of"),
-        ({"max_length": None}, "`max_length` of AdaLoraClassifier must be an int"),
+        ({"model": ""}, "a Hugging Face model id or a folder"),
+        ({"revision": ""}, "a str"),
+        ({"local_files_only": "yes"}, "True or False"),
+        ({"trust_remote_code": 1}, "True or False"),
+        ({"row_format": None}, "a str"),
+        ({"max_length": None}, "an int"),
+        ({"long_text": "widnows"}, "one of"),
+        ({"device": None}, "'auto'"),
+        ({"precision": "foo"}, "one of"),
     ],
+    ids=str,
 )
-def test_parameters_are_checked_before_a_prediction(tiny_model, changed, message):
-    fitted = make(tiny_model).fit(*toy(24)).set_params(**changed)
+def test_parameters_are_checked_before_a_prediction(binary, changed, message):
+    fitted = copy(binary).set_params(**changed)
 
-    with pytest.raises(ValueError, match=message):
+    (name,) = changed
+    match = f"`{name}` of AdaLoraClassifier must be {message}"
+    with pytest.raises(ValueError, match=match):
         fitted.predict(["good film"])
 
 
