@@ -1,6 +1,7 @@
 """Validation rows: what is scored, when a fit ends, and which state is kept."""
 
 import re
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -193,6 +194,7 @@ def test_validation_rows_that_are_passed_are_used(tiny_model):
     fitted = stopping(tiny_model, scoring=scorer).fit(X, y, X_val=X_val, y_val=y_val)
 
     assert fitted.fit_report_.n_rows == 48
+    assert len(scored) == fitted.n_iter_
     assert all(a is X_val and b is y_val for a, b in scored)
 
 
@@ -231,6 +233,17 @@ def test_scores_by_name(tiny_model, scoring):
     assert all(sign * score >= 0 for score in history.score)
     if scoring in (None, "accuracy"):
         assert history.score[history.best_epoch] == fitted.score(X, y)
+
+
+def test_a_score_is_tried_on_outputs_that_are_right(tiny_model):
+    """Where nothing is told to be of class 1, "precision" would warn."""
+    X, y = toy(48)
+    classifier = make(tiny_model, early_stopping=True, scoring="precision")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier.fit(X, y, X_val=X, y_val=y)
+
+    assert classifier.history_.score[-1] > 0.9
 
 
 def test_without_early_stopping_nothing_is_scored(tiny_model):

@@ -67,7 +67,7 @@ def test_it_is_less_sure_of_itself(make):
     fits = [make(interpolation=share, epochs=8).fit(X, Y) for share in shares]
     sure = [fit.predict_proba(X).max(axis=1).mean() for fit in fits]
 
-    assert sure == sorted(sure)
+    assert sure[0] < sure[1] < sure[2]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "model"])

@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
@@ -191,6 +191,7 @@ LONG = st.lists(st.sampled_from([*WORDS, *ODD]), min_size=5, max_size=60)
     "kind", ["tokenizer", "slow_tokenizer", "byte_level", "undivided", "left"]
 )
 @given(parts=LONG, joint=st.sampled_from([" ", ""]))
+@example(parts=["film" + "s" * 150, "the"], joint=" ")  # too long to be cut into pieces
 @settings(max_examples=60, deadline=None)
 def test_the_start_of_a_long_text_gives_the_tokens_of_the_whole(
     kind, request, parts, joint
