@@ -28,6 +28,7 @@ from sk_adalora._search_marks import ERROR
 from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
+WHOLE = optuna.distributions.IntDistribution
 
 
 def identity():
@@ -218,6 +219,9 @@ def test_what_is_equal_is_the_same_choice():
         ({"target_r": 0.5, "init_r": 16}, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
         ({"target_r": 6}, {"target_r": [4, 8]}, {}),
         ({"deltaT": 5}, {"deltaT": ["auto", 5, 10]}, {"deltaT": 5}),
+        ({"deltaT": 5}, {"deltaT": FLOAT(0.001, 0.5)}, {}),
+        ({"tfinal": 0.5}, {"tfinal": [10, 50]}, {}),
+        ({"init_r": 11}, {"init_r": WHOLE(4, 32, step=4)}, {"init_r": 12}),
         ({"tinit": 50}, {"tinit": [0, 50]}, {"tinit": 50}),
         ({"tinit": 50}, {"tinit": [0.1, 0.2]}, {}),
         ({"init_r": None}, {"init_r": [None, 16]}, {"init_r": None}),
@@ -235,7 +239,7 @@ def test_what_is_equal_is_the_same_choice():
             {"init_r": 40},
             {
                 "lora_alpha": FLOAT(4, 64),
-                "init_r": optuna.distributions.IntDistribution(4, 32),
+                "init_r": WHOLE(4, 32),
             },
             {"lora_alpha": 32, "init_r": 32},
         ),
