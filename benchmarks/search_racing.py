@@ -365,7 +365,8 @@ def verdicts(records):
     for other, what in (("timed", "random search for the same time"),):
         against = [(race, r) for r, race in pairs if r["method"] == other and race]
         for name, value in (("mean over folds", _cv), ("test accuracy", score)):
-            gains = [value(race) - value(r) for race, r in against]
+            # Means of the same scores may differ in their last digit.
+            gains = [round(value(race) - value(r), 9) for race, r in against]
             lines.append(
                 f"- {name}: higher than of {what} in {sum(g > 0 for g in gains)}, "
                 f"equal in {sum(g == 0 for g in gains)} and lower in "

@@ -725,7 +725,6 @@ def test_the_hash_of_rows_is_of_their_content(kind):
 @pytest.mark.parametrize("kind", ["frame", "table"])
 def test_columns_may_share_a_name(kind):
     """As they may in a grid search, whose pipeline chooses among them."""
-
     from sk_adalora._search_fingerprint import digest
 
     names = ["t", "t"]

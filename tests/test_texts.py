@@ -750,7 +750,7 @@ OBJECTS = {
     "time": [clock(i % 24, i, 0, i % 2 * 1000) for i in range(40)],
     "datetime64": [np.datetime64(NOON + hours) for hours in HOURS],
     "datetime64 of several units": [
-        np.datetime64(["2020", "2020-01", "2020-01-02", "NaT"][i % 4])
+        np.datetime64(*[("2020",), ("2020-01",), ("2020-01-02",), ("NaT", "D")][i % 4])
         for i in range(40)
     ],
     "datetime64 out of range": [np.datetime64(-(10**17) * i, "s") for i in range(40)],
