@@ -334,7 +334,8 @@ def test_missing_and_empty_texts(tiny_model):
 
 
 def test_nothing_but_empty_texts(tiny_model):
-    fitted = make(tiny_model).fit(["", None, "", None], [0, 1, 0, 1])
+    with pytest.warns(UserWarning, match="must differ. Got 4 rows .* no text in any"):
+        fitted = make(tiny_model).fit(["", None, "", None], [0, 1, 0, 1])
 
     assert fitted.fit_report_.n_empty == 4
     assert fitted.fit_report_.n_distinct == 1

@@ -111,6 +111,7 @@ def test_a_warm_start_goes_on_alike(tiny_model, resized, fit, factor, shift):
     losses_agree(got, expected)
 
 
+@pytest.mark.filterwarnings("ignore:The rows of X must differ")
 @pytest.mark.parametrize("factor", [30.0, 0.03])
 def test_a_warm_start_with_one_text_goes_on_alike(tiny_model, resized, factor):
     expected, got = (
