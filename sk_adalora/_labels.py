@@ -28,9 +28,18 @@ def check_labels(y: Any, name: str = "y") -> None:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If it can be no target of a classifier.
     """
+    try:
+        _check_labels(y, name)
+    except TypeError:  # such as of dates beside numbers: say how many columns
+        _refuse_columns(y, name)
+        raise
+
+
+def _check_labels(y: Any, name: str) -> None:
+    """Do the checks; a TypeError may be due to columns that make no array."""
     if getattr(getattr(y, "dtype", None), "kind", None) == "T":
         raise ValueError(
             f"`{name}` must hold labels of a type that scikit-learn knows. Got "
@@ -121,15 +130,21 @@ def read_indicator(y: Any, name: str = "y") -> np.ndarray:
     return indicator
 
 
-def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
-    """Return the labels in the type that they came in, of shape (n_samples,)."""
-    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+def _refuse_columns(y: Any, name: str) -> tuple[int, ...]:
+    """Refuse several columns; return the shape of others."""
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
             f"`{name}` must have one label a row, or be a matrix of 0 and 1. "
             f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
             "estimator to each with sklearn.multioutput.MultiOutputClassifier."
         )
+    return shape
+
+
+def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
+    """Return the labels in the type that they came in, of shape (n_samples,)."""
+    shape = _refuse_columns(y, name)
     if hasattr(y, "iloc") and shape[1:] == (1,):  # a frame of one column
         column_or_1d(y[:0], warn=warn)
         y = y.iloc[:, 0]

@@ -383,8 +383,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
 def read_numbers(y: Any, name: str) -> np.ndarray:
     """Return targets as one or two dimensions of finite floats."""
+    # Of dates beside numbers, polars makes floats, and Arrow no array at all.
+    columns = getattr(y, "iter_columns", getattr(y, "itercolumns", lambda: [y]))
     try:
-        _refuse_times(np.asarray(y), name)
+        for column in columns():
+            _refuse_times(np.asarray(column), name)
         with config_context(array_api_dispatch=False):  # a tensor would stay one
             values = check_array(
                 y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name

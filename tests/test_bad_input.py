@@ -11,6 +11,7 @@ import huggingface_hub
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import scipy.sparse
 from _toy import attributes, make, same_attributes, toy
@@ -212,6 +213,14 @@ BAD_Y = {
     "several columns": (
         np.array([Y + 1, Y + 2]).T,
         r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",
+    ),
+    "dates beside numbers": (
+        pd.DataFrame({"a": np.ones(24), "b": np.datetime64("2024-01-01", "s")}),
+        "Got 2 columns of other labels",
+    ),
+    "dates beside numbers in Arrow": (
+        pa.table({"a": np.ones(24), "b": np.arange(24).astype("M8[s]")}),
+        "Got 2 columns of other labels",
     ),
     "columns of words": (np.array([LABELS, LABELS]).T, "Got 2 columns of other"),
     "continuous columns": (np.random.default_rng(0).random((24, 2)), "Unknown label"),

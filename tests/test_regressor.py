@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from _toy import toy
@@ -561,6 +562,11 @@ DAYS = np.datetime64("2024-01-01", "ns") + np.arange(40).astype("m8[D]")
         (pl.Series(DAYS), r"datetime64\[ns\]"),
         (pl.Series(DAYS - DAYS[0]), r"timedelta64\[ns\]"),
         (pd.DataFrame({"a": Y, "b": DAYS - DAYS[0]}), "Timedelta"),
+        (pl.DataFrame({"a": Y, "b": DAYS}), r"datetime64\[ns\]"),
+        (pl.DataFrame({"a": Y, "b": DAYS - DAYS[0]}), r"timedelta64\[ns\]"),
+        (pl.DataFrame({"a": Y, "b": DAYS}).with_columns(pl.col("b").dt.time()), "date"),
+        (pa.table({"a": Y, "b": DAYS}), r"datetime64\[ns\]"),
+        (pa.RecordBatch.from_pydict({"a": Y, "b": DAYS - DAYS[0]}), "timedelta64"),
         (DAYS.astype("M8[s]").tolist(), r"datetime.datetime\(2024, 1, 1, 0, 0\)"),
         ([*DAYS], r"datetime64\[ns\]"),
         ([None, *DAYS[1:].astype("M8[D]").tolist()], r"datetime.date\(2024, 1, 2\)"),
