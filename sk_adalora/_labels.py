@@ -40,17 +40,17 @@ def check_labels(y: Any, name: str = "y") -> None:
 
 def _check_labels(y: Any, name: str) -> None:
     """Do the checks; a TypeError may be due to columns that make no array."""
-    if getattr(getattr(y, "dtype", None), "kind", None) == "T":
-        raise ValueError(
-            f"`{name}` must hold labels of a type that scikit-learn knows. Got "
-            "strings of NumPy's StringDType. Convert them with .astype(str)."
-        )
     stored = y.tocoo().data if hasattr(y, "tocoo") else y  # what is not stored is 0
     # As objects: among words in a list, NaN would become the word "nan".
     values = np.asarray(stored, dtype=object if isinstance(y, list | tuple) else None)
     _refuse_missing(values, name)
     kinds = {type(v) for v in values.ravel()} if values.dtype == object else set()
     got = " and ".join(sorted(kind.__name__ for kind in kinds))
+    if values.dtype.kind == "S" or any(issubclass(kind, bytes) for kind in kinds):
+        raise TypeError(
+            f"`{name}` must hold labels that are text, whole numbers or booleans, not "
+            "bytes. Decode them first, for example with .decode('utf-8')."
+        )
     if 0 < sum(issubclass(kind, str) for kind in kinds) < len(kinds):
         raise ValueError(  # of a list, NumPy would make the number 1 the word "1"
             f"`{name}` must hold labels of one type. Got {got}. Convert them, for "

@@ -99,7 +99,7 @@ def _takeable(data: Any) -> Any:
 def check_length(
     y: Any, n_samples: int, estimator: Any, names: tuple[str, str] = ("X", "y")
 ) -> None:
-    """Refuse missing targets, and more or fewer of them than rows."""
+    """Refuse missing targets, other types, and more or fewer of them than rows."""
     of_rows, of_targets = names
     if y is None:
         raise ValueError(
@@ -113,6 +113,24 @@ def check_length(
             f"Got {n_samples} and {n_targets}. Pass one target a row."
         )
     _refuse_masked(y, of_targets)
+    _refuse_types(y, of_targets)
+
+
+def _refuse_types(y: Any, name: str) -> None:
+    """Refuse types of NumPy's that scikit-learn reads otherwise, or cannot score."""
+    dtype = getattr(y, "dtype", None)
+    if getattr(dtype, "kind", None) == "T":
+        raise ValueError(
+            f"`{name}` must be of a type that scikit-learn knows. Got strings of "
+            "NumPy's StringDType. Convert them with .astype(object)."
+        )
+    fields = getattr(dtype, "names", None)
+    if fields:
+        raise ValueError(
+            f"`{name}` must be an array without fields. Got a structured array with "
+            f"the fields {', '.join(fields)}. Pass one of them, as in "
+            f"{name}[{fields[0]!r}]."
+        )
 
 
 def _refuse_masked(values: Any, name: str) -> None:

@@ -16,7 +16,13 @@ import pytest
 import scipy.sparse
 from _toy import attributes, make, same_attributes, toy
 
-from sk_adalora import _model_files, _predicting, _training
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    _model_files,
+    _predicting,
+    _training,
+)
 
 X, Y = toy(24)
 LABELS = np.array(["no", "yes"])[Y]
@@ -202,6 +208,13 @@ BAD_Y = {
         [datetime.date(2020 + k, 1, 1) for k in Y],
         "Unknown label type: got objects of date",
     ),
+    "bytes": (
+        LABELS.astype("S"),
+        r"text, whole numbers or booleans, not bytes\. Decode them.*decode\('utf-8'\)",
+    ),
+    "bytes in a column": (LABELS.astype("S")[:, None], "not bytes"),
+    "bytes in a list": ([[b"a"], [b"b"]] * 12, "not bytes"),
+    "bytes in a frame": (pd.DataFrame({"y": LABELS.astype("S")}), "not bytes"),
     "sets of labels": (
         [{"a", "b"}, {"a"}] * 12,
         r"got objects of set\. Make an indicator matrix by .*MultiLabelBinarizer\.$",
@@ -256,11 +269,28 @@ def test_bad_targets(name, monkeypatch):
     refused(make("unused"), X, y, (ValueError, TypeError), match)
 
 
-def test_labels_of_a_type_of_numpy_that_scikit_learn_does_not_know():
+@pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])
+def test_targets_of_a_type_of_numpy_that_scikit_learn_does_not_know(kind):
     pytest.importorskip("numpy", "2.0")
+    y = Y.astype(str).astype(np.dtypes.StringDType())
 
-    match = r"Got strings of NumPy's StringDType\. Convert them with \.astype\(str\)"
-    refused(make("unused"), X, LABELS.astype(np.dtypes.StringDType()), match=match)
+    match = r"Got strings of NumPy's StringDType\. Convert them .*\.astype\(object\)"
+    refused(kind("unused"), X, y, match="`y` must.*" + match)
+    early = kind("unused", early_stopping=True)
+    refused(early, X, Y, match="`y_val` must.*" + match, X_val=X, y_val=y)
+    assert y.astype(object).tolist() == Y.astype(str).tolist()
+
+
+@pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])
+@pytest.mark.parametrize("convert", [np.asarray, np.rec.array])
+def test_targets_in_a_structured_array(kind, convert):
+    y = convert(np.array([*zip(Y, Y, strict=True)], dtype=[("a", int), ("b", int)]))
+
+    match = r"Got a structured array with the fields a, b\. Pass one.* {}\['a'\]"
+    refused(kind("unused"), X, y, match="`y` must.*" + match.format("y"))
+    early = kind("unused", early_stopping=True)
+    match = "`y_val` must.*" + match.format("y_val")
+    refused(early, X, Y, match=match, X_val=X, y_val=y)
 
 
 # ---- weights ----------------------------------------------------------------
