@@ -149,10 +149,10 @@ def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
         column_or_1d(y[:0], warn=warn)
         y = y.iloc[:, 0]
     # scikit-learn would make floats of the integers and booleans of pandas' own types.
-    own = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    own = getattr(getattr(y, "dtype", None), "numpy_dtype", np.dtype(object))
     if hasattr(getattr(y, "dtype", None), "categories"):
         y = np.asarray(y)
-    elif own is not None and hasattr(y, "to_numpy") and np.ndim(y) == 1:
+    elif own.kind in "biuf" and hasattr(y, "to_numpy") and np.ndim(y) == 1:
         y = y.to_numpy(dtype=own)
     return np.asarray(column_or_1d(y, warn=warn))
 

@@ -916,6 +916,22 @@ def test_labels_of_types_of_pandas_come_back_as_they_were(
     assert 0 <= fitted.score(texts, y) <= 1
 
 
+@pytest.mark.parametrize("dtype", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize("container", [pd.Series, lambda y: pd.DataFrame({"y": y})])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
+def test_a_nul_at_the_end_of_a_label_of_arrow_tells_it_apart(
+    tiny_model, dtype, container
+):
+    texts, _ = toy(36)
+    labels = ["a", "a\0", "b"] * 12
+    y = container(pd.Series(labels, dtype=pd.ArrowDtype(dtype)))
+    fitted = make(tiny_model, early_stopping=True).fit(texts, y, X_val=texts, y_val=y)
+
+    assert fitted.classes_.dtype == object
+    assert fitted.classes_.tolist() == ["a", "a\0", "b"]
+    assert fitted.score(texts, np.array(labels, object)) == fitted.score(texts, y)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @pytest.mark.parametrize(
     "convert",
