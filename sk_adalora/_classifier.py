@@ -516,15 +516,14 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
         check_labels(y, "y_val")
         indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"
-        if indicator != self._multilabel or (
-            indicator and np.shape(y)[1] != len(self.classes_)
-        ):
+        alike = indicator == self._multilabel
+        if alike and indicator:
+            alike = read_indicator(y, "y_val").shape[1] == len(self.classes_)
+        if not alike:
             raise ValueError(
                 "`y_val` must be of the form of `y`: one label a row, or an indicator "
                 "matrix with the same columns. Got another one. Change it."
             )
-        if indicator:
-            read_indicator(y, "y_val")
         known = set(self.classes_.tolist())
         labels = [] if indicator else read_labels(y, "y_val").tolist()
         unknown = [label for label in dict.fromkeys(labels) if label not in known]

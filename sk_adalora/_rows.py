@@ -84,7 +84,9 @@ def take_rows(data: Any, rows: np.ndarray) -> Any:
 
 
 def _takeable(data: Any) -> Any:
-    """Convert string views and run-end encoded texts: Arrow cannot take their rows."""
+    """Convert what rows cannot be taken of: some sparse matrices and texts of Arrow."""
+    if hasattr(data, "tocsr"):
+        return data.tocsr()
     if isinstance(data, pa.Table | pa.RecordBatch):  # polars exports string views
         columns = [_takeable(column) for column in data.columns]
         return type(data).from_arrays(columns, names=data.column_names)

@@ -250,6 +250,31 @@ def test_early_stopping_with_several_labels(tiny_model, kind, scoring):
     assert len(stopping.fit(X, y, X_val=X[:8], y_val=given[:8]).history_.score) == 2
 
 
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+@pytest.mark.parametrize("form", ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"])
+def test_early_stopping_with_a_sparse_indicator(tiny_model, form, kind):
+    import scipy.sparse
+
+    X, y = indicator(16)
+    stopping = make(tiny_model, early_stopping=True, validation_fraction=0.25)
+    plain = clone(stopping).fit(X, y)
+    fitted = stopping.fit(X, getattr(scipy.sparse, f"{form}_{kind}")(y))
+
+    assert fitted.history_.score == plain.history_.score
+    np.testing.assert_array_equal(fitted.predict_proba(X), plain.predict_proba(X))
+
+
+def test_a_series_of_arrays_is_an_indicator_to_validate_with(tiny_model):
+    X, y = indicator(16)
+    stopping = make(tiny_model, early_stopping=True)
+    plain = clone(stopping).fit(X, y, X_val=X, y_val=y).history_.score
+    arrays = pl.Series(y.tolist(), dtype=pl.Array(pl.Int64, 2))
+
+    assert stopping.fit(X, arrays, X_val=X, y_val=arrays).history_.score == plain
+    with pytest.raises(ValueError, match="`y_val` must be of the form of `y`"):
+        stopping.fit(X, np.eye(32, 3), X_val=X, y_val=arrays)
+
+
 def test_no_probability_is_lost_where_the_model_is_sure(binary):
     class Sure(AdaLoraClassifier):
         def _predict_outputs(self, X):
