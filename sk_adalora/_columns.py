@@ -259,7 +259,7 @@ def _series_cells(series: nw.Series) -> pa.Array | list:
         return _to_cells(series.to_list())
     try:
         array = whole_array(series.to_arrow())
-    except (pa.ArrowException, UnicodeError):
+    except (pa.ArrowException, OverflowError, UnicodeError):
         return series.to_list()
     return array if has_type(array, IS_PLAIN) else series.to_list()
 

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -71,6 +72,8 @@ SEARCH_RULES: dict[str, Rule] = {
 def check_rows(X: Any) -> None:
     """Refuse what scikit-learn cannot take folds out of, before a study is opened."""
     try:
+        if isinstance(X, pa.RecordBatch):
+            raise TypeError("Its items are columns, not rows.")
         _safe_indexing(X, np.zeros(2, int))  # two: some types can give only one
     except IndexError:  # no rows at all: splitting into folds will raise the error
         return

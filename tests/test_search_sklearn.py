@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import optuna
 import pandas as pd
+import pyarrow as pa
 import pytest
 from _search_worker import FLOAT, Peak, rows, search, two_scores, values
 from _toy import global_states, make, toy
@@ -154,6 +155,10 @@ def test_an_integer_of_folds_is_stratified_for_a_classifier():
         (
             lambda X: datasets.Dataset.from_dict({"a": X}),
             "Dataset. Pass X.to_pandas().",
+        ),
+        (
+            lambda X: pa.RecordBatch.from_pydict({"a": X}),
+            "RecordBatch. Pass X.to_pandas().",
         ),
         pytest.param(
             pd.Index,

@@ -222,6 +222,7 @@ def test_cells_are_written_in_their_shortest_exact_form():
     [
         (pd.cut([1, 2, np.nan], 2), ["(0.999, 1.5]", "(1.5, 2.0]", ""]),
         (pd.Categorical([1, None, 2]), ["1", "", "2"]),
+        (pd.Categorical([2**70, None, -(2**64)]), [str(2**70), "", str(-(2**64))]),
         (pd.PeriodIndex(["2020-01", None], freq="M"), ["2020-01", ""]),
         (pd.to_timedelta([1, None], unit="D"), ["1 day, 0:00:00", ""]),
         (pd.arrays.SparseArray([0, 2]), ["0", "2"]),
