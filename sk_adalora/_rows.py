@@ -164,6 +164,8 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     _refuse_masked(sample_weight, "sample_weight")
+    if np.isscalar(sample_weight):  # scikit-learn looks for NaN in arrays only
+        sample_weight = np.full(n_samples, sample_weight)
     rows = np.empty((n_samples, 0))
     return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
 

@@ -300,6 +300,8 @@ BAD_WEIGHTS = {
     "two columns": (np.ones((24, 2)), "must be 1D|must be scalar or 1D"),
     "NaN": (with_value(np.ones(24), 3, NAN), "contains NaN"),
     "infinity": (with_value(np.ones(24), 3, np.inf), "contains infinity"),
+    "NaN for all": (NAN, "contains NaN"),
+    "infinity for all": (np.inf, "contains infinity"),
     "negative": (with_value(np.ones(24), 3, -1.0), "[Nn]egative"),
     "words": (["a"] * 24, "could not convert|dtype"),
     "zero": (np.zeros(24), "zero"),
