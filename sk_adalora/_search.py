@@ -328,6 +328,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     def plot_trials(self, ax: Any = None) -> np.ndarray:
         """Draw the trials, the running best, and which parameters mattered.
 
+        Trials that failed, in all folds if `error_score` is a number, or that break a
+        constraint are left out.
+
         Parameters
         ----------
         ax : Axes, pair of Axes or None, default=None

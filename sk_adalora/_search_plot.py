@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,12 @@ class TrialCurves:
     ----------
     complete, pruned : ndarray of shape (n, 2)
         Number and value of each trial; of pruned ones, the mean of the folds it saw.
+        Complete trials that break a constraint, or failed in all folds, are left out.
     best : ndarray of shape (n, 2)
-        Number of each trial that may be the best, and the best value so far. Complete
-        trials that break a constraint, or failed in all folds, are left out.
+        Number of each complete trial, and the best value so far.
     importances : dict of str to float
-        Share of the values' variance that each parameter explains, largest first.
-        Empty if there are too few trials to tell.
+        Share of the complete trials' variance that each parameter explains, largest
+        first. Empty if there are too few trials to tell.
     """
 
     complete: np.ndarray
@@ -49,12 +49,11 @@ class TrialCurves:
 
 def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCurves:
     """Work out the numbers of the picture."""
-    complete = _points(trials, TrialState.COMPLETE)
-    best = _points(list(filter(may_be_best, trials)), TrialState.COMPLETE)
+    complete = _points(filter(may_be_best, trials))
+    pruned = _points(t for t in trials if t.state is TrialState.PRUNED)
+    best = complete.copy()
     best[:, 1] = np.maximum.accumulate(best[:, 1])
-    return TrialCurves(
-        complete, _points(trials, TrialState.PRUNED), best, _importances(study, trials)
-    )
+    return TrialCurves(complete, pruned, best, _importances(study, trials))
 
 
 def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
@@ -93,20 +92,29 @@ def _draw_importances(curves: TrialCurves, ax: Any) -> None:
     ax.set_title(title, fontsize="medium")
 
 
-def _points(trials: Sequence[FrozenTrial], state: TrialState) -> np.ndarray:
-    points = [(t.number, t.value) for t in trials if t.state is state]
+def _points(trials: Iterable[FrozenTrial]) -> np.ndarray:
+    points = [(t.number, t.value) for t in trials]
     return np.array(points, dtype=float).reshape(-1, 2)
 
 
 def _importances(
     study: optuna.Study, trials: Sequence[FrozenTrial]
 ) -> dict[str, float]:
-    values = {t.value for t in trials if t.state is TrialState.COMPLETE}
-    if sum(map(math.isfinite, values)) < 2:  # nothing varies
+    if sum(map(math.isfinite, set(map(_compared, trials)))) < 2:  # nothing varies
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        found = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, target=_compared
+        )
     except RuntimeError:  # its trees cannot tell apart what varies so little
         return {}
     return {name: float(value) for name, value in found.items()}
+
+
+def _compared(trial: FrozenTrial) -> float:
+    """Return a trial's value, or NaN, which Optuna leaves out, if nothing tells by it.
+
+    A number as `error_score` would outweigh all differences between scores.
+    """
+    return trial.value if may_be_best(trial) else math.nan

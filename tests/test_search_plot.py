@@ -44,14 +44,35 @@ def test_the_picture_shows_trials_best_and_importances(plt, raced):
         {"user_attrs": {f"{FOLD}0": {"error": "too much"}}},
     ],
 )
-def test_the_best_so_far_keeps_the_constraints_and_has_not_failed(plt, not_best):
+def test_what_is_drawn_keeps_the_constraints_and_has_not_failed(not_best):
     study = optuna.create_study(direction="maximize")
-    for value, kept in ((0.9, not_best), (0.2, {}), (0.8, not_best), (0.3, {})):
+    for value, kept in ((0.9, not_best), (0.2, {}), (-9, not_best), (0.3, {})):
         study.add_trial(optuna.trial.create_trial(value=value, **kept))
     curves = trial_curves(study, study.trials)
 
-    assert curves.complete[:, 1].tolist() == [0.9, 0.2, 0.8, 0.3]
-    assert curves.best.tolist() == [[1, 0.2], [3, 0.3]]
+    assert curves.complete.tolist() == curves.best.tolist() == [[1, 0.2], [3, 0.3]]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+def test_importances_are_not_those_of_failing():
+    """An `error_score` is far from all scores, and `b` alone decides who has it."""
+    points = [{"a": a, "b": b} for a in (0.0, 0.3, 0.6, 1.0) for b in (0.1, 0.7, 0.9)]
+
+    class Failing(Peak):
+        def fit(self, X, y):
+            if self.b == 0.9:
+                raise RuntimeError("it is too much")
+            return super().fit(X, y)
+
+        def score(self, X, y, sample_weight=None):
+            return self.a
+
+    given = search(Failing(), n_trials=12, enqueue=points, error_score=-100.0)
+    fitted = given.fit(X, Y)
+    curves = trial_curves(fitted.study_, fitted.trials_)
+
+    assert curves.complete[:, 1].tolist() == [0, 0, 0.3, 0.3, 0.6, 0.6, 1, 1]
+    assert curves.importances["a"] > 0.9
 
 
 def test_one_axes_shows_trials_only(plt):
