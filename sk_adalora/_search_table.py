@@ -167,8 +167,9 @@ class TrialTable:
         """Correct what scikit-learn computed from missing folds, in place.
 
         Times are means over the folds that ran. A trial that another program has
-        scored has no folds: its value stands for their mean. What breaks a constraint
-        has no mean. That, and a trial all of whose fits failed, is ranked last.
+        scored has no folds: its value stands for their mean. What is not complete, or
+        breaks a constraint, has no mean. That, and a trial all of whose fits failed, is
+        ranked last.
         """
         for name in ("fit_time", "score_time"):
             times = [[getattr(f, name) for f in row.done] for row in self.rows]
@@ -180,11 +181,11 @@ class TrialTable:
         for i, row in enumerate(self.rows):
             if row.trial.state is TrialState.COMPLETE and not row.done:
                 results[f"mean_test_{compared}"][i] = row.trial.value
-        infeasible = [not is_feasible(row.trial) for row in self.rows]
+        without_mean = [row.state != "complete" for row in self.rows]
         last = [not may_be_best(row.trial) for row in self.rows]
         for name in self.metrics or ["score"]:
             means = results[f"mean_test_{name}"]
-            means[infeasible] = np.nan
+            means[without_mean] = np.nan
             # As scikit-learn ranks, for which NaN is last.
             ranked = np.where(last | np.isnan(means), -np.inf, means)
             ranks = rankdata(-ranked, method="min")

@@ -198,28 +198,35 @@ class TrialRunner:
             for candidate, by_fold in zip(batch, results, strict=True):
                 for fold, result in zip(group, by_fold, strict=True):
                     if candidate in self.open:
-                        self._record(candidate, fold, result)
+                        self._record(candidate, fold, result, last=fold == group[-1])
             batch = [candidate for candidate in batch if candidate in self.open]
 
-    def _record(self, candidate: Candidate, fold: int, result: FoldResult) -> None:
-        """Keep the result of a fold, and end the trial if that was enough."""
+    def _record(
+        self, candidate: Candidate, fold: int, result: FoldResult, *, last: bool
+    ) -> None:
+        """Keep the result of a fold, and end the trial if that was enough.
+
+        `last` tells whether it is the last of the folds that were evaluated at once: a
+        trial that fails keeps them all.
+        """
         trial = candidate.trial
         score = result.objective(self.plan.metric)
         candidate.scores.append(score)
         mean = _mean(candidate.scores)
         try:
             trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
-            if math.isnan(mean):
-                trial.set_user_attr(ERROR, result.error or _no_mean(candidate.scores))
-            else:
+            if not math.isnan(mean):
                 trial.report(mean, step=fold)
+            elif ERROR not in trial.user_attrs:
+                trial.set_user_attr(ERROR, result.error or _no_mean(candidate.scores))
         except (ValueError, RuntimeError):
             if self._is_ours(trial):
                 raise
             self.open.remove(candidate)  # another run took us for dead and requeued it
             return
         if math.isnan(mean):
-            self._tell(candidate, TrialState.FAIL)
+            if last:
+                self._tell(candidate, TrialState.FAIL)
         elif fold == self.plan.n_folds - 1:
             self._tell(candidate, TrialState.COMPLETE, mean)
         elif self.plan.racing and trial.should_prune():

@@ -759,6 +759,31 @@ def test_one_fold_of_nan_fails_the_trial():
     assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
 
 
+@pytest.mark.parametrize(("pruner", "n_kept"), [(None, 4), ("auto", 2)])
+def test_a_trial_that_fails_keeps_what_was_measured(pruner, n_kept):
+    calls = []
+
+    def scoring(estimator, X, y):
+        calls.append(estimator.a)
+        score = estimator.score(X, y)
+        return {"high": np.nan if len(calls) == 2 else score, "low": 1 - score}
+
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    options = {"n_trials": 2, "cv": 4, "pruner": pruner, "enqueue": points}
+    with pytest.warns(FitFailedWarning, match="The score of fold 1 is NaN"):
+        fitted = search(scoring=scoring, refit="high", **options).fit(X, Y)
+    table = fitted.cv_results_
+    low = [table[f"split{k}_test_low"][0] for k in range(4)]
+    high = [table[f"split{k}_test_high"][0] for k in range(4)]
+
+    assert calls.count(0.9) == n_kept
+    assert np.isfinite(low).tolist() == [k < n_kept for k in range(4)]
+    assert np.isfinite(high).tolist() == [k < n_kept and k != 1 for k in range(4)]
+    assert np.isnan([table["mean_test_low"][0], table["mean_test_high"][0]]).all()
+    assert fitted.best_index_ == 1
+    assert table["state"].tolist() == ["failed", "complete"]
+
+
 @pytest.mark.parametrize("pruner", [None, "auto"])
 def test_a_number_as_error_score_is_a_score(pruner):
     points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
