@@ -1,12 +1,14 @@
 """What a study was made with: data, folds, space, scoring and estimator, as hashes.
 
 Functions are compared by name, code, defaults and closure, and so are the functions in
-these. A change goes unnoticed in
+these. Classes are compared by name, and by the code of their methods and those of their
+bases that are the user's own. A change goes unnoticed in
 
+- methods of the standard library and of installed packages: other versions may be used;
 - what a function looks up when it runs: globals, imported modules, attributes;
 - the contents of lists, dicts and other objects in its defaults and its closure, which
   may be its log or its cache: only their type is compared;
-- objects that are called like functions, unless their repr tells;
+- what objects that are called like functions hold, unless their repr tells;
 - all code, if the Python is of another minor version: its byte code differs.
 """
 
@@ -14,13 +16,14 @@ from __future__ import annotations
 
 import dis
 import hashlib
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial, partialmethod, singledispatchmethod
 from numbers import Number
 from pathlib import PurePath
 from types import CellType, CodeType, FunctionType, MethodType
@@ -48,13 +51,22 @@ _ADVICE = {
     "scoring": "`scoring`, or the metric that `refit` names",
     "parameters": "parameters of the estimator that are not searched",
 }
-# Of more parameters that differ, only so many are named.
+# Of more parameters or classes that differ, only so many are named.
 _MOST_NAMES = 8
 # Instructions of byte code that assign to variables of an enclosing function.
 _WRITES = ("STORE_DEREF", "DELETE_DEREF")
 # Byte code is compared where it was made by the same Python.
 _CODE = f"code, Python {sys.version_info.major}.{sys.version_info.minor}"
-_ADVICE[_CODE] = "the code of functions in space, `scoring` or estimator"
+_ADVICE[_CODE] = "the code of functions or classes in space, `scoring` or estimator"
+# Packages whose code is not the user's own, wherever they are, and folders of others.
+_LIBRARIES = {"sk_adalora", "sklearn", *sys.stdlib_module_names}
+_INSTALLED = {"site-packages", "dist-packages"}
+# The main module, and what a spawned process calls it.
+_MAIN = ("__main__", "__mp_main__")
+# What a class may hold instead of a function, beside methods and properties.
+_OF_A_FUNCTION = (cached_property, partial, partialmethod, singledispatchmethod)
+# What Python makes of annotations.
+_ANNOTATIONS = ("__annotate__", "__annotate_func__")
 
 
 def fingerprint(
@@ -82,11 +94,11 @@ def fingerprint(
     Returns
     -------
     dict of str to str
-        But for the parameters, which are a dict themselves.
+        But for the parameters, and the code by class, which are dicts themselves.
     """
     parameters = _compared(estimator, space)
     tried = space.function if isinstance(space, CalledSpace) else space.fixed()
-    functions = _functions([tried, scoring, parameters])
+    held = [tried, scoring, parameters, estimator]
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
     targets = map(_as_matrix, data[1:2])
     return {
@@ -99,7 +111,10 @@ def fingerprint(
             name: digest(_describe(str(v) if isinstance(v, PurePath) else v))
             for name, v in {**parameters, "": estimator}.items()
         },
-        _CODE: digest([_code(function) for function in functions]),
+        _CODE: {
+            "": digest([_code(f) for leaf in _leaves(held) for f in _functions(leaf)]),
+            **_class_codes(held),
+        },
     }
 
 
@@ -123,9 +138,12 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
     for part, advice in _ADVICE.items():
         if part == _CODE and part not in stored:  # by another Python
             continue
-        then = stored.get(part, {})
-        if then != now[part]:
-            named = _named(then, now[part]) if part == "parameters" else ""
+        then, here = stored.get(part, {}), now[part]
+        if part == _CODE:  # what is the user's own here may be installed there
+            then = {name: then[name] for name in then.keys() & here.keys()}
+            here = {name: here[name] for name in then}
+        if then != here:
+            named = _named(then, here) if isinstance(here, dict) else ""
             differing.append(advice + named)
     if differing:
         raise ValueError(
@@ -137,7 +155,7 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
 
 
 def _named(stored: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Name the parameters that differ; the estimator itself has no name."""
+    """Name what differs; the estimator itself, and the functions, have no name."""
     either = sorted({*stored, *now} - {""})
     names = [name for name in either if stored.get(name) != now.get(name)]
     more = ["..."] if len(names) > _MOST_NAMES else []
@@ -258,27 +276,72 @@ def _describe(value: Any) -> Any:
         return kind.__qualname__  # its parameters are listed by themselves
     if hasattr(value, "__qualname__"):  # a function
         module = getattr(value, "__module__", None)
-        # What a spawned process calls the main module.
-        module = "__main__" if module == "__mp_main__" else module
+        module = _MAIN[0] if module in _MAIN else module
         return f"{module}.{value.__qualname__}"
     if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
     return _ADDRESS.sub("", repr(value))
 
 
-def _functions(value: Any) -> Iterator[FunctionType]:
-    """Find the functions in lists, dicts, partials, methods and scorers."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """Find what lists, dicts, partials and scorers consist of."""
     if isinstance(value, Mapping):
         value = [value[key] for key in sorted(value, key=str)]
     parts = value if isinstance(value, list | tuple) else _parts(value)
-    if parts is not None:
-        for part in parts:
-            yield from _functions(part)
-    elif isinstance(value, MethodType):
-        yield from _functions(value.__func__)
-    elif isinstance(value, FunctionType):
+    if parts is None:
         yield value
-        yield from _functions(getattr(value, "__wrapped__", None))
+    else:
+        for part in parts:
+            yield from _leaves(part)
+
+
+def _functions(value: Any) -> Iterator[FunctionType]:
+    """Find the functions in a function, a method or another attribute of a class."""
+    if isinstance(value, property):
+        inner = [value.fget, value.fset, value.fdel]
+    elif isinstance(value, MethodType | classmethod | staticmethod):
+        inner = [value.__func__]
+    elif isinstance(value, _OF_A_FUNCTION):
+        inner = [value.func]
+    else:  # not by `getattr`, to which an object may answer whatever it likes
+        inner = [inspect.getattr_static(value, "__wrapped__", None)]
+    if isinstance(value, FunctionType):
+        yield value
+    for part in inner:
+        if part is not None:
+            yield from _functions(part)
+
+
+def _class_codes(value: Any) -> dict[str, str]:
+    """Hash the user's own classes and those of objects, by name."""
+    kinds = (leaf if isinstance(leaf, type) else type(leaf) for leaf in _leaves(value))
+    codes: dict[str, list[Any]] = {}
+    for kind in {id(kind): kind for kind in kinds}.values():
+        module = kind.__module__
+        if _is_own(module, getattr(sys.modules.get(module), "__file__", None)):
+            codes.setdefault(kind.__qualname__, []).append(_class_code(kind))
+    return {name: digest(code) for name, code in codes.items()}
+
+
+def _class_code(kind: type) -> list[Any]:
+    """Describe the methods of a class and its bases that are the user's own."""
+    return [
+        [name, _code(function)]
+        for base in kind.__mro__
+        for name in sorted(vars(base), key=str)
+        if name not in _ANNOTATIONS
+        for function in _functions(vars(base)[name])
+        if _is_own(*map(function.__globals__.get, ("__name__", "__file__")))
+    ]
+
+
+def _is_own(module: Any, file: str | None) -> bool:
+    """Tell whether the code of a module is the user's own."""
+    if module in _MAIN:  # whose file is another one in a worker process
+        return True
+    if not isinstance(module, str) or module.partition(".")[0] in _LIBRARIES:
+        return False
+    return _INSTALLED.isdisjoint(PurePath(file or "").parts)
 
 
 def _parts(value: Any) -> list[Any] | None:
@@ -353,7 +416,7 @@ def _unchanging(value: Any, seen: dict[FunctionType, int]) -> Any:
     if isinstance(value, MethodType):
         return _unchanging(value.__func__, seen)
     if isinstance(value, FunctionType):
-        return [_describe(value), _code(value, seen)]
+        return [value.__qualname__, _code(value, seen)]
     if value is None or isinstance(value, _CONSTANTS) or hasattr(value, "__qualname__"):
         return _describe(value)
     return type(value).__qualname__
