@@ -170,7 +170,7 @@ def test_a_matrix_of_targets_is_the_same_in_other_forms():
     ids=lambda hold: f"{hold.__module__}.{hold.__qualname__}",
 )
 def test_values_are_the_same_data_whatever_holds_them(hold):
-    from sk_adalora._search_fingerprint import digest
+    from sk_adalora._search_digest import digest
 
     values = [1.0, 2.5] * 12
     held = hold(values)
@@ -568,7 +568,7 @@ def test_a_study_is_described_alike_in_every_process():
 
 
 def test_times_of_rows_are_hashed_by_what_they_are():
-    from sk_adalora._search_fingerprint import digest
+    from sk_adalora._search_digest import digest
 
     day = datetime.datetime(2024, 1, 5, 12, tzinfo=datetime.UTC)
     texts = {digest([day]), digest([day.date()]), digest([str(day)])}
@@ -705,7 +705,7 @@ def test_the_hash_of_rows_is_of_their_content(kind):
     import polars as pl
     from scipy.sparse import csr_array
 
-    from sk_adalora._search_fingerprint import digest
+    from sk_adalora._search_digest import digest
 
     build = {
         "list": list,
@@ -725,7 +725,7 @@ def test_the_hash_of_rows_is_of_their_content(kind):
 @pytest.mark.parametrize("kind", ["frame", "table"])
 def test_columns_may_share_a_name(kind):
     """As they may in a grid search, whose pipeline chooses among them."""
-    from sk_adalora._search_fingerprint import digest
+    from sk_adalora._search_digest import digest
 
     names = ["t", "t"]
     build = {
