@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from traceback import walk_stack
+from types import FrameType
 from typing import Any
 
 from ._locks import in_children, make_lock
@@ -53,40 +54,86 @@ def progress_bar(total: int, verbose: int, desc: str, unit: str) -> Any:
 class Muted:
     """Keeps a library silent as long as one of several threads asks for it.
 
+    An interrupt or a time limit may be raised between any two lines, those that end a
+    `with` block included. So the user's setting stays here until it is restored, and
+    blocks close others whose end was cut off: those with a `with` statement in a frame
+    that no thread is in. It must not be that of a generator, which may be waiting.
+
     Parameters
     ----------
-    mute : callable
-        Returns a context manager in which the library is silent.
+    read : callable
+        Returns the library's setting, which is not None.
+    write : callable
+        Called with a setting, to make it the library's.
+    silence : callable
+        Called with the user's setting; returns the one to be silent with.
     """
 
-    def __init__(self, mute: Callable[[], AbstractContextManager[None]]) -> None:
-        self._mute = mute
-        self._muting = ExitStack()
+    def __init__(
+        self,
+        read: Callable[[], Any],
+        write: Callable[[Any], object],
+        silence: Callable[[Any], Any],
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._silence = silence
+        self._wanted: Any = None  # the user's setting, as long as another may be set
         self._lock = make_lock()
-        self._inside: list[tuple[int, object]] = []  # open blocks and their threads
-        in_children(self._leave_dead_threads)
+        self._open: dict[object, FrameType] = {}  # blocks, and where they are
+        in_children(self._close_ended)
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Keep the library silent in a `with` block."""
-        block = (threading.get_ident(), object())
-        # All of it inside `try`: a time limit may be raised between any two lines.
+        block = object()
         try:
-            with self._lock:
-                self._inside.append(block)
-                if len(self._inside) == 1:
-                    self._muting.enter_context(self._mute())
-            yield
-        finally:
-            with self._lock:
-                self._leave(block)
+            try:
+                # The frame of the `with` statement: that of contextlib is between.
+                self._begin(block, sys._getframe(2))
+                yield
+            finally:
+                self._end(block)
+        finally:  # again, as something may have been raised in the other call
+            self._end(block)
 
-    def _leave(self, *blocks: tuple[int, object]) -> None:
-        self._inside = [block for block in self._inside if block not in blocks]
-        if not self._inside:
-            self._muting.close()
+    def _begin(self, block: object, frame: FrameType) -> None:
+        with self._lock:
+            self._close_ended()
+            self._open[block] = frame
+            self._update()
 
-    def _leave_dead_threads(self) -> None:
-        """Close the blocks of threads that do not exist in a forked child."""
-        alive = threading.get_ident()
-        self._leave(*(block for block in self._inside if block[0] != alive))
+    def _end(self, block: object) -> None:
+        with self._lock:
+            self._open.pop(block, None)
+            self._close_ended()
+
+    def _close_ended(self) -> None:
+        """Close blocks that were cut off, or whose threads a forked child lacks."""
+        if self._open:
+            running = _running_frames()
+            for block, frame in [*self._open.items()]:
+                if id(frame) not in running:
+                    self._open.pop(block, None)
+        self._update()
+
+    def _update(self) -> None:
+        """Be silent if a block is open, and as the user wants if none is."""
+        if self._open and self._wanted is None:
+            self._wanted = self._read()
+            self._write(self._silence(self._wanted))
+        elif not self._open and self._wanted is not None:
+            self._write(self._wanted)
+            self._wanted = None
+
+
+def _running_frames() -> set[int]:
+    """Return the ids of the frames that threads are in.
+
+    The frames themselves would keep their variables for long, this one's among them.
+    """
+    return {
+        id(frame)
+        for top in sys._current_frames().values()
+        for frame, _ in walk_stack(top)
+    }

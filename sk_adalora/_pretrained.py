@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -300,20 +301,21 @@ def _named_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _mute_transformers() -> Iterator[None]:
+def _read_messages() -> tuple[int, bool]:
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    try:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    return logging.get_verbosity(), logging.is_progress_bar_enabled()
+
+
+def _write_messages(setting: tuple[int, bool]) -> None:
+    from transformers.utils import logging
+
+    verbosity, bars = setting
+    logging.set_verbosity(verbosity)
+    (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
 
 
 # Keeps transformers' progress bars and loading reports off the screen.
-silent_transformers = Muted(_mute_transformers)
+silent_transformers = Muted(
+    _read_messages, _write_messages, lambda wanted: (ERROR, False)
+)

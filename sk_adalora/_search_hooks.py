@@ -123,7 +123,11 @@ class SearchHooks(BaseSearchCV):
         self, X: Any, y: Any, params: dict[str, Any], *, stored_only: bool = False
     ) -> Self:
         check_parameters(self, SEARCH_RULES)
-        with unchanged_on_error(self), self._session(stored_only) as session:
+        with (
+            unchanged_on_error(self),
+            silent_optuna(),
+            self._session(stored_only) as session,
+        ):
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
         self._warn_of_failures(session.table)
@@ -134,7 +138,7 @@ class SearchHooks(BaseSearchCV):
     def _session(self, stored_only: bool) -> Iterator[_Session]:
         """Hold the state that the hooks of scikit-learn's `fit` share, for one fit."""
         verbose = self.verbose
-        with silent_optuna(), ExitStack() as stack:
+        with ExitStack() as stack:
             self._now = _Session(stored_only, verbose, stack)
             self.verbose = max(0, int(verbose) - 1)  # the first level is our bar
             try:

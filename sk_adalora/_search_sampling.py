@@ -8,7 +8,6 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -260,17 +259,9 @@ class InformedGPSampler(GPSampler):
         return self._instead.sample_relative(study, trial, search_space)
 
 
-@contextmanager
-def _mute_greenlet() -> Iterator[None]:
-    before = _GREENLET.level
-    try:
-        _GREENLET.setLevel(logging.ERROR)
-        yield
-    finally:
-        _GREENLET.setLevel(before)
-
-
-_silent_greenlet = Muted(_mute_greenlet)
+_silent_greenlet = Muted(
+    lambda: _GREENLET.level, _GREENLET.setLevel, lambda wanted: logging.ERROR
+)
 
 
 class _Estimated:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -161,15 +161,9 @@ def record_of(study: optuna.Study) -> tuple[str, dict[str, Any]]:
     return study.study_name, kept
 
 
-@contextmanager
-def _mute_optuna() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    try:
-        optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
 # Keeps Optuna from logging each trial.
-silent_optuna = Muted(_mute_optuna)
+silent_optuna = Muted(
+    optuna.logging.get_verbosity,
+    optuna.logging.set_verbosity,
+    lambda wanted: max(wanted, optuna.logging.WARNING),
+)

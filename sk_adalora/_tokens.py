@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -443,20 +443,19 @@ def _joined(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
 
 
-@contextmanager
-def _mute_datasets() -> Iterator[None]:
-    """Silence the bars of `datasets`, unless the user decided about them already."""
+def _has_no_bars() -> bool:
     import datasets
 
-    decided = "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ
-    if decided or datasets.are_progress_bars_disabled():
-        yield
-        return
-    try:
-        datasets.disable_progress_bars()
-        yield
-    finally:
-        datasets.enable_progress_bars()
+    return datasets.are_progress_bars_disabled()
 
 
-_silent_datasets = Muted(_mute_datasets)
+def _set_no_bars(disabled: bool) -> None:
+    """Silence the bars of `datasets`, unless the environment decides about them."""
+    import datasets
+
+    if "HF_DATASETS_DISABLE_PROGRESS_BARS" not in os.environ:
+        set_bars = (datasets.enable_progress_bars, datasets.disable_progress_bars)
+        set_bars[disabled]()
+
+
+_silent_datasets = Muted(_has_no_bars, _set_no_bars, lambda wanted: True)

@@ -409,7 +409,7 @@ def holders(folder):
         (torch.nn.Linear(1, 1), "_backward_hooks _backward_pre_hooks"),
         (torch.nn.modules.module, "_IncompatibleKeys"),
         (PreTrainedTokenizerFast(tokenizer_object=words), "_tokenizer"),
-        (sys, "_getframe"),
+        (sys, "_getframe _current_frames"),
     ]
     if torch.backends.mkldnn.is_available():  # without it, torch's products are taken
         names = "_linear_pointwise _is_mkldnn_bf16_supported"

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -145,15 +144,10 @@ def counted():
     """A muted library, and its volume: 0 or 1."""
     volume = [1]
 
-    @contextmanager
-    def mute():
-        try:
-            volume[0] = 0
-            yield
-        finally:
-            volume[0] = 1
+    def set_volume(level):
+        volume[0] = level
 
-    return Muted(mute), volume
+    return Muted(lambda: volume[0], set_volume, lambda wanted: 0), volume
 
 
 def test_what_another_thread_silenced_speaks_in_a_child():

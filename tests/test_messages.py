@@ -1,5 +1,7 @@
 """Where warnings point to, and which other libraries are kept silent."""
 
+import contextlib
+import gc
 import logging
 import os
 import pickle
@@ -7,16 +9,21 @@ import subprocess
 import sys
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from _time_limit import cut
 from _toy import make, toy
 from sklearn.model_selection import cross_val_predict
 
 from sk_adalora import AdaLoraConfig, _persistence
 from sk_adalora._messages import Muted, progress_bar, warn_user
+from sk_adalora._pretrained import silent_transformers
+from sk_adalora._search_sampling import _silent_greenlet
+from sk_adalora._search_study import silent_optuna
+from sk_adalora._tokens import _silent_datasets
 from sk_adalora.adalora import AdaLoraModel, get_peft_model
 
 X, Y = toy(24)
@@ -106,42 +113,47 @@ def test_a_warning_passes_by_scikit_learn(tiny_model):
     assert [warning.filename for warning in cuts] == [__file__] * 2
 
 
+def library():
+    """A muted library with two settings, 1 or 0, and what they are."""
+    volume = [1, 1]
+
+    def write(levels):
+        volume[0] = levels[0]
+        volume[1] = levels[1]
+
+    return Muted(lambda: (*volume,), write, lambda wanted: (0, 0)), volume
+
+
 def test_a_library_is_silent_until_the_last_thread_is_done():
-    logger = logging.getLogger("of a library")
-    logger.setLevel(logging.INFO)
-
-    @contextmanager
-    def mute():
-        before = logger.level
-        logger.setLevel(logging.ERROR)
-        yield
-        logger.setLevel(before)
-
-    muted = Muted(mute)
+    muted, volume = library()
     first, second = muted(), muted()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert logger.level == logging.ERROR
+    assert volume == [0, 0]
     second.__exit__(None, None, None)
-    assert logger.level == logging.INFO
+    assert volume == [1, 1]
+
+
+def test_a_library_stays_silent_after_a_block_in_a_block():
+    muted, volume = library()
+
+    def work():
+        with muted():
+            assert volume == [0, 0]
+
+    with muted():
+        work()
+        assert volume == [0, 0]
+    assert volume == [1, 1]
 
 
 def test_a_library_speaks_again_after_an_error():
-    volume = []
-
-    @contextmanager
-    def mute():
-        volume.append("off")
-        yield
-        volume.append("on")
-
-    muted = Muted(mute)
+    muted, volume = library()
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), muted():
             raise ZeroDivisionError
-
-    assert volume == ["off", "on"] * 2
+        assert volume == [1, 1]
 
 
 def test_a_bar_says_what_is_done_and_how_much_of_it(capsys):
@@ -156,20 +168,13 @@ def test_a_bar_says_what_is_done_and_how_much_of_it(capsys):
 
 
 def test_a_library_is_given_back_by_many_threads():
-    levels = []
-
-    @contextmanager
-    def mute():
-        levels.append("off")
-        yield
-        levels.append("on")
-
-    muted = Muted(mute)
+    levels = [1]
+    muted = Muted(lambda: levels[-1], levels.append, lambda wanted: 0)
 
     def work():
         for _ in range(200):
             with muted():
-                pass
+                assert levels[-1] == 0
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -177,56 +182,126 @@ def test_a_library_is_given_back_by_many_threads():
     for thread in threads:
         thread.join()
 
-    assert levels[::2] == ["off"] * (len(levels) // 2)
-    assert levels[1::2] == ["on"] * (len(levels) // 2)
+    assert levels == [1, *[0, 1] * (len(levels) // 2)]
 
 
-class TimeLimit(BaseException):
-    """Raised between two lines, as a time limit of a server is."""
+def cut_short(muted, last, kept=None):
+    """Enter and leave a block until some line of what does it.
 
-
-def test_a_library_is_given_back_wherever_a_time_limit_is_raised():
-    volume, entered = [1, 1], []
-
-    @contextmanager
-    def mute():
-        try:
-            volume[0] = 0
-            volume[1] = 0
-            yield
-        finally:
-            volume[:] = [1, 1]
-
-    def trace(frame, event, arg):
-        """Raise at the line that it is the turn of, before the block begins."""
-        nonlocal line
-        if frame.f_code not in (Muted.__call__.__wrapped__.__code__, silence):
-            return trace
-        if event == "line" and not entered:
-            line += 1
-            if line == last:
-                raise TimeLimit
-        return trace
+    Returns whether the line is contextlib's: None if there are fewer lines.
+    """
+    functions = [vars(Muted)[name] for name in vars(Muted) if name != "__init__"]
+    functions += [muted._read, muted._write, muted._silence]
+    functions += [type(muted()).__enter__, type(muted()).__exit__]
 
     def work():
         with muted():
-            entered.append(volume[:])
+            pass
 
-    muted, silence = Muted(mute), mute.__wrapped__.__code__
-    for last in range(1, 100):
-        line = 0
-        sys.settrace(trace)
-        with suppress(TimeLimit):
-            work()
-        sys.settrace(None)
+    code = cut(work, functions, last, kept)
+    return code and code.co_filename == contextlib.__file__
+
+
+@pytest.mark.parametrize(
+    ("silent", "wanted"),
+    [
+        (library()[0], (1, 1)),
+        (silent_transformers, (logging.WARNING, True)),
+        (_silent_datasets, False),
+        (silent_optuna, logging.INFO),
+        (_silent_greenlet, logging.NOTSET),
+    ],
+    ids=["any library", "transformers", "datasets", "optuna", "greenlet"],
+)
+def test_a_library_is_given_back_wherever_a_time_limit_is_raised(silent, wanted):
+    """At once, or with the next use: between contextlib's lines, it may come too early.
+
+    An interactive session keeps the error, and with it the frames.
+    """
+    read, write, silence = silent._read, silent._write, silent._silence
+    before, kept = read(), []
+    try:
+        for last in range(1, 1000):
+            write(wanted)
+            muted = Muted(read, write, silence)
+            in_contextlib = cut_short(muted, last, kept)
+            if in_contextlib is None:
+                break
+            assert read() == wanted or in_contextlib, last
+            with muted():
+                assert read() == silence(wanted), last
+            assert read() == wanted, last
+            kept.clear()
+    finally:
+        write(before)
+    assert last > 30  # it was raised at each line before
+
+
+def test_of_an_interrupt_that_nobody_keeps_nothing_is_left():
+    for last in range(1, 1000):
+        muted, volume = library()
+        in_contextlib = cut_short(muted, last)
         assert volume == [1, 1], last
-        if entered:
+        if in_contextlib is None:
             break
-    assert entered == [[0, 0]]
-    assert last > 6  # it was raised at each line before
+    assert last > 30
+
+
+class CutOff:
+    """A block that is left open, as if interrupted before the first line of its end."""
+
+    def __init__(self, muted):
+        self.block = muted()
+
+    def __call__(self):
+        self.block.__enter__()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_block_that_was_cut_off_ends_with_the_next(elsewhere):
+    muted, volume = library()
+    cut_off = CutOff(muted)
+    if elsewhere:
+        thread = threading.Thread(target=cut_off)
+        thread.start()
+        thread.join()
+    else:
+        cut_off()
+    assert volume == [0, 0]
     with muted():
         assert volume == [0, 0]
     assert volume == [1, 1]
+    volume[:] = 7, 7  # the user's choice
+    del cut_off  # which ends the block itself
+    assert volume == [7, 7]
+
+
+def test_a_block_in_a_block_that_was_cut_off_ends_with_the_outer_one():
+    muted, volume = library()
+    cut_off = CutOff(muted)
+    with muted():
+        cut_off()
+        assert volume == [0, 0]
+    assert volume == [1, 1]
+
+
+def test_what_a_block_was_in_is_not_kept():
+    """Frames keep variables, such as a model."""
+    muted, _ = library()
+
+    def work():
+        model = type("Model", (), {})()
+        kept.append(weakref.ref(model))
+        with muted(), muted():
+            pass
+
+    kept = []
+    gc.disable()
+    try:
+        work()
+        assert kept[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_who_shows_nothing_starts_no_thread_and_leaves_multiprocessing(tiny_model):
