@@ -9,6 +9,7 @@ map.
 
 import atexit
 import os
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -41,7 +42,8 @@ _CHARACTERS_A_CALL = 1_000_000
 # follow the kept ones: where the start ends, only its last word can be cut.
 _CHARACTERS_A_TOKEN = 16
 _WORDS_BEHIND = 4
-# Temporary folders that are to go as soon as that can be.
+# Temporary folders of this process, and those that are to go as soon as that can be.
+_made: set[Path] = set()
 _left: set[Path] = set()
 
 
@@ -358,8 +360,12 @@ def _encode_on_disk(
         return _encode_in_turns(part, tokenizer, max_length)
 
     _remove_what_is_left()
-    folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
+    name = f"sk_adalora_tokens_{secrets.token_hex(8)}"
+    folder = Path(tempfile.gettempdir(), name).absolute()
+    # `mkdtemp` makes a folder that nobody knows of if it is interrupted.
     try:
+        _made.add(folder)
+        folder.mkdir(0o700)
         # With names of our own for the data and the step, `datasets` does not hash
         # the texts and the tokenizer to find names for files that we throw away.
         texts = datasets.Dataset(distinct, fingerprint="sk_adalora_texts")
@@ -417,12 +423,13 @@ def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder, at the latest when Python ends.
+    """Delete a folder of this process, at the latest when Python ends.
 
     Windows keeps files as long as they are mapped, as they still are when this is
     called for the array that maps them.
     """
-    _left.add(folder)
+    if folder in _made:
+        _left.add(folder)
     _remove_what_is_left()
 
 
@@ -432,10 +439,19 @@ def _remove_what_is_left() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             _left.discard(folder)
+            _made.discard(folder)
 
 
-atexit.register(_remove_what_is_left)
-in_children(_left.clear)  # they are the parent's, which may be using them
+@atexit.register
+def _remove_all() -> None:
+    """Delete the folders, those that an interrupt kept from being deleted too."""
+    _left.update(_made)
+    _remove_what_is_left()
+
+
+# They are the parent's, which may be using them.
+in_children(_left.clear)
+in_children(_made.clear)
 
 
 def _joined(column: pa.ChunkedArray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import tempfile
 import threading
 import time
 from types import SimpleNamespace
@@ -131,6 +132,26 @@ def test_a_child_deletes_no_files_of_its_parent(tmp_path):
     assert in_child(work)
     _tokens._remove_what_is_left()
     assert not tmp_path.exists()
+
+
+def test_a_child_deletes_no_files_that_its_parent_reads(
+    tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_tokens, "_BIG", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tables = [encode(as_texts("good film"), tokenizer, 3)]
+
+    def work():
+        tables.clear()
+        gc.collect()
+        _tokens._remove_all()
+        assert [*tmp_path.rglob("ids.bin")]
+
+    assert in_child(work)
+    tables.clear()
+    gc.collect()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_lock_of_the_thread_that_forks_stays_its_own():

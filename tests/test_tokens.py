@@ -18,6 +18,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import pytest
+from _time_limit import cut
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -327,14 +328,13 @@ def test_ids_are_on_disk_as_soon_as_they_are_made(tokenizer, on_disk, monkeypatc
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_full_disk_is_an_error(tokenizer, on_disk, monkeypatch):
-    made = tempfile.mkdtemp
+    make = Path.mkdir
 
-    def without_room(*args, **kwargs):
-        folder = made(*args, **kwargs)
-        os.symlink("/dev/full", os.path.join(folder, "ids.bin"))
-        return folder
+    def without_room(folder, *args, **kwargs):
+        make(folder, *args, **kwargs)
+        (folder / "ids.bin").symlink_to("/dev/full")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", without_room)
+    monkeypatch.setattr(Path, "mkdir", without_room)
     with pytest.raises(OSError, match="No space left"):
         encode(as_texts(TEXTS), tokenizer, 16)
     assert list(on_disk.iterdir()) == []
@@ -389,7 +389,8 @@ def test_files_that_are_mapped_until_the_end_go_then(tmp_path):
     code = (
         "import sys, shutil; from pathlib import Path; from sk_adalora import _tokens\n"
         "remove, shutil.rmtree = shutil.rmtree, lambda *given, **named: None\n"
-        "for folder in sys.argv[1:]: _tokens._remove(Path(folder))\n"
+        "_tokens._made.update(folders := [*map(Path, sys.argv[1:])])\n"
+        "for folder in folders: _tokens._remove(folder)\n"
         "assert len(_tokens._left) == 2\n"
         "shutil.rmtree = remove"
     )
@@ -409,6 +410,28 @@ def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         encode(as_texts(TEXTS), tokenizer, 16)
     assert list(on_disk.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_files_are_left_wherever_a_time_limit_is_raised(tokenizer, on_disk):
+    """At once, or at the end of Python if it is raised while they are deleted."""
+    deleting = [_tokens._remove, _tokens._remove_what_is_left]
+    making = [_tokens._encode_on_disk, _tokens._flatten, _tokens._write]
+    making += [tempfile.mkdtemp]  # whoever uses it
+
+    def work():
+        encode(as_texts(TEXTS), tokenizer, 16)
+
+    for last in range(1, 1000):
+        code = cut(work, making + deleting, last)
+        at_once = code not in {each.__code__ for each in deleting}
+        assert not (at_once and [*on_disk.iterdir()]), last
+        _tokens._remove_all()
+        assert list(on_disk.iterdir()) == [], last
+        assert not _tokens._made
+        if code is None:
+            break
+    assert last > 40  # it was raised at each line before
 
 
 def test_bars_that_the_user_decided_about_are_not_touched(
