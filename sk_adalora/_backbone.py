@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -23,7 +22,6 @@ from ._model_files import (
     find_again,
     find_folder,
     forget_files,
-    lies_in,
     settings_hashes,
 )
 from ._model_identity import read_settings, tokenizer_hash, vocabulary_hash
@@ -46,8 +44,6 @@ _POSITIONS = (
 # The cache: it keeps the models that were used last, and finds all that are in use.
 _last_used: deque[Backbone] = deque(maxlen=2)
 _held: WeakValueDictionary[_Wanted, Backbone] = WeakValueDictionary()
-# The folder that each model was read from, also of those that left the cache.
-_read_from: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
 # Models that failed to compute with the device and precision they were tried with.
 _fails: set[_Wanted] = set()
 # Held for moments, to look into the cache or to change it.
@@ -244,7 +240,6 @@ def _read_once(wanted: _Wanted) -> Backbone:
             backbone = _read(wanted)
     with _lock:
         _held[wanted] = backbone
-        _read_from[backbone.module] = backbone.folder
     return backbone
 
 
@@ -283,31 +278,6 @@ def clear_backbone_cache() -> None:
     torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-def let_go_of_files(folder: Path) -> None:
-    """Copy weights that are still memory-mapped from files in a folder.
-
-    Windows neither deletes nor moves a file while it is mapped.
-
-    Parameters
-    ----------
-    folder : Path
-        The weights of all models of this process that were read from inside of it are
-        copied.
-    """
-    with _lock:
-        held = [*_read_from.items()]
-    inside = []
-    for module, source in held:
-        with suppress(OSError):  # closed to this user, or on a drive that is gone
-            if lies_in(source, folder):
-                inside.append(module)
-    with torch.inference_mode(False):  # else no fit could use the copies
-        for module in inside:
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.device.type == "cpu":
-                    tensor.data = tensor.data.clone()
 
 
 def made_whole(

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _read_folder
-from ._backbone import let_go_of_files, made_whole
+from ._backbone import made_whole
 from ._card import CARD_NAME, write_card, write_export_card
 from ._devices import own_settings_of_torch
 from ._json_values import to_json
@@ -127,7 +127,6 @@ class FolderMixin(metaclass=ABCMeta):
             _write_text(staged / CARD_NAME, write_card(self, self._adapter))
             described = _read_folder.sealed(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
-            let_go_of_files(folder)
 
     @classmethod
     def from_pretrained(
@@ -309,7 +308,6 @@ class FolderMixin(metaclass=ABCMeta):
                 write_lora(staged, config, tensors)
             card = write_export_card(self, self._adapter, merged=False)
             _write_text(staged / CARD_NAME, card)
-            let_go_of_files(folder)
 
     @own_settings_of_torch()
     def merge_and_save(
@@ -359,7 +357,6 @@ class FolderMixin(metaclass=ABCMeta):
                 _save_tokenizer(backbone.tokenizer, staged)
             card = write_export_card(self, self._adapter, merged=True)
             _write_text(staged / CARD_NAME, card)
-            let_go_of_files(folder)
 
 
 # ---- writing ----------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _FEWEST_TOKENS = 2
 _TYPES = "token_type_ids"
 # The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
+# Whether a file that is mapped into memory can be neither moved nor deleted.
+_MAPS_HOLD_FILES = os.name == "nt"
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,18 @@ def _read_module(
             **options,
         )
         attend_in_full(module)
+        if _MAPS_HOLD_FILES:
+            _unmap(module)
     return module, (*found["missing_keys"], *_names(found["mismatched_keys"]))
+
+
+def _unmap(module: nn.Module) -> None:
+    """Copy weights that may be mapped from a file, so that it can be replaced.
+
+    Only before anybody computes with them: what a thread reads would be freed.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
