@@ -247,7 +247,7 @@ def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
     pretrained = read_pretrained(folder, place, wanted.trust_remote_code, n_labels)
     parts = (pretrained.module, pretrained.tokenizer)
-    return Backbone(
+    backbone = Backbone(
         folder=folder,
         content_hash=wanted.content_hash,
         tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
@@ -257,6 +257,19 @@ def _read(wanted: _Wanted) -> Backbone:
         place=place,
         findings=try_model(*parts, place, folder, has_head=n_labels is not None),
     )
+    _check_unchanged(wanted)
+    return backbone
+
+
+def _check_unchanged(wanted: _Wanted) -> None:
+    """Refuse weights or settings other than those that were hashed before reading."""
+    before, now = dict(wanted.settings_hashes), dict(settings_hashes(wanted.folder))
+    same_settings = before.get("config.json") == now.get("config.json")
+    if not same_settings or content_hash(wanted.folder) != wanted.content_hash:
+        raise ValueError(
+            "The files of `model` must stay as they are while they are read. Got "
+            f"{str(wanted.folder)!r}, where some were replaced just now. Try again."
+        )
 
 
 def clear_backbone_cache() -> None:

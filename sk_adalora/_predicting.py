@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from ._persistence import AdapterState, thaw_network
 from ._pretrained import count_vectors
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
+from ._whole_folder import read_model
 
 # Parameters that predictions use.
 _IN_USE = (
@@ -77,7 +79,9 @@ class PredictMixin:
         """Load the pretrained model: for a new fit, or the one of `fitted` again."""
         pooling = self.pooling if fitted is None else fitted.pooling
         same = fitted is not None and fitted.model == os.fspath(self.model)
-        return load_backbone(
+        found = fitted.found if fitted is not None and same else None
+        load = partial(
+            load_backbone,
             self.model,
             place,
             or_float32=self.precision == "auto",
@@ -85,8 +89,9 @@ class PredictMixin:
             local_files_only=self.local_files_only,
             trust_remote_code=self.trust_remote_code,
             n_labels=self._n_outputs() if pooling == "model" else None,
-            found=fitted.found if fitted is not None and same else None,
+            found=found,
         )
+        return read_model(self.model if found is None else found.folder, load)
 
     def _lengths(self, backbone: Backbone) -> tuple[int, str]:
         """Return the maximum length of a text in tokens, and `long_text`."""

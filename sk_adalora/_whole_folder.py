@@ -15,7 +15,7 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from ._card import CARD_NAME, OUR_MARK
-from ._read_folder import STATE_NAME
+from ._read_folder import BACKBONE, STATE_NAME
 
 # The hidden folder that a writer fills: "new" is to come, "old" was there.
 _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
@@ -88,6 +88,24 @@ def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
                     raise
         time.sleep(_WAIT)
     return read()
+
+
+def read_model(model: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
+    """Return what `read` returns of a pretrained model, which may lie in such a folder.
+
+    Parameters
+    ----------
+    model : str or path-like
+        Its folder, or its name.
+    read : callable
+        As that of :func:`read_whole`.
+
+    Returns
+    -------
+    object
+    """
+    path = Path(os.path.expanduser(model))
+    return read_whole(path.parent, read) if path.name == BACKBONE else read()
 
 
 def _state_of(folder: Path) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ import sk_adalora
 from sk_adalora import _backbone
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
-from sk_adalora._model_files import weight_files
+from sk_adalora._model_files import content_hash, weight_files
 from sk_adalora._network import pool
 
 PLACE = resolve_place("cpu", "float32")
@@ -131,6 +131,41 @@ def test_a_model_that_changed_on_disk_is_loaded_anew(own_model):
     assert after is not before
     assert after.content_hash != before.content_hash
     assert not torch.equal(*(next(b.module.parameters()) for b in (before, after)))
+
+
+@pytest.fixture
+def changing(own_model, monkeypatch):
+    """Have a file of `own_model` change when it is read next, after it was hashed."""
+
+    def change(file):
+        def changed(*args):
+            monkeypatch.setattr(_backbone, "read_pretrained", read)
+            if file == "model.safetensors":
+                write_model(own_model, random_bert(own_model, seed=1))
+            else:
+                with (own_model / file).open("a") as text:
+                    text.write("\n")
+            return read(*args)
+
+        read = _backbone.read_pretrained
+        monkeypatch.setattr(_backbone, "read_pretrained", changed)
+
+    return change
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_model_that_changes_while_it_is_read(own_model, changing, file):
+    """It would be held under the hash of another."""
+    changing(file)
+    with pytest.raises(ValueError, match="must stay as they are while they are read"):
+        load_backbone(own_model, PLACE)
+
+    assert load_backbone(own_model, PLACE).content_hash == content_hash(own_model)
+
+
+def test_what_else_changes_while_a_model_is_read(own_model, changing):
+    changing("log.txt")
+    assert load_backbone(own_model, PLACE)
 
 
 def test_a_token_without_a_vector_is_refused_on_the_host(own_model):

@@ -5,16 +5,18 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import huggingface_hub
 import numpy as np
 import pytest
+from _tiny_model import random_bert, write_model
 from _toy import make, toy
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier, _read_folder, _whole_folder
+from sk_adalora import AdaLoraClassifier, _backbone, _read_folder, _whole_folder
 
 X, Y = toy(24)
 
@@ -229,6 +231,105 @@ def test_a_child_that_is_forked_meanwhile_keeps_no_lock(place, shared):
         os.close(end)
         os.waitpid(child, 0)
         os.close(ends)
+
+
+# ---- the pretrained model inside ---------------------------------------------
+
+COMPLETE = {"include_backbone": True, "overwrite": True}
+
+
+@pytest.fixture
+def other(own_model):
+    """Fitted on other weights of the same shape."""
+    write_model(own_model, random_bert(own_model, seed=5))
+    return make(str(own_model), random_state=5).fit(X, Y)
+
+
+@pytest.fixture
+def complete(fitted, place):
+    """Loaded from a folder with its pretrained model, which has not been read yet."""
+    fitted.save_pretrained(place, **COMPLETE)
+    return AdaLoraClassifier.from_pretrained(place)
+
+
+def predict(estimator):
+    return estimator.predict_proba(X)
+
+
+def fit(estimator):
+    return estimator.fit(X, Y).predict_proba(X)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("use", [predict, fit])
+@pytest.mark.parametrize("found", [False, True])
+def test_a_model_that_is_being_moved_is_waited_for(
+    fitted, complete, place, monkeypatch, way, use, found
+):
+    """It is read at the first use, when `from_pretrained` is long done."""
+    if found:  # by a fit, under the same name
+        complete.fit(X, Y)
+        sk_adalora.clear_backbone_cache()
+        complete._live = None
+    mover = Mover(place, *WAYS[way])
+    monkeypatch.setattr(_whole_folder.time, "sleep", mover.finish)
+    predicted = use(complete)
+
+    assert mover.waits == 3
+    np.testing.assert_array_equal(predicted, fitted.predict_proba(X))
+
+
+def interrupt(monkeypatch, write, error=None):
+    """Have a writer come while a model is read, after the files were hashed."""
+    read = _backbone.read_pretrained
+
+    def interrupted(*args):
+        monkeypatch.setattr(_backbone, "read_pretrained", read)
+        write()
+        if error is not None:
+            raise error
+        return read(*args)
+
+    monkeypatch.setattr(_backbone, "read_pretrained", interrupted)
+    monkeypatch.setattr(_whole_folder, "_WAITS", 1)  # else it waits for the reader
+
+
+@pytest.mark.parametrize("use", [predict, fit])
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(
+    fitted, complete, place, monkeypatch, use
+):
+    gone = FileNotFoundError(2, "No such file or directory", "config.json")
+    interrupt(monkeypatch, partial(fitted.save_pretrained, place, **COMPLETE), gone)
+
+    np.testing.assert_array_equal(use(complete), fitted.predict_proba(X))
+
+
+def test_another_model_is_never_taken_for_the_one_that_was_hashed(
+    complete, other, place, monkeypatch
+):
+    interrupt(monkeypatch, partial(other.save_pretrained, place, **COMPLETE))
+    with pytest.raises(ValueError, match="must be the one that the estimator was"):
+        complete.predict(X)
+
+    complete.fit(X, Y)
+    assert complete._adapter.content_hash == other._adapter.content_hash
+
+
+def test_a_writer_waits_for_who_reads_a_model(complete, place, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="Windows locks no folder")
+    refused = []
+
+    def write():
+        opened = os.open(place, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(opened)
+        refused.append(place)
+
+    interrupt(monkeypatch, write)
+    complete.predict(X)
+
+    assert refused == [place]
 
 
 WRITER = """

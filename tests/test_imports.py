@@ -99,7 +99,7 @@ MAY_IMPORT = {
     },
     "_predicting": FIRST_STEPS
     | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"}
-    | {"_pretrained"},
+    | {"_pretrained", "_whole_folder"},
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
