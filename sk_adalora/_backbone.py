@@ -293,6 +293,29 @@ def clear_backbone_cache() -> None:
         torch.mps.empty_cache()
 
 
+def check_in_place(backbone: Backbone) -> None:
+    """Refuse a folder that has got other weights since a model was read from it.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The model, of which more was just read.
+
+    Raises
+    ------
+    ValueError
+        If its folder holds the weights of another model by now.
+    """
+    found = content_hash(backbone.folder)
+    if found != backbone.content_hash:
+        raise ValueError(
+            "The folder of the pretrained model must hold the weights that were read "
+            f"from it, with SHA-256 {backbone.content_hash}. Got "
+            f"{str(backbone.folder)!r} with SHA-256 {found}. Put its former files "
+            "back, or fit again."
+        )
+
+
 def made_whole(
     backbone: Backbone, encoder: nn.Module, trust_remote_code: bool
 ) -> nn.Module:
@@ -324,5 +347,6 @@ def made_whole(
             trust_remote_code=trust_remote_code,
         )
         attend_in_full(whole)
+    check_in_place(backbone)
     text_part(whole).load_state_dict(encoder.state_dict())
     return whole  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import reprlib
+import shutil
 import tempfile
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _read_folder
-from ._backbone import made_whole
+from ._backbone import Backbone, check_in_place, made_whole
 from ._card import CARD_NAME, write_card, write_export_card
 from ._devices import own_settings_of_torch
 from ._json_values import to_json
@@ -29,7 +30,7 @@ from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
 from ._read_folder import BACKBONE, HEAD_NAME, STATE_NAME
 from ._turns import same_settings
-from ._whole_folder import errors_of_writing, read_whole, written_whole
+from ._whole_folder import errors_of_writing, read_model, read_whole, written_whole
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
@@ -121,9 +122,8 @@ class FolderMixin(metaclass=ABCMeta):
                 _save_tokenizer(backbone.tokenizer, staged)
             _undo_text_mode(staged)
             if include_backbone:
-                copy_backbone(
-                    backbone.folder, staged / BACKBONE, with_code=self.trust_remote_code
-                )
+                target, with_code = staged / BACKBONE, self.trust_remote_code
+                read_model(backbone.folder, partial(_copy, backbone, target, with_code))
             _write_text(staged / CARD_NAME, write_card(self, self._adapter))
             described = _read_folder.sealed(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
@@ -346,7 +346,8 @@ class FolderMixin(metaclass=ABCMeta):
         _, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
             merged = network.encoder.merge_and_unload()
-            merged = made_whole(backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
+            whole = partial(made_whole, backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
+            merged = read_model(backbone.folder, whole)
             if not head:
                 _name_outputs(merged.config, self)
             with errors_of_writing(folder):
@@ -360,6 +361,13 @@ class FolderMixin(metaclass=ABCMeta):
 
 
 # ---- writing ----------------------------------------------------------------
+
+
+def _copy(backbone: Backbone, target: Path, with_code: bool) -> None:
+    """Copy the files of a pretrained model; what an earlier try left is replaced."""
+    shutil.rmtree(target, ignore_errors=True)
+    copy_backbone(backbone.folder, target, with_code=with_code)
+    check_in_place(backbone)
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:

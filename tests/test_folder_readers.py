@@ -12,6 +12,7 @@ from threading import Thread
 import huggingface_hub
 import numpy as np
 import pytest
+from _folders import bytes_of
 from _tiny_model import random_bert, write_model
 from _toy import make, toy
 
@@ -313,6 +314,33 @@ def test_another_model_is_never_taken_for_the_one_that_was_hashed(
 
     complete.fit(X, Y)
     assert complete._adapter.content_hash == other._adapter.content_hash
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("target", ["copy"])
+def test_a_model_that_is_being_moved_is_copied_later(
+    complete, fitted, place, monkeypatch, way, target
+):
+    complete.predict(X)
+    mover = Mover(place, *WAYS[way])
+    monkeypatch.setattr(_whole_folder.time, "sleep", mover.finish)
+    complete.save_pretrained(target, overwrite=True, include_backbone=target == "copy")
+    copied = AdaLoraClassifier.from_pretrained(target)
+
+    assert mover.waits == 3
+    np.testing.assert_array_equal(copied.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize("target", ["copy", "models/clf"])
+def test_the_model_of_another_is_not_saved_as_its_own(complete, other, place, target):
+    complete.predict(X)
+    other.save_pretrained(place, **COMPLETE)
+    before = bytes_of("models")
+    with pytest.raises(ValueError, match="must hold the weights that were read from"):
+        complete.save_pretrained(target, **COMPLETE)
+
+    assert bytes_of("models") == before
+    assert not Path("copy").exists()
 
 
 def test_a_writer_waits_for_who_reads_a_model(complete, place, monkeypatch):
