@@ -312,11 +312,12 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
 def lies_in(model: Path, folder: Path) -> bool:
     """Tell whether replacing a folder would delete the pretrained model inside it."""
     inside = model.resolve()
+    chain = (inside, *inside.parents)
+    if folder.resolve() in chain:  # another writer may just have moved it away
+        return True
     # Compare files, not names: "Models" is also "models" on macOS and Windows.
     return folder.exists() and any(
-        os.path.samefile(parent, folder)
-        for parent in (inside, *inside.parents)
-        if parent.exists()
+        os.path.samefile(parent, folder) for parent in chain if parent.exists()
     )
 
 

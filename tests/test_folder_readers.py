@@ -317,7 +317,7 @@ def test_another_model_is_never_taken_for_the_one_that_was_hashed(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("target", ["copy"])
+@pytest.mark.parametrize("target", ["copy", "models/clf"])
 def test_a_model_that_is_being_moved_is_copied_later(
     complete, fitted, place, monkeypatch, way, target
 ):
