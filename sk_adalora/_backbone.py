@@ -23,6 +23,8 @@ from ._model_files import (
     find_folder,
     forget_files,
     settings_hashes,
+    states_of,
+    weight_files,
 )
 from ._model_identity import read_settings, tokenizer_hash, vocabulary_hash
 from ._pretrained import (
@@ -245,6 +247,7 @@ def _read_once(wanted: _Wanted) -> Backbone:
 
 def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
+    before = states_of(folder)
     pretrained = read_pretrained(folder, place, wanted.trust_remote_code, n_labels)
     parts = (pretrained.module, pretrained.tokenizer)
     backbone = Backbone(
@@ -257,15 +260,19 @@ def _read(wanted: _Wanted) -> Backbone:
         place=place,
         findings=try_model(*parts, place, folder, has_head=n_labels is not None),
     )
-    _check_unchanged(wanted)
+    _check_unchanged(wanted, before)
     return backbone
 
 
-def _check_unchanged(wanted: _Wanted) -> None:
-    """Refuse weights or settings other than those that were hashed before reading."""
+def _check_unchanged(wanted: _Wanted, states: list[tuple[int, ...]]) -> None:
+    """Refuse weights or settings other than those that were hashed before reading.
+
+    The states of the files tell of those that were replaced, and are back by now.
+    """
     before, now = dict(wanted.settings_hashes), dict(settings_hashes(wanted.folder))
-    same_settings = before.get("config.json") == now.get("config.json")
-    if not same_settings or content_hash(wanted.folder) != wanted.content_hash:
+    same = before.get("config.json") == now.get("config.json")
+    same = same and states == states_of(wanted.folder)
+    if not same or content_hash(wanted.folder) != wanted.content_hash:
         raise ValueError(
             "The files of `model` must stay as they are while they are read. Got "
             f"{str(wanted.folder)!r}, where some were replaced just now. Try again."
@@ -294,7 +301,9 @@ def clear_backbone_cache() -> None:
 
 
 def check_in_place(backbone: Backbone) -> None:
-    """Refuse a folder that has got other weights since a model was read from it.
+    """Refuse a folder that has got another model since one was read from it.
+
+    That is told by the weights and by what `config.json` says of how it computes.
 
     Parameters
     ----------
@@ -303,16 +312,30 @@ def check_in_place(backbone: Backbone) -> None:
 
     Raises
     ------
+    FileNotFoundError
+        If its folder holds no weights any more.
     ValueError
-        If its folder holds the weights of another model by now.
+        If it holds another model by now.
     """
+    if not weight_files(backbone.folder):
+        raise FileNotFoundError(
+            "The pretrained model must still be in its folder to be copied. Got "
+            f"{str(backbone.folder)!r} without weights. Put it back, or save to "
+            "another folder, without `include_backbone`."
+        )
     found = content_hash(backbone.folder)
     if found != backbone.content_hash:
         raise ValueError(
             "The folder of the pretrained model must hold the weights that were read "
             f"from it, with SHA-256 {backbone.content_hash}. Got "
             f"{str(backbone.folder)!r} with SHA-256 {found}. Put its former files "
-            "back, or fit again."
+            "back, or save to another folder, without `include_backbone`."
+        )
+    if read_settings(backbone.folder) != backbone.settings:
+        raise ValueError(
+            "The folder of the pretrained model must hold the config.json that was "
+            f"read from it. Got another one in {str(backbone.folder)!r}. Put it back, "
+            "or save to another folder, without `include_backbone`."
         )
 
 

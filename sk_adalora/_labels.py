@@ -34,7 +34,8 @@ def check_labels(y: Any, name: str = "y") -> None:
     try:
         _check_labels(y, name)
     except TypeError:  # such as of dates beside numbers: say how many columns
-        _refuse_columns(y, name)
+        if not hasattr(y, "detach"):  # of a tensor, torch says what to do
+            _refuse_columns(y, name)
         raise
 
 

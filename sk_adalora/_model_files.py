@@ -247,6 +247,13 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
+def states_of(folder: Path) -> list[tuple[int, ...]]:
+    """Return what tells whether the weights or the settings are other files by now."""
+    files = [*weight_files(folder), folder / "config.json"]
+    found = [path.stat() for path in files if path.exists()]
+    return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+
+
 def content_hash(folder: Path) -> str:
     """Return the SHA-256 of a model's weights.
 
@@ -313,7 +320,8 @@ def lies_in(model: Path, folder: Path) -> bool:
     """Tell whether replacing a folder would delete the pretrained model inside it."""
     inside = model.resolve()
     chain = (inside, *inside.parents)
-    if folder.resolve() in chain:  # another writer may just have moved it away
+    # By its name too: another writer may just have moved it away.
+    if Path(os.path.realpath(folder)) in chain:
         return True
     # Compare files, not names: "Models" is also "models" on macOS and Windows.
     return folder.exists() and any(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     _refuse_masked(sample_weight, "sample_weight")
-    if np.isscalar(sample_weight):  # scikit-learn looks for NaN in arrays only
+    if isinstance(sample_weight, Real):  # scikit-learn looks for NaN in arrays only
         sample_weight = np.full(n_samples, sample_weight)
     rows = np.empty((n_samples, 0))
     return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
 from functools import cached_property, partial, partialmethod, singledispatchmethod
@@ -35,8 +37,10 @@ from ._search_digest import BY_REPR, digest, lasting_repr
 _CONSTANTS = (*BY_REPR, Number, timedelta, range, Enum, np.ndarray)
 # Instructions of byte code that assign to variables of an enclosing function.
 _WRITES = ("STORE_DEREF", "DELETE_DEREF")
-# Packages whose code is not the user's own, wherever they are, and folders of others.
-_LIBRARIES = {"sk_adalora", "sklearn", *sys.stdlib_module_names}
+# Where code is not the user's own: Python's folder, two packages wherever they are,
+# and the folders of others.
+_STDLIB = PurePath(sysconfig.get_path("stdlib"))
+_LIBRARIES = {"sk_adalora", "sklearn"}
 _INSTALLED = {"site-packages", "dist-packages"}
 # The main module, and what a spawned process calls it.
 _MAIN = ("__main__", "__mp_main__")
@@ -124,7 +128,9 @@ def _class_codes(value: Any) -> dict[str, str]:
     for kind in {id(kind): kind for kind in kinds}.values():
         module = kind.__module__
         if _is_own(module, getattr(sys.modules.get(module), "__file__", None)):
-            codes.setdefault(kind.__qualname__, []).append(_class_code(kind))
+            with suppress(Exception):  # attributes that fail when they are looked at
+                code = _class_code(kind)
+                codes.setdefault(kind.__qualname__, []).append(code)
     return {name: digest(code) for name, code in codes.items()}
 
 
@@ -144,9 +150,13 @@ def _is_own(module: Any, file: str | None) -> bool:
     """Tell whether the code of a module is the user's own."""
     if module in _MAIN:  # whose file is another one in a worker process
         return True
-    if not isinstance(module, str) or module.partition(".")[0] in _LIBRARIES:
+    if not isinstance(module, str):
         return False
-    return _INSTALLED.isdisjoint(PurePath(file or "").parts)
+    name, path = module.partition(".")[0], PurePath(file or _STDLIB)
+    of_python = name in sys.stdlib_module_names and path.is_relative_to(_STDLIB)
+    if of_python or name in _LIBRARIES:
+        return False
+    return _INSTALLED.isdisjoint(path.parts)
 
 
 def _parts(value: Any) -> list[Any] | None:

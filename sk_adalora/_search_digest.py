@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, time
 from decimal import Decimal
 from typing import Any
@@ -59,20 +60,34 @@ def _feed_other(state: Any, value: Any) -> None:
     import joblib
     from scipy import sparse
 
-    as_lists = _as_lists(value)
-    if as_lists is not None:
-        _feed(state, as_lists)
-    elif sparse.issparse(value):
+    if sparse.issparse(value):
         rows = sparse.csr_array(value)
         parts = [rows.data, rows.indices, rows.indptr]
         _feed(state, [list(rows.shape), *(np.asarray(part) for part in parts)])
-    elif hasattr(value, "tolist"):  # a tensor, or an array of pandas or Arrow
-        _feed(state, value.tolist())
+        return
+    values = _values_of(value)
+    if values is not None:
+        _feed(state, values)
     else:
         try:
             state.update(joblib.hash(value).encode())
         except Exception:  # it cannot be pickled: the best that is left is its text
             state.update(lasting_repr(value).encode())
+
+
+def _values_of(value: Any) -> Any:
+    """Return what a table, a series, a tensor or another array holds, if it is one."""
+    as_lists = _as_lists(value)
+    if as_lists is not None:
+        return as_lists
+    if getattr(value, "ndim", 1) > 1:
+        with suppress(Exception):  # a tensor of a type that NumPy lacks
+            return np.asarray(value)
+    with suppress(Exception):  # neither tensor nor array, or a sparse one
+        listed = value.tolist()
+        if not isinstance(listed, type(value)):  # as a `longdouble` is again
+            return listed
+    return None
 
 
 def _as_lists(value: Any) -> list[Any] | None:

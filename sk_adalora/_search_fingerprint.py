@@ -28,7 +28,7 @@ _ADVICE = {
 # Of more parameters or classes that differ, only so many are named.
 _MOST_NAMES = 8
 # Byte code is compared where it was made by the same Python.
-_CODE = f"code, Python {sys.version_info.major}.{sys.version_info.minor}"
+_CODE = f"codes, Python {sys.version_info.major}.{sys.version_info.minor}"
 _ADVICE[_CODE] = "the code of functions or classes in space, `scoring` or estimator"
 
 

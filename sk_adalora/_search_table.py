@@ -185,7 +185,9 @@ class TrialTable:
         last = [not may_be_best(row.trial) for row in self.rows]
         for name in self.metrics or ["score"]:
             means = results[f"mean_test_{name}"]
-            means[without_mean] = np.nan
+            for statistic in ("mean_test", "std_test", "mean_train", "std_train"):
+                if f"{statistic}_{name}" in results:
+                    results[f"{statistic}_{name}"][without_mean] = np.nan
             # As scikit-learn ranks, for which NaN is last.
             ranked = np.where(last | np.isnan(means), -np.inf, means)
             ranks = rankdata(-ranked, method="min")

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
+import torch
 from _toy import attributes, make, same_attributes, toy
 
 from sk_adalora import (
@@ -608,3 +609,10 @@ def test_each_name_of_target_modules_must_match(tiny_model):
 
     with pytest.raises(ValueError, match=r"Got \['vaule'\].*Did you mean value\?"):
         classifier.fit(*toy(24))
+
+
+def test_of_a_tensor_that_numpy_cannot_read_torch_says_what_to_do(tiny_model):
+    indicator = torch.eye(2)[torch.arange(24) % 2]
+
+    refused(make(tiny_model), X, indicator.to("meta"), TypeError, "meta device type")
+    refused(make(tiny_model), X, indicator.bfloat16(), TypeError, "BFloat16")

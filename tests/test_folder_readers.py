@@ -1,6 +1,8 @@
 """Folders of estimators that are read while another process writes them."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -314,6 +316,37 @@ def test_another_model_is_never_taken_for_the_one_that_was_hashed(
 
     complete.fit(X, Y)
     assert complete._adapter.content_hash == other._adapter.content_hash
+
+
+def test_a_model_that_was_another_one_only_while_it_was_read_is_read_again(
+    fitted, complete, other, place, monkeypatch
+):
+    def interrupted(*args, read=_backbone.read_pretrained):
+        monkeypatch.setattr(_backbone, "read_pretrained", read)
+        other.save_pretrained(place, **COMPLETE)
+        found = read(*args)
+        fitted.save_pretrained(place, **COMPLETE)  # the same hashes as before
+        return found
+
+    monkeypatch.setattr(_backbone, "read_pretrained", interrupted)
+    monkeypatch.setattr(_whole_folder, "_WAITS", 1)  # else it waits for the reader
+
+    np.testing.assert_array_equal(complete.predict_proba(X), fitted.predict_proba(X))
+
+
+def test_what_is_no_longer_the_model_is_not_copied(complete, place):
+    complete.predict(X)
+    config = Path(place, "backbone", "config.json")
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps(settings | {"hidden_act": "relu"}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Got another one in .* or save"):
+        complete.save_pretrained("copy", include_backbone=True)
+
+    shutil.rmtree(place)
+    with pytest.raises(FileNotFoundError, match=r"without weights.* to another"):
+        complete.save_pretrained(place)
+    assert not Path("copy").exists()
+    complete.save_pretrained("copy")
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -80,7 +80,8 @@ def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite)
     (tmp_path / "file").write_text("a file")
     (tmp_path / "link").symlink_to(tmp_path / "f")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    for name in ("f", "file", "link", "dangling"):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("f", "file", "link", "dangling", "loop"):
         with pytest.raises(FileExistsError, match="`folder` must not exist yet"):
             getattr(fitted, method)(tmp_path / name, overwrite=overwrite)
 
@@ -91,6 +92,7 @@ def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite)
         "f",
         "file",
         "link",
+        "loop",
     ]
 
 

@@ -321,6 +321,14 @@ def test_outputs_that_do_not_fit_into_memory_are_computed_in_parts(
 # In the estimators
 
 
+def test_one_row_is_not_warned_of(tiny_model):
+    regressor = AdaLoraRegressor(tiny_model, epochs=1, device="cpu")
+    with pytest.warns(UserWarning, match="no gradient") as caught:
+        regressor.fit(["good film"], [1.0])
+
+    assert not [w for w in caught if "must differ" in str(w.message)]
+
+
 def test_of_equal_texts_the_shares_of_the_classes_are_learned(make):
     with pytest.warns(UserWarning, match="must differ. Got 60 rows .* the same text"):
         fitted = make(head_init="linear_probe").fit(["same"] * 60, [0] * 45 + [1] * 15)

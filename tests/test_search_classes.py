@@ -1,15 +1,18 @@
 """A study is bound to the code of the user's own classes, not to that of libraries."""
 
+import collections
 import importlib
 import json
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 from _search_worker import SPACE, Peak, rows, search
 from sklearn.pipeline import Pipeline
 
+from sk_adalora._search_code import codes_of
 from sk_adalora._search_fingerprint import check_same, fingerprint
 from sk_adalora._space import read_space
 
@@ -318,3 +321,22 @@ def test_a_class_is_described_alike_in_every_process(tmp_path, monkeypatch):
     assert len(made) == 4
     assert len(set(made)) == 1
     assert '"Tidy": ' in made[0]
+
+
+def test_a_class_with_attributes_that_cannot_be_looked_at_is_compared_by_name():
+    class Odd:
+        gone = weakref.proxy(type("", (), {})())
+
+    assert codes_of(Odd()) == {"": codes_of([])[""]}
+
+
+def test_a_module_named_as_one_of_python_is_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "code.py").write_text("class Own:\n    def go(self):\n        pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "code", raising=False)
+    own = importlib.import_module("code")
+    monkeypatch.setitem(sys.modules, "code", own)
+
+    assert own.__file__ == str(tmp_path / "code.py")
+    assert "Own" in codes_of(own.Own())
+    assert codes_of(collections.OrderedDict).keys() == {""}

@@ -181,6 +181,30 @@ def test_values_are_the_same_data_whatever_holds_them(hold):
     assert first != digest(hold([2.5, 1.0] * 12))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.ones(2, np.longdouble),
+        lambda: np.longdouble(3),
+        lambda: torch.eye(3, dtype=torch.bfloat16),
+        lambda: np.zeros((2, 2), dtype=[("a", object)]),
+    ],
+)
+def test_values_that_python_has_no_numbers_for_are_hashed(make):
+    from sk_adalora._search_digest import digest
+
+    assert digest(make()) == digest(make()) != digest([0.0])
+    assert digest(torch.eye(3).to_sparse())
+
+
+def test_a_table_in_a_tensor_is_hashed_as_an_array():
+    from sk_adalora._search_digest import digest
+
+    table = torch.rand(3, 4)
+
+    assert digest(table) == digest(table.numpy()) != digest(table.tolist())
+
+
 def plus(number):
     return lambda estimator, X, y: estimator.score(X, y) + number
 
