@@ -12,6 +12,7 @@ import transformers
 from _tiny_model import SIZES
 from _toy import BAD, GOOD, global_states, make, toy
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier, _backbone, _devices, _model_check
@@ -185,6 +186,24 @@ def gemma(folder_of, tiny_model):
     size = transformers.AutoConfig.from_pretrained(tiny_model).vocab_size
     texts = {**SIZES, "vocab_size": size, "num_key_value_heads": 1, "head_dim": 16}
     return folder_of(transformers.Gemma3Config, text_config=texts, vision_config=VISION)
+
+
+def test_a_part_is_not_merged_into_another_model(folder_of, tmp_path, monkeypatch):
+    model = folder_of(transformers.BartConfig, **SEQ2SEQ)
+    fitted = make(model).fit(*toy(16))
+    fitted._exact_network()
+    weights = Path(model) / "model.safetensors"
+    others = {name: w + 1 for name, w in load_file(weights).items()}
+    save_file(others, tmp_path / "others", {"format": "pt"})
+
+    def replaced(*args, read=transformers.AutoModel.from_pretrained, **options):
+        (tmp_path / "others").replace(weights)  # not written into: it is mapped
+        return read(*args, **options)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", replaced)
+    with pytest.raises(ValueError, match="must hold the weights that were read"):
+        fitted.merge_and_save(tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_of_texts_and_images_the_texts_are_read(gemma, tmp_path):
