@@ -18,7 +18,7 @@ import dis
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
@@ -135,15 +135,20 @@ def _class_codes(value: Any) -> dict[str, str]:
 
 
 def _class_code(kind: type) -> list[Any]:
-    """Describe the methods of a class and its bases that are the user's own."""
-    return [
-        [name, _code(function)]
+    """Describe the methods of a class and its bases that are the user's own.
+
+    Variables of an enclosing function that one of them assigns to are left out of all.
+    """
+    methods = [
+        (name, function)
         for base in kind.__mro__
         for name in sorted(vars(base), key=str)
         if name not in _ANNOTATIONS
         for function in _functions(vars(base)[name])
         if _is_own(*map(function.__globals__.get, ("__name__", "__file__")))
     ]
+    written = {id(cell) for _, method in methods for cell in _written(method)}
+    return [[name, _code(method, written=written)] for name, method in methods]
 
 
 def _is_own(module: Any, file: str | None) -> bool:
@@ -171,31 +176,37 @@ def _parts(value: Any) -> list[Any] | None:
     return None
 
 
+def _written(function: FunctionType) -> list[CellType]:
+    """Return the variables of enclosing functions that a function assigns to."""
+    code = function.__code__
+    steps = dis.get_instructions(code)
+    names = {step.argval for step in steps if step.opname in _WRITES}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    return [cell for name, cell in cells if name in names]
+
+
 def _code(
-    function: FunctionType, seen: dict[FunctionType, int] | None = None
+    function: FunctionType,
+    seen: dict[FunctionType, int] | None = None,
+    written: Collection[int] = (),
 ) -> list[Any] | int:
     """Describe what a function does: its byte code, constants, defaults and closure.
 
     File and line numbers are left out, and variables of the closure that the function
     assigns to: their values change when it runs. Of a function that was `seen`, as one
-    that holds itself, only its number is given.
+    that holds itself, only its number is given. `written` are ids of more variables
+    to leave out.
     """
     seen = {} if seen is None else seen
     if function in seen:
         return seen[function]
     seen[function] = len(seen)
-    code = function.__code__
-    written = {
-        step.argval for step in dis.get_instructions(code) if step.opname in _WRITES
-    }
-    cells = [
-        _constant(cell, seen)
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
-        if name not in written
-    ]
+    changing = {*written, *map(id, _written(function))}
+    held = [c for c in function.__closure__ or () if id(c) not in changing]
+    cells = [_constant(cell, seen) for cell in held]
     named = sorted((function.__kwdefaults__ or {}).items())
     defaults = _unchanging((*(function.__defaults__ or ()), *named), seen)
-    return [_instructions(code, function.__doc__), defaults, cells]
+    return [_instructions(function.__code__, function.__doc__), defaults, cells]
 
 
 def _instructions(code: CodeType, doc: str | None = None) -> list[Any]:

@@ -340,3 +340,25 @@ def test_a_module_named_as_one_of_python_is_the_users_own(tmp_path, monkeypatch)
     assert own.__file__ == str(tmp_path / "code.py")
     assert "Own" in codes_of(own.Own())
     assert codes_of(collections.OrderedDict).keys() == {""}
+
+
+def test_what_one_method_counts_in_a_function_is_in_the_code_of_none():
+    def make(step):
+        calls = 0
+
+        class Counting:
+            def count(self):
+                nonlocal calls
+                calls += step
+
+            def calls(self):
+                return calls
+
+        return Counting()
+
+    counting = make(1)
+    before = codes_of(counting)
+    counting.count()
+
+    assert counting.calls() == 1
+    assert before == codes_of(counting) == codes_of(make(1)) != codes_of(make(2))
