@@ -29,9 +29,9 @@ from ._cells import (
 from ._columns import Column, Table, read_table
 
 RowFormat = str | Callable[[Any], str]
-# A format width of five digits or more: in a template that comes with somebody else's
-# model, it could fill the memory.
-_TOO_WIDE = re.compile(r"[1-9]\d{4}")
+# A format width of five digits or more, of any script, as Python takes them all: in a
+# template that comes with somebody else's model, it could fill the memory.
+_TOO_WIDE = re.compile(r"(?!0)\d{5}")
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,10 @@ def test_a_row_format_that_does_not_fit(row_format, match):
     refused(classifier, X, Y, (ValueError, TypeError), match)
 
 
-@pytest.mark.parametrize("spec", [">10000", "0<99999999999", ".10000f"])
+ARABIC = "".join(chr(0x660 + int(digit)) for digit in "10000")
+
+
+@pytest.mark.parametrize("spec", [">10000", "0<99999999999", ".10000f", ARABIC])
 def test_a_template_of_texts_that_fill_the_memory(spec):
     table = pd.DataFrame({"name": [1.5] * len(Y)})
     classifier = make("unused", row_format=f"{{name:{spec}}}")
