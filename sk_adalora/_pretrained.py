@@ -121,7 +121,9 @@ def _read_module(
         attend_in_full(module)
         if _MAPS_HOLD_FILES:
             _unmap(module)
-    return module, (*found["missing_keys"], *_names(found["mismatched_keys"]))
+    of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
+    # In order, since these are sets, which have another one in each process.
+    return module, tuple(sorted(of_other_shapes | found["missing_keys"]))
 
 
 def _unmap(module: nn.Module) -> None:
@@ -256,11 +258,6 @@ def count_vectors(module: nn.Module) -> int | None:
     except (AttributeError, NotImplementedError):
         return None
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
-
-
-def _names(mismatched: Any) -> list[str]:
-    """Return the names of weights, which come with their two shapes."""
-    return [name if isinstance(name, str) else name[0] for name in mismatched]
 
 
 def _check_files(folder: Path) -> None:

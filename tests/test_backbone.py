@@ -398,13 +398,17 @@ def test_a_fit_changes_nothing_of_the_backbone(tiny_model):
 # ---- side effects -----------------------------------------------------------
 
 
-def test_loading_leaves_the_global_generators_alone(own_model):
-    # Without the pooler's weights some numbers must be drawn.
-    module = random_bert(own_model, seed=0)
-    state = {k: v for k, v in module.state_dict().items() if "pooler" not in k}
-    for path in weight_files(own_model):
+def write_without(folder, part):
+    """Save a model without some of its weights, which must be drawn then."""
+    module = random_bert(folder, seed=0)
+    state = {k: v for k, v in module.state_dict().items() if part not in k}
+    for path in weight_files(folder):
         path.unlink()
-    module.save_pretrained(own_model, state_dict=state)
+    module.save_pretrained(folder, state_dict=state)
+
+
+def test_loading_leaves_the_global_generators_alone(own_model):
+    write_without(own_model, "pooler")
     before = global_states()
     load_backbone(own_model, PLACE)
 
@@ -420,6 +424,14 @@ def test_what_files_lack_is_drawn_alike_in_every_process(tiny_model):
         return backbone.module.get_parameter("classifier.weight")
 
     assert torch.equal(head(1), head(2))
+
+
+def test_what_files_lack_is_in_the_same_order_in_every_process(own_model):
+    write_without(own_model, "encoder.layer.1")
+    drawn = load_backbone(own_model, PLACE).pretrained.drawn
+
+    assert len(drawn) == 16
+    assert list(drawn) == sorted(drawn)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
