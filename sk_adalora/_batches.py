@@ -121,19 +121,14 @@ def pad(
     length = padded_length(longest, multiple, table.max_length)  # L
     positions = starts[:, None] + np.arange(length)  # (n_rows, L)
     is_token = positions < stops[:, None]  # (n_rows, L)
-    if is_token.all():
-        return Batch(
-            _to_tensor(table.ids[positions]),
-            None,
-            None if table.type_ids is None else _to_tensor(table.type_ids[positions]),
-        )
-    # At padding, any valid position will do: its value is overwritten below.
+    # At padding, any valid position will do: its value is overwritten.
     positions = np.where(is_token, positions, 0)
     ids = np.where(is_token, table.ids[positions], table.pad_id)
     type_ids = None
     if table.type_ids is not None:
         type_ids = _to_tensor(np.where(is_token, table.type_ids[positions], 0))
-    return Batch(_to_tensor(ids), _to_tensor(is_token), type_ids)
+    mask = None if is_token.all() else _to_tensor(is_token)
+    return Batch(_to_tensor(ids), mask, type_ids)
 
 
 def padded_length(length: int, multiple: int, max_length: int) -> int:
