@@ -148,8 +148,8 @@ class FitMixin(metaclass=ABCMeta):
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
-            empty = {"n_empty": rows.texts.n_empty}
-            report = partial(make_report, network, tokens, place, **empty, start=start)
+            n_empty = rows.texts.n_empty
+            report = partial(make_report, network, tokens, place, n_empty, start)
             del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
             # Only after `_start_head`: the interpolation remembers the head as it is.

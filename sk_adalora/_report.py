@@ -64,12 +64,7 @@ class FitReport:
 
 
 def make_report(
-    network: TextNetwork,
-    tokens: TokenTable,
-    place: Place,
-    *,
-    n_empty: int,
-    start: float,
+    network: TextNetwork, tokens: TokenTable, place: Place, n_empty: int, start: float
 ) -> FitReport:
     """Summarise a fit that ends now.
 
@@ -99,7 +94,7 @@ def make_report(
         tokens_median=int(median),
         tokens_p90=int(p90),
         tokens_max=int(longest),
-        truncated_share=float(tokens.truncated_share),
+        truncated_share=tokens.truncated_share,
         max_length=tokens.max_length,
         device=str(place.device),
         precision=place.precision,

@@ -105,7 +105,7 @@ class TokenTable:
     @property
     def truncated_share(self) -> float:
         """The share of rows that lost tokens."""
-        return float(self.truncated[self.rows].mean()) if len(self.rows) else 0.0
+        return float(self.truncated[self.rows].mean())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "TokenTable":
         """Return the table of some rows, in that order; the ids are shared."""
