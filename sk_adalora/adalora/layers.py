@@ -242,7 +242,8 @@ class SVDLinear(nn.Module):
             weight = weight.T if self.transposed else weight
             out = _fused_linear(flat, weight, bias, left, right)
         else:
-            hidden = F.linear(self._drop(flat), right)  # (m, r)
+            seen = self._drop(flat) if drops else flat
+            hidden = F.linear(seen, right)  # (m, r)
             out = torch.addmm(self.base_layer(flat), hidden, left)
         return out.view(*x.shape[:-1], out.shape[-1])
 
@@ -289,8 +290,6 @@ class SVDLinear(nn.Module):
         return self.left.to(x.dtype), self.right.to(x.dtype)
 
     def _drop(self, x: Tensor) -> Tensor:
-        if not self.training or self.dropout == 0:
-            return x
         if self.generator is None:
             return F.dropout(x, self.dropout)
         if torch._C._current_graph_task_id() != -1:
