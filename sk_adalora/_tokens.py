@@ -392,13 +392,13 @@ def _flatten(
     encoded: pa.Table, folder: Path | None = None
 ) -> dict[str, np.ndarray | None]:
     """Lay the rows one after the other: in memory, or in a file of `folder`."""
-    lengths = pc.list_value_length(encoded["ids"]).to_numpy()
+    ids, type_ids = encoded["ids"], None
+    if "type_ids" in encoded.column_names:
+        type_ids = pc.list_flatten(encoded["type_ids"]).to_numpy()
+    lengths = pc.list_value_length(ids).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
-    typed = "type_ids" in encoded.column_names
-    type_ids = _joined(encoded["type_ids"]) if typed else None
-    ids = encoded["ids"]
     return {
-        "ids": _joined(ids) if folder is None else _write(ids, folder),
+        "ids": _write(ids, folder) if folder else pc.list_flatten(ids).to_numpy(),
         "starts": stops - lengths,
         "stops": stops,
         "type_ids": type_ids,
@@ -452,11 +452,6 @@ def _remove_all() -> None:
 # They are the parent's, which may be using them.
 in_children(_left.clear)
 in_children(_made.clear)
-
-
-def _joined(column: pa.ChunkedArray) -> np.ndarray:
-    """Copy the values of a list column into one array."""
-    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
 
 
 def _has_no_bars() -> bool:
