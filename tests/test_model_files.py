@@ -26,6 +26,7 @@ from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import (
     DEFAULT_MODEL,
+    Request,
     content_hash,
     find_folder,
     weight_files,
@@ -82,11 +83,11 @@ def test_weights_in_the_format_of_pytorch_are_fetched_if_there_are_no_others(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     missing.unlink()
-    assert find_folder("some/model", None, False, False) == own_model
+    assert find_folder(Request("some/model")) == own_model
     assert asked == [False, True]
 
     missing.write_bytes(weights)
-    assert find_folder("other/model", None, False, False) == own_model
+    assert find_folder(Request("other/model")) == own_model
     assert asked == [False, True, False]
 
 
@@ -100,9 +101,9 @@ def test_a_model_whose_folder_went_is_looked_up_again(
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda name, **options: str(next(found))
     )
-    assert find_folder("some/model", None, False, False) == folders[0]
+    assert find_folder(Request("some/model")) == folders[0]
     shutil.rmtree(folders[0])
-    assert find_folder("some/model", None, False, False) == folders[1]
+    assert find_folder(Request("some/model")) == folders[1]
 
 
 def test_threads_that_ask_for_one_model_have_it_downloaded_once(
@@ -117,7 +118,7 @@ def test_threads_that_ask_for_one_model_have_it_downloaded_once(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     models = ["some/model"] * 4 + ["other/model"] * 4
-    found = in_threads(lambda name: find_folder(name, None, False, False), models)
+    found = in_threads(lambda name: find_folder(Request(name)), models)
 
     assert found == [Path(tiny_model)] * 8
     assert sorted(asked) == ["other/model", "some/model"]
@@ -143,11 +144,11 @@ def test_a_download_that_fails_leaves_the_next_one_free(tiny_model, monkeypatch)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     models = ["some/model"]
     with pytest.raises(OSError, match="no space left"):
-        in_threads(lambda name: find_folder(name, None, False, False), models)
+        in_threads(lambda name: find_folder(Request(name)), models)
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda name, **options: tiny_model
     )
-    found = in_threads(lambda name: find_folder(name, None, False, False), models)
+    found = in_threads(lambda name: find_folder(Request(name)), models)
     assert found == [Path(tiny_model)]
 
 
@@ -292,16 +293,18 @@ def packaged(own_model, monkeypatch, tmp_path):
 def test_the_packaged_model_is_used_when_its_hash_is_right(packaged, monkeypatch):
     monkeypatch.setattr(_model_files, "_DEFAULT_HASH", content_hash(packaged))
 
-    assert find_folder(DEFAULT_MODEL, None, False, False) == packaged
+    assert find_folder(Request(DEFAULT_MODEL)) == packaged
 
 
 def test_the_packaged_model_is_not_used_when_its_hash_is_wrong(packaged, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        _model_files, "_from_hub", lambda name, *rest: asked.append(name) or Path("hub")
+        _model_files,
+        "_from_hub",
+        lambda request: asked.append(request.name) or Path("hub"),
     )
 
-    assert find_folder(DEFAULT_MODEL, None, False, False) == Path("hub")
+    assert find_folder(Request(DEFAULT_MODEL)) == Path("hub")
     assert asked == [DEFAULT_MODEL]
 
 
@@ -309,15 +312,15 @@ def test_a_revision_is_never_the_packaged_one(packaged, monkeypatch):
     monkeypatch.setattr(_model_files, "_DEFAULT_HASH", content_hash(packaged))
     monkeypatch.setattr(_model_files, "_from_hub", lambda *args: Path("hub"))
 
-    assert find_folder(DEFAULT_MODEL, "main", False, False) == Path("hub")
-    assert find_folder("other/model", None, False, False) == Path("hub")
+    assert find_folder(Request(DEFAULT_MODEL, "main")) == Path("hub")
+    assert find_folder(Request("other/model")) == Path("hub")
 
 
 def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
     (tmp_path / DEFAULT_MODEL).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
-    found = find_folder(DEFAULT_MODEL, None, False, False)
+    found = find_folder(Request(DEFAULT_MODEL))
     assert found == (tmp_path / DEFAULT_MODEL).resolve()
 
 
