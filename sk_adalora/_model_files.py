@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -278,14 +277,14 @@ def content_hash(folder: Path) -> str:
 
 def settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
     """Hash the files that a model is read from beside its weights."""
-    found = [*_matching(folder, BESIDE_WEIGHTS), *folder.glob("*.py")]
-    files = sorted({path for path in found if path.is_file()})
+    found = [*_beside_weights(folder), *folder.glob("*.py")]
+    files = sorted(path for path in found if path.is_file())
     return tuple((path.name, _file_hash(path)) for path in files)
 
 
-def _matching(folder: Path, patterns: Iterable[str]) -> Iterator[Path]:
-    for pattern in patterns:
-        yield from folder.glob(pattern)
+def _beside_weights(folder: Path) -> list[Path]:
+    """Return the files that a model is read from beside its weights and code."""
+    return [path for pattern in BESIDE_WEIGHTS for path in folder.glob(pattern)]
 
 
 def _file_hash(path: Path) -> str:
@@ -314,9 +313,9 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
         Whether to copy the model's own code too.
     """
     target.mkdir()
-    wanted = [*weight_files(folder), *_matching(folder, BESIDE_WEIGHTS)]
+    wanted = [*weight_files(folder), *_beside_weights(folder)]
     wanted += folder.glob("*.py") if with_code else ()
-    for path in dict.fromkeys(wanted):
+    for path in wanted:
         if path.is_file():  # a link of the hub's cache is followed
             shutil.copyfile(path, target / path.name)
 
