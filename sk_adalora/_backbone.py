@@ -249,7 +249,6 @@ def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
     before = states_of(folder)
     pretrained = read_pretrained(folder, place, wanted.trust_remote_code, n_labels)
-    parts = (pretrained.module, pretrained.tokenizer)
     backbone = Backbone(
         folder=folder,
         content_hash=wanted.content_hash,
@@ -258,7 +257,7 @@ def _read(wanted: _Wanted) -> Backbone:
         settings=read_settings(folder),
         pretrained=pretrained,
         place=place,
-        findings=try_model(*parts, place, folder, has_head=n_labels is not None),
+        findings=try_model(pretrained, place, folder, has_head=n_labels is not None),
     )
     _check_unchanged(wanted, before)
     return backbone

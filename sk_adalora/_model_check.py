@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ._devices import Place, lacks_memory
 from ._pretrained import (
+    Pretrained,
     count_vectors,
     shared_copy,
     silent_transformers,
@@ -48,16 +48,14 @@ class Findings:
 
 
 def try_model(
-    module: nn.Module, tokenizer: Any, place: Place, folder: Path, *, has_head: bool
+    pretrained: Pretrained, place: Place, folder: Path, *, has_head: bool
 ) -> Findings:
     """Compute the hidden states of a few tokens.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        A model on its device. It is not changed.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
+    pretrained : Pretrained
+        A model on its device, and its tokenizer. They are not changed.
     place : Place
         Device and precision of the model.
     folder : Path
@@ -70,6 +68,7 @@ def try_model(
     -------
     Findings
     """
+    module, tokenizer = pretrained.module, pretrained.tokenizer
     body = shared_copy(text_part(module.base_model) if has_head else module)  # type: ignore[arg-type]
     skip_pooler(body)
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
