@@ -179,8 +179,8 @@ class FitMixin(metaclass=ABCMeta):
         """
         asked = self._choose_place()
         backbone = self._load_backbone(asked)
-        lengths = self._lengths(backbone)
-        tokens = encode_for_training(texts, backbone.tokenizer, *lengths)
+        tokenizer, most = backbone.tokenizer, self._most_tokens(backbone)
+        tokens = encode_for_training(texts, tokenizer, most, self.long_text)
         network = self._adapt(backbone, schedule, generator)
         live = Live(network, backbone, os.fspath(self.model), asked)
         check_tokens(tokens, live)
@@ -413,8 +413,8 @@ class FitMixin(metaclass=ABCMeta):
     ) -> dict[str, Any]:
         """Return the attributes of a fit that ends now, as plain arrays and records."""
         adapter = freeze_state(live.network, live.backbone, live.model)
-        records = (schedule, copy.deepcopy(history), report())
-        return fitted_attributes(adapter, *records) | {"_live": None}
+        fitted = fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
+        return fitted | {"_live": None}
 
     def _warn_of_cuts(self, tokens: TokenTable) -> None:
         """Warn, before the training, if many texts are truncated."""

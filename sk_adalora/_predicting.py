@@ -93,10 +93,9 @@ class PredictMixin:
         )
         return read_model(self.model if found is None else found.folder, load)
 
-    def _lengths(self, backbone: Backbone) -> tuple[int, str]:
-        """Return the maximum length of a text in tokens, and `long_text`."""
-        longest = min(self.max_length, backbone.longest or self.max_length)
-        return int(longest), self.long_text
+    def _most_tokens(self, backbone: Backbone) -> int:
+        """Return `max_length`, or less where the model takes less."""
+        return int(min(self.max_length, backbone.longest or self.max_length))
 
     @own_settings_of_torch(gradients=False)
     def _predict_outputs(self, X: Any) -> np.ndarray:
@@ -111,9 +110,8 @@ class PredictMixin:
         check_parameters(self, {name: self._rules[name] for name in _IN_USE})
         texts = self._read_texts(X, reset=False)
         live = self._ready()
-        tokens, windows = encode_for_prediction(
-            texts, live.backbone.tokenizer, *self._lengths(live.backbone)
-        )
+        tokenizer, most = live.backbone.tokenizer, self._most_tokens(live.backbone)
+        tokens, windows = encode_for_prediction(texts, tokenizer, most, self.long_text)
         del texts  # frees what may be a copy of all of X
         check_tokens(windows.tokens, live)
         outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)

@@ -374,8 +374,8 @@ def pretrained_features(fitted):
 
     live = fitted._ready()
     texts = fitted._read_texts(X, reset=False)
-    lengths = fitted._lengths(live.backbone)
-    tokens = encode_for_training(texts, live.backbone.tokenizer, *lengths)
+    most = fitted._most_tokens(live.backbone)
+    tokens = encode_for_training(texts, live.backbone.tokenizer, most, "truncate")
     return frozen_features(live.network, tokens, live.place, 16).numpy()
 
 
