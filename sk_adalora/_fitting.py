@@ -384,10 +384,10 @@ class FitMixin(metaclass=ABCMeta):
         """Return the `share` of the interpolation; 1 keeps the trained network."""
         if self._continues():  # interpolation needs updates that start at 0
             return 1.0
-        if self.interpolation == "auto":
-            learns_by_heart = self._start_predicts() and epochs > _FEW_EPOCHS
-            return _INTERPOLATION if learns_by_heart else 1.0
-        return float(self.interpolation)
+        if self.interpolation != "auto":
+            return float(self.interpolation)
+        gains = self._start_predicts() and epochs > _FEW_EPOCHS
+        return _INTERPOLATION if gains else 1.0
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         own = _FITTED_HEAD_RATE if self._fits_head_first() else self.learning_rate
