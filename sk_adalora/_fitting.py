@@ -48,7 +48,7 @@ from ._probe import continue_head, draw_head, fit_head
 from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
-    check_length,
+    check_targets,
     check_validation_rows,
     read_sample_weight,
     split_rows,
@@ -209,7 +209,7 @@ class FitMixin(metaclass=ABCMeta):
     def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
         texts = self._read_texts(X, reset=True)
-        check_length(y, len(texts), self)
+        check_targets(y, len(texts), self)
         weight = read_sample_weight(sample_weight, len(texts))
         targets = self._read_targets(y)
         weights = weights_tensor(self._row_weights(y, weight))
@@ -245,7 +245,7 @@ class FitMixin(metaclass=ABCMeta):
             except (TypeError, ValueError) as error:
                 error.add_note("X is `X_val` here.")
                 raise
-            check_length(y_val, n_rows, self, ("X_val", "y_val"))
+            check_targets(y_val, n_rows, self, ("X_val", "y_val"))
             self._check_validation_targets(y_val, rows.targets)
         return rows.take(used), (X_val, y_val)
 

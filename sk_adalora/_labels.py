@@ -131,8 +131,8 @@ def read_indicator(y: Any, name: str = "y") -> np.ndarray:
     return indicator
 
 
-def _refuse_columns(y: Any, name: str) -> tuple[int, ...]:
-    """Refuse several columns; return the shape of others."""
+def _refuse_columns(y: Any, name: str) -> None:
+    """Refuse several columns."""
     shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
@@ -140,13 +140,12 @@ def _refuse_columns(y: Any, name: str) -> tuple[int, ...]:
             f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
             "estimator to each with sklearn.multioutput.MultiOutputClassifier."
         )
-    return shape
 
 
 def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
     """Return the labels in the type that they came in, of shape (n_samples,)."""
-    shape = _refuse_columns(y, name)
-    if hasattr(y, "iloc") and shape[1:] == (1,):  # a frame of one column
+    _refuse_columns(y, name)
+    if hasattr(y, "iloc") and y.shape[1:] == (1,):  # a frame of one column
         column_or_1d(y[:0], warn=warn)
         y = y.iloc[:, 0]
     # scikit-learn would make floats of the integers and booleans of pandas' own types.

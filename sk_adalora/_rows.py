@@ -99,7 +99,7 @@ def _takeable(data: Any) -> Any:
     return data
 
 
-def check_length(
+def check_targets(
     y: Any, n_samples: int, estimator: Any, names: tuple[str, str] = ("X", "y")
 ) -> None:
     """Refuse missing targets, other types, and more or fewer of them than rows."""
