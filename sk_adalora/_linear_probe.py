@@ -120,8 +120,9 @@ def fit_linear(
     )
 
     size = max(1, _MOST_OUTPUTS // n_outputs)
-    whole = inputs, targets, weights
-    parts = [*zip(*(of_all.split(size) for of_all in whole), strict=True)]
+    parts = list(
+        zip(inputs.split(size), targets.split(size), weights.split(size), strict=True)
+    )
 
     def objective() -> Tensor:
         solver.zero_grad()
