@@ -145,43 +145,44 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
 
 
 def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
-    """Cut long texts into windows that overlap by half, special tokens in each."""
+    """Cut long texts into windows that overlap by half, special tokens in each.
+
+    The first window of a long text takes the place of the text, and the others come
+    after all texts.
+    """
     lengths = distinct.stops - distinct.starts
     longest = int(lengths.argmax())
     before, after = _special_ends(tokenizer, _ids_of(distinct, longest))
     room = max_length - before - after
-    long = np.flatnonzero(lengths > max_length)
     step = max(1, room // 2)
-    ids = [np.asarray(distinct.ids)]
-    starts, stops = distinct.starts.tolist(), distinct.stops.tolist()
-    owners = np.arange(len(lengths)).tolist()
-    end = len(ids[0])
-    for text in long:
-        piece = _ids_of(distinct, text)
-        opening, closing = piece[:before], piece[len(piece) - after :]
-        content = piece[before : len(piece) - after]
-        firsts = [*range(0, len(content) - room, step), len(content) - room]
-        for number, first in enumerate(firsts):
-            window = [opening, content[first : first + room], closing]
-            ids.extend(window)
-            span = (end, end + before + room + after)
-            if number == 0:  # takes the place of the whole text
-                starts[text], stops[text] = span
-            else:
-                starts.append(span[0])
-                stops.append(span[1])
-                owners.append(int(text))
-            end = span[1]
+    long = np.flatnonzero(lengths > max_length)
+    pieces: list[np.ndarray] = []
+    texts: list[int] = []  # of which each window is
+    for text in long.tolist():
+        whole = _ids_of(distinct, text)
+        opening, closing = whole[:before], whole[len(whole) - after :]
+        content = whole[before : len(whole) - after]
+        last = len(content) - room
+        for first in (*range(0, last, step), last):
+            pieces += [opening, content[first : first + room], closing]
+            texts.append(text)
+    owners = np.asarray(texts, np.int64)
+    begins = len(distinct.ids) + max_length * np.arange(len(owners), dtype=np.int64)
+    is_first = np.diff(owners, prepend=-1) > 0
+    kept = distinct.starts.copy()
+    kept[long] = begins[is_first]
+    starts = np.append(kept, begins[~is_first])
+    owners = np.append(np.arange(len(lengths)), owners[~is_first])
     tokens = replace(
         distinct,
-        ids=np.concatenate(ids),
-        starts=np.asarray(starts, np.int64),
-        stops=np.asarray(stops, np.int64),
+        ids=np.concatenate([np.asarray(distinct.ids), *pieces]),
+        starts=starts,
+        stops=starts + np.minimum(lengths[owners], max_length),
         rows=np.arange(len(starts)),
         truncated=np.zeros(len(starts), dtype=bool),
         max_length=max_length,
     )
-    return Windows(tokens, np.asarray(owners))
+    return Windows(tokens, owners)
 
 
 def _ids_of(distinct: TokenTable, text: int) -> np.ndarray:
