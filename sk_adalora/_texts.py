@@ -29,9 +29,10 @@ from ._cells import (
 from ._columns import Column, Table, read_table
 
 RowFormat = str | Callable[[Any], str]
-# A format width of five digits or more, of any script, as Python takes them all: in a
-# template that comes with somebody else's model, it could fill the memory.
-_TOO_WIDE = re.compile(r"(?!0)\d{5}")
+# Characters that the format widths of a template may ask for: one that comes with
+# somebody else's model could fill the memory. Python takes digits of any script.
+_WIDEST = 10_000
+_WIDTH = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,21 @@ def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
         ) from error
     by_name = {column.name: column for column in columns}
     parts: list[str | pa.Array] = []
+    width = 0
     for literal, field, spec, conversion in _parse_template(template):
         parts.append(literal)
         if field is None:
             continue
         if field not in by_name:
             raise ValueError(_unknown_field(field, template, list(by_name)))
-        texts = _format_column(by_name[field], spec or "", conversion)
+        spec = spec or ""
+        width += _width_of(spec)
+        if width >= _WIDEST:
+            raise ValueError(
+                f"The widths in `row_format` must be below {_WIDEST} in all. Got "
+                f"{{{field}}} with {spec[:40]!r}. Write a smaller one."
+            )
+        texts = _format_column(by_name[field], spec, conversion)
         parts.append(pc.fill_null(texts, ""))
     if not any(isinstance(part, pa.Array) for part in parts):
         raise ValueError(
@@ -219,6 +228,12 @@ def _parse_template(
         ) from error
 
 
+def _width_of(spec: str) -> int:
+    """Add up the numbers in a format; one of five digits is too large in any case."""
+    widths = _WIDTH.findall(spec)
+    return sum(int(width) if len(width) < 5 else _WIDEST for width in widths)
+
+
 def _unknown_field(field: str, template: str, names: list[str]) -> str:
     """Say why a template's field is refused."""
     if field.isdigit() or not field or "." in field or "[" in field:
@@ -237,11 +252,6 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
     """Write a template's field; only a format spec costs a Python loop."""
     if not spec and conversion is None:
         return column.texts()
-    if _TOO_WIDE.search(spec):
-        raise ValueError(
-            f"The widths in `row_format` must be below 10000. Got {{{column.name}}} "
-            f"with {spec[:40]!r}. Write a smaller one."
-        )
     convert = string.Formatter().convert_field
     texts: list[str | None] = []
     for row, value in enumerate(column.values()):
