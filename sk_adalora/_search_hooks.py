@@ -156,7 +156,9 @@ class SearchHooks(BaseSearchCV):
     def _check_input_parameters(self, X: Any, y: Any, split_params: Any) -> None:
         """Open the study: scikit-learn's hook, before anything is evaluated."""
         now = self._now
-        check_rows(X)
+        check_rows(X, "X")
+        if y is not None:
+            check_rows(y, "y")
         now.X, now.y, now.space = X, y, self._read_space()
         check_names(self.estimator, now.space)
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))

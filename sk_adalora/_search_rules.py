@@ -69,17 +69,17 @@ SEARCH_RULES: dict[str, Rule] = {
 }
 
 
-def check_rows(X: Any) -> None:
+def check_rows(rows: Any, name: str) -> None:
     """Refuse what scikit-learn cannot take folds out of, before a study is opened."""
     try:
-        if isinstance(X, pa.RecordBatch):
+        if isinstance(rows, pa.RecordBatch):
             raise TypeError("Its items are columns, not rows.")
-        _safe_indexing(X, np.zeros(2, int))  # two: some types can give only one
+        _safe_indexing(rows, np.zeros(2, int))  # two: some types can give only one
     except IndexError:  # no rows at all: splitting into folds will raise the error
         return
     except Exception as error:
-        way = "X.to_pandas()" if hasattr(X, "to_pandas") else "list(X)"
+        way = f"{name}.to_pandas()" if hasattr(rows, "to_pandas") else f"list({name})"
         raise TypeError(
-            "X must be of a type that scikit-learn takes folds out of. Got "
-            f"{type(X).__name__}. Pass {way}."
+            f"{name} must be of a type that scikit-learn takes folds out of. Got "
+            f"{type(rows).__name__}. Pass {way}."
         ) from error

@@ -180,6 +180,15 @@ def test_rows_that_have_no_folds_are_refused_first(tmp_path, container, message)
     assert not study["storage"].exists()
 
 
+def test_targets_that_have_no_folds_are_refused_first(tmp_path):
+    given = search(n_trials=1, storage=tmp_path / "journal.log", study_name="s")
+
+    match = r"y must be of a type .* Got RecordBatch\. Pass y\.to_pandas\(\)\."
+    with pytest.raises(TypeError, match=match):
+        given.fit(X, pa.RecordBatch.from_pydict({"y": Y}))
+    assert list(tmp_path.iterdir()) == []
+
+
 class LockedSampler(optuna.samplers.RandomSampler):
     """Holds what cannot be copied."""
 
