@@ -107,7 +107,7 @@ def _read_kind(X: Any) -> Table:
         return _read_list(X)
     if isinstance(X, pa.Array):
         X = pa.chunked_array([X])
-    native = _from_native(X)
+    native = from_native(X)
     if isinstance(native, nw.LazyFrame):
         raise TypeError(
             f"X must be a table in memory. Got a lazy {type(X).__name__}. Pass "
@@ -118,7 +118,7 @@ def _read_kind(X: Any) -> Table:
     if isinstance(native, nw.Series):
         return _single_column(_series_cells(native))
     if hasattr(X, "__arrow_c_stream__"):
-        return _read_frame(_from_native(pa.table(X)))
+        return _read_frame(from_native(pa.table(X)))
     if isinstance(X, np.ma.MaskedArray):
         X = np.where(np.ma.getmaskarray(X), None, X.data.astype(object))
     if hasattr(X, "detach") and hasattr(X, "cpu"):  # a tensor, on whatever device
@@ -132,15 +132,21 @@ def _read_kind(X: Any) -> Table:
     )
 
 
-def _from_native(X: Any) -> Any:
-    """Wrap a frame or a series of any library; leave other things as they are."""
+def from_native(X: Any, name: str = "X") -> Any:
+    """Wrap a frame or a series of any library; leave other things as they are.
+
+    Raises
+    ------
+    ValueError
+        If columns share a name; `name` is what they are columns of.
+    """
     try:
         return nw.from_native(X, allow_series=True, pass_through=True)
     except DuplicateError as error:
         names = Counter(map(str, getattr(X, "column_names", X.columns)))
         twice = [name for name, count in names.items() if count > 1]
         raise ValueError(
-            "The columns of X must have names of their own. Got "
+            f"The columns of {name} must have names of their own. Got "
             f"{', '.join(map(repr, twice[:20]))} more than once. Rename them."
         ) from error
 

@@ -15,6 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import Tensor
 
+from ._columns import from_native
 from ._texts import Texts
 
 
@@ -117,6 +118,7 @@ def check_targets(
         )
     _refuse_masked(y, of_targets)
     _refuse_types(y, of_targets)
+    from_native(y, f"`{of_targets}`")  # refuses columns that share a name
 
 
 def _refuse_types(y: Any, name: str) -> None:

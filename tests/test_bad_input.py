@@ -295,6 +295,21 @@ def test_targets_of_a_type_of_numpy_that_scikit_learn_does_not_know(kind):
 
 
 @pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.DataFrame(np.eye(24, 2), columns=["a", "a"]),
+        pa.Table.from_arrays([*map(pa.array, np.eye(2, 24))], names=["a", "a"]),
+    ],
+)
+def test_columns_of_targets_that_share_a_name(kind, y):
+    match = r"columns of `{}` must have names of their own\. Got 'a' more than once\."
+    refused(kind("unused"), X, y, match=match.format("y"))
+    early = kind("unused", early_stopping=True)
+    refused(early, X, Y, match=match.format("y_val"), X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])
 @pytest.mark.parametrize("convert", [np.asarray, np.rec.array])
 def test_targets_in_a_structured_array(kind, convert):
     y = convert(np.array([*zip(Y, Y, strict=True)], dtype=[("a", int), ("b", int)]))
