@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from ._cells import is_missing
 
-# Types that hold several labels of one row.
-_SEVERAL = (set, frozenset, list, tuple)
+# Types that hold several labels of one row. In a column of lists, NumPy makes arrays.
+_SEVERAL = (set, frozenset, list, tuple, np.ndarray)
 
 
 def check_labels(y: Any, name: str = "y") -> None:
@@ -43,7 +45,7 @@ def _check_labels(y: Any, name: str) -> None:
     """Do the checks; a TypeError may be due to columns that make no array."""
     stored = y.tocoo().data if hasattr(y, "tocoo") else y  # what is not stored is 0
     # As objects: among words in a list, NaN would become the word "nan".
-    values = np.asarray(stored, dtype=object if isinstance(y, list | tuple) else None)
+    values = np.asarray(stored, dtype=object if isinstance(y, Sequence) else None)
     _refuse_missing(values, name)
     kinds = {type(v) for v in values.ravel()} if values.dtype == object else set()
     got = " and ".join(sorted(kind.__name__ for kind in kinds))
@@ -67,6 +69,8 @@ def _check_labels(y: Any, name: str) -> None:
         do = f"Convert them, such as by np.array({name}).astype(int) or .astype(str)"
         if any(issubclass(kind, _SEVERAL) for kind in kinds):
             do = "Make an indicator matrix by sklearn.preprocessing.MultiLabelBinarizer"
+            if isinstance(y, pa.Array | pa.ChunkedArray):  # whose items do not compare
+                do += f"().fit_transform({name}.to_pylist())"
         raise ValueError(
             f"`{name}` must hold labels that are text, whole numbers or booleans. "
             f"Unknown label type: got objects of {got}. {do}."

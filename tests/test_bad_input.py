@@ -232,6 +232,18 @@ BAD_Y = {
         [{"a", "b"}, {"a"}] * 12,
         r"got objects of set\. Make an indicator matrix by .*MultiLabelBinarizer\.$",
     ),
+    "lists of labels in Arrow": (
+        pa.array([["a", "b"], ["a"]] * 12),
+        r"Make an.*MultiLabelBinarizer\(\)\.fit_transform\(y\.to_pylist\(\)\)\.$",
+    ),
+    "lists of labels in polars": (
+        pl.Series([["a", "b"], ["a"]] * 12),
+        r"Make an indicator matrix by .*MultiLabelBinarizer\.$",
+    ),
+    "lists of labels in a data set": (
+        datasets.Dataset.from_dict({"y": [["a", "b"], ["a"]] * 12})["y"],
+        "MultiLabelBinarizer",
+    ),
     "a list of an Enum": (
         [Answer.NO, Answer.YES] * 12,
         r"Got a list of Answer, such as Answer.NO, of which it keeps 'An'\. Pass their",
