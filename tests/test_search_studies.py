@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
+    GroupKFold,
     KFold,
 )
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -606,6 +607,17 @@ def test_folds_that_differ_each_time_are_told_from_data_that_differ(kept):
 
     with pytest.raises(ValueError, match="a shuffled `cv` needs a `random_state`"):
         search(n_trials=2, **options).fit(X, Y)
+
+
+def test_groups_count_by_the_folds_that_they_make(kept):
+    options = {"cv": GroupKFold(2), **kept}
+    groups = np.arange(len(X)) % 4
+    search(n_trials=1, **options).fit(X, Y, groups=groups)
+
+    again = search(n_trials=2, **options).fit(X, Y, groups=[*map(str, groups + 3)])
+    assert len(again.trials_) == 2
+    with pytest.raises(ValueError, match=r"Got other values of: the folds; [^;]*$"):
+        search(n_trials=3, **options).fit(X, Y, groups=np.sort(groups))
 
 
 def test_a_searched_parameter_of_the_estimator_may_differ(kept):
