@@ -21,8 +21,8 @@ BY_REPR = (str, bytes, bool, int, float, date, time, Decimal)
 def digest(value: Any) -> str:
     """Hash a value by its content, the same in every process.
 
-    Nested lists and dicts, arrays, tables, sparse matrices, plain values. Others are
-    pickled.
+    Nested lists, dicts and sets, arrays, tables, sparse matrices, plain values. Others
+    are pickled.
     """
     state = hashlib.sha256()
     _feed(state, value)
@@ -42,6 +42,9 @@ def _feed(state: Any, value: Any) -> None:
         for item in value:
             _feed(state, item)
         state.update(b"]")
+    elif isinstance(value, set | frozenset):
+        members = sorted(map(digest, value))  # their own order depends on the process
+        state.update(f"{{{members}}}".encode())
     elif isinstance(value, np.ndarray):
         _feed_array(state, value)
     else:

@@ -561,7 +561,8 @@ def test_code_is_compared_within_a_version_of_python(kept):
 
 PROGRAM = """
 from _search_worker import SPACE, Peak
-from numpy import float32
+from numpy import array, float32
+from pandas import DataFrame
 from sklearn.metrics import fbeta_score, get_scorer, get_scorer_names, make_scorer
 from sk_adalora._search_fingerprint import fingerprint
 from sk_adalora._space import read_space
@@ -576,7 +577,11 @@ scores = {name: get_scorer(name) for name in get_scorer_names()}
 scores["held"] = holding(own, frozenset({own, max, holding}), float32(1))
 scores |= {"f": make_scorer(fbeta_score, beta=2, labels={"a", "b", "c"}), "own": own}
 space = read_space({**SPACE}, "")
-print(fingerprint([1], [], space, scores, Peak(log={"query", "value", own, holding})))
+words = frozenset({"a", "b", "c", None, frozenset({"query", "value"})})
+frame = DataFrame({"a": [words, {words, "a"}]})
+data = [frame, array([words, 1], object), {"more": [words]}]
+for log in ({"query", "value", own, holding}, frame):
+    print(fingerprint(data, [], space, scores, Peak(log=log)))
 """
 
 
@@ -590,6 +595,14 @@ def test_a_study_is_described_alike_in_every_process():
         for seed in ("1", "2", "4")
     }
     assert len(printed) == 1
+
+
+def test_sets_are_hashed_by_their_members():
+    from sk_adalora._search_digest import digest
+
+    assert digest([{"a", 1}]) == digest([frozenset([1, "a"])]) != digest([["a", 1]])
+    others = [set(), {"a"}, {"a", "b"}, {frozenset("ab")}, {"a", frozenset("b")}]
+    assert len({digest(other) for other in others}) == len(others)
 
 
 def test_times_of_rows_are_hashed_by_what_they_are():
