@@ -342,6 +342,7 @@ class FitMixin(metaclass=ABCMeta):
         network = build_network(
             backbone, config, self._n_outputs(), self.pooling, generator
         )
+        _warn_of_rank(network, schedule.target_r)
         if self._continues():
             continue_from(self._adapter, network, backbone)
         return network
@@ -462,6 +463,19 @@ def _warn_of_padding(model: str, backbone: Backbone) -> None:
             f"{model!r}, a {type(backbone.module).__name__}, which does not: "
             "predictions depend on the other texts of a batch. Give another `model`, "
             "or predict one text at a time."
+        )
+
+
+def _warn_of_rank(network: TextNetwork, target_r: int) -> None:
+    """Warn of an average rank that no updates of these layers can have."""
+    layers = network.encoder.adapted.values()
+    full = [min(layer.in_features, layer.out_features) for layer in layers]
+    most = int(np.mean(full))
+    if target_r > most:
+        warn_user(
+            f"`target_r` must be at most {most}, which is as much rank as "
+            f"updates of the adapted layers can have on average. Got {target_r}, which "
+            "takes more time and memory and cannot express more. Lower it."
         )
 
 

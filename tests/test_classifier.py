@@ -756,6 +756,17 @@ def test_the_report(tiny_model):
     assert [line.split()[0] for line in str(report).splitlines()] == list(vars(report))
 
 
+def test_more_rank_than_the_layers_can_have_is_warned_of(tiny_model):
+    texts, y = toy(16)
+    full = make(tiny_model, target_r=32, init_r=40).fit(texts, y)  # layers 32 wide
+
+    match = r"^`target_r` must be at most 32, which .* Got 33, which .*\. Lower it\.$"
+    with pytest.warns(UserWarning, match=match):
+        wide = make(tiny_model, target_r=33).fit(texts, y)
+    for fitted in (full, wide):  # which is what the ranks sum to, all the same
+        assert np.mean(list(fitted.ranks_.values())) == fitted.target_r
+
+
 def test_much_that_was_cut_is_warned_about(tiny_model):
     X, y = toy(40)
     cut = make(tiny_model, max_length=16)
