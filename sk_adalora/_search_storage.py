@@ -16,8 +16,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 _LINKS_ARE_FREE = os.name != "nt"
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
-# Seconds to wait, again and again, where another program is creating the tables.
+# Seconds to wait, again and again, where another program is creating the tables, and
+# what an error says then: also that their version stands in its table already.
 _WAITS = (0.1, 0.5, 2.0)
+_OTHERS_CREATE = ("already exists", "alembic_version")
 # How a database of SQLite begins, and how a line of a journal.
 _SQLITE = b"SQLite format 3\0"
 _LINE = b'{"op_code"'
@@ -84,7 +86,7 @@ def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:
         try:
             return connect()
         except Exception as error:  # of whichever driver
-            if "already exists" not in str(error):
+            if not any(words in str(error) for words in _OTHERS_CREATE):
                 raise
         time.sleep(seconds)
     return connect()
