@@ -1,4 +1,4 @@
-"""AdaLoraClassifier."""
+"""The classifier of texts: its parameters, its targets and what it predicts."""
 
 from __future__ import annotations
 
@@ -25,164 +25,186 @@ _ROWS = 1_000
 class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     """Classify texts with a pretrained transformer, fine-tuned with AdaLoRA [1]_.
 
-    The pretrained weights stay frozen. Beside the weight matrix of each linear layer a
-    low-rank update is trained, and a shrinking budget moves rank to the matrices where
-    it matters, until the average rank is `target_r`.
+    The pretrained weights stay as they are. A fit learns a low-rank update for the
+    weight matrix of each linear layer, and a head that computes the outputs. All
+    updates start with the same rank. During training, rank is removed wherever it
+    matters least, until the average rank is `target_r`.
 
     Parameters
     ----------
     model : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
-        Pretrained transformer: a Hugging Face id or a local folder.
+        The pretrained transformer: a Hugging Face id or a local folder. The default is
+        small enough for a CPU, and knows English only.
     target_r : int or float, default=8
-        Average rank of an update when training ends. A float in (0, 1) is a share
-        of `init_r`, which must be given then.
+        Average rank of the updates when training ends. A higher rank can express more,
+        and costs more. A float in (0, 1) is a share of `init_r`, which must then be
+        given.
     init_r : int or None, default=None
         Rank of every update when training starts. None stands for
-        ``ceil(1.5 * target_r)``.
+        ``ceil(1.5 * target_r)``. If it equals `target_r`, no rank is removed.
     tinit : int or float, default=0.12
-        Last optimizer step of the initial phase, counted from 0: ranks are full up to
-        it, and fall at the allocations after it. A float in [0, 1) is a share of all
-        steps.
+        Last optimizer step, counted from 0, at which all updates have full rank; ranks
+        fall at the allocations after it. A float in [0, 1) is a share of all steps.
     tfinal : int or float, default=0.48
-        Optimizer steps at the target before training ends. A float in [0, 1) is a
-        share of all steps.
+        Number of optimizer steps at the final ranks, before training ends. A float in
+        [0, 1) is a share of all steps.
     deltaT : int, float or "auto", default="auto"
-        Optimizer steps between two allocations, or a share of all steps. "auto" is
-        1/200 of the steps in which the budget falls, at least 1.
+        Number of optimizer steps between two allocations, which remove rank. A float in
+        (0, 1) is a share of all steps. "auto" is 1/200 of the steps in which ranks
+        fall, at least 1.
     beta1 : float, default=0.85
-        Decay factor of the moving average of the sensitivity, in (0, 1).
+        Decay factor, in (0, 1), of the moving average of the sensitivity, |number *
+        gradient|. Rank is removed where that and its uncertainty are low.
     beta2 : float, default=0.85
-        Decay factor of the moving average of its uncertainty, in (0, 1).
+        Decay factor, in (0, 1), of the moving average of the uncertainty: how much the
+        sensitivity varies. Like `beta1`, it rarely needs a change.
     orth_reg_weight : float, default=0.1
-        Weight of the orthogonality penalty in the loss.
+        Weight, in the loss, of the penalty that keeps the directions of an update
+        orthogonal.
     lora_alpha : float or None, default=None
-        Updates are scaled by ``lora_alpha / init_r``. None stands for `init_r`.
+        Strength of the updates: they are multiplied by ``lora_alpha / init_r``. None
+        stands for `init_r`, which makes that 1.
     lora_dropout : float, default=0.0
-        Probability of dropping an input of an update while training, in [0, 1).
+        Probability, in [0, 1), with which training drops an input of an update. Above
+        0, a fit may take twice the time.
     target_modules : str or list of str, default="all-linear"
-        Layers to adapt: name endings, a regular expression for whole paths, or
-        "all-linear": every linear layer except pooler, embeddings and head.
+        Which linear layers get an update. A list holds endings of their names, a str is
+        a regular expression for whole paths, and "all-linear" is every linear layer
+        except pooler, embeddings and head.
     epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" stands for as many as make 96 optimizer steps, or 8
-        for each class or label if that is more; at least 3, and at most 10 or, of few
-        rows, as many as make 64 steps in batches of 32. A regressor has 32 and 22 in
-        the place of 96 and 64, however many columns.
+        How many times training goes over the rows. "auto" takes few rows and many
+        classes more often: as many times as make 96 optimizer steps, or 8 for each
+        class or label if that is more; at least 3, and at most 10 or, of few rows, as
+        many as make 64 steps in batches of 32. A regressor has 32 and 22 in the place
+        of 96 and 64, however many columns.
     batch_size : int, default=32
-        Most rows in a batch. All batches have about the same number of rows.
+        Largest number of rows in a training batch; all batches of a fit have about the
+        same number. Predictions do not depend on it.
     gradient_accumulation_steps : int, default=1
-        Most batches in an optimizer step. All steps have about the same number.
+        Largest number of batches in an optimizer step; all steps have about the same
+        number. If memory is short, raise it and lower `batch_size`: the steps are those
+        of larger batches.
     learning_rate : float, default=0.008
-        Peak learning rate of the updates.
+        Peak learning rate of the updates. Lower it if the training loss rises, and
+        search it, from the default downwards, for another `model`.
     head_learning_rate : float or None, default=None
-        Peak learning rate of the head. None stands for 0.001 where it starts at a
-        linear probe, and for `learning_rate` elsewhere. A linear head learns on
-        features that are standardised by their mean and their root-mean-square
-        distance from it; with ``pooling="model"`` it gets them as they are.
+        Peak learning rate of the head. None stands for 0.001 if the head starts at a
+        linear probe, and otherwise for `learning_rate`. A linear head learns on
+        features that are standardised by their mean and their root-mean-square distance
+        from it; with ``pooling="model"`` the head gets them as they are.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
-        Where the head starts: at a linear model of the pretrained model's features,
-        fitted to the rows (of many, to about 1,000) before training, which is LP-FT of
-        arXiv:2202.10054; or at random, which for numbers is around their mean.
-        "auto" is "linear_probe" in a classifier, "random" in a regressor. The head of
-        ``pooling="model"`` starts as in the pretrained files, or at random where they
+        How the head starts. "linear_probe": as a linear model of the pretrained model's
+        features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
+        arXiv:2202.10054). "random": at random, which for numbers is around their mean.
+        "auto" is "linear_probe" in a classifier and "random" in a regressor. The head
+        of ``pooling="model"`` starts as in the pretrained files, or at random if they
         have none that fits.
     interpolation : float or "auto", default="auto"
-        Which point between the start (0) and the end (1) of the training is kept, in
-        [0, 1]: WiSE-FT of arXiv:2109.01903. With a head that started at a linear probe,
-        0 is that linear model; in a regressor whose head was initialised at random, 0
-        predicts numbers around their mean. "auto" is 0.85 after a linear probe, and in
-        every regressor, if the training is of more than three epochs; it is 1
-        elsewhere, and with ``pooling="model"``. A fit that continues another
-        (`warm_start`) keeps the end of the training, whatever this says.
+        How much of the training is kept, from 0, its start, to 1, its end (WiSE-FT,
+        arXiv:2109.01903). With a head that started at a linear probe, 0 is that linear
+        model; with a regressor's random head, it predicts numbers around their mean.
+        "auto" is 0.85 after more than three epochs, if the fit is a regressor's or
+        started at a linear probe, and otherwise 1; with ``pooling="model"`` it is 1. If
+        you set more than three `epochs` for many rows, set 1; if rows are few and say
+        little, try 0.5. A fit that continues another (`warm_start`) keeps all, whatever
+        this says.
     weight_decay : float, default=0.0
-        Decoupled weight decay.
+        AdamW's decoupled weight decay, of updates and head.
     warmup_ratio : float, default=0.06
-        Share of all steps in which the learning rates rise.
+        Share of all optimizer steps, the first ones, in which the learning rates rise
+        to their peak.
     lr_scheduler_type : str, default="linear"
-        How the learning rates fall: "linear", "cosine", "constant",
-        "constant_with_warmup" or "inverse_sqrt".
+        How the learning rates fall afterwards: "linear", "cosine", "constant" (not at
+        all, and without a rise), "constant_with_warmup" or "inverse_sqrt".
     max_grad_norm : float or None, default=1.0
-        Bound on the norm of the gradient. None stands for no bound.
+        Largest norm of all gradients together; larger gradients are scaled down to it.
+        None does not limit them.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as everywhere in scikit-learn; not with an indicator
-        matrix.
+        How much the rows of each class count, as everywhere in scikit-learn. It needs
+        one label a row; with an indicator matrix, use `sample_weight`.
     early_stopping : bool, default=False
-        Whether to watch a validation score at the end of each epoch, keep the best
-        state of the final phase, and stop when the score no longer rises.
+        Whether to score validation rows after each epoch, stop when the score no longer
+        rises, and keep the state with the best score. Only epochs that end in the final
+        phase, the last `tfinal` steps, count.
     validation_fraction : float, default=0.1
-        Share of the rows to set apart for that, stratified, where `fit` gets no
-        validation rows.
+        Share of the rows that is set apart for that if `fit` gets no validation rows.
+        Rows with one label each are stratified.
     n_iter_no_change : int, default=3
-        Epochs of the final phase without a better score before training stops.
+        Training stops after this many epochs of the final phase without a better score.
     scoring : str, callable or None, default=None
-        The validation score, as in :func:`sklearn.metrics.check_scoring`. None
-        stands for `score`.
+        The validation score, as in :func:`sklearn.metrics.check_scoring`. None stands
+        for the estimator's `score`.
     warm_start : bool, default=False
-        Whether `fit` continues from the triplets and the head of the fit before,
-        with a new schedule.
+        Whether `fit` continues from the updates and the head of the fit before, with a
+        new schedule.
     row_format : str or callable, default="auto"
         How a row of a table becomes a text. "auto": a single column is the text,
-        several become lines ``name: value`` without the missing cells; "pair": two
-        columns are a pair of texts; a `str.format` template over the names of the
-        columns; or a callable from a row, as a dict, to its text. A list or Series
-        takes "auto", or a callable, which gets the cell.
+        several become lines ``name: value`` without the missing cells. "pair": two
+        columns are a pair of texts. Any other str is a `str.format` template with the
+        names of columns. A function gets a row, as a dict, and returns its text. For a
+        list or Series, give "auto", or a function, which then gets the cell.
     max_length : int, default=256
-        Longest text in tokens, or less where the model takes less. Longer texts are
-        counted in `fit_report_`.
+        Longest text in tokens, or less if the model takes less; `fit_report_` counts
+        the longer ones. If texts are long, a lower value saves time and memory.
     long_text : str, default="truncate"
-        What becomes of longer texts. "truncate": their end is cut off; "head_tail":
-        their middle is; "windows": a prediction averages the outputs of windows that
+        What happens to longer texts. "truncate" cuts off their end, "head_tail" cuts
+        out their middle. "windows": a prediction averages the outputs of windows that
         overlap by half, and training reads the first window.
     pooling : str, default="mean"
-        How the tokens of a text become one vector: "mean", "cls", "last" or "max",
-        below a linear head; or "model": the classification head of the model's own
-        architecture, for programs that expect it.
+        How the vectors of a text's tokens become the one that a linear head reads:
+        "mean", "cls" (that of the first token), "last" or "max". Give what the model
+        was pretrained with. "model" uses the classification head of the model's own
+        architecture instead, for programs that expect it.
     device : str, default="auto"
         Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
-        that computes, else the CPU.
+        that computes, and otherwise the CPU.
     precision : str, default="auto"
-        Of the frozen weights and of what is computed through them: "float32",
-        "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 where the hardware
-        and the model compute in it, else float32. Updates, head, loss and optimizer
-        are in float32.
+        Number format of the frozen weights and of what is computed with them:
+        "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
+        hardware and model compute in it, and otherwise float32. Updates, head, loss and
+        optimizer are always in float32.
     revision : str or None, default=None
-        Commit, tag or branch of the model on the hub.
+        Commit, tag or branch of the model on the hub. None stands for an installed
+        copy, if there is one, and otherwise for the main branch.
     local_files_only : bool, default=False
-        Whether the network must not be used.
+        Whether to never use the network. The model must then be a folder, in the hub's
+        cache or in an installed package.
     trust_remote_code : bool, default=False
-        Whether to run code that the model's repository brings along.
+        Whether to run code that the model's repository contains.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial values (but of the head of ``pooling="model"``), rows set apart,
-        order of rows and dropout. None draws one from NumPy's global generator, as in
-        all of scikit-learn; no other is used or changed.
+        Seed of all that is random: initial values (but not the head of
+        ``pooling="model"``), rows set apart, order of rows and dropout. None draws a
+        seed from NumPy's global generator, as everywhere in scikit-learn; no other
+        global generator is used or changed.
     verbose : int, default=0
-        Whether to show a progress bar, and the table of ranks at the end.
+        Whether to show a progress bar, and at the end the table of ranks.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, or column numbers where `y` is an indicator matrix.
+        The labels, sorted; column numbers if `y` is an indicator matrix.
     n_features_in_ : int
-        Columns of `X`; 1 for a list of texts.
+        Number of columns of `X`; 1 for a list of texts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where they all are strings.
+        Names of the columns, if all of them are strings.
     n_iter_ : int
-        Epochs trained.
+        Number of epochs trained.
     total_step_ : int
-        Optimizer steps of the schedule.
+        Number of optimizer steps that the schedule has.
     schedule_ : ResolvedSchedule
-        Ranks and steps that shares and "auto" resolved to.
+        The ranks and steps that shares, None and "auto" stood for.
     ranks_ : dict of str to int
-        Surviving rank of each adapted weight matrix.
+        The rank that is left in each adapted weight matrix, by its path in the model.
     rank_pattern_ : dict of str to list of bool
         The same, as PEFT writes it.
     history_ : TrainingHistory
-        Loss, penalty, learning rate and budget of each step, and scores.
+        Loss, penalty, learning rate and budget at each step, and validation scores.
     fit_report_ : FitReport
-        Rows, tokens, device, precision, size and duration of the fit.
+        What the fit used: rows, tokens, device, precision, size and time. `print` it.
 
     See Also
     --------
-    sk_adalora.get_peft_model : Adapt any torch model, with a loop of your own.
+    sk_adalora.get_peft_model : Adapt any torch model, for a loop of your own.
 
     References
     ----------
@@ -301,19 +323,22 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         X_val: Any = None,
         y_val: Any = None,
     ) -> AdaLoraClassifier:
-        """Fine-tune the pretrained model.
+        """Fine-tune the pretrained model on texts and their targets.
 
         Parameters
         ----------
         X : array-like of str of shape (n_samples,), or table of shape \
-(n_samples, n_features)
+        (n_samples, n_features)
             One text a row, or a table whose rows become texts by `row_format`.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Labels of any type, or an indicator matrix for several labels a row.
+            The label of each row, of any type; or an indicator matrix of 0 and 1, with
+            a column for each label, if a row may have several.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Weights of the rows, zero or more; rows of 0 are left out.
+            How much each row counts, relative to the others; zero or more. Rows of
+            weight 0 are left out.
         X_val, y_val : like `X` and `y`, or None, default=None
-            Rows to score on. They need ``early_stopping=True``.
+            Validation rows to score after each epoch, with ``early_stopping=True``
+            only. None sets a part of the rows apart.
 
         Returns
         -------
@@ -323,44 +348,44 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or the data is not as it must be; nothing is trained
-            and the estimator stays as it was.
+            If a parameter or the data is wrong; nothing is trained, and the estimator
+            stays as it was.
         OSError
             If the pretrained model cannot be found.
         ImportError
             If the pretrained model needs a package that is not installed.
         FloatingPointError
-            If a feature of the pretrained model, the loss or a trained number is NaN
-            or infinite; the estimator stays as it was.
+            If a feature of the pretrained model, the loss or a trained number is NaN or
+            infinite; the estimator stays as it was.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the outputs of the head.
+        """Return how likely each class is, as log-odds or logits.
 
         Parameters
         ----------
         X : array-like of str of shape (n_samples,), or table
-            As in `fit`.
+            Texts or rows, in the form in which `fit` got them.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            The larger, the likelier. With two classes, the log-odds of the second
-            one; with several labels a row, the log-odds of each; with more classes,
-            the logits, whose softmax are the probabilities.
+            With two classes, the log-odds of the second one; with more classes, the
+            logits, whose softmax are the probabilities; with an indicator matrix, the
+            log-odds of each label.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError, TypeError
-            If `X` is not as `fit` got it, a parameter that was changed since is not as
-            it must be, or the pretrained model is another one than then.
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
         OSError
             If the pretrained model cannot be found any more.
         FloatingPointError
-            If the outputs of the network are not finite.
+            If an output of the network is NaN or infinite.
         """
         # In float64: scikit-learn's calibration computes in the type that it gets.
         outputs = self._predict_outputs(X).astype(np.float64)
@@ -374,24 +399,25 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Parameters
         ----------
         X : array-like of str of shape (n_samples,), or table
-            As in `fit`.
+            Texts or rows, in the form in which `fit` got them.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            Labels as `fit` got them, or an indicator matrix.
+            Labels as `fit` got them, or an indicator matrix of the labels that are
+            likelier than not.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError, TypeError
-            If `X` is not as `fit` got it, a parameter that was changed since is not as
-            it must be, or the pretrained model is another one than then.
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
         OSError
             If the pretrained model cannot be found any more.
         FloatingPointError
-            If the outputs of the network are not finite.
+            If an output of the network is NaN or infinite.
         """
         outputs = self._predict_outputs(X)
         if self._multilabel:
@@ -399,29 +425,30 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         return self.classes_[outputs.argmax(axis=1)]
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return the logarithms of `predict_proba`.
+        """Return the logarithms of the probabilities.
 
         Parameters
         ----------
         X : array-like of str of shape (n_samples,), or table
-            As in `fit`.
+            Texts or rows, in the form in which `fit` got them.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Finite where a probability is too small to be told from 0.
+            The logarithms of `predict_proba`. They are finite even where a probability
+            is too small to differ from 0.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError, TypeError
-            If `X` is not as `fit` got it, a parameter that was changed since is not as
-            it must be, or the pretrained model is another one than then.
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
         OSError
             If the pretrained model cannot be found any more.
         FloatingPointError
-            If the outputs of the network are not finite.
+            If an output of the network is NaN or infinite.
         """
         outputs = torch.from_numpy(self._predict_outputs(X))
         logs = outputs.new_empty(outputs.shape, dtype=torch.float64)
@@ -439,24 +466,25 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Parameters
         ----------
         X : array-like of str of shape (n_samples,), or table
-            As in `fit`.
+            Texts or rows, in the form in which `fit` got them.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Rows sum to 1, unless `fit` got an indicator matrix.
+            The probabilities, with columns as in `classes_`. Each row sums to 1, unless
+            `fit` got an indicator matrix.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError, TypeError
-            If `X` is not as `fit` got it, a parameter that was changed since is not as
-            it must be, or the pretrained model is another one than then.
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
         OSError
             If the pretrained model cannot be found any more.
         FloatingPointError
-            If the outputs of the network are not finite.
+            If an output of the network is NaN or infinite.
         """
         logs = self.predict_log_proba(X)
         return np.exp(logs, out=logs)

@@ -187,9 +187,10 @@ def test_docstrings_have_the_numbers_of_the_automatic_epochs(estimator):
     fewer, fewer_needed = numbers_of_auto(AdaLoraRegressor)
 
     assert (
-        f'"auto" stands for as many as make {enough} optimizer steps, or '
-        f"{_steps._STEPS_OF_A_CLASS} for each class or label if that is "
-        f"more; at least {_steps._FEWEST_EPOCHS}, and at most {_steps._MOST_EPOCHS} "
+        '"auto" takes few rows and many classes more often: as many times as make '
+        f"{enough} optimizer steps, or {_steps._STEPS_OF_A_CLASS} for each class or "
+        "label if that is more; "
+        f"at least {_steps._FEWEST_EPOCHS}, and at most {_steps._MOST_EPOCHS} "
         f"or, of few rows, as many as make {needed} steps in batches of "
         f"{_steps._DEFAULT_BATCH}. A regressor has {fewer} and {fewer_needed} in the "
         f"place of {enough} and {needed}, however many columns."
