@@ -24,110 +24,118 @@ _PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(?=@)|([?&;]password=)[^&\s'\"]+")
 class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     """Search the parameters of an AdaLora estimator with Optuna and cross-validation.
 
-    Optuna proposes parameters and says which trials are not worth their remaining
+    Optuna proposes parameters, and says which trials are not worth their remaining
     folds. Everything else is scikit-learn's, as in `GridSearchCV`: folds, scoring,
     ranks, refit, parallel work, metadata routing and callbacks.
 
     Parameters
     ----------
     estimator : estimator
-        What is searched: an AdaLora estimator, or a pipeline or other composite that
-        holds one.
+        The AdaLora estimator whose parameters are searched, or a pipeline or other
+        composite that holds one.
     space : AdaLoraSpace, dict, callable or None, default=None
-        What may be tried. None stands for ``AdaLoraSpace()``. A dict has names that
-        `set_params` takes, and as values Optuna's distributions, tuples (low, high) on
-        a linear scale, lists or one-dimensional arrays of choices, fixed values, or an
-        `AdaLoraSpace` under the name of its step. A full name takes precedence over
-        that space, whichever comes first, and one of `beta2` unties it from `beta1`. A
-        callable gets the trial and returns a dict for `set_params`. It is called again
-        for each trial when the table is made, and must return the same then: it may go
-        by what it suggests and by `trial.number`, and by nothing else.
+        The parameters and values that may be tried. None stands for ``AdaLoraSpace()``.
+        A dict has names that `set_params` takes. Its values are Optuna's distributions,
+        tuples (low, high) on a linear scale, lists or one-dimensional arrays of
+        choices, fixed values, or an `AdaLoraSpace` under the name of its step. A full
+        name overrides that space, wherever it stands; that of `beta2` also unties it
+        from `beta1`. A function gets the trial and returns a dict for `set_params`. It
+        is called again for each trial when the table is made, and must then return the
+        same: it may depend on what it suggests and on `trial.number`, and on nothing
+        else.
     prefix : str, default="auto"
         What stands before the names of an `AdaLoraSpace`, such as ``"clf__"``. "auto"
         finds the AdaLora estimator by itself.
     n_trials : int, default=30
-        Trials of the study in all: those of earlier runs and of other processes count.
+        Number of trials that the study has in the end. Those of earlier runs and of
+        other processes count.
     timeout : float or None, default=None
-        Seconds after which no further trial begins. One trial is always evaluated.
+        Seconds after which no further trial begins; one is always evaluated. None does
+        not limit the time.
     sampler : "auto" or BaseSampler, default="auto"
-        What proposes parameters. "auto" is a Gaussian process if all of them are
-        numbers and `n_trials` is at most 100, else TPE. No setting is repeated while
-        the space has others. What breaks a constraint, such as TPE's
-        `constraints_func`, is never the best.
+        The sampler of Optuna's that proposes parameters. "auto" is a Gaussian process
+        if all of them are numbers and `n_trials` is at most 100, and otherwise TPE;
+        neither repeats a setting while the space has others. A trial that breaks a
+        constraint, such as one of TPE's `constraints_func`, is never the best.
     pruner : "auto", BasePruner or None, default="auto"
-        With a pruner, trials race: they are evaluated fold by fold, the mean so far
-        is reported after each (step 0 is after the first), and the pruner may stop
-        them. "auto" stops what is behind the best complete trial, on the folds that
-        both have seen, by more than half a standard error, once three are complete.
-        None evaluates all folds.
+        What stops poor trials before their last fold. With a pruner, trials are
+        evaluated fold by fold, and report their mean so far after each (step 0 is after
+        the first). "auto" stops a trial that is behind the best complete one by more
+        than half a standard error, on the folds that both have seen, once three trials
+        are complete. None evaluates all folds.
     storage : str, path-like, BaseStorage or None, default=None
-        Where the study is kept: the URL of a database ("postgresql://...",
-        "sqlite:///..."), a path of a journal file, in which "~" is the home directory,
-        or a storage of Optuna's. None stands for memory. Several processes may work on
-        one study.
+        Where the study is kept, so that a search can be resumed and several processes
+        can share it: the URL of a database ("postgresql://...", "sqlite:///..."), the
+        path of a journal file, in which "~" is the home directory, or a storage of
+        Optuna's. None keeps it in memory.
     study_name : str or None, default=None
-        Name of the study, by which it is resumed. None stands for a new study.
+        Name by which the study is resumed. None makes a new study.
     load_if_exists : bool, default=True
-        Whether to go on with a study of that name.
+        Whether to go on with a study of that name. If False, it is an error that there
+        is one.
     enqueue : "paper", dict, list of dict or None, default="paper"
-        What is tried first, in a new study only. "paper" is the estimator as it is:
-        numbers that are not in their range are moved to the nearest one that is,
-        `target_r` is turned into a share of `init_r` or back, None for `init_r` or
-        `lora_alpha` into the number that it stands for, and what the space has no terms
-        for is drawn, such as a value that is none of the choices, None of another
-        parameter where it has numbers, or steps where it has shares. Where the space is
-        a function, it stands for nothing. A dict has full names and values of the
-        space, as `best_params_`: fixed and tied parameters may be in it, if they have
-        the value that they have there. For a function it has names that this asks the
-        trial for, as `study_.best_params`. Other names are an error; what is left out
-        is drawn.
+        The settings that a new study tries first. "paper" is the estimator as it is, as
+        far as the space allows. A number outside its range is moved to the nearest one
+        inside, `target_r` is turned into a share of `init_r` or back, and None for
+        `init_r` or `lora_alpha` into the number that it stands for. What the space
+        cannot express is drawn: a value that is none of the choices, None of another
+        parameter where the space has numbers, or steps where it has shares. If the
+        space is a function, "paper" adds nothing. A dict has full names and values of
+        the space, as `best_params_` has; fixed and tied parameters may be in it, with
+        the values that they have there. For a function, it has names that this asks the
+        trial for, as `study_.best_params` has. Other names are an error; what is left
+        out is drawn.
     callbacks : list of callable or None, default=None
-        Called as ``callback(study, trial)`` after each trial, as by Optuna.
-        ``study.stop()`` ends the search. Callbacks of scikit-learn are set by
+        Functions that are called as ``callback(study, trial)`` after each trial, as by
+        Optuna. ``study.stop()`` ends the search. For callbacks of scikit-learn, use
         `set_callbacks`.
     scoring : str, callable, list, tuple, dict or None, default=None
-        How folds are scored, as in `GridSearchCV`. Of several scores, the search
-        maximises the one that `refit` names, or else the first.
+        How folds are scored, as in `GridSearchCV`. With several scores, the search
+        maximises the one that `refit` names, or otherwise the first.
     n_jobs : int or None, default=None
-        Fits at once, and trials that are asked for at once. None stands for 1, unless
-        joblib is configured. Each worker has a pretrained model: on one GPU, leave it.
+        How many fits run at once, and how many trials are asked for at once. None
+        stands for 1, unless joblib is configured. Each worker holds a pretrained model,
+        so keep None on a single GPU.
     refit : bool, str or callable, default=True
-        Whether, or by which score, to refit the best trial on all rows. A function
-        gets `cv_results_` and returns the row of a complete trial; others have NaN
-        for a mean score, or a number as `error_score` where all of their fits failed.
+        Whether to refit the best trial on all rows; a str names the score that decides.
+        A function gets `cv_results_` and returns the row of a complete trial. Trials
+        that cannot be chosen have NaN for a mean score there or, if all of their fits
+        failed, a number given as `error_score`.
     cv : int, splitter, iterable or None, default=None
-        Folds. None stands for 5. All trials get the same.
+        How rows are split into folds, as in `GridSearchCV`. None stands for 5 folds.
+        All trials get the same.
     error_score : float or "raise", default=np.nan
-        Score of a fold that fails. A trial with NaN in a fold is a failed one; with a
-        number, a warning says how many fits failed. If all did, that is an error.
+        Score of a fold that fails. A trial with NaN in a fold counts as failed. With a
+        number, the trial goes on, and a warning says how many fits failed. If all fits
+        failed, that is an error. "raise" raises the error of the fit.
     return_train_score : bool, default=False
-        Whether to score the training rows of each fold too. Trials that a study holds
-        already and that were evaluated without have NaN there, with a warning.
+        Whether to score the training rows of each fold too. Trials that the study holds
+        already, evaluated without that, have NaN there, and a warning says so.
     random_state : int, RandomState instance or None, default=None
         Seed of the automatic sampler. A study that goes on draws anew: two trials and
         one more are not the three of a single run. Processes that work on one study at
-        the same time draw different parameters whatever the seed, that of a `sampler`
-        included.
+        the same time draw different parameters whatever the seed, also that of a
+        `sampler`.
     verbose : int, default=0
         1 shows a bar of trials; more also makes scikit-learn print.
 
     Attributes
     ----------
     best_estimator_ : estimator
-        The best trial's, refitted on all rows. Only with `refit`.
+        The estimator with the best parameters, refitted on all rows. Only with `refit`.
     best_params_ : dict
-        Parameters of the best complete trial.
+        The parameters of the best complete trial.
     best_score_ : float
         Its mean score over the folds.
     best_index_ : int
         Its row in `cv_results_`.
     cv_results_ : dict of str to ndarray of shape (n_trials,)
-        A row for each trial of the study that is over, whichever process evaluated
-        it. Beside what `GridSearchCV` has: `trial_number`; `state` ("complete",
-        "pruned", "failed", or "infeasible" for what was evaluated in full but breaks a
-        constraint); `pruned_at_fold`, counted from 0, or -1; `running_mean` over the
-        folds that a trial saw. Mean scores of trials that are not complete are NaN. A
-        trial of an objective of your own has no folds: its value is the mean score.
+        A row for each trial of the study that is over, whichever process evaluated it.
+        Beside what `GridSearchCV` has: `trial_number`; `state` ("complete", "pruned",
+        "failed", or "infeasible": evaluated in full, but breaks a constraint);
+        `pruned_at_fold`, counted from 0, or -1; `running_mean` over the folds that a
+        trial saw. Trials that are not complete have NaN for a mean score. A trial of an
+        objective of your own has no folds: its value is its mean score.
     study_ : optuna.Study
         The study. In an unpickled search, a copy in memory.
     trials_ : list of FrozenTrial
@@ -135,15 +143,15 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     n_splits_ : int
         Number of folds.
     scorer_ : callable or dict
-        What scored.
+        The scorer, or a scorer for each of several scores.
     multimetric_ : bool
         Whether there are several scores.
     refit_time_ : float
-        Seconds of the refit.
+        How many seconds the refit took.
     classes_ : ndarray of shape (n_classes,)
-        Classes of a refitted classifier.
+        The classes of a refitted classifier.
     n_features_in_ : int
-        Columns that the refit saw.
+        Number of columns in the refit.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Their names, if they have any.
 
@@ -154,14 +162,14 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
 
     Notes
     -----
-    A study is bound to its rows, folds, space, scoring and estimator by hashes; to go
-    on with it with something else is an error. A trial of a process that died is
-    queued again: at once if that was on the same machine, after ten minutes without a
-    sign of life on another one and on Windows. Parameters over which three processes
-    have died are not.
+    A study belongs to the rows, folds, space, scoring and estimator that it began with;
+    to go on with others is an error. A trial whose process died is tried again: at once
+    if that was on the same machine; after ten minutes without a sign of life if it was
+    on another one, or on Windows. Parameters over which three processes have died are
+    not.
 
-    Pickles of a fitted search hold no storage, whose URL may have a password in it,
-    and no callbacks.
+    A pickle of a fitted search holds no callbacks and no storage, whose URL may have a
+    password in it.
 
     Examples
     --------
@@ -230,28 +238,29 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Parameters
         ----------
         X : sequence, array or table of shape (n_samples,) or (n_samples, n_columns)
-            Rows.
+            The rows, in a form that the estimator takes.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Targets.
+            Their targets.
         **params : dict
-            `groups` for the splitter, and what the estimator's `fit` takes: arrays
-            with one value per row are split like X.
+            `groups` for the splitter, and what the estimator's `fit` takes. Arrays with
+            one value per row are split like X.
 
         Returns
         -------
         AdaLoraSearchCV
-            Itself.
+            The search itself.
 
         Raises
         ------
         ValueError
-            If a parameter, the space or the study does not fit, if no trial is
-            complete and keeps the constraints, or if all fits fail.
+            If a parameter or the space is wrong, if the study is another one's, if no
+            trial is complete and keeps the constraints, or if all fits fail.
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.
         FileNotFoundError
-            If `storage` is the path of a folder, or in a folder that does not exist.
+            If `storage` is the path of a folder, or of a file in a folder that does not
+            exist.
         ImportError
             If `storage` needs a driver that is not installed.
         """
@@ -272,44 +281,45 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     ) -> AdaLoraSearchCV:
         """Make a fitted search of a study's trials, and refit the best of them.
 
-        Nothing is evaluated. The study may be that of worker processes with
-        ``refit=False``, or one of an objective of your own that used
-        :func:`suggest_params`; what was `fixed` there must be set on `estimator`.
+        No trial is evaluated. The study may come from worker processes with
+        ``refit=False``, or from an objective of your own that used
+        :func:`suggest_params`. Set on `estimator` what was `fixed` there.
 
         Parameters
         ----------
         study : str or optuna.Study
             The study, or its name in `storage`.
         estimator : estimator
-            As for the search.
+            The estimator that was searched.
         X : sequence, array or table of shape (n_samples,) or (n_samples, n_columns)
             The rows that were searched with.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Their targets.
         space : AdaLoraSpace, dict, callable or None, default=None
-            As for the search.
+            The space that was searched. None stands for ``AdaLoraSpace()``.
         storage : str, path-like, BaseStorage or None, default=None
             Where the study is, if `study` is a name.
         fit_params : dict or None, default=None
             What `fit` got beside X and y.
         **options : dict
-            Other parameters of the search: `cv` and `scoring` as they were.
+            Other parameters of the search. Give `cv` and `scoring` as they were.
 
         Returns
         -------
         AdaLoraSearchCV
-            Fitted.
+            A fitted search.
 
         Raises
         ------
         ValueError
-            If there is no such study or no complete trial in it, or if it was made
+            If there is no such study, if it has no complete trial, or if it was made
             with something else.
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.
         FileNotFoundError
-            If `storage` is the path of a folder, or in a folder that does not exist.
+            If `storage` is the path of a folder, or of a file in a folder that does not
+            exist.
         ImportError
             If `storage` needs a driver that is not installed.
         """
@@ -326,21 +336,20 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     # ---- after fit ----------------------------------------------------------
 
     def plot_trials(self, ax: Any = None) -> np.ndarray:
-        """Draw the trials, the running best, and which parameters mattered.
+        """Draw the trials, the best score so far, and which parameters mattered.
 
-        Trials that failed, in all folds if `error_score` is a number, or that break a
-        constraint are left out.
+        Trials that broke a constraint, or that failed (if `error_score` is a number, in
+        all folds), are left out.
 
         Parameters
         ----------
         ax : Axes, pair of Axes or None, default=None
-            Where to draw. None stands for a new figure. On one Axes, importances are
-            left out.
+            Where to draw. None makes a new figure. A single Axes shows no importances.
 
         Returns
         -------
         ndarray of Axes
-            What was drawn on.
+            The axes that were drawn on.
 
         Raises
         ------
@@ -349,7 +358,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         ImportError
             If matplotlib is not installed: the extra `plot` has it.
         NotFittedError
-            If it was not fitted.
+            If the search has not been fitted.
         """
         check_is_fitted(self, "study_")
         return draw_trials(trial_curves(self.study_, self.trials_), ax)
