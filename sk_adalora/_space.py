@@ -37,68 +37,68 @@ _TIE = "beta1"
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLoraSpace:
-    """Which parameters of an AdaLora estimator a search tries.
+    """The parameters of an AdaLora estimator that a search tries, and their values.
 
-    A tuple ``(low, high)`` is a range, ends included; a list is choices, and so is a
-    one-dimensional array or Python's ``range(4, 9)``; anything else is a fixed value,
-    and None leaves the parameter of the estimator alone. Each point of the space is a
-    valid setting, for every number of rows, because ranks and steps are shares: see
-    Notes.
+    Give each parameter a tuple ``(low, high)`` for a range, ends included; a list, a
+    one-dimensional array or Python's ``range(4, 9)`` for choices; None to leave it as
+    the estimator has it; or anything else for a fixed value. Ranges are on a linear
+    scale, unless the parameter says otherwise. Ranks and steps are shares, so that each
+    point of the space is a valid setting for any number of rows: see Notes.
 
     Parameters
     ----------
     init_r : object, default=(4, 32)
-        Rank at the start. A range is on a logarithmic scale.
+        Rank of every update when training starts. A range is on a logarithmic scale.
     target_r : object, default=(0.2, 0.9)
-        Average rank at the end, as a share of `init_r`; or ints, none of them above
-        the lowest `init_r`.
+        Average rank when training ends, as a share of `init_r`; or ints, none of them
+        above the lowest `init_r`.
     tinit : object, default=(0.0, 0.3)
-        Last step of the initial phase, as a share of all steps. Ints are steps, which
-        suit one number of rows only: not recommended.
+        Last step at which all updates have full rank, as a share of all steps. Ints are
+        steps, which suit one number of rows only: not recommended.
     tfinal : object, default=(0.1, 0.65)
-        Share of all steps at the target, likewise. The largest shares of `tinit` and
-        `tfinal` must sum to less than 1.
+        How many steps are at the final ranks, likewise. The largest shares of `tinit`
+        and `tfinal` must sum to less than 1.
     deltaT : object, default=None
         Steps between two allocations, a share of all steps, or "auto".
     beta1 : object, default=(0.6, 0.98)
         Decay factor of the moving average of the sensitivity.
     beta2 : object, default="beta1"
-        The same for its uncertainty. "beta1" ties it to the value of `beta1`, so
-        that the search has one dimension less.
+        Decay factor of the moving average of its uncertainty. "beta1" gives it the
+        value of `beta1`, so that the search has one parameter less.
     orth_reg_weight : object, default=(0.01, 1.0)
         Weight of the orthogonality penalty. A range is on a logarithmic scale.
     learning_rate : object, default=(0.001, 0.03)
         Peak learning rate of the updates. A range is on a logarithmic scale.
     head_learning_rate : object, default=None
-        That of the head. A range is on a logarithmic scale.
+        Peak learning rate of the head. A range is on a logarithmic scale.
     lora_alpha : object, default=None
-        Updates are scaled by ``lora_alpha / init_r``. A range is on a logarithmic
-        scale.
+        Strength of the updates: they are multiplied by ``lora_alpha / init_r``. A range
+        is on a logarithmic scale.
     lora_dropout : object, default=None
         Dropout of the inputs of the updates.
     interpolation : object, default=None
-        Which point between the start and the end of a training is kept.
+        How much of the training is kept, from 0 to 1.
     weight_decay : object, default=None
         Decoupled weight decay.
     epochs : object, default=None
-        Passes over the rows.
+        How many times training goes over the rows.
     batch_size : object, default=None
-        Most rows in a batch. A range is on a logarithmic scale.
+        Largest number of rows in a batch. A range is on a logarithmic scale.
     target_modules : object, default=None
-        Layers to adapt, as choices: ``["all-linear", ["query", "value"]]``.
+        Which layers get an update, as choices: ``["all-linear", ["query", "value"]]``.
 
     Raises
     ------
     ValueError
-        If a value is none that the estimators take, or if some point of the space
-        would not be valid.
+        If the estimators do not take a value, or if a point of the space would not be a
+        valid setting.
 
     Notes
     -----
-    Ranges that depend on another value (``suggest_int("target_r", 1, init_r)``)
-    change from trial to trial, and Optuna's samplers then leave the parameter out of
-    what they model. Here every name has one distribution. What None leaves alone has
-    to go together with the rest: a share for `target_r` needs an `init_r`.
+    A range that depends on another value (``suggest_int("target_r", 1, init_r)``)
+    changes from trial to trial, and Optuna's samplers then leave the parameter out of
+    what they model. Here every name has one distribution. What None leaves alone must
+    go together with the rest: a share for `target_r` needs an `init_r`.
 
     Examples
     --------
@@ -155,12 +155,13 @@ class AdaLoraSpace:
         Parameters
         ----------
         prefix : str, default=""
-            Put before each name: in a pipeline, the step's name and two underscores.
+            What stands before each name: in a pipeline, the step's name and two
+            underscores.
 
         Returns
         -------
         dict of str to BaseDistribution
-            Without fixed and tied values: see :meth:`complete`.
+            The distributions, without fixed and tied parameters: see :meth:`complete`.
 
         Raises
         ------
@@ -170,17 +171,18 @@ class AdaLoraSpace:
         return self._declare(prefix).distributions()
 
     def fixed(self, prefix: str = "") -> dict[str, Any]:
-        """Return the parameters that have one value.
+        """Return the parameters that have a fixed value.
 
         Parameters
         ----------
         prefix : str, default=""
-            Put before each name.
+            What stands before each name: in a pipeline, the step's name and two
+            underscores.
 
         Returns
         -------
         dict of str to object
-            Values by parameter.
+            The values, by parameter.
 
         Raises
         ------
@@ -195,16 +197,16 @@ class AdaLoraSpace:
         Parameters
         ----------
         values : mapping of str to object
-            As in `trial.params` and `study.best_params`. Names that the space does
+            What `trial.params` or `study.best_params` holds. Names that the space does
             not know stay as they are.
         prefix : str, default=""
-            As in :meth:`distributions`.
+            What stands before each name, as in :meth:`distributions`.
 
         Returns
         -------
         dict of str to object
-            For `set_params`: with fixed and tied values, and choices as they were
-            given, of which a study holds the labels.
+            Parameters for `set_params`. Fixed and tied values are added, and choices
+            are those that the space was given, of which a study may keep only the text.
 
         Raises
         ------
@@ -216,18 +218,19 @@ class AdaLoraSpace:
     def random(self, prefix: str = "") -> dict[str, Any]:
         """Return the space for `RandomizedSearchCV` and `HalvingRandomSearchCV`.
 
-        They draw each parameter by itself and know no ties, so a tied `beta2` is
-        drawn from the range of `beta1`, independently.
+        These cannot tie two parameters together, so a tied `beta2` is drawn by itself,
+        from the range of `beta1`.
 
         Parameters
         ----------
         prefix : str, default=""
-            Put before each name.
+            What stands before each name: in a pipeline, the step's name and two
+            underscores.
 
         Returns
         -------
         dict of str to scipy distribution or list
-            For the `param_distributions` of `RandomizedSearchCV`.
+            What `RandomizedSearchCV` takes as `param_distributions`.
 
         Raises
         ------
@@ -244,27 +247,28 @@ class AdaLoraSpace:
     def grid(self, prefix: str = "", n: int = 3) -> dict[str, list[Any]]:
         """Return the space for `GridSearchCV` and `HalvingGridSearchCV`.
 
-        A grid is a product and knows no ties, so a tied `beta2` is left to the
+        These cannot tie two parameters together, so a tied `beta2` is left to the
         estimator, unless `beta1` is fixed. The default space has 2187 points at
         ``n=3``: fix most of it.
 
         Parameters
         ----------
         prefix : str, default=""
-            Put before each name.
+            What stands before each name: in a pipeline, the step's name and two
+            underscores.
         n : int, default=3
-            Values of each range, ends included; at least 2.
+            Number of values of each range, ends included; at least 2.
 
         Returns
         -------
         dict of str to list
-            For the `param_grid` of `GridSearchCV`.
+            What `GridSearchCV` takes as `param_grid`.
 
         Raises
         ------
         TypeError, ValueError
-            If `n` is below 2; if `prefix` is no str, or neither "" nor one that ends
-            in "__".
+            If `n` is below 2; if `prefix` is no str, or neither "" nor one that ends in
+            "__".
         """
         if n < 2:
             raise ValueError(
@@ -291,29 +295,29 @@ def suggest_params(
     Parameters
     ----------
     trial : optuna.trial.BaseTrial
-        A trial that runs; or `study.best_trial` or a `FixedTrial`, to get the
+        The trial that runs; or `study.best_trial` or a `FixedTrial`, to get the
         parameters of a trial that is over.
     space : AdaLoraSpace, dict, callable or None, default=None
-        What may be tried. None stands for ``AdaLoraSpace()``. A dict has the names
-        that `set_params` takes, and as values Optuna's distributions, tuples (on a
-        linear scale), lists or one-dimensional arrays of choices, and fixed values, or
-        an `AdaLoraSpace` itself under the name of its step; a full name takes
-        precedence over it. A callable gets the trial and returns a dict.
+        The parameters and values that may be tried. None stands for ``AdaLoraSpace()``.
+        A dict has names that `set_params` takes. Its values are Optuna's distributions,
+        tuples (low, high) on a linear scale, lists or one-dimensional arrays of
+        choices, fixed values, or an `AdaLoraSpace` under the name of its step, which a
+        full name overrides. A function gets the trial and returns a dict.
     prefix : str, default=""
-        Put before the names of an `AdaLoraSpace`: in a pipeline, the step's name and
-        two underscores. Other spaces have full names.
+        What stands before the names of an `AdaLoraSpace`: in a pipeline, the step's
+        name and two underscores. Other spaces have full names.
     fixed : dict or None, default=None
         Values that are not searched, named as in the space.
 
     Returns
     -------
     dict of str to object
-        For `set_params`.
+        Parameters for `set_params`.
 
     Raises
     ------
     TypeError, ValueError
-        If the space or the prefix is not as it must be.
+        If the space or the prefix is wrong.
 
     Examples
     --------
