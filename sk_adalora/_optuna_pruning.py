@@ -1,4 +1,4 @@
-"""Give up a trial of Optuna's whose validation score is poor."""
+"""End a trial of Optuna's early if its validation score is poor: OptunaPruning."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ from ._early_stopping import one_number
 
 
 class OptunaPruning:
-    """Report the validation score of each epoch to a trial, and end what is poor.
+    """Report the validation score of each epoch to a trial, and end poor trials.
 
-    A callback for `set_callbacks` of the estimators. At the end of an epoch it scores
-    the estimator on rows of its own and asks the study's pruner; if that says so,
+    A callback for `set_callbacks` of the estimators. After each epoch, it scores the
+    estimator on validation rows and asks the study's pruner. If the pruner says so,
     `fit` ends with `optuna.TrialPruned`, which `study.optimize` expects.
 
     Parameters
     ----------
     trial : optuna.trial.BaseTrial
-        The trial that runs, of a study that maximizes: scores are the greater the
-        better, as everywhere in scikit-learn.
+        The trial that runs. Its study must maximize, since greater scores are better,
+        as everywhere in scikit-learn.
     X_val, y_val : array-like or table of shape (n_samples, ...)
-        Rows to score on, in the form in which the estimator gets `X` and `y`. They
-        must be no rows that it learns from, nor those that the winner is judged by.
+        Validation rows, in the form in which the estimator gets `X` and `y`. Give
+        neither rows that it learns from, nor those that the winner is judged by.
     scoring : str, callable or None, default=None
-        The score, as in :func:`sklearn.metrics.check_scoring`. None stands for
-        `score`.
+        The validation score, as in :func:`sklearn.metrics.check_scoring`. None stands
+        for the estimator's `score`.
     phase : {"final", "any"}, default="final"
-        Epochs that are reported and compared. "final": those after the last
-        allocation, when every trial has its final ranks. "any": all epochs, also
-        those in which a trial with a late reduction still has more ranks than one
-        with an early reduction.
+        Which epochs are reported to the pruner. "final": those after the last
+        allocation, when every trial has its final ranks. "any": all epochs, in some of
+        which a trial whose ranks fall late has more ranks than one whose ranks fall
+        early.
     threshold : float or None, default=None
-        A score below it ends the trial after any epoch, whatever the phase.
+        Smallest score with which a trial goes on, after any epoch, whatever `phase` is.
+        None sets no such limit.
 
     Raises
     ------
     ValueError, TypeError
-        If a parameter is not as it must be, or the study does not maximize. What
-        `scoring` names is looked up in `fit`.
+        If a parameter is wrong, or the study does not maximize. A wrong `scoring` is an
+        error in `fit`.
 
     Notes
     -----
     A score of NaN ends the trial after any epoch.
 
     The estimator remains as it was before `fit`, as after any error. scikit-learn's
-    `cross_validate` and `cross_val_score` turn errors into NaN, so there the callback
-    needs ``error_score="raise"``; and the folds run one after the other, in this
-    process, each continuing the steps of the one before.
+    `cross_validate` and `cross_val_score` turn errors into NaN, so the callback needs
+    ``error_score="raise"`` there. Their folds must run one after the other, in this
+    process; each continues the steps of the one before.
 
     Examples
     --------
@@ -112,7 +113,7 @@ class OptunaPruning:
     def on_fit_task_end(
         self, estimator: Any, context: Any, *, fitted_estimator: Any = None
     ) -> None:
-        """Score an epoch, report it and end a poor trial.
+        """Score an epoch, report it, and end a poor trial.
 
         Parameters
         ----------
@@ -121,12 +122,12 @@ class OptunaPruning:
         context : sklearn.callback.CallbackContext
             The task that ends.
         fitted_estimator : estimator
-            The estimator as it is then, with the ranks of that step.
+            The estimator as it is now, with the ranks of this step.
 
         Raises
         ------
         optuna.TrialPruned
-            If the pruner says so, or the score is NaN or below the threshold.
+            If the pruner says so, or if the score is NaN or below the threshold.
         """
         if context.task_name != "epoch":
             return
@@ -161,7 +162,8 @@ class OptunaPruning:
         """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse: in another process, the trial would be an unused copy."""
+        """Refuse to be pickled: in another process, nobody would use the trial's
+        copy."""
         raise TypeError(
             "OptunaPruning belongs to a trial of this process. Got an attempt to "
             "pickle or copy it. Use n_jobs=None around it, or save the estimator when "
