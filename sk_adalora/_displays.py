@@ -1,4 +1,4 @@
-"""What a fit did, as pictures: ranks, budget and history."""
+"""Pictures of a fit: where rank is left, when it fell, and how training went."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from .adalora.schedule import BudgetSchedule
 class RankAllocationDisplay:
     """Picture of the rank that is left in each weight matrix.
 
-    A row is a layer of the model, a column a kind of weight matrix in it. Number and
-    colour say in how many directions the fit may change that matrix. A hatched cell is
-    a matrix of rank 0: it is as it was pretrained. Where nothing is drawn, the layer
-    has no such matrix, or it was not adapted.
+    A row is a layer of the model, and a column is a kind of weight matrix in it. The
+    number and colour of a cell say in how many directions the fit may change that
+    matrix. A hatched cell is a matrix of rank 0: it is as it was pretrained. In an
+    empty cell, the layer has no such matrix, or the matrix was not adapted.
 
     Make it with :meth:`from_estimator` or :meth:`from_ranks`.
 
     Parameters
     ----------
     ranks : array-like of shape (n_layers, n_kinds)
-        Rank of each matrix; NaN where there is none.
+        The rank of each matrix; NaN where there is none.
     layers : sequence of shape (n_layers,)
-        Names of the rows.
+        The names of the rows.
     kinds : sequence of str of shape (n_kinds,)
-        Names of the columns.
+        The names of the columns.
     initial : int or None, default=None
-        Rank of each matrix at the start. It is the upper end of the colours; None
-        stands for the largest rank.
+        Rank of each matrix at the start, at which the colours end. None stands for the
+        largest rank in `ranks`.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where the ranks are drawn.
+        The axes with the picture.
     figure_ : matplotlib Figure
-        The figure around it.
+        The figure around it, to save.
     image_ : matplotlib QuadMesh
         The coloured cells.
     text_ : ndarray of shape (n_layers, n_kinds)
@@ -85,13 +85,14 @@ class RankAllocationDisplay:
             A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
             one, or a search that has refitted one.
         ax : matplotlib Axes or None, default=None
-            Where to draw. None stands for a new figure that suits the number of layers.
+            Where to draw. None makes a new figure that suits the number of layers.
         **kwargs : dict
             Further arguments of :meth:`plot`.
 
         Returns
         -------
         RankAllocationDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -119,17 +120,20 @@ class RankAllocationDisplay:
         Parameters
         ----------
         ranks : mapping of str to int
-            Rank by path of the module, such as `AdaLoraModel.ranks`.
+            The rank of each matrix, by its path in the model, as `AdaLoraModel.ranks`
+            has them.
         initial : int or None, default=None
-            Rank of each matrix at the start, `init_r` of the configuration.
+            Rank of each matrix at the start: `init_r` of the configuration. None stands
+            for the largest rank in `ranks`.
         ax : matplotlib Axes or None, default=None
-            Where to draw. None stands for a new figure that suits the number of layers.
+            Where to draw. None makes a new figure that suits the number of layers.
         **kwargs : dict
             Further arguments of :meth:`plot`.
 
         Returns
         -------
         RankAllocationDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -173,7 +177,7 @@ class RankAllocationDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
-            Where to draw. None stands for a new figure that suits the number of layers.
+            Where to draw. None makes a new figure that suits the number of layers.
         cmap : str or matplotlib Colormap, default="cividis"
             Colours from rank 0 to the rank at the start.
         colorbar : bool, default=True
@@ -187,7 +191,7 @@ class RankAllocationDisplay:
         Raises
         ------
         TypeError, ValueError
-            If `ax` is something else than one Axes.
+            If `ax` is not a single Axes.
         ImportError
             If matplotlib is not installed.
         """
@@ -205,31 +209,32 @@ class RankAllocationDisplay:
 
 
 class BudgetDisplay:
-    """Picture of the rank that the whole model had over the training.
+    """Picture of the total rank of all weight matrices over the training.
 
-    Three phases are shaded: all matrices at full rank; the budget falls and the least
-    important ranks are pruned; the rest is trained at its final ranks.
+    The background shows three phases: all matrices have full rank; ranks fall, where
+    they matter least; the rest is trained at the final ranks.
 
     Make it with :meth:`from_estimator` or :meth:`from_schedule`.
 
     Parameters
     ----------
     planned : array-like of shape (n_steps,)
-        Total rank after each optimizer step, as planned.
+        The total rank after each optimizer step, as planned.
     phases : sequence of str of shape (n_steps,)
-        Phase of each step: "initial", "reduction" or "final".
+        The phase of each step: "initial", "reduction" or "final".
     actual : array-like of shape (n_steps_taken,) or None, default=None
-        Total rank after each step that was taken. Shorter than `planned` where
-        training stopped early.
+        The total rank after each step that was taken. It is shorter than `planned` if
+        training stopped early. None draws the plan alone.
     n_matrices : int or None, default=None
-        Number of matrices, for a second scale with the average rank of one.
+        Number of matrices, for a second scale with their average rank. None leaves that
+        scale out.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where the budget is drawn.
+        The axes with the picture.
     figure_ : matplotlib Figure
-        The figure around it.
+        The figure around it, to save.
 
     Examples
     --------
@@ -256,7 +261,7 @@ class BudgetDisplay:
     def from_estimator(
         cls, estimator: Any, *, ax: Any = None, **kwargs: Any
     ) -> BudgetDisplay:
-        """Draw the budget of a fitted estimator.
+        """Draw how the ranks of a fitted estimator fell.
 
         Parameters
         ----------
@@ -264,13 +269,14 @@ class BudgetDisplay:
             A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
             one, or a search that has refitted one.
         ax : matplotlib Axes or None, default=None
-            Where to draw. None stands for a new figure.
+            Where to draw. None makes a new figure.
         **kwargs : dict
             Further arguments of :meth:`plot`.
 
         Returns
         -------
         BudgetDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -303,15 +309,17 @@ class BudgetDisplay:
         schedule : BudgetSchedule
             The plan.
         actual : array-like of shape (n_steps_taken,) or None, default=None
-            Total rank after each step, as `AdaLoraModel.update_and_allocate` counts it.
+            The total rank after each step, as `AdaLoraModel.update_and_allocate`
+            returns it. None draws the plan alone.
         ax : matplotlib Axes or None, default=None
-            Where to draw. None stands for a new figure.
+            Where to draw. None makes a new figure.
         **kwargs : dict
             Further arguments of :meth:`plot`.
 
         Returns
         -------
         BudgetDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -349,7 +357,7 @@ class BudgetDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
-            Where to draw. None stands for a new figure.
+            Where to draw. None makes a new figure.
 
         Returns
         -------
@@ -359,7 +367,7 @@ class BudgetDisplay:
         Raises
         ------
         TypeError, ValueError
-            If `ax` is something else than one Axes.
+            If `ax` is not a single Axes.
         ImportError
             If matplotlib is not installed.
         """
@@ -373,8 +381,9 @@ class BudgetDisplay:
 class TrainingHistoryDisplay:
     """Picture of what happened at each optimizer step.
 
-    Panels from top to bottom: the loss; the validation score after each epoch, when
-    one was watched; the penalty that keeps the updates orthogonal; the learning rate.
+    The panels show, from top to bottom: the loss; the validation score after each
+    epoch, if there was one; the penalty that keeps the directions of an update
+    orthogonal; the learning rate.
 
     Make it with :meth:`from_estimator`.
 
@@ -383,11 +392,12 @@ class TrainingHistoryDisplay:
     loss, orthogonality, learning_rate : array-like of shape (n_steps,)
         Mean loss of the rows of each optimizer step, penalty, and learning rate.
     score : array-like of shape (n_epochs,) or None, default=None
-        Validation score after each epoch. None or empty: no score was watched.
+        The validation score after each epoch. None or an empty one leaves that panel
+        out.
     best_epoch : int or None, default=None
-        Epoch, counted from 0, whose state was kept.
+        The epoch, counted from 0, whose state was kept. None marks none.
     steps_per_epoch : int or None, default=None
-        Optimizer steps of an epoch. Scores need it.
+        Number of optimizer steps in an epoch. It must be given if there are scores.
 
     Attributes
     ----------
@@ -396,7 +406,7 @@ class TrainingHistoryDisplay:
     ax_ : matplotlib Axes
         The panel of the loss.
     figure_ : matplotlib Figure
-        The figure around them.
+        The figure around them, to save.
 
     Examples
     --------
@@ -427,7 +437,7 @@ class TrainingHistoryDisplay:
     def from_estimator(
         cls, estimator: Any, *, ax: Any = None, **kwargs: Any
     ) -> TrainingHistoryDisplay:
-        """Draw the history of a fitted estimator.
+        """Draw how the training of a fitted estimator went.
 
         Parameters
         ----------
@@ -435,14 +445,15 @@ class TrainingHistoryDisplay:
             A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
             one, or a search that has refitted one.
         ax : matplotlib Axes, sequence of them, or None, default=None
-            Where to draw: an Axes a panel, or one for the loss alone. None stands for
-            a new figure.
+            Where to draw: an Axes for each panel, or a single one for the loss alone.
+            None makes a new figure.
         **kwargs : dict
             Further arguments of :meth:`plot`.
 
         Returns
         -------
         TrainingHistoryDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -471,8 +482,8 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, sequence of them, or None, default=None
-            Where to draw: an Axes a panel, or one for the loss alone. None stands for
-            a new figure.
+            Where to draw: an Axes for each panel, or a single one for the loss alone.
+            None makes a new figure.
 
         Returns
         -------
@@ -484,8 +495,8 @@ class TrainingHistoryDisplay:
         TypeError
             If there is something else than Axes in `ax`.
         ValueError
-            If the number of Axes is another than that of the panels, or if there are
-            scores and `steps_per_epoch` is None.
+            If `ax` does not hold one Axes for each panel, or if there are scores and
+            `steps_per_epoch` is None.
         ImportError
             If matplotlib is not installed.
         """
