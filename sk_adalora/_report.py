@@ -1,4 +1,4 @@
-"""What a fit saw and used, as a small table."""
+"""What a fit used, as a small table: FitReport."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from ._tokens import TokenTable
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit saw and used.
+    """What a fit read and used; `print` shows it as a table.
 
     Attributes
     ----------
     n_rows : int
-        Rows trained on.
+        Number of rows trained on.
     n_distinct : int
-        Distinct texts among them.
+        Number of distinct texts among them.
     n_empty : int
-        Rows whose text is missing, empty or blank.
+        Number of rows whose text is missing, empty or blank.
     tokens_median, tokens_p90, tokens_max : int
-        Tokens of a row after truncation.
+        Tokens of a row after cutting: the median, the number that nine tenths of the
+        rows do not exceed, and the maximum.
     truncated_share : float
-        Share of rows that were cut to `max_length`, whatever `long_text` is.
+        Share of the rows that were longer than `max_length`, whatever `long_text` is.
     max_length : int
         Longest text in tokens: the parameter, or less if the model takes less.
     device, precision : str
-        Where and how it was computed.
+        Where the fit computed, and with which number format.
     trainable_parameters, total_parameters : int
-        Trained numbers when the fit ended, and all numbers of the network.
+        How many numbers were trained when the fit ended, after pruning, and how many
+        the whole network has.
     seconds : float
-        Duration of the whole fit.
+        How long the whole fit took.
     """
 
     n_rows: int
