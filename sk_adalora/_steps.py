@@ -26,21 +26,21 @@ _NEEDED_SHARE, _DEFAULT_BATCH = 2 / 3, 32
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
-    """A schedule in whole optimizer steps.
+    """The ranks and steps of a fit, in whole numbers.
 
     Parameters
     ----------
     init_r, target_r : int
-        Rank of every matrix at the start, and their average at the end.
+        Rank of every matrix at the start, and their average rank at the end.
     tinit, tfinal : int
-        Last optimizer step of the initial phase, counted from 0: ranks fall at the
-        allocations after it; and number of steps at the target before training ends.
+        Last optimizer step, counted from 0, at which all updates have full rank; ranks
+        fall at the allocations after it. And number of steps at the final ranks.
     deltaT : int
-        Optimizer steps between two allocations.
+        Number of optimizer steps between two allocations.
     total_step : int
-        Optimizer steps of the whole training.
+        Number of optimizer steps of the whole training.
     steps_per_epoch : int
-        Optimizer steps of one epoch.
+        Number of optimizer steps of one epoch.
     """
 
     init_r: int
