@@ -101,18 +101,20 @@ class TrainingHistory:
     Attributes
     ----------
     loss, orthogonality, learning_rate : list of float
-        At each optimizer step: mean loss of its rows, weighted by weight / mean weight
-        of all rows; penalty added to it; and learning rate of the triplets.
+        At each optimizer step: the mean loss of its rows, weighted by weight / mean
+        weight of all rows; the penalty that was added to it; and the learning rate of
+        the updates.
     budget : list of int
-        Number of triplets that live after each optimizer step.
+        The total rank of all updates, which is the number of live triplets, after each
+        optimizer step.
     score : list of float
-        Validation score after each epoch, when one is watched.
+        The validation score after each epoch; empty without early stopping.
     epochs : int
-        Epochs trained.
+        Number of epochs trained.
     best_epoch : int or None
-        Epoch, counted from 0, whose state was kept, when a score is watched.
+        The epoch, counted from 0, whose state was kept, if a validation score chose it.
     seconds : float
-        Duration of the training.
+        How long the training took.
     """
 
     loss: list[float] = field(default_factory=list)
