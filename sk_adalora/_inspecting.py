@@ -16,15 +16,15 @@ class InspectMixin:
     verbose: int
 
     def rank_table(self) -> Any:
-        """Lay out the rank that is left in each weight matrix.
+        """Return the rank that is left in each weight matrix, as a table.
 
         Returns
         -------
         DataFrame
-            A row a layer and a column a kind of matrix, such as "query". A matrix
-            that is outside the layers has a row of its own and the column "other".
-            Ranks are integers, missing where a layer has no such matrix. The index
-            is called "layer".
+            A row for each layer and a column for each kind of matrix, such as "query".
+            A matrix outside the layers has a row of its own and the column "other".
+            Ranks are integers, missing if a layer has no such matrix. The index is
+            called "layer".
 
         Raises
         ------
