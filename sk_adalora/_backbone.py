@@ -279,10 +279,11 @@ def _check_unchanged(wanted: _Wanted, states: list[tuple[int, ...]]) -> None:
 
 
 def clear_backbone_cache() -> None:
-    """Forget the pretrained models that this process holds, and where it found them.
+    """Free the pretrained models that the estimators of this process share.
 
-    Fitted estimators keep working: they load their model again when asked to
-    predict, or go on with the one that they hold.
+    The next fit looks for its model again, on the hub too. Fitted estimators keep
+    working: they load their model again at the next prediction, or go on with the one
+    that they hold.
 
     Examples
     --------
