@@ -72,32 +72,31 @@ class FolderMixin(metaclass=ABCMeta):
         include_backbone: bool = False,
         overwrite: bool = False,
     ) -> None:
-        """Write the fitted estimator as a folder, without pickle.
+        """Save the fitted estimator as a folder, without pickle.
 
         Parameters
         ----------
         folder : path-like
-            Where to. It holds PEFT's two adapter files, the head, the tokenizer,
-            ``sk_adalora.json`` and a model card. "~" is the home directory.
+            Where to write. The folder gets PEFT's two adapter files, the head, the
+            tokenizer, ``sk_adalora.json`` and a model card. "~" is the home directory.
         include_backbone : bool, default=False
-            Whether to copy the pretrained model too, so that the folder is complete.
-            One that lies in the folder to be replaced is copied in any case.
+            Whether to copy the pretrained model too, so that the folder is complete. A
+            model that lies in the folder to be replaced is copied in any case.
         overwrite : bool, default=False
-            Whether to replace an existing folder that sk-adalora wrote, whatever
-            was put into it since.
+            Whether to replace a folder that sk-adalora wrote, with everything that was
+            put into it since.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         FileExistsError
-            If the folder exists and is not empty, and `overwrite` is False or
-            sk-adalora did not write it; or if it is a file or a link.
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; or if it is a file or a link.
         TypeError
-            If a parameter, such as a callable, cannot be written as JSON.
+            If a parameter, such as a function, cannot be written as JSON.
         ValueError
-            If a parameter is not as it must be, or the pretrained model is another one
-            than in `fit`.
+            If a parameter is wrong, or if the pretrained model is not the one of `fit`.
         OSError
             If the pretrained model cannot be found, or the folder cannot be written;
             what was there before is still there.
@@ -146,30 +145,30 @@ class FolderMixin(metaclass=ABCMeta):
             A folder that :meth:`save_pretrained` wrote, or the id of a repository.
         revision : str or None, default=None
             Commit, tag or branch of the repository `source`. That of the pretrained
-            model is as it was saved; set it afterwards, with ``set_params``.
+            model is as it was saved: change it afterwards, with ``set_params``.
         local_files_only : bool or None, default=None
-            Whether the network must not be used, neither for `source` nor for the
+            Whether to never use the network, neither for `source` nor for the
             pretrained model. None allows it for `source`, and leaves the parameter as
             it was saved.
         trust_remote_code : bool, default=False
-            Whether the pretrained model may bring its own code.
+            Whether the pretrained model may bring code of its own.
         **parameters : dict
             Parameters to set on the estimator, such as ``device="cpu"``.
 
         Returns
         -------
         estimator
-            Fitted; predicts as the one that was saved.
+            A fitted estimator, which predicts as the saved one did.
 
         Raises
         ------
         FileNotFoundError
             If there is no such folder, or a file of it is missing.
         OSError
-            If the repository cannot be fetched, for another reason than that.
+            If the repository cannot be downloaded for another reason.
         ValueError
-            If a file is broken or was changed, is too new, of another class, or
-            asks for remote code, or if a parameter breaks its rule.
+            If a file is broken, changed or too new, if the folder is of another class
+            or asks for remote code, or if a parameter is wrong.
         """
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
@@ -216,17 +215,19 @@ class FolderMixin(metaclass=ABCMeta):
     ) -> str:
         """Upload the fitted estimator to the Hugging Face hub.
 
-        The token is the one of ``hf auth login`` or of the environment.
+        The token is that of ``hf auth login`` or of the environment.
 
         Parameters
         ----------
         repo_id : str
             Name of the repository: ``"user/name"``, or ``"name"`` for one of your own.
-            It is made when missing. An estimator in it is replaced, other files stay.
+            It is created if there is none. An estimator in it is replaced; other files
+            stay.
         private : bool or None, default=None
-            Whether a new repository is private. None is the hub's default.
+            Whether a new repository is private. None stands for the hub's default.
         revision : str or None, default=None
-            Branch to upload to; it is made when missing. None is the main one.
+            Branch to upload to; it is created if there is none. None stands for the
+            main branch.
         commit_message : str, default="Upload an AdaLoRA estimator"
             Message of the commit.
         include_backbone : bool, default=False
@@ -242,13 +243,13 @@ class FolderMixin(metaclass=ABCMeta):
         NotFittedError
             If the estimator has not been fitted.
         TypeError
-            If a parameter, such as a callable, cannot be written as JSON.
+            If a parameter, such as a function, cannot be written as JSON.
         ValueError
-            If a parameter, or `repo_id`, is not as it must be, or the pretrained model
-            is another one than in `fit`.
+            If a parameter or `repo_id` is wrong, or if the pretrained model is not the
+            one of `fit`.
         OSError
-            If the hub is out of reach or refuses, or the pretrained model cannot be
-            found.
+            If the hub cannot be reached or refuses, or if the pretrained model cannot
+            be found.
         """
         from huggingface_hub import HfApi
 
@@ -274,25 +275,25 @@ class FolderMixin(metaclass=ABCMeta):
     def export_lora(
         self, folder: str | os.PathLike[str], *, overwrite: bool = False
     ) -> None:
-        """Write the adapter as plain LoRA, for programs that know no AdaLoRA.
+        """Write the updates as plain LoRA, for programs that do not know AdaLoRA.
 
         Parameters
         ----------
         folder : path-like
-            Gets ``adapter_config.json``, ``adapter_model.safetensors`` and a card.
+            Where to write. The folder gets ``adapter_config.json``,
+            ``adapter_model.safetensors`` and a card.
         overwrite : bool, default=False
-            Whether to replace an existing folder that sk-adalora wrote.
+            Whether to replace a folder that sk-adalora wrote.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         FileExistsError
-            If the folder exists and is not empty, and `overwrite` is False or
-            sk-adalora did not write it; or if it is a file or a link.
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; or if it is a file or a link.
         ValueError
-            If it is the one that the pretrained model lies in, or if no layer has a
-            rank left.
+            If it is the folder of the pretrained model, or if no layer has a rank left.
         OSError
             If it cannot be written; what was there before is still there.
         """
@@ -313,28 +314,29 @@ class FolderMixin(metaclass=ABCMeta):
     def merge_and_save(
         self, folder: str | os.PathLike[str], *, overwrite: bool = False
     ) -> None:
-        """Write a plain transformers model with the update merged, in float32.
+        """Write a plain transformers model with the updates merged in, in float32.
 
         Parameters
         ----------
         folder : path-like
-            Gets the model and its tokenizer, for ``AutoModel.from_pretrained``,
-            and the head in ``head.safetensors``. Of an encoder-decoder, the encoder
-            is the adapted part. With ``pooling="model"`` the head is in the model,
-            for ``transformers.pipeline("text-classification")``.
+            Where to write. The folder gets the model and its tokenizer, for
+            ``AutoModel.from_pretrained``, and the head in ``head.safetensors``. Of an
+            encoder-decoder, the encoder is the adapted part. With ``pooling="model"``
+            the head is in the model, for
+            ``transformers.pipeline("text-classification")``.
         overwrite : bool, default=False
-            Whether to replace an existing folder that sk-adalora wrote.
+            Whether to replace a folder that sk-adalora wrote.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         FileExistsError
-            If the folder exists and is not empty, and `overwrite` is False or
-            sk-adalora did not write it; or if it is a file or a link.
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; or if it is a file or a link.
         ValueError
-            If it is the one that the pretrained model lies in, or if that is another
-            one than in `fit`.
+            If it is the folder of the pretrained model, or if that model is not the one
+            of `fit`.
         OSError
             If the pretrained model cannot be found, or the folder cannot be written;
             what was there before is still there.
