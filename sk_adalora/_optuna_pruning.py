@@ -162,8 +162,7 @@ class OptunaPruning:
         """
 
     def __getstate__(self) -> dict[str, Any]:
-        """Refuse to be pickled: in another process, nobody would use the trial's
-        copy."""
+        """Refuse: in another process, nobody would use the copy of the trial."""
         raise TypeError(
             "OptunaPruning belongs to a trial of this process. Got an attempt to "
             "pickle or copy it. Use n_jobs=None around it, or save the estimator when "
