@@ -33,50 +33,52 @@ class LoraConfig:
     Parameters
     ----------
     r : int, default=8
-        Rank of plain LoRA. :class:`AdaLoraConfig` uses ``init_r`` instead.
+        Rank of plain LoRA. :class:`AdaLoraConfig` has ``init_r`` instead.
     target_modules : set of str, str or None, default=None
-        Linear layers to adapt: a set (or list) of name endings, a regular
-        expression for whole paths, or ``"all-linear"``. None means
-        ``"all-linear"``: every linear layer but pooler, embeddings and head.
+        Which linear layers get an update: a set or list of endings of their names, a
+        regular expression for whole paths, or ``"all-linear"``, for which None stands:
+        every linear layer but pooler, embeddings and head.
     exclude_modules : set of str, str or None, default=None
-        Name endings, or a regular expression, of layers to leave out.
+        Layers to leave out of these: endings of names, or a regular expression.
     lora_alpha : int or float, default=8
-        The update is scaled by ``lora_alpha / init_r``. 0 stands for ``init_r``.
+        Strength of the update: it is multiplied by ``lora_alpha / init_r``. 0 stands
+        for ``init_r``.
     lora_dropout : float, default=0.0
-        Probability of dropping an input of the update, in [0, 1).
+        Probability, in [0, 1), with which training drops an input of the update.
     fan_in_fan_out : bool, default=False
-        Whether weights are stored ``(in, out)``. Corrected, with a warning, where all
-        adapted layers are ``Conv1D``, or none is.
+        Whether weights are stored as ``(in, out)``. It is corrected, with a warning, if
+        all adapted layers are ``Conv1D``, or none is.
     bias : {"none", "all", "lora_only"}, default="none"
         Which biases are trained: none, all, or those of the adapted layers.
     modules_to_save : list of str or None, default=None
-        Name endings of modules to train in full and to store with the adapter.
+        Modules to train in full and to store with the adapter: endings of their names.
     init_lora_weights : bool, default=True
-        Whether the adapter starts as a zero update. False starts at random.
+        Whether the update starts as zero, so that the model first computes what the
+        pretrained one does. False starts it at random.
     layers_to_transform : int, list of int or None, default=None
-        Indices of the layers to adapt.
+        Numbers of the layers to adapt. None stands for all.
     layers_pattern : str, list of str or None, default=None
-        Name of the list those indices count in, such as ``"layer"``.
+        Name of the list in which these numbers count, such as ``"layer"``.
     task_type : str or None, default=None
-        PEFT's task name. ``"SEQ_CLS"`` and ``"TOKEN_CLS"`` add the model's
-        ``classifier`` and ``score``, ``"QUESTION_ANS"`` its ``qa_outputs``, to
-        ``modules_to_save``.
+        PEFT's name of the task. ``"SEQ_CLS"`` and ``"TOKEN_CLS"`` add the model's
+        ``classifier`` and ``score`` to ``modules_to_save``, and ``"QUESTION_ANS"`` its
+        ``qa_outputs``.
     use_rslora, use_dora : bool, default=False
-        Variants of plain LoRA. AdaLoRA has neither.
+        Variants of plain LoRA, which AdaLoRA does not have.
     loftq_config : dict, default={}
-        A variant of plain LoRA. AdaLoRA does not have it.
+        A variant of plain LoRA, which AdaLoRA does not have.
     rank_pattern : dict, default={}
-        Ranks by layer.
+        The rank of each layer.
     alpha_pattern : dict, default={}
-        ``lora_alpha`` by layer, of plain LoRA.
+        The ``lora_alpha`` of each layer, in plain LoRA.
     base_model_name_or_path, revision : str or None, default=None
         The pretrained model that the adapter belongs to.
     inference_mode : bool, default=False
         Whether the adapter starts frozen.
     peft_type : str, default="LORA"
-        The method, as written to disk.
+        The method, as it is written into files.
     auto_mapping : dict or None, default=None
-        Kept as found in a file of PEFT's.
+        Kept as a file of PEFT's has it.
     peft_version : str or None, default=None
         The version of PEFT that wrote the file.
     """
@@ -161,12 +163,12 @@ class LoraConfig:
         """Refuse what a subclass does not support."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values, sets sorted.
+        """Return the fields as plain JSON values, with sets as sorted lists.
 
         Returns
         -------
         dict
-            Values by the names of the fields.
+            The values, by the names of the fields.
         """
         values = asdict(self)
         return {
@@ -176,22 +178,23 @@ class LoraConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build the configuration from `to_dict`, or from PEFT's JSON.
+        """Make a configuration from what `to_dict` returned, or from PEFT's JSON.
 
         Parameters
         ----------
         values : dict
-            Unknown fields are left out, with one warning that names those which
-            would have changed something.
+            The values, by the names of the fields. Unknown fields are left out; a
+            warning names those that would have changed something.
 
         Returns
         -------
         LoraConfig or AdaLoraConfig
+            The configuration.
 
         Raises
         ------
         ValueError
-            If the values belong to another method, or break a rule.
+            If the values belong to another method, or if one of them is wrong.
         """
         method = values.get("peft_type") or cls.method
         if method != cls.method:
@@ -218,7 +221,8 @@ class LoraConfig:
         Parameters
         ----------
         save_directory : path-like
-            Made when missing. An existing file is replaced.
+            The folder to write to. It is created if there is none; an existing file is
+            replaced.
         """
         folder = Path(os.path.expanduser(save_directory))
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +232,7 @@ class LoraConfig:
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> Self:
-        """Read ``adapter_config.json`` of a local folder.
+        """Read ``adapter_config.json`` from a local folder.
 
         Parameters
         ----------
@@ -238,13 +242,14 @@ class LoraConfig:
         Returns
         -------
         LoraConfig or AdaLoraConfig
+            The configuration.
 
         Raises
         ------
         FileNotFoundError
             If the folder holds no such file.
         ValueError
-            If the file is not a JSON object, or breaks a rule.
+            If the file is not a JSON object, or if one of its values is wrong.
         """
         folder = Path(os.path.expanduser(directory))
         return cls.from_dict(read_json(folder / CONFIG_NAME))
@@ -255,42 +260,44 @@ class AdaLoraConfig(LoraConfig):
     """Settings of AdaLoRA [1]_, under PEFT's names.
 
     Training has three phases, in optimizer steps counted from 0: full rank up to step
-    ``tinit``, a reduction in which the rank budget falls cubically, and ``tfinal``
-    steps at the target. With ``tinit=10, tfinal=20, total_step=100`` the budget is
-    full at steps 0 to 10, falls from there, and is the target at steps 80 to 99.
+    ``tinit``; a reduction, in which the total rank (the budget) falls cubically, so
+    fast at first; and ``tfinal`` steps at the target. With
+    ``tinit=10, tfinal=20, total_step=100`` the budget is full at steps 0 to 10, falls
+    from there, and is the target at steps 80 to 99.
 
     Parameters
     ----------
     target_r : int, default=8
-        Average rank of a matrix when training ends; at least 0, unlike the estimators',
-        and at most ``init_r``.
+        Average rank of a matrix when training ends; at most ``init_r``, and at least 0,
+        unlike in the estimators.
     init_r : int, default=12
         Rank of every matrix when training starts.
     tinit : int, default=0
-        Last optimizer step of the initial phase, counted from 0: ranks fall at the
-        allocations after it.
+        Last optimizer step, counted from 0, at which all matrices have full rank; ranks
+        fall at the allocations after it.
     tfinal : int, default=0
-        Steps at the target before training ends.
+        Number of steps at the target, before training ends.
     deltaT : int, default=1
-        Steps between two allocations.
+        Number of steps between two allocations.
     beta1, beta2 : float, default=0.85
-        Decay factors of the moving averages of the sensitivity and of its uncertainty,
-        in (0, 1).
+        Decay factors, in (0, 1), of the moving averages of the sensitivity and of its
+        uncertainty. Together, they decide which ranks are removed.
     orth_reg_weight : float, default=0.5
-        Weight of the orthogonality penalty in the loss.
+        Weight of the penalty that keeps the directions of an update orthogonal, in
+        ``AdaLoraModel.orthogonality_loss``.
     total_step : int
-        Steps of the whole training. It must be given.
+        Number of steps of the whole training. It must be given.
     rank_pattern : dict or None, default=None
-        Ranks by layer as PEFT writes them, ``{"<path>.lora_E": [bool] * init_r}``: only
-        the number of True counts. With it a model starts at these ranks and keeps them.
-        It must name every adapted layer.
+        Final ranks to start with and to keep, as PEFT writes them:
+        ``{"<path>.lora_E": [bool] * init_r}`` for every adapted layer. Only the number
+        of True counts. None starts all layers at ``init_r``.
     **kwargs : dict
         The fields of :class:`LoraConfig`, by keyword.
 
     Raises
     ------
     ValueError, TypeError
-        If a value is out of range, or the schedule leaves no step for reduction.
+        If a value is out of range, or if the schedule leaves no step for the reduction.
 
     References
     ----------
@@ -375,7 +382,7 @@ class AdaLoraConfig(LoraConfig):
 
     @property
     def scale(self) -> float:
-        """Factor of the update, which is constant: pruning does not change it."""
+        """Factor by which updates are multiplied; pruning does not change it."""
         # PEFT's formula, its 1e-5 and its meaning of 0 included, so that an adapter
         # gives the same outputs there.
         return (self.lora_alpha or self.init_r) / (self.init_r + 1e-5)
@@ -386,12 +393,12 @@ class AdaLoraConfig(LoraConfig):
         Parameters
         ----------
         n_layers : int, default=1
-            Adapted layers. With 1, a budget is an average rank.
+            Number of adapted layers. With 1, a budget is an average rank.
 
         Returns
         -------
         BudgetSchedule
-            How many triplets may live at each step.
+            The total rank at each step.
         """
         assert self.total_step is not None  # checked by __post_init__
         return BudgetSchedule(
