@@ -10,23 +10,23 @@ Phase = Literal["initial", "reduction", "final"]
 
 @dataclass(frozen=True)
 class BudgetSchedule:
-    """How many triplets may live at each optimizer step, counted from 0.
+    """Plan of the total rank (the budget) at each optimizer step.
 
     Parameters
     ----------
     initial : int
-        Triplets at the start, over all layers.
+        Total rank of all layers at the start. A unit of rank is called a triplet.
     target : int
-        Triplets at the end, over all layers.
+        Total rank of all layers at the end.
     tinit : int
-        Last optimizer step of the initial phase, counted from 0: ranks fall at the
-        allocations after it.
+        Last optimizer step, counted from 0, at full rank; ranks fall at the allocations
+        after it.
     tfinal : int
-        Steps at the target before training ends.
+        Number of steps at the target, before training ends.
     deltaT : int
-        Steps between two allocations.
+        Number of steps between two allocations.
     total_step : int
-        Steps of the whole training.
+        Number of steps of the whole training.
 
     Examples
     --------
@@ -64,14 +64,14 @@ class BudgetSchedule:
         Returns
         -------
         {"initial", "reduction", "final"}
-            At full rank, while the budget falls, or at the target.
+            Whether the budget is full, falls, or is the target.
         """
         if step >= self.final_step:
             return "final"
         return "initial" if step <= self.tinit else "reduction"
 
     def budget(self, step: int) -> int:
-        """Return the planned budget of a step, whether or not it allocates.
+        """Return the planned budget of a step, also if it is not one that allocates.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class BudgetSchedule:
         Returns
         -------
         int
-            Triplets of all layers together.
+            The total rank of all layers.
         """
         phase = self.phase(step)
         if phase == "initial":
@@ -93,7 +93,7 @@ class BudgetSchedule:
         return int((self.initial - self.target) * left**3 + self.target)
 
     def last_allocation(self, step: int) -> int | None:
-        """Find the latest step up to `step` that allocates.
+        """Return the latest step, up to this one, that allocates.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class BudgetSchedule:
         Returns
         -------
         int or None
-            None while nothing has been allocated.
+            None if nothing has been allocated yet.
         """
         if step >= self.final_step:
             return self.final_step
@@ -111,7 +111,7 @@ class BudgetSchedule:
         return multiple if multiple > self.tinit else None
 
     def held_budget(self, step: int) -> int:
-        """Count the triplets that live after a step.
+        """Return the total rank after a step.
 
         Parameters
         ----------
