@@ -52,24 +52,24 @@ def get_peft_model(
     model : torch.nn.Module
         Any model with linear layers. All its parameters are frozen.
     config : AdaLoraConfig
-        What to adapt, and the schedule of ranks.
+        Which layers get an update, and the schedule of ranks.
     generator : torch.Generator or None, default=None
-        Source of randomness for initial rows and dropout. None uses the global
-        one.
+        Source of randomness for the first values of updates, and for dropout. None uses
+        the global one.
 
     Returns
     -------
     AdaLoraModel
-        Wraps the model, and is called like it.
+        A wrapper around the model, which is called like it.
 
     Raises
     ------
     TypeError
-        If `config` is not an :class:`AdaLoraConfig`, `model` is not a
-        :class:`torch.nn.Module`, or it is adapted already.
+        If `config` is not an :class:`AdaLoraConfig`, if `model` is not a
+        :class:`torch.nn.Module`, or if it is adapted already.
     ValueError
-        If no layer matches `target_modules`, a name in `modules_to_save` matches none,
-        or `rank_pattern` lacks an adapted layer.
+        If no layer matches `target_modules`, if a name in `modules_to_save` matches
+        none, or if `rank_pattern` lacks an adapted layer.
 
     Examples
     --------
@@ -85,20 +85,21 @@ def get_peft_model(
 
 
 class AdaLoraModel(nn.Module):
-    """A frozen model plus the triplets that adapt its linear layers.
+    """A frozen model with trained low-rank updates of its linear layers.
 
-    Made by :func:`get_peft_model`. Attributes that it does not have itself, such
-    as `generate`, are those of the wrapped model, but for methods of transformers
-    that would lose the adapter: `push_to_hub`, `add_adapter` and `load_adapter`.
+    :func:`get_peft_model` makes it. Attributes that it does not have itself, such as
+    `generate`, are those of the wrapped model. Methods of transformers that would lose
+    the adapter are refused: `push_to_hub`, `add_adapter` and `load_adapter`.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, changed in place.
+        The model to adapt. It is changed in place.
     config : AdaLoraConfig
-        What to adapt, and the schedule of ranks.
+        Which layers get an update, and the schedule of ranks.
     generator : torch.Generator or None, default=None
-        Source of randomness. None uses the global one.
+        Source of randomness for the first values of updates, and for dropout. None uses
+        the global one.
 
     Attributes
     ----------
@@ -107,11 +108,11 @@ class AdaLoraModel(nn.Module):
     peft_config : AdaLoraConfig
         The configuration.
     adapted : dict of str to SVDLinear
-        The adapted layers by path.
+        The adapted layers, by path.
     triplets : Triplets
-        All trained numbers of the adapter.
+        All trained numbers of the updates.
     allocator : RankAllocator
-        Importance and budget.
+        What measures importance, and removes rank.
 
     Examples
     --------
@@ -212,31 +213,33 @@ class AdaLoraModel(nn.Module):
     # ---- training -----------------------------------------------------------
 
     def orthogonality_loss(self) -> Tensor:
-        """Return the penalty to add to the loss, once an optimizer step.
+        """Return the penalty that keeps the directions of updates orthogonal.
+
+        Add it to the loss once for each optimizer step.
 
         Returns
         -------
         torch.Tensor of shape ()
-            ``orth_reg_weight`` times the average ``||M M^T - I||_F`` over all left
-            and right matrices.
+            ``orth_reg_weight`` times the average ``||M M^T - I||_F`` over all left and
+            right matrices.
         """
         return self.peft_config.orth_reg_weight * self.triplets.orthogonality()
 
     def update_and_allocate(self, global_step: int) -> int:
-        """Update the importance and, when due, prune to the budget.
+        """Update the importance of each unit of rank, and remove rank when it is time.
 
-        Call it after ``optimizer.step()`` and before ``zero_grad()``. A skipped
-        step is caught up, a repeated one changes nothing.
+        Call it after ``optimizer.step()`` and before ``zero_grad()``. A skipped step is
+        caught up, and a repeated one changes nothing.
 
         Parameters
         ----------
         global_step : int
-            Optimizer step just taken, counted from 0.
+            The optimizer step that was just taken, counted from 0.
 
         Returns
         -------
         int
-            Number of triplets that live.
+            The total rank that is left, which is the number of live triplets.
         """
         if not self._checked_gradients:
             self._checked_gradients = True
@@ -264,26 +267,27 @@ class AdaLoraModel(nn.Module):
         *optimizers: torch.optim.Optimizer | None,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        """Delete pruned triplets for good, once the budget is final.
+        """Delete pruned triplets for good, once ranks are final.
 
-        Outputs stay. The penalty falls, because it no longer has the rows that are
-        deleted: with `orth_reg_weight` above 0, the steps after it are not those of a
-        model that keeps them. Parameters stay the same objects, of a smaller shape and
-        without gradients: a wrapper that synchronises processes must be made again.
-        Where nothing was pruned, nothing changes.
+        This makes the rest of the training smaller and faster. Outputs stay the same.
+        The penalty falls, because it no longer has the deleted rows: with
+        `orth_reg_weight` above 0, the steps after it are not those of a model that
+        keeps them. Parameters stay the same objects, of a smaller shape and without
+        gradients: a wrapper that synchronises processes must be made again. Where
+        nothing was pruned, nothing changes.
 
         Parameters
         ----------
         *optimizers : torch.optim.Optimizer or None
-            All that train the adapter. Their state shrinks with the parameters, and
-            would not fit them otherwise. None counts as left out.
+            All optimizers that train the adapter. Their state shrinks with the
+            parameters, and would not fit them otherwise. None is ignored.
         optimizer : torch.optim.Optimizer or None, default=None
             One more, by name.
 
         Raises
         ------
         RuntimeError
-            If the budget is not final yet.
+            If ranks are not final yet.
         TypeError
             If the state of an optimizer cannot shrink, as that of LBFGS; nothing is
             changed then.
@@ -295,7 +299,7 @@ class AdaLoraModel(nn.Module):
 
     @property
     def ranks(self) -> dict[str, int]:
-        """Number of living triplets by layer."""
+        """The rank that is left in each adapted layer, by its path."""
         kept = torch.split(self.allocator.kept.cpu(), self.triplets.ranks)
         return {
             path: int(flags.sum())
@@ -303,30 +307,30 @@ class AdaLoraModel(nn.Module):
         }
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Go through all that is trained: adapter and copies.
+        """Go through all parameters that are trained: of updates and of copies.
 
         Yields
         ------
         tuple of (str, torch.nn.Parameter)
-            Its name, and the parameter itself.
+            Name of a parameter, and the parameter itself.
         """
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 yield name, parameter
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
-        """Count the trainable and all parameters.
+        """Count the numbers that are trained, and all numbers.
 
         Returns
         -------
         tuple of (int, int)
-            Trainable ones, and all of them.
+            How many numbers are trained, and how many there are.
         """
         total = sum(p.numel() for p in self.parameters())
         return sum(p.numel() for _, p in self.trainable_parameters()), total
 
     def print_trainable_parameters(self) -> None:
-        """Print how many parameters are trained."""
+        """Print how many numbers are trained, and how many there are."""
         trained, total = self.get_nb_trainable_parameters()
         sys.stdout.write(
             f"trainable params: {trained:,d} || all params: {total:,d} || "
@@ -336,21 +340,21 @@ class AdaLoraModel(nn.Module):
     def state_dict(  # type: ignore[override]
         self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Tensor]:
-        """Return the adapter only, under PEFT's names, as copies.
+        """Return the adapter alone, under PEFT's names, as copies.
 
         Parameters
         ----------
         destination : dict or None, default=None
-            Where the numbers go. None makes a new one.
+            Dict to add the numbers to. None makes a new one.
         prefix : str, default=""
-            What is put before each name.
+            What stands before each name.
         keep_vars : bool, default=False
-            For compatibility with torch, without effect: copies have no gradients.
+            For compatibility with torch. It has no effect: copies have no gradients.
 
         Returns
         -------
         dict of str to torch.Tensor
-            ``lora_A`` (r, in), ``lora_B`` (out, r) and ``lora_E`` (r, 1) by layer,
+            ``lora_A`` (r, in), ``lora_B`` (out, r) and ``lora_E`` (r, 1) of each layer,
             and what `modules_to_save` and `bias` train.
         """
         collected: dict[str, Tensor] = {} if destination is None else destination
@@ -361,7 +365,7 @@ class AdaLoraModel(nn.Module):
     def load_state_dict(  # type: ignore[override]
         self, state_dict: Mapping[str, Tensor], strict: bool = True
     ) -> _IncompatibleKeys:
-        """Load an adapter from `state_dict`; ranks follow from the shapes.
+        """Load an adapter that `state_dict` returned; ranks follow from the shapes.
 
         Merged weights are dropped, and the allocation starts anew: to continue an
         earlier one, load the state of the allocator afterwards.
@@ -369,10 +373,10 @@ class AdaLoraModel(nn.Module):
         Parameters
         ----------
         state_dict : mapping of str to torch.Tensor
-            An adapter of the same model, at full or at pruned rank. Where ranks
-            change, parameters are new: make the optimizer afterwards.
+            An adapter of the same model, at full or at pruned rank. If ranks change,
+            parameters are new: make the optimizer afterwards.
         strict : bool, default=True
-            Whether to refuse missing and unknown names beside the layers'.
+            Whether missing and unknown names, other than those of layers, are an error.
 
         Returns
         -------
@@ -382,7 +386,7 @@ class AdaLoraModel(nn.Module):
         Raises
         ------
         ValueError
-            If a layer is missing, or a shape does not fit; nothing is changed then.
+            If a layer is missing, or if a shape does not fit; nothing is changed then.
         """
         left = dict(state_dict)
         factors = state.factors(left, self.adapted)
@@ -425,24 +429,27 @@ class AdaLoraModel(nn.Module):
         self._n_missing = len(missing_keys)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write the adapter alone as PEFT does, as ``save_adapter`` does.
+        """Write the adapter alone, in the files of PEFT, as `save_adapter` does.
 
         Parameters
         ----------
         save_directory : path-like
-            Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+            The folder that gets ``adapter_config.json`` and
+            ``adapter_model.safetensors``.
         """
         save_adapter(self, save_directory)
 
     # ---- merging ------------------------------------------------------------
 
     def merge(self, safe_merge: bool = True) -> None:
-        """Fold the update into merged weights, held beside the frozen ones.
+        """Add the updates to copies of the weights, so that outputs cost nothing extra.
+
+        Frozen weights are kept beside them: `unmerge` undoes this exactly.
 
         Parameters
         ----------
         safe_merge : bool, default=True
-            Whether to refuse weights that are not finite.
+            Whether merged weights with NaN or infinity are an error.
 
         Raises
         ------
@@ -466,17 +473,17 @@ class AdaLoraModel(nn.Module):
             layer.merged_weight = None
 
     def merge_and_unload(self, safe_merge: bool = True) -> nn.Module:
-        """Return the plain model with the update merged into new weights.
+        """Return the plain model, with the updates merged into new weights.
 
         Parameters
         ----------
         safe_merge : bool, default=True
-            Whether to refuse weights that are not finite.
+            Whether merged weights with NaN or infinity are an error.
 
         Returns
         -------
         torch.nn.Module
-            The wrapped model. This object must not be used any more.
+            The wrapped model. Do not use this object any more.
 
         Raises
         ------
@@ -500,7 +507,7 @@ class AdaLoraModel(nn.Module):
         Returns
         -------
         torch.nn.Module
-            The wrapped model. This object must not be used any more.
+            The wrapped model. Do not use this object any more.
         """
         self._copies.use(trained=False)
         return self._taken_apart()
@@ -520,7 +527,7 @@ class AdaLoraModel(nn.Module):
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Run the pretrained model, as if it were not adapted.
+        """Run the pretrained model in a `with` block, as if it were not adapted.
 
         Yields
         ------
