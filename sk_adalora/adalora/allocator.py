@@ -1,4 +1,4 @@
-"""Which triplets matter, and the budget that decides how many of them live."""
+"""Decide which triplets matter, and prune the others to the budget."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ class Importance:
         self.uncertainty.lerp_(deviation, valid * (1 - self.beta2))
 
     def score(self) -> Tensor:
-        """Return the importance of every number."""
+        """Return the importance of every number: sensitivity times uncertainty."""
         return self.sensitivity * self.uncertainty
 
 
 class RankAllocator:
-    """Move the rank budget to the triplets that matter.
+    """Measures how much each triplet matters, and prunes to the budget.
 
-    Call :meth:`update_and_allocate` once an optimizer step, after the step and
-    before the gradients are cleared. Any step may be skipped or repeated: the
-    budget never rises, and what was missed is caught up.
+    Call :meth:`update_and_allocate` once for each optimizer step, after the step and
+    before the gradients are cleared. Any step may be skipped or repeated: what was
+    missed is caught up, and the budget never rises.
 
     Parameters
     ----------
     triplets : Triplets
-        The adapter's numbers.
+        The numbers of all updates.
     schedule : BudgetSchedule
         The budget of each step.
     beta1, beta2 : float, default=0.85
-        Decay factors of the moving averages.
+        Decay factors of the moving averages of the sensitivity and of its uncertainty.
 
     Attributes
     ----------
     kept : torch.Tensor of shape (n,)
-        Boolean: the triplets that the last allocation let live.
+        Which triplets the last allocation has kept, as booleans.
     budget : int
         Number of triplets that live.
     finished : bool
@@ -140,7 +140,7 @@ class RankAllocator:
         Parameters
         ----------
         step : int
-            Optimizer step just taken, counted from 0.
+            The optimizer step that was just taken, counted from 0.
 
         Returns
         -------
@@ -227,11 +227,11 @@ class RankAllocator:
 
     @torch.no_grad()
     def zero_pruned(self) -> None:
-        """Let pruned triplets change no output, as at the last allocation."""
+        """Set the singular values of pruned triplets to 0: they change no output."""
         self.triplets.singular_values.masked_fill_(~self.kept, 0.0)
 
     def compact(self, *optimizers: torch.optim.Optimizer) -> None:
-        """Delete the pruned triplets for good, once the budget is final.
+        """Delete the pruned triplets for good, once ranks are final.
 
         Outputs stay the same; the orthogonality penalty falls, as the pruned rows are
         gone.
@@ -239,7 +239,8 @@ class RankAllocator:
         Parameters
         ----------
         *optimizers : torch.optim.Optimizer
-            All that train the triplets. Their state shrinks with the parameters.
+            All optimizers that train the triplets. Their state shrinks with the
+            parameters.
 
         Raises
         ------
