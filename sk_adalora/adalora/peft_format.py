@@ -32,30 +32,31 @@ FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])", re.DOTALL)
 
 
 def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
-    """Write an adapter as PEFT does.
+    """Write an adapter in the files of PEFT.
 
     Parameters
     ----------
     model : AdaLoraModel
-        The triplets that its outputs depend on are written, and what is trained in
-        full. Between two allocations, pruned triplets train on and are among them.
+        The adapted model. What is written are the triplets that its outputs depend on,
+        and what is trained in full. Between two allocations, pruned triplets train on
+        and are among them.
     folder : path-like
-        Gets ``adapter_config.json`` and ``adapter_model.safetensors``, in the place
-        of those that are there, once both are written. Other files stay.
+        The folder that gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        Files of these names are replaced once both are written; others stay.
     """
     tensors = _computing(model)
     write_adapter(folder, model.peft_config, tensors)
 
 
 def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
-    """Write an adapter as plain LoRA, for programs that know no AdaLoRA.
+    """Write an adapter as plain LoRA, for programs that do not know AdaLoRA.
 
     Parameters
     ----------
     model : AdaLoraModel
-        Its outputs are those of the LoRA that is written.
+        The adapted model. The LoRA gives the same outputs.
     folder : path-like
-        Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        The folder that gets ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises
     ------
