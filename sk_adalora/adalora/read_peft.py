@@ -40,19 +40,20 @@ _PATH = re.compile(r"[^.]+(\.[^.]+)*")
 
 
 def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLoraModel:
-    """Put an adapter that PEFT, or :func:`save_adapter`, wrote onto a model.
+    """Load an adapter that PEFT or :func:`save_adapter` wrote, onto a model.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The pretrained model, changed in place.
+        The pretrained model. It is changed in place.
     folder : path-like
         The adapter's folder.
 
     Returns
     -------
     AdaLoraModel
-        Ready to predict; call ``requires_grad_()`` on its `triplets` to train on.
+        The adapted model, ready to predict. To train on, call ``requires_grad_()`` on
+        its `triplets`.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     FileNotFoundError
         If a file is missing.
     ValueError
-        If a file is broken, or does not fit the model.
+        If a file is broken, or if it does not fit the model.
     """
     config, tensors = read_adapter(folder)
     config.inference_mode = True
