@@ -45,7 +45,7 @@ _BLOCK = 16
 
 
 class Factors(NamedTuple):
-    """The triplets of one layer, of rank r."""
+    """The numbers of one layer's update, of rank r."""
 
     left: Tensor  # (r, out)
     values: Tensor  # (r,), the singular values
@@ -82,7 +82,7 @@ class _Deviation(torch.autograd.Function):
 
 
 class RowBank(nn.Module):
-    """All rows of one width, layer after layer.
+    """The rows of all updates that have one width, layer after layer.
 
     Parameters
     ----------
@@ -220,15 +220,15 @@ class RowBank(nn.Module):
 
 
 class Triplets(nn.Module):
-    """The numbers of all layers: two lists of banks and one vector.
+    """The trained numbers of all updates: two lists of banks, and one vector.
 
     Parameters
     ----------
     layers : sequence of SVDLinear
-        Adapted layers, in the order of the model. Their `rank` says how many
+        The adapted layers, in the order of the model. Their `rank` says how many
         triplets each gets.
     scale : float
-        Factor of every update.
+        Factor by which every update is multiplied.
     """
 
     singular_values: nn.Parameter  # (n,)
