@@ -53,8 +53,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         (0, 1) is a share of all steps. "auto" is 1/200 of the steps in which ranks
         fall, at least 1.
     beta1 : float, default=0.85
-        Decay factor, in (0, 1), of the moving average of the sensitivity, |number *
-        gradient|. Rank is removed where that and its uncertainty are low.
+        Decay factor, in (0, 1), of the moving average of the sensitivity,
+        ``|number * gradient|``. Rank is removed where that and its uncertainty are low.
     beta2 : float, default=0.85
         Decay factor, in (0, 1), of the moving average of the uncertainty: how much the
         sensitivity varies. Like `beta1`, it rarely needs a change.
