@@ -320,8 +320,8 @@ def check_in_place(backbone: Backbone) -> None:
     if not weight_files(backbone.folder):
         raise FileNotFoundError(
             "The pretrained model must still be in its folder to be copied. Got "
-            f"{str(backbone.folder)!r} without weights. Put it back; "
-            "`save_pretrained` to another folder does without it."
+            f"{str(backbone.folder)!r} without weights. Put it back, or save to "
+            "another folder with include_backbone=False, which does not need it."
         )
     found = content_hash(backbone.folder)
     if found != backbone.content_hash:
@@ -329,13 +329,15 @@ def check_in_place(backbone: Backbone) -> None:
             "The folder of the pretrained model must hold the weights that were read "
             f"from it, with SHA-256 {backbone.content_hash}. Got "
             f"{str(backbone.folder)!r} with SHA-256 {found}. Put its former files "
-            "back; `save_pretrained` to another folder does without them."
+            "back, or save to another folder with include_backbone=False, which does "
+            "not need them."
         )
     if read_settings(backbone.folder) != backbone.settings:
         raise ValueError(
             "The folder of the pretrained model must hold the config.json that was "
-            f"read from it. Got another one in {str(backbone.folder)!r}. Put it back; "
-            "`save_pretrained` to another folder does without it."
+            f"read from it. Got another one in {str(backbone.folder)!r}. Put the old "
+            "one back, or save to another folder with include_backbone=False, which "
+            "does not need it."
         )
 
 
