@@ -550,7 +550,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         if not alike:
             raise ValueError(
                 "`y_val` must be of the form of `y`: one label a row, or an indicator "
-                "matrix with the same columns. Got another one. Change it."
+                "matrix with the same columns. Got another form. Code it as `y`."
             )
         known = set(self.classes_.tolist())
         labels = [] if indicator else read_labels(y, "y_val").tolist()
