@@ -190,8 +190,8 @@ def _first_that_computes(names: list[str]) -> str:
             return name
         if is_new:
             warn_user(
-                "`device` 'auto' takes an accelerator that can compute. Got "
-                f"{name!r}, where a small sum raised {_tried[name]} It goes on to "
+                "device='auto' takes the first accelerator that can compute. Got "
+                f"{name!r}, where a small sum raised {_tried[name]} The next choice is "
                 f"{following!r}. Install a build of torch for that accelerator, or set "
                 "`device`."
             )

@@ -130,10 +130,10 @@ def test_auto_passes_over_what_cannot_compute(two_gpus, monkeypatch):
     """As a card that this torch has no kernels for."""
     made = cards_that_raise(monkeypatch, cuda0=NO_KERNEL)
     match = (
-        r"^`device` 'auto' takes an accelerator that can compute\. Got 'cuda:0', where "
-        r"a small sum raised RuntimeError: CUDA error: no kernel image is available "
-        r"for execution on the device\. It goes on to 'cuda:1'\. Install a build of "
-        r"torch for that accelerator, or set `device`\.$"
+        r"^device='auto' takes the first accelerator that can compute\. Got 'cuda:0', "
+        r"where a small sum raised RuntimeError: CUDA error: no kernel image is "
+        r"available for execution on the device\. The next choice is 'cuda:1'\. "
+        r"Install a build of torch for that accelerator, or set `device`\.$"
     )
     with pytest.warns(UserWarning, match=match) as caught:
         assert resolve_place().device == torch.device("cuda:1")
@@ -149,7 +149,7 @@ def test_auto_is_the_cpu_where_no_accelerator_computes(two_gpus, monkeypatch):
     """As Apple's device of a virtual machine, which has no memory at all."""
     monkeypatch.setattr(_devices, "available_devices", lambda: ["mps", "cpu"])
     cards_that_raise(monkeypatch, mps=NO_ROOM)
-    with pytest.warns(UserWarning, match="raised RuntimeError: MPS .* on to 'cpu'"):
+    with pytest.warns(UserWarning, match="raised RuntimeError: MPS .* is 'cpu'"):
         assert resolve_place().device == torch.device("cpu")
 
 
