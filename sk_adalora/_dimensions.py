@@ -224,17 +224,18 @@ class CalledSpace:
             again = self.complete(trial.params, trial.number)
         except Exception as error:
             raise ValueError(
-                "A callable `space` must go by `trial.number` and what it suggests "
-                "only, as it is called again when the table is made. Got "
-                f"{type(error).__name__}: {error}. Take the rest from elsewhere."
+                "A function as `space` may use nothing of its trial but "
+                "`trial.number` and the values that it suggests: it is called again, "
+                "without the study, when the table is made. Got "
+                f"{type(error).__name__}: {error}. Compute the rest without the trial."
             ) from error
         for name in sorted(params.keys() | again.keys()):
             both = [repr(p[name]) if name in p else "nothing" for p in (params, again)]
             if "nothing" in both or _differs(params[name], again[name]):
                 raise ValueError(
-                    "A callable `space` must return the same for the same trial. Got "
-                    f"{both[0]} and then {both[1]} for {name!r}. Let the trial suggest "
-                    "what is drawn."
+                    "A function as `space` must return the same each time that it is "
+                    f"called for a trial. Got {both[0]} and then {both[1]} for "
+                    f"{name!r}. Draw values with the trial's `suggest_` methods only."
                 )
         return params
 
@@ -242,8 +243,8 @@ class CalledSpace:
         params = self.function(trial)
         if not isinstance(params, Mapping):
             raise TypeError(
-                "A callable `space` must return a dict of parameters. Got "
-                f"{params!r}. Return what `set_params` takes."
+                "A function as `space` must return a dict of parameters. Got "
+                f"{params!r}. Return the names and values that `set_params` takes."
             )
         return dict(params)
 
@@ -287,9 +288,9 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part:
     if draws_itself(value):
         raise ValueError(
             f"`{name}` of the space must be a distribution of Optuna's, a tuple, a "
-            f"list of choices or a value. Got {value!r}, which draws by itself. Give "
-            "FloatDistribution(1e-3, 1e-2, log=True) of optuna.distributions, for "
-            "example, a tuple (low, high), or a list."
+            f"list of choices or a value. Got {value!r}, which has a method `rvs`, as "
+            "scipy's distributions do. Give a tuple (low, high), a list, or, for "
+            "example, optuna.distributions.FloatDistribution(1e-3, 1e-2, log=True)."
         )
     if isinstance(value, tuple):
         return _read_range(name, value, log)
@@ -314,7 +315,8 @@ def _read_range(name: str, ends: tuple[Any, ...], log: bool) -> Range:
     if len(ends) != 2 or not numbers or not -math.inf < ends[0] < ends[1] < math.inf:
         raise ValueError(
             f"A tuple is a range: `{name}` must be two finite numbers (low, high) with "
-            f"low < high. Got {ends!r}. Give choices as a list, and one value alone."
+            f"low < high. Got {ends!r}. Give choices as a list, and a fixed value "
+            "without brackets."
         )
     if log and ends[0] <= 0:
         raise ValueError(
@@ -336,10 +338,10 @@ def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:
     )
     if not values or not clear:
         raise ValueError(
-            f"A list is choices: `{name}` must hold values that differ, also in how "
-            "they are written, as a study keeps that. Got "
-            f"{[*choices.values]!r}. Leave out what is twice, and use a callable space "
-            "for functions and the like."
+            f"A list is choices: `{name}` must hold values that differ, also as texts, "
+            f"by which a study tells them apart. Got {[*choices.values]!r}. Leave out "
+            "duplicates. For functions, and objects without a text of their own, use "
+            "a function as `space`, which chooses among names for them."
         )
     return choices
 
