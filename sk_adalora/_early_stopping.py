@@ -78,8 +78,8 @@ class ScoreWatcher:
             if self.best_score == -math.inf:
                 warn_user(
                     "The validation score was not a finite number in any epoch of the "
-                    "final phase: the last one is kept. Pass more validation rows, "
-                    "or another `scoring`."
+                    "final phase: the state of the last one is kept. Pass more "
+                    "validation rows, or another `scoring`."
                 )
             network.load_state_dict(self._best)
 
