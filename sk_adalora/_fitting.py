@@ -291,8 +291,8 @@ class FitMixin(metaclass=ABCMeta):
             reason = str(error).rstrip(".")
             raise ValueError(
                 "`scoring` must be defined for the validation rows. Got "
-                f"{self.scoring!r}, which failed: {reason}. Choose another score, or "
-                "pass `X_val` and `y_val` for which it is."
+                f"{self.scoring!r}, which failed on them: {reason}. Choose another "
+                "score, or pass `X_val` and `y_val` on which it works."
             ) from error
 
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:
@@ -425,7 +425,7 @@ class FitMixin(metaclass=ABCMeta):
             warn_user(
                 f"{share:.0%} of the texts are longer than max_length="
                 f"{tokens.max_length} tokens and are cut. Raise `max_length` if the "
-                f"model has positions for more{ways}."
+                f"model can read more tokens{ways}."
             )
 
     def _warn_of_divergence(self) -> None:
@@ -459,10 +459,10 @@ def _warn_of_padding(model: str, backbone: Backbone) -> None:
     """Warn if the model gives a text other vectors when it is padded otherwise."""
     if backbone.findings.sees_padding:
         warn_user(
-            "`model` must give a text the same vectors whatever it is padded with. Got "
-            f"{model!r}, a {type(backbone.module).__name__}, which does not: "
-            "predictions depend on the other texts of a batch. Give another `model`, "
-            "or predict one text at a time."
+            "`model` must ignore what texts are padded with. Got "
+            f"{model!r}, a {type(backbone.module).__name__}, which does not: the "
+            "prediction for a text depends on the other texts of its batch. Give "
+            "another `model`, or predict one text at a time."
         )
 
 

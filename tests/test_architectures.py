@@ -599,9 +599,9 @@ def test_a_model_that_sees_padding_is_warned_of(folder_of, name, pooling):
     kind, options = SEES_PADDING[name]
     model = folder_of(kind, **options)
     match = (
-        r"^`model` must give a text the same vectors whatever it is padded with\. Got "
-        r".*, a \w+, which does not: predictions depend on the other texts of a "
-        r"batch\. Give another `model`, or predict one text at a time\.$"
+        r"^`model` must ignore what texts are padded with\. Got .*, a \w+, which does "
+        r"not: the prediction for a text depends on the other texts of its batch\. "
+        r"Give another `model`, or predict one text at a time\.$"
     )
 
     estimator = make(
@@ -717,7 +717,7 @@ def toy_pairs():
     return np.array([texts, texts[::-1]], dtype=object).T, y
 
 
-@pytest.mark.filterwarnings("ignore:`model` must give a text the same vectors")
+@pytest.mark.filterwarnings("ignore:`model` must ignore what texts are padded")
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_model_that_tells_two_texts_apart_is_told(

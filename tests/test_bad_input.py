@@ -485,7 +485,7 @@ def test_a_score_that_the_validation_rows_do_not_have(
     classifier = make(tiny_model, early_stopping=True, scoring=scoring)
     validation = {"X_val": np.array(X)[rows], "y_val": y[rows]}
 
-    match = f"`scoring` must be .*'{scoring}', which failed: .*{reason}.*`y_val`"
+    match = f"`scoring` must be .*'{scoring}', which failed on.*: .*{reason}.*`y_val`"
     refused(classifier, X, y, match=match, **validation)
 
 

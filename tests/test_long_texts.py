@@ -332,7 +332,7 @@ def test_pairs_are_refused(make, long_text):
 def test_of_pairs_that_are_cut_the_warning_offers_what_there_is(make):
     X = pd.DataFrame({"first": LONG, "second": SHORT})
 
-    with pytest.warns(UserWarning, match=r"has positions for more\.$"):
+    with pytest.warns(UserWarning, match=r"can read more tokens\.$"):
         make(row_format="pair", epochs=1).fit(X, Y)
 
 
