@@ -133,12 +133,12 @@ def _refusal(body: nn.Module, place: Place, folder: Path, error: Exception) -> s
     do = "Give one that was pretrained on texts, and takes them at any length."
     if place.dtype != torch.float32:
         do = (
-            "If it cannot compute in this precision, set `precision`='float32'; else "
-            "give a model that was pretrained on texts."
+            "If it cannot compute in this precision, set precision='float32'. "
+            "Otherwise, give a model that was pretrained on texts."
         )
     return (
         "`model` must be a text model, which turns each token into a vector. Got "
-        f"{str(folder)!r}, a {type(body).__name__}, with which a few tokens in "
-        f"{str(place.dtype).removeprefix('torch.')} raised {type(error).__name__}: "
+        f"{str(folder)!r}, a {type(body).__name__}, which failed on a few tokens in "
+        f"{str(place.dtype).removeprefix('torch.')} with {type(error).__name__}: "
         f"{error}. {do}"
     )

@@ -256,7 +256,7 @@ def test_a_model_without_texts_is_refused_before_training(folder_of):
     model = folder_of(transformers.ViTConfig, **VISION)
     match = (
         r"^`model` must be a text model, which turns each token into a vector\. Got "
-        r".*, a ViTModel, with which a few tokens in float32 raised \w+Error: .*"
+        r".*, a ViTModel, which failed on a few tokens in float32 with \w+Error: .*"
         r"\. Give one that was pretrained on texts, and takes them at any length\.$"
     )
     with pytest.raises(ValueError, match=match):
@@ -268,7 +268,9 @@ def test_a_model_that_cannot_compute_in_half_precision_is_refused(folder_of):
         transformers.FNetConfig,
         **{k: v for k, v in SIZES.items() if k != "num_attention_heads"},
     )
-    match = "a few tokens in bfloat16 raised .*set `precision`='float32'; else give a"
+    match = (
+        r"a few tokens in bfloat16 with .*set precision='float32'\. Otherwise, give a"
+    )
     with pytest.raises(ValueError, match=match):
         load_backbone(model, resolve_place("cpu", "bfloat16"))
 
@@ -311,13 +313,13 @@ def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
     assert same._live.backbone is asked._live.backbone is fitted._live.backbone
     np.testing.assert_array_equal(asked.predict_proba(X), expected)
     if pooling == "mean":
-        with pytest.raises(ValueError, match="a few tokens in bfloat16 raised"):
+        with pytest.raises(ValueError, match="failed on a few tokens in bfloat16"):
             make(model, precision="bfloat16").fit(X, y)
 
 
 def test_auto_refuses_a_model_without_texts_in_the_words_of_float32(folder_of, reads):
     model = folder_of(transformers.ViTConfig, **VISION)
-    with pytest.raises(ValueError, match=r"tokens in float32 raised .*\. Give one"):
+    with pytest.raises(ValueError, match=r"tokens in float32 with .*\. Give one"):
         make(model, precision="auto").fit(*toy(16))
     assert reads == ["bfloat16", "float32"]
 
