@@ -278,10 +278,10 @@ def _check_files(folder: Path) -> None:
 
 def _no_padding(folder: Path) -> str:
     return (
-        "With `pooling`='model', the tokenizer of `model` must have a token for "
-        "padding or for the end, which the model tells from a text's. Got "
+        "With pooling='model', the tokenizer of `model` must have a token for "
+        "padding or for the end, by which the model knows where a text ends. Got "
         f"{str(folder)!r} with neither. Set `pad_token` in its tokenizer_config.json, "
-        "or another `pooling`."
+        "or choose another `pooling`."
     )
 
 

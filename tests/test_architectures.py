@@ -445,9 +445,9 @@ def test_a_head_of_the_models_own_needs_a_token_for_padding(folder_of):
     path.write_text(json.dumps(settings))
     X, y = toy(16)
     match = (
-        r"^With `pooling`='model', the tokenizer of `model` must have a token for "
+        r"^With pooling='model', the tokenizer of `model` must have a token for "
         r"padding or for the end, .*\. Got .* with neither\. Set `pad_token` in its "
-        r"tokenizer_config\.json, or another `pooling`\.$"
+        r"tokenizer_config\.json, or choose another `pooling`\.$"
     )
 
     with pytest.raises(ValueError, match=match):
