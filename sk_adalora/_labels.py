@@ -102,7 +102,7 @@ def _refuse_cut(kinds: set[type], name: str) -> None:
             cut = next((label for label in kind if str(label) != label.value), None)
             if cut is not None:
                 raise ValueError(
-                    f"`{name}` must hold labels that NumPy keeps whole. Got a list of "
+                    f"`{name}` must hold labels that NumPy does not cut. Got a list of "
                     f"{kind.__name__}, such as {cut}, of which it keeps "
                     f"{str(cut)[: len(cut)]!r}. Pass their values: [label.value for "
                     f"label in {name}]."
@@ -129,8 +129,7 @@ def read_indicator(y: Any, name: str = "y") -> np.ndarray:
     if len(others):
         raise ValueError(
             f"`{name}` as an indicator matrix must hold 1 for yes and 0 for no. Got "
-            f"{others[0]:g}. Compare it with the number that stands for yes, as in "
-            f"`{name} == 1`."
+            f"{others[0]:g}. If 1 stands for yes in it, pass `{name} == 1`."
         )
     return indicator
 
