@@ -165,8 +165,8 @@ class OptunaPruning:
         """Refuse: in another process, nobody would use the copy of the trial."""
         raise TypeError(
             "OptunaPruning belongs to a trial of this process. Got an attempt to "
-            "pickle or copy it. Use n_jobs=None around it, or save the estimator when "
-            "it is fitted: it then carries no callbacks."
+            "pickle or copy it. Set n_jobs=None in what fits the estimator, or save "
+            "the estimator when it is fitted, as it then holds no callbacks."
         )
 
 
@@ -183,7 +183,7 @@ def _check(trial: Any, phase: Any, threshold: Any) -> None:
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(
             f"`threshold` must be a finite number or None. Got {threshold!r}. "
-            "Without one, leave it out."
+            "Leave it out to end no trial by its score alone."
         )
     study = getattr(trial, "study", None)  # a FixedTrial has none
     if study is not None and study.directions != [StudyDirection.MAXIMIZE]:
@@ -191,8 +191,8 @@ def _check(trial: Any, phase: Any, threshold: Any) -> None:
         raise ValueError(
             "OptunaPruning needs a study that maximizes one score. Got a study with "
             f"the directions: {found}. Make it with "
-            'create_study(direction="maximize") and return a score that is the '
-            "greater the better."
+            'create_study(direction="maximize"), and return a score of which greater '
+            "is better."
         )
 
 
