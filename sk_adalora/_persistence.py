@@ -331,7 +331,8 @@ def continue_from(
     if state.pooling != network.pooling:
         raise ValueError(
             f"With warm_start=True `pooling` must be that of the fit before: "
-            f"{state.pooling!r}. Got {network.pooling!r}. Set warm_start=False."
+            f"{state.pooling!r}. Got {network.pooling!r}. Change it back, or set "
+            "warm_start=False to start anew."
         )
     new = network.encoder.state_dict()
     old, head = state.tensors()
@@ -340,7 +341,8 @@ def continue_from(
     if set(new) != set(old) or not same_head:
         raise ValueError(
             "With warm_start=True the adapted layers and the number of outputs must "
-            "be those of the fit before. Got others. Set warm_start=False."
+            "be those of the fit before. Got others. Change `target_modules` or `y` "
+            "back, or set warm_start=False to start anew."
         )
     before = AdaLoraConfig.from_dict(state.config)
     scale = before.scale / network.encoder.peft_config.scale

@@ -212,7 +212,7 @@ def test_rows_may_be_others(fitted):
         ({}, np.where(Y == "art", "sport", Y), r"Got \['business', 'sport'\]"),
         ({"init_r": 2}, Y, r"`init_r` must be at least the largest rank.*init_r=2"),
         ({"target_modules": ["query"]}, Y, "the adapted layers and the number of"),
-        ({"target_modules": ["query", "key", "value"]}, Y, "Set warm_start=False"),
+        ({"target_modules": ["query", "key", "value"]}, Y, "set warm_start=False"),
     ],
     ids=["classes", "fewer classes", "init_r", "fewer layers", "other layers"],
 )
