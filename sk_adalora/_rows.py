@@ -54,9 +54,9 @@ class TrainingRows:
         positive = np.flatnonzero(self.weights.numpy() > 0)
         if not len(positive):
             raise ValueError(
-                "A row must have a weight above 0 to be learned from. Got 0 for all "
-                f"{len(self.texts)} rows, by `sample_weight` or `class_weight`. "
-                "Raise some."
+                "At least one row must have a weight above 0. Got 0 for all "
+                f"{len(self.texts)} rows, from `sample_weight` or `class_weight`. "
+                "Raise some weights."
             )
         return positive
 
@@ -216,8 +216,8 @@ def split_rows(
         )
     except ValueError as error:
         raise ValueError(
-            "`validation_fraction` must leave enough rows on both sides. Got "
-            f"{fraction} of {n_rows} rows: {error} Change it, "
+            "`validation_fraction` must leave enough rows to learn from and to score. "
+            f"Got {fraction} of {n_rows} rows: {error} Change it, "
             "pass `X_val` and `y_val`, or set early_stopping=False."
         ) from error
     return kept, held
