@@ -107,8 +107,8 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
             differing.append(advice + named)
     if differing:
         raise ValueError(
-            f"The study {name!r} must go on with what it was begun with, or its "
-            "scores could not be compared. Got other values of: "
+            f"The study {name!r} must go on with what it began with: otherwise its "
+            "scores cannot be compared. Got other values of: "
             f"{'; '.join(differing)}. Pass the same again, or choose another "
             "`study_name`."
         )
