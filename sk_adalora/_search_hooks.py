@@ -1,4 +1,4 @@
-"""Scikit-learn's hooks of a search: between its folds and scores, and Optuna."""
+"""Hooks of scikit-learn's search: Optuna proposes settings, and folds score them."""
 
 from __future__ import annotations
 
@@ -341,8 +341,9 @@ class SearchHooks(BaseSearchCV):
         if not may_be_best(row.trial):
             raise ValueError(
                 "`refit` must choose a trial that did not fail in all folds. Got row "
-                f"{index} of `cv_results_`, whose scores are `error_score`. Lower that "
-                "below the scores that are possible, or go by `rank_test_score`."
+                f"{index} of `cv_results_`, whose scores are `error_score`. Set "
+                "`error_score` below all possible scores, or choose by "
+                "`rank_test_score`."
             )
         return index
 
