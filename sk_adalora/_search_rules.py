@@ -80,6 +80,6 @@ def check_rows(rows: Any, name: str) -> None:
     except Exception as error:
         way = f"{name}.to_pandas()" if hasattr(rows, "to_pandas") else f"list({name})"
         raise TypeError(
-            f"{name} must be of a type that scikit-learn takes folds out of. Got "
+            f"{name} must be of a type that scikit-learn can split into folds. Got "
             f"{type(rows).__name__}. Pass {way}."
         ) from error

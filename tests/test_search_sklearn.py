@@ -174,7 +174,7 @@ def test_rows_that_have_no_folds_are_refused_first(tmp_path, container, message)
     study = {"storage": tmp_path / "journal.log", "study_name": "s"}
     given = search(n_trials=1, **study)
 
-    match = re.escape(f"scikit-learn takes folds out of. Got {message}")
+    match = re.escape(f"scikit-learn can split into folds. Got {message}")
     with pytest.raises(TypeError, match=match):
         given.fit(container([str(number) for number in X.ravel()]), Y)
     assert not study["storage"].exists()
