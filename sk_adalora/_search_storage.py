@@ -127,8 +127,9 @@ def _open_journal(path: str) -> JournalStorage:
             database = start == _SQLITE
             raise ValueError(
                 "`storage` must be the path of a journal file, or a URL. Got "
-                f"{path!r}, which is {'a database of SQLite' if database else 'none'}. "
-                f"Pass {f'sqlite:///{path}' if database else 'another path'!r}."
+                f"{path!r}, which is "
+                f"{'a database of SQLite' if database else 'another file'}. "
+                f"Pass {repr(f'sqlite:///{path}') if database else 'another path'}."
             )
     lock = None if _LINKS_ARE_FREE else JournalFileOpenLock(path)
     return JournalStorage(_Journal(path, lock))

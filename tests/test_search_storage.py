@@ -425,8 +425,8 @@ def test_the_lock_of_a_journal_is_found_from_everywhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"name": "config"}', "which is none"),
-        (b"some notes\nwithout an end", "which is none"),
+        (b'{"name": "config"}', "which is another file"),
+        (b"some notes\nwithout an end", "which is another file"),
         (b"SQLite format 3\0 and more", r"is a database of SQLite\. Pass 'sqlite:///"),
     ],
 )
