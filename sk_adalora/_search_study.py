@@ -1,4 +1,4 @@
-"""The study of a search: made, gone on with, bound to what it is made with, copied."""
+"""Create, resume and copy the study of a search; tie it to what it began with."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def check_directions(study: optuna.Study) -> None:
     """Refuse a study of several values, or of one of which less is better."""
     if study.directions != [StudyDirection.MAXIMIZE]:
         raise ValueError(
-            "A study must have one value, of which more is better, as scikit-learn's "
-            f"scores have it. Got {study.study_name!r} with "
+            "A study must maximize a single value, since greater scores are better in "
+            f"scikit-learn. Got {study.study_name!r} with "
             f"{[direction.name.lower() for direction in study.directions]}. Choose "
             "another study."
         )
@@ -111,9 +111,10 @@ def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     if any(t.state.is_finished() for t in trials):
         raise ValueError(
             f"The study {study.study_name!r} must be one of AdaLoraSearchCV's to go on "
-            "with it. Got one with trials that something else has scored, or that were "
-            "added to it. Choose another `study_name`, with what was best there as "
-            "`enqueue`, or refit its best trial with `AdaLoraSearchCV.from_study`."
+            "with it. Got one with trials that another program has scored, or that "
+            "were added to it. Choose another `study_name`, and give the best settings "
+            "of this one as `enqueue`; or refit its best trial with "
+            "`AdaLoraSearchCV.from_study`."
         )
     study.set_user_attr(FINGERPRINT, dict(fingerprint))
 

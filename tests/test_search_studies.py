@@ -705,7 +705,7 @@ def test_a_study_of_something_else_is_refused(kept):
         storage=kept["storage"], study_name="s", direction="maximize"
     ).optimize(lambda trial: trial.suggest_float("a", 0, 1), n_trials=1)
 
-    with pytest.raises(ValueError, match="something else has scored"):
+    with pytest.raises(ValueError, match="another program has scored"):
         search(**kept).fit(X, Y)
 
 
@@ -743,7 +743,7 @@ def test_what_a_worker_beside_it_has_just_evaluated_is_no_reason_to_refuse():
 def test_a_study_that_minimises_is_refused(kept):
     optuna.create_study(storage=kept["storage"], study_name="s")
 
-    with pytest.raises(ValueError, match=r"of which more is better.*\['minimize'\]"):
+    with pytest.raises(ValueError, match=r"maximize a single value.*\['minimize'\]"):
         search(**kept).fit(X, Y)
 
 
