@@ -279,9 +279,9 @@ def check_values(trials: Sequence[FrozenTrial], space: Space) -> None:
         if trial.state is TrialState.COMPLETE and missing:
             raise ValueError(
                 "`space` must be the one that the study was made with. Got one that "
-                f"searches {missing}, which trial {trial.number} has no value of: it "
-                f"has {sorted(trial.params)}. Pass that space, and `prefix` if there "
-                "was one."
+                f"searches {missing}, of which trial {trial.number} has no value. It "
+                f"has {sorted(trial.params)}. Pass the space of the study, and its "
+                "`prefix` if it had one."
             )
 
 
@@ -292,26 +292,26 @@ def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
     n_complete = table.number_of("complete")
     if n_complete:
         raise ValueError(
-            "At least one fit of the complete trials must not fail, and nothing is "
-            f"refitted without. Got {n_complete} complete trials, all of whose fits "
-            "failed. Mend what the first of them failed with:\n"
+            "At least one fit must succeed, or there is no best trial to refit. Got "
+            f"{n_complete} complete trials, all of whose fits failed. Correct what the "
+            "first of them failed with:\n"
             f"{table.scored_errors()[0]}"
         )
     n_infeasible = table.number_of("infeasible")
     if n_infeasible:
         raise ValueError(
-            "At least one complete trial must keep the constraints, and nothing is "
-            f"refitted without. Got {n_infeasible} complete trials, none of which "
+            "At least one complete trial must keep the constraints, or there is no "
+            f"best trial to refit. Got {n_infeasible} complete trials, none of which "
             "does. Allow more trials or more time, or loosen the constraints."
         )
     running = sum(t.state is TrialState.RUNNING for t in trials)
     error = table.first_error()
     raise ValueError(
-        "At least one trial must be complete, and nothing is refitted without. Got "
+        "At least one trial must be complete, or there is no best trial to refit. Got "
         f"{table.number_of('failed')} failed, {table.number_of('pruned')} pruned and "
         f"{running} running ones. "
         + (
-            f"Mend what the first of them failed with:\n{error}"
+            f"Correct what the first of them failed with:\n{error}"
             if error
             else "Allow more trials or more time, or prune less."
         )

@@ -178,7 +178,7 @@ def test_a_study_is_not_read_by_another_space():
     study = optuna.create_study(direction="maximize")
     study.optimize(objective_of_one, n_trials=1)
 
-    with pytest.raises(ValueError, match=r"searches \['b'\], which trial 0 has no"):
+    with pytest.raises(ValueError, match=r"searches \['b'\], of which trial 0 has no"):
         AdaLoraSearchCV.from_study(study, Peak(), X, Y, space={**SPACE})
     space = {"a": FLOAT(0, 1)}
     scores = {"scoring": ["accuracy", "f1"], "refit": "f1"}
