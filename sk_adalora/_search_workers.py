@@ -71,9 +71,10 @@ class Worker:
         except Exception as failure:
             if error[0] is None:  # else the first error is to be raised
                 warn_user(
-                    "The storage of the study must be told that this search is over. "
-                    f"Got {type(failure).__name__}: {failure}. Nothing is lost; other "
-                    f"machines notice by themselves, in {_GRACE / 60:.0f} minutes."
+                    "The storage of the study could not be told that this search is "
+                    f"over. Got {type(failure).__name__}: {failure}. Nothing is lost, "
+                    "and there is nothing to do: other machines notice it in "
+                    f"{_GRACE / 60:.0f} minutes."
                 )
 
     def alone(self) -> bool:
