@@ -260,7 +260,8 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"The format of {{{column.name}}} in `row_format` must suit its cells. "
-                f"Got {value!r} in row {row} with {spec!r}: {error}."
+                f"Got {value!r} in row {row} with {spec!r}: {error}. Change the "
+                "format, or the cells."
             ) from error
         texts.append(text)
     return text_array(texts, column.name)
@@ -288,7 +289,8 @@ def _call_rows(table: Table, write: Callable[[Any], str]) -> pa.LargeStringArray
         except Exception as error:
             raise ValueError(
                 "`row_format` must return a text for every row. It raised "
-                f"{type(error).__name__} for row {row}: {error}."
+                f"{type(error).__name__} for row {row}: {error}. Let the function "
+                "return a text for such rows too."
             ) from error
         if not isinstance(text, str):
             raise TypeError(
