@@ -286,7 +286,7 @@ def _check_finite(run: Run) -> None:
     """Check the parameters after the last step: no later loss would show a fault."""
     if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
         raise FloatingPointError(
-            "What is learned must stay finite. Got NaN or infinity after the last "
+            "Trained numbers must stay finite. Got NaN or infinity after the last "
             f"step. Lower `learning_rate`{run.place.or_exact}."
         )
 
