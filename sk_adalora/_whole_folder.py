@@ -1,4 +1,4 @@
-"""Write a folder whole, or not at all, and read it so, beside other writers."""
+"""Write a folder whole, or not at all, and read it whole, beside other writers."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def _check_vacant(folder: Path, overwrite: bool) -> None:
         else "Pass overwrite=True to replace it, or choose another path."
     )
     raise FileExistsError(
-        f"`folder` must not exist yet. Got {str(folder)!r}, which does. {do}"
+        f"`folder` must be new or empty. Got {str(folder)!r}, which is not. {do}"
     )
 
 

@@ -62,7 +62,7 @@ def test_an_existing_folder_is_kept(tiny_model, tmp_path, method, pooling):
     write(tmp_path / "f")
     (tmp_path / "f" / "stale").write_text("old")
     before = bytes_of(tmp_path / "f")
-    with pytest.raises(FileExistsError, match=r"which does\. Pass overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"which is not\. Pass overwrite=True"):
         write(tmp_path / "f")
     assert bytes_of(tmp_path / "f") == before
 
@@ -82,7 +82,7 @@ def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for name in ("f", "file", "link", "dangling", "loop"):
-        with pytest.raises(FileExistsError, match="`folder` must not exist yet"):
+        with pytest.raises(FileExistsError, match="`folder` must be new or empty"):
             getattr(fitted, method)(tmp_path / name, overwrite=overwrite)
 
     assert (tmp_path / "f" / "thesis.tex").read_text() == "years of work"
@@ -400,7 +400,7 @@ def test_what_appears_while_it_is_written_is_kept(
         write(path, text)
 
     monkeypatch.setattr(_folder, "_write_text", meanwhile)
-    with pytest.raises(FileExistsError, match=r"must not exist yet.*choose another"):
+    with pytest.raises(FileExistsError, match=r"must be new or empty.*choose another"):
         getattr(fitted, method)(folder)
 
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "thesis.txt"]
@@ -709,7 +709,7 @@ def test_a_file_with_the_name_of_a_hidden_folder_is_kept(fitted, tmp_path):
     folder = tmp_path / "f"
     folder.mkdir()
     (folder / f".f-{1:016x}").write_text("mine")
-    with pytest.raises(FileExistsError, match="must not exist yet"):
+    with pytest.raises(FileExistsError, match="must be new or empty"):
         fitted.save_pretrained(folder, overwrite=True)
 
     assert (folder / f".f-{1:016x}").read_text() == "mine"
