@@ -156,7 +156,7 @@ class LoraConfig:
             except re.error as error:
                 raise ValueError(
                     f"`{name}` must be a list of name endings or a regular "
-                    f"expression. Got {value!r}: {error}."
+                    f"expression. Got {value!r}: {error}. Correct the expression."
                 ) from error
 
     def _check_variants(self) -> None:
