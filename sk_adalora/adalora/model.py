@@ -556,7 +556,8 @@ def _check_arguments(model: Any, config: Any) -> None:
         raise TypeError(f"`config` must be an AdaLoraConfig. Got {got}")
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"`model` must be a torch.nn.Module. Got {type(model).__name__}."
+            f"`model` must be a torch.nn.Module. Got {type(model).__name__}. Pass the "
+            "model itself."
         )
     if any(isinstance(m, AdaLoraModel | SVDLinear) for m in model.modules()):
         raise TypeError(
@@ -597,7 +598,7 @@ def _initial_ranks(
         if len(pattern) != config.init_r:
             raise ValueError(
                 f"`rank_pattern` must hold `init_r`={config.init_r} flags a layer. "
-                f"Got {len(pattern)} for {path!r}."
+                f"Got {len(pattern)} for {path!r}. Set `init_r` as in training."
             )
         ranks[path] = sum(bool(flag) for flag in pattern)
     return ranks
