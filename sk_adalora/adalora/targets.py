@@ -206,8 +206,8 @@ def _warn_held(names: Collection[str], held: Collection[str]) -> None:
     """Warn of layers that a name matches and that are left out all the same."""
     if held:
         warn_user(
-            f"{_held_back(sorted(names), held)} Only the others are adapted. "
-            "`exclude_modules` with those paths says that it is meant.",
+            f"{_held_back(sorted(names), held)} Only the others are adapted. If that "
+            "is meant, name those paths in `exclude_modules`.",
         )
 
 
@@ -215,10 +215,10 @@ def _held_back(names: list[str], held: Collection[str]) -> str:
     """Say which layers are taken for pooler, embeddings or head."""
     first = next(iter(held))
     return (
-        "Layers in what is, or is called like, a pooler, embeddings or a head must be "
-        f"named by whole paths. Got {names!r}, which leaves out {_listed(held)}. To "
-        f"adapt them, write such as {first!r} in `target_modules`, or a regular "
-        "expression for whole paths."
+        "Layers of a pooler, embeddings or a head, or of a part with such a name, must "
+        f"be named by whole paths. Got {names!r}, which leaves out {_listed(held)}. To "
+        f"adapt them, list whole paths in `target_modules`, such as {first!r}, or "
+        "write a regular expression for whole paths."
     )
 
 
