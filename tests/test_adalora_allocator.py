@@ -727,7 +727,7 @@ def test_what_compaction_cannot_shrink_is_refused_before_anything_changes():
     shapes = [p.shape for p in parameters]
     optimizer = torch.optim.LBFGS(parameters)
     model.allocator.finish()
-    with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
+    with pytest.raises(TypeError, match=r"Got LBFGS, which has one.*make a new one"):
         model.compact(adamw(model), optimizer)
     with pytest.raises(TypeError, match=r"given optimizers. Got list. Pass each"):
         model.compact([optimizer])

@@ -538,9 +538,9 @@ def _check_shrinks(optimizer: torch.optim.Optimizer) -> None:
     kind = type(optimizer).__name__
     if isinstance(optimizer, torch.optim.LBFGS):
         raise TypeError(
-            "The state of an optimizer must be one of each parameter, to shrink with "
-            f"it. Got {kind}, whose state is one of all parameters together. Leave it "
-            "out, and make a new one after `compact`."
+            "An optimizer must have a state for each parameter, which can shrink with "
+            f"it. Got {kind}, which has one state for all parameters. Leave it out, "
+            "and make a new one after `compact`."
         )
     if not hasattr(optimizer, "state"):
         raise TypeError(
