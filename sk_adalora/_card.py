@@ -1,4 +1,4 @@
-"""The model card of a saved estimator."""
+"""The model card (README.md) of a saved or exported estimator."""
 
 from __future__ import annotations
 
