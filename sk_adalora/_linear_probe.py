@@ -1,4 +1,4 @@
-"""A linear model with a ridge penalty, for any convex loss; how much is penalised."""
+"""Fit a linear model with a ridge penalty, for any convex loss; choose the penalty."""
 
 from __future__ import annotations
 
