@@ -1,4 +1,4 @@
-"""Where the head starts: at a linear model of the pretrained model's own features.
+"""Prepare the head before training: by default, as a linear model of the features.
 
 A randomly initialised head first distorts the pretrained features to suit itself; one
 that fits them leaves them intact, which matters most with few rows (Kumar et al. 2022,
