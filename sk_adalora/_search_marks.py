@@ -1,4 +1,4 @@
-"""What a search notes on studies and their trials, and what that tells of a trial."""
+"""What a search notes on its study and on each trial, and what follows from that."""
 
 from __future__ import annotations
 
