@@ -8,24 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sk_adalora import AdaLoraRegressor
 from sk_adalora._read_folder import SEAL, STATE_NAME, seal
 
 # Large enough that predictions differ from those without the adapter.
 STRONG = {"learning_rate": 0.05, "epochs": 3}
-
-
-def make_regressor(model, **changed):
-    """A regressor that is quick to fit on the tiny model."""
-    params = {
-        "target_r": 2,
-        "batch_size": 16,
-        "device": "cpu",
-        "precision": "float32",
-        "random_state": 0,
-        **STRONG,
-    }
-    return AdaLoraRegressor(model, **{**params, **changed})
 
 
 def strengthen(fitted, factor=30):

@@ -13,10 +13,10 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from _folders import make_regressor
+from _folders import STRONG
 from _pretend import DEVICE, KIND, Pretend, PretendedTensor, waits
 from _tiny import adamw
-from _toy import make, topics, toy
+from _toy import make, make_regressor, topics, toy
 from safetensors.torch import load_file
 
 from sk_adalora import (
@@ -187,8 +187,8 @@ def test_several_labels_and_weights(tiny_model):
 
 def test_regressors(tiny_model):
     numbers = np.column_stack([np.arange(48.0), np.arange(48.0)[::-1] ** 2])
-    here = make_regressor(tiny_model).fit(X, numbers)
-    there = make_regressor(tiny_model, device=str(DEVICE)).fit(X, numbers)
+    here = make_regressor(tiny_model, **STRONG).fit(X, numbers)
+    there = make_regressor(tiny_model, device=str(DEVICE), **STRONG).fit(X, numbers)
 
     assert_on_device(there)
     np.testing.assert_allclose(there.predict(X), here.predict(X), rtol=1e-3)

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from sk_adalora import AdaLoraClassifier
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
 
 GOOD = ["good", "great", "best", "win", "film", "red"]
 BAD = ["bad", "poor", "worst", "loss", "price", "blue"]
@@ -31,18 +31,26 @@ def topics(n_rows=48, seed=0):
     return texts, np.array(["art", "sport", "business"])[y]
 
 
+# What makes a fit on the tiny model quick, and the same always.
+QUICK = {
+    "target_r": 2,
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 0.02,
+    "device": "cpu",
+    "precision": "float32",
+    "random_state": 0,
+}
+
+
 def make(model, **changed):
     """A classifier that is quick to fit on the tiny model and gives the same always."""
-    params = {
-        "target_r": 2,
-        "epochs": 2,
-        "batch_size": 16,
-        "learning_rate": 0.02,
-        "device": "cpu",
-        "precision": "float32",
-        "random_state": 0,
-    }
-    return AdaLoraClassifier(model, **{**params, **changed})
+    return AdaLoraClassifier(model, **{**QUICK, **changed})
+
+
+def make_regressor(model, **changed):
+    """Like `make`, a regressor."""
+    return AdaLoraRegressor(model, **{**QUICK, **changed})
 
 
 def attributes(estimator):

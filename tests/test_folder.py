@@ -22,13 +22,12 @@ from _folders import (
     STRONG,
     assert_equal_estimators,
     bytes_of,
-    make_regressor,
     read,
     strengthen,
     there_and_back,
     write,
 )
-from _toy import make, topics, toy
+from _toy import make, make_regressor, topics, toy
 
 import sk_adalora
 from sk_adalora import (
@@ -86,7 +85,7 @@ def test_a_classifier_there_and_back(tiny_model, tmp_path, pooling):
 
 @pytest.mark.parametrize("y", [NUMBERS, np.column_stack([NUMBERS, -3 * NUMBERS])])
 def test_a_regressor_there_and_back(tiny_model, tmp_path, y):
-    fitted = make_regressor(tiny_model).fit(X, y)
+    fitted = make_regressor(tiny_model, **STRONG).fit(X, y)
     loaded = there_and_back(fitted, tmp_path / "f")
 
     assert_equal_estimators(loaded, fitted)

@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from _folders import STRONG, bytes_of, make_regressor, strengthen
+from _folders import STRONG, bytes_of, strengthen
 from _tiny import (
     adamw,
     adapt,
@@ -26,7 +26,7 @@ from _tiny import (
     tokens,
     train,
 )
-from _toy import make, topics
+from _toy import make, make_regressor, topics
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -887,7 +887,7 @@ def test_several_labels_through_a_pipeline(tiny_model, tmp_path):
 
 def test_numbers_through_a_pipeline(tiny_model, tmp_path):
     y = np.linspace(-30.0, 70.0, 48)
-    fitted = strengthen(make_regressor(tiny_model, pooling="model").fit(X, y))
+    fitted = strengthen(make_regressor(tiny_model, pooling="model", **STRONG).fit(X, y))
     fitted.merge_and_save(tmp_path / "m")
     pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
     found = np.array([entry["score"] for entry in pipeline(X)])

@@ -7,6 +7,7 @@ list of texts, the docstring of the test says so.
 import functools
 import warnings
 
+import _toy
 import joblib
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ import polars as pl
 import pytest
 import sklearn
 from _news import headlines
-from _toy import make as make_classifier
 from _toy import topics, toy
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -56,7 +56,7 @@ from sklearn.multioutput import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora import AdaLoraClassifier
 
 X3, Y3 = topics(36)
 X2, Y2 = toy(36)
@@ -74,19 +74,13 @@ FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
 @pytest.fixture(scope="module")
 def make(tiny_model):
     """Function: changed parameters -> a classifier that is quick to fit."""
-    return functools.partial(make_classifier, tiny_model, max_length=64)
+    return functools.partial(_toy.make, tiny_model, max_length=64)
 
 
 @pytest.fixture(scope="module")
-def make_regressor(make):
+def make_regressor(tiny_model):
     """Function: changed parameters -> a regressor that is quick to fit."""
-
-    def regressor(**changed):
-        params = make(**changed).get_params()
-        del params["class_weight"]
-        return AdaLoraRegressor(**params)
-
-    return regressor
+    return functools.partial(_toy.make_regressor, tiny_model, max_length=64)
 
 
 def is_distribution(probabilities):

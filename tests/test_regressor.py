@@ -1,5 +1,6 @@
 """AdaLoraRegressor: targets, their units, weights, and its documentation."""
 
+import functools
 import inspect
 import pickle
 
@@ -9,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from _toy import toy
+from _toy import QUICK, make_regressor, toy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,21 +24,12 @@ from sk_adalora._rows import split_rows
 
 TEXTS, SIGNS = toy(40)
 Y = 100.0 * SIGNS + 7.0  # 7 and 107: neither centred nor of unit spread
-QUICK = {
-    "target_r": 2,
-    "epochs": 2,
-    "batch_size": 16,
-    "learning_rate": 0.02,
-    "device": "cpu",
-    "precision": "float32",
-    "random_state": 0,
-}
 
 
 @pytest.fixture(scope="module")
 def make(tiny_model):
     """Function: changed parameters -> a regressor that is quick to fit."""
-    return lambda **changed: AdaLoraRegressor(tiny_model, **{**QUICK, **changed})
+    return functools.partial(make_regressor, tiny_model)
 
 
 @pytest.fixture(scope="module")

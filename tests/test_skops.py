@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from _folders import STRONG, make_regressor, strengthen
-from _toy import make, topics
+from _folders import STRONG, strengthen
+from _toy import make, make_regressor, topics
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline, make_union
@@ -101,7 +101,7 @@ def test_a_classifier_there_and_back(tiny_model, tmp_path, case):
 
 
 def test_a_regressor_there_and_back(tiny_model, tmp_path):
-    fitted = make_regressor(tiny_model).fit(X, np.linspace(-3, 9, 48))
+    fitted = make_regressor(tiny_model, **STRONG).fit(X, np.linspace(-3, 9, 48))
     loaded = there_and_back(fitted, tmp_path / "f.skops", REGRESSOR)
 
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))

@@ -1,6 +1,7 @@
 """Both estimators on every kind of table: the same rows, the same predictions."""
 
 import datetime
+import functools
 import itertools
 import json
 import warnings
@@ -12,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from _toy import toy
+from _toy import make as make_classifier
+from _toy import make_regressor, toy
 from sklearn.model_selection import cross_val_predict
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
 from sk_adalora._rows import take_rows
 from sk_adalora._texts import read_texts
 
@@ -90,22 +91,17 @@ ONE_TEXT = {
     "list of rows": lambda: [[text] for text in COLUMNS["title"]],
     "frame": lambda: pd.DataFrame({"any name": COLUMNS["title"]}),
 }
-QUICK = {
-    "target_r": 2,
-    "epochs": 1,
-    "batch_size": 12,
-    "learning_rate": 0.02,
-    "device": "cpu",
-    "precision": "float32",
-    "random_state": 0,
-    "max_length": 128,
-}
+ONE_EPOCH = {"epochs": 1, "batch_size": 12, "max_length": 128}
 
 
-@pytest.fixture(scope="module", params=[AdaLoraClassifier, AdaLoraRegressor])
+@pytest.fixture(
+    scope="module",
+    params=[make_classifier, make_regressor],
+    ids=["classifier", "regressor"],
+)
 def make(request, tiny_model):
     """Function: changed parameters -> an estimator that is quick to fit."""
-    return lambda **changed: request.param(tiny_model, **{**QUICK, **changed})
+    return functools.partial(request.param, tiny_model, **ONE_EPOCH)
 
 
 def outputs(estimator, X):

@@ -3,14 +3,13 @@
 import functools
 import pickle
 
+import _toy
 import numpy as np
 import pytest
 import torch
-from _toy import make as make_classifier
 from _toy import numbers, topics, toy
 from sklearn.metrics import r2_score
 
-from sk_adalora import AdaLoraRegressor
 from sk_adalora._devices import resolve_place
 from sk_adalora._persistence import continue_from
 from sk_adalora._rows import split_rows
@@ -18,14 +17,13 @@ from sk_adalora._rows import split_rows
 X, Y = topics(36)
 # So slow that nothing is learned: what is left of a fit is where it started.
 STILL = {"learning_rate": 1e-9, "head_learning_rate": 1e-9}
+CONTINUED = {"warm_start": True, "init_r": 4, "epochs": 4}
 
 
 @pytest.fixture(scope="module")
 def make(tiny_model):
     """Function: changed parameters -> a classifier that continues its fits."""
-    return functools.partial(
-        make_classifier, tiny_model, warm_start=True, init_r=4, epochs=4
-    )
+    return functools.partial(_toy.make, tiny_model, **CONTINUED)
 
 
 @pytest.fixture(scope="module")
@@ -301,13 +299,9 @@ def test_the_own_head_of_a_model_continues(make):
 
 
 @pytest.fixture(scope="module")
-def make_regressor(make):
-    def regressor(**changed):
-        params = make(**changed).get_params()
-        del params["class_weight"]
-        return AdaLoraRegressor(**params)
-
-    return regressor
+def make_regressor(tiny_model):
+    """Function: changed parameters -> a regressor that continues its fits."""
+    return functools.partial(_toy.make_regressor, tiny_model, **CONTINUED)
 
 
 TEXTS, SIGNS = toy(36)

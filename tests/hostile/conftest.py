@@ -8,9 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from _folders import make_regressor
 from _hostile import X, Y
-from _toy import make
+from _toy import make, make_regressor
 
 
 @pytest.fixture(scope="module")
