@@ -27,13 +27,13 @@ COMMON_WORDS = """
 WORD_ENDINGS = ["##s", "##ed", "##er", "##ing", "##ly", "##tion"]
 
 
-def write_tiny_model(folder):
+def write_tiny_model(folder, n_layers=2):
     """Save the tiny model into `folder` and return the folder."""
     vocabulary = _vocabulary()
     config = transformers.BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=n_layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=512,
