@@ -13,11 +13,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers fill the cores
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
+import optuna
 import pytest
 import torch
 import transformers
+from _folders import STRONG
 from _tiny import build
 from _tiny_model import write_tiny_model
+from _toy import make, topics
+
+import sk_adalora
 
 # A deadline measures the machine that the tests share, not the code.
 hypothesis.settings.register_profile("sk-adalora", deadline=None)
@@ -68,6 +73,37 @@ def tiny_model(tmp_path_factory):
     Shared by the whole session: read it, do not write into it.
     """
     return write_tiny_model(str(tmp_path_factory.mktemp("models") / "tiny-bert"))
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """A classifier fitted on `topics(48)`. Do not refit."""
+    return make(tiny_model, **STRONG).fit(*topics(48))
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, tmp_path_factory):
+    """The folder of `fitted`. Do not write into it."""
+    folder = tmp_path_factory.mktemp("saved") / "estimator"
+    fitted.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def empty_cache():
+    """No pretrained model is kept from before the test, nor after it."""
+    sk_adalora.clear_backbone_cache()
+    yield
+    sk_adalora.clear_backbone_cache()
+
+
+@pytest.fixture
+def quiet_optuna():
+    """Optuna tells of no trial."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)
 
 
 @pytest.fixture

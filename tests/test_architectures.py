@@ -20,6 +20,8 @@ from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._network import TextNetwork
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 PLACE = resolve_place("cpu", "float32")
 SEQ2SEQ = {
     "d_model": 32,
@@ -31,12 +33,6 @@ SEQ2SEQ = {
     "decoder_ffn_dim": 64,
 }
 TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache():
-    yield
-    sk_adalora.clear_backbone_cache()
 
 
 @pytest.fixture

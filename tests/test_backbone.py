@@ -26,16 +26,11 @@ from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import content_hash, weight_files
 from sk_adalora._network import pool
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 PLACE = resolve_place("cpu", "float32")
 BFLOAT16 = resolve_place("cpu", "bfloat16")
 POOLINGS = ("mean", "cls", "last", "max")
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache():
-    sk_adalora.clear_backbone_cache()
-    yield
-    sk_adalora.clear_backbone_cache()
 
 
 # ---- the cache --------------------------------------------------------------

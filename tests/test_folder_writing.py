@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _folders import (
-    STRONG,
     assert_equal_estimators,
     bytes_of,
     read,
@@ -33,20 +32,6 @@ X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
 ROOT = Path(sk_adalora.__file__).parent.parent
 SAMPLE = X[:9]
-
-
-@pytest.fixture(scope="module")
-def fitted(tiny_model):
-    """Fitted on `topics(48)`. Do not refit."""
-    return make(tiny_model, **STRONG).fit(X, Y)
-
-
-@pytest.fixture(scope="module")
-def saved(fitted, tmp_path_factory):
-    """The folder of `fitted`. Do not write into it."""
-    folder = tmp_path_factory.mktemp("saved") / "estimator"
-    fitted.save_pretrained(folder)
-    return folder
 
 
 # ---- existing folders -------------------------------------------------------

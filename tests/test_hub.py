@@ -24,12 +24,6 @@ from sk_adalora._read_folder import HEAD_NAME
 X, Y = topics(48)
 
 
-@pytest.fixture(scope="module")
-def fitted(tiny_model):
-    """Fitted on `topics(48)`. Do not refit."""
-    return make(tiny_model, **STRONG).fit(X, Y)
-
-
 # ---- the hub ----------------------------------------------------------------
 
 

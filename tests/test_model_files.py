@@ -32,14 +32,9 @@ from sk_adalora._model_files import (
     weight_files,
 )
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 PLACE = resolve_place("cpu", "float32")
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache():
-    sk_adalora.clear_backbone_cache()
-    yield
-    sk_adalora.clear_backbone_cache()
 
 
 @pytest.fixture

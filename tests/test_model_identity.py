@@ -19,15 +19,10 @@ from sk_adalora._model_identity import (
     vocabulary_hash,
 )
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 PLACE = resolve_place("cpu", "float32")
 X, Y = toy(32)
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache():
-    sk_adalora.clear_backbone_cache()
-    yield
-    sk_adalora.clear_backbone_cache()
 
 
 def change(path, **values):

@@ -21,16 +21,10 @@ from sklearn.preprocessing import FunctionTransformer
 from sk_adalora import AdaLoraRegressor, OptunaPruning
 from sk_adalora._callbacks import Epochs
 
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
+
 X, Y = topics(36)
 X_VAL, Y_VAL = topics(24, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(before)
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,6 @@ X, Y = topics(48)
 ROOT = Path(sk_adalora.__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def fitted(tiny_model):
-    """Fitted on `topics(48)`. Do not refit."""
-    return make(tiny_model).fit(X, Y)
-
-
 @pytest.fixture
 def moving(tiny_model, tmp_path):
     """A classifier fitted on a model folder of its own, which may be moved."""
@@ -491,7 +485,7 @@ def test_the_precision_can_change_after_a_fit(fitted):
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
 
-def test_a_loaded_estimator_can_be_fitted(fitted, tiny_model):
+def test_a_loaded_estimator_can_be_fitted(fitted):
     loaded = pickle.loads(pickle.dumps(fitted))
     loaded.predict(X)
     other, labels = toy(32)
@@ -500,11 +494,11 @@ def test_a_loaded_estimator_can_be_fitted(fitted, tiny_model):
     assert loaded.classes_.tolist() == [0, 1]
     np.testing.assert_array_equal(
         loaded.predict_proba(other),
-        make(tiny_model).fit(other, labels).predict_proba(other),
+        clone(fitted).fit(other, labels).predict_proba(other),
     )
 
 
-def test_copies_are_independent(fitted, tiny_model):
+def test_copies_are_independent(tiny_model):
     original = make(tiny_model).fit(X, Y)
     expected = original.predict_proba(X)
     copied = copy.deepcopy(original)

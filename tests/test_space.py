@@ -39,6 +39,8 @@ from sk_adalora._parameters import SHARED_RULES
 from sk_adalora._space import read_space
 from sk_adalora._steps import resolve_schedule
 
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
+
 N_LAYERS = 7
 DEFAULT = {
     "init_r": IntDistribution(4, 32, log=True),
@@ -49,14 +51,6 @@ DEFAULT = {
     "orth_reg_weight": FloatDistribution(0.01, 1.0, log=True),
     "learning_rate": FloatDistribution(0.001, 0.03, log=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(before)
 
 
 class DrawnTrial:

@@ -13,20 +13,6 @@ from _toy import make, make_regressor
 
 
 @pytest.fixture(scope="module")
-def fitted(tiny_model):
-    """Fitted on `topics(48)`. Do not refit."""
-    return make(tiny_model).fit(X, Y)
-
-
-@pytest.fixture(scope="module")
-def saved(fitted, tmp_path_factory):
-    """The folder of `fitted`. Do not write into it."""
-    folder = tmp_path_factory.mktemp("saved") / "estimator"
-    fitted.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def own_head(tiny_model, tmp_path_factory):
     """The folder of a model with its own head. Do not write into it."""
     folder = tmp_path_factory.mktemp("saved") / "own-head"
