@@ -109,19 +109,23 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_labels_in_any_container(tiny_model, name, early_stopping):
-    X, codes = toy(40)
-    labels = ["no", "yes"]
-    y = CONTAINERS[name]([labels[code] for code in codes])
-    params = {"early_stopping": early_stopping, "validation_fraction": 0.2}
-    fitted = make(tiny_model, **params).fit(X, y)
-    plain = make(tiny_model, **params).fit(X, np.array(labels)[codes])
+@pytest.fixture(scope="module", params=["all rows", "early stopping"])
+def plain(request, tiny_model):
+    """Fitted to `toy(40)`, a list and an array of integers. Do not refit."""
+    stops = request.param == "early stopping"
+    classifier = make(tiny_model, early_stopping=stops, validation_fraction=0.2)
+    return classifier.fit(*toy(40))
 
-    assert fitted.classes_.tolist() == labels
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_labels_in_any_container(plain, name):
+    X, codes = toy(40)
+    labels = np.array(["no", "yes"])
+    fitted = clone(plain).fit(X, CONTAINERS[name](labels[codes].tolist()))
+
+    assert fitted.classes_.tolist() == labels.tolist()
     np.testing.assert_array_equal(fitted.predict_proba(X), plain.predict_proba(X))
-    assert fitted.predict(X).tolist() == plain.predict(X).tolist()
+    assert fitted.predict(X).tolist() == labels[plain.predict(X)].tolist()
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "boolean", "int64", "bool"])
@@ -250,18 +254,23 @@ def test_early_stopping_with_several_labels(tiny_model, kind, scoring):
     assert len(stopping.fit(X, y, X_val=X[:8], y_val=given[:8]).history_.score) == 2
 
 
+@pytest.fixture(scope="module")
+def stopped(tiny_model):
+    """Fitted to `indicator(16)`, with early stopping. Do not refit."""
+    stopping = make(tiny_model, early_stopping=True, validation_fraction=0.25)
+    return stopping.fit(*indicator(16))
+
+
 @pytest.mark.parametrize("kind", ["array", "matrix"])
 @pytest.mark.parametrize("form", ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"])
-def test_early_stopping_with_a_sparse_indicator(tiny_model, form, kind):
+def test_early_stopping_with_a_sparse_indicator(stopped, form, kind):
     import scipy.sparse
 
     X, y = indicator(16)
-    stopping = make(tiny_model, early_stopping=True, validation_fraction=0.25)
-    plain = clone(stopping).fit(X, y)
-    fitted = stopping.fit(X, getattr(scipy.sparse, f"{form}_{kind}")(y))
+    fitted = clone(stopped).fit(X, getattr(scipy.sparse, f"{form}_{kind}")(y))
 
-    assert fitted.history_.score == plain.history_.score
-    np.testing.assert_array_equal(fitted.predict_proba(X), plain.predict_proba(X))
+    assert fitted.history_.score == stopped.history_.score
+    np.testing.assert_array_equal(fitted.predict_proba(X), stopped.predict_proba(X))
 
 
 def test_a_series_of_arrays_is_an_indicator_to_validate_with(tiny_model):
@@ -335,13 +344,10 @@ def _dataset(X):
 
 
 @pytest.mark.parametrize("name", INPUTS)
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_texts_in_any_container(tiny_model, name, early_stopping):
+def test_texts_in_any_container(plain, name):
     X, y = toy(40)
     given = INPUTS[name](X)
-    params = {"early_stopping": early_stopping, "validation_fraction": 0.2}
-    fitted = make(tiny_model, **params).fit(given, y)
-    plain = make(tiny_model, **params).fit(X, y)
+    fitted = clone(plain).fit(given, y)
 
     assert fitted.n_features_in_ == 1
     np.testing.assert_array_equal(fitted.predict_proba(given), plain.predict_proba(X))
