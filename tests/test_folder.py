@@ -7,8 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -45,7 +43,6 @@ from sk_adalora._turns import same_settings
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
-ROOT = Path(sk_adalora.__file__).parent.parent
 SAMPLE = X[:9]
 
 
@@ -500,36 +497,6 @@ def test_a_model_that_changed(tiny_model, tmp_path):
     assert str(e.value).count("SHA-256") == 2
     assert str(tmp_path / "f" / "backbone") in str(e.value)
     assert str(model) in str(e.value)
-
-
-# ---- elsewhere --------------------------------------------------------------
-
-LOAD = """
-import sys, numpy
-from sk_adalora import AdaLoraClassifier
-fitted = AdaLoraClassifier.from_pretrained("f")
-assert "_live" not in vars(fitted)
-numpy.save("proba.npy", fitted.predict_proba(sys.argv[1:]))
-"""
-
-
-def test_another_process_in_another_folder(tiny_model, tmp_path, monkeypatch):
-    shutil.copytree(tiny_model, tmp_path / "a" / "model")
-    monkeypatch.chdir(tmp_path / "a")
-    fitted = make("model", **STRONG).fit(X, Y)  # a relative path
-    (tmp_path / "b").mkdir()
-    fitted.save_pretrained("../b/f")
-    subprocess.run(
-        [sys.executable, "-c", LOAD, *SAMPLE],
-        cwd=tmp_path / "b",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-        check=True,
-        timeout=120,
-    )
-
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "b" / "proba.npy"), fitted.predict_proba(SAMPLE)
-    )
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from _toy import make, topics
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-import sk_adalora
 from sk_adalora import (
     AdaLoraClassifier,
     _folder,
@@ -30,7 +29,6 @@ from sk_adalora.adalora import AdaLoraConfig
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
-ROOT = Path(sk_adalora.__file__).parent.parent
 SAMPLE = X[:9]
 
 

@@ -5,7 +5,6 @@ import functools
 import importlib.metadata
 import os
 import re
-import subprocess
 import sys
 import threading
 import tomllib
@@ -16,6 +15,7 @@ import optuna
 import pytest
 import sklearn
 import torch
+from _process import run_python
 from optuna.storages.journal import JournalFileBackend
 from sklearn.callback import ProgressBar, with_callbacks
 from sklearn.linear_model import LogisticRegression
@@ -245,7 +245,7 @@ def loaded_with(name, loaded=()):
     if name in loaded:
         return loaded
     loaded = {*loaded, name}
-    for inner in ours(name, module_level_only=True):
+    for inner in {name.rpartition(".")[0], *ours(name, module_level_only=True)}:
         loaded = loaded_with(inner, loaded)
     return loaded
 
@@ -267,17 +267,6 @@ def project():
     return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
 
 
-def in_fresh_interpreter(code, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_importing_the_package_is_quick_and_loads_nothing_heavy():
     code = (
         "import sys, time; start = time.process_time(); import sk_adalora; "
@@ -285,7 +274,7 @@ def test_importing_the_package_is_quick_and_loads_nothing_heavy():
         "roots = {name.split('.')[0] for name in sys.modules}; "
         f"print(seconds, *sorted(roots & {HEAVY}))"
     )
-    runs = [in_fresh_interpreter(code).split() for _ in range(3)]
+    runs = [run_python(code).stdout.split() for _ in range(3)]
 
     assert all(loaded == [] for _, *loaded in runs)
     assert min(float(seconds) for seconds, *_ in runs) < 0.5
@@ -295,19 +284,31 @@ FIRST_IMPORTS = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(f"sk_adalora{name}")
-    print(name)
+    print(name, "torch" in sys.modules)
     for loaded in [n for n in sys.modules if n.split(".")[0] == "sk_adalora"]:
         del sys.modules[loaded]
 """
 
 
-def test_each_public_module_can_be_the_first_import():
-    """One interpreter forgets ours after each. What it keeps is of other packages: so
-    those that load least come first, and find nothing that they did not import."""
+@pytest.fixture(scope="module")
+def torch_after():
+    """Whether torch is loaded after a module was the first import, by module.
+
+    One interpreter forgets ours after each. What it keeps is of other packages: so
+    those that load least come first, and find nothing that they did not import.
+    """
     homes = set(sk_adalora._HOMES.values())
     homes = sorted(homes, key=lambda home: len(loaded_with(home.removeprefix("."))))
+    lines = run_python(FIRST_IMPORTS, *homes).stdout.splitlines()
+    return dict(line.split() for line in lines)
 
-    assert in_fresh_interpreter(FIRST_IMPORTS, *homes).split() == homes
+
+def test_each_public_module_can_be_the_first_import(torch_after):
+    assert torch_after.keys() == set(sk_adalora._HOMES.values())
+
+
+def test_a_space_is_imported_without_torch(torch_after):
+    assert torch_after["._space"] == "False"
 
 
 @pytest.mark.parametrize("name", INNER_MODULES)

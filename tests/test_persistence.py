@@ -3,13 +3,10 @@
 import copy
 import dataclasses
 import io
-import os
 import pickle
 import pickletools
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import cloudpickle
@@ -17,6 +14,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from _folders import STRONG
+from _process import run_python
 from _toy import make, topics, toy
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -27,7 +26,6 @@ from sk_adalora import _model_files, _persistence, _predicting
 from sk_adalora._model_files import content_hash
 
 X, Y = topics(48)
-ROOT = Path(sk_adalora.__file__).parent.parent
 
 
 @pytest.fixture
@@ -213,34 +211,32 @@ def test_a_file_says_what_wrote_it(fitted):
 # ---- loading elsewhere ------------------------------------------------------
 
 LOAD = """
-import sys, joblib, numpy
-fitted = joblib.load(sys.argv[1])
-assert "_live" not in vars(fitted)
-numpy.save(sys.argv[2], fitted.predict_proba(sys.argv[3:]))
+import sys
+import joblib
+import numpy
+from sk_adalora import AdaLoraClassifier, clear_backbone_cache
+loads = {"folder": AdaLoraClassifier.from_pretrained, "file": joblib.load}
+for place, load in loads.items():
+    clear_backbone_cache()
+    fitted = load(place)
+    assert "_live" not in vars(fitted)
+    numpy.save(place, fitted.predict_proba(sys.argv[1:]))
 """
 
 
-def load_elsewhere(path, folder, texts):
-    """Probabilities from another process, in another folder, without GPU or network."""
-    folder.mkdir()
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, **hidden, "PYTHONPATH": str(ROOT)}
-    out = folder / "proba.npy"
-    subprocess.run(
-        [sys.executable, "-c", LOAD, str(path), str(out), *texts],
-        cwd=folder,
-        env=environment,
-        check=True,
-        timeout=120,
-    )
-    return np.load(out)
+def test_another_process_in_another_folder(tiny_model, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(tiny_model, tmp_path / "here" / "model")
+    monkeypatch.chdir(tmp_path / "here")
+    fitted = make("model", **STRONG).fit(X, Y)  # a relative path
+    fitted.save_pretrained(elsewhere / "folder")
+    joblib.dump(fitted, elsewhere / "file")
+    run_python(LOAD, *X[:8], cwd=elsewhere)
 
-
-def test_another_process_in_another_folder(fitted, tmp_path):
-    joblib.dump(fitted, tmp_path / "fitted.joblib")
-    proba = load_elsewhere(tmp_path / "fitted.joblib", tmp_path / "elsewhere", X[:8])
-
-    np.testing.assert_array_equal(proba, fitted.predict_proba(X[:8]))
+    for place in ("folder", "file"):
+        proba = np.load(elsewhere / f"{place}.npy")
+        np.testing.assert_array_equal(proba, fitted.predict_proba(X[:8]))
 
 
 def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeypatch):

@@ -1,9 +1,6 @@
 """Searches beside the rest of Optuna: its pictures and its messages."""
 
 import pickle
-import subprocess
-import sys
-import textwrap
 
 import optuna
 import pytest
@@ -65,38 +62,6 @@ def test_the_study_of_a_loaded_search_is_drawn_too(mixed):
 
 
 # ---- messages ----------------------------------------------------------------
-
-
-PROGRAM = """
-import sys
-from importlib.util import find_spec
-sys.modules["greenlet"] = None  # as if it were not installed
-sys.path.insert(0, {tests!r})
-from _toy import make, toy
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
-from sk_adalora import AdaLoraSearchCV
-from sk_adalora._search_sampling import InformedGPSampler
-
-X, y = toy(24)
-pipe = make_pipeline(FunctionTransformer(), make({model!r}, epochs=1))
-search = AdaLoraSearchCV(pipe, n_trials=12, cv=2).fit(X, y)
-assert isinstance(search.study_.sampler, InformedGPSampler)
-source = "optuna._gp.batched_lbfgsb"  # where the warning comes from, if at all
-assert source in sys.modules or find_spec(source) is None
-"""
-
-
-def test_a_search_says_nothing_unasked(tiny_model, request):
-    """Nor does Optuna's Gaussian process, which would like to have greenlet."""
-    tests = str(request.path.parent)
-    program = textwrap.dedent(PROGRAM).format(tests=tests, model=tiny_model)
-
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import pickle
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -346,14 +344,6 @@ def test_the_fields_are_parameters_of_the_estimator():
     names = {field.name for field in dataclasses.fields(AdaLoraSpace)}
 
     assert names <= AdaLoraClassifier().get_params().keys()
-
-
-def test_importing_it_loads_no_torch():
-    code = "import sys, sk_adalora._space; print('torch' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "False"
 
 
 # ---- scikit-learn's searches ------------------------------------------------

@@ -5,8 +5,6 @@ import gc
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -18,6 +16,7 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import pytest
+from _process import run_python
 from _time_limit import cut
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -397,7 +396,7 @@ def test_files_that_are_mapped_until_the_end_go_then(tmp_path):
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
-    subprocess.run([sys.executable, "-c", code, *folders], check=True, timeout=120)
+    run_python(code, *folders)
 
     assert list(tmp_path.iterdir()) == []
 
