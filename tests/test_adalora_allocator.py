@@ -801,7 +801,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path, stop, compact):
     assert resumed.ranks == straight.ranks
 
 
-def test_the_state_does_not_change_with_further_training():
+def test_the_state_of_an_allocator_does_not_change_with_further_training():
     model = small()
     give_gradients(model)
     model.triplets.singular_values.grad[0] = 0  # a later step reaches it

@@ -120,7 +120,7 @@ def test_labels_keep_their_type(fitted, tiny_model, tmp_path, name):
     np.testing.assert_array_equal(predicted, fitted.predict(SAMPLE))
 
 
-def test_several_labels_a_row(tiny_model, tmp_path):
+def test_several_labels_a_row_there_and_back(tiny_model, tmp_path):
     y = np.eye(3, dtype=int)[np.arange(48) % 3]
     fitted = make(tiny_model, **STRONG).fit(X, y)
     loaded = there_and_back(fitted, tmp_path / "f")
@@ -253,7 +253,7 @@ def test_a_parameter_out_of_range_is_not_written(fitted, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_not_fitted_yet(tiny_model, tmp_path):
+def test_only_what_is_fitted_is_saved(tiny_model, tmp_path):
     for method in ("save_pretrained", "export_lora", "merge_and_save"):
         with pytest.raises(Exception, match="not fitted"):
             getattr(make(tiny_model), method)(tmp_path / "f")
@@ -485,7 +485,7 @@ def test_a_complete_folder(tiny_model, tmp_path, pooling):
     np.testing.assert_array_equal(again.predict_proba(X), expected)
 
 
-def test_a_model_that_changed(tiny_model, tmp_path):
+def test_a_model_in_the_folder_that_changed(tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     make(str(model)).fit(X, Y).save_pretrained(tmp_path / "f", include_backbone=True)
     weights = tmp_path / "f" / "backbone" / "model.safetensors"

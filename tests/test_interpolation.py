@@ -79,7 +79,7 @@ def test_a_random_head_goes_back_to_where_it_started(make, pooling):
     np.testing.assert_allclose(back, start, atol=1e-5)
 
 
-def test_several_labels_a_row(make):
+def test_a_head_of_several_labels_goes_back_to_where_it_started(make):
     indicator = np.column_stack([Y == "art", Y != "sport"]).astype(int)
     start = make(**STILL).fit(X, indicator).predict_proba(X)
     back = make(interpolation=0).fit(X, indicator).predict_proba(X)

@@ -187,7 +187,7 @@ def test_windows_average(owners, seed):
 
 
 @pytest.mark.parametrize("long_text", LONG_TEXTS)
-def test_the_tokenizer_is_left_as_it_was(bert, long_text):
+def test_no_way_with_long_texts_changes_the_tokenizer(bert, long_text):
     bert.backend_tokenizer.enable_truncation(7)
     before = bert.backend_tokenizer.to_str()
     try:
@@ -198,7 +198,7 @@ def test_the_tokenizer_is_left_as_it_was(bert, long_text):
 
 
 @pytest.mark.parametrize("long_text", LONG_TEXTS)
-def test_max_length_leaves_room_for_text(bert, long_text):
+def test_each_way_with_long_texts_leaves_room_for_text(bert, long_text):
     with pytest.raises(ValueError, match=r"2 special tokens\. Got 2\. Raise"):
         encode_for_training(read_texts(["good"]), bert, 2, long_text)
     with pytest.raises(ValueError, match=r"2 special tokens\. Got 2\. Raise"):

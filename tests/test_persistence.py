@@ -95,7 +95,7 @@ def test_there_and_back_unfitted(tiny_model, tmp_path, way):
     )
 
 
-def test_a_second_time_there_and_back(fitted):
+def test_a_second_pickle_of_a_loaded_estimator(fitted):
     once = pickle.loads(pickle.dumps(fitted))
     unused = pickle.loads(pickle.dumps(once))  # was never asked to predict
     once.predict(X)
@@ -105,7 +105,7 @@ def test_a_second_time_there_and_back(fitted):
         np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
 
-def test_saving_changes_nothing(fitted):
+def test_pickling_changes_nothing(fitted):
     before = dict(vars(fitted))
     pickle.dumps(fitted)
 

@@ -126,13 +126,13 @@ def test_options_that_nobody_knows_are_refused(what, capsys):
 
 
 @pytest.mark.parametrize("option", ["--rows", "--epochs", "--trials", "--test-rows"])
-def test_numbers_must_be_positive(option, capsys):
+def test_numbers_of_a_race_must_be_positive(option, capsys):
     with pytest.raises(SystemExit):
         search_racing.main([option, "0"])
     assert "must be a positive integer. Got '0'" in capsys.readouterr().err
 
 
-def test_the_readme_documents_each_option():
+def test_the_readme_documents_each_option_of_a_race():
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     table = page.partition("| option of `racing` |")[2].partition("\n\n")[0]
     for action in search_racing.make_parser()._actions:

@@ -83,7 +83,7 @@ FITS = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_a_classifier_there_and_back(tiny_model, tmp_path, case):
+def test_a_classifier_through_skops_and_back(tiny_model, tmp_path, case):
     data, y, changed = FITS[case]
     fitted = make(tiny_model, **{**STRONG, **changed}).fit(data, y)
     fitted = strengthen(fitted)
@@ -100,14 +100,14 @@ def test_a_classifier_there_and_back(tiny_model, tmp_path, case):
     assert loaded.classes_.dtype == fitted.classes_.dtype
 
 
-def test_a_regressor_there_and_back(tiny_model, tmp_path):
+def test_a_regressor_through_skops_and_back(tiny_model, tmp_path):
     fitted = make_regressor(tiny_model, **STRONG).fit(X, np.linspace(-3, 9, 48))
     loaded = there_and_back(fitted, tmp_path / "f.skops", REGRESSOR)
 
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
-def test_not_fitted_yet(tiny_model, tmp_path):
+def test_an_unfitted_estimator_goes_through_skops(tiny_model, tmp_path):
     loaded = there_and_back(make(tiny_model), tmp_path / "f.skops", CLASSIFIER)
 
     assert loaded.fit(X, Y).score(X, Y) >= 0
