@@ -119,7 +119,7 @@ def test_the_device_has_gradients():
     ],
     ids=str,
 )
-def test_classifiers(tiny_model, options, tolerance):
+def test_classifiers_predict_as_on_the_cpu(tiny_model, options, tolerance):
     here = make(tiny_model, **options).fit(X, Y)
     there = make(tiny_model, **options, device=str(DEVICE)).fit(X, Y)
 
@@ -162,7 +162,7 @@ def test_steps_that_a_scaler_leaves_out_are_not_warned_of(tiny_model, monkeypatc
 
 @pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
 @pytest.mark.filterwarnings("ignore:100% of the texts are longer")
-def test_long_texts(tiny_model, long_text):
+def test_long_texts_are_predicted_as_on_the_cpu(tiny_model, long_text):
     options = {"long_text": long_text, "max_length": 8}
     here = make(tiny_model, **options).fit(LONG, Y[::2])
     there = make(tiny_model, **options, device=str(DEVICE)).fit(LONG, Y[::2])
@@ -185,7 +185,7 @@ def test_several_labels_and_weights(tiny_model):
     )
 
 
-def test_regressors(tiny_model):
+def test_regressors_predict_as_on_the_cpu(tiny_model):
     numbers = np.column_stack([np.arange(48.0), np.arange(48.0)[::-1] ** 2])
     here = make_regressor(tiny_model, **STRONG).fit(X, numbers)
     there = make_regressor(tiny_model, device=str(DEVICE), **STRONG).fit(X, numbers)
@@ -224,7 +224,7 @@ def test_what_others_read_is_on_no_device(tiny_model, tmp_path):
             torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-4)
 
 
-def test_searches(tiny_model):
+def test_searches_fit_on_the_device(tiny_model):
     search = AdaLoraSearchCV(
         make(tiny_model, device=str(DEVICE)), n_trials=2, cv=2, random_state=0
     ).fit(X, Y)
@@ -241,7 +241,7 @@ def test_searches(tiny_model):
     ["bert", "distilbert", "mpnet", "deberta-v2", "modernbert", "gpt2", "llama"],
 )
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
-def test_architectures(tiny_architecture, name):
+def test_architectures_train_as_on_the_cpu(tiny_architecture, name):
     ids = torch.arange(3, 45).reshape(6, 7)
     mask = torch.ones_like(ids)
     mask[1:4, 4:] = 0

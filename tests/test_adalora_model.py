@@ -649,7 +649,7 @@ def test_training_on_a_bfloat16_base_follows_the_float32_one():
     assert difference.abs().mean() < 0.05
 
 
-def test_autocast():
+def test_autocast_leaves_penalty_and_gradients_in_float32():
     model, exact = adapted_bert(), adapted_bert()
     with torch.autocast("cpu", torch.bfloat16):
         out = model(tokens()).last_hidden_state

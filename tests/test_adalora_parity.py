@@ -70,7 +70,7 @@ def assert_parity(make=tiny_classifier, batch=classifier_batch, by=adamw_of, **o
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules(name):
+def test_each_schedule_trains_as_by_peft(name):
     ours, _ = assert_parity(**{"tfinal": 3, **SCHEDULES[name]})
 
     target = ours.allocator.schedule.target
@@ -126,12 +126,12 @@ def test_the_pretrained_model():
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_settings(name):
+def test_each_setting_trains_as_by_peft(name):
     assert_parity(**{"tinit": 1, **SETTINGS[name]})
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_other_seeds(seed):
+def test_other_seeds_train_as_by_peft(seed):
     assert_parity(make=lambda: tiny_classifier(seed), seed=seed, total_step=25)
 
 

@@ -79,7 +79,7 @@ def test_products_are_exact_in_any_layout(onednn, of_x, of_weight):
     assert_close(products.linear(x, weight, bias), exact + bias)
 
 
-def test_no_tokens(onednn):
+def test_no_tokens_give_no_rows(onednn):
     x, weight = torch.randn(0, 4), torch.randn(6, 4)
     assert products.linear(x, weight).shape == (0, 6)
 

@@ -671,7 +671,7 @@ def test_no_text_is_longer_than_the_positions(architecture, max_length):
     assert np.isfinite(fitted.predict_proba(long)).all()
 
 
-def test_pairs_of_texts(architecture):
+def test_architectures_take_pairs_of_texts(architecture):
     X, y = toy(16)
     table = np.array([X, X[::-1]], dtype=object).T
     fitted = make(architecture, row_format="pair").fit(table, y)

@@ -93,7 +93,7 @@ NOT_VALUES = {
 
 
 @pytest.mark.parametrize("name", BAD_X)
-def test_bad_rows(name, monkeypatch):
+def test_bad_rows_are_refused_before_a_model_is_loaded(name, monkeypatch):
     monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     given, match = BAD_X[name]
     error = TypeError if name in NOT_VALUES else ValueError
@@ -287,7 +287,7 @@ BAD_Y = {
 
 
 @pytest.mark.parametrize("name", BAD_Y)
-def test_bad_targets(name, monkeypatch):
+def test_bad_targets_are_refused_before_a_model_is_loaded(name, monkeypatch):
     monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     y, match = BAD_Y[name]
 
@@ -353,7 +353,7 @@ BAD_WEIGHTS = {
 
 
 @pytest.mark.parametrize("name", BAD_WEIGHTS)
-def test_bad_weights(name, monkeypatch):
+def test_bad_weights_are_refused_before_a_model_is_loaded(name, monkeypatch):
     monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     weight, match = BAD_WEIGHTS[name]
 
@@ -536,7 +536,7 @@ def test_the_schedule_counts_the_rows_that_are_left_to_train_on():
     refused(classifier, X, Y, match="n_samples=18")
 
 
-def test_unknown_layers(tiny_model):
+def test_layers_that_the_model_lacks_are_named(tiny_model):
     classifier = make(tiny_model, target_modules=["q_proj", "quary"])
     message = refused(
         classifier, X, Y, match="`target_modules` must match linear layers"

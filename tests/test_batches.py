@@ -150,7 +150,7 @@ def test_batches_share_no_memory_with_the_table():
     assert table.ids.any()
 
 
-def test_to_device():
+def test_a_batch_moves_to_a_device_whole():
     batch = pad(make_table([3, 2], typed=True), np.array([1, 0]))
     moved = batch.to(torch.device("meta"))
     assert moved.input_ids.device.type == "meta"
@@ -164,7 +164,7 @@ def test_to_device():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_to_cuda():
+def test_a_batch_on_cuda_holds_the_same():
     batch = pad(make_table([3, 2]), np.array([1, 0]))
     moved = batch.to(torch.device("cuda"))
     assert moved.input_ids.is_cuda

@@ -396,7 +396,7 @@ def test_nothing_but_empty_texts(tiny_model):
         "braces",
     ],
 )
-def test_odd_texts(binary, text):
+def test_odd_texts_are_predicted_and_change_no_others(binary, text):
     texts = ["good film", text, "bad price"]
     proba = binary.predict_proba(texts)
 
@@ -406,7 +406,7 @@ def test_odd_texts(binary, text):
     )
 
 
-def test_one_row(tiny_model, binary):
+def test_one_row_is_enough_for_a_prediction_and_a_step(tiny_model, binary):
     assert binary.predict(["good film"]).shape == (1,)
     assert binary.predict_proba(["good film"]).shape == (1, 2)
     fitted = make(tiny_model, batch_size=1, epochs=5).fit(["good", "bad"], [1, 0])
@@ -740,7 +740,7 @@ def test_nothing_is_written_to_disk(tiny_model, tmp_path, monkeypatch):
     assert set(tmp_path.rglob("*")) == set(folders.values())
 
 
-def test_the_report(tiny_model):
+def test_the_report_counts_rows_and_tokens(tiny_model):
     X, y = toy(20)
     X = [*X, *X[:5], "", None, "the good film " * 40]
     y = [*y, *y[:5], 0, 1, 1]
@@ -807,7 +807,7 @@ def test_the_longest_text_is_what_the_model_takes(tiny_model):
     "modules",
     ["all-linear", ["query"], ("query", "value"), {"query"}, r".*query|.*key"],
 )
-def test_target_modules(tiny_model, modules):
+def test_target_modules_choose_what_is_adapted(tiny_model, modules):
     fitted = make(tiny_model, target_modules=modules).fit(*toy(32))
     endings = {path.rpartition(".")[2] for path in fitted.ranks_}
 

@@ -131,7 +131,7 @@ def test_several_labels_a_row_there_and_back(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("row_format", ["auto", "pair", "{a}: {b}"])
-def test_tables(tiny_model, tmp_path, row_format):
+def test_tables_there_and_back(tiny_model, tmp_path, row_format):
     table = pd.DataFrame({"a": X, "b": X[::-1]})
     fitted = make(tiny_model, row_format=row_format).fit(table, Y)
     loaded = there_and_back(fitted, tmp_path / "f")
@@ -379,7 +379,7 @@ ALWAYS = {
 }
 
 
-def test_the_files(saved):
+def test_a_folder_holds_these_files_and_their_hashes(saved):
     assert set(bytes_of(saved)) == ALWAYS | {"head.safetensors"}
     assert set(read(saved)["files"]) == set(bytes_of(saved)) - {
         "README.md",

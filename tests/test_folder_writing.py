@@ -392,7 +392,7 @@ def test_what_appears_while_it_is_written_is_kept(
 @pytest.mark.skipif(
     hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere"
 )
-def test_no_permission(fitted, tmp_path):
+def test_without_permission_nothing_is_written(fitted, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(PermissionError, match="closed"):
         fitted.save_pretrained(tmp_path / "closed" / "f")

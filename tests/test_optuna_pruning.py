@@ -143,7 +143,7 @@ def test_several_scores_are_refused(make):
         make().set_callbacks(watcher).fit(X, Y)
 
 
-def test_a_regressor(make):
+def test_a_regressor_reports_its_score(make):
     params = make().get_params()
     del params["class_weight"]
     trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
@@ -254,7 +254,7 @@ def same(texts):
     return texts
 
 
-def test_a_pipeline(make):
+def test_the_last_step_of_a_pipeline_is_pruned(make):
     """On the last step, with rows as that step gets them."""
     trial = new_study(pruner=Always()).ask()
     pipeline = make_pipeline(FunctionTransformer(same), make())

@@ -224,7 +224,7 @@ def test_an_adapter_in_the_home_directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_lora(kind, tmp_path):
+def test_peft_computes_the_same_of_exported_lora(kind, tmp_path):
     model = trained(kind)
     export_lora(model, tmp_path)
     values = json.loads((tmp_path / "adapter_config.json").read_text("utf8"))

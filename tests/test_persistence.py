@@ -124,7 +124,7 @@ def test_several_labels_and_named_columns(tiny_model):
         loaded.predict(table[["b", "a"]])
 
 
-def test_in_a_pipeline(tiny_model):
+def test_a_pickled_pipeline_predicts_the_same(tiny_model):
     fitted = make_pipeline(make(tiny_model)).fit(X, Y)
     loaded = pickle.loads(pickle.dumps(fitted))
 
@@ -401,7 +401,7 @@ def test_a_model_that_changed(moving):
     assert np.isfinite(moving.predict_proba(X)).all()
 
 
-def test_another_model(fitted, tiny_model, tmp_path):
+def test_another_model_is_refused_until_the_next_fit(fitted, tiny_model, tmp_path):
     other = Path(shutil.copytree(tiny_model, tmp_path / "other"))
     data = bytearray((other / "model.safetensors").read_bytes())
     data[-1] ^= 1

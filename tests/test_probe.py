@@ -555,7 +555,7 @@ def test_of_numbers_any_rows_are_taken():
 
 
 @pytest.mark.parametrize("options", [{"pooling": "model"}, {"head_init": "random"}])
-def test_no_probe(make, monkeypatch, options):
+def test_these_heads_are_not_probed(make, monkeypatch, options):
     monkeypatch.setattr(_probe, "fit_linear", None)
 
     make(**options, **STILL).fit(X, Y)

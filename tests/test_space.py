@@ -349,7 +349,7 @@ def test_the_fields_are_parameters_of_the_estimator():
 # ---- scikit-learn's searches ------------------------------------------------
 
 
-def test_random():
+def test_a_random_search_draws_from_the_whole_space():
     space = AdaLoraSpace(target_modules=MODULES, epochs=(1, 3), deltaT="auto")
     random = space.random("clf__")
     drawn = [*ParameterSampler(random, 400, random_state=0)]
@@ -377,7 +377,7 @@ def test_integers_are_even_on_a_logarithmic_scale():
     assert one == LogIntegers(2, 2000).rvs(random_state=np.random.default_rng(0))
 
 
-def test_grid():
+def test_a_grid_holds_n_values_of_each_range():
     space = AdaLoraSpace(
         target_r=[0.25, 0.5],
         tinit=0.1,

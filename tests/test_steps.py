@@ -101,7 +101,7 @@ def test_a_last_batch_that_is_not_full_is_a_step_too(
         (4, 0.999, (4, 4)),
     ],
 )
-def test_ranks(init_r, target_r, ranks):
+def test_each_rank_follows_from_the_other_or_is_a_share_of_it(init_r, target_r, ranks):
     schedule = resolve(init_r=init_r, target_r=target_r)
 
     assert (schedule.init_r, schedule.target_r) == ranks

@@ -434,7 +434,7 @@ def test_rows_without_text_are_counted():
     assert read_texts(pd.Series([np.nan, np.nan])).n_empty == 2
 
 
-def test_take():
+def test_rows_are_taken_in_any_order_and_number():
     frame = pd.DataFrame({"a": ["x", None, "z"], "b": ["1", None, "3"]})
     texts = read_texts(frame, "pair").take(np.array([1, 2, 1]))
     assert texts.first.to_pylist() == ["", "z", ""]
@@ -479,14 +479,14 @@ def test_written_floats_are_exact(values):
 # Row formats
 
 
-def test_pair(films):
+def test_a_pair_is_two_columns_as_they_are(films):
     texts = read_texts(films[["title", "genre"]], "pair")
     assert texts.first.to_pylist() == ["Alien", "", "Brazil"]
     assert texts.second.to_pylist() == ["horror", "", "satire"]
     assert texts.n_empty == 1
 
 
-def test_template(films):
+def test_a_template_names_columns_and_keeps_braces(films):
     assert listed(films, "{{{title}}} of {year}: {rating}") == [
         "{Alien} of 1979: 8.5",
         "{} of 1999: 7",
@@ -529,7 +529,7 @@ def test_wrong_templates(films, template, match):
         read_texts(films, template)
 
 
-def test_callable(films):
+def test_a_callable_gets_each_row_by_its_columns(films):
     def write(row):
         assert list(row) == list(films.columns)
         return f"{row['title']}/{row['year']}/{row['rating']}"
@@ -630,7 +630,7 @@ def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
         ([[], []], ValueError, r"0 feature\(s\) \(shape=\(2, 0\)"),
     ],
 )
-def test_refused_input(X, error, match):
+def test_what_is_no_rows_of_texts_is_refused(X, error, match):
     with pytest.raises(error, match=match):
         read_texts(X)
 

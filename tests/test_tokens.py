@@ -130,7 +130,7 @@ def test_ids_are_the_tokenizer_s(kind, request):
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "slow_tokenizer"])
-def test_pairs(kind, request):
+def test_equal_pairs_are_encoded_once(kind, request):
     tokenizer = request.getfixturevalue(kind)
     first = ["the film", "the film", "a", "the film"]
     second = ["a fine one", "dull", "dull", "a fine one"]

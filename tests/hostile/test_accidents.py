@@ -16,7 +16,7 @@ from sk_adalora import AdaLoraClassifier, _read_folder, _whole_folder
 
 @pytest.mark.parametrize("name", CHECKED)
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.99, "one byte less", "more"])
-def test_truncated(folder, name, share):
+def test_a_file_that_was_cut_or_grew_is_refused(folder, name, share):
     data = (folder / name).read_bytes()
     cut = {"one byte less": data[:-2], "more": data + b"\0"}.get(share)
     (folder / name).write_bytes(data[: int(len(data) * share)] if cut is None else cut)
@@ -45,7 +45,7 @@ def test_each_flipped_bit_is_noticed(fitted, folder, name):
 
 
 @pytest.mark.parametrize("name", [*CHECKED, "tokenizer.json"])
-def test_missing(folder, name):
+def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
 
     with pytest.raises(FileNotFoundError, match=re.escape(name)):

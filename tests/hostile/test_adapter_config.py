@@ -68,7 +68,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("case", CONFIGS)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_configs(folder, case):
+def test_a_hostile_config_is_refused(folder, case):
     change, match = CONFIGS[case]
     values = json.loads((folder / CONFIG).read_text("utf8"))
     change(values)

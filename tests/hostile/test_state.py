@@ -250,7 +250,7 @@ def test_every_field_must_be_there(folder):
 
 
 @pytest.mark.parametrize("case", STATES)
-def test_states(folder, case):
+def test_a_hostile_state_is_refused(folder, case):
     change, match = STATES[case]
     described = read(folder)
     change(described)
