@@ -5,6 +5,7 @@ import warnings
 
 import torch
 import transformers
+from torch import nn
 from transformers.utils import logging
 
 from sk_adalora.adalora import AdaLoraConfig, get_peft_model
@@ -137,6 +138,24 @@ def randomise(model, seed=1):
         for tensor in model.triplets.parameters():
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
     return model
+
+
+def small_adapted(widths=((6, 5), (5, 6)), **options):
+    """Two adapted linear layers with different widths."""
+    blocks = [nn.Linear(*w) for w in widths]
+    return randomise(adapt(nn.Sequential(*blocks), **options))
+
+
+def give_gradients(model, seed=0, scale=1.0):
+    """Give every triplet a random gradient, as a backward pass would."""
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.triplets.parameters():
+        p.grad = torch.randn(p.shape, generator=generator) * scale
+
+
+def alive(model):
+    """The number of triplets whose singular value is not zero."""
+    return int((model.triplets.singular_values != 0).sum())
 
 
 def adapted_bert(seed=0, **options):

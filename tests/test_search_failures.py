@@ -1,0 +1,233 @@
+"""What a search does about fits that fail, and scores that are no numbers."""
+
+import numpy as np
+import pytest
+from _search_worker import SPACE, Peak, rows, search
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import KFold
+
+X, Y = rows()
+
+
+# ---- failures ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_trial_with_a_failing_fold_fails_and_is_left_out(pruner):
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(
+        Peak(fail_above=0.5), n_trials=2, pruner=pruner, enqueue=points, refit=True
+    )
+
+    with pytest.warns(FitFailedWarning, match=r"1 of 2 trials failed[\s\S]*too much"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.best_params_["a"] == 0.2
+    assert "RuntimeError: a=0.9" in fitted.trials_[0].user_attrs["sk_adalora:error"]
+
+
+def test_one_fold_of_nan_fails_the_trial():
+    def scoring(estimator, X, y):
+        return np.nan if estimator.a > 0.5 and 0 in X else estimator.score(X, y)
+
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(n_trials=2, enqueue=points, scoring=scoring)
+
+    with pytest.warns(FitFailedWarning, match="The score of fold 0 is NaN"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.best_index_ == 1
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+
+
+@pytest.mark.parametrize(("pruner", "n_kept"), [(None, 4), ("auto", 2)])
+def test_a_trial_that_fails_keeps_what_was_measured(pruner, n_kept):
+    calls = []
+
+    def scoring(estimator, X, y):
+        calls.append(estimator.a)
+        score = estimator.score(X, y)
+        return {"high": np.nan if len(calls) == 2 else score, "low": 1 - score}
+
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    options = {"n_trials": 2, "cv": 4, "pruner": pruner, "enqueue": points}
+    with pytest.warns(FitFailedWarning, match="The score of fold 1 is NaN"):
+        fitted = search(scoring=scoring, refit="high", **options).fit(X, Y)
+    table = fitted.cv_results_
+    low = [table[f"split{k}_test_low"][0] for k in range(4)]
+    high = [table[f"split{k}_test_high"][0] for k in range(4)]
+
+    assert calls.count(0.9) == n_kept
+    assert np.isfinite(low).tolist() == [k < n_kept for k in range(4)]
+    assert np.isfinite(high).tolist() == [k < n_kept and k != 1 for k in range(4)]
+    assert np.isnan([table["mean_test_low"][0], table["mean_test_high"][0]]).all()
+    assert fitted.best_index_ == 1
+    assert table["state"].tolist() == ["failed", "complete"]
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_number_as_error_score_is_a_score(pruner):
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=points,
+        error_score=-1.0,
+        pruner=pruner,
+    )
+    with pytest.warns(FitFailedWarning, match=r"^3 of 6 fits failed and have `error"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["mean_test_score"][0] == -1.0
+    assert fitted.cv_results_["state"].tolist() == ["complete", "complete"]
+    kept = fitted.trials_[0].user_attrs["sk_adalora:fold:1"]
+    assert "RuntimeError: a=0.9 is too much" in kept["error"]
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_search_whose_fits_all_fail_is_an_error(pruner):
+    """A number as `error_score` would make its trials complete, and one the best."""
+    given = search(Peak(fail_above=-1.0), n_trials=4, error_score=0.0, pruner=pruner)
+
+    with pytest.raises(ValueError, match=r"Got 4 comp.*all of whose[\s\S]*too much"):
+        given.fit(X, Y)
+    with pytest.raises(ValueError, match="all of whose fits failed") as caught:
+        given.set_params(refit=False).fit(X, Y)
+
+    assert not hasattr(caught.value, "study")  # nothing in it can be refitted
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_what_fails_in_all_folds_is_never_the_best(pruner):
+    """Even if `error_score` is better than any score."""
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=points,
+        error_score=9.0,
+        pruner=pruner,
+    )
+    with pytest.warns(FitFailedWarning, match=r"^3 of \d fits failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.best_params_["a"] == 0.2
+    assert fitted.cv_results_["mean_test_score"][0] == 9.0
+    assert fitted.cv_results_["rank_test_score"].tolist() == [2, 1]
+
+
+def test_what_fails_in_all_folds_is_not_chosen_by_a_function_either():
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=2,
+        enqueue=[{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}],
+        error_score=9.0,
+        refit=lambda table: int(np.nanargmax(table["mean_test_score"])),
+    )
+    with pytest.raises(ValueError, match=r"did not fail in all folds\. Got row 0 of"):
+        given.fit(X, Y)
+
+
+def test_a_race_is_not_lost_to_what_fails_in_all_folds(capfd):
+    """Else nothing would be complete after it but what fails as well."""
+    failing = [{"a": 0.9, "b": b} for b in (0.1, 0.4, 0.7)]
+    good = [{"a": a, "b": 0.7} for a in (0.2, 0.3, 0.25)]
+    given = search(
+        Peak(fail_above=0.5),
+        n_trials=6,
+        enqueue=failing + good,
+        error_score=9.0,
+        pruner="auto",
+        verbose=1,
+    )
+    with pytest.warns(FitFailedWarning, match=r"^9 of 18 fits failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["complete"] * 6
+    assert fitted.best_params_ == good[1]
+    assert f"best={fitted.best_score_:.4g}]" in capfd.readouterr().err
+
+
+def test_one_fit_that_does_not_fail_is_enough():
+    class Picky(Peak):
+        def fit(self, X, y):
+            if 0 in X:
+                raise RuntimeError("it has the first row")
+            return super().fit(X, y)
+
+    given = search(Picky(), n_trials=2, cv=KFold(3), error_score=0.0, refit=False)
+    with pytest.warns(FitFailedWarning, match=r"^4 of 6 fits failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_without_a_complete_trial_the_first_cause_is_shown(pruner):
+    given = search(Peak(fail_above=-1.0), n_trials=3, pruner=pruner)
+
+    with pytest.raises(ValueError, match=r"Got 3 failed, 0 pruned[\s\S]*is too much"):
+        given.fit(X, Y)
+
+    assert not hasattr(given, "best_estimator_")
+
+
+def test_an_error_surfaces_when_it_shall():
+    given = search(Peak(fail_above=-1.0), error_score="raise")
+
+    with pytest.raises(RuntimeError, match="is too much"):
+        given.fit(X, Y)
+
+    assert vars(given).keys() == given.get_params(deep=False).keys()
+
+
+def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
+    options = {"storage": tmp_path / "j.log", "study_name": "s", "n_trials": 2}
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    with pytest.raises(RuntimeError, match="is too much"):
+        search(
+            Peak(fail_above=0.5), error_score="raise", enqueue=points, **options
+        ).fit(X, Y)
+
+    with pytest.warns(FitFailedWarning, match="1 of 2 trials failed"):
+        fitted = search(
+            Peak(fail_above=0.5), space={**SPACE}, enqueue=points, **options
+        ).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 2]
+    assert fitted.cv_results_["state"].tolist() == ["complete", "failed"]
+    assert fitted.cv_results_["param_a"].tolist() == [0.2, 0.9]
+
+
+# ---- scores that are no numbers -------------------------------------------------
+
+
+@pytest.mark.parametrize("pruner", ["auto", None])
+def test_scores_without_a_mean_are_a_failure(pruner):
+    class Infinite(Peak):
+        def score(self, X, y, sample_weight=None):
+            return [np.inf, -np.inf, 1.0][int(X[0, 0]) % 3] if self.a > 0.5 else self.a
+
+    space, points = {"a": [0.1, 0.9]}, [{"a": 0.9}, {"a": 0.1}]
+    options = {"n_trials": 2, "cv": KFold(3), "enqueue": points, "pruner": pruner}
+    with pytest.warns(FitFailedWarning, match="folds have no mean: \\[inf, -inf"):
+        fitted = search(Infinite(), space, **options).fit(np.roll(X, 1)[::1], Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.best_params_ == {"a": 0.1}
+
+
+def test_refit_must_choose_what_is_complete():
+    bad = [{"a": 1.0, "b": 0.0}]
+    good = [{"a": 0.3, "b": 0.7}, {"a": 0.31, "b": 0.7}, {"a": 0.29, "b": 0.7}]
+    options = {"n_trials": 4, "pruner": "auto", "enqueue": good + bad}
+    fitted = search(
+        refit=lambda table: int(np.nanargmax(table["mean_test_score"])), **options
+    ).fit(X, Y)
+
+    assert fitted.best_params_ == good[0]
+    with pytest.raises(ValueError, match=r"row 3 .* state is 'pruned'.*np.nanargmax"):
+        search(
+            refit=lambda table: int(table["mean_test_score"].argmax()), **options
+        ).fit(X, Y)
