@@ -201,13 +201,14 @@ def _nearest(value: Any, distribution: Any) -> Any:
     value = plain(value)
     if isinstance(distribution, CategoricalDistribution):
         return _label(value, distribution)
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if not isinstance(value, Real) or isinstance(value, bool) or value != value:
         return _LEFT_OUT
     low, high = distribution.low, distribution.high
+    nearest = min(max(value, low), high)  # may have been infinite
     if distribution.step is not None and not distribution.log:
-        value = low + round((value - low) / distribution.step) * distribution.step
-    clipped = min(max(value, low), high)
-    return int(clipped) if isinstance(distribution, IntDistribution) else float(clipped)
+        steps = round((nearest - low) / distribution.step)
+        nearest = min(low + steps * distribution.step, high)
+    return int(nearest) if isinstance(distribution, IntDistribution) else float(nearest)
 
 
 def _label(value: Any, distribution: CategoricalDistribution) -> Any:

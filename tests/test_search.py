@@ -253,6 +253,21 @@ def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
     assert {name: first[name] for name in named & {*first}} == point
 
 
+@pytest.mark.parametrize(
+    "searched", [WHOLE(1, 10), FLOAT(0.5, 1, step=0.25), FLOAT(0.1, 1, log=True)]
+)
+def test_an_infinite_number_is_moved_to_the_nearest(searched):
+    space, ends = AdaLoraSearchCV(Any(), {"a": searched})._read_space(), {}
+    for own in (np.inf, -np.inf, np.nan):
+        found = starting_points("paper", Any(a=own), space)
+        ends[own] = found[0]["a"] if found else None
+        with pytest.raises(ValueError, match=r"must hold values of the space\. Got"):
+            starting_points({"a": own}, Any(), space)
+
+    high, low = searched.high, searched.low
+    assert [*ends.values()] == [high, low, None]  # NaN is near to nothing
+
+
 def test_no_scale_of_a_step_is_its_initial_rank():
     pipeline = Pipeline([("clf", AdaLoraClassifier(target_r=4))])
     space = {"clf": AdaLoraSpace(init_r=None, target_r=4, lora_alpha=(4, 32))}
