@@ -120,16 +120,12 @@ def _state_of(folder: Path) -> tuple[int, int] | None:
 def _is_being_moved(folder: Path) -> bool:
     """Tell whether a writer has just moved away what was there before."""
     folder = Path(os.path.abspath(folder))
-    ours = _scratch_of(folder.name)
-    hidden: list[Path] = []
-    for beside in (folder, folder.parent):
-        with suppress(OSError, ValueError):  # not there, or closed to others
-            hidden += (path for path in beside.iterdir() if ours.fullmatch(path.name))
     with suppress(OSError):  # moved back meanwhile
         # One that is older was left by a writer that was killed.
         return any(
             (path / "old").exists() and time.time() - path.stat().st_mtime < _MOVING
-            for path in hidden
+            for beside in (folder, folder.parent)
+            for path in _hidden(beside, folder.name)
         )
     return True
 
@@ -193,9 +189,12 @@ def _is_scratch(path: Path) -> bool:
         return True
 
 
-def _scratch_of(name: str) -> re.Pattern[str]:
-    """Return what matches the hidden folders of those who write a folder."""
-    return re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
+def _hidden(beside: Path, name: str) -> list[Path]:
+    """Return the hidden folders of those who write the folder of that name."""
+    ours = re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
+    with suppress(OSError, ValueError):  # not there, or closed to others
+        return [path for path in beside.iterdir() if ours.fullmatch(path.name)]
+    return []
 
 
 def _discard_stale(beside: Path, name: str) -> None:
@@ -204,11 +203,7 @@ def _discard_stale(beside: Path, name: str) -> None:
     No writer needs a day from one file to the next. What was there before is not
     deleted: it may be all that is left of it.
     """
-    ours = _scratch_of(name)
-    hidden: list[Path] = []
-    with suppress(OSError):  # one may write here, but not look around
-        hidden += (path for path in beside.iterdir() if ours.fullmatch(path.name))
-    for path in hidden:
+    for path in _hidden(beside, name):
         with suppress(OSError):  # of another user, or deleted by another writer
             if _is_scratch(path) and not (path / "old").exists():
                 inside = [path, *path.rglob("*")]
