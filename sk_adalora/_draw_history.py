@@ -38,32 +38,7 @@ def draw_budget(
     n_matrices: int | None,
     ax: Any,
 ) -> Any:
-    """Draw the total rank over the steps.
-
-    Parameters
-    ----------
-    planned : ndarray of shape (n_steps,)
-        Total rank after each step, as planned.
-    phases : sequence of str of shape (n_steps,)
-        Phase of each step.
-    actual : ndarray of shape (n_steps_taken,) or None
-        Total rank after each step that was taken.
-    n_matrices : int or None
-        For a second scale, with the average rank.
-    ax : Axes or None
-        Where. None stands for a new figure.
-
-    Returns
-    -------
-    Axes
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `ax` is something else than one Axes.
-    ImportError
-        If matplotlib is not installed.
-    """
+    """Draw the total rank over the steps, as `BudgetDisplay.plot` says."""
     plt = import_pyplot()
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
@@ -134,34 +109,7 @@ def draw_history(
     steps_per_epoch: int | None,
     ax: Any,
 ) -> np.ndarray:
-    """Draw loss, score, penalty and learning rate over the steps.
-
-    Parameters
-    ----------
-    loss, orthogonality, learning_rate : ndarray of shape (n_steps,)
-        Numbers of each step.
-    score : ndarray of shape (n_epochs,)
-        Score after each epoch; empty if none was watched.
-    best_epoch : int or None
-        Epoch whose state was kept.
-    steps_per_epoch : int or None
-        Steps of an epoch.
-    ax : Axes, sequence of them, or None
-        Where: an Axes a panel, or one for the loss alone.
-
-    Returns
-    -------
-    ndarray of Axes
-
-    Raises
-    ------
-    TypeError
-        If there is something else than Axes.
-    ValueError
-        If there are too many or too few Axes, or scores without `steps_per_epoch`.
-    ImportError
-        If matplotlib is not installed.
-    """
+    """Draw what `TrainingHistoryDisplay` holds, as its `plot` says."""
     axes = _history_axes(ax, n_panels=4 if len(score) else 3)
     title = "Loss of each step, on the rows of that step: lower is better"
     _draw_series(axes[0], loss, "loss", title, smooth=True)

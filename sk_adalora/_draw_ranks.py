@@ -32,22 +32,7 @@ def draw_ranks(
     cmap: Any,
     colorbar: bool,
 ) -> tuple[Any, Any, np.ndarray]:
-    """Draw the picture.
-
-    Parameters
-    ----------
-    ranks : ndarray of shape (n_layers, n_kinds)
-        Ranks; NaN where a layer has no such matrix.
-    layers, kinds : sequence
-        Names of the rows and of the columns.
-    initial : int or None
-        Rank of each matrix at the start.
-    ax : Axes or None
-        Where. None stands for a new figure.
-    cmap : str or Colormap
-        Colours from rank 0 to the rank at the start.
-    colorbar : bool
-        Whether to draw their scale.
+    """Draw the picture, as `RankAllocationDisplay.plot` says.
 
     Returns
     -------
@@ -55,13 +40,6 @@ def draw_ranks(
     cells : QuadMesh
     numbers : ndarray of shape (n_layers, n_kinds)
         The texts in the cells; None where there is none.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `ax` is something else than one Axes.
-    ImportError
-        If matplotlib is not installed.
     """
     plt = import_pyplot()
     if ax is None:
