@@ -40,28 +40,28 @@ MEASUREMENTS = {
     "defaults": defaults,
 }
 SCRIPTS = {
-    "attention": "attention_kernels.py",
-    "quickstart": "quickstart_baselines.py",
-    "racing": "search_racing.py",
-    "batches": "prediction_batches.py",
-    "lengths": "length_multiples.py",
-    "latency": "latency.py",
-    "parts": "training_parts.py",
-    "float32": "float32_products.py",
-    "bias": "bias_products.py",
-    "narrow": "narrow_products.py",
-    "regression": "regression.py",
-    "grouping": "grouping.py",
-    "features": "feature_sizes.py",
-    "few": "few_rows.py",
-    "interpolation": "interpolation.py",
-    "calibration": "calibration.py",
-    "voting": "voting.py",
-    "guide": "guide_figures.py",
-    "overlap": "shared_rows.py",
-    "public": "public_data.py",
-    "many": "many_classes.py",
-    "faster": "faster_learning.py",
+    "attention": "attention_kernels",
+    "quickstart": "quickstart_baselines",
+    "racing": "search_racing",
+    "batches": "prediction_batches",
+    "lengths": "length_multiples",
+    "latency": "latency",
+    "parts": "training_parts",
+    "float32": "float32_products",
+    "bias": "bias_products",
+    "narrow": "narrow_products",
+    "regression": "regression",
+    "grouping": "grouping",
+    "features": "feature_sizes",
+    "few": "few_rows",
+    "interpolation": "interpolation",
+    "calibration": "calibration",
+    "voting": "voting",
+    "guide": "guide_figures",
+    "overlap": "shared_rows",
+    "public": "public_data",
+    "many": "many_classes",
+    "faster": "faster_learning",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {
@@ -118,8 +118,7 @@ def main(arguments=None):
     if rest and options.what not in _WITH_OPTIONS:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.what in SCRIPTS:
-        script = Path(__file__).parent / SCRIPTS[options.what]
-        command = [sys.executable, script, *rest]
+        command = [sys.executable, "-m", f"benchmarks.{SCRIPTS[options.what]}", *rest]
         sys.exit(subprocess.run(command, check=False).returncode)
     _refuse_unused(parser, options)
     complete(options)
@@ -169,7 +168,7 @@ def make_parser():
         module.add_options(subparser)
     for name, script in SCRIPTS.items():
         own = name in _WITH_OPTIONS
-        subparsers.add_parser(name, help=f"run {script}", add_help=not own)
+        subparsers.add_parser(name, help=f"run {script}.py", add_help=not own)
     for name, text in (
         ("report", "write the generated parts of docs/benchmarks.md"),
         ("all", "all measurements one after the other, then the report"),

@@ -4,21 +4,22 @@ Times a training step (forward and backward through the frozen model and its upd
 and a prediction with each kernel, taking turns, and prints the ratio of medians. The
 answer is written down in `sk_adalora/_devices.py`.
 
-    python benchmarks/attention_kernels.py
+    python -m benchmarks attention
 """
 
 import statistics
 import time
 
 import torch
-from machine import describe_machine
-from worker import wait_for
 
 from sk_adalora._batches import Batch
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
 from sk_adalora._network import TextNetwork
 from sk_adalora.adalora import AdaLoraConfig
+
+from .machine import describe_machine
+from .worker import wait_for
 
 ROUNDS = 15
 SHAPES = ((32, 16), (32, 64), (32, 128))

@@ -4,8 +4,9 @@ torch fills the result with the bias and adds the product to it; oneDNN's own la
 adds the bias in the same pass. Prints a table of the seconds of the latter beside those
 of the former, for the products with frozen weights in a forward pass.
 ``ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16`` before the command stands in for a processor
-without AMX. Run from the repository, with the extra `bench`:
-python benchmarks/bias_products.py
+without AMX.
+
+    python -m benchmarks bias
 """
 
 import os
@@ -13,18 +14,15 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import statistics
-import sys
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
-from benchmarks.timing import seconds_of, take_turns
 from sk_adalora.adalora import products
+
+from .machine import describe_machine
+from .results import table
+from .timing import seconds_of, take_turns
 
 TOKENS = [40, 640, 1536]
 WIDTHS = [(384, 384), (384, 1536), (1536, 384)]

@@ -1,8 +1,9 @@
 """Probabilities on few rows: as they come, and after scikit-learn's calibration.
 
 `CalibratedClassifierCV` fits one number, a temperature, to the predictions of rows that
-were left out, in five folds. Prints a table of log losses and accuracies. Run from the
-repository, with the extra `bench`: python benchmarks/calibration.py
+were left out, in five folds. Prints a table of log losses and accuracies.
+
+    python -m benchmarks calibration
 """
 
 import os
@@ -10,20 +11,17 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import sys
 import time
 import warnings
-from pathlib import Path
 
 from sklearn.calibration import CalibratedClassifierCV
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
+
+from .data import load_task, split
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 TASKS = ["headlines", "quotes", "films"]
 ROWS, TEST_ROWS, MAX_LENGTH = 200, 600, 64

@@ -1,9 +1,9 @@
 """Larger updates, a faster head, or both: do they score higher than the defaults?
 
 On 1,000 rows, which are taken three times by default, and on 200, which are taken ten
-times. FOLDER is what `public_data.py` wrote. Prints a table. Run from the repository,
-with the extra `bench`:
-python benchmarks/faster_learning.py FOLDER [--sizes 200]
+times. FOLDER is what `public_data.py` wrote. Prints a table.
+
+    python -m benchmarks faster FOLDER [--sizes 200]
 """
 
 import os
@@ -14,16 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import statistics
 import sys
 import warnings
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.arguments import chosen_files_and_sizes
-from benchmarks.data import load_csv, load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
+
+from .arguments import chosen_files_and_sizes
+from .data import load_csv, load_task, split
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 PACKAGED = ["headlines", "quotes", "films"]
 PUBLIC = ["questions", "tweets", "subjectivity"]

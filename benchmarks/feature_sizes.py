@@ -3,8 +3,9 @@
 The features of the default model are multiplied, as other models have shorter or longer
 ones. "standardised" is what the library does: the head learns on features that are
 centred and of length 1. In "as they are", it learns on those of the model. 200 rows to
-learn from. Prints a table. Run from the repository, with the extra `bench`:
-python benchmarks/feature_sizes.py
+learn from. Prints a table.
+
+    python -m benchmarks features
 """
 
 import os
@@ -15,19 +16,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import sys
 import warnings
 from contextlib import nullcontext
-from pathlib import Path
 from unittest import mock
 
 from sklearn.model_selection import train_test_split
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.regression import read_targets
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _network
 from sk_adalora._head import LinearHead
+
+from .data import load_task, split
+from .machine import describe_machine
+from .regression import read_targets
+from .results import table
 
 FACTORS = [0.1, 1, 3, 10, 30]
 NUMBERS, LABELS = ["a quote is fresh", "year"], ["headlines", "quotes"]

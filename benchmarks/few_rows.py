@@ -1,9 +1,9 @@
 """How often to go over few rows: accuracy and log loss by optimizer steps.
 
 A default fit keeps a share of its training; so do these. The rows are of seeds that no
-other setting was chosen on. Prints a table. Run from the repository, with the extra
-`bench`, of all numbers of rows or of some:
-python benchmarks/few_rows.py [--sizes 40]
+other setting was chosen on. Prints a table.
+
+    python -m benchmarks few [--sizes 40]
 """
 
 import os
@@ -16,16 +16,14 @@ import statistics
 import sys
 import warnings
 from collections import defaultdict
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.arguments import chosen_sizes
-from benchmarks.data import cells
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
+
+from .arguments import chosen_sizes
+from .data import cells
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 # At least so many steps; 0 stands for ten epochs, however many steps they make.
 STEPS = [0, 32, 64, 96]

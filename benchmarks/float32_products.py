@@ -2,8 +2,9 @@
 
 torch multiplies by MKL. Prints a table of the seconds of oneDNN beside those of MKL, of
 the products with frozen weights in a training step. ``ONEDNN_MAX_CPU_ISA=AVX2`` before
-the command shows oneDNN without AVX512. Run from the repository, with the extra
-`bench`: python benchmarks/float32_products.py
+the command shows oneDNN without AVX512.
+
+    python -m benchmarks float32
 """
 
 import os
@@ -11,18 +12,15 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import statistics
-import sys
-from pathlib import Path
 from unittest import mock
 
 import torch
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
-from benchmarks.timing import seconds_of, take_turns
 from sk_adalora.adalora import products
+
+from .machine import describe_machine
+from .results import table
+from .timing import seconds_of, take_turns
 
 SHAPES = [(1024, 384, 384), (1024, 384, 1536), (1024, 1536, 384), (128, 384, 384)]
 ROUNDS = 30

@@ -3,9 +3,9 @@
 "equal" is what the library does: rows of about the same length go together, in batches
 of equal size. "full" fills all batches but one, which has the rest: the longest rows.
 "mixed" has batches of equal size of rows at random. The splits had no part in the
-choice of a setting. Prints a table. Run from the repository, with the extra `bench`, of
-all numbers of rows or of some:
-python benchmarks/grouping.py [--sizes 33]
+choice of a setting. Prints a table.
+
+    python -m benchmarks grouping [--sizes 33]
 """
 
 import os
@@ -18,21 +18,19 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.arguments import chosen_sizes
-from benchmarks.data import cells
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _training
 from sk_adalora._batches import training_batches
+
+from .arguments import chosen_sizes
+from .data import cells
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62]}
 N_TEST = 1000

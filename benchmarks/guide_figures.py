@@ -4,8 +4,9 @@ Of 200 headlines, the accuracy with a linear head and with the head of the model
 architecture (`pooling="model"`); and the CPU seconds and the memory of a process that
 predicts 500 headlines in one call, and one at a time; and of 1,000 review quotes, how
 many tokens a second a fit learns from and a prediction reads. Prints three tables, in
-about four minutes. Run from the repository, with the extra `bench`: python
-benchmarks/guide_figures.py
+about four minutes.
+
+    python -m benchmarks guide
 """
 
 import os
@@ -13,19 +14,16 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import sys
 import time
 import warnings
-from pathlib import Path
 
 import psutil
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
+
+from .data import load_task, split
+from .machine import describe_machine
+from .results import table
 
 N_TRAIN, N_TEST, N_CALLS, N_QUOTES = 200, 1000, 500, 1000
 

@@ -2,9 +2,9 @@
 
 The rows are of seeds that no other setting was chosen on. Two fits give all points of a
 seed: one that learns, and one that learns nothing, whose numbers are mixed as
-`AdaLoraClassifier(interpolation=...)` does. Prints a table. Run from the repository,
-with the extra `bench`, of all numbers of rows or of some:
-python benchmarks/interpolation.py [--sizes 40]
+`AdaLoraClassifier(interpolation=...)` does. Prints a table.
+
+    python -m benchmarks interpolation [--sizes 40]
 """
 
 import os
@@ -18,16 +18,14 @@ import sys
 import warnings
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.arguments import chosen_sizes
-from benchmarks.data import cells
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
+
+from .arguments import chosen_sizes
+from .data import cells
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 SHARES = [0, 0.5, 0.7, 0.85, 1]
 SEEDS = {40: [30, 31, 32, 33], 200: [30, 31, 32], 1000: [30]}

@@ -5,8 +5,9 @@ one's own would do with the same estimator: PEFT's model of its saved folder
 (`save_pretrained`), and transformers' model of a merged one (`merge_and_save`), each
 with the tokenizer, mean pooling and the head; and the pretrained model alone, without
 any update, the same way. In float32 and in bfloat16; all take turns. Prints a table, in
-about two minutes. Run from the repository, with the extra `bench`: python
-benchmarks/latency.py
+about two minutes.
+
+    python -m benchmarks latency
 """
 
 import os
@@ -15,7 +16,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -26,13 +26,12 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
-from benchmarks.timing import seconds_of, take_turns
 from sk_adalora import AdaLoraClassifier
+
+from .data import load_task, split
+from .machine import describe_machine
+from .results import table
+from .timing import seconds_of, take_turns
 
 COUNTS = [1, 8, 32]
 ROUNDS = 40

@@ -1,8 +1,9 @@
 """What the length of a batch should be a multiple of on a CPU, in either precision.
 
 Each multiple is measured in a process of its own, in turn. Prints a table of CPU
-seconds and peak memory. Run from the repository, with the extra `bench`:
-python benchmarks/length_multiples.py
+seconds and peak memory.
+
+    python -m benchmarks lengths
 """
 
 import os
@@ -18,16 +19,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from unittest import mock
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 from sk_adalora._devices import Place, resolve_place
+
+from .data import load_task, split
+from .machine import describe_machine
+from .results import table
 
 MULTIPLES = [1, 4, 8]
 ROUNDS = 3
@@ -43,7 +42,7 @@ def main():
     precisions = dict.fromkeys(["float32", resolve_place("cpu").precision])
     for _ in range(ROUNDS):
         for case in itertools.product(precisions, MULTIPLES):
-            command = [sys.executable, __file__, *map(str, case)]
+            command = [sys.executable, "-m", __spec__.name, *map(str, case)]
             done = subprocess.run(command, capture_output=True, check=True, text=True)
             found[case].append(json.loads(done.stdout))
     lines = []

@@ -3,9 +3,9 @@
 "0.01" is the penalty of few frequent classes. The default falls with the square of the
 number of classes, and of the share of a class, and "a quarter" is a quarter of that,
 but at least 0.0001. The rows of many classes once more as labels, one a row. FOLDER is
-what `public_data.py` wrote. Prints two tables. Run from the repository, with the extra
-`bench`:
-python benchmarks/many_classes.py FOLDER
+what `public_data.py` wrote. Prints two tables.
+
+    python -m benchmarks many FOLDER
 """
 
 import os
@@ -16,21 +16,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import statistics
 import sys
 import warnings
-from pathlib import Path
 from unittest import mock
 
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import LabelBinarizer
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.arguments import chosen_files_and_sizes
-from benchmarks.contestants import Settings, fit
-from benchmarks.data import load_csv, split
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier, _linear_probe
+
+from .arguments import chosen_files_and_sizes
+from .contestants import Settings, fit
+from .data import load_csv, split
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 # 200 rows of 150 classes would be one of each. The last two have few classes, of which
 # some are rare.

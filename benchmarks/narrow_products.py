@@ -2,9 +2,9 @@
 
 ``(rows @ x.T).T`` and ``x @ rows.T`` are the same numbers, laid out otherwise. Prints a
 table of the seconds of all products of an adapter in a training step that read or write
-them, the former beside the latter, by the library that torch itself multiplies by. Run
-from the repository, with the extra `bench`:
-python benchmarks/narrow_products.py
+them, the former beside the latter, by the library that torch itself multiplies by.
+
+    python -m benchmarks narrow
 """
 
 import os
@@ -12,17 +12,14 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import statistics
-import sys
-from pathlib import Path
 
 import torch
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
-from benchmarks.timing import seconds_of, take_turns
 from sk_adalora._devices import resolve_place
+
+from .machine import describe_machine
+from .results import table
+from .timing import seconds_of, take_turns
 
 TOKENS = 1024
 WIDTHS = [384, 768, 1536]

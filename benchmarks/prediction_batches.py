@@ -1,7 +1,8 @@
 """How many tokens to predict at once on a CPU.
 
-Prints a table of CPU seconds. Run from the repository, with the extra `bench`:
-python benchmarks/prediction_batches.py
+Prints a table of CPU seconds.
+
+    python -m benchmarks batches
 """
 
 import os
@@ -10,19 +11,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import statistics
-import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from unittest import mock
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
 from sk_adalora import AdaLoraClassifier
 from sk_adalora._devices import Place
+
+from .data import load_task, split
+from .machine import describe_machine
+from .results import table
 
 SIZES = [512, 1024, 2048, 4096, 8192]
 ROUNDS = 3

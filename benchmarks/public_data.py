@@ -2,23 +2,21 @@
 
 Two lie in a package, and seven are downloaded, from commits that are named here. Writes
 FOLDER/NAME.csv with the columns `text` and `label`, and prints a table of them, whose
-last column tells whether they are the rows that the published scores are of. Run from
-the repository, with the extra `bench`: python benchmarks/public_data.py FOLDER
+last column tells whether they are the rows that the published scores are of.
+
+    python -m benchmarks public FOLDER
 """
 
 import argparse
 import csv
 import io
 import json
-import sys
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import digest, installed, load_csv
-from benchmarks.results import table
+from .data import digest, installed, load_csv
+from .results import table
 
 BASE = "https://raw.githubusercontent.com"
 SENTENCES = "AcademiaSinicaNLPLab/sentiment_dataset"

@@ -1,7 +1,8 @@
 """What fine-tuning adds on the headlines of the quickstart, over five splits.
 
-Prints a section of docs/benchmarks.md. Run from the repository:
-python benchmarks/quickstart_baselines.py
+Prints a section of docs/benchmarks.md.
+
+    python -m benchmarks quickstart
 
 Times are CPU seconds of one thread, so that they mean the same on a busy machine.
 """
@@ -29,8 +30,9 @@ from sk_adalora import AdaLoraClassifier
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
-from machine import describe_machine
 from quickstart import embed, read_headlines
+
+from .machine import describe_machine
 
 SEEDS = range(5)
 REGULARISATION = [0.1, 1, 10, 100]

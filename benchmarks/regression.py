@@ -4,8 +4,9 @@ Six targets: whether a quote is fresh (0 or 1), four numbers of films from title
 director, cast, genres and countries, and these four and eight genres (0 or 1) together,
 from all but the genres. The splits had no part in the choice of a
 setting. "defaults and TF-IDF" is the mean of the two predictions, as of
-`VotingRegressor`. Prints a table. Run from the repository, with the extra `bench`:
-python benchmarks/regression.py
+`VotingRegressor`. Prints a table.
+
+    python -m benchmarks regression
 """
 
 import os
@@ -20,7 +21,6 @@ import sys
 import warnings
 from collections import defaultdict
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -28,15 +28,14 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.arguments import positive
-from benchmarks.contestants import Embedder, Settings
-from benchmarks.data import fields, installed, load_task
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
 from sk_adalora import AdaLoraRegressor
 from sk_adalora._model_files import DEFAULT_MODEL
+
+from .arguments import positive
+from .contestants import Embedder, Settings
+from .data import fields, installed, load_task
+from .machine import describe_machine
+from .results import table
 
 N_TEST = 1000
 MAX_LENGTH = 64

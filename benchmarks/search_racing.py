@@ -1,8 +1,8 @@
 """`AdaLoraSearchCV` beside random search for the same time, and other searches.
 
-Run from the repository: python benchmarks/search_racing.py, with --show to see what
-is there, and with --show --results benchmarks/results to see what is published.
+    python -m benchmarks racing
 
+--show shows what is there, and with --results benchmarks/results what is published.
 All searches of a task and seed get the same rows and folds, and their winners are
 refitted and scored on rows that no search has seen. Times are CPU seconds of one
 thread, so that they mean the same on a busy machine. Each result is a line of a JSONL
@@ -30,11 +30,9 @@ from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
 from sk_adalora._model_files import DEFAULT_MODEL
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks import results
-from benchmarks.arguments import positive, without_results
-from benchmarks.data import Task, load_task, split
+from . import results
+from .arguments import positive, without_results
+from .data import Task, load_task, split
 
 TASKS = ("headlines", "quotes", "films", "newsgroups")
 SPACE = AdaLoraSpace()
@@ -417,7 +415,7 @@ def main(arguments=None):
     settings = {name: getattr(options, name) for name in _SAME}
     records = run(options, settings)
     arguments = without_results(arguments)
-    command = " ".join(["python benchmarks/search_racing.py", *arguments])
+    command = " ".join(["python -m benchmarks racing", *arguments])
     if not options.show:
         versions = {"optuna": optuna.__version__}
         results.write(

@@ -2,18 +2,15 @@
 
 Of the test rows of the splits that no setting was chosen on, the share that were test
 rows of the tuning splits, or of any split that a setting was chosen on; and what always
-answering the most frequent class scores. Nothing is trained. Prints a table. Run from
-the repository, with the extra `bench`: python benchmarks/shared_rows.py
+answering the most frequent class scores. Nothing is trained. Prints a table.
+
+    python -m benchmarks overlap
 """
 
-import sys
 from collections import Counter
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.data import TASKS, load_task, split
-from benchmarks.results import table
+from .data import TASKS, load_task, split
+from .results import table
 
 # Numbers of test rows by seed: of the tables of `score`, and with those of the studies
 # in docs/defaults.md, by which settings were chosen or confirmed.

@@ -1,9 +1,10 @@
 """Into how many parts a training batch should be cut on a CPU.
 
 The parts' gradients add up to that of the batch, so that only time and memory change.
-Prints a table of seconds beside those of the whole batch. Run from the repository, with
-the extra `bench`: python benchmarks/training_parts.py, with ``OMP_NUM_THREADS`` before
-it for more than one thread.
+Prints a table of seconds beside those of the whole batch. ``OMP_NUM_THREADS`` before
+the command is for more than one thread.
+
+    python -m benchmarks parts
 """
 
 import os
@@ -12,18 +13,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-import sys
-from pathlib import Path
 from unittest import mock
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.machine import describe_machine
-from benchmarks.results import table
-from benchmarks.steps import make_step
-from benchmarks.timing import seconds_of, take_turns
 from sk_adalora._devices import Place, resolve_place
 from sk_adalora._model_files import DEFAULT_MODEL
+
+from .machine import describe_machine
+from .results import table
+from .steps import make_step
+from .timing import seconds_of, take_turns
 
 SHAPES = [(32, 64), (32, 128), (32, 256)]
 LIMITS = [None, 4096, 3072, 2048, 1536, 1024]

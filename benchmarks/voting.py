@@ -2,8 +2,9 @@
 
 What `VotingClassifier(..., voting="soft")` makes of `AdaLoraClassifier` and a logistic
 regression of counted words (TF-IDF): the mean of their probabilities. The splits had no
-part in the choice of a setting. Prints a table. Run from the repository, with the extra
-`bench`: python benchmarks/voting.py
+part in the choice of a setting. Prints a table.
+
+    python -m benchmarks voting
 """
 
 import os
@@ -15,15 +16,12 @@ import statistics
 import sys
 import warnings
 from collections import defaultdict
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from benchmarks.contestants import Settings, fit_ours, fit_tfidf
-from benchmarks.data import load_task, split
-from benchmarks.machine import describe_machine
-from benchmarks.probabilities import accuracy_and_loss
-from benchmarks.results import table
+from .contestants import Settings, fit_ours, fit_tfidf
+from .data import load_task, split
+from .machine import describe_machine
+from .probabilities import accuracy_and_loss
+from .results import table
 
 TASKS = ["headlines", "quotes", "newsgroups", "films"]
 SIZES, N_TEST = [200, 1000], 1000

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 from _benchmarks import ROOT
@@ -156,7 +155,7 @@ def test_the_readme_documents_each_option():
 def test_the_readme_documents_each_option_of_a_script(what, capsys):
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     _, _, page = page.partition("The scripts run with one command")
-    script = importlib.import_module(f"benchmarks.{Path(SCRIPTS[what]).stem}")
+    script = importlib.import_module(f"benchmarks.{SCRIPTS[what]}")
 
     with pytest.raises(SystemExit):
         script.main(["--help"])

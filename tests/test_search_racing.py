@@ -49,7 +49,7 @@ def test_a_search_and_random_search_for_the_same_time(race, tmp_path, capsys):
     assert "| quotes | 0 | random search, same time |" in printed
     assert "- test accuracy: higher than of random search for the same time" in printed
     (written,) = results.read(tmp_path, "racing")
-    assert written["command"].startswith("python benchmarks/search_racing.py --tasks")
+    assert written["command"].startswith("python -m benchmarks racing --tasks")
     assert "--results" not in written["command"]
 
 
@@ -114,8 +114,8 @@ def test_the_entry_point_passes_options_on(monkeypatch):
         with pytest.raises(SystemExit) as ended:
             command_line.main(["racing", *options])
         assert ended.value.code == 3
-        script = ROOT / "benchmarks" / "search_racing.py"
-        assert started.pop() == [sys.executable, script, *options]
+        module = [sys.executable, "-m", "benchmarks.search_racing"]
+        assert started.pop() == [*module, *options]
 
 
 @pytest.mark.parametrize("what", ["attention", "step"])
