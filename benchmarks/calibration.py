@@ -54,8 +54,7 @@ def measure(X_train, y_train, X_test, y_test, seed):
         start = time.process_time()
         classifier.fit(X_train, y_train)
         seconds.append(f"{time.process_time() - start:.0f}")
-        shares = classifier.predict_proba(X_test)
-        accuracy, loss = accuracy_and_loss(classifier.classes_, shares, y_test)
+        accuracy, loss = accuracy_and_loss(classifier, X_test, y_test)
         losses.append(f"{loss:.2f}")
         accuracies.append(f"{accuracy:.3f}")
     return *losses, *accuracies, *seconds

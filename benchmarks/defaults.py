@@ -161,8 +161,7 @@ def _measure(changed, name, rows, seed, device):
             patches.enter_context(mock.patch.object(module, constant, value))
         classifier.fit(X_train, y_train)
     seconds = time.process_time() - start
-    shares = classifier.predict_proba(X_test)
-    accuracy, loss = accuracy_and_loss(classifier.classes_, shares, y_test)
+    accuracy, loss = accuracy_and_loss(classifier, X_test, y_test)
     return {
         "n_train": len(X_train),
         "accuracy": accuracy,

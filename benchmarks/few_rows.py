@@ -12,7 +12,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import math
-import statistics
 import sys
 import warnings
 from collections import defaultdict
@@ -22,7 +21,7 @@ from sk_adalora import AdaLoraClassifier
 from .arguments import chosen_sizes
 from .data import cells
 from .machine import describe_machine
-from .probabilities import accuracy_and_loss
+from .probabilities import accuracy_and_loss, means
 from .results import table
 
 # At least so many steps; 0 stands for ten epochs, however many steps they make.
@@ -58,7 +57,7 @@ def main(arguments=None):
             scores[name, size, steps].append(found[epochs])
     keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
-        [name, size, *(_cell(scores[name, size, steps]) for steps in STEPS)]
+        [name, size, *(means(scores[name, size, steps]) for steps in STEPS)]
         for name, size in keys
     ]
     print(
@@ -79,13 +78,7 @@ def measure(name, rows, epochs, seed):
         device="cpu",
         random_state=seed,
     )
-    shares = classifier.fit(X_train, y_train).predict_proba(X_test)
-    return accuracy_and_loss(classifier.classes_, shares, y_test)
-
-
-def _cell(found):
-    accuracies, losses = zip(*found, strict=True)
-    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+    return accuracy_and_loss(classifier.fit(X_train, y_train), X_test, y_test)
 
 
 if __name__ == "__main__":

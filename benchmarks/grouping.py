@@ -29,7 +29,7 @@ from sk_adalora._batches import training_batches
 from .arguments import chosen_sizes
 from .data import cells
 from .machine import describe_machine
-from .probabilities import accuracy_and_loss
+from .probabilities import accuracy_and_loss, means
 from .results import table
 
 SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62]}
@@ -78,7 +78,7 @@ def main(arguments=None):
     keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
         [name, f"{size:,}", len(scores[name, size, "equal"])]
-        + [_cell(scores[name, size, way]) for way in WAYS]
+        + [means(cell[:2] for cell in scores[name, size, way]) for way in WAYS]
         + [_slower(scores[name, size, "mixed"], scores[name, size, "equal"])]
         for name, size in keys
     ]
@@ -99,13 +99,7 @@ def measure(name, rows, seed, way, epochs="auto"):
         start = time.process_time()
         classifier.fit(X_train, y_train)
         seconds = time.process_time() - start
-    shares = classifier.predict_proba(X_test)
-    return *accuracy_and_loss(classifier.classes_, shares, y_test), seconds
-
-
-def _cell(found):
-    accuracies, losses, _ = zip(*found, strict=True)
-    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+    return *accuracy_and_loss(classifier, X_test, y_test), seconds
 
 
 def _slower(found, others):

@@ -13,7 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
-import statistics
 import sys
 import warnings
 from collections import defaultdict
@@ -24,7 +23,7 @@ from sk_adalora import AdaLoraClassifier
 from .arguments import chosen_sizes
 from .data import cells
 from .machine import describe_machine
-from .probabilities import accuracy_and_loss
+from .probabilities import accuracy_and_loss, means
 from .results import table
 
 SHARES = [0, 0.5, 0.7, 0.85, 1]
@@ -54,7 +53,7 @@ def main(arguments=None):
     keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
         [name, f"{size:,}", len(scores[name, size, 1])]
-        + [_cell(scores[name, size, share]) for share in SHARES]
+        + [means(scores[name, size, share]) for share in SHARES]
         for name, size in keys
     ]
     print(f"{describe_machine()}\n\nAccuracy / log loss on {N_TEST:,} rows:\n")
@@ -71,8 +70,7 @@ def measure(name, rows, seed):
     start = classifier.set_params(**_STILL).fit(X_train, y_train)
     found = {}
     for share in SHARES:
-        shares = between(start, end, share).predict_proba(X_test)
-        found[share] = accuracy_and_loss(end.classes_, shares, y_test)
+        found[share] = accuracy_and_loss(between(start, end, share), X_test, y_test)
     return found
 
 
@@ -87,12 +85,6 @@ def between(start, end, share):
     mixed = copy.copy(end)
     mixed._adapter, mixed._live = replace(end._adapter, arrays=arrays), None
     return mixed
-
-
-def _cell(found):
-    """Return mean accuracy and mean log loss."""
-    accuracies, losses = zip(*found, strict=True)
-    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
 
 
 if __name__ == "__main__":

@@ -75,8 +75,7 @@ def _each_way(measure, splits):
 def classify(X_train, y_train, X_test, y_test, seed):
     """Return accuracy and log loss."""
     classifier = make(seed).fit(X_train, y_train)
-    shares = classifier.predict_proba(X_test)
-    return accuracy_and_loss(classifier.classes_, shares, y_test)
+    return accuracy_and_loss(classifier, X_test, y_test)
 
 
 def tag(X_train, y_train, X_test, y_test, seed):

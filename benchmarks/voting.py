@@ -12,7 +12,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import statistics
 import sys
 import warnings
 from collections import defaultdict
@@ -20,7 +19,7 @@ from collections import defaultdict
 from .contestants import Settings, fit_ours, fit_tfidf
 from .data import load_task, split
 from .machine import describe_machine
-from .probabilities import accuracy_and_loss
+from .probabilities import means, of_shares
 from .results import table
 
 TASKS = ["headlines", "quotes", "newsgroups", "films"]
@@ -48,7 +47,7 @@ def main():
                     )
     methods = list(dict.fromkeys(method for _, _, method in cells))
     lines = [
-        [name, f"{size:,}", *(_cell(cells[name, size, m]) for m in methods)]
+        [name, f"{size:,}", *(means(cells[name, size, m]) for m in methods)]
         for name in TASKS
         for size in SIZES
     ]
@@ -69,16 +68,7 @@ def measure(X_train, y_train, X_test, y_test, settings):
         "ours": of_ours,
         "both": (of_words + of_ours) / 2,
     }
-    return {
-        name: accuracy_and_loss(classes, share, y_test)
-        for name, share in shares.items()
-    }
-
-
-def _cell(found):
-    """Return mean accuracy and mean log loss."""
-    accuracies, losses = zip(*found, strict=True)
-    return f"{statistics.mean(accuracies):.3f} / {statistics.mean(losses):.2f}"
+    return {name: of_shares(classes, share, y_test) for name, share in shares.items()}
 
 
 if __name__ == "__main__":
