@@ -239,15 +239,12 @@ def complete(options):
             return load_csv(options.data, options.text, options.label)
         return load_task(name or options.task)
 
-    def say(line):
-        print(line, file=sys.stderr, flush=True)
-
-    options.load, options.say = load, say
+    options.load, options.say = load, results.say
     if getattr(options, "n_test", 0) is None:
         options.n_test = _TO_PREDICT
         if options.data:
             options.n_test = min(_TO_PREDICT, len(load().texts) // 4)
-    options.show = lambda name, turn, result: say(
+    options.show = lambda name, turn, result: results.say(
         f"round {turn}, {name}: fit {result['fit_wall']:.1f} s, predict "
         f"{result['predict_wall']:.2f} s, accuracy {result['accuracy']:.3f}"
     )

@@ -12,7 +12,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-import sys
 import warnings
 
 from sk_adalora import AdaLoraClassifier
@@ -21,7 +20,7 @@ from .arguments import chosen_files_and_sizes
 from .data import load_csv, load_task, split
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss
-from .results import table
+from .results import say, table
 
 PACKAGED = ["headlines", "quotes", "films"]
 PUBLIC = ["questions", "tweets", "subjectivity"]
@@ -53,7 +52,7 @@ def main(arguments=None):
                 found = [measure(rows, seed, changed) for seed, rows in splits]
                 accuracy, loss = map(statistics.mean, zip(*found, strict=True))
                 lines[-1].append(f"{accuracy:.3f} / {loss:.3f}")
-                print(*lines[-1][:2], variant, found, file=sys.stderr, flush=True)
+                say(*lines[-1][:2], variant, found)
     print(f"{describe_machine()}\n\nAccuracy / log loss:\n")
     print(table(["task", "rows", *VARIANTS], lines))
 

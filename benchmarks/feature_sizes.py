@@ -13,7 +13,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import sys
 import warnings
 from contextlib import nullcontext
 from unittest import mock
@@ -26,7 +25,7 @@ from sk_adalora._head import LinearHead
 from .data import load_task, split
 from .machine import describe_machine
 from .regression import read_targets
-from .results import table
+from .results import say, table
 
 FACTORS = [0.1, 1, 3, 10, 30]
 NUMBERS, LABELS = ["a quote is fresh", "year"], ["headlines", "quotes"]
@@ -60,7 +59,7 @@ def main():
                     estimator.fit(X_train, y_train)
                     score = estimator.score(X_test, y_test)
                 line.append(f"{score:.3f}")
-                print(*line[:2], factor, line[-1], file=sys.stderr, flush=True)
+                say(*line[:2], factor, line[-1])
             lines.append(line)
     print(f"{describe_machine()}\n\nOn {N_TEST:,} rows; features times:\n")
     print(table(["target", "the head learns on", *map(str, FACTORS)], lines))

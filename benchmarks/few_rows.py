@@ -12,7 +12,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import math
-import sys
 import warnings
 from collections import defaultdict
 
@@ -22,7 +21,7 @@ from .arguments import chosen_sizes
 from .data import cells
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss, means
-from .results import table
+from .results import say, table
 
 # At least so many steps; 0 stands for ten epochs, however many steps they make.
 STEPS = [0, 32, 64, 96]
@@ -48,11 +47,9 @@ def main(arguments=None):
             epochs = max(10, math.ceil(steps / math.ceil(size / _BATCH_SIZE)))
             if epochs not in found:
                 found[epochs] = measure(name, rows, epochs, seed)
-                print(
+                say(
                     f"{name} {size} seed {seed}, {epochs} epochs: "
-                    "{:.3f} {:.3f}".format(*found[epochs]),
-                    file=sys.stderr,
-                    flush=True,
+                    "{:.3f} {:.3f}".format(*found[epochs])
                 )
             scores[name, size, steps].append(found[epochs])
     keys = list(dict.fromkeys((name, size) for name, size, _ in scores))

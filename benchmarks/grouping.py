@@ -14,7 +14,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-import sys
 import time
 import warnings
 from collections import defaultdict
@@ -30,7 +29,7 @@ from .arguments import chosen_sizes
 from .data import cells
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss, means
-from .results import table
+from .results import say, table
 
 SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62]}
 N_TEST = 1000
@@ -69,11 +68,9 @@ def main(arguments=None):
         for way in WAYS:
             found = measure(name, rows, seed, way)
             scores[name, size, way].append(found)
-            print(
+            say(
                 f"{name} {size} seed {seed}, {way}: "
-                "{:.3f} {:.3f} {:.1f} s".format(*found),
-                file=sys.stderr,
-                flush=True,
+                "{:.3f} {:.3f} {:.1f} s".format(*found)
             )
     keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [

@@ -13,7 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
-import sys
 import warnings
 from collections import defaultdict
 from dataclasses import replace
@@ -24,7 +23,7 @@ from .arguments import chosen_sizes
 from .data import cells
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss, means
-from .results import table
+from .results import say, table
 
 SHARES = [0, 0.5, 0.7, 0.85, 1]
 SEEDS = {40: [30, 31, 32, 33], 200: [30, 31, 32], 1000: [30]}
@@ -45,11 +44,7 @@ def main(arguments=None):
     for name, size, seed, rows in cells(wanted, TASKS, SEEDS, N_TEST, _LEFT_OUT):
         for share, (accuracy, loss) in measure(name, rows, seed).items():
             scores[name, size, share].append((accuracy, loss))
-            print(
-                f"{name} {size} seed {seed}, {share}: {accuracy:.3f} {loss:.3f}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{name} {size} seed {seed}, {share}: {accuracy:.3f} {loss:.3f}")
     keys = list(dict.fromkeys((name, size) for name, size, _ in scores))
     lines = [
         [name, f"{size:,}", len(scores[name, size, 1])]

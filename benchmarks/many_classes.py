@@ -14,7 +14,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import statistics
-import sys
 import warnings
 from unittest import mock
 
@@ -28,7 +27,7 @@ from .contestants import Settings, fit
 from .data import load_csv, split
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss
-from .results import table
+from .results import say, table
 
 # 200 rows of 150 classes would be one of each. The last two have few classes, of which
 # some are rare.
@@ -53,10 +52,10 @@ def main(arguments=None):
             embeddings = _mean(frozen(*rows, seed) for seed, rows in splits)
             of_classes.append([*line, embeddings])
             of_classes[-1] += _each_way(classify, splits)
-            print(*of_classes[-1], file=sys.stderr, flush=True)
+            say(*of_classes[-1])
             if name in MANY:
                 of_labels.append([*line, *_each_way(tag, splits)])
-                print(*of_labels[-1], file=sys.stderr, flush=True)
+                say(*of_labels[-1])
     print(f"{describe_machine()}\n\nAccuracy / log loss, classes:\n")
     print(table(["task", "rows", "embeddings", *TIMES], of_classes))
     print("\nMicro-averaged F1, labels:\n")

@@ -17,7 +17,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import sqlite3
 import statistics
-import sys
 import warnings
 from collections import defaultdict
 from contextlib import closing
@@ -35,7 +34,7 @@ from .arguments import positive
 from .contestants import Embedder, Settings
 from .data import fields, installed, load_task
 from .machine import describe_machine
-from .results import table
+from .results import say, table
 
 N_TEST = 1000
 MAX_LENGTH = 64
@@ -74,11 +73,7 @@ def main(arguments=None):
                 )
                 for method, score in measure(*rows, seed):
                     cells[name, size, method].append(score)
-                    print(
-                        f"{name} {size} seed {seed}, {method}: {score:.3f}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                    say(f"{name} {size} seed {seed}, {method}: {score:.3f}")
     methods = list(dict.fromkeys(method for _, _, method in cells))
     lines = [
         [name, f"{size:,}", *(_cell(cells[name, size, m]) for m in methods)]

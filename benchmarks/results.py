@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from .machine import describe_machine
 RESULTS = Path(__file__).parent / "results"  # the published ones
 MINE, QUICK = RESULTS / "mine", RESULTS / "tmp"  # ignored by git
 _OTHERS = ("peft", "accelerate", "skorch", "setfit", "sk-adalora")
+
+
+def say(*parts):
+    """Tell how far a measurement is, beside its result."""
+    print(*parts, file=sys.stderr, flush=True)
 
 
 def describe():

@@ -246,11 +246,9 @@ def run(options, settings):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        print(
+        results.say(
             f"{name}, {method}, seed {seed}: {found['fits']} fits, "
-            f"{found['seconds']:.0f} s, {found['cv']:.3f}, {score(found):.3f}",
-            file=sys.stderr,
-            flush=True,
+            f"{found['seconds']:.0f} s, {found['cv']:.3f}, {score(found):.3f}"
         )
     return list(known.values())
 

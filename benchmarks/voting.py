@@ -12,7 +12,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import sys
 import warnings
 from collections import defaultdict
 
@@ -20,7 +19,7 @@ from .contestants import Settings, fit_ours, fit_tfidf
 from .data import load_task, split
 from .machine import describe_machine
 from .probabilities import means, of_shares
-from .results import table
+from .results import say, table
 
 TASKS = ["headlines", "quotes", "newsgroups", "films"]
 SIZES, N_TEST = [200, 1000], 1000
@@ -39,11 +38,9 @@ def main():
                 found = measure(*rows, Settings(seed=seed))
                 for method, (accuracy, loss) in found.items():
                     cells[name, size, method].append((accuracy, loss))
-                    print(
+                    say(
                         f"{name} {size} seed {seed}, {method}: {accuracy:.3f} "
-                        f"{loss:.3f}",
-                        file=sys.stderr,
-                        flush=True,
+                        f"{loss:.3f}"
                     )
     methods = list(dict.fromkeys(method for _, _, method in cells))
     lines = [
