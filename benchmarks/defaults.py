@@ -14,7 +14,7 @@ from sk_adalora import AdaLoraClassifier, _linear_probe, _probe
 
 from . import results
 from .arguments import positive
-from .data import TASKS, split
+from .data import CUT, TASKS, split
 from .probabilities import accuracy_and_loss
 
 # Not parameters of the estimator, but constants of these modules: rows -> value.
@@ -91,8 +91,6 @@ VARIANTS = {
     "128 tokens, head_init=random": {**_MANY, "head_init": "random"},
     "128 tokens, epochs=6": {**_MANY, "epochs": 6},
 }
-# Long texts are cut, so that the study takes hours and not days.
-_MAX_LENGTH = {"articles": 64, "films": 64, "newsgroups": 64}
 _KEY = ("variant", "task", "size", "seed")
 
 
@@ -151,7 +149,7 @@ def _measure(changed, name, rows, seed, device):
     X_train, y_train, X_test, y_test = rows
     parameters = {k: v for k, v in changed.items() if k not in _MODULES}
     classifier = AdaLoraClassifier(random_state=seed, device=device, interpolation=1)
-    classifier.set_params(max_length=_MAX_LENGTH.get(name, 256))
+    classifier.set_params(max_length=CUT.get(name, 256))
     classifier.set_params(**parameters)
     start = time.process_time()
     with ExitStack() as patches:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from sk_adalora import AdaLoraClassifier
 
 from .arguments import chosen_sizes
-from .data import cells
+from .data import CUT, TASKS, cells
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss, means
 from .results import say, table
@@ -28,10 +28,7 @@ STEPS = [0, 32, 64, 96]
 SIZES = [40, 100, 200]
 SEEDS = [40, 41, 42]
 N_TEST = 600
-TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
 _LEFT_OUT = {("newsgroups", 40)}  # of twenty classes
-# Long texts are cut, so that it takes minutes and not hours.
-_MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
 _BATCH_SIZE = 32
 
 
@@ -71,7 +68,7 @@ def measure(name, rows, epochs, seed):
     classifier = AdaLoraClassifier(
         epochs=epochs,
         batch_size=_BATCH_SIZE,
-        max_length=_MAX_LENGTH.get(name, 128),
+        max_length=CUT.get(name, 128),
         device="cpu",
         random_state=seed,
     )

@@ -26,17 +26,14 @@ from sk_adalora import AdaLoraClassifier, _training
 from sk_adalora._batches import training_batches
 
 from .arguments import chosen_sizes
-from .data import cells
+from .data import CUT, TASKS, cells
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss, means
 from .results import say, table
 
 SEEDS = {33: [60, 61, 62, 63], 200: [60, 61, 62]}
 N_TEST = 1000
-TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
 _LEFT_OUT = {("newsgroups", 33)}  # of twenty classes
-# Long texts are cut, so that it takes minutes and not hours.
-_MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
 
 
 def full(tokens, batch_size, generator):
@@ -88,7 +85,7 @@ def measure(name, rows, seed, way, epochs="auto"):
     X_train, y_train, X_test, y_test = rows
     classifier = AdaLoraClassifier(
         epochs=epochs,
-        max_length=_MAX_LENGTH.get(name, 256),
+        max_length=CUT.get(name, 256),
         device="cpu",
         random_state=seed,
     )

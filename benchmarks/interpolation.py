@@ -20,7 +20,7 @@ from dataclasses import replace
 from sk_adalora import AdaLoraClassifier
 
 from .arguments import chosen_sizes
-from .data import cells
+from .data import CUT, TASKS, cells
 from .machine import describe_machine
 from .probabilities import accuracy_and_loss, means
 from .results import say, table
@@ -28,10 +28,7 @@ from .results import say, table
 SHARES = [0, 0.5, 0.7, 0.85, 1]
 SEEDS = {40: [30, 31, 32, 33], 200: [30, 31, 32], 1000: [30]}
 N_TEST = 1000
-TASKS = ["headlines", "articles", "quotes", "newsgroups", "films"]
 _LEFT_OUT = {("articles", 1000)}  # nearly all of them are right with 200 rows
-# Long texts are cut, so that it takes minutes and not hours.
-_MAX_LENGTH = {"articles": 64, "newsgroups": 64, "films": 64}
 # Rates that change nothing.
 _STILL = {"epochs": 1, "learning_rate": 1e-12, "head_learning_rate": 1e-12}
 
@@ -59,7 +56,7 @@ def measure(name, rows, seed):
     """Return accuracy and log loss by share."""
     X_train, y_train, X_test, y_test = rows
     classifier = AdaLoraClassifier(
-        random_state=seed, max_length=_MAX_LENGTH.get(name, 256), interpolation=1
+        random_state=seed, max_length=CUT.get(name, 256), interpolation=1
     )
     end = copy.copy(classifier).fit(X_train, y_train)
     start = classifier.set_params(**_STILL).fit(X_train, y_train)

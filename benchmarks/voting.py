@@ -16,7 +16,7 @@ import warnings
 from collections import defaultdict
 
 from .contestants import Settings, fit_ours, fit_tfidf
-from .data import load_task, split
+from .data import cells
 from .machine import describe_machine
 from .probabilities import means, of_shares
 from .results import say, table
@@ -29,22 +29,15 @@ SEEDS = [20, 21]
 def main():
     """Measure all cells, and print a table of their means."""
     warnings.simplefilter("ignore")  # that many texts are cut
-    cells = defaultdict(list)
-    for size in SIZES:
-        for name in TASKS:
-            task = load_task(name)
-            for seed in SEEDS:
-                rows = split(task, size, N_TEST, seed)
-                found = measure(*rows, Settings(seed=seed))
-                for method, (accuracy, loss) in found.items():
-                    cells[name, size, method].append((accuracy, loss))
-                    say(
-                        f"{name} {size} seed {seed}, {method}: {accuracy:.3f} "
-                        f"{loss:.3f}"
-                    )
-    methods = list(dict.fromkeys(method for _, _, method in cells))
+    scores = defaultdict(list)
+    splits = dict.fromkeys(SIZES, SEEDS)
+    for name, size, seed, rows in cells(SIZES, TASKS, splits, N_TEST):
+        for method, (accuracy, loss) in measure(*rows, Settings(seed=seed)).items():
+            scores[name, size, method].append((accuracy, loss))
+            say(f"{name} {size} seed {seed}, {method}: {accuracy:.3f} {loss:.3f}")
+    methods = list(dict.fromkeys(method for _, _, method in scores))
     lines = [
-        [name, f"{size:,}", *(means(cells[name, size, m]) for m in methods)]
+        [name, f"{size:,}", *(means(scores[name, size, m]) for m in methods)]
         for name in TASKS
         for size in SIZES
     ]
