@@ -17,16 +17,6 @@ from sk_adalora._steps import resolve_schedule
 
 from . import contrastive, huggingface
 
-__all__ = [
-    "CONTESTANTS",
-    "FINE_TUNING",
-    "FOR_FEW_ROWS",
-    "Settings",
-    "epochs_of",
-    "fit",
-    "learning_rate_of",
-]
-
 _REGULARISATION = [0.1, 1, 10, 100]
 
 

@@ -17,18 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = [
-    "CUT",
-    "TASKS",
-    "Task",
-    "cells",
-    "digest",
-    "installed",
-    "load_csv",
-    "load_task",
-    "split",
-]
-
 # Tokens that long texts are cut to where settings are compared, so that it takes
 # minutes and not hours.
 CUT = {"articles": 64, "newsgroups": 64, "films": 64}

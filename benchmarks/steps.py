@@ -30,8 +30,6 @@ from .huggingface import (
     stay_in_half_precision,
 )
 
-__all__ = ["STEPS", "Floor", "OurStep", "make_step", "steps_of"]
-
 _CLASSES = 5
 # Every step is one of the reduction phase and allocates: the most that a step can do.
 _SCHEDULE = {"tinit": 0, "tfinal": 1, "deltaT": 1, "total_step": 1_000_000}
