@@ -3,7 +3,6 @@
 Each fit is a line of a JSONL file, and what is there is not measured again.
 """
 
-import json
 import statistics
 import time
 from contextlib import ExitStack
@@ -115,16 +114,14 @@ def run(options):
     """Measure what is missing, then sum up all."""
     path = options.results / f"defaults-{options.kept_as}.jsonl"
     records = {}
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            record = json.loads(line)
-            if record.setdefault("n_test", 600) != options.n_test:  # the first ones
-                raise ValueError(
-                    f"All lines of {path} must have as many test rows. Got n_test="
-                    f"{options.n_test} after {record['n_test']}. Name another folder "
-                    "with --results."
-                )
-            records[tuple(record[name] for name in _KEY)] = record
+    for record in results.read_lines(path):
+        if record.setdefault("n_test", 600) != options.n_test:  # the first ones
+            raise ValueError(
+                f"All lines of {path} must have as many test rows. Got n_test="
+                f"{options.n_test} after {record['n_test']}. Name another folder "
+                "with --results."
+            )
+        records[tuple(record[name] for name in _KEY)] = record
     tasks = {name: options.load(name) for name in options.tasks}
     # A size after the other, and a seed: a run that is stopped has whole tables.
     for size, seed, name in product(options.sizes, options.seeds, options.tasks):
@@ -138,9 +135,7 @@ def run(options):
                 "n_test": options.n_test,
                 **_measure(VARIANTS[variant], name, rows, seed, options.device),
             }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(records[key]) + "\n")
+            results.append(path, records[key])
             options.say(f"{key}: {records[key]['accuracy']:.3f}")
     return {"records": list(records.values())}
 

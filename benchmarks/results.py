@@ -63,6 +63,20 @@ def read(folder, what):
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
+def append(path, record):
+    """Write a record to a line of a file, which keeps it if the rest is interrupted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_lines(path):
+    """Return the records in the lines of a file, if there is one."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
 def table(header, rows):
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

@@ -100,7 +100,7 @@ def run(options):
                 record = {**dict(zip(_KEY, key, strict=True)), **record}
                 record["settings"]["data"] = data[name]
                 records[key] = record
-                _append(path, record)
+                results.append(path, record)
                 options.say(
                     f"{task.name} {size} seed {seed}, {contestant}: "
                     f"{record['accuracy']:.3f} ({record['seconds']:.0f} s)"
@@ -143,10 +143,7 @@ def _known(path, options, tasks, data, sizes):
     """Read what was measured; drop what is to be measured again."""
     if options.quick:  # a smoke test measures something
         path.unlink(missing_ok=True)
-    if not path.exists():
-        return {}
-    lines = path.read_text("utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = results.read_lines(path)
     kept = [record for record in records if not _is_again(record, options, data, sizes)]
     # All that a file keeps is compared, whoever is measured now.
     for record in kept:
@@ -170,12 +167,6 @@ def _is_again(record, options, data, sizes):
 
 def _data_of(record):
     return record["settings"].get("data")  # the first lines do not say
-
-
-def _append(path, record):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def _settings(options, contestant, seed, labels):

@@ -16,7 +16,6 @@ if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import json
 import sys
 import time
 import warnings
@@ -243,9 +242,7 @@ def run(options, settings):
         found = measure(load(name), method, seed, settings, raced.get("seconds"))
         record = {"task": name, "method": method, "seed": seed, **settings, **found}
         known[name, method, seed] = record
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        results.append(path, record)
         results.say(
             f"{name}, {method}, seed {seed}: {found['fits']} fits, "
             f"{found['seconds']:.0f} s, {found['cv']:.3f}, {score(found):.3f}"
@@ -255,9 +252,7 @@ def run(options, settings):
 
 def read_known(path, settings):
     """Read what was measured; refuse what had other settings, if some are asked for."""
-    if not path.exists():
-        return {}
-    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    records = results.read_lines(path)
     for record in records:
         record.setdefault("model", DEFAULT_MODEL)  # the first ones do not say
         for name in _SAME:
