@@ -69,6 +69,12 @@ class Settings:
         return resolve_place(self.device, "float32" if default else self.precision)
 
 
+def settings_of(options, **more):
+    """Return the settings that a command line asks for, and some more."""
+    common = ("epochs", "batch_size", "max_length", "device", "model")
+    return Settings(**{name: getattr(options, name) for name in common}, **more)
+
+
 def fit(name, texts, labels, settings):
     """Fit a contestant of `CONTESTANTS`.
 

@@ -18,10 +18,10 @@ from .contestants import (
     CONTESTANTS,
     FINE_TUNING,
     FOR_FEW_ROWS,
-    Settings,
     epochs_of,
     fit,
     learning_rate_of,
+    settings_of,
 )
 from .data import TASKS, digest, split
 from .machine import describe_processor
@@ -175,16 +175,8 @@ def _settings(options, contestant, seed, labels):
 
 
 def _settings_typed(options, contestant, seed):
-    return Settings(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        max_length=options.max_length,
-        device=options.device,
-        precision="default",
-        seed=seed,
-        learning_rate=options.learning_rates.get(contestant),
-        model=options.model,
-    )
+    rate = options.learning_rates.get(contestant)
+    return settings_of(options, seed=seed, learning_rate=rate)
 
 
 def _shared(settings, options):

@@ -6,7 +6,7 @@ from sk_adalora._devices import resolve_place
 
 from . import results
 from .arguments import positive
-from .contestants import CONTESTANTS, FOR_FEW_ROWS, Settings
+from .contestants import CONTESTANTS, FOR_FEW_ROWS, settings_of
 from .data import split
 from .timing import medians, run_job, take_turns
 
@@ -83,15 +83,9 @@ def run(options):
 
 def _call(options, splits, name, precision):
     def call(turn):
-        settings = Settings(
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            max_length=options.max_length,
-            device=options.device,
-            precision=precision,
-            seed=turn,
-            learning_rate=options.learning_rates.get(name),
-            model=options.model,
+        rate = options.learning_rates.get(name)
+        settings = settings_of(
+            options, precision=precision, seed=turn, learning_rate=rate
         )
         names = ("X_train", "y_train", "X_test", "y_test")
         job = {"kind": "fit", "contestant": name, "settings": asdict(settings)}

@@ -9,7 +9,7 @@ from sk_adalora.adalora import AdaLoraModel
 
 from . import results
 from .arguments import positive
-from .contestants import Settings, fit
+from .contestants import fit, settings_of
 from .data import split
 from .timing import Stopwatch
 
@@ -65,14 +65,7 @@ def run(options):
     own = resolve_place(options.device, "auto").precision
     rows = []
     for precision in dict.fromkeys(["float32", own]):
-        settings = Settings(
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            max_length=options.max_length,
-            device=options.device,
-            precision=precision,
-            model=options.model,
-        )
+        settings = settings_of(options, precision=precision)
         fit("ours", X_train[:64], y_train[:64], settings)  # what only the first does
         clear_backbone_cache()  # so that reading the model is part of it
         row = {"precision": precision, **measure(X_train, y_train, X_test, settings)}
