@@ -7,8 +7,7 @@ answer is written down in `sk_adalora/_devices.py`.
     python -m benchmarks attention
 """
 
-import statistics
-import time
+from functools import partial
 
 import torch
 
@@ -16,10 +15,12 @@ from sk_adalora._batches import Batch
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
 from sk_adalora._network import TextNetwork
+from sk_adalora._pretrained import silent_transformers
 from sk_adalora.adalora import AdaLoraConfig
 
 from .machine import describe_machine
-from .worker import wait_for
+from .results import table
+from .timing import ratio
 
 ROUNDS = 15
 SHAPES = ((32, 16), (32, 64), (32, 128))
@@ -27,16 +28,15 @@ SHAPES = ((32, 16), (32, 64), (32, 128))
 
 def build_networks(place):
     """Return the adapted default model with each kernel."""
-    from transformers import AutoModel, logging
+    from transformers import AutoModel
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     folder = find_folder(Request(DEFAULT_MODEL))
     networks = {}
     for kernel in ("eager", "sdpa"):
-        module = AutoModel.from_pretrained(
-            folder, dtype=place.dtype, attn_implementation=kernel
-        )
+        with silent_transformers():
+            module = AutoModel.from_pretrained(
+                folder, dtype=place.dtype, attn_implementation=kernel
+            )
         backbone = type("Backbone", (), {"copy": lambda self, m=module: m})()
         backbone.width = module.config.hidden_size
         config = AdaLoraConfig(init_r=12, target_r=8, total_step=100)
@@ -52,25 +52,13 @@ def make_batch(rows, length, padded, device):
     return Batch(ids, mask if padded else None, None).to(device)
 
 
-def ratio(networks, task, batch, device):
-    """Let the kernels take turns; return the ratio of their medians."""
-    times = {kernel: [] for kernel in networks}
-    for turn in range(ROUNDS + 2):
-        for kernel, network in networks.items():
-            network.train(task is train_step)
-            took = seconds(task, network, batch, device)
-            if turn >= 2:  # the first two warm up
-                times[kernel].append(took)
-    medians = {kernel: statistics.median(took) for kernel, took in times.items()}
-    return medians["sdpa"] / medians["eager"]
-
-
-def seconds(task, network, batch, device):
-    """Time one call, to its end on the device."""
-    start = time.perf_counter()
-    task(network, batch)
-    wait_for(device)
-    return time.perf_counter() - start
+def measure(networks, task, batch, device):
+    """Return the ratio of the kernels' medians."""
+    calls = {}
+    for kernel, network in networks.items():
+        network.train(task is train_step)
+        calls[kernel] = partial(task, network, batch)
+    return ratio(calls["sdpa"], calls["eager"], device, ROUNDS)
 
 
 def train_step(network, batch):
@@ -85,10 +73,8 @@ def predict(network, batch):
 
 
 def main():
-    """Print a Markdown table of ratios: above 1, eager is slower."""
-    print(f"{describe_machine()}\n")
-    print("| precision | tokens | padded | training sdpa/eager | prediction |")
-    print("|---|---|---|---|---|")
+    """Print a table of ratios: above 1, eager is slower."""
+    lines = []
     for precision in ("bfloat16", "float32"):
         place = resolve_place("auto", precision)
         networks = build_networks(place)
@@ -96,14 +82,13 @@ def main():
             for padded in (False, True):
                 batch = make_batch(rows, length, padded, place.device)
                 ratios = [
-                    ratio(networks, task, batch, place.device)
+                    f"{measure(networks, task, batch, place.device):.2f}"
                     for task in (train_step, predict)
                 ]
-                print(
-                    f"| {precision} | {rows} x {length} | {padded} | "
-                    f"{ratios[0]:.2f} | {ratios[1]:.2f} |",
-                    flush=True,
-                )
+                lines.append([precision, f"{rows} x {length}", padded, *ratios])
+    print(f"{describe_machine()}\n")
+    header = ["precision", "tokens", "padded", "training sdpa/eager", "prediction"]
+    print(table(header, lines))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import statistics
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from sk_adalora.adalora import products
 
 from .machine import describe_machine
 from .results import table
-from .timing import seconds_of, take_turns
+from .timing import ratio
 
 TOKENS = [40, 640, 1536]
 WIDTHS = [(384, 384), (384, 1536), (1536, 384)]
@@ -37,9 +37,7 @@ def main():
     for width, outputs in WIDTHS:
         shown = [f"{measure(tokens, width, outputs):.2f}" for tokens in TOKENS]
         lines.append([f"{width:,}", f"{outputs:,}", *shown])
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    said = f"; ONEDNN_MAX_CPU_ISA={limit}" if limit else ""
-    print(f"{describe_machine()}{said}\n")
+    print(f"{describe_machine()}\n")
     header = ["width", "outputs", *(f"{tokens:,} tokens" for tokens in TOKENS)]
     print(table(header, lines))
 
@@ -50,14 +48,8 @@ def measure(tokens, width, outputs):
     x = torch.randn(tokens, width, dtype=torch.bfloat16)
     weight = torch.randn(outputs, width, dtype=torch.bfloat16)
     bias = torch.randn(outputs, dtype=torch.bfloat16)
-    layers = (products.linear, F.linear)
-    calls = {
-        layer: seconds_of(lambda layer=layer: layer(x, weight, bias), x.device)
-        for layer in layers
-    }
-    taken = take_turns(calls, ROUNDS, warm_ups=3)
-    ours, theirs = (statistics.median(taken[layer]) for layer in layers)
-    return ours / theirs
+    ours = partial(products.linear, x, weight, bias)
+    return ratio(ours, partial(F.linear, x, weight, bias), x.device, ROUNDS)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,7 @@ def main():
         shown = [f"{measure(call):.2f}" for call in calls.values()]
         tokens, width, out = shape
         lines.append([f"{tokens:,} x {width:,}", f"{out:,}", *shown])
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    said = f"; ONEDNN_MAX_CPU_ISA={limit}" if limit else ""
-    print(f"{describe_machine()}{said}\n")
+    print(f"{describe_machine()}\n")
     print(table(["tokens x width", "outputs", *calls], lines))
 
 

@@ -21,6 +21,8 @@ def describe_machine():
         f"Python {platform.python_version()}",
         versions,
     ]
+    if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        parts.append(f"ONEDNN_MAX_CPU_ISA={limit}")
     if torch.cuda.is_available():
         parts.insert(2, torch.cuda.get_device_name())
     return "; ".join(parts)

@@ -11,7 +11,6 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import statistics
 
 import torch
 
@@ -19,7 +18,7 @@ from sk_adalora._devices import resolve_place
 
 from .machine import describe_machine
 from .results import table
-from .timing import seconds_of, take_turns
+from .timing import ratio
 
 TOKENS = 1024
 WIDTHS = [384, 768, 1536]
@@ -32,8 +31,8 @@ def main():
     lines = []
     for precision in dict.fromkeys(["float32", resolve_place("cpu").precision]):
         for width in WIDTHS:
-            ratios = [measure(resolve_place("cpu", precision), width, r) for r in RANKS]
-            shown = [f"{ratio:.2f}" for ratio in ratios]
+            place = resolve_place("cpu", precision)
+            shown = [f"{measure(place, width, rank):.2f}" for rank in RANKS]
             lines.append([precision, f"{TOKENS:,} x {width:,}", *shown])
     print(f"{describe_machine()}\n")
     header = ["precision", "tokens x width"]
@@ -52,9 +51,7 @@ def measure(place, width, rank):
     def transposed():
         products((rows @ x.T).T, x, out, rows)
 
-    calls = {f: seconds_of(f, place.device) for f in (plain, transposed)}
-    taken = take_turns(calls, ROUNDS, warm_ups=3)
-    return statistics.median(taken[transposed]) / statistics.median(taken[plain])
+    return ratio(transposed, plain, place.device, ROUNDS)
 
 
 def products(hidden, x, out, rows):

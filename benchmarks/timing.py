@@ -86,6 +86,13 @@ def seconds_of(task, device):
     return timed
 
 
+def ratio(task, other, device, rounds):
+    """Return the median seconds of a task beside those of another, in turn."""
+    calls = {f: seconds_of(f, device) for f in (task, other)}
+    taken = take_turns(calls, rounds, warm_ups=3)
+    return statistics.median(taken[task]) / statistics.median(taken[other])
+
+
 def medians(rows):
     """Return the median of each numeric field of some results."""
     numbers = [k for k, v in rows[0].items() if isinstance(v, int | float)]
