@@ -13,7 +13,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import itertools
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from sk_adalora._devices import Place, resolve_place
 from .data import load_task, split
 from .machine import describe_machine
 from .results import table
+from .worker import peak_bytes
 
 MULTIPLES = [1, 4, 8]
 ROUNDS = 3
@@ -67,8 +67,7 @@ def measure(precision, multiple):
         fitted = time.process_time()
         classifier.predict(X_test)
         predicted = time.process_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return fitted - start, predicted - fitted, peak
+    return fitted - start, predicted - fitted, peak_bytes() / 1e6
 
 
 if __name__ == "__main__":

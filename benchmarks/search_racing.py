@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ import optuna
 from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
+from sk_adalora._dimensions import plain
 from sk_adalora._model_files import DEFAULT_MODEL
 
 from . import results
@@ -175,7 +177,7 @@ def measure(task, method, seed, settings, seconds=None):
         "error": standard_error(search, settings["folds"]),
         "scores": scores_of_folds(search, settings["folds"]),
         "correct": correct(search, X_test, y_test),
-        "params": {k: _plain(v) for k, v in search.best_params_.items()},
+        "params": {k: plain(v) for k, v in search.best_params_.items()},
     }
     if method == "racing":
         found |= about_defaults(search, model, (X, y, X_test, y_test))
@@ -215,10 +217,6 @@ def scores_of_folds(search, n_folds):
         return None
     folds = np.array([table[f"split{k}_test_score"] for k in range(n_folds)]).T
     return [[round(float(x), 6) for x in row if not np.isnan(x)] for row in folds]
-
-
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def jobs_of(options):
@@ -353,16 +351,18 @@ def verdicts(records):
     found = {(r["task"], r["method"], r["seed"]): r for r in records}
     pairs = [(r, found.get((r["task"], "racing", r["seed"]))) for r in records]
     lines = []
-    for other, what in (("timed", "random search for the same time"),):
-        against = [(race, r) for r, race in pairs if r["method"] == other and race]
-        for name, value in (("mean over folds", _cv), ("test accuracy", score)):
-            # Means of the same scores may differ in their last digit.
-            gains = [round(value(race) - value(r), 9) for race, r in against]
-            lines.append(
-                f"- {name}: higher than of {what} in {sum(g > 0 for g in gains)}, "
-                f"equal in {sum(g == 0 for g in gains)} and lower in "
-                f"{sum(g < 0 for g in gains)} of {len(gains)}"
-            )
+    timed = [(race, r) for r, race in pairs if r["method"] == "timed" and race]
+    for name, value in (
+        ("mean over folds", itemgetter("cv")),
+        ("test accuracy", score),
+    ):
+        # Means of the same scores may differ in their last digit.
+        gains = [round(value(race) - value(r), 9) for race, r in timed]
+        lines.append(
+            f"- {name}: higher than of random search for the same time in "
+            f"{sum(g > 0 for g in gains)}, equal in {sum(g == 0 for g in gains)} and "
+            f"lower in {sum(g < 0 for g in gains)} of {len(gains)}"
+        )
     for r, race in pairs:
         if r["method"] == "unpruned" and race:
             lines.append(
@@ -372,10 +372,6 @@ def verdicts(records):
                 f"{r['error']:.3f})"
             )
     return "\n".join(lines)
-
-
-def _cv(record):
-    return record["cv"]
 
 
 def make_parser():
@@ -407,21 +403,18 @@ def main(arguments=None):
 
     settings = {name: getattr(options, name) for name in _SAME}
     records = run(options, settings)
-    arguments = without_results(arguments)
-    command = " ".join(["python -m benchmarks racing", *arguments])
-    if not options.show:
-        versions = {"optuna": optuna.__version__}
+    if options.show:
+        settings = {name: records[0][name] for name in _SAME} if records else {}
+    else:
+        command = ["python -m benchmarks racing", *without_results(arguments)]
         results.write(
             options.results,
             "racing",
             "cpu",
-            command,
-            versions=versions,
+            " ".join(command),
+            versions={"optuna": optuna.__version__},
             records=records,
         )
-    if options.show:
-        settings = {name: records[0][name] for name in _SAME} if records else {}
-    else:
         print(f"> {results.describe()}; optuna {optuna.__version__}\n")
     print(", ".join(f"{name} {value}" for name, value in settings.items()) + "\n")
     print(f"{to_markdown(records)}\n\n{by_task(records)}\n\n{verdicts(records)}")
