@@ -43,11 +43,6 @@ class TrainerPredictor:
         self.folder = folder  # lives as long as this
         self.by_length = by_length
 
-    @property
-    def model(self):
-        """The trained model."""
-        return self.trainer.model
-
     def predict(self, texts):
         texts = list(texts)
         order = np.argsort([-len(text) for text in texts], kind="stable")

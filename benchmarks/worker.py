@@ -13,6 +13,7 @@ from pathlib import Path
 
 RESULT = "RESULT "
 _WARM_UP_ROWS = 32
+_PREDICTIONS = 3  # of which the median counts
 
 
 def main():
@@ -22,8 +23,10 @@ def main():
     print(RESULT + json.dumps(KINDS[job.pop("kind")](**job)), flush=True)
 
 
-def measure_fit(contestant, data, settings, predictions=3, warm_up=True):
+def measure_fit(contestant, data, settings):
     """Fit and predict: seconds, memory, accuracy.
+
+    A few rows are fitted first. What that leaves in memory is dropped.
 
     Parameters
     ----------
@@ -33,10 +36,6 @@ def measure_fit(contestant, data, settings, predictions=3, warm_up=True):
         ``X_train, y_train, X_test, y_test``.
     settings : dict
         Fields of `Settings`.
-    predictions : int, default=3
-        How often to predict; the median counts.
-    warm_up : bool, default=True
-        Whether to fit a few rows first. What that leaves in memory is dropped.
 
     Returns
     -------
@@ -47,14 +46,13 @@ def measure_fit(contestant, data, settings, predictions=3, warm_up=True):
     settings = Settings(**settings)
     X_train, y_train = data["X_train"], data["y_train"]
     X_test, y_test = data["X_test"], data["y_test"]
-    if warm_up:
-        _warm_up(fit, contestant, X_train, y_train, settings)
+    _warm_up(fit, contestant, X_train, y_train, settings)
     before = resident_bytes()
     fit_clock = Clock(settings)
     predictor = fit(contestant, X_train, y_train, settings)
     fit_clock.stop()
     clocks = []
-    for _ in range(predictions):
+    for _ in range(_PREDICTIONS):
         clock = Clock(settings)
         predicted = predictor.predict(X_test)
         clocks.append(clock.stop())

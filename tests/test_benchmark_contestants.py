@@ -37,7 +37,7 @@ def test_the_callback_brings_peft_to_its_target_rank(tiny_model):
     from benchmarks.huggingface import INIT_R, TARGET_R
 
     predictor = fit("peft-adalora", X, Y, settings(tiny_model))
-    parameters = predictor.model.named_parameters()
+    parameters = predictor.trainer.model.named_parameters()
     values = [p for name, p in parameters if "lora_E" in name]
 
     assert {v.numel() for v in values} == {INIT_R}
