@@ -6,7 +6,7 @@ from sk_adalora._devices import resolve_place
 
 from . import results
 from .arguments import positive
-from .steps import make_step, steps_of
+from .training_steps import make_step, steps_of
 
 _WARM_UPS = 3
 

@@ -6,8 +6,8 @@ from sk_adalora._devices import resolve_place
 
 from . import results
 from .arguments import positive
-from .steps import make_step, steps_of
 from .timing import seconds_of, take_turns
+from .training_steps import make_step, steps_of
 
 
 def add_options(parser):

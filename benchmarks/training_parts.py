@@ -20,8 +20,8 @@ from sk_adalora._model_files import DEFAULT_MODEL
 
 from .machine import describe_machine
 from .results import table
-from .steps import make_step
 from .timing import seconds_of, take_turns
+from .training_steps import make_step
 
 SHAPES = [(32, 64), (32, 128), (32, 256)]
 LIMITS = [None, 4096, 3072, 2048, 1536, 1024]

@@ -15,7 +15,7 @@ from benchmarks.__main__ import (
     make_parser,
 )
 from benchmarks.arguments import without_results
-from benchmarks.steps import STEPS
+from benchmarks.training_steps import STEPS
 
 
 def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):

@@ -5,7 +5,7 @@ import torch
 from _benchmarks import X, Y, settings
 
 from benchmarks.contestants import CONTESTANTS, Settings, fit
-from benchmarks.steps import STEPS, steps_of
+from benchmarks.training_steps import STEPS, steps_of
 
 
 @pytest.mark.parametrize("name", list(CONTESTANTS))

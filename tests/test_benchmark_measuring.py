@@ -8,8 +8,8 @@ from _benchmarks import X, Y, settings
 
 from benchmarks import memory, time_profile
 from benchmarks.operations import count
-from benchmarks.steps import STEPS, make_step
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
+from benchmarks.training_steps import STEPS, make_step
 from sk_adalora import _devices
 from sk_adalora._devices import resolve_place
 

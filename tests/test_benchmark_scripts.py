@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, LabelEncoder
 
 from benchmarks import data, report, results, score
-from benchmarks.steps import make_tokens
+from benchmarks.training_steps import make_tokens
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
 
 
