@@ -56,7 +56,7 @@ def _open_database(url: str) -> RDBStorage:
         url = url.replace(scheme, "postgresql+psycopg", 1)
     # A server may have closed a connection during a long fit.
     options: dict[str, Any] = {"pool_pre_ping": True}
-    if scheme == "sqlite":
+    if scheme.partition("+")[0] == "sqlite":  # behind it may be the driver
         file = url.partition(":///")[2].partition("?")[0]
         if file and not file.startswith((":", "file:")):  # in memory, or a URI
             _check_file(os.path.abspath(file))

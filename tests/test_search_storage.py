@@ -440,7 +440,7 @@ def test_another_file_is_no_journal(tmp_path, content, message):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("prefix", ["", "sqlite:///"])
+@pytest.mark.parametrize("prefix", ["", "sqlite:///", "sqlite+pysqlite:///"])
 def test_a_storage_in_no_folder_says_so(tmp_path, monkeypatch, prefix):
     monkeypatch.chdir(tmp_path)
 
