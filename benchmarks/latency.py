@@ -15,9 +15,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import statistics
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from sk_adalora import AdaLoraClassifier
 from .data import load_task, split
 from .machine import describe_machine
 from .results import table
-from .timing import seconds_of, take_turns
+from .timing import median_seconds
 
 COUNTS = [1, 8, 32]
 ROUNDS = 40
@@ -117,13 +117,9 @@ def agree(ways, texts):
 
 def measure(ways, texts):
     """Return the median milliseconds of each, in turn."""
-    cpu = torch.device("cpu")
-    calls = {
-        name: seconds_of(lambda predict=predict: predict(texts), cpu)
-        for name, predict in ways.items()
-    }
-    taken = take_turns(calls, ROUNDS, warm_ups=5)
-    return [f"{1000 * statistics.median(taken[name]):.1f}" for name in ways]
+    calls = {name: partial(predict, texts) for name, predict in ways.items()}
+    seconds = median_seconds(calls, torch.device("cpu"), ROUNDS, warm_ups=5)
+    return [f"{1000 * seconds[name]:.1f}" for name in ways]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """A training step against the floor, and what of it is not forward and backward."""
 
-import statistics
-
 from sk_adalora._devices import resolve_place
 
 from . import results
 from .arguments import positive
-from .timing import seconds_of, take_turns
+from .timing import median_seconds
 from .training_steps import make_step, steps_of
 
 
@@ -56,13 +54,9 @@ def measure(options, place, rows, length):
         for name in steps_of(options.model)
     }
     warm_ups = min(3, options.rounds)
-    calls = {name: seconds_of(step, place.device) for name, step in steps.items()}
-    taken = take_turns(calls, options.rounds, warm_ups)
-    seconds = {name: statistics.median(times) for name, times in taken.items()}
+    seconds = median_seconds(steps, place.device, options.rounds, warm_ups)
     parts = steps["ours"].parts()
-    calls = {name: seconds_of(part, place.device) for name, part in parts.items()}
-    taken = take_turns(calls, options.rounds, warm_ups)
-    parts = {name: statistics.median(times) for name, times in taken.items()}
+    parts = median_seconds(parts, place.device, options.rounds, warm_ups)
     return {
         "precision": place.precision,
         "rows": rows,

@@ -86,11 +86,17 @@ def seconds_of(task, device):
     return timed
 
 
+def median_seconds(tasks, device, rounds, warm_ups=3):
+    """Return the median seconds of tasks that take turns, by name."""
+    calls = {name: seconds_of(task, device) for name, task in tasks.items()}
+    taken = take_turns(calls, rounds, warm_ups)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
 def ratio(task, other, device, rounds):
     """Return the median seconds of a task beside those of another, in turn."""
-    calls = {f: seconds_of(f, device) for f in (task, other)}
-    taken = take_turns(calls, rounds, warm_ups=3)
-    return statistics.median(taken[task]) / statistics.median(taken[other])
+    found = median_seconds({"task": task, "other": other}, device, rounds)
+    return found["task"] / found["other"]
 
 
 def medians(rows):

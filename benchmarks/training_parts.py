@@ -12,7 +12,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import statistics
 from unittest import mock
 
 from sk_adalora._devices import Place, resolve_place
@@ -20,7 +19,7 @@ from sk_adalora._model_files import DEFAULT_MODEL
 
 from .machine import describe_machine
 from .results import table
-from .timing import seconds_of, take_turns
+from .timing import median_seconds
 from .training_steps import make_step
 
 SHAPES = [(32, 64), (32, 128), (32, 256)]
@@ -54,11 +53,10 @@ def measure(place, rows, length):
             with mock.patch.object(Place, "tokens_to_train", limit):
                 step()
 
-        return seconds_of(call, place.device)
+        return call
 
     calls = {limit: limited(limit) for limit in LIMITS}
-    taken = take_turns(calls, ROUNDS, warm_ups=1)
-    return {limit: statistics.median(times) for limit, times in taken.items()}
+    return median_seconds(calls, place.device, ROUNDS, warm_ups=1)
 
 
 if __name__ == "__main__":
