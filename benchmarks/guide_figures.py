@@ -17,13 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import time
 import warnings
 
-import psutil
-
 from sk_adalora import AdaLoraClassifier
 
 from .data import load_task, split
 from .machine import describe_machine
 from .results import table
+from .worker import resident_bytes
 
 N_TRAIN, N_TEST, N_CALLS, N_QUOTES = 200, 1000, 500, 1000
 
@@ -102,10 +101,10 @@ def predict_in_calls(classifier, texts):
     found = []
     ways = {"in one call": lambda: classifier.predict(texts), "one by one": one_by_one}
     for name, predict in ways.items():
-        before, start = psutil.Process().memory_info().rss, time.process_time()
+        before, start = resident_bytes(), time.process_time()
         predict()
         seconds = time.process_time() - start
-        found.append((name, seconds, psutil.Process().memory_info().rss - before))
+        found.append((name, seconds, resident_bytes() - before))
     return found
 
 

@@ -117,8 +117,6 @@ def to_markdown(result):
     on_cuda = any(row.get("cuda_peak_bytes") for row in result["rows"])
     lines = []
     for row in result["rows"]:
-        before = row["bytes_before"]
-        rise = f"{(row['peak_bytes'] - before) / 1e9:.2f}" if before else "unknown"
         lines.append(
             [
                 row["contestant"],
@@ -126,7 +124,7 @@ def to_markdown(result):
                 row["steps"],
                 f"{row['seconds']:.0f}",
                 _gigabytes(row),
-                rise,
+                f"{(row['peak_bytes'] - row['bytes_before']) / 1e9:.2f}",
                 *([f"{row['cuda_peak_bytes'] / 1e9:.2f}"] if on_cuda else []),
             ]
         )

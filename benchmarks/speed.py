@@ -128,9 +128,8 @@ def ratios(contestants, own):
 
 def _divide(ours, theirs):
     ratio = {key: ours[key] / theirs[key] for key in _MEASURED}
-    if ours.get("bytes_before") and theirs.get("bytes_before"):
-        rises = [row["peak_bytes"] - row["bytes_before"] for row in (ours, theirs)]
-        ratio["rise_bytes"] = rises[0] / rises[1] if rises[1] else None
+    rises = [row["peak_bytes"] - row["bytes_before"] for row in (ours, theirs)]
+    ratio["rise_bytes"] = rises[0] / rises[1] if rises[1] else None
     if ours.get("cuda_peak_bytes"):
         ratio["cuda_peak_bytes"] = ours["cuda_peak_bytes"] / theirs["cuda_peak_bytes"]
     means = [sum(row["accuracies"]) / len(row["accuracies"]) for row in (ours, theirs)]
@@ -153,8 +152,8 @@ def to_markdown(result):
             f"{row['fit_cpu']:.1f}",
             f"{row['predict_wall']:.2f}",
             f"{row['predict_cpu']:.2f}",
-            f"{row['peak_bytes'] / 1e9:.2f}",
-            _gigabytes(row.get("bytes_before")),
+            _gigabytes(row["peak_bytes"]),
+            _gigabytes(row["bytes_before"]),
             *([_gigabytes(row["cuda_peak_bytes"])] if on_cuda else []),
             " ".join(f"{a:.3f}" for a in row["accuracies"]),
         ]
@@ -170,7 +169,7 @@ def to_markdown(result):
             ratio["against"],
             ratio["how"],
             *(f"{ratio[key]:.2f}" for key in _MEASURED),
-            _two_digits(ratio.get("rise_bytes")),
+            _two_digits(ratio["rise_bytes"]),
             *([_two_digits(ratio["cuda_peak_bytes"])] if on_cuda else []),
             f"{100 * ratio['accuracy']:+.1f}",
         ]
@@ -184,7 +183,7 @@ def to_markdown(result):
 
 
 def _gigabytes(count):
-    return "-" if count is None else f"{count / 1e9:.2f}"
+    return f"{count / 1e9:.2f}"
 
 
 def _two_digits(ratio):

@@ -9,7 +9,8 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
+
+import psutil
 
 RESULT = "RESULT "
 _WARM_UP_ROWS = 32
@@ -141,11 +142,8 @@ def peak_bytes():
 
 
 def resident_bytes():
-    """Return the memory that this process holds, or None where it cannot be told."""
-    file = Path("/proc/self/statm")
-    if not file.exists():
-        return None
-    return int(file.read_text().split()[1]) * resource.getpagesize()
+    """Return the memory that this process holds."""
+    return psutil.Process().memory_info().rss
 
 
 def cuda_peak_bytes(settings):
