@@ -163,6 +163,31 @@ def test_transformers_way_of_saving_writes_the_adapter(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("write", "load"),
+    [
+        (save_adapter, peft.AutoPeftModelForSequenceClassification.from_pretrained),
+        (export_lora, transformers.AutoModelForSequenceClassification.from_pretrained),
+    ],
+)
+def test_a_folder_alone_finds_its_base_model(tmp_path, write, load):
+    tiny_classifier().save_pretrained(tmp_path / "base")
+    base = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "base")
+    model = randomise(adapt(base.eval(), task_type="SEQ_CLS"))
+    write(model, tmp_path / "adapter")
+
+    assert_close(outputs(load(tmp_path / "adapter").eval()), outputs(model))
+    assert model.peft_config.base_model_name_or_path is None  # it is the caller's
+
+
+def test_a_base_model_that_was_named_keeps_its_name(tmp_path):
+    base = tiny_bert()
+    base.name_or_path = "by/transformers"
+    save_adapter(adapt(base, base_model_name_or_path="by/user"), tmp_path)
+
+    assert AdaLoraConfig.from_pretrained(tmp_path).base_model_name_or_path == "by/user"
+
+
+@pytest.mark.parametrize(
     ("name", "do"),
     [
         ("push_to_hub", r"Call `save_pretrained` and upload the folder, with `hugg"),

@@ -72,7 +72,8 @@ class LoraConfig:
     alpha_pattern : dict, default={}
         The ``lora_alpha`` of each layer, in plain LoRA.
     base_model_name_or_path, revision : str or None, default=None
-        The pretrained model that the adapter belongs to.
+        The pretrained model that the adapter belongs to. For None, saving an adapter
+        writes the name or path that transformers loaded the model from.
     inference_mode : bool, default=False
         Whether the adapter starts frozen.
     peft_type : str, default="LORA"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -45,7 +46,7 @@ def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
         Files of these names are replaced once both are written; others stay.
     """
     tensors = _computing(model)
-    write_adapter(folder, model.peft_config, tensors)
+    write_adapter(folder, _config_of(model), tensors)
 
 
 def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
@@ -64,7 +65,16 @@ def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
         If no layer has a triplet left: PEFT reads no LoRA without layers.
     """
     tensors = _computing(model)
-    write_lora(folder, model.peft_config, tensors)
+    write_lora(folder, _config_of(model), tensors)
+
+
+def _config_of(model: AdaLoraModel) -> AdaLoraConfig:
+    """Copy the configuration, and name the base model in it where the user did not."""
+    config = copy.copy(model.peft_config)
+    name = getattr(model.model, "name_or_path", None)
+    if config.base_model_name_or_path is None and name and isinstance(name, str):
+        config.base_model_name_or_path = name
+    return config
 
 
 def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor]:
