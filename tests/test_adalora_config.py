@@ -47,6 +47,7 @@ RULES = [
     ({"lora_dropout": 1.0}, ValueError, r"`lora_dropout` must be in \[0, 1\)"),
     ({"lora_dropout": -0.1}, ValueError, r"`lora_dropout` must be in \[0, 1\)"),
     ({"bias": "some"}, ValueError, r"`bias` must be 'none', 'all' or.*Got 'some'"),
+    ({"task_type": "seq_cls"}, ValueError, r"`task_type` must be .*Got 'seq_cls'"),
     ({"total_step": None}, ValueError, r"`total_step` must be given. Got None"),
     ({"total_step": 0}, ValueError, r"`total_step` must be at least 1. Got 0"),
     ({"total_step": -5}, ValueError, r"`total_step` must be at least 1. Got -5"),
@@ -164,6 +165,11 @@ def test_fields_and_defaults_are_those_of_peft(ours, theirs):
     assert {n: getattr(mine, n) for n in names} == {
         n: getattr(reference, n) for n in names
     }
+
+
+def test_tasks_are_those_of_peft():
+    for task in peft.TaskType:
+        assert AdaLoraConfig(**SCHEDULE, task_type=task).task_type == task
 
 
 def test_the_method_cannot_be_changed():

@@ -11,6 +11,7 @@ from _tiny import (
     adapt,
     classifier_loss,
     config,
+    no_warning,
     randomise,
     tiny_bert,
     tiny_classifier,
@@ -119,7 +120,6 @@ def test_trained_biases_are_copies(bias):
     [
         ({"task_type": "SEQ_CLS"}, {"classifier"}),
         ({"task_type": "TOKEN_CLS"}, {"classifier"}),
-        ({"task_type": "QUESTION_ANS"}, set()),
         ({"task_type": "CAUSAL_LM"}, set()),
         ({"task_type": None}, set()),
         ({"task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}, {"classifier"}),
@@ -141,6 +141,25 @@ def test_modules_to_save_and_the_head_of_the_task(options, expected):
     assert (base.classifier is original) == ("classifier" not in expected)
     stored = {n for n in model.state_dict() if ".lora_" not in n}
     assert stored == {n.replace("model.", "base_model.model.", 1) for n in inside}
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "heads"),
+    [
+        (tiny_bert, "SEQ_CLS", "classifier or score"),
+        (tiny_classifier, "QUESTION_ANS", "qa_outputs"),
+    ],
+)
+def test_a_task_whose_head_the_model_lacks(make, task, heads):
+    message = f"^`task_type`='{task}' trains .*called {heads}. .* in `modules_to_save`"
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = get_peft_model(make(), config(task_type=task))
+
+    assert caught[0].filename == __file__
+    assert not trained_outside(model)
+    with no_warning():
+        adapt(make(), task_type=task, modules_to_save=["pooler"])
+        adapt(make(), task_type=task, inference_mode=True)  # as when one is loaded
 
 
 def test_a_module_whose_name_begins_as_another_s_is_not_inside_it():

@@ -17,6 +17,16 @@ from .schedule import BudgetSchedule
 
 CONFIG_NAME = "adapter_config.json"
 
+# PEFT's names of tasks.
+_TASKS = (
+    "SEQ_CLS",
+    "SEQ_2_SEQ_LM",
+    "CAUSAL_LM",
+    "TOKEN_CLS",
+    "QUESTION_ANS",
+    "FEATURE_EXTRACTION",
+)
+
 # Fields of other PEFT methods that PEFT writes into every file. They mean nothing
 # here as long as they hold these values.
 _INERT_VALUES: dict[str, Any] = {
@@ -62,7 +72,9 @@ class LoraConfig:
     task_type : str or None, default=None
         PEFT's name of the task. ``"SEQ_CLS"`` and ``"TOKEN_CLS"`` add the model's
         ``classifier`` and ``score`` to ``modules_to_save``, and ``"QUESTION_ANS"`` its
-        ``qa_outputs``.
+        ``qa_outputs``; ``"CAUSAL_LM"``, ``"SEQ_2_SEQ_LM"`` and
+        ``"FEATURE_EXTRACTION"`` add nothing. A head of another name is not found:
+        name it in ``modules_to_save``.
     use_rslora, use_dora : bool, default=False
         Variants of plain LoRA, which AdaLoRA does not have.
     loftq_config : dict, default={}
@@ -130,6 +142,11 @@ class LoraConfig:
             raise ValueError(
                 "`bias` must be 'none', 'all' or 'lora_only'. "
                 f"Got {self.bias!r}. Choose one of the three."
+            )
+        if self.task_type is not None and self.task_type not in _TASKS:
+            raise ValueError(
+                f"`task_type` must be None or one of {', '.join(_TASKS)}. "
+                f"Got {self.task_type!r}. Choose one of these, or leave it out."
             )
 
     def _check_layers(self) -> None:

@@ -78,6 +78,7 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     if not isinstance(wanted, str):
         _warn_lost(wanted, candidates)
         _warn_held(wanted, [p for p in held if _is_a_guess(model, p, allowed[p])])
+    _warn_no_head(config, saved)
     _check_orientation(targets, config)
     return targets
 
@@ -208,6 +209,18 @@ def _warn_held(names: Collection[str], held: Collection[str]) -> None:
         warn_user(
             f"{_held_back(sorted(names), held)} Only the others are adapted. If that "
             "is meant, name those paths in `exclude_modules`.",
+        )
+
+
+def _warn_no_head(config: AdaLoraConfig, saved: Collection[str]) -> None:
+    """Warn of a task whose head the model does not have, so that none is trained."""
+    heads = _TASK_HEADS.get(config.task_type or "")
+    if heads and not saved and not config.inference_mode:
+        warn_user(
+            f"`task_type`={config.task_type!r} trains the head of a model, called "
+            f"{' or '.join(heads)}. Got a model without one: only the adapted layers "
+            "are trained. Name its head in `modules_to_save`. If it has none, "
+            "leave `task_type` out.",
         )
 
 
