@@ -6,6 +6,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import peft
 import pytest
@@ -162,6 +163,51 @@ def test_transformers_way_of_saving_writes_the_adapter(tmp_path):
     ]
 
 
+def test_the_way_of_accelerate_writes_the_adapter(tmp_path):
+    model = trained("classifier")
+    one = accelerate.Accelerator(cpu=True)
+    model.save_pretrained(
+        tmp_path / "a",
+        is_main_process=one.is_main_process,
+        save_function=one.save,
+        state_dict=one.get_state_dict(model),
+        safe_serialization=True,
+    )
+    model.save_pretrained(tmp_path / "b")
+    model.save_pretrained(tmp_path / "c", is_main_process=False)
+
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_other_numbers_than_the_model_has(tmp_path, learned):
+    model = trained("classifier", steps=12 if learned else 0)
+    state = {n: -2 * t.double() for n, t in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=state)
+    other = tiny_classifier()
+    expected = trained("classifier", steps=12 if learned else 0)
+    expected.load_state_dict({n: t.float() for n, t in state.items()})
+
+    assert_close(outputs(load_peft_adapter(other, tmp_path)), outputs(expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"state_dict": {}}, "shapes of the adapter's. Got .* of shape None"),
+        ({"state_dict": {"net": torch.ones(1)}}, "Got 'base_model.* of shape None"),
+        ({"safe_serialization": False}, "`safe_serialization` must be True. Got False"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused(tmp_path, options, message):
+    model = trained("bert", steps=0)
+    with pytest.raises(ValueError, match=message):
+        model.save_pretrained(tmp_path / "a", **options)
+
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("write", "load"),
     [
@@ -193,9 +239,15 @@ def test_a_base_model_that_was_named_keeps_its_name(tmp_path):
         ("push_to_hub", r"Call `save_pretrained` and upload the folder, with `hugg"),
         ("add_adapter", r"Call `unload` or `merge_and_unload` first\."),
         ("load_adapter", r"onto the plain model, with `load_peft_adapter`\."),
+        ("delete_adapter", r"Call `unload`, which returns the plain model\."),
+        ("set_adapter", r"It has one adapter, which is always in use outside `disab"),
+        ("active_adapters", r"It has one adapter, which is always in use outside"),
+        ("enable_adapters", r"It has one adapter, which is always in use outside"),
+        ("disable_adapters", r"Write `with model\.disable_adapter\(\):` around the"),
+        ("get_adapter_state_dict", r"Call `state_dict`, which holds the adapter al"),
     ],
 )
-def test_what_would_lose_the_adapter_is_refused(name, do):
+def test_what_knows_nothing_of_the_adapter_is_refused(name, do):
     model = trained("bert", steps=0)
 
     assert hasattr(model.model, name)

@@ -24,11 +24,18 @@ from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
 
 # Methods of transformers' models that know nothing of the triplets, and what to do.
+_ONE_ADAPTER = "It has one adapter, which is always in use outside `disable_adapter`"
 _REFUSED = {
     "push_to_hub": "Call `save_pretrained` and upload the folder, with "
     "`huggingface_hub.HfApi().upload_folder`",
     "add_adapter": "Call `unload` or `merge_and_unload` first",
     "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
+    "delete_adapter": "Call `unload`, which returns the plain model",
+    "set_adapter": _ONE_ADAPTER,
+    "active_adapters": _ONE_ADAPTER,
+    "enable_adapters": _ONE_ADAPTER,
+    "disable_adapters": "Write `with model.disable_adapter():` around the calls",
+    "get_adapter_state_dict": "Call `state_dict`, which holds the adapter alone",
 }
 
 # Attributes by which torch's transformer encoder chooses its fused fast path, and
@@ -88,8 +95,9 @@ class AdaLoraModel(nn.Module):
     """A frozen model with trained low-rank updates of its linear layers.
 
     :func:`get_peft_model` makes it. Attributes that it does not have itself, such as
-    `generate`, are those of the wrapped model. Methods of transformers that would lose
-    the adapter are refused: `push_to_hub`, `add_adapter` and `load_adapter`.
+    `generate`, are those of the wrapped model. Methods of transformers that know
+    nothing of the adapter, such as `push_to_hub`, `add_adapter` and
+    `disable_adapters`, are refused, with what to do.
 
     Parameters
     ----------
@@ -428,7 +436,15 @@ class AdaLoraModel(nn.Module):
         unexpected_keys += [prefix + name for name in unexpected]
         self._n_missing = len(missing_keys)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: Any = None,
+        safe_serialization: bool = True,
+    ) -> None:
         """Write the adapter alone, in the files of PEFT, as `save_adapter` does.
 
         Parameters
@@ -436,8 +452,29 @@ class AdaLoraModel(nn.Module):
         save_directory : path-like
             The folder that gets ``adapter_config.json`` and
             ``adapter_model.safetensors``.
+        is_main_process : bool, default=True
+            Whether to write anything: of several processes, one must.
+        state_dict : mapping of str to torch.Tensor or None, default=None
+            The numbers to write, such as an average of several states. None stands for
+            `state_dict()`, whose names and shapes they must have.
+        save_function : object, default=None
+            Not used. accelerate's programs pass one.
+        safe_serialization : bool, default=True
+            False is refused: nothing but safetensors is written.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes of `state_dict` are not the adapter's, or
+            `safe_serialization` is False.
         """
-        save_adapter(self, save_directory)
+        if not safe_serialization:
+            raise ValueError(
+                "`safe_serialization` must be True. Got "
+                f"{safe_serialization!r}. Leave it out: PEFT reads safetensors."
+            )
+        if is_main_process:
+            save_adapter(self, save_directory, state_dict)
 
     # ---- merging ------------------------------------------------------------
 

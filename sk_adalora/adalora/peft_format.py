@@ -32,7 +32,11 @@ CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
 FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])", re.DOTALL)
 
 
-def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
+def save_adapter(
+    model: AdaLoraModel,
+    folder: str | os.PathLike[str],
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write an adapter in the files of PEFT.
 
     Parameters
@@ -44,8 +48,15 @@ def save_adapter(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     folder : path-like
         The folder that gets ``adapter_config.json`` and ``adapter_model.safetensors``.
         Files of these names are replaced once both are written; others stay.
+    state_dict : mapping of str to torch.Tensor or None, default=None
+        The numbers to write. None stands for `model.state_dict()`.
+
+    Raises
+    ------
+    ValueError
+        If `state_dict` does not have the names and shapes of the model's.
     """
-    tensors = _computing(model)
+    tensors = _computing(model, state_dict)
     write_adapter(folder, _config_of(model), tensors)
 
 
@@ -94,10 +105,30 @@ def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor
     return _chosen(state, model, model.allocator.kept)
 
 
-def _computing(model: AdaLoraModel) -> dict[str, Tensor]:
+def _computing(
+    model: AdaLoraModel, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return the tensors, without pruned triplets whose singular value is 0."""
-    values = model.triplets.singular_values.detach()
-    return _chosen(model.state_dict(), model, model.allocator.kept | (values != 0))
+    own = model.state_dict()
+    state = own if given is None else given
+    kept = model.allocator.kept
+    _check_same_shapes(state, own)
+    values = [state[f"{PREFIX}{path}.lora_E"].flatten() for path in model.adapted]
+    lives = torch.cat(values).to(kept.device) != 0
+    return _chosen(state, model, kept | lives)
+
+
+def _check_same_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    for name in sorted({*state, *own}):
+        got, expected = (
+            tuple(s[name].shape) if name in s else None for s in (state, own)
+        )
+        if got != expected:
+            raise ValueError(
+                "`state_dict` must have the names and shapes of the adapter's. Got "
+                f"{name!r} of shape {got} in place of {expected}. Pass what "
+                "`state_dict()` of the adapted model returns."
+            )
 
 
 def _chosen(
@@ -113,7 +144,7 @@ def _chosen(
             result[name] = value
         else:
             axis = 1 if match["kind"] == "B" else 0
-            rows = flags[match["path"]].nonzero().flatten()
+            rows = flags[match["path"]].nonzero().flatten().to(value.device)
             result[name] = value.index_select(axis, rows).contiguous()
     return result
 
