@@ -1,5 +1,7 @@
 """Which layers of real architectures are adapted."""
 
+import re
+
 import peft
 import pytest
 import torch
@@ -87,6 +89,11 @@ def roberta():
 def roberta_mlm():
     settings = transformers.RobertaConfig(**SIZES)
     return build(lambda: transformers.RobertaForMaskedLM(settings))
+
+
+def bert_mlm():
+    settings = transformers.BertConfig(**SIZES)
+    return build(lambda: transformers.BertForMaskedLM(settings))
 
 
 BERT_NAMES = (
@@ -322,6 +329,37 @@ def test_no_target_lists_the_layers_that_exist(target, message):
     for path in BERT_LAYERS | {"pooler.dense"}:
         assert path in str(caught.value)
     assert all(p.requires_grad for p in model.parameters())  # nothing was changed
+
+
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [
+        ({"layers_to_transform": [7]}, "layers_to_transform=[7]"),
+        (
+            {"layers_to_transform": [0], "layers_pattern": "layers"},
+            "layers_to_transform=[0] and layers_pattern='layers'",
+        ),
+        ({"exclude_modules": ".*query"}, "exclude_modules='.*query'"),
+        ({"modules_to_save": ["encoder"]}, "modules_to_save=['encoder']"),
+        ({"exclude_modules": ["0"], "layers_to_transform": 3}, "layers_to_transform=3"),
+    ],
+)
+def test_the_setting_that_leaves_out_all_that_match_is_named(options, setting):
+    paths = ", ".join(f"encoder.layer.{i}.attention.self.query" for i in (0, 1))
+    message = re.escape(f"Got {setting}, which leaves out all: {paths}.")
+    with pytest.raises(ValueError, match=message):
+        find_targets(tiny_bert(), config(target_modules=["query"], **options))
+
+
+def test_a_name_that_matches_only_a_head_is_named():
+    message = r"which leaves out cls\.predictions\.decoder\. .* Only the others"
+    with pytest.warns(UserWarning, match=message):
+        adapt(bert_mlm(), target_modules=["query", "decoder"])
+    with no_warning():
+        names = ["query", "dense"]  # "dense" is in the encoder too
+        adapt(bert_mlm(), target_modules=names)
+        options = {"exclude_modules": ["decoder"]}
+        adapt(bert_mlm(), target_modules=["query", "decoder"], **options)
 
 
 def test_a_name_that_matches_nothing_beside_others_is_named():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
 
@@ -53,34 +53,58 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     Raises
     ------
     ValueError
-        If nothing matches; the message lists the layers that exist.
+        If nothing matches; the message lists the layers that exist, or says which
+        other setting leaves out all that match.
     """
     candidates = linear_layers(model)
     wanted = ALL_LINEAR if config.target_modules is None else config.target_modules
     saved = modules_to_save(model, config)
+    matching = {
+        path: layer
+        for path, layer in candidates.items()
+        if _is_wanted(path, wanted, _is_protected(model, path, layer))
+    }
+    limits = _limits(config, saved)
     allowed = {
         path: layer
         for path, layer in candidates.items()
-        if not _matches(path, config.exclude_modules)
-        and not is_inside(path, saved)
-        and _is_in_layers(path, config)
+        if all(keeps(path) for keeps in limits.values())
     }
-    targets = {
-        path: layer
-        for path, layer in allowed.items()
-        if _is_wanted(path, wanted, _is_protected(model, path, layer))
-    }
+    targets = {path: layer for path, layer in matching.items() if path in allowed}
     held: list[str] = []  # what a name matches and is protected
     if not isinstance(wanted, str):
         held = [p for p in allowed if p not in targets and _matches(p, wanted)]
     if not targets:
-        raise ValueError(_nothing_found(config, candidates, held))
+        raise ValueError(_nothing_found(config, candidates, held, [*matching], limits))
     if not isinstance(wanted, str):
         _warn_lost(wanted, candidates)
-        _warn_held(wanted, [p for p in held if _is_a_guess(model, p, allowed[p])])
+        idle = _lost(wanted, targets)  # names by which nothing is adapted
+        _warn_held(
+            wanted,
+            [p for p in held if _matches(p, idle) or _is_a_guess(model, p, allowed[p])],
+        )
     _warn_no_head(config, saved)
     _check_orientation(targets, config)
     return targets
+
+
+def _limits(
+    config: AdaLoraConfig, saved: list[str]
+) -> dict[str, Callable[[str], bool]]:
+    """Return what leaves out layers that `target_modules` may match.
+
+    Keys say it in words, and values tell whether a path may be adapted.
+    """
+    excluded, pattern = config.exclude_modules, config.layers_pattern
+    shown = sorted(excluded) if isinstance(excluded, set) else excluded
+    numbers = f"layers_to_transform={config.layers_to_transform!r}"
+    if pattern:
+        numbers += f" and layers_pattern={pattern!r}"
+    return {
+        f"exclude_modules={shown!r}": lambda path: not _matches(path, excluded),
+        f"modules_to_save={saved!r}": lambda path: not is_inside(path, saved),
+        numbers: lambda path: _is_in_layers(path, config),
+    }
 
 
 def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
@@ -241,7 +265,11 @@ def _listed(paths: Collection[str]) -> str:
 
 
 def _nothing_found(
-    config: AdaLoraConfig, candidates: Collection[str], held: Collection[str]
+    config: AdaLoraConfig,
+    candidates: Collection[str],
+    held: Collection[str],
+    matching: list[str],
+    limits: Mapping[str, Callable[[str], bool]],
 ) -> str:
     if not candidates:
         return (
@@ -251,6 +279,15 @@ def _nothing_found(
     asked = ALL_LINEAR if config.target_modules is None else config.target_modules
     if held:
         return f"{_held_back(sorted(asked), held)} Nothing else matches."
+    for limit, keeps in limits.items():
+        kept = [path for path in matching if keeps(path)]
+        if matching and not kept:
+            return (
+                "Some of the layers that `target_modules` matches must be left to "
+                f"adapt. Got {limit}, which leaves out all: {_listed(matching)}. "
+                "Check it against these paths."
+            )
+        matching = kept
     return _unmatched(asked if isinstance(asked, str) else sorted(asked), candidates)
 
 
