@@ -3,6 +3,7 @@
 import copy
 from concurrent.futures import ThreadPoolExecutor
 
+import accelerate
 import pytest
 import torch
 import transformers
@@ -70,6 +71,54 @@ def test_a_model_may_be_adapted_where_no_tensor_has_numbers():
         model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), settings)
 
     assert model.allocator.kept.device.type == "meta"
+
+
+def test_a_model_without_numbers_gets_them():
+    def make():
+        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+
+    with torch.device("meta"):
+        model = adapt(make())
+    model.to_empty(device="cpu")
+    trained = randomise(adapt(make()))
+    model.load_state_dict(trained.state_dict())
+    model.model.load_state_dict(trained.model.state_dict())
+    x = torch.ones(3, 8)
+
+    torch.testing.assert_close(model(x), trained(x))
+    assert model.allocator.kept.tolist() == [True] * 8
+    model(x).sum().backward()
+    assert model.update_and_allocate(11) == 4
+
+
+@pytest.mark.parametrize(
+    ("offloaded", "options", "name"),
+    [
+        ("", {}, "layers.0.self_attn.q_proj"),
+        ("layers.1", {}, "layers.1.self_attn.q_proj"),
+        ("norm", {"modules_to_save": ["norm"]}, "norm"),
+    ],
+)
+def test_what_accelerate_has_offloaded_is_refused(offloaded, options, name):
+    base = tiny_llama(make=transformers.LlamaModel)
+    accelerate.cpu_offload(base.get_submodule(offloaded), execution_device="cpu")
+    message = f"must hold its weights. Got '{name}', which accelerate has offloaded"
+    with pytest.raises(ValueError, match=message):
+        adapt(base, **options)
+
+    assert not any(isinstance(part, SVDLinear) for part in base.modules())
+
+
+def test_layers_beside_offloaded_ones_are_adapted():
+    options = {"target_modules": ["q_proj"], "layers_to_transform": [0]}
+    base, plain = (tiny_llama(make=transformers.LlamaModel) for _ in range(2))
+    accelerate.cpu_offload(base.layers[1], execution_device="cpu")
+    model, expected = adapt(base, **options), adapt(plain, **options)
+    train(model, range(12))
+    train(expected, range(12))
+
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
 
 
 @pytest.mark.gpu

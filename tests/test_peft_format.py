@@ -827,6 +827,16 @@ def test_a_model_that_does_not_fit_stays_as_it_was(tmp_path):
     assert all(parameter.requires_grad for parameter in other.parameters())
 
 
+def test_a_model_without_numbers_is_refused(tmp_path):
+    save_adapter(trained("bert"), tmp_path)
+    with torch.device("meta"):
+        base = transformers.BertModel(tiny_bert().config)
+    with pytest.raises(ValueError, match=r"must hold its weights. Got one on the meta"):
+        load_peft_adapter(base, tmp_path)
+
+    assert not any(".base_layer" in name for name, _ in base.named_modules())
+
+
 def test_training_can_go_on(tmp_path):
     model = trained("bert")
     save_adapter(model, tmp_path)

@@ -76,7 +76,8 @@ def get_peft_model(
         :class:`torch.nn.Module`, or if it is adapted already.
     ValueError
         If no layer matches `target_modules`, if a name in `modules_to_save` matches
-        none, or if `rank_pattern` lacks an adapted layer.
+        none, if `rank_pattern` lacks an adapted layer, or if accelerate has offloaded
+        one.
 
     Examples
     --------
@@ -146,7 +147,8 @@ class AdaLoraModel(nn.Module):
         _check_arguments(model, config)
         targets = find_targets(model, config)
         ranks = _initial_ranks(targets, config)
-        copied_paths(model, config)  # fails before anything is changed
+        copied = copied_paths(model, config)  # fails before anything is changed
+        _refuse_offloaded(model, [*targets, *copied])
         self.model = model
         self.peft_config = config
         self.adapted: dict[str, SVDLinear] = {}
@@ -215,7 +217,10 @@ class AdaLoraModel(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._copies.apply_outside(fn)
-        self.allocator.to(self.triplets.singular_values.device)
+        device = self.triplets.singular_values.device
+        if self.allocator.kept.is_meta and device.type != "meta":  # `to_empty`
+            self.allocator = _allocator(self.triplets, self.peft_config)
+        self.allocator.to(device)
         return self
 
     # ---- training -----------------------------------------------------------
@@ -601,6 +606,19 @@ def _check_arguments(model: Any, config: Any) -> None:
             "`model` must not be adapted already. Got a model with adapted layers. "
             "Call `unload` or `merge_and_unload` first."
         )
+
+
+def _refuse_offloaded(model: nn.Module, paths: list[str]) -> None:
+    """Refuse parts whose numbers accelerate keeps elsewhere until they run."""
+    for path in paths:
+        for name, part in model.get_submodule(path).named_modules(prefix=path):
+            if hasattr(part, "_hf_hook") and any(p.is_meta for p in part.parameters()):
+                raise ValueError(
+                    "What is adapted or trained must hold its weights. Got "
+                    f"{name!r}, which accelerate has offloaded. Load the model without "
+                    "offloading, or leave such layers out with `exclude_modules` or "
+                    "`layers_to_transform`."
+                )
 
 
 def _check_weights(adapted: Mapping[str, SVDLinear]) -> None:

@@ -62,13 +62,19 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     FileNotFoundError
         If a file is missing.
     ValueError
-        If a file is broken, or if it does not fit the model.
+        If a file is broken, if it does not fit the model, or if the model is on the
+        meta device.
     """
     config, tensors = read_adapter(folder)
     config.inference_mode = True
     trained = [p for p in model.parameters() if p.requires_grad]
     adapted = get_peft_model(model, config)
     try:
+        if any(tensor.is_meta for tensor in adapted.state_dict().values()):
+            raise ValueError(
+                "The model must hold its weights. Got one on the meta device, where "
+                "the adapter would be lost. Load the pretrained model first."
+            )
         adapted.load_state_dict(tensors)
     except BaseException:
         adapted.unload()
