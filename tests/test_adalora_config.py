@@ -78,6 +78,12 @@ RULES = [
     ({"beta1": 1.0}, ValueError, r"`beta1` must be in \(0, 1\). Got 1.0"),
     ({"beta2": math.nan}, ValueError, r"`beta2` must be in \(0, 1\). Got nan"),
     ({"beta2": None}, TypeError, r"`beta2` must be a number in \(0, 1\). Got None"),
+    (
+        {"rank_pattern": {"a.query": 3}},
+        TypeError,
+        r"`rank_pattern` must hold a list of .*Got {'a.query': 3}",
+    ),
+    ({"rank_pattern": [3]}, TypeError, r"`rank_pattern` must hold .*Got \[3\]"),
 ]
 # Two rules about one field cannot be broken at once.
 DIFFERENT_FIELDS = [

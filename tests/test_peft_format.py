@@ -804,7 +804,9 @@ def test_fields_that_would_change_something_are_named(from_peft):
 def test_another_method_is_refused(tmp_path):
     config = peft.LoraConfig(target_modules=["query"])
     peft.get_peft_model(tiny_bert(), config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"`peft_type` must be 'ADALORA'\. Got 'LORA'"):
+    with pytest.raises(
+        ValueError, match=r"must be 'ADALORA'\. Got 'LORA'. Load it with p"
+    ):
         load_peft_adapter(tiny_bert(), tmp_path)
 
 
@@ -825,6 +827,28 @@ def test_a_model_that_does_not_fit_stays_as_it_was(tmp_path):
     assert torch.equal(outputs(other), expected)
     assert not [n for n, m in other.named_modules() if type(m).__name__ == "SVDLinear"]
     assert all(parameter.requires_grad for parameter in other.parameters())
+
+
+def with_convolution():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 4))
+
+
+@pytest.mark.filterwarnings("ignore:Left out of AdaLoraConfig")
+@pytest.mark.parametrize(
+    ("make", "targets", "options", "saving"),
+    [
+        (tiny_llama, ["q_proj"], {}, {"save_embedding_layers": True}),
+        (tiny_llama, ["q_proj"], {"trainable_token_indices": [1, 2]}, {}),
+        (with_convolution, ["0", "2"], {}, {}),
+    ],
+)
+def test_what_peft_adapts_beside_linear_layers_is_refused(
+    tmp_path, make, targets, options, saving
+):
+    config = peft.AdaLoraConfig(total_step=12, target_modules=targets, **options)
+    peft.get_peft_model(make(), config).save_pretrained(tmp_path, **saving)
+    with pytest.raises(ValueError, match=r"such as embeddings, tokens and convolutio"):
+        load_peft_adapter(make(), tmp_path)
 
 
 def test_a_model_without_numbers_is_refused(tmp_path):

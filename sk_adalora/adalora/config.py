@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -218,7 +219,7 @@ class LoraConfig:
         if method != cls.method:
             raise ValueError(
                 f"`peft_type` must be {cls.method!r}. Got {method!r}. "
-                "Load it with the class of that method."
+                "Load it with peft, which has that method."
             )
         known = {f.name for f in fields(cls)}
         unknown = sorted(
@@ -370,6 +371,17 @@ class AdaLoraConfig(LoraConfig):
         _check_integer("deltaT", self.deltaT, low=1)
         _check_number("beta1", self.beta1, above=0, below=1)
         _check_number("beta2", self.beta2, above=0, below=1)
+        self._check_rank_pattern()
+
+    def _check_rank_pattern(self) -> None:
+        pattern = self.rank_pattern
+        flags = pattern.values() if isinstance(pattern, dict) else [None]
+        if pattern is not None and not all(isinstance(f, list | tuple) for f in flags):
+            raise TypeError(
+                "`rank_pattern` must hold a list of true and false for each layer. Got "
+                f"{reprlib.repr(pattern)}. It says what a trained adapter has left: "
+                "leave it out to start with `init_r` everywhere."
+            )
 
     def _check_ranks(self) -> None:
         _check_integer("init_r", self.init_r, low=1)

@@ -139,7 +139,8 @@ def match_copies(
         raise ValueError(
             "The adapter must hold what the model trains. Missing: "
             f"{missing[:5]}. Unknown: {unknown[:5]}. Check the base model and "
-            "`modules_to_save`. `load_state_dict` also takes strict=False."
+            "`modules_to_save`. What PEFT may adapt or save beside linear layers, such "
+            "as embeddings, tokens and convolutions, is not read: train without it."
         )
     pairs = {name: (own[name], state[name]) for name in own if name in state}
     for name, (tensor, stored) in pairs.items():
