@@ -39,6 +39,9 @@ def save_adapter(
 ) -> None:
     """Write an adapter in the files of PEFT.
 
+    transformers without PEFT's classes cannot load pruned AdaLoRA, PEFT's included: for
+    that, see :func:`export_lora`.
+
     Parameters
     ----------
     model : AdaLoraModel

@@ -52,8 +52,9 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     Returns
     -------
     AdaLoraModel
-        The adapted model, ready to predict. To train on, call ``requires_grad_()`` on
-        its `triplets`.
+        The adapted model, ready to predict, and frozen. To train on, call
+        ``requires_grad_()`` on its `triplets`, and on the head that was saved beside
+        them.
 
     Raises
     ------
