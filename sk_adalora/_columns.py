@@ -9,6 +9,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 from narwhals.exceptions import DuplicateError
 
 from ._cells import (
@@ -33,6 +34,11 @@ class Column:
 
     name: str
     cells: pa.Array | list
+
+    @property
+    def holds_floats(self) -> bool:
+        cells = self.cells
+        return isinstance(cells, pa.Array) and pt.is_floating(cells.type)
 
     def values(self) -> list:
         """Python values: None where missing, and integers for whole floats.

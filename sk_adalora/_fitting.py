@@ -53,6 +53,8 @@ from ._rows import (
     read_sample_weight,
     split_rows,
     take_rows,
+    warn_of_equal_texts,
+    warn_of_numbers,
     weights_tensor,
 )
 from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
@@ -184,8 +186,11 @@ class FitMixin(metaclass=ABCMeta):
         network = self._adapt(backbone, schedule, generator)
         live = Live(network, backbone, os.fspath(self.model), asked)
         check_tokens(tokens, live)
-        _warn_of_equal_texts(tokens, texts)
-        self._warn_of_cuts(tokens)
+        warn_of_equal_texts(texts, len(tokens.starts))
+        if texts.seem_encoded:  # a larger `max_length` would not help
+            warn_of_numbers(texts)
+        else:
+            self._warn_of_cuts(tokens)
         return live, tokens
 
     def _keep(
@@ -442,17 +447,6 @@ class FitMixin(metaclass=ABCMeta):
                 f"{last:.3g} in the last. Lower {rates}.",
                 ConvergenceWarning,
             )
-
-
-def _warn_of_equal_texts(tokens: TokenTable, texts: Texts) -> None:
-    """Warn if there is nothing to learn from."""
-    if len(tokens.starts) == 1 < len(texts):
-        empty = len(texts) == texts.n_empty
-        got = "no text in any of them" if empty else "the same text in all of them"
-        warn_user(
-            f"The rows of X must differ. Got {len(texts):,} rows to learn from, and "
-            f"{got}. Pass the columns that tell something about the target."
-        )
 
 
 def _warn_of_padding(model: str, backbone: Backbone) -> None:

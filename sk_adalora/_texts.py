@@ -10,7 +10,7 @@ import functools
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,10 @@ RowFormat = str | Callable[[Any], str]
 # somebody else's model could fill the memory. Python takes digits of any script.
 _WIDEST = 10_000
 _WIDTH = re.compile(r"\d+")
+# More columns of floats than this are what a step before makes of texts. scikit-learn's
+# checks of estimators have such tables too, but of 27 rows at most.
+_FEW_COLUMNS = 10
+_FEW_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,15 @@ class Texts:
         The column names; None where the input has none, or not all are strings.
     n_features : int
         The number of columns, 1 for one-dimensional input.
+    all_floats : bool
+        Whether all columns hold floats.
     """
 
     first: pa.LargeStringArray
     second: pa.LargeStringArray | None
     feature_names: np.ndarray | None
     n_features: int
+    all_floats: bool
 
     def __len__(self) -> int:
         return len(self.first)
@@ -67,12 +74,18 @@ class Texts:
             blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(self.second), ""))
         return int(pc.sum(blank).as_py() or 0)
 
+    @property
+    def seem_encoded(self) -> bool:
+        """Whether a step before has probably turned texts into numbers."""
+        wide = self.n_features > _FEW_COLUMNS and len(self) > _FEW_ROWS
+        return wide and self.all_floats
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Texts":
         """Return the texts of some rows, in the order of `indices`."""
         indices = pa.array(np.asarray(indices, dtype=np.int64))
         first = self.first.take(indices)
         second = None if self.second is None else self.second.take(indices)
-        return Texts(first, second, self.feature_names, self.n_features)
+        return replace(self, first=first, second=second)
 
 
 def read_texts(
@@ -120,7 +133,8 @@ def read_texts(
     first, second = _write_rows(table, row_format)
     first = pc.fill_null(first, "")
     second = None if second is None else pc.fill_null(second, "")
-    return Texts(first, second, table.feature_names, len(table.columns))
+    all_floats = all(column.holds_floats for column in table.columns)
+    return Texts(first, second, table.feature_names, len(table.columns), all_floats)
 
 
 def _write_rows(

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "_cells": set(),
     "_columns": {"_cells"},
     "_texts": {"_cells", "_columns"},
-    "_rows": {"_columns", "_texts"},
+    "_rows": {"_columns", "_messages", "_texts"},
     "_long_texts": {"_texts", "_tokens", "_turns"},
     "_report": {"_devices", "_network", "_tokens"},
     "_model_files": {"_locks"},

@@ -19,6 +19,7 @@ from _toy import topics, toy
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -163,6 +164,18 @@ def test_column_transformer_selects_one_text(make):
     np.testing.assert_array_equal(
         pipeline.predict_proba(TABLE), make().fit(X3, Y3).predict_proba(X3)
     )
+
+
+@pytest.mark.parametrize("max_length", [64, 512])
+def test_texts_made_numbers_are_asked_about(make, max_length):
+    """Whether or not the numbers are cut: more room for them would not help."""
+    vectors = make_pipeline(TfidfVectorizer(analyzer="char"), TruncatedSVD(11))
+    pipeline = make_pipeline(vectors, make(epochs=1, max_length=max_length))
+
+    with pytest.warns(UserWarning, match="Got 11 columns, all of floats. If") as caught:
+        pipeline.fit(*topics(48))
+    assert [warning.filename for warning in caught] == [__file__]
+    assert (pipeline[-1].fit_report_.truncated_share > 0.1) == (max_length == 64)
 
 
 # Searches

@@ -635,6 +635,48 @@ def test_what_is_no_rows_of_texts_is_refused(X, error, match):
         read_texts(X)
 
 
+# Numbers that a step before may have made of texts
+
+FLOATS = np.random.default_rng(0).normal(size=(41, 11))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.asarray,
+        np.float32,
+        np.ndarray.tolist,
+        torch.tensor,
+        pd.DataFrame,
+        pl.DataFrame,
+        lambda X: pd.DataFrame(X).astype("float32[pyarrow]"),
+        lambda X: np.where(X > 1, np.nan, X),
+    ],
+)
+def test_many_columns_of_floats_seem_encoded(make):
+    texts = read_texts(make(FLOATS))
+
+    assert texts.seem_encoded
+    assert not texts.take(range(40)).seem_encoded
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        FLOATS[:, :10],
+        FLOATS[:40],
+        FLOATS[:, :1],
+        (FLOATS * 9).astype(int),
+        FLOATS > 0,
+        FLOATS.astype(str),
+        pd.DataFrame(FLOATS).assign(text="a text"),
+        WORDS * 20,
+    ],
+)
+def test_other_tables_do_not_seem_encoded(X):
+    assert not read_texts(X).seem_encoded
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
 def test_tensors_of_narrow_floats(dtype):
     assert listed(torch.tensor([[1.5], [2.0]]).to(dtype)) == ["1.5", "2"]
