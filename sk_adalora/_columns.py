@@ -115,10 +115,7 @@ def _read_kind(X: Any) -> Table:
         X = pa.chunked_array([X])
     native = from_native(X)
     if isinstance(native, nw.LazyFrame):
-        raise TypeError(
-            f"X must be a table in memory. Got a lazy {type(X).__name__}. Pass "
-            "X.collect(), or the equivalent of your library."
-        )
+        raise TypeError(_lazy(X, "X.collect(), or the equivalent of your library"))
     if isinstance(native, nw.DataFrame):
         return _read_frame(native)
     if isinstance(native, nw.Series):
@@ -136,6 +133,12 @@ def _read_kind(X: Any) -> Table:
         f"X must be a list, array, series or table of texts. Got {type(X).__name__}. "
         "Pass list(X), or a table with one row for each sample."
     )
+
+
+def _lazy(X: Any, ways: str) -> str:
+    """Say why a table that is not in memory is refused."""
+    got = f"Got a lazy {type(X).__name__}"
+    return f"X must be a table in memory. {got}. Pass {ways}."
 
 
 def from_native(X: Any, name: str = "X") -> Any:
@@ -165,6 +168,9 @@ def _check_kind(X: Any) -> None:
             "Sparse data was passed for X, but dense data is required. Pass the texts "
             "themselves, or X.toarray() to have the numbers written out."
         )
+    dask = sys.modules.get("dask.dataframe")  # imported if X is a table of it
+    if dask is not None and isinstance(X, dask.DataFrame):
+        raise TypeError(_lazy(X, "X.compute()"))  # narwhals would warn of it first
     if X is None or isinstance(X, str | bytes | dict) or np.isscalar(X):
         wrap = "pd.DataFrame(X)" if isinstance(X, dict) else "[X]"
         if type(X).__name__.endswith("DatasetDict"):  # one data set per split

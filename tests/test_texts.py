@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse
 import torch
+from _tiny import no_warning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -633,6 +634,14 @@ def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
 def test_what_is_no_rows_of_texts_is_refused(X, error, match):
     with pytest.raises(error, match=match):
         read_texts(X)
+
+
+def test_a_table_of_dask_is_refused_without_a_warning():
+    dask = pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    table = dask.from_pandas(pd.DataFrame({"a": ["b"]}), npartitions=1)
+
+    with no_warning(), pytest.raises(TypeError, match=r"lazy .* Pass X\.compute"):
+        read_texts(table)  # narwhals would ask for a package of its own
 
 
 # Numbers that a step before may have made of texts
