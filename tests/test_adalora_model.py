@@ -1,6 +1,8 @@
 """The adapted model: forward, gradients, precision, switching off, dropout."""
 
 import copy
+import functools
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import accelerate
@@ -31,6 +33,7 @@ from _tiny import (
     train,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
 from sk_adalora.adalora.layers import _moved
@@ -380,6 +383,104 @@ def test_rows_are_handed_out_once_a_forward_and_not_when_merged(make, monkeypatc
     model.merge()
     model(**ids)
     assert len(calls) == 1
+
+
+def tiny_clip():
+    text = {**SIZES, "eos_token_id": 49, "bos_token_id": 1}
+    image = {**SIZES, "image_size": 16, "patch_size": 8}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config=image, projection_dim=8
+    )
+    return build(lambda: transformers.CLIPModel(config))
+
+
+def features_loss(model):
+    """A loss of what two methods of the model return, without its `forward`."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(4, 3, 16, 16, generator=generator)
+    image = model.get_image_features(pixel_values=pixels)
+    text = model.get_text_features(input_ids=tokens())
+    return (image.pooler_output * text.pooler_output).sum()
+
+
+def tiny_own_model():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bert = tiny_bert()
+
+        def forward(self, ids):
+            return self.bert(ids).last_hidden_state
+
+    return build(Own)
+
+
+def test_parts_that_are_called_by_themselves_hand_out_once(monkeypatch):
+    calls = []
+    for base, targets, run in (
+        (tiny_clip(), ["q_proj", "fc1"], features_loss),
+        (tiny_own_model(), None, lambda m: [m.bert(tokens()) for _ in range(2)]),
+    ):
+        model = randomise(adapt(base, target_modules=targets))
+        hand_out = model.triplets.hand_out
+        monkeypatch.setattr(
+            model.triplets,
+            "hand_out",
+            lambda hand_out=hand_out: (calls.append(1), hand_out()),
+        )
+        calls.clear()
+        run(model)
+        assert len(calls) == 2
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
+@pytest.mark.parametrize(
+    "duplicate", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_gradient_checkpointing_of_parts_that_are_called_by_themselves(duplicate):
+    model = randomise(adapt(tiny_clip()))
+    features_loss(model).backward()
+    expected = [p.grad for p in model.triplets.parameters()]
+    model.zero_grad()
+    model = duplicate(model)
+    model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    features_loss(model).backward()
+
+    for parameter, gradient in zip(model.triplets.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+class Halves(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.second = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.run = lambda part, x: part(x)
+
+    def forward(self, x):
+        return self.run(self.second, self.run(self.first, x))
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["inside", "alone"])
+def test_checkpointing_of_what_may_begin_a_pass(alone):
+    model = randomise(adapt(build(Halves)))
+    x = torch.randn(3, 8)
+    gradients = []
+    for run in (model.model.run, functools.partial(checkpoint, use_reentrant=False)):
+        model.model.run = run
+        out = run(model.model.first, x) if alone else model(x)
+        gradients.append(torch.autograd.grad(out.sum(), model.triplets.left[0].rows))
+
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_model_compiles_into_one_graph():
+    model = adapted_bert()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for seed in (2, 3):
+        randomise(model, seed)
+        expected, found = model(tokens()), compiled(tokens())
+        torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state)
 
 
 def test_threads_do_not_trip_over_each_other():

@@ -559,12 +559,12 @@ class AdaLoraModel(nn.Module):
         _exchange(self.model, {layer: layer.base_layer for layer in layers})
         for module, name, value in self._fused:
             setattr(module, name, value)
-        for entry in _entries(self.model):
-            for hooks in (entry._forward_pre_hooks, entry._forward_hooks):
+        for module in self.model.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 for key, hook in list(hooks.items()):
                     if getattr(hook, "__self__", None) is self.triplets:
                         del hooks[key]
-                        entry._forward_hooks_always_called.pop(key, None)
+                        module._forward_hooks_always_called.pop(key, None)
         return self.model
 
     @contextmanager
@@ -715,7 +715,8 @@ def _entries(model: nn.Module) -> list[nn.Module]:
     """Return the modules whose forward pass callers start.
 
     `generate` of an encoder-decoder runs the encoder alone; others run the body
-    of a model without its head.
+    of a model without its head, or methods of the model run one of its parts, such as
+    the tower for images.
     """
     inside = set(model.modules())
     found = [model, getattr(model, getattr(model, "base_model_prefix", ""), None)]
@@ -724,4 +725,11 @@ def _entries(model: nn.Module) -> list[nn.Module]:
             found.append(getattr(model, getter)())
         except (AttributeError, NotImplementedError, TypeError):
             continue
-    return [m for m in dict.fromkeys(found) if isinstance(m, nn.Module) and m in inside]
+    wholes = [m for m in found if isinstance(m, nn.Module) and m in inside]
+    parts = [part for whole in wholes for part in whole.children()]
+    return [*dict.fromkeys([*wholes, *filter(_is_part, parts)])]
+
+
+def _is_part(module: nn.Module) -> bool:
+    """Tell whether a module runs several layers of which some are adapted."""
+    return _holds_adapted(module) and not isinstance(module, SVDLinear | nn.ModuleList)

@@ -9,12 +9,13 @@ Life of the rows
 ----------------
 A layer computes with its own rows, which are cut from the banks:
 
-- the forward pass of the model begins: all layers are handed their rows at once, if any
-  needs them;
+- the forward pass of the model, or of a part that is called by itself, begins: all
+  layers are handed their rows at once, if any needs them;
 - a layer is called alone, outside of such a pass, or has no rows: they are handed out
   anew, since the parameters may have changed;
 - the backward pass calls a layer again, for gradient checkpointing: it uses the rows
-  that it has, as in the forward pass;
+  that it has, as in the forward pass; but if what began that pass is called again, the
+  rows were made within the checkpoint, and are made anew;
 - the forward pass of the model ends: the rows stay, for such a backward pass;
 - other numbers are loaded (`load`), triplets deleted (`keep`), or a layer is copied or
   pickled: the rows are dropped.
@@ -244,6 +245,8 @@ class Triplets(nn.Module):
         # The module whose forward pass is running. In a tuple, so that torch does not
         # register it as a submodule.
         self._outermost: tuple[nn.Module] | None = None
+        # The modules whose last forward pass was not inside that of another one.
+        self._began: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         for layer in layers:
             layer.borrow_from(self)
 
@@ -268,11 +271,14 @@ class Triplets(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Weak references can be neither copied nor pickled.
-        return {**self.__dict__, "_references": self._layers, "_outermost": None}
+        state = {**self.__dict__, "_references": self._layers, "_outermost": None}
+        del state["_began"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._remember(state["_references"])
+        self._began = weakref.WeakSet()
 
     @property
     def ranks(self) -> list[int]:
@@ -312,9 +318,14 @@ class Triplets(nn.Module):
     def before_forward(self, module: nn.Module, *_: Any) -> None:
         """Hand out the rows when the forward pass of a model begins: a pre-hook."""
         running = self._outermost
-        # When a KeyboardInterrupt ends a forward pass, torch calls no forward hook, and
-        # `_outermost` stays set. So a module that is not inside it begins a new pass.
-        if running is None or not _is_inside(module, running[0]):
+        if _in_backward():  # checkpointing: do what the forward pass did
+            begins = module in self._began
+        else:
+            # When a KeyboardInterrupt ends a forward pass, torch calls no forward hook,
+            # and `_outermost` stays set. So a module that is not inside it begins.
+            begins = running is None or not _is_inside(module, running[0])
+            (self._began.add if begins else self._began.discard)(module)
+        if begins:
             if any(layer.needs_rows for layer in self._layers):
                 self.hand_out()
             self._outermost = (module,)
@@ -334,7 +345,7 @@ class Triplets(nn.Module):
 
         Alone is outside of a model's forward pass, and of a backward pass.
         """
-        alone = self._outermost is None and torch._C._current_graph_task_id() == -1
+        alone = self._outermost is None and not _in_backward()
         if alone or layer.right is None:
             self.hand_out()
 
@@ -473,6 +484,12 @@ def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
     """Draw from N(0, 1) in float32 on the generator's device, not torch's defaults."""
     device = None if generator is None else generator.device
     return torch.randn(shape, generator=generator, dtype=torch.float, device=device)
+
+
+def _in_backward() -> bool:
+    # torch.compile cannot trace the question, and compiles forward passes only.
+    compiles = torch.compiler.is_compiling()
+    return not compiles and torch._C._current_graph_task_id() != -1
 
 
 def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
