@@ -98,14 +98,67 @@ def test_pruned_ranks_are_final_and_full_ones_start_again():
     assert train(model, range(12), loss=classifier_loss)[-1] == 24
 
 
-def test_parameters_stay_the_same_objects_where_no_rank_changes():
-    model = trained_classifier()
+@pytest.mark.parametrize("compact", [False, True], ids=["full rank", "pruned rank"])
+def test_loading_keeps_parameters_and_allocator_as_objects(compact):
+    trained = trained_classifier()
+    if compact:
+        trained.compact()
+    model = adapt_classifier(seed=3)
+    optimizer, allocator = adamw(model), model.allocator
     before = [p for _, p in model.trainable_parameters()]
-    model.load_state_dict(adapt_classifier(seed=3).state_dict())
+    model.load_state_dict(trained.state_dict())
+    after = [p for _, p in model.trainable_parameters()]
 
-    assert all(
-        p is q for p, (_, q) in zip(before, model.trainable_parameters(), strict=True)
+    assert all(p is q for p, q in zip(before, after, strict=True))
+    assert model.allocator is allocator
+    assert allocator.finished is compact
+    train(model, range(3), optimizer, loss=classifier_loss)
+    state = trained.state_dict()
+    assert not any(
+        torch.equal(value, state[name])
+        for name, value in model.state_dict().items()
+        if value.numel() and "lora_B" in name
     )
+
+
+def test_loading_other_ranks_while_the_last_loss_is_alive():
+    model = adapt_classifier()
+    small = trained_classifier()
+    small.compact()
+    loss = classifier_loss(model, 0)
+    loss.backward()
+    model.load_state_dict(small.state_dict())
+    classifier_loss(model, 1).backward()
+
+    assert all(p.grad.shape == p.shape for p in model.triplets.parameters())
+    assert loss.grad_fn is not None
+
+
+@pytest.mark.parametrize("stop", [5, 11])
+def test_accelerate_resumes_a_run(tmp_path, stop):
+    """Also after `compact`, with an optimizer that is made before it is loaded."""
+    accelerate = pytest.importorskip("accelerate")
+    states, ranks = [], []
+    for resumes in (0, 1):
+        accelerator = accelerate.Accelerator(cpu=True)
+        model = adapt_classifier(seed=resumes)
+        model, optimizer = accelerator.prepare(model, adamw(model))
+        accelerator.register_for_checkpointing(model.allocator)
+        if resumes:
+            accelerator.load_state(tmp_path)
+        else:
+            train(model, range(stop), optimizer, classifier_loss)
+            if model.allocator.finished:
+                model.compact(optimizer.optimizer)
+            accelerator.save_state(tmp_path)
+        train(model, range(stop, 14), optimizer, classifier_loss)
+        states.append(model.state_dict())
+        ranks.append(model.ranks)
+        accelerator.free_memory()
+    accelerate.state.AcceleratorState._reset_state(True)
+
+    assert ranks[0] == ranks[1]
+    assert all(torch.equal(states[1][n], value) for n, value in states[0].items())
 
 
 def adapt_classifier(seed=0):

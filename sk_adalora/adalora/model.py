@@ -381,13 +381,15 @@ class AdaLoraModel(nn.Module):
         """Load an adapter that `state_dict` returned; ranks follow from the shapes.
 
         Merged weights are dropped, and the allocation starts anew: to continue an
-        earlier one, load the state of the allocator afterwards.
+        earlier one, load the state of the allocator afterwards. Parameters and
+        allocator stay the same objects.
 
         Parameters
         ----------
         state_dict : mapping of str to torch.Tensor
             An adapter of the same model, at full or at pruned rank. If ranks change,
-            parameters are new: make the optimizer afterwards.
+            the state of an optimizer does not fit any more: load that of the same
+            step, or make a new optimizer.
         strict : bool, default=True
             Whether missing and unknown names, other than those of layers, are an error.
 
@@ -409,7 +411,7 @@ class AdaLoraModel(nn.Module):
         with torch.no_grad():
             for tensor, stored in copies.pairs:
                 tensor.copy_(stored)
-        self.allocator = _allocator(self.triplets, self.peft_config)
+        _start(self.allocator, self.peft_config)
         return _IncompatibleKeys(copies.missing, copies.unknown)
 
     def _load_from_state_dict(
@@ -660,18 +662,25 @@ def _initial_ranks(
 
 
 def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
-    """Make the allocator.
+    schedule = config.schedule(len(triplets.ranks))
+    allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
+    _start(allocator, config)
+    return allocator
+
+
+def _start(allocator: RankAllocator, config: AdaLoraConfig) -> None:
+    """Let an allocator start anew, with the triplets that there are now.
 
     It has finished already if ranks are below `init_r`, or a `rank_pattern` is given.
     """
-    living = sum(triplets.ranks)
-    schedule = config.schedule(len(triplets.ranks))
+    ranks = allocator.triplets.ranks
+    schedule, living = config.schedule(len(ranks)), sum(ranks)
     final = living != schedule.initial or config.rank_pattern is not None
     if final:
         schedule = replace(schedule, initial=living, target=living)
-    allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
+    allocator.schedule = schedule
+    allocator.reset()
     allocator.finished = final
-    return allocator
 
 
 def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:

@@ -414,8 +414,8 @@ class Triplets(nn.Module):
         Parameters
         ----------
         parts : sequence of Factors
-            As :meth:`per_layer` returns them. Parameters are kept, and written in
-            place, where no rank changes.
+            As :meth:`per_layer` returns them. Parameters stay the same objects, and
+            are written in place where no rank changes.
         """
         self._outermost = None  # no pass is running; an interrupted one may have set it
         same = [len(part.values) for part in parts] == self.ranks
@@ -424,21 +424,13 @@ class Triplets(nn.Module):
             layer.forget_rows()
         with torch.no_grad():
             values = torch.cat([part.values for part in parts])
-            self._store(self, "singular_values", values, same)
+            _store(self.singular_values, values)
             for side, banks in zip(("left", "right"), self._sides(), strict=True):
                 for bank in banks:
                     rows = torch.cat([getattr(parts[i], side) for i in bank.layers])
-                    self._store(bank, "rows", rows, same)
-
-    def _store(self, owner: Any, name: str, value: Tensor, in_place: bool) -> None:
-        old = getattr(owner, name)
-        if in_place:
-            old.copy_(value)
-            return
-        new = value.to(device=old.device, dtype=old.dtype, copy=True)
-        setattr(owner, name, nn.Parameter(new, requires_grad=old.requires_grad))
-        if isinstance(owner, RowBank):
-            owner.lay_out(self.ranks)
+                    _store(bank.rows, rows)
+                    if not same:
+                        bank.lay_out(self.ranks)
 
     def keep(
         self, kept: Tensor, optimizers: Sequence[torch.optim.Optimizer] = ()
@@ -475,7 +467,7 @@ class Triplets(nn.Module):
         for parameter, rows in zip(parameters, chosen, strict=True):
             for optimizer in optimizers:
                 _shrink_state(optimizer, parameter, rows)
-            _shrink(parameter, rows)
+            _resize(parameter, parameter.data[rows])
         for bank in self.banks:
             bank.lay_out(self.ranks)
 
@@ -576,15 +568,22 @@ def _shrink_state(
             state[name] = value[rows]
 
 
-def _shrink(parameter: nn.Parameter, rows: Tensor) -> None:
-    """Keep some rows of a parameter."""
-    smaller = parameter.data[rows]
+def _store(parameter: nn.Parameter, value: Tensor) -> None:
+    """Write other numbers into a parameter, of any number of rows."""
+    if value.shape == parameter.shape:
+        parameter.copy_(value)
+    else:
+        _resize(parameter, value.to(parameter, copy=True))
+
+
+def _resize(parameter: nn.Parameter, value: Tensor) -> None:
+    """Give a parameter a value of another shape."""
     parameter.grad = None
     # A graph that is still alive, as that of the last loss, would make the next one
     # expect gradients of the old shape. A change of type makes torch forget that.
     other = torch.float if parameter.dtype == torch.half else torch.half
-    parameter.data = smaller.new_empty(0, dtype=other)
-    parameter.data = smaller
+    parameter.data = value.new_empty(0, dtype=other)
+    parameter.data = value
 
 
 def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
