@@ -12,6 +12,8 @@ from _tiny import (
     build,
     encoder_loss,
     give_gradients,
+    hidden,
+    no_warning,
     one_step,
     randomise,
     small_adapted,
@@ -24,6 +26,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sk_adalora.adalora import BudgetSchedule, RankAllocator
+
+# What is said of a first step after allocations that nobody saw.
+LATE = pytest.mark.filterwarnings("ignore:The importance of triplets must be known")
+
 
 # ---- importance -------------------------------------------------------------
 
@@ -162,14 +168,36 @@ def test_what_got_a_gradient_is_in_the_state():
     assert torch.equal(resumed.allocator.scores(), model.allocator.scores())
 
 
-def test_an_update_after_the_gradients_are_cleared_warns():
+def test_an_update_after_the_gradients_are_cleared_is_refused():
     model = adapt(tiny_bert())
     optimizer = adamw(model)
-    encoder_loss(model, 0).backward()
-    optimizer.step()
+    for _ in range(2):
+        (encoder_loss(model, 0) + model.orthogonality_loss()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with pytest.raises(RuntimeError, match=r"before `zero_grad`.*`on_optimizer_st"):
+            model.update_and_allocate(0)
+    train(model, range(3), optimizer)
     optimizer.zero_grad()
-    with pytest.warns(UserWarning, match="12 adapted layers.*before `zero_grad`"):
-        model.update_and_allocate(0)
+    model.update_and_allocate(3)  # a step that does not train the adapter
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_a_penalty_that_is_left_out_is_warned_of_once(weight):
+    def steps(model, optimizer, steps):
+        for step in steps:
+            encoder_loss(model, step).backward()
+            optimizer.step()
+            model.update_and_allocate(step)
+            optimizer.zero_grad()
+
+    model = adapt(tiny_bert(), orth_reg_weight=weight)
+    optimizer = adamw(model)
+    if weight:
+        with pytest.warns(UserWarning, match=r"weight`=0.3 must be met.*Add `orthog"):
+            steps(model, optimizer, range(1))
+    with no_warning():
+        steps(model, optimizer, range(1 if weight else 0, 3))
 
 
 # ---- exact counts -----------------------------------------------------------
@@ -179,6 +207,7 @@ def allocate(model, scores, budget):
     """Let `model` keep the best `budget` triplets by the given scores."""
     allocator = model.allocator
     allocator.schedule = BudgetSchedule(len(scores), budget, 0, 1, 1, 10)
+    allocator._averages = allocator.averages  # as after a step
     allocator.scores = lambda: torch.tensor(scores, dtype=torch.float32)
     allocator.finish()
     return allocator.kept.tolist()
@@ -260,6 +289,7 @@ def randomise_pruned(model):
         values[values == 0] = 0.1
 
 
+@LATE
 def test_reading_the_scores_changes_nothing():
     """Not even before the first step, after which averages are frozen."""
     read, left_alone = small_adapted(), small_adapted()
@@ -299,6 +329,48 @@ def test_the_last_allocation_drops_the_scores(compact):
     assert len(state["kept"]) == len(state["reached"]) == len(model.allocator.kept)
     model.allocator.reset()
     assert not model.allocator.scores().any()
+
+
+def test_without_importance_the_largest_singular_values_live():
+    """As of an adapter that is loaded without the state of its allocator."""
+    model, other = adapt(tiny_bert()), adapt(tiny_bert(), seed=1)
+    train(model, range(12))
+    other.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"knows of no step.*Load the state of the"):
+        other.compact()
+    other.allocator.finish()
+    other.compact()
+
+    assert other.ranks == model.ranks
+    torch.testing.assert_close(hidden(other), hidden(model))
+
+
+@LATE
+def test_a_late_first_step_goes_by_the_size_of_the_singular_values():
+    model = small_adapted()
+    sizes = torch.tensor([0.0, 5.0, 0.0, -6.0, 0.1, 0.0, 3.0, -1.0])
+    with torch.no_grad():
+        model.triplets.singular_values.copy_(sizes)
+    give_gradients(model)
+    model.update_and_allocate(11)
+
+    assert model.allocator.kept.tolist() == (sizes.abs() > 0.5).tolist()
+
+
+def test_resuming_without_the_state_of_the_allocator_is_warned_of():
+    for start, late in ((0, False), (3, False), (4, True), (11, True)):
+        model = adapt(tiny_bert())
+        optimizer = adamw(model)
+        if late:
+            with pytest.warns(UserWarning, match=f"step {start} first.*allocator.load"):
+                train(model, [start], optimizer)
+        with no_warning():
+            train(model, range(start + late, 13), optimizer)
+
+    resumed = adapt(tiny_bert())
+    resumed.allocator.load_state_dict(model.allocator.state_dict())
+    with no_warning():
+        train(resumed, [12])
 
 
 def test_a_repeated_step_changes_nothing():
@@ -357,6 +429,7 @@ def test_finishing_early_makes_the_ranks_final(step):
     assert torch.equal(model.triplets.singular_values != 0, kept)
 
 
+@LATE
 def test_reset_starts_again_at_full_rank():
     model = small_adapted()
     give_gradients(model)
@@ -368,6 +441,7 @@ def test_reset_starts_again_at_full_rank():
     assert not model.allocator.finished
 
 
+@LATE
 def test_reset_after_deletion_counts_what_is_left():
     model = small_adapted()
     give_gradients(model)
@@ -531,7 +605,7 @@ def test_forward_and_penalty_do_not_wait_either():
 def test_the_cost_does_not_grow_with_the_number_of_layers():
     counts = []
     for depth in (2, 12):
-        model = adapt(nn.Sequential(*(nn.Linear(6, 6) for _ in range(depth))))
+        model = small_adapted([(6, 6)] * depth)
         give_gradients(model)
         model.update_and_allocate(0)
         with Operations() as counted:

@@ -150,8 +150,7 @@ class RankAllocator:
         if step > self.last_step and not self.finished:
             self.last_step = step
             # Like the reference implementation, keep the averages at the boundary step.
-            boundary = self.schedule.total_step - self.schedule.tfinal
-            if step < boundary or self._averages is None:
+            if step < self.schedule.total_step - self.schedule.tfinal:
                 self._update_importance()
             due = self.schedule.last_allocation(step)
             if due is not None and due != self.last_allocation:
@@ -161,7 +160,11 @@ class RankAllocator:
         return self.budget
 
     def finish(self) -> None:
-        """Allocate the target budget now, for a training that stops early."""
+        """Allocate the target budget now, for a training that stops early.
+
+        Where no step has been taken since the adapter was loaded, the triplets with the
+        largest singular values live.
+        """
         if not self.finished:
             self._allocate(self.schedule.final_step)
 
@@ -212,7 +215,10 @@ class RankAllocator:
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
-        score = self.scores()
+        if self._averages is None:  # an adapter was loaded, and not its importance
+            score = self.triplets.singular_values.abs()
+        else:
+            score = self.scores()
         self.budget = min(self.schedule.budget(step), len(score))
         score = torch.where(torch.isfinite(score), score, -torch.inf)
         # Stable, so that ties go to the lowest index and the count is exact.
@@ -250,10 +256,15 @@ class RankAllocator:
             If the state of an optimizer cannot shrink; nothing is changed then.
         """
         if not self.finished:
+            got = f"step {self.last_step}. Call `finish` first"
+            if self.last_step < 0:
+                got = (
+                    "an allocator that knows of no step, as after an adapter was "
+                    "loaded. Load the state of the allocator, too, or call `finish`"
+                )
             raise RuntimeError(
                 "Triplets may be deleted only when the budget is final, at step "
-                f"{self.schedule.final_step}. Got step {self.last_step}. "
-                "Call `finish` first to end the allocation early."
+                f"{self.schedule.final_step}. Got {got} to end the allocation early."
             )
         self.triplets.keep(self.kept, optimizers)
         self._reached = self._reached[self.kept]

@@ -160,7 +160,7 @@ class AdaLoraModel(nn.Module):
         self.triplets.initialise(config.init_lora_weights, generator)
         self.triplets.to(next(iter(self.adapted.values())).weight.device)
         self.allocator = _allocator(self.triplets, config)
-        self._checked_gradients = False
+        self._checked_first_step = self._has_penalty = False
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)  # type: ignore[no-untyped-call]
         self._put_in(model)
@@ -236,6 +236,7 @@ class AdaLoraModel(nn.Module):
             ``orth_reg_weight`` times the average ``||M M^T - I||_F`` over all left and
             right matrices.
         """
+        self._has_penalty = True
         return self.peft_config.orth_reg_weight * self.triplets.orthogonality()
 
     def update_and_allocate(self, global_step: int) -> int:
@@ -253,11 +254,47 @@ class AdaLoraModel(nn.Module):
         -------
         int
             The total rank that is left, which is the number of live triplets.
+
+        Raises
+        ------
+        RuntimeError
+            If there are no gradients at the first call, unless the ranks are final.
         """
-        if not self._checked_gradients:
-            self._checked_gradients = True
-            self._warn_unused()
+        if not self._checked_first_step:
+            self._check_first_step()
+            self._checked_first_step = True
+        if self.allocator.last_step < 0:
+            self._warn_of_a_late_start(global_step)
         return self.allocator.update_and_allocate(global_step)
+
+    def _check_first_step(self) -> None:
+        """Refuse or warn of what is missing in a loop."""
+        cleared = all(p.grad is None for p in self.triplets.parameters())
+        if cleared and not self.allocator.finished:
+            raise RuntimeError(
+                "`update_and_allocate` must be called before `zero_grad`, as it needs "
+                "the gradients of the step. Got an adapter without any. In a callback "
+                "of the Trainer, call it in `on_optimizer_step`, not in `on_step_end`."
+            )
+        self._warn_unused()
+        weight = self.peft_config.orth_reg_weight
+        if weight > 0 and not self._has_penalty:
+            warn_user(
+                f"`orth_reg_weight`={weight} must be met by a penalty in the loss, "
+                "which `forward` does not add. Got a first step without any. Add "
+                "`orthogonality_loss()` to the loss, or set `orth_reg_weight=0`."
+            )
+
+    def _warn_of_a_late_start(self, step: int) -> None:
+        """Warn if allocations have happened before the first step."""
+        missed = self.allocator.schedule.last_allocation(step - 1)
+        if missed is not None and not self.allocator.finished:
+            warn_user(
+                "The importance of triplets must be known from the first step on. Got "
+                f"step {step} first, after the allocation of step {missed}. To resume "
+                "a run, load the state of the allocator, too, with "
+                "`model.allocator.load_state_dict`: ranks differ otherwise."
+            )
 
     def _warn_unused(self) -> None:
         gradient = self.triplets.singular_values.grad
