@@ -219,7 +219,7 @@ class AdaLoraModel(nn.Module):
         self._copies.apply_outside(fn)
         device = self.triplets.singular_values.device
         if self.allocator.kept.is_meta and device.type != "meta":  # `to_empty`
-            self.allocator = _allocator(self.triplets, self.peft_config)
+            _start(self.allocator, self.peft_config)
         self.allocator.to(device)
         return self
 
