@@ -29,7 +29,7 @@ def fitted(split):
     return AdaLoraClassifier(target_r=4, device="cpu", random_state=0).fit(X, y)
 
 
-def test_headlines_are_told_apart(fitted, headlines):
+def test_headlines_are_told_apart(fitted, split):
     _, X, _, y = split
 
     assert fitted.classes_.tolist() == TOPICS
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same(split):
     assert first.ranks_ != other.ranks_
 
 
-def test_precisions_agree(fitted, headlines):
+def test_precisions_agree(fitted, split):
     _, X, _, _ = split
     proba = []
     for precision in ("float32", "bfloat16"):

@@ -16,6 +16,7 @@ import pytest
 import sklearn
 import torch
 from _process import run_python
+from accelerate.hooks import ModelHook, add_hook_to_module
 from optuna.storages.journal import JournalFileBackend
 from sklearn.callback import ProgressBar, with_callbacks
 from sklearn.linear_model import LogisticRegression
@@ -442,6 +443,7 @@ def holders(folder):
         (torch.nn.Linear(1, 1), "_forward_hooks_always_called _modules"),
         (torch.nn.Linear(1, 1), "_backward_hooks _backward_pre_hooks"),
         (torch.nn.modules.module, "_IncompatibleKeys"),
+        (add_hook_to_module(torch.nn.Linear(1, 1), ModelHook()), "_hf_hook"),
         (PreTrainedTokenizerFast(tokenizer_object=words), "_tokenizer"),
         (sys, "_getframe _current_frames"),
     ]

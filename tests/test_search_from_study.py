@@ -232,5 +232,5 @@ def test_an_unknown_study_is_named(kept):
 
 
 def test_a_study_that_minimises_is_not_refitted():
-    with pytest.raises(ValueError, match=r"more is better.*\['minimize'\]"):
+    with pytest.raises(ValueError, match=r"greater scores are better.*\['minimize'\]"):
         AdaLoraSearchCV.from_study(optuna.create_study(), Peak(), X, Y, space=SPACE)

@@ -519,7 +519,7 @@ def test_rows_of_weight_0_are_not_scored(tiny_model):
 def test_rows_that_all_count_nothing(tiny_model):
     X, y = toy(64)
     classifier = make(tiny_model, class_weight={0: 0.0, 1: 1.0})
-    with pytest.raises(ValueError, match="Got 0 for all 64 rows, by `sample_weight`"):
+    with pytest.raises(ValueError, match="Got 0 for all 64 rows, from `sample_weight`"):
         classifier.fit(X, y, sample_weight=1 - y)
 
 
