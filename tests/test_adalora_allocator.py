@@ -182,6 +182,15 @@ def test_an_update_after_the_gradients_are_cleared_is_refused():
     model.update_and_allocate(3)  # a step that does not train the adapter
 
 
+def test_steps_that_train_the_head_first_need_no_gradients():
+    model = adapt(tiny_bert())
+    model.triplets.requires_grad_(False)
+    model.update_and_allocate(0)
+    model.triplets.requires_grad_(True)
+    with pytest.raises(RuntimeError, match="before `zero_grad`"):
+        model.update_and_allocate(1)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_a_penalty_that_is_left_out_is_warned_of_once(weight):
     def steps(model, optimizer, steps):

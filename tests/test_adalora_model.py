@@ -78,7 +78,7 @@ def test_a_model_may_be_adapted_where_no_tensor_has_numbers():
 
 def test_a_model_without_numbers_gets_them():
     def make():
-        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        return nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8))
 
     with torch.device("meta"):
         model = adapt(make(), orth_reg_weight=0.0)
@@ -111,6 +111,14 @@ def test_what_accelerate_has_offloaded_is_refused(offloaded, options, name):
         adapt(base, **options)
 
     assert not any(isinstance(part, SVDLinear) for part in base.modules())
+
+
+def test_layers_that_come_with_a_block_are_refused():
+    base = tiny_llama(make=transformers.LlamaModel)
+    whole = {"preload_module_classes": ["LlamaDecoderLayer"]}
+    accelerate.cpu_offload(base, execution_device="cpu", **whole)
+    with pytest.raises(ValueError, match="which accelerate has offloaded"):
+        adapt(base)
 
 
 def test_layers_beside_offloaded_ones_are_adapted():

@@ -121,6 +121,33 @@ def test_loading_keeps_parameters_and_allocator_as_objects(compact):
     )
 
 
+def test_ranks_that_are_final_need_no_gradients():
+    trained = trained_classifier()
+    trained.compact()
+    model = adapt_classifier(seed=3)
+    model.load_state_dict(trained.state_dict())
+    model.orthogonality_loss().backward()
+
+    assert model.update_and_allocate(0) == sum(trained.ranks.values())
+
+
+def test_a_state_on_several_devices_changes_nothing():
+    small = trained_classifier()
+    small.compact()
+    state = small.state_dict()
+    last = [name for name in state if name.endswith("lora_A")][-1]
+    state[last] = state[last].to("meta")
+    model = adapt_classifier(seed=3)
+    before, ranks = model.state_dict(), model.ranks
+    with pytest.raises(RuntimeError, match="device"):
+        model.load_state_dict(state)
+
+    assert model.ranks == ranks
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    train(model, range(2), loss=classifier_loss)
+
+
 def test_loading_other_ranks_while_the_last_loss_is_alive():
     model = adapt_classifier()
     small = trained_classifier()

@@ -220,6 +220,8 @@ class AdaLoraModel(nn.Module):
         device = self.triplets.singular_values.device
         if self.allocator.kept.is_meta and device.type != "meta":  # `to_empty`
             _start(self.allocator, self.peft_config)
+            for bank in self.triplets.banks:  # their indices are empty as well
+                bank.lay_out(self.triplets.ranks)
         self.allocator.to(device)
         return self
 
@@ -260,7 +262,8 @@ class AdaLoraModel(nn.Module):
         RuntimeError
             If there are no gradients at the first call, unless the ranks are final.
         """
-        if not self._checked_first_step:
+        trained = any(p.requires_grad for p in self.triplets.parameters())
+        if trained and not self._checked_first_step:
             self._check_first_step()
             self._checked_first_step = True
         if self.allocator.last_step < 0:
@@ -269,14 +272,15 @@ class AdaLoraModel(nn.Module):
 
     def _check_first_step(self) -> None:
         """Refuse or warn of what is missing in a loop."""
-        cleared = all(p.grad is None for p in self.triplets.parameters())
-        if cleared and not self.allocator.finished:
-            raise RuntimeError(
-                "`update_and_allocate` must be called before `zero_grad`, as it needs "
-                "the gradients of the step. Got an adapter without any. In a callback "
-                "of the Trainer, call it in `on_optimizer_step`, not in `on_step_end`."
-            )
-        self._warn_unused()
+        if not self.allocator.finished:
+            if all(p.grad is None for p in self.triplets.parameters()):
+                raise RuntimeError(
+                    "`update_and_allocate` must be called before `zero_grad`, as it "
+                    "needs the gradients of the step. Got an adapter without any. In a "
+                    "callback of the Trainer, call it in `on_optimizer_step`, not in "
+                    "`on_step_end`."
+                )
+            self._warn_unused()
         weight = self.peft_config.orth_reg_weight
         if weight > 0 and not self._has_penalty:
             warn_user(
@@ -649,15 +653,15 @@ def _check_arguments(model: Any, config: Any) -> None:
 
 def _refuse_offloaded(model: nn.Module, paths: list[str]) -> None:
     """Refuse parts whose numbers accelerate keeps elsewhere until they run."""
+    if not any(hasattr(part, "_hf_hook") for part in model.modules()):
+        return
     for path in paths:
-        for name, part in model.get_submodule(path).named_modules(prefix=path):
-            if hasattr(part, "_hf_hook") and any(p.is_meta for p in part.parameters()):
-                raise ValueError(
-                    "What is adapted or trained must hold its weights. Got "
-                    f"{name!r}, which accelerate has offloaded. Load the model without "
-                    "offloading, or leave such layers out with `exclude_modules` or "
-                    "`layers_to_transform`."
-                )
+        if any(p.is_meta for p in model.get_submodule(path).parameters()):
+            raise ValueError(
+                f"What is adapted or trained must hold its weights. Got {path!r}, "
+                "which accelerate has offloaded. Load the model without offloading, or "
+                "leave such layers out with `exclude_modules` or `layers_to_transform`."
+            )
 
 
 def _check_weights(adapted: Mapping[str, SVDLinear]) -> None:

@@ -417,20 +417,24 @@ class Triplets(nn.Module):
             As :meth:`per_layer` returns them. Parameters stay the same objects, and
             are written in place where no rank changes.
         """
-        self._outermost = None  # no pass is running; an interrupted one may have set it
         same = [len(part.values) for part in parts] == self.ranks
+        with torch.no_grad():  # before anything changes: it fails with several devices
+            values = torch.cat([part.values for part in parts])
+            rows = [
+                torch.cat([getattr(parts[i], side) for i in bank.layers])
+                for side, banks in zip(("left", "right"), self._sides(), strict=True)
+                for bank in banks
+            ]
+        self._outermost = None  # no pass is running; an interrupted one may have set it
         for layer, part in zip(self._layers, parts, strict=True):
             layer.rank = len(part.values)
             layer.forget_rows()
         with torch.no_grad():
-            values = torch.cat([part.values for part in parts])
             _store(self.singular_values, values)
-            for side, banks in zip(("left", "right"), self._sides(), strict=True):
-                for bank in banks:
-                    rows = torch.cat([getattr(parts[i], side) for i in bank.layers])
-                    _store(bank.rows, rows)
-                    if not same:
-                        bank.lay_out(self.ranks)
+            for bank, of_bank in zip(self.banks, rows, strict=True):
+                _store(bank.rows, of_bank)
+                if not same:
+                    bank.lay_out(self.ranks)
 
     def keep(
         self, kept: Tensor, optimizers: Sequence[torch.optim.Optimizer] = ()
