@@ -34,12 +34,12 @@ def without_results(arguments):
     return parser.parse_known_args(arguments)[1]
 
 
-def chosen_sizes(arguments, description, sizes):
+def chosen_sizes(arguments, script, description, sizes):
     """Parse the command line of a script that has only --sizes."""
-    return _parser_of_sizes(description, sizes).parse_args(arguments).sizes
+    return _parser_of_sizes(script, description, sizes).parse_args(arguments).sizes
 
 
-def chosen_files_and_sizes(arguments, description, names, sizes):
+def chosen_files_and_sizes(arguments, script, description, names, sizes):
     """Parse the command line of a script of public data, which has --sizes.
 
     Returns
@@ -48,7 +48,7 @@ def chosen_files_and_sizes(arguments, description, names, sizes):
         The file of each name, which exists.
     sizes : list of int
     """
-    parser = _parser_of_sizes(description, sizes)
+    parser = _parser_of_sizes(script, description, sizes)
     parser.add_argument("folder", type=Path, help="where the CSV files are")
     options = parser.parse_args(arguments)
     files = {name: options.folder / f"{name}.csv" for name in names}
@@ -61,8 +61,14 @@ def chosen_files_and_sizes(arguments, description, names, sizes):
     return files, options.sizes
 
 
-def _parser_of_sizes(description, sizes):
-    parser = argparse.ArgumentParser(description=description)
+def script_parser(script, description):
+    """Return a parser for one of the scripts, called as one command runs it."""
+    prog = f"python -m benchmarks {script}"
+    return argparse.ArgumentParser(prog=prog, description=description)
+
+
+def _parser_of_sizes(script, description, sizes):
+    parser = script_parser(script, description)
     parser.add_argument(
         "--sizes",
         type=int,

@@ -34,7 +34,7 @@ _BATCH_SIZE = 32
 
 def main(arguments=None):
     """Measure all cells, and print a table of their means."""
-    wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], SIZES)
+    wanted = chosen_sizes(arguments, "few", __doc__.partition("\n")[0], SIZES)
     warnings.simplefilter("ignore")  # that some texts are cut
     scores = defaultdict(list)
     seeds = dict.fromkeys(SIZES, SEEDS)

@@ -57,7 +57,7 @@ WAYS = {"equal": training_batches, "full": full, "mixed": mixed}
 
 def main(arguments=None):
     """Measure all cells, and print a table of their means."""
-    wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], [*SEEDS])
+    wanted = chosen_sizes(arguments, "grouping", __doc__.partition("\n")[0], [*SEEDS])
     warnings.simplefilter("ignore")  # that many texts are cut
     scores = defaultdict(list)
     for name, size, seed, rows in cells(wanted, TASKS, SEEDS, N_TEST, _LEFT_OUT):

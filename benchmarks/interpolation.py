@@ -35,7 +35,9 @@ _STILL = {"epochs": 1, "learning_rate": 1e-12, "head_learning_rate": 1e-12}
 
 def main(arguments=None):
     """Measure all cells, and print a table of their means."""
-    wanted = chosen_sizes(arguments, __doc__.partition("\n")[0], [*SEEDS])
+    wanted = chosen_sizes(
+        arguments, "interpolation", __doc__.partition("\n")[0], [*SEEDS]
+    )
     warnings.simplefilter("ignore")  # that many texts are cut
     scores = defaultdict(list)
     for name, size, seed, rows in cells(wanted, TASKS, SEEDS, N_TEST, _LEFT_OUT):

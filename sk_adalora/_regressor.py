@@ -127,7 +127,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         phase, the last `tfinal` steps, count.
     validation_fraction : float, default=0.1
         Share of the rows that is set apart for that if `fit` gets no validation rows.
-        Rows with one label each are stratified.
+        A classifier stratifies them, if each has one label.
     n_iter_no_change : int, default=3
         Training stops after this many epochs of the final phase without a better score.
     scoring : str, callable or None, default=None
@@ -238,8 +238,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
         Parameters
         ----------
-        X : array-like of str of shape (n_samples,), or table of shape \
-        (n_samples, n_features)
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
             One text a row, or a table whose rows become texts by `row_format`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The number of each row, or several, one a column. The fit standardises them

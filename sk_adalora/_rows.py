@@ -111,6 +111,7 @@ def check_targets(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
             "the target y is None. Pass a target for each row."
         )
+    from_native(y, of_targets)  # refuses a table of dask, or columns that share a name
     n_targets = _num_samples(y)
     if n_targets != n_samples:
         raise ValueError(
@@ -119,7 +120,6 @@ def check_targets(
         )
     _refuse_masked(y, of_targets)
     _refuse_types(y, of_targets)
-    from_native(y, f"`{of_targets}`")  # refuses columns that share a name
 
 
 def _refuse_types(y: Any, name: str) -> None:

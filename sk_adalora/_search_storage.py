@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import unquote
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -59,7 +60,10 @@ def _open_database(url: str) -> RDBStorage:
     if scheme.partition("+")[0] == "sqlite":  # behind it may be the driver
         file = url.partition(":///")[2].partition("?")[0]
         if file and not file.startswith((":", "file:")):  # in memory, or a URI
-            _check_file(os.path.abspath(file))
+            path = os.path.abspath(file)
+            # SQLAlchemy decodes "%20" since 2.1.
+            as_it_is = os.path.isdir(os.path.dirname(path))
+            _check_file(path if as_it_is else unquote(path))
         options = {"connect_args": {"timeout": _PATIENCE}}
     try:
         return _create_tables(partial(RDBStorage, url, engine_kwargs=options))

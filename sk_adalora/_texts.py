@@ -33,6 +33,7 @@ RowFormat = str | Callable[[Any], str]
 # somebody else's model could fill the memory. Python takes digits of any script.
 _WIDEST = 10_000
 _WIDTH = re.compile(r"\d+")
+_PRECISION = re.compile(r"\.\d+s?$")
 # More columns of floats than this are what a step before makes of texts. scikit-learn's
 # checks of estimators have such tables too, but of 27 rows at most.
 _FEW_COLUMNS = 10
@@ -54,7 +55,7 @@ class Texts:
     n_features : int
         The number of columns, 1 for one-dimensional input.
     all_floats : bool
-        Whether all columns hold floats.
+        Whether all columns hold floats, and `row_format` writes them as they are.
     """
 
     first: pa.LargeStringArray
@@ -133,7 +134,7 @@ def read_texts(
     first, second = _write_rows(table, row_format)
     first = pc.fill_null(first, "")
     second = None if second is None else pc.fill_null(second, "")
-    all_floats = all(column.holds_floats for column in table.columns)
+    all_floats = row_format == "auto" and all(c.holds_floats for c in table.columns)
     return Texts(first, second, table.feature_names, len(table.columns), all_floats)
 
 
@@ -213,7 +214,9 @@ def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
         if field not in by_name:
             raise ValueError(_unknown_field(field, template, list(by_name)))
         spec = spec or ""
-        width += _width_of(spec)
+        is_text = conversion is not None or by_name[field].holds_texts
+        # A precision cuts texts, but widens numbers.
+        width += _width_of(_PRECISION.sub("", spec) if is_text else spec)
         if width >= _WIDEST:
             raise ValueError(
                 f"The widths in `row_format` must be below {_WIDEST} in all. Got "

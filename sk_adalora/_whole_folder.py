@@ -297,14 +297,15 @@ def _check_vacant(folder: Path, overwrite: bool) -> None:
         return
     plain = folder.is_dir() and not folder.is_symlink()
     empty = plain and all(map(_is_scratch, folder.iterdir()))
-    if empty or (plain and overwrite and _is_ours(folder)):
+    ours = plain and _is_ours(folder)
+    if empty or (ours and overwrite):
         return
     do = (
         "It is a link: pass what it points to, or choose another path."
         if folder.is_symlink()
-        else "sk-adalora did not write it, so it is not replaced: choose another path."
-        if overwrite
         else "Pass overwrite=True to replace it, or choose another path."
+        if ours
+        else "sk-adalora did not write it, so it is not replaced: choose another path."
     )
     raise FileExistsError(
         f"`folder` must be new or empty. Got {str(folder)!r}, which is not. {do}"

@@ -315,10 +315,21 @@ def test_targets_of_a_type_of_numpy_that_scikit_learn_does_not_know(kind):
     ],
 )
 def test_columns_of_targets_that_share_a_name(kind, y):
-    match = r"columns of `{}` must have names of their own\. Got 'a' more than once\."
+    match = r"columns of {} must have names of their own\. Got 'a' more than once\."
     refused(kind("unused"), X, y, match=match.format("y"))
     early = kind("unused", early_stopping=True)
     refused(early, X, Y, match=match.format("y_val"), X_val=X, y_val=y)
+
+
+@pytest.mark.filterwarnings("error")
+def test_targets_in_a_table_of_dask():
+    dask = pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    y = dask.from_pandas(pd.DataFrame({"a": Y, "b": Y}), npartitions=1)
+
+    match = r"^{0} must be a table in memory\. Got a lazy DataFrame\. Pass {0}\.compute"
+    refused(make("unused"), X, y, TypeError, match.format("y"))
+    early = make("unused", early_stopping=True)
+    refused(early, X, Y, TypeError, match.format("y_val"), X_val=X, y_val=y)
 
 
 @pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])

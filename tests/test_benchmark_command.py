@@ -159,8 +159,10 @@ def test_the_readme_documents_each_option_of_a_script(what, capsys):
 
     with pytest.raises(SystemExit):
         script.main(["--help"])
-    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    text = capsys.readouterr().out
+    options = set(re.findall(r"--[a-z-]+", text)) - {"--help"}
 
     assert f"`{what}`" in page
+    assert text.startswith(f"usage: python -m benchmarks {what} ")
     assert options
     assert {option for option in options if f"`{option}`" not in page} == set()

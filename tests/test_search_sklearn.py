@@ -189,6 +189,18 @@ def test_targets_that_have_no_folds_are_refused_first(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tables_of_dask_are_refused_first(tmp_path):
+    dask = pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    lazy = dask.from_pandas(pd.DataFrame({"a": X.ravel(), "b": Y}), npartitions=1)
+    given = search(n_trials=1, storage=tmp_path / "journal.log", study_name="s")
+
+    for name, both in {"X": (lazy, Y), "y": (X, lazy)}.items():
+        match = rf"{name} must be of a type .* Got DataFrame\. Pass {name}\.compute\(\)"
+        with pytest.raises(TypeError, match=match):
+            given.fit(*both)
+    assert list(tmp_path.iterdir()) == []
+
+
 class LockedSampler(optuna.samplers.RandomSampler):
     """Holds what cannot be copied."""
 

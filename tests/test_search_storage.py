@@ -15,6 +15,7 @@ from unittest import mock
 
 import optuna
 import pytest
+import sqlalchemy
 from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
@@ -451,6 +452,17 @@ def test_a_storage_in_no_folder_says_so(tmp_path, monkeypatch, prefix):
     with pytest.raises(FileNotFoundError, match="which is a folder"):
         open_storage(f"{prefix}{tmp_path}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("driver", ["", "+pysqlite"])
+def test_a_database_in_a_folder_with_a_space(tmp_path, driver):
+    (tmp_path / "my studies").mkdir()
+    url = f"sqlite{driver}:///{tmp_path}/my%20studies/study.db"
+    if sqlalchemy.engine.make_url(url).database.endswith("%20studies/study.db"):
+        pytest.skip("SQLAlchemy before 2.1 does not decode it")
+    optuna.create_study(storage=open_storage(url))
+
+    assert (tmp_path / "my studies" / "study.db").exists()
 
 
 @pytest.mark.parametrize("path", ["", "/", "/:memory:"])

@@ -505,6 +505,17 @@ def test_template_with_format_specs(films):
         read_texts(films, "{title:d}")
 
 
+@pytest.mark.parametrize("dtype", ["str", "category", "string[pyarrow]"])
+def test_a_template_may_cut_long_texts(dtype):
+    table = pd.DataFrame({"title": ["Alien"], "plot": ["In space " * 9999]})
+
+    template = "{title:.9000}: {plot:.8000}{title!r:.9999s}"
+    (text,) = listed(table.astype(dtype), template)
+    assert text == f"Alien: {table['plot'][0][:8000]}'Alien'"
+    with pytest.raises(ValueError, match=r"widths .* below 10000"):
+        read_texts(table, "{title:5000.9000}{plot:5000}")
+
+
 def test_template_names_may_hold_spaces_and_dots():
     assert listed(pd.DataFrame({"a b": ["x"], "c.d": ["y"]}), "{a b}{c.d}") == ["xy"]
 
@@ -684,6 +695,11 @@ def test_many_columns_of_floats_seem_encoded(make):
 )
 def test_other_tables_do_not_seem_encoded(X):
     assert not read_texts(X).seem_encoded
+
+
+@pytest.mark.parametrize("row_format", ["is {x0:.1f} m tall", str])
+def test_numbers_that_the_user_writes_out_do_not_seem_encoded(row_format):
+    assert not read_texts(FLOATS, row_format).seem_encoded
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
