@@ -3,8 +3,6 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # packages hold all that is needed
-# On a busy machine, threads that wait for each other should not keep the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
 import subprocess
@@ -44,6 +42,7 @@ SCRIPTS = {
     "quickstart": "quickstart_baselines",
     "racing": "search_racing",
     "batches": "prediction_batches",
+    "busy": "busy_cores",
     "lengths": "length_multiples",
     "latency": "latency",
     "parts": "training_parts",

