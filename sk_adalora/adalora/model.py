@@ -447,8 +447,8 @@ class AdaLoraModel(nn.Module):
         left = dict(state_dict)
         factors = state.factors(left, self.adapted)
         copies = state.match_copies(left, self._copies, strict)
-        self.unmerge()
         self.triplets.load(factors)
+        self.unmerge()
         with torch.no_grad():
             for tensor, stored in copies.pairs:
                 tensor.copy_(stored)
