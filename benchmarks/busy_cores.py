@@ -2,7 +2,7 @@
 
 Fits and predicts 100 headlines in a process of its own for each way to wait, with no
 other program at work, with one, and with as many as there are cores, all of which only
-count. The ways take turns. Prints a table of seconds, in a quarter of an hour.
+count. The ways take turns. Prints a table of seconds, in about ten minutes.
 
     python -m benchmarks busy
 """

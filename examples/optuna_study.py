@@ -19,7 +19,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import optuna
-from quickstart import read_headlines  # first: it sets the environment for torch
+from quickstart import read_headlines  # first: it keeps the hub out
 from sklearn.model_selection import train_test_split
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSpace, OptunaPruning, suggest_params

@@ -12,7 +12,7 @@ import sys
 import time
 
 import optuna
-from quickstart import installed  # first: it sets the environment for torch
+from quickstart import installed  # first: it keeps the hub out
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline

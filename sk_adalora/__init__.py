@@ -15,8 +15,8 @@ __version__ = "0.1.0.dev0"
 # which torch computes on Linux, reads it when torch is loaded. By itself it looks
 # 300,000 times, and so keeps a core from other programs, or from the thread that it
 # waits for: on two cores, one busy program made a fit take 100 times as long, and 3
-# times with this. Where none is busy, nothing is lost (`python -m benchmarks busy`). On
-# other processors, looking takes another time, which nobody has measured.
+# times with this. Where none is busy, a fit is as fast (`python -m benchmarks busy`).
+# On other processors, looking takes another time, which nobody has measured.
 if sys.platform == "linux" and os.uname().machine == "x86_64":
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

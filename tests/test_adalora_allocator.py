@@ -184,11 +184,17 @@ def test_an_update_after_the_gradients_are_cleared_is_refused():
 
 def test_steps_that_train_the_head_first_need_no_gradients():
     model = adapt(tiny_bert())
+    last_allocation = model.allocator.schedule.last_allocation
+    first = next(step for step in range(99) if last_allocation(step) is not None)
     model.triplets.requires_grad_(False)
-    model.update_and_allocate(0)
+    for step in range(first):
+        model.update_and_allocate(step)
+    with pytest.raises(RuntimeError, match=f"Got step {first}, which removes rank"):
+        model.update_and_allocate(first)
     model.triplets.requires_grad_(True)
     with pytest.raises(RuntimeError, match="before `zero_grad`"):
-        model.update_and_allocate(1)
+        model.update_and_allocate(first)
+    assert model.allocator.kept.all()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])

@@ -76,13 +76,28 @@ def test_a_model_may_be_adapted_where_no_tensor_has_numbers():
     assert model.allocator.kept.device.type == "meta"
 
 
-def test_a_model_without_numbers_gets_them():
+def part_by_part(model):
+    for part in model.modules():
+        part.to_empty(device="cpu", recurse=False)
+
+
+@pytest.mark.parametrize(
+    ("device", "empty"),
+    [
+        ("meta", lambda model: model.to_empty(device="cpu")),
+        ("cpu", lambda model: model.to_empty(device="cpu")),
+        ("meta", part_by_part),
+    ],
+)
+def test_a_model_without_numbers_gets_them(device, empty):
     def make():
         return nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 8))
 
-    with torch.device("meta"):
+    with torch.device(device):
         model = adapt(make(), orth_reg_weight=0.0)
-    model.to_empty(device="cpu")
+    empty(model)
+    for bank in model.triplets.banks:
+        assert bank.triplets.max() < 8  # not what the memory held
     trained = randomise(adapt(make(), orth_reg_weight=0.0))
     model.load_state_dict(trained.state_dict())
     model.model.load_state_dict(trained.model.state_dict())
@@ -119,6 +134,15 @@ def test_layers_that_come_with_a_block_are_refused():
     accelerate.cpu_offload(base, execution_device="cpu", **whole)
     with pytest.raises(ValueError, match="which accelerate has offloaded"):
         adapt(base)
+
+
+def test_a_hook_elsewhere_does_not_offload_a_layer():
+    with torch.device("meta"):
+        base = tiny_llama(make=transformers.LlamaModel)
+        accelerate.hooks.add_hook_to_module(base.norm, accelerate.hooks.ModelHook())
+        model = adapt(base)
+
+    assert "layers.0.self_attn.q_proj" in model.adapted
 
 
 def test_layers_beside_offloaded_ones_are_adapted():

@@ -220,8 +220,6 @@ class AdaLoraModel(nn.Module):
         device = self.triplets.singular_values.device
         if self.allocator.kept.is_meta and device.type != "meta":  # `to_empty`
             _start(self.allocator, self.peft_config)
-            for bank in self.triplets.banks:  # their indices are empty as well
-                bank.lay_out(self.triplets.ranks)
         self.allocator.to(device)
         return self
 
@@ -260,18 +258,27 @@ class AdaLoraModel(nn.Module):
         Raises
         ------
         RuntimeError
-            If there are no gradients at the first call, unless the ranks are final.
+            If the ranks are not final, and there are no gradients at the first step
+            that trains the triplets, or none at all until the first allocation.
         """
-        trained = any(p.requires_grad for p in self.triplets.parameters())
-        if trained and not self._checked_first_step:
-            self._check_first_step()
-            self._checked_first_step = True
+        if not self._checked_first_step:
+            self._checked_first_step = self._check_first_step(global_step)
         if self.allocator.last_step < 0:
             self._warn_of_a_late_start(global_step)
         return self.allocator.update_and_allocate(global_step)
 
-    def _check_first_step(self) -> None:
-        """Refuse or warn of what is missing in a loop."""
+    def _check_first_step(self, step: int) -> bool:
+        """Refuse or warn of what is missing in a loop, if the step trains triplets."""
+        if not any(p.requires_grad for p in self.triplets.parameters()):
+            allocates = self.allocator.schedule.last_allocation(step) is not None
+            if allocates and not self.allocator.finished:
+                raise RuntimeError(
+                    "The triplets must be trained before rank is removed. Got step "
+                    f"{step}, which removes rank, with frozen triplets. Call "
+                    "`triplets.requires_grad_(True)` on the model before, or raise "
+                    "`tinit`."
+                )
+            return False
         if not self.allocator.finished:
             if all(p.grad is None for p in self.triplets.parameters()):
                 raise RuntimeError(
@@ -288,6 +295,7 @@ class AdaLoraModel(nn.Module):
                 "which `forward` does not add. Got a first step without any. Add "
                 "`orthogonality_loss()` to the loss, or set `orth_reg_weight=0`."
             )
+        return True
 
     def _warn_of_a_late_start(self, step: int) -> None:
         """Warn if allocations have happened before the first step."""
@@ -447,10 +455,11 @@ class AdaLoraModel(nn.Module):
         left = dict(state_dict)
         factors = state.factors(left, self.adapted)
         copies = state.match_copies(left, self._copies, strict)
+        pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
         self.triplets.load(factors)
         self.unmerge()
         with torch.no_grad():
-            for tensor, stored in copies.pairs:
+            for tensor, stored in pairs:
                 tensor.copy_(stored)
         _start(self.allocator, self.peft_config)
         return _IncompatibleKeys(copies.missing, copies.unknown)
@@ -653,15 +662,20 @@ def _check_arguments(model: Any, config: Any) -> None:
 
 def _refuse_offloaded(model: nn.Module, paths: list[str]) -> None:
     """Refuse parts whose numbers accelerate keeps elsewhere until they run."""
-    if not any(hasattr(part, "_hf_hook") for part in model.modules()):
-        return
+    hooked = [name for name, part in model.named_modules() if hasattr(part, "_hf_hook")]
     for path in paths:
-        if any(p.is_meta for p in model.get_submodule(path).parameters()):
+        related = any(_contains(name, path) or _contains(path, name) for name in hooked)
+        if related and any(p.is_meta for p in model.get_submodule(path).parameters()):
             raise ValueError(
                 f"What is adapted or trained must hold its weights. Got {path!r}, "
                 "which accelerate has offloaded. Load the model without offloading, or "
                 "leave such layers out with `exclude_modules` or `layers_to_transform`."
             )
+
+
+def _contains(outer: str, inner: str) -> bool:
+    """Tell whether the path of a module is within that of another, or is the same."""
+    return not outer or f"{inner}.".startswith(f"{outer}.")
 
 
 def _check_weights(adapted: Mapping[str, SVDLinear]) -> None:

@@ -24,8 +24,8 @@ A layer computes with its own rows, which are cut from the banks:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,11 @@ class RowBank(nn.Module):
         self._tables: dict[str, Tensor] = {}
         self.lay_out(ranks)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.lay_out(self._ranks)  # `to_empty` leaves no numbers in the indices
+        return self
+
     @property
     def width(self) -> int:
         """Length of a row."""
@@ -122,6 +127,7 @@ class RowBank(nn.Module):
             Rank of every layer of the model.
         """
         device = self.rows.device
+        self._ranks = list(ranks)
         self.sizes = [ranks[i] for i in self.layers]
         of_layers = torch.split(torch.arange(sum(ranks), device=device), list(ranks))
         self.triplets = torch.cat([of_layers[i] for i in self.layers])
@@ -418,10 +424,11 @@ class Triplets(nn.Module):
             are written in place where no rank changes.
         """
         same = [len(part.values) for part in parts] == self.ranks
-        with torch.no_grad():  # before anything changes: it fails with several devices
+        with torch.no_grad():  # before anything changes, as it may fail
             values = torch.cat([part.values for part in parts])
+            values = values.to(self.singular_values)
             rows = [
-                torch.cat([getattr(parts[i], side) for i in bank.layers])
+                torch.cat([getattr(parts[i], side) for i in bank.layers]).to(bank.rows)
                 for side, banks in zip(("left", "right"), self._sides(), strict=True)
                 for bank in banks
             ]
