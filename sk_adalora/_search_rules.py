@@ -78,9 +78,8 @@ def check_rows(rows: Any, name: str) -> None:
     except IndexError:  # no rows at all: splitting into folds will raise the error
         return
     except Exception as error:
-        known = ("compute", "collect", "to_pandas")
-        ways = [f"{name}.{way}()" for way in known if hasattr(rows, way)]
-        way = ways[0] if ways else f"list({name})"
+        ways = [way for way in ("compute", "to_pandas") if hasattr(rows, way)]
+        way = f"{name}.{ways[0]}()" if ways else f"list({name})"
         raise TypeError(
             f"{name} must be of a type that scikit-learn can split into folds. Got "
             f"{type(rows).__name__}. Pass {way}."

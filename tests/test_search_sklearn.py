@@ -9,7 +9,6 @@ import joblib
 import numpy as np
 import optuna
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from _search_worker import FLOAT, Peak, rows, search, two_scores, values
@@ -160,10 +159,6 @@ def test_an_integer_of_folds_is_stratified_for_a_classifier():
         (
             lambda X: pa.RecordBatch.from_pydict({"a": X}),
             "RecordBatch. Pass X.to_pandas().",
-        ),
-        (
-            lambda X: pl.LazyFrame({"a": X}),
-            "LazyFrame. Pass X.collect().",
         ),
         pytest.param(
             pd.Index,
