@@ -91,12 +91,14 @@ class Place:
         Larger batches are processed in parts. On a CPU that needs less memory, and no
         more time, because the activations fit in the cache: in parts, a batch of 8,192
         tokens took 0.6 of the time in bfloat16 and 0.8 in float32
-        (`benchmarks/training_parts.py`). Each thread's core has a cache of its own.
+        (`benchmarks/training_parts.py`). Two threads are as fast with such parts as
+        with twice as large ones. More of them get larger parts, to share enough work;
+        nobody has measured that.
         """
         if self.device.type != "cpu":
             return None
         fitting = 1024 if self.precision == "float32" else 1536
-        return fitting * torch.get_num_threads()
+        return fitting * max(1, torch.get_num_threads() // 2)
 
     @property
     def compiles_shapes(self) -> bool:

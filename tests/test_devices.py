@@ -357,8 +357,8 @@ def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
     ("device", "precision", "threads", "expected"),
     [
         ("cpu", "float32", 1, 1024),
-        ("cpu", "bfloat16", 2, 3072),
-        ("cpu", "bfloat16", 16, 24576),
+        ("cpu", "bfloat16", 2, 1536),
+        ("cpu", "bfloat16", 16, 12288),
         ("cuda", "bfloat16", 2, None),
     ],
 )
