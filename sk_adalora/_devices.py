@@ -91,9 +91,9 @@ class Place:
         Larger batches are processed in parts. On a CPU that needs less memory, and no
         more time, because the activations fit in the cache: in parts, a batch of 8,192
         tokens took 0.6 of the time in bfloat16 and 0.8 in float32
-        (`benchmarks/training_parts.py`). Two threads are as fast with such parts as
-        with twice as large ones. More of them get larger parts, to share enough work;
-        nobody has measured that.
+        (`benchmarks/training_parts.py`). With two threads, twice as large parts would
+        take up to 4% less time for long texts, and more memory. More threads get
+        larger parts, to share enough work; nobody has measured that.
         """
         if self.device.type != "cpu":
             return None
