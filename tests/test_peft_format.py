@@ -28,6 +28,7 @@ from _tiny import (
     train,
 )
 from _toy import make, make_regressor, topics
+from huggingface_hub import PyTorchModelHubMixin
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -254,6 +255,23 @@ def test_what_knows_nothing_of_the_adapter_is_refused(name, do):
     assert not hasattr(model, name)
     with pytest.raises(AttributeError, match=rf"^`{name}` must be called on .*{do}"):
         getattr(model, name)
+
+
+class Shared(PyTorchModelHubMixin, nn.Sequential):
+    """A plain model with a method of the hub's, and one of its own."""
+
+    def set_adapter(self):
+        return "the model's own"
+
+
+def test_methods_of_a_models_own_are_left_to_it():
+    model = get_peft_model(
+        Shared(nn.Linear(8, 8)), AdaLoraConfig(total_step=9, init_r=2, target_r=1)
+    )
+
+    assert model.set_adapter() == "the model's own"
+    with pytest.raises(AttributeError, match="`push_to_hub` must be called on"):
+        model.push_to_hub("me/model")  # would upload the model without the adapter
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])

@@ -6,8 +6,9 @@ from .layers import SVDLinear
 from .model import AdaLoraModel, get_peft_model
 from .peft_format import export_lora, save_adapter
 from .read_peft import load_peft_adapter
+from .row_bank import RowBank
 from .schedule import BudgetSchedule
-from .triplets import RowBank, Triplets
+from .triplets import Triplets
 
 __all__ = [
     "AdaLoraConfig",

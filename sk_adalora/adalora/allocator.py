@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .row_bank import RowBank
 from .schedule import BudgetSchedule
-from .triplets import RowBank, Triplets
+from .triplets import Triplets
 
 
 class Importance:

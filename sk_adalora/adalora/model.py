@@ -16,14 +16,23 @@ from torch.nn.modules.module import _IncompatibleKeys
 from . import state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
+from .exchange import (
+    check_replaceable,
+    drop_hooks,
+    entries,
+    exchange,
+    refuse_offloaded,
+    stop_fused_layers,
+)
 from .layers import SVDLinear
-from .messages import warn_user
+from .loop_checks import LoopChecks
 from .peft_format import save_adapter
 from .targets import find_targets
 from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
 
 # Methods of transformers' models that know nothing of the triplets, and what to do.
+# A model with a method of such a name of its own keeps it.
 _ONE_ADAPTER = "It has one adapter, which is always in use outside `disable_adapter`"
 _REFUSED = {
     "push_to_hub": "Call `save_pretrained` and upload the folder, with "
@@ -37,13 +46,6 @@ _REFUSED = {
     "disable_adapters": "Write `with model.disable_adapter():` around the calls",
     "get_adapter_state_dict": "Call `state_dict`, which holds the adapter alone",
 }
-
-# Attributes by which torch's transformer encoder chooses its fused fast path, and
-# values that prevent it.
-_UNFUSED = (
-    (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
-    (nn.TransformerEncoder, "use_nested_tensor", False),
-)
 
 
 def get_peft_model(
@@ -148,7 +150,7 @@ class AdaLoraModel(nn.Module):
         targets = find_targets(model, config)
         ranks = _initial_ranks(targets, config)
         copied = copied_paths(model, config)  # fails before anything is changed
-        _refuse_offloaded(model, [*targets, *copied])
+        refuse_offloaded(model, [*targets, *copied])
         self.model = model
         self.peft_config = config
         self.adapted: dict[str, SVDLinear] = {}
@@ -160,7 +162,7 @@ class AdaLoraModel(nn.Module):
         self.triplets.initialise(config.init_lora_weights, generator)
         self.triplets.to(next(iter(self.adapted.values())).weight.device)
         self.allocator = _allocator(self.triplets, config)
-        self._checked_first_step = self._has_penalty = False
+        self._loop = LoopChecks()
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)  # type: ignore[no-untyped-call]
         self._put_in(model)
@@ -171,8 +173,8 @@ class AdaLoraModel(nn.Module):
         """Freeze the model, and put adapted layers and copies into it."""
         trained = [p for p in model.parameters() if p.requires_grad]
         model.requires_grad_(False)
-        _exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
-        self._fused = _stop_fused_layers(model)
+        exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
+        self._fused = stop_fused_layers(model)
         try:
             self._copies = TrainedCopies(model, self.peft_config)
         except BaseException:  # such as running out of memory
@@ -180,7 +182,7 @@ class AdaLoraModel(nn.Module):
             for parameter in trained:
                 parameter.requires_grad_(True)
             raise
-        for entry in _entries(model):
+        for entry in entries(model):
             entry.register_forward_pre_hook(self.triplets.before_forward)
             entry.register_forward_hook(self.triplets.after_forward, always_call=True)
 
@@ -207,7 +209,7 @@ class AdaLoraModel(nn.Module):
         except AttributeError:
             if name == "model":  # not there yet, while copying or unpickling
                 raise
-            if name in _REFUSED:
+            if name in _REFUSED and not _is_own_method(self.model, name):
                 raise AttributeError(
                     f"`{name}` must be called on a model without an adapter. Got an "
                     f"AdaLoraModel, which has no such method. {_REFUSED[name]}."
@@ -236,7 +238,7 @@ class AdaLoraModel(nn.Module):
             ``orth_reg_weight`` times the average ``||M M^T - I||_F`` over all left and
             right matrices.
         """
-        self._has_penalty = True
+        self._loop.has_penalty = True
         return self.peft_config.orth_reg_weight * self.triplets.orthogonality()
 
     def update_and_allocate(self, global_step: int) -> int:
@@ -261,68 +263,8 @@ class AdaLoraModel(nn.Module):
             If the ranks are not final, and there are no gradients at the first step
             that trains the triplets, or none at all until the first allocation.
         """
-        if not self._checked_first_step:
-            self._checked_first_step = self._check_first_step(global_step)
-        if self.allocator.last_step < 0:
-            self._warn_of_a_late_start(global_step)
+        self._loop.check(self, global_step)
         return self.allocator.update_and_allocate(global_step)
-
-    def _check_first_step(self, step: int) -> bool:
-        """Refuse or warn of what is missing in a loop, if the step trains triplets."""
-        if not any(p.requires_grad for p in self.triplets.parameters()):
-            allocates = self.allocator.schedule.last_allocation(step) is not None
-            if allocates and not self.allocator.finished:
-                raise RuntimeError(
-                    "The triplets must be trained before rank is removed. Got step "
-                    f"{step}, which removes rank, with frozen triplets. Call "
-                    "`triplets.requires_grad_(True)` on the model before, or raise "
-                    "`tinit`."
-                )
-            return False
-        if not self.allocator.finished:
-            if all(p.grad is None for p in self.triplets.parameters()):
-                raise RuntimeError(
-                    "`update_and_allocate` must be called before `zero_grad`, as it "
-                    "needs the gradients of the step. Got an adapter without any. In a "
-                    "callback of the Trainer, call it in `on_optimizer_step`, not in "
-                    "`on_step_end`."
-                )
-            self._warn_unused()
-        weight = self.peft_config.orth_reg_weight
-        if weight > 0 and not self._has_penalty:
-            warn_user(
-                f"`orth_reg_weight`={weight} must be met by a penalty in the loss, "
-                "which `forward` does not add. Got a first step without any. Add "
-                "`orthogonality_loss()` to the loss, or set `orth_reg_weight=0`."
-            )
-        return True
-
-    def _warn_of_a_late_start(self, step: int) -> None:
-        """Warn if allocations have happened before the first step."""
-        missed = self.allocator.schedule.last_allocation(step - 1)
-        if missed is not None and not self.allocator.finished:
-            warn_user(
-                "The importance of triplets must be known from the first step on. Got "
-                f"step {step} first, after the allocation of step {missed}. To resume "
-                "a run, load the state of the allocator, too, with "
-                "`model.allocator.load_state_dict`: ranks differ otherwise."
-            )
-
-    def _warn_unused(self) -> None:
-        gradient = self.triplets.singular_values.grad
-        if gradient is None:
-            unused = list(self.adapted)
-        else:
-            parts = torch.split(gradient.ne(0).cpu(), self.triplets.ranks)
-            pairs = zip(self.adapted, parts, strict=True)
-            unused = [path for path, part in pairs if len(part) and not part.any()]
-        if unused:
-            warn_user(
-                f"{len(unused)} adapted layers got no gradient in the first step: "
-                f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
-                "of `target_modules` if the loss does not depend on them. In a loop of "
-                "your own, call `update_and_allocate` before `zero_grad`.",
-            )
 
     def compact(
         self,
@@ -587,7 +529,7 @@ class AdaLoraModel(nn.Module):
         TypeError
             If the frozen weights are quantised.
         """
-        _check_weights(self.adapted)
+        check_replaceable(self.adapted)
         self.merge(safe_merge)
         for layer in self.adapted.values():
             if layer.merged_weight is not None:
@@ -608,15 +550,10 @@ class AdaLoraModel(nn.Module):
 
     def _taken_apart(self) -> nn.Module:
         layers = self.adapted.values()
-        _exchange(self.model, {layer: layer.base_layer for layer in layers})
+        exchange(self.model, {layer: layer.base_layer for layer in layers})
         for module, name, value in self._fused:
             setattr(module, name, value)
-        for module in self.model.modules():
-            for hooks in (module._forward_pre_hooks, module._forward_hooks):
-                for key, hook in list(hooks.items()):
-                    if getattr(hook, "__self__", None) is self.triplets:
-                        del hooks[key]
-                        module._forward_hooks_always_called.pop(key, None)
+        drop_hooks(self.model, self.triplets)
         return self.model
 
     @contextmanager
@@ -660,34 +597,13 @@ def _check_arguments(model: Any, config: Any) -> None:
         )
 
 
-def _refuse_offloaded(model: nn.Module, paths: list[str]) -> None:
-    """Refuse parts whose numbers accelerate keeps elsewhere until they run."""
-    hooked = [name for name, part in model.named_modules() if hasattr(part, "_hf_hook")]
-    for path in paths:
-        related = any(_contains(name, path) or _contains(path, name) for name in hooked)
-        if related and any(p.is_meta for p in model.get_submodule(path).parameters()):
-            raise ValueError(
-                f"What is adapted or trained must hold its weights. Got {path!r}, "
-                "which accelerate has offloaded. Load the model without offloading, or "
-                "leave such layers out with `exclude_modules` or `layers_to_transform`."
-            )
-
-
-def _contains(outer: str, inner: str) -> bool:
-    """Tell whether the path of a module is within that of another, or is the same."""
-    return not outer or f"{inner}.".startswith(f"{outer}.")
-
-
-def _check_weights(adapted: Mapping[str, SVDLinear]) -> None:
-    """Refuse layers whose weight cannot be replaced by a merged one."""
-    for path, layer in adapted.items():
-        if layer.rank and "weight" not in layer.base_layer._parameters:
-            raise ValueError(
-                "To be replaced by a merged one, a weight must be a parameter. Got "
-                f"{path!r}, whose weight is computed from others, as by weight_norm. "
-                "Call `merge` instead, or adapt the model without that, for example "
-                "after `torch.nn.utils.parametrize.remove_parametrizations`."
-            )
+def _is_own_method(model: nn.Module, name: str) -> bool:
+    """Tell whether a class outside transformers and the hub's client defines it."""
+    for kind in type(model).__mro__:
+        if name in vars(kind):
+            package = kind.__module__.partition(".")[0]
+            return package not in ("transformers", "huggingface_hub")
+    return False
 
 
 def _initial_ranks(
@@ -745,55 +661,3 @@ def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:
     """
     assert isinstance(model, AdaLoraModel)
     del keys.missing_keys[model._n_missing :]
-
-
-def _exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Replace some modules of a model by others, wherever they are used."""
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is not None and child in new and parent is not new[child]:
-                parent._modules[name] = new[child]
-
-
-def _stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Keep torch's transformer encoder from bypassing the adapted layers.
-
-    In evaluation mode it computes a whole layer in one kernel, from the frozen weights,
-    and packs padded rows into a nested tensor for it, unless these attributes prevent
-    it. Return the former values of these attributes.
-    """
-    before: list[tuple[nn.Module, str, Any]] = []
-    for module in model.modules():
-        for kind, name, value in _UNFUSED:
-            if isinstance(module, kind) and _holds_adapted(module):
-                before.append((module, name, getattr(module, name)))
-                setattr(module, name, value)
-    return before
-
-
-def _holds_adapted(module: nn.Module) -> bool:
-    return any(isinstance(part, SVDLinear) for part in module.modules())
-
-
-def _entries(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose forward pass callers start.
-
-    `generate` of an encoder-decoder runs the encoder alone; others run the body
-    of a model without its head, or methods of the model run one of its parts, such as
-    the tower for images.
-    """
-    inside = set(model.modules())
-    found = [model, getattr(model, getattr(model, "base_model_prefix", ""), None)]
-    for getter in ("get_encoder", "get_decoder"):
-        try:
-            found.append(getattr(model, getter)())
-        except (AttributeError, NotImplementedError, TypeError):
-            continue
-    wholes = [m for m in found if isinstance(m, nn.Module) and m in inside]
-    parts = [part for whole in wholes for part in whole.children()]
-    return [*dict.fromkeys([*wholes, *filter(_is_part, parts)])]
-
-
-def _is_part(module: nn.Module) -> bool:
-    """Tell whether a module runs several layers of which some are adapted."""
-    return _holds_adapted(module) and not isinstance(module, SVDLinear | nn.ModuleList)

@@ -24,25 +24,19 @@ A layer computes with its own rows, which are cut from the banks:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Self, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from .layers import SVDLinear
+from .resizing import check_shrinks, resize, shrink_state, store
+from .row_bank import RowBank, pad_rank
 
 INIT_STD = 0.02
 
-# In half precision, ranks are padded to multiples of this: on a CPU, a kernel is
-# compiled for each shape, and kept in memory; tensor cores are fast only at multiples
-# of 8.
-_BLOCK = 16
-
-# Dimensions: n = triplets of the model, m = rows of a bank, w = width of a bank,
-# k = matrices in a bank, r = rank of one matrix.
+# Dimensions: n = triplets of the model, r = rank of one layer.
 
 
 class Factors(NamedTuple):
@@ -51,179 +45,6 @@ class Factors(NamedTuple):
     left: Tensor  # (r, out)
     values: Tensor  # (r,), the singular values
     right: Tensor  # (r, in)
-
-
-class _Deviation(torch.autograd.Function):
-    """Sum of ``||M M^T - I||_F`` over matrices M.
-
-    Its gradient is ``2 (M M^T - I) M / ||M M^T - I||_F``: one product, where autograd
-    would compute two and add them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        matrices: Tensor,  # (k, r, w)
-        identity: Tensor,  # (k, r, r), 0 where a row is padding
-    ) -> Tensor:
-        gap = torch.baddbmm(identity, matrices, matrices.mT, beta=-1)  # (k, r, r)
-        norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
-        ctx.save_for_backward(matrices, gap, norms)
-        return norms.sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        matrices, gap, norms = ctx.saved_tensors
-        tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
-        # Divide first: a gradient that a GradScaler has enlarged, divided by `tiny`,
-        # would overflow.
-        unit = gap / norms.clamp_min(tiny).view(-1, 1, 1)  # (k, r, r)
-        return torch.bmm(unit * (2 * gradient), matrices), None
-
-
-class RowBank(nn.Module):
-    """The rows of all updates that have one width, layer after layer.
-
-    Parameters
-    ----------
-    width : int
-        Length of a row.
-    layers : sequence of int
-        Positions of the layers that own the rows.
-    ranks : sequence of int
-        Rank of every layer of the model.
-    """
-
-    triplets: Tensor  # (m,) the triplet that each row belongs to
-
-    def __init__(self, width: int, layers: Sequence[int], ranks: Sequence[int]):
-        super().__init__()
-        self.layers = list(layers)
-        # float32, whatever the precision of the frozen weights or torch's default.
-        rows = torch.zeros(sum(ranks[i] for i in self.layers), width, dtype=torch.float)
-        self.rows = nn.Parameter(rows)  # (m, w)
-        self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
-        # Cache of `_table`, by kind.
-        self._tables: dict[str, Tensor] = {}
-        self.lay_out(ranks)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.lay_out(self._ranks)  # `to_empty` leaves no numbers in the indices
-        return self
-
-    @property
-    def width(self) -> int:
-        """Length of a row."""
-        return self.rows.shape[1]
-
-    def lay_out(self, ranks: Sequence[int]) -> None:
-        """Assign the rows to layers, when they have changed with the ranks.
-
-        Parameters
-        ----------
-        ranks : sequence of int
-            Rank of every layer of the model.
-        """
-        device = self.rows.device
-        self._ranks = list(ranks)
-        self.sizes = [ranks[i] for i in self.layers]
-        of_layers = torch.split(torch.arange(sum(ranks), device=device), list(ranks))
-        self.triplets = torch.cat([of_layers[i] for i in self.layers])
-        self.holds_all = len(self.triplets) == sum(ranks)
-        # Rebuild the tables that steps use: here, the host waits for the device anyway.
-        needed, self._tables = list(self._tables), {}
-        for kind in needed:
-            self._table(kind, device)
-
-    def split(self, rows: Tensor) -> Sequence[Tensor]:
-        """Cut the bank's rows into matrices, in half precision padded with zeros.
-
-        Parameters
-        ----------
-        rows : torch.Tensor of shape (m, w)
-            The bank's rows.
-
-        Returns
-        -------
-        sequence of torch.Tensor of shape (r, w)
-            In half precision `r` is rounded up to a multiple of 16.
-        """
-        if rows.element_size() > 2:
-            return torch.split(rows, self.sizes)
-        padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        return torch.split(
-            padded.index_select(0, self._table("blocks", rows.device)),
-            [_round_up(r) for r in self.sizes],
-        )
-
-    def matrices(self, rows: Tensor) -> Tensor:
-        """Stack the bank's matrices, padded with zero rows to one rank.
-
-        Parameters
-        ----------
-        rows : torch.Tensor of shape (m, w)
-            The bank's rows.
-
-        Returns
-        -------
-        torch.Tensor of shape (k, r, w)
-        """
-        # Made even if unused, as at equal ranks: `lay_out` then rebuilds it, which a
-        # later step would have to do otherwise.
-        index = self._table("stack", rows.device)
-        if len(set(self.sizes)) == 1:
-            return rows.view(len(self.sizes), self.sizes[0], self.width)
-        padded = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-        # Not `padded[index]`, whose backward sorts the index on a GPU.
-        return padded.index_select(0, index).view(len(self.sizes), -1, self.width)
-
-    def _table(self, kind: str, device: torch.device) -> Tensor:
-        """Return a constant tensor that depends on the ranks only, from the cache.
-
-        If it were made on the host at each step, the device would have to wait.
-
-        Parameters
-        ----------
-        kind : {"blocks", "stack", "identities"}
-            "blocks": the index of the row at each position of what `split` returns;
-            "stack": likewise for `matrices`; "identities": an identity for each of
-            these matrices, of shape (k, r, r), 0 where a row is padding.
-        device : torch.device
-            Where it is needed.
-        """
-        table = self._tables.get(kind)
-        if table is None or table.device != device:
-            with torch.inference_mode(False):  # training steps may use it later
-                table = self._tables[kind] = self._make_table(kind).to(device)
-        return table
-
-    def _make_table(self, kind: str) -> Tensor:
-        if kind == "blocks":
-            return _padded_index(self.sizes, [_round_up(r) for r in self.sizes])
-        longest = max(self.sizes)
-        stack = _padded_index(self.sizes, [longest] * len(self.sizes))
-        if kind == "stack":
-            return stack
-        is_row = stack < sum(self.sizes)
-        return torch.diag_embed(is_row.view(len(self.sizes), longest).float())
-
-    def orthogonality(self) -> Tensor:
-        """Sum ``||M M^T - I||_F`` over the bank's matrices, at least in float32.
-
-        Returns
-        -------
-        torch.Tensor of shape ()
-        """
-        if not self.rows.shape[0]:
-            return self.rows.sum()
-        exact = torch.promote_types(self.rows.dtype, torch.float)
-        identity = self._table("identities", self.rows.device)
-        with torch.autocast(self.rows.device.type, enabled=False):
-            matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
-            total: Tensor = _Deviation.apply(matrices, identity.to(exact))  # type: ignore[no-untyped-call]
-            return total
 
 
 class Triplets(nn.Module):
@@ -437,9 +258,9 @@ class Triplets(nn.Module):
             layer.rank = len(part.values)
             layer.forget_rows()
         with torch.no_grad():
-            _store(self.singular_values, values)
+            store(self.singular_values, values)
             for bank, of_bank in zip(self.banks, rows, strict=True):
-                _store(bank.rows, of_bank)
+                store(bank.rows, of_bank)
                 if not same:
                     bank.lay_out(self.ranks)
 
@@ -463,7 +284,7 @@ class Triplets(nn.Module):
             If the state of an optimizer cannot shrink; nothing is changed then.
         """
         for optimizer in optimizers:
-            _check_shrinks(optimizer)
+            check_shrinks(optimizer)
         if kept.all():
             return
         self._outermost = None  # as in `load`
@@ -477,8 +298,8 @@ class Triplets(nn.Module):
             layer.forget_rows()
         for parameter, rows in zip(parameters, chosen, strict=True):
             for optimizer in optimizers:
-                _shrink_state(optimizer, parameter, rows)
-            _resize(parameter, parameter.data[rows])
+                shrink_state(optimizer, parameter, rows)
+            resize(parameter, parameter.data[rows])
         for bank in self.banks:
             bank.lay_out(self.ranks)
 
@@ -518,29 +339,9 @@ def _split(
     if len(set(places)) == 1:
         return bank.split(rows.to(*places[0]))
     parts = torch.split(rows, bank.sizes)
-    return [_padded(part.to(*place)) for part, place in zip(parts, places, strict=True)]
-
-
-def _padded(rows: Tensor) -> Tensor:
-    """Pad one matrix as `RowBank.split` does, which may have cut its other side."""
-    if rows.element_size() > 2:
-        return rows
-    return F.pad(rows, (0, 0, 0, _round_up(len(rows)) - len(rows)))
-
-
-def _padded_index(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
-    """Return the row index of each position in padded matrices.
-
-    At padding, it is that of one more row, after the last.
-    """
-    blank = sum(sizes)
-    rows = torch.split(torch.arange(blank), list(sizes))
-    padded = zip(rows, widths, strict=True)
-    return torch.cat([F.pad(r, (0, w - len(r)), value=blank) for r, w in padded])
-
-
-def _round_up(rank: int) -> int:
-    return -(-rank // _BLOCK) * _BLOCK
+    return [
+        pad_rank(part.to(*place)) for part, place in zip(parts, places, strict=True)
+    ]
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:
@@ -552,58 +353,3 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
     # float32 is safe.
     computes = weight.is_floating_point() and weight.itemsize > 1
     return weight.dtype if computes else torch.float32
-
-
-def _check_shrinks(optimizer: torch.optim.Optimizer) -> None:
-    kind = type(optimizer).__name__
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise TypeError(
-            "An optimizer must have a state for each parameter, which can shrink with "
-            f"it. Got {kind}, which has one state for all parameters. Leave it out, "
-            "and make a new one after `compact`."
-        )
-    if not hasattr(optimizer, "state"):
-        raise TypeError(
-            f"`compact` must be given optimizers. Got {kind}. Pass each optimizer as "
-            "an argument of its own."
-        )
-
-
-def _shrink_state(
-    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rows: Tensor
-) -> None:
-    """Keep some rows of a parameter's state, before the parameter itself shrinks."""
-    state = optimizer.state.get(parameter, {})
-    for name, value in state.items():
-        if isinstance(value, Tensor) and _is_per_row(name, value, parameter):
-            state[name] = value[rows]
-
-
-def _store(parameter: nn.Parameter, value: Tensor) -> None:
-    """Write other numbers into a parameter, of any number of rows."""
-    if value.shape == parameter.shape:
-        parameter.copy_(value)
-    else:
-        _resize(parameter, value.to(parameter, copy=True))
-
-
-def _resize(parameter: nn.Parameter, value: Tensor) -> None:
-    """Give a parameter a value of another shape."""
-    parameter.grad = None
-    # A graph that is still alive, as that of the last loss, would make the next one
-    # expect gradients of the old shape. A change of type makes torch forget that.
-    other = torch.float if parameter.dtype == torch.half else torch.half
-    parameter.data = value.new_empty(0, dtype=other)
-    parameter.data = value
-
-
-def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
-    """Tell whether a tensor of the optimizer's state has one entry for each row."""
-    if value.shape[:1] != old.shape[:1] or value.ndim > old.ndim:
-        return False
-    if value.ndim == old.ndim:
-        sizes = zip(value.shape, old.shape, strict=True)
-        return all(size in (full, 1) for size, full in sizes)
-    # Adafactor has one number per row and one per column. In a square bank their shapes
-    # are equal, and only the name tells them apart.
-    return "col" not in name

@@ -1,0 +1,109 @@
+"""Adapted layers take the places of plain ones in a model, and give them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .layers import SVDLinear
+
+# Attributes by which torch's transformer encoder chooses its fused fast path, and
+# values that prevent it.
+_UNFUSED = (
+    (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
+    (nn.TransformerEncoder, "use_nested_tensor", False),
+)
+
+
+def refuse_offloaded(model: nn.Module, paths: list[str]) -> None:
+    """Refuse parts whose numbers accelerate keeps elsewhere until they run."""
+    hooked = [name for name, part in model.named_modules() if hasattr(part, "_hf_hook")]
+    for path in paths:
+        related = any(_contains(name, path) or _contains(path, name) for name in hooked)
+        if related and any(p.is_meta for p in model.get_submodule(path).parameters()):
+            raise ValueError(
+                f"What is adapted or trained must hold its weights. Got {path!r}, "
+                "which accelerate has offloaded. Load the model without offloading, or "
+                "leave such layers out with `exclude_modules` or `layers_to_transform`."
+            )
+
+
+def _contains(outer: str, inner: str) -> bool:
+    """Tell whether the path of a module is within that of another, or is the same."""
+    return not outer or f"{inner}.".startswith(f"{outer}.")
+
+
+def check_replaceable(adapted: Mapping[str, SVDLinear]) -> None:
+    """Refuse layers whose weight cannot be replaced by a merged one."""
+    for path, layer in adapted.items():
+        if layer.rank and "weight" not in layer.base_layer._parameters:
+            raise ValueError(
+                "To be replaced by a merged one, a weight must be a parameter. Got "
+                f"{path!r}, whose weight is computed from others, as by weight_norm. "
+                "Call `merge` instead, or adapt the model without that, for example "
+                "after `torch.nn.utils.parametrize.remove_parametrizations`."
+            )
+
+
+def exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Replace some modules of a model by others, wherever they are used."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in new and parent is not new[child]:
+                parent._modules[name] = new[child]
+
+
+def stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Keep torch's transformer encoder from bypassing the adapted layers.
+
+    In evaluation mode it computes a whole layer in one kernel, from the frozen weights,
+    and packs padded rows into a nested tensor for it, unless these attributes prevent
+    it. Return the former values of these attributes.
+    """
+    before: list[tuple[nn.Module, str, Any]] = []
+    for module in model.modules():
+        for kind, name, value in _UNFUSED:
+            if isinstance(module, kind) and _holds_adapted(module):
+                before.append((module, name, getattr(module, name)))
+                setattr(module, name, value)
+    return before
+
+
+def entries(model: nn.Module) -> list[nn.Module]:
+    """Return the modules whose forward pass callers start.
+
+    `generate` of an encoder-decoder runs the encoder alone; others run the body
+    of a model without its head, or methods of the model run one of its parts, such as
+    the tower for images.
+    """
+    inside = set(model.modules())
+    found = [model, getattr(model, getattr(model, "base_model_prefix", ""), None)]
+    for getter in ("get_encoder", "get_decoder"):
+        try:
+            found.append(getattr(model, getter)())
+        except (AttributeError, NotImplementedError, TypeError):
+            continue
+    wholes = [m for m in found if isinstance(m, nn.Module) and m in inside]
+    parts = [part for whole in wholes for part in whole.children()]
+    return [*dict.fromkeys([*wholes, *filter(_is_part, parts)])]
+
+
+def _is_part(module: nn.Module) -> bool:
+    """Tell whether a module runs several layers of which some are adapted."""
+    return _holds_adapted(module) and not isinstance(module, SVDLinear | nn.ModuleList)
+
+
+def _holds_adapted(module: nn.Module) -> bool:
+    return any(isinstance(part, SVDLinear) for part in module.modules())
+
+
+def drop_hooks(model: nn.Module, owner: object) -> None:
+    """Remove the forward hooks that are methods of an object, from all modules."""
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                if getattr(hook, "__self__", None) is owner:
+                    del hooks[key]
+                    module._forward_hooks_always_called.pop(key, None)

@@ -1,0 +1,111 @@
+"""What a training loop of the user's has forgotten, told at its first steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .messages import warn_user
+
+if TYPE_CHECKING:
+    from .model import AdaLoraModel
+
+
+class LoopChecks:
+    """Checks of a loop that calls `update_and_allocate`, and what they have seen.
+
+    Attributes
+    ----------
+    has_penalty : bool
+        Whether the loop has asked for the penalty.
+    """
+
+    def __init__(self) -> None:
+        self.has_penalty = False
+        self._done = False
+
+    def check(self, model: AdaLoraModel, step: int) -> None:
+        """Refuse or warn of what is missing, before a step is allocated.
+
+        Parameters
+        ----------
+        model : AdaLoraModel
+            The model in training.
+        step : int
+            The optimizer step that was just taken, counted from 0.
+
+        Raises
+        ------
+        RuntimeError
+            If the ranks are not final, and there are no gradients at the first step
+            that trains the triplets, or none at all until the first allocation.
+        """
+        if not self._done:
+            if any(p.requires_grad for p in model.triplets.parameters()):
+                self._check_first_step(model)
+                self._done = True
+            else:
+                _refuse_allocation(model, step)
+        if model.allocator.last_step < 0:
+            _warn_of_a_late_start(model, step)
+
+    def _check_first_step(self, model: AdaLoraModel) -> None:
+        """Check the first step that trains the triplets."""
+        if not model.allocator.finished:
+            if all(p.grad is None for p in model.triplets.parameters()):
+                raise RuntimeError(
+                    "`update_and_allocate` must be called before `zero_grad`, as it "
+                    "needs the gradients of the step. Got an adapter without any. In a "
+                    "callback of the Trainer, call it in `on_optimizer_step`, not in "
+                    "`on_step_end`."
+                )
+            _warn_unused(model)
+        weight = model.peft_config.orth_reg_weight
+        if weight > 0 and not self.has_penalty:
+            warn_user(
+                f"`orth_reg_weight`={weight} must be met by a penalty in the loss, "
+                "which `forward` does not add. Got a first step without any. Add "
+                "`orthogonality_loss()` to the loss, or set `orth_reg_weight=0`."
+            )
+
+
+def _refuse_allocation(model: AdaLoraModel, step: int) -> None:
+    """Refuse to remove rank of triplets that were never trained."""
+    allocates = model.allocator.schedule.last_allocation(step) is not None
+    if allocates and not model.allocator.finished:
+        raise RuntimeError(
+            "The triplets must be trained before rank is removed. Got step "
+            f"{step}, which removes rank, with frozen triplets. Call "
+            "`triplets.requires_grad_(True)` on the model before, or raise `tinit`."
+        )
+
+
+def _warn_of_a_late_start(model: AdaLoraModel, step: int) -> None:
+    """Warn if allocations have happened before the first step."""
+    missed = model.allocator.schedule.last_allocation(step - 1)
+    if missed is not None and not model.allocator.finished:
+        warn_user(
+            "The importance of triplets must be known from the first step on. Got "
+            f"step {step} first, after the allocation of step {missed}. To resume a "
+            "run, load the state of the allocator, too, with "
+            "`model.allocator.load_state_dict`: ranks differ otherwise."
+        )
+
+
+def _warn_unused(model: AdaLoraModel) -> None:
+    """Warn of adapted layers that the loss does not depend on."""
+    gradient = model.triplets.singular_values.grad
+    if gradient is None:
+        unused = list(model.adapted)
+    else:
+        parts = torch.split(gradient.ne(0).cpu(), model.triplets.ranks)
+        pairs = zip(model.adapted, parts, strict=True)
+        unused = [path for path, part in pairs if len(part) and not part.any()]
+    if unused:
+        warn_user(
+            f"{len(unused)} adapted layers got no gradient in the first step: "
+            f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
+            "of `target_modules` if the loss does not depend on them. In a loop of "
+            "your own, call `update_and_allocate` before `zero_grad`.",
+        )

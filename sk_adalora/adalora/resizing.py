@@ -1,0 +1,61 @@
+"""Parameters that get other rows while optimizers and others refer to them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def check_shrinks(optimizer: torch.optim.Optimizer) -> None:
+    kind = type(optimizer).__name__
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise TypeError(
+            "An optimizer must have a state for each parameter, which can shrink with "
+            f"it. Got {kind}, which has one state for all parameters. Leave it out, "
+            "and make a new one after `compact`."
+        )
+    if not hasattr(optimizer, "state"):
+        raise TypeError(
+            f"`compact` must be given optimizers. Got {kind}. Pass each optimizer as "
+            "an argument of its own."
+        )
+
+
+def shrink_state(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rows: Tensor
+) -> None:
+    """Keep some rows of a parameter's state, before the parameter itself shrinks."""
+    state = optimizer.state.get(parameter, {})
+    for name, value in state.items():
+        if isinstance(value, Tensor) and _is_per_row(name, value, parameter):
+            state[name] = value[rows]
+
+
+def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
+    """Tell whether a tensor of the optimizer's state has one entry for each row."""
+    if value.shape[:1] != old.shape[:1] or value.ndim > old.ndim:
+        return False
+    if value.ndim == old.ndim:
+        sizes = zip(value.shape, old.shape, strict=True)
+        return all(size in (full, 1) for size, full in sizes)
+    # Adafactor has one number per row and one per column. In a square bank their shapes
+    # are equal, and only the name tells them apart.
+    return "col" not in name
+
+
+def store(parameter: nn.Parameter, value: Tensor) -> None:
+    """Write other numbers into a parameter, of any number of rows."""
+    if value.shape == parameter.shape:
+        parameter.copy_(value)
+    else:
+        resize(parameter, value.to(parameter, copy=True))
+
+
+def resize(parameter: nn.Parameter, value: Tensor) -> None:
+    """Give a parameter a value of another shape."""
+    parameter.grad = None
+    # A graph that is still alive, as that of the last loss, would make the next one
+    # expect gradients of the old shape. A change of type makes torch forget that.
+    other = torch.float if parameter.dtype == torch.half else torch.half
+    parameter.data = value.new_empty(0, dtype=other)
+    parameter.data = value
