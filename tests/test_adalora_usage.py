@@ -181,6 +181,20 @@ def test_training_goes_on_after_inference_mode():
     assert model.triplets.singular_values.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_training_goes_on_after_a_state_is_loaded_in_inference_mode(finished):
+    other, model = (adapt(tiny_bert(), init_lora_weights=False) for _ in range(2))
+    train(other, range(2), adamw(other))
+    if finished:
+        other.allocator.finish()
+        other.compact()  # so that the state has fewer rows
+    with torch.inference_mode():
+        model.load_state_dict(other.state_dict())
+
+    assert model.ranks == other.ranks
+    train(model, range(2), adamw(model))  # without an error
+
+
 def test_the_penalty_may_be_looked_at_in_inference_mode():
     model = adapt(tiny_bert(), init_lora_weights=False)
     optimizer = adamw(model)

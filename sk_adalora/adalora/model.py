@@ -398,12 +398,13 @@ class AdaLoraModel(nn.Module):
         factors = state.factors(left, self.adapted)
         copies = state.match_copies(left, self._copies, strict)
         pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
-        self.triplets.load(factors)
-        self.unmerge()
-        with torch.no_grad():
+        # Outside inference mode, also within it: training may go on afterwards.
+        with torch.inference_mode(False), torch.no_grad():
+            self.triplets.load(factors)
+            self.unmerge()
             for tensor, stored in pairs:
                 tensor.copy_(stored)
-        _start(self.allocator, self.peft_config)
+            _start(self.allocator, self.peft_config)
         return _IncompatibleKeys(copies.missing, copies.unknown)
 
     def _load_from_state_dict(
