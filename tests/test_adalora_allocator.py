@@ -53,7 +53,7 @@ def test_scores_are_the_formula():
     products = [s * u for s, u in zip(sensitivity, uncertainty, strict=True)]
     expected = products[0].clone()
     for bank, product in zip(model.triplets.banks, products[1:], strict=True):
-        for row, triplet in enumerate(bank.triplets.tolist()):
+        for row, triplet in enumerate(bank.triplet_of.tolist()):
             expected[triplet] += product[row].mean()
 
     for average, *reference in zip(

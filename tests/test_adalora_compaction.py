@@ -100,7 +100,7 @@ def test_a_layer_as_wide_as_its_bank_is_high_keeps_its_column_statistics():
     optimizer.step()
     state = {k: torch.as_tensor(v) for k, v in optimizer.state[bank.rows].items()}
     model.allocator.finish()
-    kept = model.allocator.kept[bank.triplets]
+    kept = model.allocator.kept[bank.triplet_of]
     model.compact(optimizer)
     small_state = optimizer.state[bank.rows]
 

@@ -1,6 +1,7 @@
 """Merged weights: equal to the update beside them, and gone when told to."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -152,6 +153,21 @@ def hooks_of(model):
         )
         for hook in getattr(module, name).values()
     ]
+
+
+def pickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_is_taken_apart_alone(copied):
+    model = adapt(tiny_bert())
+    other = copied(model)
+    n_hooks = len(hooks_of(model))
+    plain = other.unload()
+
+    assert not hooks_of(plain)
+    assert len(hooks_of(model)) == n_hooks > 0
 
 
 def test_unload_restores_the_model():

@@ -257,6 +257,17 @@ def test_what_knows_nothing_of_the_adapter_is_refused(name, do):
         getattr(model, name)
 
 
+def test_a_lack_of_memory_is_not_called_a_broken_file(tmp_path, monkeypatch):
+    save_adapter(adapt(tiny_bert()), tmp_path)
+
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setattr("sk_adalora.adalora.read_peft.load_file", fail)
+    with pytest.raises(MemoryError):
+        load_peft_adapter(tiny_bert(), tmp_path)
+
+
 class Shared(PyTorchModelHubMixin, nn.Sequential):
     """A plain model with a method of the hub's, and one of its own."""
 

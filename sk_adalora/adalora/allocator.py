@@ -357,4 +357,4 @@ def _add_rows(score: Tensor, bank: RowBank, per_row: Tensor) -> None:
     if bank.holds_all:
         score += per_row
     else:
-        score.index_add_(0, bank.triplets, per_row)
+        score.index_add_(0, bank.triplet_of, per_row)

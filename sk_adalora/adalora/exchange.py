@@ -97,13 +97,3 @@ def _is_part(module: nn.Module) -> bool:
 
 def _holds_adapted(module: nn.Module) -> bool:
     return any(isinstance(part, SVDLinear) for part in module.modules())
-
-
-def drop_hooks(model: nn.Module, owner: object) -> None:
-    """Remove the forward hooks that are methods of an object, from all modules."""
-    for module in model.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            for key, hook in list(hooks.items()):
-                if getattr(hook, "__self__", None) is owner:
-                    del hooks[key]
-                    module._forward_hooks_always_called.pop(key, None)

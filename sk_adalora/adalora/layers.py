@@ -33,6 +33,13 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
+def in_backward() -> bool:
+    """Tell whether a backward pass is running, as where it repeats a forward pass."""
+    # torch.compile cannot trace the question, and compiles forward passes only.
+    compiles = torch.compiler.is_compiling()
+    return not compiles and torch._C._current_graph_task_id() != -1
+
+
 def _project(x: Tensor, rows: Tensor) -> Tensor:
     """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
 
@@ -292,7 +299,7 @@ class SVDLinear(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         if self.generator is None:
             return F.dropout(x, self.dropout)
-        if torch._C._current_graph_task_id() != -1:
+        if in_backward():
             raise RuntimeError(
                 "Gradient checkpointing repeats the dropout of the global generator "
                 "only. Got an adapted layer with a generator of its own, whose "

@@ -12,13 +12,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
+from torch.utils.hooks import RemovableHandle
 
 from . import state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .exchange import (
     check_replaceable,
-    drop_hooks,
     entries,
     exchange,
     refuse_offloaded,
@@ -174,7 +174,8 @@ class AdaLoraModel(nn.Module):
         trained = [p for p in model.parameters() if p.requires_grad]
         model.requires_grad_(False)
         exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
-        self._fused = stop_fused_layers(model)
+        self._unfused = stop_fused_layers(model)
+        self._hooks: list[RemovableHandle] = []
         try:
             self._copies = TrainedCopies(model, self.peft_config)
         except BaseException:  # such as running out of memory
@@ -182,9 +183,10 @@ class AdaLoraModel(nn.Module):
             for parameter in trained:
                 parameter.requires_grad_(True)
             raise
+        before, after = self.triplets.before_forward, self.triplets.after_forward
         for entry in entries(model):
-            entry.register_forward_pre_hook(self.triplets.before_forward)
-            entry.register_forward_hook(self.triplets.after_forward, always_call=True)
+            self._hooks.append(entry.register_forward_pre_hook(before))
+            self._hooks.append(entry.register_forward_hook(after, always_call=True))
 
     # ---- forward ------------------------------------------------------------
 
@@ -552,9 +554,10 @@ class AdaLoraModel(nn.Module):
     def _taken_apart(self) -> nn.Module:
         layers = self.adapted.values()
         exchange(self.model, {layer: layer.base_layer for layer in layers})
-        for module, name, value in self._fused:
+        for module, name, value in self._unfused:
             setattr(module, name, value)
-        drop_hooks(self.model, self.triplets)
+        for hook in self._hooks:
+            hook.remove()
         return self.model
 
     @contextmanager

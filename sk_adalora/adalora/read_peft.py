@@ -6,7 +6,7 @@ import os
 import re
 import reprlib
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,32 +179,42 @@ def _check_plain(name: str, value: Any, kind: type) -> None:
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS_NAME
-    old = folder / _OLD_WEIGHTS_NAME
-    try:
-        if path.is_file():
-            return load_file(path)
-        if old.is_file():
-            size = old.stat().st_size
-            if zipfile.is_zipfile(old):  # torch may decompress huge records
-                with zipfile.ZipFile(old) as archive:
-                    records = archive.infolist()
-                _refuse_larger(sum(record.file_size for record in records), size)
-            loaded = torch.load(old, map_location="cpu", weights_only=True)
-            if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
-                values = [v for v in loaded.values() if isinstance(v, Tensor)]
-                _refuse_larger(sum(v.numel() * v.element_size() for v in values), size)
-                return loaded
-            raise ValueError(f"it holds a {type(loaded).__name__} of other things")
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(_broken(path if path.is_file() else old, error)) from error
-    except Exception as error:  # torch's own message says how to load it unsafely
-        reason = f"it holds more than tensors, or is broken ({type(error).__name__})"
-        raise ValueError(_broken(old, reason)) from error
+    readers: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+        WEIGHTS_NAME: load_file,
+        _OLD_WEIGHTS_NAME: _read_torch_file,
+    }
+    for name, read in readers.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            return read(path)
+        except MemoryError:  # which says nothing about the file
+            raise
+        except (SafetensorError, ValueError, OSError) as error:
+            raise ValueError(_broken(path, error)) from error
+        except Exception as error:  # torch's own message says how to load it unsafely
+            kind = type(error).__name__
+            reason = f"it holds more than tensors, or is broken ({kind})"
+            raise ValueError(_broken(path, reason)) from error
     raise FileNotFoundError(
         f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
         "it. Check the path."
     )
+
+
+def _read_torch_file(path: Path) -> dict[str, Tensor]:
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):  # torch may decompress huge records
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+        _refuse_larger(sum(record.file_size for record in records), size)
+    loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
+        values = [v for v in loaded.values() if isinstance(v, Tensor)]
+        _refuse_larger(sum(v.numel() * v.element_size() for v in values), size)
+        return loaded
+    raise ValueError(f"it holds a {type(loaded).__name__} of other things")
 
 
 def _refuse_larger(total: int, size: int) -> None:

@@ -26,21 +26,23 @@ class RowBank(nn.Module):
     ----------
     width : int
         Length of a row.
-    layers : sequence of int
-        Positions of the layers that own the rows.
+    positions : sequence of int
+        Which of the model's layers own the rows.
     ranks : sequence of int
         Rank of every layer of the model.
     """
 
-    triplets: Tensor  # (m,) the triplet that each row belongs to
+    triplet_of: Tensor  # (m,) the triplet that each row belongs to
 
-    def __init__(self, width: int, layers: Sequence[int], ranks: Sequence[int]):
+    def __init__(self, width: int, positions: Sequence[int], ranks: Sequence[int]):
         super().__init__()
-        self.layers = list(layers)
+        self.positions = list(positions)
         # float32, whatever the precision of the frozen weights or torch's default.
-        rows = torch.zeros(sum(ranks[i] for i in self.layers), width, dtype=torch.float)
+        rows = torch.zeros(
+            sum(ranks[i] for i in self.positions), width, dtype=torch.float
+        )
         self.rows = nn.Parameter(rows)  # (m, w)
-        self.register_buffer("triplets", torch.empty(0).long(), persistent=False)
+        self.register_buffer("triplet_of", torch.empty(0).long(), persistent=False)
         # Cache of `_table`, by kind.
         self._tables: dict[str, Tensor] = {}
         self.lay_out(ranks)
@@ -65,10 +67,10 @@ class RowBank(nn.Module):
         """
         device = self.rows.device
         self._ranks = list(ranks)
-        self.sizes = [ranks[i] for i in self.layers]
+        self.sizes = [ranks[i] for i in self.positions]
         of_layers = torch.split(torch.arange(sum(ranks), device=device), list(ranks))
-        self.triplets = torch.cat([of_layers[i] for i in self.layers])
-        self.holds_all = len(self.triplets) == sum(ranks)
+        self.triplet_of = torch.cat([of_layers[i] for i in self.positions])
+        self.holds_all = len(self.triplet_of) == sum(ranks)
         # Rebuild the tables that steps use: here, the host waits for the device anyway.
         needed, self._tables = list(self._tables), {}
         for kind in needed:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .layers import SVDLinear
+from .layers import SVDLinear, in_backward
 from .resizing import check_shrinks, resize, shrink_state, store
 from .row_bank import RowBank, pad_rank
 
@@ -145,7 +145,7 @@ class Triplets(nn.Module):
     def before_forward(self, module: nn.Module, *_: Any) -> None:
         """Hand out the rows when the forward pass of a model begins: a pre-hook."""
         running = self._outermost
-        if _in_backward():  # checkpointing: do what the forward pass did
+        if in_backward():  # checkpointing: do what the forward pass did
             begins = module in self._began
         else:
             # When a KeyboardInterrupt ends a forward pass, torch calls no forward hook,
@@ -172,7 +172,7 @@ class Triplets(nn.Module):
 
         Alone is outside of a model's forward pass, and of a backward pass.
         """
-        alone = self._outermost is None and not _in_backward()
+        alone = self._outermost is None and not in_backward()
         if alone or layer.right is None:
             self.hand_out()
 
@@ -186,13 +186,15 @@ class Triplets(nn.Module):
         layers = self._layers
         left, right = self._sides()
         for bank in right:
-            own = weights if bank.holds_all else weights.index_select(0, bank.triplets)
-            receivers = [layers[i] for i in bank.layers]
+            own = (
+                weights if bank.holds_all else weights.index_select(0, bank.triplet_of)
+            )
+            receivers = [layers[i] for i in bank.positions]
             parts = _split(bank, bank.rows * own.unsqueeze(1), receivers)
             for layer, part in zip(receivers, parts, strict=True):
                 layer.right = part
         for bank in left:
-            receivers = [layers[i] for i in bank.layers]
+            receivers = [layers[i] for i in bank.positions]
             parts = _split(bank, bank.rows, receivers)
             for layer, part in zip(receivers, parts, strict=True):
                 layer.left = part
@@ -218,7 +220,7 @@ class Triplets(nn.Module):
         for rows, banks in zip((left, right), self._sides(), strict=True):
             for bank in banks:
                 parts = torch.split(bank.rows.detach(), bank.sizes)
-                rows.update(zip(bank.layers, parts, strict=True))
+                rows.update(zip(bank.positions, parts, strict=True))
         values = torch.split(self.singular_values.detach(), self.ranks)
         return [Factors(left[i], values[i], right[i]) for i in range(len(values))]
 
@@ -249,7 +251,9 @@ class Triplets(nn.Module):
             values = torch.cat([part.values for part in parts])
             values = values.to(self.singular_values)
             rows = [
-                torch.cat([getattr(parts[i], side) for i in bank.layers]).to(bank.rows)
+                torch.cat([getattr(parts[i], side) for i in bank.positions]).to(
+                    bank.rows
+                )
                 for side, banks in zip(("left", "right"), self._sides(), strict=True)
                 for bank in banks
             ]
@@ -292,7 +296,7 @@ class Triplets(nn.Module):
         parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
         chosen = [kept.nonzero().flatten()]
         for bank in self.banks:
-            chosen.append(kept[bank.triplets].nonzero().flatten())
+            chosen.append(kept[bank.triplet_of].nonzero().flatten())
         for layer, flags in zip(self._layers, per_layer, strict=True):
             layer.rank = int(flags.sum())
             layer.forget_rows()
@@ -308,12 +312,6 @@ def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
     """Draw from N(0, 1) in float32 on the generator's device, not torch's defaults."""
     device = None if generator is None else generator.device
     return torch.randn(shape, generator=generator, dtype=torch.float, device=device)
-
-
-def _in_backward() -> bool:
-    # torch.compile cannot trace the question, and compiles forward passes only.
-    compiles = torch.compiler.is_compiling()
-    return not compiles and torch._C._current_graph_task_id() != -1
 
 
 def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
