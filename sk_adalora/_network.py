@@ -30,8 +30,8 @@ class TextNetwork(nn.Module):
         What to adapt, and how.
     n_outputs : int
         Outputs of the head.
-    pooling : {"mean", "cls", "last", "max"}
-        How the tokens of a text become one vector.
+    pooling : {"mean", "cls", "last", "max", "model"}
+        How the tokens of a text become one vector; "model" is for the subclass.
     generator : torch.Generator or None, default=None
         Source of randomness for triplets, head and dropout.
     """
@@ -47,17 +47,26 @@ class TextNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        module = backbone.copy()
-        skip_pooler(module)
-        self.encoder = get_peft_model(module, config, generator=generator)
         self.pooling, self.n_outputs = pooling, n_outputs
+        module = backbone.copy()
+        self._prepare(module, config, backbone)
+        self.encoder = get_peft_model(module, config, generator=generator)
+        self.head = self._make_head(backbone.width, generator)
+
+    def _prepare(
+        self, module: nn.Module, config: AdaLoraConfig, backbone: Backbone
+    ) -> None:
+        """Change the model and the configuration before the model is adapted."""
+        skip_pooler(module)
+
+    def _make_head(self, width: int, generator: torch.Generator | None) -> Any:
+        """Make what turns a text's vector into outputs."""
         # skip_init: nn.Linear would draw from the global generator.
-        self.head = nn.utils.skip_init(LinearHead, backbone.width, n_outputs)
-        bound = backbone.width**-0.5
+        head = nn.utils.skip_init(LinearHead, width, self.n_outputs)
         with torch.no_grad():
-            for parameter in self.head.parameters():
-                parameter.uniform_(-bound, bound, generator=generator)
-        self.head.to(next(self.encoder.triplets.parameters()).device)
+            for parameter in head.parameters():
+                parameter.uniform_(-(width**-0.5), width**-0.5, generator=generator)
+        return head.to(next(self.encoder.triplets.parameters()).device)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that are trained beside the triplets."""
@@ -125,22 +134,16 @@ class ModelHeadNetwork(TextNetwork):
     under PEFT's names.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        config: AdaLoraConfig,
-        n_outputs: int,
-        generator: torch.Generator | None = None,
+    def _prepare(
+        self, module: nn.Module, config: AdaLoraConfig, backbone: Backbone
     ) -> None:
-        nn.Module.__init__(self)
-        module = backbone.copy()
         config.modules_to_save = own_head(module, backbone.pretrained.drawn)
-        self.encoder = get_peft_model(module, config, generator=generator)
-        self.pooling, self.n_outputs = "model", n_outputs
-        self.head = nn.Identity()  # the model has its own
-        for name in config.modules_to_save:
+
+    def _make_head(self, width: int, generator: torch.Generator | None) -> Any:
+        for name in self.encoder.peft_config.modules_to_save:
             head = self.encoder.model.get_submodule(name).float()
             head.register_forward_pre_hook(_to_float32)
+        return nn.Identity()  # the model has its own
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that are trained beside the triplets."""
@@ -219,10 +222,8 @@ def build_network(
     """
     # For GPT-2's transposed weights: get_peft_model would set it too, but warn.
     config.fan_in_fan_out = any(map(is_conv1d, backbone.module.modules()))
-    if pooling == "model":
-        network = ModelHeadNetwork(backbone, config, n_outputs, generator)
-    else:
-        network = TextNetwork(backbone, config, n_outputs, pooling, generator)
+    kind = ModelHeadNetwork if pooling == "model" else TextNetwork
+    network = kind(backbone, config, n_outputs, pooling, generator)
     # Dropout gets a generator of its own: how often it draws depends on the parts that
     # a batch is cut into, and the order of the rows must not depend on that.
     own = torch.Generator().manual_seed(generator.initial_seed() + 1)

@@ -284,9 +284,8 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     Raises
     ------
     ValueError
-        If the backbone is another one, or the state is of another format.
+        If the backbone is another one.
     """
-    check_format(vars(state))
     check_backbone(state, backbone)
     warn_other_versions(state)
     config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
