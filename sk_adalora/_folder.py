@@ -19,18 +19,23 @@ import numpy as np
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
-from . import _read_folder
+from . import _folder_files, _read_folder
 from ._backbone import Backbone, check_in_place, made_whole
 from ._card import CARD_NAME, write_card, write_export_card
 from ._devices import own_settings_of_torch
+from ._folder_files import BACKBONE, HEAD_NAME, STATE_NAME
 from ._json_values import to_json
 from ._model_files import copy_backbone, lies_in
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
-from ._read_folder import BACKBONE, HEAD_NAME, STATE_NAME
 from ._turns import same_settings
-from ._whole_folder import errors_of_writing, read_model, read_whole, written_whole
+from ._whole_folder import (
+    errors_of_writing,
+    read_model_whole,
+    read_whole,
+    written_whole,
+)
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
 
@@ -122,9 +127,10 @@ class FolderMixin(metaclass=ABCMeta):
             _undo_text_mode(staged)
             if include_backbone:
                 target, with_code = staged / BACKBONE, self.trust_remote_code
-                read_model(backbone.folder, partial(_copy, backbone, target, with_code))
+                copied = partial(_copy, backbone, target, with_code)
+                read_model_whole(backbone.folder, copied)
             _write_text(staged / CARD_NAME, write_card(self, self._adapter))
-            described = _read_folder.sealed(staged, described)
+            described = _folder_files.with_hashes(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
 
     @classmethod
@@ -191,7 +197,7 @@ class FolderMixin(metaclass=ABCMeta):
     ) -> Self:
         """Find and read a folder, once."""
         folder, root = find()
-        _read_folder.refuse_links(folder, root)
+        _folder_files.refuse_links(folder, root)
         described = _read_folder.read_described(folder)
         estimator: Any = cls(
             **_read_folder.read_parameters(described, folder, cls, trust_remote_code)
@@ -200,7 +206,7 @@ class FolderMixin(metaclass=ABCMeta):
         check_parameters(estimator, cls._rules)
         fitted = _read_folder.read_fitted(described, folder, cls)
         # Once more: a file may have been replaced while it was read.
-        _read_folder.check_files(folder, described)
+        _folder_files.check_files(folder, described)
         vars(estimator).update(fitted)
         return estimator
 
@@ -349,7 +355,7 @@ class FolderMixin(metaclass=ABCMeta):
         with written_whole(folder, overwrite=overwrite) as staged:
             merged = network.encoder.merge_and_unload()
             whole = partial(made_whole, backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
-            merged = read_model(backbone.folder, whole)
+            merged = read_model_whole(backbone.folder, whole)
             if not head:
                 _name_outputs(merged.config, self)
             with errors_of_writing(folder):

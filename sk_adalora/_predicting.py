@@ -23,7 +23,7 @@ from ._persistence import AdapterState, thaw_network
 from ._pretrained import count_vectors
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
-from ._whole_folder import read_model
+from ._whole_folder import read_model_whole
 
 # Parameters that predictions use.
 _IN_USE = (
@@ -91,7 +91,7 @@ class PredictMixin:
             n_labels=self._n_outputs() if pooling == "model" else None,
             found=found,
         )
-        return read_model(self.model if found is None else found.folder, load)
+        return read_model_whole(self.model if found is None else found.folder, load)
 
     def _most_tokens(self, backbone: Backbone) -> int:
         """Return `max_length`, or less where the model takes less."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import reprlib
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -16,8 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from ._card import CARD_NAME
+from ._folder_files import (
+    BACKBONE,
+    HEAD_NAME,
+    SEAL,
+    STATE_NAME,
+    broken,
+    check_files,
+    download,
+    seal_of,
+)
 from ._json_values import from_json
-from ._model_files import COMMIT, is_absent, weight_files
+from ._model_files import COMMIT
 from ._network import POOLINGS
 from ._persistence import (
     RECORDS,
@@ -27,21 +35,12 @@ from ._persistence import (
     fitted_attributes,
     joined,
 )
-from .adalora.config import CONFIG_NAME
 from .adalora.json_file import read_json
 from .adalora.peft_format import WEIGHTS_NAME, is_factor, rank_pattern, ranks_of
 from .adalora.read_peft import read_adapter
 
-STATE_NAME = "sk_adalora.json"
-HEAD_NAME = "head.safetensors"
-BACKBONE = "backbone"
-SEAL = "sha256"
-
 # What is fetched from the hub beside the files that STATE_NAME lists.
 _UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.bin"]
-
-# Bytes of a text that is looked at for its line ends: no vocabulary has more.
-_LONGEST_TEXT = 2**26
 
 # Types of what STATE_NAME holds: the fields of AdapterState, but for its numbers, which
 # are in other files, and more.
@@ -56,14 +55,6 @@ _HINTS = {name: _OF_STATE[name] for name in STATE_FIELDS} | {
     "files": dict[str, str],
     SEAL: str,
 }
-
-
-def broken(must: str, got: Any) -> ValueError:
-    """Return the error about a part of ``sk_adalora.json``."""
-    return ValueError(
-        f"{STATE_NAME} must {must}. Got {reprlib.repr(got)}. The file is broken, or "
-        "was changed: copy the folder again."
-    )
 
 
 def _check_fields(
@@ -113,7 +104,7 @@ def find(
         folder = Path(given).resolve()
         return folder, folder
     name = os.fspath(source)
-    known = _download(name, revision, local_files_only, [STATE_NAME])
+    known = download(name, revision, local_files_only, [STATE_NAME])
     listed = _read_fields(known)["files"]
     patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
     if patterns:  # the hub would fetch all that they match
@@ -127,68 +118,8 @@ def find(
         )
     # The snapshot's folder is named after its commit: fetch all files from that one.
     wanted = [*_UNLISTED, *listed]
-    folder = _download(name, known.name, local_files_only, wanted)
+    folder = download(name, known.name, local_files_only, wanted)
     return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
-
-
-def _download(
-    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
-) -> Path:
-    """Return the folder with the wanted files of a repository of the hub."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            local_files_only=local_files_only,
-            allow_patterns=wanted,
-        )
-    except (OSError, ValueError) as error:
-        if not is_absent(error):
-            raise
-        where = "not in the local cache" if local_files_only else "out of reach"
-        raise FileNotFoundError(
-            "`source` must be a folder that `save_pretrained` wrote, or a repository "
-            f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
-            "Check the path."
-        ) from error
-    return Path(folder)
-
-
-def refuse_links(folder: Path, root: Path) -> None:
-    """Refuse links to what lies outside of `root`."""
-    if not os.path.lexists(folder / STATE_NAME):
-        return  # reading that file will raise the error
-    # Not by `rglob`, which fails where a writer deletes its hidden folder meanwhile.
-    for inside, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = os.path.realpath(os.path.join(inside, name))
-            if not Path(path).is_relative_to(root):
-                raise ValueError(
-                    f"The files must lie in the folder. Got {name!r}, which links to "
-                    "a place outside. Replace the link by the file."
-                )
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that must stay as it is, by relative path.
-
-    The card may be edited. The pretrained weights are checked when they are used.
-    """
-    left_out = {folder / STATE_NAME, folder / CARD_NAME}
-    left_out |= {*weight_files(folder / BACKBONE)}
-    return {
-        path.relative_to(folder).as_posix(): _digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in left_out
-    }
-
-
-def seal(described: dict[str, Any]) -> str:
-    """Return the SHA-256 of what ``sk_adalora.json`` holds, except this hash."""
-    rest = {name: value for name, value in described.items() if name != SEAL}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _read_fields(folder: Path) -> dict[str, Any]:
@@ -203,78 +134,10 @@ def _read_fields(folder: Path) -> dict[str, Any]:
 def read_described(folder: Path) -> dict[str, Any]:
     """Read ``sk_adalora.json``, and check that no file was changed by accident."""
     described = _read_fields(folder)
-    if described[SEAL] != seal(described):
+    if described[SEAL] != seal_of(described):
         raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
     check_files(folder, described)
     return described
-
-
-def _needed(described: dict[str, Any]) -> set[str]:
-    """Return the files without which an estimator cannot be loaded."""
-    needed = {CONFIG_NAME, WEIGHTS_NAME}
-    if described["pooling"] != "model":
-        needed.add(HEAD_NAME)
-    if described["includes_backbone"]:
-        needed.add(f"{BACKBONE}/config.json")
-    return needed
-
-
-def sealed(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``sk_adalora.json`` is to hold, with the hashes of the files."""
-    files = digests(folder)
-    missing = _needed(described) - set(files)
-    if missing:
-        raise FileNotFoundError(
-            f"The folder must hold {sorted(missing)} when it is complete. Got "
-            f"{str(folder)!r} without. Another program deleted what was just written: "
-            "save again."
-        )
-    described = described | {"files": files}
-    return described | {SEAL: seal(described)}
-
-
-def check_files(folder: Path, described: dict[str, Any]) -> None:
-    """Refuse a folder whose files are not those that were written."""
-    listed = described["files"]
-    missing = _needed(described) - set(listed)
-    if missing:
-        raise broken(f"list {sorted(missing)} under 'files'", listed)
-    for name, digest in listed.items():
-        parts = PurePosixPath(name).parts
-        elsewhere = PureWindowsPath(name).drive or "\\" in name  # as Windows reads it
-        if not parts or ".." in parts or parts[0] == "/" or elsewhere:
-            raise broken("list files of the folder only", name)
-        path = folder / name
-        if not os.path.isfile(path):  # False for whatever is wrong with the name
-            raise FileNotFoundError(
-                f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it. "
-                "Copy the folder again."
-            )
-        if _digest(path) != digest:
-            got = (
-                "a file whose line ends were changed, as git does: set -text for the "
-                "folder in .gitattributes, and copy it again."
-                if _differs_in_line_ends(path, digest)
-                else "a file that differs. It is broken, was changed, or was replaced "
-                "just now: copy or load the folder again."
-            )
-            raise ValueError(
-                f"{name!r} must be as it was written, with SHA-256 "
-                f"{reprlib.repr(digest)}. Got {got}"
-            )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _differs_in_line_ends(path: Path, digest: str) -> bool:
-    if path.stat().st_size > _LONGEST_TEXT:
-        return False
-    plain = path.read_bytes().replace(b"\r\n", b"\n")
-    ways = (plain, plain.replace(b"\n", b"\r\n"))
-    return digest in [hashlib.sha256(way).hexdigest() for way in ways]
 
 
 # ---- estimator --------------------------------------------------------------

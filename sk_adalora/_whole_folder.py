@@ -15,7 +15,7 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from ._card import CARD_NAME, OUR_MARK
-from ._read_folder import BACKBONE, STATE_NAME
+from ._folder_files import BACKBONE, STATE_NAME
 
 # The hidden folder that a writer fills: "new" is to come, "old" was there.
 _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
@@ -90,7 +90,7 @@ def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
     return read()
 
 
-def read_model(model: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
+def read_model_whole(model: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
     """Return what `read` returns of a pretrained model, which may lie in such a folder.
 
     Parameters

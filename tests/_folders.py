@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sk_adalora._read_folder import SEAL, STATE_NAME, seal
+from sk_adalora._folder_files import SEAL, STATE_NAME, seal_of
 
 # Large enough that predictions differ from those without the adapter.
 STRONG = {"learning_rate": 0.05, "epochs": 3}
@@ -37,7 +37,7 @@ def write(folder, described):
         if files[name] != "kept" and os.path.isfile(folder / name):
             data = (folder / name).read_bytes()
             described["files"][name] = hashlib.sha256(data).hexdigest()
-    described[SEAL] = seal(described)
+    described[SEAL] = seal_of(described)
     (folder / STATE_NAME).write_text(json.dumps(described), "utf8")
 
 

@@ -37,8 +37,8 @@ from sk_adalora import (
 )
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import Place
+from sk_adalora._folder_files import BACKBONE
 from sk_adalora._rank_table import lay_out
-from sk_adalora._read_folder import BACKBONE
 from sk_adalora._turns import same_settings
 
 X, Y = topics(48)

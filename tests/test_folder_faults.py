@@ -11,8 +11,8 @@ from _folders import read, write
 from _toy import make, toy
 
 from sk_adalora import AdaLoraClassifier
+from sk_adalora._folder_files import HEAD_NAME, STATE_NAME
 from sk_adalora._json_values import to_json
-from sk_adalora._read_folder import HEAD_NAME, STATE_NAME
 from sk_adalora.adalora.peft_format import WEIGHTS_NAME
 
 

@@ -168,7 +168,7 @@ STEPS = {
     "backbone": (_folder, "copy_backbone"),
     "card": (_folder, "write_card"),
     "text": (_folder, "_write_text"),
-    "hashes": (_folder._read_folder, "digests"),
+    "hashes": (_folder._folder_files, "digests"),
     "state": (_folder, "_readable"),
     "last rename": (_folder.Path, "rename"),
 }

@@ -19,7 +19,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier
-from sk_adalora._read_folder import HEAD_NAME
+from sk_adalora._folder_files import HEAD_NAME
 
 X, Y = topics(48)
 

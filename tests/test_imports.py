@@ -106,11 +106,13 @@ MAY_IMPORT = {
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
-    | {"adalora", "_card", "_model_files", "_network", "_persistence"},
-    "_whole_folder": {"_card", "_read_folder"},
+    | {"adalora", "_card", "_folder_files", "_model_files", "_network"}
+    | {"_persistence"},
+    "_folder_files": {"adalora", "_card", "_model_files"},
+    "_whole_folder": {"_card", "_folder_files"},
     "_folder": FIRST_STEPS
-    | {"adalora", "_backbone", "_card", "_persistence", "_pretrained", "_read_folder"}
-    | {"_model_files", "_turns", "_whole_folder"},
+    | {"adalora", "_backbone", "_card", "_folder_files", "_persistence", "_pretrained"}
+    | {"_model_files", "_read_folder", "_turns", "_whole_folder"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {

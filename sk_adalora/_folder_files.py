@@ -1,0 +1,159 @@
+"""The files of a saved estimator: their names, and whether they are as written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import reprlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from ._card import CARD_NAME
+from ._model_files import is_absent, weight_files
+from .adalora.config import CONFIG_NAME
+from .adalora.peft_format import WEIGHTS_NAME
+
+STATE_NAME = "sk_adalora.json"
+HEAD_NAME = "head.safetensors"
+BACKBONE = "backbone"
+SEAL = "sha256"
+
+# Bytes of a text that is looked at for its line ends: no vocabulary has more.
+_LONGEST_TEXT = 2**26
+
+
+def broken(must: str, got: Any) -> ValueError:
+    """Return the error about a part of ``sk_adalora.json``."""
+    return ValueError(
+        f"{STATE_NAME} must {must}. Got {reprlib.repr(got)}. The file is broken, or "
+        "was changed: copy the folder again."
+    )
+
+
+def download(
+    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
+) -> Path:
+    """Return the folder with the wanted files of a repository of the hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            local_files_only=local_files_only,
+            allow_patterns=wanted,
+        )
+    except (OSError, ValueError) as error:
+        if not is_absent(error):
+            raise
+        where = "not in the local cache" if local_files_only else "out of reach"
+        raise FileNotFoundError(
+            "`source` must be a folder that `save_pretrained` wrote, or a repository "
+            f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
+            "Check the path."
+        ) from error
+    return Path(folder)
+
+
+def refuse_links(folder: Path, root: Path) -> None:
+    """Refuse links to what lies outside of `root`."""
+    if not os.path.lexists(folder / STATE_NAME):
+        return  # reading that file will raise the error
+    # Not by `rglob`, which fails where a writer deletes its hidden folder meanwhile.
+    for inside, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.realpath(os.path.join(inside, name))
+            if not Path(path).is_relative_to(root):
+                raise ValueError(
+                    f"The files must lie in the folder. Got {name!r}, which links to "
+                    "a place outside. Replace the link by the file."
+                )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that must stay as it is, by relative path.
+
+    The card may be edited. The pretrained weights are checked when they are used.
+    """
+    left_out = {folder / STATE_NAME, folder / CARD_NAME}
+    left_out |= {*weight_files(folder / BACKBONE)}
+    return {
+        path.relative_to(folder).as_posix(): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in left_out
+    }
+
+
+def seal_of(described: dict[str, Any]) -> str:
+    """Return the SHA-256 of what ``sk_adalora.json`` holds, except this hash."""
+    rest = {name: value for name, value in described.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def with_hashes(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``sk_adalora.json`` is to hold, with the hashes of the files."""
+    files = digests(folder)
+    missing = _needed(described) - set(files)
+    if missing:
+        raise FileNotFoundError(
+            f"The folder must hold {sorted(missing)} when it is complete. Got "
+            f"{str(folder)!r} without. Another program deleted what was just written: "
+            "save again."
+        )
+    described = described | {"files": files}
+    return described | {SEAL: seal_of(described)}
+
+
+def check_files(folder: Path, described: dict[str, Any]) -> None:
+    """Refuse a folder whose files are not those that were written."""
+    listed = described["files"]
+    missing = _needed(described) - set(listed)
+    if missing:
+        raise broken(f"list {sorted(missing)} under 'files'", listed)
+    for name, digest in listed.items():
+        parts = PurePosixPath(name).parts
+        elsewhere = PureWindowsPath(name).drive or "\\" in name  # as Windows reads it
+        if not parts or ".." in parts or parts[0] == "/" or elsewhere:
+            raise broken("list files of the folder only", name)
+        path = folder / name
+        if not os.path.isfile(path):  # False for whatever is wrong with the name
+            raise FileNotFoundError(
+                f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it. "
+                "Copy the folder again."
+            )
+        if _digest(path) != digest:
+            got = (
+                "a file whose line ends were changed, as git does: set -text for the "
+                "folder in .gitattributes, and copy it again."
+                if _differs_in_line_ends(path, digest)
+                else "a file that differs. It is broken, was changed, or was replaced "
+                "just now: copy or load the folder again."
+            )
+            raise ValueError(
+                f"{name!r} must be as it was written, with SHA-256 "
+                f"{reprlib.repr(digest)}. Got {got}"
+            )
+
+
+def _needed(described: dict[str, Any]) -> set[str]:
+    """Return the files without which an estimator cannot be loaded."""
+    needed = {CONFIG_NAME, WEIGHTS_NAME}
+    if described["pooling"] != "model":
+        needed.add(HEAD_NAME)
+    if described["includes_backbone"]:
+        needed.add(f"{BACKBONE}/config.json")
+    return needed
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _differs_in_line_ends(path: Path, digest: str) -> bool:
+    if path.stat().st_size > _LONGEST_TEXT:
+        return False
+    plain = path.read_bytes().replace(b"\r\n", b"\n")
+    ways = (plain, plain.replace(b"\n", b"\r\n"))
+    return digest in [hashlib.sha256(way).hexdigest() for way in ways]
