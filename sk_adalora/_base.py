@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
@@ -15,6 +16,9 @@ from ._inspecting import InspectMixin
 from ._model_files import DEFAULT_MODEL
 from ._persistence import with_plain_records, with_records
 from ._predicting import PredictMixin
+from ._report import FitReport
+from ._steps import ResolvedSchedule
+from ._training import TrainingHistory
 from ._transaction import CALLBACKS
 
 # Attribute of an instance whose state comes from a pickle or a copy.
@@ -38,6 +42,17 @@ class BaseAdaLora(
     BaseEstimator,
 ):
     """A text estimator. Subclasses define targets, loss and outputs."""
+
+    # What a fit sets: declared for editors and type checkers.
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    n_iter_: int
+    total_step_: int
+    schedule_: ResolvedSchedule
+    ranks_: dict[str, int]
+    rank_pattern_: dict[str, list[bool]]
+    history_: TrainingHistory
+    fit_report_: FitReport
 
     def __init__(
         self,

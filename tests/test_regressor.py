@@ -503,6 +503,14 @@ def test_fitted_attributes_are_those_of_the_documentation(estimator, tiny_model)
     assert public == entries(estimator, "Attributes").keys()
 
 
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_editors_know_the_fitted_attributes(estimator):
+    declared = {n for base in estimator.__mro__ for n in inspect.get_annotations(base)}
+    public = {n for n in declared if n.endswith("_") and not n.startswith("_")}
+
+    assert public == entries(estimator, "Attributes").keys()
+
+
 def test_a_shared_default_is_the_same():
     classifier = AdaLoraClassifier().get_params()
     assert classifier.pop("class_weight") is None
