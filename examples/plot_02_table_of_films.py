@@ -32,7 +32,7 @@ train[["title", "director", "cast", "studio", "genres", "rating"]].head()
 # This is what the model reads of the first film:
 
 for name, value in train[columns].iloc[0].dropna().items():
-    print(f"{name}: {value}")
+    print(f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}")
 
 # %%
 # Genres: several labels a row

@@ -121,6 +121,7 @@ class FolderMixin(metaclass=ABCMeta):
                     save_file(head, staged / HEAD_NAME)
                 else:  # tells transformers the names of the outputs
                     own = copy.deepcopy(backbone.module.config)
+                    own.dtype = None  # that of the weights, not the precision of `fit`
                     _name_outputs(own, self)
                     own.save_pretrained(staged)
                 _save_tokenizer(backbone.tokenizer, staged)

@@ -29,7 +29,11 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md"]
 # What these pages print depends on the model.
-WITH_THE_REAL_MODEL = {"README.md", "docs/first_steps.md"}
+WITH_THE_REAL_MODEL = {
+    "README.md",
+    "docs/first_steps.md",
+    "docs/user_guide/displays.md",
+}
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

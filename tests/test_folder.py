@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from _folders import (
     STRONG,
     assert_equal_estimators,
@@ -393,6 +394,18 @@ def test_the_files_of_a_model_with_its_own_head(tiny_model, tmp_path):
     assert set(bytes_of(tmp_path / "f")) == ALWAYS | {"config.json"}
     config = json.loads((tmp_path / "f" / "config.json").read_text("utf8"))
     assert config["id2label"] == {"0": "art", "1": "business", "2": "sport"}
+
+
+@pytest.mark.filterwarnings("ignore:.*bfloat16")  # on processors without it
+def test_other_programs_load_the_model_in_its_own_precision(tiny_model, tmp_path):
+    classifier = make(tiny_model, pooling="model", precision="bfloat16")
+    classifier.fit(X, Y).save_pretrained(tmp_path / "f")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "f")
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tiny_model, config=config
+    )
+
+    assert base.dtype == torch.float32
 
 
 def test_nothing_is_pickled(saved):
