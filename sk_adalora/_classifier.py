@@ -88,10 +88,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Peak learning rate of the updates. Lower it if the training loss rises, and
         search it, from the default downwards, for another `model`.
     head_learning_rate : float or None, default=None
-        Peak learning rate of the head. None stands for 0.001 if the head starts at a
-        linear probe, and otherwise for `learning_rate`. A linear head learns on
-        features that are standardised by their mean and their root-mean-square distance
-        from it; with ``pooling="model"`` the head gets them as they are.
+        Peak learning rate of the head. None stands for 0.001 if `head_init` is a linear
+        probe, and otherwise for `learning_rate`. A linear head learns on features that
+        are standardised by their mean and their root-mean-square distance from it; with
+        ``pooling="model"`` the head gets them as they are.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         How the head starts. "linear_probe": as a linear model of the pretrained model's
         features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
@@ -495,12 +495,23 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             return self._encode_labels(y)
         before, several = self.classes_, self._multilabel
         targets = self._encode_labels(y)
-        if several != self._multilabel or not np.array_equal(before, self.classes_):
+        if several != self._multilabel:
             raise ValueError(
-                "With warm_start=True `y` must hold the classes of the fit before: "
-                f"{before.tolist()}, {_labels_a_row(several)}. Got "
-                f"{self.classes_.tolist()}, {_labels_a_row(self._multilabel)}. Set "
-                "warm_start=False to start anew."
+                "With warm_start=True `y` must hold as many labels a row as in the fit "
+                f"before: {_labels_a_row(several)}. Got {_labels_a_row(not several)}. "
+                "Set warm_start=False to start anew."
+            )
+        old, new = before.tolist(), self.classes_.tolist()
+        if old != new:
+            missing, unknown = (
+                [label for label in these if label not in those]
+                for these, those in ((old, new), (new, old))
+            )
+            raise ValueError(
+                "With warm_start=True `y` must hold the classes of the fit before. Got "
+                f"no {missing[:5]}, and {unknown[:5]} in addition. Set "
+                "warm_start=False to start anew, or add a row of weight 0 for a class "
+                "without rows."
             )
         return targets
 

@@ -364,7 +364,7 @@ class FitMixin(metaclass=ABCMeta):
             return
         if self._continues():
             length = self._adapter.feature_length
-            continue_head(network, examples, place, self.batch_size, length)
+            continue_head(network, examples, place, generator, self.batch_size, length)
         elif self._fits_head_first():
             fit_head(network, examples, place, generator, self.batch_size)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -106,6 +106,22 @@ class AdapterState:
         adapter = {n: torch.from_numpy(np.array(a)) for n, a in self.arrays.items()}
         own = [name for name in adapter if name.startswith(_HEAD)]
         return adapter, {n.removeprefix(_HEAD): adapter.pop(n) for n in own}
+
+    def with_scaled_outputs(self, factors: np.ndarray) -> AdapterState:
+        """Return a copy whose linear head gives outputs that are larger by factors.
+
+        Parameters
+        ----------
+        factors : ndarray of shape (n_outputs,)
+            Factor of each output.
+        """
+        adapter, head = self.tensors()
+        scale = torch.from_numpy(factors)
+        scaled = {
+            name: value.double().mul(scale.view(-1, *[1] * (value.ndim - 1)))
+            for name, value in head.items()
+        }
+        return replace(self, arrays=joined(adapter, scaled))
 
 
 # Attributes that are records (dataclasses) of plain values. Files hold them as dicts,

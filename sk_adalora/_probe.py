@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._batches import pad, prediction_batches, uniform_batches
 from ._devices import Place
+from ._head import LinearHead
 from ._linear_probe import are_indicators, fit_linear, penalties_of, spread
 from ._network import TextNetwork
 from ._tokens import TokenTable
@@ -26,6 +27,9 @@ _ENOUGH_ROWS = 1000
 # Rows of each class among them: a class without any would get a bias that training does
 # not correct.
 _ROWS_OF_A_CLASS = 5
+# A bias of more than _CERTAIN decides, where the norm of the weights on standardised
+# features is below _LITTLE.
+_CERTAIN, _LITTLE = 10, 1
 # Texts from which the head's centre and length are computed where no probe is fitted.
 _TEXTS_TO_MEASURE = 64
 
@@ -96,13 +100,15 @@ def continue_head(
     network: TextNetwork,
     examples: Examples,
     place: Place,
+    generator: torch.Generator,
     batch_size: int,
     length: float,
 ) -> None:
     """Prepare the head of an earlier fit to be trained further; its outputs stay.
 
-    The centre is that of pretrained features, as in the first fit, though the encoder
-    has learned since.
+    Only those that have learned nothing are fitted anew, as by :func:`fit_head`. The
+    centre is that of pretrained features, as in the first fit, though the encoder has
+    learned since.
 
     Parameters
     ----------
@@ -112,16 +118,47 @@ def continue_head(
         The training rows.
     place : Place
         Where the network is.
+    generator : torch.Generator
+        Draws the rows that outputs are fitted to.
     batch_size : int
         Rows of a training batch.
     length : float
         What the first fit divided centred features by; it is kept, whatever these rows
         are.
     """
-    learned = network.head_state()
+    learned = {name: value.clone() for name, value in network.head_state().items()}
     centre, _ = _measure(network, examples, place, batch_size)
     network.head.set_scale(centre, length)
     network.load_head_state(learned)
+    unlearned = _have_learned_nothing(network.head, examples.targets)
+    if unlearned.any():
+        fit_head(network, examples, place, generator, batch_size)
+        fitted = network.head_state()
+        for name, value in learned.items():
+            value[unlearned] = fitted[name][unlearned]
+        network.head.set_scale(centre, length)
+        network.load_head_state(learned)
+
+
+def _have_learned_nothing(head: LinearHead, targets: Tensor) -> Tensor:
+    """Tell which classes or labels a probe saw no row of, or no row without.
+
+    It left them without weights, and with a bias of about 20 against all others, which
+    training would not correct.
+
+    Returns
+    -------
+    torch.Tensor of shape (k,)
+        On the CPU; all False for targets that are numbers.
+    """
+    weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
+    if not targets.is_floating_point():
+        certainty = bias.max() - bias
+    elif are_indicators(targets):
+        certainty = bias.abs()
+    else:
+        certainty = torch.zeros_like(bias)
+    return (certainty > _CERTAIN) & (weight.norm(dim=1) < _LITTLE)
 
 
 def _measure(

@@ -90,10 +90,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Peak learning rate of the updates. Lower it if the training loss rises, and
         search it, from the default downwards, for another `model`.
     head_learning_rate : float or None, default=None
-        Peak learning rate of the head. None stands for 0.001 if the head starts at a
-        linear probe, and otherwise for `learning_rate`. A linear head learns on
-        features that are standardised by their mean and their root-mean-square distance
-        from it; with ``pooling="model"`` the head gets them as they are.
+        Peak learning rate of the head. None stands for 0.001 if `head_init` is a linear
+        probe, and otherwise for `learning_rate`. A linear head learns on features that
+        are standardised by their mean and their root-mean-square distance from it; with
+        ``pooling="model"`` the head gets them as they are.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         How the head starts. "linear_probe": as a linear model of the pretrained model's
         features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
@@ -317,8 +317,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         weights = None if rows.weights is None else rows.weights.double().numpy()
         if weights is not None and np.all(weights == weights[0]):
             weights = None  # the same to the last bit as without weights
-        if self._continues():  # keep the units that the network was trained in
-            self._rescale_constant_targets(values, weights)
+        if self._continues():
+            self._rescale_targets(values, weights)
         else:
             self._fit_target_scale(values, weights)
         scale = np.where(self._target_scale > 0, self._target_scale, 1.0)
@@ -341,14 +341,24 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         self._target_mean = np.where(spreads, np.ldexp(mean, exponent), values[0])
         self._target_scale = np.where(spreads, scale, 0.0)
 
-    def _rescale_constant_targets(
-        self, values: np.ndarray, weights: np.ndarray | None
-    ) -> None:
-        """Learn the units of targets that were constant; keep those of the others."""
+    def _rescale_targets(self, values: np.ndarray, weights: np.ndarray | None) -> None:
+        """Learn the units of targets that were constant; widen those of the others.
+
+        Far outside the units of the first fit, its rates would hardly move anything.
+        Predictions stay: the head's outputs shrink as their scale grows.
+        """
         mean, scale = self._target_mean, self._target_scale
         self._fit_target_scale(values, weights)
-        self._target_mean = np.where(scale > 0, mean, self._target_mean)
-        self._target_scale = np.where(scale > 0, scale, self._target_scale)
+        varied = scale > 0
+        reach = np.hypot(self._target_scale, self._target_mean - mean)
+        if self.pooling == "model":  # whose own head may be of any form
+            reach = scale
+        self._target_mean = np.where(varied, mean, self._target_mean)
+        wider = np.where(varied, np.maximum(scale, reach), self._target_scale)
+        self._target_scale = wider
+        if np.any(varied & (wider > scale)):
+            factors = np.divide(scale, wider, out=np.ones_like(wider), where=varied)
+            self._adapter = self._adapter.with_scaled_outputs(factors)
 
     def _check_n_targets(self, values: np.ndarray) -> None:
         if values.shape[1] != len(self._target_mean):

@@ -84,8 +84,8 @@ MAY_IMPORT = {
     "_network": {"adalora", "_backbone", "_batches", "_head", "_pretrained"},
     "_training": FIRST_STEPS | {"adalora", "_network"},
     "_linear_probe": {"_training"},
-    "_probe": {"_batches", "_devices", "_linear_probe", "_network", "_tokens"}
-    | {"_training"},
+    "_probe": {"_batches", "_devices", "_head", "_linear_probe", "_network"}
+    | {"_tokens", "_training"},
     "_early_stopping": {"_messages", "_network", "_training"},
     "_interpolation": {"_network"},
     "_callbacks": {"_early_stopping", "_interpolation", "_training"},

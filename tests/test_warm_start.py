@@ -200,14 +200,48 @@ def test_rows_may_be_others(fitted):
     assert continued.fit_report_.n_rows == 24
 
 
+INDICATORS = (Y[:, None] == np.unique(Y)).astype(int)
+
+
+@pytest.mark.parametrize("first", [INDICATORS * [0, 1, 1], INDICATORS | [1, 0, 0]])
+def test_a_label_that_no_row_or_all_rows_had_is_learned_later(make, first):
+    """A probe gives it a bias of 21 against all rows, or for them."""
+    classifier = make(epochs=10).fit(X, first)
+    assert len({*classifier.predict(X)[:, 0]}) == 1
+    learned = classifier.predict(X)[:, 1:]
+    classifier.fit(X, INDICATORS)
+
+    np.testing.assert_array_equal(classifier.predict(X)[:, 0], INDICATORS[:, 0])
+    assert (classifier.predict(X)[:, 1:] == learned).mean() > 0.9
+
+
+def test_a_class_that_had_no_row_is_learned_later(make):
+    classifier = make(epochs=10).fit(X, Y, sample_weight=1.0 * (Y != "art"))
+    assert "art" not in classifier.predict(X)
+
+    assert classifier.fit(X, Y).score(X, Y) == 1
+
+
+def test_what_was_learned_is_not_started_anew(make, monkeypatch):
+    classifier = make().fit(X, Y)
+    monkeypatch.setattr("sk_adalora._probe.fit_linear", None)  # not called again
+    classifier.fit(X, Y)
+
+    assert classifier.n_iter_ == 4
+
+
 # What must fit
 
 
 @pytest.mark.parametrize(
     ("changed", "y", "match"),
     [
-        ({}, np.where(Y == "art", "arts", Y), r"the classes of the fit before: \['art"),
-        ({}, np.where(Y == "art", "sport", Y), r"Got \['business', 'sport'\]"),
+        (
+            {},
+            np.where(Y == "art", "arts", Y),
+            r"without \['art'\], and with \['arts'\]",
+        ),
+        ({}, np.where(Y == "art", "sport", Y), r"Got 2, one a row: without \['art'"),
         ({"init_r": 2}, Y, r"`init_r` must be at least the largest rank.*init_r=2"),
         ({"target_modules": ["query"]}, Y, "the adapted layers and the number of"),
         ({"target_modules": ["query", "key", "value"]}, Y, "set warm_start=False"),
@@ -315,6 +349,23 @@ def test_a_regressor_continues_in_its_units(make_regressor):
     still = copy(regressor, **STILL).fit(TEXTS[:10], 5 + SIGNS[:10] * 1e4)
 
     np.testing.assert_allclose(still.predict(TEXTS), before, atol=0.5)
+
+
+@pytest.mark.parametrize("mean", [0, 5])
+def test_targets_may_spread_wider_later(make_regressor, mean):
+    """In the units of the first fit, they would be out of the reach of its rates."""
+    regressor = make_regressor(epochs=3).fit(TEXTS, mean + 0.01 * SIGNS)
+    regressor.set_params(epochs=30).fit(TEXTS, SIGNS)
+
+    assert r2_score(SIGNS, regressor.predict(TEXTS)) > 0.5
+
+
+def test_targets_that_spread_less_keep_the_scale(make_regressor):
+    regressor = make_regressor(epochs=3).fit(TEXTS, SIGNS)
+    before = regressor._target_mean[0], regressor._target_scale[0]
+    regressor.fit(TEXTS, 0.1 * SIGNS)
+
+    assert (regressor._target_mean[0], regressor._target_scale[0]) == before
 
 
 def test_a_target_that_was_constant_may_vary_later(make_regressor):
