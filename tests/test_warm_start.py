@@ -236,12 +236,8 @@ def test_what_was_learned_is_not_started_anew(make, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "y", "match"),
     [
-        (
-            {},
-            np.where(Y == "art", "arts", Y),
-            r"without \['art'\], and with \['arts'\]",
-        ),
-        ({}, np.where(Y == "art", "sport", Y), r"Got 2, one a row: without \['art'"),
+        ({}, np.where(Y == "art", "arts", Y), r"Got no \['art'\], and \['arts'\] in"),
+        ({}, np.where(Y == "art", "sport", Y), r"Got no \['art'\], and \[\] in"),
         ({"init_r": 2}, Y, r"`init_r` must be at least the largest rank.*init_r=2"),
         ({"target_modules": ["query"]}, Y, "the adapted layers and the number of"),
         ({"target_modules": ["query", "key", "value"]}, Y, "set warm_start=False"),
@@ -276,7 +272,7 @@ def test_one_label_a_row_and_several_are_not_mixed(make):
     indicator = np.eye(3, dtype=int)[np.arange(36) % 3]
     estimator = make(epochs=1).fit(X, np.arange(36) % 3)
 
-    with pytest.raises(ValueError, match=r"\], one a row\. Got .*any number of them"):
+    with pytest.raises(ValueError, match=r": one a row\. Got any number of them"):
         estimator.fit(X, indicator)
 
 
