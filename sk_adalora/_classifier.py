@@ -503,15 +503,14 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             )
         old, new = before.tolist(), self.classes_.tolist()
         if old != new:
-            missing, unknown = (
-                [label for label in these if label not in those]
-                for these, those in ((old, new), (new, old))
-            )
+            had, has = set(old), set(new)
+            missing = [label for label in old if label not in has][:5]
+            unknown = [label for label in new if label not in had][:5]
+            got = [f"no {missing}"] * bool(missing) + [f"{unknown} too"] * bool(unknown)
             raise ValueError(
                 "With warm_start=True `y` must hold the classes of the fit before. Got "
-                f"no {missing[:5]}, and {unknown[:5]} in addition. Set "
-                "warm_start=False to start anew, or add a row of weight 0 for a class "
-                "without rows."
+                f"{' and '.join(got)}. Set warm_start=False to start anew, or add a "
+                "row of weight 0 for a class without rows."
             )
         return targets
 
