@@ -132,7 +132,13 @@ def continue_head(
     network.load_head_state(learned)
     unlearned = _have_learned_nothing(network.head, examples.targets)
     if unlearned.any():
+        before = network.head.bias.detach().clone()
         fit_head(network, examples, place, generator, batch_size)
+        if not examples.targets.is_floating_point():
+            # Only differences count between classes: start at the level of the others.
+            level = (before - network.head.bias.detach())[~unlearned].mean()
+            with torch.no_grad():
+                network.head.bias += level
         fitted = network.head_state()
         for name, value in learned.items():
             value[unlearned] = fitted[name][unlearned]

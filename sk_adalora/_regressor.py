@@ -344,20 +344,20 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     def _rescale_targets(self, values: np.ndarray, weights: np.ndarray | None) -> None:
         """Learn the units of targets that were constant; widen those of the others.
 
-        Far outside the units of the first fit, its rates would hardly move anything.
-        Predictions stay: the head's outputs shrink as their scale grows.
+        Far outside the scale of the fit before, the rates would hardly move anything.
+        (In a narrower one, they could not mend what a wider one left.) Predictions
+        stay: the head's outputs shrink as their scale grows.
         """
         mean, scale = self._target_mean, self._target_scale
         self._fit_target_scale(values, weights)
         varied = scale > 0
         reach = np.hypot(self._target_scale, self._target_mean - mean)
-        if self.pooling == "model":  # whose own head may be of any form
-            reach = scale
+        # The model's own head may be of any form.
+        wider = scale if self.pooling == "model" else np.maximum(scale, reach)
         self._target_mean = np.where(varied, mean, self._target_mean)
-        wider = np.where(varied, np.maximum(scale, reach), self._target_scale)
-        self._target_scale = wider
-        if np.any(varied & (wider > scale)):
-            factors = np.divide(scale, wider, out=np.ones_like(wider), where=varied)
+        self._target_scale = np.where(varied, wider, self._target_scale)
+        if np.any(wider > scale):
+            factors = np.divide(scale, wider, out=np.ones_like(scale), where=varied)
             self._adapter = self._adapter.with_scaled_outputs(factors)
 
     def _check_n_targets(self, values: np.ndarray) -> None:

@@ -260,12 +260,29 @@ def test_what_knows_nothing_of_the_adapter_is_refused(name, do):
 def test_a_lack_of_memory_is_not_called_a_broken_file(tmp_path, monkeypatch):
     save_adapter(adapt(tiny_bert()), tmp_path)
 
-    def fail(path):
-        raise MemoryError
+    def fail(path, **options):
+        raise error
 
+    error = MemoryError("allocate memory")
     monkeypatch.setattr("sk_adalora.adalora.read_peft.load_file", fail)
     with pytest.raises(MemoryError):
         load_peft_adapter(tiny_bert(), tmp_path)
+
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.rename(tmp_path / "adapter_model.bin")
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr("sk_adalora.adalora.read_peft.torch.load", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_peft_adapter(tiny_bert(), tmp_path)
+
+
+def test_an_adapter_may_be_loaded_in_inference_mode(tmp_path):
+    model = trained("bert")
+    save_adapter(model, tmp_path)
+    with torch.inference_mode():
+        loaded = load_peft_adapter(tiny_bert(), tmp_path)
+
+    assert_close(outputs(loaded.eval()), outputs(model))
 
 
 class Shared(PyTorchModelHubMixin, nn.Sequential):
@@ -275,12 +292,26 @@ class Shared(PyTorchModelHubMixin, nn.Sequential):
         return "the model's own"
 
 
-def test_methods_of_a_models_own_are_left_to_it():
-    model = get_peft_model(
-        Shared(nn.Linear(8, 8)), AdaLoraConfig(total_step=9, init_r=2, target_r=1)
-    )
+class OfALibrary(Shared):
+    __module__ = "sentence_transformers.base.model"
 
-    assert model.set_adapter() == "the model's own"
+    def set_adapter(self):
+        raise NotImplementedError
+
+    def push_to_hub(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", [Shared, OfALibrary])
+def test_methods_of_a_models_own_are_left_to_it(kind):
+    settings = AdaLoraConfig(total_step=9, init_r=2, target_r=1)
+    model = get_peft_model(kind(nn.Linear(8, 8)), settings)
+
+    if kind is Shared:
+        assert model.set_adapter() == "the model's own"
+    else:
+        with pytest.raises(AttributeError, match="`set_adapter` must be called on"):
+            model.set_adapter()
     with pytest.raises(AttributeError, match="`push_to_hub` must be called on"):
         model.push_to_hub("me/model")  # would upload the model without the adapter
 

@@ -11,7 +11,9 @@ from _toy import numbers, topics, toy
 from sklearn.metrics import r2_score
 
 from sk_adalora._devices import resolve_place
+from sk_adalora._head import LinearHead
 from sk_adalora._persistence import continue_from
+from sk_adalora._probe import _have_learned_nothing
 from sk_adalora._rows import split_rows
 
 X, Y = topics(36)
@@ -215,11 +217,43 @@ def test_a_label_that_no_row_or_all_rows_had_is_learned_later(make, first):
     assert (classifier.predict(X)[:, 1:] == learned).mean() > 0.9
 
 
-def test_a_class_that_had_no_row_is_learned_later(make):
-    classifier = make(epochs=10).fit(X, Y, sample_weight=1.0 * (Y != "art"))
-    assert "art" not in classifier.predict(X)
+@pytest.mark.parametrize("missing", [["art"], ["art", "sport"]])
+def test_classes_that_had_no_row_are_learned_later(make, missing):
+    classifier = make(epochs=2).fit(X, Y, sample_weight=1.0 - np.isin(Y, missing))
+    assert not {*missing} & {*classifier.predict(X)}
 
     assert classifier.fit(X, Y).score(X, Y) == 1
+
+
+def test_one_of_two_classes_that_had_no_row_is_learned_later(make):
+    texts, signs = toy(36)
+    classifier = make(epochs=2).fit(texts, signs, sample_weight=signs)
+
+    assert classifier.fit(texts, signs).score(texts, signs) == 1
+
+
+def test_what_starts_anew_leaves_the_others_as_they_were(make):
+    labels = make().fit(X, INDICATORS * [0, 1, 1])
+    classes = make().fit(X, Y, sample_weight=1.0 * (Y != "art"))
+    of_labels, of_classes = labels.predict_proba(X), classes.predict_log_proba(X)
+    length = classes._adapter.feature_length
+    labels.set_params(**STILL).fit(X, INDICATORS)
+    classes.set_params(**STILL).fit(X, Y)
+
+    np.testing.assert_allclose(labels.predict_proba(X)[:, 1:], of_labels[:, 1:], 1e-3)
+    odds = np.diff(classes.predict_log_proba(X)[:, 1:])
+    np.testing.assert_allclose(odds, np.diff(of_classes[:, 1:]), atol=1e-3)
+    assert classes._adapter.feature_length == length
+
+
+def test_a_label_that_is_rare_but_learned_does_not_start_anew():
+    head = LinearHead(4, 2)
+    with torch.no_grad():
+        head.bias.fill_(-12)
+        head.weight.copy_(torch.tensor([[0.1] * 4, [4.0] * 4]))
+    unlearned = _have_learned_nothing(head, torch.eye(2))
+
+    assert unlearned.tolist() == [True, False]
 
 
 def test_what_was_learned_is_not_started_anew(make, monkeypatch):
@@ -337,12 +371,14 @@ def make_regressor(tiny_model):
 TEXTS, SIGNS = toy(36)
 
 
-def test_a_regressor_continues_in_its_units(make_regressor):
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+@pytest.mark.parametrize("spread", [1e4, 10, 1e-4])
+def test_a_regressor_starts_with_the_old_predictions(make_regressor, spread, pooling):
     """Rows of another mean and spread do not move what was learned."""
-    regressor = make_regressor(epochs=10).fit(TEXTS, SIGNS * 100.0)
+    regressor = make_regressor(epochs=10, pooling=pooling).fit(TEXTS, SIGNS * 100.0)
     before = regressor.predict(TEXTS)
 
-    still = copy(regressor, **STILL).fit(TEXTS[:10], 5 + SIGNS[:10] * 1e4)
+    still = copy(regressor, **STILL).fit(TEXTS[:10], 5 + SIGNS[:10] * spread)
 
     np.testing.assert_allclose(still.predict(TEXTS), before, atol=0.5)
 

@@ -32,8 +32,9 @@ from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
 
 # Methods of transformers' models that know nothing of the triplets, and what to do.
-# A model with a method of such a name of its own keeps it.
+# A model with a method of such a name of its own keeps it, but for the first.
 _ONE_ADAPTER = "It has one adapter, which is always in use outside `disable_adapter`"
+_LIBRARIES = {"adapters", "diffusers", "sentence_transformers", "transformers"}
 _REFUSED = {
     "push_to_hub": "Call `save_pretrained` and upload the folder, with "
     "`huggingface_hub.HfApi().upload_folder`",
@@ -400,8 +401,9 @@ class AdaLoraModel(nn.Module):
         factors = state.factors(left, self.adapted)
         copies = state.match_copies(left, self._copies, strict)
         pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
-        # Outside inference mode, also within it: training may go on afterwards.
-        with torch.inference_mode(False), torch.no_grad():
+        # Training may go on after inference mode, unless all was made within it.
+        within = self.triplets.singular_values.is_inference()
+        with torch.inference_mode(within), torch.no_grad():
             self.triplets.load(factors)
             self.unmerge()
             for tensor, stored in pairs:
@@ -602,11 +604,12 @@ def _check_arguments(model: Any, config: Any) -> None:
 
 
 def _is_own_method(model: nn.Module, name: str) -> bool:
-    """Tell whether a class outside transformers and the hub's client defines it."""
+    """Tell whether a model's own class, not that of a known library, defines it."""
+    if name == "push_to_hub":  # whoever defines it would upload the plain model
+        return False
     for kind in type(model).__mro__:
         if name in vars(kind):
-            package = kind.__module__.partition(".")[0]
-            return package not in ("transformers", "huggingface_hub")
+            return kind.__module__.partition(".")[0] not in _LIBRARIES
     return False
 
 

@@ -194,6 +194,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, ValueError, OSError) as error:
             raise ValueError(_broken(path, error)) from error
         except Exception as error:  # torch's own message says how to load it unsafely
+            if "allocate memory" in str(error):  # a RuntimeError of torch's
+                raise
             kind = type(error).__name__
             reason = f"it holds more than tensors, or is broken ({kind})"
             raise ValueError(_broken(path, reason)) from error
