@@ -506,11 +506,12 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             had, has = set(old), set(new)
             missing = [label for label in old if label not in has][:5]
             unknown = [label for label in new if label not in had][:5]
-            got = [f"no {missing}"] * bool(missing) + [f"{unknown} too"] * bool(unknown)
+            got = [f"none of {missing}"] if missing else []
+            got += [f"the new {unknown}"] if unknown else []
+            may_add = "" if unknown else ", or add a row of weight 0 for each"
             raise ValueError(
                 "With warm_start=True `y` must hold the classes of the fit before. Got "
-                f"{' and '.join(got)}. Set warm_start=False to start anew, or add a "
-                "row of weight 0 for a class without rows."
+                f"{' and '.join(got)}. Set warm_start=False to start anew{may_add}."
             )
         return targets
 
