@@ -222,8 +222,9 @@ def load_backbone(
             wanted = wanted.in_float32()
         backbone = _read_once(wanted)
         if backbone.findings.failure and or_float32 and wanted != wanted.in_float32():
-            _fails.add(wanted)
             backbone = _read_once(wanted.in_float32())
+            if not backbone.findings.failure:  # else it may not be the precision's
+                _fails.add(wanted)
         if backbone.findings.failure and n_labels is None:
             raise ValueError(backbone.findings.failure)
         with _lock:

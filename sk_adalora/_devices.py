@@ -20,6 +20,9 @@ _DTYPES = {
     "float16": torch.float16,
 }
 
+# Major compute capabilities of cards on which torch may prefer cuDNN's attention.
+_CUDNN_ATTENDS = (9, 10)
+
 # How a lack of memory is told by all but torch's allocators on a GPU, in lower case:
 # cuBLAS and its like, which have memory of their own, CUDA, Apple's devices, and the
 # CPU, on Windows and elsewhere.
@@ -107,10 +110,17 @@ class Place:
         oneDNN does so, which multiplies in half precision on a CPU, and in float32 on
         some. Fewer different numbers of tokens take less memory, and hardly more time
         (`benchmarks/length_multiples.py`). On Apple's GPUs torch keeps a graph for each
-        shape (pytorch/pytorch#181213); the effect there is not measured.
+        shape (pytorch/pytorch#181213). On NVIDIA's Hopper and its Blackwell for data
+        centres, attention in half precision may be cuDNN's, which prepares and keeps a
+        plan for each (pytorch/pytorch#155958). Neither effect is measured.
         """
-        by_onednn = self.precision != "float32" or MKL_IS_SLOW
-        return self.device.type == "mps" or (self.device.type == "cpu" and by_onednn)
+        is_half = self.precision != "float32"
+        if self.device.type == "cuda":
+            capability = torch.cuda.get_device_capability(self.device)
+            return is_half and capability[0] in _CUDNN_ATTENDS
+        if self.device.type == "cpu":
+            return is_half or MKL_IS_SLOW
+        return self.device.type == "mps"
 
     @property
     def length_multiple(self) -> int:

@@ -320,6 +320,25 @@ def test_auto_refuses_a_model_without_texts_in_the_words_of_float32(folder_of, r
     assert reads == ["bfloat16", "float32"]
 
 
+def test_what_fails_in_float32_too_tells_nothing_of_bfloat16(
+    tiny_model, reads, monkeypatch
+):
+    """Such as cuBLAS in torch's deterministic mode, which can be left again."""
+    X, y = toy(16)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("Deterministic behavior was enabled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_model_check, "_hidden", fail)
+        with pytest.raises(ValueError, match="in float32 with RuntimeError: Determin"):
+            make(tiny_model, precision="auto").fit(X, y)
+    fitted = make(tiny_model, precision="auto").fit(X, y)
+
+    assert reads == ["bfloat16", "float32", "bfloat16"]
+    assert fitted.fit_report_.precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     "error",
     [

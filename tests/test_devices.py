@@ -341,8 +341,6 @@ def test_plain_attention_is_for_bfloat16_on_a_cpu_only():
         ("cpu", "bfloat16", False, 4),
         ("cpu", "float32", False, 1),
         ("cpu", "float32", True, 4),
-        ("cuda", "bfloat16", True, 1),
-        ("cuda", "float32", True, 1),
         ("mps", "float32", False, 4),
     ],
 )
@@ -351,6 +349,29 @@ def test_lengths_are_rounded_where_kernels_are_compiled_for_each(
 ):
     monkeypatch.setattr(_devices, "MKL_IS_SLOW", mkl_is_slow)
     assert Place(torch.device(device), precision).length_multiple == expected
+
+
+@pytest.mark.parametrize(
+    ("card", "capability", "precision", "expected"),
+    [
+        ("A100", (8, 0), "bfloat16", 1),
+        ("L4", (8, 9), "float16", 1),
+        ("H100", (9, 0), "bfloat16", 4),
+        ("H100", (9, 0), "float32", 1),
+        ("B200", (10, 0), "float16", 4),
+        ("RTX 5090", (12, 0), "bfloat16", 1),
+    ],
+)
+def test_lengths_are_rounded_on_cards_where_cudnn_plans_attention_for_each(
+    monkeypatch, card, capability, precision, expected
+):
+    def capability_of(device):
+        assert str(device) == "cuda:1"
+        return capability
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability_of)
+    multiple = Place(torch.device("cuda:1"), precision).length_multiple
+    assert multiple == expected, card
 
 
 @pytest.mark.parametrize(
