@@ -12,7 +12,8 @@ cell by cell. How cells are written:
 * durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, and
   with nine decimals where there are nanoseconds;
 * lists and dictionaries by ``str``, with whole numbers as integers and None for what is
-  missing in them; arrays as lists;
+  missing in them; arrays as lists; sets with their items in the order of their texts;
+* members of enumerations of texts or integers as their values;
 * anything else (intervals, ...) by ``str``.
 """
 
@@ -203,9 +204,11 @@ def write_cell(cell: Any) -> str | None:
     if is_missing(cell):
         return None
     if isinstance(cell, str):
-        return str(cell)
+        return str.__str__(cell)  # of an enumeration, the value, as Arrow does
     if isinstance(cell, bool | np.bool_):
         return "true" if cell else "false"
+    if isinstance(cell, int):
+        return int.__repr__(cell)
     if isinstance(cell, np.longdouble):
         cell = float(cell)  # Arrow knows no wider float
     if isinstance(cell, np.datetime64 | np.timedelta64) and arrow_unit(cell.dtype):
@@ -220,6 +223,13 @@ def write_cell(cell: Any) -> str | None:
     return str(_nested(cell))
 
 
+class _Items(list):
+    """The items of a set, which have another order in each process."""
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(sorted(map(repr, self)))}}}" if self else "set()"
+
+
 def _nested(cell: Any) -> Any:
     """Convert nested cells to lists and dictionaries; pandas holds lists as arrays."""
     if isinstance(cell, np.ndarray | np.generic):
@@ -229,6 +239,8 @@ def _nested(cell: Any) -> Any:
             cell = cell.astype(f"{cell.dtype.kind}8[us]").tolist()
     if type(cell) is list:
         return [_nested(item) for item in cell]
+    if type(cell) in (set, frozenset):
+        return _Items(map(_nested, cell))
     if type(cell) is dict:
         return {name: _nested(item) for name, item in cell.items()}
     return None if is_missing(cell) else whole_as_integer(cell)

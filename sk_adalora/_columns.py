@@ -292,18 +292,33 @@ def _to_cells(cells: pa.Array | np.ndarray | list) -> pa.Array | list:
     """Convert an array or a list of objects to Arrow, if no cell changes by that."""
     if isinstance(cells, pa.Array):
         return cells
+    is_typed = isinstance(cells, np.ndarray) and cells.dtype != object
+    kinds = set() if is_typed else set(map(type, cells))
+    if not all(map(_is_for_arrow, kinds)):
+        return list(cells)
     try:
         array = whole_array(pa.array(cells, from_pandas=True))
     except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError):
         return list(cells)
-    if isinstance(cells, np.ndarray) and cells.dtype != object:
+    if is_typed:
         return array if has_type(array, IS_PLAIN) else list(cells)
-    # Arrow converts all objects of a list to one type: integers beside floats, times in
-    # different zones, dictionaries with different keys. A row's text would depend on
-    # the other rows.
-    alike = len(set(map(type, cells)) - {type(None)}) == 1
+    # Arrow converts all objects of a list to one type: integers beside floats. A row's
+    # text would depend on the other rows.
+    alike = len(kinds - {type(None)}) == 1
     safe = has_type(array, IS_BASIC if alike else IS_TEXT)
     return array if safe else list(cells)
+
+
+def _is_for_arrow(kind: type) -> bool:
+    """Tell whether Arrow may be asked to convert objects of this class.
+
+    Of others it keeps no type that is used here; and of a date of NumPy's beside a
+    number of NumPy's, also inside of cells, it ends the process.
+    """
+    plain = (str, int, float, np.bool_, np.integer, np.floating, type(None))
+    pandas = sys.modules.get("pandas")  # no cell is pd.NA if pandas was never imported
+    missing = () if pandas is None else (type(pandas.NA), type(pandas.NaT))
+    return issubclass(kind, (*plain, *missing))
 
 
 def _check_not_empty(table: Table) -> None:

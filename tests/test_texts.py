@@ -1,5 +1,6 @@
 """Rows of a table -> texts."""
 
+import enum
 import itertools
 import struct
 import time
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse
 import torch
+from _process import run_python
 from _tiny import no_warning
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,6 +203,11 @@ def test_cells_are_written_in_their_shortest_exact_form():
         (datetime(1890, 1, 5, 12, tzinfo=SECONDS), "1890-01-05 12:00:00-00:53:28"),
         (pd.Interval(0, 1), "(0, 1]"),
         ((1, "a"), "(1, 'a')"),
+        ({8, 0}, "{0, 8}"),
+        (frozenset([("b",), ("a",)]), "{('a',), ('b',)}"),
+        (set(), "set()"),
+        (Tone.GOOD, "good"),
+        (Stars.FIVE, "5"),
         (pd.NaT, ""),
         (pd.NA, ""),
         (np.datetime64("NaT"), ""),  # newer versions of NumPy warn of it
@@ -216,6 +223,67 @@ def test_cells_are_written_in_their_shortest_exact_form():
         assert listed(alone) == [text], cell
         beside_others = pd.DataFrame({"x": [cell, "text", {"a": 1}]}, dtype=object)
         assert listed(beside_others) == [text, "text", "{'a': 1}"], cell
+
+
+class Tone(str, enum.Enum):
+    """Texts with names."""
+
+    GOOD = "good"
+
+
+class Stars(int, enum.Enum):
+    """Numbers with names."""
+
+    FIVE = 5
+
+
+def test_a_member_of_an_enumeration_reads_the_same_beside_any_other_cell():
+    for cell in (Tone.GOOD, Stars.FIVE):
+        alone = listed([[cell]])
+        for other in ("text", 3, 0.5, np.nan, None, cell, {"a": 1}):
+            assert listed([[cell], [other]])[:1] == alone, other
+
+
+def test_sets_are_written_in_one_order():
+    """Python's depends on a seed of the process, and on what was added first."""
+    assert {8, 0} == {0, 8}
+    assert [*map(str, ({8, 0}, {0, 8}))] == ["{8, 0}", "{0, 8}"]
+    assert listed([[{8, 0}], [{0, 8}]]) == ["{0, 8}"] * 2
+    assert listed([["a", {"tags": {8, 0}}]]) == ["x0: a\nx1: {'tags': {0, 8}}"]
+
+
+# Arrow ends the process at a date of NumPy's before a number of NumPy's.
+DATES_AND_NUMBERS = """
+import numpy as np, pandas as pd
+from sk_adalora._texts import read_texts
+
+dates = np.array(["2020-01-01", "2020-01-02"], "M8[D]")
+numbers = np.array([1, 2])
+date, number = dates[0], numbers[0]
+for X in (
+    [dates, numbers],
+    np.array([[date, "a"], [number, "b"]], dtype=object),
+    pd.DataFrame({"a": ["b", "c"], "x": np.array([date, number], dtype=object)}),
+    [["a", [date, number]]],
+    [["a", {"b": date}], ["c", {"b": number}]],
+    [["a", date], ["b", np.ma.masked]],
+):
+    print(read_texts(X).first.to_pylist())
+print(read_texts([date, number], row_format=str).first.to_pylist())
+"""
+
+
+def test_dates_and_numbers_of_numpy_may_stand_in_one_column():
+    date = "np.datetime64('2020-01-01')"
+    assert run_python(DATES_AND_NUMBERS).stdout.splitlines() == [
+        "['x0: 2020-01-01\\nx1: 2020-01-02', 'x0: 1\\nx1: 2']",
+        "['x0: 2020-01-01\\nx1: a', 'x0: 1\\nx1: b']",
+        "['a: b\\nx: 2020-01-01', 'a: c\\nx: 1']",
+        f'["x0: a\\nx1: [{date}, 1]"]',
+        f'["x0: a\\nx1: {{\'b\': {date}}}", "x0: c\\nx1: {{\'b\': 1}}"]',
+        "['x0: a\\nx1: 2020-01-01', 'x0: b']",
+        "['2020-01-01', '1']",
+    ]
 
 
 @pytest.mark.parametrize(
