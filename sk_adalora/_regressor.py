@@ -423,7 +423,8 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
     try:
         for column in columns():
             _refuse_times(np.asarray(column), name)
-        with config_context(array_api_dispatch=False):  # a tensor would stay one
+        # With array_api_dispatch, a tensor would stay one.
+        with config_context(array_api_dispatch=False, assume_finite=False):
             values = check_array(
                 y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
             )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from sklearn import config_context
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, _num_samples
@@ -192,7 +193,8 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if isinstance(sample_weight, Real):  # scikit-learn looks for NaN in arrays only
         sample_weight = np.full(n_samples, sample_weight)
     rows = np.empty((n_samples, 0))
-    return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+    with config_context(assume_finite=False):  # NaN would leave out its row silently
+        return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
 
 
 def weights_tensor(weights: np.ndarray | None) -> Tensor | None:

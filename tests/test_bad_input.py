@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
+import sklearn
 import torch
 from _toy import attributes, make, same_attributes, toy
 
@@ -369,6 +370,19 @@ def test_bad_weights_are_refused_before_a_model_is_loaded(name, monkeypatch):
     weight, match = BAD_WEIGHTS[name]
 
     refused(make("unused"), X, Y, ValueError, match, sample_weight=weight)
+
+
+@pytest.mark.parametrize("number", [NAN, np.inf])
+@pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])
+def test_a_number_that_scikit_learn_is_told_to_take_for_finite(kind, number):
+    """Targets or weights of NaN would leave out a row, or fail in the first epoch."""
+    y, ones = Y.astype(float), np.ones(24)
+    early = kind("unused", early_stopping=True)
+    with sklearn.config_context(assume_finite=True):
+        bad, heavy = with_value(y, 3, number), with_value(ones, 3, number)
+        refused(kind("unused"), X, bad, match="NaN|infinity")
+        refused(early, X, y, match="y_val.*NaN|y_val.*infinity", X_val=X, y_val=bad)
+        refused(kind("unused"), X, y, match="weight.*(NaN|inf)", sample_weight=heavy)
 
 
 @pytest.mark.parametrize(
