@@ -225,7 +225,7 @@ def load_backbone(
             backbone = _read_once(wanted.in_float32())
             if not backbone.findings.failure:  # else it may not be the precision's
                 _fails.add(wanted)
-        if backbone.findings.failure and n_labels is None:
+        if backbone.findings.failure:
             raise ValueError(backbone.findings.failure)
         with _lock:
             if backbone in _last_used:

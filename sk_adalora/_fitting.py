@@ -329,7 +329,7 @@ class FitMixin(metaclass=ABCMeta):
     ) -> TextNetwork:
         """Build the network: a copy of the backbone, adapted, with a head."""
         model = os.fspath(self.model)
-        _warn_of_padding(model, backbone)
+        _warn_of_padding(model, backbone, self.pooling)
         modules = self.target_modules
         if not isinstance(modules, str):
             check_all_match(list(modules), backbone.module)
@@ -449,14 +449,15 @@ class FitMixin(metaclass=ABCMeta):
             )
 
 
-def _warn_of_padding(model: str, backbone: Backbone) -> None:
+def _warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
     """Warn if the model gives a text other vectors when it is padded otherwise."""
     if backbone.findings.sees_padding:
+        ways = "`model` or `pooling`" if pooling == "model" else "`model`"
         warn_user(
             "`model` must ignore what texts are padded with. Got "
             f"{model!r}, a {type(backbone.module).__name__}, which does not: the "
             "prediction for a text depends on the other texts of its batch. Give "
-            "another `model`, or predict one text at a time."
+            f"another {ways}, or predict one text at a time."
         )
 
 

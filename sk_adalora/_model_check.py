@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,12 @@ from ._pretrained import (
 # high for the model, or mean padding.
 _TEXT = "A few words are enough."
 _MOST = 4
+# A head is tried on so many of its words, each a text.
+_FEW = 3
 # Up to this share of the largest number, a change counts as rounding.
 _LEAST_SHARE = 1e-4
+# The same for the outputs of a head in half precision, of texts in other shapes.
+_SHARE_OF_HALF = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class Findings:
         project what it returns, and Reformer returns twice the width that it computes
         in.
     sees_padding : bool
-        Whether the vectors of a text depend on what it is padded with.
+        Whether the vectors of a text depend on what it is padded with; of a model with
+        a head of its own, whether the outputs depend on padding.
     failure : str, default=""
         Why it cannot be used; "" if it computes.
     """
@@ -50,7 +56,7 @@ class Findings:
 def try_model(
     pretrained: Pretrained, place: Place, folder: Path, *, has_head: bool
 ) -> Findings:
-    """Compute the hidden states of a few tokens.
+    """Compute the hidden states of a few tokens, or what a head makes of them.
 
     Parameters
     ----------
@@ -61,27 +67,33 @@ def try_model(
     folder : Path
         Where it was read from, for the message.
     has_head : bool
-        Whether it is a model with a head of its own. Then the model beneath is tried,
-        which need not give each token a vector, as Funnel's.
+        Whether it is a model with a head of its own. Then it need not give each token a
+        vector, as Funnel does not.
 
     Returns
     -------
     Findings
     """
-    module, tokenizer = pretrained.module, pretrained.tokenizer
-    body = shared_copy(text_part(module.base_model) if has_head else module)  # type: ignore[arg-type]
-    skip_pooler(body)
+    model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
+    body = text_part(model.base_model) if has_head else model  # type: ignore[arg-type]
+    words = [tokenizer(word)["input_ids"] or [0] for word in _TEXT.split()[:_FEW]]
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
     pad_id = tokenizer.pad_token_id or 0
     try:
-        _check_ids(body, [*ids, pad_id])
+        _check_ids(body, sum(words, [*ids, pad_id]))
+        if has_head and _head_sees_padding(model, words, pad_id, place):
+            return Findings(0, True)
+        skip_pooler(body)
         alone = _hidden(body, torch.tensor([ids], device=place.device))
-        sees_padding = _sees_padding(body, ids, pad_id, alone)
+        if alone.shape[:2] != (1, len(ids)):
+            if has_head:
+                return Findings(0, False)
+            raise TypeError(f"{len(ids)} tokens became {tuple(alone.shape[1:-1])}")
+        return Findings(alone.shape[2], _sees_padding(body, ids, pad_id, alone))
     except Exception as error:
         if lacks_memory(error):  # which tells nothing of the model
             raise
-        return Findings(0, False, _refusal(body, place, folder, error))
-    return Findings(alone.shape[2], sees_padding)
+        return Findings(0, False, _refusal(model, place, folder, error))
 
 
 def _check_ids(body: nn.Module, ids: list[int]) -> None:
@@ -119,17 +131,39 @@ def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -
     return change > limit and float((padded - alone.float()).abs().max()) > limit
 
 
+def _head_sees_padding(
+    model: nn.Module, texts: list[list[int]], pad_id: int, place: Place
+) -> bool:
+    """Tell whether a head gives texts other outputs in a padded batch than alone.
+
+    XLNet's reads the last position, which is padding there; T5Gemma's the one after the
+    last token. The batch cannot be padded with anything else for comparison: the heads
+    of decoders find the last token by the padding behind it.
+    """
+    most = max(map(len, texts)) + 2
+    ids = [text + [pad_id] * (most - len(text)) for text in texts]
+    mask = [[1] * len(text) + [0] * (most - len(text)) for text in texts]
+    batch, mask_ = (torch.tensor(rows, device=place.device) for rows in (ids, mask))
+    padded = _run(model, batch, mask_).logits.float()
+    alone = [_run(model, torch.tensor([t], device=place.device)).logits for t in texts]
+    expected = torch.cat(alone).float()
+    share = _LEAST_SHARE if place.precision == "float32" else _SHARE_OF_HALF
+    return bool((padded - expected).abs().max() > share * expected.abs().max())
+
+
 def _hidden(body: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the hidden states of some tokens, of shape (1, t, w)."""
+    return _run(body, ids, mask).last_hidden_state  # type: ignore[no-any-return]
+
+
+def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Any:
+    """Return what a model returns for some tokens."""
     apart, plain = torch.random.fork_rng(devices=[]), torch.inference_mode(False)
     with silent_transformers(), apart, plain, torch.no_grad():
-        hidden = body(input_ids=ids, attention_mask=mask).last_hidden_state
-    if hidden.shape[:2] != ids.shape:
-        raise TypeError(f"{ids.shape[1]} tokens became {tuple(hidden.shape[1:-1])}")
-    return hidden  # type: ignore[no-any-return]
+        return model(input_ids=ids, attention_mask=mask)
 
 
-def _refusal(body: nn.Module, place: Place, folder: Path, error: Exception) -> str:
+def _refusal(model: nn.Module, place: Place, folder: Path, error: Exception) -> str:
     do = "Give one that was pretrained on texts, and takes them at any length."
     if place.dtype != torch.float32:
         do = (
@@ -138,7 +172,7 @@ def _refusal(body: nn.Module, place: Place, folder: Path, error: Exception) -> s
         )
     return (
         "`model` must be a text model, which turns each token into a vector. Got "
-        f"{str(folder)!r}, a {type(body).__name__}, which failed on a few tokens in "
+        f"{str(folder)!r}, a {type(model).__name__}, which failed on a few tokens in "
         f"{str(place.dtype).removeprefix('torch.')} with {type(error).__name__}: "
         f"{error}. {do}"
     )

@@ -151,6 +151,8 @@ def _outputs_of_batches(
     """Compute outputs batch by batch: yield the rows of a batch, and theirs."""
     place = live.place
     limit, multiple = place.tokens_to_predict, place.length_multiple
+    if live.backbone.findings.sees_padding:  # a text alone must not be padded
+        multiple = 1
     for rows in prediction_batches(tokens, limit, multiple):
         n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
         batch = pad(tokens, rows, multiple, n_rows).to(place.device)

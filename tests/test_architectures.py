@@ -286,6 +286,7 @@ def reads(monkeypatch):
     return found
 
 
+@pytest.mark.filterwarnings("ignore:`model` must ignore")  # so does XLNet's own head
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
     folder_of, reads, pooling
@@ -608,24 +609,71 @@ SEES_NONE = {
 }
 
 
+# Only their heads do: XLNet's reads the last position, and T5Gemma's the one after the
+# last token.
+GEMMA = {
+    **{k: v for k, v in SIZES.items() if k not in ("type_vocab_size", "vocab_size")},
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+HEADS_SEE_PADDING = {
+    "xlnet": SEES_NONE["xlnet"],
+    "t5gemma": (transformers.T5GemmaConfig, {"encoder": GEMMA, "decoder": GEMMA}),
+}
+
+
+def warned_of_padding(model, pooling, target_modules="all-linear"):
+    """Fit with a warning of what texts are padded with."""
+    ways = "`model` or `pooling`" if pooling == "model" else "`model`"
+    match = (
+        r"^`model` must ignore what texts are padded with\. Got .*, a \w+, which does "
+        r"not: the prediction for a text depends on the other texts of its batch\. "
+        rf"Give another {ways}, or predict one text at a time\.$"
+    )
+    estimator = make(model, pooling=pooling, target_modules=target_modules)
+    with pytest.warns(UserWarning, match=match):
+        return estimator.fit(*toy(16))
+
+
 @pytest.mark.parametrize(
     ("name", "pooling"),
     [(name, "mean") for name in SEES_PADDING] + [("fnet", "model")],
 )
 def test_a_model_that_sees_padding_is_warned_of(folder_of, name, pooling):
     kind, options = SEES_PADDING[name]
-    model = folder_of(kind, **options)
-    match = (
-        r"^`model` must ignore what texts are padded with\. Got .*, a \w+, which does "
-        r"not: the prediction for a text depends on the other texts of its batch\. "
-        r"Give another `model`, or predict one text at a time\.$"
-    )
+    modules = r".*(query|q_head|output\.dense)"
+    warned_of_padding(folder_of(kind, **options), pooling, modules)
 
-    estimator = make(
-        model, pooling=pooling, target_modules=r".*(query|q_head|output\.dense)"
-    )
-    with pytest.warns(UserWarning, match=match):
-        estimator.fit(*toy(16))
+
+@pytest.mark.parametrize("name", HEADS_SEE_PADDING)
+def test_a_head_that_sees_padding_is_warned_of(folder_of, name):
+    kind, options = HEADS_SEE_PADDING[name]
+    model = folder_of(kind, **options)
+    fitted = warned_of_padding(model, "model")
+    assert changes_with_other_texts(fitted) > 1e-3
+
+    fitted = make(model, pooling="last").fit(*toy(16))
+    assert changes_with_other_texts(fitted) < 1e-5
+
+
+def changes_with_other_texts(fitted):
+    """How much a longer text in the batch changes the probabilities of others."""
+    X, _ = toy(8)
+    alone = np.vstack([fitted.predict_proba([text]) for text in X])
+    return abs(fitted.predict_proba([*X, "good film " * 14])[:-1] - alone).max()
+
+
+def test_a_text_alone_is_not_padded_where_that_is_seen(folder_of, monkeypatch):
+    """Elsewhere it is, on some processors, to a multiple of four tokens."""
+    kind, options = SEES_PADDING["fnet"]
+    fitted = warned_of_padding(folder_of(kind, **options), "mean")
+    X, _ = toy(8)
+
+    found = []
+    for slow in (True, False):
+        monkeypatch.setattr(_devices, "MKL_IS_SLOW", slow)
+        found.append(np.vstack([fitted.predict_proba([text]) for text in X]))
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_a_model_with_a_head_may_give_fewer_vectors_than_tokens(folder_of):
