@@ -235,3 +235,44 @@ def test_merged_weights_are_not_stored():
 
     assert set(model.state_dict()) == names
     assert not any("merged" in name for name in model.model.state_dict())
+
+
+class Scaled(nn.Linear):
+    """A layer that does more than to multiply and to add."""
+
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+class Written(nn.Linear):
+    """A plain layer whose class writes out what it computes, as Falcon's does."""
+
+    def forward(self, x):
+        return x @ self.weight.T + self.bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_that_computes_in_its_own_way_is_not_merged(dtype):
+    torch.manual_seed(0)
+    adapted = randomise(adapt(nn.Sequential(Scaled(6, 5), Written(5, 6)).to(dtype)))
+    x = torch.randn(4, 6).to(dtype)
+    before = adapted(x)
+
+    match = r"^Merging needs layers that .* Got a Scaled, which computes something else"
+    for merge in (adapted.merge, adapted.merge_and_unload):
+        with pytest.raises(TypeError, match=match):
+            merge()
+    assert torch.equal(adapted(x), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_class_that_writes_out_the_product_is_merged(dtype):
+    torch.manual_seed(0)
+    adapted = randomise(
+        adapt(nn.Sequential(Written(300, 200), Written(200, 6)).to(dtype))
+    )
+    x = torch.randn(4, 300).to(dtype)
+    apart = adapted(x)
+    adapted.merge()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(adapted(x), apart, rtol=tolerance, atol=tolerance)

@@ -551,3 +551,48 @@ def test_a_layer_under_two_names_is_adapted_under_both():
     assert model["b"][1] is model["a"][0]
     torch.testing.assert_close(model["a"](x.relu()), model["b"](x))
     assert adapted.unload()["b"][1] is shared
+
+
+class Router(nn.Linear):
+    """Picks one of some experts for each row, as those of PhiMoE and Llama 4 do."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        return scores, scores.argmax(dim=-1)
+
+
+class Doubled(nn.Linear):
+    """A linear layer with a forward method of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Grouped(nn.Linear):
+    """A layer that does not compute a row alone."""
+
+    def forward(self, x):
+        return super().forward(x.view(-1, 2, self.in_features))
+
+
+def test_a_router_that_returns_a_tuple_is_no_linear_layer():
+    model = nn.ModuleDict({"a": Router(6, 2), "b": Doubled(6, 2), "c": Grouped(6, 2)})
+    assert chosen(model, target_modules=None) == {"b", "c"}
+
+    settings = transformers.PhimoeConfig(
+        **SIZES, num_key_value_heads=2, num_local_experts=2
+    )
+    phimoe = build(lambda: transformers.PhimoeModel(settings))
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    paths = under("layers", *(f"self_attn.{name}" for name in attention))
+    assert chosen(phimoe, target_modules=None) == paths
+    adapted = randomise(get_peft_model(phimoe, config(target_modules=None)))
+    assert torch.isfinite(adapted(tokens()).last_hidden_state).all()
+
+
+def test_looking_for_linear_layers_leaves_them_as_they_are():
+    model = nn.Sequential(Router(6, 2), Doubled(6, 2).to(torch.bfloat16))
+    before = {name: (p, p._version) for name, p in model.named_parameters()}
+    linear_layers(model)
+    after = {name: (p, p._version) for name, p in model.named_parameters()}
+    assert before == after

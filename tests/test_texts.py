@@ -225,7 +225,7 @@ def test_cells_are_written_in_their_shortest_exact_form():
         assert listed(beside_others) == [text, "text", "{'a': 1}"], cell
 
 
-class Tone(str, enum.Enum):
+class Tone(str, enum.Enum):  # noqa: UP042, since str() of a StrEnum is its value
     """Texts with names."""
 
     GOOD = "good"
@@ -280,7 +280,7 @@ def test_dates_and_numbers_of_numpy_may_stand_in_one_column():
         "['x0: 2020-01-01\\nx1: a', 'x0: 1\\nx1: b']",
         "['a: b\\nx: 2020-01-01', 'a: c\\nx: 1']",
         f'["x0: a\\nx1: [{date}, 1]"]',
-        f'["x0: a\\nx1: {{\'b\': {date}}}", "x0: c\\nx1: {{\'b\': 1}}"]',
+        f"[\"x0: a\\nx1: {{'b': {date}}}\", \"x0: c\\nx1: {{'b': 1}}\"]",
         "['x0: a\\nx1: 2020-01-01', 'x0: b']",
         "['2020-01-01', '1']",
     ]

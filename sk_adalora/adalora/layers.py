@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +31,34 @@ def is_linear(module: nn.Module) -> bool:
     # torch's MultiheadAttention reads this one's weight and never calls it.
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return False
-    return isinstance(module, nn.Linear) or is_conv1d(module)
+    if isinstance(module, nn.Linear):
+        return not _has_own_forward(module) or _returns_rows(module)
+    return is_conv1d(module)
+
+
+def _has_own_forward(layer: nn.Linear) -> bool:
+    """Tell whether the class of a layer computes in another way than torch's."""
+    return type(layer).forward is not nn.Linear.forward
+
+
+def _returns_rows(layer: nn.Linear) -> bool:
+    """Tell whether a layer's own forward method returns one tensor of its outputs.
+
+    That of a router of experts does not: PhiMoE's and Llama 4's return tuples. It is
+    called without numbers.
+    """
+    shape = copy.copy(layer)
+    try:
+        vars(shape)["_parameters"] = {
+            name: None if p is None else p.to("meta")
+            for name, p in layer._parameters.items()
+        }
+        row = layer.weight.new_empty(1, layer.in_features, device="meta")
+        with torch.no_grad():
+            out = type(layer).forward(shape, row)
+    except Exception:  # quantised layers need not compute without numbers
+        return True
+    return isinstance(out, Tensor) and out.shape == (1, layer.out_features)
 
 
 def in_backward() -> bool:
@@ -335,7 +363,8 @@ class SVDLinear(nn.Module):
         ValueError
             If `check` and the merged weight holds NaN or infinity.
         TypeError
-            If the frozen weight is quantised.
+            If the frozen weight is quantised, or the class of the layer does more than
+            to multiply by it and to add the bias.
         """
         weight = self.weight.detach()
         if not weight.is_floating_point() or weight.itemsize < 2:
@@ -344,6 +373,7 @@ class SVDLinear(nn.Module):
                 f"quantised ones, of type {weight.dtype}. Load the model unquantised "
                 "to merge."
             )
+        self._check_plain()
         update = delta.T if self.transposed else delta
         exact = torch.promote_types(weight.dtype, update.dtype)
         merged = (weight.to(exact) + update.to(weight.device)).to(weight.dtype)
@@ -353,6 +383,26 @@ class SVDLinear(nn.Module):
                 "adapter is broken. Train again, with a lower learning rate."
             )
         self.merged_weight = merged
+
+    def _check_plain(self) -> None:
+        """Refuse a layer whose class computes something else with its weight."""
+        base = self.base_layer
+        if not isinstance(base, nn.Linear) or not _has_own_forward(base):
+            return
+        weight = base.weight
+        row = torch.linspace(-1, 1, base.in_features).to(weight)[None]
+        with torch.no_grad():
+            found, expected = (
+                type(base).forward(base, row),
+                F.linear(row, weight, base.bias),
+            )
+        rounding = 8 * torch.finfo(weight.dtype).eps * float(expected.abs().max())
+        if not torch.allclose(found, expected, rtol=0, atol=rounding):
+            raise TypeError(
+                "Merging needs layers that multiply by their weight and add their "
+                f"bias. Got a {type(base).__name__}, which computes something else. "
+                "Leave it out of `target_modules`, or do not merge."
+            )
 
     def forget_rows(self) -> None:
         """Drop the rows of the last forward pass, and the graph they hold."""
