@@ -87,6 +87,12 @@ def read_pretrained(
         _agree_on_tokens(whole, tokenizer)
     else:
         module = text_part(whole)
+        if not hasattr(module, "config"):  # FSMT's encoder
+            raise ValueError(
+                "`model` must be a text model of transformers, or have one as its "
+                f"encoder. Got {str(folder)!r}, whose encoder is a plain "
+                f"{type(module).__name__}. Give another one."
+            )
     _agree_on_types(module, tokenizer)
     module.config.use_cache = False
     module = module.requires_grad_(False).eval().to(place.device)
@@ -147,6 +153,14 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
         raise ValueError(_no_tokenizer(folder))
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
+    try:
+        tokenizer("A few words are enough.")
+    except Exception as error:
+        raise ValueError(
+            "The tokenizer of `model` must read any text. Got that of "
+            f"{str(folder)!r}, which raised {type(error).__name__}: {error} Give it an "
+            "`unk_token` for what it does not know, and save it."
+        ) from error
     return tokenizer
 
 
@@ -306,9 +320,12 @@ def _named_errors(folder: Path) -> Iterator[None]:
     except Exception as error:
         if lacks_memory(error):
             raise
+        # transformers goes on with the names of all that it has.
+        reason, lacks, _ = str(error).partition("\nModel type should be one of")
+        do = "Choose another `model` or `pooling`." if lacks else "Check the files."
         raise ValueError(
             f"`model` must be one that transformers can read. Got {str(folder)!r}, "
-            f"with which it raised {type(error).__name__}: {error} Check the files."
+            f"with which it raised {type(error).__name__}: {reason} {do}"
         ) from error
 
 

@@ -188,6 +188,8 @@ def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
     """Join `name: value` fields by newlines; a missing cell takes no line."""
     if len(columns) == 1:
         return columns[0].texts()
+    for column in columns:
+        _check_unicode(column.name, f"The column name {column.name!r}")
     fields = [join([f"{column.name}: ", column.texts()]) for column in columns]
     # Arrow's join drops a row, instead of leaving it empty, where every field is null.
     all_missing = functools.reduce(pc.and_, [field.is_null() for field in fields])
@@ -195,15 +197,19 @@ def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
     return join(fields, separator="\n", null_handling="skip")
 
 
-def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
-    """Fill a `str.format` template, column by column."""
+def _check_unicode(text: str, name: str) -> None:
     try:
-        template.encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            "`row_format` must hold valid Unicode. Got a lone surrogate at position "
+            f"{name} must hold valid Unicode. Got a lone surrogate at position "
             f"{error.start}. Clean it with text.encode('utf-8', 'replace').decode()."
         ) from error
+
+
+def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
+    """Fill a `str.format` template, column by column."""
+    _check_unicode(template, "`row_format`")
     by_name = {column.name: column for column in columns}
     parts: list[str | pa.Array] = []
     width = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from _tiny_model import SIZES
@@ -450,6 +451,41 @@ def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
 
     with pytest.raises(ValueError, match=r"must hold a tokenizer.*save_pretrained"):
         load_backbone(model, PLACE)
+
+
+def test_a_tokenizer_that_cannot_read_every_text(folder_of):
+    model = folder_of(transformers.BertConfig, **SIZES)
+    words = tokenizers.models.WordLevel({"good": 0, "bad": 1, "film": 2})
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(f"{model}/tokenizer.json")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (Path(model) / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    match = r"must read any text\. Got .*Missing \[UNK\].* Give it an `unk_token`"
+    with pytest.raises(ValueError, match=match):
+        load_backbone(model, PLACE)
+
+
+def test_an_encoder_that_is_no_model_of_transformers(folder_of):
+    model = folder_of(
+        transformers.FSMTConfig,
+        **{**SEQ2SEQ, "src_vocab_size": 300, "tgt_vocab_size": 300},
+        langs=["de", "en"],
+    )
+    with pytest.raises(
+        ValueError, match=r"Got .*is a plain FSMTEncoder\. Give another"
+    ):
+        load_backbone(model, PLACE)
+
+
+def test_an_architecture_without_a_head_of_its_own(folder_of):
+    model = folder_of(transformers.MarianConfig, **SEQ2SEQ)
+    match = (
+        r"AutoModelForSequenceClassification\. Choose another `model` or `pooling`\.$"
+    )
+    with pytest.raises(ValueError, match=match):
+        make(model, pooling="model").fit(*toy(16))
 
 
 def test_a_head_of_the_models_own_needs_a_token_for_padding(folder_of):

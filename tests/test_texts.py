@@ -660,6 +660,14 @@ def test_row_format_of_another_type():
         read_texts(["a"], 3)
 
 
+def test_a_lone_surrogate_in_a_column_name_is_refused():
+    X = pd.DataFrame([["a", "b"]])
+    X.columns = pd.Index(["fine", "\ud800"], dtype=object)
+    match = r"column name '\\ud800' must hold valid Unicode. Got a lone surrogate at p"
+    with pytest.raises(ValueError, match=match):
+        read_texts(X)
+
+
 @pytest.mark.parametrize("template", ["{a} \ud83d", "{a:\ud83d>5}"])
 def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
     match = r"`row_format` must hold valid Unicode. Got a lone surrogate at position "
