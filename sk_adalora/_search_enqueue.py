@@ -21,6 +21,8 @@ from ._steps import default_init_r, rank_of_share
 
 # Marks that the space has no such value. Not None, which may be one of its values.
 _LEFT_OUT = object()
+# How often a function is called to find out whether it asks for a name.
+_REHEARSALS = 30
 
 
 def find_prefix(estimator: Any) -> str:
@@ -90,7 +92,8 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
     if isinstance(enqueue, str):
         if not distributions:
             return []  # what a function will ask for is not known
-        current = estimator.get_params(deep=True) | space.complete({})
+        own = estimator.get_params(deep=True)
+        current = _with_initial_ranks(own | space.complete({}), own)
         point = {
             name: value
             for name in distributions
@@ -113,23 +116,45 @@ def _asked_for(
     points: Sequence[Mapping[str, Any]], space: CalledSpace
 ) -> list[dict[str, Any]]:
     """Refuse points with names that the function does not ask its trial for."""
-    rehearsal = optuna.create_study()
+    rehearsal = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     points = [{n: plain(value) for n, value in point.items()} for point in points]
     for point in points:
-        rehearsal.enqueue_trial(point)
-    for point in points:
-        trial = rehearsal.ask()
-        try:
-            space.suggest(trial)
-        except optuna.TrialPruned:  # perhaps before it has asked for everything
-            continue
+        asked: set[str] = set()
+        # What a function asks for may depend on what a point leaves out.
+        for _ in range(_REHEARSALS):
+            rehearsal.enqueue_trial(point)
+            trial = rehearsal.ask()
+            try:
+                space.suggest(trial)
+            except optuna.TrialPruned:  # perhaps before it has asked for everything
+                asked |= point.keys()
+            asked |= trial.params.keys()
+            if asked >= point.keys():
+                break
         for name in point:
-            if name not in trial.params:
+            if name not in asked:
                 raise ValueError(
                     "`enqueue` must name parameters that `space` asks the trial for. "
-                    f"Got {name!r}. {_close(name, trial.params)}"
+                    f"Got {name!r}. {_close(name, asked)}"
                 )
     return points
+
+
+def _with_initial_ranks(
+    current: Mapping[str, Any], own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the parameters with numbers for ``init_r=None``.
+
+    It depends on the estimator's own `target_r` where a space fixes that as a share.
+    """
+    resolved = dict(current)
+    for name, value in own.items():
+        init_r = f"{name.removesuffix('target_r')}init_r"
+        if name.rpartition("__")[2] == "target_r" and isinstance(value, Integral):
+            is_hidden = not isinstance(current[name], Integral)
+            if is_hidden and current.get(init_r, 0) is None:
+                resolved[init_r] = default_init_r(int(value))
+    return resolved
 
 
 def _express(
@@ -235,6 +260,11 @@ def _is_same(value: Any, other: Any) -> bool:
         return False
 
 
+def _means(value: Any, fixed: Any) -> bool:
+    """Tell whether a value is a fixed one, or another object that is written alike."""
+    return _is_same(value, fixed) or repr(value) == repr(fixed)
+
+
 def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
     """Return a queued point as a study keeps it; refuse what is not in the space."""
     distributions = space.distributions()
@@ -244,7 +274,7 @@ def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
     for name, value in point.items():
         # `best_params_` names fixed and tied parameters too.
         if name not in searched and not (
-            name in implied and _is_same(value, implied[name])
+            name in implied and _means(value, implied[name])
         ):
             raise ValueError(
                 "`enqueue` must name parameters that are searched, or Optuna would "

@@ -118,7 +118,12 @@ class DistinctTPESampler(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return what to sample: what is declared, before trials tell."""
-        return super().infer_relative_search_space(study, trial) or self._declared
+        told = super().infer_relative_search_space(study, trial) or self._declared
+        if told:
+            return told
+        # A function declares nothing, but trials that failed or run have asked.
+        asked = (t.distributions for t in _others(study, trial))
+        return {n: d for found in asked for n, d in found.items() if not d.single()}
 
     def sample_relative(
         self,

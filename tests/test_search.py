@@ -1,5 +1,6 @@
 """What a search asks, races, tells and finds."""
 
+import pickle
 import time
 
 import joblib
@@ -275,6 +276,44 @@ def test_no_scale_of_a_step_is_its_initial_rank():
     (first,) = starting_points("paper", pipeline, read)
 
     assert first["clf__lora_alpha"] == 6
+
+
+def test_a_share_does_not_hide_what_no_initial_rank_stands_for():
+    pipeline = Pipeline([("clf", AdaLoraClassifier())])  # target_r=8, so init_r is 12
+    for fixed in ({}, {"init_r": [8, 12]}):
+        space = {"clf": AdaLoraSpace(target_r=0.5, lora_alpha=(1, 32), **fixed)}
+        read = AdaLoraSearchCV(pipeline, space)._read_space()
+        (first,) = starting_points("paper", pipeline, read)
+
+        assert first["clf__lora_alpha"] == 12
+        assert first.get("clf__init_r", 12) == 12
+
+
+def test_a_fixed_value_is_known_by_how_it_is_written():
+    """An array, NaN or an unpickled estimator is not equal to the same."""
+    fixed = {"log": [np.array([1, 2])], "seconds": [Peak(float("nan"))]}
+    best = {"a": 0.3, **{name: value for name, (value,) in fixed.items()}}
+    space = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1), **fixed})._read_space()
+
+    again = pickle.loads(pickle.dumps(best))
+    assert starting_points(again, Peak(), space) == [{"a": 0.3}]
+    for name, other in (("log", np.array([1, 3])), ("seconds", Peak(0.1))):
+        with pytest.raises(ValueError, match=f"Got '{name}'"):
+            starting_points({**best, name: other}, Peak(), space)
+
+
+def test_what_a_conditional_function_may_ask_for_can_be_queued():
+    def conditional(trial):
+        if trial.suggest_categorical("kind", ["x", "y"]) == "x":
+            return {"a": trial.suggest_float("of x", 0, 1)}
+        return {"b": trial.suggest_float("of y", 0, 1)}
+
+    for name in ("of x", "of y"):
+        fitted = search(space=conditional, n_trials=2, enqueue={name: 0.3}).fit(X, Y)
+        found = fitted.trials_[0].params
+        assert found.get(name, 0.3) == 0.3
+    with pytest.raises(ValueError, match=r"Got 'of z'\. Did you mean 'of y' or 'of x'"):
+        search(space=conditional, enqueue={"of z": 0.3}).fit(X, Y)
 
 
 def test_the_best_of_an_earlier_search_comes_first():

@@ -5,9 +5,10 @@ import logging
 import numpy as np
 import optuna
 import pytest
-from _search_worker import FLOAT, SPACE, Peak, rows, search
+from _search_worker import FLOAT, SPACE, Peak, rows, search, values
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
+from sklearn.exceptions import FitFailedWarning
 
 from sk_adalora import _search_sampling
 from sk_adalora._search_marks import ERROR
@@ -296,3 +297,16 @@ def test_a_trial_without_a_choice_bars_nothing():
     )
 
     assert not _was_tried({"fixed": 1, "a": 0.5}, [fixed])
+
+
+def choose_a(trial):
+    """A space whose parameters are not known before a trial asks for them."""
+    return {"a": trial.suggest_categorical("a", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_settings_of_a_function_are_not_repeated_before_one_is_complete(seed):
+    failing = search(Peak(fail_above=0.15), space=choose_a, random_state=seed)
+    with pytest.warns(FitFailedWarning, match="5 of 6 trials failed"):
+        fitted = failing.fit(X, Y)
+    assert sorted(values(fitted)) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
