@@ -375,4 +375,4 @@ def made_whole(
         attend_in_full(whole)
     check_in_place(backbone)
     text_part(whole).load_state_dict(encoder.state_dict())
-    return whole  # type: ignore[no-any-return]
+    return whole

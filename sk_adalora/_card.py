@@ -13,15 +13,13 @@ CARD_NAME = "README.md"
 OUR_MARK = "library_name: sk-adalora"
 
 
-def write_card(estimator: Any, state: AdapterState) -> str:
+def write_card(estimator: Any) -> str:
     """Write the model card of a saved estimator in Markdown.
 
     Parameters
     ----------
     estimator : estimator
         A fitted estimator.
-    state : AdapterState
-        What training left.
 
     Returns
     -------
@@ -39,19 +37,17 @@ estimator.predict(["a text"])
 
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
 `peft.PeftModel.from_pretrained(model, "this-folder")` adapts the pretrained model.
-{_where_the_head_is(state)} Nothing in the folder is pickled."""
-    return _page(estimator, state, kind, loading)
+{_where_the_head_is(estimator._adapter)} Nothing in the folder is pickled."""
+    return _page(estimator, kind, loading)
 
 
-def write_export_card(estimator: Any, state: AdapterState, *, merged: bool) -> str:
+def write_export_card(estimator: Any, *, merged: bool) -> str:
     """Write the card of what other programs load.
 
     Parameters
     ----------
     estimator : estimator
         A fitted estimator.
-    state : AdapterState
-        What training left.
     merged : bool
         Whether it is a whole model, and not an adapter as plain LoRA.
 
@@ -59,7 +55,7 @@ def write_export_card(estimator: Any, state: AdapterState, *, merged: bool) -> s
     -------
     str
     """
-    own_head = state.pooling == "model"
+    own_head = estimator._adapter.pooling == "model"
     kind = "AutoModelForSequenceClassification" if own_head else "AutoModel"
     if merged:
         title = "A model with an AdaLoRA update merged"
@@ -68,10 +64,10 @@ def write_export_card(estimator: Any, state: AdapterState, *, merged: bool) -> s
         title = "An AdaLoRA update as plain LoRA"
         loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
     if merged or own_head:
-        loading += f" {_where_the_head_is(state)}"
+        loading += f" {_where_the_head_is(estimator._adapter)}"
     if units := estimator._units():
         loading += f"\n\n{units}"
-    return _page(estimator, state, title, loading)
+    return _page(estimator, title, loading)
 
 
 def _where_the_head_is(state: AdapterState) -> str:
@@ -80,7 +76,8 @@ def _where_the_head_is(state: AdapterState) -> str:
     return f"The head, after pooling {state.pooling!r}, is in `head.safetensors`."
 
 
-def _page(estimator: Any, state: AdapterState, title: str, loading: str) -> str:
+def _page(estimator: Any, title: str, loading: str) -> str:
+    state: AdapterState = estimator._adapter
     versions = ", ".join(f"{n} {v}" for n, v in sorted(state.versions.items()))
     return f"""---
 {_base_model(state)}{OUR_MARK}

@@ -357,7 +357,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             If a feature of the pretrained model, the loss or a trained number is NaN or
             infinite; the estimator stays as it was.
         """
-        return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
+        return self._fit(X, y, sample_weight, X_val, y_val)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return how likely each class is, as log-odds or logits.

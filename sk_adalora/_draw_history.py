@@ -121,11 +121,14 @@ def draw_history(
         _draw_series(panels[0], orthogonality, "orthogonality", title)
         title = "Learning rate: how far a step goes"
         _draw_series(panels[1], learning_rate, "learning rate", title)
+    marks = _marks(steps_per_epoch, len(loss))
     for one in axes:
-        _mark_epochs(one, steps_per_epoch, len(loss))
+        for step in marks:
+            one.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
         one.set_xlim(-0.5, max(len(loss), 1) - 0.5)
         whole_numbers(one.xaxis)
-    axes[-1].set_xlabel("optimizer step" + _about_marks(steps_per_epoch, len(loss)))
+    meaning = " (dotted: a new epoch begins)" if marks else ""
+    axes[-1].set_xlabel(f"optimizer step{meaning}")
     axes[0].figure.align_ylabels(axes.tolist())
     return axes
 
@@ -185,15 +188,7 @@ def _draw_score(
 
 
 def _marks(steps_per_epoch: int | None, n_steps: int) -> range:
+    """Return the steps at which a new epoch begins; none if they are too many."""
     if not steps_per_epoch or n_steps > _MOST_MARKS * steps_per_epoch:
         return range(0)
     return range(steps_per_epoch, n_steps, steps_per_epoch)
-
-
-def _mark_epochs(ax: Any, steps_per_epoch: int | None, n_steps: int) -> None:
-    for step in _marks(steps_per_epoch, n_steps):
-        ax.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
-
-
-def _about_marks(steps_per_epoch: int | None, n_steps: int) -> str:
-    return " (dotted: a new epoch begins)" if _marks(steps_per_epoch, n_steps) else ""

@@ -10,7 +10,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ from ._persistence import (
     thaw_network,
 )
 from ._predicting import Live, check_tokens
-from ._probe import continue_head, draw_head, fit_head
+from ._probe import centre_head, continue_head, fit_head
 from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
@@ -133,9 +133,7 @@ class FitMixin(metaclass=ABCMeta):
 
     # ---- fit ----------------------------------------------------------------
 
-    def _fit(
-        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
-    ) -> FitMixin:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Self:
         """Fit the estimator; on any error it stays as it was."""
         with unchanged_on_error(self), own_settings_of_torch():
             start = time.perf_counter()
@@ -146,7 +144,7 @@ class FitMixin(metaclass=ABCMeta):
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
             live, tokens = self._prepare(rows.texts, schedule, generator)
-            network, place = live.network, live.backbone.place
+            network, place = live.network, live.place
             watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             self._start_head(network, examples, place, generator)
@@ -368,7 +366,7 @@ class FitMixin(metaclass=ABCMeta):
         elif self._fits_head_first():
             fit_head(network, examples, place, generator, self.batch_size)
         else:
-            draw_head(network, examples, place, self.batch_size)
+            centre_head(network, examples, place, self.batch_size)
 
     def _fits_head_first(self) -> bool:
         """Tell whether a new head is fitted to the frozen features before training."""

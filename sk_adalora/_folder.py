@@ -108,7 +108,7 @@ class FolderMixin(metaclass=ABCMeta):
         """
         check_is_fitted(self)
         check_parameters(self, self._rules)
-        backbone = self._ready().backbone  # type: ignore[attr-defined]
+        backbone = self._ready().backbone
         folder = _at_home(folder)
         include_backbone = include_backbone or lies_in(backbone.folder, folder)
         described = _describe(self, include_backbone)
@@ -130,7 +130,7 @@ class FolderMixin(metaclass=ABCMeta):
                 target, with_code = staged / BACKBONE, self.trust_remote_code
                 copied = partial(_copy, backbone, target, with_code)
                 read_model_whole(backbone.folder, copied)
-            _write_text(staged / CARD_NAME, write_card(self, self._adapter))
+            _write_text(staged / CARD_NAME, write_card(self))
             described = _folder_files.with_hashes(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
 
@@ -308,13 +308,13 @@ class FolderMixin(metaclass=ABCMeta):
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, _ = self._adapter.tensors()
         folder = _at_home(folder)
-        for model in (os.path.expanduser(self.model), self._adapter.found_in):  # type: ignore[attr-defined]
+        for model in (os.path.expanduser(self.model), self._adapter.found_in):
             if os.path.isdir(model):
                 _refuse_own_model(Path(model), folder)
         with written_whole(folder, overwrite=overwrite) as staged:
             with errors_of_writing(folder):
                 write_lora(staged, config, tensors)
-            card = write_export_card(self, self._adapter, merged=False)
+            card = write_export_card(self, merged=False)
             _write_text(staged / CARD_NAME, card)
 
     @own_settings_of_torch()
@@ -349,13 +349,13 @@ class FolderMixin(metaclass=ABCMeta):
             what was there before is still there.
         """
         check_is_fitted(self)
-        network, backbone = self._exact_network()  # type: ignore[attr-defined]
+        network, backbone = self._exact_network()
         folder = _at_home(folder)
         _refuse_own_model(backbone.folder, folder)
         _, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
             merged = network.encoder.merge_and_unload()
-            whole = partial(made_whole, backbone, merged, self.trust_remote_code)  # type: ignore[attr-defined]
+            whole = partial(made_whole, backbone, merged, self.trust_remote_code)
             merged = read_model_whole(backbone.folder, whole)
             if not head:
                 _name_outputs(merged.config, self)
@@ -365,7 +365,7 @@ class FolderMixin(metaclass=ABCMeta):
                 with silent_transformers():
                     merged.save_pretrained(staged)
                 _save_tokenizer(backbone.tokenizer, staged)
-            card = write_export_card(self, self._adapter, merged=True)
+            card = write_export_card(self, merged=True)
             _write_text(staged / CARD_NAME, card)
 
 

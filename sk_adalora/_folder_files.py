@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ._card import CARD_NAME
-from ._model_files import is_absent, weight_files
+from ._model_files import weight_files
 from .adalora.config import CONFIG_NAME
 from .adalora.peft_format import WEIGHTS_NAME
 
@@ -29,31 +29,6 @@ def broken(must: str, got: Any) -> ValueError:
         f"{STATE_NAME} must {must}. Got {reprlib.repr(got)}. The file is broken, or "
         "was changed: copy the folder again."
     )
-
-
-def download(
-    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
-) -> Path:
-    """Return the folder with the wanted files of a repository of the hub."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            local_files_only=local_files_only,
-            allow_patterns=wanted,
-        )
-    except (OSError, ValueError) as error:
-        if not is_absent(error):
-            raise
-        where = "not in the local cache" if local_files_only else "out of reach"
-        raise FileNotFoundError(
-            "`source` must be a folder that `save_pretrained` wrote, or a repository "
-            f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
-            "Check the path."
-        ) from error
-    return Path(folder)
 
 
 def refuse_links(folder: Path, root: Path) -> None:

@@ -75,7 +75,7 @@ def try_model(
     Findings
     """
     model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
-    body = text_part(model.base_model) if has_head else model  # type: ignore[arg-type]
+    body = text_part(model.base_model) if has_head else model
     words = [tokenizer(word)["input_ids"] or [0] for word in _TEXT.split()[:_FEW]]
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
     pad_id = tokenizer.pad_token_id or 0
@@ -153,7 +153,7 @@ def _head_sees_padding(
 
 def _hidden(body: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return the hidden states of some tokens, of shape (1, t, w)."""
-    return _run(body, ids, mask).last_hidden_state  # type: ignore[no-any-return]
+    return _run(body, ids, mask).last_hidden_state
 
 
 def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Any:

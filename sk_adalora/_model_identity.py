@@ -69,7 +69,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def _read(text: str) -> dict[str, Any]:
     """Read JSON; NaN and infinity, which strict readers refuse, become texts."""
     settings = json.loads(text, parse_constant=str)
-    return _without_others(settings)  # type: ignore[no-any-return]
+    return _without_others(settings)
 
 
 def _without_others(settings: Any) -> Any:

@@ -111,7 +111,7 @@ def instance(kind: type | tuple[type, ...], wording: str) -> Rule:
 def _scorers() -> list[str]:
     from sklearn.metrics import get_scorer_names  # a space needs no metrics
 
-    return get_scorer_names()  # type: ignore[no-any-return]
+    return get_scorer_names()
 
 
 NONE = Rule(lambda v: v is None, "None")

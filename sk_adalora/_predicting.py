@@ -78,8 +78,9 @@ class PredictMixin:
     ) -> Backbone:
         """Load the pretrained model: for a new fit, or the one of `fitted` again."""
         pooling = self.pooling if fitted is None else fitted.pooling
-        same = fitted is not None and fitted.model == os.fspath(self.model)
-        found = fitted.found if fitted is not None and same else None
+        found = None
+        if fitted is not None and fitted.model == os.fspath(self.model):
+            found = fitted.found
         load = partial(
             load_backbone,
             self.model,

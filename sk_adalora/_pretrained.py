@@ -213,7 +213,7 @@ def attend_in_full(module: nn.Module) -> None:
         switch = getattr(part, "set_attention_type", None)
         if switch is not None:
             switch("original_full")
-            module.config.attention_type = "original_full"  # type: ignore[union-attr]
+            module.config.attention_type = "original_full"
 
 
 def text_part(whole: nn.Module) -> nn.Module:
@@ -230,8 +230,8 @@ def text_part(whole: nn.Module) -> nn.Module:
         The encoder of an encoder-decoder; the text model of a model for texts and
         images, such as Gemma 3, CLIP or Qwen2-VL.
     """
-    if whole.config.is_encoder_decoder:  # type: ignore[union-attr]
-        return whole.get_encoder()  # type: ignore[operator,no-any-return]
+    if whole.config.is_encoder_decoder:
+        return whole.get_encoder()
     for name in ("language_model", "text_model"):
         part = getattr(whole, name, None)
         if isinstance(part, nn.Module):
@@ -258,7 +258,7 @@ def skip_pooler(module: nn.Module) -> None:
     """
     pooler = getattr(module, "pooler", None)
     if isinstance(pooler, nn.Module):
-        pooler.forward = _unchanged  # type: ignore[method-assign]
+        pooler.forward = _unchanged
 
 
 def _unchanged(hidden: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ def _unchanged(hidden: Tensor) -> Tensor:
 def count_vectors(module: nn.Module) -> int | None:
     """Return how many tokens a model has vectors for, or None if it does not tell."""
     try:
-        table = module.get_input_embeddings()  # type: ignore[operator]
+        table = module.get_input_embeddings()
     except (AttributeError, NotImplementedError):
         return None
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
@@ -329,13 +329,13 @@ def _named_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_messages() -> tuple[int, bool]:
+def _read_verbosity() -> tuple[int, bool]:
     from transformers.utils import logging
 
     return logging.get_verbosity(), logging.is_progress_bar_enabled()
 
 
-def _write_messages(setting: tuple[int, bool]) -> None:
+def _set_verbosity(setting: tuple[int, bool]) -> None:
     from transformers.utils import logging
 
     verbosity, bars = setting
@@ -345,5 +345,5 @@ def _write_messages(setting: tuple[int, bool]) -> None:
 
 # Keeps transformers' progress bars and loading reports off the screen.
 silent_transformers = Muted(
-    _read_messages, _write_messages, lambda wanted: (ERROR, False)
+    _read_verbosity, _set_verbosity, lambda wanted: (ERROR, False)
 )

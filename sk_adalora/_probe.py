@@ -73,7 +73,7 @@ def fit_head(
         head.bias.copy_(bias + bias_shift(rows, examples))
 
 
-def draw_head(
+def centre_head(
     network: TextNetwork, examples: Examples, place: Place, batch_size: int
 ) -> None:
     """Prepare a randomly initialised head: its outputs start around 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -21,11 +21,10 @@ from ._folder_files import (
     STATE_NAME,
     broken,
     check_files,
-    download,
     seal_of,
 )
 from ._json_values import from_json
-from ._model_files import COMMIT
+from ._model_files import COMMIT, is_absent
 from ._network import POOLINGS
 from ._persistence import (
     RECORDS,
@@ -58,16 +57,12 @@ _HINTS = {name: _OF_STATE[name] for name in STATE_FIELDS} | {
 
 
 def _check_fields(
-    values: Any,
-    hints: Mapping[str, Any],
-    what: str,
-    versions: Any,
-    may_lack: Collection[str] = (),
+    values: Any, hints: Mapping[str, Any], what: str, versions: Any
 ) -> None:
     """Refuse an object that has not the fields it must have, or of other types."""
     if not isinstance(values, dict):
         raise broken(f"hold {what}", values)
-    check_names(values, hints, what, versions, file=STATE_NAME, may_lack=may_lack)
+    check_names(values, hints, what, versions, file=STATE_NAME)
     for name, value in values.items():
         if not _fits(value, hints[name]):
             kind = hints[name] if get_args(hints[name]) else hints[name].__name__
@@ -104,7 +99,7 @@ def find(
         folder = Path(given).resolve()
         return folder, folder
     name = os.fspath(source)
-    known = download(name, revision, local_files_only, [STATE_NAME])
+    known = _download(name, revision, local_files_only, [STATE_NAME])
     listed = _read_fields(known)["files"]
     patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
     if patterns:  # the hub would fetch all that they match
@@ -118,8 +113,33 @@ def find(
         )
     # The snapshot's folder is named after its commit: fetch all files from that one.
     wanted = [*_UNLISTED, *listed]
-    folder = download(name, known.name, local_files_only, wanted)
+    folder = _download(name, known.name, local_files_only, wanted)
     return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
+
+
+def _download(
+    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
+) -> Path:
+    """Return the folder with the wanted files of a repository of the hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            local_files_only=local_files_only,
+            allow_patterns=wanted,
+        )
+    except (OSError, ValueError) as error:
+        if not is_absent(error):
+            raise
+        where = "not in the local cache" if local_files_only else "out of reach"
+        raise FileNotFoundError(
+            "`source` must be a folder that `save_pretrained` wrote, or a repository "
+            f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
+            "Check the path."
+        ) from error
+    return Path(folder)
 
 
 def _read_fields(folder: Path) -> dict[str, Any]:
@@ -161,7 +181,7 @@ def read_parameters(
     own, what = cls._get_param_names(), f"the parameters of {cls.__name__}"
     written, versions = described["parameters"], described["versions"]
     # Those of a subclass, and later ones, may be missing: they take their defaults.
-    _check_fields(written, dict.fromkeys(own, Any), what, versions, may_lack=own)
+    check_names(written, own, what, versions, file=STATE_NAME, may_lack=own)
     parameters = {name: from_json(value) for name, value in written.items()}
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(
@@ -182,7 +202,7 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
     kinds = {n: kind for n, kind in RECORDS.items() if kind is not AdapterState}
     known = (*cls._coding, "n_features_in_", *OPTIONAL, *kinds)
     what = f"the attributes of a fitted {cls.__name__}"
-    _check_fields(written, dict.fromkeys(known, Any), what, versions, OPTIONAL)
+    check_names(written, known, what, versions, file=STATE_NAME, may_lack=OPTIONAL)
     fitted = {name: from_json(value) for name, value in written.items()}
     records = {n: _record(kind, fitted.pop(n), versions) for n, kind in kinds.items()}
     for name, value in fitted.items():

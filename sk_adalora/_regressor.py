@@ -268,7 +268,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             If a feature of the pretrained model, the loss or a trained number is NaN or
             infinite; the estimator stays as it was.
         """
-        return self._fit(X, y, sample_weight, X_val, y_val)  # type: ignore[return-value]
+        return self._fit(X, y, sample_weight, X_val, y_val)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the expected number of each row.

@@ -56,8 +56,8 @@ def fingerprint(
 
     Returns
     -------
-    dict of str to str
-        But for the parameters, and the code by class, which are dicts themselves.
+    dict of str to str, or to dict of str to str
+        The latter by name: of the parameters, and of the code.
     """
     parameters = _compared(estimator, space)
     tried = space.function if isinstance(space, CalledSpace) else space.fixed()

@@ -107,7 +107,7 @@ def _handed_over(study: optuna.Study) -> Iterator[None]:
         n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
         if n_complete:
             with suppress(AttributeError):  # of an error that takes no attributes
-                error.study = study  # type: ignore[attr-defined]
+                error.study = study
                 error.add_note(
                     f"{n_complete} complete trials are in `study` of this error. "
                     "AdaLoraSearchCV.from_study refits the best of them, if nothing "
@@ -171,7 +171,7 @@ class SearchHooks(BaseSearchCV):
             now.study = self._open_study(now.space, made_with)
             now.worker = self._join(now.study, now.space)
 
-    def _read_study(self, space: Space, made_with: dict[str, str]) -> SearchStudy:
+    def _read_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
         """Load a study of which the trials are only read."""
         study = load_study(open_storage(self.storage), self.study_name)
         if FINGERPRINT in study.user_attrs:
@@ -180,7 +180,7 @@ class SearchHooks(BaseSearchCV):
             check_values(study.get_trials(deepcopy=False), space)
         return study
 
-    def _open_study(self, space: Space, made_with: dict[str, str]) -> SearchStudy:
+    def _open_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
         """Create the study, with what is tried first in line, or go on with it."""
         points = starting_points(self.enqueue, self.estimator, space)
         storage = open_storage(self.storage)  # from here on, something is written

@@ -224,7 +224,7 @@ class TrialTable:
 
     def _scores(self, scores: Scores | None) -> Scores:
         if self.metrics is None:
-            return scores if isinstance(scores, Real) else np.nan  # type: ignore[return-value]
+            return scores if isinstance(scores, Real) else np.nan
         if isinstance(scores, dict):
             return scores
         # A fit that failed before any metric's name was known has one number.

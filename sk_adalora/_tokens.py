@@ -291,7 +291,7 @@ def _without_ends_of_texts(encoded: Any, tokenizer: Any) -> list[list[int]]:
     """
     end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
     if None in (end, unknown):
-        return encoded["input_ids"]  # type: ignore[no-any-return]
+        return encoded["input_ids"]
     return [
         [
             unknown if id_ == end and not added else id_

@@ -19,6 +19,7 @@ from ._devices import Place
 from ._messages import progress_bar
 from ._network import TextNetwork
 from ._tokens import TokenTable
+from .adalora import RankAllocator
 
 # (n, k) outputs and the targets of the same rows -> (n,) losses.
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -192,7 +193,7 @@ class Run:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
-    def allocator(self) -> Any:
+    def allocator(self) -> RankAllocator:
         """The network's rank allocator."""
         return self.network.encoder.allocator
 
@@ -243,7 +244,8 @@ def train(
             _show(bar, history)  # with the score, which the hook may have added
             if stop:
                 break
-    settle(run)
+    run.allocator.finish()  # where training stops early, the ranks may still fall
+    _compact_when_final(run)
     _check_finite(run)
     run.network.eval()
     history.seconds = time.perf_counter() - start
@@ -352,12 +354,6 @@ def _compact_when_final(run: Run) -> None:
     model = run.network.encoder
     if run.allocator.finished and run.allocator.budget < len(run.allocator.kept):
         model.compact(run.optimizer)
-
-
-def settle(run: Run) -> None:
-    """Make the ranks final, even where training stops early."""
-    run.allocator.finish()
-    _compact_when_final(run)
 
 
 def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimizer:

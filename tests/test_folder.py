@@ -455,8 +455,11 @@ def test_the_card(saved, fitted):
 def test_the_card_names_a_model_of_the_hub(fitted):
     from sk_adalora._card import write_card
 
-    state = replace(fitted._adapter, model="someone/some: model", is_folder=False)
-    assert '\nbase_model: "someone/some: model"\n' in write_card(fitted, state)
+    of_hub = copy.deepcopy(fitted)
+    of_hub._adapter = replace(
+        fitted._adapter, model="someone/some: model", is_folder=False
+    )
+    assert '\nbase_model: "someone/some: model"\n' in write_card(of_hub)
 
 
 def test_no_place_of_a_cache_is_told(fitted, tmp_path):

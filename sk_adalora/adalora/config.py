@@ -132,8 +132,8 @@ class LoraConfig:
         self._check_layers()
         self._check_variants()
         self._check_patterns()
-        _check_number("lora_alpha", self.lora_alpha, low=0)
-        _check_number("lora_dropout", self.lora_dropout, low=0, below=1)
+        _check_number("lora_alpha", self.lora_alpha)
+        _check_number("lora_dropout", self.lora_dropout, below=1)
         if isinstance(self.modules_to_save, str):
             raise TypeError(
                 "`modules_to_save` must be a list of name endings. Got the str "
@@ -357,7 +357,7 @@ class AdaLoraConfig(LoraConfig):
                 "optimizer steps of the whole training."
             )
         _check_integer("total_step", self.total_step, low=1)
-        _check_number("orth_reg_weight", self.orth_reg_weight, low=0)
+        _check_number("orth_reg_weight", self.orth_reg_weight)
         _check_integer("tinit", self.tinit, low=0)
         _check_integer("tfinal", self.tfinal, low=0)
         if self.tinit >= self.total_step - self.tfinal:
@@ -369,8 +369,8 @@ class AdaLoraConfig(LoraConfig):
             )
         self._check_ranks()
         _check_integer("deltaT", self.deltaT, low=1)
-        _check_number("beta1", self.beta1, above=0, below=1)
-        _check_number("beta2", self.beta2, above=0, below=1)
+        _check_number("beta1", self.beta1, with_zero=False, below=1)
+        _check_number("beta2", self.beta2, with_zero=False, below=1)
         self._check_rank_pattern()
 
     def _check_rank_pattern(self) -> None:
@@ -471,22 +471,17 @@ def _check_integer(name: str, value: Any, low: int) -> None:
 
 
 def _check_number(
-    name: str,
-    value: Any,
-    low: float | None = None,
-    above: float = -math.inf,
-    below: float = math.inf,
+    name: str, value: Any, *, with_zero: bool = True, below: float = math.inf
 ) -> None:
-    lower = f"[{low}" if low is not None else f"({above}"
-    bounds = f"{lower}, {below})"
+    bounds = f"{'[' if with_zero else '('}0, {below})"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
             f"`{name}` must be a number in {bounds}. Got {value!r} of type "
             f"{type(value).__name__}. Pass a float."
         )
     number = float(value)
-    inside = number >= low if low is not None else number > above
-    if not (inside and number < below):  # NaN fails every comparison
+    above = number >= 0 if with_zero else number > 0
+    if not (above and number < below):  # NaN fails every comparison
         raise ValueError(
             f"`{name}` must be in {bounds}. Got {value}. Choose a value inside."
         )

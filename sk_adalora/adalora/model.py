@@ -162,15 +162,19 @@ class AdaLoraModel(nn.Module):
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
         self.triplets.initialise(config.init_lora_weights, generator)
         self.triplets.to(next(iter(self.adapted.values())).weight.device)
-        self.allocator = _allocator(self.triplets, config)
+        schedule = config.schedule(len(ranks))
+        self.allocator = RankAllocator(
+            self.triplets, schedule, config.beta1, config.beta2
+        )
+        _start(self.allocator, config)
         self._loop = LoopChecks()
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)  # type: ignore[no-untyped-call]
-        self._put_in(model)
+        self._put_in(model, copied)
         if config.inference_mode:
             self.requires_grad_(False)
 
-    def _put_in(self, model: nn.Module) -> None:
+    def _put_in(self, model: nn.Module, copied: list[str]) -> None:
         """Freeze the model, and put adapted layers and copies into it."""
         trained = [p for p in model.parameters() if p.requires_grad]
         model.requires_grad_(False)
@@ -178,7 +182,7 @@ class AdaLoraModel(nn.Module):
         self._unfused = stop_fused_layers(model)
         self._hooks: list[RemovableHandle] = []
         try:
-            self._copies = TrainedCopies(model, self.peft_config)
+            self._copies = TrainedCopies(model, copied, self.peft_config.bias)
         except BaseException:  # such as running out of memory
             self._taken_apart()
             for parameter in trained:
@@ -637,13 +641,6 @@ def _initial_ranks(
             )
         ranks[path] = sum(bool(flag) for flag in pattern)
     return ranks
-
-
-def _allocator(triplets: Triplets, config: AdaLoraConfig) -> RankAllocator:
-    schedule = config.schedule(len(triplets.ranks))
-    allocator = RankAllocator(triplets, schedule, config.beta1, config.beta2)
-    _start(allocator, config)
-    return allocator
 
 
 def _start(allocator: RankAllocator, config: AdaLoraConfig) -> None:

@@ -44,19 +44,20 @@ class TrainedCopies:
     ----------
     model : torch.nn.Module
         The adapted model, changed in place.
-    config : AdaLoraConfig
-        Its `modules_to_save`, `bias` and `task_type` decide.
+    paths : list of str
+        The modules to train, as :func:`copied_paths` returns them.
+    bias : {"none", "all", "lora_only"}
+        Which biases are trained: none, all, or those of the adapted layers.
     """
 
-    def __init__(self, model: nn.Module, config: AdaLoraConfig) -> None:
+    def __init__(self, model: nn.Module, paths: list[str], bias: str) -> None:
         self._copies: dict[str, _Copy] = {}
-        paths = copied_paths(model, config)
         for path in paths:
             owner, _, attribute = path.rpartition(".")
             trained = copy.deepcopy(model.get_submodule(path)).requires_grad_(True)
             self._add(path, model.get_submodule(owner), attribute, trained)
-        if config.bias != "none":
-            self._copy_biases(model, paths, only_adapted=config.bias == "lora_only")
+        if bias != "none":
+            self._copy_biases(model, paths, only_adapted=bias == "lora_only")
         self.use(trained=True)  # at the end: if memory runs out, the model is unchanged
 
     def _copy_biases(
