@@ -11,8 +11,8 @@ cell by cell. How cells are written:
   where no time zone follows it;
 * durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, and
   with nine decimals where there are nanoseconds;
-* lists and dictionaries by ``str``, with whole numbers as integers and None for what is
-  missing in them; arrays as lists; sets with their items in the order of their texts;
+* lists, tuples and dictionaries by ``str``, with whole numbers as integers and None for
+  what is missing in them; arrays as lists; sets in the order of their items' texts;
 * members of enumerations of texts or integers as their values;
 * anything else (intervals, ...) by ``str``.
 """
@@ -231,19 +231,31 @@ class _Items(list):
 
 
 def _nested(cell: Any) -> Any:
-    """Convert nested cells to lists and dictionaries; pandas holds lists as arrays."""
+    """Convert nested cells to Python's; pandas holds lists as arrays."""
     if isinstance(cell, np.ndarray | np.generic):
         if cell.dtype.kind not in "mM":
             cell = cell.tolist()
         elif cell.ndim:  # `tolist` would turn nanoseconds into integers
             cell = cell.astype(f"{cell.dtype.kind}8[us]").tolist()
     if type(cell) is list:
-        return [_nested(item) for item in cell]
+        return [_item(item) for item in cell]
+    if type(cell) is tuple:
+        return tuple(map(_item, cell))
     if type(cell) in (set, frozenset):
-        return _Items(map(_nested, cell))
+        return _Items(map(_item, cell))
     if type(cell) is dict:
-        return {name: _nested(item) for name, item in cell.items()}
+        return {
+            _item(name) if isinstance(name, np.generic) else name: _item(item)
+            for name, item in cell.items()
+        }
     return None if is_missing(cell) else whole_as_integer(cell)
+
+
+def _item(cell: Any) -> Any:
+    """Convert what is in a cell: NumPy writes its own in ways that change."""
+    if isinstance(cell, np.datetime64 | np.timedelta64):
+        (cell,) = _nested(np.array([cell]))
+    return _nested(float(cell) if isinstance(cell, np.longdouble) else cell)
 
 
 def whole_as_integer(cell: Any) -> Any:

@@ -41,6 +41,7 @@ from sk_adalora.adalora import (
     save_adapter,
 )
 
+TRANSFORMERS = Version(transformers.__version__)
 X, Y = topics(48)
 PAGE = Path(__file__).parent.parent / "docs" / "user_guide" / "persistence.md"
 transformers.utils.logging.disable_progress_bar()
@@ -213,7 +214,14 @@ def test_what_cannot_be_saved_is_refused(tmp_path, options, message):
     ("write", "load"),
     [
         (save_adapter, peft.AutoPeftModelForSequenceClassification.from_pretrained),
-        (export_lora, transformers.AutoModelForSequenceClassification.from_pretrained),
+        pytest.param(
+            export_lora,
+            transformers.AutoModelForSequenceClassification.from_pretrained,
+            marks=pytest.mark.skipif(
+                TRANSFORMERS < Version("5.6"),
+                reason="transformers before 5.6 leaves out an adapter, with a report",
+            ),
+        ),
     ],
 )
 def test_a_folder_alone_finds_its_base_model(tmp_path, write, load):
@@ -1011,8 +1019,8 @@ def test_transformers_and_peft_read_a_model_with_its_own_head(own_head, tmp_path
 
 
 @pytest.mark.skipif(
-    Version(transformers.__version__) < Version("5.6"),
-    reason="transformers before 5.6 loads no adapter with a head, PEFT's own included",
+    TRANSFORMERS < Version("5.18"),
+    reason="transformers before 5.18 loads no head with an adapter, not PEFT's either",
 )
 def test_transformers_alone_finds_plain_lora(own_head, tmp_path):
     own_head.export_lora(tmp_path / "l")

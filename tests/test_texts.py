@@ -252,6 +252,26 @@ def test_sets_are_written_in_one_order():
     assert listed([["a", {"tags": {8, 0}}]]) == ["x0: a\nx1: {'tags': {0, 8}}"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ((np.float64(1.5), np.int64(3)), "(1.5, 3)"),
+        ((1.0, np.nan, np.bool_(True)), "(1, None, True)"),
+        ({np.int64(3): np.float64(1)}, "{3: 1}"),
+        ([np.datetime64("2020-01-01")], "[datetime.datetime(2020, 1, 1, 0, 0)]"),
+        (
+            [np.timedelta64(1, "s"), np.datetime64("NaT")],
+            "[datetime.timedelta(seconds=1), None]",
+        ),
+        ({"a": ({np.str_("b")},)}, "{'a': ({'b'},)}"),
+        ([np.longdouble(0.5)], "[0.5]"),
+        ({frozenset([1]): 2}, "{frozenset({1}): 2}"),
+    ],
+)
+def test_what_is_in_a_cell_reads_the_same_in_every_version_of_numpy(cell, text):
+    assert listed([["a", cell]]) == [f"x0: a\nx1: {text}"]
+
+
 # Arrow ends the process at a date of NumPy's before a number of NumPy's.
 DATES_AND_NUMBERS = """
 import numpy as np, pandas as pd
@@ -274,12 +294,12 @@ print(read_texts([date, number], row_format=str).first.to_pylist())
 
 
 def test_dates_and_numbers_of_numpy_may_stand_in_one_column():
-    date = "np.datetime64('2020-01-01')"
+    date = "datetime.datetime(2020, 1, 1, 0, 0)"
     assert run_python(DATES_AND_NUMBERS).stdout.splitlines() == [
         "['x0: 2020-01-01\\nx1: 2020-01-02', 'x0: 1\\nx1: 2']",
         "['x0: 2020-01-01\\nx1: a', 'x0: 1\\nx1: b']",
         "['a: b\\nx: 2020-01-01', 'a: c\\nx: 1']",
-        f'["x0: a\\nx1: [{date}, 1]"]',
+        f"['x0: a\\nx1: [{date}, 1]']",
         f"[\"x0: a\\nx1: {{'b': {date}}}\", \"x0: c\\nx1: {{'b': 1}}\"]",
         "['x0: a\\nx1: 2020-01-01', 'x0: b']",
         "['2020-01-01', '1']",

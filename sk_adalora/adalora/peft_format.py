@@ -39,8 +39,9 @@ def save_adapter(
 ) -> None:
     """Write an adapter in the files of PEFT.
 
-    transformers without PEFT's classes cannot load pruned AdaLoRA, PEFT's included: for
-    that, see :func:`export_lora`.
+    transformers without PEFT's classes cannot load pruned AdaLoRA, PEFT's included.
+    From version 5.6 on, it can load what :func:`export_lora` writes, and from 5.18 on,
+    also a trained head with it.
 
     Parameters
     ----------

@@ -72,8 +72,9 @@ class Triplets(nn.Module):
         # The module whose forward pass is running. In a tuple, so that torch does not
         # register it as a submodule.
         self._outermost: tuple[nn.Module] | None = None
-        # The modules whose last forward pass was not inside that of another one.
-        self._began: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        # Ids of the modules whose last forward pass was not inside that of another one.
+        # (torch before 2.9 compiles no WeakSet.)
+        self._began: set[int] = set()
         for layer in layers:
             layer.borrow_from(self)
 
@@ -105,7 +106,7 @@ class Triplets(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._remember(state["_references"])
-        self._began = weakref.WeakSet()
+        self._began = set()
 
     @property
     def ranks(self) -> list[int]:
@@ -146,12 +147,12 @@ class Triplets(nn.Module):
         """Hand out the rows when the forward pass of a model begins: a pre-hook."""
         running = self._outermost
         if in_backward():  # checkpointing: do what the forward pass did
-            begins = module in self._began
+            begins = id(module) in self._began
         else:
             # When a KeyboardInterrupt ends a forward pass, torch calls no forward hook,
             # and `_outermost` stays set. So a module that is not inside it begins.
             begins = running is None or not _is_inside(module, running[0])
-            (self._began.add if begins else self._began.discard)(module)
+            (self._began.add if begins else self._began.discard)(id(module))
         if begins:
             if any(layer.needs_rows for layer in self._layers):
                 self.hand_out()
