@@ -205,7 +205,8 @@ def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
     -------
     torch.Tensor of shape (m,)
         All rows in order, if they are at most 1,000. Otherwise 1,000 drawn rows, five
-        of each class among them (all of a rarer one); more only if these are more.
+        of each class among them (all of a rarer one), and for each label five with it
+        and five without; more only if these are more.
     """
     n_rows = len(targets)
     if n_rows <= _ENOUGH_ROWS:
@@ -219,12 +220,15 @@ def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
 def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
     """Mark the first five drawn rows of each class.
 
-    For indicators and numbers: the first five that are above 0, of each column.
+    For indicators and numbers: of each column, the first five that are above 0, and the
+    first five that are not.
     """
     if targets.is_floating_point():
         first = torch.zeros(len(drawn), dtype=torch.bool)
         for column in targets.reshape(len(targets), -1).unbind(dim=1):
-            first[(column[drawn] > 0).nonzero()[:_ROWS_OF_A_CLASS]] = True
+            above = column[drawn] > 0
+            for side in (above, ~above):
+                first[side.nonzero()[:_ROWS_OF_A_CLASS]] = True
         return first
     targets = targets[drawn]
     by_class = torch.argsort(targets, stable=True)
@@ -257,8 +261,9 @@ def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
         return weights
     drawn = targets[rows]
     n_classes = int(targets.max()) + 1
-    counts = torch.bincount(targets) / torch.bincount(drawn, minlength=n_classes)
-    shares = counts[drawn]
+    of_all = torch.bincount(targets, examples.weights)
+    of_drawn = torch.bincount(drawn, weights, minlength=n_classes)
+    shares = (of_all / of_drawn)[drawn]
     return shares if weights is None else shares * weights
 
 
