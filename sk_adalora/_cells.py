@@ -230,6 +230,13 @@ class _Items(list):
         return f"{{{', '.join(sorted(map(repr, self)))}}}" if self else "set()"
 
 
+class _Fields(list):
+    """The keys and values of a dictionary; a key may be one of these classes."""
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{key!r}: {value!r}' for key, value in self)}}}"
+
+
 def _nested(cell: Any) -> Any:
     """Convert nested cells to Python's; pandas holds lists as arrays."""
     if isinstance(cell, np.ndarray | np.generic):
@@ -241,21 +248,28 @@ def _nested(cell: Any) -> Any:
         return [_item(item) for item in cell]
     if type(cell) is tuple:
         return tuple(map(_item, cell))
-    if type(cell) in (set, frozenset):
+    if isinstance(cell, set | frozenset):
         return _Items(map(_item, cell))
-    if type(cell) is dict:
-        return {
-            _item(name) if isinstance(name, np.generic) else name: _item(item)
-            for name, item in cell.items()
-        }
+    if isinstance(cell, dict):
+        return _Fields((_item(key), _item(value)) for key, value in cell.items())
     return None if is_missing(cell) else whole_as_integer(cell)
 
 
 def _item(cell: Any) -> Any:
     """Convert what is in a cell: NumPy writes its own in ways that change."""
-    if isinstance(cell, np.datetime64 | np.timedelta64):
-        (cell,) = _nested(np.array([cell]))
+    if isinstance(cell, np.datetime64 | np.timedelta64) and not is_missing(cell):
+        return _python_time(cell)
     return _nested(float(cell) if isinstance(cell, np.longdouble) else cell)
+
+
+def _python_time(cell: np.datetime64 | np.timedelta64) -> Any:
+    """Return Python's date or duration, or the text of one that it cannot hold."""
+    if arrow_unit(cell.dtype) is None:
+        return str(cell)
+    exact = cell.astype(f"{cell.dtype.kind}8[us]")
+    found = exact.item()
+    fits = isinstance(found, datetime | timedelta) and exact.astype(cell.dtype) == cell
+    return found if fits else str(cell)
 
 
 def whole_as_integer(cell: Any) -> Any:

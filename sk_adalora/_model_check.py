@@ -23,8 +23,8 @@ from ._pretrained import (
 # high for the model, or mean padding.
 _TEXT = "A few words are enough."
 _MOST = 4
-# A head is tried on so many of its words, each a text.
-_FEW = 3
+# A head is tried on these. CANINE's needs four characters.
+_TEXTS = ("A few", "A few words", "Words are enough")
 # Up to this share of the largest number, a change counts as rounding.
 _LEAST_SHARE = 1e-4
 # The same for the outputs of a head in half precision, of texts in other shapes.
@@ -76,12 +76,12 @@ def try_model(
     """
     model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
     body = text_part(model.base_model) if has_head else model
-    words = [tokenizer(word)["input_ids"] or [0] for word in _TEXT.split()[:_FEW]]
+    texts = [tokenizer(text)["input_ids"] or [0] for text in _TEXTS]
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
     pad_id = tokenizer.pad_token_id or 0
     try:
-        _check_ids(body, sum(words, [*ids, pad_id]))
-        if has_head and _head_sees_padding(model, words, pad_id, place):
+        _check_ids(body, sum(texts, [*ids, pad_id]))
+        if has_head and _head_sees_padding(model, texts, pad_id, place):
             return Findings(0, True)
         skip_pooler(body)
         alone = _hidden(body, torch.tensor([ids], device=place.device))

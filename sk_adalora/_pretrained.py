@@ -158,8 +158,8 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
     except Exception as error:
         raise ValueError(
             "The tokenizer of `model` must read any text. Got that of "
-            f"{str(folder)!r}, which raised {type(error).__name__}: {error} Give it an "
-            "`unk_token` for what it does not know, and save it."
+            f"{str(folder)!r}, which raised {type(error).__name__}: {error}. If it "
+            "lacks an `unk_token` for what it does not know, set one, and save it."
         ) from error
     return tokenizer
 

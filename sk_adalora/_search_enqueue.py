@@ -17,6 +17,7 @@ from optuna.distributions import (
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, DeclaredSpace, Space, plain
 from ._parameters import did_you_mean
+from ._search_digest import digest
 from ._steps import default_init_r, rank_of_share
 
 # Marks that the space has no such value. Not None, which may be one of its values.
@@ -261,8 +262,8 @@ def _is_same(value: Any, other: Any) -> bool:
 
 
 def _means(value: Any, fixed: Any) -> bool:
-    """Tell whether a value is a fixed one, or another object that is written alike."""
-    return _is_same(value, fixed) or repr(value) == repr(fixed)
+    """Tell whether a value is a fixed one, or another object with the same content."""
+    return _is_same(value, fixed) or digest(value) == digest(fixed)
 
 
 def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:

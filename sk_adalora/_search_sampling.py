@@ -119,11 +119,11 @@ class DistinctTPESampler(TPESampler):
     ) -> dict[str, BaseDistribution]:
         """Return what to sample: what is declared, before trials tell."""
         told = super().infer_relative_search_space(study, trial) or self._declared
-        if told:
-            return told
-        # A function declares nothing, but trials that failed or run have asked.
+        # A function declares nothing, and what it asked for in trials that failed or
+        # run is not among what is told.
         asked = (t.distributions for t in _others(study, trial))
-        return {n: d for found in asked for n, d in found.items() if not d.single()}
+        found = {n: d for each in asked for n, d in each.items() if not d.single()}
+        return found | told
 
     def sample_relative(
         self,

@@ -590,9 +590,39 @@ def test_a_router_that_returns_a_tuple_is_no_linear_layer():
     assert torch.isfinite(adapted(tokens()).last_hidden_state).all()
 
 
+class Tracked(nn.Linear):
+    """Keeps the largest input that it has seen, and how many."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("largest", torch.tensor(7.0))
+        self.seen = [0]
+
+    def forward(self, x):
+        self.largest = torch.maximum(self.largest, x.abs().max())
+        self.seen[0] += len(x)
+        return super().forward(x)
+
+
 def test_looking_for_linear_layers_leaves_them_as_they_are():
-    model = nn.Sequential(Router(6, 2), Doubled(6, 2).to(torch.bfloat16))
-    before = {name: (p, p._version) for name, p in model.named_parameters()}
-    linear_layers(model)
-    after = {name: (p, p._version) for name, p in model.named_parameters()}
-    assert before == after
+    model = nn.Sequential(Router(6, 2), Doubled(6, 2).to(torch.bfloat16), Tracked(6, 2))
+    before = {name: (t, t._version) for name, t in model.state_dict().items()}
+    assert set(linear_layers(model)) == {"1", "2"}
+    after = {name: (t, t._version) for name, t in model.state_dict().items()}
+    assert before.keys() == after.keys()
+    for name, (tensor, version) in before.items():
+        assert after[name][1] == version
+        assert after[name][0].data_ptr() == tensor.data_ptr()
+    assert model[2].largest == 7
+    assert model[2].seen == [0]
+
+
+class Uncopied(Doubled):
+    """A layer that refuses to be copied."""
+
+    def __deepcopy__(self, memo):
+        raise TypeError("it cannot be copied")
+
+
+def test_a_layer_that_cannot_be_copied_may_be_adapted():
+    assert set(linear_layers(nn.Sequential(Uncopied(6, 2)))) == {"0"}

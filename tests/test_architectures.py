@@ -462,7 +462,7 @@ def test_a_tokenizer_that_cannot_read_every_text(folder_of):
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     (Path(model) / "tokenizer_config.json").write_text(json.dumps(settings))
 
-    match = r"must read any text\. Got .*Missing \[UNK\].* Give it an `unk_token`"
+    match = r"must read any text\. Got .*Missing \[UNK\].*\. If it lacks an `unk_token`"
     with pytest.raises(ValueError, match=match):
         load_backbone(model, PLACE)
 
@@ -603,6 +603,7 @@ SEES_PADDING = {
         {k: v for k, v in SIZES.items() if k != "num_attention_heads"},
     ),
     "convbert": (transformers.ConvBertConfig, {**SIZES, "embedding_size": 32}),
+    "canine": (transformers.CanineConfig, {**SIZES, "local_transformer_stride": 8}),
     "funnel": (
         transformers.FunnelConfig,
         {
@@ -673,7 +674,8 @@ def warned_of_padding(model, pooling, target_modules="all-linear"):
 
 @pytest.mark.parametrize(
     ("name", "pooling"),
-    [(name, "mean") for name in SEES_PADDING] + [("fnet", "model")],
+    [(name, "mean") for name in SEES_PADDING]
+    + [(name, "model") for name in ("fnet", "canine")],
 )
 def test_a_model_that_sees_padding_is_warned_of(folder_of, name, pooling):
     kind, options = SEES_PADDING[name]

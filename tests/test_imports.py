@@ -137,7 +137,9 @@ MAY_IMPORT |= {
     "_search_sampling": {"_messages", "_search_marks"},
     "_search_storage": set(),
     "_search_study": {"_search_fingerprint", "_messages", "_search_marks"},
-    "_search_enqueue": {"_base", "_dimensions", "_parameters", "_steps"},
+    "_search_enqueue": {
+        *("_base", "_dimensions", "_parameters", "_search_digest", "_steps"),
+    },
     "_search_table": {"_dimensions", "_search_marks"},
     "_search_plot": {"_plotting", "_search_marks"},
     "_search_rules": {"_parameters"},

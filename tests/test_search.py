@@ -297,6 +297,12 @@ def test_a_fixed_value_is_known_by_how_it_is_written():
 
     again = pickle.loads(pickle.dumps(best))
     assert starting_points(again, Peak(), space) == [{"a": 0.3}]
+    long = np.zeros(2001)  # which NumPy does not write out
+    fixed = {"log": [long], "seconds": [1.0]}
+    read = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1), **fixed})._read_space()
+    assert starting_points({"a": 0.3, "log": long.copy()}, Peak(), read) == [{"a": 0.3}]
+    with pytest.raises(ValueError, match="Got 'log'"):
+        starting_points({"a": 0.3, "log": long + np.eye(1, 2001, 9)[0]}, Peak(), read)
     for name, other in (("log", np.array([1, 3])), ("seconds", Peak(0.1))):
         with pytest.raises(ValueError, match=f"Got '{name}'"):
             starting_points({**best, name: other}, Peak(), space)

@@ -310,3 +310,18 @@ def test_settings_of_a_function_are_not_repeated_before_one_is_complete(seed):
     with pytest.warns(FitFailedWarning, match="5 of 6 trials failed"):
         fitted = failing.fit(X, Y)
     assert sorted(values(fitted)) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+def choose_kind(trial):
+    """One of six settings, of which three ask for a parameter of their own."""
+    kind = trial.suggest_categorical("kind", ["x", "y"])
+    values = [0.1, 0.2, 0.3] if kind == "x" else [0.4, 0.5, 0.6]
+    return {"a": trial.suggest_categorical(f"a of {kind}", values)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_settings_that_failed_are_not_repeated_once_others_are_complete(seed):
+    failing = search(Peak(fail_above=0.35), space=choose_kind, random_state=seed)
+    with pytest.warns(FitFailedWarning, match="3 of 6 trials failed"):
+        fitted = failing.fit(X, Y)
+    assert n_distinct([trial.params for trial in fitted.trials_]) == 6

@@ -44,15 +44,12 @@ def _has_own_forward(layer: nn.Linear) -> bool:
 def _returns_rows(layer: nn.Linear) -> bool:
     """Tell whether a layer's own forward method returns one tensor of its outputs.
 
-    That of a router of experts does not: PhiMoE's and Llama 4's return tuples. It is
-    called without numbers.
+    That of a router of experts does not: PhiMoE's and Llama 4's return tuples. A copy
+    of the layer is called without numbers.
     """
-    shape = copy.copy(layer)
     try:
-        vars(shape)["_parameters"] = {
-            name: None if p is None else p.to("meta")
-            for name, p in layer._parameters.items()
-        }
+        tensors = [*layer.parameters(), *layer.buffers()]
+        shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})
         row = layer.weight.new_empty(1, layer.in_features, device="meta")
         with torch.no_grad():
             out = type(layer).forward(shape, row)
@@ -391,11 +388,9 @@ class SVDLinear(nn.Module):
             return
         weight = base.weight
         row = torch.linspace(-1, 1, base.in_features).to(weight)[None]
-        with torch.no_grad():
-            found, expected = (
-                type(base).forward(base, row),
-                F.linear(row, weight, base.bias),
-            )
+        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+            found = type(base).forward(base, row)
+            expected = F.linear(row, weight, base.bias)
         rounding = 8 * torch.finfo(weight.dtype).eps * float(expected.abs().max())
         if not torch.allclose(found, expected, rtol=0, atol=rounding):
             raise TypeError(
