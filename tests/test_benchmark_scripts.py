@@ -169,8 +169,8 @@ def test_what_the_page_counts_on_the_other_splits():
         "Six of the 26 other splits that `peft-tuned` was measured on",
         "there ours is higher on four now, and lower on one",
         "there ours is higher on two, and `peft-tuned` on four",
-        "On the fourteen that are left, ours is higher on eleven, by 0.2 to 2.6 points, and "
-        "`peft-tuned` on two, by 1.1 and 1.4",
+        "On the fourteen that are left, ours is higher on eleven, by 0.2 to 2.6 "
+        "points, and `peft-tuned` on two, by 1.1 and 1.4",
         "Without the films, ours is ahead by 0.4 points on 200 rows (four tasks), and "
         "by 0.1 on more (four tasks)",
     ):
