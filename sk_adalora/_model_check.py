@@ -76,7 +76,8 @@ def try_model(
     """
     model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
     body = text_part(model.base_model) if has_head else model
-    texts = [tokenizer(text)["input_ids"] or [0] for text in _TEXTS]
+    tried = _TEXTS if has_head else ()
+    texts = [tokenizer(text)["input_ids"] or [0] for text in tried]
     ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
     pad_id = tokenizer.pad_token_id or 0
     try:
