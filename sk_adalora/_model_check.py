@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ._devices import Place, lacks_memory
 from ._pretrained import (
+    TRIAL_TEXT,
     Pretrained,
     count_vectors,
     shared_copy,
@@ -19,9 +21,8 @@ from ._pretrained import (
     text_part,
 )
 
-# Its first tokens are tried. They come from a text, since ids of our own may be too
-# high for the model, or mean padding.
-_TEXT = "A few words are enough."
+# So many tokens of a text are tried: ids of our own may be too high for the model, or
+# mean padding.
 _MOST = 4
 # A head is tried on these. CANINE's needs four characters.
 _TEXTS = ("A few", "A few words", "Words are enough")
@@ -78,7 +79,7 @@ def try_model(
     body = text_part(model.base_model) if has_head else model
     tried = _TEXTS if has_head else ()
     texts = [tokenizer(text)["input_ids"] or [0] for text in tried]
-    ids = tokenizer(_TEXT)["input_ids"][:_MOST] or [0]
+    ids = tokenizer(TRIAL_TEXT)["input_ids"][:_MOST] or [0]
     pad_id = tokenizer.pad_token_id or 0
     try:
         _check_ids(body, sum(texts, [*ids, pad_id]))
@@ -142,11 +143,11 @@ def _head_sees_padding(
     of decoders find the last token by the padding behind it.
     """
     most = max(map(len, texts)) + 2
+    as_tensor = partial(torch.tensor, device=place.device)
     ids = [text + [pad_id] * (most - len(text)) for text in texts]
-    mask = [[1] * len(text) + [0] * (most - len(text)) for text in texts]
-    batch, mask_ = (torch.tensor(rows, device=place.device) for rows in (ids, mask))
-    padded = _run(model, batch, mask_).logits.float()
-    alone = [_run(model, torch.tensor([t], device=place.device)).logits for t in texts]
+    kept = [[1] * len(text) + [0] * (most - len(text)) for text in texts]
+    padded = _run(model, as_tensor(ids), as_tensor(kept)).logits.float()
+    alone = [_run(model, as_tensor([text])).logits for text in texts]
     expected = torch.cat(alone).float()
     share = _LEAST_SHARE if place.precision == "float32" else _SHARE_OF_HALF
     return bool((padded - expected).abs().max() > share * expected.abs().max())

@@ -19,6 +19,8 @@ from ._devices import Place, lacks_memory
 from ._messages import Muted
 from ._model_files import has_vocabulary
 
+# What a tokenizer and a model are tried on.
+TRIAL_TEXT = "A few words are enough."
 # A tokenizer with fewer tokens beside the special ones has no vocabulary: the empty
 # tokenizer of a T5 has 1.
 _FEWEST_TOKENS = 2
@@ -154,11 +156,14 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
     try:
-        tokenizer("A few words are enough.")
+        tokenizer(TRIAL_TEXT)
     except Exception as error:
+        if lacks_memory(error):
+            raise
+        reason = str(error).rstrip(".")
         raise ValueError(
             "The tokenizer of `model` must read any text. Got that of "
-            f"{str(folder)!r}, which raised {type(error).__name__}: {error}. If it "
+            f"{str(folder)!r}, which raised {type(error).__name__}: {reason}. If it "
             "lacks an `unk_token` for what it does not know, set one, and save it."
         ) from error
     return tokenizer

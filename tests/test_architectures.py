@@ -369,11 +369,15 @@ def test_a_lack_of_memory_tells_nothing_of_a_model(
         with pytest.raises(type(error)) as raised:
             make(tiny_model, precision="auto").fit(X, y)
         assert raised.value is error
-    with monkeypatch.context() as full:
-        full.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
-        with pytest.raises(type(error)) as raised:
-            make(tiny_model, precision="auto").fit(X, y)
-        assert raised.value is error
+    for kind, method in (
+        (transformers.AutoTokenizer, "from_pretrained"),
+        (transformers.PreTrainedTokenizerBase, "__call__"),
+    ):
+        with monkeypatch.context() as full:
+            full.setattr(kind, method, fail)
+            with pytest.raises(type(error)) as raised:
+                make(tiny_model, precision="auto").fit(X, y)
+            assert raised.value is error
 
     report = make(tiny_model, precision="auto").fit(X, y).fit_report_
     assert report.precision == "bfloat16"
