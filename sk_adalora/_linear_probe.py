@@ -18,6 +18,8 @@ _PENALTY = 0.01
 # share of a twentieth, the penalty is this times its square, or the least.
 _PENALTY_OF_SHARES, _LEAST_PENALTY = 4, 1e-4
 _MAX_ITERATIONS = 100
+# Weights are relative to the largest of all rows, so those of some may be very small.
+_LEAST_SUM = torch.finfo(torch.float64).tiny
 # If no weight of the probe on standardised features exceeds this, it has found nothing.
 _LEAST_WEIGHT = 1e-3
 # Lower bound of the features' distance from their mean, as a share of the length of the
@@ -55,7 +57,7 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
     """
     if weights is None:
         weights = targets.new_ones(len(targets), dtype=torch.float64)
-    share = weights.double() / weights.double().sum().clamp_min(1e-12)
+    share = weights.double() / weights.double().sum().clamp_min(_LEAST_SUM)
     if not targets.is_floating_point():
         shares = torch.bincount(targets, share, minlength=n_outputs)
         # The geometric mean over the rows of the share of their class: 1 / k of k equal
@@ -105,7 +107,7 @@ def fit_linear(
     """
     targets = targets.double() if targets.is_floating_point() else targets
     weights = inputs.new_ones(len(inputs)) if weights is None else weights.double()
-    total = weights.sum().clamp_min(1e-12)
+    total = weights.sum().clamp_min(_LEAST_SUM)
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
     n_outputs = len(penalties)
     weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)
@@ -164,7 +166,7 @@ def spread(features: Tensor, weights: Tensor | None) -> tuple[Tensor, float]:
     features = features.double()
     weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
-    share = weights / weights.sum().clamp_min(1e-12)  # 0 for rows of weight 0
+    share = weights / weights.sum().clamp_min(_LEAST_SUM)  # 0 for rows of weight 0
     centre = share @ features
     length = (share @ (features - centre).square()).sum().sqrt()
     return centre, float(torch.maximum(length, _LEAST_SPREAD * centre.norm())) or 1.0

@@ -261,7 +261,11 @@ def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
         return weights
     drawn = targets[rows]
     n_classes = int(targets.max()) + 1
-    of_all = torch.bincount(targets, examples.weights)
+    all_weights = examples.weights
+    if weights is not None and all_weights is not None:
+        # Sums of millions of numbers need more digits than float32 has.
+        weights, all_weights = weights.double(), all_weights.double()
+    of_all = torch.bincount(targets, all_weights)
     of_drawn = torch.bincount(drawn, weights, minlength=n_classes)
     shares = (of_all / of_drawn)[drawn]
     return shares if weights is None else shares * weights

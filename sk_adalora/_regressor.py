@@ -90,10 +90,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Peak learning rate of the updates. Lower it if the training loss rises, and
         search it, from the default downwards, for another `model`.
     head_learning_rate : float or None, default=None
-        Peak learning rate of the head. None stands for 0.001 if `head_init` is a linear
-        probe, and otherwise for `learning_rate`. A linear head learns on features that
-        are standardised by their mean and their root-mean-square distance from it; with
-        ``pooling="model"`` the head gets them as they are.
+        Peak learning rate of the head. None stands for 0.001 if the head starts as a
+        linear probe, and otherwise for `learning_rate`. A linear head learns on
+        features that are standardised by their mean and their root-mean-square distance
+        from it; with ``pooling="model"``, the model's own head gets them as they are.
     head_init : {"auto", "linear_probe", "random"}, default="auto"
         How the head starts. "linear_probe": as a linear model of the pretrained model's
         features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
@@ -105,11 +105,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         How much of the training is kept, from 0, its start, to 1, its end (WiSE-FT,
         arXiv:2109.01903). With a head that started at a linear probe, 0 is that linear
         model; with a regressor's random head, it predicts numbers around their mean.
-        "auto" is 0.85 after more than three epochs, if the fit is a regressor's or
-        started at a linear probe, and otherwise 1; with ``pooling="model"`` it is 1. If
-        you set more than three `epochs` for many rows, set 1; if rows are few and say
-        little, try 0.5. A fit that continues another (`warm_start`) keeps all, whatever
-        this says.
+        "auto" is 0.85 if `epochs` are more than three, even of a fit that stops early,
+        and the fit is a regressor's or started at a linear probe; otherwise, and with
+        ``pooling="model"``, it is 1. If you set more than three `epochs` for many rows,
+        set 1; if rows are few and say little, try 0.5. A fit that continues another
+        (`warm_start`) keeps all, whatever this says.
     weight_decay : float, default=0.0
         AdamW's decoupled weight decay, of updates and head.
     warmup_ratio : float, default=0.06
@@ -321,9 +321,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             self._rescale_targets(values, weights)
         else:
             self._fit_target_scale(values, weights)
-        scale = np.where(self._target_scale > 0, self._target_scale, 1.0)
-        scaled = ((values - self._target_mean) / scale).astype(np.float32)
-        return replace(rows, targets=torch.from_numpy(scaled))
+        varied = self._target_scale > 0  # equal numbers may differ by rounding
+        differences = np.where(varied, values - self._target_mean, 0.0)
+        scaled = differences / np.where(varied, self._target_scale, 1.0)
+        return replace(rows, targets=torch.from_numpy(scaled.astype(np.float32)))
 
     def _fit_target_scale(self, values: np.ndarray, weights: np.ndarray | None) -> None:
         # Scale by powers of 2, which is exact: squares of 1e200 would be infinite.
@@ -337,8 +338,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         # The mean of many equal numbers may differ from them by more than `rounding`.
         vary = values.min(axis=0) < values.max(axis=0)
         spreads = vary & (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
-        # A scale of 0 predicts equal numbers as they are, whatever the outputs.
-        self._target_mean = np.where(spreads, np.ldexp(mean, exponent), values[0])
+        # A scale of 0 predicts equal numbers as they are, whatever the outputs; so it
+        # does where one row has practically all of the weight.
+        equal = values[0 if weights is None else weights.argmax()]
+        self._target_mean = np.where(spreads, np.ldexp(mean, exponent), equal)
         self._target_scale = np.where(spreads, scale, 0.0)
 
     def _rescale_targets(self, values: np.ndarray, weights: np.ndarray | None) -> None:

@@ -91,7 +91,8 @@ class Recipe:
     @property
     def warmup_steps(self) -> int:
         """Steps until the learning rates peak; the first is taken at a rate of 0."""
-        steps = math.ceil(self.warmup_ratio * self.total_step)
+        # 0.07 of 100 steps are 7, though 0.07 * 100 is more.
+        steps = math.ceil(round(self.warmup_ratio * self.total_step, 9))
         return min(steps, self.total_step - 1)  # a single step must change something
 
 

@@ -218,6 +218,17 @@ def test_a_row_of_weight_zero_counts_nowhere():
         np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [1e-16, 1e-30])
+def test_only_the_ratios_of_weights_matter(size):
+    """Where a far heavier row is not among those that are measured."""
+    features, scores, weights = draw()
+
+    got = fit(features, scores.argmax(1), weights * size, multiclass_loss, 3)
+    expected = fit(features, scores.argmax(1), weights, multiclass_loss, 3)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 def test_features_that_do_not_vary_predict_the_shares_of_the_classes():
     features = np.ones((10, 4), np.float32)
     weight, bias = fit(features, np.arange(10) % 5 // 3, None, multiclass_loss, 2)
@@ -476,6 +487,17 @@ def test_rows_without_a_label_are_drawn_as_those_with_it():
         assert (labels[rows, 1] == 0).sum() == 3
 
 
+def test_classes_of_millions_of_weighted_rows_count_as_they_do_in_all():
+    """Sums of so many numbers need more digits than those of float32."""
+    targets = torch.arange(2**22) % 2
+    given = torch.where(targets == 0, 0.3, 0.1)
+    examples = Examples(None, targets, given, None)
+    rows = torch.arange(1000)
+
+    of_drawn = torch.bincount(targets[rows], weights_of(rows, examples))
+    assert float(of_drawn[0] / of_drawn.sum()) == pytest.approx(0.75, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "given",
     [None, torch.linspace(0.5, 2, 4000), torch.logspace(-6, 0, 4000).flip(0)],
@@ -490,7 +512,8 @@ def test_classes_count_in_the_probe_as_they_do_in_all_rows(given):
     assert len(rows) == 1000
     assert torch.bincount(examples.targets[rows])[1:].max() <= 6
     of_all = torch.bincount(examples.targets, given)
-    torch.testing.assert_close(of_drawn / of_drawn.sum(), of_all / of_all.sum())
+    expected = of_all / of_all.sum()
+    torch.testing.assert_close(of_drawn / of_drawn.sum(), expected.to(of_drawn))
 
 
 def test_what_the_bias_lacks_is_of_labels_and_of_drawn_rows_only():

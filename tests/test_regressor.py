@@ -182,6 +182,31 @@ def test_numbers_that_differ_by_rounding_have_no_spread():
     np.testing.assert_array_equal(units(y), [[0.3], [0.0]])
 
 
+def coded(y, weights=None):
+    """The targets that a fit trains on."""
+    rows = AdaLoraRegressor()._read_rows(["a"] * len(y), y, weights)
+    return AdaLoraRegressor()._code_targets(rows).targets
+
+
+@pytest.mark.parametrize("size", [1e15, 1e20, 1e300])
+def test_rounding_of_large_numbers_is_not_trained_on(size):
+    """Unscaled, such differences would outweigh the columns beside them."""
+    rounded = size + np.spacing(size) * np.resize([-1, 0, 1, 2], 40)
+    targets = coded(np.column_stack([rounded, Y]))
+
+    assert not targets[:, 0].any()
+    assert float(targets[:, 1].std()) == pytest.approx(1, abs=0.02)
+
+
+def test_a_row_that_has_practically_all_of_the_weight_is_predicted():
+    y = 1e12 + np.linspace(-1, 1, 40)
+    weights = np.where(np.arange(40) == 3, 1e12, 1.0)
+
+    mean, scale = units(y, weights)
+    assert mean == y[3]
+    assert scale == 0
+
+
 # Containers and types
 
 

@@ -445,6 +445,14 @@ def test_learning_rates_rise_then_fall(tiny_model):
     assert np.all(np.diff(rates[10:]) < 0)
 
 
+@pytest.mark.parametrize(("share", "total"), [(0.07, 100), (0.14, 50), (0.28, 25)])
+def test_a_whole_number_of_warm_up_steps_is_not_rounded_up(fitted, share, total):
+    """0.07 * 100 is 7.000000000000001."""
+    recipe = run_of(fitted).recipe
+    recipe = dataclasses.replace(recipe, warmup_ratio=share, total_step=total)
+    assert recipe.warmup_steps == 7
+
+
 @pytest.mark.parametrize(
     "name",
     [
