@@ -38,8 +38,8 @@ GROUPS = [
     Group(
         "Model",
         "the shared pretrained model, adapted, with pooling and head",
-        "_devices _model_files _pretrained _model_identity _model_check _backbone "
-        "_head _network",
+        "_devices _model_files _model_folder _pretrained _model_identity "
+        "_model_check _backbone _head _network",
         2,
     ),
     Group(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ._persistence import AdapterState
@@ -89,8 +90,9 @@ tags:
 
 # {title}
 
-An AdaLoRA adapter for `{state.model}` ({_commit(state)}SHA-256 of its weights
-`{state.content_hash}`), trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
+An AdaLoRA adapter for `{_on_one_line(state.model)}`
+({_commit(state)}SHA-256 of its weights `{state.content_hash}`),
+trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
 {_scored(estimator.history_)}
 ## Load it
 
@@ -102,6 +104,11 @@ An AdaLoRA adapter for `{state.model}` ({_commit(state)}SHA-256 of its weights
 
 Trained with {versions}.
 """
+
+
+def _on_one_line(name: str) -> str:
+    """Write a name so that it does not end the code in which it stands."""
+    return re.sub(r"[`\s]+", " ", name)
 
 
 def _base_model(state: AdapterState) -> str:

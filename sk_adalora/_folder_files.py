@@ -87,9 +87,10 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
     if missing:
         raise broken(f"list {sorted(missing)} under 'files'", listed)
     for name, digest in listed.items():
-        parts = PurePosixPath(name).parts
-        elsewhere = PureWindowsPath(name).drive or "\\" in name  # as Windows reads it
-        if not parts or ".." in parts or parts[0] == "/" or elsewhere:
+        inside = PurePosixPath(name)
+        elsewhere = inside.is_absolute() or ".." in inside.parts
+        elsewhere |= "\\" in name or bool(PureWindowsPath(name).drive)
+        if not inside.parts or elsewhere:
             raise broken("list files of the folder only", name)
         path = folder / name
         if not os.path.isfile(path):  # False for whatever is wrong with the name

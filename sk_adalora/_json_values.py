@@ -13,8 +13,11 @@ import numpy as np
 # bool, int, unsigned, float, str, date, duration: what an array or a scalar may hold.
 _DTYPE = re.compile(r"[<>|]([biufUmM])\d{1,10}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
 _MAX_DIGITS = 64  # of an int; JSON itself has no bound
-# All arrays of one value together: no file may ask for more than it could hold.
+# All arrays of a group of values together: no file may ask for more than it could hold.
 _MAX_BYTES = 16 * 2**20
+# Characters that an array of texts has room for, beyond its longest text: predictions
+# repeat a label with all of its room.
+_MOST_ROOM = 2**14
 _PLAIN = (bool, int, float, str, np.generic, type(None))
 
 
@@ -83,31 +86,39 @@ def _numbers_to_json(array: np.ndarray) -> dict[str, Any]:
         flat = flat.astype(np.int64)
     elif dtype.kind == "f" and dtype.itemsize > 8:  # longer than Python's
         return {"dtype": dtype.str, "values": [str(item) for item in flat]}
+    elif dtype.kind == "U" and _room(dtype) > _MOST_ROOM:
+        dtype = np.asarray(flat.tolist() or [""]).dtype  # no wider than its texts
     return {"dtype": dtype.str, "values": [to_json(item) for item in flat.tolist()]}
 
 
 # ---- reading ----------------------------------------------------------------
 
 
-def from_json(value: Any) -> Any:
+def from_json(values: dict[str, Any]) -> dict[str, Any]:
     """Turn back what :func:`to_json` returned.
 
     Parameters
     ----------
-    value : object
-        From an untrusted file; not nested too deeply for recursion.
+    values : dict of str to object
+        Values by name, from an untrusted file; not nested too deeply for recursion.
 
     Returns
     -------
-    object
+    dict of str to object
 
     Raises
     ------
     ValueError
-        If it is nothing that :func:`to_json` returns.
+        If one is nothing that :func:`to_json` returns, or if all together would take
+        too much memory.
     """
+    reader = _Reader()
+    return {name: _read_checked(value, reader) for name, value in values.items()}
+
+
+def _read_checked(value: Any, reader: _Reader) -> Any:
     try:
-        return _Reader().read(value)
+        return reader.read(value)
     except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ValueError(
             f"A value must be of a known type and size. Got {reprlib.repr(value)}: "
@@ -116,7 +127,7 @@ def from_json(value: Any) -> Any:
 
 
 class _Reader:
-    """Reads one value, within a bound on memory."""
+    """Reads values, within a bound on memory."""
 
     def __init__(self) -> None:
         self.left = _MAX_BYTES
@@ -187,10 +198,19 @@ def _numbers(items: list[Any], dtype: np.dtype) -> np.ndarray:
         bounds = np.iinfo(dtype)
         if not all(bounds.min <= item <= bounds.max for item in items):
             raise ValueError(f"an int that is no {dtype}")
-    elif dtype.kind == "U" and any(len(item) > dtype.itemsize // 4 for item in items):
-        raise ValueError(f"a text that is too long for {dtype}")
+    elif dtype.kind == "U":
+        longest = max(map(len, items), default=0)
+        if longest > _room(dtype):
+            raise ValueError(f"a text that is too long for {dtype}")
+        if _room(dtype) > max(longest, _MOST_ROOM):
+            raise ValueError(f"texts that are much too short for {dtype}")
     array[:] = items
     return array
+
+
+def _room(dtype: np.dtype) -> int:
+    """Return how many characters each text of an array may have."""
+    return dtype.itemsize // 4
 
 
 def _check_all(items: list[Any], kinds: tuple[type, ...]) -> None:

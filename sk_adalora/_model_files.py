@@ -25,6 +25,10 @@ BESIDE_WEIGHTS = (
     *("*.json", "*.txt", "*.model"),
     *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
 )
+# Where transformers looks for weights, in this order.
+INDEX = ".index.json"
+_SAFETENSORS = ("model.safetensors", f"model.safetensors{INDEX}")
+WEIGHTS = (*_SAFETENSORS, "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 _VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
 
 # How the hub names a commit.
@@ -72,7 +76,8 @@ class Found:
     commit: str | None
 
 
-_hashes: dict[tuple[str, int, int], str] = {}
+# State and hash of files, by path.
+_hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
 # Where models of the hub were found, so that all fits of a process take the same files.
 _found: dict[Request, Path] = {}
 
@@ -194,7 +199,7 @@ def _from_hub(asked: Request) -> Path:
             if not is_absent(error):
                 raise
             raise OSError(_not_found(asked)) from error
-        if weight_files(Path(folder)):
+        if _has_safetensors(Path(folder)):
             break
     return Path(folder)
 
@@ -243,19 +248,37 @@ def _not_found(asked: Request) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold a model's weights, safetensors preferred."""
-    for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        found = [p for p in sorted(folder.glob(pattern)) if "adapter" not in p.name]
-        if found:
-            return found
-    return []
+    """Return the files that may hold a model's weights, safetensors preferred."""
+    patterns = ["*.safetensors"]
+    if not _has_safetensors(folder):  # a head may be beside weights in another format
+        patterns.append("pytorch_model*.bin")
+    return [
+        path
+        for pattern in patterns
+        for path in sorted(folder.glob(pattern))
+        if "adapter" not in path.name and path.is_file()
+    ]
+
+
+def _has_safetensors(folder: Path) -> bool:
+    """Tell whether transformers reads weights in safetensors."""
+    return any((folder / name).is_file() for name in _SAFETENSORS)
 
 
 def states_of(folder: Path) -> list[tuple[int, ...]]:
     """Return what tells whether the weights or the settings are other files by now."""
     files = [*weight_files(folder), folder / "config.json"]
-    found = [path.stat() for path in files if path.exists()]
-    return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+    return [_state_of(path) for path in files if path.exists()]
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Return what is another number for another file, or for one that was changed.
+
+    Archives and copies keep size and time of writing, so these alone do not tell.
+    """
+    status = path.stat()
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_ino, status.st_size, *times)
 
 
 def content_hash(folder: Path) -> str:
@@ -289,14 +312,13 @@ def _beside_weights(folder: Path) -> list[Path]:
 
 def _file_hash(path: Path) -> str:
     """Hash a file once a process, as long as it does not change."""
-    status = path.stat()
-    key = (str(path), status.st_size, status.st_mtime_ns)
-    with lock_of(key):
-        digest = _hashes.get(key)
-        if digest is None:
+    with lock_of(("hash", path)):
+        state = _state_of(path)
+        known, digest = _hashes.get(path, (None, ""))
+        if known != state:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            _hashes[key] = digest
+            _hashes[path] = state, digest
         return digest
 
 

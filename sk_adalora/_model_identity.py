@@ -33,9 +33,12 @@ _SAMPLES = [
 def tokenizer_hash(tokenizer: Any) -> str:
     """Return the SHA-256 of the token ids that a tokenizer makes of some texts.
 
-    Not of its files, which may be written differently and mean the same.
+    Not of its files, which may be written differently and mean the same. The side on
+    which it cuts long texts is added if that is not the right.
     """
-    return _hash(tokenizer(_SAMPLES)["input_ids"])
+    tokens = tokenizer(_SAMPLES)["input_ids"]
+    side = getattr(tokenizer, "truncation_side", "right")
+    return _hash(tokens if side == "right" else [tokens, side])
 
 
 def vocabulary_hash(tokenizer: Any) -> str | None:
@@ -88,7 +91,8 @@ def changed_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str
     Parameters
     ----------
     then, now : dict
-        What :func:`read_settings` returned. Only `now` is trusted.
+        What :func:`read_settings` returned. Only `now` is trusted: `then` may have
+        entries that it never returns, such as a number of labels.
 
     Returns
     -------
@@ -97,6 +101,7 @@ def changed_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str
         other words, by leaving out what is so by default or under names of another
         version of transformers, nothing differs.
     """
+    then = _without_others(then)
     if then == now:
         return {}
     plain = {n for n in then.keys() & now.keys() if _is_plain(then[n], now[n])}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ._devices import Place, lacks_memory
 from ._messages import Muted
-from ._model_files import has_vocabulary
+from ._model_folder import check_folder, no_tokenizer
 
 # What a tokenizer and a model are tried on.
 TRIAL_TEXT = "A few words are enough."
@@ -75,7 +75,7 @@ def read_pretrained(
     -------
     Pretrained
     """
-    _check_files(folder)
+    check_folder(folder, trust_remote_code)
     common: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
         "local_files_only": True,
@@ -152,7 +152,7 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
     # Where transformers finds no vocabulary, it makes an empty one and says nothing.
     n_special = len(set(tokenizer.all_special_ids))
     if len(tokenizer) < n_special + _FEWEST_TOKENS:
-        raise ValueError(_no_tokenizer(folder))
+        raise ValueError(no_tokenizer(folder))
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
     try:
@@ -279,35 +279,12 @@ def count_vectors(module: nn.Module) -> int | None:
     return table.num_embeddings if isinstance(table, nn.Embedding) else None
 
 
-def _check_files(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"The folder of `model` must hold config.json. Got {str(folder)!r} "
-            "without it. Save the model with `save_pretrained`."
-        )
-    # Where PEFT is installed, transformers would load the adapter too, silently.
-    if (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            "The folder of `model` must hold no adapter of PEFT's beside the model. "
-            f"Got {str(folder)!r} with adapter_config.json. Merge it, or move it away."
-        )
-    if not has_vocabulary(folder):
-        raise ValueError(_no_tokenizer(folder))
-
-
 def _no_padding(folder: Path) -> str:
     return (
         "With pooling='model', the tokenizer of `model` must have a token for "
         "padding or for the end, by which the model knows where a text ends. Got "
         f"{str(folder)!r} with neither. Set `pad_token` in its tokenizer_config.json, "
         "or choose another `pooling`."
-    )
-
-
-def _no_tokenizer(folder: Path) -> str:
-    return (
-        f"The folder of `model` must hold a tokenizer. Got {str(folder)!r} without the "
-        "vocabulary of one. Save it there with `tokenizer.save_pretrained`."
     )
 
 

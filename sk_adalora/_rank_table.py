@@ -30,6 +30,10 @@ _ELSEWHERE = {
 }
 _ATTENTION = re.compile(r"(?:^|\.)\w*att\w*(?:\.\w+)*?\.(?P<matrix>.+)$")
 _CROSS = re.compile(r"cross|encdec|encoder_att")
+# Paths of modules may hold any characters.
+_IN_MARKDOWN = str.maketrans(
+    {"<": "&lt;", "|": r"\|", "`": r"\`", "[": r"\[", "\n": " ", "\r": " "}
+)
 _ORDER = [*_IN_ATTENTION, *(f"cross {name}" for name in _IN_ATTENTION), *_ELSEWHERE]
 
 
@@ -78,7 +82,10 @@ class RankTable:
         """Return the table in Markdown."""
         head, *body = self.cells()
         lines = [head, ["---"] * len(head), *body]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n".join(
+            f"| {' | '.join(cell.translate(_IN_MARKDOWN) for cell in line)} |"
+            for line in lines
+        )
 
 
 @dataclass(frozen=True)

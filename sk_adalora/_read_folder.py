@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,9 @@ from .adalora.read_peft import read_adapter
 
 # What is fetched from the hub beside the files that STATE_NAME lists.
 _UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.bin"]
+
+# What the model card and warnings show.
+_HASH, _VERSION = re.compile("[0-9a-f]{64}"), re.compile(r"[\w.+!-]{1,99}", re.ASCII)
 
 # Types of what STATE_NAME holds: the fields of AdapterState, but for its numbers, which
 # are in other files, and more.
@@ -148,6 +152,9 @@ def _read_fields(folder: Path) -> dict[str, Any]:
     check_format(described)
     what = "the fields of a saved estimator"
     _check_fields(described, _HINTS, what, described.get("versions"))
+    for name, number in described["versions"].items():
+        if not _VERSION.fullmatch(name + number):
+            raise broken("hold names and numbers in 'versions'", f"{name} {number}")
     return described
 
 
@@ -182,7 +189,7 @@ def read_parameters(
     written, versions = described["parameters"], described["versions"]
     # Those of a subclass, and later ones, may be missing: they take their defaults.
     check_names(written, own, what, versions, file=STATE_NAME, may_lack=own)
-    parameters = {name: from_json(value) for name, value in written.items()}
+    parameters = from_json(written)
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(
             f"{STATE_NAME} must not ask for code that the pretrained model brings "
@@ -203,7 +210,7 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
     known = (*cls._coding, "n_features_in_", *OPTIONAL, *kinds)
     what = f"the attributes of a fitted {cls.__name__}"
     check_names(written, known, what, versions, file=STATE_NAME, may_lack=OPTIONAL)
-    fitted = {name: from_json(value) for name, value in written.items()}
+    fitted = from_json(written)
     records = {n: _record(kind, fitted.pop(n), versions) for n, kind in kinds.items()}
     for name, value in fitted.items():
         accepts, wording = _CHECKS[name]
@@ -293,6 +300,8 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     commit, length = values["commit"], values["feature_length"]
     if not (commit is None or COMMIT.fullmatch(commit)):
         raise broken("hold 'commit' as the hash of a commit of the hub", commit)
+    if not _HASH.fullmatch(values["content_hash"]):
+        raise broken("hold 'content_hash' as a SHA-256", values["content_hash"])
     if (length is None) != own_head or not (own_head or 1e-30 < length < 1e30):
         own = "null for a model's own head"
         raise broken(f"hold 'feature_length' as a number above 0, or {own}", length)

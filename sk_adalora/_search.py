@@ -18,7 +18,11 @@ from ._search_study import check_directions, in_memory, record_of
 from ._transaction import CALLBACKS
 
 # The password in the URL of a database: up to its last "@", or in its query.
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S+(?=@)|([?&;]password=)[^&\s'\"]+")
+_PASSWORD = re.compile(
+    r"(://[^:/@\s]*:)(?:[^\n'\"]+|\S+)(?=@)"
+    r"|([?&;]\w*(?:password|passwd|pwd)=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
 
 
 class AdaLoraSearchCV(DocLinkMixin, SearchHooks):

@@ -54,16 +54,21 @@ class Worker:
         self._heart: threading.Thread | None = None
 
     def __enter__(self) -> Worker:
-        _here.add(self.run)
-        self._write()
-        if self.beats:
-            self._heart = threading.Thread(target=self._keep_beating, daemon=True)
-            self._heart.start()
+        try:
+            _here.add(self.run)
+            self._write()
+            if self.beats:
+                self._heart = threading.Thread(target=self._keep_beating, daemon=True)
+                self._heart.start()
+        except BaseException as error:  # such as an interrupt while the thread starts
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._over.set()
-        if self._heart is not None:  # a beat under way must not overwrite the end
+        # A beat under way must not overwrite the end.
+        if self._heart is not None and self._heart.is_alive():
             self._heart.join(_BEAT)
         _here.discard(self.run)
         try:

@@ -45,6 +45,8 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
     try:
         scratch.mkdir()
+        if folder.exists():  # what is closed to others stays so meanwhile
+            _set_mode(scratch, folder.stat().st_mode & 0o777 | 0o700)
         staged = scratch / "new"
         staged.mkdir()
         yield staged
@@ -264,14 +266,15 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
     try:
         for source in [*folder.iterdir()]:
             if not _is_scratch(source):  # another writer's is in use
-                source.rename(old / source.name)
                 moved.append((old / source.name, source))
+                source.rename(old / source.name)
         for source in [*new.iterdir()]:
-            source.rename(folder / source.name)
             moved.append((folder / source.name, source))
+            source.rename(folder / source.name)
     except BaseException:
         for there, before in reversed(moved):
-            there.rename(before)
+            if os.path.lexists(there):  # the last may not have been moved
+                there.rename(before)
         old.rmdir()
         raise
     _discard(old)
@@ -283,11 +286,12 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         new.rename(folder)
         return
     _set_mode(new, folder.stat().st_mode & 0o7777)
-    folder.rename(old)
     try:
+        folder.rename(old)
         new.rename(folder)
-    except BaseException:
-        old.rename(folder)
+    except BaseException:  # an interrupt may come when either has moved
+        if not folder.exists():
+            old.rename(folder)
         raise
 
 

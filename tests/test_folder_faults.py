@@ -82,6 +82,7 @@ LIES = {
     "format-true": (lambda d: d.update(format=True), "hold 'format' as int"),
     "above": (lambda d: d["files"].update({"../x": "kept"}), "of the folder only"),
     "root": (lambda d: d["files"].update({"/x": "kept"}), "of the folder only"),
+    "roots": (lambda d: d["files"].update({"//x": "kept"}), "of the folder only"),
     "windows": (lambda d: d["files"].update({"a\\x": "kept"}), "of the folder only"),
     "no-head": (lambda d: d["files"].pop(HEAD_NAME), "must list .*head"),
     "parameter": (
@@ -97,6 +98,27 @@ LIES = {
         "must not ask for code",
     ),
     "base": (lambda d: d.update({"class": "ClassifierMixin"}), "must hold a AdaLoraC"),
+    "hash": (lambda d: d.update(content_hash="<b>"), "'content_hash' as a SHA-256"),
+    "version": (
+        lambda d: d["versions"].update(torch="2.0\n\n# Pay here"),
+        "names and numbers in 'versions'",
+    ),
+    "wide": (
+        lambda d: d["fitted"].update(
+            classes_={**to_json(np.array(["a", "b"])), "dtype": "<U2000000"}
+        ),
+        "known type and size",
+    ),
+    "many": (
+        lambda d: d["parameters"].update(
+            dict.fromkeys(
+                ["model", "epochs", "tinit"],
+                {"type": "array", "shape": [500], "dtype": "<U4096", "values": ["a"]}
+                | {"values": ["a"] * 500},
+            )
+        ),
+        "arrays of more than 16777216 bytes",
+    ),
     "outputs": (lambda d: d.update(n_outputs=3), "head"),
     "classes": (
         lambda d: d["fitted"].update(classes_=to_json(np.arange(3))),

@@ -443,6 +443,58 @@ def test_a_refused_folder(fitted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def rename_and_interrupt(n_moves):
+    """Return what stands for `Path.rename`, and raises after so many moves."""
+    rename, moves = Path.rename, []
+
+    def renamed(self, target):
+        rename(self, target)
+        moves.append(target)
+        if len(moves) == n_moves:
+            raise KeyboardInterrupt
+
+    return renamed
+
+
+@pytest.mark.parametrize("refilled", [False, True])
+def test_an_interrupt_just_after_a_move_loses_nothing(
+    fitted, tmp_path, monkeypatch, refilled
+):
+    """Python raises it when the file system has done its work."""
+    folder = tmp_path / "f"
+    fitted.save_pretrained(folder)
+    expected, names = fitted.predict(X), sorted(p.name for p in folder.iterdir())
+    monkeypatch.setattr(_whole_folder, "_must_stay", lambda folder: refilled)
+    for n_moves in range(1, 2 * len(names) + 1 if refilled else 3):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename_and_interrupt(n_moves))
+            with pytest.raises(KeyboardInterrupt):
+                fitted.save_pretrained(folder, overwrite=True)
+        loaded = AdaLoraClassifier.from_pretrained(folder)
+        np.testing.assert_array_equal(loaded.predict(X), expected)
+        assert sorted(p.name for p in folder.iterdir()) == names
+
+    assert [*tmp_path.iterdir()] == [folder]
+
+
+def test_what_replaces_a_closed_folder_is_closed_meanwhile(
+    fitted, tmp_path, monkeypatch
+):
+    folder = tmp_path / "f"
+    fitted.save_pretrained(folder)
+    folder.chmod(0o700)
+    write, modes = _folder._write_text, []
+
+    def noted(path, text):
+        modes.append(path.parents[1].stat().st_mode & 0o777)
+        write(path, text)
+
+    monkeypatch.setattr(_folder, "_write_text", noted)
+    fitted.save_pretrained(folder, overwrite=True)
+
+    assert set(modes) == {folder.stat().st_mode & 0o777}
+
+
 def test_no_folder_is_closed_to_other_users_of_windows(fitted, tmp_path, monkeypatch):
     """Mode 0o700 is heard there, and goes with the files wherever they are moved."""
     make_folder, modes = os.mkdir, {}

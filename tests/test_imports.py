@@ -70,7 +70,8 @@ MAY_IMPORT = {
     "_report": {"_devices", "_network", "_tokens"},
     "_model_files": {"_locks"},
     "_model_identity": set(),
-    "_pretrained": {"_devices", "_messages", "_model_files"},
+    "_model_folder": {"_model_files"},
+    "_pretrained": {"_devices", "_messages", "_model_folder"},
     "_model_check": {"_devices", "_pretrained"},
     "_backbone": {
         "_devices",

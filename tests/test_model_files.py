@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import pickle
 import re
 import shutil
@@ -15,9 +16,11 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from _threads import WAIT, in_threads
 from _tiny_model import random_bert, write_model
 from _toy import make, toy
+from safetensors.torch import load_file, save_file
 from sklearn.model_selection import cross_val_score
 
 import sk_adalora
@@ -31,6 +34,7 @@ from sk_adalora._model_files import (
     find_folder,
     weight_files,
 )
+from sk_adalora._model_folder import check_folder
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -195,6 +199,124 @@ def test_pytorch_files_count_where_there_is_nothing_else(own_model):
 
     path.unlink()
     assert weight_files(own_model) == [own_model / "pytorch_model.bin"]
+
+
+def test_weights_are_hashed_whatever_lies_beside_them(own_model):
+    """A head in another format does not stand for the model."""
+    weights = own_model / "model.safetensors"
+    torch.save(load_file(weights), own_model / "pytorch_model.bin")
+    weights.unlink()
+    save_file({"x": torch.zeros(1)}, own_model / "head.safetensors")
+    names = ["head.safetensors", "pytorch_model.bin"]
+    assert [path.name for path in weight_files(own_model)] == names
+
+    before = content_hash(own_model)
+    other = random_bert(str(own_model), 7).state_dict()
+    torch.save(other, own_model / "pytorch_model.bin")
+    assert content_hash(own_model) != before
+
+
+def test_another_file_of_the_same_time_and_size_is_hashed_anew(own_model, tmp_path):
+    """As archives with fixed times unpack it."""
+    weights, other = own_model / "model.safetensors", tmp_path / "other"
+    numbers = bytearray(weights.read_bytes())
+    numbers[-1] ^= 1
+    other.write_bytes(numbers)
+    for path in (weights, other):
+        os.utime(path, (0, 0))
+    before = content_hash(own_model)
+    other.replace(weights)
+
+    assert content_hash(own_model) != before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_not_read(own_model):
+    """A named pipe would be waited for."""
+    (weights,) = weight_files(own_model)
+    os.mkfifo(own_model / "other.safetensors")
+    assert weight_files(own_model) == [weights]
+
+
+# ---- what a folder names ----------------------------------------------------
+
+
+def point_to(folder, *names):
+    """Have an index name files, each for one half of the weights."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    of = {key: names[i % len(names)] for i, key in enumerate(tensors)}
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        part = {key: tensors[key] for key, file in of.items() if file == name}
+        save_file(part, folder / name, metadata={"format": "pt"})
+    path.unlink()
+    index = {"metadata": {}, "weight_map": of}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_an_index_of_weights_elsewhere_is_refused(own_model, tmp_path, absolute):
+    """They would not be hashed."""
+    name = str(tmp_path / "a.safetensors") if absolute else "parts/a.safetensors"
+    point_to(own_model, name, "b.safetensors")
+    with pytest.raises(
+        ValueError, match=r"must be files of its folder.*a\.safetensors"
+    ):
+        load_backbone(own_model, PLACE)
+
+
+def test_an_index_of_weights_in_the_folder(own_model):
+    expected = load_backbone(own_model, PLACE).module.state_dict()
+    sk_adalora.clear_backbone_cache()
+    point_to(own_model, "model-1.safetensors", "model-2.safetensors")
+
+    found = load_backbone(own_model, PLACE).module.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("name", ["sub/x.safetensors", "x.safetensors"])
+def test_weights_that_the_settings_name(own_model, name):
+    (own_model / "sub").mkdir()
+    (own_model / "model.safetensors").rename(own_model / name)
+    settings = own_model / "config.json"
+    named = json.loads(settings.read_text()) | {"transformers_weights": name}
+    settings.write_text(json.dumps(named))
+    save_file({"x": torch.zeros(1)}, own_model / "head.safetensors")
+    if "/" in name:
+        with pytest.raises(ValueError, match="must be files of its folder"):
+            load_backbone(own_model, PLACE)
+    else:
+        assert own_model / name in weight_files(own_model)
+        load_backbone(own_model, PLACE)
+
+
+CODE = {
+    "attention": {"_attn_implementation": "evil/kernel"},
+    "attention of a part": {"attn_implementation": {"text": "evil/kernel"}},
+    "of a nested part": {"parts": [{"_attn_implementation": "evil/kernel:x"}]},
+    "experts": {"experts_implementation": "evil/kernel"},
+}
+
+
+@pytest.mark.parametrize("case", CODE)
+def test_code_of_the_hub_is_refused(own_model, case):
+    """transformers would fetch and import it, whatever `trust_remote_code` says."""
+    path = own_model / "config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | CODE[case]))
+    with pytest.raises(ValueError, match=r"must not name code of the hub.*evil/kernel"):
+        load_backbone(own_model, PLACE)
+
+    check_folder(own_model, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("name", ["sdpa", "eager", None])
+def test_attention_of_transformers_itself_is_not_refused(own_model, name):
+    path = own_model / "config.json"
+    named = {"_attn_implementation": name, "source": "https://example.org/a"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    check_folder(own_model, trust_remote_code=False)
 
 
 # ---- what cannot be found ---------------------------------------------------

@@ -151,6 +151,8 @@ def test_no_large_configuration_is_built_from_a_file(monkeypatch):
     huge = now | {"num_hidden_layers": 10**12}
 
     assert list(changed_settings(huge, now)) == ["num_hidden_layers"]
+    # It would write as many names of labels.
+    assert changed_settings(now | {"num_labels": 10**7}, now) == {}
     assert list(changed_settings(now | {"sizes": {"x": [10**12]}}, now)) == ["sizes"]
 
 
@@ -239,11 +241,13 @@ def test_files_that_say_the_same_make_the_same_tokenizer(own_model):
 
 
 @pytest.mark.parametrize("how", ["pickle", "folder"])
-@pytest.mark.parametrize("what", ["splits otherwise", "other ids"])
+@pytest.mark.parametrize("what", ["splits otherwise", "other ids", "cuts otherwise"])
 def test_another_tokenizer_is_refused(own_model, tmp_path, how, what):
     loaded = save_and_load(how, make(str(own_model)).fit(X, Y), tmp_path)
     if what == "other ids":
         exchange(own_model, "good", "bad")
+    elif what == "cuts otherwise":
+        change(own_model / "tokenizer_config.json", truncation_side="left")
     else:
         fold_case(own_model, lowercase=False)
 

@@ -186,6 +186,11 @@ def test_integers_stay_integers_beside_missing_ones(tiny_model):
     assert table.isna().to_numpy().tolist() == [[True, False], [False, True]]
 
 
+def test_a_path_stays_in_its_cell():
+    table = lay_out({"a|b<script>\n# `x`": 1}).to_markdown()
+    assert table.splitlines()[2:] == [r"| a\|b&lt;script> # \`x\` | 1 |"]
+
+
 def test_a_table_needs_pandas(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="Run: pip install pandas"):

@@ -288,7 +288,11 @@ def test_the_representation_hides_passwords():
         "postgresql://me:hush/hush@host/db",
         "postgresql://me:hu'sh-hush@host/db",
         "postgresql://me:hush@hush@host/db",
+        "postgresql://me:hush hush@host/db",
         "postgresql://host/db?user=me&password=hush",
+        "postgresql://host/db?user=me&PASSWORD=hush",
+        "mysql://host/db?user=me&passwd=hush",
+        "postgresql://host/db?sslpassword=hush&user=me",
     ],
 )
 def test_the_representation_hides_unusual_passwords(url):

@@ -354,6 +354,23 @@ def test_another_estimator_is_searched_too():
     assert fitted.trials_[0].params == {"C": 1.0}
 
 
+def test_an_interrupt_at_the_beginning_leaves_nothing_behind(monkeypatch):
+    start, study = threading.Thread.start, optuna.create_study()
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt  # as while Python waits for the thread
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), _search_workers.Worker(study, beats=True):
+        raise AssertionError("entered")
+
+    assert threading.active_count() == before
+    assert _search_workers.living_runs(study) == set()
+    assert not _search_workers._here
+
+
 def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
     study = optuna.create_study()
     write, under_way = study.set_user_attr, threading.Event()

@@ -35,6 +35,7 @@ _OLD_WEIGHTS_NAME = "adapter_model.bin"
 # are stored once under several names.
 _MAX_REPEATED = 4
 _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # holds two numbers per byte
+_BYTES = b"bytearray"
 # torch allows every name without a dot, such as "en/de".
 _PATH = re.compile(r"[^.]+(\.[^.]+)*")
 
@@ -211,12 +212,23 @@ def _read_torch_file(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
         _refuse_larger(sum(record.file_size for record in records), size)
+    if _makes_bytes(path):
+        raise ValueError("it would fill memory that it does not store")
     loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
         values = [v for v in loaded.values() if isinstance(v, Tensor)]
         _refuse_larger(sum(v.numel() * v.element_size() for v in values), size)
         return loaded
     raise ValueError(f"it holds a {type(loaded).__name__} of other things")
+
+
+def _makes_bytes(path: Path) -> bool:
+    """Tell whether a file calls `bytearray`, which torch allows, with any size."""
+    if not zipfile.is_zipfile(path):
+        return _BYTES in path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        programs = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return any(_BYTES in archive.read(name) for name in programs)
 
 
 def _refuse_larger(total: int, size: int) -> None:

@@ -71,7 +71,7 @@ def assert_same(first, second):
 def test_values_there_and_back(value):
     text = json.dumps(to_json(value))
 
-    assert_same(from_json(json.loads(text)), value)
+    assert_same(from_json({"x": json.loads(text)}), {"x": value})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_is_a_value_or_refused(value):
     try:
-        from_json(value)
+        from_json({"x": value})
     except ValueError:
         pass
 

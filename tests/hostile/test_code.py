@@ -58,6 +58,24 @@ def test_a_bin_of_other_things(folder, value):
         read_adapter(folder)
 
 
+class Large:
+    """Fills memory when it is unpickled."""
+
+    def __reduce__(self):
+        return bytearray, (3 * 10**9,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_bin_that_fills_memory(folder, zipped):
+    (folder / ADAPTER).unlink()
+    path = folder / "adapter_model.bin"
+    tensors = {"weight": torch.zeros(1), "large": Large()}
+    with torch.no_grad():
+        torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="fill memory that it does not store"):
+        read_adapter(folder)
+
+
 TENSORS = {
     "repeated by its strides": (lambda t: t.expand(10**6, 10**6), "take 4000000000"),
     "huge and sparse": (

@@ -1,0 +1,104 @@
+"""Check the folder of a pretrained model before transformers reads it."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ._model_files import INDEX, WEIGHTS, has_vocabulary, weight_files
+
+# Endings of the entries of config.json that name code, of attention or of experts. With
+# a "/" in it, the name is that of a repository of the hub, whose code would be run.
+_NAMES_CODE = ("attn_implementation", "experts_implementation")
+
+
+def check_folder(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse a folder that lacks files, or names others than those it is known by.
+
+    Parameters
+    ----------
+    folder : Path
+        A model's folder.
+    trust_remote_code : bool
+        Whether the model may bring its own code.
+
+    Raises
+    ------
+    ValueError
+        If the folder lacks its configuration or vocabulary; if it holds an adapter, or
+        names code of the hub or weights elsewhere.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"The folder of `model` must hold config.json. Got {str(folder)!r} "
+            "without it. Save the model with `save_pretrained`."
+        )
+    # Where PEFT is installed, transformers would load the adapter too, silently.
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            "The folder of `model` must hold no adapter of PEFT's beside the model. "
+            f"Got {str(folder)!r} with adapter_config.json. Merge it, or move it away."
+        )
+    if not has_vocabulary(folder):
+        raise ValueError(no_tokenizer(folder))
+    settings = _read_object(folder / "config.json")
+    code = None if trust_remote_code else next(_named_code(settings), None)
+    if code is not None:
+        raise ValueError(
+            "The config.json of `model` must not name code of the hub. Got "
+            f"{reprlib.repr(code)} in {str(folder)!r}. Remove that entry, or pass "
+            "trust_remote_code=True if you trust its authors."
+        )
+    hashed = {path.name for path in weight_files(folder)}
+    elsewhere = _named_weights(folder, settings) - hashed
+    if elsewhere:
+        raise ValueError(
+            "The weights of `model` must be files of its folder, named *.safetensors "
+            f"or pytorch_model*.bin. Got {str(folder)!r}, which names "
+            f"{reprlib.repr(sorted(elsewhere))}. Save it with `save_pretrained`."
+        )
+
+
+def no_tokenizer(folder: Path) -> str:
+    """Return the error about a folder without a vocabulary."""
+    return (
+        f"The folder of `model` must hold a tokenizer. Got {str(folder)!r} without the "
+        "vocabulary of one. Save it there with `tokenizer.save_pretrained`."
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; transformers will say what is wrong with another file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _named_code(settings: Any, within: str = "") -> Iterator[str]:
+    """Go through the names of code of the hub in nested settings."""
+    if isinstance(settings, dict | list):
+        items = settings.items() if isinstance(settings, dict) else enumerate(settings)
+        for name, value in items:
+            # Of the parts of a model, a dict may have one each.
+            names_code = within or str(name).endswith(_NAMES_CODE)
+            yield from _named_code(value, str(name) if names_code else "")
+    elif within and isinstance(settings, str) and "/" in settings:
+        yield settings
+
+
+def _named_weights(folder: Path, settings: dict[str, Any]) -> set[str]:
+    """Return the names of the files that transformers reads weights from."""
+    named = settings.get("transformers_weights")
+    if named is None:
+        named = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if named is None:
+        return set()
+    if not str(named).endswith(INDEX) or Path(named).name != named:
+        return {str(named)}
+    shards = _read_object(folder / named).get("weight_map")
+    return set(map(str, shards.values())) if isinstance(shards, dict) else set()
