@@ -272,13 +272,9 @@ def states_of(folder: Path) -> list[tuple[int, ...]]:
 
 
 def _state_of(path: Path) -> tuple[int, ...]:
-    """Return what is another number for another file, or for one that was changed.
-
-    Archives and copies keep size and time of writing, so these alone do not tell.
-    """
+    """Return other numbers for another file, and for one that was written to."""
     status = path.stat()
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    return (status.st_ino, status.st_size, *times)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def content_hash(folder: Path) -> str:
@@ -313,7 +309,9 @@ def _beside_weights(folder: Path) -> list[Path]:
 def _file_hash(path: Path) -> str:
     """Hash a file once a process, as long as it does not change."""
     with lock_of(("hash", path)):
-        state = _state_of(path)
+        # Also by the time of any change: archives and copies keep that of writing, and
+        # the number of a file may be given again.
+        state = (*_state_of(path), path.stat().st_ctime_ns)
         known, digest = _hashes.get(path, (None, ""))
         if known != state:
             with path.open("rb") as file:

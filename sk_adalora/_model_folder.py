@@ -29,7 +29,7 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     ------
     ValueError
         If the folder lacks its configuration or vocabulary; if it holds an adapter, or
-        names code of the hub or weights elsewhere.
+        names other settings, code of the hub or weights elsewhere.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -45,6 +45,12 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     if not has_vocabulary(folder):
         raise ValueError(no_tokenizer(folder))
     settings = _read_object(folder / "config.json")
+    if "configuration_files" in settings:  # for other versions of transformers
+        raise ValueError(
+            "The config.json of `model` must hold all settings. Got "
+            f"{str(folder)!r}, where it names others by `configuration_files`. Put the "
+            "right one in its place."
+        )
     code = None if trust_remote_code else next(_named_code(settings), None)
     if code is not None:
         raise ValueError(

@@ -19,7 +19,7 @@ from ._transaction import CALLBACKS
 
 # The password in the URL of a database: up to its last "@", or in its query.
 _PASSWORD = re.compile(
-    r"(://[^:/@\s]*:)(?:[^\n'\"]+|\S+)(?=@)"
+    r"(://[^:/@\s]*:)(?:\S+|[^\n'\"]+)(?=@)"
     r"|([?&;]\w*(?:password|passwd|pwd)=)[^&\s'\"]+",
     re.IGNORECASE,
 )

@@ -46,7 +46,8 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         scratch.mkdir()
         if folder.exists():  # what is closed to others stays so meanwhile
-            _set_mode(scratch, folder.stat().st_mode & 0o777 | 0o700)
+            mode = scratch.stat().st_mode & (folder.stat().st_mode | 0o7700)
+            _set_mode(scratch, mode & 0o7777)
         staged = scratch / "new"
         staged.mkdir()
         yield staged
@@ -273,9 +274,10 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
             source.rename(folder / source.name)
     except BaseException:
         for there, before in reversed(moved):
-            if os.path.lexists(there):  # the last may not have been moved
+            if not os.path.lexists(before):  # the last may not have been moved
                 there.rename(before)
-        old.rmdir()
+        with suppress(OSError):  # somebody wrote a file in the place of an old one
+            old.rmdir()
         raise
     _discard(old)
 

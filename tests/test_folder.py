@@ -37,6 +37,7 @@ from sk_adalora import (
     _pretrained,
 )
 from sk_adalora._backbone import load_backbone
+from sk_adalora._card import write_card
 from sk_adalora._devices import Place
 from sk_adalora._folder_files import BACKBONE
 from sk_adalora._rank_table import lay_out
@@ -434,6 +435,24 @@ def test_the_state_is_for_people(saved):
     assert described["versions"] == _persistence.used_versions()
     lines = len(text.splitlines()) - len(described["settings"])
     assert lines < 150  # a list of numbers is one line
+
+
+def test_labels_with_much_more_room_than_they_need(tiny_model, tmp_path):
+    """As a column of a table of long texts has."""
+    y = Y.astype("<U20000")
+    fitted = make(tiny_model, epochs=1).fit(X, y)
+    fitted.save_pretrained(tmp_path / "f")
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+
+    assert fitted.classes_.dtype == "<U20000"
+    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_a_name_stays_in_its_place_in_the_card(fitted):
+    state = replace(fitted._adapter, model="a`\n# <b>Pay</b>\n`")
+    changed = copy.copy(fitted)
+    changed._adapter = state
+    assert "adapter for `a # <b>Pay</b> `\n" in write_card(changed)
 
 
 def test_the_card(saved, fitted):

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -475,6 +476,57 @@ def test_an_interrupt_just_after_a_move_loses_nothing(
         assert sorted(p.name for p in folder.iterdir()) == names
 
     assert [*tmp_path.iterdir()] == [folder]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders inherit the bit there")
+def test_what_is_written_beside_a_folder_of_a_group_is_the_groups(
+    fitted, tmp_path, monkeypatch
+):
+    """New files get the group of their folder where it has the bit for that."""
+    tmp_path.chmod(0o2755)
+    fitted.save_pretrained(tmp_path / "f")
+    write, modes = _folder._write_text, set()
+
+    def noted(path, text):
+        modes.update(parent.stat().st_mode & 0o7777 for parent in path.parents[:2])
+        write(path, text)
+
+    monkeypatch.setattr(_folder, "_write_text", noted)
+    (tmp_path / "f").chmod(0o2750)
+    fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    assert all(mode & 0o2000 for mode in modes), modes
+    assert min(modes) == 0o2750
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_file_of_another_writer_stops_a_refill_as_a_whole(
+    fitted, tmp_path, monkeypatch, empty
+):
+    """On Windows, no file is moved onto another one."""
+    folder, name = tmp_path / "f", "sk_adalora.json"
+    folder.mkdir()
+    if not empty:
+        fitted.save_pretrained(folder)
+    names = {path.name for path in folder.iterdir()} | {name}
+    monkeypatch.setattr(_whole_folder, "_must_stay", lambda folder: True)
+    rename = Path.rename
+
+    def refuse(self, target):
+        if target == folder / name and self.parent.name == "new":
+            target.write_text("other")
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "File exists", str(target))
+        rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(FileExistsError, match=rf"f.{name}"):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert (folder / name).read_text() == "other"
+    assert {path.name for path in folder.glob("[!.]*")} == names
+    (kept,) = [None] if empty else folder.glob(".f-*/old/*")
+    assert empty or kept.name == name  # whoever finds it can put it back
 
 
 def test_what_replaces_a_closed_folder_is_closed_meanwhile(

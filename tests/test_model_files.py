@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.model_selection import cross_val_score
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier, _model_files
+from sk_adalora import AdaLoraClassifier, _backbone, _model_files
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import (
@@ -289,6 +289,44 @@ def test_weights_that_the_settings_name(own_model, name):
     else:
         assert own_model / name in weight_files(own_model)
         load_backbone(own_model, PLACE)
+
+
+def test_an_index_elsewhere_is_not_read(own_model):
+    point_to(own_model, "a.safetensors")
+    (own_model / "sub").mkdir()
+    index = own_model / "model.safetensors.index.json"
+    index.rename(own_model / "sub" / index.name)
+    settings = own_model / "config.json"
+    named = {"transformers_weights": f"sub/{index.name}"}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | named))
+    with pytest.raises(ValueError, match=r"must be files of its folder.*sub/model"):
+        load_backbone(own_model, PLACE)
+
+
+def test_settings_in_another_file_are_refused(own_model):
+    """transformers would read them, and nobody would compare them."""
+    path = own_model / "config.json"
+    other = json.loads(path.read_text()) | {"hidden_act": "relu"}
+    (own_model / "config.4.0.0.json").write_text(json.dumps(other))
+    named = {"configuration_files": ["config.4.0.0.json"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    with pytest.raises(ValueError, match="must hold all settings"):
+        load_backbone(own_model, PLACE)
+
+
+@pytest.mark.parametrize(
+    "how", [lambda path: path.chmod(0o600), lambda path: os.link(path, f"{path}.copy")]
+)
+def test_what_a_backup_does_meanwhile_is_no_change(own_model, monkeypatch, how):
+    read = _backbone.read_pretrained
+
+    def meanwhile(*args):
+        found = read(*args)
+        how(own_model / "model.safetensors")
+        return found
+
+    monkeypatch.setattr(_backbone, "read_pretrained", meanwhile)
+    load_backbone(own_model, PLACE)
 
 
 CODE = {
