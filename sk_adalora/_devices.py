@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from ._locks import make_lock
+from ._locks import in_children, make_lock
 from ._messages import warn_user
 from .adalora.products import MKL_IS_SLOW
 
@@ -35,6 +35,9 @@ _NO_MEMORY = (
 # once a process.
 _tried: dict[str, str] = {}
 _lock = make_lock()
+
+# Whether this process has computed, and whether it was forked from one that had.
+_has_computed = _lacks_threads = False
 
 # Whether this process has warned that it shares a GPU with others.
 _warned_of_sharing = False
@@ -237,6 +240,7 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
     gradients : bool, default=True
         Whether to record gradients. False computes in inference mode.
     """
+    _prepare_threads()
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(not gradients))
         settings.enter_context(torch.set_grad_enabled(gradients))
@@ -247,6 +251,26 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
         if torch.empty(0).device.type != "cpu":
             settings.enter_context(torch.device("cpu"))
         yield
+
+
+def _prepare_threads() -> None:
+    """Let torch compute with one thread where it would wait for others for ever.
+
+    The threads of OpenMP are not forked with a process, and it does not notice. torch's
+    own DataLoader does the same in its workers.
+    """
+    global _has_computed
+    if _lacks_threads and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+    _has_computed = True
+
+
+def _note_fork() -> None:
+    global _lacks_threads
+    _lacks_threads = _has_computed
+
+
+in_children(_note_fork)
 
 
 def warn_of_sharing(place: Place) -> None:

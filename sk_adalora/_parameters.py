@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -224,6 +225,16 @@ def _shown(value: Any) -> str:
 def _meant(value: Any, rule: Rule) -> str:
     close = did_you_mean(value, rule.words()) if isinstance(value, str) else ""
     return f"{close} " if close else ""
+
+
+def defaults_of(cls: Any) -> dict[str, Any]:
+    """Return the parameters that have a default: an older version may lack some."""
+    own = inspect.signature(cls).parameters
+    return {
+        name: own[name].default
+        for name in cls._get_param_names()
+        if own[name].default is not inspect.Parameter.empty
+    }
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

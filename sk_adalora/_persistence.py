@@ -220,8 +220,9 @@ def check_names(
         )
     if missing:
         raise ValueError(
-            f"{file} must hold {what}. Got them without {missing}. It is broken, or "
-            "was changed: copy it again."
+            f"{file} must hold {what}. Got them without {missing}. It is broken, was "
+            "changed, or is of a version before the first release: copy it again, or "
+            "fit again."
         )
 
 

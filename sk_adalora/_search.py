@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from sklearn.utils.validation import check_is_fitted
 
 from ._doc_links import DocLinkMixin
+from ._parameters import defaults_of
 from ._search_hooks import SearchHooks
 from ._search_plot import draw_trials, trial_curves
 from ._search_study import check_directions, in_memory, record_of
@@ -390,7 +391,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(defaults_of(type(self)) | state)
         if "_study_record" in state:
             for trial in self.trials_:  # skops writes an IntEnum as an int
                 trial.state = TrialState(trial.state)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ._cells import is_missing
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DIGITS = 16
 # Types whose repr is the same in every process.
@@ -94,20 +96,27 @@ def _values_of(value: Any) -> Any:
 
 
 def _as_lists(value: Any) -> list[Any] | None:
-    """Return the values of a series, or names and values of columns, if it is one."""
+    """Return the values of a series, or names and values of columns, if it is one.
+
+    What is missing is None: which value stands for it depends on versions of pandas.
+    """
     import narwhals.stable.v2 as nw
 
     try:
         table = nw.from_native(value, pass_through=True, allow_series=True)
         if isinstance(table, nw.Series):
-            return table.to_list()
+            return _cells_of(table)
         if isinstance(table, nw.DataFrame):
             columns = zip(table.columns, table.iter_columns(), strict=True)
-            return [[name, column.to_list()] for name, column in columns]
+            return [[name, _cells_of(column)] for name, column in columns]
     except ValueError:  # columns share a name, which pandas and Arrow allow
         if hasattr(value, "iloc"):
-            return [[name, column.to_list()] for name, column in value.items()]
+            return [[name, _cells_of(column)] for name, column in value.items()]
     return None
+
+
+def _cells_of(column: Any) -> list[Any]:
+    return [None if is_missing(cell) else cell for cell in column.to_list()]
 
 
 def lasting_repr(value: Any) -> str:

@@ -688,6 +688,28 @@ def test_another_version_warns_once(saved, tmp_path, monkeypatch, package):
     AdaLoraClassifier.from_pretrained(saved).predict(SAMPLE)
 
 
+@pytest.mark.parametrize("is_fitted", [True, False])
+def test_a_pickle_of_a_later_version_has_another_parameter(fitted, is_fitted):
+    """It might change what is predicted."""
+    state = (fitted if is_fitted else AdaLoraClassifier()).__getstate__()
+    state["temperature"] = 3.0
+    loaded = object.__new__(AdaLoraClassifier)
+
+    match = r"parameters of AdaLoraClassifier only\. Got \['temp.*Install a newer"
+    with pytest.raises(ValueError, match=match):
+        loaded.__setstate__(state)
+
+
+def test_what_users_set_stays_in_a_pickle(fitted):
+    """It is told from a parameter of a later version."""
+    marked = copy.copy(fitted)
+    marked.remark = "mine"
+    loaded = pickle.loads(pickle.dumps(marked))
+
+    assert loaded.remark == "mine"
+    assert vars(loaded).keys() == vars(marked).keys() - {"_live"}
+
+
 def test_a_pickle_of_an_older_version_lacks_a_parameter(fitted):
     older = copy.copy(fitted)
     del older.interpolation, older.beta1

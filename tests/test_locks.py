@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from _process import run_python
+from _toy import make, toy
 from transformers import AutoTokenizer
 
 from sk_adalora import _backbone, _locks, _tokens, _turns
@@ -217,3 +219,35 @@ def test_a_child_waits_for_no_thread_that_was_muting():
     muted, _ = counted()
     with BusyThread(muted._lock):
         assert in_child(lambda: take(muted()))
+
+
+FORKS = """
+import multiprocessing, sys
+import joblib, torch
+from sklearn.model_selection import cross_val_score
+from _toy import make, toy
+from sk_adalora import AdaLoraClassifier
+
+X, y = toy(64)
+loaded = AdaLoraClassifier.from_pretrained(sys.argv[1])
+
+def answer(_):
+    return loaded.predict(X).tolist(), torch.get_num_threads()
+
+def answers():
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.map(answer, range(1))[0]
+
+first, here, second = answers(), answer(0), answers()
+assert first[0] == here[0] == second[0]
+with joblib.parallel_config("multiprocessing"):
+    assert len(cross_val_score(loaded, X, y, cv=2, n_jobs=2)) == 2
+print(first[1], here[1], second[1])
+"""
+
+
+def test_a_child_of_a_process_that_has_computed_has_one_thread(tiny_model, tmp_path):
+    """With more, torch would wait for threads that were not forked."""
+    make(tiny_model, epochs=1).fit(*toy(32)).save_pretrained(tmp_path / "f")
+    done = run_python(FORKS, tmp_path / "f", timeout=60, OMP_NUM_THREADS="2")
+    assert done.stdout.split() == ["2", "2", "1"]

@@ -304,6 +304,17 @@ def test_the_representation_hides_unusual_passwords(url):
         assert "team@home" in text
 
 
+def test_a_pickle_of_an_older_version_lacks_a_parameter():
+    given = search()
+    state = given.__getstate__()
+    del state["enqueue"], state["pruner"]
+    loaded = object.__new__(type(given))
+    loaded.__setstate__(state)
+
+    assert loaded.enqueue == AdaLoraSearchCV(None).enqueue
+    assert "pruner" in loaded.get_params()
+
+
 def test_callbacks_are_neither_sent_to_workers_nor_saved():
     lock = threading.Lock()
     seen = []

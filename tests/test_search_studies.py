@@ -162,6 +162,18 @@ def test_a_matrix_of_targets_is_the_same_in_other_forms():
             check_same(first, other, "s")
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_missing_cells_are_the_same_whatever_stands_for_them(missing):
+    """It depends on the version of pandas."""
+    from sk_adalora._search_digest import digest
+
+    column = pd.Series(["a", missing], dtype=object)
+    expected = digest(pd.Series(["a", None], dtype=object))
+    assert digest(column) == expected
+    assert digest(column.to_frame("x")) == digest(pa.table({"x": ["a", None]}))
+    assert digest(pd.Series(["a", "None"])) != expected
+
+
 @pytest.mark.parametrize(
     "hold",
     [tuple, np.array, torch.tensor, pa.array, pd.Series, pd.Index, pd.array],
