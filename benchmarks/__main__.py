@@ -61,6 +61,7 @@ SCRIPTS = {
     "public": "public_data",
     "many": "many_classes",
     "faster": "faster_learning",
+    "wrong": "wrong_labels",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {
@@ -72,6 +73,7 @@ _WITH_OPTIONS = {
     "public",
     "racing",
     "regression",
+    "wrong",
 }
 COMMON_DEFAULTS = {
     "task": "quotes",

@@ -78,6 +78,46 @@ def test_ways_to_deal_rows_into_batches(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_wrong_labels(monkeypatch, capsys):
+    from benchmarks import wrong_labels
+
+    labels = ["a", "b", "c"] * 20
+    wrong = wrong_labels.replace_some(labels, 0.3, seed=0)
+    changed = [one != other for one, other in zip(labels, wrong, strict=True)]
+    assert sum(changed) == 18
+    assert set(wrong) == {"a", "b", "c"}
+    assert wrong_labels.replace_some(labels, 0, seed=0) == labels
+
+    class Constant:
+        def __init__(self, label):
+            self.label = label
+
+        def predict(self, texts):
+            return [self.label] * len(texts)
+
+    seen = []
+
+    def fit_all(name, texts, labels, seed):
+        seen.append((name, seed, sum(label == "b" for label in labels)))
+        yield "one", Constant("a")
+        yield "other", Constant("b")
+
+    rows = (["x"] * 20, ["a"] * 19 + ["b"], ["x"] * 4, ["a", "a", "a", "b"])
+    monkeypatch.setattr(wrong_labels, "fit_all", fit_all)
+    monkeypatch.setattr(data, "load_task", lambda name: None)
+    monkeypatch.setattr(data, "split", lambda *args: rows)
+    wrong_labels.main(["--sizes", "1000"])
+    table = capsys.readouterr().out
+
+    right, _, wrong = [n for name, _, n in seen if name == "quotes"]
+    assert right == 1
+    assert wrong > 4
+    assert "| task | rows | wrong labels | one | other |" in table
+    assert "| quotes | 1,000 | 30% | 0.750 | 0.250 |" in table
+    assert "films" not in table
+
+
+@pytest.mark.usefixtures("scripts_environment")
 def test_features_of_another_size(monkeypatch, capsys, tiny_model):
     from benchmarks import feature_sizes
 
