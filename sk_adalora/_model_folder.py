@@ -85,15 +85,15 @@ def _read_object(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _named_code(settings: Any, within: str = "") -> Iterator[str]:
+def _named_code(settings: Any, names_code: bool = False) -> Iterator[str]:
     """Go through the names of code of the hub in nested settings."""
-    if isinstance(settings, dict | list):
-        items = settings.items() if isinstance(settings, dict) else enumerate(settings)
-        for name, value in items:
-            # Of the parts of a model, a dict may have one each.
-            names_code = within or str(name).endswith(_NAMES_CODE)
-            yield from _named_code(value, str(name) if names_code else "")
-    elif within and isinstance(settings, str) and "/" in settings:
+    if isinstance(settings, dict):  # an entry may be one, with a name for each part
+        for name, value in settings.items():
+            yield from _named_code(value, names_code or name.endswith(_NAMES_CODE))
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _named_code(value, names_code)
+    elif names_code and isinstance(settings, str) and "/" in settings:
         yield settings
 
 
