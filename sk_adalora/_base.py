@@ -14,7 +14,7 @@ from ._folder import FolderMixin
 from ._inspecting import InspectMixin
 from ._model_files import DEFAULT_MODEL
 from ._parameters import defaults_of
-from ._persistence import check_names, with_plain_records, with_records
+from ._persistence import check_names, is_later, with_plain_records, with_records
 from ._predicting import PredictMixin
 from ._report import FitReport
 from ._steps import ResolvedSchedule
@@ -23,8 +23,6 @@ from ._transaction import CALLBACKS
 
 # Attribute of an instance whose state comes from a pickle or a copy.
 _IS_PICKLE = "is_pickle"
-# Entry of a state: which of its names look like parameters, and are none.
-_OTHERS = "_others"
 
 
 def _new_of_a_pickle(cls: type[BaseAdaLora]) -> BaseAdaLora:
@@ -156,8 +154,7 @@ class BaseAdaLora(
         if "_adapter" in state:  # fitted: callbacks have done their work
             for name in CALLBACKS:
                 state.pop(name, None)
-        others = self._no_parameters(state)
-        return with_plain_records(state | ({_OTHERS: others} if others else {}))
+        return with_plain_records(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`__getstate__` returned.
@@ -171,21 +168,15 @@ class BaseAdaLora(
             If a later version wrote something that this one does not know.
         """
         state = defaults_of(type(self)) | with_records(state)
-        known = state.pop(_OTHERS, ())
-        what = f"the parameters of {type(self).__name__}"
-        versions = getattr(state.get("_adapter"), "versions", None)
-        check_names(self._no_parameters(state), known, what, versions, may_lack=known)
+        versions = getattr(state.get("_adapter"), "versions", {})
+        if is_later(versions):
+            known = self._get_param_names()
+            what = f"the parameters of {type(self).__name__}"
+            public = [name for name in state if name == name.strip("_")]
+            check_names(public, known, what, versions, may_lack=known)
         if not vars(self).pop(_IS_PICKLE, False) and "trust_remote_code" in state:
             state["trust_remote_code"] = False
         super().__setstate__(state)
-
-    def _no_parameters(self, state: dict[str, Any]) -> list[str]:
-        """Return the names in a state that look like parameters, and are none.
-
-        Users have set them, or a subclass; or, in a file, they are of a later version.
-        """
-        looks = [name for name in state if name == name.strip("_")]
-        return [name for name in looks if name not in self._get_param_names()]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # Pickles and copies come by here; skops asks for the state alone.

@@ -240,7 +240,7 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
     gradients : bool, default=True
         Whether to record gradients. False computes in inference mode.
     """
-    _prepare_threads()
+    prepare_threads()
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(not gradients))
         settings.enter_context(torch.set_grad_enabled(gradients))
@@ -253,11 +253,11 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
         yield
 
 
-def _prepare_threads() -> None:
+def prepare_threads() -> None:
     """Let torch compute with one thread where it would wait for others for ever.
 
-    The threads of OpenMP are not forked with a process, and it does not notice. torch's
-    own DataLoader does the same in its workers.
+    Call it before torch computes. The threads of OpenMP are not forked with a process,
+    and it does not notice. torch's own DataLoader does the same in its workers.
     """
     global _has_computed
     if _lacks_threads and torch.get_num_threads() > 1:

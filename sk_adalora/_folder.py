@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import _folder_files, _read_folder
 from ._backbone import Backbone, check_in_place, made_whole
 from ._card import CARD_NAME, write_card, write_export_card
-from ._devices import own_settings_of_torch
+from ._devices import own_settings_of_torch, prepare_threads
 from ._folder_files import BACKBONE, HEAD_NAME, STATE_NAME
 from ._json_values import to_json
 from ._model_files import copy_backbone, lies_in
@@ -177,6 +177,7 @@ class FolderMixin(metaclass=ABCMeta):
             If a file is broken, changed or too new, if the folder is of another class
             or asks for remote code, or if a parameter is wrong.
         """
+        prepare_threads()  # to check many numbers takes several
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
         find = partial(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -224,6 +225,16 @@ def check_names(
             "changed, or is of a version before the first release: copy it again, or "
             "fit again."
         )
+
+
+def is_later(versions: dict[str, str]) -> bool:
+    """Tell whether a later release than this one wrote a file with these versions."""
+    return _release(versions.get("sk-adalora", "")) > _release(__version__)
+
+
+def _release(number: str) -> list[int]:
+    """Return the numbers of a release, such as 0.1.0 of 0.1.0.dev0."""
+    return [int(part) for part in re.findall(r"\d+", number)[:3]]
 
 
 def _writer(versions: Any) -> str:

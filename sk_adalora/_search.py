@@ -20,7 +20,7 @@ from ._transaction import CALLBACKS
 
 # The password in the URL of a database: up to its last "@", or in its query.
 _PASSWORD = re.compile(
-    r"(://[^:/@\s]*:)(?:\S+|[^\n'\"]+)(?=@)"
+    r"(://[^:/@\s]*:)(?:\S|[ \t](?=[^\n'\"]*@))+(?=@)"
     r"|([?&;]\w*(?:password|passwd|pwd)=)[^&\s'\"]+",
     re.IGNORECASE,
 )

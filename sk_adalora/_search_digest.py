@@ -32,6 +32,8 @@ def digest(value: Any) -> str:
 
 
 def _feed(state: Any, value: Any) -> None:
+    if is_missing(value):  # what stands for a missing cell depends on who made a table
+        value = None
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, BY_REPR):
@@ -96,27 +98,20 @@ def _values_of(value: Any) -> Any:
 
 
 def _as_lists(value: Any) -> list[Any] | None:
-    """Return the values of a series, or names and values of columns, if it is one.
-
-    What is missing is None: which value stands for it depends on versions of pandas.
-    """
+    """Return the values of a series, or names and values of columns, if it is one."""
     import narwhals.stable.v2 as nw
 
     try:
         table = nw.from_native(value, pass_through=True, allow_series=True)
         if isinstance(table, nw.Series):
-            return _cells_of(table)
+            return table.to_list()
         if isinstance(table, nw.DataFrame):
             columns = zip(table.columns, table.iter_columns(), strict=True)
-            return [[name, _cells_of(column)] for name, column in columns]
+            return [[name, column.to_list()] for name, column in columns]
     except ValueError:  # columns share a name, which pandas and Arrow allow
         if hasattr(value, "iloc"):
-            return [[name, _cells_of(column)] for name, column in value.items()]
+            return [[name, column.to_list()] for name, column in value.items()]
     return None
-
-
-def _cells_of(column: Any) -> list[Any]:
-    return [None if is_missing(cell) else cell for cell in column.to_list()]
 
 
 def lasting_repr(value: Any) -> str:

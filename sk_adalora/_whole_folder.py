@@ -274,7 +274,8 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
             source.rename(folder / source.name)
     except BaseException:
         for there, before in reversed(moved):
-            if not os.path.lexists(before):  # the last may not have been moved
+            # The last may not have been moved.
+            if os.path.lexists(there) and not os.path.lexists(before):
                 there.rename(before)
         with suppress(OSError):  # somebody wrote a file in the place of an old one
             old.rmdir()

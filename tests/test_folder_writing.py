@@ -444,6 +444,28 @@ def test_a_refused_folder(fitted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_goes_meanwhile_stops_a_refill_as_a_whole(
+    fitted, tmp_path, monkeypatch
+):
+    folder = tmp_path / "f"
+    fitted.save_pretrained(folder)
+    names = {path.name for path in folder.iterdir()}
+    monkeypatch.setattr(_whole_folder, "_must_stay", lambda folder: True)
+    rename, moved = Path.rename, []
+
+    def vanish(self, target):
+        moved.append(self)
+        if len(moved) == 3:
+            self.unlink()
+        rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", vanish)
+    with pytest.raises(FileNotFoundError):
+        fitted.save_pretrained(folder, overwrite=True)
+
+    assert {path.name for path in folder.iterdir()} == names - {moved[2].name}
+
+
 def rename_and_interrupt(n_moves):
     """Return what stands for `Path.rename`, and raises after so many moves."""
     rename, moves = Path.rename, []
@@ -492,7 +514,7 @@ def test_what_is_written_beside_a_folder_of_a_group_is_the_groups(
         write(path, text)
 
     monkeypatch.setattr(_folder, "_write_text", noted)
-    (tmp_path / "f").chmod(0o2750)
+    (tmp_path / "f").chmod(0o750)
     fitted.save_pretrained(tmp_path / "f", overwrite=True)
 
     assert all(mode & 0o2000 for mode in modes), modes

@@ -441,8 +441,8 @@ def test_private_names_of_other_packages_are_listed():
     read = {name for tree in trees for name in names_read(tree) if is_private(name)}
     words = set(re.findall(r"\w+", "\n".join(sources)))
 
-    # A namespace, the end of a text, an entry of config.json, and one of a pickle.
-    others = {"_C", "_label_classification", "_name_or_path", "_others"}
+    # A namespace, the end of a text, and an entry of config.json.
+    others = {"_C", "_label_classification", "_name_or_path"}
 
     assert read - own - others - listed_names() == set()
     assert listed_names() - words == set()

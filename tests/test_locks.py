@@ -8,10 +8,12 @@ import threading
 import time
 from types import SimpleNamespace
 
+import joblib
+import numpy as np
 import pyarrow as pa
 import pytest
 from _process import run_python
-from _toy import make, toy
+from _toy import make_regressor, toy
 from transformers import AutoTokenizer
 
 from sk_adalora import _backbone, _locks, _tokens, _turns
@@ -222,32 +224,51 @@ def test_a_child_waits_for_no_thread_that_was_muting():
 
 
 FORKS = """
-import multiprocessing, sys
+import multiprocessing, os, signal, sys
 import joblib, torch
 from sklearn.model_selection import cross_val_score
-from _toy import make, toy
-from sk_adalora import AdaLoraClassifier
+from _toy import toy
+from sk_adalora import AdaLoraRegressor
 
-X, y = toy(64)
-loaded = AdaLoraClassifier.from_pretrained(sys.argv[1])
+os.register_at_fork(after_in_child=lambda: signal.alarm(50))
+folder, (X, _) = sys.argv[1], toy(64)
+loaded = joblib.load(folder + "/joblib")
 
-def answer(_):
+def predict(_):
     return loaded.predict(X).tolist(), torch.get_num_threads()
 
-def answers():
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.map(answer, range(1))[0]
+def load_and_predict(_):
+    AdaLoraRegressor.from_pretrained(folder)
+    return predict(_)
 
-first, here, second = answers(), answer(0), answers()
-assert first[0] == here[0] == second[0]
+def in_child(work):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.map(work, range(1))[0]
+
+found = [in_child(predict)]
+if sys.argv[2] == "load":
+    AdaLoraRegressor.from_pretrained(folder)
+else:
+    found.append(predict(0))
+found += [in_child(predict), in_child(load_and_predict)]
+assert all(answer == found[0][0] for answer, _ in found)
 with joblib.parallel_config("multiprocessing"):
-    assert len(cross_val_score(loaded, X, y, cv=2, n_jobs=2)) == 2
-print(first[1], here[1], second[1])
+    assert len(cross_val_score(loaded, X, loaded.predict(X), cv=2, n_jobs=2)) == 2
+print(*[threads for _, threads in found])
 """
 
 
-def test_a_child_of_a_process_that_has_computed_has_one_thread(tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("does", "threads"), [("load", "2 1 1"), ("predict", "2 2 1 1")]
+)
+def test_a_child_of_a_process_that_has_computed_has_one_thread(
+    tiny_model, tmp_path, does, threads
+):
     """With more, torch would wait for threads that were not forked."""
-    make(tiny_model, epochs=1).fit(*toy(32)).save_pretrained(tmp_path / "f")
-    done = run_python(FORKS, tmp_path / "f", timeout=60, OMP_NUM_THREADS="2")
-    assert done.stdout.split() == ["2", "2", "1"]
+    X, _ = toy(32)
+    y = np.random.default_rng(0).normal(size=(32, 1_200))  # many numbers in the head
+    fitted = make_regressor(tiny_model, epochs=1).fit(X, y)
+    fitted.save_pretrained(tmp_path)
+    joblib.dump(fitted, tmp_path / "joblib")
+    done = run_python(FORKS, tmp_path, does, timeout=60, OMP_NUM_THREADS="2")
+    assert done.stdout.strip() == threads

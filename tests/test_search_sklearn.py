@@ -290,6 +290,7 @@ def test_the_representation_hides_passwords():
         "postgresql://me:hush@hush@host/db",
         "postgresql://me:hush hush@host/db",
         "postgresql://me:h@sh'hush-hush@host/db",
+        "postgresql://me:h@sh hush@host/db",
         "postgresql://host/db?user=me&password=hush",
         "postgresql://host/db?user=me&PASSWORD=hush",
         "mysql://host/db?user=me&passwd=hush",

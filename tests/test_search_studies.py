@@ -171,6 +171,8 @@ def test_missing_cells_are_the_same_whatever_stands_for_them(missing):
     expected = digest(pd.Series(["a", None], dtype=object))
     assert digest(column) == expected
     assert digest(column.to_frame("x")) == digest(pa.table({"x": ["a", None]}))
+    assert digest(np.array(["a", missing], dtype=object)) == expected
+    assert digest(["a", missing]) == expected
     assert digest(pd.Series(["a", "None"])) != expected
 
 
