@@ -293,7 +293,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         folder.rename(old)
         new.rename(folder)
     except BaseException:  # an interrupt may come when either has moved
-        if not folder.exists():
+        if old.exists() and not folder.exists():
             old.rename(folder)
         raise
 

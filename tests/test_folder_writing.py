@@ -466,6 +466,22 @@ def test_a_file_that_goes_meanwhile_stops_a_refill_as_a_whole(
     assert {path.name for path in folder.iterdir()} == names - {moved[2].name}
 
 
+def test_a_folder_that_goes_meanwhile(fitted, tmp_path, monkeypatch):
+    """The error is of that move, and not of moving back what was never there."""
+    folder = tmp_path / "f"
+    fitted.save_pretrained(folder)
+    rename = Path.rename
+
+    def vanish(self, target):
+        if self == folder:
+            shutil.rmtree(folder)
+        rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", vanish)
+    with pytest.raises(FileNotFoundError, match=r"f' -> .*old'"):
+        fitted.save_pretrained(folder, overwrite=True)
+
+
 def rename_and_interrupt(n_moves):
     """Return what stands for `Path.rename`, and raises after so many moves."""
     rename, moves = Path.rename, []
