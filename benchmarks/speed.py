@@ -138,9 +138,11 @@ def _divide(ours, theirs):
 
 def to_markdown(result):
     """Return the tables of medians and of ratios."""
+    epochs = result["epochs"]
+    passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
     lines = [
         f"Task `{result['task']}`: {result['n_train']:,} rows to learn from, "
-        f"{result['n_test']:,} to predict, {result['epochs']} epochs, batches of "
+        f"{result['n_test']:,} to predict, {passes}, batches of "
         f"{result['batch_size']}, at most {result['max_length']} tokens. Medians.\n"
     ]
     on_cuda = "cuda_peak_bytes" in result["contestants"][0]
