@@ -269,13 +269,13 @@ def draw_box(box):
 
 def draw_edge(start, end, lane):
     """An arrow: down to the next box, around the left, or in from the side."""
-    if start.group.row is None:
+    if start.x == end.x and start.y + start.height + GAP == end.y:
+        points = f"M {start.x + 60} {start.y + start.height} V {end.y - 2}"
+    elif start.group.row is None:
         gutter = MARGIN + PATH_WIDTH + 18 + 12 * lane
         y_start = start.y + start.height / 2
         y_end = end.y + end.height / 2
         points = f"M {start.x} {y_start} H {gutter} V {y_end} H {end.x + end.width + 2}"
-    elif start.y + start.height + GAP == end.y:
-        points = f"M {start.x + 60} {start.y + start.height} V {end.y - 2}"
     else:
         gutter = MARGIN - 10 - 8 * (lane % 2)
         points = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -46,19 +48,21 @@ def draw_budget(
     for phase in _PHASES:
         _shade(ax, phase, np.flatnonzero(np.array(phases) == phase), len(phases))
     steps = np.arange(len(planned))
-    ax.step(
-        steps, planned, where="mid", color=blue_on(ax), lw=5, alpha=0.5, label="planned"
-    )
+    alone = "o" if len(planned) == 1 else None  # a line needs two points
+    plan = {"color": blue_on(ax), "lw": 5, "alpha": 0.5, "marker": alone, "ms": 10}
+    ax.step(steps, planned, where="mid", label="planned", **plan)
     if actual is not None:
         taken = steps[: len(actual)]
-        ax.step(taken, actual, where="mid", color=ink_on(ax), lw=1.3, label="actual")
+        line = {"color": ink_on(ax), "lw": 1.3, "marker": alone, "ms": 4}
+        ax.step(taken, actual, where="mid", label="actual", **line)
         if 0 < len(actual) < len(planned):
             end = (taken[-1], actual[-1])
             ax.plot(*end, "o", color=ink_on(ax), label="training ended here")
     average = "" if n_matrices is None else f", in {n_matrices} weight matrices"
+    # A single step has the final rank already.
+    start = f"{planned[0]} at the start, " if phases[0] == "initial" else ""
     ax.set_title(
-        f"Rank of the whole model{average}:\n"
-        f"{planned[0]} at the start, {planned[-1]} at the end",
+        f"Rank of the whole model{average}:\n{start}{planned[-1]} at the end",
         loc="left",
         fontsize="medium",
     )
@@ -67,10 +71,14 @@ def draw_budget(
     whole_numbers(ax.xaxis)
     if n_matrices is not None:
         right = ax.secondary_yaxis(
-            "right", functions=(lambda t: t / n_matrices, lambda r: r * n_matrices)
+            "right",
+            functions=(partial(mul, 1 / n_matrices), partial(mul, n_matrices)),
         )
         right.set_ylabel("average rank of a matrix")
-    ax.legend(loc="lower left", fontsize="small")
+    if planned[-1] < 0.4 * max(planned):  # the line is low where it ends
+        ax.legend(loc="upper right", bbox_to_anchor=(1, 0.92), fontsize="small")
+    else:
+        ax.legend(loc="lower left", fontsize="small")
     return ax
 
 
@@ -110,8 +118,13 @@ def draw_history(
     ax: Any,
 ) -> np.ndarray:
     """Draw what `TrainingHistoryDisplay` holds, as its `plot` says."""
+    if len(score) and steps_per_epoch is None:
+        raise ValueError(
+            "`steps_per_epoch` must be given to place the scores. Got None. Pass the "
+            "number of optimizer steps of an epoch."
+        )
     axes = _history_axes(ax, n_panels=4 if len(score) else 3)
-    title = "Loss of each step, on the rows of that step: lower is better"
+    title = "Loss on the rows of each step (lower is better)"
     _draw_series(axes[0], loss, "loss", title, smooth=True)
     panels = list(axes[1:])
     if panels and len(score):
@@ -125,7 +138,9 @@ def draw_history(
     for one in axes:
         for step in marks:
             one.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
-        one.set_xlim(-0.5, max(len(loss), 1) - 0.5)
+        # With scores, there is room for half a star at the last step.
+        end = max(len(loss), 1) - 0.5
+        one.set_xlim(-0.5, end + (0.02 * (end + 0.5) if len(score) else 0))
         whole_numbers(one.xaxis)
     meaning = " (dotted: a new epoch begins)" if marks else ""
     axes[-1].set_xlabel(f"optimizer step{meaning}")
@@ -148,7 +163,9 @@ def _draw_series(
     window = len(values) // 20 if smooth else 1
     long = window >= 3
     colour = blue_on(ax)
-    ax.plot(values, color=colour, alpha=0.35 if long else 1, lw=1 if long else 1.5)
+    marker = "o" if len(values) == 1 else None  # a line needs two points
+    width, alpha = (1, 0.35) if long else (1.5, 1)
+    ax.plot(values, color=colour, alpha=alpha, lw=width, marker=marker)
     if long:
         mean = np.convolve(values, np.ones(window) / window, mode="valid")
         middle = np.arange(len(mean)) + (window - 1) / 2
@@ -159,16 +176,14 @@ def _draw_series(
 
 
 def _draw_score(
-    ax: Any, score: np.ndarray, best_epoch: int | None, steps_per_epoch: int | None
+    ax: Any, score: np.ndarray, best_epoch: int | None, steps_per_epoch: Any
 ) -> None:
-    if steps_per_epoch is None:
-        raise ValueError(
-            "`steps_per_epoch` must be given to place the scores. Got None. Pass the "
-            "number of optimizer steps of an epoch."
-        )
     ends = (np.arange(len(score)) + 1) * steps_per_epoch - 1
     ax.plot(ends, score, "o-", color=blue_on(ax))
+    ax.margins(y=0.15)  # room for half a star
     if best_epoch is not None:
+        finite = np.isfinite(score[best_epoch])
+        why = "the best of the final phase" if finite else "the last (no finite score)"
         ax.plot(
             ends[best_epoch],
             score[best_epoch],
@@ -176,12 +191,12 @@ def _draw_score(
             color=ORANGE,
             markeredgecolor=ink_on(ax),
             markersize=15,
-            label=f"kept: epoch {best_epoch + 1}, the best of the final phase",
+            label=f"kept: epoch {best_epoch + 1}, {why}",
         )
         ax.legend(fontsize="small")
     ax.set_ylabel("score")
     ax.set_title(
-        "Score after each epoch, on rows that are not learned from: higher is better",
+        "Score on rows that are not learned from (higher is better)",
         loc="left",
         fontsize="medium",
     )

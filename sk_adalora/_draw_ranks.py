@@ -13,6 +13,7 @@ from ._plotting import (
     import_pyplot,
     ink_on,
     list_axes,
+    paper_of,
     text_colour,
     whole_numbers,
 )
@@ -42,8 +43,11 @@ def draw_ranks(
         The texts in the cells; None where there is none.
     """
     plt = import_pyplot()
+    cmap = plt.get_cmap(cmap)  # before a figure is made, which an error would leave
     if ax is None:
-        _, ax = plt.subplots(figsize=_figure_size(*ranks.shape), layout="constrained")
+        n_layers, n_kinds = ranks.shape
+        size = _figure_size(n_layers, n_kinds, max(map(len, map(str, layers))))
+        _, ax = plt.subplots(figsize=size, layout="constrained")
     (ax,) = list_axes(ax)
     cells = ax.pcolormesh(
         np.ma.masked_where(~(ranks > 0), ranks),
@@ -53,7 +57,7 @@ def draw_ranks(
     )
     width, height = _cell_size(ax, *ranks.shape)
     gap = {
-        "edgecolor": ax.get_facecolor(),
+        "edgecolor": paper_of(ax),
         "linewidth": float(np.clip(0.12 * (height - 4), 0, 1)),
     }
     cells.set(**gap)
@@ -62,6 +66,7 @@ def draw_ranks(
         ylim=(ranks.shape[0], 0),  # the first layer on top, as in the table
         ylabel="layer (the input is on top)",
     )
+    ax.grid(False)  # it would run through the numbers
     _hatch(ax, ranks, gap)
     numbers = _write_numbers(ax, ranks, cells, min(0.62 * height, 0.4 * width, 10))
     _name_rows(ax, layers, height)
@@ -73,9 +78,10 @@ def draw_ranks(
     return ax, cells, numbers
 
 
-def _figure_size(n_layers: int, n_kinds: int) -> tuple[float, float]:
+def _figure_size(n_layers: int, n_kinds: int, longest: int) -> tuple[float, float]:
     row = 0.3 if n_layers <= 24 else 0.22  # inches
-    return max(5.5, 2 + 0.85 * n_kinds), 1.8 + row * max(n_layers, 4)
+    names = 0.1 * max(longest - 10, 0)  # of the rows; a number needs no room
+    return max(5.5, 2 + 0.85 * n_kinds) + names, 1.8 + row * max(n_layers, 4)
 
 
 def _cell_size(ax: Any, n_layers: int, n_kinds: int) -> tuple[float, float]:
@@ -105,7 +111,7 @@ def _write_numbers(
     numbers = np.full(ranks.shape, None, dtype=object)
     if fontsize < _SMALLEST:
         return numbers
-    paper = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.8}
+    paper = {"facecolor": paper_of(ax), "edgecolor": "none", "pad": 0.8}
     for row, column in np.argwhere(np.isfinite(ranks)):
         rank = ranks[row, column]
         numbers[row, column] = ax.text(

@@ -8,6 +8,7 @@ import numpy as np
 
 # Okabe and Ito's colours, told apart with every kind of colour blindness.
 BLUE, SKY, ORANGE, GREEN = "#0072B2", "#56B4E9", "#E69F00", "#009E73"
+VERMILION = "#D55E00"  # dark enough for a line on white
 GREY = "#8C8C8C"  # as far from black as from white
 
 
@@ -97,18 +98,34 @@ def text_colour(background: Any) -> str:
     return "black" if luminance > 0.179 else "white"
 
 
+def paper_of(ax: Any) -> tuple[float, float, float]:
+    """Return the colour seen behind an Axes, which may be transparent, as its figure.
+
+    Behind a transparent figure is a page on which the colour of texts can be read.
+    """
+    from matplotlib import rcParams
+    from matplotlib.colors import to_rgb
+
+    seen = np.array(to_rgb(text_colour(to_rgb(rcParams["text.color"]))))
+    for patch in (ax.figure.patch, ax.patch):
+        *colour, alpha = patch.get_facecolor()
+        seen = alpha * np.array(colour) + (1 - alpha) * seen
+    red, green, blue = seen.tolist()
+    return red, green, blue
+
+
 def blue_on(ax: Any) -> str:
     """Return the blue that stands out on the background of an Axes."""
-    return BLUE if text_colour(ax.get_facecolor()) == "black" else SKY
+    return BLUE if ink_on(ax) == "black" else SKY
 
 
 def ink_on(ax: Any) -> str:
     """Return the colour of text on the background of an Axes."""
-    return text_colour(ax.get_facecolor())
+    return text_colour(paper_of(ax))
 
 
 def whole_numbers(axis: Any) -> None:
     """Keep the ticks of an axis at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ._plotting import (
     GREY,
-    ORANGE,
+    VERMILION,
     blue_on,
     import_pyplot,
     list_axes,
@@ -76,7 +76,7 @@ def _draw_values(curves: TrialCurves, ax: Any) -> None:
     )
     if len(curves.pruned):
         ax.plot(*curves.pruned.T, "x", color=GREY, ms=size, label="pruned")
-    ax.step(*curves.best.T, where="post", color=ORANGE, lw=2, label="best so far")
+    ax.step(*curves.best.T, where="post", color=VERMILION, lw=2, label="best so far")
     ax.set(xlabel="trial", ylabel="mean score of the folds")
     ax.set_title("Score of each trial: higher is better", fontsize="medium")
     whole_numbers(ax.xaxis)

@@ -70,6 +70,34 @@ def test_it_draws_on_a_given_axes(display, fitted, plt, style):
     assert plt.get_fignums() == [figure.number]
 
 
+@pytest.mark.parametrize(
+    ("page", "ink"), [("default", "black"), ("dark_background", "white")]
+)
+@pytest.mark.parametrize("behind", ["page", "figure"])
+def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
+    shown = {"axes.facecolor": "none"}
+    if behind == "page":
+        shown["figure.facecolor"] = "none"
+    schedule = BudgetSchedule(
+        initial=16, target=8, tinit=2, tfinal=3, deltaT=1, total_step=12
+    )
+    with plt.style.context([page, shown]):
+        budget = BudgetDisplay.from_schedule(schedule, actual=[16, 16])
+        ranks = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3})
+
+    assert budget.ax_.lines[1].get_color() == ink
+    assert ranks.text_[0, 0].get_color() == ink
+    paper = ranks.image_.get_edgecolor()[0]
+    assert paper.tolist() == ([1, 1, 1, 1] if ink == "black" else [0, 0, 0, 1])
+
+
+def test_a_figure_with_its_display_can_be_pickled(display, fitted):
+    drawn = pickle.loads(pickle.dumps(display.from_estimator(fitted)))
+    drawn.figure_.canvas.draw()
+
+    assert drawn.figure_ is drawn.ax_.figure
+
+
 @pytest.mark.parametrize("wrong", ["axes", {"left": None}, None])
 def test_what_is_no_axes_is_refused(display, fitted, plt, wrong):
     wrong = plt.figure() if wrong is None else wrong
@@ -221,6 +249,34 @@ def test_numbers_too_small_to_read_are_left_out(plt):
     assert len(ax.get_yticks()) < 48
 
 
+def test_long_names_of_rows_leave_room_for_the_cells(plt):
+    long = "encoder.embeddings.position_embeddings.projection.mapping_in"
+    drawn = RankAllocationDisplay.from_ranks({long: 3, "h.0.fc1": 3, "h.1.fc1": 3})
+    short = RankAllocationDisplay.from_ranks({"h.0.fc1": 3, "h.1.fc1": 3})
+    drawn.figure_.canvas.draw()
+    short.figure_.canvas.draw()
+
+    width = drawn.ax_.get_window_extent().width
+    assert width > 0.9 * short.ax_.get_window_extent().width
+
+
+def test_no_grid_runs_through_the_numbers(plt):
+    with plt.rc_context({"axes.grid": True}):
+        drawn = RankAllocationDisplay.from_ranks({"h.0.fc1": 3, "h.1.fc1": 3})
+
+    lines = [*drawn.ax_.get_xgridlines(), *drawn.ax_.get_ygridlines()]
+    assert not any(line.get_visible() for line in lines)
+
+
+def test_an_error_leaves_no_figure(plt):
+    with pytest.raises(ValueError, match="rainbows"):
+        RankAllocationDisplay.from_ranks({"h.0.fc1": 3}, cmap="rainbows")
+    with pytest.raises(ValueError, match="`steps_per_epoch`"):
+        TrainingHistoryDisplay([1], [0], [0], score=[0.5]).plot()
+
+    assert plt.get_fignums() == []
+
+
 def test_a_line_parts_the_stacks():
     ranks = {f"{part}.block.{i}.fc1": 1 for part in ("enc", "dec") for i in range(3)}
     drawn = RankAllocationDisplay.from_ranks(ranks)
@@ -285,6 +341,51 @@ def test_an_early_end_is_marked():
     assert len(BudgetDisplay.from_schedule(schedule, actual=whole).ax_.lines) == 2
 
 
+@pytest.mark.parametrize("target", [0, 1, 2, 3, 5])
+def test_the_legend_of_a_budget_is_not_on_its_line(target):
+    schedule = BudgetSchedule(
+        initial=6, target=target, tinit=20, tfinal=40, deltaT=1, total_step=100
+    )
+    drawn = BudgetDisplay.from_schedule(schedule)
+    drawn.figure_.canvas.draw()
+    (line,) = drawn.ax_.lines
+    points = line.get_transform().transform(line.get_xydata())
+    box = drawn.ax_.get_legend().get_window_extent()
+
+    assert not any(box.contains(*point) for point in points)
+
+
+def test_a_training_of_one_step_is_drawn(tiny_model, plt):
+    estimator = make(tiny_model, epochs=1, batch_size=64).fit(X[:20], Y[:20])
+    budget = BudgetDisplay.from_estimator(estimator)
+    history = TrainingHistoryDisplay.from_estimator(estimator)
+    final = estimator.history_.budget[-1]
+
+    assert estimator.schedule_.total_step == 1
+    assert f":\n{final} at the end" in budget.ax_.get_title(loc="left")
+    curves = [ax.lines[0] for ax in history.axes_]
+    # A line needs two points.
+    assert all(line.get_marker() == "o" for line in [*budget.ax_.lines, *curves])
+    assert [tick for tick in budget.ax_.get_xticks() if -0.5 <= tick <= 0.5] == [0]
+
+
+@pytest.mark.parametrize("n_steps", [4, 150, 15_000])
+def test_ticks_of_narrow_pictures_do_not_overlap(plt, n_steps):
+    _, axes = plt.subplots(1, 2, figsize=(8, 3))
+    schedule = BudgetSchedule(
+        initial=16, target=8, tinit=1, tfinal=1, deltaT=1, total_step=n_steps
+    )
+    drawn = BudgetDisplay.from_schedule(schedule, ax=axes[0])
+    drawn.figure_.canvas.draw()
+    inside = axes[0].get_window_extent().padded(1)
+    boxes = [label.get_window_extent() for label in axes[0].get_xticklabels()]
+    boxes = [box for box in boxes if inside.x0 <= (box.x0 + box.x1) / 2 <= inside.x1]
+
+    assert len(boxes) >= 3
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+    assert all(float(tick).is_integer() for tick in axes[0].get_xticks())
+
+
 def test_a_wrong_schedule_is_refused(fitted):
     with pytest.raises(TypeError, match=r"Got ResolvedSchedule\. Make one with"):
         BudgetDisplay.from_schedule(fitted.schedule_)
@@ -307,6 +408,44 @@ def test_history_is_that_of_the_fit(fitted):
     steps = fitted.schedule_.steps_per_epoch
     assert score.lines[0].get_xdata()[0] == steps - 1
     assert score.lines[1].get_xdata()[0] == steps * (history.best_epoch + 1) - 1
+
+
+@pytest.mark.parametrize("best", [0, 2])
+def test_the_star_of_the_kept_epoch_is_whole(best):
+    score = np.array([0.2, 0.4, 0.9]) if best else np.array([0.9, 0.4, 0.2])
+    loss = np.ones(12)
+    drawn = TrainingHistoryDisplay(
+        loss, loss, loss, score=score, best_epoch=best, steps_per_epoch=4
+    ).plot()
+    drawn.figure_.canvas.draw()
+    panel = drawn.axes_[1]
+    (x, y) = panel.transData.transform(panel.lines[1].get_xydata()[0])
+    radius = panel.lines[1].get_markersize() / 2 * drawn.figure_.dpi / 72
+
+    inside = panel.get_window_extent()
+    assert inside.x0 <= x - radius
+    assert x + radius <= inside.x1
+    assert y + radius <= inside.y1
+
+
+def test_an_epoch_kept_without_a_score_is_not_called_the_best():
+    loss, score = np.ones(4), np.full(2, np.nan)
+    drawn = TrainingHistoryDisplay(
+        loss, loss, loss, score=score, best_epoch=1, steps_per_epoch=2
+    ).plot()
+
+    assert "kept: epoch 2, the last (no finite score)" in written(drawn.figure_)
+
+
+@pytest.mark.parametrize("size", [10, 14])
+def test_titles_of_a_history_fit_into_its_figure(fitted, plt, size):
+    with plt.rc_context({"font.size": size}):
+        drawn = TrainingHistoryDisplay.from_estimator(fitted)
+        drawn.figure_.canvas.draw()
+
+    for ax in drawn.axes_:
+        (title,) = [t for t in ax.get_children() if t is ax._left_title]
+        assert title.get_window_extent().x1 <= drawn.figure_.bbox.x1
 
 
 def test_without_a_score_there_is_no_panel_for_it(tiny_model):

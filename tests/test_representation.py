@@ -2,7 +2,7 @@
 
 import html
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from email.message import Message
 from html.parser import HTMLParser
 
@@ -247,6 +247,7 @@ def test_the_report_is_a_small_table():
     assert cells["truncated_share"] == "0.123"
     assert cells["seconds"] == "12.3"
     assert cells["device"] == "cuda:0"
+    assert f"{'seconds':<21}{'1,234':>12}" in str(replace(REPORT, seconds=1234.5))
 
 
 def test_the_report_of_a_fit(fitted):
