@@ -502,6 +502,12 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "Set warm_start=False to start anew."
             )
         old, new = before.tolist(), self.classes_.tolist()
+        if several and len(old) != len(new):
+            raise ValueError(
+                "With warm_start=True `y` must have as many columns as in the fit "
+                f"before: {len(old)}. Got {len(new)}. Set warm_start=False to start "
+                "anew, or give a label that no row has a column of 0."
+            )
         if old != new:
             had, has = set(old), set(new)
             missing = [label for label in old if label not in has][:5]

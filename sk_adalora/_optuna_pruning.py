@@ -133,7 +133,8 @@ class OptunaPruning:
             return
         epoch = context.task_id
         self._next_step = self._first_step + context.parent.max_subtasks
-        score = one_number(self._scorer(fitted_estimator, self.X_val, self.y_val))
+        y_val = fitted_estimator._targets_to_score(self.y_val)
+        score = one_number(self._scorer(fitted_estimator, self.X_val, y_val))
         if math.isnan(score):
             raise TrialPruned(f"The score of epoch {epoch} is NaN.")
         if self.threshold is not None and score < self.threshold:

@@ -309,7 +309,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         values = values.reshape(len(values), -1)
         if self._continues():
             self._check_n_targets(values)
-        return torch.tensor(values)
+        # Torch takes no array of negative strides, such as a reversed Series.
+        return torch.from_numpy(values.copy())
 
     def _code_targets(self, rows: TrainingRows) -> TrainingRows:
         """Standardise the targets by the training rows only."""

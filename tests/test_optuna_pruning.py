@@ -8,10 +8,12 @@ import warnings
 import joblib
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from _toy import attributes, same_attributes, topics
 from _toy import make as make_classifier
 from optuna.trial import FixedTrial, TrialState
+from scipy import sparse
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_val_score
@@ -59,6 +61,11 @@ class Scores:
 
     def __call__(self, estimator, X, y):
         return self.left.pop(0)
+
+
+def nullable(y):
+    """An indicator matrix in pandas' nullable integers."""
+    return pd.DataFrame(y).astype("Int64")
 
 
 def reported(trial):
@@ -132,6 +139,22 @@ def test_a_score_of_choice(make):
     scores = [*reported(trial).values()]
     assert scores
     assert max(scores) < 0
+
+
+@pytest.mark.parametrize("form", [sparse.csr_array, nullable])
+@pytest.mark.parametrize("scoring", ["roc_auc", "average_precision", "f1_micro"])
+def test_indicators_may_be_sparse_or_nullable(make, form, scoring):
+    y = np.eye(3, dtype=int)[np.arange(len(X)) % 3]
+    y_val = np.eye(3, dtype=int)[np.arange(len(X_VAL)) % 3]
+    scores = []
+    for told in (form(y_val), y_val):
+        trial = new_study().ask()
+        watcher = watch(trial, y_val=told, scoring=scoring, phase="any")
+        make(epochs=1).set_callbacks(watcher).fit(X, y)
+        scores.append(reported(trial))
+
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 1
 
 
 def test_several_scores_are_refused(make):

@@ -141,6 +141,33 @@ def test_times_far_from_zero_are_no_constant(make):
     assert len(np.unique(make().fit(TEXTS, y).predict(TEXTS))) > 1
 
 
+@pytest.mark.parametrize(
+    "in_other_order",
+    [
+        lambda y: y[::-1].copy()[::-1],
+        lambda y: pd.Series(y[::-1].copy())[::-1],
+        lambda y: np.rec.fromarrays([np.zeros(40, np.int32), y], names="id,y")["y"],
+    ],
+    ids=["array", "Series", "field"],
+)
+def test_targets_may_lie_in_memory_in_another_order(make, fitted, in_other_order):
+    y = in_other_order(Y)
+
+    assert not np.asarray(y).flags.c_contiguous
+    assert same_fit(make().fit(TEXTS, y), fitted)
+
+
+def test_columns_may_be_taken_in_another_order(make):
+    # Of two columns in reverse order, pandas may make a view that goes backwards.
+    backwards = np.column_stack([Y, -Y])[:, ::-1]
+    frame = pd.DataFrame({"up": Y, "down": -Y})[["down", "up"]]
+    plain = make(epochs=1).fit(TEXTS, np.column_stack([-Y, Y]))
+
+    assert backwards.strides[1] < 0
+    assert same_fit(make(epochs=1).fit(TEXTS, backwards), plain)
+    assert same_fit(make(epochs=1).fit(TEXTS, frame), plain)
+
+
 def test_a_constant_column_is_predicted_beside_one_that_is_learned(make):
     y = np.column_stack([np.full(40, 1e-6), Y])
     regressor = make(epochs=30, learning_rate=0.03).fit(TEXTS, y)

@@ -323,6 +323,15 @@ def test_several_labels_a_row_continue(make):
     np.testing.assert_allclose(still.predict_proba(X), before, atol=1e-3)
 
 
+@pytest.mark.parametrize("n_columns", [2, 4])
+def test_several_labels_a_row_keep_their_number_of_columns(make, n_columns):
+    indicator = np.eye(4, dtype=int)[np.arange(36) % 2]
+    estimator = make(epochs=1).fit(X, indicator[:, :3])
+
+    with pytest.raises(ValueError, match=rf"fit before: 3\. Got {n_columns}\..*of 0"):
+        estimator.fit(X, indicator[:, :n_columns])
+
+
 # Fresh fits
 
 
