@@ -25,7 +25,7 @@ from . import (
     time_profile,
 )
 from .arguments import part_of_a_name, positive, without_results
-from .contestants import CONTESTANTS, FINE_TUNING, FOR_FEW_ROWS
+from .contestants import CONTESTANTS, FINE_TUNING, ON_REQUEST
 from .data import TASKS, load_csv, load_task
 
 MEASUREMENTS = {
@@ -97,7 +97,7 @@ UNUSED = {
 # What `all` runs, each without options: `defaults` compares nothing with others.
 ALL = {name: [] for name in MEASUREMENTS if name != "defaults"}
 # What `short` runs: few rows and rounds of what matters most.
-_SCORED = [name for name in CONTESTANTS if name not in FOR_FEW_ROWS]
+_SCORED = [name for name in CONTESTANTS if name not in ON_REQUEST]
 SHORT = {
     "speed": ["--n-train", "1000", "--epochs", "2", "--rounds", "1"],
     "step": ["--rounds", "3"],

@@ -211,15 +211,18 @@ CONTESTANTS = {
     "peft-adalora": huggingface.fit_peft_adalora,
     "peft-tuned": huggingface.fit_peft_tuned,
     "peft-lora": huggingface.fit_peft_lora,
+    "lora-tuned": huggingface.fit_lora_tuned,
     "full": huggingface.fit_full,
+    "full-tuned": huggingface.fit_full_tuned,
     "skorch": huggingface.fit_skorch,
     "setfit": contrastive.fit_setfit,
     "embeddings": fit_embeddings,
     "tfidf": fit_tfidf,
 }
-# Made for a handful of rows a class: of 200 rows, a fit takes half an hour to hours.
-FOR_FEW_ROWS = ("setfit",)
+# Measured only where they are asked for. SetFit is made for a handful of rows a class:
+# of 200 rows, a fit takes half an hour to hours. The others have a table of their own.
+ON_REQUEST = ("setfit", "lora-tuned", "full-tuned")
 FINE_TUNING = (
     *("ours", "peft-adalora", "peft-tuned"),
-    *("peft-lora", "full", "skorch"),
+    *("peft-lora", "lora-tuned", "full", "full-tuned", "skorch"),
 )

@@ -17,7 +17,7 @@ from .arguments import positive
 from .contestants import (
     CONTESTANTS,
     FINE_TUNING,
-    FOR_FEW_ROWS,
+    ON_REQUEST,
     epochs_of,
     fit,
     learning_rate_of,
@@ -49,8 +49,8 @@ def add_options(parser):
         "--contestants",
         nargs="+",
         choices=list(CONTESTANTS),
-        default=[name for name in CONTESTANTS if name not in FOR_FEW_ROWS],
-        help="default: all but setfit, which is for few rows",
+        default=[name for name in CONTESTANTS if name not in ON_REQUEST],
+        help=f"default: all but {', '.join(ON_REQUEST)}",
     )
     parser.add_argument(
         "--sizes",

@@ -20,6 +20,7 @@ CHOSEN_ON = {
     **dict.fromkeys([10, 11], 1500),
     **dict.fromkeys([30, 31, 32, 33], 1000),
     **dict.fromkeys([40, 41, 42], 600),
+    **dict.fromkeys([60, 61, 62, 63], 1000),
 }
 OTHER = dict.fromkeys([20, 21, 22], 1000)
 

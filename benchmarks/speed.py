@@ -6,7 +6,7 @@ from sk_adalora._devices import resolve_place
 
 from . import results
 from .arguments import positive
-from .contestants import CONTESTANTS, FOR_FEW_ROWS, settings_of
+from .contestants import CONTESTANTS, settings_of
 from .data import split
 from .timing import medians, run_job, take_turns
 
@@ -33,7 +33,7 @@ def add_options(parser):
     parser.add_argument(
         "--contestants",
         nargs="+",
-        choices=[n for n in CONTESTANTS if n not in ("ours", *FOR_FEW_ROWS)],
+        choices=[n for n in CONTESTANTS if n not in ("ours", "setfit")],
         default=["peft-adalora", "peft-tuned"],
         help="who is compared with ours (default: peft-adalora peft-tuned)",
     )

@@ -10,9 +10,9 @@ from benchmarks.training_steps import STEPS, steps_of
 
 @pytest.mark.parametrize("name", list(CONTESTANTS))
 def test_contestants_fit_and_predict(name, tiny_model):
-    if name.startswith("peft"):
+    if name.startswith(("peft", "lora")):
         pytest.importorskip("peft")
-    if name.startswith("peft") or name == "full":
+    if name.startswith(("peft", "lora", "full")):
         pytest.importorskip("accelerate")
     if name in ("skorch", "setfit"):
         pytest.importorskip(name)
@@ -23,13 +23,24 @@ def test_contestants_fit_and_predict(name, tiny_model):
     assert set(predicted) <= set(Y)
 
 
-def test_the_full_contestant_learns_what_it_sees(tiny_model):
+@pytest.mark.parametrize("name", ["full", "full-tuned"])
+def test_contestants_that_train_all_weights_learn_what_they_see(name, tiny_model):
     pytest.importorskip("accelerate")
     eager = settings(tiny_model, epochs=40, learning_rate=5e-3)
 
-    predicted = fit("full", X, Y, eager).predict(X)
+    predicted = fit(name, X, Y, eager).predict(X)
 
     assert predicted == Y
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_that_are_trained_are_held_in_float32(precision, tiny_model):
+    pytest.importorskip("accelerate")
+    at_hand = settings(tiny_model, precision=precision)
+    model = fit("full-tuned", X, Y, at_hand).trainer.model
+
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert all(weight.requires_grad for weight in model.parameters())
 
 
 def test_the_callback_brings_peft_to_its_target_rank(tiny_model):
