@@ -45,8 +45,8 @@ GROUPS = [
     Group(
         "Training",
         "steps under a budget of ranks, and what is known afterwards",
-        "_steps _training _linear_probe _probe _interpolation _early_stopping "
-        "_callbacks _report _rank_table _inspecting",
+        "_steps _learning_rates _training _linear_probe _probe _interpolation "
+        "_early_stopping _callbacks _report _rank_table _inspecting",
         3,
     ),
     Group(

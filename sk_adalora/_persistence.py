@@ -7,6 +7,7 @@ import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -246,7 +247,11 @@ def used_versions() -> dict[str, str]:
     """Return the versions that a saved estimator depends on."""
     needed = ("torch", "transformers", "scikit-learn", "numpy")
     own = {"python": platform.python_version(), "sk-adalora": __version__}
-    return own | {package: version(package) for package in needed}
+    return own | {package: _version_of(package) for package in needed}
+
+
+# Finding a version takes a millisecond, and that of a running package stays the same.
+_version_of = cache(version)
 
 
 def freeze_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:

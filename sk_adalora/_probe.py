@@ -226,7 +226,7 @@ def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
     if targets.is_floating_point():
         first = torch.zeros(len(drawn), dtype=torch.bool)
         for column in targets.reshape(len(targets), -1).unbind(dim=1):
-            above = column[drawn] > 0
+            above = (column > 0)[drawn]  # bytes are found faster than spread numbers
             for side in (above, ~above):
                 first[side.nonzero()[:_ROWS_OF_A_CLASS]] = True
         return first

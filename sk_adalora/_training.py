@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from ._batches import Batch, micro_batches, pad, send, training_batches
 from ._devices import Place
+from ._learning_rates import rate_share
 from ._messages import progress_bar
 from ._network import TextNetwork
 from ._tokens import TokenTable
@@ -72,7 +74,7 @@ class Recipe:
     warmup_ratio : float
         Share of all steps in which the learning rates rise.
     lr_scheduler_type : str
-        A name that transformers' `get_scheduler` knows.
+        How the learning rates change, see :func:`rate_share`.
     max_grad_norm : float or None
         Bound on the norm of all gradients together.
     """
@@ -168,16 +170,15 @@ class Run:
     place: Place
 
     def __post_init__(self) -> None:
-        from transformers import get_scheduler
-
         self.step = 0
         self.optimizer = make_optimizer(self.network, self.recipe)
-        self.scheduler = get_scheduler(
-            self.recipe.lr_scheduler_type,
-            self.optimizer,
-            num_warmup_steps=self.recipe.warmup_steps,
-            num_training_steps=self.recipe.total_step,
+        share = partial(
+            rate_share,
+            kind=self.recipe.lr_scheduler_type,
+            warmup_steps=self.recipe.warmup_steps,
+            total_step=self.recipe.total_step,
         )
+        self.scheduler = LambdaLR(self.optimizer, share)
         # Only float16 gradients underflow; elsewhere the scaler does nothing.
         self.scaler = torch.amp.GradScaler(
             self.place.device.type, enabled=self.place.precision == "float16"

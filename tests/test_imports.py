@@ -83,7 +83,8 @@ MAY_IMPORT = {
     },
     "_head": set(),
     "_network": {"adalora", "_backbone", "_batches", "_head", "_pretrained"},
-    "_training": FIRST_STEPS | {"adalora", "_network"},
+    "_learning_rates": set(),
+    "_training": FIRST_STEPS | {"adalora", "_learning_rates", "_network"},
     "_linear_probe": {"_training"},
     "_probe": {"_batches", "_devices", "_head", "_linear_probe", "_network"}
     | {"_tokens", "_training"},

@@ -6,15 +6,19 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from _process import run_python
 from _spy import LAYERS, Spy
 from _toy import attributes, make, same_attributes, topics, toy
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from torch import nn
 from torch.nn import functional as F
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _training
 from sk_adalora._devices import Place
 from sk_adalora._fitting import make_generator
+from sk_adalora._learning_rates import rate_share
 from sk_adalora._network import TextNetwork
+from sk_adalora._parameters import SCHEDULERS
 from sk_adalora._training import Examples, Run, train_step
 
 
@@ -469,6 +473,52 @@ def test_every_scheduler_trains(tiny_model, name):
     rates = np.array(fitted.history_.learning_rate)
     assert np.all((rates >= 0) & (rates <= 0.02))
     assert rates.max() > 0
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("total_step", [1, 2, 17, 100])
+@pytest.mark.parametrize("warmup", [0, 0.06, 0.5, 1])
+def test_learning_rates_are_those_of_transformers(kind, total_step, warmup):
+    from transformers import get_scheduler
+
+    warmup_steps = round(warmup * total_step)
+    theirs = get_scheduler(
+        kind,
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0),
+        num_warmup_steps=warmup_steps,
+        num_training_steps=total_step,
+    )
+    expected = theirs.lr_lambdas[0]
+    steps = range(total_step + 2)
+    rates = [
+        rate_share(s, kind=kind, warmup_steps=warmup_steps, total_step=total_step)
+        for s in steps
+    ]
+
+    assert rates == [expected(step) for step in steps]
+
+
+BESIDE_ANOTHER_PEFT = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from sk_adalora import AdaLoraClassifier
+texts, labels = ["a", "b"] * 8, [0, 1] * 8
+fitted = AdaLoraClassifier(sys.argv[1], epochs=1, random_state=0).fit(texts, labels)
+fitted.save_pretrained(sys.argv[2])
+loaded = AdaLoraClassifier.from_pretrained(sys.argv[2])
+print((loaded.predict(texts) == fitted.predict(texts)).all())
+"""
+
+
+def test_a_version_of_peft_that_does_not_go_with_transformers_is_no_matter(
+    tiny_model, tmp_path
+):
+    # transformers 5 and PEFT 0.17, say, which Trainer's modules import.
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "__init__.py").write_text("raise ImportError('HybridCache')")
+    done = run_python(BESIDE_ANOTHER_PEFT, tiny_model, tmp_path / "saved", tmp_path)
+
+    assert done.stdout.split() == ["True"]
 
 
 # ---- weights of rows and classes --------------------------------------------
