@@ -233,8 +233,8 @@ def load_mean_pooled(settings, n_classes, is_frozen=True):
     kind = model_type(settings)
     if kind != "bert":  # transformers would draw the weights that it misses at random
         raise ValueError(
-            f"The model of the tuned must be a BERT. Got {settings.model!r}, which is "
-            f"of the type {kind!r}. Leave peft-tuned, lora-tuned and full-tuned out of "
+            "The model of peft-tuned, lora-tuned and full-tuned must be a BERT. Got "
+            f"{settings.model!r}, which is of the type {kind!r}. Leave them out of "
             "--contestants, or choose another --model."
         )
     set_seed(settings.seed)

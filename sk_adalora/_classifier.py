@@ -503,10 +503,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             )
         old, new = before.tolist(), self.classes_.tolist()
         if several and len(old) != len(new):
+            may_add = ", or add a column of 0 for each" if len(new) < len(old) else ""
             raise ValueError(
                 "With warm_start=True `y` must have as many columns as in the fit "
                 f"before: {len(old)}. Got {len(new)}. Set warm_start=False to start "
-                "anew, or give a label that no row has a column of 0."
+                f"anew{may_add}."
             )
         if old != new:
             had, has = set(old), set(new)
@@ -604,7 +605,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     def _targets_to_score(self, y: Any) -> Any:
         # Of pandas' nullable types, scikit-learn's scores take no indicator matrix.
-        return read_indicator(y).astype(np.int64) if self._multilabel else y
+        return read_indicator(y, "y_val").astype(np.int64) if self._multilabel else y
 
     def _loss(self) -> LossFunction:
         return multilabel_loss if self._multilabel else multiclass_loss

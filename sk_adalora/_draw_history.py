@@ -75,7 +75,7 @@ def draw_budget(
             functions=(partial(mul, 1 / n_matrices), partial(mul, n_matrices)),
         )
         right.set_ylabel("average rank of a matrix")
-    if planned[-1] < 0.4 * max(planned):  # the line is low where it ends
+    if planned[len(planned) // 2] < 0.4 * max(planned):  # low from the middle on
         ax.legend(loc="upper right", bbox_to_anchor=(1, 0.92), fontsize="small")
     else:
         ax.legend(loc="lower left", fontsize="small")

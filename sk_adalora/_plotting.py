@@ -105,9 +105,13 @@ def paper_of(ax: Any) -> tuple[float, float, float]:
     """
     from matplotlib import rcParams
     from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
 
     seen = np.array(to_rgb(text_colour(to_rgb(rcParams["text.color"]))))
-    for patch in (ax.figure.patch, ax.patch):
+    # The figure of Axes may be a part of another.
+    patches = [ax.figure.figure.patch, ax.figure.patch]
+    patches += [ax.patch] if ax.get_frame_on() else []
+    for patch in filter(Patch.get_visible, patches):
         *colour, alpha = patch.get_facecolor()
         seen = alpha * np.array(colour) + (1 - alpha) * seen
     red, green, blue = seen.tolist()

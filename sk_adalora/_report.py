@@ -60,7 +60,7 @@ class FitReport:
             value = getattr(self, field.name)
             shown = f"{value:,}" if isinstance(value, int) else value
             if isinstance(value, float):
-                shown = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+                shown = f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
             rows.append(f"{field.name:<21}{shown:>12}")
         return "\n".join(rows)
 

@@ -81,7 +81,7 @@ def test_mean_pooling_is_for_berts(tiny_model, tiny_architecture, tmp_path):
     tiny_architecture("distilbert").save_pretrained(tmp_path)
     other = str(tmp_path)
 
-    with pytest.raises(ValueError, match=r"a BERT\. .*'distilbert'\. Leave peft-tu"):
+    with pytest.raises(ValueError, match=r"a BERT\. .*'distilbert'\. Leave them"):
         fit("peft-tuned", X, Y, settings(other))
     assert steps_of(tiny_model) == list(STEPS)
     assert steps_of(other) == [name for name in STEPS if name != "peft-tuned"]

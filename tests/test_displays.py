@@ -91,6 +91,19 @@ def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
     assert paper.tolist() == ([1, 1, 1, 1] if ink == "black" else [0, 0, 0, 1])
 
 
+@pytest.mark.parametrize("part", ["subfigure", "no frame"])
+def test_the_figure_counts_where_its_axes_show_it(plt, part):
+    figure = plt.figure(facecolor="black")
+    if part == "subfigure":
+        ax = figure.subfigures(1, 2)[0].subplots()
+        ax.set_facecolor("none")
+    else:
+        ax = figure.add_subplot(frameon=False)
+    drawn = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3}, ax=ax)
+
+    assert drawn.text_[0, 0].get_color() == "white"
+
+
 def test_a_figure_with_its_display_can_be_pickled(display, fitted):
     drawn = pickle.loads(pickle.dumps(display.from_estimator(fitted)))
     drawn.figure_.canvas.draw()
@@ -342,9 +355,10 @@ def test_an_early_end_is_marked():
 
 
 @pytest.mark.parametrize("target", [0, 1, 2, 3, 5])
-def test_the_legend_of_a_budget_is_not_on_its_line(target):
+@pytest.mark.parametrize(("tinit", "tfinal"), [(20, 40), (35, 40), (70, 10)])
+def test_the_legend_of_a_budget_is_not_on_its_line(target, tinit, tfinal):
     schedule = BudgetSchedule(
-        initial=6, target=target, tinit=20, tfinal=40, deltaT=1, total_step=100
+        initial=6, target=target, tinit=tinit, tfinal=tfinal, deltaT=1, total_step=100
     )
     drawn = BudgetDisplay.from_schedule(schedule)
     drawn.figure_.canvas.draw()

@@ -157,6 +157,26 @@ def test_indicators_may_be_sparse_or_nullable(make, form, scoring):
     assert len(scores[0]) == 1
 
 
+def test_a_scorer_of_choice_gets_the_targets_as_they_are(make):
+    y = np.eye(3, dtype=int)[np.arange(len(X)) % 3]
+    y_val = pd.DataFrame(y[: len(X_VAL)], columns=list("abc"))
+    trial = new_study().ask()
+    watcher = watch(
+        trial, y_val=y_val, scoring=lambda e, X, y: len(y.columns), phase="any"
+    )
+    make(epochs=1).set_callbacks(watcher).fit(X, y)
+
+    assert reported(trial) == {0: 3}
+
+
+def test_wrong_validation_targets_are_named(make):
+    y = np.eye(3, dtype=int)[np.arange(len(X)) % 3]
+    watcher = watch(new_study().ask(), y_val=-1 * y[: len(X_VAL)], phase="any")
+
+    with pytest.raises(ValueError, match="`y_val` as an indicator matrix"):
+        make(epochs=1).set_callbacks(watcher).fit(X, y)
+
+
 def test_several_scores_are_refused(make):
     watcher = watch(new_study().ask(), scoring=lambda fitted, X, y: {"accuracy": 1.0})
 

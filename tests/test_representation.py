@@ -247,7 +247,8 @@ def test_the_report_is_a_small_table():
     assert cells["truncated_share"] == "0.123"
     assert cells["seconds"] == "12.3"
     assert cells["device"] == "cuda:0"
-    assert f"{'seconds':<21}{'1,234':>12}" in str(replace(REPORT, seconds=1234.5))
+    for seconds, shown in ((999.4, "999"), (999.96, "1,000"), (1234.4, "1,234")):
+        assert f"{'seconds':<21}{shown:>12}" in str(replace(REPORT, seconds=seconds))
 
 
 def test_the_report_of_a_fit(fitted):

@@ -323,13 +323,17 @@ def test_several_labels_a_row_continue(make):
     np.testing.assert_allclose(still.predict_proba(X), before, atol=1e-3)
 
 
-@pytest.mark.parametrize("n_columns", [2, 4])
-def test_several_labels_a_row_keep_their_number_of_columns(make, n_columns):
+@pytest.mark.parametrize(
+    ("n_columns", "advice"),
+    [(2, "to start anew, or add a column of 0 for each."), (4, "to start anew.")],
+)
+def test_several_labels_a_row_keep_their_number_of_columns(make, n_columns, advice):
     indicator = np.eye(4, dtype=int)[np.arange(36) % 2]
     estimator = make(epochs=1).fit(X, indicator[:, :3])
 
-    with pytest.raises(ValueError, match=rf"fit before: 3\. Got {n_columns}\..*of 0"):
+    with pytest.raises(ValueError, match=rf"before: 3\. Got {n_columns}\.") as error:
         estimator.fit(X, indicator[:, :n_columns])
+    assert str(error.value).endswith(advice)
 
 
 # Fresh fits
