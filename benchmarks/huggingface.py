@@ -133,29 +133,25 @@ def stay_in_half_precision(model, place):
 
 def fit_peft_lora(texts, labels, settings):
     """Fit PEFT's LoRA with Trainer, at the final rank of AdaLoRA."""
-    from peft import get_peft_model
-
-    return _fit_trainer(
-        "peft-lora",
-        texts,
-        labels,
-        settings,
-        adapt=lambda model: get_peft_model(model, lora_config()),
-    )
+    return _fit_lora("peft-lora", texts, labels, settings)
 
 
 def fit_lora_tuned(texts, labels, settings):
     """Fit PEFT's LoRA on the model of `fit_peft_tuned`, in batches by length."""
+    options = {"load": load_mean_pooled, "by_length": True}
+    return _fit_lora("lora-tuned", texts, labels, settings, **options)
+
+
+def _fit_lora(name, texts, labels, settings, **options):
     from peft import get_peft_model
 
     return _fit_trainer(
-        "lora-tuned",
+        name,
         texts,
         labels,
         settings,
         adapt=lambda model: get_peft_model(model, lora_config()),
-        load=load_mean_pooled,
-        by_length=True,
+        **options,
     )
 
 
@@ -166,15 +162,10 @@ def fit_full(texts, labels, settings):
 
 def fit_full_tuned(texts, labels, settings):
     """Fit all weights with mean pooling, no dropout, and batches by length."""
-    return _fit_trainer(
-        "full-tuned",
-        texts,
-        labels,
-        settings,
-        # Weights that are trained stay in float32, as for Trainer's bfloat16.
-        load=functools.partial(load_mean_pooled, is_frozen=False),
-        by_length=True,
-    )
+    # Weights that are trained stay in float32, as for Trainer's bfloat16.
+    load = functools.partial(load_mean_pooled, is_frozen=False)
+    options = {"load": load, "by_length": True}
+    return _fit_trainer("full-tuned", texts, labels, settings, **options)
 
 
 def lora_config():
