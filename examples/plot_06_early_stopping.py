@@ -28,7 +28,7 @@ from sk_adalora import AdaLoraClassifier
 
 texts, topics = headlines()
 X, X_test, y, y_test = train_test_split(
-    texts, topics, train_size=400, test_size=500, stratify=topics, random_state=0
+    texts, topics, train_size=400, test_size=400, stratify=topics, random_state=0
 )
 patient = AdaLoraClassifier(
     target_r=4,
@@ -43,7 +43,7 @@ patient = AdaLoraClassifier(
 patient.fit(X, y)
 history = patient.history_
 print(f"epochs trained: {history.epochs}, kept: that of epoch {history.best_epoch + 1}")
-print(f"accuracy on 500 other headlines: {patient.score(X_test, y_test):.3f}")
+print(f"accuracy on 400 other headlines: {patient.score(X_test, y_test):.3f}")
 
 # %%
 # A learning curve
@@ -54,10 +54,10 @@ print(f"accuracy on 500 other headlines: {patient.score(X_test, y_test):.3f}")
 
 from sklearn.model_selection import LearningCurveDisplay, ShuffleSplit
 
-quick = AdaLoraClassifier(target_r=4, epochs=5, random_state=0)
+quick = AdaLoraClassifier(target_r=4, epochs=4, random_state=0)
 curve = {
     "train_sizes": [50, 150, 400],
-    "cv": ShuffleSplit(2, train_size=400, test_size=200, random_state=0),
+    "cv": ShuffleSplit(2, train_size=400, test_size=100, random_state=0),
     "score_name": "accuracy",
 }
 

@@ -73,9 +73,10 @@ def test_the_file_is_small_and_predicts_the_same_elsewhere(
 
 def test_the_same_seed_gives_the_same(split):
     X, held, y, _ = split
+    held = held[:200]
     first, second, other = (
         AdaLoraClassifier(target_r=4, epochs=2, device="cpu", random_state=seed).fit(
-            X[:320], y[:320]
+            X[:160], y[:160]
         )
         for seed in (0, 0, 1)
     )
@@ -119,9 +120,9 @@ y = sys.argv[2:]
 classifier = AdaLoraClassifier(epochs=1, batch_size=16, device="cpu", random_state=0)
 classifier.fit(rows, y).predict(rows)
 before = peak()
-grid = {"target_r": [1, 2, 4, 8], "learning_rate": [0.002, 0.004, 0.008]}
+grid = {"target_r": [1, 8], "learning_rate": [0.002, 0.008]}
 search = GridSearchCV(classifier, grid, cv=3, error_score="raise").fit(rows, y)
-assert len(search.cv_results_["params"]) == 12
+assert len(search.cv_results_["params"]) == 4
 print(len(calls), before, peak())
 """
 

@@ -1,11 +1,14 @@
-"""The programs in examples/ run, with fewer trials and rows than by themselves."""
+"""The programs in examples/ run, with fewer trials, rows and epochs than alone."""
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
+
+from sk_adalora import AdaLoraClassifier
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -25,6 +28,8 @@ def example(monkeypatch):
         module = __import__(name)
         monkeypatch.setattr(module, "GOOD_ENOUGH", 0.3)
         monkeypatch.setattr(module, "N_TRAIN", 100)
+        few = partial(AdaLoraClassifier, epochs=2)
+        monkeypatch.setattr(module, "AdaLoraClassifier", few)
         read = next(name for name in vars(module) if name.startswith("read_"))
         texts, topics = getattr(module, read)()
         monkeypatch.setattr(module, read, lambda: (texts[::5], topics[::5]))

@@ -681,7 +681,7 @@ def test_grid_search_on_headlines(news):
 def test_calibration_on_headlines(news):
     """Calibrated probabilities are no worse; the labels stay about as good."""
     X, X_test, y, y_test = news
-    classifier = AdaLoraClassifier(epochs=3, max_length=32, random_state=0)
+    classifier = AdaLoraClassifier(epochs=2, max_length=32, random_state=0)
     plain = clone(classifier).fit(X, y)
     calibrated = CalibratedClassifierCV(
         classifier, method="temperature", cv=3, ensemble=False
