@@ -138,10 +138,15 @@ def _refuse_columns(y: Any, name: str) -> None:
     """Refuse several columns."""
     shape = y.shape if hasattr(y, "shape") else np.asarray(y, dtype=object).shape
     if len(shape) == 2 and shape[1] > 1:
+        do = "fit an estimator to each with sklearn.multioutput.MultiOutputClassifier"
+        if isinstance(y, list | tuple):  # perhaps of tags, and as many in each row
+            do += (
+                ". If each row has several labels of one kind, make an indicator "
+                "matrix by sklearn.preprocessing.MultiLabelBinarizer"
+            )
         raise ValueError(
             f"`{name}` must have one label a row, or be a matrix of 0 and 1. "
-            f"Got {shape[1]} columns of other labels. Pass one column, or fit an "
-            "estimator to each with sklearn.multioutput.MultiOutputClassifier."
+            f"Got {shape[1]} columns of other labels. Pass one column, or {do}."
         )
 
 

@@ -5,7 +5,6 @@ the other rows: permuted rows give permuted texts, and a row reads the same in
 ``predict`` as it did in ``fit``.
 """
 
-import difflib
 import functools
 import re
 import string
@@ -27,6 +26,7 @@ from ._cells import (
     text_array,
 )
 from ._columns import Column, Table, read_table
+from ._parameters import did_you_mean
 
 RowFormat = str | Callable[[Any], str]
 # Characters that the format widths of a template may ask for: one that comes with
@@ -262,9 +262,9 @@ def _unknown_field(field: str, template: str, names: list[str]) -> str:
     if field.isdigit() or not field or "." in field or "[" in field:
         why = "Positions, attributes and items cannot be used: write {name}."
     else:
-        close = difflib.get_close_matches(field, names, n=3)
-        why = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
-        why += f"The columns are {', '.join(map(repr, names[:20]))}."
+        why = f"The columns are {', '.join(map(repr, names[:20]))}."
+        if close := did_you_mean(field, names):
+            why = f"{close} {why}"
     return (
         f"The fields of `row_format` must be columns of X. Got {{{field}}} in "
         f"{template!r}. {why}"

@@ -253,6 +253,10 @@ BAD_Y = {
         np.array([Y + 1, Y + 2]).T,
         r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",
     ),
+    "as many tags in each row": (
+        [("funny", "long"), ("sad", "long")] * 12,
+        "MultiOutputClassifier.*several labels of one kind.*MultiLabelBinarizer",
+    ),
     "dates beside numbers": (
         pd.DataFrame({"a": np.ones(24), "b": np.datetime64("2024-01-01", "s")}),
         "Got 2 columns of other labels",

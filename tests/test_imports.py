@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "_tokens": {"_locks", "_messages", "_turns"},
     "_cells": set(),
     "_columns": {"_cells"},
-    "_texts": {"_cells", "_columns"},
+    "_texts": {"_cells", "_columns", "_parameters"},
     "_rows": {"_columns", "_messages", "_texts"},
     "_long_texts": {"_texts", "_tokens", "_turns"},
     "_report": {"_devices", "_network", "_tokens"},
