@@ -72,16 +72,18 @@ if TYPE_CHECKING:
     from .adalora.config import AdaLoraConfig, LoraConfig
     from .adalora.model import AdaLoraModel, get_peft_model
     from .adalora.schedule import BudgetSchedule
+else:  # hidden from type checkers, to which every name would exist, misspelt ones too
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value = getattr(import_module(home, __name__), name)
-    globals()[name] = value  # the next access does not come here
-    return value
+    def __getattr__(name: str) -> Any:
+        try:
+            home = _HOMES[name]
+        except KeyError:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}"
+            ) from None
+        value = getattr(import_module(home, __name__), name)
+        globals()[name] = value  # the next access does not come here
+        return value
 
 
 def __dir__() -> list[str]:

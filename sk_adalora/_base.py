@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -20,6 +22,14 @@ from ._report import FitReport
 from ._steps import ResolvedSchedule
 from ._training import TrainingHistory
 from ._transaction import CALLBACKS
+
+if TYPE_CHECKING:  # scikit-learn's is untyped: what it decorates would be Any
+    _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+    def with_callbacks(method: _Method) -> _Method: ...
+
+else:
+    from sklearn.callback import with_callbacks as with_callbacks
 
 # Attribute of an instance whose state comes from a pickle or a copy.
 _IS_PICKLE = "is_pickle"
@@ -54,9 +64,19 @@ class BaseAdaLora(
     history_: TrainingHistory
     fit_report_: FitReport
 
+    if TYPE_CHECKING:  # scikit-learn's are untyped
+
+        def set_callbacks(self, *callbacks: Any) -> Self: ...
+
+        def set_params(self, **params: Any) -> Self: ...
+
+        def set_fit_request(self, **kwargs: bool | str | None) -> Self: ...
+
+        def set_score_request(self, **kwargs: bool | str | None) -> Self: ...
+
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         target_r: float = 8,
         init_r: int | None = None,
@@ -85,7 +105,7 @@ class BaseAdaLora(
         n_iter_no_change: int = 3,
         scoring: Any = None,
         warm_start: bool = False,
-        row_format: Any = "auto",
+        row_format: str | Callable[[Any], str] = "auto",
         max_length: int = 256,
         long_text: str = "truncate",
         pooling: str = "mean",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.callback import with_callbacks
 from sklearn.utils.multiclass import type_of_target
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._base import BaseAdaLora
+from ._base import BaseAdaLora, with_callbacks
 from ._labels import check_labels, class_weights, read_indicator, read_labels
 from ._model_files import DEFAULT_MODEL
 from ._parameters import CLASSIFIER_RULES
@@ -228,7 +229,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     def __init__(
         self,
-        model: str = DEFAULT_MODEL,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         target_r: float = 8,
         init_r: int | None = None,
@@ -258,7 +259,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         n_iter_no_change: int = 3,
         scoring: Any = None,
         warm_start: bool = False,
-        row_format: Any = "auto",
+        row_format: str | Callable[[Any], str] = "auto",
         max_length: int = 256,
         long_text: str = "truncate",
         pooling: str = "mean",
@@ -313,6 +314,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         )
         self.class_weight = class_weight
 
+    if TYPE_CHECKING:  # scikit-learn's is untyped, and in its stubs takes no lists
+
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
     @with_callbacks
     def fit(
         self,
@@ -322,7 +327,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         *,
         X_val: Any = None,
         y_val: Any = None,
-    ) -> AdaLoraClassifier:
+    ) -> Self:
         """Fine-tune the pretrained model on texts and their targets.
 
         Parameters
@@ -330,8 +335,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         X : array-like of str of shape (n_samples,) or (n_samples, n_features)
             One text a row, or a table whose rows become texts by `row_format`.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            The label of each row, of any type; or an indicator matrix of 0 and 1, with
-            a column for each label, if a row may have several.
+            The label of each row, of a type that scikit-learn takes: text, whole
+            numbers or booleans, for example. Or an indicator matrix of 0 and 1, with a
+            column for each label, if a row may have several.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             How much each row counts, relative to the others; zero or more. Rows of
             weight 0 are left out.

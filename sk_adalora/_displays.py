@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -74,9 +74,7 @@ class RankAllocationDisplay:
         self.initial = initial
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, ax: Any = None, **kwargs: Any
-    ) -> RankAllocationDisplay:
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the ranks of a fitted estimator.
 
         Parameters
@@ -114,7 +112,7 @@ class RankAllocationDisplay:
         initial: int | None = None,
         ax: Any = None,
         **kwargs: Any,
-    ) -> RankAllocationDisplay:
+    ) -> Self:
         """Draw the ranks of any adapted model.
 
         Parameters
@@ -158,9 +156,7 @@ class RankAllocationDisplay:
         return cls._laid_out(ranks, initial).plot(ax, **kwargs)
 
     @classmethod
-    def _laid_out(
-        cls, ranks: Mapping[str, int], initial: int | None
-    ) -> RankAllocationDisplay:
+    def _laid_out(cls, ranks: Mapping[str, int], initial: int | None) -> Self:
         table = lay_out(ranks)
         cells = np.array(table.ranks, dtype=float)  # None becomes NaN
         return cls(cells, table.layers, table.kinds, initial=initial)
@@ -169,9 +165,9 @@ class RankAllocationDisplay:
         self,
         ax: Any = None,
         *,
-        cmap: str = "cividis",
+        cmap: Any = "cividis",
         colorbar: bool = True,
-    ) -> RankAllocationDisplay:
+    ) -> Self:
         """Draw the picture.
 
         Parameters
@@ -258,9 +254,7 @@ class BudgetDisplay:
         self.n_matrices = n_matrices
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, ax: Any = None, **kwargs: Any
-    ) -> BudgetDisplay:
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw how the ranks of a fitted estimator fell.
 
         Parameters
@@ -301,7 +295,7 @@ class BudgetDisplay:
         actual: ArrayLike | None = None,
         ax: Any = None,
         **kwargs: Any,
-    ) -> BudgetDisplay:
+    ) -> Self:
         """Draw a schedule, before a training or after it.
 
         Parameters
@@ -342,7 +336,7 @@ class BudgetDisplay:
         schedule: BudgetSchedule,
         actual: ArrayLike | None,
         n_matrices: int | None,
-    ) -> BudgetDisplay:
+    ) -> Self:
         steps = range(schedule.total_step)
         return cls(
             [schedule.held_budget(step) for step in steps],
@@ -351,7 +345,7 @@ class BudgetDisplay:
             n_matrices=n_matrices,
         )
 
-    def plot(self, ax: Any = None) -> BudgetDisplay:
+    def plot(self, ax: Any = None) -> Self:
         """Draw the picture.
 
         Parameters
@@ -434,9 +428,7 @@ class TrainingHistoryDisplay:
         self.steps_per_epoch = steps_per_epoch
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, ax: Any = None, **kwargs: Any
-    ) -> TrainingHistoryDisplay:
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw how the training of a fitted estimator went.
 
         Parameters
@@ -476,7 +468,7 @@ class TrainingHistoryDisplay:
         )
         return display.plot(ax, **kwargs)
 
-    def plot(self, ax: Any = None) -> TrainingHistoryDisplay:
+    def plot(self, ax: Any = None) -> Self:
         """Draw the picture.
 
         Parameters

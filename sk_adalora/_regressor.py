@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, time, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from sklearn import config_context
 from sklearn.base import RegressorMixin
-from sklearn.callback import with_callbacks
 from sklearn.utils import check_array
 from sklearn.utils.validation import _num_samples
 from torch import Tensor
 
-from ._base import BaseAdaLora
+from ._base import BaseAdaLora, with_callbacks
 from ._parameters import REGRESSOR_RULES
 from ._rows import TrainingRows
 from ._training import LossFunction
@@ -224,6 +223,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     _enough_steps = 32
     _coding = ("_one_target", "_target_mean", "_target_scale")
 
+    if TYPE_CHECKING:  # scikit-learn's is untyped, and in its stubs takes no lists
+
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
     @with_callbacks
     def fit(
         self,
@@ -233,7 +236,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         *,
         X_val: Any = None,
         y_val: Any = None,
-    ) -> AdaLoraRegressor:
+    ) -> Self:
         """Fine-tune the pretrained model on texts and their targets.
 
         Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import optuna
@@ -111,8 +111,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         All trials get the same.
     error_score : float or "raise", default=np.nan
         Score of a fold that fails. A trial with NaN in a fold counts as failed. With a
-        number, the trial goes on, and a warning says how many fits failed. If all fits
-        failed, that is an error. "raise" raises the error of the fit.
+        number, which should be below all scores, the trial goes on, and a warning says
+        how many fits failed. If all fits failed, that is an error. "raise" raises the
+        error of the fit.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there, and a warning says so.
@@ -129,9 +130,10 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     best_estimator_ : estimator
         The estimator with the best parameters, refitted on all rows. Only with `refit`.
     best_params_ : dict
-        The parameters of the best complete trial.
+        The parameters of the best complete trial. Not with several scores and
+        ``refit=False``, as the next two.
     best_score_ : float
-        Its mean score over the folds.
+        Its mean score over the folds. Not if `refit` is a function.
     best_index_ : int
         Its row in `cv_results_`.
     cv_results_ : dict of str to ndarray of shape (n_trials,)
@@ -152,7 +154,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     multimetric_ : bool
         Whether there are several scores.
     refit_time_ : float
-        How many seconds the refit took.
+        How many seconds the refit took. Only with `refit`.
     classes_ : ndarray of shape (n_classes,)
         The classes of a refitted classifier.
     n_features_in_ : int
@@ -186,6 +188,34 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     >>> search.best_params_["learning_rate"]  # doctest: +SKIP
     0.0061
     """
+
+    # What a fit sets: declared for editors and type checkers.
+    best_estimator_: Any
+    best_params_: dict[str, Any]
+    best_score_: float
+    best_index_: int
+    cv_results_: dict[str, Any]
+    study_: optuna.Study
+    trials_: list[optuna.trial.FrozenTrial]
+    n_splits_: int
+    scorer_: Any
+    multimetric_: bool
+    refit_time_: float
+    classes_: np.ndarray
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    if TYPE_CHECKING:  # scikit-learn's are untyped
+
+        def predict(self, X: Any) -> np.ndarray: ...
+
+        def predict_proba(self, X: Any) -> np.ndarray: ...
+
+        def predict_log_proba(self, X: Any) -> np.ndarray: ...
+
+        def decision_function(self, X: Any) -> np.ndarray: ...
+
+        def score(self, X: Any, y: Any = None, **params: Any) -> float: ...
 
     # scikit-learn's constructor would set this; it is not a parameter here.
     pre_dispatch = "2*n_jobs"
@@ -237,7 +267,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
 
     # ---- fit ----------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> AdaLoraSearchCV:
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Search, and refit the best trial.
 
         Parameters
@@ -283,7 +313,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         storage: Any = None,
         fit_params: dict[str, Any] | None = None,
         **options: Any,
-    ) -> AdaLoraSearchCV:
+    ) -> Self:
         """Make a fitted search of a study's trials, and refit the best of them.
 
         No trial is evaluated. The study may come from worker processes with
