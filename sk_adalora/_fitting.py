@@ -138,8 +138,9 @@ class FitMixin(metaclass=ABCMeta):
         with unchanged_on_error(self), own_settings_of_torch():
             start = time.perf_counter()
             check_parameters(self, self._rules)
-            generator = make_generator(self.random_state)
             rows = self._read_rows(X, y, sample_weight)
+            # Only now: bad rows must not move a generator of the user's on.
+            generator = make_generator(self.random_state)
             rows, validation = self._choose_rows(rows, X, y, X_val, y_val, generator)
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
@@ -230,6 +231,8 @@ class FitMixin(metaclass=ABCMeta):
         """Leave out rows of weight 0; for early stopping, set validation rows apart."""
         check_validation_rows(X_val, y_val, self.early_stopping)
         used = rows.weighted()
+        if not self._continues():  # rows that an earlier fit set apart do not matter
+            vars(self).pop("_validation_seed", None)
         if not self.early_stopping:
             return rows.take(used), None
         if X_val is None:

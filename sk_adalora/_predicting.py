@@ -132,6 +132,8 @@ class PredictMixin:
         live: Live | None = getattr(self, "_live", None)
         place = resolve_place(self.device, self.precision)
         model = os.fspath(self.model)
+        if live is not None and self.precision != "auto" and live.place != place:
+            live = None  # "auto" fell back to float32, and is not asked for any more
         if live is None or (live.model, live.asked) != (model, place):
             backbone = self._load_backbone(place, self._adapter)
             network = thaw_network(self._adapter, backbone)

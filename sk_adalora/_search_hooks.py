@@ -128,6 +128,8 @@ class SearchHooks(BaseSearchCV):
             silent_optuna(),
             self._session(stored_only) as session,
         ):
+            for name in [n for n in vars(self) if n[0] != "_" and n[-1] == "_"]:
+                delattr(self, name)  # of an earlier fit; not each fit sets all
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
         self._warn_of_failures(session.table)

@@ -22,6 +22,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from sklearn.utils import check_random_state
 
+from ._devices import own_settings_of_torch
 from ._messages import Muted
 from ._search_marks import ERROR, failed_in_all
 
@@ -256,7 +257,8 @@ class InformedGPSampler(GPSampler):
     ) -> dict[str, Any]:
         """Sample parameters that no other trial has."""
         estimated: Any = _Estimated(study)
-        with _silent_greenlet():
+        # The process fits by gradients, which the caller may have switched off.
+        with _silent_greenlet(), own_settings_of_torch():
             params = super().sample_relative(estimated, trial, search_space)
         # Only now, because other workers go on while a proposal is computed.
         if params and not _was_tried(params, _others(study, trial)):

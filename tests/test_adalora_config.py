@@ -354,6 +354,16 @@ def test_numbers_of_numpy_become_plain(tmp_path):
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 
+def test_a_range_of_layers_is_kept_as_a_list(tmp_path):
+    config = AdaLoraConfig(
+        total_step=10, target_modules=["query"], layers_to_transform=range(2)
+    )
+    config.save_pretrained(tmp_path)
+
+    assert config.layers_to_transform == [0, 1]
+    assert AdaLoraConfig.from_pretrained(tmp_path) == config
+
+
 def test_truth_values_of_numpy_and_frozen_sets_become_plain(tmp_path):
     config = AdaLoraConfig(
         total_step=10,

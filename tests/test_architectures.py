@@ -313,6 +313,10 @@ def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
     if pooling == "mean":
         with pytest.raises(ValueError, match="failed on a few tokens in bfloat16"):
             make(model, precision="bfloat16").fit(X, y)
+        # A fitted one says so, too, whether or not it was loaded.
+        for one in (fitted, loaded):
+            with pytest.raises(ValueError, match="failed on a few tokens in bfloat16"):
+                one.set_params(precision="bfloat16").predict(X)
 
 
 def test_auto_refuses_a_model_without_texts_in_the_words_of_float32(folder_of, reads):

@@ -256,6 +256,22 @@ def test_without_a_seed_fits_differ(tiny_model):
     assert np.abs(first.predict_proba(X) - second.predict_proba(X)).max() > 1e-6
 
 
+@pytest.mark.parametrize("kind", ["NumPy's own", "RandomState"])
+def test_rows_that_are_refused_draw_nothing(tiny_model, kind):
+    X, y = toy(16)
+    probabilities = []
+    for fails_first in (False, True):
+        np.random.seed(0)  # noqa: NPY002
+        state = None if kind == "NumPy's own" else np.random.RandomState(0)
+        classifier = make(tiny_model, random_state=state)
+        if fails_first:
+            with pytest.raises(ValueError, match="same number"):
+                classifier.fit(X, y[:-1])
+        probabilities.append(classifier.fit(X, y).predict_proba(X))
+
+    np.testing.assert_array_equal(*probabilities)
+
+
 def test_a_random_state_moves_on(tiny_model):
     X, y = toy(16)
     state = np.random.RandomState(0)

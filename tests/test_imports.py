@@ -136,7 +136,7 @@ MAY_IMPORT |= {
     "_search_marks": set(),
     "_search_workers": {"_messages", "_search_marks"},
     "_search_pruner": {"_search_marks"},
-    "_search_sampling": {"_messages", "_search_marks"},
+    "_search_sampling": {"_devices", "_messages", "_search_marks"},
     "_search_storage": set(),
     "_search_study": {"_search_fingerprint", "_messages", "_search_marks"},
     "_search_enqueue": {

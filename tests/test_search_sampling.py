@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import optuna
 import pytest
+import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, values
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -87,6 +88,20 @@ def test_the_corner_of_a_space_is_tried_once(warned):
 )
 def test_the_gaussian_process_proposes_up_to_100_trials(n_trials, kind):
     assert type(make_sampler("auto", {"x": FLOAT(0, 1)}, n_trials, 0, [0])) is kind
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_switched_off(switched_off):
+    """The Gaussian process, which proposes from the eleventh trial on, needs them."""
+    with_gradients = run(auto({"x": FLOAT(0, 1)}), {"x": FLOAT(0, 1)}, parabola, 13)
+    with switched_off():
+        without = run(auto({"x": FLOAT(0, 1)}), {"x": FLOAT(0, 1)}, parabola, 13)
+
+    assert without == with_gradients
+
+
+def parabola(params):
+    return -((params["x"] - 0.3) ** 2)
 
 
 @pytest.mark.parametrize("n_trials", [30, 200])  # Gaussian process, and TPE

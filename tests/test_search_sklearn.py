@@ -120,6 +120,24 @@ def test_a_search_without_refit_has_no_predict():
     assert not hasattr(fitted, "predict")
 
 
+def test_a_search_keeps_nothing_of_an_earlier_fit():
+    again = search().fit(pd.DataFrame(X, columns=["row"]), Y)
+    other = {"refit": False, "scoring": ["accuracy", "f1"]}
+    again.set_params(**other).fit(X, Y)
+
+    fresh = search(**other).fit(X, Y)
+    assert vars(again).keys() == vars(fresh).keys()
+
+
+def test_a_search_that_fails_keeps_the_earlier_fit():
+    again = search().fit(X, Y)
+    before = dict(vars(again))
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        again.fit(X, Y[1:])
+
+    assert vars(again) == before
+
+
 def test_the_search_is_of_the_kind_of_its_estimator():
     assert is_classifier(AdaLoraSearchCV(AdaLoraClassifier()))
     assert is_regressor(AdaLoraSearchCV(AdaLoraRegressor()))

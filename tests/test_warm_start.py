@@ -347,6 +347,18 @@ def test_without_warm_start_a_refit_is_a_fresh_fit(make, fitted):
         np.testing.assert_array_equal(array, numbers(refit)[name])
 
 
+def test_a_fresh_fit_forgets_which_rows_were_set_apart(make):
+    """Else a fit that continues it would set those of an unrelated one apart."""
+    older = make(early_stopping=True).fit(X, Y)
+    older.set_params(early_stopping=False, warm_start=False, random_state=7).fit(X, Y)
+    fresh = make(warm_start=False, random_state=7).fit(X, Y)
+    for estimator in (older, fresh):
+        estimator.set_params(warm_start=True, early_stopping=True).fit(X, Y)
+
+    for name, array in numbers(fresh).items():
+        np.testing.assert_array_equal(array, numbers(older)[name])
+
+
 def test_the_first_fit_is_a_fresh_fit(make, fitted):
     fresh = make(warm_start=False).fit(X, Y)
 

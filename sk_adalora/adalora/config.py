@@ -443,6 +443,8 @@ class AdaLoraConfig(LoraConfig):
 
 def _as_plain(value: Any) -> Any:
     """Convert numbers of other libraries, also nested ones, to Python's."""
+    if isinstance(value, range):  # which JSON has not
+        return list(value)
     if type(value) is dict:
         return {key: _as_plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple, set, frozenset):
