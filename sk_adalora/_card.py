@@ -93,7 +93,7 @@ tags:
 An AdaLoRA adapter for `{_on_one_line(state.model)}`
 ({_commit(state)}SHA-256 of its weights `{state.content_hash}`),
 trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
-{_scored(estimator.history_)}
+{_scored(estimator)}
 ## Load it
 
 {loading}
@@ -120,8 +120,14 @@ def _commit(state: AdapterState) -> str:
     return f"commit `{state.commit}`, " if state.commit else ""
 
 
-def _scored(history: Any) -> str:
+def _scored(estimator: Any) -> str:
+    """Give the score of what is saved, if it was scored."""
+    history = estimator.history_
     if not history.score:
         return ""
-    best = -1 if history.best_epoch is None else history.best_epoch
+    best = history.best_epoch
+    if best is None:  # a callback ended the fit early, or got a copy in its course
+        best = -1
+        if history.budget[best] != sum(estimator.ranks_.values()):
+            return ""  # the end of the fit gave up ranks after the last score
     return f"\nScore on the validation rows: {history.score[best]:.4f}.\n"

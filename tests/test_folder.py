@@ -160,6 +160,37 @@ def test_early_stopping_and_its_scores(tiny_model, tmp_path):
     assert f"Score on the validation rows: {best:.4f}." in card
 
 
+class Stops:
+    """A callback that ends a fit after its first epoch, and saves what it had then."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def setup(self, estimator, context): ...
+    def teardown(self, estimator, context): ...
+    def on_fit_task_begin(self, estimator, context): ...
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+        if context.task_name != "epoch":
+            return False
+        fitted_estimator.save_pretrained(self.folder)
+        return True
+
+
+def test_a_score_from_before_ranks_were_given_up_is_not_that_of_the_fit(
+    tiny_model, tmp_path
+):
+    options = {"target_r": 1, "init_r": 4, "epochs": 6, "tinit": 0.5, "tfinal": 0.2}
+    fitted = make(tiny_model, early_stopping=True, **options)
+    fitted.set_callbacks(Stops(tmp_path / "copy")).fit(X, Y)
+    fitted.set_callbacks().save_pretrained(tmp_path / "fit")
+
+    (score,) = fitted.history_.score
+    assert fitted.history_.budget[-1] > sum(fitted.ranks_.values())
+    saved = f"Score on the validation rows: {score:.4f}."
+    assert saved in (tmp_path / "copy" / "README.md").read_text("utf8")
+    assert "Score on" not in (tmp_path / "fit" / "README.md").read_text("utf8")
+
+
 @pytest.mark.parametrize(
     "changed",
     [
