@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -67,9 +68,13 @@ class Epochs:
         """
         with self.interpolation.applied():
             enough = self.watcher is not None and self.watcher(run, history)
+            so_far = history
+            if history.best_epoch != history.epochs - 1:
+                # A copy has the state of now, not that of the best epoch.
+                so_far = replace(history, best_epoch=None)
             stop = self.epoch_task.call_on_fit_task_end(
                 estimator=self.estimator,
-                reconstruction_attributes=partial(self.fitted, history),
+                reconstruction_attributes=partial(self.fitted, so_far),
                 **self.data,
             )
         return bool(enough or stop)

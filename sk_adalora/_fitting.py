@@ -139,6 +139,7 @@ class FitMixin(metaclass=ABCMeta):
             start = time.perf_counter()
             check_parameters(self, self._rules)
             rows = self._read_rows(X, y, sample_weight)
+            self._check_validation_rows(X_val, y_val, rows)
             # Only now: bad rows must not move a generator of the user's on.
             generator = make_generator(self.random_state)
             rows, validation = self._choose_rows(rows, X, y, X_val, y_val, generator)
@@ -219,6 +220,21 @@ class FitMixin(metaclass=ABCMeta):
         weights = weights_tensor(self._row_weights(y, weight))
         return TrainingRows(texts, targets, weights)
 
+    def _check_validation_rows(
+        self, X_val: Any, y_val: Any, rows: TrainingRows
+    ) -> None:
+        """Refuse validation rows that do not match the training rows."""
+        check_validation_rows(X_val, y_val, self.early_stopping)
+        if X_val is None:
+            return
+        try:
+            n_rows = len(self._read_texts(X_val, reset=False))
+        except (TypeError, ValueError) as error:
+            error.add_note("X is `X_val` here.")
+            raise
+        check_targets(y_val, n_rows, self, ("X_val", "y_val"))
+        self._check_validation_targets(y_val, rows.targets)
+
     def _choose_rows(
         self,
         rows: TrainingRows,
@@ -229,7 +245,6 @@ class FitMixin(metaclass=ABCMeta):
         generator: torch.Generator,
     ) -> tuple[TrainingRows, tuple[Any, Any] | None]:
         """Leave out rows of weight 0; for early stopping, set validation rows apart."""
-        check_validation_rows(X_val, y_val, self.early_stopping)
         used = rows.weighted()
         if not self._continues():  # rows that an earlier fit set apart do not matter
             vars(self).pop("_validation_seed", None)
@@ -245,14 +260,6 @@ class FitMixin(metaclass=ABCMeta):
             )
             X_val, y_val = take_rows(X, used[held]), take_rows(y, used[held])
             used = used[kept]
-        else:
-            try:
-                n_rows = len(self._read_texts(X_val, reset=False))
-            except (TypeError, ValueError) as error:
-                error.add_note("X is `X_val` here.")
-                raise
-            check_targets(y_val, n_rows, self, ("X_val", "y_val"))
-            self._check_validation_targets(y_val, rows.targets)
         return rows.take(used), (X_val, y_val)
 
     def _split_seed(self, generator: torch.Generator) -> int:

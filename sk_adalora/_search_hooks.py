@@ -98,6 +98,13 @@ class _Session:
     results: dict[str, Any] = field(default_factory=dict)
 
 
+# What only some fits set, depending on their scores and on `refit`.
+_NOT_OF_EACH_FIT = {
+    *("best_estimator_", "best_index_", "best_params_", "best_score_"),
+    *("feature_names_in_", "refit_time_"),
+}
+
+
 @contextmanager
 def _handed_over(study: optuna.Study) -> Iterator[None]:
     """Attach a study in memory to an error: its trials would be lost otherwise."""
@@ -128,8 +135,6 @@ class SearchHooks(BaseSearchCV):
             silent_optuna(),
             self._session(stored_only) as session,
         ):
-            for name in [n for n in vars(self) if n[0] != "_" and n[-1] == "_"]:
-                delattr(self, name)  # of an earlier fit; not each fit sets all
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
         self._warn_of_failures(session.table)
@@ -310,6 +315,8 @@ class SearchHooks(BaseSearchCV):
 
     def _make_results(self) -> None:
         """Turn the study into scikit-learn's table."""
+        for name in _NOT_OF_EACH_FIT & vars(self).keys():
+            delattr(self, name)  # of an earlier fit
         now, metric = self._now, self._metric()
         trials = now.study.get_trials(deepcopy=False)
         # Before the refit, after which the storage may be gone.

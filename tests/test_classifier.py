@@ -267,6 +267,8 @@ def test_rows_that_are_refused_draw_nothing(tiny_model, kind):
         if fails_first:
             with pytest.raises(ValueError, match="same number"):
                 classifier.fit(X, y[:-1])
+            with pytest.raises(ValueError, match="early stopping only"):
+                classifier.fit(X, y, X_val=X, y_val=y)
         probabilities.append(classifier.fit(X, y).predict_proba(X))
 
     np.testing.assert_array_equal(*probabilities)

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import re
 import shutil
 import threading
 import time
@@ -160,11 +161,12 @@ def test_early_stopping_and_its_scores(tiny_model, tmp_path):
     assert f"Score on the validation rows: {best:.4f}." in card
 
 
-class Stops:
-    """A callback that ends a fit after its first epoch, and saves what it had then."""
+class Saves:
+    """A callback that saves what a fit has after each epoch, and may end the fit."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, last):
         self.folder = folder
+        self.last = last
 
     def setup(self, estimator, context): ...
     def teardown(self, estimator, context): ...
@@ -172,8 +174,14 @@ class Stops:
     def on_fit_task_end(self, estimator, context, *, fitted_estimator):
         if context.task_name != "epoch":
             return False
-        fitted_estimator.save_pretrained(self.folder)
-        return True
+        fitted_estimator.save_pretrained(self.folder / str(context.task_id))
+        return context.task_id == self.last
+
+
+def score_on_card(folder):
+    card = (folder / "README.md").read_text("utf8")
+    found = re.findall(r"Score on the validation rows: (.*)\.\n", card)
+    return float(found[0]) if found else None
 
 
 def test_a_score_from_before_ranks_were_given_up_is_not_that_of_the_fit(
@@ -181,14 +189,30 @@ def test_a_score_from_before_ranks_were_given_up_is_not_that_of_the_fit(
 ):
     options = {"target_r": 1, "init_r": 4, "epochs": 6, "tinit": 0.5, "tfinal": 0.2}
     fitted = make(tiny_model, early_stopping=True, **options)
-    fitted.set_callbacks(Stops(tmp_path / "copy")).fit(X, Y)
+    fitted.set_callbacks(Saves(tmp_path, last=0)).fit(X, Y)
     fitted.set_callbacks().save_pretrained(tmp_path / "fit")
 
-    (score,) = fitted.history_.score
     assert fitted.history_.budget[-1] > sum(fitted.ranks_.values())
-    saved = f"Score on the validation rows: {score:.4f}."
-    assert saved in (tmp_path / "copy" / "README.md").read_text("utf8")
-    assert "Score on" not in (tmp_path / "fit" / "README.md").read_text("utf8")
+    assert score_on_card(tmp_path / "0") == pytest.approx(
+        fitted.history_.score[0], 0.01
+    )
+    assert score_on_card(tmp_path / "fit") is None
+
+
+def test_the_score_of_a_copy_is_its_own(tiny_model, tmp_path):
+    """Not that of the best epoch so far, whose state it has not."""
+    fitted = make(
+        tiny_model, early_stopping=True, scoring="neg_log_loss", epochs=8, tfinal=0.6
+    )
+    fitted.set_callbacks(Saves(tmp_path, last=None))
+    fitted.fit(X, Y, X_val=X[:12], y_val=np.roll(Y, 1)[:12])  # soon worse, as it learns
+
+    history = fitted.history_
+    assert history.best_epoch < history.epochs - 1
+    found = [score_on_card(tmp_path / str(k)) for k in range(history.epochs)]
+    assert found == pytest.approx(history.score, abs=5e-5)
+    kept = AdaLoraClassifier.from_pretrained(tmp_path / str(history.best_epoch))
+    assert kept.history_.best_epoch == history.best_epoch
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,15 @@ def test_a_search_keeps_nothing_of_an_earlier_fit():
     assert vars(again).keys() == vars(fresh).keys()
 
 
+def test_a_search_keeps_what_a_subclass_has():
+    class Counts(AdaLoraSearchCV):
+        def fit(self, X, y):
+            self.n_rows_ = len(X)
+            return super().fit(X, y)
+
+    assert Counts(Peak(), {"a": FLOAT(0, 1)}, n_trials=1).fit(X, Y).n_rows_ == len(X)
+
+
 def test_a_search_that_fails_keeps_the_earlier_fit():
     again = search().fit(X, Y)
     before = dict(vars(again))

@@ -58,7 +58,7 @@ def objective(trial: optuna.Trial) -> float:
 
 def searches() -> None:
     search = AdaLoraSearchCV(AdaLoraClassifier(), AdaLoraSpace(), n_trials=2)
-    assert_type(search.fit(texts, labels), AdaLoraSearchCV)
+    assert_type(search.set_params(cv=3).fit(texts, labels), AdaLoraSearchCV)
     assert_type(search.best_score_, float)
     assert_type(search.study_, optuna.Study)
     assert_type(search.classes_, np.ndarray)
