@@ -392,6 +392,48 @@ def test_what_the_page_says_of_all_weights_and_lora_set_up_as_well():
         assert said in text
 
 
+def test_what_the_readme_says_of_three_epochs():
+    scores = []
+    for name in ("three/", ""):
+        path = results.RESULTS / f"{name}score-cpu-fresh.jsonl"
+        cells = {}
+        for row in map(json.loads, path.read_text("utf-8").splitlines()):
+            if row["size"] == 200:
+                cell = cells.setdefault((row["task"], row["contestant"]), {})
+                cell[row["seed"]] = row["accuracy"]
+        scores.append(cells)
+    three, ten = scores
+    assert len(three) == 3 * 4
+    assert all({20, 21, 22} == set(three[cell]) <= set(ten[cell]) for cell in three)
+    less = {
+        cell: round(
+            100 * float(np.mean([ten[cell][s] - three[cell][s] for s in found])), 1
+        )
+        for cell, found in three.items()
+    }
+
+    assert less["headlines", "peft-adalora"] == less["quotes", "peft-adalora"] == 11.0
+    others = [
+        less[task, name]
+        for task in ("headlines", "quotes")
+        for name in ("full", "peft-lora", "peft-tuned")
+    ]
+    assert (min(others), max(others)) == (0.2, 2.4)
+    of_films = [
+        less["films", name]
+        for name in ("full", "peft-lora", "peft-adalora", "peft-tuned")
+    ]
+    assert of_films == [4.2, 0.0, -0.4, -0.8]
+    readme = (results.RESULTS.parent / "README.md").read_text("utf-8")
+    readme = " ".join(readme.split())
+    for said in (
+        "`peft-adalora` by 11.0 points on both, the others by 0.2 to 2.4.",
+        "On films `full` scores 4.2 points less, `peft-lora` the same, and "
+        "`peft-adalora` and `peft-tuned` 0.4 and 0.8 more.",
+    ):
+        assert said in readme
+
+
 def test_rows_that_splits_share(monkeypatch, capsys):
     from benchmarks import shared_rows
 
