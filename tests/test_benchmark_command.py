@@ -152,7 +152,9 @@ def test_the_readme_documents_each_option():
 
 @pytest.mark.usefixtures("scripts_environment")
 @pytest.mark.parametrize("what", sorted(_WITH_OPTIONS))
-def test_the_readme_documents_each_option_of_a_script(what, capsys):
+def test_the_readme_documents_each_option_of_a_script(what, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")  # argparse folds the usage to the terminal
+    monkeypatch.setenv("PYTHON_COLORS", "0")  # from Python 3.14 on it is coloured
     page = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
     _, _, page = page.partition("The scripts run with one command")
     script = importlib.import_module(f"benchmarks.{SCRIPTS[what]}")

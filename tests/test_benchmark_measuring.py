@@ -178,6 +178,7 @@ def test_a_worker_measures(tiny_model):
     assert result["peak_bytes"] > 1e8  # torch alone takes that
 
 
-def test_a_worker_that_fails_says_why():
+def test_a_worker_that_fails_says_why(monkeypatch):
+    monkeypatch.setenv("PYTHON_COLORS", "0")  # FORCE_COLOR, common in CI, colours it
     with pytest.raises(RuntimeError, match=r"Got exit code 1(.|\n)*KeyError: 'poems'"):
         run_job({"kind": "poems"})

@@ -230,7 +230,7 @@ from sklearn.model_selection import cross_val_score
 from _toy import toy
 from sk_adalora import AdaLoraRegressor
 
-os.register_at_fork(after_in_child=lambda: signal.alarm(50))
+os.register_at_fork(after_in_child=lambda: signal.alarm(170))
 folder, (X, _) = sys.argv[1], toy(64)
 loaded = joblib.load(folder + "/joblib")
 
@@ -270,5 +270,5 @@ def test_a_child_of_a_process_that_has_computed_has_one_thread(
     fitted = make_regressor(tiny_model, epochs=1).fit(X, y)
     fitted.save_pretrained(tmp_path)
     joblib.dump(fitted, tmp_path / "joblib")
-    done = run_python(FORKS, tmp_path, does, timeout=60, OMP_NUM_THREADS="2")
+    done = run_python(FORKS, tmp_path, does, timeout=180, OMP_NUM_THREADS="2")
     assert done.stdout.strip() == threads

@@ -71,12 +71,13 @@ def postgresql():
         **options,
     )
     server = subprocess.Popen(
-        [programs / "postgres", "-F", "-D", data, "-k", folder, "-p", str(port)],
+        [programs / "postgres", "-F", "-D", data, "-k", "", "-p", str(port)],
         stderr=subprocess.DEVNULL,
         **options,
     )
     try:
         wait_for(lambda: answers(port) or server.poll() is not None, 60)
+        assert server.poll() is None, "PostgreSQL has ended"
         yield f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
     finally:
         server.send_signal(signal.SIGQUIT)
