@@ -360,78 +360,67 @@ def test_what_the_page_says_of_peft_as_documented():
     ) in page
 
 
+def accuracies(folder=""):
+    """Published ones of the fresh splits: task and size -> contestant -> seed."""
+    path = results.RESULTS / folder / "score-cpu-fresh.jsonl"
+    found = {}
+    for row in map(json.loads, path.read_text("utf-8").splitlines()):
+        cell = found.setdefault((row["task"], row["size"]), {})
+        cell.setdefault(row["contestant"], {})[row["seed"]] = row["accuracy"]
+    return found
+
+
+def assert_says(page, *sentences):
+    text = " ".join(page.read_text("utf-8").split())
+    assert [said for said in sentences if said not in text] == []
+
+
 def test_what_the_page_says_of_all_weights_and_lora_set_up_as_well():
-    scores = {}
-    for name in ("", "pooled/"):
-        path = results.RESULTS / f"{name}score-cpu-fresh.jsonl"
-        for row in map(json.loads, path.read_text("utf-8").splitlines()):
-            cell = scores.setdefault((row["task"], row["size"]), {})
-            cell.setdefault(row["contestant"], {})[row["seed"]] = row["accuracy"]
     names = ["ours", "full", "full-tuned", "peft-lora", "lora-tuned"]
-    page = report.PAGE.read_text("utf-8")
-    behind = {200: [], 1000: []}
-    for (task, size), cell in scores.items():
-        if "full-tuned" not in cell:
-            continue
+    others, rows, behind = accuracies(), [], {200: [], 1000: []}
+    for (task, size), tuned in accuracies("pooled").items():
+        cell = others[task, size] | tuned
         assert all(set(cell[name]) == {20, 21, 22} for name in names)
         means = [float(np.mean(list(cell[name].values()))) for name in names]
         shown = [f"**{m:.3f}**" if m == max(means) else f"{m:.3f}" for m in means]
-        assert f"| {task} | {size:,} | 3 | {' | '.join(shown)} |" in page
+        rows.append(f"| {task} | {size:,} | 3 | {' | '.join(shown)} |")
         behind[size].append([100 * (means[0] - mean) for mean in means[1:]])
 
     assert [len(rows) for rows in behind.values()] == [3, 2]
     few, more = (np.mean(rows, axis=0).round(2).tolist() for rows in behind.values())
     assert few == [1.47, 2.06, 4.22, 1.42]
     assert more[:2] + more[3:] == [0.77, 0.35, 0.1]
-    text = " ".join(page.split())
-    for said in (
+    assert_says(
+        report.PAGE,
+        *rows,
         "LoRA is 1.4 points behind ours on 200 rows, rather than 4.2, and 0.1 on 1,000",
         "`full-tuned` is 2.1 points behind on 200 rows and 0.35 on 1,000, `full` 1.5 "
         "and 0.8.",
-    ):
-        assert said in text
+    )
 
 
 def test_what_the_readme_says_of_three_epochs():
-    scores = []
-    for name in ("three/", ""):
-        path = results.RESULTS / f"{name}score-cpu-fresh.jsonl"
-        cells = {}
-        for row in map(json.loads, path.read_text("utf-8").splitlines()):
-            if row["size"] == 200:
-                cell = cells.setdefault((row["task"], row["contestant"]), {})
-                cell[row["seed"]] = row["accuracy"]
-        scores.append(cells)
-    three, ten = scores
-    assert len(three) == 3 * 4
-    assert all({20, 21, 22} == set(three[cell]) <= set(ten[cell]) for cell in three)
-    less = {
-        cell: round(
-            100 * float(np.mean([ten[cell][s] - three[cell][s] for s in found])), 1
-        )
-        for cell, found in three.items()
-    }
+    names = ["full", "peft-lora", "peft-adalora", "peft-tuned"]
+    three, ten, less = accuracies("three"), accuracies(), {}
+    for (task, size), cell in three.items():
+        assert size == 200
+        assert cell.keys() == set(names)
+        for name, found in cell.items():
+            assert found.keys() == {20, 21, 22}
+            lost = [ten[task, size][name][seed] - found[seed] for seed in found]
+            less[task, name] = round(100 * float(np.mean(lost)), 1)
 
-    assert less["headlines", "peft-adalora"] == less["quotes", "peft-adalora"] == 11.0
-    others = [
-        less[task, name]
-        for task in ("headlines", "quotes")
-        for name in ("full", "peft-lora", "peft-tuned")
-    ]
-    assert (min(others), max(others)) == (0.2, 2.4)
-    of_films = [
-        less["films", name]
-        for name in ("full", "peft-lora", "peft-adalora", "peft-tuned")
-    ]
+    of_films = [less.pop(("films", name)) for name in names]
     assert of_films == [4.2, 0.0, -0.4, -0.8]
-    readme = (results.RESULTS.parent / "README.md").read_text("utf-8")
-    readme = " ".join(readme.split())
-    for said in (
+    of_adalora = [less.pop((task, names[2])) for task in ("headlines", "quotes")]
+    assert of_adalora == [11.0, 11.0]
+    assert (len(less), min(less.values()), max(less.values())) == (6, 0.2, 2.4)
+    assert_says(
+        results.RESULTS.parent / "README.md",
         "`peft-adalora` by 11.0 points on both, the others by 0.2 to 2.4.",
         "On films `full` scores 4.2 points less, `peft-lora` the same, and "
         "`peft-adalora` and `peft-tuned` 0.4 and 0.8 more.",
-    ):
-        assert said in readme
+    )
 
 
 def test_rows_that_splits_share(monkeypatch, capsys):

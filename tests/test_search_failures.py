@@ -41,6 +41,22 @@ def test_one_fold_of_nan_fails_the_trial():
     assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
 
 
+@pytest.mark.parametrize(("error_score", "best"), [(9.0, 0.9), (-9.0, 0.2)])
+def test_a_number_for_a_scorer_that_fails_counts_like_any_other(error_score, best):
+    """As the guide says: scikit-learn does not tell it from a score."""
+
+    def scoring(estimator, X, y):
+        if estimator.a > 0.5:
+            raise RuntimeError("no score")
+        return estimator.score(X, y)
+
+    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(n_trials=2, enqueue=points, scoring=scoring, error_score=error_score)
+
+    with pytest.warns(UserWarning, match="Scoring failed"):
+        assert given.fit(X, Y).best_params_["a"] == best
+
+
 @pytest.mark.parametrize(("pruner", "n_kept"), [(None, 4), ("auto", 2)])
 def test_a_trial_that_fails_keeps_what_was_measured(pruner, n_kept):
     calls = []

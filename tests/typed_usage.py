@@ -50,8 +50,7 @@ def estimators() -> None:
 
 
 def objective(trial: optuna.Trial) -> float:
-    params = suggest_params(trial)
-    classifier = AdaLoraClassifier(early_stopping=True).set_params(**params)
+    classifier = AdaLoraClassifier().set_params(**suggest_params(trial))
     classifier.set_callbacks(OptunaPruning(trial, X_val=texts, y_val=labels))
     return classifier.fit(texts, labels).score(texts, labels)
 
