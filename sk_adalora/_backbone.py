@@ -241,9 +241,8 @@ def _read_once(wanted: _Wanted) -> Backbone:
     if backbone is None:
         with _reading:
             backbone = _read(wanted)
-    with _lock:
-        _held[wanted] = backbone
-    return backbone
+    with _lock:  # not a new key for a model that has one: the dead would be compared
+        return _held.setdefault(wanted, backbone)
 
 
 def _read(wanted: _Wanted) -> Backbone:

@@ -12,6 +12,7 @@ from ._rank_table import lay_out
 CARD_NAME = "README.md"
 # A card with this line marks its folder as written by sk-adalora.
 OUR_MARK = "library_name: sk-adalora"
+_ADAPTER = "An AdaLoRA adapter for"
 
 
 def write_card(estimator: Any) -> str:
@@ -39,7 +40,7 @@ estimator.predict(["a text"])
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
 `peft.PeftModel.from_pretrained(model, "this-folder")` adapts the pretrained model.
 {_where_the_head_is(estimator._adapter)} Nothing in the folder is pickled."""
-    return _page(estimator, kind, loading)
+    return _page(estimator, kind, _ADAPTER, loading)
 
 
 def write_export_card(estimator: Any, *, merged: bool) -> str:
@@ -59,16 +60,20 @@ def write_export_card(estimator: Any, *, merged: bool) -> str:
     own_head = estimator._adapter.pooling == "model"
     kind = "AutoModelForSequenceClassification" if own_head else "AutoModel"
     if merged:
-        title = "A model with an AdaLoRA update merged"
+        title, what = "A model with an AdaLoRA update merged", "An AdaLoRA update of"
         loading = f'`transformers.{kind}.from_pretrained("this-folder")`.'
     else:
-        title = "An AdaLoRA update as plain LoRA"
+        title, what = "An AdaLoRA update as plain LoRA", _ADAPTER
         loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
     if merged or own_head:
         loading += f" {_where_the_head_is(estimator._adapter)}"
+    if merged and not own_head:
+        loading += (
+            ' The names of its rows are in its metadata, as a JSON list "labels".'
+        )
     if units := estimator._units():
         loading += f"\n\n{units}"
-    return _page(estimator, title, loading)
+    return _page(estimator, title, what, loading)
 
 
 def _where_the_head_is(state: AdapterState) -> str:
@@ -77,20 +82,20 @@ def _where_the_head_is(state: AdapterState) -> str:
     return f"The head, after pooling {state.pooling!r}, is in `head.safetensors`."
 
 
-def _page(estimator: Any, title: str, loading: str) -> str:
+def _page(estimator: Any, title: str, what: str, loading: str) -> str:
     state: AdapterState = estimator._adapter
+    peft = "- peft\n" if what == _ADAPTER else ""
     versions = ", ".join(f"{n} {v}" for n, v in sorted(state.versions.items()))
     return f"""---
 {_base_model(state)}{OUR_MARK}
 tags:
 - adalora
-- peft
-- sk-adalora
+{peft}- sk-adalora
 ---
 
 # {title}
 
-An AdaLoRA adapter for `{_on_one_line(state.model)}`
+{what} `{_on_one_line(state.model)}`
 ({_commit(state)}SHA-256 of its weights `{state.content_hash}`),
 trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
 {_scored(estimator)}

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,10 @@ class Column:
     def holds_floats(self) -> bool:
         cells = self.cells
         return isinstance(cells, pa.Array) and pt.is_floating(cells.type)
+
+    @property
+    def holds_integers(self) -> bool:
+        return isinstance(self.cells, pa.Array) and pt.is_integer(self.cells.type)
 
     @property
     def holds_texts(self) -> bool:
@@ -177,8 +181,10 @@ def _check_kind(X: Any) -> None:
             "Sparse data was passed for X, but dense data is required. Pass the texts "
             "themselves, or X.toarray() to have the numbers written out."
         )
-    if X is None or isinstance(X, str | bytes | dict) or np.isscalar(X):
-        wrap = "pd.DataFrame(X)" if isinstance(X, dict) else "[X]"
+    if X is None or isinstance(X, str | bytes | Mapping) or np.isscalar(X):
+        wrap = "pd.DataFrame(X)" if isinstance(X, Mapping) else "[X]"
+        if type(X).__name__ == "BatchEncoding":  # what a tokenizer returns
+            wrap = "the texts that it was made of"
         if type(X).__name__.endswith("DatasetDict"):  # one data set per split
             wrap = f"X[{next(iter(X), 'train')!r}]"
         raise ValueError(

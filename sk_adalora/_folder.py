@@ -362,7 +362,9 @@ class FolderMixin(metaclass=ABCMeta):
                 _name_outputs(merged.config, self)
             with errors_of_writing(folder):
                 if head:
-                    save_file(head, staged / HEAD_NAME)
+                    # In config.json, transformers would take them for a random head's.
+                    labels = json.dumps([*self._label_names().values()])
+                    save_file(head, staged / HEAD_NAME, metadata={"labels": labels})
                 with silent_transformers():
                     merged.save_pretrained(staged)
                 _save_tokenizer(backbone.tokenizer, staged)

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from .adalora import json_file
+
 # bool, int, unsigned, float, str, date, duration: what an array or a scalar may hold.
 _DTYPE = re.compile(r"[<>|]([biufUmM])\d{1,10}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
 _MAX_DIGITS = 64  # of an int; JSON itself has no bound
-# All arrays of a group of values together: no file may ask for more than it could hold.
-_MAX_BYTES = 16 * 2**20
+# All arrays of a group of values together: no file may ask for more than it could hold,
+# at numpy's four bytes for each character.
+_MAX_BYTES = 4 * json_file.MAX_BYTES
 # Characters that an array of texts has room for, beyond its longest text: predictions
 # repeat a label with all of its room.
 _MOST_ROOM = 2**14

@@ -179,9 +179,9 @@ def warn_of_numbers(texts: Texts) -> None:
     """Warn that a step before the estimator seems to have replaced the texts."""
     warn_user(
         "X should hold texts, not numbers made from them. Got "
-        f"{texts.n_features} columns, all of floats. If a step before the estimator, "
-        "such as a vectorizer or an encoder, replaces the texts, leave it out: pass "
-        "the texts themselves."
+        f"{texts.n_features} columns, all of numbers. If a step before the estimator, "
+        "such as a tokenizer, a vectorizer or an encoder, replaces the texts, leave it "
+        "out: pass the texts themselves."
     )
 
 

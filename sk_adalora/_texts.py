@@ -54,15 +54,16 @@ class Texts:
         The column names; None where the input has none, or not all are strings.
     n_features : int
         The number of columns, 1 for one-dimensional input.
-    all_floats : bool
-        Whether all columns hold floats, and `row_format` writes them as they are.
+    all_numbers : bool
+        Whether all columns hold floats, or all integers and have no names, and
+        `row_format` writes them as they are.
     """
 
     first: pa.LargeStringArray
     second: pa.LargeStringArray | None
     feature_names: np.ndarray | None
     n_features: int
-    all_floats: bool
+    all_numbers: bool
 
     def __len__(self) -> int:
         return len(self.first)
@@ -79,7 +80,7 @@ class Texts:
     def seem_encoded(self) -> bool:
         """Whether a step before has probably turned texts into numbers."""
         wide = self.n_features > _FEW_COLUMNS and len(self) > _FEW_ROWS
-        return wide and self.all_floats
+        return wide and self.all_numbers
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Texts":
         """Return the texts of some rows, in the order of `indices`."""
@@ -134,8 +135,15 @@ def read_texts(
     first, second = _write_rows(table, row_format)
     first = pc.fill_null(first, "")
     second = None if second is None else pc.fill_null(second, "")
-    all_floats = row_format == "auto" and all(c.holds_floats for c in table.columns)
-    return Texts(first, second, table.feature_names, len(table.columns), all_floats)
+    numbers = row_format == "auto" and _all_numbers(table)
+    return Texts(first, second, table.feature_names, len(table.columns), numbers)
+
+
+def _all_numbers(table: Table) -> bool:
+    floats = all(column.holds_floats for column in table.columns)
+    # Integers of named columns may be counts of things; others are tokens or words.
+    unnamed = table.feature_names is None
+    return floats or (unnamed and all(c.holds_integers for c in table.columns))
 
 
 def _write_rows(

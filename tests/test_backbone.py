@@ -89,6 +89,19 @@ def test_what_is_still_held_is_not_loaded_again(tiny_model, tmp_path):
     assert len(_backbone._last_used) == 2
 
 
+def test_a_model_that_goes_is_compared_with_none(tiny_model, monkeypatch):
+    """When Python ends, paths cannot be compared any more: it printed tracebacks."""
+    held, compared = [load_backbone(tiny_model, PLACE) for _ in range(2)], []
+    gone = weakref.ref(held[0])
+    monkeypatch.setattr(_backbone._Wanted, "__eq__", lambda *_: compared.append(1))
+    _backbone._last_used.clear()
+    del held
+    gc.collect()
+
+    assert gone() is None
+    assert compared == []
+
+
 def test_the_cache_can_be_cleared(tiny_model):
     first = load_backbone(tiny_model, PLACE)
     sk_adalora.clear_backbone_cache()

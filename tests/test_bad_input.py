@@ -1,5 +1,6 @@
 """Bad input is refused before training, with a message, and changes nothing."""
 
+import collections
 import datetime
 import enum
 import io
@@ -16,6 +17,7 @@ import pytest
 import scipy.sparse
 import sklearn
 import torch
+import transformers
 from _toy import attributes, make, same_attributes, toy
 
 from sk_adalora import (
@@ -82,6 +84,14 @@ BAD_X = {
     "splits of a data set": (
         datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": X})}),
         r"Got a single DatasetDict\. Pass X\['train'\] instead",
+    ),
+    "what a tokenizer returns": (
+        transformers.BatchEncoding({"input_ids": [[2, 5, 3]] * 24}),
+        r"Got a single BatchEncoding\. Pass the texts that it was made of instead",
+    ),
+    "a mapping": (
+        collections.UserDict(text=X),
+        r"Got a single UserDict\. Pass pd\.DataFrame\(X\) instead",
     ),
     "a lone surrogate": (with_value(X, 3, "\ud800"), "lone surrogate in row 3"),
     "rows of unequal length": ([["a", "b"]] * 23 + [["a"]], "Got 1 in row 23"),

@@ -34,6 +34,7 @@ from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
     _folder,
+    _json_values,
     _persistence,
     _pretrained,
 )
@@ -290,7 +291,10 @@ LABELS_OF_ONES_OWN = {
 
 
 @pytest.mark.parametrize("name", LABELS_OF_ONES_OWN)
-def test_labels_that_are_no_plain_values_are_not_written(fitted, tmp_path, name):
+def test_labels_that_are_no_plain_values_are_not_written(
+    fitted, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr(_json_values, "_MAX_BYTES", 2**24)
     changed = copy.copy(fitted)
     changed.classes_, reason = LABELS_OF_ONES_OWN[name]
     match = rf"`classes_` must be a plain value.*{reason}.*joblib, or fit with plain"
@@ -502,6 +506,18 @@ def test_labels_with_much_more_room_than_they_need(tiny_model, tmp_path):
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
+def test_one_long_label_among_many(tiny_model, tmp_path):
+    """The array has room for the longest in the place of each: 19 MB here."""
+    y = np.array([f"{i % 24}{'x' * 200_000 * (i % 24 == 0)}" for i in range(48)])
+    fitted = make(tiny_model, epochs=1).fit(X, y)
+    fitted.save_pretrained(tmp_path / "f")
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+
+    assert fitted.classes_.nbytes > 16 * 2**20
+    np.testing.assert_array_equal(loaded.classes_, fitted.classes_)
+    assert (tmp_path / "f" / "sk_adalora.json").stat().st_size < 2**19
+
+
 def test_a_name_stays_in_its_place_in_the_card(fitted):
     state = replace(fitted._adapter, model="a`\n# <b>Pay</b>\n`")
     changed = copy.copy(fitted)
@@ -514,6 +530,7 @@ def test_the_card(saved, fitted):
 
     assert card.startswith("---\n")
     assert "library_name: sk-adalora" in card.split("---")[1]
+    assert "- peft\n" in card.split("---")[1]
     assert "base_model" not in card  # a folder of this machine
     assert '.from_pretrained("this-folder")' in card
     assert fitted._adapter.content_hash in card
@@ -523,6 +540,18 @@ def test_the_card(saved, fitted):
     namespace = {}
     exec(snippet.replace("this-folder", str(saved)), namespace)
     assert namespace["estimator"].ranks_ == fitted.ranks_
+
+
+def test_a_merged_model_is_no_adapter_in_its_card(fitted, tmp_path):
+    fitted.export_lora(tmp_path / "l")
+    fitted.merge_and_save(tmp_path / "m")
+    lora = (tmp_path / "l" / "README.md").read_text("utf8")
+    merged = (tmp_path / "m" / "README.md").read_text("utf8")
+
+    assert "- peft\n" in lora
+    assert "An AdaLoRA adapter for `" in lora
+    assert "peft" not in merged.lower().split("trained with")[0]
+    assert "An AdaLoRA update of `" in merged
 
 
 def test_the_card_names_a_model_of_the_hub(fitted):

@@ -113,11 +113,11 @@ LIES = {
         lambda d: d["parameters"].update(
             dict.fromkeys(
                 ["model", "epochs", "tinit"],
-                {"type": "array", "shape": [500], "dtype": "<U4096", "values": ["a"]}
-                | {"values": ["a"] * 500},
+                {"type": "array", "shape": [8000], "dtype": "<U4096"}
+                | {"values": ["a"] * 8000},
             )
         ),
-        "arrays of more than 16777216 bytes",
+        "arrays of more than 268435456 bytes",
     ),
     "outputs": (lambda d: d.update(n_outputs=3), "head"),
     "classes": (

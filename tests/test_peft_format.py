@@ -30,6 +30,7 @@ from _tiny import (
 from _toy import make, make_regressor, topics
 from huggingface_hub import PyTorchModelHubMixin
 from packaging.version import Version
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -1154,6 +1155,9 @@ def test_the_head_beside_a_merged_model(tiny_model, tmp_path):
     head = load_file(tmp_path / "m" / "head.safetensors")
     with torch.no_grad():
         hidden = model(**batch_of(tmp_path / "m", X)).last_hidden_state[:, 0]
+    with safe_open(tmp_path / "m" / "head.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["labels"]) == fitted.classes_.tolist()
+    assert "metadata" in (tmp_path / "m" / "README.md").read_text("utf8")
 
     np.testing.assert_allclose(
         (hidden @ head["weight"].T + head["bias"]).numpy(),

@@ -172,7 +172,9 @@ def test_texts_made_numbers_are_asked_about(make, max_length):
     vectors = make_pipeline(TfidfVectorizer(analyzer="char"), TruncatedSVD(11))
     pipeline = make_pipeline(vectors, make(epochs=1, max_length=max_length))
 
-    with pytest.warns(UserWarning, match="Got 11 columns, all of floats. If") as caught:
+    with pytest.warns(
+        UserWarning, match="Got 11 columns, all of numbers. If"
+    ) as caught:
         pipeline.fit(*topics(48))
     assert [warning.filename for warning in caught] == [__file__]
     assert (pipeline[-1].fit_report_.truncated_share > 0.1) == (max_length == 64)

@@ -773,9 +773,12 @@ FLOATS = np.random.default_rng(0).normal(size=(41, 11))
         pl.DataFrame,
         lambda X: pd.DataFrame(X).astype("float32[pyarrow]"),
         lambda X: np.where(X > 1, np.nan, X),
+        lambda X: (X * 9).astype(int),  # as of token ids, or of counted words
+        lambda X: (X * 9).astype(int).tolist(),
+        lambda X: torch.tensor(X * 9).to(torch.uint8),
     ],
 )
-def test_many_columns_of_floats_seem_encoded(make):
+def test_many_columns_of_numbers_seem_encoded(make):
     texts = read_texts(make(FLOATS))
 
     assert texts.seem_encoded
@@ -788,7 +791,7 @@ def test_many_columns_of_floats_seem_encoded(make):
         FLOATS[:, :10],
         FLOATS[:40],
         FLOATS[:, :1],
-        (FLOATS * 9).astype(int),
+        pd.DataFrame((FLOATS * 9).astype(int)).add_prefix("number of "),
         FLOATS > 0,
         FLOATS.astype(str),
         pd.DataFrame(FLOATS).assign(text="a text"),
