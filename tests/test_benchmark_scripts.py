@@ -360,9 +360,9 @@ def test_what_the_page_says_of_peft_as_documented():
     ) in page
 
 
-def accuracies(folder=""):
-    """Published ones of the fresh splits: task and size -> contestant -> seed."""
-    path = results.RESULTS / folder / "score-cpu-fresh.jsonl"
+def accuracies(folder="", splits="-fresh"):
+    """Published ones of some splits: task and size -> contestant -> seed."""
+    path = results.RESULTS / folder / f"score-cpu{splits}.jsonl"
     found = {}
     for row in map(json.loads, path.read_text("utf-8").splitlines()):
         cell = found.setdefault((row["task"], row["size"]), {})
@@ -421,6 +421,30 @@ def test_what_the_readme_says_of_three_epochs():
         "On films `full` scores 4.2 points less, `peft-lora` the same, and "
         "`peft-adalora` and `peft-tuned` 0.4 and 0.8 more.",
     )
+
+
+def test_what_is_said_of_other_learning_rates():
+    tuning, said = accuracies(splits=""), {}
+    for (task, size), cell in accuracies("rates", splits="").items():
+        for name, found in cell.items():
+            assert found.keys() == {0}
+            rates = found[0], tuning[task, size][name][0]
+            said[name, size, task] = [f"{rate:.3f}"[1:] for rate in rates]
+
+    def of(name):
+        tasks = ("headlines", "quotes", "films")
+        return zip(*(said.pop((name, 200, task)) for task in tasks), strict=True)
+
+    (a, b, c), (d, e, f) = of("full")
+    full = (
+        f"`full` had {a} on headlines, {b} on quotes and {c} on films ({d}, {e} and {f}"
+    )
+    (a, b, c), (d, e, f) = of("peft-tuned")
+    tuned = f"`peft-tuned` had {a}, {b} and {c} ({d}, {e} and {f} with 0.01)"
+    assert_says(results.RESULTS.parent / "README.md", full, tuned)
+    assert said.keys() == {("peft-lora", 4000, "quotes")}
+    lora, _ = said["peft-lora", 4000, "quotes"]
+    assert_says(report.PAGE, f"(with 0.001 it has {lora} there)")
 
 
 def test_rows_that_splits_share(monkeypatch, capsys):
