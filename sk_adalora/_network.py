@@ -15,9 +15,6 @@ from ._pretrained import skip_pooler
 from .adalora import AdaLoraConfig, get_peft_model
 from .adalora.layers import is_conv1d
 
-# How the tokens of a text become one vector.
-POOLINGS = ("mean", "cls", "last", "max")
-
 
 class TextNetwork(nn.Module):
     """An adapted encoder, pooling over tokens, and a linear head in float32.
@@ -250,15 +247,23 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     """
     if pooling == "cls":
         return hidden[:, 0]
-    if mask is None:
-        if pooling == "last":
-            return hidden[:, -1]
-        return hidden.mean(dim=1) if pooling == "mean" else hidden.amax(dim=1)
     if pooling == "last":
+        if mask is None:
+            return hidden[:, -1]
         ends = mask.sum(dim=1) - 1  # (n,)
         return hidden[torch.arange(len(hidden), device=hidden.device), ends]
     if pooling == "max":
-        return hidden.masked_fill(~mask.bool().unsqueeze(2), -torch.inf).amax(dim=1)
-    weights = mask.to(hidden.dtype)
-    weights = weights / weights.sum(dim=1, keepdim=True)  # (n, t)
-    return torch.einsum("ntw,nt->nw", hidden, weights)
+        if mask is not None:
+            hidden = hidden.masked_fill(~mask.bool().unsqueeze(2), -torch.inf)
+        return hidden.amax(dim=1)
+    if pooling == "mean":
+        if mask is None:
+            return hidden.mean(dim=1)
+        weights = mask.to(hidden.dtype)
+        weights = weights / weights.sum(dim=1, keepdim=True)  # (n, t)
+        return torch.einsum("ntw,nt->nw", hidden, weights)
+    # Of a file of a later version: to pool otherwise would predict wrongly.
+    raise ValueError(
+        f"`pooling` must be one that this version knows. Got {pooling!r}. Install a "
+        "newer sk-adalora."
+    )

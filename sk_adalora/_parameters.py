@@ -23,6 +23,8 @@ SCHEDULERS = (
     "constant_with_warmup",
     "inverse_sqrt",
 )
+# How the tokens of a text become one vector, which a linear head reads.
+POOLINGS = ("mean", "cls", "last", "max")
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ SHARED_RULES: dict[str, Rule] = {
     "row_format": TEXT | FUNCTION,
     "max_length": integer(2),
     "long_text": choice("truncate", "head_tail", "windows"),
-    "pooling": choice("mean", "cls", "last", "max", "model"),
+    "pooling": choice(*POOLINGS, "model"),
     "device": DEVICE,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
     "revision": TEXT | NONE,

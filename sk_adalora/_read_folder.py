@@ -26,7 +26,7 @@ from ._folder_files import (
 )
 from ._json_values import from_json
 from ._model_files import COMMIT, is_absent
-from ._network import POOLINGS
+from ._parameters import POOLINGS
 from ._persistence import (
     RECORDS,
     AdapterState,
@@ -104,7 +104,8 @@ def find(
         return folder, folder
     name = os.fspath(source)
     known = _download(name, revision, local_files_only, [STATE_NAME])
-    listed = _read_fields(known)["files"]
+    described, _ = _read_fields(known)
+    listed = described["files"]
     patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
     if patterns:  # the hub would fetch all that they match
         raise broken("list files by their names", patterns)
@@ -146,22 +147,23 @@ def _download(
     return Path(folder)
 
 
-def _read_fields(folder: Path) -> dict[str, Any]:
-    """Read ``sk_adalora.json``: fields of the right types."""
+def _read_fields(folder: Path) -> tuple[dict[str, Any], str]:
+    """Read ``sk_adalora.json``: fields of the right types, and the seal they need."""
     described = read_json(folder / STATE_NAME)
     check_format(described)
+    seal = seal_of(described)  # before a field is filled in that an older file lacks
     what = "the fields of a saved estimator"
     _check_fields(described, _HINTS, what, described.get("versions"))
     for name, number in described["versions"].items():
         if not _VERSION.fullmatch(name + number):
             raise broken("hold names and numbers in 'versions'", f"{name} {number}")
-    return described
+    return described, seal
 
 
 def read_described(folder: Path) -> dict[str, Any]:
     """Read ``sk_adalora.json``, and check that no file was changed by accident."""
-    described = _read_fields(folder)
-    if described[SEAL] != seal_of(described):
+    described, seal = _read_fields(folder)
+    if described[SEAL] != seal:
         raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
     check_files(folder, described)
     return described

@@ -25,12 +25,12 @@ from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import content_hash, weight_files
 from sk_adalora._network import pool
+from sk_adalora._parameters import POOLINGS
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 PLACE = resolve_place("cpu", "float32")
 BFLOAT16 = resolve_place("cpu", "bfloat16")
-POOLINGS = ("mean", "cls", "last", "max")
 
 
 # ---- the cache --------------------------------------------------------------
@@ -581,6 +581,12 @@ def test_pooling_without_mask_is_pooling_of_full_rows(pooling):
     torch.testing.assert_close(
         pool(hidden, None, pooling), naive_pool(hidden, full, pooling)
     )
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(2, 3)])
+def test_a_pooling_of_a_later_version_is_no_other_one(mask):
+    with pytest.raises(ValueError, match=r"Got 'sum'\. Install a newer"):
+        pool(torch.zeros(2, 3, 4), mask, "sum")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

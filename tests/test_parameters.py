@@ -244,3 +244,22 @@ def test_a_subclass_may_have_a_parameter_of_its_own(tiny_model):
     X, y = toy(24)
 
     assert Extended(tiny_model, extra=object()).fit(X, y).predict(X).shape == (24,)
+
+
+def test_predictions_check_what_they_use(tiny_model, monkeypatch):
+    used = set()
+
+    class Watched(AdaLoraClassifier):
+        def __getattribute__(self, name):
+            used.add(name)
+            return super().__getattribute__(name)
+
+    X, y = toy(16)
+    fitted = make(tiny_model).fit(X, y)
+    fitted._live = None  # finds the pretrained model again
+    fitted.__class__ = Watched
+    monkeypatch.setattr(_predicting, "check_parameters", lambda *args: None)
+    fitted.predict(X)
+
+    # `pooling` is that of the fit.
+    assert used & set(PARAMETERS) == set(_predicting._IN_USE)

@@ -17,7 +17,7 @@ from sk_adalora._training import TrainingHistory
 
 DOCS = Path(__file__).parent.parent / "docs"
 # "name : type, default=value", or "first, second : type" for two of a kind.
-PARAMETER = re.compile(r"(?P<names>\*{0,2}\w+(?:, \w+)*) : (?P<type>.+)")
+PARAMETER = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*) : (?P<type>.+)")
 
 
 def public(name):
@@ -46,6 +46,17 @@ def documented_parameters(estimator):
             assert match, f"not of the form 'name : type, default=value': {line!r}"
             pairs += [(n, match["type"]) for n in match["names"].split(", ")]
     return pairs
+
+
+def descriptions(estimator):
+    """What the section Parameters says of each, by its first line."""
+    lines = section(estimator.__doc__, "Parameters")
+    starts = [i for i, line in enumerate(lines) if line and not line.startswith(" ")]
+    ends = [*starts[1:], len(lines)]
+    return {
+        lines[start]: " ".join(" ".join(lines[start + 1 : end]).split())
+        for start, end in zip(starts, ends, strict=True)
+    }
 
 
 def documented_default(type_text):
@@ -139,6 +150,31 @@ def test_estimators_document_their_parameters_in_order(estimators):
         documented = [parameter for parameter, _ in documented_parameters(estimator)]
 
         assert documented == list(inspect.signature(estimator).parameters)
+
+
+def test_estimators_say_the_same_of_the_parameters_that_they_share():
+    classifier = descriptions(sk_adalora.AdaLoraClassifier)
+    own = [line for line in classifier if line.startswith("class_weight :")]
+    del classifier[own[0]]
+
+    assert classifier == descriptions(sk_adalora.AdaLoraRegressor)
+
+
+def test_whatever_is_public_documents_its_defaults(name):
+    thing = public(name)
+    methods = inspect.getmembers(thing, inspect.isroutine)
+    own = [value for member, value in methods if not member.startswith("_")]
+    for each in (thing, *own):
+        if not (each.__module__ or "").startswith("sk_adalora"):
+            continue  # scikit-learn's, such as `set_score_request`
+        docstring = inspect.getdoc(each) or ""
+        if "\nParameters\n---" not in docstring:
+            continue
+        actual = inspect.signature(each).parameters
+        for parameter, type_text in documented_parameters(each):
+            default = documented_default(type_text)
+            if default is not inspect.Parameter.empty and default != {}:
+                assert repr(default) == repr(actual[parameter].default), parameter
 
 
 def test_estimators_document_their_defaults(estimators):

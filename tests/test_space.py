@@ -746,3 +746,10 @@ def test_distributions_of_an_unknown_kind_are_refused():
 
     with pytest.raises(TypeError, match="`a` of the space must be a FloatDistribution"):
         suggest_params(optuna.create_study().ask(), {"a": Odd()})
+
+
+def test_the_size_of_the_default_grid_is_as_documented():
+    assert (
+        f" {len(ParameterGrid(AdaLoraSpace().grid()))} points"
+        in AdaLoraSpace.grid.__doc__
+    )

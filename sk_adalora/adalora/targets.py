@@ -16,7 +16,7 @@ ALL_LINEAR = "all-linear"
 
 # Parts of a path that mean pooler, embeddings or head, whoever wrote the model.
 _PROTECTED = re.compile(
-    r"pooler|embed\w*|\w*embeddings?|embedding_\w+|(pre_)?classifier|score|cls|"
+    r"pooler|embed\w*|\w*embeddings?|(pre_)?classifier|score|cls|"
     r"(contact_|lm_|mc_|qa_)?heads?|lm_decoder|qa_outputs|predictions|discriminator_predictions|"
     r"out_embed\w*"
 )
