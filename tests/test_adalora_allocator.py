@@ -444,6 +444,21 @@ def test_finishing_early_makes_the_ranks_final(step):
     assert torch.equal(model.triplets.singular_values != 0, kept)
 
 
+def test_a_longer_schedule_on_resuming_raises_no_budget():
+    model = small_adapted(tinit=0, tfinal=0, total_step=12)
+    budgets = []
+    for step in range(40):
+        if step == 3:
+            longer = model.allocator.schedule.initial, model.allocator.schedule.target
+            model.allocator.schedule = BudgetSchedule(*longer, 0, 0, 1, 40)
+        give_gradients(model, step)
+        budgets.append(model.update_and_allocate(step))
+
+    assert budgets == sorted(budgets, reverse=True)
+    assert budgets[0] > budgets[2] == budgets[3] > budgets[-1]
+    assert budgets[-1] == model.allocator.kept.sum()
+
+
 @LATE
 def test_reset_starts_again_at_full_rank():
     model = small_adapted()

@@ -347,6 +347,49 @@ def test_what_compaction_cannot_shrink_is_refused_before_anything_changes():
     assert [p.shape for p in parameters] == shapes
 
 
+def quantised(parameter):
+    return {"state1": torch.zeros_like(parameter, dtype=torch.uint8)}
+
+
+STATES = {
+    "quantised": quantised,
+    "flat": lambda p: {"state1": torch.zeros(p.numel() + 1)},
+    "of blocks": lambda p: {"state1": torch.zeros(max(2, len(p) // 2))},
+    "a list": lambda p: {"state1": [torch.zeros_like(p), 3]},
+    "a dictionary": lambda p: {"state1": {"left": torch.zeros_like(p)}},
+    "of another class": lambda p: {"state1": torch.zeros_like(p).as_subclass(Tables)},
+    "a table as long as a parameter": lambda p: {
+        "step": 3,
+        "qmap": torch.zeros(len(p)),
+        **quantised(p),
+    },
+}
+
+
+class Tables(torch.Tensor):
+    """A tensor that stands for numbers computed from others."""
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_cannot_shrink_is_refused_before_anything_changes(name):
+    """With eight bits, NaN or the state of other rows went on without an error."""
+    model = adapt(tiny_bert())
+    first, second = adamw(model), adamw(model)
+    train(model, range(10), first)
+    for _, parameter in model.trainable_parameters():
+        second.state[parameter] = STATES[name](parameter)
+    before = model.state_dict()
+    match = r"Got AdamW, whose 'state1' is something else.*make a new one"
+    with pytest.raises(TypeError, match=match):
+        model.compact(first, second)
+
+    after = model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    train(model, range(10, 12), first)
+    model.compact(first)
+    train(model, range(12, 14), first)
+
+
 def test_lbfgs_from_before_compaction_fails():
     model = adapt(tiny_bert())
     optimizer = torch.optim.LBFGS([p for _, p in model.trainable_parameters()])

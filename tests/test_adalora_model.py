@@ -639,6 +639,25 @@ class Penalty(nn.Module):
         return self.model.orthogonality_loss()
 
 
+def test_the_transforms_of_torch_go_through_the_penalty():
+    model = randomise(adapt(nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 8))))
+    model.triplets.keep(torch.arange(sum(model.triplets.ranks)) % 3 > 0)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    penalty = Penalty(model)
+
+    def score(parameters):
+        renamed = {f"model.{name}": value for name, value in parameters.items()}
+        return torch.func.functional_call(penalty, renamed, ())
+
+    found = torch.func.grad(score)(trained)
+    expected = torch.autograd.grad(
+        model.orthogonality_loss(), list(trained.values()), materialize_grads=True
+    )
+    for (name, gradient), reference in zip(found.items(), expected, strict=True):
+        torch.testing.assert_close(gradient, reference, msg=name)
+    assert any(gradient.abs().sum() > 1 for gradient in expected)
+
+
 def test_the_transforms_of_torch_go_through_an_adapted_model():
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 1))
@@ -899,6 +918,32 @@ def test_quantised_layers_are_adapted_but_not_merged(dtype, kind):
     assert model.triplets.singular_values.grad.any()
     message = rf"needs weights in floating point of 16 bits.*{kind}"
     with pytest.raises(TypeError, match=message):
+        model.merge()
+
+
+class Packed(torch.Tensor):
+    """Weights that say they are float32, as those of torchao, and only multiply."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), options=None):
+        name = getattr(function, "__name__", "")
+        if name in ("t", "mm", "addmm", "matmul", "add"):
+            raise NotImplementedError(f"Packed dispatch: {name}")
+        result = super().__torch_function__(function, types, arguments, options or {})
+        return result.as_subclass(torch.Tensor) if name == "linear" else result
+
+
+def test_weights_of_another_class_compute_in_their_own_way():
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 6))
+    base[0].weight = nn.Parameter(
+        base[0].weight.detach().as_subclass(Packed), requires_grad=False
+    )
+    model = randomise(adapt(base))
+    model(torch.randn(3, 6)).mean().backward()
+
+    assert model.triplets.singular_values.grad.all()
+    with pytest.raises(TypeError, match=r"quantised ones, of type Packed\. Load"):
         model.merge()
 
 

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .products import linear, onednn_is_faster
+from .products import is_plain, linear, onednn_is_faster
 
 if TYPE_CHECKING:
     from .triplets import Triplets
@@ -290,7 +290,9 @@ class SVDLinear(nn.Module):
         if not (type(base) is nn.Linear or self.transposed):
             return None
         weight, bias = base.weight, base.bias
-        if weight.dtype != x.dtype or torch.is_autocast_enabled(x.device.type):
+        if not is_plain(weight) or weight.dtype != x.dtype:
+            return None
+        if torch.is_autocast_enabled(x.device.type):
             return None
         # Others may have put a forward of their own on the layer, as accelerate does.
         hooked = (
@@ -364,10 +366,12 @@ class SVDLinear(nn.Module):
             to multiply by it and to add the bias.
         """
         weight = self.weight.detach()
-        if not weight.is_floating_point() or weight.itemsize < 2:
+        precise = weight.is_floating_point() and weight.itemsize > 1
+        if not (precise and is_plain(weight)):
+            got = type(weight).__name__ if precise else weight.dtype
             raise TypeError(
                 "Merging needs weights in floating point of 16 bits or more. Got "
-                f"quantised ones, of type {weight.dtype}. Load the model unquantised "
+                f"quantised ones, of type {got}. Load the model unquantised "
                 "to merge."
             )
         self._check_plain()

@@ -37,6 +37,11 @@ MKL_IS_SLOW = _mkl_is_slow()
 ONEDNN_HAS_BFLOAT16 = _onednn_has_bfloat16()
 
 
+def is_plain(weight: Tensor) -> bool:
+    """Tell whether a tensor is torch's own: a quantised one computes its own way."""
+    return type(weight) in (Tensor, nn.Parameter)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``x @ weight.T + bias``, of x (m, k) and weight (n, k): (m, n).
 
@@ -61,8 +66,7 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     bias, to which the product is added. To add the bias while multiplying takes 0.8 to
     1.0 of the time (`benchmarks/bias_products.py`).
     """
-    plain = type(weight) in (Tensor, nn.Parameter)  # quantised ones have own products
-    if not (plain and x.device.type == "cpu" and x.dtype == weight.dtype):
+    if not (is_plain(weight) and x.device.type == "cpu" and x.dtype == weight.dtype):
         return False
     of_float32 = x.dtype == torch.float32 and MKL_IS_SLOW
     has_bias = bias is not None and bias.dtype == x.dtype

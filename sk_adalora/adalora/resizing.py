@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from .products import is_plain
 
-def check_shrinks(optimizer: torch.optim.Optimizer) -> None:
+
+def check_shrinks(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> None:
     kind = type(optimizer).__name__
     if isinstance(optimizer, torch.optim.LBFGS):
         raise TypeError(
@@ -19,6 +26,15 @@ def check_shrinks(optimizer: torch.optim.Optimizer) -> None:
             f"`compact` must be given optimizers. Got {kind}. Pass each optimizer as "
             "an argument of its own."
         )
+    for parameter in parameters:
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if not _shrinks(name, value, parameter):
+                raise TypeError(
+                    "The state of an optimizer must consist of numbers for each row of "
+                    f"a parameter, which can shrink with it. Got {kind}, whose "
+                    f"{name!r} is something else, such as blocks in 8 bits. Leave it "
+                    "out, and make a new one after `compact`."
+                )
 
 
 def shrink_state(
@@ -29,6 +45,21 @@ def shrink_state(
     for name, value in state.items():
         if isinstance(value, Tensor) and _is_per_row(name, value, parameter):
             state[name] = value[rows]
+
+
+def _shrinks(name: str, value: Any, parameter: Tensor) -> bool:
+    """Tell whether `shrink_state` knows what to do with an entry of the state."""
+    if isinstance(value, list | tuple | dict):
+        parts = value.values() if isinstance(value, dict) else value
+        return not any(isinstance(part, Tensor) and part.numel() > 1 for part in parts)
+    if not isinstance(value, Tensor) or value.numel() <= 1:
+        return True
+    same_kind = is_plain(value) or type(value) is type(parameter.detach())
+    if not (same_kind and value.is_floating_point()):
+        return False  # quantised: its numbers mean something together with others
+    columns = parameter.shape[1:]  # of a mean over all rows
+    of_columns = value.shape in (columns, (1, *columns))
+    return of_columns or _is_per_row(name, value, parameter)
 
 
 def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:

@@ -161,6 +161,11 @@ class RowBank(nn.Module):
         identity = self._table("identities", self.rows.device)
         with torch.autocast(self.rows.device.type, enabled=False):
             matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
+            # The transforms of torch.func do not support the product by hand.
+            if torch._C._are_functorch_transforms_active():
+                gap = matrices @ matrices.mT - identity.to(exact)
+                norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
+                return norms.sum()
             total: Tensor = _Deviation.apply(matrices, identity.to(exact))  # type: ignore[no-untyped-call]
             return total
 

@@ -288,13 +288,13 @@ class Triplets(nn.Module):
         TypeError
             If the state of an optimizer cannot shrink; nothing is changed then.
         """
+        parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
         for optimizer in optimizers:
-            check_shrinks(optimizer)
+            check_shrinks(optimizer, [] if kept.all() else parameters)
         if kept.all():
             return
         self._outermost = None  # as in `load`
         per_layer = torch.split(kept.cpu(), self.ranks)
-        parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
         chosen = [kept.nonzero().flatten()]
         for bank in self.banks:
             chosen.append(kept[bank.triplet_of].nonzero().flatten())
