@@ -422,6 +422,23 @@ def test_what_is_surely_a_pooler_or_head_is_held_back_quietly(make):
         assert chosen(make(), target_modules=["dense"])
 
 
+PROTECTED = """
+    pooler embed embedding embeddings embed_tokens word_embeddings out_embeddings classifier
+    pre_classifier score cls head heads lm_head qa_head contact_head mc_heads lm_decoder
+    qa_outputs predictions discriminator_predictions
+""".split()
+PLAIN = "spool body subclass classifiers scores dense out overhead lm_encoder".split()
+
+
+def test_names_of_poolers_embeddings_and_heads():
+    """In a model of one's own, nothing but the names tells them from other layers."""
+    model = nn.Module()
+    for name in [*PROTECTED, *PLAIN]:
+        model.add_module(name, nn.ModuleList([nn.Linear(4, 4)]))
+
+    assert chosen(model) == {f"{name}.0" for name in PLAIN}
+
+
 def test_a_long_list_is_cut():
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(50)))
     with pytest.raises(ValueError, match="38, 39 and 10 more"):
