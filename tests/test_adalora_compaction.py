@@ -1,5 +1,7 @@
 """Compaction: what died is left out, and nothing else changes."""
 
+import collections
+
 import pytest
 import torch
 import transformers
@@ -356,6 +358,7 @@ STATES = {
     "flat": lambda p: {"state1": torch.zeros(p.numel() + 1)},
     "of blocks": lambda p: {"state1": torch.zeros(max(2, len(p) // 2))},
     "a list": lambda p: {"state1": [torch.zeros_like(p), 3]},
+    "a queue": lambda p: {"state1": collections.deque([torch.zeros_like(p)])},
     "a dictionary": lambda p: {"state1": {"left": torch.zeros_like(p)}},
     "of another class": lambda p: {"state1": torch.zeros_like(p).as_subclass(Tables)},
     "a table as long as a parameter": lambda p: {

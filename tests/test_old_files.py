@@ -44,7 +44,7 @@ def write(folder):
     model = write_tiny_model(str(Path(tempfile.gettempdir()) / "tiny-bert"))
     for name in TARGETS:
         fitted = fit(name, model)
-        fitted.save_pretrained(folder / name)
+        fitted.save_pretrained(folder / name, overwrite=True)
         joblib.dump(fitted, folder / f"{name}.joblib", compress=True)
 
 

@@ -368,11 +368,12 @@ class SVDLinear(nn.Module):
         weight = self.weight.detach()
         precise = weight.is_floating_point() and weight.itemsize > 1
         if not (precise and is_plain(weight)):
-            got = type(weight).__name__ if precise else weight.dtype
+            got = f"quantised ones, of type {weight.dtype}"
+            if precise:
+                got = f"those of class {type(weight).__name__}: quantised or sharded"
             raise TypeError(
-                "Merging needs weights in floating point of 16 bits or more. Got "
-                f"quantised ones, of type {got}. Load the model unquantised "
-                "to merge."
+                "Merging needs weights in floating point of 16 bits or more, in plain "
+                f"tensors. Got {got}. Load the model unquantised and whole to merge."
             )
         self._check_plain()
         update = delta.T if self.transposed else delta

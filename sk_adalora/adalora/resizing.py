@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def shrink_state(
 
 def _shrinks(name: str, value: Any, parameter: Tensor) -> bool:
     """Tell whether `shrink_state` knows what to do with an entry of the state."""
-    if isinstance(value, list | tuple | dict):
+    if isinstance(value, list | tuple | deque | dict):
         parts = value.values() if isinstance(value, dict) else value
         return not any(isinstance(part, Tensor) and part.numel() > 1 for part in parts)
     if not isinstance(value, Tensor) or value.numel() <= 1:

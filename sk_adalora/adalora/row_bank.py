@@ -135,7 +135,11 @@ class RowBank(nn.Module):
         table = self._tables.get(kind)
         if table is None or table.device != device:
             with torch.inference_mode(False):  # training steps may use it later
-                table = self._tables[kind] = self._make_table(kind).to(device)
+                table = self._make_table(kind).to(device)
+            # A transform of torch.func wraps what is made in it, and what is wrapped
+            # cannot be copied or pickled.
+            if not torch._C._are_functorch_transforms_active():
+                self._tables[kind] = table
         return table
 
     def _make_table(self, kind: str) -> Tensor:
