@@ -239,9 +239,10 @@ def split_rows(
             random_state=seed,
         )
     except ValueError as error:
+        reason = str(error).rstrip(".")
         raise ValueError(
             "`validation_fraction` must leave enough rows to learn from and to score. "
-            f"Got {fraction} of {n_rows} rows: {error} Change it, "
+            f"Got {fraction} of {n_rows} rows: {reason}. Change it, "
             "pass `X_val` and `y_val`, or set early_stopping=False."
         ) from error
     return kept, held

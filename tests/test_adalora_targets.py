@@ -424,8 +424,8 @@ def test_what_is_surely_a_pooler_or_head_is_held_back_quietly(make):
 
 PROTECTED = """
     pooler embed embedding embeddings embed_tokens word_embeddings out_embeddings
-    classifier pre_classifier score cls head heads lm_head qa_head contact_head mc_heads lm_decoder
-    qa_outputs predictions discriminator_predictions
+    classifier pre_classifier score cls head heads lm_head qa_head contact_head mc_heads
+    lm_decoder qa_outputs predictions discriminator_predictions
 """.split()
 PLAIN = "spool body subclass classifiers scores dense out overhead lm_encoder".split()
 
