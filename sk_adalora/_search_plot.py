@@ -35,10 +35,11 @@ class TrialCurves:
         Number and value of each trial; of pruned ones, the mean of the folds it saw.
         Complete trials that break a constraint, or failed in all folds, are left out.
     best : ndarray of shape (n, 2)
-        Number of each complete trial, and the best value so far.
+        Number of each complete trial, and the best value so far; the last of these
+        once more at the last trial, if that is not complete.
     importances : dict of str to float
         Share of the complete trials' variance that each parameter explains, largest
-        first. Empty if there are too few trials to tell.
+        first. Empty if there are no more complete trials than parameters.
     """
 
     complete: np.ndarray
@@ -53,6 +54,9 @@ def trial_curves(study: optuna.Study, trials: Sequence[FrozenTrial]) -> TrialCur
     pruned = _points(t for t in trials if t.state is TrialState.PRUNED)
     best = complete.copy()
     best[:, 1] = np.maximum.accumulate(best[:, 1])
+    last = max((t.number for t in trials if t.state.is_finished()), default=0)
+    if len(best) and last > best[-1, 0]:
+        best = np.vstack([best, [last, best[-1, 1]]])
     return TrialCurves(complete, pruned, best, _importances(study, trials))
 
 
@@ -100,7 +104,11 @@ def _points(trials: Iterable[FrozenTrial]) -> np.ndarray:
 def _importances(
     study: optuna.Study, trials: Sequence[FrozenTrial]
 ) -> dict[str, float]:
-    if sum(map(math.isfinite, set(map(_compared, trials)))) < 2:  # nothing varies
+    complete = list(filter(may_be_best, trials))
+    values = {t.value for t in complete if math.isfinite(_compared(t))}
+    most = max((len(t.params) for t in complete), default=0)
+    # Nothing varies, or any parameter would explain the few values as well as another.
+    if len(values) < 2 or len(complete) <= most:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:

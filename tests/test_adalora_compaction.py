@@ -359,6 +359,7 @@ STATES = {
     "of blocks": lambda p: {"state1": torch.zeros(max(2, len(p) // 2))},
     "a list": lambda p: {"state1": [torch.zeros_like(p), 3]},
     "a queue": lambda p: {"state1": collections.deque([torch.zeros_like(p)])},
+    "an object": lambda p: {"state1": Projector(p)},
     "a dictionary": lambda p: {"state1": {"left": torch.zeros_like(p)}},
     "of another class": lambda p: {"state1": torch.zeros_like(p).as_subclass(Tables)},
     "a table as long as a parameter": lambda p: {
@@ -367,6 +368,13 @@ STATES = {
         **quantised(p),
     },
 }
+
+
+class Projector:
+    """What GaLore and its kin keep of a parameter."""
+
+    def __init__(self, parameter):
+        self.rank, self.axes = 4, [torch.zeros_like(parameter)]
 
 
 class Tables(torch.Tensor):

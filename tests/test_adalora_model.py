@@ -957,6 +957,25 @@ class Packed(torch.Tensor):
         return result.as_subclass(torch.Tensor) if name == "linear" else result
 
 
+def test_the_scales_of_quantised_weights_stay_where_they_are():
+    """`Params4bit.to` of bitsandbytes moves the scales that its copies share."""
+    places = []
+
+    class InFourBits(torch.Tensor):
+        def to(self, *arguments, **options):
+            places.append(arguments)
+            return super().to(*arguments, **options)
+
+    layer = nn.Linear(6, 6)
+    layer.weight = nn.Parameter(
+        layer.weight.detach().as_subclass(InFourBits), requires_grad=False
+    )
+    model = adapt(nn.Sequential(layer, nn.Linear(6, 6)))
+
+    assert len(model.adapted) == 2
+    assert places == []
+
+
 def test_weights_of_another_class_compute_in_their_own_way():
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 6))

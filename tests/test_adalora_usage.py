@@ -222,3 +222,35 @@ def test_a_model_is_freed_at_once():
         assert all(part() is None for part in parts)
     finally:
         gc.enable()
+
+
+def train_of(model, trained, scale=1.0):
+    """Ten steps of an optimizer over some parameters, as of the plain model."""
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    for step in range(10):
+        loss = model(**batch_of(model, step)).loss + model.orthogonality_loss()
+        (scale * loss).backward()
+        if scale == 1:
+            optimizer.step()
+        model.update_and_allocate(step)
+        optimizer.zero_grad()
+
+
+def test_an_optimizer_of_the_plain_model_is_warned_of():
+    """The head is in it, so that it is not empty, and ranks would fall as planned."""
+    plain = classifier()
+    model = adapt(plain, tinit=2, total_step=10, tfinal=2, task_type="SEQ_CLS")
+    trained = [p for p in plain.parameters() if p.requires_grad]
+    assert trained
+    with pytest.warns(UserWarning, match="all 0 at the last allocation") as caught:
+        train_of(model, trained)
+
+    assert len(caught) == 1
+    assert not model.triplets.singular_values.any()
+
+
+@pytest.mark.parametrize("scale", [1.0, float("inf")])
+def test_a_loop_that_trains_or_overflows_is_not_warned_of(scale):
+    model = adapt(classifier(), tinit=2, total_step=10, tfinal=2)
+    with no_warning():
+        train_of(model, [p for _, p in model.trainable_parameters()], scale)

@@ -310,6 +310,9 @@ class OfALibrary(Shared):
     def push_to_hub(self):
         raise NotImplementedError
 
+    def save(self, path):
+        raise NotImplementedError
+
 
 def adapted_linear(kind):
     settings = AdaLoraConfig(total_step=9, init_r=2, target_r=1)
@@ -326,6 +329,7 @@ def test_a_method_of_a_models_own_is_left_to_it():
         (Shared, "push_to_hub"),  # it would upload the model without the adapter
         (OfALibrary, "push_to_hub"),
         (OfALibrary, "set_adapter"),
+        (OfALibrary, "save"),  # layers without the adapter, under names of ours
     ],
 )
 def test_a_method_of_a_library_is_refused(kind, name):

@@ -30,9 +30,9 @@ def test_the_picture_shows_trials_best_and_importances(plt, raced):
     np.testing.assert_allclose(complete.get_ydata(), table["mean_test_score"][:5])
     np.testing.assert_allclose(pruned.get_ydata(), table["running_mean"][5:])
     np.testing.assert_array_equal(pruned.get_xdata(), range(5, 9))
-    np.testing.assert_allclose(
-        best.get_ydata(), np.maximum.accumulate(table["mean_test_score"][:5])
-    )
+    so_far = np.maximum.accumulate(table["mean_test_score"][:5])
+    np.testing.assert_allclose(best.get_ydata(), [*so_far, so_far[-1]])
+    np.testing.assert_array_equal(best.get_xdata(), [0, 1, 2, 3, 4, 8])
     assert sorted(t.get_text() for t in importances.get_yticklabels()) == ["a", "b"]
     assert importances.patches[-1].get_width() == pytest.approx(1.0, abs=0.05)
 
@@ -103,6 +103,26 @@ def made_up(n_trials, n_parameters):
     points = np.column_stack([np.arange(n_trials), np.linspace(0, 1, n_trials)])
     importances = {f"parameter_{i}": 1 / (i + 1) for i in range(n_parameters)}
     return TrialCurves(points, points[:0], points, importances)
+
+
+@pytest.mark.parametrize(("n_complete", "told"), [(2, False), (3, True)])
+def test_importances_need_more_trials_than_parameters(n_complete, told):
+    """Two values are explained by each of two parameters alike."""
+    study = optuna.create_study(direction="maximize")
+    between = optuna.distributions.FloatDistribution(0, 1)
+    for k in range(n_complete + 4):
+        complete = k < n_complete
+        trial = optuna.trial.create_trial(
+            value=0.1 * k if complete else None,
+            params={"a": 0.1 * k, "b": 0.5},
+            distributions={"a": between, "b": between},
+            state=getattr(
+                optuna.trial.TrialState, "COMPLETE" if complete else "PRUNED"
+            ),
+        )
+        study.add_trial(trial)
+
+    assert bool(trial_curves(study, study.trials).importances) == told
 
 
 def test_of_many_parameters_the_most_important_are_shown(plt):

@@ -47,6 +47,10 @@ def _returns_rows(layer: nn.Linear) -> bool:
     That of a router of experts does not: PhiMoE's and Llama 4's return tuples. A copy
     of the layer is called without numbers.
     """
+    if not is_plain(layer.weight):
+        # The copy would break the layer: with bitsandbytes' weights in 4 bits, `to`
+        # also moves the scales, which copies share.
+        return True
     try:
         tensors = [*layer.parameters(), *layer.buffers()]
         shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})

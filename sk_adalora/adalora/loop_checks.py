@@ -47,6 +47,10 @@ class LoopChecks:
                 self._done = True
             else:
                 _refuse_allocation(model, step)
+        allocator = model.allocator
+        # Not before the last allocation: the host waits for the device to tell.
+        if step >= allocator.schedule.final_step and not allocator.finished:
+            _warn_of_no_learning(model)
         if model.allocator.last_step < 0:
             _warn_of_a_late_start(model, step)
 
@@ -79,6 +83,21 @@ def _refuse_allocation(model: AdaLoraModel, step: int) -> None:
             f"{step}, which removes rank, with frozen triplets. Call "
             "`triplets.requires_grad_(True)` on the model before, or raise `tinit`."
         )
+
+
+def _warn_of_no_learning(model: AdaLoraModel) -> None:
+    """Warn if no singular value has changed, though there are gradients."""
+    values = model.triplets.singular_values
+    gradient = values.grad
+    # An overflow, after which a GradScaler leaves the step out, is no fault.
+    if gradient is not None and gradient.any() and gradient.isfinite().all():
+        if not values.any():
+            warn_user(
+                "The optimizer must train the parameters of the adapter. Got singular "
+                "values that are all 0 at the last allocation, though they have "
+                "gradients. Give it `model.trainable_parameters()` of the adapted "
+                "model: the plain one does not hold them."
+            )
 
 
 def _warn_of_a_late_start(model: AdaLoraModel, step: int) -> None:

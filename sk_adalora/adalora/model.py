@@ -38,6 +38,10 @@ _LIBRARIES = {"adapters", "diffusers", "sentence_transformers", "transformers"}
 _REFUSED = {
     "push_to_hub": "Call `save_pretrained` and upload the folder, with "
     "`huggingface_hub.HfApi().upload_folder`",
+    "save": "Call `save_pretrained`, which writes the adapter, or `merge_and_unload` "
+    "and save what it returns",
+    "save_to_hub": "Call `save_pretrained` and upload the folder, with "
+    "`huggingface_hub.HfApi().upload_folder`",
     "add_adapter": "Call `unload` or `merge_and_unload` first",
     "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
     "delete_adapter": "Call `unload`, which returns the plain model",

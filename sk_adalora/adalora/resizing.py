@@ -50,17 +50,29 @@ def shrink_state(
 
 def _shrinks(name: str, value: Any, parameter: Tensor) -> bool:
     """Tell whether `shrink_state` knows what to do with an entry of the state."""
-    if isinstance(value, list | tuple | deque | dict):
-        parts = value.values() if isinstance(value, dict) else value
-        return not any(isinstance(part, Tensor) and part.numel() > 1 for part in parts)
     if not isinstance(value, Tensor) or value.numel() <= 1:
-        return True
+        return not _holds_tensor(value)
     same_kind = is_plain(value) or type(value) is type(parameter.detach())
     if not (same_kind and value.is_floating_point()):
         return False  # quantised: its numbers mean something together with others
     columns = parameter.shape[1:]  # of a mean over all rows
     of_columns = value.shape in (columns, (1, *columns))
     return of_columns or _is_per_row(name, value, parameter)
+
+
+def _holds_tensor(value: Any, depth: int = 3) -> bool:
+    """Tell whether an entry of a state is a tensor, or holds one somewhere.
+
+    Some optimizers keep objects, such as the projector of a parameter's gradient.
+    """
+    if isinstance(value, Tensor):
+        return value.numel() > 1
+    if not depth:
+        return False
+    if not isinstance(value, list | tuple | deque | dict):
+        value = getattr(value, "__dict__", {})
+    parts = value.values() if isinstance(value, dict) else value
+    return any(_holds_tensor(part, depth - 1) for part in parts)
 
 
 def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
