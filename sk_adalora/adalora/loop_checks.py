@@ -47,10 +47,6 @@ class LoopChecks:
                 self._done = True
             else:
                 _refuse_allocation(model, step)
-        allocator = model.allocator
-        # Not before the last allocation: the host waits for the device to tell.
-        if step >= allocator.schedule.final_step and not allocator.finished:
-            _warn_of_no_learning(model)
         if model.allocator.last_step < 0:
             _warn_of_a_late_start(model, step)
 
@@ -85,21 +81,6 @@ def _refuse_allocation(model: AdaLoraModel, step: int) -> None:
         )
 
 
-def _warn_of_no_learning(model: AdaLoraModel) -> None:
-    """Warn if no singular value has changed, though there are gradients."""
-    values = model.triplets.singular_values
-    gradient = values.grad
-    # An overflow, after which a GradScaler leaves the step out, is no fault.
-    if gradient is not None and gradient.any() and gradient.isfinite().all():
-        if not values.any():
-            warn_user(
-                "The optimizer must train the parameters of the adapter. Got singular "
-                "values that are all 0 at the last allocation, though they have "
-                "gradients. Give it `model.trainable_parameters()` of the adapted "
-                "model: the plain one does not hold them."
-            )
-
-
 def _warn_of_a_late_start(model: AdaLoraModel, step: int) -> None:
     """Warn if allocations have happened before the first step."""
     missed = model.allocator.schedule.last_allocation(step - 1)
@@ -127,4 +108,16 @@ def _warn_unused(model: AdaLoraModel) -> None:
             f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
             "of `target_modules` if the loss does not depend on them. In a loop of "
             "your own, call `update_and_allocate` before `zero_grad`.",
+        )
+
+
+def warn_of_no_learning(model: AdaLoraModel) -> None:
+    """Warn if a finished run has changed no singular value, though it had gradients."""
+    values, allocator = model.triplets.singular_values, model.allocator
+    if allocator.finished and allocator.got_gradients and not values.any():
+        warn_user(
+            "The optimizer must train the parameters of the adapter. Got singular "
+            "values that are all 0 at the end, though they had gradients. Give it "
+            "`model.trainable_parameters()` of the adapted model: the plain one does "
+            "not hold them."
         )

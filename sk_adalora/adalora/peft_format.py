@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import CONFIG_NAME, AdaLoraConfig
+from .loop_checks import warn_of_no_learning
 from .state import PREFIX
 from .targets import ends_with
 
@@ -60,6 +61,7 @@ def save_adapter(
     ValueError
         If `state_dict` does not have the names and shapes of the model's.
     """
+    warn_of_no_learning(model)
     tensors = _computing(model, state_dict)
     write_adapter(folder, _config_of(model), tensors)
 
@@ -79,6 +81,7 @@ def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     ValueError
         If no layer has a triplet left: PEFT reads no LoRA without layers.
     """
+    warn_of_no_learning(model)
     tensors = _computing(model)
     write_lora(folder, _config_of(model), tensors)
 
