@@ -104,11 +104,10 @@ def _points(trials: Iterable[FrozenTrial]) -> np.ndarray:
 def _importances(
     study: optuna.Study, trials: Sequence[FrozenTrial]
 ) -> dict[str, float]:
-    complete = list(filter(may_be_best, trials))
-    values = {t.value for t in complete if math.isfinite(_compared(t))}
-    most = max((len(t.params) for t in complete), default=0)
-    # Nothing varies, or any parameter would explain the few values as well as another.
-    if len(values) < 2 or len(complete) <= most:
+    scored = [trial for trial in trials if math.isfinite(_compared(trial))]
+    most = max((len(trial.params) for trial in scored), default=0)
+    # Any parameter would explain few values as well as another.
+    if len(scored) <= most or len({trial.value for trial in scored}) < 2:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
