@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .adalora import json_file
-
 # bool, int, unsigned, float, str, date, duration: what an array or a scalar may hold.
 _DTYPE = re.compile(r"[<>|]([biufUmM])\d{1,10}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
 _MAX_DIGITS = 64  # of an int; JSON itself has no bound
-# All arrays of a group of values together: no file may ask for more than it could hold,
-# at numpy's four bytes for each character.
-_MAX_BYTES = 4 * json_file.MAX_BYTES
+# Of an array, when written: of texts two bytes a character, as JSON takes up to six.
+_MAX_BYTES = 16 * 2**20
+# All arrays of a group of values together, as numpy stores them, with room for the
+# longest text in the place of each: no file may ask for more than this.
+_MAX_MEMORY = 2**28
 # Characters that an array of texts has room for, beyond its longest text: predictions
 # repeat a label with all of its room.
 _MOST_ROOM = 2**14
@@ -83,7 +83,10 @@ def _numbers_to_json(array: np.ndarray) -> dict[str, Any]:
         return {"dtype": "O", "values": [to_json(item) for item in flat]}
     if not _DTYPE.fullmatch(dtype.str):
         raise TypeError(f"{dtype} is no plain type of number or text")
-    if flat.nbytes > _MAX_BYTES:
+    size = flat.nbytes
+    if dtype.kind == "U" and size <= _MAX_MEMORY:
+        size = 2 * sum(map(len, flat.tolist()))
+    if size > _MAX_BYTES:
         raise TypeError(f"an array of more than {_MAX_BYTES} bytes")
     if dtype.kind in "mM":
         flat = flat.astype(np.int64)
@@ -133,7 +136,7 @@ class _Reader:
     """Reads values, within a bound on memory."""
 
     def __init__(self) -> None:
-        self.left = _MAX_BYTES
+        self.left = _MAX_MEMORY
         self.readers: dict[str, Callable[[dict[str, Any]], Any]] = {
             "float": lambda value: float(_checked(value["value"], str)),
             "dict": self.read_dict,
@@ -183,7 +186,7 @@ class _Reader:
         dtype = np.dtype(name)
         self.left -= dtype.itemsize * max(1, len(items))
         if self.left < 0:
-            raise ValueError(f"arrays of more than {_MAX_BYTES} bytes")
+            raise ValueError(f"arrays of more than {_MAX_MEMORY} bytes")
         return _numbers(items, dtype).reshape(shape)
 
 

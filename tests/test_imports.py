@@ -58,7 +58,6 @@ MAY_IMPORT = {
     "adalora": {"adalora"},
     **{name: {CONFIG} for name in FIRST_STEPS},
     "_devices": {"adalora", "_locks", "_messages"},
-    "_json_values": {"adalora"},
     "_locks": set(),
     "_messages": {"_locks", "adalora"},
     "_turns": {"_locks"},
