@@ -241,7 +241,9 @@ def _read_once(wanted: _Wanted) -> Backbone:
     if backbone is None:
         with _reading:
             backbone = _read(wanted)
-    with _lock:  # not a new key for a model that has one: the dead would be compared
+    # A model that has a key keeps it. With another one, Python would compare the two
+    # when the model goes, which fails as Python ends.
+    with _lock:
         return _held.setdefault(wanted, backbone)
 
 

@@ -12,7 +12,6 @@ from ._rank_table import lay_out
 CARD_NAME = "README.md"
 # A card with this line marks its folder as written by sk-adalora.
 OUR_MARK = "library_name: sk-adalora"
-_ADAPTER = "An AdaLoRA adapter for"
 
 
 def write_card(estimator: Any) -> str:
@@ -40,7 +39,7 @@ estimator.predict(["a text"])
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
 `peft.PeftModel.from_pretrained(model, "this-folder")` adapts the pretrained model.
 {_where_the_head_is(estimator._adapter)} Nothing in the folder is pickled."""
-    return _page(estimator, kind, _ADAPTER, loading)
+    return _page(estimator, kind, loading)
 
 
 def write_export_card(estimator: Any, *, merged: bool) -> str:
@@ -60,10 +59,10 @@ def write_export_card(estimator: Any, *, merged: bool) -> str:
     own_head = estimator._adapter.pooling == "model"
     kind = "AutoModelForSequenceClassification" if own_head else "AutoModel"
     if merged:
-        title, what = "A model with an AdaLoRA update merged", "An AdaLoRA update of"
+        title = "A model with an AdaLoRA update merged"
         loading = f'`transformers.{kind}.from_pretrained("this-folder")`.'
     else:
-        title, what = "An AdaLoRA update as plain LoRA", _ADAPTER
+        title = "An AdaLoRA update as plain LoRA"
         loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
     if merged or own_head:
         loading += f" {_where_the_head_is(estimator._adapter)}"
@@ -73,7 +72,7 @@ def write_export_card(estimator: Any, *, merged: bool) -> str:
         )
     if units := estimator._units():
         loading += f"\n\n{units}"
-    return _page(estimator, title, what, loading)
+    return _page(estimator, title, loading, merged=merged)
 
 
 def _where_the_head_is(state: AdapterState) -> str:
@@ -82,9 +81,10 @@ def _where_the_head_is(state: AdapterState) -> str:
     return f"The head, after pooling {state.pooling!r}, is in `head.safetensors`."
 
 
-def _page(estimator: Any, title: str, what: str, loading: str) -> str:
+def _page(estimator: Any, title: str, loading: str, *, merged: bool = False) -> str:
     state: AdapterState = estimator._adapter
-    peft = "- peft\n" if what == _ADAPTER else ""
+    what = "An AdaLoRA update of" if merged else "An AdaLoRA adapter for"
+    peft = "" if merged else "- peft\n"
     versions = ", ".join(f"{n} {v}" for n, v in sorted(state.versions.items()))
     return f"""---
 {_base_model(state)}{OUR_MARK}

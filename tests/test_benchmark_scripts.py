@@ -388,16 +388,22 @@ def test_what_the_page_says_of_all_weights_and_lora_set_up_as_well():
         behind[size].append([100 * (means[0] - mean) for mean in means[1:]])
 
     assert [len(rows) for rows in behind.values()] == [5, 3]
-    few, more = (np.mean(rows, axis=0).round(1).tolist() for rows in behind.values())
-    assert few[:2] + few[3:] == [2.1, 2.1, 1.3]
-    assert few[2] == pytest.approx(4.55, abs=0.05)
-    assert more[:2] + more[3:] == [1.7, 1.0, 0.5]
+    few, more = (np.mean(rows, axis=0).round(3).tolist() for rows in behind.values())
+    assert few == [2.12, 2.093, 4.553, 1.303]
+    assert more[:2] + more[3:] == [1.711, 1.0, 0.5]
     assert_says(
         report.PAGE,
         *rows,
-        "LoRA is 1.3 points behind ours on 200 rows, rather than 4.5, and 0.5 on 1,000",
+        "LoRA is 1.3 points behind ours on 200 rows, rather than 4.6, and 0.5 on 1,000",
         "`full-tuned` is 2.1 points behind on 200 rows and 1.0 on 1,000, `full` 2.1 "
         "and 1.7.",
+        "LoRA with mean pooling, no dropout and half the learning rate is 1.3 points "
+        "behind ours on 200 rows, and 0.5 on 1,000 of three tasks",
+    )
+    assert_says(
+        results.RESULTS.parent.parent / "README.md",
+        "LoRA with our pooling and a lower rate is 1.3 points behind on 200 rows, and "
+        "0.5 on 1,000 of three.",
     )
 
 

@@ -34,6 +34,7 @@ from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
     _folder,
+    _json_values,
     _persistence,
     _pretrained,
 )
@@ -512,6 +513,16 @@ def test_one_long_label_among_many(tiny_model, tmp_path):
     assert fitted.classes_.nbytes > 16 * 2**20
     np.testing.assert_array_equal(loaded.classes_, fitted.classes_)
     assert (tmp_path / "f" / "sk_adalora.json").stat().st_size < 2**19
+
+
+def test_room_for_texts_has_a_bound_too(monkeypatch):
+    """What is written must be read again, within a bound on memory."""
+    labels = np.array(["a" * 200_000, *"bcdefghijklmnopqrstuvwxyz"])
+    assert _json_values.to_json(labels)["dtype"] == "<U200000"
+    monkeypatch.setattr(_json_values, "_MAX_MEMORY", labels.nbytes - 1)
+
+    with pytest.raises(TypeError, match="an array of more than 16777216 bytes"):
+        _json_values.to_json(labels)
 
 
 def test_a_name_stays_in_its_place_in_the_card(fitted):

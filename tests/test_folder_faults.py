@@ -10,7 +10,7 @@ import pytest
 from _folders import read, write
 from _toy import make, toy
 
-from sk_adalora import AdaLoraClassifier
+from sk_adalora import AdaLoraClassifier, _read_folder
 from sk_adalora._folder_files import HEAD_NAME, STATE_NAME
 from sk_adalora._json_values import to_json
 from sk_adalora.adalora.peft_format import WEIGHTS_NAME
@@ -137,6 +137,21 @@ LIES = {
     "pooling": (lambda d: d.update(pooling="sum"), "'pooling' that is known"),
     "layers": (lambda d: d["layers"].pop(), "the adapted layers under 'layers'"),
 }
+
+
+def test_what_a_reader_fills_in_breaks_no_seal(folder, monkeypatch):
+    """A field that a later version adds is not in the files of this one."""
+    check = _read_folder._check_fields
+
+    def filling(values, *others):
+        check(values, *others)
+        if "found_in" in values:  # not a record inside
+            values["found_in"] = "filled in"
+
+    monkeypatch.setattr(_read_folder, "_check_fields", filling)
+
+    loaded = AdaLoraClassifier.from_pretrained(folder)
+    assert loaded._adapter.found_in == "filled in"
 
 
 @pytest.mark.parametrize("name", LIES)

@@ -329,6 +329,7 @@ def test_a_method_of_a_models_own_is_left_to_it():
         (Shared, "push_to_hub"),  # it would upload the model without the adapter
         (OfALibrary, "push_to_hub"),
         (OfALibrary, "set_adapter"),
+        (OfALibrary, "save_to_hub"),
         (OfALibrary, "save"),  # layers without the adapter, under names of ours
     ],
 )

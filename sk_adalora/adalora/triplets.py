@@ -289,9 +289,10 @@ class Triplets(nn.Module):
             If the state of an optimizer cannot shrink; nothing is changed then.
         """
         parameters = [self.singular_values, *(bank.rows for bank in self.banks)]
+        nothing_goes = bool(kept.all())
         for optimizer in optimizers:
-            check_shrinks(optimizer, [] if kept.all() else parameters)
-        if kept.all():
+            check_shrinks(optimizer, [] if nothing_goes else parameters)
+        if nothing_goes:
             return
         self._outermost = None  # as in `load`
         per_layer = torch.split(kept.cpu(), self.ranks)
