@@ -8,6 +8,7 @@ import statistics
 import time
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 
 from sk_adalora import clear_backbone_cache
@@ -383,8 +384,13 @@ def ahead_to_markdown(found):
     ahead = [summarise(records)["ahead"] for _, records in columns]
     present = {name for column in ahead for name in column}
     names = [name for name in CONTESTANTS if name in present and name != "ours"]
-    lines = [[f"`{n}`", *(_ahead(column.get(n)) for column in ahead)] for n in names]
-    return results.table(["ours beside", *(title for title, _ in columns)], lines)
+    of_ours = [len(column.get("ours", {})) for column in ahead]
+    titles = [
+        f"{title} ({_tasks(count)})"
+        for (title, _), count in zip(columns, of_ours, strict=True)
+    ]
+    lines = [[f"`{name}`", *map(partial(_ahead, name), ahead)] for name in names]
+    return results.table(["ours beside", *titles], lines)
 
 
 def _columns(result, whose):
@@ -401,16 +407,21 @@ def _columns(result, whose):
     return [(f"{title}: {smallest:,} rows", few), (f"{title}: more rows", more)]
 
 
-def _ahead(by_task):
+def _ahead(name, column):
     """Return the mean over tasks, whatever the number of splits of each."""
+    by_task = column.get(name)
     if not by_task:
         return "-"
     points = 100 * statistics.mean(map(statistics.mean, by_task.values()))
     points = round(points, 1) + 0.0  # no "-0.0"
     splits = [difference for task in by_task.values() for difference in task]
     higher = sum(difference > 0 for difference in splits)
-    tasks = "1 task" if len(by_task) == 1 else f"{len(by_task)} tasks"
-    return f"{points:+.1f} ({tasks}), higher on {higher} of {len(splits)}"
+    fewer = f" ({_tasks(len(by_task))})" if len(by_task) < len(column["ours"]) else ""
+    return f"{points:+.1f}{fewer}, {higher}/{len(splits)}"
+
+
+def _tasks(count):
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _accuracy(value, best):

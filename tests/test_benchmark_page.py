@@ -31,7 +31,7 @@ def test_results_become_parts_of_a_page(tmp_path):
 
     assert "`python -m benchmarks score` wrote:\n\n> 20" in filled
     assert "| quotes | 200 | 1 | 0.500 | **0.700** |" in filled
-    assert "| `tfidf` | -20.0 (1 task), higher on 0 of 1 |" in filled
+    assert "| `tfidf` | -20.0, 0/1 |" in filled
     assert filled.count("Not measured yet") == len(COMPARISONS) - 1
     assert report.fill(filled, tmp_path) == filled
     with pytest.raises(ValueError, match="must have the lines"):

@@ -140,10 +140,9 @@ def test_how_far_ours_is_ahead():
     )
 
     assert page.splitlines() == [
-        "| ours beside | some | all splits |",
+        "| ours beside | some (1 task) | all splits (1 task) |",
         "| --- | --- | --- |",
-        "| `full` | +3.5 (1 task), higher on 1 of 2 "
-        "| +10.0 (1 task), higher on 1 of 1 |",
+        "| `full` | +3.5, 1/2 | +10.0, 1/1 |",
         "| `tfidf` | - | - |",
     ]
 
@@ -153,10 +152,13 @@ def test_how_far_ours_is_ahead_is_a_mean_over_tasks():
         *records({"ours": 0.7, "full": 0.5}),
         *records({"ours": 0.7, "full": 0.4}, seed=1),
         *({**r, "task": "films"} for r in records({"ours": 0.3, "full": 0.4})),
+        *records({"tfidf": 0.6}),
     ]
     page = score.ahead_to_markdown([{"records": found, "splits": "some"}])
 
-    assert "| +7.5 (2 tasks), higher on 2 of 3 |" in page
+    assert "| some (2 tasks) |" in page
+    assert "| `full` | +7.5, 2/3 |" in page
+    assert "| `tfidf` | +10.0 (1 task), 1/1 |" in page
 
 
 def test_results_of_another_name_are_files_of_their_own(run_score):
@@ -294,11 +296,11 @@ def test_few_rows_and_more_are_columns_of_their_own():
     page = score.ahead_to_markdown([{"records": found, "splits": "some"}, other])
 
     assert page.splitlines() == [
-        "| ours beside | some: 200 rows | some: more rows | others |",
+        "| ours beside | some: 200 rows (1 task) | some: more rows (1 task) "
+        "| others (1 task) |",
         "| --- | --- | --- | --- |",
-        "| `full` | +10.0 (1 task), higher on 1 of 1 | "
-        "+0.0 (1 task), higher on 1 of 2 | - |",
-        "| `tfidf` | - | - | +10.0 (1 task), higher on 1 of 1 |",
+        "| `full` | +10.0, 1/1 | +0.0, 1/2 | - |",
+        "| `tfidf` | - | - | +10.0, 1/1 |",
     ]
 
 
@@ -308,7 +310,8 @@ def test_columns_of_several_results_have_names_of_their_own(run_score):
 
     found = results.read(run_score.results, "score")
     first, other = score.ahead_to_markdown(found).splitlines()[0].split(" | ")[1:]
-    assert (first, other) == ("all splits, cpu", "all splits, cpu-other |")
+    assert first.startswith("all splits, cpu (")
+    assert other.startswith("all splits, cpu-other (")
 
 
 def test_scores_say_on_which_machines():

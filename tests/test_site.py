@@ -55,6 +55,14 @@ def test_a_module_without_a_place_is_named(load):
         picture.group_of_each(modules)
 
 
+def test_code_ends_without_the_empty_line_that_doctest_needs(load):
+    page = "A\n\n```\n>>> 1\n1\n\n```\n\nB\n\n```python\nx = 1\n\ny = 2\n```\n"
+
+    shown = load("outer_pages").relink(page, ROOT / "README.md", "index")
+
+    assert shown == page.replace("1\n\n```", "1\n```")
+
+
 @pytest.mark.parametrize(
     ("source", "link", "on_the_site"),
     [

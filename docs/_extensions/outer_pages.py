@@ -61,9 +61,14 @@ def relink(text, source, page):
         relative = os.path.relpath(file, (DOCS / page).parent)
         return f"{before}{Path(relative).as_posix()}{anchor})"
 
-    blocks = [*BLOCK.findall(text), ""]  # code, which stays as it is
+    blocks = [*map(trim, BLOCK.findall(text)), ""]
     around = [LINK.sub(replaced, part) for part in BLOCK.split(text)]
     return "".join(a + b for a, b in zip(around, blocks, strict=True))
+
+
+def trim(block):
+    """A block of code without the empty lines at its end, which only doctest needs."""
+    return block.removesuffix("```").rstrip("\n") + "\n```"
 
 
 def write_if_changed(path, text):
