@@ -395,7 +395,7 @@ def test_a_repeated_step_changes_nothing():
         model.update_and_allocate(step)
     before = copy.deepcopy(model.allocator.state_dict())
     give_gradients(model, 9)
-    for step in (4, 2, 0, -1):
+    for step in (4, 2, 0):
         model.update_and_allocate(step)
     after = model.allocator.state_dict()
 
@@ -403,6 +403,18 @@ def test_a_repeated_step_changes_nothing():
     assert torch.equal(after["kept"], before["kept"])
     for old, new in zip(before["averages"], after["averages"], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+
+
+def test_a_step_below_0_is_refused():
+    """It would count as a repeated one, and the loop would be one step behind."""
+    model = small_adapted()
+    give_gradients(model, 0)
+
+    with pytest.raises(ValueError, match=r"`global_step` must be .* from 0. Got -1"):
+        model.update_and_allocate(-1)
+
+    assert model.allocator.last_step == -1  # no step was taken
+    model.update_and_allocate(0)
 
 
 def test_between_allocations_pruned_triplets_train_and_may_come_back():

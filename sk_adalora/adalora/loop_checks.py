@@ -37,10 +37,18 @@ class LoopChecks:
 
         Raises
         ------
+        ValueError
+            If the step is below 0.
         RuntimeError
             If the ranks are not final, and there are no gradients at the first step
             that trains the triplets, or none at all until the first allocation.
         """
+        if step < 0:
+            raise ValueError(
+                "`global_step` must be the optimizer step that was just taken, counted "
+                f"from 0. Got {step}. A counter that only rises afterwards, such as "
+                "`global_step` of the Trainer in `on_optimizer_step`, is right as it is."
+            )
         if not self._done:
             if any(p.requires_grad for p in model.triplets.parameters()):
                 self._check_first_step(model)

@@ -270,6 +270,8 @@ class AdaLoraModel(nn.Module):
 
         Raises
         ------
+        ValueError
+            If the step is below 0.
         RuntimeError
             If the ranks are not final, and there are no gradients at the first step
             that trains the triplets, or none at all until the first allocation.
