@@ -118,7 +118,7 @@ def measure_memory(contestant, n_rows, steps, settings):
         Peak memory, and memory before the fit, texts included.
     """
     from .contestants import Settings
-    from .memory import fit_some_steps, make_texts
+    from .stopped_fit import fit_some_steps, make_texts
 
     settings = Settings(**settings)
     texts, labels = make_texts(n_rows)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from _benchmarks import X, Y, settings
 
-from benchmarks import memory, time_profile
+from benchmarks import memory, stopped_fit, time_profile
 from benchmarks.operations import count
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from benchmarks.training_steps import STEPS, make_step
@@ -144,10 +144,10 @@ def test_a_step_is_set_up_for_where_it_is_taken(precision, tiny_model, monkeypat
 def test_a_fit_stops_after_some_steps(name, tiny_model):
     if name != "ours":
         pytest.importorskip("peft")
-    texts, labels = memory.make_texts(40)
+    texts, labels = stopped_fit.make_texts(40)
 
     assert len(set(texts)) == 40
-    assert memory.fit_some_steps(name, texts, labels, settings(tiny_model), 3) == 3
+    assert stopped_fit.fit_some_steps(name, texts, labels, settings(tiny_model), 3) == 3
 
 
 @pytest.mark.parametrize(("on_card", "shown"), [(None, ""), (5e8, " 0.50 |")])

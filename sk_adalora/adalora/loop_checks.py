@@ -46,8 +46,8 @@ class LoopChecks:
         if step < 0:
             raise ValueError(
                 "`global_step` must be the optimizer step that was just taken, counted "
-                f"from 0. Got {step}. A counter that only rises afterwards, such as "
-                "`global_step` of the Trainer in `on_optimizer_step`, is right as it is."
+                f"from 0. Got {step}. Give the first step 0; in `on_optimizer_step` of "
+                "the Trainer, that is `state.global_step`."
             )
         if not self._done:
             if any(p.requires_grad for p in model.triplets.parameters()):
