@@ -41,8 +41,11 @@ class Column:
         return isinstance(cells, pa.Array) and pt.is_floating(cells.type)
 
     @property
-    def holds_integers(self) -> bool:
-        return isinstance(self.cells, pa.Array) and pt.is_integer(self.cells.type)
+    def holds_codes(self) -> bool:
+        """Whether the cells are integers or booleans."""
+        if not isinstance(self.cells, pa.Array):
+            return False
+        return pt.is_integer(self.cells.type) or pt.is_boolean(self.cells.type)
 
     @property
     def holds_texts(self) -> bool:

@@ -55,7 +55,7 @@ class Texts:
     n_features : int
         The number of columns, 1 for one-dimensional input.
     all_numbers : bool
-        Whether all columns hold floats, or all integers and have no names, and
+        Whether all columns hold floats or, without names, integers and booleans, and
         `row_format` writes them as they are.
     """
 
@@ -141,9 +141,9 @@ def read_texts(
 
 def _all_numbers(table: Table) -> bool:
     floats = all(column.holds_floats for column in table.columns)
-    # Integers of named columns may be counts of things; others are tokens or words.
+    # With names they may be counts and facts; without, they are tokens or words.
     unnamed = table.feature_names is None
-    return floats or (unnamed and all(c.holds_integers for c in table.columns))
+    return floats or (unnamed and all(c.holds_codes for c in table.columns))
 
 
 def _write_rows(

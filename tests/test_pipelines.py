@@ -180,6 +180,16 @@ def test_texts_made_numbers_are_asked_about(make, max_length):
     assert (pipeline[-1].fit_report_.truncated_share > 0.1) == (max_length == 64)
 
 
+def test_texts_made_booleans_are_asked_about(make):
+    """As packages do that take X for categories: one column for each text."""
+    X, y = topics(48)
+    one_hot = np.array(X)[:, None] == np.unique(X)
+    assert one_hot.shape[1] > 10
+
+    with pytest.warns(UserWarning, match=r"columns, all of numbers\. If"):
+        make(epochs=1).fit(one_hot, y)
+
+
 # Searches
 
 

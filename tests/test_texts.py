@@ -776,6 +776,7 @@ FLOATS = np.random.default_rng(0).normal(size=(41, 11))
         lambda X: (X * 9).astype(int),  # as of token ids, or of counted words
         lambda X: (X * 9).astype(int).tolist(),
         lambda X: torch.tensor(X * 9).to(torch.uint8),
+        lambda X: X > 0,  # as of texts taken for categories
     ],
 )
 def test_many_columns_of_numbers_seem_encoded(make):
@@ -792,7 +793,7 @@ def test_many_columns_of_numbers_seem_encoded(make):
         FLOATS[:40],
         FLOATS[:, :1],
         pd.DataFrame((FLOATS * 9).astype(int)).add_prefix("number of "),
-        FLOATS > 0,
+        pd.DataFrame(FLOATS > 0).add_prefix("has "),
         FLOATS.astype(str),
         pd.DataFrame(FLOATS).assign(text="a text"),
         WORDS * 20,
