@@ -240,6 +240,18 @@ class SVDLinear(nn.Module):
         return self.base_layer.weight  # type: ignore[return-value]
 
     @property
+    def stored_weight(self) -> Tensor:
+        """Frozen weight, or what it is computed from, as by a parametrization.
+
+        To compute it may cost much, or change it: `spectral_norm` iterates.
+        """
+        if "weight" not in self.base_layer._parameters:
+            for name, parameter in self.base_layer.named_parameters():
+                if name != "bias":
+                    return parameter
+        return self.weight
+
+    @property
     def bias(self) -> Tensor | None:
         """Bias of the frozen layer."""
         return self.base_layer.bias  # type: ignore[return-value]

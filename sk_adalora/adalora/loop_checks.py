@@ -114,8 +114,9 @@ def _warn_unused(model: AdaLoraModel) -> None:
         warn_user(
             f"{len(unused)} adapted layers got no gradient in the first step: "
             f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
-            "of `target_modules` if the loss does not depend on them. In a loop of "
-            "your own, call `update_and_allocate` before `zero_grad`.",
+            "of `target_modules` if the loss does not depend on them, or if the model "
+            "reads their weights without calling them. In a loop of your own, call "
+            "`update_and_allocate` before `zero_grad`.",
         )
 
 

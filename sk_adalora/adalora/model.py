@@ -35,6 +35,8 @@ from .triplets import Triplets
 # A model with a method of such a name of its own keeps it, but for the first.
 _ONE_ADAPTER = "It has one adapter, which is always in use outside `disable_adapter`"
 _LIBRARIES = {"adapters", "diffusers", "sentence_transformers", "transformers"}
+# What `__init__` sets on the wrapper, even if the model has attributes of these names.
+_OWN = {"model", "peft_config", "adapted", "triplets", "allocator"}
 _REFUSED = {
     "push_to_hub": "Call `save_pretrained` and upload the folder, with "
     "`huggingface_hub.HfApi().upload_folder`",
@@ -103,9 +105,9 @@ class AdaLoraModel(nn.Module):
     """A frozen model with trained low-rank updates of its linear layers.
 
     :func:`get_peft_model` makes it. Attributes that it does not have itself, such as
-    `generate`, are those of the wrapped model. Methods of transformers that know
-    nothing of the adapter, such as `push_to_hub`, `add_adapter` and
-    `disable_adapters`, are refused, with what to do.
+    `generate` and `generation_config`, are those of the wrapped model, read and set
+    there. Methods of transformers that know nothing of the adapter, such as
+    `push_to_hub`, `add_adapter` and `disable_adapters`, are refused, with what to do.
 
     Parameters
     ----------
@@ -165,7 +167,7 @@ class AdaLoraModel(nn.Module):
             )
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
         self.triplets.initialise(config.init_lora_weights, generator)
-        self.triplets.to(next(iter(self.adapted.values())).weight.device)
+        self.triplets.to(next(iter(self.adapted.values())).stored_weight.device)
         schedule = config.schedule(len(ranks))
         self.allocator = RankAllocator(
             self.triplets, schedule, config.beta1, config.beta2
@@ -226,6 +228,34 @@ class AdaLoraModel(nn.Module):
                     f"AdaLoraModel, which has no such method. {_REFUSED[name]}."
                 ) from None
             return getattr(self.model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is read from the wrapped model is set there, too: its own methods, such
+        # as `generate`, would not see it here. Names that begin with "_" are those of
+        # other wrappers, such as accelerate's hooks.
+        model = self.__dict__.get("_modules", {}).get("model")
+        if (
+            name.startswith("_")
+            or _is_of_wrapper(self, name)
+            or not hasattr(model, name)
+        ):
+            super().__setattr__(name, value)
+        elif model._modules.get(name) is None:
+            setattr(model, name, value)
+        else:
+            raise ValueError(
+                "Parts of a model must be replaced before it is adapted. Got another "
+                f"`{name}`, which would be neither adapted nor saved. Set it on the "
+                "model, and call `get_peft_model` afterwards."
+            )
+
+    def _get_name(self) -> str:
+        # By this name, the `Trainer` of transformers knows whether to shift labels.
+        return self.model._get_name()  # type: ignore[no-any-return,no-untyped-call]
+
+    def __repr__(self) -> str:
+        whole = super().__repr__()
+        return type(self).__name__ + whole.removeprefix(self._get_name())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -591,6 +621,13 @@ class AdaLoraModel(nn.Module):
         for layer in self.adapted.values():
             layer.enabled = on
         self._copies.use(trained=on)
+
+
+def _is_of_wrapper(wrapper: AdaLoraModel, name: str) -> bool:
+    """Tell whether the wrapper, and not only the model in it, has an attribute."""
+    own = wrapper.__dict__
+    known = name in own or name in own.get("_modules", {})
+    return known or name in _OWN or hasattr(type(wrapper), name)
 
 
 def _check_arguments(model: Any, config: Any) -> None:

@@ -95,7 +95,15 @@ class Triplets(nn.Module):
 
     @property
     def _layers(self) -> list[SVDLinear]:
-        return cast("list[SVDLinear]", [known() for known in self._references])
+        layers = [known() for known in self._references]
+        if any(layer is None for layer in layers):
+            raise RuntimeError(
+                "All adapted layers of a model must be kept, as they share their "
+                "numbers. Got a part of a model, or a copy of a part, without the "
+                "others. Keep or copy the whole adapted model, or call `unload` or "
+                "`merge_and_unload` before."
+            )
+        return cast("list[SVDLinear]", layers)
 
     def __getstate__(self) -> dict[str, Any]:
         # Weak references can be neither copied nor pickled.
@@ -334,7 +342,7 @@ def _split(
     bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
 ) -> Sequence[Tensor]:
     """Cut rows into those of each layer, on its device and in its precision."""
-    weights = [layer.weight for layer in layers]
+    weights = [layer.stored_weight for layer in layers]
     places = [(weight.device, _compute_dtype(weight)) for weight in weights]
     if len(set(places)) == 1:
         return bank.split(rows.to(*places[0]))

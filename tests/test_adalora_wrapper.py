@@ -1,0 +1,164 @@
+"""What the wrapper hands on to the model in it, and what it keeps for itself."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from _tiny import (
+    adapt,
+    config,
+    randomise,
+    tiny_bert,
+    tiny_classifier,
+    tiny_llama,
+    tokens,
+)
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+from sk_adalora import get_peft_model
+
+
+class Scaled(nn.Module):
+    """A model with an attribute that its pass reads, and one that we have, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.allocator = "of the model"
+        self.scale = 1.0
+
+    def forward(self, x):
+        return self.scale * self.linear(x)
+
+
+# ---- attributes -------------------------------------------------------------
+
+
+def test_attributes_of_the_model_are_set_on_it():
+    model = adapt(Scaled(), target_modules=["linear"])
+    before = model(torch.ones(4))
+    model.scale = 2.0
+
+    assert model.model.scale == 2.0
+    torch.testing.assert_close(model(torch.ones(4)), 2 * before)
+    assert "scale" not in vars(model)
+
+
+def test_generate_heeds_a_configuration_that_is_set():
+    model = adapt(tiny_llama())
+    ids = tokens(rows=2)
+    model.generation_config = transformers.GenerationConfig(
+        max_new_tokens=3, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+
+    assert model.generate(ids).shape == (2, ids.shape[1] + 3)
+
+
+def test_attributes_of_the_wrapper_stay_there():
+    base = Scaled()
+    model = adapt(base, target_modules=["linear"])
+    model._hook = "of another package"
+    model.note = "of nobody"
+    model.train()
+
+    assert base.allocator == "of the model"
+    assert model.allocator.budget == 4
+    assert not hasattr(base, "_hook")
+    assert not hasattr(base, "note")
+    assert copy.deepcopy(model).note == "of nobody"
+
+
+def test_another_head_of_an_adapted_model_is_refused():
+    """It would be trained, and not be saved."""
+    model = adapt(tiny_classifier())
+    head = model.classifier
+
+    with pytest.raises(
+        ValueError, match=r"replaced before it is adapted\. .*`classifier`"
+    ):
+        model.classifier = nn.Linear(32, 7)
+    assert model.classifier is head
+    model.model.dropout = nn.Identity()  # as in any model
+
+
+# ---- its name ---------------------------------------------------------------
+
+
+def test_the_trainer_shifts_labels_that_it_smooths(tmp_path):
+    """It knows a causal model by the name of its class."""
+    base = tiny_llama()
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), label_smoothing_factor=0.1, report_to=[], use_cpu=True
+    )
+    ids = tokens(rows=2)
+
+    def loss_of(model):
+        trainer = transformers.Trainer(model, arguments)
+        return trainer.compute_loss(model, {"input_ids": ids, "labels": ids})
+
+    expected = loss_of(copy.deepcopy(base))
+    model = adapt(base)
+
+    torch.testing.assert_close(loss_of(model), expected)
+    assert repr(model).startswith("AdaLoraModel(")
+
+
+# ---- parts ------------------------------------------------------------------
+
+
+def test_a_part_without_the_others_says_what_to_keep():
+    model = adapt(tiny_bert())
+    inputs = torch.ones(1, 3, 32)
+
+    with pytest.raises(
+        RuntimeError, match="All adapted layers of a model must be kept"
+    ):
+        copy.deepcopy(model.model.encoder.layer[0])(inputs)
+    first = model.model.encoder.layer[0]
+    del model
+    with pytest.raises(
+        RuntimeError, match="All adapted layers of a model must be kept"
+    ):
+        first(inputs)
+
+
+def test_parts_of_a_copy_of_all_layers_run():
+    model = randomise(adapt(tiny_bert()))
+    encoder = copy.deepcopy(model.model.encoder)
+    inputs = torch.ones(1, 3, 32)
+
+    torch.testing.assert_close(
+        encoder(inputs).last_hidden_state, model.model.encoder(inputs).last_hidden_state
+    )
+
+
+# ---- weights that are computed ----------------------------------------------
+
+
+def test_a_weight_that_is_computed_is_computed_once_a_pass():
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, weight):
+            Counted.calls += 1
+            return weight
+
+    layer = nn.Linear(4, 3)
+    parametrize.register_parametrization(layer, "weight", Counted())
+    model = adapt(nn.Sequential(layer), target_modules=["0"])
+    Counted.calls = 0
+    model(torch.ones(2, 4))
+
+    assert Counted.calls == 1
+
+
+def test_spectral_norm_iterates_as_without_an_adapter():
+    torch.manual_seed(0)
+    plain = nn.Sequential(parametrizations.spectral_norm(nn.Linear(64, 64)))
+    model = get_peft_model(copy.deepcopy(plain), config(target_modules=["0"])).train()
+    x = torch.ones(2, 64)
+
+    for _ in range(3):
+        torch.testing.assert_close(model(x), plain.train()(x), rtol=1e-6, atol=1e-6)
