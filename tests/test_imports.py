@@ -470,7 +470,7 @@ def holders(folder):
         (JournalFileBackend(str(folder / "journal")), "_file_path _lock"),
         (torch._C, "_current_graph_task_id _are_functorch_transforms_active"),
         (torch.nn.Linear(1, 1), "_forward_hooks _forward_pre_hooks _parameters"),
-        (torch.nn.Linear(1, 1), "_modules"),
+        (torch.nn.Linear(1, 1), "_modules _get_name"),
         (torch.nn.Linear(1, 1), "_backward_hooks _backward_pre_hooks"),
         (torch.nn.modules.module, "_IncompatibleKeys"),
         (add_hook_to_module(torch.nn.Linear(1, 1), ModelHook()), "_hf_hook"),
