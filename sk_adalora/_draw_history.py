@@ -43,7 +43,7 @@ def draw_budget(
     """Draw the total rank over the steps, as `BudgetDisplay.plot` says."""
     plt = import_pyplot()
     if ax is None:
-        _, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
+        _, ax = plt.subplots(figsize=(7, 4.4), layout="tight")
     (ax,) = list_axes(ax)
     for phase in _PHASES:
         _shade(ax, phase, np.flatnonzero(np.array(phases) == phase), len(phases))
@@ -139,7 +139,8 @@ def draw_history(
         for step in marks:
             one.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
         # With scores, there is room for half a star at the last step.
-        end = max(len(loss), 1) - 0.5
+        last = one.dataLim.x1  # maybe of another fit, drawn before
+        end = max(len(loss) - 1, last if np.isfinite(last) else 0) + 0.5
         one.set_xlim(-0.5, end + (0.02 * (end + 0.5) if len(score) else 0))
         whole_numbers(one.xaxis)
     meaning = " (dotted: a new epoch begins)" if marks else ""
@@ -152,7 +153,7 @@ def _history_axes(ax: Any, n_panels: int) -> np.ndarray:
     plt = import_pyplot()
     if ax is None:
         size = (7, 0.6 + 1.8 * n_panels)
-        _, ax = plt.subplots(n_panels, sharex=True, figsize=size, layout="constrained")
+        _, ax = plt.subplots(n_panels, sharex=True, figsize=size, layout="tight")
     return list_axes(ax, n_panels, alone="the loss")
 
 

@@ -47,7 +47,7 @@ def draw_ranks(
     if ax is None:
         n_layers, n_kinds = ranks.shape
         size = _figure_size(n_layers, n_kinds, max(map(len, map(str, layers))))
-        _, ax = plt.subplots(figsize=size, layout="constrained")
+        _, ax = plt.subplots(figsize=size, layout="tight")
     (ax,) = list_axes(ax)
     cells = ax.pcolormesh(
         np.ma.masked_where(~(ranks > 0), ranks),

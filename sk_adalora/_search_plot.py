@@ -64,7 +64,7 @@ def draw_trials(curves: TrialCurves, ax: Any = None) -> np.ndarray:
     """Draw the picture, as `AdaLoraSearchCV.plot_trials` says."""
     plt = import_pyplot()
     if ax is None:
-        _, ax = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        _, ax = plt.subplots(1, 2, figsize=(10, 4), layout="tight")
     axes = list_axes(ax, 2, alone="the trials")
     _draw_values(curves, axes[0])
     if len(axes) > 1:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from _tiny import adapt, tiny_bert
+from _tiny import adapt, no_warning, tiny_bert
 from _toy import make, toy
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -175,6 +175,15 @@ def test_other_things_are_refused(display, fitted):
     ):
         with pytest.raises(TypeError, match=rf"{name}\.from_estimator needs a fitted"):
             display.from_estimator(thing)
+
+
+def test_a_figure_of_its_own_may_be_laid_out_once_more(display, fitted, plt):
+    """As is usual after a picture; matplotlib refuses or warns of another layout."""
+    ax = display.from_estimator(fitted).ax_
+    with no_warning():
+        plt.tight_layout()
+
+    assert ax.figure is plt.gcf()
 
 
 def test_a_search_without_refit_is_refused(display, fitted):
@@ -476,6 +485,15 @@ def test_one_axes_shows_the_loss_alone(fitted, plt):
     _, ax = plt.subplots()
 
     assert TrainingHistoryDisplay.from_estimator(fitted, ax=ax).axes_.tolist() == [ax]
+
+
+@pytest.mark.parametrize("lengths", [(12, 6), (6, 12)])
+def test_histories_on_one_axes_are_drawn_to_their_ends(plt, lengths):
+    _, ax = plt.subplots()
+    for length in lengths:
+        TrainingHistoryDisplay(*np.ones((3, length))).plot(ax=ax)
+
+    assert ax.get_xlim() == (-0.5, 11.5)
 
 
 def test_axes_of_all_panels_can_be_given(fitted, plt):
