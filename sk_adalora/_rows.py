@@ -83,8 +83,10 @@ def take_rows(data: Any, rows: np.ndarray) -> Any:
     try:
         return _safe_indexing(data, rows)
     except TypeError:  # an Index of pandas, a table of `datasets`
-        method = data.select if hasattr(data, "select") else data.take
-        return method(rows)
+        for method in ("select", "take"):
+            if hasattr(data, method):
+                return getattr(data, method)(rows)
+        return np.asarray(data)[rows]  # a data set of HDF5
 
 
 def _takeable(data: Any) -> Any:

@@ -198,6 +198,29 @@ def test_validation_rows_that_are_passed_are_used(tiny_model):
     assert all(a is X_val and b is y_val for a, b in scored)
 
 
+class HeldElsewhere:
+    """Rows of which only an array can be made, as of a data set of HDF5."""
+
+    def __init__(self, rows):
+        self.rows = np.array(rows)
+        self.shape = self.rows.shape
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.rows, dtype)
+
+
+def test_rows_of_any_array_can_be_set_apart(tiny_model):
+    X, y = toy(32)
+    plain = make(tiny_model, early_stopping=True, epochs=4).fit(X, y)
+    held = make(tiny_model, early_stopping=True, epochs=4)
+    held.fit(HeldElsewhere(X), HeldElsewhere(y))
+
+    assert held.history_.score == plain.history_.score
+
+
 def test_weights_go_with_their_rows_when_some_are_set_apart(tiny_model):
     X, y = toy(64)
     X, y = X + X, np.concatenate([y, 1 - y])
