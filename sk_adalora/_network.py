@@ -81,7 +81,7 @@ class TextNetwork(nn.Module):
         """Switch the dropout of the updates; the frozen part never uses dropout."""
         super().train(False)
         for layer in self.encoder.adapted.values():
-            layer.training = mode
+            layer.dropout.train(mode)
         return self
 
     def forward(self, batch: Batch) -> Tensor:

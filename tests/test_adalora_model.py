@@ -1063,6 +1063,24 @@ def test_dropout_without_a_generator_uses_the_global_one():
     assert torch.equal(first, again)
 
 
+def test_dropout_can_be_turned_off_and_on_by_others():
+    """They look for torch's modules, as trl does to turn it off in a whole model."""
+    model = randomise(adapt(tiny_bert(), lora_dropout=0.5)).train()
+    drops = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p == 0.5]
+
+    assert len(drops) == len(model.adapted)
+    for drop in drops:
+        drop.p = 0
+    torch.testing.assert_close(hidden(model), hidden(model), rtol=0, atol=0)
+    model.eval()
+    for drop in drops:
+        drop.p = 0.5
+    torch.testing.assert_close(hidden(model), hidden(model), rtol=0, atol=0)
+    for drop in drops:  # Monte Carlo dropout
+        drop.train()
+    assert not torch.equal(hidden(model), hidden(model))
+
+
 @pytest.mark.parametrize("seeded", [False, True])
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation(seeded):
     generator = torch.Generator().manual_seed(0) if seeded else None

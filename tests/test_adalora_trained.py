@@ -246,6 +246,57 @@ def test_copies_follow_the_mode_that_is_set_while_they_are_not_used():
     assert [part.training for part in model.model.head] == [False, True, True]
 
 
+def adapted_beside_a_head():
+    base = head_with_norm().eval()
+    return adapt(base, target_modules=["body"], modules_to_save=["head"])
+
+
+def test_what_replaces_a_trained_module_is_saved():
+    """As by timm's `reset_classifier`: it is what is trained then."""
+    model = adapted_beside_a_head()
+    other = copy.deepcopy(model)
+    old, new = model.model.head, head_with_norm().head.eval()
+    model.model.head = new
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(16, 8)
+
+    torch.testing.assert_close(other(x), model(x))
+    with model.disable_adapter():
+        assert model.model.head not in (old, new)
+    assert model.model.head is new
+
+
+def test_a_head_is_saved_at_the_size_that_it_was_given_later():
+    model = adapt(tiny_llama(), target_modules=["q_proj"], modules_to_save=["lm_head"])
+    model.resize_token_embeddings(53)
+
+    assert model.state_dict()["base_model.model.lm_head.weight"].shape == (53, 32)
+
+
+def test_trained_biases_that_get_other_parameters_are_saved():
+    model = adapt(head_with_norm().eval(), target_modules=["body"], bias="all")
+    whole, adapter = copy.deepcopy(model.model.state_dict()), model.state_dict()
+    model.to("meta").to_empty(device="cpu")
+    model.model.load_state_dict(whole)
+    model.load_state_dict(adapter)
+    model.model.body.base_layer.bias.data.add_(1)
+
+    saved = model.state_dict()["base_model.model.body.base_layer.bias"]
+    assert torch.equal(saved, whole["body.base_layer.bias"] + 1)
+
+
+def test_a_trained_module_in_a_wrapper_is_saved_without_it():
+    """As in that of `torch.compile`, whose names in the state are others."""
+    model = adapted_beside_a_head()
+    names, head = set(model.state_dict()), model.model.head
+    model.model.head = nn.Sequential(head)
+
+    assert set(model.state_dict()) == names
+    with model.disable_adapter():
+        pass
+    assert model.model.head is head
+
+
 def test_buffers_of_saved_modules_are_stored():
     base = nn.ModuleDict({"norm": nn.BatchNorm1d(4), "up": nn.Linear(4, 4)})
     model, fresh = (

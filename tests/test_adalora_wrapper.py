@@ -105,6 +105,19 @@ def test_the_trainer_shifts_labels_that_it_smooths(tmp_path):
     assert repr(model).startswith("AdaLoraModel(")
 
 
+def test_the_trainer_takes_a_quantised_model_with_an_adapter(tmp_path):
+    """Which it tells from one without by an attribute."""
+    base = tiny_llama()
+    base.is_quantized = True
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), report_to=[], use_cpu=True
+    )
+    with pytest.raises(ValueError, match="purely quantized"):
+        transformers.Trainer(copy.deepcopy(base), arguments)
+
+    transformers.Trainer(adapt(base), arguments)
+
+
 # ---- parts ------------------------------------------------------------------
 
 

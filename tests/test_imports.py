@@ -25,7 +25,7 @@ from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.model_selection import GridSearchCV
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import sk_adalora
 from sk_adalora._transaction import CALLBACKS
@@ -474,6 +474,7 @@ def holders(folder):
         (torch.nn.Linear(1, 1), "_backward_hooks _backward_pre_hooks"),
         (torch.nn.modules.module, "_IncompatibleKeys"),
         (add_hook_to_module(torch.nn.Linear(1, 1), ModelHook()), "_hf_hook"),
+        (PreTrainedModel, "_hf_peft_config_loaded"),
         (PreTrainedTokenizerFast(tokenizer_object=words), "_tokenizer"),
         (sys, "_getframe _current_frames"),
     ]

@@ -220,7 +220,8 @@ class SVDLinear(nn.Module):
         super().__init__()
         self.base_layer = base_layer
         self.rank = rank
-        self.dropout = dropout
+        # A module, so that whoever turns dropout off or on finds it.
+        self.dropout = nn.Dropout(dropout)
         self.generator = generator
         self.enabled = True
         self.transposed = is_conv1d(base_layer)
@@ -281,7 +282,7 @@ class SVDLinear(nn.Module):
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
-        drops = self.training and self.dropout > 0
+        drops = self.dropout.training and self.dropout.p > 0
         # The transforms of torch.func do not support the fused product.
         transformed = torch._C._are_functorch_transforms_active()
         frozen = None if drops or transformed else self._readable(x)
@@ -341,16 +342,16 @@ class SVDLinear(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         if self.generator is None:
-            return F.dropout(x, self.dropout)
+            return F.dropout(x, self.dropout.p)
         if in_backward():
             raise RuntimeError(
                 "Gradient checkpointing repeats the dropout of the global generator "
                 "only. Got an adapted layer with a generator of its own, whose "
-                f"lora_dropout={self.dropout} would not be that of the forward pass. "
+                f"lora_dropout={self.dropout.p} would not be that of the forward pass. "
                 "Adapt the model with generator=None, or set lora_dropout=0."
             )
         self.generator = _moved(self.generator, x.device)
-        share = 1 - self.dropout
+        share = 1 - self.dropout.p
         kept = torch.empty_like(x).bernoulli_(share, generator=self.generator)
         return x * kept.div_(share)
 

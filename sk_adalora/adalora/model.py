@@ -21,6 +21,7 @@ from .exchange import (
     check_replaceable,
     entries,
     exchange,
+    has_tied_head,
     refuse_offloaded,
     stop_fused_layers,
 )
@@ -144,6 +145,9 @@ class AdaLoraModel(nn.Module):
     >>> model.ranks
     {'0': 4, '1': 4}
     """
+
+    # Without it, the `Trainer` of transformers refuses quantised models.
+    _hf_peft_config_loaded = True
 
     def __init__(
         self,
@@ -564,7 +568,8 @@ class AdaLoraModel(nn.Module):
         Returns
         -------
         torch.nn.Module
-            The wrapped model. Do not use this object any more.
+            The wrapped model. Do not use this object any more. If a head shared the
+            embeddings' weight, and does not any more, its `config` says so.
 
         Raises
         ------
@@ -575,12 +580,18 @@ class AdaLoraModel(nn.Module):
             If the frozen weights are quantised.
         """
         check_replaceable(self.adapted)
+        with self.disable_adapter():
+            tied = has_tied_head(self.model)
         self.merge(safe_merge)
         for layer in self.adapted.values():
             if layer.merged_weight is not None:
                 merged = nn.Parameter(layer.merged_weight, requires_grad=False)
                 layer.base_layer.weight = merged
-        return self._taken_apart()
+        plain = self._taken_apart()
+        if tied and not has_tied_head(plain):
+            # Or else who loads or resizes it would tie them again, and lose the head.
+            plain.config.tie_word_embeddings = False  # type: ignore[union-attr]
+        return plain
 
     def unload(self) -> nn.Module:
         """Return the plain model as it was before, frozen.

@@ -23,6 +23,19 @@ class _Copy:
     original: nn.Module | nn.Parameter
     trained: nn.Module | nn.Parameter
 
+    def follow(self, in_use: bool) -> None:
+        """Take what the owner holds now: others may have replaced what it held.
+
+        `resize_token_embeddings` makes another head, and `to_empty` other parameters.
+        What is only wrapped, as by `torch.compile`, stays known without its wrapper.
+        """
+        held = {**self.owner._parameters, **self.owner._modules}
+        now: Any = held.get(self.attribute)
+        name = "trained" if in_use else "original"
+        wraps = isinstance(now, nn.Module) and getattr(self, name) in now.modules()
+        if now is not None and not wraps:
+            setattr(self, name, now)
+
     def use(self, trained: bool) -> None:
         new = self.trained if trained else self.original
         old = getattr(self.owner, self.attribute)
@@ -52,6 +65,7 @@ class TrainedCopies:
 
     def __init__(self, model: nn.Module, paths: list[str], bias: str) -> None:
         self._copies: dict[str, _Copy] = {}
+        self.in_use = False
         for path in paths:
             owner, _, attribute = path.rpartition(".")
             trained = copy.deepcopy(model.get_submodule(path)).requires_grad_(True)
@@ -93,6 +107,7 @@ class TrainedCopies:
             Which of the two.
         """
         for copied in self._copies.values():
+            copied.follow(self.in_use)
             copied.use(trained)
         self.in_use = trained
 
@@ -114,6 +129,7 @@ class TrainedCopies:
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield path and tensor of everything trained in full, buffers too."""
         for path, copied in self._copies.items():
+            copied.follow(self.in_use)
             if isinstance(copied.trained, nn.Parameter):
                 yield path, copied.trained
             else:
