@@ -83,8 +83,8 @@ GROUPS = [
         "adalora.json_file adalora.messages adalora.config adalora.schedule "
         "adalora.products adalora.layers adalora.row_bank adalora.resizing "
         "adalora.triplets adalora.targets adalora.trained adalora.state "
-        "adalora.allocator adalora.exchange adalora.loop_checks adalora.model "
-        "adalora.peft_format adalora.read_peft",
+        "adalora.allocator adalora.exchange adalora.loop_checks adalora.wrapper "
+        "adalora.model adalora.peft_format adalora.read_peft",
     ),
     Group(
         "Shared",

@@ -1,4 +1,4 @@
-"""What the wrapper hands on to the model in it, and what it keeps for itself."""
+"""What the wrapper hands on to the model in it, and what packages do with parts."""
 
 import copy
 

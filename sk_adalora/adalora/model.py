@@ -31,29 +31,7 @@ from .peft_format import save_adapter
 from .targets import find_targets
 from .trained import TrainedCopies, copied_paths
 from .triplets import Triplets
-
-# Methods of transformers' models that know nothing of the triplets, and what to do.
-# A model with a method of such a name of its own keeps it, but for the first.
-_ONE_ADAPTER = "It has one adapter, which is always in use outside `disable_adapter`"
-_LIBRARIES = {"adapters", "diffusers", "sentence_transformers", "transformers"}
-# What `__init__` sets on the wrapper, even if the model has attributes of these names.
-_OWN = {"model", "peft_config", "adapted", "triplets", "allocator"}
-_REFUSED = {
-    "push_to_hub": "Call `save_pretrained` and upload the folder, with "
-    "`huggingface_hub.HfApi().upload_folder`",
-    "save": "Call `save_pretrained`, which writes the adapter, or `merge_and_unload` "
-    "and save what it returns",
-    "save_to_hub": "Call `save_pretrained` and upload the folder, with "
-    "`huggingface_hub.HfApi().upload_folder`",
-    "add_adapter": "Call `unload` or `merge_and_unload` first",
-    "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
-    "delete_adapter": "Call `unload`, which returns the plain model",
-    "set_adapter": _ONE_ADAPTER,
-    "active_adapters": _ONE_ADAPTER,
-    "enable_adapters": _ONE_ADAPTER,
-    "disable_adapters": "Write `with model.disable_adapter():` around the calls",
-    "get_adapter_state_dict": "Call `state_dict`, which holds the adapter alone",
-}
+from .wrapper import Wrapper
 
 
 def get_peft_model(
@@ -102,7 +80,7 @@ def get_peft_model(
     return AdaLoraModel(model, config, generator=generator)
 
 
-class AdaLoraModel(nn.Module):
+class AdaLoraModel(Wrapper):
     """A frozen model with trained low-rank updates of its linear layers.
 
     :func:`get_peft_model` makes it. Attributes that it does not have itself, such as
@@ -146,8 +124,7 @@ class AdaLoraModel(nn.Module):
     {'0': 4, '1': 4}
     """
 
-    # Without it, the `Trainer` of transformers refuses quantised models.
-    _hf_peft_config_loaded = True
+    _own = frozenset({"model", "peft_config", "adapted", "triplets", "allocator"})
 
     def __init__(
         self,
@@ -219,47 +196,6 @@ class AdaLoraModel(nn.Module):
             What it returns.
         """
         return self.model(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "model":  # not there yet, while copying or unpickling
-                raise
-            if name in _REFUSED and not _is_own_method(self.model, name):
-                raise AttributeError(
-                    f"`{name}` must be called on a model without an adapter. Got an "
-                    f"AdaLoraModel, which has no such method. {_REFUSED[name]}."
-                ) from None
-            return getattr(self.model, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What is read from the wrapped model is set there, too: its own methods, such
-        # as `generate`, would not see it here. Names that begin with "_" are those of
-        # other wrappers, such as accelerate's hooks.
-        model = self.__dict__.get("_modules", {}).get("model")
-        if (
-            name.startswith("_")
-            or _is_of_wrapper(self, name)
-            or not hasattr(model, name)
-        ):
-            super().__setattr__(name, value)
-        elif model._modules.get(name) is None:
-            setattr(model, name, value)
-        else:
-            raise ValueError(
-                "Parts of a model must be replaced before it is adapted. Got another "
-                f"`{name}`, which would be neither adapted nor saved. Set it on the "
-                "model, and call `get_peft_model` afterwards."
-            )
-
-    def _get_name(self) -> str:
-        # By this name, the `Trainer` of transformers knows whether to shift labels.
-        return self.model._get_name()  # type: ignore[no-any-return,no-untyped-call]
-
-    def __repr__(self) -> str:
-        whole = super().__repr__()
-        return type(self).__name__ + whole.removeprefix(self._get_name())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -634,13 +570,6 @@ class AdaLoraModel(nn.Module):
         self._copies.use(trained=on)
 
 
-def _is_of_wrapper(wrapper: AdaLoraModel, name: str) -> bool:
-    """Tell whether the wrapper, and not only the model in it, has an attribute."""
-    own = wrapper.__dict__
-    known = name in own or name in own.get("_modules", {})
-    return known or name in _OWN or hasattr(type(wrapper), name)
-
-
 def _check_arguments(model: Any, config: Any) -> None:
     if not isinstance(config, AdaLoraConfig):
         kind = type(config)
@@ -659,16 +588,6 @@ def _check_arguments(model: Any, config: Any) -> None:
             "`model` must not be adapted already. Got a model with adapted layers. "
             "Call `unload` or `merge_and_unload` first."
         )
-
-
-def _is_own_method(model: nn.Module, name: str) -> bool:
-    """Tell whether a model's own class, not that of a known library, defines it."""
-    if name == "push_to_hub":  # whoever defines it would upload the plain model
-        return False
-    for kind in type(model).__mro__:
-        if name in vars(kind):
-            return kind.__module__.partition(".")[0] not in _LIBRARIES
-    return False
 
 
 def _initial_ranks(
