@@ -483,12 +483,14 @@ def test_scripts_that_give_cpu_seconds_compute_on_a_cpu(monkeypatch):
 
     monkeypatch.setattr(search_racing, "split", lambda *_: (X, Y, X, Y))
     monkeypatch.setattr(search_racing.Counted, "fit", Recorded.fit)
+    monkeypatch.setattr(calibration, "load_task", lambda name: None)
+    monkeypatch.setattr(calibration, "split", lambda *_: (X, Y, X, Y))
     monkeypatch.setattr(calibration, "AdaLoraClassifier", Recorded)
     monkeypatch.setattr(guide_figures, "AdaLoraClassifier", Recorded)
     given = {"rows": 8, "test_rows": 8, "model": "", "epochs": 1, "max_length": 8}
     for measure, arguments in (
         (search_racing.measure, (None, "racing", 0, given)),
-        (calibration.measure, (X, Y, X, Y, 0)),
+        (calibration.measure, ("headlines", 0, "defaults")),
         (guide_figures.tokens_a_second, (X, Y, X, "auto")),
     ):
         with pytest.raises(KeyboardInterrupt):
