@@ -282,7 +282,8 @@ def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> No
     if not np.isfinite(losses).all():
         raise FloatingPointError(
             "The training loss must stay finite. Got NaN or infinity in epoch "
-            f"{history.epochs + 1}. Lower `learning_rate`{run.place.or_exact}."
+            f"{history.epochs + 1} of {run.recipe.epochs}. Lower `learning_rate`"
+            f"{run.place.or_exact}."
         )
 
 

@@ -635,7 +635,7 @@ def test_a_diverging_run_says_so_and_leaves_nothing(tiny_model):
     before = attributes(classifier)
 
     match = (
-        r"must stay finite\. Got NaN or infinity in epoch \d\. Lower `learning_rate`"
+        r"stay finite\. Got NaN or infinity in epoch \d of 4\. Lower `learning_rate`"
     )
     with pytest.raises(FloatingPointError, match=match):
         classifier.fit(X, y)
