@@ -36,7 +36,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
-from sk_adalora.adalora.layers import _moved
+from sk_adalora.adalora.layers import _FusedLinear, _moved
+from sk_adalora.adalora.row_bank import _Deviation
 
 CONV1D = "ignore:fan_in_fan_out is set to False"
 
@@ -620,14 +621,54 @@ def test_what_others_put_on_a_frozen_layer_is_heeded(hook):
     assert seen == ["called"]
 
 
-def test_the_fused_layer_cannot_be_differentiated_twice_and_says_so():
-    model = randomise(adapt(nn.Sequential(nn.Linear(5, 3))))
-    x = torch.randn(4, 5, requires_grad=True)
-    loss = model(x).square().sum()
-    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+def test_second_derivatives_of_the_fused_layer():
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "x": (4, 5),
+        "weight": (3, 5),
+        "bias": (3,),
+        "left": (2, 3),
+        "right": (2, 5),
+    }
+    operands = [
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(
+            name not in {"weight", "bias"}
+        )
+        for name, shape in shapes.items()
+    ]
 
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        gradient.sum().backward()
+    assert torch.autograd.gradgradcheck(_FusedLinear.apply, operands)
+
+
+def test_second_derivatives_of_the_penalty():
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn((2, 3, 6), generator=generator, dtype=torch.float64)
+    identity = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
+    operands = (matrices.requires_grad_(), identity)
+
+    assert torch.autograd.gradgradcheck(_Deviation.apply, operands)
+
+
+@pytest.mark.filterwarnings(CONV1D)
+def test_second_derivatives_are_those_of_the_merged_model():
+    base = tiny_gpt2()
+    base.set_attn_implementation("eager")  # torch's own has no second derivative
+    model = randomise(adapt(base))
+    generator = torch.Generator().manual_seed(0)
+    inputs, along = torch.randn((2, 1, 3, 32), generator=generator)
+
+    def curvature(m):
+
+        def loss(x):
+            return m(inputs_embeds=x).logits.square().sum()
+
+        return torch.autograd.functional.vhp(loss, inputs, along)[1]
+
+    found = curvature(model)
+    expected = curvature(model.merge_and_unload())
+
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 class Penalty(nn.Module):
@@ -1079,6 +1120,24 @@ def test_dropout_can_be_turned_off_and_on_by_others():
     for drop in drops:  # Monte Carlo dropout
         drop.train()
     assert not torch.equal(hidden(model), hidden(model))
+
+
+class AlwaysDropout(nn.Dropout):
+    """Dropout in evaluation, too, as packages of active learning put it in."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x, self.p, training=True)
+
+
+@pytest.mark.parametrize("new", [nn.Identity(), AlwaysDropout(0.5)])
+def test_dropout_may_be_replaced_by_another_module(new):
+    model = randomise(adapt(tiny_bert(), lora_dropout=0.5))
+    for layer in model.adapted.values():
+        layer.dropout = new
+    model.train(isinstance(new, nn.Identity))
+    same = torch.equal(hidden(model), hidden(model))
+
+    assert same == isinstance(new, nn.Identity)
 
 
 @pytest.mark.parametrize("seeded", [False, True])

@@ -263,6 +263,13 @@ def test_what_replaces_a_trained_module_is_saved():
     torch.testing.assert_close(other(x), model(x))
     with model.disable_adapter():
         assert model.model.head not in (old, new)
+
+
+def test_what_replaces_a_trained_module_is_used_again():
+    model = adapted_beside_a_head()
+    model.model.head = new = head_with_norm().head.eval()
+    with model.disable_adapter():
+        assert model.model.head is not new
     assert model.model.head is new
 
 

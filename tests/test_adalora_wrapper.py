@@ -1,6 +1,7 @@
 """What the wrapper hands on to the model in it, and what packages do with parts."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -58,12 +59,16 @@ def test_generate_heeds_a_configuration_that_is_set():
 
 def test_attributes_of_the_wrapper_stay_there():
     base = Scaled()
+    base._seen = "of the model"
     model = adapt(base, target_modules=["linear"])
-    model._hook = "of another package"
+    model._hook = model._seen = "of another package"
     model.note = "of nobody"
+    model.forward = model.forward  # as accelerate wraps it
     model.train()
 
-    assert base.allocator == "of the model"
+    assert base.allocator == base._seen == "of the model"
+    assert "forward" in vars(model)
+    assert "forward" not in vars(base)
     assert model.allocator.budget == 4
     assert not hasattr(base, "_hook")
     assert not hasattr(base, "note")
@@ -80,7 +85,31 @@ def test_another_head_of_an_adapted_model_is_refused():
     ):
         model.classifier = nn.Linear(32, 7)
     assert model.classifier is head
-    model.model.dropout = nn.Identity()  # as in any model
+    model.classifier = head  # as by `.to`, which returns it
+    model.dropout = nn.Identity()
+    assert isinstance(model.model.dropout, nn.Identity)
+
+
+def test_what_would_be_trained_and_not_saved_is_refused():
+    base = Scaled()
+    base.head, base.loss = None, None
+    base.shift = nn.Parameter(torch.zeros(3))
+    model = adapt(base, target_modules=["linear"])
+
+    for name, value in (("head", nn.Linear(3, 3)), ("shift", None)):
+        with pytest.raises(ValueError, match=f"Got another `{name}`"):
+            setattr(model, name, value)
+    model.loss = nn.MSELoss()
+    assert base.loss is model.loss
+
+
+def test_a_method_can_be_replaced_for_a_while():
+    model = adapt(tiny_llama())
+    with mock.patch.object(model, "generate", "another"):
+        assert model.model.generate == "another"
+
+    assert "generate" not in vars(model.model)
+    assert model.generate(tokens(rows=1), max_new_tokens=1, do_sample=False).numel()
 
 
 # ---- its name ---------------------------------------------------------------

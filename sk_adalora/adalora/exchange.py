@@ -55,19 +55,6 @@ def exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
                 parent._modules[name] = new[child]
 
 
-def has_tied_head(model: nn.Module) -> bool:
-    """Tell whether a model of transformers uses its embeddings as its head, too."""
-    config = getattr(model, "config", None)
-    if not getattr(config, "tie_word_embeddings", False):
-        return False
-    whole: Any = model
-    try:
-        head = whole.get_output_embeddings()
-        return head.weight is whole.get_input_embeddings().weight
-    except (AttributeError, NotImplementedError):  # such as a model without a head
-        return False
-
-
 def stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Keep torch's transformer encoder from bypassing the adapted layers.
 

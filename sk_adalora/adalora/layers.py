@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
@@ -156,9 +155,10 @@ class _FusedLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
         x, hidden, weight, left, right = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives, by `create_graph`
+            return _differentiable_backward(gradient, x, weight, left, right)
         needs_x, _, _, needs_left, needs_right = ctx.needs_input_grad
         of_x = of_left = of_right = None
         of_hidden = _project(gradient, left)  # (m, r)
@@ -169,6 +169,24 @@ class _FusedLinear(torch.autograd.Function):
         if needs_right:
             of_right = torch.mm(of_hidden.t(), x)  # (r, in)
         return of_x, None, None, of_left, of_right
+
+
+def _differentiable_backward(
+    gradient: Tensor,  # (m, out)
+    x: Tensor,  # (m, in)
+    weight: Tensor,  # (out, in)
+    left: Tensor,  # (r, out)
+    right: Tensor,  # (r, in)
+) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of :class:`_FusedLinear`, so that they have gradients.
+
+    `hidden` is computed again: what the forward pass keeps has no graph.
+    """
+    of_hidden = gradient @ left.T  # (m, r)
+    of_x = gradient @ weight + of_hidden @ right  # (m, in)
+    of_left = (x @ right.T).T @ gradient  # (r, out)
+    of_right = of_hidden.T @ x  # (r, in)
+    return of_x, None, None, of_left, of_right
 
 
 def _fused_linear(
@@ -282,7 +300,7 @@ class SVDLinear(nn.Module):
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._borrow(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
-        drops = self.dropout.training and self.dropout.p > 0
+        drops = self._drops
         # The transforms of torch.func do not support the fused product.
         transformed = torch._C._are_functorch_transforms_active()
         frozen = None if drops or transformed else self._readable(x)
@@ -340,7 +358,15 @@ class SVDLinear(nn.Module):
         # A quantised layer, or one inside a region that switches autocast off.
         return self.left.to(x.dtype), self.right.to(x.dtype)
 
+    @property
+    def _drops(self) -> bool:
+        if type(self.dropout) is nn.Dropout:
+            return self.dropout.training and self.dropout.p > 0
+        return not isinstance(self.dropout, nn.Identity)  # others may replace it
+
     def _drop(self, x: Tensor) -> Tensor:
+        if type(self.dropout) is not nn.Dropout:
+            return self.dropout(x)  # type: ignore[no-any-return]
         if self.generator is None:
             return F.dropout(x, self.dropout.p)
         if in_backward():

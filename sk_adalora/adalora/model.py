@@ -21,7 +21,6 @@ from .exchange import (
     check_replaceable,
     entries,
     exchange,
-    has_tied_head,
     refuse_offloaded,
     stop_fused_layers,
 )
@@ -504,8 +503,7 @@ class AdaLoraModel(Wrapper):
         Returns
         -------
         torch.nn.Module
-            The wrapped model. Do not use this object any more. If a head shared the
-            embeddings' weight, and does not any more, its `config` says so.
+            The wrapped model. Do not use this object any more.
 
         Raises
         ------
@@ -516,18 +514,12 @@ class AdaLoraModel(Wrapper):
             If the frozen weights are quantised.
         """
         check_replaceable(self.adapted)
-        with self.disable_adapter():
-            tied = has_tied_head(self.model)
         self.merge(safe_merge)
         for layer in self.adapted.values():
             if layer.merged_weight is not None:
                 merged = nn.Parameter(layer.merged_weight, requires_grad=False)
                 layer.base_layer.weight = merged
-        plain = self._taken_apart()
-        if tied and not has_tied_head(plain):
-            # Or else who loads or resizes it would tie them again, and lose the head.
-            plain.config.tie_word_embeddings = False  # type: ignore[union-attr]
-        return plain
+        return self._taken_apart()
 
     def unload(self) -> nn.Module:
         """Return the plain model as it was before, frozen.

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # In half precision, ranks are padded to multiples of this: on a CPU, a kernel is
@@ -189,13 +188,15 @@ class _Deviation(torch.autograd.Function):
     ) -> Tensor:
         gap = torch.baddbmm(identity, matrices, matrices.mT, beta=-1)  # (k, r, r)
         norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
-        ctx.save_for_backward(matrices, gap, norms)
+        ctx.save_for_backward(matrices, gap, norms, identity)
         return norms.sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        matrices, gap, norms = ctx.saved_tensors
+        matrices, gap, norms, identity = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives: what is kept has no graph
+            gap = matrices @ matrices.mT - identity
+            norms = torch.linalg.matrix_norm(gap)
         tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
         # Divide first: a gradient that a GradScaler has enlarged, divided by `tiny`,
         # would overflow.

@@ -64,18 +64,27 @@ class Wrapper(nn.Module):
         model = self.__dict__.get("_modules", {}).get("model")
         if name.startswith("_") or self._is_own(name) or not hasattr(model, name):
             super().__setattr__(name, value)
-        elif model._modules.get(name) is None:
-            setattr(model, name, value)
-        else:
+            return
+        before = getattr(model, name)
+        if value is not before and (_has_numbers(before) or _has_numbers(value)):
             raise ValueError(
                 "Parts of a model must be replaced before it is adapted. Got another "
-                f"`{name}`, which would be neither adapted nor saved. Set it on the "
+                f"`{name}`, which may be neither adapted nor saved. Set it on the "
                 "model, and call `get_peft_model` afterwards."
             )
+        setattr(model, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        # What was set in the wrapped model, as for a while by `mock.patch.object`.
+        if name.startswith("_") or self._is_own(name):
+            super().__delattr__(name)
+        else:
+            delattr(self.model, name)
 
     def _get_name(self) -> str:
         # By this name, the `Trainer` of transformers knows whether to shift labels.
-        return self.model._get_name()  # type: ignore[no-any-return,no-untyped-call]
+        model = self._modules.get("model")  # not there yet, if `__init__` fails
+        return type(self if model is None else model).__name__
 
     def __repr__(self) -> str:
         whole = super().__repr__()
@@ -86,6 +95,13 @@ class Wrapper(nn.Module):
         own = self.__dict__
         known = name in own or name in own.get("_modules", {})
         return known or name in self._own or hasattr(type(self), name)
+
+
+def _has_numbers(part: Any) -> bool:
+    """Tell whether an attribute of a model is a part with parameters, or is one."""
+    if isinstance(part, nn.Module):
+        return any(True for _ in part.parameters())
+    return isinstance(part, nn.Parameter)
 
 
 def _is_own_method(model: nn.Module, name: str) -> bool:
