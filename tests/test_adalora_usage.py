@@ -252,6 +252,21 @@ def test_an_optimizer_of_the_plain_model_is_warned_of(write, tmp_path):
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
+def test_what_is_trained_and_not_saved_is_warned_of(write, tmp_path):
+    model = adapt(
+        classifier(), init_lora_weights=False, task_type="SEQ_CLS", bias="all"
+    )
+    with no_warning():
+        write(model, tmp_path)
+    for name, parameter in model.model.named_parameters():
+        if "layernorm" in name:
+            parameter.requires_grad_(True)
+
+    with pytest.warns(UserWarning, match="Got 4 other parameters .*layernorm"):
+        write(model, tmp_path)
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("trains", [False, True])
 def test_an_adapter_that_learned_or_was_not_trained_is_not_warned_of(
     write, trains, tmp_path

@@ -120,7 +120,25 @@ def _warn_unused(model: AdaLoraModel) -> None:
         )
 
 
-def warn_of_no_learning(model: AdaLoraModel) -> None:
+def check_before_saving(model: AdaLoraModel) -> None:
+    """Warn of an adapter that learned nothing, and of what is trained beside it."""
+    _warn_of_no_learning(model)
+    stored = {id(tensor) for _, tensor in model._copies.named_tensors()}
+    others = [
+        name
+        for name, parameter in model.model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in stored
+    ]
+    if others:
+        warn_user(
+            "What is trained in full must be in `modules_to_save` or `bias` to be "
+            f"saved. Got {len(others)} other parameters that require gradients: "
+            f"{', '.join(others[:8])}. Name their modules there before training, or "
+            "save them yourself."
+        )
+
+
+def _warn_of_no_learning(model: AdaLoraModel) -> None:
     """Warn if a finished run has changed no singular value, though it had gradients."""
     values, allocator = model.triplets.singular_values, model.allocator
     if allocator.finished and allocator.got_gradients and not values.any():

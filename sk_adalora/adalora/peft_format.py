@@ -16,9 +16,10 @@ from uuid import uuid4
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from .config import CONFIG_NAME, AdaLoraConfig
-from .loop_checks import warn_of_no_learning
+from .loop_checks import check_before_saving
 from .state import PREFIX
 from .targets import ends_with
 
@@ -61,7 +62,7 @@ def save_adapter(
     ValueError
         If `state_dict` does not have the names and shapes of the model's.
     """
-    warn_of_no_learning(model)
+    check_before_saving(model)
     tensors = _computing(model, state_dict)
     write_adapter(folder, _config_of(model), tensors)
 
@@ -81,7 +82,7 @@ def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     ValueError
         If no layer has a triplet left: PEFT reads no LoRA without layers.
     """
-    warn_of_no_learning(model)
+    check_before_saving(model)
     tensors = _computing(model)
     write_lora(folder, _config_of(model), tensors)
 
@@ -250,10 +251,9 @@ def write_lora(
             "ranks are all 0. Train with a larger `target_r`, or save the adapter as "
             "AdaLoRA."
         )
-    # PEFT takes the first path that a layer's path ends with: of "0" and "2.0", the
-    # latter has to come first.
-    deepest_first = sorted(living_ranks, key=lambda path: (-path.count("."), path))
-    living_ranks = {path: living_ranks[path] for path in deepest_first}
+    # One rank for all: programs such as llama.cpp divide `lora_alpha` by the rank
+    # of each tensor, and know no `alpha_pattern`.
+    rank = max(living_ranks.values())
     bare = _bare_biases(ranks, living_ranks)
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -262,24 +262,23 @@ def write_lora(
             plain[bare.get(name, name)] = value
         elif match["path"] in living_ranks and match["kind"] == "A":
             singular = tensors[f"{PREFIX}{match['path']}.lora_E"]
-            plain[f"{name}.weight"] = value * singular * config.scale
+            rows = value * singular * config.scale  # (r, in)
+            plain[f"{name}.weight"] = F.pad(rows, (0, 0, 0, rank - len(rows)))
         elif match["path"] in living_ranks and match["kind"] == "B":
-            plain[f"{name}.weight"] = value
+            plain[f"{name}.weight"] = F.pad(value, (0, rank - value.shape[1]))
     values = {
         "peft_type": "LORA",
         "task_type": config.task_type,
         "base_model_name_or_path": config.base_model_name_or_path,
         "revision": config.revision,
         "inference_mode": True,
-        "r": config.init_r,
-        "lora_alpha": config.init_r,  # scale 1: it is in the numbers
+        "r": rank,
+        "lora_alpha": rank,  # scale 1: it is in the numbers
         "lora_dropout": 0.0,
         "bias": config.bias,
         "fan_in_fan_out": config.fan_in_fan_out,
         "target_modules": sorted(living_ranks),
         "modules_to_save": config.modules_to_save,
-        "rank_pattern": living_ranks,
-        "alpha_pattern": living_ranks,
     }
     _write(folder, values, plain)
 
