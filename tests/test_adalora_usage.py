@@ -262,7 +262,10 @@ def test_what_is_trained_and_not_saved_is_warned_of(write, tmp_path):
         if "layernorm" in name:
             parameter.requires_grad_(True)
 
-    with pytest.warns(UserWarning, match="Got 4 other parameters .*layernorm"):
+    model.temperature = torch.nn.Parameter(torch.ones(1))  # the wrapper's own
+
+    match = "Got 5 other parameters .*: temperature, .*layernorm"
+    with pytest.warns(UserWarning, match=match):
         write(model, tmp_path)
 
 

@@ -18,7 +18,7 @@ from _tiny import (
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from sk_adalora import get_peft_model
+from sk_adalora import AdaLoraModel, get_peft_model
 
 
 class Scaled(nn.Module):
@@ -112,6 +112,28 @@ def test_a_method_can_be_replaced_for_a_while():
     assert model.generate(tokens(rows=1), max_new_tokens=1, do_sample=False).numel()
 
 
+@pytest.mark.parametrize("name", ["config", "dropout"])
+def test_what_is_no_method_can_be_replaced_for_a_while(name):
+    """`mock` deletes what it has set, and then sets what was there: in the model."""
+    model = adapt(tiny_classifier())
+    before = getattr(model.model, name)
+    with mock.patch.object(model, name, nn.Identity()):
+        assert getattr(model.model, name) is not before
+
+    assert getattr(model.model, name) is before
+    assert name not in {*vars(model), *model._modules}
+    model(tokens())
+
+
+def test_what_the_wrapper_has_alone_can_be_deleted():
+    model = adapt(Scaled(), target_modules=["linear"])
+    model.note = model._hook = "of another package"
+    del model.note, model._hook
+
+    assert not hasattr(model, "note")
+    assert not hasattr(model, "_hook")
+
+
 # ---- its name ---------------------------------------------------------------
 
 
@@ -145,6 +167,15 @@ def test_the_trainer_takes_a_quantised_model_with_an_adapter(tmp_path):
         transformers.Trainer(copy.deepcopy(base), arguments)
 
     transformers.Trainer(adapt(base), arguments)
+
+
+def test_a_wrapper_that_could_not_be_made_has_a_name():
+    """Debuggers show it beside the error."""
+    with pytest.raises(ValueError, match="must match linear layers") as caught:
+        AdaLoraModel(Scaled(), config(target_modules=["other"]))
+    made = [entry.frame.f_locals.get("self") for entry in caught.traceback]
+
+    assert "AdaLoraModel()" in map(repr, made)
 
 
 # ---- parts ------------------------------------------------------------------

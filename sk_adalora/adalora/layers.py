@@ -156,6 +156,10 @@ class _FusedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
+        device = gradient.device.type
+        if torch.is_autocast_enabled(device):  # the forward pass was not under it
+            with torch.autocast(device, enabled=False):
+                return _FusedLinear.backward(ctx, gradient)
         x, hidden, weight, left, right = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives, by `create_graph`
             return _differentiable_backward(gradient, x, weight, left, right)

@@ -124,9 +124,10 @@ def check_before_saving(model: AdaLoraModel) -> None:
     """Warn of an adapter that learned nothing, and of what is trained beside it."""
     _warn_of_no_learning(model)
     stored = {id(tensor) for _, tensor in model._copies.named_tensors()}
+    stored.update(map(id, model.triplets.parameters()))
     others = [
-        name
-        for name, parameter in model.model.named_parameters()
+        name.removeprefix("model.")
+        for name, parameter in model.named_parameters()  # also what was set on `model`
         if parameter.requires_grad and id(parameter) not in stored
     ]
     if others:

@@ -62,10 +62,12 @@ class Wrapper(nn.Module):
         # as `generate`, would not see it here. Names that begin with "_" are those of
         # other wrappers, such as accelerate's hooks.
         model = self.__dict__.get("_modules", {}).get("model")
-        if name.startswith("_") or self._is_own(name) or not hasattr(model, name):
+        gone = self.__dict__.get("_gone", set())
+        of_model = hasattr(model, name) or name in gone
+        if name.startswith("_") or self._is_own(name) or not of_model:
             super().__setattr__(name, value)
             return
-        before = getattr(model, name)
+        before = getattr(model, name, None)
         if value is not before and (_has_numbers(before) or _has_numbers(value)):
             raise ValueError(
                 "Parts of a model must be replaced before it is adapted. Got another "
@@ -75,11 +77,13 @@ class Wrapper(nn.Module):
         setattr(model, name, value)
 
     def __delattr__(self, name: str) -> None:
-        # What was set in the wrapped model, as for a while by `mock.patch.object`.
+        # What was set in the wrapped model, as for a while by `mock.patch.object`. It
+        # deletes what it has set, and sets what was there before: there again.
         if name.startswith("_") or self._is_own(name):
             super().__delattr__(name)
         else:
             delattr(self.model, name)
+            self._gone = {*self.__dict__.get("_gone", ()), name}
 
     def _get_name(self) -> str:
         # By this name, the `Trainer` of transformers knows whether to shift labels.
