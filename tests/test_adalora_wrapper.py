@@ -225,6 +225,8 @@ def test_a_weight_that_is_computed_is_computed_once_a_pass():
     model(torch.ones(2, 4))
 
     assert Counted.calls == 1
+    stored = layer.parametrizations.weight.original
+    assert model.adapted["0"].stored_weight is stored
 
 
 def test_spectral_norm_iterates_as_without_an_adapter():

@@ -400,11 +400,16 @@ def test_peft_computes_the_same_of_exported_lora(kind, tmp_path):
 def test_programs_that_read_one_alpha_compute_the_same_of_exported_lora(by, tmp_path):
     """llama.cpp divides by the rank of a tensor, vLLM by `r`; none reads patterns."""
     model = trained("bert")
+    first = torch.cat([torch.arange(r) == 0 for r in model.triplets.ranks])
+    prune(model, model.allocator.kept & ~first)
     export_lora(model, tmp_path)
     values = json.loads((tmp_path / "adapter_config.json").read_text("utf8"))
     tensors = load_file(tmp_path / "adapter_model.safetensors")
 
+    ranks = {len(t) for name, t in tensors.items() if "lora_A" in name}
+    assert ranks == {max(model.ranks.values())} == {3}
     assert len(set(model.ranks.values())) > 1
+    assert model.peft_config.init_r == 4
     deltas = dict(zip(model.adapted, model.triplets.deltas(), strict=True))
     for path in values["target_modules"]:
         start = f"base_model.model.{path}.lora_"
