@@ -89,10 +89,10 @@ def resolve_schedule(
     gradient_accumulation_steps: int = 1,
     world_size: int = 1,
     init_r: int | None = None,
-    target_r: float = 8,
-    tinit: float = 0.12,
-    tfinal: float = 0.48,
-    deltaT: float | Literal["auto"] = "auto",
+    target_r: int | float = 8,
+    tinit: int | float = 0.12,
+    tfinal: int | float = 0.48,
+    deltaT: int | float | Literal["auto"] = "auto",
 ) -> ResolvedSchedule:
     """Turn an estimator's parameters into whole optimizer steps.
 

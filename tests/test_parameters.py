@@ -4,13 +4,14 @@ import inspect
 import os
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from _toy import attributes, make, same_attributes, toy
 
-from sk_adalora import AdaLoraClassifier, _predicting
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _predicting
 from sk_adalora._parameters import CLASSIFIER_RULES, SHARED_RULES, check_parameters
 
 NAN, INF = float("nan"), float("inf")
@@ -178,6 +179,22 @@ def test_the_default_passes(name):
     default = inspect.signature(AdaLoraClassifier).parameters[name].default
 
     assert CLASSIFIER_RULES[name].accepts(default)
+
+
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_an_annotation_tells_counts_from_shares(estimator):
+    # Programs that convert a command line or a YAML file by the annotations, as
+    # jsonargparse and hydra do, make 2.0 of a 2 for a parameter annotated as `float`.
+    hints = get_type_hints(estimator.__init__)
+    counts = {
+        name
+        for name in inspect.signature(estimator).parameters
+        if CLASSIFIER_RULES[name].accepts(2) and not CLASSIFIER_RULES[name].accepts(2.0)
+    }
+
+    assert {"target_r", "tinit", "tfinal", "deltaT", "epochs"} <= counts
+    for name in counts - {"random_state"}:  # Any
+        assert int in (hints[name], *get_args(hints[name])), name
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
