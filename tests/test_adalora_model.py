@@ -517,6 +517,15 @@ def test_a_model_compiles_into_one_graph():
         torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state)
 
 
+@pytest.mark.parametrize("wanted", ["all-linear", r".*query"])
+def test_a_compiled_model_is_refused(wanted):
+    compiled = torch.compile(tiny_bert(), backend="eager")
+    config = AdaLoraConfig(total_step=9, target_modules=wanted)
+
+    with pytest.raises(TypeError, match="must be adapted before it is compiled"):
+        get_peft_model(compiled, config)
+
+
 def test_threads_do_not_trip_over_each_other():
     model = adapted_bert()
     batches = [tokens(seed) for seed in range(8)]

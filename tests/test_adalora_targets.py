@@ -207,6 +207,27 @@ def test_pooler_and_head_are_hit_when_they_are_named(make, name, expected):
     assert chosen(make(), target_modules=[name]) == {expected}
 
 
+def test_a_wrapper_with_the_attributes_of_its_model_has_the_same_head():
+    """As `PeftModel` has, in which paths begin with the wrapper's names."""
+
+    class Wrapping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.whole = tiny_classifier()
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.whole, name)
+
+    for wanted in ("all-linear", ["query"]):
+        expected = chosen(tiny_classifier(), target_modules=wanted)
+        assert expected
+        found = chosen(Wrapping(), target_modules=wanted)
+        assert found == {f"whole.{path}" for path in expected}
+
+
 def test_a_pattern_for_whole_paths_is_explicit():
     assert chosen(tiny_bert(), target_modules=r".*dense") == {
         p for p in linear_layers(tiny_bert()) if p.endswith("dense")

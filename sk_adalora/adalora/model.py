@@ -575,6 +575,11 @@ def _check_arguments(model: Any, config: Any) -> None:
             f"`model` must be a torch.nn.Module. Got {type(model).__name__}. Pass the "
             "model itself."
         )
+    if type(model).__name__ == "OptimizedModule":  # its class is slow to import
+        raise TypeError(
+            "`model` must be adapted before it is compiled. Got what `torch.compile` "
+            "returns. Adapt the model that you gave it, and compile the result."
+        )
     if any(isinstance(m, AdaLoraModel | SVDLinear) for m in model.modules()):
         raise TypeError(
             "`model` must not be adapted already. Got a model with adapted layers. "

@@ -114,9 +114,13 @@ def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
 
 def _is_head(model: nn.Module, path: str, layer: nn.Module) -> bool:
     """Tell whether a layer is head or embeddings by what the model says of itself."""
-    body = getattr(model, "base_model_prefix", "")
-    if body and hasattr(model, body) and not path.startswith(body + "."):
-        return True  # Hugging Face: what is outside the body is the head
+    prefix = getattr(model, "base_model_prefix", "")
+    body = getattr(model, prefix, None) if prefix else None
+    if isinstance(body, nn.Module) and not path.startswith(prefix + "."):
+        # Hugging Face: what is outside the body is the head. What wraps such a model,
+        # as a `PeftModel`, has its attributes, and other paths.
+        if all(part is not layer for part in body.modules()):
+            return True
     for getter in ("get_output_embeddings", "get_input_embeddings"):
         try:
             found = getattr(model, getter)()
