@@ -52,8 +52,8 @@ GROUPS = [
     Group(
         "Saving",
         "files and folders, and the way back",
-        "_persistence _json_values _card _folder_files _read_folder _whole_folder "
-        "_folder",
+        "_persistence _json_values _card _sentence_files _folder_files _read_folder "
+        "_whole_folder _folder",
         4,
     ),
     Group(

@@ -362,7 +362,7 @@ def made_whole(
     torch.nn.Module
         The encoder itself, or the model that it is a part of.
     """
-    if not backbone.pretrained.is_part:
+    if not backbone.pretrained.part:
         return encoder
     import transformers
 

@@ -14,13 +14,15 @@ CARD_NAME = "README.md"
 OUR_MARK = "library_name: sk-adalora"
 
 
-def write_card(estimator: Any) -> str:
+def write_card(estimator: Any, part: str = "") -> str:
     """Write the model card of a saved estimator in Markdown.
 
     Parameters
     ----------
     estimator : estimator
         A fitted estimator.
+    part : str, default=""
+        How to get the adapted part of the pretrained model; "" if it is all of it.
 
     Returns
     -------
@@ -37,18 +39,21 @@ estimator.predict(["a text"])
 ```
 
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
-`peft.PeftModel.from_pretrained(model, "this-folder")` adapts the pretrained model.
-{_where_the_head_is(estimator._adapter)} Nothing in the folder is pickled."""
+`peft.PeftModel.from_pretrained({_get("model", part)}, "this-folder")` adapts the
+pretrained model. {_where_the_head_is(estimator._adapter)} Nothing in the folder is
+pickled."""
     return _page(estimator, kind, loading)
 
 
-def write_export_card(estimator: Any, *, merged: bool) -> str:
+def write_export_card(estimator: Any, part: str = "", *, merged: bool) -> str:
     """Write the card of what other programs load.
 
     Parameters
     ----------
     estimator : estimator
         A fitted estimator.
+    part : str, default=""
+        How to get the adapted part of the pretrained model; "" if it is all of it.
     merged : bool
         Whether it is a whole model, and not an adapter as plain LoRA.
 
@@ -60,7 +65,8 @@ def write_export_card(estimator: Any, *, merged: bool) -> str:
     kind = "AutoModelForSequenceClassification" if own_head else "AutoModel"
     if merged:
         title = "A model with an AdaLoRA update merged"
-        loading = f'`transformers.{kind}.from_pretrained("this-folder")`.'
+        loading = f'transformers.{kind}.from_pretrained("this-folder")'
+        loading = f"`{_get(loading, part)}`."
     else:
         title = "An AdaLoRA update as plain LoRA"
         loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
@@ -73,6 +79,10 @@ def write_export_card(estimator: Any, *, merged: bool) -> str:
     if units := estimator._units():
         loading += f"\n\n{units}"
     return _page(estimator, title, loading, merged=merged)
+
+
+def _get(model: str, part: str) -> str:
+    return f"{model}.{part}" if part else model
 
 
 def _where_the_head_is(state: AdapterState) -> str:

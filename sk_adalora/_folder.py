@@ -29,6 +29,7 @@ from ._model_files import copy_backbone, lies_in
 from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
+from ._sentence_files import write_sentence_files
 from ._turns import same_settings
 from ._whole_folder import (
     errors_of_writing,
@@ -124,13 +125,13 @@ class FolderMixin(metaclass=ABCMeta):
                     own.dtype = None  # that of the weights, not the precision of `fit`
                     _name_outputs(own, self)
                     own.save_pretrained(staged)
-                _save_tokenizer(backbone.tokenizer, staged)
+                _save_tokenizer(backbone.tokenizer, staged, self.row_format)
             _undo_text_mode(staged)
             if include_backbone:
                 target, with_code = staged / BACKBONE, self.trust_remote_code
                 copied = partial(_copy, backbone, target, with_code)
                 read_model_whole(backbone.folder, copied)
-            _write_text(staged / CARD_NAME, write_card(self))
+            _write_text(staged / CARD_NAME, write_card(self, backbone.pretrained.part))
             described = _folder_files.with_hashes(staged, described)
             _write_text(staged / STATE_NAME, _readable(described))
 
@@ -328,10 +329,10 @@ class FolderMixin(metaclass=ABCMeta):
         ----------
         folder : path-like
             Where to write. The folder gets the model and its tokenizer, for
-            ``AutoModel.from_pretrained``, and the head in ``head.safetensors``. Of an
-            encoder-decoder, the encoder is the adapted part. With ``pooling="model"``
-            the head is in the model, for
-            ``transformers.pipeline("text-classification")``.
+            ``AutoModel.from_pretrained``, the head in ``head.safetensors``, and what
+            ``SentenceTransformer`` needs to pool as in the fit. Of an encoder-decoder,
+            the encoder is the adapted part. With ``pooling="model"`` the head is in
+            the model, for ``transformers.pipeline("text-classification")``.
         overwrite : bool, default=False
             Whether to replace a folder that sk-adalora wrote.
 
@@ -367,8 +368,16 @@ class FolderMixin(metaclass=ABCMeta):
                     save_file(head, staged / HEAD_NAME, metadata={"labels": labels})
                 with silent_transformers():
                     merged.save_pretrained(staged)
-                _save_tokenizer(backbone.tokenizer, staged)
-            card = write_export_card(self, merged=True)
+                _save_tokenizer(backbone.tokenizer, staged, self.row_format)
+                # Of an adapted part, such as BART's encoder, it would read the whole.
+                if head and not backbone.pretrained.part:
+                    write_sentence_files(
+                        staged,
+                        pooling=network.pooling,
+                        width=backbone.width,
+                        max_length=self._most_tokens(backbone),
+                    )
+            card = write_export_card(self, backbone.pretrained.part, merged=True)
             _write_text(staged / CARD_NAME, card)
 
 
@@ -382,10 +391,25 @@ def _copy(backbone: Backbone, target: Path, with_code: bool) -> None:
     check_in_place(backbone)
 
 
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer with its own settings, while no other thread uses it."""
+def _save_tokenizer(tokenizer: Any, folder: Path, row_format: Any) -> None:
+    """Write a tokenizer with its own settings, while no other thread uses it.
+
+    The copy returns what the estimator gives to the model.
+    """
+    names = tokenizer.model_input_names
+    given = {n: getattr(tokenizer, n) for n in ("padding_side", "split_special_tokens")}
+    # Of single texts, the model is given no types. All are 0 where a tokenizer returns
+    # them by itself; XLNet's does not, and they would not be.
+    if row_format == "pair" or "token_type_ids" not in names:
+        given["model_input_names"] = names
     with same_settings(tokenizer):
-        tokenizer.save_pretrained(folder)
+        read = tokenizer.init_kwargs
+        try:
+            # transformers leaves out what the files that it read did not say.
+            tokenizer.init_kwargs = {**read, **given}
+            tokenizer.save_pretrained(folder)
+        finally:
+            tokenizer.init_kwargs = read
 
 
 def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:

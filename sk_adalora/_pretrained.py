@@ -26,6 +26,7 @@ TRIAL_TEXT = "A few words are enough."
 _FEWEST_TOKENS = 2
 # Name of the token types, which tell the texts of a pair apart.
 _TYPES = "token_type_ids"
+_ENCODER = "get_encoder()"
 # The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
 # Whether a file that is mapped into memory can be neither moved nor deleted.
@@ -42,8 +43,9 @@ class Pretrained:
         The model, or the part of it that reads texts.
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
-    is_part : bool
-        Whether `module` is a part of what the folder holds.
+    part : str
+        How to get `module` from what the folder holds, such as "get_encoder()"; "" if
+        it is all of it.
     drawn : tuple of str
         Names of the weights that the files lack, or have in another shape. They are
         newly initialised.
@@ -51,7 +53,7 @@ class Pretrained:
 
     module: nn.Module
     tokenizer: Any
-    is_part: bool
+    part: str
     drawn: tuple[str, ...]
 
 
@@ -84,11 +86,11 @@ def read_pretrained(
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
     whole, drawn = _read_module(folder, place, n_labels, common)
+    part = "" if n_labels else _name_of_text_part(whole)
+    module = _part(whole, part)
     if n_labels:
-        module = whole
         _agree_on_tokens(whole, tokenizer)
     else:
-        module = text_part(whole)
         if not hasattr(module, "config"):  # FSMT's encoder
             raise ValueError(
                 "`model` must be a text model of transformers, or have one as its "
@@ -98,7 +100,7 @@ def read_pretrained(
     _agree_on_types(module, tokenizer)
     module.config.use_cache = False
     module = module.requires_grad_(False).eval().to(place.device)
-    return Pretrained(module, tokenizer, module is not whole, drawn)
+    return Pretrained(module, tokenizer, part, drawn)
 
 
 def _read_module(
@@ -155,6 +157,7 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
         raise ValueError(no_tokenizer(folder))
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"  # as our batches, for programs that get a copy
     try:
         tokenizer(TRIAL_TEXT)
     except Exception as error:
@@ -235,13 +238,23 @@ def text_part(whole: nn.Module) -> nn.Module:
         The encoder of an encoder-decoder; the text model of a model for texts and
         images, such as Gemma 3, CLIP or Qwen2-VL.
     """
+    return _part(whole, _name_of_text_part(whole))
+
+
+def _name_of_text_part(whole: nn.Module) -> str:
+    """Return the attribute or call that gets the text part; "" if it is all."""
     if whole.config.is_encoder_decoder:
-        return whole.get_encoder()
+        return _ENCODER
     for name in ("language_model", "text_model"):
-        part = getattr(whole, name, None)
-        if isinstance(part, nn.Module):
-            return part
-    return whole
+        if isinstance(getattr(whole, name, None), nn.Module):
+            return name
+    return ""
+
+
+def _part(whole: nn.Module, name: str) -> nn.Module:
+    if name == _ENCODER:
+        return whole.get_encoder()
+    return getattr(whole, name) if name else whole
 
 
 def shared_copy(module: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
+import pandas as pd
 import pytest
 import tokenizers
 import torch
@@ -878,3 +879,92 @@ def test_what_is_saved_tells_two_texts_apart(folder_for_pairs, types_seen, tmp_p
     ):
         np.testing.assert_array_equal(loaded.predict_proba(X), proba)
     assert types_seen == [{0, 1}, {0, 1}]
+
+
+# ---- copies of tokenizers -----------------------------------------------------------
+
+DECODER = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+COLUMNS = pd.DataFrame({"a": ["good film", "bad price", "red"] * 6})
+COLUMNS["b"] = ["great", "poor loss blue", "win"] * 6
+
+
+def as_the_pipeline_says(fitted, folder, rows):
+    """The probabilities of what `merge_and_save` writes."""
+    fitted.merge_and_save(folder)
+    pipeline = transformers.pipeline(
+        "text-classification", model=str(folder), device="cpu"
+    )
+    found = pipeline(rows, top_k=None, batch_size=8)
+    scores = [{each["label"]: each["score"] for each in row} for row in found]
+    return np.array([[row[str(name)] for name in fitted.classes_] for row in scores])
+
+
+def change(folder, **settings):
+    """Change what the file of a tokenizer says."""
+    path = Path(folder) / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_the_types_of_pairs_are_returned_by_a_copy_too(folder_of, tmp_path):
+    model = folder_of(transformers.BertConfig, **SIZES)
+    # Such as ALBERT's: it can write types, and does not unless it is asked.
+    change(model, tokenizer_class="PreTrainedTokenizerFast")
+    y = np.arange(len(COLUMNS)) % 2
+    fitted = make(model, pooling="model", row_format="pair").fit(COLUMNS, y)
+    rows = [{"text": a, "text_pair": b} for a, b in COLUMNS.itertuples(index=False)]
+    found = as_the_pipeline_says(fitted, tmp_path / "merged", rows)
+
+    np.testing.assert_allclose(found, fitted.predict_proba(COLUMNS), atol=1e-6)
+
+
+def test_types_that_mean_something_else_are_not_returned_by_a_copy(folder_of, tmp_path):
+    """GPT-2 takes them for tokens; its Chinese models have BERT's tokenizer."""
+    X, y = toy(16)
+    model = folder_of(transformers.GPT2Config, **DECODER)
+    fitted = make(model, pooling="model", target_modules=["c_attn"]).fit(X, y)
+    found = as_the_pipeline_says(fitted, tmp_path / "merged", X)
+
+    np.testing.assert_allclose(found, fitted.predict_proba(X), atol=1e-6)
+
+
+def test_a_copy_of_a_tokenizer_pads_as_in_the_fit(folder_of, tmp_path):
+    X, y = toy(16)
+    model = folder_of(transformers.BertConfig, **SIZES)
+    change(model, padding_side="left")
+    fitted = make(model, pooling="model").fit(X, y)
+    found = as_the_pipeline_says(fitted, tmp_path / "merged", X)
+
+    np.testing.assert_allclose(found, fitted.predict_proba(X), atol=1e-6)
+
+
+def test_a_copy_of_a_tokenizer_splits_end_tokens_in_texts(folder_of, tmp_path):
+    X, y = toy(16)
+    fitted = make(folder_of(transformers.BartConfig, **SEQ2SEQ), pooling="model")
+    fitted.fit(X, y)
+    with_ends = ["good [SEP] film", *X]
+    found = as_the_pipeline_says(fitted, tmp_path / "merged", with_ends)
+
+    np.testing.assert_allclose(found, fitted.predict_proba(with_ends), atol=1e-6)
+
+
+def test_saving_leaves_the_tokenizer_as_it_was(folder_of, tmp_path):
+    X, y = toy(16)
+    fitted = make(folder_of(transformers.GPT2Config, **DECODER)).fit(X, y)
+    tokenizer = fitted._live.backbone.tokenizer
+    before = dict(tokenizer.init_kwargs)
+    fitted.save_pretrained(tmp_path / "saved")
+
+    assert tokenizer.init_kwargs == before
+
+
+def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
+    fitted = make(folder_of(transformers.BartConfig, **SEQ2SEQ)).fit(*toy(16))
+    fitted.save_pretrained(tmp_path / "saved")
+    fitted.merge_and_save(tmp_path / "merged")
+
+    saved = (tmp_path / "saved" / "README.md").read_text("utf8")
+    assert (
+        '`peft.PeftModel.from_pretrained(model.get_encoder(), "this-folder")`' in saved
+    )
+    merged = (tmp_path / "merged" / "README.md").read_text("utf8")
+    assert '.AutoModel.from_pretrained("this-folder").get_encoder()`' in merged

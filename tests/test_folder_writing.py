@@ -753,9 +753,9 @@ def test_an_incomplete_folder_is_not_sealed(fitted, saved, tmp_path, monkeypatch
     folder = Path(shutil.copytree(saved, tmp_path / "f"))
     save_tokenizer = _folder._save_tokenizer
 
-    def deleted(tokenizer, staged):
+    def deleted(tokenizer, staged, row_format):
         shutil.rmtree(staged.parent)
-        save_tokenizer(tokenizer, staged)
+        save_tokenizer(tokenizer, staged, row_format)
 
     monkeypatch.setattr(_folder, "_save_tokenizer", deleted)
     match = r"must hold \['adapter_config\.json', .*'head.*deleted .*: save again"

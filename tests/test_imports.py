@@ -110,11 +110,12 @@ MAY_IMPORT = {
     "_read_folder": FIRST_STEPS
     | {"adalora", "_card", "_folder_files", "_model_files", "_network"}
     | {"_persistence"},
+    "_sentence_files": set(),
     "_folder_files": {"adalora", "_card", "_model_files"},
     "_whole_folder": {"_card", "_folder_files"},
     "_folder": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_folder_files", "_persistence", "_pretrained"}
-    | {"_model_files", "_read_folder", "_turns", "_whole_folder"},
+    | {"_model_files", "_read_folder", "_sentence_files", "_turns", "_whole_folder"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
