@@ -126,12 +126,13 @@ def _read_kind(X: Any) -> Table:
         X = pa.chunked_array([X])
     native = from_native(X)
     if isinstance(native, nw.LazyFrame):
-        raise TypeError(_lazy(X, "X", "X.collect(), or the equivalent of your library"))
+        raise TypeError(_lazy(X, "X", "X.collect(), or the like, as X.df() of DuckDB"))
     if isinstance(native, nw.DataFrame):
         return _read_frame(native)
     if isinstance(native, nw.Series):
         return _single_column(_series_cells(native))
-    if hasattr(X, "__arrow_c_stream__"):
+    # Of an array of xarray's, Arrow would make a table with the numbers of the rows.
+    if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "dtype"):
         return _read_frame(from_native(pa.table(X)))
     if isinstance(X, np.ma.MaskedArray):
         X = np.where(np.ma.getmaskarray(X), None, X.data.astype(object))

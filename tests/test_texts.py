@@ -749,6 +749,22 @@ def test_what_is_no_rows_of_texts_is_refused(X, error, match):
         read_texts(X)
 
 
+def test_an_array_that_can_be_a_table_stays_an_array():
+    """xarray's gives Arrow a table, with the numbers of the rows as columns."""
+
+    class Labelled:
+        dtype = np.dtype(object)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(["a text", "another"], dtype=object)
+
+        def __arrow_c_stream__(self, requested_schema=None):
+            table = pa.table({"row": [0, 1], "value": ["a text", "another"]})
+            return table.__arrow_c_stream__(requested_schema)
+
+    assert read_texts(Labelled()).first.to_pylist() == ["a text", "another"]
+
+
 def test_a_table_of_dask_is_refused_without_a_warning():
     dask = pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
     table = dask.from_pandas(pd.DataFrame({"a": ["b"]}), npartitions=1)
