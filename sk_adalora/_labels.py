@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -190,7 +190,7 @@ def class_weights(
     return weights
 
 
-def _given_weights(class_weight: dict[Any, Any], classes: np.ndarray) -> np.ndarray:
+def _given_weights(class_weight: Mapping[Any, Any], classes: np.ndarray) -> np.ndarray:
     """Look up the weight of each class, 1 where there is none."""
     # scikit-learn would look up the number 1 for the label "1", and fail for dates.
     weights, without, used = np.ones(len(classes)), [], set()

@@ -190,7 +190,7 @@ REGRESSOR_RULES = SHARED_RULES
 
 CLASSIFIER_RULES: dict[str, Rule] = {
     **SHARED_RULES,
-    "class_weight": choice("balanced") | instance(dict, "a dict") | NONE,
+    "class_weight": choice("balanced") | instance(Mapping, "a dict") | NONE,
 }
 
 

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+from collections import UserDict
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -87,7 +88,7 @@ RIGHT = {
     "warmup_ratio": [0, 1, 0.5],
     "lr_scheduler_type": ["linear", "cosine", "constant", "inverse_sqrt"],
     "max_grad_norm": [None, 0.1, 1],
-    "class_weight": [None, "balanced", {"a": 2.0}],
+    "class_weight": [None, "balanced", {"a": 2.0}, UserDict(a=2.0)],
     "early_stopping": [True, np.False_],
     "validation_fraction": [0.5],
     "n_iter_no_change": [1],
