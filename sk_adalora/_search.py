@@ -67,7 +67,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         evaluated fold by fold, and report their mean so far after each (step 0 is after
         the first). "auto" stops a trial that is behind the best complete one by more
         than half a standard error, on the folds that both have seen, once three trials
-        are complete. None evaluates all folds.
+        are complete. None evaluates all folds. Optuna's `WilcoxonPruner` expects single
+        scores, and stops good trials too often.
     storage : str, path-like, BaseStorage or None, default=None
         Where the study is kept, so that a search can be resumed and several processes
         can share it: the URL of a database ("postgresql://...", "sqlite:///..."), the

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Number
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from optuna.distributions import distribution_to_json
 
+from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, Space
+from ._model_files import content_hash, settings_hashes
 from ._search_code import codes_of, describe
 from ._search_digest import digest
 
@@ -23,8 +26,12 @@ _ADVICE = {
     "cv": "the folds; a shuffled `cv` needs a `random_state`",
     "space": "the space",
     "scoring": "`scoring`, or the metric that `refit` names",
+    "requests": "the requests of weights and other metadata, or whether they count",
     "parameters": "parameters of the estimator that are not searched",
+    "models": "the files of the pretrained model",
 }
+# Compared since later, so that a study may be without them.
+_LATER = ("requests", "models")
 # Of more parameters or classes that differ, only so many are named.
 _MOST_NAMES = 8
 # Byte code is compared where it was made by the same Python.
@@ -38,6 +45,7 @@ def fingerprint(
     space: Space,
     scoring: Any,
     estimator: Any,
+    requests: str = "",
 ) -> dict[str, Any]:
     """Hash each part of what the scores of a study depend on.
 
@@ -53,11 +61,13 @@ def fingerprint(
         How folds are scored.
     estimator : estimator
         Its parameters that the space does not set are compared.
+    requests : str, default=""
+        Which parts ask for weights and other metadata, if that decides who gets them.
 
     Returns
     -------
     dict of str to str, or to dict of str to str
-        The latter by name: of the parameters, and of the code.
+        The latter by name: of parameters, models and code.
     """
     parameters = _compared(estimator, space)
     tried = space.function if isinstance(space, CalledSpace) else space.fixed()
@@ -69,13 +79,30 @@ def fingerprint(
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
         "scoring": digest(describe(scoring)),
+        "requests": digest(requests),
         "parameters": {
             # A path and its text are the same model.
             name: digest(describe(str(v) if isinstance(v, PurePath) else v))
             for name, v in {**parameters, "": estimator}.items()
         },
+        "models": _models(estimator, parameters),
         _CODE: codes_of(held),
     }
+
+
+def _models(estimator: Any, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Hash the folders of pretrained models: others may be saved under their names."""
+    hashes = {}
+    for name, value in parameters.items():
+        prefix, _, own = name.rpartition("__")
+        owner = parameters.get(prefix) if prefix else estimator
+        if own == "model" and isinstance(owner, BaseAdaLora):
+            with suppress(OSError, TypeError, ValueError):  # a fit refuses it, too
+                folder = Path(value).expanduser()
+                if folder.is_dir():
+                    files = [content_hash(folder), settings_hashes(folder)]
+                    hashes[name] = digest(files)
+    return hashes
 
 
 def _as_matrix(y: Any) -> Any:
@@ -96,10 +123,11 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
     """Refuse a study that was made with something else, and say in which parts."""
     differing = []
     for part, advice in _ADVICE.items():
-        if part == _CODE and part not in stored:  # by another Python
-            continue
+        if part in (_CODE, *_LATER) and part not in stored:
+            continue  # of code, by another Python
         then, here = stored.get(part, {}), now[part]
-        if part == _CODE:  # what is the user's own here may be installed there
+        # What is the user's own code here may be installed there, and a folder missing.
+        if part in (_CODE, "models"):
             then = {name: then[name] for name in then.keys() & here.keys()}
             here = {name: here[name] for name in then}
         if then != here:

@@ -14,9 +14,11 @@ from typing import Any, Self
 import numpy as np
 import optuna
 from joblib import effective_n_jobs
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils.metadata_routing import get_routing_for_object
 
 from ._dimensions import Space
 from ._messages import progress_bar, warn_user
@@ -171,7 +173,11 @@ class SearchHooks(BaseSearchCV):
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
         data = [X, y, {k: v for k, v in now.fit_params.items() if k != "groups"}]
         scoring = [self.scoring, self._metric()]
-        made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
+        counts = now.fit_params and get_config()["enable_metadata_routing"]
+        requests = repr(get_routing_for_object(self)) if counts else ""
+        made_with = fingerprint(
+            data, now.splits, now.space, scoring, self.estimator, requests
+        )
         if now.stored_only:
             now.study = self._read_study(now.space, made_with)
         else:

@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner, NopPruner
+from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState
 
+from ._messages import warn_user
 from ._search_marks import may_be_best
 
 # Relative difference that sums in another order may have.
@@ -22,6 +23,12 @@ def make_pruner(pruner: BasePruner | str | None) -> BasePruner:
         return NopPruner()
     if isinstance(pruner, str):
         return FoldPruner()
+    if isinstance(pruner, WilcoxonPruner):
+        warn_user(
+            "`pruner` should compare means over folds. Got a WilcoxonPruner, whose "
+            "test is of single scores: it stops good trials too often. Pass 'auto', "
+            "which compares fold by fold."
+        )
     return copy.deepcopy(pruner)
 
 

@@ -133,10 +133,12 @@ MAY_IMPORT |= {
     "_optuna_pruning": {"_base", "_early_stopping"},
     "_search_digest": {"_cells"},
     "_search_code": {"_search_digest"},
-    "_search_fingerprint": {"_dimensions", "_search_code", "_search_digest"},
+    "_search_fingerprint": {
+        *("_base", "_dimensions", "_model_files", "_search_code", "_search_digest")
+    },
     "_search_marks": set(),
     "_search_workers": {"_messages", "_search_marks"},
-    "_search_pruner": {"_search_marks"},
+    "_search_pruner": {"_messages", "_search_marks"},
     "_search_sampling": {"_devices", "_messages", "_search_marks"},
     "_search_storage": set(),
     "_search_study": {"_search_fingerprint", "_messages", "_search_marks"},

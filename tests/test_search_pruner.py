@@ -52,6 +52,15 @@ def test_the_pruner_of_the_user_is_left_alone():
     assert used.n_errors == 1.5
 
 
+def test_a_pruner_for_single_scores_is_warned_of(kept):
+    from _search_worker import rows, search
+
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        pruner = optuna.pruners.WilcoxonPruner()
+    with pytest.warns(UserWarning, match="single scores: .* too often. Pass 'auto'"):
+        search(n_trials=1, pruner=pruner, **kept).fit(*rows())
+
+
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=10))
 def test_scores_of_folds_come_back_from_the_means(scores):
     np.testing.assert_allclose(fold_scores(running(scores)), scores, atol=1e-9)

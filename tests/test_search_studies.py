@@ -11,9 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+import transformers
 from _process import run_python
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
+from _toy import make, topics
 from optuna.trial import TrialState
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
@@ -104,6 +107,50 @@ def test_a_study_does_not_go_on_with_something_else(kept, change, part):
         match=f"Got other values of: {part}[^;]*(; a shuffled[^;]*)?Pass the same",
     ):
         search(**{"n_trials": 4, **kept, **change}).fit(rows_, Y, **fit)
+
+
+@pytest.mark.parametrize("what", ["fit", "score"])
+@config_context(enable_metadata_routing=True)
+def test_a_study_keeps_to_what_asks_for_weights(kept, what):
+    """Scores with and without weights are two metrics."""
+    weights = {"sample_weight": np.linspace(1, 2, len(X))}
+
+    def asking(**asked):
+        asked = {"fit": True, "score": True, **asked}
+        estimator = Peak().set_fit_request(sample_weight=asked["fit"])
+        return estimator.set_score_request(sample_weight=asked["score"])
+
+    search(asking(), n_trials=2, **kept).fit(X, Y, **weights)
+    with pytest.raises(ValueError, match=r"values of: the requests of[^;]*Pass"):
+        search(asking(**{what: False}), n_trials=4, **kept).fit(X, Y, **weights)
+    again = search(asking(), n_trials=3, **kept).fit(X, Y, **weights)
+    assert len(again.trials_) == 3
+
+
+@config_context(enable_metadata_routing=True)
+def test_requests_do_not_count_without_metadata(kept):
+    search(Peak(), n_trials=2, **kept).fit(X, Y)
+    asking = Peak().set_fit_request(sample_weight=True)
+
+    assert len(search(asking, n_trials=3, **kept).fit(X, Y).trials_) == 3
+
+
+def test_a_study_keeps_to_the_files_of_the_pretrained_model(kept, own_model):
+    pipeline = Pipeline([("as it is", "passthrough"), ("clf", make(str(own_model)))])
+    space = {"clf__learning_rate": FLOAT(1e-4, 1e-3)}
+    texts, labels = topics(24)
+    for n_trials in (1, 2):
+        fitted = search(pipeline, space, n_trials=n_trials, **kept).fit(texts, labels)
+        assert len(fitted.trials_) == n_trials
+    model = transformers.AutoModel.from_pretrained(own_model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    model.save_pretrained(own_model)
+
+    match = "values of: the files of the pretrained model: clf__model. Pass"
+    with pytest.raises(ValueError, match=match):
+        search(pipeline, space, n_trials=3, **kept).fit(texts, labels)
 
 
 def test_parameters_that_differ_are_named(kept, tmp_path):
