@@ -545,6 +545,36 @@ def test_a_resumed_run_is_bit_identical(tmp_path, stop, compact):
     assert resumed.ranks == straight.ranks
 
 
+def test_resuming_between_two_allocations_allocates_nothing():
+    plan = {"tinit": 0, "total_step": 12, "deltaT": 4, "beta1": 0.1, "beta2": 0.1}
+    straight, resumed = small_adapted(**plan), small_adapted(**plan)
+    for step in range(6):
+        give_gradients(straight, step)
+        straight.update_and_allocate(step)
+    kept = straight.allocator.kept
+    assert not kept.all()
+    resumed.load_state_dict(straight.state_dict())
+    resumed.allocator.load_state_dict(straight.allocator.state_dict())
+    for model in (straight, resumed):
+        randomise_pruned(model)  # as an optimizer does
+        give_gradients(model)
+        model.triplets.singular_values.grad[~kept] = 1e6
+        model.update_and_allocate(6)  # the others matter now, but only from step 8 on
+
+        assert torch.equal(model.allocator.kept, kept)
+
+
+def test_a_state_from_before_the_first_step_forgets_the_later_ones():
+    model, fresh = small_adapted(), small_adapted()
+    give_gradients(model)
+    model.update_and_allocate(0)
+    assert model.allocator.scores().any()
+    model.allocator.load_state_dict(fresh.allocator.state_dict())
+
+    assert model.allocator.state_dict()["averages"] is None
+    assert not model.allocator.scores().any()
+
+
 def test_the_state_of_an_allocator_does_not_change_with_further_training():
     model = small_adapted()
     give_gradients(model)

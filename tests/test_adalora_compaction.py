@@ -210,6 +210,7 @@ def test_compaction_while_the_last_loss_is_alive():
     model.allocator.finish()
     model.compact()
     assert all(p.grad is None for p in model.triplets.parameters())
+    assert all(each.left is each.right is None for each in model.adapted.values())
     (encoder_loss(model, 1) + model.orthogonality_loss()).backward()
 
     for parameter in model.triplets.parameters():
@@ -349,6 +350,10 @@ def test_what_compaction_cannot_shrink_is_refused_before_anything_changes():
     assert [p.shape for p in parameters] == shapes
 
 
+def halves(parameter):
+    return [size // 2 for size in parameter.shape[1:]]
+
+
 def quantised(parameter):
     return {"state1": torch.zeros_like(parameter, dtype=torch.uint8)}
 
@@ -357,6 +362,8 @@ STATES = {
     "quantised": quantised,
     "flat": lambda p: {"state1": torch.zeros(p.numel() + 1)},
     "of blocks": lambda p: {"state1": torch.zeros(max(2, len(p) // 2))},
+    "of half rows": lambda p: {"state1": torch.zeros(*p.shape[:1], *halves(p))},
+    "of several numbers each": lambda p: {"state1": torch.zeros(*p.shape, 2)},
     "a list": lambda p: {"state1": [torch.zeros_like(p), 3]},
     "a queue": lambda p: {"state1": collections.deque([torch.zeros_like(p)])},
     "an object": lambda p: {"state1": Projector(p)},

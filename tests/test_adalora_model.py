@@ -630,6 +630,27 @@ def test_what_others_put_on_a_frozen_layer_is_heeded(hook):
     assert seen == ["called"]
 
 
+class Doubled(nn.Linear):
+    """A linear layer with a forward method of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_frozen_layer_computes_in_its_own_way():
+    base = nn.Sequential(Doubled(5, 3), nn.Tanh(), Doubled(3, 2))
+    x = torch.randn(4, 5, requires_grad=True)
+    expected = base(x)
+    (of_x,) = torch.autograd.grad(expected.sum(), x)
+    model = adapt(base)  # its update is zero
+    out = model(x)
+
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out.sum(), x), (of_x,))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected)
+
+
 def test_second_derivatives_of_the_fused_layer():
     generator = torch.Generator().manual_seed(0)
     shapes = {
@@ -656,6 +677,11 @@ def test_second_derivatives_of_the_penalty():
     operands = (matrices.requires_grad_(), identity)
 
     assert torch.autograd.gradgradcheck(_Deviation.apply, operands)
+    once, twice = (  # the same gradient, with a graph or without
+        torch.autograd.grad(_Deviation.apply(*operands), matrices, create_graph=graph)
+        for graph in (False, True)
+    )
+    torch.testing.assert_close(twice, once)
 
 
 @pytest.mark.filterwarnings(CONV1D)
@@ -1030,7 +1056,11 @@ def test_the_scales_of_quantised_weights_stay_where_they_are():
             places.append(arguments)
             return super().to(*arguments, **options)
 
-    layer = nn.Linear(6, 6)
+    class Linear4bit(nn.Linear):
+        def forward(self, x):
+            return super().forward(x)
+
+    layer = Linear4bit(6, 6)
     layer.weight = nn.Parameter(
         layer.weight.detach().as_subclass(InFourBits), requires_grad=False
     )
@@ -1043,9 +1073,10 @@ def test_the_scales_of_quantised_weights_stay_where_they_are():
 def test_weights_of_another_class_compute_in_their_own_way():
     torch.manual_seed(0)
     base = nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 6))
-    base[0].weight = nn.Parameter(
-        base[0].weight.detach().as_subclass(Packed), requires_grad=False
-    )
+    for layer in (base[0], base[2]):  # the second one passes gradients on
+        layer.weight = nn.Parameter(
+            layer.weight.detach().as_subclass(Packed), requires_grad=False
+        )
     model = randomise(adapt(base))
     model(torch.randn(3, 6)).mean().backward()
 

@@ -478,6 +478,7 @@ class Conv1D(nn.Conv1d):
 
 def test_a_convolution_of_that_name_is_no_target():
     model = nn.Sequential(Conv1D(4, 4, 1), nn.Flatten(), nn.Linear(4, 4))
+    model[1].nf = 4  # nor is what has the attribute alone
 
     assert chosen(model) == {"2"}
 
@@ -613,8 +614,16 @@ class Grouped(nn.Linear):
         return super().forward(x.view(-1, 2, self.in_features))
 
 
+class Best(nn.Linear):
+    """Returns one number for each row, not all outputs."""
+
+    def forward(self, x):
+        return super().forward(x).amax(dim=-1)
+
+
 def test_a_router_that_returns_a_tuple_is_no_linear_layer():
     model = nn.ModuleDict({"a": Router(6, 2), "b": Doubled(6, 2), "c": Grouped(6, 2)})
+    model["d"] = Best(6, 2)
     assert chosen(model, target_modules=None) == {"b", "c"}
 
     settings = transformers.PhimoeConfig(

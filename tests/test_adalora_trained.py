@@ -116,6 +116,26 @@ def test_trained_biases_are_copies(bias):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"modules_to_save": ["classifier"], "bias": "all"},
+        {"modules_to_save": ["pooler", "pooler.dense"]},
+        {"modules_to_save": ["pooler.dense", "pooler"]},
+    ],
+    ids=str,
+)
+def test_what_is_asked_for_twice_is_stored_as_it_was_trained(options):
+    model = adapt(tiny_classifier(), **options)
+    train(model, range(3), loss=classifier_loss)
+    state, parts = model.state_dict(), dict(model.model.named_parameters())
+    trained = [name for name, part in parts.items() if part.requires_grad]
+
+    assert trained
+    for name in trained:
+        assert torch.equal(state[f"base_model.model.{name}"], parts[name])
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"task_type": "SEQ_CLS"}, {"classifier"}),

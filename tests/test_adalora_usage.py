@@ -251,6 +251,18 @@ def test_an_optimizer_of_the_plain_model_is_warned_of(write, tmp_path):
     assert not model.triplets.singular_values.any()
 
 
+def test_that_optimizer_is_warned_of_also_beside_a_layer_that_is_not_used(tmp_path):
+    plain = classifier()
+    plain.forgotten = torch.nn.Linear(4, 4)
+    targets = {"target_modules": r".*(q_proj|forgotten)", "task_type": "SEQ_CLS"}
+    model = adapt(plain, tinit=2, total_step=10, tfinal=2, **targets)
+    with pytest.warns(UserWarning, match="1 adapted layers got no .*: forgotten"):
+        train_of(model, [p for p in plain.parameters() if p.requires_grad])
+
+    with pytest.warns(UserWarning, match="all 0 at the end, though"):
+        save_adapter(model, tmp_path)
+
+
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 def test_what_is_trained_and_not_saved_is_warned_of(write, tmp_path):
     model = adapt(

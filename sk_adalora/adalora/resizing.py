@@ -88,11 +88,14 @@ def _is_per_row(name: str, value: Tensor, old: Tensor) -> bool:
 
 
 def store(parameter: nn.Parameter, value: Tensor) -> None:
-    """Write other numbers into a parameter, of any number of rows."""
+    """Write other numbers into a parameter, of any number of rows.
+
+    Of another number, the parameter may keep `value` itself.
+    """
     if value.shape == parameter.shape:
         parameter.copy_(value)
     else:
-        resize(parameter, value.to(parameter, copy=True))
+        resize(parameter, value)
 
 
 def resize(parameter: nn.Parameter, value: Tensor) -> None:
