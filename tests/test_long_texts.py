@@ -151,6 +151,41 @@ def test_windows_of_a_tokenizer_that_knows_no_latin_letters():
     assert rows_of(found.tokens) == [[0, 1], *[[0, 2, 2, 1]] * 4]
 
 
+@pytest.mark.parametrize(
+    ("template", "opening", "closing"),
+    [
+        ("[CLS] $A", [0], []),
+        ("$A [SEP]", [], [1]),
+        ("[CLS] $A [SEP] [SEP]", [0], [1, 1]),
+    ],
+)
+def test_windows_of_a_tokenizer_whose_ends_are_not_alike(template, opening, closing):
+    """Such as Llama's, which only opens a text, or T5's, which only closes it."""
+    vocabulary = {"[CLS]": 0, "[SEP]": 1, **{c: i for i, c in enumerate("abcdefgh", 2)}}
+    backend = Tokenizer(models.BPE(vocabulary, []))
+    ends = [("[CLS]", 0), ("[SEP]", 1)]
+    backend.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=ends
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[SEP]", sep_token="[SEP]"
+    )
+    # A text may hold what closes it.
+    texts = ["abcdefgh", "a", "[SEP]bcdefghgfed"]
+    _, found = encode_for_prediction(read_texts(texts), tokenizer, 5, "windows")
+    room = 5 - len(opening) - len(closing)
+    ids = [[*range(2, 10)], [2], [1, *range(3, 10), *range(8, 4, -1)]]
+
+    for place, content in enumerate(ids):
+        last = max(0, len(content) - room)
+        firsts = [*range(0, last, max(1, room // 2)), last]
+        assert [
+            row
+            for row, owner in zip(rows_of(found.tokens), found.owners, strict=True)
+            if owner == place
+        ] == [opening + content[i : i + room] + closing for i in firsts]
+
+
 @given(texts=tables, max_length=lengths)
 def test_windows_are_learned_from_by_the_first(tokenizer, texts, max_length):
     table = encode_for_training(read_texts(texts), tokenizer, max_length, "windows")

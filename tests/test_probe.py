@@ -135,6 +135,8 @@ def classes(*counts):
         # One frequent class leaves many that are not: as many as 32 equal ones.
         (classes(16, *[1] * 48), [4 / 32**2, *[4 / 64**2] * 48]),
         (torch.linspace(-2, 2, 300).reshape(100, 3), 0.01),
+        # Numbers, though some of them are 0 and 1.
+        (torch.arange(-3.0, 4).reshape(7, 1).repeat(1, 3), 0.01),
     ],
 )
 def test_the_penalty_of_classes_and_numbers(targets, expected):
@@ -202,6 +204,15 @@ def test_of_numbers_it_is_ridge_regression():
     np.testing.assert_allclose(
         features @ weight.T + bias, expected.predict(inputs), atol=1e-2
     )
+
+
+def test_a_target_that_falls_is_learned_as_one_that_rises():
+    features, scores, _ = draw(width=1, outputs=1)
+    scores = scores.astype(np.float32)
+    rises, falls = (fit(features, y, None, squared_error, 1) for y in (scores, -scores))
+
+    assert abs(rises[0]) > 0.1
+    np.testing.assert_allclose(falls[0], -rises[0], rtol=1e-4)
 
 
 def test_a_row_of_weight_zero_counts_nowhere():

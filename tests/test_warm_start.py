@@ -246,6 +246,17 @@ def test_what_starts_anew_leaves_the_others_as_they_were(make):
     assert classes._adapter.feature_length == length
 
 
+def test_a_label_starts_anew_whatever_the_others_are(make):
+    """Only classes share their odds."""
+    first = make().fit(X, INDICATORS * [0, 1, 1])
+    starts = [
+        copy(first, **STILL).fit(X, labels).predict_proba(X)[:, 0]
+        for labels in (INDICATORS, INDICATORS ^ [0, 1, 1])
+    ]
+
+    np.testing.assert_allclose(*starts, atol=1e-3)
+
+
 def test_a_label_that_is_rare_but_learned_does_not_start_anew():
     head = LinearHead(4, 2)
     with torch.no_grad():
