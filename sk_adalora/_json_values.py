@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def to_json(value: Any) -> Any:
     ----------
     value : object
         None, bool, int, float, str, numpy scalars and arrays, and lists, tuples,
-        sets and dicts of such.
+        sets and mappings of such; the latter come back as dicts.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def to_json(value: Any) -> Any:
         }
     if type(value) is list:
         return [to_json(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         if "type" not in value and all(type(key) is str for key in value):
             return {key: to_json(item) for key, item in value.items()}
         pairs = [[to_json(k), to_json(v)] for k, v in value.items()]

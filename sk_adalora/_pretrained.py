@@ -157,7 +157,7 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
         raise ValueError(no_tokenizer(folder))
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"  # as our batches, for programs that get a copy
+    _pad_on_the_right(tokenizer)
     try:
         tokenizer(TRIAL_TEXT)
     except Exception as error:
@@ -170,6 +170,18 @@ def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
             "lacks an `unk_token` for what it does not know, set one, and save it."
         ) from error
     return tokenizer
+
+
+def _pad_on_the_right(tokenizer: Any) -> None:
+    """Have a tokenizer pad as our batches do, for programs that get a copy of it.
+
+    Some that bring their own code may read nothing then: they stay.
+    """
+    side, tokenizer.padding_side = tokenizer.padding_side, "right"
+    try:
+        tokenizer(TRIAL_TEXT)
+    except Exception:
+        tokenizer.padding_side = side
 
 
 def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from numbers import Number
 from pathlib import Path, PurePath
@@ -11,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import distribution_to_json
+from sklearn import get_config
+from sklearn.utils.metadata_routing import get_routing_for_object
 
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, Space
-from ._model_files import content_hash, settings_hashes
+from ._model_files import content_hash
 from ._search_code import codes_of, describe
 from ._search_digest import digest
 
@@ -28,7 +32,7 @@ _ADVICE = {
     "scoring": "`scoring`, or the metric that `refit` names",
     "requests": "the requests of weights and other metadata, or whether they count",
     "parameters": "parameters of the estimator that are not searched",
-    "models": "the files of the pretrained model",
+    "models": "the weights of the pretrained model",
 }
 # Compared since later, so that a study may be without them.
 _LATER = ("requests", "models")
@@ -45,7 +49,7 @@ def fingerprint(
     space: Space,
     scoring: Any,
     estimator: Any,
-    requests: str = "",
+    requests: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Hash each part of what the scores of a study depend on.
 
@@ -61,8 +65,8 @@ def fingerprint(
         How folds are scored.
     estimator : estimator
         Its parameters that the space does not set are compared.
-    requests : str, default=""
-        Which parts ask for weights and other metadata, if that decides who gets them.
+    requests : dict or None, default=None
+        As :func:`requests_of` returns them.
 
     Returns
     -------
@@ -79,30 +83,80 @@ def fingerprint(
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
         "scoring": digest(describe(scoring)),
-        "requests": digest(requests),
+        "requests": digest(requests or {}),
         "parameters": {
             # A path and its text are the same model.
             name: digest(describe(str(v) if isinstance(v, PurePath) else v))
             for name, v in {**parameters, "": estimator}.items()
         },
-        "models": _models(estimator, parameters),
+        "models": _models(estimator, parameters, space),
         _CODE: codes_of(held),
     }
 
 
-def _models(estimator: Any, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Hash the folders of pretrained models: others may be saved under their names."""
+def requests_of(search: Any, given: Collection[str]) -> dict[str, Any]:
+    """Return which parts of a search ask for weights and other metadata.
+
+    Parameters
+    ----------
+    search : estimator
+        The search.
+    given : collection of str
+        Names of the metadata that there are.
+
+    Returns
+    -------
+    dict of str to dict, bool, str or None
+        Empty if scikit-learn does not route metadata by requests.
+    """
+    if not given or not get_config()["enable_metadata_routing"]:
+        return {}
+    # Its repr is that of a dict.
+    return _asked_for(ast.literal_eval(repr(get_routing_for_object(search))), given)
+
+
+def _asked_for(requests: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Leave out what is not given, and who calls whom: both depend on versions."""
+    found: dict[str, Any] = {}
+    for name, value in requests.items():
+        if isinstance(value, Mapping):
+            inner = _asked_for(value, given)
+            if inner:
+                found[name] = inner
+        elif name in given or (isinstance(value, str) and value in given):
+            found[name] = value
+    return found
+
+
+def _models(
+    estimator: Any, parameters: Mapping[str, Any], space: Space
+) -> dict[str, str]:
+    """Hash the weights in folders of models: others may be saved under their names."""
     hashes = {}
-    for name, value in parameters.items():
+    for name, shown, value in _settings(parameters, space):
         prefix, _, own = name.rpartition("__")
         owner = parameters.get(prefix) if prefix else estimator
         if own == "model" and isinstance(owner, BaseAdaLora):
             with suppress(OSError, TypeError, ValueError):  # a fit refuses it, too
-                folder = Path(value).expanduser()
+                # As a fit finds it, which keeps the hashes of large files.
+                folder = Path(os.path.realpath(os.path.expanduser(value)))
                 if folder.is_dir():
-                    files = [content_hash(folder), settings_hashes(folder)]
-                    hashes[name] = digest(files)
+                    hashes[shown] = content_hash(folder)
     return hashes
+
+
+def _settings(
+    parameters: Mapping[str, Any], space: Space
+) -> Iterator[tuple[str, str, Any]]:
+    """Yield each value that a parameter may have: its name, what to call it, it."""
+    fixed = {} if isinstance(space, CalledSpace) else space.fixed()
+    for name, value in {**parameters, **fixed}.items():
+        yield name, name, value
+    if not isinstance(space, CalledSpace):  # what that asks for is not known before
+        for name, searched in space.distributions().items():
+            for choice in getattr(searched, "choices", ()):
+                value = space.complete({name: choice})[name]
+                yield name, f"{name}={value}", value
 
 
 def _as_matrix(y: Any) -> Any:

@@ -14,17 +14,15 @@ from typing import Any, Self
 import numpy as np
 import optuna
 from joblib import effective_n_jobs
-from sklearn import get_config
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils.metadata_routing import get_routing_for_object
 
 from ._dimensions import Space
 from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
-from ._search_fingerprint import fingerprint
+from ._search_fingerprint import fingerprint, requests_of
 from ._search_marks import FINGERPRINT, may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
@@ -171,10 +169,11 @@ class SearchHooks(BaseSearchCV):
         now.X, now.y, now.space = X, y, self._read_space()
         check_names(self.estimator, now.space)
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
-        data = [X, y, {k: v for k, v in now.fit_params.items() if k != "groups"}]
+        # Groups make the folds, which are compared themselves.
+        given = {k: v for k, v in now.fit_params.items() if k != "groups"}
+        data = [X, y, given]
         scoring = [self.scoring, self._metric()]
-        counts = now.fit_params and get_config()["enable_metadata_routing"]
-        requests = repr(get_routing_for_object(self)) if counts else ""
+        requests = requests_of(self, given)
         made_with = fingerprint(
             data, now.splits, now.space, scoring, self.estimator, requests
         )

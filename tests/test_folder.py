@@ -1,5 +1,6 @@
 """Folders of fitted estimators: there and back, whole or not at all."""
 
+import collections
 import copy
 import enum
 import gc
@@ -277,6 +278,14 @@ def test_a_function_is_not_written(fitted, tmp_path, name):
         changed.save_pretrained(tmp_path / "f")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mapping_is_written_as_a_dict(fitted, tmp_path):
+    weights = collections.UserDict({"art": 2.0})
+    copy.copy(fitted).set_params(class_weight=weights).save_pretrained(tmp_path / "f")
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+
+    assert loaded.class_weight == {"art": 2.0}
 
 
 class Side(enum.StrEnum):

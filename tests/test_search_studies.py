@@ -3,6 +3,7 @@
 import datetime
 import json
 from functools import partial, wraps
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -109,6 +110,32 @@ def test_a_study_does_not_go_on_with_something_else(kept, change, part):
         search(**{"n_trials": 4, **kept, **change}).fit(rows_, Y, **fit)
 
 
+def change_weights(folder):
+    model = transformers.AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_study_keeps_to_the_weights_of_models_that_the_space_names(
+    kept, own_model, tiny_model, several
+):
+    space = {"model": [own_model], "learning_rate": FLOAT(1e-4, 1e-3)}
+    if several:
+        space["model"].append(Path(tiny_model))
+    for n_trials in (1, 2):
+        search(make(tiny_model), space, n_trials=n_trials, **kept).fit(*topics(24))
+    (own_model / "notes.txt").write_text("It is read from the other files.")
+    search(make(tiny_model), space, n_trials=2, **kept).fit(*topics(24))
+    change_weights(own_model)
+
+    match = "values of: the weights of the pretrained model: model"
+    with pytest.raises(ValueError, match=match):
+        search(make(tiny_model), space, n_trials=3, **kept).fit(*topics(24))
+
+
 @pytest.mark.parametrize("what", ["fit", "score"])
 @config_context(enable_metadata_routing=True)
 def test_a_study_keeps_to_what_asks_for_weights(kept, what):
@@ -135,20 +162,50 @@ def test_requests_do_not_count_without_metadata(kept):
     assert len(search(asking, n_trials=3, **kept).fit(X, Y).trials_) == 3
 
 
-def test_a_study_keeps_to_the_files_of_the_pretrained_model(kept, own_model):
+def test_requests_of_what_is_not_given_do_not_count(kept):
+    """Folds are compared themselves, whatever groups they were made of."""
+    kept |= {"cv": GroupKFold(2)}
+    groups = {"groups": np.arange(len(X)) % 4}
+    search(Peak(), n_trials=2, **kept).fit(X, Y, **groups)
+    with config_context(enable_metadata_routing=True):
+        asking = Peak().set_fit_request(sample_weight=True)
+        fitted = search(asking, n_trials=3, **kept).fit(X, Y, **groups)
+
+    assert len(fitted.trials_) == 3
+
+
+@config_context(enable_metadata_routing=True)
+def test_a_request_under_another_name_counts(kept):
+    asking = Peak().set_score_request(sample_weight=False)
+    given = {"importance": np.linspace(1, 2, len(X))}
+    asking.set_fit_request(sample_weight="importance")
+    search(asking, n_trials=2, **kept).fit(X, Y, **given)
+    asking.set_score_request(sample_weight="importance")
+
+    with pytest.raises(ValueError, match=r"values of: the requests of[^;]*Pass"):
+        search(asking, n_trials=3, **kept).fit(X, Y, **given)
+
+
+def test_a_folder_whose_name_begins_with_a_tilde(kept, own_model, monkeypatch):
+    """It is no home of a user, so it is the folder."""
+    monkeypatch.chdir(own_model.parent)
+    own_model.rename("~own")
+    space = {"learning_rate": FLOAT(1e-4, 1e-3)}
+    fitted = search(make("~own"), space, n_trials=1, **kept).fit(*topics(24))
+
+    assert len(fitted.trials_) == 1
+
+
+def test_a_study_keeps_to_the_weights_of_the_pretrained_model(kept, own_model):
     pipeline = Pipeline([("as it is", "passthrough"), ("clf", make(str(own_model)))])
     space = {"clf__learning_rate": FLOAT(1e-4, 1e-3)}
     texts, labels = topics(24)
     for n_trials in (1, 2):
         fitted = search(pipeline, space, n_trials=n_trials, **kept).fit(texts, labels)
         assert len(fitted.trials_) == n_trials
-    model = transformers.AutoModel.from_pretrained(own_model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.1)
-    model.save_pretrained(own_model)
+    change_weights(own_model)
 
-    match = "values of: the files of the pretrained model: clf__model. Pass"
+    match = "values of: the weights of the pretrained model: clf__model. Pass"
     with pytest.raises(ValueError, match=match):
         search(pipeline, space, n_trials=3, **kept).fit(texts, labels)
 
