@@ -117,6 +117,11 @@ def test_a_model_without_numbers_gets_them(device, empty):
         ("", {}, "layers.0.self_attn.q_proj"),
         ("layers.1", {}, "layers.1.self_attn.q_proj"),
         ("norm", {"modules_to_save": ["norm"]}, "norm"),
+        (
+            "layers.1.mlp.up_proj",
+            {"target_modules": ["q_proj"], "modules_to_save": ["mlp"]},
+            "layers.1.mlp",
+        ),
     ],
 )
 def test_what_accelerate_has_offloaded_is_refused(offloaded, options, name):
@@ -144,6 +149,14 @@ def test_a_hook_elsewhere_does_not_offload_a_layer():
         model = adapt(base)
 
     assert "layers.0.self_attn.q_proj" in model.adapted
+
+
+def test_hooks_on_layers_that_hold_their_weights_offload_nothing():
+    base, plain = (tiny_llama(make=transformers.LlamaModel) for _ in range(2))
+    for part in [*base.modules()]:  # as where a model is spread over devices
+        accelerate.hooks.add_hook_to_module(part, accelerate.hooks.ModelHook())
+
+    assert [*adapt(base).adapted] == [*adapt(plain).adapted]
 
 
 def test_layers_beside_offloaded_ones_are_adapted():

@@ -24,8 +24,9 @@ from sk_adalora import _backbone
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import content_hash, weight_files
-from sk_adalora._network import pool
+from sk_adalora._network import build_network, pool
 from sk_adalora._parameters import POOLINGS
+from sk_adalora.adalora import AdaLoraConfig
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -602,6 +603,18 @@ def test_the_estimator_pools_as_asked(tiny_model, pooling):
     np.testing.assert_allclose(
         fitted.predict_log_proba(X), outputs.log_softmax(1), atol=1e-5
     )
+
+
+def test_a_head_starts_at_random_and_as_small_as_its_input_is_wide(tiny_model):
+    backbone = load_backbone(tiny_model, PLACE)
+    config = AdaLoraConfig(total_step=9)
+    generator = torch.Generator().manual_seed(0)
+    weight = build_network(backbone, config, 9, "mean", generator).head.weight
+    largest = backbone.width**-0.5
+
+    assert weight.abs().max() <= largest
+    assert weight.min() < -0.9 * largest
+    assert weight.max() > 0.9 * largest
 
 
 # ---- architectures ----------------------------------------------------------

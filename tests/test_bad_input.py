@@ -18,6 +18,7 @@ import scipy.sparse
 import sklearn
 import torch
 import transformers
+from _tiny import no_warning
 from _toy import attributes, make, same_attributes, toy
 
 from sk_adalora import (
@@ -147,6 +148,7 @@ ARABIC = "".join(chr(0x660 + int(digit)) for digit in "10000")
         "{name:>10000}",
         "{name:0<99999999999}",
         "{name:.10000f}",
+        "{name:#.10000}",
         f"{{name:{ARABIC}}}",
         "{name:>500}" * 20,
     ],
@@ -384,6 +386,18 @@ def test_bad_weights_are_refused_before_a_model_is_loaded(name, monkeypatch):
     weight, match = BAD_WEIGHTS[name]
 
     refused(make("unused"), X, Y, ValueError, match, sample_weight=weight)
+
+
+def test_rows_that_weigh_nothing_as_their_classes_do_are_refused():
+    none, one = np.unique(Y)
+    classifier = make("unused", class_weight={none: 0, one: 1})
+
+    with no_warning():
+        refused(
+            *(classifier, X, Y),
+            match="At least one row .*weight above 0. Got 0 for all 24 rows",
+            sample_weight=(np.asarray(Y) == none).astype(float),
+        )
 
 
 @pytest.mark.parametrize("number", [NAN, np.inf])

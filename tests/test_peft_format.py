@@ -393,6 +393,13 @@ def test_peft_computes_the_same_of_exported_lora(kind, tmp_path):
     assert set(values["target_modules"]) == set(living)
     assert values["r"] == values["lora_alpha"] == max(living.values())
     assert values["bias"] == model.peft_config.bias
+    assert values["lora_dropout"] == 0
+    names = load_file(tmp_path / "adapter_model.safetensors")
+    assert {name for name in names if ".lora_" in name} == {
+        f"base_model.model.{path}.lora_{factor}.weight"
+        for path in living
+        for factor in "AB"
+    }
     assert_close(outputs(by_peft(KINDS[kind][0](), tmp_path)), outputs(model))
 
 
@@ -680,6 +687,18 @@ def test_a_bias_alone_makes_no_module_trained_in_full(tmp_path):
     assert loaded.peft_config.modules_to_save == ["classifier"]
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert_close(outputs(loaded), outputs(model))
+
+
+@pytest.mark.parametrize("write", [save_adapter, export_lora])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_files_hold_single_precision(tmp_path, write, dtype):
+    options = {"bias": "all", "modules_to_save": ["pooler"]}
+    model = randomise(adapt(tiny_bert().to(dtype), **options))
+    write(model, tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+
+    assert any("pooler" in name for name in tensors)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
 class Counting(nn.Module):

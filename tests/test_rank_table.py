@@ -5,7 +5,7 @@ import sys
 import pytest
 from _tiny import adapt, tiny_t5
 from _toy import make, toy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 
@@ -78,6 +78,12 @@ def test_encoder_and_decoder_are_one_below_the_other():
     assert None not in table.column("query") + table.column("up")
 
 
+def test_what_all_stacks_are_in_is_not_named():
+    ranks = numbered(f"model.{part}.layers.0.fc1" for part in ("encoder", "decoder"))
+
+    assert lay_out(ranks).layers == ["encoder 0", "decoder 0"]
+
+
 def test_a_matrix_outside_the_layers_has_a_row_and_the_last_column():
     ranks = numbered(["embed.project", "layer.0.fc1", "layer.1.fc1", "pooler.dense"])
     table = lay_out(ranks)
@@ -85,6 +91,8 @@ def test_a_matrix_outside_the_layers_has_a_row_and_the_last_column():
     assert table.layers == ["0", "1", "embed.project", "pooler.dense"]
     assert table.kinds == ["up", "other"]
     assert table.column("other") == [None, None, 0, 3]
+    # Also where the layers are the first thing that a path names.
+    assert lay_out(numbered(["pooler", "0.fc1"])).layers == ["0", "pooler"]
 
 
 def test_a_second_number_tells_layers_apart_only_where_it_does():
@@ -109,6 +117,13 @@ def test_unknown_names_keep_the_end_that_tells_them_apart():
     assert lay_out(ranks).kinds == ["a.x.weird", "b.x.weird", "odd"]
 
 
+def test_unknown_matrices_of_two_stacks_share_a_column():
+    table = lay_out(numbered(["encoder.0.odd", "decoder.0.odd", "decoder.0.far"]))
+
+    assert table.kinds == ["odd", "far"]
+    assert table.ranks == [[0, None], [1, 2]]
+
+
 def test_an_out_projection_outside_attention_is_not_called_so():
     assert lay_out({"layers.0.mixer.out_proj": 1}).kinds == ["out_proj"]
 
@@ -120,6 +135,7 @@ paths = st.lists(words, min_size=1, max_size=5).map(".".join)
 
 
 @given(st.lists(paths, min_size=1, max_size=20, unique=True))
+@example(["layer.0.mlp.1.wo", "layer.0.1.mlp.wo"])
 def test_no_matrix_is_lost_whatever_its_path(paths):
     table = lay_out(numbered(paths))
 

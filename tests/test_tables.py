@@ -533,6 +533,7 @@ def test_views_and_runs_of_texts_can_be_split(build):
     assert taken.to_pylist() == [texts[2], texts[0]]
 
 
+TIME, PAUSE = datetime.datetime(2024, 1, 1, 9), datetime.timedelta(minutes=90)
 # Given a type, as some versions of Arrow would sort the fields otherwise.
 STRUCT = pa.struct([("p", pa.list_(pa.string())), ("n", pa.int64())])
 
@@ -547,6 +548,8 @@ NESTED = {
         ["{'p': ['q'], 'n': 1}", "{'p': None, 'n': None}", None],
     ),
     "dates": ([[DAYS[0]], [], None], [f"[{DAYS[0]!r}]", "[]", None]),
+    "times": ([[TIME], [None], None], [f"[{TIME!r}]", "[None]", None]),
+    "durations": ([[PAUSE], [None], None], [f"[{PAUSE!r}]", "[None]", None]),
 }
 
 

@@ -6,7 +6,7 @@ import itertools
 import struct
 import time
 import zoneinfo
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import scipy.sparse
 import torch
@@ -362,6 +363,30 @@ def test_times_in_a_zone_that_arrow_does_not_know(zone_of_python, convert):
     times = [datetime(2024, 1, 5, 12, 0, 0, 500, zone_of_python), None]
 
     assert listed(convert(times)) == ["2024-01-05 12:00:00.0005+0130", ""]
+
+
+@pytest.fixture
+def machine_in_tokyo(monkeypatch):
+    if not hasattr(time, "tzset"):
+        pytest.skip("the zone of this process cannot be changed")
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("machine_in_tokyo")
+def test_the_zone_of_the_machine_is_not_read():
+    forward = datetime(2024, 3, 10, 7, tzinfo=UTC)  # New York's clocks
+    times = [forward - timedelta(minutes=1), forward, forward + timedelta(hours=9)]
+    cells = pa.array(times, pa.timestamp("s", "America/New_York"))
+
+    assert _write_zoned(cells).to_pylist() == [
+        "2024-03-10 01:59:00-0500",
+        "2024-03-10 03:00:00-0400",
+        "2024-03-10 12:00:00-0400",
+    ]
 
 
 def test_a_zone_that_nobody_knows_is_named():
@@ -813,6 +838,7 @@ def test_many_columns_of_numbers_seem_encoded(make):
         FLOATS.astype(str),
         pd.DataFrame(FLOATS).assign(text="a text"),
         WORDS * 20,
+        [[("a", "b")] * 11] * 41,
     ],
 )
 def test_other_tables_do_not_seem_encoded(X):
@@ -827,6 +853,13 @@ def test_numbers_that_the_user_writes_out_do_not_seem_encoded(row_format):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e5m2])
 def test_tensors_of_narrow_floats(dtype):
     assert listed(torch.tensor([[1.5], [2.0]]).to(dtype)) == ["1.5", "2"]
+
+
+def test_tensors_of_wide_floats_keep_their_digits():
+    wide = torch.tensor([[1 / 3]], dtype=torch.float64)
+
+    assert listed(wide) == [str(1 / 3)]
+    assert listed(wide.float()) == listed(wide.float().numpy())
 
 
 def test_100_000_rows_are_fast():
@@ -977,3 +1010,24 @@ def test_floats_are_written_alike_alone_and_among_others():
     mixed = listed([[cell] for cell in [*floats, 7, "text", None]])
 
     assert mixed == [*alone, "7", "text", ""]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [[np.float32(0.1), 0.1], [np.float16(0.1), np.float32(0.1)], [np.float16(0.1), 1]],
+)
+def test_floats_keep_their_digits_beside_wider_ones(cells):
+    alone = [_cells.write_cell(cell) for cell in cells]
+
+    assert listed([[cell] for cell in cells]) == alone
+    assert listed(np.array([*cells, "a"], dtype=object)[:, None]) == [*alone, "a"]
+
+
+@pytest.mark.parametrize("convert", [lambda cells: cells, pc.dictionary_encode])
+def test_chunks_of_texts_become_one_array(convert):
+    chunks = pa.chunked_array([["a"], [None, "b"]])
+    whole = _cells.whole_array(convert(chunks))
+
+    # 64-bit offsets, as a column may hold more than 2 GB.
+    assert _cells.write_arrow(whole).equals(pa.array(["a", None, "b"], TEXT))
+    assert whole.type == TEXT or pa.types.is_dictionary(whole.type)
