@@ -14,6 +14,7 @@ from sk_adalora import AdaLoraClassifier
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_identity import (
+    _as_transformers_reads,
     changed_settings,
     read_settings,
     vocabulary_hash,
@@ -292,3 +293,11 @@ def test_a_tokenizer_without_a_file_of_its_vocabulary():
     assert vocabulary_hash(tokenizer) != vocabulary_hash(
         transformers.ByT5Tokenizer(extra_ids=7)
     )
+
+
+def test_a_large_number_in_nested_settings_is_not_given_to_transformers():
+    for given in ({"inner": 10**9}, [10**9], {"inner": [{"n": 10**9}]}):
+        assert (
+            _as_transformers_reads({"model_type": "bert", "of_a_part": given}) is None
+        )
+    assert _as_transformers_reads({"model_type": "bert", "of_a_part": {"n": 1}})

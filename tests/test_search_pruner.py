@@ -140,6 +140,8 @@ def test_some_trials_have_to_be_complete_first():
         assert not stopped([0.0], COMPLETE[:n_complete])
     assert stopped([0.0], COMPLETE)
     assert not stopped([0.0], COMPLETE, n_startup_trials=4)
+    assert stopped([0.0], COMPLETE[:2], n_startup_trials=2)
+    assert stopped([0.0], COMPLETE[:2], n_startup_trials=1)
     assert not stopped([0.0], COMPLETE[:1], n_startup_trials=1)  # tells no noise
 
 

@@ -185,6 +185,31 @@ def test_a_conditional_space_is_modelled_as_one(warned):
 # ---- what is learned from ------------------------------------------------------
 
 
+def plain_peak(trial):
+    return trial.suggest_float("x", 0, 1)
+
+
+def peak_of_each_branch(trial):
+    """Two branches, of which no trial has the parameters of both."""
+    branch = trial.suggest_categorical("branch", ["p", "q"])
+    return trial.suggest_float(f"x of {branch}", 0, 1)
+
+
+@pytest.mark.parametrize("ask", [plain_peak, peak_of_each_branch])
+def test_later_trials_are_near_the_best(ask):
+    drawn = []
+
+    def objective(trial):
+        drawn.append(ask(trial))
+        return -abs(drawn[-1] - 0.3)
+
+    sampler = make_sampler("auto", {}, 60, 0, [0])
+    optuna.create_study(direction="maximize", sampler=sampler).optimize(objective, 60)
+
+    # Of uniform draws, half are within 0.25.
+    assert np.median(np.abs(np.array(drawn[30:]) - 0.3)) < 0.15
+
+
 @pytest.fixture
 def one_runs():
     """A study of two complete trials and one that runs, and of one that begins."""

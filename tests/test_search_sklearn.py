@@ -541,38 +541,43 @@ class Recorder:
 
     def __init__(self):
         self.seen = []
+        self.data = []
 
     def setup(self, estimator, context):
         self.seen.append("setup")
 
-    def on_fit_task_begin(self, estimator, context, **data):
-        self._note("begin", estimator, context)
+    def on_fit_task_begin(self, estimator, context, *, X=None, y=None, metadata=None):
+        self._note("begin", estimator, context, repr((X, y, metadata)))
 
-    def on_fit_task_end(self, estimator, context, **data):
-        self._note("end", estimator, context)
+    def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None):
+        self._note("end", estimator, context, repr((X, y, metadata)))
 
     def teardown(self, estimator, context):
         self.seen.append("teardown")
 
-    def _note(self, what, estimator, context):
+    def _note(self, what, estimator, context, data):
         if isinstance(estimator, AdaLoraSearchCV) and context.task_name in (
             "fit",
             "search",
             "refit-with-best-params",
         ):
             self.seen.append((what, context.task_name))
+            self.data.append(data)
 
 
-def test_callbacks_see_the_same_when_nothing_is_left_to_evaluate(tmp_path):
+@pytest.mark.parametrize("weight", [None, np.arange(40.0)])
+def test_callbacks_see_the_same_when_nothing_is_left_to_evaluate(tmp_path, weight):
     kept = {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "s"}
     first, second = Recorder(), Recorder()
-    search(**kept).set_callbacks(first).fit(X, Y)
+    weights = {} if weight is None else {"sample_weight": weight}
+    search(**kept).set_callbacks(first).fit(X, Y, **weights)
     before = Peak.fits
-    search(**kept).set_callbacks(second).fit(X, Y)
+    search(**kept).set_callbacks(second).fit(X, Y, **weights)
 
     assert Peak.fits == before + 1  # the refit
     assert ("end", "refit-with-best-params") in first.seen
     assert second.seen == first.seen
+    assert second.data == first.data
 
 
 def test_a_storage_that_is_none():

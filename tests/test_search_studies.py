@@ -709,6 +709,14 @@ def test_a_study_is_described_alike_in_every_process():
     assert len(printed) == 1
 
 
+def test_lists_are_hashed_by_how_they_nest():
+    from sk_adalora._search_digest import digest
+
+    nested = [[1, 2, 3], [[1, 2, 3]], [1, [2, 3]], [[1], 2, 3], [[1, 2], 3]]
+
+    assert len(set(map(digest, nested))) == len(nested)
+
+
 def test_sets_are_hashed_by_their_members():
     from sk_adalora._search_digest import digest
 
