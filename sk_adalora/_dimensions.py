@@ -172,6 +172,15 @@ class DeclaredSpace:
         """Return the parameters that have one value."""
         return {n: p.value for n, p in self.parts.items() if isinstance(p, Fixed)}
 
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values of the parameters that have some to choose from."""
+        given = {n: getattr(p, "given", p) for n, p in self.parts.items()}
+        return {
+            name: part.values if isinstance(part, Choices) else tuple(part.choices)
+            for name, part in given.items()
+            if isinstance(part, Choices | CategoricalDistribution)
+        }
+
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Ask a trial for parameters, as `set_params` takes them."""
         asked = self.distributions().items()
@@ -204,6 +213,14 @@ class CalledSpace:
         return set()
 
     def distributions(self) -> dict[str, BaseDistribution]:
+        """Return nothing, likewise."""
+        return {}
+
+    def fixed(self) -> dict[str, Any]:
+        """Return nothing, likewise."""
+        return {}
+
+    def choices(self) -> dict[str, tuple[Any, ...]]:
         """Return nothing, likewise."""
         return {}
 

@@ -20,7 +20,7 @@ from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, Space
 from ._model_files import content_hash
 from ._search_code import codes_of, describe
-from ._search_digest import digest
+from ._search_digest import BY_REPR, digest
 
 # Parameters that change where or how a fit runs, but not its result: workers may differ
 # in these.
@@ -111,8 +111,12 @@ def requests_of(search: Any, given: Collection[str]) -> dict[str, Any]:
     """
     if not given or not get_config()["enable_metadata_routing"]:
         return {}
-    # Its repr is that of a dict.
-    return _asked_for(ast.literal_eval(repr(get_routing_for_object(search))), given)
+    text = repr(get_routing_for_object(search))
+    try:
+        requests = ast.literal_eval(text)  # a dict's, unless something is of NumPy
+    except ValueError:
+        return {"all": text}
+    return _asked_for(requests, given)
 
 
 def _asked_for(requests: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
@@ -123,8 +127,11 @@ def _asked_for(requests: Mapping[str, Any], given: Collection[str]) -> dict[str,
             inner = _asked_for(value, given)
             if inner:
                 found[name] = inner
-        elif name in given or (isinstance(value, str) and value in given):
-            found[name] = value
+        elif isinstance(value, str):
+            if value in given:
+                found[name] = str(value)
+        elif name in given and value:  # None and False: it is not passed on
+            found[name] = True
     return found
 
 
@@ -133,30 +140,41 @@ def _models(
 ) -> dict[str, str]:
     """Hash the weights in folders of models: others may be saved under their names."""
     hashes = {}
-    for name, shown, value in _settings(parameters, space):
-        prefix, _, own = name.rpartition("__")
-        owner = parameters.get(prefix) if prefix else estimator
-        if own == "model" and isinstance(owner, BaseAdaLora):
-            with suppress(OSError, TypeError, ValueError):  # a fit refuses it, too
-                # As a fit finds it, which keeps the hashes of large files.
-                folder = Path(os.path.realpath(os.path.expanduser(value)))
-                if folder.is_dir():
-                    hashes[shown] = content_hash(folder)
+    for shown, value in _named_models(estimator, parameters, space):
+        with suppress(OSError, TypeError, ValueError):  # a fit refuses it, too
+            # As a fit finds it, which keeps the hashes of large files.
+            folder = Path(os.path.realpath(os.path.expanduser(value)))
+            if folder.is_dir():
+                hashes[shown] = content_hash(folder)
     return hashes
 
 
-def _settings(
-    parameters: Mapping[str, Any], space: Space
-) -> Iterator[tuple[str, str, Any]]:
-    """Yield each value that a parameter may have: its name, what to call it, it."""
-    fixed = {} if isinstance(space, CalledSpace) else space.fixed()
-    for name, value in {**parameters, **fixed}.items():
-        yield name, name, value
-    if not isinstance(space, CalledSpace):  # what that asks for is not known before
-        for name, searched in space.distributions().items():
-            for choice in getattr(searched, "choices", ()):
-                value = space.complete({name: choice})[name]
-                yield name, f"{name}={value}", value
+def _named_models(
+    estimator: Any, parameters: Mapping[str, Any], space: Space
+) -> Iterator[tuple[str, Any]]:
+    """Yield each `model` that a fit may read, after what to call it."""
+    fixed, choices = space.fixed(), space.choices()
+    settings = {**parameters, **fixed}
+    owners = {**settings, "": estimator}
+    for name, value in settings.items():
+        if _is_model(name, owners):
+            yield name, value
+    for name, values in choices.items():
+        if _is_model(name, owners):
+            yield from ((f"{name}={value}", value) for value in values)
+    tried = [*fixed.items(), *((n, v) for n, values in choices.items() for v in values)]
+    for name, step in tried:
+        if _is_estimator(step):
+            inside = {**step.get_params(deep=True), "": step}
+            for own, value in inside.items():
+                if _is_model(own, inside):
+                    yield f"{name}__{own}={value}", value
+
+
+def _is_model(name: str, owners: Mapping[str, Any]) -> bool:
+    """Tell whether a parameter is the pretrained model of an estimator of ours."""
+    prefix, _, own = name.rpartition("__")
+    return own == "model" and isinstance(owners.get(prefix), BaseAdaLora)
 
 
 def _as_matrix(y: Any) -> Any:
@@ -208,11 +226,35 @@ def _describe_space(space: Space) -> Any:
     if isinstance(space, CalledSpace):  # what it asks for is not known before
         return describe(space.function)
     searched = space.distributions()
+    # Of these, a distribution has only the texts, which may be shortened.
+    objects = {
+        name: [_describe_value(value) for value in values]
+        for name, values in space.choices().items()
+        if not all(value is None or isinstance(value, BY_REPR) for value in values)
+    }
     return [
         {name: distribution_to_json(searched[name]) for name in searched},
-        {name: describe(value) for name, value in space.fixed().items()},
+        {name: _describe_value(value) for name, value in space.fixed().items()},
         dict(space.ties),
+        *([objects] if objects else []),
     ]
+
+
+def _describe_value(value: Any) -> Any:
+    """Describe a value, of an estimator with its parameters."""
+    if not _is_estimator(value):
+        return describe(value)
+    parameters = value.get_params(deep=True).items()
+    compared = {
+        name: describe(str(v) if isinstance(v, PurePath) else v)
+        for name, v in parameters
+        if name.split("__")[-1] not in _NOT_COMPARED
+    }
+    return [describe(value), compared]
+
+
+def _is_estimator(value: Any) -> bool:
+    return hasattr(value, "get_params") and not isinstance(value, type)
 
 
 def _compared(estimator: Any, space: Space) -> dict[str, Any]:

@@ -169,8 +169,13 @@ class SearchHooks(BaseSearchCV):
         now.X, now.y, now.space = X, y, self._read_space()
         check_names(self.estimator, now.space)
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
-        # Groups make the folds, which are compared themselves.
-        given = {k: v for k, v in now.fit_params.items() if k != "groups"}
+        # None is not passed on. Groups make the folds, which are compared themselves.
+        passed = {**now.routed.estimator.fit, **now.routed.scorer.score}
+        given = {
+            name: value
+            for name, value in now.fit_params.items()
+            if value is not None and (name != "groups" or name in passed)
+        }
         data = [X, y, given]
         scoring = [self.scoring, self._metric()]
         requests = requests_of(self, given)

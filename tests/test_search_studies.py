@@ -25,6 +25,7 @@ from sklearn.model_selection import (
     KFold,
 )
 from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sk_adalora import (
     AdaLoraClassifier,
@@ -136,6 +137,45 @@ def test_a_study_keeps_to_the_weights_of_models_that_the_space_names(
         search(make(tiny_model), space, n_trials=3, **kept).fit(*topics(24))
 
 
+LINEAR = [LogisticRegression(C=1.0), LogisticRegression(C=10.0)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # A step that is set, and not searched.
+        ({"clf": LINEAR[0]}, {"clf": LINEAR[1]}),
+        ({"clf": LINEAR[:1]}, {"clf": LINEAR[1:]}),
+    ],
+)
+def test_a_study_keeps_to_the_parameters_of_steps_that_the_space_sets(
+    kept, first, second
+):
+    pipeline = Pipeline([("scale", StandardScaler()), ("clf", LogisticRegression())])
+    more = {"scale__with_mean": [True, False]}
+    search(pipeline, {**first, **more}, n_trials=1, **kept).fit(X, Y)
+    search(pipeline, {**first, **more}, n_trials=2, **kept).fit(X, Y)
+
+    with pytest.raises(ValueError, match="Got other values of: the space"):
+        search(pipeline, {**second, **more}, n_trials=3, **kept).fit(X, Y)
+
+
+@pytest.mark.parametrize("as_choices", [False, True])
+def test_a_study_keeps_to_the_weights_of_steps_that_the_space_sets(
+    kept, own_model, as_choices
+):
+    steps = [make(str(own_model)), make(str(own_model), batch_size=8)]
+    space = {"clf": steps if as_choices else steps[0], "clf__epochs": [1, 2]}
+    pipeline = Pipeline([("as it is", "passthrough"), ("clf", Peak())])
+    for n_trials in (1, 2):
+        search(pipeline, space, n_trials=n_trials, **kept).fit(*topics(24))
+    change_weights(own_model)
+
+    match = "values of: the weights of the pretrained model: clf__model"
+    with pytest.raises(ValueError, match=match):
+        search(pipeline, space, n_trials=3, **kept).fit(*topics(24))
+
+
 @pytest.mark.parametrize("what", ["fit", "score"])
 @config_context(enable_metadata_routing=True)
 def test_a_study_keeps_to_what_asks_for_weights(kept, what):
@@ -174,11 +214,51 @@ def test_requests_of_what_is_not_given_do_not_count(kept):
     assert len(fitted.trials_) == 3
 
 
+def test_long_choices_are_compared_whole():
+    """Their texts, which a study stores, are shortened."""
+    from sk_adalora._search_fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    long = np.zeros(3000)
+    other = long.copy()
+    other[1500] = 1.0
+    first, second, again = (
+        fingerprint([X], [], read_space({"a": [array, 0.5]}, ""), None, Peak())
+        for array in (long, other, long.copy())
+    )
+
+    assert first["space"] == again["space"] != second["space"]
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_no_weights_are_the_same_as_none(kept, routed):
+    with config_context(enable_metadata_routing=routed):
+        asking = Peak().set_score_request(sample_weight=False) if routed else Peak()
+        search(asking, n_trials=1, **kept).fit(X, Y)
+        fitted = search(asking, n_trials=2, **kept).fit(X, Y, sample_weight=None)
+
+    assert len(fitted.trials_) == 2
+
+
 @config_context(enable_metadata_routing=True)
-def test_a_request_under_another_name_counts(kept):
+def test_groups_that_a_scorer_asks_for_are_compared(kept):
+    def by_group(y, predicted, groups):
+        return float(np.mean(groups))
+
+    scorer = make_scorer(by_group).set_score_request(groups=True)
+    groups = np.arange(len(X)) % 4
+    search(scoring=scorer, n_trials=1, **kept).fit(X, Y, groups=groups)
+
+    with pytest.raises(ValueError, match="Got other values of: the rows"):
+        search(scoring=scorer, n_trials=2, **kept).fit(X, Y, groups=100 * groups)
+
+
+@pytest.mark.parametrize("name", ["importance", np.str_("importance")])
+@config_context(enable_metadata_routing=True)
+def test_a_request_under_another_name_counts(kept, name):
     asking = Peak().set_score_request(sample_weight=False)
     given = {"importance": np.linspace(1, 2, len(X))}
-    asking.set_fit_request(sample_weight="importance")
+    asking.set_fit_request(sample_weight=name)
     search(asking, n_trials=2, **kept).fit(X, Y, **given)
     asking.set_score_request(sample_weight="importance")
 
