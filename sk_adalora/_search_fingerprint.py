@@ -29,13 +29,14 @@ _ADVICE = {
     "data": "the rows (X, y, weights)",
     "cv": "the folds; a shuffled `cv` needs a `random_state`",
     "space": "the space",
+    "values": "the space, in what its objects hold",
     "scoring": "`scoring`, or the metric that `refit` names",
     "requests": "the requests of weights and other metadata, or whether they count",
     "parameters": "parameters of the estimator that are not searched",
     "models": "the weights of the pretrained model",
 }
 # Compared since later, so that a study may be without them.
-_LATER = ("requests", "models")
+_LATER = ("requests", "models", "values")
 # Of more parameters or classes that differ, only so many are named.
 _MOST_NAMES = 8
 # Byte code is compared where it was made by the same Python.
@@ -74,14 +75,23 @@ def fingerprint(
         The latter by name: of parameters, models and code.
     """
     parameters = _compared(estimator, space)
-    tried = space.function if isinstance(space, CalledSpace) else space.fixed()
-    held = [tried, scoring, parameters, estimator]
+    fixed = space.function if isinstance(space, CalledSpace) else space.fixed()
+    codes = codes_of([fixed, scoring, parameters, estimator])
+    tried = _tried(space)
+    inside = [step.get_params(deep=True) for step in _steps(tried)]
+    more = codes_of([space.choices(), inside])  # compared since later, under own names
+    codes = {**more, "values of the space": more[""], **codes}
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
     targets = map(_as_matrix, data[1:2])
     return {
         "data": digest([*data[:1], *targets, *data[2:]]),
         "cv": digest(folds),
         "space": digest(_describe_space(space)),
+        "values": {
+            name: digest(_describe_value(values))
+            for name, values in tried.items()
+            if not all(value is None or isinstance(value, BY_REPR) for value in values)
+        },
         "scoring": digest(describe(scoring)),
         "requests": digest(requests or {}),
         "parameters": {
@@ -90,7 +100,7 @@ def fingerprint(
             for name, v in {**parameters, "": estimator}.items()
         },
         "models": _models(estimator, parameters, space),
-        _CODE: codes_of(held),
+        _CODE: codes,
     }
 
 
@@ -114,7 +124,7 @@ def requests_of(search: Any, given: Collection[str]) -> dict[str, Any]:
     text = repr(get_routing_for_object(search))
     try:
         requests = ast.literal_eval(text)  # a dict's, unless something is of NumPy
-    except ValueError:
+    except (SyntaxError, ValueError):
         return {"all": text}
     return _asked_for(requests, given)
 
@@ -156,15 +166,17 @@ def _named_models(
     fixed, choices = space.fixed(), space.choices()
     settings = {**parameters, **fixed}
     owners = {**settings, "": estimator}
+    for name, values in choices.items():  # one of ours, if there is one
+        ours = (value for value in values if isinstance(value, BaseAdaLora))
+        owners[name] = next(ours, None)
     for name, value in settings.items():
         if _is_model(name, owners):
             yield name, value
     for name, values in choices.items():
         if _is_model(name, owners):
             yield from ((f"{name}={value}", value) for value in values)
-    tried = [*fixed.items(), *((n, v) for n, values in choices.items() for v in values)]
-    for name, step in tried:
-        if _is_estimator(step):
+    for name, held in _tried(space).items():
+        for step in _steps(held):
             inside = {**step.get_params(deep=True), "": step}
             for own, value in inside.items():
                 if _is_model(own, inside):
@@ -226,22 +238,19 @@ def _describe_space(space: Space) -> Any:
     if isinstance(space, CalledSpace):  # what it asks for is not known before
         return describe(space.function)
     searched = space.distributions()
-    # Of these, a distribution has only the texts, which may be shortened.
-    objects = {
-        name: [_describe_value(value) for value in values]
-        for name, values in space.choices().items()
-        if not all(value is None or isinstance(value, BY_REPR) for value in values)
-    }
     return [
         {name: distribution_to_json(searched[name]) for name in searched},
-        {name: _describe_value(value) for name, value in space.fixed().items()},
+        {name: describe(value) for name, value in space.fixed().items()},
         dict(space.ties),
-        *([objects] if objects else []),
     ]
 
 
 def _describe_value(value: Any) -> Any:
-    """Describe a value, of an estimator with its parameters."""
+    """Describe a value, with the parameters of the estimators in it."""
+    if isinstance(value, Mapping):
+        return {str(key): _describe_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_describe_value(item) for item in value]
     if not _is_estimator(value):
         return describe(value)
     parameters = value.get_params(deep=True).items()
@@ -251,6 +260,22 @@ def _describe_value(value: Any) -> Any:
         if name.split("__")[-1] not in _NOT_COMPARED
     }
     return [describe(value), compared]
+
+
+def _tried(space: Space) -> dict[str, Sequence[Any]]:
+    """Return what a space sets, of which a study may have only shortened texts."""
+    return {**{n: (v,) for n, v in space.fixed().items()}, **space.choices()}
+
+
+def _steps(value: Any) -> Iterator[Any]:
+    """Find the estimators in lists and dicts."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _steps(item)
+    elif _is_estimator(value):
+        yield value
 
 
 def _is_estimator(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Going on with a study, with the rows, space and estimator that it began with."""
 
 import datetime
+import enum
 import json
 from functools import partial, wraps
 from pathlib import Path
@@ -18,6 +19,7 @@ from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, topics
 from optuna.trial import TrialState
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
@@ -214,6 +216,49 @@ def test_requests_of_what_is_not_given_do_not_count(kept):
     assert len(fitted.trials_) == 3
 
 
+def test_steps_in_lists_are_compared_with_their_parameters():
+    from sk_adalora._search_fingerprint import fingerprint
+    from sk_adalora._space import read_space
+
+    found = [
+        fingerprint([X], [], read_space({"a": [[("l", step)]]}, ""), None, Peak())
+        for step in (LINEAR[0], clone(LINEAR[0]), LINEAR[1])
+    ]
+
+    assert found[0] == found[1]
+    assert found[0]["values"] != found[2]["values"]
+
+
+@pytest.mark.parametrize("part", ["requests", "models", "values"])
+def test_a_study_of_before_a_part_was_compared_goes_on(part):
+    from sk_adalora._search_fingerprint import check_same, fingerprint
+    from sk_adalora._space import read_space
+
+    space = read_space({"a": [["query"], ["query", "value"]]}, "")
+    now = fingerprint([X], [], space, None, Peak())
+    before = {name: value for name, value in now.items() if name != part}
+
+    check_same(now, now, "s")
+    check_same(before, now, "s")
+
+
+def test_sets_are_the_same_in_every_process():
+    program = (
+        "from sk_adalora._search_fingerprint import fingerprint\n"
+        "from sk_adalora._space import read_space\n"
+        "words = {'a', 'list', 'of', 'stop', 'words'}\n"
+        "space = read_space({'a': [None, words, frozenset(words)]}, '')\n"
+        "from sklearn.linear_model import LogisticRegression as Linear\n"
+        "print(space.distributions(), fingerprint([], [], space, None, Linear()))\n"
+    )
+    first, second = (
+        run_python(program, PYTHONHASHSEED=seed).stdout for seed in ("1", "2")
+    )
+
+    assert "frozenset({'a', 'list', 'of', 'stop', 'words'})" in first
+    assert first == second
+
+
 def test_long_choices_are_compared_whole():
     """Their texts, which a study stores, are shortened."""
     from sk_adalora._search_fingerprint import fingerprint
@@ -227,7 +272,7 @@ def test_long_choices_are_compared_whole():
         for array in (long, other, long.copy())
     )
 
-    assert first["space"] == again["space"] != second["space"]
+    assert first["values"] == again["values"] != second["values"]
 
 
 @pytest.mark.parametrize("routed", [False, True])
@@ -253,7 +298,11 @@ def test_groups_that_a_scorer_asks_for_are_compared(kept):
         search(scoring=scorer, n_trials=2, **kept).fit(X, Y, groups=100 * groups)
 
 
-@pytest.mark.parametrize("name", ["importance", np.str_("importance")])
+class Names(enum.StrEnum):
+    OURS = "importance"
+
+
+@pytest.mark.parametrize("name", ["importance", np.str_("importance"), Names.OURS])
 @config_context(enable_metadata_routing=True)
 def test_a_request_under_another_name_counts(kept, name):
     asking = Peak().set_score_request(sample_weight=False)
