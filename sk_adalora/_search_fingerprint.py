@@ -72,14 +72,15 @@ def fingerprint(
     Returns
     -------
     dict of str to str, or to dict of str to str
-        The latter by name: of parameters, models and code.
+        The latter by name: of values, parameters, models and code.
     """
     parameters = _compared(estimator, space)
     fixed = space.function if isinstance(space, CalledSpace) else space.fixed()
     codes = codes_of([fixed, scoring, parameters, estimator])
     tried = _tried(space)
     inside = [step.get_params(deep=True) for step in _steps(tried)]
-    more = codes_of([space.choices(), inside])  # compared since later, under own names
+    # Under names of their own, which a study of before is without.
+    more = codes_of([space.choices(), inside])
     codes = {**more, "values of the space": more[""], **codes}
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
     targets = map(_as_matrix, data[1:2])
