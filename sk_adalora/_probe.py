@@ -60,7 +60,7 @@ def fit_head(
     weights = weights_of(rows, examples)
     tokens = examples.tokens.take(rows.numpy())
     features = frozen_features(network, tokens, place, batch_size)
-    head, (centre, length) = network.head, spread(features, weights)
+    head, (centre, length) = network.head, spread(features, weights, place.dtype)
     head.set_scale(centre, length)
     inputs = (features.double() - centre) / length
     targets = examples.targets[rows]
@@ -186,8 +186,8 @@ def _measure(
     texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
     features = frozen_features(network, distinct.take(texts), place, batch_size)
     counts = np.bincount(tokens.rows, weights, minlength=n_texts)[texts]
-    centre, _ = spread(features, torch.from_numpy(counts))
-    _, length = spread(features, None)
+    centre, _ = spread(features, torch.from_numpy(counts), place.dtype)
+    _, length = spread(features, None, place.dtype)
     return centre, length
 
 

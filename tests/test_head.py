@@ -17,7 +17,7 @@ X, Y = toy(40)
 LENGTHS = np.array([len(text.split()) for text in X], float)
 # Factors and shifts of the features, as between models: of a sentence encoder they are
 # about 0.05 a number, of a decoder tens.
-SIZES = [(30.0, 0.0), (0.03, 0.0), (1.0, 5.0), (10.0, -20.0)]
+SIZES = [(30.0, 0.0), (0.03, 0.0), (1.0, 5.0), (1.0, 100.0), (10.0, -20.0)]
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +219,29 @@ def test_mean_and_length_of_features(weighted):
     assert length == pytest.approx(np.sqrt(squared))
 
 
-def test_features_that_hardly_differ_count_as_differing_by_a_share_of_their_mean():
+@pytest.mark.parametrize(
+    ("dtype", "share"),
+    [(torch.float32, 0.003), (torch.float16, 0.0039), (torch.bfloat16, 0.031)],
+)
+def test_features_that_hardly_differ_count_as_differing_by_a_share(dtype, share):
+    """Of the length of their mean, which is more where numbers are rounded more."""
     features = torch.tensor([[3.0, 4.0], [3.0, 4.001]])
 
-    assert spread(features, None)[1] == pytest.approx(0.15, rel=1e-3)
-    assert spread(torch.zeros(2, 3), None)[1] == 1
+    assert spread(features, None, dtype)[1] == pytest.approx(5 * share, rel=0.01)
+    assert spread(torch.zeros(2, 3), None, dtype)[1] == 1
+
+
+@pytest.mark.parametrize("fit", [fit_classifier, fit_regressor])
+def test_features_count_as_rounded_to_the_precision_of_the_model(
+    tiny_model, resized, monkeypatch, fit
+):
+    seen = []
+
+    def spy(features, weights, dtype):
+        seen.append(dtype)
+        return spread(features, weights, dtype)
+
+    monkeypatch.setattr(_probe, "spread", spy)
+    fit(tiny_model, precision="bfloat16")
+
+    assert set(seen) == {torch.bfloat16}

@@ -211,6 +211,17 @@ def test_what_cannot_be_saved_is_refused(tmp_path, options, message):
     assert not (tmp_path / "a").exists()
 
 
+def test_a_state_with_something_more_is_refused(tmp_path):
+    model = trained("bert", steps=0)
+    more = {**model.state_dict(), "more": torch.ones(1)}
+    with pytest.raises(
+        ValueError, match=r"Got 'more' of shape \(1,\) in place of None"
+    ):
+        model.save_pretrained(tmp_path / "a", state_dict=more)
+
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("write", "load"),
     [
@@ -423,6 +434,20 @@ def test_programs_that_read_one_alpha_compute_the_same_of_exported_lora(by, tmp_
         a, b = tensors[f"{start}A.weight"], tensors[f"{start}B.weight"]
         rank = len(a) if by == "rank of the tensor" else values["r"]
         assert_close(values["lora_alpha"] / rank * (b @ a), deltas[path])
+
+
+def test_exported_lora_says_what_the_adapter_was_of(tmp_path):
+    said = {
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": "by/user",
+        "revision": "v2",
+        "modules_to_save": ["classifier"],
+    }
+    export_lora(randomise(adapt(tiny_classifier(), **said)), tmp_path)
+    read = peft.PeftConfig.from_pretrained(tmp_path)
+
+    assert {name: getattr(read, name) for name in said} == said
+    assert read.inference_mode
 
 
 def test_the_tensors_of_a_folder(tmp_path):
@@ -868,6 +893,9 @@ VARIANTS = {
     "the wrapper in keys": lambda f: rename_tensors(
         f, lambda n: n.replace("classifier.", "classifier.modules_to_save.default.")
     ),
+    "the wrapper in keys, without a name": lambda f: rename_tensors(
+        f, lambda n: n.replace("classifier.", "classifier.modules_to_save.")
+    ),
     "bin": as_bin,
     "bin, no zip": lambda f: as_bin(f, _use_new_zipfile_serialization=False),
     "double": lambda f: cast(f, torch.float64),
@@ -1211,6 +1239,7 @@ def test_the_head_beside_a_merged_model(tiny_model, tmp_path):
     np.testing.assert_allclose(
         (hidden @ head["weight"].T + head["bias"]).numpy(),
         fitted._predict_outputs(X),
+        rtol=1e-5,
         atol=1e-5,
     )
 
