@@ -135,6 +135,20 @@ def test_compaction_before_the_first_step_of_an_optimizer():
     assert alive(model) == 24
 
 
+def test_compaction_of_parameters_in_a_buffer_is_warned_of():
+    """As those of a ZeroRedundancyOptimizer with views: it trains the buffer on."""
+    model = adapt(tiny_bert())
+    parameters = [p for _, p in model.trainable_parameters()]
+    buffer = torch.cat([p.detach().flatten() for p in parameters])
+    nn.utils.vector_to_parameters(buffer, parameters)
+    train(model, range(10))
+    before = hidden(model)
+    with pytest.warns(UserWarning, match=r"Got some that lie in a larger buffer"):
+        model.compact()
+
+    torch.testing.assert_close(hidden(model), before, rtol=1e-5, atol=1e-6)
+
+
 def test_compaction_leaves_other_parameters_of_the_optimizer_alone():
     model = adapt(tiny_bert())
     head = nn.Linear(32, 2)

@@ -46,8 +46,36 @@ def test_a_merged_weight_is_rounded_once():
 
     layers = [m for m in model.modules() if isinstance(m, SVDLinear)]
     for layer, delta in zip(layers, deltas, strict=True):
-        exact = (layer.weight.float() + delta).bfloat16()
+        exact = (layer.base_layer.weight.float() + delta).bfloat16()
         assert torch.equal(layer.merged_weight, exact)
+
+
+class ReadsWeights(nn.Module):
+    """A layer whose weight a model multiplies by without calling it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inside = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return x @ self.inside.weight.T + self.inside.bias
+
+
+def test_model_code_that_reads_weights_gets_merged_ones():
+    model, x = randomise(adapt(ReadsWeights())), torch.randn(3, 6)
+    pretrained = model(x)
+    model.merge()
+    merged = model(x)
+    with model.disable_adapter():
+        off = model(x)
+    model.unmerge()
+    again, plain = model(x), model.merge_and_unload()(x)
+
+    torch.testing.assert_close(merged, plain)
+    assert not torch.allclose(merged, pretrained, atol=1e-2)
+    assert torch.equal(off, pretrained)
+    assert torch.equal(again, pretrained)
 
 
 def test_merging_is_exact_whatever_is_computed_in():

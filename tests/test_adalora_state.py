@@ -414,6 +414,36 @@ def test_loading_starts_the_allocation_anew():
     torch.testing.assert_close(hidden(again), expected)
 
 
+def test_states_of_several_steps_are_loaded_one_after_the_other():
+    model = adapted_bert()
+    optimizer, states = adamw(model), []
+    for start in (0, 3):
+        train(model, range(start, start + 3), optimizer)
+        states.append((model.state_dict(), model.allocator.state_dict()))
+    for adapter, allocator in states:
+        model.load_state_dict(adapter)
+        assert model.allocator.last_step == -1  # anew: not that of the state before
+        model.allocator.load_state_dict(allocator)
+        assert model.allocator.last_step == allocator["last_step"]
+    model.update_and_allocate(5)  # of the last step: it changes nothing
+    model.load_state_dict(states[0][0])
+
+    assert model.allocator.last_step == -1
+    assert model.allocator.kept.all()
+
+
+def test_a_state_that_came_before_an_adapter_of_other_ranks_is_not_its_state():
+    model, other = adapted_bert(), adapted_bert()
+    train(model, range(12))
+    model.compact()
+    train(other, range(3))
+    other.allocator.load_state_dict(other.allocator.state_dict())
+    other.load_state_dict(model.state_dict())
+
+    assert other.allocator.last_step == -1
+    assert other.ranks == model.ranks
+
+
 class Around(nn.Module):
     """A module with an adapted one and a layer of its own."""
 

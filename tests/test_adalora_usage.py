@@ -196,6 +196,35 @@ def test_training_goes_on_after_a_state_is_loaded_in_inference_mode(finished):
     train(model, range(2), adamw(model))  # without an error
 
 
+def test_training_goes_on_after_compaction_in_inference_mode():
+    """As where a hook of a validation ends the allocation."""
+    states = []
+    for mode in (torch.inference_mode, torch.enable_grad):
+        model = adapt(tiny_bert(), init_lora_weights=False)
+        optimizer = adamw(model)
+        train(model, range(5), optimizer)
+        with mode():
+            model.allocator.finish()
+            model.compact(optimizer)
+        train(model, range(5, 8), optimizer)
+        states.append(model.state_dict())
+
+    assert all(torch.equal(states[1][n], value) for n, value in states[0].items())
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_training_of_merged_weights_is_refused(steps):
+    model = adapt(tiny_bert(), init_lora_weights=False)
+    optimizer = adamw(model)
+    train(model, range(steps), optimizer)
+    model.merge()
+    with pytest.raises(RuntimeError, match=r"Got merged weights.*Call `unmerge` bef"):
+        train(model, range(steps, steps + 1), optimizer)
+    model.unmerge()
+
+    train(model, range(steps, steps + 2), optimizer)
+
+
 def test_the_penalty_may_be_looked_at_in_inference_mode():
     model = adapt(tiny_bert(), init_lora_weights=False)
     optimizer = adamw(model)

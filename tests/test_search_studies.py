@@ -242,6 +242,39 @@ def test_a_study_of_before_a_part_was_compared_goes_on(part):
     check_same(before, now, "s")
 
 
+def test_a_study_of_an_older_version_goes_on(kept):
+    """Its database keeps the names and hashes of then, whatever they are called now."""
+    older = {
+        "data": "c7eea3b25c018c6a",
+        "cv": "4c02a454d6680b89",
+        "space": "f44fd296c668091e",
+        "scoring": "f1bded2dff22b46c",
+        "parameters": {
+            "fail_above": "17c83fd046dc3fe5",
+            "log": "de96b64b9fcab0b6",
+            "seconds": "940ea4574ed93697",
+            "": "90b2b02deaeeaadd",
+        },
+    }
+    fold = {"test": 0.5, "train": None, "fit_time": 1.0, "score_time": 2.0}
+    fold["error"] = None
+    marks = {f"sk_adalora:fold:{number}": fold for number in range(3)}
+    options = {"study_name": kept["study_name"], "storage": kept["storage"]}
+    study = optuna.create_study(direction="maximize", **options)
+    study.set_user_attr("sk_adalora:fingerprint", older)
+    found = {"params": {"a": 0.1, "b": 0.2}, "distributions": SPACE, "value": 0.5}
+    study.add_trial(optuna.create_trial(**found, user_attrs=marks))
+
+    again = search(n_trials=3, **kept).fit(X, Y)
+
+    assert values(again)[0] == 0.1
+    assert len(values(again)) == 3
+    assert again.cv_results_["split2_test_score"][0] == 0.5
+    assert again.cv_results_["mean_fit_time"][0] == 1
+    names = {name for trial in again.trials_ for name in trial.user_attrs}
+    assert names == {*marks, "sk_adalora:run"}
+
+
 def test_sets_are_the_same_in_every_process():
     program = (
         "from sk_adalora._search_fingerprint import fingerprint\n"

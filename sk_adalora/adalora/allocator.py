@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -75,6 +75,8 @@ class RankAllocator:
         Number of triplets that live.
     finished : bool
         Whether the last allocation has happened.
+    unpaired : {"adapter", "state"} or None
+        Which of the two was loaded without the other so far, since the last step.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class RankAllocator:
         self.last_step = -1
         self.last_allocation: int | None = None
         self.finished = False
+        self.unpaired: Literal["adapter", "state"] | None = None
         values = self.triplets.singular_values
         self.budget = len(values)
         self.kept = torch.ones_like(values, dtype=torch.bool)
@@ -148,6 +151,7 @@ class RankAllocator:
         int
             Number of triplets that live.
         """
+        self.unpaired = None
         if step > self.last_step and not self.finished:
             self.last_step = step
             # Like the reference implementation, keep the averages at the boundary step.
@@ -334,6 +338,7 @@ class RankAllocator:
                 f"{len(state['kept'])}. Load the adapter of the same step first."
             )
         device = values.device
+        self.unpaired = None if self.unpaired == "adapter" else "state"
         self.last_step = state["last_step"]
         self.last_allocation = state["last_allocation"]
         self.budget = state["budget"]

@@ -259,7 +259,9 @@ class SVDLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Frozen weight, for model code that asks for it."""
+        """Merged weight while there is one, else the frozen one: for model code."""
+        if self.merged_weight is not None and self.enabled:
+            return self.merged_weight
         return self.base_layer.weight  # type: ignore[return-value]
 
     @property
@@ -272,7 +274,7 @@ class SVDLinear(nn.Module):
             for name, parameter in self.base_layer.named_parameters():
                 if name != "bias":
                     return parameter
-        return self.weight
+        return self.base_layer.weight  # type: ignore[return-value]
 
     @property
     def bias(self) -> Tensor | None:
@@ -355,7 +357,8 @@ class SVDLinear(nn.Module):
         if self.left is None or self.right is None:
             raise RuntimeError(
                 "An adapted layer must belong to an adapted model to be called. Got "
-                "one without rows. Call `get_peft_model` on its model."
+                "one without rows. Call `get_peft_model` on its model. In place of a "
+                "copy without state, as higher makes it, use `torch.func`."
             )
         if x.dtype == self.right.dtype or torch.is_autocast_enabled(x.device.type):
             return self.left, self.right
@@ -412,7 +415,7 @@ class SVDLinear(nn.Module):
             If the frozen weight is quantised, or the class of the layer does more than
             to multiply by it and to add the bias.
         """
-        weight = self.weight.detach()
+        weight: Tensor = self.base_layer.weight.detach()  # type: ignore[operator]
         precise = weight.is_floating_point() and weight.itemsize > 1
         if not (precise and is_plain(weight)):
             got = f"quantised ones, of type {weight.dtype}"

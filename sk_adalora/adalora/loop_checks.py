@@ -40,14 +40,21 @@ class LoopChecks:
         ValueError
             If the step is below 0.
         RuntimeError
-            If the ranks are not final, and there are no gradients at the first step
-            that trains the triplets, or none at all until the first allocation.
+            If the weights are merged. If the ranks are not final, and there are no
+            gradients at the first step that trains the triplets, or none at all until
+            the first allocation.
         """
         if step < 0:
             raise ValueError(
                 "`global_step` must be the optimizer step that was just taken, counted "
                 f"from 0. Got {step}. Give the first step 0; in `on_optimizer_step` of "
                 "the Trainer, that is `state.global_step`."
+            )
+        if any(layer.merged_weight is not None for layer in model.adapted.values()):
+            raise RuntimeError(
+                "The updates must be apart from the weights while they are trained. "
+                "Got merged weights, with which the loss does not reach them. Call "
+                "`unmerge` before the forward pass."
             )
         if not self._done:
             if any(p.requires_grad for p in model.triplets.parameters()):

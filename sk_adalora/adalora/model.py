@@ -354,8 +354,8 @@ class AdaLoraModel(Wrapper):
         """Load an adapter that `state_dict` returned; ranks follow from the shapes.
 
         Merged weights are dropped, and the allocation starts anew: to continue an
-        earlier one, load the state of the allocator afterwards. Parameters and
-        allocator stay the same objects.
+        earlier one, load the state of the allocator, too, before or after, without a
+        step in between. Parameters and allocator stay the same objects.
 
         Parameters
         ----------
@@ -387,7 +387,7 @@ class AdaLoraModel(Wrapper):
             self.unmerge()
             for tensor, stored in pairs:
                 tensor.copy_(stored)
-            _start(self.allocator, self.peft_config)
+            _start_or_go_on(self.allocator, self.peft_config)
         return _IncompatibleKeys(copies.missing, copies.unknown)
 
     def _load_from_state_dict(
@@ -626,6 +626,15 @@ def _start(allocator: RankAllocator, config: AdaLoraConfig) -> None:
     allocator.schedule = schedule
     allocator.reset()
     allocator.finished = final
+
+
+def _start_or_go_on(allocator: RankAllocator, config: AdaLoraConfig) -> None:
+    """Start anew with an adapter that was just loaded, unless its state came first."""
+    state = allocator.state_dict() if allocator.unpaired == "state" else None
+    _start(allocator, config)
+    allocator.unpaired = "adapter"
+    if state is not None and state["kept"].shape == allocator.kept.shape:
+        allocator.load_state_dict(state)
 
 
 def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:

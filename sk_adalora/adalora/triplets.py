@@ -31,7 +31,13 @@ import torch
 from torch import Tensor, nn
 
 from .layers import SVDLinear, in_backward
-from .resizing import check_shrinks, resize, shrink_state, store
+from .resizing import (
+    check_shrinks,
+    resize,
+    shrink_state,
+    store,
+    warn_of_shared_memory,
+)
 from .row_bank import RowBank, pad_rank
 
 INIT_STD = 0.02
@@ -310,12 +316,15 @@ class Triplets(nn.Module):
         for layer, flags in zip(self._layers, per_layer, strict=True):
             layer.rank = int(flags.sum())
             layer.forget_rows()
-        for parameter, rows in zip(parameters, chosen, strict=True):
-            for optimizer in optimizers:
-                shrink_state(optimizer, parameter, rows)
-            resize(parameter, parameter.data[rows])
-        for bank in self.banks:
-            bank.lay_out(self.ranks)
+        warn_of_shared_memory(parameters)
+        # Training may go on after inference mode, unless all was made within it.
+        with torch.inference_mode(self.singular_values.is_inference()):
+            for parameter, rows in zip(parameters, chosen, strict=True):
+                for optimizer in optimizers:
+                    shrink_state(optimizer, parameter, rows)
+                resize(parameter, parameter.data[rows])
+            for bank in self.banks:
+                bank.lay_out(self.ranks)
 
 
 def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
