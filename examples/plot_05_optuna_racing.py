@@ -30,8 +30,9 @@ X, X_test, y, y_test = train_test_split(
 #
 # :class:`~sk_adalora.AdaLoraSpace` has a range for each parameter that is worth a
 # search. A tuple is a range, a list has choices, and ``None`` leaves a parameter out of
-# the search. With ten trials, search few parameters: here the initial rank, the
-# share of it to end at, the share of steps at the final rank, and the learning rate.
+# the search. With few trials, search few parameters: here the initial rank, the share
+# of it to end at, the share of steps at the final rank, and the learning rate. The
+# first ten settings are drawn at random, so a search of your own needs more trials.
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
 

@@ -41,8 +41,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     space : AdaLoraSpace, dict, callable or None, default=None
         The parameters and values that may be tried. None stands for ``AdaLoraSpace()``.
         A dict has names that `set_params` takes. Its values are Optuna's distributions,
-        tuples (low, high) on a linear scale, lists or one-dimensional arrays of
-        choices, fixed values, or an `AdaLoraSpace` under the name of its step. A full
+        tuples (low, high) on a linear scale (of two ints: whole numbers), lists or
+        one-dimensional arrays of choices, fixed values, or an `AdaLoraSpace` under the
+        name of its step. A full
         name overrides that space, wherever it stands; that of `beta2` also unties it
         from `beta1`. A function gets the trial and returns a dict for `set_params`. It
         is called again for each trial when the table is made, and must then return the
@@ -113,8 +114,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     error_score : float or "raise", default=np.nan
         Score of a fold that fails. A trial with NaN in a fold counts as failed. With a
         number, which should be below all scores, the trial goes on, and a warning says
-        how many fits failed. If all fits failed, that is an error. "raise" raises the
-        error of the fit.
+        how many fits failed; to the automatic race and to the Gaussian process it is a
+        bad one. If all fits failed, that is an error. "raise" raises the error of the
+        fit.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there, and a warning says so.

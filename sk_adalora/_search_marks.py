@@ -54,6 +54,15 @@ def may_be_best(trial: FrozenTrial) -> bool:
 
 def failed_in_all(trial: FrozenTrial) -> bool:
     """Tell whether all fits of a trial failed, and its value is an `error_score`."""
-    attributes = trial.user_attrs.items()
-    errors = [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
+    errors = _errors(trial)
     return bool(errors) and None not in errors
+
+
+def failed_in_any(trial: FrozenTrial) -> bool:
+    """Tell whether a fit of a trial failed, and its value contains an `error_score`."""
+    return any(error is not None for error in _errors(trial))
+
+
+def _errors(trial: FrozenTrial) -> list[str | None]:
+    attributes = trial.user_attrs.items()
+    return [kept["error"] for name, kept in attributes if name.startswith(FOLD)]

@@ -11,7 +11,7 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import warn_user
-from ._search_marks import may_be_best
+from ._search_marks import failed_in_any, may_be_best
 
 # Relative difference that sums in another order may have.
 _ROUNDING = 1e-9
@@ -38,15 +38,15 @@ class FoldPruner(BasePruner):
     Folds differ more from each other than settings do on one fold. All trials see the
     same folds, so a trial is compared with the best complete one fold by fold, over
     those that it has seen: it is stopped when the mean of the differences exceeds half
-    their standard error. That error is pooled over all complete trials, so that there
-    is one after a single fold. A whole error would lose the best setting less often,
-    and save fewer fits.
+    their standard error. That error is pooled over the complete trials that differ from
+    the best, so that there is one after a single fold. A whole error would lose the
+    best setting less often, and save fewer fits.
 
     Parameters
     ----------
     n_startup_trials : int, default=3
         Complete trials before the first is stopped, at least 2; without those that
-        failed in all folds.
+        failed in a fold.
     n_errors : float, default=0.5
         How many standard errors a trial may be behind.
 
@@ -60,6 +60,8 @@ class FoldPruner(BasePruner):
     Compared are the trials with as many folds as the latest complete one. What has a
     score that is not finite in any fold, or other steps, or breaks a constraint, or has
     failed in all folds, whatever `error_score` is, is left out, and is never the best.
+    So is what has failed in some fold: an `error_score` far below all scores would
+    count as noise. But if all have, as where a fold lacks a class, they are compared.
     """
 
     def __init__(self, *, n_startup_trials: int = 3, n_errors: float = 0.5) -> None:
@@ -102,8 +104,10 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
 def _comparable(study: optuna.Study) -> np.ndarray:
     """Return the scores of what may be the best, of shape (n_trials, n_folds)."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    rivals = filter(may_be_best, trials)
-    found = [scores for scores in map(fold_scores, rivals) if scores is not None]
+    rivals = [trial for trial in trials if may_be_best(trial)]
+    whole = [trial for trial in rivals if not failed_in_any(trial)]
+    each = map(fold_scores, whole or rivals)
+    found = [scores for scores in each if scores is not None]
     found = [scores for scores in found if len(scores)]
     alike = [scores for scores in found if len(scores) == len(found[-1])]
     finite = [scores for scores in alike if np.isfinite(scores).all()]

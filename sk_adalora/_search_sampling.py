@@ -24,7 +24,7 @@ from sklearn.utils import check_random_state
 
 from ._devices import own_settings_of_torch
 from ._messages import Muted
-from ._search_marks import ERROR, failed_in_all
+from ._search_marks import ERROR, failed_in_all, failed_in_any
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100
@@ -298,13 +298,16 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
     A trial that was pruned after some folds gets their mean, plus the mean change of
     complete trials from the same folds to all: some folds are easier than others. A
-    trial that failed, or did in all folds that it had, gets the worst value of all,
-    whatever `error_score` is. The others are the same objects.
+    trial that failed, or did in a fold, gets the worst value of all, whatever
+    `error_score` is. If each complete trial did, only those that did in all folds count
+    as failed. The others are the same objects.
     """
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    complete = [t for t in ended if t.state is TrialState.COMPLETE]
+    did_fail = failed_in_all if all(map(failed_in_any, complete)) else failed_in_any
     failed = [t for t in trials if ERROR in t.user_attrs]
-    failed += filter(failed_in_all, ended)
-    told = [t for t in ended if not failed_in_all(t)]
+    failed += filter(did_fail, ended)
+    told = [t for t in ended if not did_fail(t)]
     complete = [t for t in told if t.state is TrialState.COMPLETE]
     if not complete:
         return trials

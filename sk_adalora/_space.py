@@ -300,9 +300,10 @@ def suggest_params(
     space : AdaLoraSpace, dict, callable or None, default=None
         The parameters and values that may be tried. None stands for ``AdaLoraSpace()``.
         A dict has names that `set_params` takes. Its values are Optuna's distributions,
-        tuples (low, high) on a linear scale, lists or one-dimensional arrays of
-        choices, fixed values, or an `AdaLoraSpace` under the name of its step, which a
-        full name overrides. A function gets the trial and returns a dict.
+        tuples (low, high) on a linear scale (of two ints: whole numbers), lists or
+        one-dimensional arrays of choices, fixed values, or an `AdaLoraSpace` under the
+        name of its step, which a full name overrides. A function gets the trial and
+        returns a dict.
     prefix : str, default=""
         What stands before the names of an `AdaLoraSpace`: in a pipeline, the step's
         name and two underscores. Other spaces have full names.

@@ -194,6 +194,33 @@ def test_nothing_is_stopped_for_being_behind_what_failed_in_all_folds():
     assert FoldPruner().prune(study, running([0.5]))
 
 
+@pytest.mark.parametrize("score", [-1000.0, 0.55])
+def test_what_failed_in_a_fold_is_neither_noise_nor_a_rival(score):
+    """An `error_score` is no score, however far it is from them."""
+    failed = {f"{FOLD}0": {"error": None}, f"{FOLD}1": {"error": "too much"}}
+    study = study_of(*COMPLETE[1:])
+    scores = [0.99, score, 0.99]
+    add(study, means(scores), value=float(np.mean(scores)), user_attrs=failed)
+
+    assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
+    add(study, means(COMPLETE[0]), value=0.7)
+    assert not FoldPruner().prune(study, running([0.9]))
+    assert FoldPruner().prune(study, running([0.5]))
+
+
+def test_if_all_fail_in_a_fold_they_are_compared():
+    """As where one fold lacks a class."""
+    study = optuna.create_study(direction="maximize")
+    failed = {f"{FOLD}{k}": {"error": None} for k in range(2)}
+    failed[f"{FOLD}2"] = {"error": "a class is missing"}
+    for first, second, _ in COMPLETE:
+        scores = [first, second, 0.0]
+        add(study, means(scores), value=float(np.mean(scores)), user_attrs=failed)
+
+    assert not FoldPruner().prune(study, running([0.9]))
+    assert FoldPruner().prune(study, running([0.5]))
+
+
 def test_scores_that_are_not_finite():
     inf = float("inf")
     study = study_of(*COMPLETE, [inf, 0.5, 0.7], [0.9, -inf, 0.7])
