@@ -192,7 +192,7 @@ def _draw_score(
             color=ORANGE,
             markeredgecolor=ink_on(ax),
             markersize=15,
-            label=f"kept: epoch {best_epoch + 1}, {why}",
+            label=f"kept: epoch {best_epoch}, {why}",
         )
         ax.legend(fontsize="small")
     ax.set_ylabel("score")

@@ -142,6 +142,18 @@ def test_layers_that_never_run_get_no_rank(weight, broken):
     assert list(model.ranks.values()) == [6, 6, 0, 0]
 
 
+def test_a_loss_without_a_graph_through_any_layer_is_warned_of():
+    """As of a reversible model whose inputs need no gradients."""
+    model = half_used()
+    optimizer = adamw(model)
+
+    def cut(model, step):
+        return half_used_loss(model, step).detach()
+
+    with pytest.warns(UserWarning, match=r"4 adapted layers got no .*enable_input_re"):
+        one_step(model, optimizer, 0, cut)
+
+
 def test_a_layer_that_ran_once_keeps_its_score():
     model = half_used(tinit=30)
     give_gradients(model)

@@ -382,6 +382,7 @@ STATES = {
     "a queue": lambda p: {"state1": collections.deque([torch.zeros_like(p)])},
     "an object": lambda p: {"state1": Projector(p)},
     "a dictionary": lambda p: {"state1": {"left": torch.zeros_like(p)}},
+    "an object in a dictionary": lambda p: {"state1": {"left": Projector(p)}},
     "of another class": lambda p: {"state1": torch.zeros_like(p).as_subclass(Tables)},
     "a table as long as a parameter": lambda p: {
         "step": 3,

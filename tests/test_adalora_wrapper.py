@@ -75,6 +75,25 @@ def test_attributes_of_the_wrapper_stay_there():
     assert copy.deepcopy(model).note == "of nobody"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [2.0, nn.Linear(2, 2), nn.Parameter(torch.ones(2)), nn.Buffer(torch.ones(2))],
+)
+def test_what_was_added_to_the_wrapper_can_be_deleted_from_it(value):
+    model = adapt(Scaled(), target_modules=["linear"])
+    model.note = value
+    assert model.note is value
+    assert not hasattr(model.model, "note")
+    del model.note
+
+    assert not hasattr(model, "note")
+
+
+def test_a_wrapper_that_is_not_yet_made_has_no_attributes():
+    """It is asked for some while it is copied or unpickled."""
+    assert not hasattr(AdaLoraModel.__new__(AdaLoraModel), "anything")
+
+
 def test_another_head_of_an_adapted_model_is_refused():
     """It would be trained, and not be saved."""
     model = adapt(tiny_classifier())

@@ -457,7 +457,7 @@ def test_an_epoch_kept_without_a_score_is_not_called_the_best():
         loss, loss, loss, score=score, best_epoch=1, steps_per_epoch=2
     ).plot()
 
-    assert "kept: epoch 2, the last (no finite score)" in written(drawn.figure_)
+    assert "kept: epoch 1, the last (no finite score)" in written(drawn.figure_)
 
 
 @pytest.mark.parametrize("size", [10, 14])

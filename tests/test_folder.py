@@ -606,6 +606,8 @@ def test_a_complete_folder(tiny_model, tmp_path, pooling):
     fitted = make(str(model), pooling=pooling, **STRONG).fit(X, Y)
     expected = fitted.predict_proba(X)
     fitted.save_pretrained(tmp_path / "f", include_backbone=True)
+    described = json.loads((tmp_path / "f" / "sk_adalora.json").read_text("utf8"))
+    assert described["found_in"] == ""  # what it is loaded with lies beside it
     shutil.rmtree(model)
     sk_adalora.clear_backbone_cache()
     moved = shutil.move(tmp_path / "f", tmp_path / "g")

@@ -349,6 +349,24 @@ def test_a_method_of_a_library_is_refused(kind, name):
         getattr(adapted_linear(kind), name)
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "adapters.model_mixin",
+        "diffusers.loaders.peft",
+        "transformers.integrations.peft",
+    ],
+)
+def test_a_method_of_any_library_is_refused(module):
+    def set_adapter(self):
+        raise NotImplementedError
+
+    body = {"__module__": module, "set_adapter": set_adapter}
+    model = adapted_linear(type("Model", (nn.Sequential,), body))
+    with pytest.raises(AttributeError, match="`set_adapter` must be called on"):
+        model.set_adapter  # noqa: B018
+
+
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("step", ["save_file", "json.dumps", "Path.write_text"])
 def test_a_failure_leaves_the_adapter_that_was_there(
@@ -734,6 +752,9 @@ class Counting(nn.Module):
         self.inner = nn.Linear(8, 8)
         self.norm = nn.BatchNorm1d(8)
         self.norm.register_buffer("switches", torch.zeros(8, dtype=torch.bool))
+        for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+            name = str(dtype).removeprefix("torch.")
+            self.norm.register_buffer(name, torch.arange(8).to(dtype))
 
     def forward(self, x):
         return self.norm(self.inner(x)) * (1 + self.norm.switches.float())
@@ -751,7 +772,10 @@ def test_buffers_of_whole_numbers_in_what_is_trained_in_full(tmp_path):
     loaded = load_peft_adapter(build(Counting), tmp_path)
     save_adapter(loaded, tmp_path / "again")
 
-    assert {torch.int64, torch.bool} <= {t.dtype for t in stored.values()}
+    again = load_file(tmp_path / "again" / "adapter_model.safetensors")
+    types = {name: tensor.dtype for name, tensor in stored.items()}
+    assert {torch.int64, torch.uint8, torch.bool} <= {*types.values()}
+    assert {name: tensor.dtype for name, tensor in again.items()} == types
     assert loaded.norm.num_batches_tracked.dtype == torch.int64
     for read in (loaded, by_peft(build(Counting), tmp_path / "again")):
         assert_close(read(x), theirs(x))
@@ -771,6 +795,30 @@ def test_large_whole_numbers_stay_exact(tmp_path):
     theirs = by_peft(build(Counting), tmp_path)
     norm = theirs.get_base_model().norm.modules_to_save["default"]
     assert norm.num_batches_tracked == 2**40 + 1
+
+
+def test_layers_that_other_options_chose_are_those_of_the_tensors(tmp_path):
+    names = {
+        "target_modules": ["query", "value"],
+        "exclude_modules": ["value"],
+        "layers_to_transform": [1],
+        "layers_pattern": "layer",
+    }
+    theirs = peft.get_peft_model(
+        tiny_bert(), peft.AdaLoraConfig(total_step=9, init_r=4, target_r=2, **names)
+    )
+    theirs.eval().save_pretrained(tmp_path / "theirs")
+    loaded = load_peft_adapter(tiny_bert(), tmp_path / "theirs")
+    model = randomise(adapt(tiny_bert(), **names))
+    save_adapter(model, tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())
+
+    for adapted in (loaded, model):
+        assert [*adapted.adapted] == ["encoder.layer.1.attention.self.query"]
+    assert_close(outputs(loaded.eval()), outputs(theirs))
+    assert_close(outputs(by_peft(tiny_bert(), tmp_path / "ours")), outputs(model))
+    for config in (written, loaded.peft_config.to_dict()):
+        assert {config[name] for name in names if name != "target_modules"} == {None}
 
 
 class NamedLora(nn.Module):

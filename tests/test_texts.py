@@ -337,6 +337,22 @@ def test_unusual_pandas_columns(column, expected):
     assert listed(pd.DataFrame({"x": column})) == expected
 
 
+@pytest.mark.parametrize("unit", ["W", "D", "h", "m", "s", "ms", "us", "ns"])
+def test_dates_and_durations_of_numpy_read_alike_in_every_unit(unit):
+    date = np.datetime64("2024-01-04", unit)  # NumPy's weeks begin on Thursdays
+    span = np.timedelta64(7, "D").astype(f"m8[{unit}]")
+    for cell, text in ((date, "2024-01-04"), (span, "7 days, 0:00:00")):
+        later = cell + np.timedelta64(1, "W")
+        texts = [text, text.replace("7", "14").replace("04", "11")]
+        next_one = cell + np.timedelta64(1, unit)
+
+        assert listed(np.array([[cell], [later]])) == texts
+        assert listed([[cell], [later]]) == texts
+        assert listed([[cell], [later], ["text"]]) == [*texts, "text"]
+        for X in (np.array([[next_one]]), [[next_one]]):
+            assert listed(X) != [text]
+
+
 @pytest.fixture
 def zone_of_python(tmp_path):
     """A time zone that Python knows and Arrow does not: on Windows, every one."""

@@ -104,6 +104,30 @@ def test_as_many_steps_as_the_schedule_says(
 
 
 @pytest.mark.parametrize(
+    ("pooling", "task"), [("mean", "FEATURE_EXTRACTION"), ("model", "SEQ_CLS")]
+)
+def test_the_adapter_is_configured_as_it_was_asked_for(tiny_model, pooling, task):
+    asked = {
+        "init_r": 5,
+        "target_r": 3,
+        "tinit": 2,
+        "tfinal": 1,
+        "deltaT": 3,
+        "beta1": 0.7,
+        "beta2": 0.6,
+        "orth_reg_weight": 0.3,
+        "lora_alpha": 12.0,
+        "lora_dropout": 0.2,
+        "target_modules": ["query"],
+    }
+    fitted = make(tiny_model, pooling=pooling, epochs=3, **asked).fit(*toy(48))
+    config = fitted._adapter.config
+
+    assert {name: config[name] for name in asked} == asked
+    assert config["task_type"] == task
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {},

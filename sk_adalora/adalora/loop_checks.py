@@ -110,9 +110,13 @@ def _warn_of_a_late_start(model: AdaLoraModel, step: int) -> None:
 
 def _warn_unused(model: AdaLoraModel) -> None:
     """Warn of adapted layers that the loss does not depend on."""
-    gradient = model.triplets.singular_values.grad
+    gradient, advice = model.triplets.singular_values.grad, ""
     if gradient is None:
         unused = list(model.adapted)
+        advice = (
+            " With a reversible model, such as Reformer, call "
+            "`enable_input_require_grads()` before the forward pass."
+        )
     else:
         parts = torch.split(gradient.ne(0).cpu(), model.triplets.ranks)
         pairs = zip(model.adapted, parts, strict=True)
@@ -123,7 +127,7 @@ def _warn_unused(model: AdaLoraModel) -> None:
             f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
             "of `target_modules` if the loss does not depend on them, or if the model "
             "reads their weights without calling them. In a loop of your own, call "
-            "`update_and_allocate` before `zero_grad`.",
+            f"`update_and_allocate` before `zero_grad`.{advice}",
         )
 
 

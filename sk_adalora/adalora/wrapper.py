@@ -24,6 +24,8 @@ _REFUSED = {
     "active_adapters": _ONE_ADAPTER,
     "enable_adapters": _ONE_ADAPTER,
     "disable_adapters": "Write `with model.disable_adapter():` around the calls",
+    "fuse_qkv_projections": "Call `merge_and_unload` first: it copies the weights of "
+    "layers, without the updates",
     "get_adapter_state_dict": "Call `state_dict`, which holds the adapter alone",
 }
 
@@ -97,7 +99,8 @@ class Wrapper(nn.Module):
     def _is_own(self, name: str) -> bool:
         """Tell whether the wrapper, and not only the model in it, has an attribute."""
         own = self.__dict__
-        known = name in own or name in own.get("_modules", {})
+        parts = [own.get(kind, ()) for kind in ("_modules", "_parameters", "_buffers")]
+        known = any(name in part for part in (own, *parts))
         return known or name in self._own or hasattr(type(self), name)
 
 
