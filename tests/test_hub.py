@@ -213,21 +213,23 @@ def in_several_files(tiny_model, tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.parametrize("branch", ["main", "v2"])
 def test_nothing_is_left_of_what_was_pushed_before(
-    fitted, in_several_files, tmp_path, hub
+    fitted, in_several_files, tmp_path, hub, branch
 ):
+    revision = None if branch == "main" else branch
     own_head = make(in_several_files, pooling="model").fit(X, Y)
-    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
+    snapshot = hub.root / "me" / "topics" / "snapshots" / branch
     snapshot.mkdir(parents=True)
     (snapshot / "notes.md").write_text("mine")
     pushes = [(own_head, True), (fitted, True), (own_head, False)]
     for i, (estimator, complete) in enumerate(pushes):
-        estimator.push_to_hub("me/topics", include_backbone=complete)
+        estimator.push_to_hub("me/topics", revision=revision, include_backbone=complete)
         estimator.save_pretrained(tmp_path / f"{i}", include_backbone=complete)
 
         names = bytes_of(tmp_path / f"{i}").keys()
         assert bytes_of(snapshot).keys() == names | {"notes.md"}
-    loaded = AdaLoraClassifier.from_pretrained("me/topics")
+    loaded = AdaLoraClassifier.from_pretrained("me/topics", revision=revision)
     np.testing.assert_array_equal(loaded.predict_proba(X), own_head.predict_proba(X))
 
 
@@ -245,6 +247,7 @@ def test_a_repository_of_something_else_loses_no_file(fitted, hub):
     (other / "backbone").mkdir(parents=True)
     for name in ("config.json", "backbone/mine.txt"):
         (other / name).write_text("{}")
+    fitted.push_to_hub("me/model", revision="v2")  # there is one of ours now
     fitted.push_to_hub("me/model")
 
     assert {"config.json", "backbone/mine.txt"} <= bytes_of(other).keys()
