@@ -1,6 +1,7 @@
 """Compaction: what died is left out, and nothing else changes."""
 
 import collections
+import warnings
 
 import pytest
 import torch
@@ -147,6 +148,22 @@ def test_compaction_of_parameters_in_a_buffer_is_warned_of():
         model.compact()
 
     torch.testing.assert_close(hidden(model), before, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_changes_where_warnings_of_a_buffer_are_errors():
+    model = adapt(tiny_bert())
+    parameters = [p for _, p in model.trainable_parameters()]
+    buffer = torch.cat([p.detach().flatten() for p in parameters])
+    nn.utils.vector_to_parameters(buffer, parameters)
+    train(model, range(10))
+    ranks, before = model.ranks, hidden(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="in a larger buffer"):
+            model.compact()
+
+    assert model.ranks == ranks
+    assert torch.equal(hidden(model), before)
 
 
 def test_compaction_leaves_other_parameters_of_the_optimizer_alone():

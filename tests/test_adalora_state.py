@@ -444,6 +444,17 @@ def test_a_state_that_came_before_an_adapter_of_other_ranks_is_not_its_state():
     assert other.ranks == model.ranks
 
 
+def test_a_state_that_was_used_before_an_adapter_came_is_not_its_state():
+    model, other = adapted_bert(), adapted_bert()
+    train(model, range(3))
+    other.allocator.load_state_dict(model.allocator.state_dict())
+    other.allocator.finish()
+    other.load_state_dict(model.state_dict())
+
+    assert other.allocator.last_step == -1
+    assert not other.allocator.finished
+
+
 class Around(nn.Module):
     """A module with an adapted one and a layer of its own."""
 

@@ -76,8 +76,11 @@ class RankAllocator:
     finished : bool
         Whether the last allocation has happened.
     unpaired : {"adapter", "state"} or None
-        Which of the two was loaded without the other so far, since the last step.
+        Which of the two was loaded without the other so far, since the last step or
+        allocation.
     """
+
+    unpaired: Literal["adapter", "state"] | None = None
 
     def __init__(
         self,
@@ -96,7 +99,7 @@ class RankAllocator:
         self.last_step = -1
         self.last_allocation: int | None = None
         self.finished = False
-        self.unpaired: Literal["adapter", "state"] | None = None
+        self.unpaired = None
         values = self.triplets.singular_values
         self.budget = len(values)
         self.kept = torch.ones_like(values, dtype=torch.bool)
@@ -225,6 +228,7 @@ class RankAllocator:
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
+        self.unpaired = None  # what is kept follows from this adapter
         if self._averages is None:  # an adapter was loaded, and not its importance
             score = self.triplets.singular_values.abs()
         else:
@@ -343,17 +347,19 @@ class RankAllocator:
         self.last_allocation = state["last_allocation"]
         self.budget = state["budget"]
         self.finished = state["finished"]
-        self.kept = state["kept"].to(device, copy=True)
-        self._reached = state["reached"].to(device, copy=True)
-        self._index_layers()
         self._averages = None
-        if state["averages"] is not None and not self.finished:
-            self._averages = self._new_averages()
-            for average, (sensitivity, uncertainty) in zip(
-                self._averages, state["averages"], strict=True
-            ):
-                average.sensitivity = sensitivity.to(device, copy=True)
-                average.uncertainty = uncertainty.to(device, copy=True)
+        # Training may go on after inference mode, unless all was made within it.
+        with torch.inference_mode(values.is_inference()):
+            self.kept = state["kept"].to(device, copy=True)
+            self._reached = state["reached"].to(device, copy=True)
+            self._index_layers()
+            if state["averages"] is not None and not self.finished:
+                self._averages = self._new_averages()
+                for average, (sensitivity, uncertainty) in zip(
+                    self._averages, state["averages"], strict=True
+                ):
+                    average.sensitivity = sensitivity.to(device, copy=True)
+                    average.uncertainty = uncertainty.to(device, copy=True)
 
 
 def _sensitivity(parameter: Tensor) -> Tensor:

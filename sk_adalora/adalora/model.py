@@ -242,8 +242,9 @@ class AdaLoraModel(Wrapper):
         ValueError
             If the step is below 0.
         RuntimeError
-            If the ranks are not final, and there are no gradients at the first step
-            that trains the triplets, or none at all until the first allocation.
+            If the weights are merged. If the ranks are not final, and there are no
+            gradients at the first step that trains the triplets, or none at all until
+            the first allocation.
         """
         self._loop.check(self, global_step)
         return self.allocator.update_and_allocate(global_step)
@@ -354,8 +355,9 @@ class AdaLoraModel(Wrapper):
         """Load an adapter that `state_dict` returned; ranks follow from the shapes.
 
         Merged weights are dropped, and the allocation starts anew: to continue an
-        earlier one, load the state of the allocator, too, before or after, without a
-        step in between. Parameters and allocator stay the same objects.
+        earlier one, load the state of the allocator, too, that of the same step, before
+        or after, without a step in between. Parameters and allocator stay the same
+        objects.
 
         Parameters
         ----------

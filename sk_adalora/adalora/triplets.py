@@ -308,6 +308,8 @@ class Triplets(nn.Module):
             check_shrinks(optimizer, [] if nothing_goes else parameters)
         if nothing_goes:
             return
+        # Before anything changes, as warnings may be errors.
+        warn_of_shared_memory(parameters)
         self._outermost = None  # as in `load`
         per_layer = torch.split(kept.cpu(), self.ranks)
         chosen = [kept.nonzero().flatten()]
@@ -316,7 +318,6 @@ class Triplets(nn.Module):
         for layer, flags in zip(self._layers, per_layer, strict=True):
             layer.rank = int(flags.sum())
             layer.forget_rows()
-        warn_of_shared_memory(parameters)
         # Training may go on after inference mode, unless all was made within it.
         with torch.inference_mode(self.singular_values.is_inference()):
             for parameter, rows in zip(parameters, chosen, strict=True):
