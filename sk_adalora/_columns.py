@@ -141,9 +141,12 @@ def _read_kind(X: Any) -> Table:
         X = X.float() if X.is_floating_point() and X.itemsize < 4 else X
     if hasattr(X, "__array__"):
         return _read_array(np.asarray(X))
+    way = "list(X), or a table with one row for each sample"
+    if hasattr(X, "to_pandas"):  # a stream of records, or a data set of Ray's
+        way = "the columns of X.to_pandas() that are not the target"
     raise TypeError(
         f"X must be a list, array, series or table of texts. Got {type(X).__name__}. "
-        "Pass list(X), or a table with one row for each sample."
+        f"Pass {way}."
     )
 
 

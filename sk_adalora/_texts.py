@@ -8,7 +8,7 @@ the other rows: permuted rows give permuted texts, and a row reads the same in
 import functools
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -177,10 +177,14 @@ def _check_column_of_texts(column: Column, row_format: str) -> None:
     if isinstance(cells, list):
         for row, cell in enumerate(cells):
             if not (isinstance(cell, str | bytes) or is_missing(cell)):
+                way = "a table to have its cells written out, or convert with str"
+                if isinstance(cell, Mapping):  # a record, as of JSON
+                    way = (
+                        "pd.DataFrame(list(X)), of the columns that are not the target"
+                    )
                 raise ValueError(
                     "X must hold one text for each sample. Got "
-                    f"{type(cell).__name__} in row {row}. Pass a table to have its "
-                    "cells written out, or convert with str."
+                    f"{type(cell).__name__} in row {row}. Pass {way}."
                 )
         return
     if not has_type(cells, IS_TEXT) and nan_to_null(cells).null_count < len(cells):

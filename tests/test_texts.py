@@ -745,6 +745,13 @@ def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
 # Refused input
 
 
+class Stream:
+    """Records that are not in memory, as an IterableDataset."""
+
+    def to_pandas(self):
+        raise AssertionError("a stream may be without an end")
+
+
 @pytest.mark.parametrize(
     ("X", "error", "match"),
     [
@@ -754,7 +761,12 @@ def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
         (pd.Series([True]), ValueError, "1-D array of bool"),
         (pd.Series([1, 2], dtype="category"), ValueError, "1-D array of dictionary"),
         (["a", 1], ValueError, "Got int in row 1"),
-        ([{"a": 1}], ValueError, "Got dict in row 0. Pass a table"),
+        ([{"a": 1}], ValueError, r"Got dict in row 0. Pass pd\.DataFrame\(list"),
+        (
+            Stream(),
+            TypeError,
+            r"Got Stream\. Pass the columns of X\.to_pandas\(\) that",
+        ),
         ([b"a"], TypeError, "not bytes. Got bytes in row 0. Decode"),
         (np.array([b"a"]), TypeError, "not bytes"),
         (pa.array([b"a"]), TypeError, "not bytes"),
