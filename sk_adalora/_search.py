@@ -43,12 +43,11 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         A dict has names that `set_params` takes. Its values are Optuna's distributions,
         tuples (low, high) on a linear scale (of two ints: whole numbers), lists or
         one-dimensional arrays of choices, fixed values, or an `AdaLoraSpace` under the
-        name of its step. A full
-        name overrides that space, wherever it stands; that of `beta2` also unties it
-        from `beta1`. A function gets the trial and returns a dict for `set_params`. It
-        is called again for each trial when the table is made, and must then return the
-        same: it may depend on what it suggests and on `trial.number`, and on nothing
-        else.
+        name of its step. A full name overrides that space, wherever it stands; that of
+        `beta2` also unties it from `beta1`. A function gets the trial and returns a
+        dict for `set_params`. It is called again for each trial when the table is made,
+        and must then return the same: it may depend on what it suggests and on
+        `trial.number`, and on nothing else.
     prefix : str, default="auto"
         What stands before the names of an `AdaLoraSpace`, such as ``"clf__"``. "auto"
         finds the AdaLora estimator by itself.
@@ -114,8 +113,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     error_score : float or "raise", default=np.nan
         Score of a fold that fails. A trial with NaN in a fold counts as failed. With a
         number, which should be below all scores, the trial goes on, and a warning says
-        how many fits failed; to the automatic race and to the Gaussian process it is a
-        bad one. If all fits failed, that is an error. "raise" raises the error of the
+        how many fits failed. Where others have no failed fit, the automatic race
+        compares nothing with it, and the Gaussian process takes it for as bad as the
+        worst. If all fits failed, that is an error. "raise" raises the error of the
         fit.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that the study holds
