@@ -112,11 +112,11 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         All trials get the same.
     error_score : float or "raise", default=np.nan
         Score of a fold that fails. A trial with NaN in a fold counts as failed. With a
-        number, which should be below all scores, the trial goes on, and a warning says
-        how many fits failed. Where others have no failed fit, the automatic race
-        compares nothing with it, and the Gaussian process takes it for as bad as the
-        worst. If all fits failed, that is an error. "raise" raises the error of the
-        fit.
+        number, which should be below all scores, the trial goes on, unless the race
+        ends it for that score, and a warning says how many fits failed. Where others
+        have no failed fit, the automatic race compares no other trial with it, and the
+        Gaussian process takes it for as bad as the worst. If all fits failed, that is
+        an error. "raise" raises the error of the fit.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there, and a warning says so.

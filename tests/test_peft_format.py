@@ -1288,7 +1288,7 @@ def test_the_head_beside_a_merged_model(tiny_model, tmp_path):
         (hidden @ head["weight"].T + head["bias"]).numpy(),
         fitted._predict_outputs(X),
         rtol=1e-5,
-        atol=1e-5,
+        atol=1e-4,  # of outputs of up to 50
     )
 
 

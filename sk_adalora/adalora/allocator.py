@@ -55,8 +55,8 @@ class RankAllocator:
     """Measures how much each triplet matters, and prunes to the budget.
 
     Call :meth:`update_and_allocate` once for each optimizer step, after the step and
-    before the gradients are cleared. Any step may be skipped or repeated: what was
-    missed is caught up, and the budget never rises.
+    before the gradients are cleared. Any step may be skipped or repeated: an
+    allocation that was missed is caught up, and the budget never rises.
 
     Parameters
     ----------
@@ -171,7 +171,8 @@ class RankAllocator:
         """Allocate the target budget now, for a training that stops early.
 
         Where no step has been taken since the adapter was loaded, the triplets with the
-        largest singular values live.
+        largest singular values live. If training goes on, call `update_and_allocate` or
+        `compact`: pruned triplets come back otherwise.
         """
         if not self.finished:
             self._allocate(self.schedule.final_step)

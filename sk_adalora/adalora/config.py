@@ -52,8 +52,8 @@ class LoraConfig:
     exclude_modules : set of str, str or None, default=None
         Layers to leave out of these: endings of names, or a regular expression.
     lora_alpha : int or float, default=8
-        Strength of the update: it is multiplied by ``lora_alpha / init_r``. 0 stands
-        for ``init_r``.
+        Strength of the update: it is multiplied by ``lora_alpha / (init_r + 1e-5)``, as
+        in PEFT. 0 stands for ``init_r``.
     lora_dropout : float, default=0.0
         Probability, in [0, 1), with which training drops an input of the update.
     fan_in_fan_out : bool, default=False
@@ -65,7 +65,8 @@ class LoraConfig:
         Modules to train in full and to store with the adapter: endings of their names.
     init_lora_weights : bool, default=True
         Whether the update starts as zero, so that the model first computes what the
-        pretrained one does. False starts it at random.
+        pretrained one does. False draws all its numbers from N(0, 1), for tests: the
+        update is then much larger than the weights of most models.
     layers_to_transform : int, list of int or None, default=None
         Numbers of the layers to adapt. None stands for all.
     layers_pattern : str, list of str or None, default=None

@@ -224,8 +224,10 @@ class AdaLoraModel(Wrapper):
     def update_and_allocate(self, global_step: int) -> int:
         """Update the importance of each unit of rank, and remove rank when it is time.
 
-        Call it after ``optimizer.step()`` and before ``zero_grad()``. A skipped step is
-        caught up, and a repeated one changes nothing.
+        Call it after ``optimizer.step()`` and before ``zero_grad()``. Of skipped
+        steps, the allocation is caught up, and gradients are not. A repeated step
+        changes nothing. Unless you call `compact`, call this until training ends:
+        pruned triplets train on, and this sets their singular values back to 0.
 
         Parameters
         ----------
@@ -256,7 +258,8 @@ class AdaLoraModel(Wrapper):
     ) -> None:
         """Delete pruned triplets for good, once ranks are final.
 
-        This makes the rest of the training smaller and faster. Outputs stay the same.
+        This makes the rest of the training smaller and faster. Outputs stay the same
+        if `update_and_allocate` has followed the last step of the optimizer.
         The penalty falls, because it no longer has the deleted rows: with
         `orth_reg_weight` above 0, the steps after it are not those of a model that
         keeps them. Parameters stay the same objects, of a smaller shape and without

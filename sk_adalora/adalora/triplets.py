@@ -144,7 +144,7 @@ class Triplets(nn.Module):
         Parameters
         ----------
         zero_update : bool, default=True
-            Rows from N(0, 0.02), singular values 0. False draws everything from
+            Rows from N(0, 0.02²), singular values 0. False draws everything from
             N(0, 1), for tests.
         generator : torch.Generator or None, default=None
             Source of randomness, on any device. None uses the global one.
