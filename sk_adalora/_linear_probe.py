@@ -148,7 +148,7 @@ def fit_linear(
 
 
 def spread(
-    features: Tensor, weights: Tensor | None, dtype: torch.dtype = torch.float32
+    features: Tensor, weights: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, float]:
     """Return the mean of features, and their distance from it.
 
@@ -158,7 +158,7 @@ def spread(
         Features of each row.
     weights : torch.Tensor of shape (n,) or None
         Weights of the rows, or None for all equal.
-    dtype : torch.dtype, default=torch.float32
+    dtype : torch.dtype
         What the features were computed in, before they were stored.
 
     Returns

@@ -136,13 +136,18 @@ def test_compaction_before_the_first_step_of_an_optimizer():
     assert alive(model) == 24
 
 
-def test_compaction_of_parameters_in_a_buffer_is_warned_of():
-    """As those of a ZeroRedundancyOptimizer with views: it trains the buffer on."""
+def trained_in_a_buffer():
+    """Like a ZeroRedundancyOptimizer with views, which would train the buffer on."""
     model = adapt(tiny_bert())
     parameters = [p for _, p in model.trainable_parameters()]
     buffer = torch.cat([p.detach().flatten() for p in parameters])
     nn.utils.vector_to_parameters(buffer, parameters)
     train(model, range(10))
+    return model
+
+
+def test_compaction_of_parameters_in_a_buffer_is_warned_of():
+    model = trained_in_a_buffer()
     before = hidden(model)
     with pytest.warns(UserWarning, match=r"Got some that lie in a larger buffer"):
         model.compact()
@@ -151,11 +156,7 @@ def test_compaction_of_parameters_in_a_buffer_is_warned_of():
 
 
 def test_nothing_changes_where_warnings_of_a_buffer_are_errors():
-    model = adapt(tiny_bert())
-    parameters = [p for _, p in model.trainable_parameters()]
-    buffer = torch.cat([p.detach().flatten() for p in parameters])
-    nn.utils.vector_to_parameters(buffer, parameters)
-    train(model, range(10))
+    model = trained_in_a_buffer()
     ranks, before = model.ranks, hidden(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -182,7 +182,7 @@ def head():
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.uniform_(-1, 1, generator=generator)
-    head.set_scale(*spread(features, None))
+    head.set_scale(*spread(features, None, features.dtype))
     return head, features
 
 
@@ -209,9 +209,8 @@ def test_a_plain_state_is_taken_over(head):
 def test_mean_and_length_of_features(weighted):
     features = np.random.default_rng(0).normal(3, 2, (30, 4))
     weights = np.arange(30.0) if weighted else None
-    centre, length = spread(
-        torch.from_numpy(features), torch.from_numpy(weights) if weighted else None
-    )
+    given = torch.from_numpy(weights) if weighted else None
+    centre, length = spread(torch.from_numpy(features), given, torch.float32)
 
     mean = np.average(features, axis=0, weights=weights)
     squared = np.average(((features - mean) ** 2).sum(1), weights=weights)

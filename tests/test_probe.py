@@ -49,7 +49,7 @@ def draw(n=60, width=8, outputs=3):
 def fit(features, targets, weights, loss, k, penalties=PENALTY):
     """Fit to standardised features; return weight and bias for those as they are."""
     weights = None if weights is None else torch.from_numpy(weights)
-    centre, length = spread(torch.from_numpy(features), weights)
+    centre, length = spread(torch.from_numpy(features), weights, torch.float32)
     weight, bias = fit_linear(
         (torch.from_numpy(features).double() - centre) / length,
         torch.as_tensor(targets),
