@@ -171,7 +171,8 @@ class BaseAdaLora(
         state = dict(super().__getstate__())
         state.pop("_live", None)
         state.pop(_IS_PICKLE, None)
-        if "_adapter" in state:  # fitted: callbacks have done their work
+        # Fitted, or a copy that a callback got: its callbacks have done their work.
+        if "_adapter" in state or "_callback_fit_ctx" in state:
             for name in CALLBACKS:
                 state.pop(name, None)
         return with_plain_records(state)

@@ -178,8 +178,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     on another one, or on Windows. Parameters over which three processes have died are
     not.
 
-    A pickle of a fitted search holds no callbacks and no storage, whose URL may have a
-    password in it.
+    A pickle of a fitted search holds no storage, whose URL may have a password in it,
+    and no callbacks but those set on `estimator`. `best_estimator_` is saved without
+    any.
 
     Examples
     --------

@@ -319,6 +319,21 @@ def test_an_estimator_of_an_epoch_stays_as_it_was(make):
             np.testing.assert_array_equal(array, arrays[name], err_msg=name)
 
 
+@pytest.mark.parametrize("fits_before", [0, 1])
+def test_an_estimator_of_an_epoch_goes_on_without_the_callbacks(make, fits_before):
+    recorder = Recorder()
+    classifier = make(warm_start=True)
+    for _ in range(fits_before):
+        classifier.fit(X, Y)
+    classifier.set_callbacks(recorder).fit(X, Y)
+    calls = list(recorder.calls)
+    copy = recorder.ended[0][-1]
+
+    assert not [name for name in vars(copy) if "callback" in name]
+    copy.fit(X, Y)
+    assert recorder.calls == calls
+
+
 def test_a_callback_saves_each_epoch_of_a_refit(make):
     saved = []
     recorder = Unpicklable(lambda _, __, fitted: saved.append(pickle.dumps(fitted)))

@@ -445,13 +445,19 @@ def test_the_report_counts_rows_and_tokens(tiny_model):
     assert report.n_empty == 2
     assert report.tokens_max == 64
     assert report.tokens_median == int(np.median(lengths))
-    assert report.tokens_p90 == int(np.quantile(lengths, 0.9))
+    assert report.tokens_p90 == sorted(lengths)[25]  # 26 of 28 rows, 25 are too few
     assert report.truncated_share == 1 / 28
     assert report.max_length == 64
     assert (report.device, report.precision) == ("cpu", "float32")
     assert report.trainable_parameters < report.total_parameters / 10
     assert 0 < report.seconds < 60
     assert [line.split()[0] for line in str(report).splitlines()] == list(vars(report))
+
+    # Eight tokens, a number between the lengths of two rows, would be too few for one
+    # of the five.
+    texts = ["film"] * 4 + ["film " * 10]
+    report = make(tiny_model).fit(texts, [0, 1, 0, 1, 0]).fit_report_
+    assert (report.tokens_median, report.tokens_p90) == (3, 12)
 
 
 def test_more_rank_than_the_layers_can_have_is_warned_of(tiny_model):
