@@ -359,7 +359,7 @@ def continue_from(
     ValueError
         If model, adapted layers, ranks or outputs do not fit.
     """
-    check_backbone(state, backbone)
+    check_backbone(state, backbone, "set warm_start=False to start anew")
     if state.pooling != network.pooling:
         raise ValueError(
             f"With warm_start=True `pooling` must be that of the fit before: "
@@ -419,21 +419,26 @@ def warn_other_versions(state: AdapterState) -> None:
         )
 
 
-def check_backbone(state: AdapterState, backbone: Backbone) -> None:
-    """Refuse a pretrained model other than the one of training."""
+def check_backbone(
+    state: AdapterState, backbone: Backbone, instead: str = "fit again"
+) -> None:
+    """Refuse a pretrained model other than the one of training.
+
+    Its former files are one way out, `instead` is the other.
+    """
     if state.content_hash != backbone.content_hash:
         raise ValueError(
             "The pretrained model must be the one that the estimator was trained "
             f"on: {state.model!r}, found then in {state.found_in!r} with SHA-256 "
             f"{state.content_hash}. Got {str(backbone.folder)!r} with SHA-256 "
-            f"{backbone.content_hash}. Point `model` to the former, or fit again."
+            f"{backbone.content_hash}. Point `model` to the former, or {instead}."
         )
     changed = changed_settings(state.settings, backbone.settings)
     if changed:
         raise ValueError(
             "The config.json of the pretrained model must say what it said when the "
             f"estimator was trained on {state.model!r}. Got {str(backbone.folder)!r} "
-            f"with {_listed(changed)}. Put its former files back, or fit again."
+            f"with {_listed(changed)}. Put its former files back, or {instead}."
         )
     then = (state.tokenizer_hash, state.vocabulary_hash)
     if then != (backbone.tokenizer_hash, backbone.vocabulary_hash):
@@ -441,7 +446,7 @@ def check_backbone(state: AdapterState, backbone: Backbone) -> None:
             "The tokenizer must make the tokens of texts that it made when the "
             f"estimator was trained on {state.model!r}. Got one in "
             f"{str(backbone.folder)!r} that makes others. Put its former files back, "
-            "or fit again."
+            f"or {instead}."
         )
 
 

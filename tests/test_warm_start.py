@@ -2,12 +2,14 @@
 
 import functools
 import pickle
+import shutil
 
 import _toy
 import numpy as np
 import pytest
 import torch
 from _toy import numbers, topics, toy
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import r2_score
 
 from sk_adalora._devices import resolve_place
@@ -305,16 +307,40 @@ def test_what_does_not_fit_is_refused(fitted, changed, y, match):
     np.testing.assert_array_equal(estimator.predict_proba(X), predicted)
 
 
-def test_another_pretrained_model_is_refused(fitted, tiny_architecture, tmp_path):
-    import shutil
+def changed_weights(folder):
+    path = folder / "model.safetensors"
+    save_file({name: 2 * weight for name, weight in load_file(path).items()}, path)
 
-    folder = tmp_path / "other"
-    shutil.copytree(fitted.model, folder)
-    other = tiny_architecture("bert", seed=3)
-    other.save_pretrained(folder)
 
-    with pytest.raises(ValueError, match="must be the one that the estimator was"):
-        copy(fitted, model=str(folder)).fit(X, Y)
+def changed_entry(file, was, now):
+    def change(folder):
+        text = (folder / file).read_text()
+        assert was in text
+        (folder / file).write_text(text.replace(was, now))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_weights,
+        changed_entry("config.json", 'heads": 2', 'heads": 4'),
+        changed_entry("tokenizer.json", '"[CLS]"', '"[SEP]"'),
+    ],
+    ids=["weights", "config", "tokenizer"],
+)
+def test_another_pretrained_model_is_refused(fitted, tmp_path, change):
+    """What the messages advise helps: a fit is not told to "fit again"."""
+    shutil.copytree(fitted.model, folder := tmp_path / "other")
+    change(folder)
+    estimator = copy(fitted, model=str(folder))
+
+    with pytest.raises(ValueError, match=r", or set warm_start=False to start anew\.$"):
+        estimator.fit(X, Y)
+    with pytest.raises(ValueError, match=r", or fit again\.$"):
+        estimator.predict(X)
+    estimator.set_params(warm_start=False).fit(X, Y).predict(X)
 
 
 def test_one_label_a_row_and_several_are_not_mixed(make):
