@@ -62,6 +62,7 @@ SCRIPTS = {
     "many": "many_classes",
     "faster": "faster_learning",
     "wrong": "wrong_labels",
+    "models": "other_models",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {
@@ -70,6 +71,7 @@ _WITH_OPTIONS = {
     "grouping",
     "interpolation",
     "many",
+    "models",
     "public",
     "racing",
     "regression",

@@ -67,8 +67,8 @@ def script_parser(script, description):
     return argparse.ArgumentParser(prog=prog, description=description)
 
 
-def _parser_of_sizes(script, description, sizes):
-    parser = script_parser(script, description)
+def add_sizes(parser, sizes):
+    """Declare --sizes, by default all."""
     parser.add_argument(
         "--sizes",
         type=int,
@@ -77,4 +77,9 @@ def _parser_of_sizes(script, description, sizes):
         default=sizes,
         help="rows to learn from (default: all)",
     )
+
+
+def _parser_of_sizes(script, description, sizes):
+    parser = script_parser(script, description)
+    add_sizes(parser, sizes)
     return parser

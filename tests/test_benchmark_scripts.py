@@ -154,6 +154,38 @@ def test_features_of_another_size(monkeypatch, capsys, tiny_model):
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_another_model_at_several_rates(monkeypatch, capsys, tiny_model):
+    from benchmarks import other_models
+
+    texts, signs = toy(120)
+    task = data.Task("toy", texts, [str(sign) for sign in signs])
+    made = []
+
+    def small(*args, **options):
+        made.append(options)
+        return AdaLoraClassifier(*args, epochs=1, **options)
+
+    monkeypatch.setattr(other_models, "AdaLoraClassifier", small)
+    monkeypatch.setattr(other_models, "load_task", lambda name: task)
+    monkeypatch.setattr(other_models, "CELLS", [("headlines", 30), ("quotes", 40)])
+    monkeypatch.setattr(other_models, "N_TEST", 40)
+    monkeypatch.setattr(other_models, "RATES", [1e-6, 1.0])
+    other_models.main([tiny_model, "--pooling", "max", "--sizes", "30"])
+
+    table = capsys.readouterr().out
+    heads = "| task | rows | TF-IDF | embeddings | 1e-06 | 1.0 | CPU s of a fit |"
+    assert heads in table
+    row = re.search(r"\| headlines \| 30 \| (.*) \|", table)[1].split(" | ")
+    assert len(row) == 5
+    assert all(0 <= float(share) <= 1 for share in row[:4])
+    assert float(row[0]) == 1  # a word tells the labels of the toy apart
+    assert float(row[2]) > float(row[3])  # a rate of 1 destroys what there was
+    assert "quotes" not in table
+    assert {options["pooling"] for options in made} == {"max"}
+    assert [options["learning_rate"] for options in made] == [1e-6, 1.0] * 2
+
+
+@pytest.mark.usefixtures("scripts_environment")
 def test_points_of_an_interpolation_are_columns(monkeypatch, capsys):
     from benchmarks import interpolation
 
