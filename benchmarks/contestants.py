@@ -143,6 +143,8 @@ class Embedder:
         self.settings, self.place = settings, settings.place
         with silent_transformers():
             self.tokenizer = AutoTokenizer.from_pretrained(settings.folder)
+            if self.tokenizer.pad_token is None:  # GPT-2 and others have none
+                self.tokenizer.pad_token = self.tokenizer.eos_token
             self.model = AutoModel.from_pretrained(
                 settings.folder, dtype=self.place.dtype
             )

@@ -155,34 +155,43 @@ def test_features_of_another_size(monkeypatch, capsys, tiny_model):
 
 @pytest.mark.usefixtures("scripts_environment")
 def test_another_model_at_several_rates(monkeypatch, capsys, tiny_model):
-    from benchmarks import other_models
+    from benchmarks import contestants, other_models
 
     texts, signs = toy(120)
     task = data.Task("toy", texts, [str(sign) for sign in signs])
     made = []
 
-    def small(*args, **options):
-        made.append(options)
-        return AdaLoraClassifier(*args, epochs=1, **options)
+    def small(model, **options):
+        made.append({"model": model, **options})
+        return AdaLoraClassifier(model, epochs=1, **options)
+
+    def linear(who, texts, labels, settings):
+        made.append({"model": settings.model, "max_length": settings.max_length})
+        return contestants.fit(who, texts, labels, settings)
 
     monkeypatch.setattr(other_models, "AdaLoraClassifier", small)
+    monkeypatch.setattr(other_models, "fit", linear)
     monkeypatch.setattr(other_models, "load_task", lambda name: task)
-    monkeypatch.setattr(other_models, "CELLS", [("headlines", 30), ("quotes", 40)])
+    seeds = {("headlines", 30): [0, 1], ("quotes", 40): [0]}
+    monkeypatch.setattr(other_models, "SEEDS", seeds)
     monkeypatch.setattr(other_models, "N_TEST", 40)
     monkeypatch.setattr(other_models, "RATES", [1e-6, 1.0])
     other_models.main([tiny_model, "--pooling", "max", "--sizes", "30"])
 
     table = capsys.readouterr().out
-    heads = "| task | rows | TF-IDF | embeddings | 1e-06 | 1.0 | CPU s of a fit |"
+    heads = "| splits | TF-IDF | embeddings | 1e-06 | 1.0 | CPU s of a fit |"
     assert heads in table
-    row = re.search(r"\| headlines \| 30 \| (.*) \|", table)[1].split(" | ")
+    row = re.search(r"\| headlines \| 30 \| 2 \| (.*) \|", table)[1].split(" | ")
     assert len(row) == 5
     assert all(0 <= float(share) <= 1 for share in row[:4])
     assert float(row[0]) == 1  # a word tells the labels of the toy apart
     assert float(row[2]) > float(row[3])  # a rate of 1 destroys what there was
     assert "quotes" not in table
-    assert {options["pooling"] for options in made} == {"max"}
-    assert [options["learning_rate"] for options in made] == [1e-6, 1.0] * 2
+    assert {options["model"] for options in made} == {tiny_model}
+    assert {options["max_length"] for options in made} == {64}
+    ours = [options for options in made if "learning_rate" in options]
+    assert {options["pooling"] for options in ours} == {"max"}
+    assert [options["learning_rate"] for options in ours] == [1e-6, 1.0] * 2
 
 
 @pytest.mark.usefixtures("scripts_environment")
