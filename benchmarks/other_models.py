@@ -16,7 +16,7 @@ import warnings
 from collections import defaultdict
 from statistics import mean
 
-import numpy as np
+from sklearn.metrics import accuracy_score
 
 from sk_adalora import AdaLoraClassifier
 
@@ -48,12 +48,13 @@ def main(arguments=None):
     tasks = {name: load_task(name) for name, _ in cells}
     for name, size in cells:
         for seed in SEEDS[name, size]:
-            X_train, y_train, *test = split(tasks[name], size, N_TEST, seed)
+            rows = split(tasks[name], size, N_TEST, seed)
+            X_train, y_train, X_test, y_test = rows
             for who in [*_LINEAR, *RATES]:
                 begun = time.process_time()
                 fitted = _fit(who, X_train, y_train, seed, options)
                 took = time.process_time() - begun
-                score = _accuracy(fitted, *test)
+                score = accuracy_score(y_test, fitted.predict(X_test))
                 scores[name, size, who].append(score)
                 seconds[name, size, who].append(took)
                 say(f"{name} {size} seed {seed}, {who}: {score:.3f} ({took:.0f} s)")
@@ -94,10 +95,6 @@ def _fit(who, texts, labels, seed, options):
         random_state=seed,
     )
     return classifier.fit(texts, labels)
-
-
-def _accuracy(fitted, texts, labels):
-    return float(np.mean(np.asarray(fitted.predict(texts)) == np.asarray(labels)))
 
 
 if __name__ == "__main__":

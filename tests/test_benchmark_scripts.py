@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +193,23 @@ def test_another_model_at_several_rates(monkeypatch, capsys, tiny_model):
     ours = [options for options in made if "learning_rate" in options]
     assert {options["pooling"] for options in ours} == {"max"}
     assert [options["learning_rate"] for options in ours] == [1e-6, 1.0] * 2
+
+
+def test_embeddings_of_a_model_without_a_padding_token(tiny_model, tmp_path):
+    """As GPT-2 is: another token pads, which the mean leaves out."""
+    from benchmarks.contestants import Embedder
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    entries = json.loads(path.read_text())
+    assert entries.pop("pad_token") == "[PAD]"
+    path.write_text(json.dumps(entries | {"eos_token": "[SEP]", "pad_token": None}))
+    texts = ["good", "good film " * 5]
+    embed = Embedder(replace(settings(tiny_model), model=str(folder)))
+
+    assert embed.tokenizer.pad_token == "[SEP]"
+    expected = Embedder(settings(tiny_model))(texts)
+    np.testing.assert_allclose(embed(texts), expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("scripts_environment")

@@ -322,23 +322,25 @@ def changed_entry(file, was, now):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "what"),
     [
-        changed_weights,
-        changed_entry("config.json", 'heads": 2', 'heads": 4'),
-        changed_entry("tokenizer.json", '"[CLS]"', '"[SEP]"'),
+        (changed_weights, "pretrained model must be the one that the estimator was"),
+        (changed_entry("config.json", 'heads": 2', 'heads": 4'), "config.json of the"),
+        (changed_entry("tokenizer.json", '"[CLS]"', '"[SEP]"'), "tokenizer must make"),
     ],
     ids=["weights", "config", "tokenizer"],
 )
-def test_another_pretrained_model_is_refused(fitted, tmp_path, change):
+def test_another_pretrained_model_is_refused(fitted, tmp_path, change, what):
     """What the messages advise helps: a fit is not told to "fit again"."""
     shutil.copytree(fitted.model, folder := tmp_path / "other")
     change(folder)
     estimator = copy(fitted, model=str(folder))
 
-    with pytest.raises(ValueError, match=r", or set warm_start=False to start anew\.$"):
+    with pytest.raises(
+        ValueError, match=f"^The {what}.*, or set warm_start=False to start anew\\.$"
+    ):
         estimator.fit(X, Y)
-    with pytest.raises(ValueError, match=r", or fit again\.$"):
+    with pytest.raises(ValueError, match=f"^The {what}.*, or fit again\\.$"):
         estimator.predict(X)
     estimator.set_params(warm_start=False).fit(X, Y).predict(X)
 
