@@ -37,6 +37,9 @@ LEARNING_RATES = {
 INIT_R, TARGET_R, ALPHA = 12, 8, 32
 TINIT, TFINAL = 0.12, 0.48
 
+# Architectures that `load_mean_pooled` knows: their dropouts have the names of BERT's.
+MEAN_POOLED = ("bert", "mpnet")
+
 
 class TrainerPredictor:
     """A model after training, with the Trainer that predicts with it."""
@@ -218,21 +221,22 @@ def model_type(settings):
 
 
 def load_mean_pooled(settings, n_classes, is_frozen=True):
-    """Return tokenizer and a classification model with mean pooling, for BERTs."""
-    from transformers import AutoTokenizer, set_seed
+    """Return tokenizer and a classification model with mean pooling."""
+    from transformers import AutoConfig, AutoTokenizer, set_seed
 
-    kind = model_type(settings)
-    if kind != "bert":  # transformers would draw the weights that it misses at random
+    config = AutoConfig.from_pretrained(settings.folder)
+    if config.model_type not in MEAN_POOLED:
         raise ValueError(
-            "The model of peft-tuned, lora-tuned and full-tuned must be a BERT. Got "
-            f"{settings.model!r}, which is of the type {kind!r}. Leave them out of "
-            "--contestants, or choose another --model."
+            "The model of peft-tuned, lora-tuned and full-tuned must be one of "
+            f"the types {', '.join(MEAN_POOLED)}. Got {settings.model!r}, of the type "
+            f"{config.model_type}. Leave them out of --contestants, or choose another "
+            "--model."
         )
     set_seed(settings.seed)
     half = is_half_on_cpu(settings.place)
     with silent_transformers():
         tokenizer = AutoTokenizer.from_pretrained(settings.folder)
-        model = make_mean_pooled().from_pretrained(
+        model = make_mean_pooled(config).from_pretrained(
             settings.folder,
             num_labels=n_classes,
             dtype=torch.float32,
@@ -241,25 +245,27 @@ def load_mean_pooled(settings, n_classes, is_frozen=True):
             attn_implementation="eager" if half else None,
         )
     if half and is_frozen:
-        model.bert.to(settings.place.dtype)
+        model.base_model.to(settings.place.dtype)
     return tokenizer, model
 
 
-def make_mean_pooled():
-    """Return a class of BERT with a linear head on the mean of the hidden states."""
-    from transformers import BertForSequenceClassification
+def make_mean_pooled(config):
+    """Return a class of model with a linear head on the mean of the hidden states."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    class MeanPooledBert(BertForSequenceClassification):
+    class MeanPooled(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]):
         def __init__(self, config):
             super().__init__(config)
-            self.bert.pooler = None
+            self.base_model.pooler = None
+            self.classifier = torch.nn.Linear(config.hidden_size, config.num_labels)
 
         # Trainer keeps the columns that this names; PEFT passes others, all None.
         def forward(
             self, input_ids, attention_mask, token_type_ids=None, labels=None, **_
         ):
-            hidden = self.bert(input_ids, attention_mask, token_type_ids)[0]  # n, t, w
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            hidden = self.base_model(input_ids, attention_mask, **types)[0]  # n, t, w
             mask = attention_mask.unsqueeze(2).to(hidden.dtype)
             logits = self.classifier((hidden * mask).sum(dim=1) / mask.sum(dim=1))
             loss = None
@@ -267,7 +273,7 @@ def make_mean_pooled():
                 loss = torch.nn.functional.cross_entropy(logits, labels)
             return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    return MeanPooledBert
+    return MeanPooled
 
 
 def _fit_trainer(

@@ -22,6 +22,7 @@ from .contestants import Settings
 from .huggingface import (
     ALPHA,
     INIT_R,
+    MEAN_POOLED,
     TARGET_R,
     load_classifier,
     load_mean_pooled,
@@ -211,9 +212,9 @@ STEPS = {
 
 
 def steps_of(model):
-    """Return the names of `STEPS` that a model can take: `peft-tuned` is for BERTs."""
-    bert = model_type(Settings(model=model)) == "bert"
-    return [name for name in STEPS if bert or name != "peft-tuned"]
+    """Return the names of `STEPS` that a model can take: some lack `peft-tuned`."""
+    known = model_type(Settings(model=model)) in MEAN_POOLED
+    return [name for name in STEPS if known or name != "peft-tuned"]
 
 
 def make_step(name, rows, length, place, model):

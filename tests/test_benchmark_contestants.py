@@ -3,8 +3,10 @@
 import pytest
 import torch
 from _benchmarks import X, Y, settings
+from transformers import AutoTokenizer
 
 from benchmarks.contestants import CONTESTANTS, Settings, fit
+from benchmarks.huggingface import MEAN_POOLED, load_mean_pooled
 from benchmarks.training_steps import STEPS, steps_of
 
 
@@ -76,15 +78,41 @@ def test_tuned_peft_computes_in_one_precision(precision, tiny_model, monkeypatch
     assert dtypes == {getattr(torch, precision)}
 
 
-def test_mean_pooling_is_for_berts(tiny_model, tiny_architecture, tmp_path):
+def test_mean_pooling_is_for_those_whose_dropout_has_known_names(
+    tiny_model, tiny_architecture, tmp_path
+):
     pytest.importorskip("peft")
     tiny_architecture("distilbert").save_pretrained(tmp_path)
     other = str(tmp_path)
 
-    with pytest.raises(ValueError, match=r"a BERT\. .*'distilbert'\. Leave them"):
+    with pytest.raises(ValueError, match=r"bert, mpnet\. .* type distilbert\. Leave"):
         fit("peft-tuned", X, Y, settings(other))
     assert steps_of(tiny_model) == list(STEPS)
     assert steps_of(other) == [name for name in STEPS if name != "peft-tuned"]
+
+
+@pytest.mark.parametrize("name", MEAN_POOLED)
+def test_tuned_contestants_pool_the_mean(name, tiny_model, tiny_architecture, tmp_path):
+    backbone = tiny_architecture(name)
+    backbone.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 1, 1]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+    _, model = load_mean_pooled(settings(str(tmp_path)), n_classes=3)
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        hidden = backbone(input_ids=ids, attention_mask=mask)[0]
+        means = torch.stack([hidden[0].mean(0), hidden[1, :3].mean(0)])
+        expected = model.classifier(means)
+
+    torch.testing.assert_close(logits, expected)
+    assert not any(layer.p for layer in model.base_model.modules() if _drops(layer))
+
+
+def _drops(layer):
+    return isinstance(layer, torch.nn.Dropout)
 
 
 def test_trainer_takes_one_card_of_several(tiny_model, monkeypatch):
