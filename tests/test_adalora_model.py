@@ -36,7 +36,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
-from sk_adalora.adalora.layers import _FusedLinear, _moved
+from sk_adalora.adalora.layers import _moved
+from sk_adalora.adalora.products import _FusedLinear
 from sk_adalora.adalora.row_bank import _Deviation
 
 CONV1D = "ignore:fan_in_fan_out is set to False"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .products import is_plain, linear, onednn_is_faster
+from .products import FrozenLinear, fused_linear, is_plain, onednn_is_faster
 
 if TYPE_CHECKING:
     from .triplets import Triplets
@@ -68,18 +68,6 @@ def in_backward() -> bool:
     return not compiles and torch._C._current_graph_task_id() != -1
 
 
-def _project(x: Tensor, rows: Tensor) -> Tensor:
-    """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
-
-    In float32, ``(rows @ x.T).T`` is computed: with up to 12 rows, that takes 0.8 to
-    1.06 of the time on a CPU, together with what reads the transposed result
-    (`benchmarks/narrow_products.py`).
-    """
-    if x.dtype == torch.float32:
-        return torch.mm(rows, x.t()).t()
-    return torch.mm(x, rows.t())
-
-
 def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
     """Return the generator if it is on the device, else a new one that it seeds."""
     here = generator.device
@@ -87,124 +75,6 @@ def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
         return generator
     seed = torch.randint(2**62, (), generator=generator, device=here)
     return torch.Generator(device).manual_seed(int(seed))
-
-
-class _FrozenLinear(torch.autograd.Function):
-    """``x @ weight.T + bias``, with a frozen weight."""
-
-    # Dimensions: m = tokens, in, out = widths of the layer.
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        x: Tensor,  # (m, in)
-        weight: Tensor,  # (out, in)
-        bias: Tensor | None,  # (out,)
-    ) -> Tensor:
-        return linear(x, weight, bias)  # (m, out)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, weight, _ = inputs
-        ctx.save_for_backward(weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
-        (weight,) = ctx.saved_tensors
-        needs_x, _, needs_bias = ctx.needs_input_grad
-        of_x = of_bias = None
-        if needs_x:
-            of_x = _FrozenLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
-        if needs_bias:
-            of_bias = gradient.sum(dim=0)
-        return of_x, None, of_bias
-
-
-def _fused(
-    x: Tensor,  # (m, in)
-    weight: Tensor,  # (out, in)
-    bias: Tensor | None,  # (out,)
-    left: Tensor,  # (r, out)
-    right: Tensor,  # (r, in)
-) -> tuple[Tensor, Tensor]:  # (m, out), (m, r)
-    """Compute a layer with its update, which is added in place: no gradients."""
-    hidden = _project(x, right)
-    return linear(x, weight, bias).addmm_(hidden, left), hidden
-
-
-class _FusedLinear(torch.autograd.Function):
-    """``x @ weight.T + bias + x @ right.T @ left``, with a frozen weight.
-
-    For the sum, autograd would allocate one more tensor of the output's size, and one
-    of the input's size for the gradient. Here both are added in place.
-    """
-
-    # Dimensions: m = tokens, in, out = widths of the layer, r = its rank.
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,  # (m, in)
-        weight: Tensor,  # (out, in)
-        bias: Tensor | None,  # (out,)
-        left: Tensor,  # (r, out)
-        right: Tensor,  # (r, in)
-    ) -> Tensor:
-        out, hidden = _fused(x, weight, bias, left, right)
-        ctx.save_for_backward(x, hidden, weight, left, right)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
-        device = gradient.device.type
-        if torch.is_autocast_enabled(device):  # the forward pass was not under it
-            with torch.autocast(device, enabled=False):
-                return _FusedLinear.backward(ctx, gradient)
-        x, hidden, weight, left, right = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for second derivatives, by `create_graph`
-            return _differentiable_backward(gradient, x, weight, left, right)
-        needs_x, _, _, needs_left, needs_right = ctx.needs_input_grad
-        of_x = of_left = of_right = None
-        of_hidden = _project(gradient, left)  # (m, r)
-        if needs_x:
-            of_x = linear(gradient, weight.t()).addmm_(of_hidden, right)  # (m, in)
-        if needs_left:
-            of_left = torch.mm(hidden.t(), gradient)  # (r, out)
-        if needs_right:
-            of_right = torch.mm(of_hidden.t(), x)  # (r, in)
-        return of_x, None, None, of_left, of_right
-
-
-def _differentiable_backward(
-    gradient: Tensor,  # (m, out)
-    x: Tensor,  # (m, in)
-    weight: Tensor,  # (out, in)
-    left: Tensor,  # (r, out)
-    right: Tensor,  # (r, in)
-) -> tuple[Tensor | None, ...]:
-    """Compute the gradients of :class:`_FusedLinear`, so that they have gradients.
-
-    `hidden` is computed again: what the forward pass keeps has no graph.
-    """
-    of_hidden = gradient @ left.T  # (m, r)
-    of_x = gradient @ weight + of_hidden @ right  # (m, in)
-    of_left = (x @ right.T).T @ gradient  # (r, out)
-    of_right = of_hidden.T @ x  # (r, in)
-    return of_x, None, None, of_left, of_right
-
-
-def _fused_linear(
-    x: Tensor,  # (m, in)
-    weight: Tensor,  # (out, in)
-    bias: Tensor | None,  # (out,)
-    left: Tensor,  # (r, out)
-    right: Tensor,  # (r, in)
-) -> Tensor:  # (m, out)
-    """Compute :class:`_FusedLinear`; without gradients, not by way of autograd."""
-    operands = (x, weight, bias, left, right)
-    if torch.is_grad_enabled():
-        return _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call,no-any-return]
-    return _fused(*operands)[0]
 
 
 class SVDLinear(nn.Module):
@@ -313,7 +183,7 @@ class SVDLinear(nn.Module):
         if frozen is not None:
             weight, bias = frozen
             weight = weight.T if self.transposed else weight
-            out = _fused_linear(flat, weight, bias, left, right)
+            out = fused_linear(flat, weight, bias, left, right)
         else:
             seen = self._drop(flat) if drops else flat
             hidden = F.linear(seen, right)  # (m, r)
@@ -394,7 +264,7 @@ class SVDLinear(nn.Module):
         if autocast or not onednn_is_faster(x, weight, self.bias):
             return F.linear(x, weight, self.bias)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
-        out: Tensor = _FrozenLinear.apply(flat, weight, self.bias)  # type: ignore[no-untyped-call]
+        out: Tensor = FrozenLinear.apply(flat, weight, self.bias)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def merge(self, delta: Tensor, *, check: bool) -> None:

@@ -1,6 +1,8 @@
-"""Matrix products with frozen weights, by the faster of torch's libraries."""
+"""Matrix products with frozen weights: by the faster library, and their gradients."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,3 +74,133 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     has_bias = bias is not None and bias.dtype == x.dtype
     of_bfloat16 = x.dtype == torch.bfloat16 and has_bias and ONEDNN_HAS_BFLOAT16
     return (of_float32 or of_bfloat16) and bool(torch.backends.mkldnn.enabled)
+
+
+def _project(x: Tensor, rows: Tensor) -> Tensor:
+    """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
+
+    In float32, ``(rows @ x.T).T`` is computed: with up to 12 rows, that takes 0.8 to
+    1.06 of the time on a CPU, together with what reads the transposed result
+    (`benchmarks/narrow_products.py`).
+    """
+    if x.dtype == torch.float32:
+        return torch.mm(rows, x.t()).t()
+    return torch.mm(x, rows.t())
+
+
+class FrozenLinear(torch.autograd.Function):
+    """``x @ weight.T + bias``, with a frozen weight."""
+
+    # Dimensions: m = tokens, in, out = widths of the layer.
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,  # (m, in)
+        weight: Tensor,  # (out, in)
+        bias: Tensor | None,  # (out,)
+    ) -> Tensor:
+        return linear(x, weight, bias)  # (m, out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, weight, _ = inputs
+        ctx.save_for_backward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
+        (weight,) = ctx.saved_tensors
+        needs_x, _, needs_bias = ctx.needs_input_grad
+        of_x = of_bias = None
+        if needs_x:
+            of_x = FrozenLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
+        if needs_bias:
+            of_bias = gradient.sum(dim=0)
+        return of_x, None, of_bias
+
+
+def _fused(
+    x: Tensor,  # (m, in)
+    weight: Tensor,  # (out, in)
+    bias: Tensor | None,  # (out,)
+    left: Tensor,  # (r, out)
+    right: Tensor,  # (r, in)
+) -> tuple[Tensor, Tensor]:  # (m, out), (m, r)
+    """Compute a layer with its update, which is added in place: no gradients."""
+    hidden = _project(x, right)
+    return linear(x, weight, bias).addmm_(hidden, left), hidden
+
+
+class _FusedLinear(torch.autograd.Function):
+    """``x @ weight.T + bias + x @ right.T @ left``, with a frozen weight.
+
+    For the sum, autograd would allocate one more tensor of the output's size, and one
+    of the input's size for the gradient. Here both are added in place.
+    """
+
+    # Dimensions: m = tokens, in, out = widths of the layer, r = its rank.
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # (m, in)
+        weight: Tensor,  # (out, in)
+        bias: Tensor | None,  # (out,)
+        left: Tensor,  # (r, out)
+        right: Tensor,  # (r, in)
+    ) -> Tensor:
+        out, hidden = _fused(x, weight, bias, left, right)
+        ctx.save_for_backward(x, hidden, weight, left, right)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
+        device = gradient.device.type
+        if torch.is_autocast_enabled(device):  # the forward pass was not under it
+            with torch.autocast(device, enabled=False):
+                return _FusedLinear.backward(ctx, gradient)
+        x, hidden, weight, left, right = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives, by `create_graph`
+            return _differentiable_backward(gradient, x, weight, left, right)
+        needs_x, _, _, needs_left, needs_right = ctx.needs_input_grad
+        of_x = of_left = of_right = None
+        of_hidden = _project(gradient, left)  # (m, r)
+        if needs_x:
+            of_x = linear(gradient, weight.t()).addmm_(of_hidden, right)  # (m, in)
+        if needs_left:
+            of_left = torch.mm(hidden.t(), gradient)  # (r, out)
+        if needs_right:
+            of_right = torch.mm(of_hidden.t(), x)  # (r, in)
+        return of_x, None, None, of_left, of_right
+
+
+def _differentiable_backward(
+    gradient: Tensor,  # (m, out)
+    x: Tensor,  # (m, in)
+    weight: Tensor,  # (out, in)
+    left: Tensor,  # (r, out)
+    right: Tensor,  # (r, in)
+) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of :class:`_FusedLinear`, so that they have gradients.
+
+    `hidden` is computed again: what the forward pass keeps has no graph.
+    """
+    of_hidden = gradient @ left.T  # (m, r)
+    of_x = gradient @ weight + of_hidden @ right  # (m, in)
+    of_left = (x @ right.T).T @ gradient  # (r, out)
+    of_right = of_hidden.T @ x  # (r, in)
+    return of_x, None, None, of_left, of_right
+
+
+def fused_linear(
+    x: Tensor,  # (m, in)
+    weight: Tensor,  # (out, in)
+    bias: Tensor | None,  # (out,)
+    left: Tensor,  # (r, out)
+    right: Tensor,  # (r, in)
+) -> Tensor:  # (m, out)
+    """Compute :class:`_FusedLinear`; without gradients, not by way of autograd."""
+    operands = (x, weight, bias, left, right)
+    if torch.is_grad_enabled():
+        return _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call,no-any-return]
+    return _fused(*operands)[0]
