@@ -57,12 +57,13 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
         other setting leaves out all that match.
     """
     candidates = linear_layers(model)
-    wanted = ALL_LINEAR if config.target_modules is None else config.target_modules
+    asked = _asked(config)
+    names = [] if isinstance(asked, str) else asked
     saved = modules_to_save(model, config)
     matching = {
         path: layer
         for path, layer in candidates.items()
-        if _is_wanted(path, wanted, _is_protected(model, path, layer))
+        if _is_wanted(path, asked, _is_protected(model, path, layer))
     }
     limits = _limits(config, saved)
     allowed = {
@@ -71,21 +72,25 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
         if all(keeps(path) for keeps in limits.values())
     }
     targets = {path: layer for path, layer in matching.items() if path in allowed}
-    held: list[str] = []  # what a name matches and is protected
-    if not isinstance(wanted, str):
-        held = [p for p in allowed if p not in targets and _matches(p, wanted)]
+    # What a name matches and is protected; of a pattern, nothing.
+    held = [p for p in allowed if p not in targets and _matches(p, names)]
     if not targets:
-        raise ValueError(_nothing_found(config, candidates, held, [*matching], limits))
-    if not isinstance(wanted, str):
-        _warn_lost(wanted, candidates)
-        idle = _lost(wanted, targets)  # names by which nothing is adapted
-        _warn_held(
-            wanted,
-            [p for p in held if _matches(p, idle) or _is_a_guess(model, p, allowed[p])],
-        )
+        raise ValueError(_nothing_found(asked, candidates, held, [*matching], limits))
+    _warn_lost(names, candidates)
+    idle = _lost(names, targets)  # names by which nothing is adapted
+    _warn_held(
+        names,
+        [p for p in held if _matches(p, idle) or _is_a_guess(model, p, allowed[p])],
+    )
     _warn_no_head(config, saved)
     _check_orientation(targets, config)
     return targets
+
+
+def _asked(config: AdaLoraConfig) -> str | list[str]:
+    """Return "all-linear", a pattern of whole paths, or endings of names in order."""
+    given = ALL_LINEAR if config.target_modules is None else config.target_modules
+    return given if isinstance(given, str) else sorted(given)
 
 
 def _limits(
@@ -136,14 +141,14 @@ def _is_a_guess(model: nn.Module, path: str, layer: nn.Module) -> bool:
     return "pooler" not in path.split(".") and not _is_head(model, path, layer)
 
 
-def _is_wanted(path: str, wanted: str | Collection[str], protected: bool) -> bool:
-    if wanted == ALL_LINEAR:
+def _is_wanted(path: str, asked: str | list[str], protected: bool) -> bool:
+    if asked == ALL_LINEAR:
         return not protected
-    if isinstance(wanted, str):  # a pattern of whole paths may name protected layers
-        return re.fullmatch(wanted, path) is not None
+    if isinstance(asked, str):  # a pattern of whole paths may name protected layers
+        return re.fullmatch(asked, path) is not None
     return any(
         ends_with(path, name) and (not protected or _names_protected(path, name))
-        for name in wanted
+        for name in asked
     )
 
 
@@ -224,18 +229,18 @@ def _lost(names: Collection[str], paths: Collection[str]) -> list[str]:
 
 def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
     """Warn of names that match no layer; no error, because PEFT accepts such lists."""
-    lost = _lost(sorted(names), candidates)
+    lost = _lost(names, candidates)
     if lost:
         warn_user(
             f"{_unmatched(lost, candidates)} Only the others are adapted.",
         )
 
 
-def _warn_held(names: Collection[str], held: Collection[str]) -> None:
+def _warn_held(names: list[str], held: Collection[str]) -> None:
     """Warn of layers that a name matches and that are left out all the same."""
     if held:
         warn_user(
-            f"{_held_back(sorted(names), held)} Only the others are adapted. If that "
+            f"{_held_back(names, held)} Only the others are adapted. If that "
             "is meant, name those paths in `exclude_modules`.",
         )
 
@@ -252,12 +257,12 @@ def _warn_no_head(config: AdaLoraConfig, saved: Collection[str]) -> None:
         )
 
 
-def _held_back(names: list[str], held: Collection[str]) -> str:
+def _held_back(asked: str | list[str], held: Collection[str]) -> str:
     """Say which layers are taken for pooler, embeddings or head."""
     first = next(iter(held))
     return (
         "Layers of a pooler, embeddings or a head, or of a part with such a name, must "
-        f"be named by whole paths. Got {names!r}, which leaves out {_listed(held)}. To "
+        f"be named by whole paths. Got {asked!r}, which leaves out {_listed(held)}. To "
         f"adapt them, list whole paths in `target_modules`, such as {first!r}, or "
         "write a regular expression for whole paths."
     )
@@ -269,7 +274,7 @@ def _listed(paths: Collection[str]) -> str:
 
 
 def _nothing_found(
-    config: AdaLoraConfig,
+    asked: str | list[str],
     candidates: Collection[str],
     held: Collection[str],
     matching: list[str],
@@ -280,9 +285,8 @@ def _nothing_found(
             "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
             "torch.nn.Linear and transformers' Conv1D only, inside another module."
         )
-    asked = ALL_LINEAR if config.target_modules is None else config.target_modules
     if held:
-        return f"{_held_back(sorted(asked), held)} Nothing else matches."
+        return f"{_held_back(asked, held)} Nothing else matches."
     for limit, keeps in limits.items():
         kept = [path for path in matching if keeps(path)]
         if matching and not kept:
@@ -292,7 +296,7 @@ def _nothing_found(
                 "Check it against these paths."
             )
         matching = kept
-    return _unmatched(asked if isinstance(asked, str) else sorted(asked), candidates)
+    return _unmatched(asked, candidates)
 
 
 def _unmatched(asked: str | list[str], candidates: Collection[str]) -> str:
