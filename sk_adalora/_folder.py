@@ -435,8 +435,7 @@ def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
     }
     state = estimator._adapter
     for name in RECORDS:
-        if name != "_adapter":
-            fitted[name] = to_json(dict(vars(vars(estimator)[name])))
+        fitted[name] = to_json(dict(vars(vars(estimator)[name])))
     described = {name: getattr(state, name) for name in _read_folder.STATE_FIELDS}
     # A path in a cache means nothing on another machine.
     if include_backbone or not state.is_folder:

@@ -129,11 +129,12 @@ class AdapterState:
 # Attributes that are records (dataclasses) of plain values. Files hold them as dicts,
 # so that a file refers to no class but the estimator's.
 RECORDS: dict[str, type] = {
-    "_adapter": AdapterState,
     "schedule_": ResolvedSchedule,
     "history_": TrainingHistory,
     "fit_report_": FitReport,
 }
+# A folder has another form for the adapter: PEFT's.
+_PICKLED_RECORDS: dict[str, type] = {"_adapter": AdapterState, **RECORDS}
 
 
 # What :func:`fitted_attributes` sets.
@@ -183,7 +184,7 @@ def fitted_attributes(
 
 def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
     """Turn the records among an estimator's attributes into dicts."""
-    plain = {name: dict(vars(state[name])) for name in RECORDS if name in state}
+    plain = {n: dict(vars(state[n])) for n in _PICKLED_RECORDS if n in state}
     return state | plain
 
 
@@ -191,7 +192,7 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
     """Undo :func:`with_plain_records`, for attributes that come from a file."""
     adapter = state.get("_adapter", {})
     check_format(adapter)
-    written = {name: kind for name, kind in RECORDS.items() if name in state}
+    written = {n: kind for n, kind in _PICKLED_RECORDS.items() if n in state}
     for name, kind in written.items():
         known = [each.name for each in fields(kind)]
         what = f"the fields of {kind.__name__}"

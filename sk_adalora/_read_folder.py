@@ -208,12 +208,11 @@ def read_parameters(
 def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
     """Return the fitted attributes."""
     written, versions = described["fitted"], described["versions"]
-    kinds = {n: kind for n, kind in RECORDS.items() if kind is not AdapterState}
-    known = (*cls._coding, "n_features_in_", *OPTIONAL, *kinds)
+    known = (*cls._coding, "n_features_in_", *OPTIONAL, *RECORDS)
     what = f"the attributes of a fitted {cls.__name__}"
     check_names(written, known, what, versions, file=STATE_NAME, may_lack=OPTIONAL)
     fitted = from_json(written)
-    records = {n: _record(kind, fitted.pop(n), versions) for n, kind in kinds.items()}
+    records = {n: _record(k, fitted.pop(n), versions) for n, k in RECORDS.items()}
     for name, value in fitted.items():
         accepts, wording = _CHECKS[name]
         if not accepts(value):
