@@ -150,12 +150,19 @@ def _with_initial_ranks(
     """
     resolved = dict(current)
     for name, value in own.items():
-        init_r = f"{name.removesuffix('target_r')}init_r"
-        if name.rpartition("__")[2] == "target_r" and isinstance(value, Integral):
+        prefix, short = _split(name)
+        init_r = f"{prefix}init_r"
+        if short == "target_r" and isinstance(value, Integral):
             is_hidden = not isinstance(current[name], Integral)
             if is_hidden and current.get(init_r, 0) is None:
                 resolved[init_r] = default_init_r(int(value))
     return resolved
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Cut a full name into its prefix, such as "clf__" or "", and the parameter."""
+    prefix, underscores, short = name.rpartition("__")
+    return prefix + underscores, short
 
 
 def _express(
@@ -164,7 +171,7 @@ def _express(
     """Return the current value in terms of its distribution, or `_LEFT_OUT`."""
     distribution = distributions[name]
     value = _in_units_of(name, distribution, current)
-    if value is None and name.rpartition("__")[2] == "lora_alpha":
+    if value is None and _split(name)[1] == "lora_alpha":
         value = _initial_rank(name, distributions, current)
     if isinstance(distribution, CategoricalDistribution):
         as_it_is = _nearest(current.get(name, _LEFT_OUT), distribution)
@@ -177,7 +184,7 @@ def _initial_rank(
     name: str, distributions: Mapping[str, BaseDistribution], current: Mapping[str, Any]
 ) -> Any:
     """Return the rank at the start, for which ``lora_alpha=None`` stands."""
-    init_r = f"{name.removesuffix('lora_alpha')}init_r"
+    init_r = f"{_split(name)[0]}init_r"
     if init_r in distributions:  # its value in the trial may not be the current one
         return _express(init_r, distributions, current)
     return _in_units_of(init_r, distributions[name], current)
@@ -188,11 +195,8 @@ def _in_units_of(
 ) -> Any:
     """Return the current value: ranks and shares as the distribution counts them."""
     value = current.get(name, _LEFT_OUT)
-    prefix, _, short = name.rpartition("__")
-    init_r, target_r = (
-        current.get(f"{prefix}__{rank}" if prefix else rank)
-        for rank in ("init_r", "target_r")
-    )
+    prefix, short = _split(name)
+    init_r, target_r = (current.get(prefix + rank) for rank in ("init_r", "target_r"))
     if init_r is None and isinstance(target_r, Integral):
         init_r = default_init_r(target_r)
     whole = _is_whole(distribution)
