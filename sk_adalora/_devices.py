@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
-from ._locks import in_children, make_lock
+from ._locks import make_lock
 from ._messages import warn_user
 from .adalora.products import MKL_IS_SLOW
 
@@ -35,9 +33,6 @@ _NO_MEMORY = (
 # once a process.
 _tried: dict[str, str] = {}
 _lock = make_lock()
-
-# Whether this process has computed, and whether it was forked from one that had.
-_has_computed = _lacks_threads = False
 
 # Whether this process has warned that it shares a GPU with others.
 _warned_of_sharing = False
@@ -225,52 +220,6 @@ def _why_not(name: str) -> str:
             reason = str(error).strip().partition("\n")[0].rstrip(".")
             return f"{type(error).__name__}: {reason}."
     return ""
-
-
-@contextmanager
-def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
-    """Compute as the estimator's parameters say, whatever the caller has set for torch.
-
-    Two of the caller's settings stay in force: the precision of float32 products on a
-    GPU (`torch.set_float32_matmul_precision`), and whether algorithms must be
-    deterministic (`torch.use_deterministic_algorithms`).
-
-    Parameters
-    ----------
-    gradients : bool, default=True
-        Whether to record gradients. False computes in inference mode.
-    """
-    prepare_threads()
-    with ExitStack() as settings:
-        settings.enter_context(torch.inference_mode(not gradients))
-        settings.enter_context(torch.set_grad_enabled(gradients))
-        for kind in ("cpu", "cuda", "mps"):
-            if torch.is_autocast_enabled(kind):
-                settings.enter_context(torch.autocast(kind, enabled=False))
-        # Before torch 2.7, get_default_device ignores `with torch.device(...)`.
-        if torch.empty(0).device.type != "cpu":
-            settings.enter_context(torch.device("cpu"))
-        yield
-
-
-def prepare_threads() -> None:
-    """Let torch compute with one thread where it would wait for others for ever.
-
-    Call it before torch computes. The threads of OpenMP are not forked with a process,
-    and it does not notice. torch's own DataLoader does the same in its workers.
-    """
-    global _has_computed
-    if _lacks_threads and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-    _has_computed = True
-
-
-def _note_fork() -> None:
-    global _lacks_threads
-    _lacks_threads = _has_computed
-
-
-in_children(_note_fork)
 
 
 def warn_of_sharing(place: Place) -> None:

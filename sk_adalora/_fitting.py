@@ -23,7 +23,6 @@ from ._backbone import Backbone
 from ._callbacks import Epochs
 from ._devices import (
     Place,
-    own_settings_of_torch,
     resolve_place,
     warn_of_emulation,
     warn_of_sharing,
@@ -60,6 +59,7 @@ from ._rows import (
 from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
 from ._texts import Texts
 from ._tokens import TokenTable
+from ._torch_settings import own_settings_of_torch
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import unchanged_on_error
 from .adalora.targets import check_all_match

@@ -22,7 +22,6 @@ from sklearn.utils.validation import check_is_fitted
 from . import _folder_files, _read_folder
 from ._backbone import Backbone, check_in_place, made_whole
 from ._card import CARD_NAME, write_card, write_export_card
-from ._devices import own_settings_of_torch, prepare_threads
 from ._folder_files import BACKBONE, HEAD_NAME, STATE_NAME
 from ._json_values import to_json
 from ._model_files import copy_backbone, lies_in
@@ -30,6 +29,7 @@ from ._parameters import Rule, check_parameters
 from ._persistence import RECORDS, AdapterState
 from ._pretrained import silent_transformers
 from ._sentence_files import write_sentence_files
+from ._torch_settings import own_settings_of_torch, prepare_threads
 from ._turns import same_settings
 from ._whole_folder import (
     errors_of_writing,

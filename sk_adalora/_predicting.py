@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ._backbone import Backbone, load_backbone
 from ._batches import pad, prediction_batches, round_count_up
-from ._devices import Place, own_settings_of_torch, resolve_place
+from ._devices import Place, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
 from ._parameters import Rule, check_parameters
@@ -23,6 +23,7 @@ from ._persistence import AdapterState, thaw_network
 from ._pretrained import count_vectors
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
+from ._torch_settings import own_settings_of_torch
 from ._whole_folder import read_model_whole
 
 # Parameters that predictions use.

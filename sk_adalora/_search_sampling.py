@@ -22,9 +22,9 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from sklearn.utils import check_random_state
 
-from ._devices import own_settings_of_torch
 from ._messages import Muted
 from ._search_marks import ERROR, failed_in_all, failed_in_any
+from ._torch_settings import own_settings_of_torch
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100
