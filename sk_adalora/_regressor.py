@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, time, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from sklearn import config_context
 from sklearn.base import RegressorMixin
-from sklearn.utils import check_array
 from sklearn.utils.validation import _num_samples
 from torch import Tensor
 
 from ._base import BaseAdaLora, with_callbacks
+from ._numbers import read_numbers
 from ._parameters import REGRESSOR_RULES
 from ._rows import TrainingRows
 from ._training import LossFunction
-
-_TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
 class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
@@ -421,55 +417,6 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def read_numbers(y: Any, name: str) -> np.ndarray:
-    """Return targets as one or two dimensions of finite floats."""
-    # Of dates beside numbers, polars makes floats, and Arrow no array at all.
-    columns = getattr(y, "iter_columns", getattr(y, "itercolumns", lambda: [y]))
-    try:
-        for column in columns():
-            _refuse_times(np.asarray(column), name)
-        # With array_api_dispatch, a tensor would stay one.
-        with config_context(array_api_dispatch=False, assume_finite=False):
-            values = check_array(
-                y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
-            )
-    except ValueError as error:
-        for cell in np.asarray(y, dtype=object).ravel():
-            if isinstance(cell, str) and not _is_number(cell):
-                raise ValueError(
-                    f"`{name}` of a regressor must be numbers. Got {cell!r}. Pass "
-                    "numbers, or use AdaLoraClassifier for labels."
-                ) from error
-        raise
-    if values.ndim > 2:
-        raise ValueError(
-            f"`{name}` must have one or two dimensions. Got {values.ndim}. Pass one "
-            "column a target."
-        )
-    return values
-
-
-def _refuse_times(values: np.ndarray, name: str) -> None:
-    """Refuse dates and durations, which NumPy would turn into the ticks of a unit."""
-    got = values.dtype.name if values.dtype.kind in "mM" else ""
-    if values.dtype == object:
-        times = (repr(cell) for cell in values.ravel() if isinstance(cell, _TIMES))
-        got = next(times, "")
-    if got:
-        raise ValueError(
-            f"`{name}` of a regressor must be numbers. Got {got}. Divide durations by "
-            "a unit, such as np.timedelta64(1, 'D'); of dates, subtract one first."
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
