@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -28,9 +27,16 @@ from ._devices import (
     warn_of_sharing,
 )
 from ._early_stopping import ScoreWatcher, one_number
+from ._fit_warnings import (
+    warn_of_cuts,
+    warn_of_divergence,
+    warn_of_equal_texts,
+    warn_of_numbers,
+    warn_of_padding,
+    warn_of_rank,
+)
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
-from ._messages import warn_user
 from ._model_files import commit_of
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
@@ -52,8 +58,6 @@ from ._rows import (
     read_sample_weight,
     split_rows,
     take_rows,
-    warn_of_equal_texts,
-    warn_of_numbers,
     weights_tensor,
 )
 from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
@@ -72,11 +76,6 @@ _FITTED_HEAD_RATE = 1e-3
 _INTERPOLATION = 0.85
 # Up to this many epochs, `interpolation="auto"` keeps the trained network as it is.
 _FEW_EPOCHS = 3
-# Warn if more than this share of the rows was truncated.
-_TRUNCATED = 0.10
-# Warn if the last epoch's mean loss exceeds the first's by more than
-# `_RISE * max(1, first)`: losses near 0 fluctuate.
-_RISE = 0.1
 
 
 class FitMixin(metaclass=ABCMeta):
@@ -164,7 +163,8 @@ class FitMixin(metaclass=ABCMeta):
             self._keep(live, fitted, history, interpolation, watcher)
             hooks.finish(history)
             self._show_ranks()
-        self._warn_of_divergence()  # where warnings are errors, the fit is kept
+        # Only now: where warnings are errors, the fit is kept.
+        warn_of_divergence(self.history_, self.head_learning_rate)
         return self
 
     def _prepare(
@@ -190,7 +190,7 @@ class FitMixin(metaclass=ABCMeta):
         if texts.seem_encoded:  # a larger `max_length` would not help
             warn_of_numbers(texts)
         else:
-            self._warn_of_cuts(tokens)
+            warn_of_cuts(tokens, self.long_text, self.row_format)
         return live, tokens
 
     def _keep(
@@ -337,7 +337,7 @@ class FitMixin(metaclass=ABCMeta):
     ) -> TextNetwork:
         """Build the network: a copy of the backbone, adapted, with a head."""
         model = os.fspath(self.model)
-        _warn_of_padding(model, backbone, self.pooling)
+        warn_of_padding(model, backbone, self.pooling)
         modules = self.target_modules
         if not isinstance(modules, str):
             check_all_match(list(modules), backbone.module)
@@ -355,7 +355,7 @@ class FitMixin(metaclass=ABCMeta):
         network = build_network(
             backbone, config, self._n_outputs(), self.pooling, generator
         )
-        _warn_of_rank(network, schedule.target_r)
+        warn_of_rank(network, schedule.target_r)
         if self._continues():
             continue_from(self._adapter, network, backbone)
         return network
@@ -429,57 +429,6 @@ class FitMixin(metaclass=ABCMeta):
         adapter = freeze_state(live.network, live.backbone, live.model)
         fitted = fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
         return fitted | {"_live": None}
-
-    def _warn_of_cuts(self, tokens: TokenTable) -> None:
-        """Warn, before the training, if many texts are truncated."""
-        share = tokens.truncated_share
-        if share > _TRUNCATED and self.long_text == "truncate":
-            ways = "" if self.row_format == "pair" else ", or set `long_text`"
-            warn_user(
-                f"{share:.0%} of the texts are longer than max_length="
-                f"{tokens.max_length} tokens and are cut. Raise `max_length` if the "
-                f"model can read more tokens{ways}."
-            )
-
-    def _warn_of_divergence(self) -> None:
-        """Warn if the training loss has risen."""
-        losses, epochs = self.history_.loss, self.history_.epochs
-        n_steps = len(losses) // epochs  # of an epoch
-        first, last = np.mean(losses[:n_steps]), np.mean(losses[-n_steps:])
-        if last > first + _RISE * max(1.0, first):
-            rates = "`learning_rate`"
-            if self.head_learning_rate is not None:
-                rates += " or `head_learning_rate`"
-            warn_user(
-                f"The training loss must fall. Got {first:.3g} in the first epoch and "
-                f"{last:.3g} in the last. Lower {rates}.",
-                ConvergenceWarning,
-            )
-
-
-def _warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
-    """Warn if the model gives a text other vectors when it is padded otherwise."""
-    if backbone.findings.sees_padding:
-        ways = "`model` or `pooling`" if pooling == "model" else "`model`"
-        warn_user(
-            "`model` must ignore what texts are padded with. Got "
-            f"{model!r}, a {type(backbone.module).__name__}, which does not: the "
-            "prediction for a text depends on the other texts of its batch. Give "
-            f"another {ways}, or predict one text at a time."
-        )
-
-
-def _warn_of_rank(network: TextNetwork, target_r: int) -> None:
-    """Warn of an average rank that no updates of these layers can have."""
-    layers = network.encoder.adapted.values()
-    full = [min(layer.in_features, layer.out_features) for layer in layers]
-    most = int(np.mean(full))
-    if target_r > most:
-        warn_user(
-            f"`target_r` must be at most {most}, which is as much rank as "
-            f"updates of the adapted layers can have on average. Got {target_r}, which "
-            "takes more time and memory and cannot express more. Lower it."
-        )
 
 
 def make_generator(random_state: Any) -> torch.Generator:

@@ -17,7 +17,6 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import Tensor
 
 from ._columns import from_native
-from ._messages import warn_user
 from ._texts import Texts
 
 
@@ -164,27 +163,6 @@ def check_validation_rows(X_val: Any, y_val: Any, early_stopping: bool) -> None:
             "`X_val` and `y_val` are used for early stopping only. Got them "
             "with early_stopping=False. Set early_stopping=True."
         )
-
-
-def warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
-    """Warn if there is nothing to learn from."""
-    if n_distinct == 1 < len(texts):
-        empty = len(texts) == texts.n_empty
-        got = "no text in any of them" if empty else "the same text in all of them"
-        warn_user(
-            f"The rows of X must differ. Got {len(texts):,} rows to learn from, and "
-            f"{got}. Pass the columns that tell something about the target."
-        )
-
-
-def warn_of_numbers(texts: Texts) -> None:
-    """Warn that a step before the estimator seems to have replaced the texts."""
-    warn_user(
-        "X should hold texts, not numbers made from them. Got "
-        f"{texts.n_features} columns, all of numbers. If a step before the estimator, "
-        "such as a tokenizer, a vectorizer or an encoder, replaces the texts, leave it "
-        "out: pass the texts themselves."
-    )
 
 
 def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:

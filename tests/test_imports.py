@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "_cells": set(),
     "_columns": {"_cells"},
     "_texts": {"_cells", "_columns", "_parameters"},
-    "_rows": {"_columns", "_messages", "_texts"},
+    "_rows": {"_columns", "_texts"},
     "_long_texts": {"_texts", "_tokens", "_turns"},
     "_report": {"_devices", "_network", "_tokens"},
     "_model_files": {"_locks"},
@@ -90,6 +90,9 @@ MAY_IMPORT = {
     "_linear_probe": {"_training"},
     "_probe": {"_batches", "_devices", "_head", "_linear_probe", "_network"}
     | {"_tokens", "_training"},
+    "_fit_warnings": {
+        *("_backbone", "_messages", "_network", "_texts", "_tokens", "_training")
+    },
     "_early_stopping": {"_messages", "_network", "_training"},
     "_interpolation": {"_network"},
     "_callbacks": {"_early_stopping", "_interpolation", "_training"},

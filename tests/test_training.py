@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _training
 from sk_adalora._devices import Place
+from sk_adalora._fit_warnings import warn_of_divergence
 from sk_adalora._fitting import make_generator
 from sk_adalora._learning_rates import rate_share
 from sk_adalora._network import TextNetwork
@@ -692,12 +693,11 @@ def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
 )
 def test_a_loss_may_rise_by_a_tenth(first, last, said):
     """Of 1, or of what it was in the first epoch if that is more."""
-    classifier = AdaLoraClassifier(head_learning_rate=1.0)
     losses = [first + 0.3, first - 0.3, last - 0.3, last + 0.3]
-    classifier.history_ = _training.TrainingHistory(loss=losses, epochs=2)
+    history = _training.TrainingHistory(loss=losses, epochs=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        classifier._warn_of_divergence()
+        warn_of_divergence(history, head_learning_rate=1.0)
 
     assert [warning.category for warning in caught] == [ConvergenceWarning] * said
     advice = "Lower `learning_rate` or `head_learning_rate`."

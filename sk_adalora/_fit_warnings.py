@@ -1,0 +1,97 @@
+"""The warnings of a fit: of its texts, its model and its loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from ._backbone import Backbone
+from ._messages import warn_user
+from ._network import TextNetwork
+from ._texts import Texts
+from ._tokens import TokenTable
+from ._training import TrainingHistory
+
+# Warn if more than this share of the rows was truncated.
+_TRUNCATED = 0.10
+# Warn if the last epoch's mean loss exceeds the first's by more than
+# `_RISE * max(1, first)`: losses near 0 fluctuate.
+_RISE = 0.1
+
+
+def warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
+    """Warn if there is nothing to learn from."""
+    if n_distinct == 1 < len(texts):
+        empty = len(texts) == texts.n_empty
+        got = "no text in any of them" if empty else "the same text in all of them"
+        warn_user(
+            f"The rows of X must differ. Got {len(texts):,} rows to learn from, and "
+            f"{got}. Pass the columns that tell something about the target."
+        )
+
+
+def warn_of_numbers(texts: Texts) -> None:
+    """Warn that a step before the estimator seems to have replaced the texts."""
+    warn_user(
+        "X should hold texts, not numbers made from them. Got "
+        f"{texts.n_features} columns, all of numbers. If a step before the estimator, "
+        "such as a tokenizer, a vectorizer or an encoder, replaces the texts, leave it "
+        "out: pass the texts themselves."
+    )
+
+
+def warn_of_cuts(tokens: TokenTable, long_text: str, row_format: Any) -> None:
+    """Warn, before the training, if many texts are truncated."""
+    share = tokens.truncated_share
+    if share > _TRUNCATED and long_text == "truncate":
+        ways = "" if row_format == "pair" else ", or set `long_text`"
+        warn_user(
+            f"{share:.0%} of the texts are longer than max_length="
+            f"{tokens.max_length} tokens and are cut. Raise `max_length` if the "
+            f"model can read more tokens{ways}."
+        )
+
+
+def warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
+    """Warn if the model gives a text other vectors when it is padded otherwise."""
+    if backbone.findings.sees_padding:
+        ways = "`model` or `pooling`" if pooling == "model" else "`model`"
+        warn_user(
+            "`model` must ignore what texts are padded with. Got "
+            f"{model!r}, a {type(backbone.module).__name__}, which does not: the "
+            "prediction for a text depends on the other texts of its batch. Give "
+            f"another {ways}, or predict one text at a time."
+        )
+
+
+def warn_of_rank(network: TextNetwork, target_r: int) -> None:
+    """Warn of an average rank that no updates of these layers can have."""
+    layers = network.encoder.adapted.values()
+    full = [min(layer.in_features, layer.out_features) for layer in layers]
+    most = int(np.mean(full))
+    if target_r > most:
+        warn_user(
+            f"`target_r` must be at most {most}, which is as much rank as "
+            f"updates of the adapted layers can have on average. Got {target_r}, which "
+            "takes more time and memory and cannot express more. Lower it."
+        )
+
+
+def warn_of_divergence(
+    history: TrainingHistory, head_learning_rate: float | None
+) -> None:
+    """Warn if the training loss has risen."""
+    losses, epochs = history.loss, history.epochs
+    n_steps = len(losses) // epochs  # of an epoch
+    first, last = np.mean(losses[:n_steps]), np.mean(losses[-n_steps:])
+    if last > first + _RISE * max(1.0, first):
+        rates = "`learning_rate`"
+        if head_learning_rate is not None:
+            rates += " or `head_learning_rate`"
+        warn_user(
+            f"The training loss must fall. Got {first:.3g} in the first epoch and "
+            f"{last:.3g} in the last. Lower {rates}.",
+            ConvergenceWarning,
+        )
