@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
-import reprlib
-import shutil
 import tempfile
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,27 +12,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
 from . import _folder_files, _read_folder
-from ._backbone import Backbone, check_in_place, made_whole
+from ._backbone import made_whole
 from ._card import CARD_NAME, write_card, write_export_card
 from ._folder_files import BACKBONE, HEAD_NAME, STATE_NAME
-from ._json_values import to_json
-from ._model_files import copy_backbone, lies_in
+from ._model_files import lies_in
 from ._parameters import Rule, check_parameters
-from ._persistence import RECORDS, AdapterState
+from ._persistence import AdapterState
 from ._pretrained import silent_transformers
 from ._sentence_files import write_sentence_files
 from ._torch_settings import own_settings_of_torch, prepare_threads
-from ._turns import same_settings
 from ._whole_folder import (
     errors_of_writing,
     read_model_whole,
     read_whole,
     written_whole,
+)
+from ._write_folder import (
+    copy_model,
+    describe,
+    name_outputs,
+    readable,
+    save_tokenizer,
+    undo_text_mode,
+    write_text,
 )
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import write_adapter, write_lora
@@ -43,8 +46,6 @@ from .adalora.peft_format import write_adapter, write_lora
 # Files that not every estimator has. On the hub, those of the estimator that is
 # replaced would stay, so they are deleted.
 _OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
-# Endings of what transformers writes as text.
-_TEXTS = {".json", ".txt", ".jinja"}
 
 
 class FolderMixin(metaclass=ABCMeta):
@@ -112,7 +113,7 @@ class FolderMixin(metaclass=ABCMeta):
         backbone = self._ready().backbone
         folder = _at_home(folder)
         include_backbone = include_backbone or lies_in(backbone.folder, folder)
-        described = _describe(self, include_backbone)
+        described = describe(self, include_backbone)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
@@ -123,17 +124,17 @@ class FolderMixin(metaclass=ABCMeta):
                 else:  # tells transformers the names of the outputs
                     own = copy.deepcopy(backbone.module.config)
                     own.dtype = None  # that of the weights, not the precision of `fit`
-                    _name_outputs(own, self)
+                    name_outputs(own, self)
                     own.save_pretrained(staged)
-                _save_tokenizer(backbone.tokenizer, staged, self.row_format)
-            _undo_text_mode(staged)
+                save_tokenizer(backbone.tokenizer, staged, self.row_format)
+            undo_text_mode(staged)
             if include_backbone:
                 target, with_code = staged / BACKBONE, self.trust_remote_code
-                copied = partial(_copy, backbone, target, with_code)
+                copied = partial(copy_model, backbone, target, with_code)
                 read_model_whole(backbone.folder, copied)
-            _write_text(staged / CARD_NAME, write_card(self, backbone.pretrained.part))
+            write_text(staged / CARD_NAME, write_card(self, backbone.pretrained.part))
             described = _folder_files.with_hashes(staged, described)
-            _write_text(staged / STATE_NAME, _readable(described))
+            write_text(staged / STATE_NAME, readable(described))
 
     @classmethod
     def from_pretrained(
@@ -317,7 +318,7 @@ class FolderMixin(metaclass=ABCMeta):
             with errors_of_writing(folder):
                 write_lora(staged, config, tensors)
             card = write_export_card(self, merged=False)
-            _write_text(staged / CARD_NAME, card)
+            write_text(staged / CARD_NAME, card)
 
     @own_settings_of_torch()
     def merge_and_save(
@@ -360,7 +361,7 @@ class FolderMixin(metaclass=ABCMeta):
             whole = partial(made_whole, backbone, merged, self.trust_remote_code)
             merged = read_model_whole(backbone.folder, whole)
             if not head:
-                _name_outputs(merged.config, self)
+                name_outputs(merged.config, self)
             with errors_of_writing(folder):
                 if head:
                     # In config.json, transformers would take them for a random head's.
@@ -368,7 +369,7 @@ class FolderMixin(metaclass=ABCMeta):
                     save_file(head, staged / HEAD_NAME, metadata={"labels": labels})
                 with silent_transformers():
                     merged.save_pretrained(staged)
-                _save_tokenizer(backbone.tokenizer, staged, self.row_format)
+                save_tokenizer(backbone.tokenizer, staged, self.row_format)
                 # Of an adapted part, such as BART's encoder, it would read the whole.
                 if head and not backbone.pretrained.part:
                     write_sentence_files(
@@ -378,88 +379,7 @@ class FolderMixin(metaclass=ABCMeta):
                         max_length=self._most_tokens(backbone),
                     )
             card = write_export_card(self, backbone.pretrained.part, merged=True)
-            _write_text(staged / CARD_NAME, card)
-
-
-# ---- writing ----------------------------------------------------------------
-
-
-def _copy(backbone: Backbone, target: Path, with_code: bool) -> None:
-    """Copy the files of a pretrained model; what an earlier try left is replaced."""
-    shutil.rmtree(target, ignore_errors=True)
-    copy_backbone(backbone.folder, target, with_code=with_code)
-    check_in_place(backbone)
-
-
-def _save_tokenizer(tokenizer: Any, folder: Path, row_format: Any) -> None:
-    """Write a tokenizer with its own settings, while no other thread uses it.
-
-    The copy returns what the estimator gives to the model.
-    """
-    names = tokenizer.model_input_names
-    given = {n: getattr(tokenizer, n) for n in ("padding_side", "split_special_tokens")}
-    # Of single texts, the model is given no types. All are 0 where a tokenizer returns
-    # them by itself; XLNet's does not, and they would not be.
-    if row_format == "pair" or "token_type_ids" not in names:
-        given["model_input_names"] = names
-    with same_settings(tokenizer):
-        read = tokenizer.init_kwargs
-        try:
-            # transformers leaves out what the files that it read did not say.
-            tokenizer.init_kwargs = {**read, **given}
-            tokenizer.save_pretrained(folder)
-        finally:
-            tokenizer.init_kwargs = read
-
-
-def _describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
-    """Return all that is not a tensor, as JSON values."""
-    parameters = estimator.get_params(deep=False)
-    seed = parameters.get("random_state")  # a subclass may lack it
-    if not isinstance(seed, int | np.integer | None):
-        parameters["random_state"] = None  # a generator's state is no parameter
-    if include_backbone:
-        parameters["model"] = BACKBONE
-    written = {
-        name: _plain(
-            name,
-            os.fspath(value) if isinstance(value, os.PathLike) else value,
-            f"set `{name}` to a plain value",
-        )
-        for name, value in parameters.items()
-    }
-    fitted = {
-        name: _plain(name, vars(estimator)[name], "fit with plain labels, such as str")
-        for name in (*estimator._coding, "n_features_in_", *_read_folder.OPTIONAL)
-        if name in vars(estimator)
-    }
-    state = estimator._adapter
-    for name in RECORDS:
-        fitted[name] = to_json(dict(vars(vars(estimator)[name])))
-    described = {name: getattr(state, name) for name in _read_folder.STATE_FIELDS}
-    # A path in a cache means nothing on another machine.
-    if include_backbone or not state.is_folder:
-        described["found_in"] = ""
-    if include_backbone:
-        described["commit"] = None
-    return described | {
-        "class": type(estimator).__name__,
-        "parameters": written,
-        "includes_backbone": include_backbone,
-        "layers": list(estimator.ranks_),  # in the order of the model
-        "fitted": fitted,
-    }
-
-
-def _plain(name: str, value: Any, advice: str) -> Any:
-    """Return a parameter or an attribute as JSON, or say what else to do."""
-    try:
-        return to_json(value)
-    except TypeError as error:
-        raise TypeError(
-            f"`{name}` must be a plain value to be saved as JSON. Got "
-            f"{reprlib.repr(value)}: {error}. Save with joblib, or {advice}."
-        ) from error
+            write_text(staged / CARD_NAME, card)
 
 
 def _at_home(folder: str | os.PathLike[str]) -> Path:
@@ -473,33 +393,3 @@ def _refuse_own_model(model: Path, folder: Path) -> None:
             "`folder` must not be the one that the pretrained model lies in. Got "
             f"{str(folder)!r}, with the model in {str(model)!r}. Choose another."
         )
-
-
-def _name_outputs(config: Any, estimator: Any) -> None:
-    """Tell transformers' configuration what the outputs are."""
-    names = estimator._label_names()
-    config.id2label = names
-    config.label2id = {name: i for i, name in names.items()}
-    config.problem_type = estimator._problem_type()
-
-
-def _readable(described: dict[str, Any]) -> str:
-    """Write JSON for people, lists of numbers in one line."""
-    text = json.dumps(described, indent=2, sort_keys=True)
-    # JSON escapes line breaks inside texts, so that this matches between values only.
-    lists = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s*\]")
-    return lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text.rstrip("\n") + "\n", encoding="utf8", newline="\n")
-
-
-def _undo_text_mode(folder: Path) -> None:
-    """Give text files that transformers wrote the same bytes on every system."""
-    if os.linesep == "\n":
-        return
-    for path in folder.rglob("*"):
-        if path.suffix in _TEXTS:
-            data = path.read_bytes()
-            path.write_bytes(data.replace(os.linesep.encode(), b"\n"))

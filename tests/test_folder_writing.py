@@ -25,6 +25,7 @@ from sk_adalora import (
     AdaLoraClassifier,
     _folder,
     _whole_folder,
+    _write_folder,
 )
 from sk_adalora.adalora import AdaLoraConfig
 
@@ -166,11 +167,11 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 STEPS = {
     "adapter": (_folder, "write_adapter"),
     "head": (_folder, "save_file"),
-    "backbone": (_folder, "copy_backbone"),
+    "backbone": (_write_folder, "copy_backbone"),
     "card": (_folder, "write_card"),
-    "text": (_folder, "_write_text"),
+    "text": (_folder, "write_text"),
     "hashes": (_folder._folder_files, "digests"),
-    "state": (_folder, "_readable"),
+    "state": (_folder, "readable"),
     "last rename": (_folder.Path, "rename"),
 }
 
@@ -271,7 +272,7 @@ def test_the_old_folder_outlives_any_failure(fitted, saved, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("method", ["export_lora", "merge_and_save"])
-@pytest.mark.parametrize("step", ["_write_text", "write_export_card"])
+@pytest.mark.parametrize("step", ["write_text", "write_export_card"])
 def test_an_export_onto_a_full_disk(fitted, tmp_path, monkeypatch, method, step):
     monkeypatch.setattr(_folder, step, fail)
     with pytest.raises(OSError, match="No space left on device"):
@@ -300,9 +301,9 @@ RUST_SAYS = {
     [
         ("save_pretrained", "write_adapter"),
         ("save_pretrained", "save_file"),
-        ("save_pretrained", "_save_tokenizer"),
+        ("save_pretrained", "save_tokenizer"),
         ("merge_and_save", "save_file"),
-        ("merge_and_save", "_save_tokenizer"),
+        ("merge_and_save", "save_tokenizer"),
         ("export_lora", "write_lora"),
     ],
 )
@@ -362,7 +363,7 @@ def test_other_errors_are_raised_as_they_are(fitted, tmp_path, monkeypatch, erro
     def wrong(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(_folder, "_save_tokenizer", wrong)
+    monkeypatch.setattr(_folder, "save_tokenizer", wrong)
     with pytest.raises(type(error)) as caught:
         fitted.save_pretrained(tmp_path / "f")
 
@@ -378,14 +379,14 @@ def test_what_appears_while_it_is_written_is_kept(
     folder = tmp_path / "f"
     if before == "an empty folder":
         folder.mkdir()
-    write = _folder._write_text
+    write = _folder.write_text
 
     def meanwhile(path, text):
         folder.mkdir(exist_ok=True)
         (folder / "thesis.txt").write_text("mine")
         write(path, text)
 
-    monkeypatch.setattr(_folder, "_write_text", meanwhile)
+    monkeypatch.setattr(_folder, "write_text", meanwhile)
     with pytest.raises(FileExistsError, match=r"must be new or empty.*choose another"):
         getattr(fitted, method)(folder)
 
@@ -523,13 +524,13 @@ def test_what_is_written_beside_a_folder_of_a_group_is_the_groups(
     """New files get the group of their folder where it has the bit for that."""
     tmp_path.chmod(0o2755)
     fitted.save_pretrained(tmp_path / "f")
-    write, modes = _folder._write_text, set()
+    write, modes = _folder.write_text, set()
 
     def noted(path, text):
         modes.update(parent.stat().st_mode & 0o7777 for parent in path.parents[:2])
         write(path, text)
 
-    monkeypatch.setattr(_folder, "_write_text", noted)
+    monkeypatch.setattr(_folder, "write_text", noted)
     (tmp_path / "f").chmod(0o750)
     fitted.save_pretrained(tmp_path / "f", overwrite=True)
 
@@ -573,13 +574,13 @@ def test_what_replaces_a_closed_folder_is_closed_meanwhile(
     folder = tmp_path / "f"
     fitted.save_pretrained(folder)
     folder.chmod(0o700)
-    write, modes = _folder._write_text, []
+    write, modes = _folder.write_text, []
 
     def noted(path, text):
         modes.append(path.parents[1].stat().st_mode & 0o777)
         write(path, text)
 
-    monkeypatch.setattr(_folder, "_write_text", noted)
+    monkeypatch.setattr(_folder, "write_text", noted)
     fitted.save_pretrained(folder, overwrite=True)
 
     assert set(modes) == {folder.stat().st_mode & 0o777}
@@ -688,14 +689,14 @@ def test_another_writer_of_the_same_mounted_folder_is_left_alone(
 ):
     """It saves whole, between two files of ours."""
     other = AdaLoraClassifier.from_pretrained(fixed)
-    save_tokenizer = _folder._save_tokenizer
+    save_tokenizer = _folder.save_tokenizer
 
     def meanwhile(*args):
-        monkeypatch.setattr(_folder, "_save_tokenizer", save_tokenizer)
+        monkeypatch.setattr(_folder, "save_tokenizer", save_tokenizer)
         other.save_pretrained(fixed, overwrite=True)
         save_tokenizer(*args)
 
-    monkeypatch.setattr(_folder, "_save_tokenizer", meanwhile)
+    monkeypatch.setattr(_folder, "save_tokenizer", meanwhile)
     fitted.save_pretrained(fixed, overwrite=True)
 
     assert not [*fixed.glob(".*")]
@@ -751,13 +752,13 @@ def test_whoever_locks_a_folder_for_long_is_not_waited_for(fitted, fixed, monkey
 def test_an_incomplete_folder_is_not_sealed(fitted, saved, tmp_path, monkeypatch):
     """As when another program deletes the hidden folder, which is then made anew."""
     folder = Path(shutil.copytree(saved, tmp_path / "f"))
-    save_tokenizer = _folder._save_tokenizer
+    save_tokenizer = _folder.save_tokenizer
 
     def deleted(tokenizer, staged, row_format):
         shutil.rmtree(staged.parent)
         save_tokenizer(tokenizer, staged, row_format)
 
-    monkeypatch.setattr(_folder, "_save_tokenizer", deleted)
+    monkeypatch.setattr(_folder, "save_tokenizer", deleted)
     match = r"must hold \['adapter_config\.json', .*'head.*deleted .*: save again"
     with pytest.raises(OSError, match=match):
         fitted.save_pretrained(folder, overwrite=True)

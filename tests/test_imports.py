@@ -118,9 +118,14 @@ MAY_IMPORT = {
     "_sentence_files": set(),
     "_folder_files": {"adalora", "_card", "_model_files"},
     "_whole_folder": {"_card", "_folder_files"},
+    "_write_folder": {
+        *("_backbone", "_folder_files", "_json_values", "_model_files", "_persistence"),
+        *("_read_folder", "_turns"),
+    },
     "_folder": FIRST_STEPS
     | {"adalora", "_backbone", "_card", "_folder_files", "_persistence", "_pretrained"}
-    | {"_model_files", "_read_folder", "_sentence_files", "_turns", "_whole_folder"},
+    | {"_model_files", "_read_folder", "_sentence_files", "_whole_folder"}
+    | {"_write_folder"},
 }
 FOUNDATION = set(MAY_IMPORT)
 MAY_IMPORT |= {
