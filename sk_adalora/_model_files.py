@@ -10,6 +10,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ._locks import lock_of
 
@@ -180,15 +181,13 @@ def _from_hub_once(asked: Request) -> Path:
 
 
 def _from_hub(asked: Request) -> Path:
-    from huggingface_hub import snapshot_download
-
     wanted = [*BESIDE_WEIGHTS, "*.safetensors"]
     if asked.trust_remote_code:
         wanted.append("*.py")
     # Weights in PyTorch's own format only where there are no others.
     for patterns in (wanted, [*wanted, "*.bin"]):
         try:
-            folder = snapshot_download(
+            folder = snapshot(
                 asked.name,
                 revision=asked.revision,
                 local_files_only=asked.local_files_only,
@@ -199,9 +198,22 @@ def _from_hub(asked: Request) -> Path:
             if not is_absent(error):
                 raise
             raise OSError(_not_found(asked)) from error
-        if _has_safetensors(Path(folder)):
+        if _has_safetensors(folder):
             break
-    return Path(folder)
+    return folder
+
+
+def snapshot(name: str, **options: Any) -> Path:
+    """Return the folder of files of a repository, out of the hub or its local cache."""
+    from huggingface_hub import constants, snapshot_download
+
+    if constants.HF_HUB_CACHE.startswith("~"):  # as for a user that has no entry
+        raise OSError(
+            f"{name!r} must be a folder, or the hub's cache must have a place. Got no "
+            "folder and no home directory. Check the path, or set the environment "
+            "variable HF_HOME to a folder for the cache."
+        )
+    return Path(snapshot_download(name, **options))
 
 
 def is_absent(error: Exception) -> bool:

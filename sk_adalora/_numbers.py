@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from datetime import date, time, timedelta
 from typing import Any
 
@@ -24,13 +25,14 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             values = check_array(
                 y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
             )
-    except ValueError as error:
+    except ValueError:
         for cell in np.asarray(y, dtype=object).ravel():
             if isinstance(cell, str) and not _is_number(cell):
                 raise ValueError(
-                    f"`{name}` of a regressor must be numbers. Got {cell!r}. Pass "
-                    "numbers, or use AdaLoraClassifier for labels."
-                ) from error
+                    f"`{name}` of a regressor must be numbers. Got "
+                    f"{reprlib.repr(cell)}. Pass numbers, or use AdaLoraClassifier for "
+                    "labels."
+                ) from None  # whose message has all of the cell
         raise
     if values.ndim > 2:
         raise ValueError(

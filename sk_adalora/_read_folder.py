@@ -25,7 +25,7 @@ from ._folder_files import (
     seal_of,
 )
 from ._json_values import from_json
-from ._model_files import COMMIT, is_absent
+from ._model_files import COMMIT, is_absent, snapshot
 from ._parameters import POOLINGS
 from ._persistence import (
     RECORDS,
@@ -126,10 +126,8 @@ def _download(
     name: str, revision: str | None, local_files_only: bool, wanted: list[str]
 ) -> Path:
     """Return the folder with the wanted files of a repository of the hub."""
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = snapshot_download(
+        return snapshot(
             name,
             revision=revision,
             local_files_only=local_files_only,
@@ -144,7 +142,6 @@ def _download(
             f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
             "Check the path."
         ) from error
-    return Path(folder)
 
 
 def _read_fields(folder: Path) -> tuple[dict[str, Any], str]:

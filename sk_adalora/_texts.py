@@ -7,6 +7,7 @@ the other rows: permuted rows give permuted texts, and a row reads the same in
 
 import functools
 import re
+import reprlib
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -295,8 +296,8 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"The format of {{{column.name}}} in `row_format` must suit its cells. "
-                f"Got {value!r} in row {row} with {spec!r}: {error}. Change the "
-                "format, or the cells."
+                f"Got {reprlib.repr(value)} in row {row} with {spec!r}: {error}. "
+                "Change the format, or the cells."
             ) from error
         texts.append(text)
     return text_array(texts, column.name)

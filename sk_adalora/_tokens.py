@@ -349,7 +349,7 @@ def _to_lists(rows: list[list[int]], dtype: type) -> pa.ListArray:
 def _encode_on_disk(
     distinct: pa.Table, tokenizer: Any, max_length: int
 ) -> dict[str, np.ndarray | None]:
-    """Encode a big table through `datasets`, in a directory deleted with the ids.
+    """Encode a big table through `datasets`, in a directory that is deleted.
 
     One process even for slow tokenizers: `num_proc` would fork a process that runs
     torch's threads and replace `os.environ`; fast tokenizers use all cores anyway.
@@ -407,7 +407,7 @@ def _flatten(
 
 
 def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
-    """Write the values of a list column; `folder` is deleted with their last array.
+    """Write the values of a list column; `folder` is deleted as soon as it can be.
 
     A full disk is an error when a file is written; when a memory map is filled, it
     would end the process.
@@ -418,6 +418,8 @@ def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
             file.write(np.ascontiguousarray(chunk.flatten().to_numpy(), np.int32))
     mapped = np.memmap(path, np.int32, mode="r")
     weakref.finalize(mapped, _remove, folder)
+    # A map needs no name, except on Windows: a process that is killed leaves no tokens.
+    _remove(folder)
     # A plain view keeps `mapped` alive, and indexing it gives plain arrays.
     return mapped.view(np.ndarray)
 

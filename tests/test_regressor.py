@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pickle
+import traceback
 
 import numpy as np
 import pandas as pd
@@ -595,6 +596,15 @@ def assert_no_numbers(make, y, rest):
 def test_labels_are_refused_by_name(make, labels):
     unusual = next(label for label in labels if not label.isdigit())
     assert_no_numbers(make, labels, rf"Got '{unusual}'.*AdaLoraClassifier")
+
+
+def test_a_target_that_is_a_long_text_is_shortened(make):
+    """A text of X may have got there, and errors get into logs and studies."""
+    letters = [f"Dear sir, {'a secret ' * 9} Yours" for _ in TEXTS]
+    with pytest.raises(ValueError, match=r"Got 'Dear.*\.\.\..*Yours'\.") as caught:
+        make().fit(TEXTS, letters)
+
+    assert "secret a secret" not in "".join(traceback.format_exception(caught.value))
 
 
 DAYS = np.datetime64("2024-01-01", "ns") + np.arange(40).astype("m8[D]")

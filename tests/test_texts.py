@@ -5,6 +5,7 @@ import enum
 import itertools
 import struct
 import time
+import traceback
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
@@ -638,6 +639,11 @@ def test_template_with_format_specs(films):
     ]
     with pytest.raises(ValueError, match=r"\{title\}.*Got 'Alien' in row 0 with 'd'"):
         read_texts(films, "{title:d}")
+    letter = pd.DataFrame({"title": [f"Dear sir, {'a secret ' * 9} Yours"]})
+    match = r"Got 'Dear.*\.\.\..*Yours' in row 0"
+    with pytest.raises(ValueError, match=match) as caught:
+        read_texts(letter, "{title:d}")
+    assert "secret a secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("dtype", ["str", "category", "string[pyarrow]"])
