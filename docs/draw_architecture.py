@@ -38,8 +38,8 @@ GROUPS = [
     Group(
         "Model",
         "the shared pretrained model, adapted, with pooling and head",
-        "_devices _model_files _model_folder _pretrained _model_identity "
-        "_model_check _backbone _head _network",
+        "_devices _torch_settings _model_files _model_folder _pretrained "
+        "_model_identity _model_check _backbone _head _network",
         2,
     ),
     Group(
@@ -52,14 +52,15 @@ GROUPS = [
     Group(
         "Saving",
         "files and folders, and the way back",
-        "_persistence _json_values _card _sentence_files _folder_files _read_folder "
-        "_whole_folder _folder",
+        "_persistence _json_values _card _sentence_files _folder_files "
+        "_write_folder _read_folder _whole_folder _folder",
         4,
     ),
     Group(
         "Estimators",
         "fit and predict",
-        "_predicting _fitting _base _labels _classifier _regressor",
+        "_predicting _fit_warnings _fitting _base _labels _numbers _classifier "
+        "_regressor",
         5,
     ),
     Group(
