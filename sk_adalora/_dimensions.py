@@ -273,7 +273,7 @@ class CalledSpace:
             return dict(values)
 
 
-# Both have `names`, `distributions`, `suggest` and `complete`.
+# Both have the same public methods.
 Space = DeclaredSpace | CalledSpace
 
 
