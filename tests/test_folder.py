@@ -224,6 +224,7 @@ def test_the_score_of_a_copy_is_its_own(tiny_model, tmp_path):
         {"target_modules": ["query", "value"]},
         {"target_modules": ("query", "value")},
         pytest.param({"target_modules": {"query", "value"}}, id="target_modules: set"),
+        {"target_modules": frozenset({"query"})},
         {"target_r": np.int64(2), "learning_rate": np.float64(0.02)},
         {"early_stopping": np.bool_(False), "random_state": np.int32(7)},
         {"warm_start": True, "verbose": False, "max_grad_norm": None},
@@ -281,11 +282,11 @@ def test_a_function_is_not_written(fitted, tmp_path, name):
 
 
 def test_a_mapping_is_written_as_a_dict(fitted, tmp_path):
-    weights = collections.UserDict({"art": 2.0})
+    weights = collections.UserDict({"art": 2.0, "type": 1.0})  # JSON's has a meaning
     copy.copy(fitted).set_params(class_weight=weights).save_pretrained(tmp_path / "f")
     loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
 
-    assert loaded.class_weight == {"art": 2.0}
+    assert loaded.class_weight == {"art": 2.0, "type": 1.0}
 
 
 class Side(enum.StrEnum):
@@ -296,6 +297,10 @@ class Side(enum.StrEnum):
 LABELS_OF_ONES_OWN = {
     "members of an enum": (np.array([*Side], dtype=object), "Side is no plain value"),
     "very long": (np.array(["a" * 2**24, "b"]), "more than 16777216 bytes"),
+    "lists": (
+        np.array([[1], [2, 3]], dtype=object),
+        "objects that are no plain values",
+    ),
 }
 
 
@@ -608,6 +613,8 @@ def test_a_complete_folder(tiny_model, tmp_path, pooling):
     fitted.save_pretrained(tmp_path / "f", include_backbone=True)
     described = json.loads((tmp_path / "f" / "sk_adalora.json").read_text("utf8"))
     assert described["found_in"] == ""  # what it is loaded with lies beside it
+    assert "backbone/config.json" in described["files"]
+    assert "backbone/model.safetensors" not in described["files"]  # has its own hash
     shutil.rmtree(model)
     sk_adalora.clear_backbone_cache()
     moved = shutil.move(tmp_path / "f", tmp_path / "g")

@@ -68,6 +68,20 @@ def test_line_ends_that_git_changed_are_told_from_other_changes(folder, name):
         AdaLoraClassifier.from_pretrained(folder)
 
 
+def test_line_ends_that_git_took_away_are_told_too(folder):
+    """Not all that is in a folder was written on Linux."""
+    path = folder / "vocabulary.txt"
+    path.write_bytes(b"a\r\nb\r\n")
+    described = read(folder)
+    described["files"][path.name] = "its hash"
+    write(folder, described)
+    AdaLoraClassifier.from_pretrained(folder)
+
+    path.write_bytes(b"a\nb\n")
+    with pytest.raises(ValueError, match="Got a file whose line ends were changed"):
+        AdaLoraClassifier.from_pretrained(folder)
+
+
 def test_line_ends_of_what_has_its_own_hash_do_not_matter(folder):
     for name in (STATE_NAME, "README.md"):
         path = folder / name
@@ -85,6 +99,10 @@ LIES = {
     "roots": (lambda d: d["files"].update({"//x": "kept"}), "of the folder only"),
     "windows": (lambda d: d["files"].update({"a\\x": "kept"}), "of the folder only"),
     "no-head": (lambda d: d["files"].pop(HEAD_NAME), "must list .*head"),
+    "no-backbone": (
+        lambda d: d.update(includes_backbone=True),
+        r"must list \['backbone/config\.json'\] under 'files'",
+    ),
     "parameter": (
         lambda d: d["parameters"].update(x=1),
         r"hold the parameters of AdaLoraClassifier only\. Got \['x'\].*Install a newer",

@@ -20,6 +20,7 @@ import torch
 from _threads import WAIT, in_threads
 from _tiny_model import random_bert, write_model
 from _toy import make, toy
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from sklearn.model_selection import cross_val_score
 
@@ -31,7 +32,10 @@ from sk_adalora._model_files import (
     DEFAULT_MODEL,
     Request,
     content_hash,
+    copy_backbone,
     find_folder,
+    has_vocabulary,
+    settings_hashes,
     weight_files,
 )
 from sk_adalora._model_folder import check_folder
@@ -88,6 +92,31 @@ def test_weights_in_the_format_of_pytorch_are_fetched_if_there_are_no_others(
     missing.write_bytes(weights)
     assert find_folder(Request("other/model")) == own_model
     assert asked == [False, True, False]
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("code", [False, True])
+def test_of_a_repository_the_files_of_one_model_are_fetched(
+    tmp_path, monkeypatch, weights, code
+):
+    wanted = ["config.json", "vocab.txt", weights, *(["modeling.py"] if code else [])]
+    others = ["modeling.py", "README.md", "tf_model.h5", "onnx/model.onnx"]
+    others += ["onnx/config.json", "openvino/vocab.txt", "openvino/openvino_model.bin"]
+
+    def snapshot(name, *, allow_patterns, ignore_patterns, **options):
+        patterns = {
+            "allow_patterns": allow_patterns,
+            "ignore_patterns": ignore_patterns,
+        }
+        for file in filter_repo_objects({*wanted, *others}, **patterns):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    find_folder(Request("some/model", trust_remote_code=code))
+
+    assert sorted(os.listdir(tmp_path)) == sorted(wanted)
 
 
 def test_a_model_whose_folder_went_is_looked_up_again(
@@ -238,6 +267,34 @@ def test_what_is_no_file_is_not_read(own_model):
     assert weight_files(own_model) == [weights]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vocab.txt",
+        "vocab.json",
+        "tokenizer.json",
+        "tekken.json",
+        "spiece.model",
+        "source.spm",
+        "prophetnet.tokenizer",
+        "bpe.codes",
+        "qwen.tiktoken",
+    ],
+)
+def test_a_vocabulary_of_any_form_is_found(tmp_path, name):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for other in ("config.json", "added.txt"):
+        (folder / other).touch()
+    assert not has_vocabulary(folder)
+    (folder / name).touch()
+    assert has_vocabulary(folder)
+
+    copy_backbone(folder, tmp_path / "copy")
+    assert sorted(os.listdir(tmp_path / "copy")) == sorted(os.listdir(folder))
+    assert [n for n, _ in settings_hashes(folder)] == sorted(os.listdir(folder))
+
+
 # ---- what a folder names ----------------------------------------------------
 
 
@@ -264,6 +321,15 @@ def test_an_index_of_weights_elsewhere_is_refused(own_model, tmp_path, absolute)
         ValueError, match=r"must be files of its folder.*a\.safetensors"
     ):
         load_backbone(own_model, PLACE)
+
+
+def test_an_index_of_weights_of_pytorch_elsewhere_is_refused(own_model):
+    (own_model / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"x": "parts/a.bin"}}
+    (own_model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(ValueError, match=r"must be files of its folder.*parts/a\.bin"):
+        check_folder(own_model, trust_remote_code=False)
 
 
 def test_an_index_of_weights_in_the_folder(own_model):

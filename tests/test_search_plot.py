@@ -35,6 +35,10 @@ def test_the_picture_shows_trials_best_and_importances(plt, raced):
     np.testing.assert_array_equal(best.get_xdata(), [0, 1, 2, 3, 4, 8])
     assert sorted(t.get_text() for t in importances.get_yticklabels()) == ["a", "b"]
     assert importances.patches[-1].get_width() == pytest.approx(1.0, abs=0.05)
+    labels = [text.get_text() for text in values_of.get_legend().get_texts()]
+    assert labels == ["complete", "pruned", "best so far"]
+    assert values_of.get_xlabel() == "trial"
+    assert importances.get_xlim() == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,23 @@ def test_what_is_drawn_keeps_the_constraints_and_has_not_failed(not_best):
     curves = trial_curves(study, study.trials)
 
     assert curves.complete.tolist() == curves.best.tolist() == [[1, 0.2], [3, 0.3]]
+
+
+def test_the_best_so_far_stays_while_worse_trials_follow(plt):
+    """And the line goes on to the last trial that has ended, not to one that runs."""
+    states = optuna.trial.TrialState
+    study = optuna.create_study(direction="maximize")
+    for value in (0.2, 0.9, 0.3):
+        study.add_trial(optuna.trial.create_trial(value=value))
+    for state in (states.FAIL, states.RUNNING):
+        study.add_trial(optuna.trial.create_trial(state=state))
+    curves = trial_curves(study, study.trials)
+    (complete, best), _ = (ax.lines for ax in draw_trials(curves))
+
+    assert complete.get_ydata().tolist() == [0.2, 0.9, 0.3]
+    assert best.get_xydata().tolist() == [[0, 0.2], [1, 0.9], [2, 0.9], [3, 0.9]]
+    assert best.get_drawstyle() == "steps-post"  # it is better from that trial on
+    assert len(trial_curves(study, study.trials[3:]).best) == 0
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
