@@ -213,6 +213,19 @@ BAD_Y = {
         pd.Series([pd.NaT] + [pd.Timestamp(2020 + k, 1, 1) for k in [*Y[:-1]]]),
         "got 1 of them|Unknown label type",
     ),
+    "NaT of NumPy": (
+        np.append(np.datetime64("NaT"), np.arange(23).astype("M8[D]")),
+        "got 1 of them",
+    ),
+    "NaT among durations": (
+        np.append(np.timedelta64("NaT"), np.arange(23).astype("m8[D]")),
+        "got 1 of them",
+    ),
+    "infinity in an array": (np.append(np.inf, Y[1:]), "got 1 of them"),
+    "infinity as an object": (
+        np.array([np.float32(np.inf), *Y[1:]], dtype=object),
+        "got 1 of them",
+    ),
     "null in polars": (pl.Series(with_value(LABELS, 3, None)), "got 1 of them"),
     "masked numbers": (
         np.ma.masked_array(Y, mask=np.arange(24) < 2),
@@ -261,6 +274,7 @@ BAD_Y = {
         [Answer.NO, Answer.YES] * 12,
         r"Got a list of Answer, such as Answer.NO, of which it keeps 'An'\. Pass their",
     ),
+    "a tuple of an Enum": ((Answer.NO, Answer.YES) * 12, "Got a list of Answer"),
     "several columns": (
         np.array([Y + 1, Y + 2]).T,
         r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",

@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from sk_adalora import AdaLoraClassifier, _fitting
+from sk_adalora._classifier import multilabel_loss
 from sk_adalora._labels import class_weights
 
 
@@ -89,6 +90,18 @@ def test_probabilities_of_several_labels(multilabel):
     np.testing.assert_allclose(proba, 1 / (1 + np.exp(-scores)), atol=1e-6)
     np.testing.assert_array_equal(predicted, proba > 0.5)
     np.testing.assert_allclose(np.log(proba), multilabel.predict_log_proba(X))
+
+
+def test_the_loss_of_several_labels_is_their_mean():
+    """A label that is there twice leaves it as it was."""
+    outputs = torch.tensor([[2.0, -3.0, 0.0], [0.5, 1.0, -40.0]])
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    losses = multilabel_loss(outputs, targets)
+    of_one = [multilabel_loss(outputs[:, [k]], targets[:, [k]]) for k in range(3)]
+
+    torch.testing.assert_close(losses, sum(of_one) / 3)
+    twice = [torch.cat([one, one], dim=1) for one in (outputs, targets)]
+    torch.testing.assert_close(multilabel_loss(*twice), losses)
 
 
 def test_several_labels_are_learned(multilabel):
@@ -172,17 +185,29 @@ def test_a_series_of_arrays_is_an_indicator_to_validate_with(tiny_model):
         stopping.fit(X, np.eye(32, 3), X_val=X, y_val=arrays)
 
 
-def test_no_probability_is_lost_where_the_model_is_sure(binary):
-    class Sure(AdaLoraClassifier):
-        def _predict_outputs(self, X):
-            return np.array([[0.0, 80.0], [800.0, 0.0]], dtype=np.float32)
+class Given(AdaLoraClassifier):
+    """A classifier whose network gives what is passed as texts."""
 
-    sure = Sure()
-    sure._multilabel, sure.classes_ = False, np.array([0, 1])
-    log = sure.predict_log_proba(["a", "b"])
+    def _predict_outputs(self, X):
+        return X
 
-    np.testing.assert_allclose(log, [[-80, 0], [0, -800]], atol=1e-9)
-    assert np.isfinite(log_loss([1, 0], sure.predict_proba(["a", "b"])))
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_no_digit_is_lost_where_the_model_is_sure(multilabel):
+    sure = Given()
+    sure._multilabel, sure.classes_ = multilabel, np.array([0, 1])
+    outputs = np.random.default_rng(0).normal(size=(3000, 2)).astype(np.float32)
+    outputs *= np.logspace(-3, 3, 3000, dtype=np.float32)[:, np.newaxis]
+    exact = outputs.astype(np.float64)
+    others = 0 if multilabel else exact[:, ::-1]
+
+    log, proba = sure.predict_log_proba(outputs), sure.predict_proba(outputs)
+    np.testing.assert_allclose(log, -np.logaddexp(0, others - exact), 1e-9, 1e-15)
+    np.testing.assert_allclose(proba, np.exp(log))
+    assert log.min() < -800
+    assert sure.decision_function(outputs).dtype == np.float64
+    if not multilabel:
+        assert np.isfinite(log_loss(outputs.argmin(axis=1), proba))
 
 
 def test_score_takes_weights(binary):
@@ -635,6 +660,7 @@ def test_weights_of_labels_of_any_type(tiny_model, labels, keys):
     )
 
 
+@pytest.mark.parametrize("container", [pd.Series, lambda y: pd.DataFrame({"y": y})])
 @pytest.mark.parametrize(
     ("dtype", "labels", "kind"),
     [
@@ -643,11 +669,12 @@ def test_weights_of_labels_of_any_type(tiny_model, labels, keys):
         (pd.ArrowDtype(pa.int64()), [2**53, 2**53 + 1, 7], "i"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 def test_labels_of_types_of_pandas_come_back_as_they_were(
-    tiny_model, dtype, labels, kind
+    tiny_model, dtype, labels, kind, container
 ):
     texts, _ = toy(36)
-    y = pd.Series(labels * (36 // len(labels)), dtype=dtype)
+    y = container(pd.Series(labels * (36 // len(labels)), dtype=dtype))
     fitted = make(tiny_model, class_weight="balanced").fit(texts, y)
 
     assert fitted.classes_.dtype.kind == kind

@@ -1,7 +1,7 @@
 """The displays of a fit: what they draw is what the fit kept."""
 
 import pickle
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_it_draws_on_a_given_axes(display, fitted, plt, style):
 )
 @pytest.mark.parametrize("behind", ["page", "figure"])
 def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
-    shown = {"axes.facecolor": "none"}
+    shown = {"axes.facecolor": "none", "axes.edgecolor": "0.5"}
     if behind == "page":
         shown["figure.facecolor"] = "none"
     schedule = BudgetSchedule(
@@ -91,17 +91,27 @@ def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
     assert paper.tolist() == ([1, 1, 1, 1] if ink == "black" else [0, 0, 0, 1])
 
 
-@pytest.mark.parametrize("part", ["subfigure", "no frame"])
-def test_the_figure_counts_where_its_axes_show_it(plt, part):
+@pytest.mark.parametrize(
+    ("part", "ink"),
+    [
+        ("subfigure", "white"),
+        ("coloured subfigure", "black"),
+        ("no frame", "white"),
+        ("hidden", "black"),
+    ],
+)
+def test_the_figure_counts_where_its_axes_show_it(plt, part, ink):
     figure = plt.figure(facecolor="black")
-    if part == "subfigure":
-        ax = figure.subfigures(1, 2)[0].subplots()
+    if "subfigure" in part:
+        colour = "white" if part.startswith("coloured") else "none"
+        ax = figure.subfigures(1, 2, facecolor=colour)[0].subplots()
         ax.set_facecolor("none")
     else:
+        figure.patch.set_visible(part != "hidden")  # of a notebook's page, say
         ax = figure.add_subplot(frameon=False)
     drawn = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3}, ax=ax)
 
-    assert drawn.text_[0, 0].get_color() == "white"
+    assert drawn.text_[0, 0].get_color() == ink
 
 
 def test_a_figure_with_its_display_can_be_pickled(display, fitted):
@@ -325,8 +335,15 @@ def test_a_line_parts_the_stacks():
 
 
 def test_text_is_readable_on_its_colour():
-    assert text_colour((0, 0, 0.4)) == "white"
-    assert text_colour((1, 0.9, 0.2)) == "black"
+    """With the contrast that WCAG 2 asks of a text, which one of both always has."""
+    shades = np.linspace(0, 1, 18)
+    linear = np.where(shades > 0.04, ((shades + 0.055) / 1.055) ** 2.4, shades / 12.92)
+    lit = np.array([*product(linear, repeat=3)]) @ [0.2126, 0.7152, 0.0722] + 0.05
+    inks = [text_colour(colour) for colour in product(shades, repeat=3)]
+    black = np.array(inks) == "black"
+
+    assert np.where(black, lit / 0.05, 1.05 / lit).min() > 4.5
+    assert text_colour((1, 0.9, 0.2, 0.5)) == "black"
 
 
 def test_wrong_ranks_are_refused():

@@ -480,6 +480,21 @@ def test_a_target_that_was_constant_may_vary_later(make_regressor):
     assert r2_score(SIGNS * 100.0, regressor.predict(TEXTS)[:, 0]) > 0.8
 
 
+def test_each_target_is_rescaled_by_itself(make_regressor):
+    """One that is as before, one that spreads wider, and one that was constant."""
+    y = np.column_stack([SIGNS * 100.0, SIGNS, np.full(36, 7.0)])
+    regressor = make_regressor(epochs=10).fit(TEXTS, y)
+    before, mean = regressor.predict(TEXTS), regressor._target_mean
+    y[:, 1:] = np.column_stack([50 * SIGNS - 9, SIGNS])
+    still = copy(regressor, **STILL).fit(TEXTS, y)
+
+    predicted = still.predict(TEXTS)
+    np.testing.assert_allclose(predicted[:, :2], before[:, :2], atol=0.01)
+    np.testing.assert_allclose(still._target_mean, [*mean[:2], SIGNS.mean()])
+    distance = np.sqrt(((y - still._target_mean) ** 2).mean(axis=0))
+    np.testing.assert_allclose(still._target_scale, distance)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 def test_a_regressor_of_other_targets_is_refused(make_regressor, pooling):
     y = np.column_stack([SIGNS, 1 - SIGNS, SIGNS])
