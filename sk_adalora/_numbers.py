@@ -25,7 +25,7 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             values = check_array(
                 y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
             )
-    except ValueError:
+    except ValueError as error:
         for cell in np.asarray(y, dtype=object).ravel():
             if isinstance(cell, str) and not _is_number(cell):
                 raise ValueError(
@@ -33,6 +33,12 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
                     f"{reprlib.repr(cell)}. Pass numbers, or use AdaLoraClassifier for "
                     "labels."
                 ) from None  # whose message has all of the cell
+        got = str(error).partition("\n")[0]
+        if "contains NaN" in got or "contains infinity" in got:
+            raise ValueError(
+                f"`{name}` must not hold NaN, infinity or missing values. {got} Drop "
+                "those rows."
+            ) from error
         raise
     if values.ndim > 2:
         raise ValueError(

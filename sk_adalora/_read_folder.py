@@ -103,6 +103,12 @@ def find(
         folder = Path(given).resolve()
         return folder, folder
     name = os.fspath(source)
+    if os.path.isfile(given):
+        raise NotADirectoryError(
+            f"`source` must be a folder that `save_pretrained` wrote. Got a file, "
+            f"{name!r}. What joblib or pickle has written, load with that: "
+            "joblib.load(...)."
+        )
     known = _download(name, revision, local_files_only, [STATE_NAME])
     described, _ = _read_fields(known)
     listed = described["files"]

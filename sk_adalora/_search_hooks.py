@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 
-from ._dimensions import Space
+from ._dimensions import CalledSpace, Space
 from ._messages import progress_bar, warn_user
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
@@ -26,7 +26,7 @@ from ._search_fingerprint import fingerprint, requests_of
 from ._search_marks import FINGERPRINT, may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
-from ._search_sampling import make_sampler
+from ._search_sampling import count_points, make_sampler
 from ._search_storage import open_storage
 from ._search_study import (
     SearchStudy,
@@ -91,6 +91,7 @@ class _Session:
     space: Space = field(init=False)
     splits: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
     study: SearchStudy = field(init=False)
+    n_trials: int = field(init=False)
     worker: Worker | None = None  # None where stored trials are only read
     # By `_format_results` and `_make_results`.
     out: list[dict[str, Any]] = field(default_factory=list)
@@ -186,6 +187,7 @@ class SearchHooks(BaseSearchCV):
             now.study = self._read_study(now.space, made_with)
         else:
             now.study = self._open_study(now.space, made_with)
+            now.n_trials = self._n_trials(now.space)
             now.worker = self._join(now.study, now.space)
 
     def _read_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
@@ -227,11 +229,24 @@ class SearchHooks(BaseSearchCV):
         study.sampler = make_sampler(
             self.sampler,
             space.distributions(),
-            self.n_trials,
+            self._now.n_trials,
             self.random_state,
             [over] if worker.alone() else [over, int(worker.run, 16)],
         )
         return worker
+
+    def _n_trials(self, space: Space) -> int:
+        """Return how many trials there will be: no more than settings, if possible."""
+        if self.sampler != "auto" or isinstance(space, CalledSpace):
+            return self.n_trials
+        most = count_points(space.distributions())
+        if most < self.n_trials:
+            warn_user(
+                "`n_trials` should be at most the number of settings in the space, "
+                f"{most}. Got {self.n_trials}. Only {most} trials are made. Lower it, "
+                "or use GridSearchCV, which tries all settings."
+            )
+        return int(min(most, self.n_trials))
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -267,14 +282,14 @@ class SearchHooks(BaseSearchCV):
         """Evaluate trials until the study has enough of them."""
         now = self._now
         plan = Plan(
-            n_trials=self.n_trials,
+            n_trials=now.n_trials,
             n_folds=len(now.splits),
             batch=effective_n_jobs(self.n_jobs),
             racing=self.pruner is not None,
             timeout=self.timeout,
             metric=self._metric(),
         )
-        bar = progress_bar(self.n_trials, now.verbose, "search", "trial")
+        bar = progress_bar(now.n_trials, now.verbose, "search", "trial")
         callbacks = self.callbacks or ()
         with closing(bar):
             runner = TrialRunner(now.study, now.space, plan, worker, callbacks, bar)

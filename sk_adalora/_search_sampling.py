@@ -199,11 +199,17 @@ def _is_same(distribution: BaseDistribution, one: Any, other: Any) -> bool:
 
 
 def _points(space: dict[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
-    """Go through all points of a space, if they are finite and not too many."""
-    axes = [_values(distribution) for distribution in space.values()]
-    if all(axes) and math.prod(map(len, axes)) <= _POINTS:
-        for values in itertools.product(*axes):
+    """Go through all points of a space, if they can be counted."""
+    if count_points(space) < math.inf:
+        for values in itertools.product(*map(_values, space.values())):
             yield dict(zip(space, values, strict=True))
+
+
+def count_points(space: Mapping[str, BaseDistribution]) -> float:
+    """Return how many points a space has; infinity for more than `_POINTS`."""
+    axes = [_values(distribution) for distribution in space.values()]
+    n_points = math.prod(map(len, axes))
+    return n_points if all(axes) and n_points <= _POINTS else math.inf
 
 
 def _values(distribution: BaseDistribution) -> Sequence[Any]:
@@ -211,6 +217,8 @@ def _values(distribution: BaseDistribution) -> Sequence[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     low, high, step = distribution.low, distribution.high, distribution.step
+    if low == high:
+        return [low]
     if step is None or high - low > step * _POINTS:
         return ()
     return [min(high, low + i * step) for i in range(round((high - low) / step) + 1)]

@@ -81,6 +81,18 @@ def test_a_regressor_there_and_back(tiny_model, tmp_path, y):
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
 
+def test_the_card_of_an_export_says_what_the_numbers_are(tiny_model, tmp_path):
+    y = np.column_stack([NUMBERS, 5 - 300 * NUMBERS])
+    fitted = make_regressor(tiny_model, **STRONG).fit(X, y)
+    fitted.export_lora(tmp_path / "l")
+    card = (tmp_path / "l" / "README.md").read_text("utf8")
+    found = re.search(r"`output \* (\[.*\]) \+ (\[.*\])`", card)
+    scale, mean = map(json.loads, found.groups())
+
+    numbers = fitted._predict_outputs(X) * scale + mean
+    np.testing.assert_allclose(numbers, fitted.predict(X))
+
+
 LABELS = {
     "str": np.array(["no", "yes", "é\n\"'𝄞"]),
     "longer dtype": np.array(["a", "b", "c"], dtype="<U40"),
@@ -687,6 +699,13 @@ def test_a_source_that_is_not_there(place, tmp_path, monkeypatch):
     )
     with pytest.raises(FileNotFoundError, match=match):
         AdaLoraClassifier.from_pretrained(place)
+
+
+def test_a_file_is_not_taken_for_a_repository_of_the_hub(tmp_path):
+    (tmp_path / "model.joblib").touch()
+    match = r"must be a folder.*Got a file, '.*model\.joblib'.*joblib\.load"
+    with pytest.raises(NotADirectoryError, match=match):
+        AdaLoraClassifier.from_pretrained(tmp_path / "model.joblib")
 
 
 def test_a_folder_of_something_else(tiny_model):

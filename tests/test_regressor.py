@@ -210,6 +210,18 @@ def test_numbers_that_differ_by_rounding_have_no_spread():
     np.testing.assert_array_equal(units(y), [[0.3], [0.0]])
 
 
+@pytest.mark.parametrize("factor", [-1.0, 2.0**700, -(2.0**700), 2.0**-700])
+def test_mean_and_spread_change_as_the_targets_do(factor):
+    """To the last bit, as the factor is a power of 2, and whatever its sign."""
+    y = np.column_stack([np.append(0.0, Y), np.resize([0.3, 0.1 + 0.2], 41)])
+    mean, scale = units(y)
+    with np.errstate(all="raise"):
+        means, scales = units(y * factor)
+
+    np.testing.assert_array_equal(means, mean * factor)
+    np.testing.assert_array_equal(scales, scale * abs(factor))
+
+
 def coded(y, weights=None):
     """The targets that a fit trains on."""
     rows = AdaLoraRegressor()._read_rows(["a"] * len(y), y, weights)
@@ -297,7 +309,11 @@ def test_targets_in_a_tensor(make, fitted, dispatch, monkeypatch):
 @pytest.mark.parametrize(
     ("y", "error", "match"),
     [
-        (np.where(Y > 50, np.nan, Y), ValueError, "y contains NaN"),
+        (
+            np.where(Y > 50, np.nan, Y),
+            ValueError,
+            "missing values. Input y contains NaN",
+        ),
         (np.where(Y > 50, np.inf, Y), ValueError, "y contains infinity"),
         ([None, *Y[1:]], ValueError, "y contains NaN"),
         (np.ma.masked_greater(Y, 50), ValueError, "`y` must not hold masked values"),
@@ -628,6 +644,9 @@ DAYS = np.datetime64("2024-01-01", "ns") + np.arange(40).astype("m8[D]")
         (pa.RecordBatch.from_pydict({"a": Y, "b": DAYS - DAYS[0]}), "timedelta64"),
         (DAYS.astype("M8[s]").tolist(), r"datetime.datetime\(2024, 1, 1, 0, 0\)"),
         ([*DAYS], r"datetime64\[ns\]"),
+        (np.array([*DAYS], dtype=object), r"n\w+\.datetime64"),
+        (np.array([*DAYS - DAYS[0]], dtype=object), r"n\w+\.timedelta64"),
+        (pl.Series(DAYS).dt.time(), r"datetime\.time\(0, 0\)"),
         ([None, *DAYS[1:].astype("M8[D]").tolist()], r"datetime.date\(2024, 1, 2\)"),
     ],
 )

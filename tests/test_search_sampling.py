@@ -1,6 +1,7 @@
 """What "auto" draws: nothing twice, near nothing that runs, and without a word."""
 
 import logging
+import math
 
 import numpy as np
 import optuna
@@ -8,6 +9,7 @@ import pytest
 import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, values
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
 
@@ -19,6 +21,7 @@ from sk_adalora._search_sampling import (
     _Estimated,
     _others,
     _was_tried,
+    count_points,
     make_sampler,
     with_estimates,
 )
@@ -113,6 +116,49 @@ def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
     assert n_distinct(points[:12]) == n_distinct(points) == 12
     assert {point["i"] for point in points} == {1, 2, 3, 4}
     assert sorted({point["x"] for point in points}) == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_search_ends_when_all_settings_were_tried():
+    space = {"a": [0.1, 0.3], "b": [0.2, 0.7, 0.9]}
+    with pytest.warns(UserWarning, match=r"number of settings in the space, 6\. Got 9"):
+        fitted = search(Peak(), space=space, n_trials=9).fit(X, Y)
+    enough = search(Peak(), space=space, n_trials=6).fit(X, Y)  # which does not warn
+
+    for each in (fitted, enough):
+        assert n_distinct(trial.params for trial in each.trials_) == 6
+        assert len(each.trials_) == 6
+        assert each.best_params_ == {"a": 0.3, "b": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "space"),
+    [
+        (RandomSampler(seed=0), {"a": [0.1, 0.3]}),
+        ("auto", lambda trial: {"a": trial.suggest_categorical("a", [0.1, 0.3])}),
+        ("auto", {"a": FLOAT(0.1, 0.3)}),
+    ],
+)
+def test_other_searches_make_all_their_trials(sampler, space):
+    """What a function asks for is not known, and samplers of Optuna's may repeat."""
+    fitted = search(Peak(), space=space, n_trials=4, sampler=sampler).fit(X, Y)
+
+    assert len(fitted.trials_) == 4
+
+
+@pytest.mark.parametrize(
+    ("space", "n_points"),
+    [
+        ({"x": INT(1, 9, step=2), "y": CategoricalDistribution("ab")}, 10),
+        ({"x": FLOAT(0.1, 0.3, step=0.1), "one": FLOAT(0.5, 0.5)}, 3),
+        ({"x": INT(1, 1000)}, 1000),
+        ({"x": INT(1, 1001)}, math.inf),
+        ({"x": INT(1, 100), "y": INT(1, 11)}, math.inf),
+        ({"x": FLOAT(0, 1), "y": INT(1, 2)}, math.inf),
+        ({"one": INT(3, 3)}, 1),
+    ],
+)
+def test_the_points_of_a_space_are_counted(space, n_points):
+    assert count_points(space) == n_points
 
 
 def test_choices_are_not_repeated():

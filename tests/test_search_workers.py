@@ -9,6 +9,7 @@ import joblib
 import optuna
 import pytest
 from _search_worker import FLOAT, SPACE, Peak, rows, search
+from _threads import WAIT
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
@@ -244,10 +245,14 @@ def test_only_what_kills_is_given_up():
     given = search(
         Killer(), n_trials=4, n_jobs=4, enqueue=points, error_score="raise", **options
     )
+    before = {*threading.enumerate()}
     with joblib.parallel_config("threading"):
         for _ in range(3):
             with pytest.raises(TerminatedWorkerError):
                 given.fit(X, Y)
+        # Threads that go on after the error put the filters of warnings back.
+        for thread in {*threading.enumerate()} - before:
+            thread.join(WAIT)
         with pytest.warns(FitFailedWarning, match="3 processes died while they"):
             given.fit(X, Y)
     table = given.cv_results_
