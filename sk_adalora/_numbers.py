@@ -27,7 +27,7 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             )
     except ValueError as error:
         for cell in np.asarray(y, dtype=object).ravel():
-            if isinstance(cell, str) and not _is_number(cell):
+            if isinstance(cell, str | bytes) and not _is_number(cell):
                 raise ValueError(
                     f"`{name}` of a regressor must be numbers. Got "
                     f"{reprlib.repr(cell)}. Pass numbers, or use AdaLoraClassifier for "
@@ -61,7 +61,7 @@ def _refuse_times(values: np.ndarray, name: str) -> None:
         )
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str | bytes) -> bool:
     try:
         float(text)
     except ValueError:

@@ -53,8 +53,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         finds the AdaLora estimator by itself.
     n_trials : int, default=30
         Number of trials that the study has in the end. Those of earlier runs and of
-        other processes count. With the automatic sampler, there is at most one for each
-        setting of a space of up to 1,000.
+        other processes count. With the automatic sampler, a search also ends when all
+        settings of a space of up to 1,000 were tried.
     timeout : float or None, default=None
         Seconds after which no further trial begins; one is always evaluated. None does
         not limit the time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import warnings
@@ -91,7 +92,6 @@ class _Session:
     space: Space = field(init=False)
     splits: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
     study: SearchStudy = field(init=False)
-    n_trials: int = field(init=False)
     worker: Worker | None = None  # None where stored trials are only read
     # By `_format_results` and `_make_results`.
     out: list[dict[str, Any]] = field(default_factory=list)
@@ -186,8 +186,8 @@ class SearchHooks(BaseSearchCV):
         if now.stored_only:
             now.study = self._read_study(now.space, made_with)
         else:
+            self._warn_of_few_settings(now.space)
             now.study = self._open_study(now.space, made_with)
-            now.n_trials = self._n_trials(now.space)
             now.worker = self._join(now.study, now.space)
 
     def _read_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
@@ -229,24 +229,26 @@ class SearchHooks(BaseSearchCV):
         study.sampler = make_sampler(
             self.sampler,
             space.distributions(),
-            self._now.n_trials,
+            self.n_trials,
             self.random_state,
             [over] if worker.alone() else [over, int(worker.run, 16)],
         )
         return worker
 
-    def _n_trials(self, space: Space) -> int:
-        """Return how many trials there will be: no more than settings, if possible."""
+    def _n_settings(self, space: Space) -> float:
+        """Return after how many settings a search ends; infinity for never."""
         if self.sampler != "auto" or isinstance(space, CalledSpace):
-            return self.n_trials
-        most = count_points(space.distributions())
-        if most < self.n_trials:
+            return math.inf
+        return count_points(space.distributions())
+
+    def _warn_of_few_settings(self, space: Space) -> None:
+        n_settings = self._n_settings(space)
+        if n_settings < self.n_trials:
             warn_user(
                 "`n_trials` should be at most the number of settings in the space, "
-                f"{most}. Got {self.n_trials}. Only {most} trials are made. Lower it, "
-                "or use GridSearchCV, which tries all settings."
+                f"{n_settings}. Got {self.n_trials}. The search ends when all were "
+                "tried. Lower it, or use GridSearchCV."
             )
-        return int(min(most, self.n_trials))
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -282,14 +284,16 @@ class SearchHooks(BaseSearchCV):
         """Evaluate trials until the study has enough of them."""
         now = self._now
         plan = Plan(
-            n_trials=now.n_trials,
+            n_trials=self.n_trials,
+            once=self._n_settings(now.space) < math.inf,
             n_folds=len(now.splits),
             batch=effective_n_jobs(self.n_jobs),
             racing=self.pruner is not None,
             timeout=self.timeout,
             metric=self._metric(),
         )
-        bar = progress_bar(now.n_trials, now.verbose, "search", "trial")
+        total = int(min(self.n_trials, self._n_settings(now.space)))
+        bar = progress_bar(total, now.verbose, "search", "trial")
         callbacks = self.callbacks or ()
         with closing(bar):
             runner = TrialRunner(now.study, now.space, plan, worker, callbacks, bar)

@@ -134,23 +134,31 @@ class DistinctTPESampler(TPESampler):
     ) -> dict[str, Any]:
         """Sample parameters that no other trial has."""
         ask = super().sample_relative
+        queued = _queued(trial, search_space)
 
         def draw(proposal: dict[str, Any]) -> dict[str, Any]:
-            return proposal | {
+            drawn = {
                 name: self._random.sample_independent(study, trial, name, distribution)
                 for name, distribution in search_space.items()
                 if name not in proposal
             }
+            return proposal | drawn | queued
 
         first = draw(ask(study, trial, search_space))
         points = itertools.chain(
             [first],
             (draw(ask(study, trial, search_space)) for _ in range(_DRAWS)),
             (draw({}) for _ in range(_DRAWS)),
-            _points(search_space),
+            (point | queued for point in _points(search_space)),
         )
         tried = _others(study, trial)
         return next((p for p in points if not _was_tried(p, tried)), first)
+
+
+def _queued(trial: FrozenTrial, space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a queued trial has in place of what is drawn for it."""
+    queued = trial.system_attrs.get("fixed_params", {})
+    return {name: value for name, value in queued.items() if name in space}
 
 
 def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
@@ -198,7 +206,7 @@ def _is_same(distribution: BaseDistribution, one: Any, other: Any) -> bool:
     return abs(first - second) <= _SAME * (high - low)
 
 
-def _points(space: dict[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+def _points(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
     """Go through all points of a space, if they can be counted."""
     if count_points(space) < math.inf:
         for values in itertools.product(*map(_values, space.values())):
@@ -210,6 +218,18 @@ def count_points(space: Mapping[str, BaseDistribution]) -> float:
     axes = [_values(distribution) for distribution in space.values()]
     n_points = math.prod(map(len, axes))
     return n_points if all(axes) and n_points <= _POINTS else math.inf
+
+
+def all_tried(space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]) -> bool:
+    """Tell whether the trials have all points of a space that can be counted.
+
+    A trial that has no parameters yet may get any of them.
+    """
+    drawn = {name: d for name, d in space.items() if not d.single()}
+    if len(trials) < count_points(drawn):
+        return False
+    left = sum(not _was_tried(point, trials) for point in _points(drawn))
+    return not drawn or left <= sum(not trial.params for trial in trials)
 
 
 def _values(distribution: BaseDistribution) -> Sequence[Any]:
@@ -269,7 +289,8 @@ class InformedGPSampler(GPSampler):
         with _silent_greenlet(), own_settings_of_torch():
             params = super().sample_relative(estimated, trial, search_space)
         # Only now, because other workers go on while a proposal is computed.
-        if params and not _was_tried(params, _others(study, trial)):
+        proposal = params | _queued(trial, search_space)
+        if params and not _was_tried(proposal, _others(study, trial)):
             return params
         return self._instead.sample_relative(study, trial, search_space)
 

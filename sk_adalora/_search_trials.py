@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ._dimensions import Space
 from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, may_be_best
+from ._search_sampling import all_tried
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
 from ._search_workers import Worker, is_twin, take_back, try_again
@@ -34,6 +35,8 @@ class Plan:
     ----------
     n_trials : int
         Trials of the study in all, whoever evaluates them.
+    once : bool
+        Whether no further trial begins when all settings were tried.
     n_folds : int
         Folds of a complete trial.
     batch : int
@@ -47,6 +50,7 @@ class Plan:
     """
 
     n_trials: int
+    once: bool
     n_folds: int
     batch: int
     racing: bool
@@ -128,6 +132,7 @@ class TrialRunner:
             len(asked) < self.plan.batch
             and self._claimed(math.inf) < self.plan.n_trials
             and not self.study.stopped
+            and not self._all_tried(math.inf)
         ):
             if asked and self._is_doubtful_next():
                 break
@@ -157,7 +162,9 @@ class TrialRunner:
         # Another worker may have asked at the same time, or have queued the same: the
         # lower number stays.
         trials = self.study.get_trials(deepcopy=False)
-        if self._claimed(trial.number) >= self.plan.n_trials or is_twin(trial, trials):
+        is_surplus = self._claimed(trial.number) >= self.plan.n_trials
+        is_surplus = is_surplus or self._all_tried(trial.number)
+        if is_surplus or is_twin(trial, trials):
             self.open.remove(candidate)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
@@ -175,6 +182,17 @@ class TrialRunner:
             t.number < below and (counts(t) or t.state is TrialState.RUNNING)
             for t in trials
         )
+
+    def _all_tried(self, below: float) -> bool:
+        """Tell whether trials with numbers below a bound leave no setting to try."""
+        if not self.plan.once:
+            return False
+        begun = [
+            t
+            for t in self.study.get_trials(deepcopy=False)
+            if t.number < below and (counts(t) or t.state is TrialState.RUNNING)
+        ]
+        return all_tried(self.space.distributions(), begun)
 
     def _over(self) -> int:
         """Count the trials that are over."""

@@ -419,6 +419,7 @@ def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
     mapped = np.memmap(path, np.int32, mode="r")
     weakref.finalize(mapped, _remove, folder)
     # A map needs no name, except on Windows: a process that is killed leaves no tokens.
+    # (joblib would hand such an array to another process by its name.)
     _remove(folder)
     # A plain view keeps `mapped` alive, and indexing it gives plain arrays.
     return mapped.view(np.ndarray)

@@ -162,6 +162,7 @@ MAY_IMPORT |= {
     "_search_trials": {
         "_dimensions",
         "_search_marks",
+        "_search_sampling",
         "_search_study",
         "_search_table",
         "_search_workers",

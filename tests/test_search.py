@@ -205,9 +205,9 @@ def test_what_is_equal_is_the_same_choice():
 
     assert fitted.best_params_ == {"a": 0.0, "b": ["query", "value"]}
     with pytest.raises(ValueError, match=r"values of the space\. Got False for 'a'"):
-        search(own, space=space, enqueue={"a": False}).fit(X, Y)
+        search(own, space=space, n_trials=1, enqueue={"a": False}).fit(X, Y)
     with pytest.raises(ValueError, match=r"values of the space\. Got 1 for 'a'"):
-        search(own, space={"a": ["1", "2"]}, enqueue={"a": 1}).fit(X, Y)
+        search(own, space={"a": ["1", "2"]}, n_trials=1, enqueue={"a": 1}).fit(X, Y)
 
 
 @pytest.mark.parametrize(

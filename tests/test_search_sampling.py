@@ -118,16 +118,35 @@ def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
     assert sorted({point["x"] for point in points}) == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_a_search_ends_when_all_settings_were_tried():
+def test_a_search_ends_when_all_settings_were_tried(capsys):
     space = {"a": [0.1, 0.3], "b": [0.2, 0.7, 0.9]}
     with pytest.warns(UserWarning, match=r"number of settings in the space, 6\. Got 9"):
-        fitted = search(Peak(), space=space, n_trials=9).fit(X, Y)
+        fitted = search(Peak(), space=space, n_trials=9, verbose=1).fit(X, Y)
     enough = search(Peak(), space=space, n_trials=6).fit(X, Y)  # which does not warn
 
+    bar = capsys.readouterr().err
+    assert "6/6" in bar
+    assert "/9" not in bar
     for each in (fitted, enough):
         assert n_distinct(trial.params for trial in each.trials_) == 6
         assert len(each.trials_) == 6
         assert each.best_params_ == {"a": 0.3, "b": 0.7}
+
+
+@pytest.mark.parametrize(
+    "enqueue",
+    [[{"a": 0.1}] * 2, [{"a": 0.1, "b": 0.2}] * 2, [{"b": 0.7}, {"b": 0.7}]],
+)
+@pytest.mark.filterwarnings("ignore:`n_trials` should be at most")
+def test_all_settings_are_tried_after_those_in_line(enqueue):
+    """Also if these are equal, or leave something to be drawn."""
+    space = {"a": [0.1, 0.3, 0.5], "b": [0.2, 0.7, 0.9]}
+    for seed in range(4):
+        fitted = search(
+            Peak(), space=space, n_trials=30, enqueue=enqueue, random_state=seed
+        ).fit(X, Y)
+
+        assert n_distinct(trial.params for trial in fitted.trials_) == 9
 
 
 @pytest.mark.parametrize(

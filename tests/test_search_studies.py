@@ -159,7 +159,7 @@ def test_a_study_keeps_to_the_parameters_of_steps_that_the_space_sets(
     search(pipeline, {**first, **more}, n_trials=2, **kept).fit(X, Y)
 
     with pytest.raises(ValueError, match="Got other values of: the space"):
-        search(pipeline, {**second, **more}, n_trials=3, **kept).fit(X, Y)
+        search(pipeline, {**second, **more}, n_trials=2, **kept).fit(X, Y)
 
 
 @pytest.mark.parametrize("as_choices", [False, True])
@@ -175,7 +175,7 @@ def test_a_study_keeps_to_the_weights_of_steps_that_the_space_sets(
 
     match = "values of: the weights of the pretrained model: clf__model"
     with pytest.raises(ValueError, match=match):
-        search(pipeline, space, n_trials=3, **kept).fit(*topics(24))
+        search(pipeline, space, n_trials=2, **kept).fit(*topics(24))
 
 
 @pytest.mark.parametrize("what", ["fit", "score"])
