@@ -7,12 +7,7 @@ ids are written to a temporary directory as they are made, and read through a me
 map.
 """
 
-import atexit
 import os
-import secrets
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,8 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ._locks import in_children
 from ._messages import Muted
+from ._token_files import (
+    free_folder,
+    make_folder,
+    remove_folder,
+    remove_what_is_left,
+    write_and_map,
+)
 from ._turns import same_settings
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
@@ -42,9 +43,6 @@ _CHARACTERS_A_CALL = 1_000_000
 # follow the kept ones: where the start ends, only its last word can be cut.
 _CHARACTERS_A_TOKEN = 16
 _WORDS_BEHIND = 4
-# Temporary folders of this process, and those that are to go as soon as that can be.
-_made: set[Path] = set()
-_left: set[Path] = set()
 
 
 class _Texts(Protocol):
@@ -359,13 +357,10 @@ def _encode_on_disk(
     def encode_part(part: pa.Table) -> pa.Table:
         return _encode_in_turns(part, tokenizer, max_length)
 
-    _remove_what_is_left()
-    name = f"sk_adalora_tokens_{secrets.token_hex(8)}"
-    folder = Path(tempfile.gettempdir(), name).absolute()
-    # `mkdtemp` makes a folder that nobody knows of if it is interrupted.
+    remove_what_is_left()
+    folder = free_folder()
     try:
-        _made.add(folder)
-        folder.mkdir(0o700)
+        make_folder(folder)
         # With names of our own for the data and the step, `datasets` does not hash
         # the texts and the tokenizer to find names for files that we throw away.
         texts = datasets.Dataset(distinct, fingerprint="sk_adalora_texts")
@@ -381,7 +376,7 @@ def _encode_on_disk(
             )
         flat = _flatten(encoded.with_format("arrow")[:], folder)
     except BaseException:
-        _remove(folder)
+        remove_folder(folder)
         raise
     with suppress(OSError):  # Windows keeps mapped files until the folder goes
         (folder / "encoded.arrow").unlink()
@@ -398,63 +393,14 @@ def _flatten(
     lengths = pc.list_value_length(ids).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
     return {
-        "ids": _write(ids, folder) if folder else pc.list_flatten(ids).to_numpy(),
+        "ids": write_and_map(ids, folder)
+        if folder
+        else pc.list_flatten(ids).to_numpy(),
         "starts": stops - lengths,
         "stops": stops,
         "type_ids": type_ids,
         "truncated": encoded["truncated"].to_numpy(),
     }
-
-
-def _write(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
-    """Write the values of a list column; `folder` is deleted as soon as it can be.
-
-    A full disk is an error when a file is written; when a memory map is filled, it
-    would end the process.
-    """
-    path = folder / "ids.bin"
-    with path.open("wb") as file:
-        for chunk in column.chunks:
-            file.write(np.ascontiguousarray(chunk.flatten().to_numpy(), np.int32))
-    mapped = np.memmap(path, np.int32, mode="r")
-    weakref.finalize(mapped, _remove, folder)
-    # A map needs no name, except on Windows: a process that is killed leaves no tokens.
-    # (joblib would hand such an array to another process by its name.)
-    _remove(folder)
-    # A plain view keeps `mapped` alive, and indexing it gives plain arrays.
-    return mapped.view(np.ndarray)
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder of this process, at the latest when Python ends.
-
-    Windows keeps files as long as they are mapped, as they still are when this is
-    called for the array that maps them.
-    """
-    if folder in _made:
-        _left.add(folder)
-    _remove_what_is_left()
-
-
-def _remove_what_is_left() -> None:
-    """Delete the folders that were still in use when they should have gone."""
-    for folder in [*_left]:  # other threads may add to it
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            _left.discard(folder)
-            _made.discard(folder)
-
-
-@atexit.register
-def _remove_all() -> None:
-    """Delete the folders, those that an interrupt kept from being deleted too."""
-    _left.update(_made)
-    _remove_what_is_left()
-
-
-# They are the parent's, which may be using them.
-in_children(_left.clear)
-in_children(_made.clear)
 
 
 def _has_no_bars() -> bool:

@@ -16,7 +16,7 @@ from _process import run_python
 from _toy import make_regressor, toy
 from transformers import AutoTokenizer
 
-from sk_adalora import _backbone, _locks, _tokens, _turns
+from sk_adalora import _backbone, _locks, _token_files, _tokens, _turns
 from sk_adalora._locks import lock_of, make_lock
 from sk_adalora._messages import Muted
 from sk_adalora._tokens import encode
@@ -129,12 +129,12 @@ def test_a_tokenizer_in_use_can_be_used_in_a_child(tiny_model):
 
 def test_a_child_deletes_no_files_of_its_parent(tmp_path):
     def work():
-        _tokens._remove_what_is_left()
+        _token_files.remove_what_is_left()
         assert tmp_path.exists()
 
-    _tokens._left.add(tmp_path)
+    _token_files._left.add(tmp_path)
     assert in_child(work)
-    _tokens._remove_what_is_left()
+    _token_files.remove_what_is_left()
     assert not tmp_path.exists()
 
 
@@ -147,7 +147,7 @@ def test_a_child_deletes_no_files_that_its_parent_writes(
     flatten = _tokens._flatten
 
     def work():
-        _tokens._remove_all()
+        _token_files._remove_all()
         assert [*tmp_path.rglob("encoded.arrow")]
 
     def forking(encoded, folder):

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from sk_adalora import _tokens
+from sk_adalora import _token_files, _tokens
 from sk_adalora._tokens import encode
 
 WORDS = "the film was a fine dull one".split()
@@ -354,10 +354,10 @@ def mapped(monkeypatch):
         if not (state.mapped and any(Path(folder).rglob("ids.bin"))):
             remove(folder, **options)
 
-    monkeypatch.setattr(_tokens.shutil, "rmtree", refuse)
+    monkeypatch.setattr(_token_files.shutil, "rmtree", refuse)
     yield state
     state.mapped = False
-    _tokens._remove_what_is_left()
+    _token_files.remove_what_is_left()
 
 
 def test_files_that_are_still_mapped_go_with_the_next_table(tokenizer, on_disk, mapped):
@@ -370,7 +370,7 @@ def test_files_that_are_still_mapped_go_with_the_next_table(tokenizer, on_disk, 
     gc.collect()
 
     assert list(on_disk.iterdir()) == []
-    assert not _tokens._left
+    assert not _token_files._left
 
 
 def test_files_that_are_still_mapped_go_with_the_next_encoding(
@@ -388,11 +388,12 @@ def test_files_that_are_still_mapped_go_with_the_next_encoding(
 def test_files_that_are_mapped_until_the_end_go_then(tmp_path):
     """The end of Python is tried once, however many files there are."""
     code = (
-        "import sys, shutil; from pathlib import Path; from sk_adalora import _tokens\n"
+        "import sys, shutil; from pathlib import Path\n"
+        "from sk_adalora import _token_files\n"
         "remove, shutil.rmtree = shutil.rmtree, lambda *given, **named: None\n"
-        "_tokens._made.update(folders := [*map(Path, sys.argv[1:])])\n"
-        "for folder in folders: _tokens._remove(folder)\n"
-        "assert len(_tokens._left) == 2\n"
+        "_token_files._made.update(folders := [*map(Path, sys.argv[1:])])\n"
+        "for folder in folders: _token_files.remove_folder(folder)\n"
+        "assert len(_token_files._left) == 2\n"
         "shutil.rmtree = remove"
     )
     folders = [tmp_path / "first", tmp_path / "second"]
@@ -416,9 +417,9 @@ def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_files_are_left_wherever_a_time_limit_is_raised(tokenizer, on_disk):
     """At once, or at the end of Python if it is raised while they are deleted."""
-    deleting = [_tokens._remove, _tokens._remove_what_is_left]
-    making = [_tokens._encode_on_disk, _tokens._flatten, _tokens._write]
-    making += [tempfile.mkdtemp]  # whoever uses it
+    deleting = [_token_files.remove_folder, _token_files.remove_what_is_left]
+    making = [_tokens._encode_on_disk, _tokens._flatten, _token_files.write_and_map]
+    making += [_token_files.make_folder, tempfile.mkdtemp]  # whoever uses that
 
     def work():
         encode(as_texts(TEXTS), tokenizer, 16)
@@ -427,9 +428,9 @@ def test_no_files_are_left_wherever_a_time_limit_is_raised(tokenizer, on_disk):
         code = cut(work, making + deleting, last)
         at_once = code not in {each.__code__ for each in deleting}
         assert not (at_once and [*on_disk.iterdir()]), last
-        _tokens._remove_all()
+        _token_files._remove_all()
         assert list(on_disk.iterdir()) == [], last
-        assert not _tokens._made
+        assert not _token_files._made
         if code is None:
             break
     assert last > 40  # it was raised at each line before
