@@ -105,7 +105,7 @@ def find(
     name = os.fspath(source)
     if os.path.isfile(given):
         raise NotADirectoryError(
-            f"`source` must be a folder that `save_pretrained` wrote. Got a file, "
+            "`source` must be a folder that `save_pretrained` wrote. Got a file, "
             f"{name!r}. What joblib or pickle has written, load with that: "
             "joblib.load(...)."
         )

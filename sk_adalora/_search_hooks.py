@@ -16,11 +16,10 @@ import numpy as np
 import optuna
 from joblib import effective_n_jobs
 from sklearn.base import clone
-from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 
 from ._dimensions import CalledSpace, Space
-from ._messages import progress_bar, warn_user
+from ._messages import progress_bar
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
 from ._search_fingerprint import fingerprint, requests_of
@@ -47,6 +46,7 @@ from ._search_table import (
     make_table,
 )
 from ._search_trials import Evaluate, Plan, TrialRunner
+from ._search_warnings import warn_of_failures, warn_of_few_settings, warn_of_missing
 from ._search_workers import Worker
 from ._space import AdaLoraSpace, read_space
 from ._transaction import unchanged_on_error
@@ -138,8 +138,9 @@ class SearchHooks(BaseSearchCV):
         ):
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
-        self._warn_of_failures(session.table)
-        self._warn_of_missing(session.table)
+        warn_of_failures(session.table)
+        if self.return_train_score:
+            warn_of_missing(session.table)
         return self
 
     @contextmanager
@@ -186,7 +187,7 @@ class SearchHooks(BaseSearchCV):
         if now.stored_only:
             now.study = self._read_study(now.space, made_with)
         else:
-            self._warn_of_few_settings(now.space)
+            warn_of_few_settings(self._n_settings(now.space), self.n_trials)
             now.study = self._open_study(now.space, made_with)
             now.worker = self._join(now.study, now.space)
 
@@ -240,15 +241,6 @@ class SearchHooks(BaseSearchCV):
         if self.sampler != "auto" or isinstance(space, CalledSpace):
             return math.inf
         return count_points(space.distributions())
-
-    def _warn_of_few_settings(self, space: Space) -> None:
-        n_settings = self._n_settings(space)
-        if n_settings < self.n_trials:
-            warn_user(
-                "`n_trials` should be at most the number of settings in the space, "
-                f"{n_settings}. Got {self.n_trials}. The search ends when all were "
-                "tried. Lower it, or use GridSearchCV."
-            )
 
     def _metric(self) -> str | None:
         """Return the one of several scores that the search maximises, if known yet."""
@@ -384,32 +376,6 @@ class SearchHooks(BaseSearchCV):
                 "`rank_test_score`."
             )
         return index
-
-    def _warn_of_failures(self, table: TrialTable) -> None:
-        failed, error = table.number_of("failed"), table.first_error()
-        if failed:
-            warn_user(
-                f"{failed} of {len(table.rows)} trials failed and are left out."
-                + (f" The first of them with:\n{error}" if error else ""),
-                FitFailedWarning,
-            )
-        errors = table.scored_errors()
-        if errors:
-            warn_user(
-                f"{len(errors)} of {table.number_of_fits()} fits failed and have "
-                f"`error_score` for a score. The first of them with:\n{errors[0]}",
-                FitFailedWarning,
-            )
-
-    def _warn_of_missing(self, table: TrialTable) -> None:
-        missing = table.number_without_train() if self.return_train_score else 0
-        if missing:
-            warn_user(
-                "`return_train_score=True` must be set from the beginning of a study. "
-                f"Got {missing} of {len(table.rows)} trials that were evaluated "
-                "without it, whose training scores are NaN. Choose another "
-                "`study_name` to have them all."
-            )
 
     def _take_over(self, context: Any) -> None:
         """End a fit in which nothing was evaluated, as `BaseSearchCV.fit` does.

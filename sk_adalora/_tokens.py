@@ -9,7 +9,6 @@ map.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -374,13 +373,10 @@ def _encode_on_disk(
                 load_from_cache_file=False,
                 new_fingerprint="sk_adalora_tokens",
             )
-        flat = _flatten(encoded.with_format("arrow")[:], folder)
+        return _flatten(encoded.with_format("arrow")[:], folder)
     except BaseException:
         remove_folder(folder)
         raise
-    with suppress(OSError):  # Windows keeps mapped files until the folder goes
-        (folder / "encoded.arrow").unlink()
-    return flat
 
 
 def _flatten(
@@ -392,10 +388,9 @@ def _flatten(
         type_ids = pc.list_flatten(encoded["type_ids"]).to_numpy()
     lengths = pc.list_value_length(ids).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
+    flat = write_and_map(ids, folder) if folder else pc.list_flatten(ids).to_numpy()
     return {
-        "ids": write_and_map(ids, folder)
-        if folder
-        else pc.list_flatten(ids).to_numpy(),
+        "ids": flat,
         "starts": stops - lengths,
         "stops": stops,
         "type_ids": type_ids,

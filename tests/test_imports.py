@@ -168,6 +168,7 @@ MAY_IMPORT |= {
         "_search_table",
         "_search_workers",
     },
+    "_search_warnings": {"_messages", "_search_table"},
     "_search_hooks": FOUNDATION
     | {
         "_search_trials",
@@ -178,7 +179,7 @@ MAY_IMPORT |= {
         "_search_pruner",
     }
     | {"_search_sampling", "_search_rules", "_space", "_search_storage"}
-    | {"_search_study", "_search_table", "_search_workers"},
+    | {"_search_study", "_search_table", "_search_warnings", "_search_workers"},
     "_search": FOUNDATION | {"_search_hooks", "_search_study", "_search_plot"},
 }
 ENGINE_THIRD_PARTY = {"torch", "safetensors"}

@@ -1,0 +1,48 @@
+"""The warnings of a search: of its space, its trials and its training scores."""
+
+from __future__ import annotations
+
+from sklearn.exceptions import FitFailedWarning
+
+from ._messages import warn_user
+from ._search_table import TrialTable
+
+
+def warn_of_few_settings(n_settings: float, n_trials: int) -> None:
+    """Warn, before the first trial, if there will be fewer than were asked for."""
+    if n_settings < n_trials:
+        warn_user(
+            "`n_trials` should be at most the number of settings in the space, "
+            f"{n_settings}. Got {n_trials}. The search ends when all were tried. Lower "
+            "it, or use GridSearchCV."
+        )
+
+
+def warn_of_failures(table: TrialTable) -> None:
+    """Warn of trials that failed, and of fits that have `error_score` for a score."""
+    failed, error = table.number_of("failed"), table.first_error()
+    if failed:
+        warn_user(
+            f"{failed} of {len(table.rows)} trials failed and are left out."
+            + (f" The first of them with:\n{error}" if error else ""),
+            FitFailedWarning,
+        )
+    errors = table.scored_errors()
+    if errors:
+        warn_user(
+            f"{len(errors)} of {table.number_of_fits()} fits failed and have "
+            f"`error_score` for a score. The first of them with:\n{errors[0]}",
+            FitFailedWarning,
+        )
+
+
+def warn_of_missing(table: TrialTable) -> None:
+    """Warn of trials whose training scores were asked for too late."""
+    missing = table.number_without_train()
+    if missing:
+        warn_user(
+            "`return_train_score=True` must be set from the beginning of a study. "
+            f"Got {missing} of {len(table.rows)} trials that were evaluated "
+            "without it, whose training scores are NaN. Choose another "
+            "`study_name` to have them all."
+        )
