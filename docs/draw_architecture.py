@@ -52,7 +52,7 @@ GROUPS = [
     Group(
         "Saving",
         "files and folders, and the way back",
-        "_persistence _json_values _card _sentence_files _folder_files "
+        "_file_versions _persistence _json_values _card _sentence_files _folder_files "
         "_write_folder _read_folder _whole_folder _folder",
         4,
     ),

@@ -11,12 +11,13 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
 from ._doc_links import DocLinkMixin
+from ._file_versions import check_names, is_later
 from ._fitting import FitMixin
 from ._folder import FolderMixin
 from ._inspecting import InspectMixin
 from ._model_files import DEFAULT_MODEL
 from ._parameters import defaults_of
-from ._persistence import check_names, is_later, with_plain_records, with_records
+from ._persistence import with_plain_records, with_records
 from ._predicting import PredictMixin
 from ._report import FitReport
 from ._steps import ResolvedSchedule

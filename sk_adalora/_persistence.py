@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import platform
-import re
-import reprlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__
 from ._backbone import Backbone
-from ._messages import warn_user
+from ._file_versions import (
+    FORMAT,
+    check_format,
+    check_names,
+    used_versions,
+    warn_other_versions,
+)
 from ._model_files import Found, commit_of, names_folder
 from ._model_identity import changed_settings
 from ._network import TextNetwork, build_network
@@ -27,13 +27,8 @@ from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
 from .adalora.peft_format import living, rank_pattern
 
-# Raise this number when another version would read files without an error, but wrongly.
-# Records with fields that it does not know, or without any, are an error in any case.
-FORMAT = 1
 _HEAD = "head."
 _MOST_LISTED = 3  # entries in an error message
-_NEWER = "Install a newer sk-adalora, or copy it again if it was changed."
-_warned: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class AdapterState:
     vocabulary_hash: str | None
     settings: dict[str, Any]
     format: int = FORMAT
-    versions: dict[str, str] = field(default_factory=lambda: used_versions())
+    versions: dict[str, str] = field(default_factory=used_versions)
 
     @property
     def found(self) -> Found:
@@ -200,61 +195,6 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
     return state | {name: kind(**state[name]) for name, kind in written.items()}
 
 
-def check_names(
-    values: Iterable[str],
-    known: Collection[str],
-    what: str,
-    versions: Any,
-    *,
-    file: str = "The file",
-    may_lack: Collection[str] = (),
-) -> None:
-    """Refuse names that only a later version knows, and that some are missing.
-
-    All of `known` must be there but those in `may_lack`. `what` tells, in the error,
-    what they are, and `file` where; `versions` are those in the file, unchecked.
-    """
-    unknown = sorted({*values} - {*known}, key=repr)
-    missing = sorted({*known} - {*values} - {*may_lack})
-    if unknown:
-        raise ValueError(
-            f"{file} must hold {what} only. Got {reprlib.repr(unknown)} too, of "
-            f"{_writer(versions)}. {_NEWER}"
-        )
-    if missing:
-        raise ValueError(
-            f"{file} must hold {what}. Got them without {missing}. It is broken, was "
-            "changed, or is of a version before the first release: copy it again, or "
-            "fit again."
-        )
-
-
-def is_later(versions: dict[str, str]) -> bool:
-    """Tell whether a later release than this one wrote a file with these versions."""
-    return _release(versions.get("sk-adalora", "")) > _release(__version__)
-
-
-def _release(number: str) -> list[int]:
-    """Return the numbers of a release, such as 0.1.0 of 0.1.0.dev0."""
-    return [int(part) for part in re.findall(r"\d+", number)[:3]]
-
-
-def _writer(versions: Any) -> str:
-    known = versions.get("sk-adalora") if isinstance(versions, dict) else None
-    return f"sk-adalora {reprlib.repr(known)}"
-
-
-def used_versions() -> dict[str, str]:
-    """Return the versions that a saved estimator depends on."""
-    needed = ("torch", "transformers", "scikit-learn", "numpy")
-    own = {"python": platform.python_version(), "sk-adalora": __version__}
-    return own | {package: _version_of(package) for package in needed}
-
-
-# Finding a version takes a millisecond, and that of a running package stays the same.
-_version_of = cache(version)
-
-
 def freeze_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:
     """Copy what was trained to the CPU; pruned triplets are left out.
 
@@ -321,7 +261,7 @@ def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
         If the backbone is another one.
     """
     check_backbone(state, backbone)
-    warn_other_versions(state)
+    warn_other_versions(state.versions)
     config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
     network = build_network(
         backbone, config, state.n_outputs, state.pooling, torch.Generator()
@@ -393,31 +333,6 @@ def continue_from(
             target.copy_(value * scale if name.endswith("lora_E") else value)
     network.encoder.load_state_dict(new)
     network.load_head_state(head)
-
-
-def check_format(values: Mapping[str, Any]) -> None:
-    """Refuse a layout that a later version wrote."""
-    number = values.get("format", FORMAT)  # check_names says that it is missing
-    if number not in range(1, FORMAT + 1):
-        raise ValueError(
-            f"The file must be of format {FORMAT} or before. Got format "
-            f"{reprlib.repr(number)}, "
-            f"of {_writer(values.get('versions'))}. {_NEWER}"
-        )
-
-
-def warn_other_versions(state: AdapterState) -> None:
-    """Warn, once per process, if torch or transformers differ from training."""
-    now = used_versions()
-    for package in ("torch", "transformers"):
-        then = str(state.versions.get(package))
-        if then == now[package] or (package, then) in _warned:
-            continue
-        _warned.add((package, then))
-        warn_user(
-            f"The estimator was trained with {package} {then} and runs with "
-            f"{now[package]}: predictions may differ in the last digits."
-        )
 
 
 def check_backbone(

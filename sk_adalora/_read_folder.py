@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from ._card import CARD_NAME
+from ._file_versions import check_format, check_names
 from ._folder_files import (
     BACKBONE,
     HEAD_NAME,
@@ -30,8 +31,6 @@ from ._parameters import POOLINGS
 from ._persistence import (
     RECORDS,
     AdapterState,
-    check_format,
-    check_names,
     fitted_attributes,
     joined,
 )

@@ -34,9 +34,9 @@ import sk_adalora
 from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
+    _file_versions,
     _folder,
     _json_values,
-    _persistence,
     _pretrained,
 )
 from sk_adalora._backbone import load_backbone
@@ -513,7 +513,7 @@ def test_the_state_is_for_people(saved):
     assert described["class"] == "AdaLoraClassifier"
     assert described["fitted"]["classes_"]["values"] == ["art", "business", "sport"]
     assert described["parameters"]["target_r"] == 2
-    assert described["versions"] == _persistence.used_versions()
+    assert described["versions"] == _file_versions.used_versions()
     lines = len(text.splitlines()) - len(described["settings"])
     assert lines < 150  # a list of numbers is one line
 
@@ -802,7 +802,7 @@ def test_an_export_does_not_replace_its_own_model(complete, method):
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_another_version_warns_once(saved, tmp_path, monkeypatch, package):
-    monkeypatch.setattr(_persistence, "_warned", set())
+    monkeypatch.setattr(_file_versions, "_warned", set())
     loaded = AdaLoraClassifier.from_pretrained(saved)
     loaded._adapter = replace(
         loaded._adapter, versions={**loaded._adapter.versions, package: "0.1"}
@@ -823,7 +823,7 @@ def test_a_pickle_of_a_later_version_has_another_parameter(
     fitted, monkeypatch, writer, later
 ):
     """It might change what is predicted. In another file, users have set it."""
-    monkeypatch.setattr(_persistence, "__version__", "0.9.0")
+    monkeypatch.setattr(_file_versions, "__version__", "0.9.0")
     marked = copy.copy(fitted)
     marked.temperature = 3.0
     versions = fitted._adapter.versions | {"sk-adalora": writer}

@@ -97,10 +97,11 @@ MAY_IMPORT = {
     "_early_stopping": {"_messages", "_network", "_training"},
     "_interpolation": {"_network"},
     "_callbacks": {"_early_stopping", "_interpolation", "_training"},
+    "_file_versions": {"_messages"},
     "_persistence": {
         "adalora",
         "_backbone",
-        "_messages",
+        "_file_versions",
         "_model_files",
         "_model_identity",
         "_network",
@@ -114,8 +115,8 @@ MAY_IMPORT = {
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
-    | {"adalora", "_card", "_folder_files", "_model_files", "_network"}
-    | {"_persistence"},
+    | {"adalora", "_card", "_file_versions", "_folder_files", "_model_files"}
+    | {"_network", "_persistence"},
     "_sentence_files": set(),
     "_folder_files": {"adalora", "_card", "_model_files"},
     "_whole_folder": {"_card", "_folder_files"},

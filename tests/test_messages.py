@@ -16,7 +16,7 @@ from _time_limit import cut
 from _toy import make, toy
 from sklearn.model_selection import cross_val_predict
 
-from sk_adalora import AdaLoraConfig, _persistence
+from sk_adalora import AdaLoraConfig, _file_versions
 from sk_adalora._messages import Muted, progress_bar, warn_user
 from sk_adalora._pretrained import silent_transformers
 from sk_adalora._search_sampling import _silent_greenlet
@@ -67,7 +67,7 @@ def test_a_warning_of_loading_points_to_the_prediction(tiny_model, monkeypatch):
     data = pickle.dumps(make(tiny_model).fit(X, Y))
     loaded = pickle.loads(data)
     loaded._adapter.versions["torch"] = "0.1"
-    monkeypatch.setattr(_persistence, "_warned", set())
+    monkeypatch.setattr(_file_versions, "_warned", set())
     with pytest.warns(UserWarning, match="trained with torch 0.1") as caught:
         loaded.predict(X)
 

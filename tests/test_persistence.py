@@ -22,7 +22,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import sk_adalora
-from sk_adalora import _model_files, _persistence, _predicting
+from sk_adalora import _file_versions, _model_files, _persistence, _predicting
 from sk_adalora._model_files import content_hash
 
 X, Y = topics(48)
@@ -196,7 +196,7 @@ def test_a_file_holds_no_row(tiny_model):
 def test_a_file_says_what_wrote_it(fitted):
     state = pickle.loads(pickle.dumps(fitted))._adapter
 
-    assert state.format == _persistence.FORMAT == 1
+    assert state.format == _file_versions.FORMAT == 1
     assert set(state.versions) == {
         "python",
         "sk-adalora",
