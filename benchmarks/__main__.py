@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from sk_adalora._devices import resolve_place
-from sk_adalora._model_files import DEFAULT_MODEL
+from sk_adalora._find_model import DEFAULT_MODEL
 
 from . import (
     defaults,

@@ -13,9 +13,9 @@ import torch
 
 from sk_adalora._batches import Batch
 from sk_adalora._devices import resolve_place
-from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
+from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
 from sk_adalora._network import TextNetwork
-from sk_adalora._pretrained import silent_transformers
+from sk_adalora._read_model import silent_transformers
 from sk_adalora.adalora import AdaLoraConfig
 
 from .machine import describe_machine

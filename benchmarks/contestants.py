@@ -11,8 +11,8 @@ import torch
 
 from sk_adalora import AdaLoraClassifier
 from sk_adalora._devices import resolve_place
-from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
-from sk_adalora._pretrained import silent_transformers
+from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
+from sk_adalora._read_model import silent_transformers
 from sk_adalora._steps import resolve_schedule
 
 from . import contrastive, huggingface

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from unittest import mock
 
 from sk_adalora._devices import Place, resolve_place
-from sk_adalora._model_files import DEFAULT_MODEL
+from sk_adalora._find_model import DEFAULT_MODEL
 
 from .machine import describe_machine
 from .results import table

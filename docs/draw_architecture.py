@@ -38,8 +38,8 @@ GROUPS = [
     Group(
         "Model",
         "the shared pretrained model, adapted, with pooling and head",
-        "_devices _torch_settings _model_files _model_folder _pretrained "
-        "_model_identity _model_check _backbone _head _network",
+        "_devices _torch_settings _find_model _model_files _check_model_files "
+        "_read_model _model_identity _try_model _backbone _head _network",
         2,
     ),
     Group(

@@ -14,21 +14,17 @@ import torch
 from torch import nn
 
 from ._devices import Place
+from ._find_model import Found, Request, find_again, find_folder, forget_found
 from ._locks import lock_of, make_lock
-from ._model_check import Findings, try_model
 from ._model_files import (
-    Found,
-    Request,
     content_hash,
-    find_again,
-    find_folder,
-    forget_files,
+    forget_hashes,
     settings_hashes,
     states_of,
     weight_files,
 )
 from ._model_identity import read_settings, tokenizer_hash, vocabulary_hash
-from ._pretrained import (
+from ._read_model import (
     Pretrained,
     attend_in_full,
     read_pretrained,
@@ -36,6 +32,7 @@ from ._pretrained import (
     silent_transformers,
     text_part,
 )
+from ._try_model import Findings, try_model
 
 # Names of the number of positions in configs: of most models, LED and MPT.
 _POSITIONS = (
@@ -296,7 +293,8 @@ def clear_backbone_cache() -> None:
         _last_used.clear()
         _held.clear()
         _fails.clear()
-    forget_files()
+    forget_found()
+    forget_hashes()
     torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()

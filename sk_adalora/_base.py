@@ -12,10 +12,10 @@ from sklearn.callback import CallbackSupportMixin
 
 from ._doc_links import DocLinkMixin
 from ._file_versions import check_names, is_later
+from ._find_model import DEFAULT_MODEL
 from ._fitting import FitMixin
 from ._folder import FolderMixin
 from ._inspecting import InspectMixin
-from ._model_files import DEFAULT_MODEL
 from ._parameters import defaults_of
 from ._persistence import with_plain_records, with_records
 from ._predicting import PredictMixin

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._base import BaseAdaLora, with_callbacks
+from ._find_model import DEFAULT_MODEL
 from ._labels import check_labels, class_weights, read_indicator, read_labels
-from ._model_files import DEFAULT_MODEL
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 

@@ -27,6 +27,7 @@ from ._devices import (
     warn_of_sharing,
 )
 from ._early_stopping import ScoreWatcher, one_number
+from ._find_model import commit_of
 from ._fit_warnings import (
     warn_of_cuts,
     warn_of_divergence,
@@ -37,7 +38,6 @@ from ._fit_warnings import (
 )
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
-from ._model_files import commit_of
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import (

@@ -22,7 +22,7 @@ from ._folder_files import BACKBONE, HEAD_NAME, STATE_NAME
 from ._model_files import lies_in
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState
-from ._pretrained import silent_transformers
+from ._read_model import silent_transformers
 from ._sentence_files import write_sentence_files
 from ._torch_settings import own_settings_of_torch, prepare_threads
 from ._whole_folder import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ._backbone import Backbone
 from ._batches import Batch
 from ._head import LinearHead
-from ._pretrained import skip_pooler
+from ._read_model import skip_pooler
 from .adalora import AdaLoraConfig, get_peft_model
 from .adalora.layers import is_conv1d
 

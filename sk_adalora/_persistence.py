@@ -18,7 +18,7 @@ from ._file_versions import (
     used_versions,
     warn_other_versions,
 )
-from ._model_files import Found, commit_of, names_folder
+from ._find_model import Found, commit_of, names_folder
 from ._model_identity import changed_settings
 from ._network import TextNetwork, build_network
 from ._report import FitReport

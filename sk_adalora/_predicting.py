@@ -20,7 +20,7 @@ from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
 from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, thaw_network
-from ._pretrained import count_vectors
+from ._read_model import count_vectors
 from ._texts import Texts, read_texts
 from ._tokens import TokenTable
 from ._torch_settings import own_settings_of_torch

@@ -16,6 +16,7 @@ from safetensors.torch import load
 
 from ._card import CARD_NAME
 from ._file_versions import check_format, check_names
+from ._find_model import COMMIT, is_absent, snapshot
 from ._folder_files import (
     BACKBONE,
     HEAD_NAME,
@@ -26,7 +27,6 @@ from ._folder_files import (
     seal_of,
 )
 from ._json_values import from_json
-from ._model_files import COMMIT, is_absent, snapshot
 from ._parameters import POOLINGS
 from ._persistence import (
     RECORDS,

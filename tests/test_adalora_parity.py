@@ -16,7 +16,7 @@ from _oracle import (
 from _tiny import encoder_loss, tiny_bert, tiny_classifier, tiny_gpt2
 from transformers import BertForSequenceClassification
 
-from sk_adalora._model_files import DEFAULT_MODEL, Request, find_folder
+from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
 
 SCHEDULES = {
     "every step": {},

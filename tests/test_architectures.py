@@ -17,7 +17,7 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier, _backbone, _devices, _model_check
+from sk_adalora import AdaLoraClassifier, _backbone, _devices, _try_model
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._network import TextNetwork
@@ -337,7 +337,7 @@ def test_what_fails_in_float32_too_tells_nothing_of_bfloat16(
         raise RuntimeError("Deterministic behavior was enabled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_model_check, "_hidden", fail)
+        patch.setattr(_try_model, "_hidden", fail)
         with pytest.raises(ValueError, match="in float32 with RuntimeError: Determin"):
             make(tiny_model, precision="auto").fit(X, y)
     fitted = make(tiny_model, precision="auto").fit(X, y)
@@ -370,7 +370,7 @@ def test_a_lack_of_memory_tells_nothing_of_a_model(
         raise error
 
     with monkeypatch.context() as full:
-        full.setattr(_model_check, "_hidden", fail)
+        full.setattr(_try_model, "_hidden", fail)
         with pytest.raises(type(error)) as raised:
             make(tiny_model, precision="auto").fit(X, y)
         assert raised.value is error

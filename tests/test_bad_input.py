@@ -24,7 +24,7 @@ from _toy import attributes, make, same_attributes, toy
 from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
-    _model_files,
+    _find_model,
     _predicting,
     _training,
 )
@@ -656,7 +656,7 @@ def test_a_model_that_is_not_there(model):
 
 
 def test_a_default_model_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(_model_files, "_packaged_folder", lambda *asked: None)
+    monkeypatch.setattr(_find_model, "_packaged_folder", lambda *asked: None)
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
 
     def offline(*args, **kwargs):
@@ -664,7 +664,7 @@ def test_a_default_model_that_is_not_there(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     match = re.escape("pip install 'sk-adalora[offline]'")
-    refused(make(_model_files.DEFAULT_MODEL), X, Y, OSError, match)
+    refused(make(_find_model.DEFAULT_MODEL), X, Y, OSError, match)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
     _backbone,
-    _model_files,
+    _find_model,
     _steps,
 )
-from sk_adalora._model_files import DEFAULT_MODEL
+from sk_adalora._find_model import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -105,7 +105,7 @@ def default_model(request, tiny_model, monkeypatch):
     page = request.getfixturevalue("page")
     if name_of(page) not in WITH_THE_REAL_MODEL:
         monkeypatch.setattr(
-            _model_files,
+            _find_model,
             "_packaged_folder",
             lambda asked: Path(tiny_model) if asked.name == DEFAULT_MODEL else None,
         )

@@ -37,7 +37,7 @@ from sk_adalora import (
     _file_versions,
     _folder,
     _json_values,
-    _pretrained,
+    _read_model,
 )
 from sk_adalora._backbone import load_backbone
 from sk_adalora._card import write_card
@@ -748,7 +748,7 @@ def test_no_file_stays_mapped_where_that_would_hold_it(
     fitted, tmp_path, monkeypatch, holds
 ):
     """As on Windows, which is pretended here: there, it could not be replaced."""
-    monkeypatch.setattr(_pretrained, "_MAPS_HOLD_FILES", holds)
+    monkeypatch.setattr(_read_model, "_MAPS_HOLD_FILES", holds)
     fitted.save_pretrained(tmp_path / "f", include_backbone=True)
     loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
     with torch.inference_mode():

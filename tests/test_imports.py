@@ -72,20 +72,22 @@ MAY_IMPORT = {
     "_long_texts": {"_texts", "_tokens", "_turns"},
     "_report": {"_devices", "_network", "_tokens"},
     "_model_files": {"_locks"},
+    "_find_model": {"_locks", "_model_files"},
     "_model_identity": set(),
-    "_model_folder": {"_model_files"},
-    "_pretrained": {"_devices", "_messages", "_model_folder"},
-    "_model_check": {"_devices", "_pretrained"},
+    "_check_model_files": {"_model_files"},
+    "_read_model": {"_check_model_files", "_devices", "_messages"},
+    "_try_model": {"_devices", "_read_model"},
     "_backbone": {
         "_devices",
+        "_find_model",
         "_locks",
-        "_model_check",
         "_model_files",
         "_model_identity",
-        "_pretrained",
+        "_read_model",
+        "_try_model",
     },
     "_head": set(),
-    "_network": {"adalora", "_backbone", "_batches", "_head", "_pretrained"},
+    "_network": {"adalora", "_backbone", "_batches", "_head", "_read_model"},
     "_learning_rates": set(),
     "_training": FIRST_STEPS | {"adalora", "_learning_rates", "_network"},
     "_linear_probe": {"_training"},
@@ -102,7 +104,7 @@ MAY_IMPORT = {
         "adalora",
         "_backbone",
         "_file_versions",
-        "_model_files",
+        "_find_model",
         "_model_identity",
         "_network",
         "_report",
@@ -111,11 +113,11 @@ MAY_IMPORT = {
     },
     "_predicting": FIRST_STEPS
     | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"}
-    | {"_pretrained", "_whole_folder"},
+    | {"_read_model", "_whole_folder"},
     "_inspecting": {"_rank_table"},
     "_card": {"_persistence", "_rank_table"},
     "_read_folder": FIRST_STEPS
-    | {"adalora", "_card", "_file_versions", "_folder_files", "_model_files"}
+    | {"adalora", "_card", "_file_versions", "_find_model", "_folder_files"}
     | {"_network", "_persistence"},
     "_sentence_files": set(),
     "_folder_files": {"adalora", "_card", "_model_files"},
@@ -125,7 +127,7 @@ MAY_IMPORT = {
         *("_read_folder", "_turns"),
     },
     "_folder": FIRST_STEPS
-    | {"adalora", "_backbone", "_card", "_folder_files", "_persistence", "_pretrained"}
+    | {"adalora", "_backbone", "_card", "_folder_files", "_persistence", "_read_model"}
     | {"_model_files", "_read_folder", "_sentence_files", "_whole_folder"}
     | {"_write_folder"},
 }
@@ -134,7 +136,7 @@ MAY_IMPORT |= {
     "_fitting": FOUNDATION,
     "_base": FOUNDATION | {"_fitting"},
     "_labels": {"_cells"},
-    "_classifier": {"_base", "_labels", "_model_files", "_parameters", "_training"},
+    "_classifier": {"_base", "_find_model", "_labels", "_parameters", "_training"},
     "_numbers": set(),
     "_regressor": {"_base", "_numbers", "_parameters", "_rows", "_training"},
     # Leaves: no row above names them. The search hands spaces to Optuna.

@@ -18,7 +18,7 @@ from sklearn.model_selection import cross_val_predict
 
 from sk_adalora import AdaLoraConfig, _file_versions
 from sk_adalora._messages import Muted, progress_bar, warn_user
-from sk_adalora._pretrained import silent_transformers
+from sk_adalora._read_model import silent_transformers
 from sk_adalora._search_sampling import _silent_greenlet
 from sk_adalora._search_study import silent_optuna
 from sk_adalora._tokens import _silent_datasets

@@ -22,7 +22,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import sk_adalora
-from sk_adalora import _file_versions, _model_files, _persistence, _predicting
+from sk_adalora import _file_versions, _find_model, _persistence, _predicting
 from sk_adalora._model_files import content_hash
 
 X, Y = topics(48)
@@ -315,14 +315,14 @@ def test_another_user_uses_a_model_of_their_own(
     fitted = make("mine").fit(X, Y)
     expected, file = fitted.predict_proba(X), pickle.dumps(fitted)
     sk_adalora.clear_backbone_cache()
-    look = getattr(_model_files, closed)
+    look = getattr(_find_model, closed)
 
     def refused(folder):
         if folder == tmp_path / "root" / "mine":
             raise PermissionError(13, "Permission denied", str(folder))
         return look(folder)
 
-    monkeypatch.setattr(_model_files, closed, refused)
+    monkeypatch.setattr(_find_model, closed, refused)
     monkeypatch.chdir(tmp_path / "other")
     np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
 

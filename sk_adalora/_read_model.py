@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._check_model_files import check_folder, no_tokenizer
 from ._devices import Place, lacks_memory
 from ._messages import Muted
-from ._model_folder import check_folder, no_tokenizer
 
 # What a tokenizer and a model are tried on.
 TRIAL_TEXT = "A few words are enough."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ._devices import Place, lacks_memory
-from ._pretrained import (
+from ._read_model import (
     TRIAL_TEXT,
     Pretrained,
     count_vectors,
