@@ -25,16 +25,18 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             values = check_array(
                 y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
             )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         for cell in np.asarray(y, dtype=object).ravel():
-            if isinstance(cell, str | bytes) and not _is_number(cell):
+            if isinstance(cell, str | bytes | dict) and not _is_number(cell):
                 raise ValueError(
                     f"`{name}` of a regressor must be numbers. Got "
                     f"{reprlib.repr(cell)}. Pass numbers, or use AdaLoraClassifier for "
                     "labels."
                 ) from None  # whose message has all of the cell
         got = str(error).partition("\n")[0]
-        if "contains NaN" in got or "contains infinity" in got:
+        if "NAType" in got:  # float() names the type of pandas' missing value
+            got = "Got pd.NA."
+        if "contains NaN" in got or "contains infinity" in got or "pd.NA" in got:
             raise ValueError(
                 f"`{name}` must not hold NaN, infinity or missing values. {got} Drop "
                 "those rows."
@@ -61,9 +63,9 @@ def _refuse_times(values: np.ndarray, name: str) -> None:
         )
 
 
-def _is_number(text: str | bytes) -> bool:
+def _is_number(cell: Any) -> bool:
     try:
-        float(text)
-    except ValueError:
+        float(cell)
+    except (TypeError, ValueError):
         return False
     return True

@@ -324,13 +324,15 @@ def test_targets_in_a_tensor(make, fitted, dispatch, monkeypatch):
         (np.zeros((40, 1, 1)), ValueError, "one or two dimensions. Got 3. Pass one"),
         (np.zeros((40, 0)), ValueError, r"0 feature\(s\)"),
         (["much"] * 40, ValueError, "must be numbers. Got 'much'. Pass numbers, or"),
+        ([pd.NA] + [1.0] * 39, ValueError, "missing values. Got pd.NA. Drop those"),
+        ([{"a": 1}] * 40, ValueError, "must be numbers. Got {'a': 1}. Pass numbers,"),
         (Y * 1j, ValueError, "Complex data not supported"),
         (Y[:-1], ValueError, "same number of rows. Got 40 and 39"),
         (None, ValueError, "requires y to be passed"),
     ],
     ids=[
-        *("NaN", "inf", "None", "masked", "3-D", "empty", "words", "complex"),
-        *("short", "missing"),
+        *("NaN", "inf", "None", "masked", "3-D", "empty", "words", "pd.NA", "records"),
+        *("complex", "short", "missing"),
     ],
 )
 def test_refused_targets_leave_the_regressor_as_it_was(make, y, error, match):
