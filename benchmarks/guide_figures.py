@@ -1,10 +1,11 @@
-"""The figures of the user guide: a model's own head, single predictions, and speed.
+"""The figures of the user guide: own head, single predictions, last digits, speed.
 
 Of 200 headlines, the accuracy with a linear head and with the head of the model's own
-architecture (`pooling="model"`); and the CPU seconds and the memory of a process that
-predicts 500 headlines in one call, and one at a time; and of 1,000 review quotes, how
-many tokens a second a fit learns from and a prediction reads. Prints three tables, in
-about four minutes.
+architecture (`pooling="model"`); the CPU seconds and the memory of a process that
+predicts 500 headlines in one call, and one at a time; how much their probabilities
+change by that, and by a fit with two threads instead of one; and of 1,000 quotes, how
+many tokens a second a fit learns from and a prediction reads. Prints four tables, in
+about five minutes.
 
     python -m benchmarks guide
 """
@@ -16,6 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import time
 import warnings
+
+import numpy as np
+import torch
+from sklearn.base import clone
 
 from sk_adalora import AdaLoraClassifier
 
@@ -47,6 +52,16 @@ def main():
     ]
     print(f"\n{N_CALLS} headlines:\n")
     print(table(["predicted", "CPU s", "memory grew by, MB"], calls))
+    changes = []
+    for precision in ("float32", "auto"):
+        fresh = AdaLoraClassifier(
+            epochs=3, precision=precision, random_state=0, device="cpu"
+        )
+        *found, n = largest_changes(fresh, X_train, y_train, X_test[:N_CALLS])
+        changes.append([precision, *(f"{change:.1e}" for change in found), n])
+    print(f"\nLargest change of a probability, of {N_CALLS} headlines:\n")
+    names = ["precision", "predicted one by one", "two threads", "labels"]
+    print(table(names, changes))
     quotes = split(load_task("quotes"), N_QUOTES, N_TEST, seed=0)
     speeds = [
         [precision, *(f"{n:,.0f}" for n in tokens_a_second(*quotes[:3], precision))]
@@ -82,6 +97,34 @@ def tokens_a_second(X_train, y_train, X_test, precision):
     classifier.predict(X_test)
     of_predict = time.process_time() - start
     return n_train / len(X_train), 3 * n_train / of_fit, n_test / of_predict
+
+
+def largest_changes(fresh, X_train, y_train, texts):
+    """Return how much probabilities change by what should not matter.
+
+    Returns
+    -------
+    alone, two_threads : float
+        The largest change if each text is predicted on its own, and if two threads
+        fitted and predicted, not one.
+    n_labels : int
+        How many predicted labels the two changed.
+    """
+    before, found = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            classifier = clone(fresh).fit(X_train, y_train)
+            found.append(classifier.predict_proba(texts))
+            if n_threads == 1:
+                alone = [classifier.predict_proba([text]) for text in texts]
+                found.append(np.vstack(alone))
+    finally:
+        torch.set_num_threads(before)
+    expected, *others = found
+    labels = expected.argmax(axis=1)
+    n_labels = sum(int((other.argmax(axis=1) != labels).sum()) for other in others)
+    return *(float(np.abs(other - expected).max()) for other in others), n_labels
 
 
 def predict_in_calls(classifier, texts):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ._persistence import AdapterState
 from ._rank_table import lay_out
+from ._report import FitReport
 
 CARD_NAME = "README.md"
 # A card with this line marks its folder as written by sk-adalora.
@@ -40,8 +41,8 @@ estimator.predict(["a text"])
 
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
 `peft.PeftModel.from_pretrained({_get("model", part)}, "this-folder")` adapts the
-pretrained model. {_where_the_head_is(estimator._adapter)} Nothing in the folder is
-pickled."""
+pretrained model. {_where_the_head_is(estimator._adapter)} All parameters of the
+estimator are in `sk_adalora.json`. Nothing in the folder is pickled."""
     return _page(estimator, kind, loading)
 
 
@@ -117,7 +118,7 @@ trained by sk-adalora on {estimator.fit_report_.n_rows:,} rows.
 
 {lay_out(estimator.ranks_).to_markdown()}
 
-Trained with {versions}.
+Trained {_computed(estimator.fit_report_)}, with {versions}.
 """
 
 
@@ -133,6 +134,11 @@ def _base_model(state: AdapterState) -> str:
 
 def _commit(state: AdapterState) -> str:
     return f"commit `{state.commit}`, " if state.commit else ""
+
+
+def _computed(report: FitReport) -> str:
+    threads = f", by {report.n_threads} threads" if report.n_threads > 1 else ""
+    return f"in {report.precision} on `{report.device}`{threads}"
 
 
 def _scored(estimator: Any) -> str:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 
 from ._devices import Place
 from ._network import TextNetwork
@@ -33,6 +34,8 @@ class FitReport:
         Longest text in tokens: the parameter, or less if the model takes less.
     device, precision : str
         Where the fit computed, and with which number format.
+    n_threads : int
+        Threads of torch's on the CPU when the fit ended.
     trainable_parameters, total_parameters : int
         How many numbers were trained when the fit ended, after pruning, and how many
         the whole network has.
@@ -50,6 +53,7 @@ class FitReport:
     max_length: int
     device: str
     precision: str
+    n_threads: int
     trainable_parameters: int
     total_parameters: int
     seconds: float
@@ -102,6 +106,7 @@ def make_report(
         max_length=tokens.max_length,
         device=str(place.device),
         precision=place.precision,
+        n_threads=torch.get_num_threads(),
         trainable_parameters=sum(p.numel() for p in trained),
         total_parameters=sum(p.numel() for p in network.parameters()),
         seconds=time.perf_counter() - start,

@@ -122,10 +122,12 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there, and a warning says so.
     random_state : int, RandomState instance or None, default=None
-        Seed of the automatic sampler. A study that goes on draws anew: two trials and
-        one more are not the three of a single run. Processes that work on one study at
-        the same time draw different parameters whatever the seed, also that of a
-        `sampler`.
+        Seed of the automatic sampler. None draws one from NumPy's global generator. A
+        study that goes on draws anew: two trials and one more are not the three of a
+        single run. From the eleventh trial on, what is drawn also depends on `n_jobs`,
+        as trials that run together do not learn from each other. Processes that work
+        on one study at the same time draw different parameters whatever the seed, also
+        that of a `sampler`.
     verbose : int, default=0
         1 shows a bar of trials; more also makes scikit-learn print.
 

@@ -72,6 +72,8 @@ def describe(value: Any) -> Any:
         return f"{module}.{value.__qualname__}"
     if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
+    if isinstance(value, np.random.RandomState):  # its repr says nothing of its state
+        return ["RandomState", digest(value.get_state(legacy=False))]
     return lasting_repr(value)
 
 

@@ -57,7 +57,7 @@ def make_sampler(
     n_trials : int
         How many trials there will be.
     random_state : int, RandomState or None
-        Seed of an automatic sampler.
+        Seed of an automatic sampler; None draws one from NumPy's global generator.
     begun : list of int
         What tells this run from others: [0] for the first, on its own.
     """
@@ -67,12 +67,10 @@ def make_sampler(
         if not first:
             own.reseed_rng()  # as Optuna's own workers do
         return own
-    seed = None
-    if random_state is not None:
-        seed = int(check_random_state(random_state).randint(2**31))
-        if not first:
-            words = np.random.SeedSequence([seed, *begun]).generate_state(1)
-            seed = int(words[0]) % 2**31
+    seed = int(check_random_state(random_state).randint(2**31))
+    if not first:
+        words = np.random.SeedSequence([seed, *begun]).generate_state(1)
+        seed = int(words[0]) % 2**31
     numeric = bool(distributions) and all(
         isinstance(d, IntDistribution | FloatDistribution)
         for d in distributions.values()
@@ -124,7 +122,9 @@ class DistinctTPESampler(TPESampler):
         # run is not among what is told.
         asked = (t.distributions for t in _others(study, trial))
         found = {n: d for each in asked for n, d in each.items() if not d.single()}
-        return found | told
+        # In the order that Optuna gives them as soon as a trial is over. So how many
+        # trials have begun before that does not change what is drawn.
+        return dict(sorted((found | told).items()))
 
     def sample_relative(
         self,

@@ -17,9 +17,10 @@ _has_computed = _lacks_threads = False
 def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
     """Compute as the estimator's parameters say, whatever the caller has set for torch.
 
-    Two of the caller's settings stay in force: the precision of float32 products on a
-    GPU (`torch.set_float32_matmul_precision`), and whether algorithms must be
-    deterministic (`torch.use_deterministic_algorithms`).
+    Three of the caller's settings stay in force: the precision of float32 products
+    (`torch.set_float32_matmul_precision`), whether algorithms must be deterministic
+    (`torch.use_deterministic_algorithms`), and which kernels may be used, as by
+    `torch.backends` and `sdpa_kernel`.
 
     Parameters
     ----------

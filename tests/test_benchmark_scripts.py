@@ -12,6 +12,7 @@ import torch
 from _benchmarks import X, Y, settings
 from _toy import make as make_classifier
 from _toy import toy
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import VotingClassifier
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
@@ -614,6 +615,30 @@ def test_figures_of_the_guide(tiny_model, monkeypatch):
     given = {"model": tiny_model, "epochs": 1, "pooling": "model"}
     fitted = AdaLoraClassifier(random_state=0, **given).fit(X, Y)
     assert guide_figures.accuracy(X, Y, X, Y, **given) == fitted.score(X, Y)
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_what_should_not_matter_in_the_guide():
+    from benchmarks import guide_figures
+
+    class Rounds(ClassifierMixin, BaseEstimator):
+        """Rounds by the rows of a call, and by the threads of the fit."""
+
+        def fit(self, X, y):
+            self.shift_ = 0.2 * (torch.get_num_threads() - 1)
+            return self
+
+        def predict_proba(self, X):
+            first = 0.4 + self.shift_ + (0.01 if len(X) == 1 else 0)
+            return np.tile([first, 1 - first], (len(X), 1))
+
+    before = torch.get_num_threads()
+    alone, two_threads, n_labels = guide_figures.largest_changes(Rounds(), X, Y, X[:5])
+
+    assert torch.get_num_threads() == before
+    assert alone == pytest.approx(0.01)
+    assert two_threads == pytest.approx(0.2)
+    assert n_labels == 5
 
 
 @pytest.mark.usefixtures("scripts_environment")

@@ -474,6 +474,7 @@ def test_the_report_counts_rows_and_tokens(tiny_model):
     assert report.truncated_share == 1 / 28
     assert report.max_length == 64
     assert (report.device, report.precision) == ("cpu", "float32")
+    assert report.n_threads == torch.get_num_threads()
     assert report.trainable_parameters < report.total_parameters / 10
     assert 0 < report.seconds < 60
     assert [line.split()[0] for line in str(report).splitlines()] == list(vars(report))

@@ -575,6 +575,17 @@ def test_the_card(saved, fitted):
     assert namespace["estimator"].ranks_ == fitted.ranks_
 
 
+@pytest.mark.parametrize(
+    ("n_threads", "shown"), [(1, ", with numpy"), (4, ", by 4 threads, with numpy")]
+)
+def test_the_card_says_where_the_fit_computed(fitted, n_threads, shown):
+    changed = copy.copy(fitted)
+    changed.fit_report_ = replace(
+        fitted.fit_report_, device="cuda:1", precision="bfloat16", n_threads=n_threads
+    )
+    assert f"\nTrained in bfloat16 on `cuda:1`{shown} " in write_card(changed)
+
+
 def test_a_merged_model_is_no_adapter_in_its_card(fitted, tmp_path):
     fitted.export_lora(tmp_path / "l")
     fitted.merge_and_save(tmp_path / "m")
@@ -583,7 +594,7 @@ def test_a_merged_model_is_no_adapter_in_its_card(fitted, tmp_path):
 
     assert "- peft\n" in lora
     assert "An AdaLoRA adapter for `" in lora
-    assert "peft" not in merged.lower().split("trained with")[0]
+    assert "peft" not in merged.lower()
     assert "An AdaLoRA update of `" in merged
 
 

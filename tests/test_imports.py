@@ -115,7 +115,7 @@ MAY_IMPORT = {
     | {"adalora", "_backbone", "_long_texts", "_network", "_persistence"}
     | {"_read_model", "_whole_folder"},
     "_inspecting": {"_rank_table"},
-    "_card": {"_persistence", "_rank_table"},
+    "_card": {"_persistence", "_rank_table", "_report"},
     "_read_folder": FIRST_STEPS
     | {"adalora", "_card", "_file_versions", "_find_model", "_folder_files"}
     | {"_network", "_persistence"},

@@ -229,6 +229,7 @@ REPORT = FitReport(
     max_length=256,
     device="cuda:0",
     precision="bfloat16",
+    n_threads=1,
     trainable_parameters=1_234_567,
     total_parameters=22_700_000,
     seconds=12.3456,

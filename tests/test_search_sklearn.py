@@ -424,6 +424,32 @@ def test_a_seed_makes_a_search_of_choices_repeatable():
     assert first != values(search(space=space, random_state=1).fit(X, Y))
 
 
+def test_without_a_seed_it_is_drawn_from_numpys_generator():
+    """As everywhere in scikit-learn."""
+
+    def drawn(seed):
+        np.random.seed(seed)  # noqa: NPY002
+        return values(search(n_trials=3, random_state=None).fit(X, Y))
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+
+
+def test_random_draws_do_not_depend_on_the_number_of_jobs():
+    """Before trials are over, the space is as declared, and later by name."""
+    space = {"b": FLOAT(0, 1), "a": FLOAT(0, 1)}
+
+    def drawn(n_jobs):
+        options = {"n_trials": 6, "n_jobs": n_jobs, "refit": False}
+        return {
+            trial.number: trial.params
+            for trial in search(space=space, **options).fit(X, Y).trials_
+        }
+
+    with joblib.parallel_config("threading"):
+        assert drawn(1) == drawn(2) == drawn(3)
+
+
 def ask_for_a(trial):
     return {"a": trial.suggest_float("a", 0, 1)}
 

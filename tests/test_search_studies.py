@@ -50,6 +50,20 @@ def test_a_study_goes_on_under_its_name(kept):
     )
 
 
+def test_a_study_goes_on_with_an_equal_random_state_only(kept):
+    """Its repr does not tell one state from another."""
+
+    def go_on(seed, n_trials):
+        estimator = LogisticRegression(random_state=np.random.RandomState(seed))
+        space = {"C": FLOAT(0.1, 1.0)}
+        return search(estimator, space, n_trials=n_trials, **kept).fit(X, Y)
+
+    go_on(0, 1)
+    assert len(go_on(0, 2).trials_) == 2
+    with pytest.raises(ValueError, match="not searched: random_state"):
+        go_on(7, 3)
+
+
 def test_a_study_does_not_draw_again_what_a_seed_drew_before(kept):
     sampler = optuna.samplers.RandomSampler(seed=0)
     options = {"sampler": sampler, "refit": False, **kept}
