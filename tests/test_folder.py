@@ -575,6 +575,17 @@ def test_the_card(saved, fitted):
     assert namespace["estimator"].ranks_ == fitted.ranks_
 
 
+@pytest.mark.parametrize("include_backbone", [False, True])
+def test_a_saved_estimator_is_no_pretrained_model(fitted, tmp_path, include_backbone):
+    fitted.save_pretrained(tmp_path / "e", include_backbone=include_backbone)
+
+    with pytest.raises(ValueError, match="with a fitted estimator"):
+        make(tmp_path / "e").fit(X, Y)
+
+    fitted.merge_and_save(tmp_path / "m")
+    make(tmp_path / "m").fit(X, Y)
+
+
 @pytest.mark.parametrize(
     ("n_threads", "shown"), [(1, ", with numpy"), (4, ", by 4 threads, with numpy")]
 )

@@ -69,7 +69,11 @@ def test_code_ends_without_the_empty_line_that_doctest_needs(load):
         ("docs/design.md", "../CONTRIBUTING.md", "generated/contributing.markdown"),
         ("docs/index.md", "../examples", "auto_examples/index.rst"),
         ("docs/user_guide/inputs.md", "targets.md#numbers", "targets.md#numbers"),
-        ("docs/user_guide/models.md", "../../README.md", "../index.md"),
+        (
+            "docs/user_guide/models.md",
+            "../../README.md",
+            "../generated/overview.markdown",
+        ),
         ("docs/install.md", "https://example.org/x.md", "https://example.org/x.md"),
         ("docs/api.md", "missing.md", "missing.md"),
         ("CONTRIBUTING.md", "docs/design.md", "../design.md"),

@@ -13,13 +13,13 @@ DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
 # What lies outside docs/ and is a page of the site: file -> page.
 OUTER_PAGES = {
+    "README.md": "generated/overview",
     "CHANGES.md": "generated/changes",
     "CONTRIBUTING.md": "generated/contributing",
     "benchmarks/README.md": "generated/benchmarking",
 }
 # Pages of the site that are there already under another name.
 OTHER_NAMES = {
-    "README.md": "index",
     "examples": "auto_examples/index",
     "examples/README.md": "auto_examples/index",
 }
