@@ -57,10 +57,11 @@ def main():
         fresh = AdaLoraClassifier(
             epochs=3, precision=precision, random_state=0, device="cpu"
         )
-        *found, n = largest_changes(fresh, X_train, y_train, X_test[:N_CALLS])
-        changes.append([precision, *(f"{change:.1e}" for change in found), n])
-    print(f"\nLargest change of a probability, of {N_CALLS} headlines:\n")
-    names = ["precision", "predicted one by one", "two threads", "labels"]
+        changes.append([precision])
+        for change, n in largest_changes(fresh, X_train, y_train, X_test[:N_CALLS]):
+            changes[-1].append(f"{change:.1e}, {n}")
+    print(f"\nLargest change of a probability, and labels changed, of {N_CALLS}:\n")
+    names = ["precision", "predicted one by one", "two threads"]
     print(table(names, changes))
     quotes = split(load_task("quotes"), N_QUOTES, N_TEST, seed=0)
     speeds = [
@@ -104,11 +105,9 @@ def largest_changes(fresh, X_train, y_train, texts):
 
     Returns
     -------
-    alone, two_threads : float
-        The largest change if each text is predicted on its own, and if two threads
-        fitted and predicted, not one.
-    n_labels : int
-        How many predicted labels the two changed.
+    alone, two_threads : (float, int)
+        The largest change, and how many predicted labels changed, if each text is
+        predicted on its own, and if two threads fitted and predicted, not one.
     """
     before, found = torch.get_num_threads(), []
     try:
@@ -123,8 +122,10 @@ def largest_changes(fresh, X_train, y_train, texts):
         torch.set_num_threads(before)
     expected, *others = found
     labels = expected.argmax(axis=1)
-    n_labels = sum(int((other.argmax(axis=1) != labels).sum()) for other in others)
-    return *(float(np.abs(other - expected).max()) for other in others), n_labels
+    return [
+        (float(np.abs(other - expected).max()), int((other.argmax(1) != labels).sum()))
+        for other in others
+    ]
 
 
 def predict_in_calls(classifier, texts):

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
+from ._check_model_files import refuse_estimator
 from ._devices import Place
 from ._find_model import Found, Request, find_again, find_folder, forget_found
 from ._locks import lock_of, make_lock
@@ -206,12 +207,13 @@ def load_backbone(
         If the model cannot be found or fetched.
     ValueError
         If the folder lacks its weights, configuration or tokenizer, or is broken; if
-        it is no model of texts.
+        it is no model of texts, or a saved estimator.
     ImportError
         If a package is missing that it is read with.
     """
     asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
     folder = find_folder(asked) if found is None else find_again(asked, found)
+    refuse_estimator(folder)
     with lock_of(folder):
         hashes = (content_hash(folder), settings_hashes(folder))
         wanted = _Wanted(folder, *hashes, place, trust_remote_code, n_labels)

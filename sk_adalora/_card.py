@@ -41,8 +41,9 @@ estimator.predict(["a text"])
 
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:
 `peft.PeftModel.from_pretrained({_get("model", part)}, "this-folder")` adapts the
-pretrained model. {_where_the_head_is(estimator._adapter)} All parameters of the
-estimator are in `sk_adalora.json`. Nothing in the folder is pickled."""
+pretrained model. {_where_the_head_is(estimator._adapter)} The parameters, as they
+were when the estimator was saved, are in `sk_adalora.json`. Nothing in the folder is
+pickled."""
     return _page(estimator, kind, loading)
 
 

@@ -28,16 +28,9 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     Raises
     ------
     ValueError
-        If the folder lacks its configuration or vocabulary; if it holds a fitted
-        estimator or an adapter, or names other settings, code of the hub or weights
-        elsewhere.
+        If the folder lacks its configuration or vocabulary; if it holds an adapter, or
+        names other settings, code of the hub or weights elsewhere.
     """
-    if (folder / "sk_adalora.json").is_file():
-        raise ValueError(
-            f"The folder of `model` must hold a pretrained model. Got {str(folder)!r} "
-            "with a fitted estimator. Load that with `from_pretrained`, or write a "
-            "model with its `merge_and_save`."
-        )
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"The folder of `model` must hold config.json. Got {str(folder)!r} "
@@ -72,6 +65,16 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
             "The weights of `model` must be files of its folder, named *.safetensors "
             f"or pytorch_model*.bin. Got {str(folder)!r}, which names "
             f"{reprlib.repr(sorted(elsewhere))}. Save it with `save_pretrained`."
+        )
+
+
+def refuse_estimator(folder: Path) -> None:
+    """Refuse the folder of an estimator, which may hold no weights of a model."""
+    if (folder / "sk_adalora.json").is_file():
+        raise ValueError(
+            f"The folder of `model` must hold a pretrained model. Got {str(folder)!r} "
+            "with a fitted estimator. Load that with `from_pretrained`, or write a "
+            "model with its `merge_and_save`."
         )
 
 

@@ -72,8 +72,11 @@ def describe(value: Any) -> Any:
         return f"{module}.{value.__qualname__}"
     if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
-    if isinstance(value, np.random.RandomState):  # its repr says nothing of its state
+    # The repr of these says nothing of their state.
+    if isinstance(value, np.random.RandomState):
         return ["RandomState", digest(value.get_state(legacy=False))]
+    if isinstance(value, np.random.Generator):
+        return ["Generator", digest(value.bit_generator.state)]
     return lasting_repr(value)
 
 

@@ -576,7 +576,11 @@ def test_the_card(saved, fitted):
 
 
 @pytest.mark.parametrize("include_backbone", [False, True])
-def test_a_saved_estimator_is_no_pretrained_model(fitted, tmp_path, include_backbone):
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_saved_estimator_is_no_pretrained_model(
+    tiny_model, tmp_path, pooling, include_backbone
+):
+    fitted = make(tiny_model, pooling=pooling, epochs=1).fit(X, Y)
     fitted.save_pretrained(tmp_path / "e", include_backbone=include_backbone)
 
     with pytest.raises(ValueError, match="with a fitted estimator"):

@@ -236,6 +236,19 @@ def test_a_child_that_is_forked_meanwhile_keeps_no_lock(place, shared):
         os.close(ends)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_folder_stays_open_after_a_turn(place, shared):
+    pytest.importorskip("fcntl", reason="Windows opens no folder")
+    before = os.open(place, os.O_RDONLY)
+    os.close(before)
+    with _whole_folder._turn(Path(place), shared=shared):
+        pass
+    after = os.open(place, os.O_RDONLY)  # the lowest number that is free
+    os.close(after)
+
+    assert after == before
+
+
 # ---- the pretrained model inside ---------------------------------------------
 
 COMPLETE = {"include_backbone": True, "overwrite": True}

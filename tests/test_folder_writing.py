@@ -83,6 +83,15 @@ def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite)
     ]
 
 
+@pytest.mark.parametrize("inside", ["mine", "mine/new", ".f-notes/old"])
+def test_a_foreign_folder_of_folders_is_never_replaced(fitted, tmp_path, inside):
+    (tmp_path / "f" / inside).mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="did not write it"):
+        fitted.save_pretrained(tmp_path / "f", overwrite=True)
+
+    assert [p for p in (tmp_path / "f").rglob("*") if p.is_file()] == []
+
+
 def test_a_pretrained_model_is_never_replaced(fitted, tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     with pytest.raises(FileExistsError, match="sk-adalora did not write it"):

@@ -78,6 +78,7 @@ MAY_IMPORT = {
     "_read_model": {"_check_model_files", "_devices", "_messages"},
     "_try_model": {"_devices", "_read_model"},
     "_backbone": {
+        "_check_model_files",
         "_devices",
         "_find_model",
         "_locks",

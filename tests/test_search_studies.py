@@ -50,13 +50,19 @@ def test_a_study_goes_on_under_its_name(kept):
     )
 
 
-def test_a_study_goes_on_with_an_equal_random_state_only(kept):
+class Seeded(Peak):
+    def __init__(self, a=0.5, b=0.5, random_state=None):
+        super().__init__(a, b)
+        self.random_state = random_state
+
+
+@pytest.mark.parametrize("kind", [np.random.RandomState, np.random.default_rng])
+def test_a_study_goes_on_with_an_equal_random_state_only(kept, kind):
     """Its repr does not tell one state from another."""
 
     def go_on(seed, n_trials):
-        estimator = LogisticRegression(random_state=np.random.RandomState(seed))
-        space = {"C": FLOAT(0.1, 1.0)}
-        return search(estimator, space, n_trials=n_trials, **kept).fit(X, Y)
+        estimator = Seeded(random_state=kind(seed))
+        return search(estimator, n_trials=n_trials, **kept).fit(X, Y)
 
     go_on(0, 1)
     assert len(go_on(0, 2).trials_) == 2

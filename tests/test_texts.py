@@ -93,6 +93,12 @@ COLUMNS = {
 }
 
 
+def test_a_function_gets_floats_of_python_for_wider_ones_of_numpy():
+    X = np.array([[1], [7]], dtype=np.longdouble) / 3
+
+    assert listed(X, lambda row: repr(row["x0"])) == [repr(1 / 3), repr(7 / 3)]
+
+
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_one_text_a_row(kind):
     texts = read_texts(COLUMNS[kind]())

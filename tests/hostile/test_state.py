@@ -264,6 +264,14 @@ REGRESSORS = {
         put("fitted", "_target_scale", value=array("<f8", [1], [-1.0])),
         "0 or above",
     ),
+    "an infinite scale": (
+        put(
+            "fitted",
+            "_target_scale",
+            value=array("<f8", [1], [{"type": "float", "value": "inf"}]),
+        ),
+        "0 or above",
+    ),
     "a mean of NaN": (
         put(
             "fitted",
