@@ -10,6 +10,8 @@ import numpy as np
 from sklearn import config_context
 from sklearn.utils import check_array
 
+# What an error says of cells that are missing, or no finite numbers.
+_NO_NUMBERS = ("contains NaN", "contains infinity", "pd.NA")
 _TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
@@ -36,7 +38,7 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
         got = str(error).partition("\n")[0]
         if "NAType" in got:  # float() names the type of pandas' missing value
             got = "Got pd.NA."
-        if "contains NaN" in got or "contains infinity" in got or "pd.NA" in got:
+        if any(what in got for what in _NO_NUMBERS):
             raise ValueError(
                 f"`{name}` must not hold NaN, infinity or missing values. {got} Drop "
                 "those rows."

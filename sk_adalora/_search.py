@@ -126,9 +126,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         study that goes on draws anew: two trials and one more are not the three of a
         single run. From the eleventh trial on (with a function as space, before that),
         what is drawn also depends on `n_jobs`, as trials that run together do not learn
-        from each other. Processes that work
-        on one study at the same time draw different parameters whatever the seed, also
-        that of a `sampler`.
+        from each other. Processes that work on one study at the same time draw
+        different parameters whatever the seed, also that of a `sampler`.
     verbose : int, default=0
         1 shows a bar of trials; more also makes scikit-learn print.
 

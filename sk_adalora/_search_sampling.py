@@ -91,7 +91,7 @@ class DistinctTPESampler(TPESampler):
     ----------
     declared : mapping of str to BaseDistribution
         What is searched, if that is known.
-    seed : int or None
+    seed : int
         Of all draws.
     group : bool
         Whether there may be parameters that not all trials have.
@@ -101,7 +101,7 @@ class DistinctTPESampler(TPESampler):
         self,
         declared: Mapping[str, BaseDistribution],
         *,
-        seed: int | None,
+        seed: int,
         group: bool,
     ) -> None:
         super().__init__(multivariate=True, group=group, constant_liar=True, seed=seed)
@@ -255,13 +255,11 @@ class InformedGPSampler(GPSampler):
     ----------
     declared : mapping of str to BaseDistribution
         What is searched.
-    seed : int or None
+    seed : int
         Of all draws.
     """
 
-    def __init__(
-        self, declared: Mapping[str, BaseDistribution], *, seed: int | None
-    ) -> None:
+    def __init__(self, declared: Mapping[str, BaseDistribution], *, seed: int) -> None:
         super().__init__(seed=seed)
         self._instead = DistinctTPESampler(declared, seed=seed, group=False)
 

@@ -26,9 +26,7 @@ from sk_adalora import AdaLoraClassifier, _find_model
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
-from sk_adalora._model_files import (
-    content_hash,
-)
+from sk_adalora._model_files import content_hash
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
