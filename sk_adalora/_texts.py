@@ -191,7 +191,7 @@ def _check_column_of_texts(column: Column, row_format: str) -> None:
     if not has_type(cells, IS_TEXT) and nan_to_null(cells).null_count < len(cells):
         raise ValueError(
             f"X must hold one text for each sample. Got a 1-D array of {cells.type}. "
-            "Convert it with .astype(str). Reshape your data using "
+            "Convert it to text, such as with .astype(str). Reshape your data using "
             "X.reshape(-1, 1) if it is a table of one column, or X.reshape(1, -1) if "
             "it is a single sample."
         )
