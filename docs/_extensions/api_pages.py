@@ -13,9 +13,18 @@ from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
 
 import sk_adalora
+import sk_adalora.adalora
 
 FOLDER = "generated"
 HEADING = re.compile(r"^### `(\w+)`\n", re.MULTILINE)
+# The functions that only the engine offers: a table of the overview names them.
+OF_THE_ENGINE = [
+    name
+    for name in sk_adalora.adalora.__all__
+    if name not in sk_adalora.__all__
+    and inspect.isfunction(getattr(sk_adalora.adalora, name))
+]
+ROW = re.compile(rf"^\| `({'|'.join(OF_THE_ENGINE)})` \|", re.MULTILINE)
 REFERENCE = {
     "sklearn": (
         "Also, as in every estimator of scikit-learn "
@@ -72,6 +81,10 @@ def write_api_pages(app, config):
             body = [f".. autofunction:: {name}", ""]
         page = DOCS / FOLDER / f"sk_adalora.{name}.rst"
         write_if_changed(page, "\n".join(title + body))
+    for name in OF_THE_ENGINE:
+        lines = [name, "=" * len(name), "", ".. currentmodule:: sk_adalora.adalora", ""]
+        page = DOCS / FOLDER / f"sk_adalora.adalora.{name}.rst"
+        write_if_changed(page, "\n".join([*lines, f".. autofunction:: {name}", ""]))
 
 
 def read_overview(app, page, content):
@@ -84,7 +97,13 @@ def read_overview(app, page, content):
         ),
         content[0],
     )
-    names = "\n".join(f"{FOLDER}/sk_adalora.{name}" for name in sk_adalora.__all__)
+    content[0] = ROW.sub(
+        lambda m: f"| [`{m[1]}`]({FOLDER}/sk_adalora.adalora.{m[1]}.rst) |", content[0]
+    )
+    of_the_engine = [f"adalora.{name}" for name in OF_THE_ENGINE]
+    names = "\n".join(
+        f"{FOLDER}/sk_adalora.{name}" for name in (*sk_adalora.__all__, *of_the_engine)
+    )
     content[0] += f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
 
 

@@ -16,6 +16,7 @@ OUTER_PAGES = {
     "README.md": "generated/overview",
     "CHANGES.md": "generated/changes",
     "CONTRIBUTING.md": "generated/contributing",
+    "CODE_OF_CONDUCT.md": "generated/conduct",
     "benchmarks/README.md": "generated/benchmarking",
 }
 # Pages of the site that are there already under another name.
