@@ -233,14 +233,14 @@ def read_films():
     file = root / "_data" / "movies.db"
     query = """
         SELECT omdb.Genre, omdb.Title, omdb.Year, omdb.Rating, omdb.Director,
-               omdb.Country, omdb."Cast", tomatoes.Consensus
+               omdb.Country, omdb."Cast"
         FROM omdb JOIN tomatoes ON omdb.ID = tomatoes.ID ORDER BY omdb.ID
     """
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
         rows = connection.execute(query).fetchall()
     genres = [(row[0] or "").split(",")[0].strip() for row in rows]
     common = {g for g, n in Counter(genres).items() if g and n >= _FEWEST_FILMS}
-    names = ("title", "year", "rating", "director", "country", "cast", "consensus")
+    names = ("title", "year", "rating", "director", "country", "cast")
     kept = [i for i, genre in enumerate(genres) if genre in common]
     return [fields(names, rows[i][1:]) for i in kept], [genres[i] for i in kept]
 
