@@ -14,6 +14,7 @@ from sk_adalora import AdaLoraClassifier, _linear_probe, _probe
 from . import results
 from .arguments import positive
 from .data import CUT, TASKS, split
+from .machine import describe_commit
 from .probabilities import accuracy_and_loss
 
 # Not parameters of the estimator, but constants of these modules: rows -> value.
@@ -161,6 +162,7 @@ def _measure(changed, name, rows, seed, device):
         "log_loss": loss,
         "seconds": seconds,
         "date": time.strftime("%Y-%m-%d"),
+        "commit": describe_commit(),
     }
 
 

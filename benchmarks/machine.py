@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,19 @@ def describe_machine():
     if torch.cuda.is_available():
         parts.insert(2, torch.cuda.get_device_name())
     return "; ".join(parts)
+
+
+def describe_commit():
+    """Return the commit of the checkout, as ``c173dd9`` or ``c173dd9-dirty``.
+
+    It is "" where there is no checkout, as in an unpacked archive.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
+    try:
+        return subprocess.run(command, check=True, **done).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def describe_processor():

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .machine import describe_machine
+from .machine import describe_commit, describe_machine
 
 RESULTS = Path(__file__).parent / "results"  # the published ones
 MINE, QUICK = RESULTS / "mine", RESULTS / "tmp"  # ignored by git
@@ -19,7 +19,7 @@ def say(*parts):
 
 
 def describe():
-    """Return the machine, and the versions of all contestants."""
+    """Return the machine, the versions of all contestants, and the commit of ours."""
     found = []
     for package in _OTHERS:
         try:
@@ -28,7 +28,9 @@ def describe():
             continue
     threads = os.environ.get("OMP_NUM_THREADS")
     limit = f"; OMP_NUM_THREADS={threads}" if threads else ""
-    return f"{describe_machine()}, {', '.join(found)}{limit}"
+    commit = describe_commit()
+    of_ours = f" ({commit})" if commit else ""
+    return f"{describe_machine()}, {', '.join(found)}{of_ours}{limit}"
 
 
 def write(folder, what, kept_as, command, **content):

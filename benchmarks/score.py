@@ -25,7 +25,7 @@ from .contestants import (
     settings_of,
 )
 from .data import TASKS, digest, split
-from .machine import describe_processor
+from .machine import describe_commit, describe_processor
 from .worker import Clock
 
 # A task with fewer rows than this share of a size is not measured at that size.
@@ -245,6 +245,7 @@ def _measure(options, contestant, rows, seed):
             "learning_rate": learning_rate_of(contestant, settings),
         },
         "date": time.strftime("%Y-%m-%d"),
+        "commit": describe_commit(),
         "machine": describe_processor(),
     }
 

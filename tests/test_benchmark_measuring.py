@@ -1,12 +1,14 @@
 """Seconds, parts, operations and memory are what the benchmarks say that they are."""
 
+import shutil
+import subprocess
 import time
 
 import pytest
 import torch
 from _benchmarks import X, Y, settings
 
-from benchmarks import memory, stopped_fit, time_profile
+from benchmarks import machine, memory, stopped_fit, time_profile
 from benchmarks.operations import count
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from benchmarks.training_steps import STEPS, make_step
@@ -37,6 +39,30 @@ def test_seconds_end_when_a_card_is_done(kind, monkeypatch):
 
     assert task(0) >= 0
     assert done == ["wait", "task", "wait"]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_results_name_the_commit_that_they_are_of(tmp_path, monkeypatch):
+    def git(*command):
+        who = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+        done = subprocess.run(
+            ["git", *who, *command], cwd=tmp_path, capture_output=True, check=True
+        )
+        return done.stdout.decode().strip()
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
+    assert machine.describe_commit() == ""
+
+    (tmp_path / "machine.py").write_text("1")
+    for command in ("init", "add .", "commit -m one", "tag v1"):
+        git(*command.split())
+    commit = machine.describe_commit()
+    assert len(commit) >= 7
+    assert git("rev-parse", "HEAD").startswith(commit)
+
+    (tmp_path / "machine.py").write_text("2")
+    assert machine.describe_commit() == f"{commit}-dirty"
 
 
 class Parts:
