@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, AdaLoraSearchCV
 
 # The checks are collected before fixtures exist, so the model is written here.
 _FOLDER = tempfile.mkdtemp()
@@ -56,9 +56,21 @@ class TinyRegressor(Named, AdaLoraRegressor):
         return tags
 
 
+class TinySearch(Named, AdaLoraSearchCV):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # scikit-learn's searches do not hand on what their estimator says of these.
+        tags.input_tags = self.estimator.__sklearn_tags__().input_tags
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
 _CLASSIFIER = TinyClassifier(**_TINY)
 # An epoch from a random head leaves outputs so small that their last digits may agree.
 _REGRESSOR = TinyRegressor(head_init="linear_probe", **_TINY)
+_SEARCH = TinySearch(
+    AdaLoraClassifier(**_TINY), {"target_r": [1, 2]}, n_trials=1, cv=2, random_state=0
+)
 _LAST_DIGITS = (
     "The check allows 1e-7, and float32 matrix products of one row and of twenty "
     "differ in their last digits: outputs around 1 by about 2e-6. So does any neural "
@@ -66,10 +78,10 @@ _LAST_DIGITS = (
 )
 
 
-def _checks():
+def _checks(*estimators):
     """Mark a test with the checks. pytest 8 uses up a mark with one test."""
     return parametrize_with_checks(
-        [_CLASSIFIER, _REGRESSOR],
+        estimators,
         expected_failed_checks=lambda _: {
             "check_methods_subset_invariance": _LAST_DIGITS
         },
@@ -79,13 +91,15 @@ def _checks():
 
 # What the checks bring about on purpose: numbers are long texts, columns of y.
 @pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
-@_checks()
+# Of scikit-learn's splits, where it checks that NaN in y is refused.
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
+@_checks(_CLASSIFIER, _REGRESSOR, _SEARCH)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
 @pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
-@_checks()
+@_checks(_CLASSIFIER, _REGRESSOR)
 def test_scikit_learn_check_with_metadata_routing(estimator, check):
     with sklearn.config_context(enable_metadata_routing=True):
         check(estimator)
@@ -106,8 +120,8 @@ def test_scikit_learn_check_of_a_regressor_with_its_default_head(estimator, chec
 
 @pytest.mark.parametrize(
     ("estimator", "minimum"),
-    [(_CLASSIFIER, 65), (_REGRESSOR, 58)],
-    ids=["classifier", "regressor"],
+    [(_CLASSIFIER, 65), (_REGRESSOR, 58), (_SEARCH, 56)],
+    ids=["classifier", "regressor", "search"],
 )
 def test_the_checks_are_really_collected(estimator, minimum):
     """One wrong tag makes scikit-learn collect a single check, which passes."""
