@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import time
 from abc import ABCMeta, abstractmethod
@@ -14,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from torch import Tensor
 
@@ -26,7 +24,7 @@ from ._devices import (
     warn_of_emulation,
     warn_of_sharing,
 )
-from ._early_stopping import ScoreWatcher, one_number
+from ._early_stopping import ScoreWatcher, make_watcher
 from ._find_model import commit_of
 from ._fit_warnings import (
     warn_of_cuts,
@@ -41,7 +39,6 @@ from ._long_texts import encode_for_training
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import (
-    OF_A_FIT,
     AdapterState,
     continue_from,
     fitted_attributes,
@@ -145,20 +142,19 @@ class FitMixin(metaclass=ABCMeta):
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
             live, tokens = self._prepare(rows.texts, schedule, generator)
-            network, place = live.network, live.place
-            watcher = self._watch(validation, live)
+            watcher = make_watcher(self, validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
-            self._start_head(network, examples, place, generator)
-            n_empty = rows.texts.n_empty
-            report = partial(make_report, network, tokens, place, n_empty, start)
+            run = Run(live.network, examples, self._recipe(schedule), live.place)
+            self._start_head(run, generator)
+            report = partial(make_report, run, rows.texts.n_empty, start)
             del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
             # Only after `_start_head`: the interpolation remembers the head as it is.
-            interpolation = Interpolation(network, self._share_kept(schedule.epochs))
+            share = self._share_kept(schedule.epochs)
+            interpolation = Interpolation(live.network, share)
             given = None if sample_weight is None else {"sample_weight": sample_weight}
             data = {"X": X, "y": y, "metadata": given}
             hooks = Epochs(self, data, schedule.epochs, fitted, interpolation, watcher)
-            run = Run(network, examples, self._recipe(schedule), place)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             self._keep(live, fitted, history, interpolation, watcher)
             hooks.finish(history)
@@ -273,41 +269,6 @@ class FitMixin(metaclass=ABCMeta):
             self._validation_seed = seed
         return self._validation_seed
 
-    def _watch(
-        self, validation: tuple[Any, Any] | None, live: Live
-    ) -> ScoreWatcher | None:
-        """Return what scores the network on the validation rows, if there are any."""
-        if validation is None:
-            return None
-        scorer = check_scoring(self, scoring=self.scoring)
-        X, y = validation[0], self._targets_to_score(validation[1])
-        view = copy.copy(self)
-        for name in OF_A_FIT & vars(view).keys():
-            delattr(view, name)  # a scorer must not see those of an earlier fit
-        if isinstance(self.scoring, str):  # else it would fail only after an epoch
-            self._try_scorer(scorer, view, X, y)
-        view._live = live  # the one fitted attribute that predictions need
-        return ScoreWatcher(
-            lambda: one_number(scorer(view, X, y)), self.n_iter_no_change
-        )
-
-    def _try_scorer(
-        self, scorer: Callable[..., Any], view: FitMixin, X: Any, y: Any
-    ) -> None:
-        """Refuse a score that fails on these rows, by a trial on made-up outputs."""
-        pretender, outputs = copy.copy(view), self._outputs_for(y)
-        pretender._predict_outputs = lambda X: outputs
-        try:
-            if math.isnan(one_number(scorer(pretender, X, y))):
-                raise ValueError("it is NaN")
-        except (TypeError, ValueError) as error:
-            reason = str(error).rstrip(".")
-            raise ValueError(
-                "`scoring` must be defined for the validation rows. Got "
-                f"{self.scoring!r}, which failed on them: {reason}. Choose another "
-                "score, or pass `X_val` and `y_val` on which it works."
-            ) from error
-
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:
         return resolve_schedule(
             n_samples,
@@ -360,23 +321,16 @@ class FitMixin(metaclass=ABCMeta):
             continue_from(self._adapter, network, backbone)
         return network
 
-    def _start_head(
-        self,
-        network: TextNetwork,
-        examples: Examples,
-        place: Place,
-        generator: torch.Generator,
-    ) -> None:
+    def _start_head(self, run: Run, generator: torch.Generator) -> None:
         """Initialise the head: from the fit before, by a linear probe, or at random."""
         if self.pooling == "model":
             return
         if self._continues():
-            length = self._adapter.feature_length
-            continue_head(network, examples, place, generator, self.batch_size, length)
+            continue_head(run, generator, self._adapter.feature_length)
         elif self._fits_head_first():
-            fit_head(network, examples, place, generator, self.batch_size)
+            fit_head(run, generator)
         else:
-            centre_head(network, examples, place, self.batch_size)
+            centre_head(run)
 
     def _fits_head_first(self) -> bool:
         """Tell whether a new head is fitted to the frozen features before training."""

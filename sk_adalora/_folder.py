@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -25,15 +25,11 @@ from ._persistence import AdapterState
 from ._read_model import silent_transformers
 from ._sentence_files import write_sentence_files
 from ._torch_settings import own_settings_of_torch, prepare_threads
-from ._whole_folder import (
-    errors_of_writing,
-    read_model_whole,
-    read_whole,
-    written_whole,
-)
+from ._whole_folder import read_model_whole, read_whole, written_whole
 from ._write_folder import (
     copy_model,
     describe,
+    errors_of_writing,
     name_outputs,
     readable,
     save_tokenizer,
@@ -182,25 +178,23 @@ class FolderMixin(metaclass=ABCMeta):
         prepare_threads()  # to check many numbers takes several
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
-        find = partial(
-            _read_folder.find,
-            source,
-            revision,
-            bool(local_files_only),
-            trust_remote_code,
-        )
-        read = partial(cls._read, find, trust_remote_code, parameters)
+        offline = bool(local_files_only)
+
+        def read() -> Self:  # again, if a writer came in between
+            found = _read_folder.find(source, revision, offline, trust_remote_code)
+            return cls._read(*found, trust_remote_code, parameters)
+
         return read_whole(_at_home(source), read)
 
     @classmethod
     def _read(
         cls,
-        find: Callable[[], tuple[Path, Path]],
+        folder: Path,
+        root: Path,
         trust_remote_code: bool,
         parameters: dict[str, Any],
     ) -> Self:
-        """Find and read a folder, once."""
-        folder, root = find()
+        """Read a folder, whose links stay inside `root`."""
         _folder_files.refuse_links(folder, root)
         described = _read_folder.read_described(folder)
         estimator: Any = cls(

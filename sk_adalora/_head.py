@@ -7,14 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+# Lower bound of the features' distance from their mean, as a share of the length of the
+# mean: smaller differences may be rounding, which must not be scaled up. It is this, or
+# _ROUNDING times the distance between 1 and the next number, if that is more.
+_LEAST_SPREAD = 3e-3
+_ROUNDING = 4
+# Weights are relative to the largest of all rows, so those of some may be very small.
+_LEAST_SUM = torch.finfo(torch.float64).tiny
+
 
 class LinearHead(nn.Linear):
     """A linear layer in float32 that standardises its input while it learns.
 
     It subtracts the mean of the features and divides by a typical distance from it
-    (`_linear_probe.spread`; a fit that continues keeps that of the first). Both differ
-    a hundredfold between pretrained models: with the same learning rate, the head of
-    one model would hardly move and that of another would diverge.
+    (:func:`spread`; a fit that continues keeps that of the first). Both differ a
+    hundredfold between pretrained models: with the same learning rate, the head of one
+    model would hardly move and that of another would diverge.
 
     Parameters
     ----------
@@ -106,3 +114,36 @@ class LinearHead(nn.Linear):
         with torch.no_grad():
             self.weight.copy_(weight)
             self.bias.copy_(bias)
+
+
+def spread(
+    features: Tensor, weights: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, float]:
+    """Return the mean of features, and their distance from it.
+
+    Parameters
+    ----------
+    features : torch.Tensor of shape (n, w)
+        Features of each row.
+    weights : torch.Tensor of shape (n,) or None
+        Weights of the rows, or None for all equal.
+    dtype : torch.dtype
+        What the features were computed in, before they were stored.
+
+    Returns
+    -------
+    centre : torch.Tensor of shape (w,)
+        Their weighted mean, in float64.
+    length : float
+        Their root-mean-square distance from it, weighted likewise, or a share of the
+        mean's own length if that is more: 0.031 for bfloat16, 0.0039 for float16 and
+        0.003 for float32; 1 if all features are 0.
+    """
+    features = features.double()
+    weights = features.new_ones(len(features)) if weights is None else weights
+    weights = weights.double()
+    share = weights / weights.sum().clamp_min(_LEAST_SUM)  # 0 for rows of weight 0
+    centre = share @ features
+    length = (share @ (features - centre).square()).sum().sqrt()
+    least = max(_LEAST_SPREAD, _ROUNDING * torch.finfo(dtype).eps)
+    return centre, float(torch.maximum(length, least * centre.norm())) or 1.0

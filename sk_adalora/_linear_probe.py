@@ -22,11 +22,6 @@ _MAX_ITERATIONS = 100
 _LEAST_SUM = torch.finfo(torch.float64).tiny
 # If no weight of the probe on standardised features exceeds this, it has found nothing.
 _LEAST_WEIGHT = 1e-3
-# Lower bound of the features' distance from their mean, as a share of the length of the
-# mean: smaller differences may be rounding, which must not be scaled up. It is this, or
-# _ROUNDING times the distance between 1 and the next number, if that is more.
-_LEAST_SPREAD = 3e-3
-_ROUNDING = 4
 # L-BFGS stores two vectors of each of its last steps: 6 GB for 100 steps, torch's
 # default, and 10,000 labels. The last 5 steps serve as well, since it mostly converges
 # within 20. More are stored as long as the vectors of each kind have at most
@@ -145,39 +140,6 @@ def fit_linear(
     if weight.abs().max() <= _LEAST_WEIGHT:
         weight = torch.zeros_like(weight)
     return weight, bias
-
-
-def spread(
-    features: Tensor, weights: Tensor | None, dtype: torch.dtype
-) -> tuple[Tensor, float]:
-    """Return the mean of features, and their distance from it.
-
-    Parameters
-    ----------
-    features : torch.Tensor of shape (n, w)
-        Features of each row.
-    weights : torch.Tensor of shape (n,) or None
-        Weights of the rows, or None for all equal.
-    dtype : torch.dtype
-        What the features were computed in, before they were stored.
-
-    Returns
-    -------
-    centre : torch.Tensor of shape (w,)
-        Their weighted mean, in float64.
-    length : float
-        Their root-mean-square distance from it, weighted likewise, or a share of the
-        mean's own length if that is more: 0.031 for bfloat16, 0.0039 for float16 and
-        0.003 for float32; 1 if all features are 0.
-    """
-    features = features.double()
-    weights = features.new_ones(len(features)) if weights is None else weights
-    weights = weights.double()
-    share = weights / weights.sum().clamp_min(_LEAST_SUM)  # 0 for rows of weight 0
-    centre = share @ features
-    length = (share @ (features - centre).square()).sum().sqrt()
-    least = max(_LEAST_SPREAD, _ROUNDING * torch.finfo(dtype).eps)
-    return centre, float(torch.maximum(length, least * centre.norm())) or 1.0
 
 
 def _steps_kept(n_numbers: int) -> int:

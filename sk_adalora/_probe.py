@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ._batches import pad, prediction_batches, uniform_batches
 from ._devices import Place
-from ._head import LinearHead
-from ._linear_probe import are_indicators, fit_linear, penalties_of, spread
+from ._head import LinearHead, spread
+from ._linear_probe import are_indicators, fit_linear, penalties_of
 from ._network import TextNetwork
 from ._tokens import TokenTable
-from ._training import Examples
+from ._training import Examples, Run
 
 # The number of rows that the probe is fitted to: more take time and do not score higher
 # (docs/defaults.md).
@@ -34,37 +34,28 @@ _CERTAIN, _LITTLE = 10, 1
 _TEXTS_TO_MEASURE = 64
 
 
-def fit_head(
-    network: TextNetwork,
-    examples: Examples,
-    place: Place,
-    generator: torch.Generator,
-    batch_size: int,
-) -> None:
+def fit_head(run: Run, generator: torch.Generator) -> None:
     """Fit the head to the features of the pretrained model, which is not trained.
+
+    The head minimises the weighted mean loss of the rows, with a penalty.
 
     Parameters
     ----------
-    network : TextNetwork
-        Its head is overwritten; only the bias, where the fitted weight is 0.
-    examples : Examples
-        Rows to fit to. The head minimises their weighted mean loss, with a penalty.
-    place : Place
-        Where the network is.
+    run : Run
+        The training to come. The head of its network is overwritten; only the bias,
+        where the fitted weight is 0.
     generator : torch.Generator
         Draws the rows, where there are more than the fit uses.
-    batch_size : int
-        Rows of a training batch.
     """
+    head, examples = run.network.head, run.examples
     rows = choose_rows(examples.targets, generator)
     weights = weights_of(rows, examples)
-    tokens = examples.tokens.take(rows.numpy())
-    features = frozen_features(network, tokens, place, batch_size)
-    head, (centre, length) = network.head, spread(features, weights, place.dtype)
+    features = _features(run, examples.tokens.take(rows.numpy()))
+    centre, length = spread(features, weights, run.place.dtype)
     head.set_scale(centre, length)
     inputs = (features.double() - centre) / length
     targets = examples.targets[rows]
-    penalties = penalties_of(targets, weights, network.n_outputs)
+    penalties = penalties_of(targets, weights, run.network.n_outputs)
     weight, bias = fit_linear(inputs, targets, weights, examples.loss, penalties)
     with torch.no_grad():
         # A weight of 0 would pass no gradient to the encoder: keep the initial one.
@@ -73,9 +64,7 @@ def fit_head(
         head.bias.copy_(bias + bias_shift(rows, examples))
 
 
-def centre_head(
-    network: TextNetwork, examples: Examples, place: Place, batch_size: int
-) -> None:
+def centre_head(run: Run) -> None:
     """Prepare a randomly initialised head: its outputs start around 0.
 
     For a regressor, that is the mean of the targets. Centre and length of the features
@@ -83,27 +72,16 @@ def centre_head(
 
     Parameters
     ----------
-    network : TextNetwork
-        Its head standardises features from then on, and its bias is set to 0.
-    examples : Examples
-        The training rows.
-    place : Place
-        Where the network is.
-    batch_size : int
-        Rows of a training batch.
+    run : Run
+        The training to come. The head of its network standardises features from then
+        on, and its bias is set to 0.
     """
-    network.head.set_scale(*_measure(network, examples, place, batch_size))
-    torch.nn.init.zeros_(network.head.bias)
+    head = run.network.head
+    head.set_scale(*_measure(run))
+    torch.nn.init.zeros_(head.bias)
 
 
-def continue_head(
-    network: TextNetwork,
-    examples: Examples,
-    place: Place,
-    generator: torch.Generator,
-    batch_size: int,
-    length: float,
-) -> None:
+def continue_head(run: Run, generator: torch.Generator, length: float) -> None:
     """Prepare the head of an earlier fit to be trained further; its outputs stay.
 
     Only those that have learned nothing are fitted anew, as by :func:`fit_head`. The
@@ -112,37 +90,33 @@ def continue_head(
 
     Parameters
     ----------
-    network : TextNetwork
-        Its head standardises features from then on.
-    examples : Examples
-        The training rows.
-    place : Place
-        Where the network is.
+    run : Run
+        The training to come. The head of its network standardises features from then
+        on.
     generator : torch.Generator
         Draws the rows that outputs are fitted to.
-    batch_size : int
-        Rows of a training batch.
     length : float
         What the first fit divided centred features by; it is kept, whatever these rows
         are.
     """
+    network, head, targets = run.network, run.network.head, run.examples.targets
     learned = {name: value.clone() for name, value in network.head_state().items()}
-    centre, _ = _measure(network, examples, place, batch_size)
-    network.head.set_scale(centre, length)
+    centre, _ = _measure(run)
+    head.set_scale(centre, length)
     network.load_head_state(learned)
-    unlearned = _have_learned_nothing(network.head, examples.targets)
+    unlearned = _have_learned_nothing(head, targets)
     if unlearned.any():
-        before = network.head.bias.detach().clone()
-        fit_head(network, examples, place, generator, batch_size)
-        if not examples.targets.is_floating_point():
+        before = head.bias.detach().clone()
+        fit_head(run, generator)
+        if not targets.is_floating_point():
             # Only differences count between classes: start at the level of the others.
-            level = (before - network.head.bias.detach())[~unlearned].mean()
+            level = (before - head.bias.detach())[~unlearned].mean()
             with torch.no_grad():
-                network.head.bias += level
+                head.bias += level
         fitted = network.head_state()
         for name, value in learned.items():
             value[unlearned] = fitted[name][unlearned]
-        network.head.set_scale(centre, length)
+        head.set_scale(centre, length)
         network.load_head_state(learned)
 
 
@@ -167,9 +141,7 @@ def _have_learned_nothing(head: LinearHead, targets: Tensor) -> Tensor:
     return (certainty > _CERTAIN) & (weight.norm(dim=1) < _LITTLE)
 
 
-def _measure(
-    network: TextNetwork, examples: Examples, place: Place, batch_size: int
-) -> tuple[Tensor, float]:
+def _measure(run: Run) -> tuple[Tensor, float]:
     """Measure the features of up to 64 evenly spaced distinct texts.
 
     Returns
@@ -180,15 +152,19 @@ def _measure(
         Their distance from their mean, in which all count alike: one text of many rows
         or of a large weight tells little of the others.
     """
-    tokens, weights = examples.tokens, examples.weights
+    tokens, weights = run.examples.tokens, run.examples.weights
     distinct = tokens.distinct()
     n_texts = len(distinct)
     texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
-    features = frozen_features(network, distinct.take(texts), place, batch_size)
+    features = _features(run, distinct.take(texts))
     counts = np.bincount(tokens.rows, weights, minlength=n_texts)[texts]
-    centre, _ = spread(features, torch.from_numpy(counts), place.dtype)
-    _, length = spread(features, None, place.dtype)
+    centre, _ = spread(features, torch.from_numpy(counts), run.place.dtype)
+    _, length = spread(features, None, run.place.dtype)
     return centre, length
+
+
+def _features(run: Run, tokens: TokenTable) -> Tensor:
+    return frozen_features(run.network, tokens, run.place, run.recipe.batch_size)
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from ._devices import Place
-from ._network import TextNetwork
-from ._tokens import TokenTable
+from ._training import Run
 
 
 @dataclass(frozen=True)
@@ -69,19 +67,13 @@ class FitReport:
         return "\n".join(rows)
 
 
-def make_report(
-    network: TextNetwork, tokens: TokenTable, place: Place, n_empty: int, start: float
-) -> FitReport:
+def make_report(run: Run, n_empty: int, start: float) -> FitReport:
     """Summarise a fit that ends now.
 
     Parameters
     ----------
-    network : TextNetwork
-        What is trained.
-    tokens : TokenTable
-        Tokens of the rows trained on.
-    place : Place
-        Where it is computed.
+    run : Run
+        Its training.
     n_empty : int
         As in :class:`FitReport`.
     start : float
@@ -91,10 +83,10 @@ def make_report(
     -------
     FitReport
     """
+    network, tokens, place = run.network, run.examples.tokens, run.place
     lengths = tokens.lengths
     # A length that some row has: more than a tenth may exceed what lies between two.
     p90 = np.quantile(lengths, 0.9, method="inverted_cdf")
-    trained = [*network.encoder.triplets.parameters(), *network.head_parameters()]
     return FitReport(
         n_rows=len(tokens),
         n_distinct=len(tokens.starts),
@@ -107,7 +99,7 @@ def make_report(
         device=str(place.device),
         precision=place.precision,
         n_threads=torch.get_num_threads(),
-        trainable_parameters=sum(p.numel() for p in trained),
+        trainable_parameters=sum(p.numel() for p in run.trained),
         total_parameters=sum(p.numel() for p in network.parameters()),
         seconds=time.perf_counter() - start,
     )

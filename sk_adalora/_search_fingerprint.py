@@ -74,7 +74,7 @@ def fingerprint(
     dict of str to str, or to dict of str to str
         The latter by name: of values, parameters, models and code.
     """
-    parameters = _compared(estimator, space)
+    parameters = _compared(estimator, leave_out=space.names())
     fixed = space.function if isinstance(space, CalledSpace) else space.fixed()
     codes = codes_of([fixed, scoring, parameters, estimator])
     tried = _tried(space)
@@ -96,9 +96,8 @@ def fingerprint(
         "scoring": digest(describe(scoring)),
         "requests": digest(requests or {}),
         "parameters": {
-            # A path and its text are the same model.
-            name: digest(describe(str(v) if isinstance(v, PurePath) else v))
-            for name, v in {**parameters, "": estimator}.items()
+            name: digest(describe(value))
+            for name, value in {**parameters, "": estimator}.items()
         },
         "models": _models(estimator, parameters, space),
         _CODE: codes,
@@ -254,13 +253,7 @@ def _describe_value(value: Any) -> Any:
         return [_describe_value(item) for item in value]
     if not _is_estimator(value):
         return describe(value)
-    parameters = value.get_params(deep=True).items()
-    compared = {
-        name: describe(str(v) if isinstance(v, PurePath) else v)
-        for name, v in parameters
-        if name.split("__")[-1] not in _NOT_COMPARED
-    }
-    return [describe(value), compared]
+    return [describe(value), describe(_compared(value))]
 
 
 def _tried(space: Space) -> dict[str, Sequence[Any]]:
@@ -283,11 +276,10 @@ def _is_estimator(value: Any) -> bool:
     return hasattr(value, "get_params") and not isinstance(value, type)
 
 
-def _compared(estimator: Any, space: Space) -> dict[str, Any]:
-    """Return the parameters of an estimator that the space leaves alone."""
-    set_by_space = space.names()
+def _compared(estimator: Any, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Return the parameters on which scores depend; a path and its text are alike."""
     return {
-        name: value
+        name: str(value) if isinstance(value, PurePath) else value
         for name, value in estimator.get_params(deep=True).items()
-        if name not in set_by_space and name.split("__")[-1] not in _NOT_COMPARED
+        if name not in leave_out and name.split("__")[-1] not in _NOT_COMPARED
     }

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-import optuna
 from joblib import effective_n_jobs
 from sklearn.base import clone
 from sklearn.model_selection._search import BaseSearchCV
@@ -31,10 +30,9 @@ from ._search_storage import open_storage
 from ._search_study import (
     SearchStudy,
     bind,
-    is_new,
+    handed_over,
     load_study,
     open_study,
-    queue,
     record_of,
     silent_optuna,
 )
@@ -104,24 +102,6 @@ _NOT_OF_EACH_FIT = {
     *("best_estimator_", "best_index_", "best_params_", "best_score_"),
     *("feature_names_in_", "refit_time_"),
 }
-
-
-@contextmanager
-def _handed_over(study: optuna.Study) -> Iterator[None]:
-    """Attach a study in memory to an error: its trials would be lost otherwise."""
-    try:
-        yield
-    except BaseException as error:
-        n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
-        if n_complete:
-            with suppress(AttributeError):  # of an error that takes no attributes
-                error.study = study
-                error.add_note(
-                    f"{n_complete} complete trials are in `study` of this error. "
-                    "AdaLoraSearchCV.from_study refits the best of them, if nothing "
-                    "of what was searched has changed."
-                )
-        raise
 
 
 class SearchHooks(BaseSearchCV):
@@ -204,26 +184,20 @@ class SearchHooks(BaseSearchCV):
         """Create the study, with what is tried first in line, or go on with it."""
         points = starting_points(self.enqueue, self.estimator, space)
         storage = open_storage(self.storage)  # from here on, something is written
-        study, created = open_study(
+        study = open_study(
             storage,
             self.study_name,
             make_pruner(self.pruner),
+            points,
             load_if_exists=self.load_if_exists,
         )
-        try:
-            if created or is_new(study):
-                queue(study, points)
-        except BaseException:
-            if created:  # nothing is left behind
-                optuna.delete_study(study_name=study.study_name, storage=storage)
-            raise
         bind(study, made_with)
         return study
 
     def _join(self, study: SearchStudy, space: Space) -> Worker:
         """Begin to work on a study, until the fit ends."""
         if self.storage is None:
-            self._now.stack.enter_context(_handed_over(study))
+            self._now.stack.enter_context(handed_over(study))
         worker = Worker(study, beats=self.storage is not None)
         self._now.stack.enter_context(worker)
         over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))

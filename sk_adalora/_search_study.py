@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
-from ._search_marks import FINGERPRINT, FIRST, WORKER
+from ._search_marks import FINGERPRINT, FIRST, WORKER, may_be_best
 
 
 class SearchStudy(optuna.Study):
@@ -33,10 +33,11 @@ def open_study(
     storage: BaseStorage,
     name: str | None,
     pruner: BasePruner,
+    points: Sequence[Mapping[str, Any]],
     *,
     load_if_exists: bool,
-) -> tuple[SearchStudy, bool]:
-    """Create a study, or load it; tell whether it was created.
+) -> SearchStudy:
+    """Create a study, with some settings first in line, or load it.
 
     Without a name, it is a new one.
 
@@ -56,8 +57,17 @@ def open_study(
                 "which the storage has. Choose another, or go on with that study by "
                 "load_if_exists=True."
             ) from None
-        return load_study(storage, name, pruner), False
-    return SearchStudy(created.study_name, storage, pruner=pruner), True
+        study = load_study(storage, name, pruner)
+        if _is_new(study):
+            queue(study, points)
+        return study
+    study = SearchStudy(created.study_name, storage, pruner=pruner)
+    try:
+        queue(study, points)
+    except BaseException:  # nothing is left behind
+        optuna.delete_study(study_name=study.study_name, storage=storage)
+        raise
+    return study
 
 
 def load_study(
@@ -128,7 +138,7 @@ def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
             study.enqueue_trial(dict(point), user_attrs={FIRST: place})
 
 
-def is_new(study: optuna.Study) -> bool:
+def _is_new(study: optuna.Study) -> bool:
     """Tell whether no search has begun, and nobody else has queued anything.
 
     The study exists: whoever created it may have died before all was queued.
@@ -136,6 +146,24 @@ def is_new(study: optuna.Study) -> bool:
     trials = study.get_trials(deepcopy=False)
     bound = FINGERPRINT in study.user_attrs
     return not bound and all(FIRST in trial.user_attrs for trial in trials)
+
+
+@contextmanager
+def handed_over(study: optuna.Study) -> Iterator[None]:
+    """Attach a study in memory to an error: its trials would be lost otherwise."""
+    try:
+        yield
+    except BaseException as error:
+        n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
+        if n_complete:
+            with suppress(AttributeError):  # of an error that takes no attributes
+                error.study = study
+                error.add_note(
+                    f"{n_complete} complete trials are in `study` of this error. "
+                    "AdaLoraSearchCV.from_study refits the best of them, if nothing "
+                    "of what was searched has changed."
+                )
+        raise
 
 
 def in_memory(

@@ -130,9 +130,8 @@ class TrialRunner:
         asked: list[Candidate] = []
         while (
             len(asked) < self.plan.batch
-            and self._claimed(math.inf) < self.plan.n_trials
             and not self.study.stopped
-            and not self._all_tried(math.inf)
+            and not self._no_room()
         ):
             if asked and self._is_doubtful_next():
                 break
@@ -162,9 +161,7 @@ class TrialRunner:
         # Another worker may have asked at the same time, or have queued the same: the
         # lower number stays.
         trials = self.study.get_trials(deepcopy=False)
-        is_surplus = self._claimed(trial.number) >= self.plan.n_trials
-        is_surplus = is_surplus or self._all_tried(trial.number)
-        if is_surplus or is_twin(trial, trials):
+        if self._no_room(trial.number) or is_twin(trial, trials):
             self.open.remove(candidate)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
@@ -175,24 +172,19 @@ class TrialRunner:
             return None
         return candidate
 
-    def _claimed(self, below: float) -> int:
-        """Count the trials that are over or run, with numbers below a bound."""
-        trials = self.study.get_trials(deepcopy=False)
-        return sum(
-            t.number < below and (counts(t) or t.state is TrialState.RUNNING)
-            for t in trials
-        )
+    def _no_room(self, below: float = math.inf) -> bool:
+        """Tell whether the trials with numbers below a bound are all that there are.
 
-    def _all_tried(self, below: float) -> bool:
-        """Tell whether trials with numbers below a bound leave no setting to try."""
-        if not self.plan.once:
-            return False
+        They are as many as were asked for, or leave no setting to try.
+        """
         begun = [
             t
             for t in self.study.get_trials(deepcopy=False)
             if t.number < below and (counts(t) or t.state is TrialState.RUNNING)
         ]
-        return all_tried(self.space.distributions(), begun)
+        if len(begun) >= self.plan.n_trials:
+            return True
+        return self.plan.once and all_tried(self.space.distributions(), begun)
 
     def _over(self) -> int:
         """Count the trials that are over."""

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from safetensors import SafetensorError
-
 from ._card import CARD_NAME, OUR_MARK
 from ._folder_files import BACKBONE, STATE_NAME
 
@@ -26,8 +24,6 @@ _WAITS, _WAIT = 100, 0.05
 _READS = 20
 _MOVING = 60  # seconds that no writer takes to move its files
 _T = TypeVar("_T")
-# How Rust shows the number of an error of the system, to people and to programmers.
-_NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
 
 
 @contextmanager
@@ -131,24 +127,6 @@ def _is_being_moved(folder: Path) -> bool:
             for path in _hidden(beside, folder.name)
         )
     return True
-
-
-@contextmanager
-def errors_of_writing(folder: Path) -> Iterator[None]:
-    """Raise an OSError about a folder where safetensors or tokenizers say less.
-
-    Both are written in Rust. Of an error of the system they keep its number, inside the
-    text of an error of their own, or of a mere Exception.
-    """
-    try:
-        yield
-    except Exception as error:
-        number = _NUMBER.search(str(error))
-        if type(error) not in (Exception, SafetensorError) or number is None:
-            raise
-        code = int(number[1])
-        # The last is for Windows, where the number is one of its own.
-        raise OSError(code, str(error), str(folder), code) from error
 
 
 def _set_mode(path: Path, mode: int) -> None:

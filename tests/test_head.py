@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sk_adalora import AdaLoraRegressor, _probe
-from sk_adalora._head import LinearHead
-from sk_adalora._linear_probe import spread
+from sk_adalora._head import LinearHead, spread
 
 X, Y = toy(40)
 LENGTHS = np.array([len(text.split()) for text in X], float)

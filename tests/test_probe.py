@@ -18,7 +18,8 @@ from sk_adalora import (
     _probe,
 )
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
-from sk_adalora._linear_probe import fit_linear, penalties_of, spread
+from sk_adalora._head import spread
+from sk_adalora._linear_probe import fit_linear, penalties_of
 from sk_adalora._probe import bias_shift, choose_rows, weights_of
 from sk_adalora._regressor import squared_error
 from sk_adalora._training import Examples

@@ -3,6 +3,7 @@
 import datetime
 import enum
 import json
+from decimal import Decimal
 from functools import partial, wraps
 from pathlib import Path
 from unittest import mock
@@ -29,10 +30,11 @@ from sklearn.model_selection import (
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sk_adalora import (
-    AdaLoraClassifier,
-    _search_study,
-)
+from sk_adalora import AdaLoraClassifier, AdaLoraSpace, _search_study
+from sk_adalora._search_digest import digest
+from sk_adalora._search_fingerprint import check_same, fingerprint
+from sk_adalora._search_study import open_study
+from sk_adalora._space import read_space
 
 X, Y = rows()
 
@@ -237,9 +239,6 @@ def test_requests_of_what_is_not_given_do_not_count(kept):
 
 
 def test_steps_in_lists_are_compared_with_their_parameters():
-    from sk_adalora._search_fingerprint import fingerprint
-    from sk_adalora._space import read_space
-
     found = [
         fingerprint([X], [], read_space({"a": [[("l", step)]]}, ""), None, Peak())
         for step in (LINEAR[0], clone(LINEAR[0]), LINEAR[1])
@@ -251,9 +250,6 @@ def test_steps_in_lists_are_compared_with_their_parameters():
 
 @pytest.mark.parametrize("part", ["requests", "models", "values"])
 def test_a_study_of_before_a_part_was_compared_goes_on(part):
-    from sk_adalora._search_fingerprint import check_same, fingerprint
-    from sk_adalora._space import read_space
-
     space = read_space({"a": [["query"], ["query", "value"]]}, "")
     now = fingerprint([X], [], space, None, Peak())
     before = {name: value for name, value in now.items() if name != part}
@@ -314,9 +310,6 @@ def test_sets_are_the_same_in_every_process():
 
 def test_long_choices_are_compared_whole():
     """Their texts, which a study stores, are shortened."""
-    from sk_adalora._search_fingerprint import fingerprint
-    from sk_adalora._space import read_space
-
     long = np.zeros(3000)
     other = long.copy()
     other[1500] = 1.0
@@ -393,9 +386,6 @@ def test_a_study_keeps_to_the_weights_of_the_pretrained_model(kept, own_model):
 
 
 def test_parameters_that_differ_are_named(kept, tmp_path):
-    from sk_adalora._search_fingerprint import check_same, fingerprint
-    from sk_adalora._space import read_space
-
     search(Peak(fail_above=3.0), n_trials=1, **kept).fit(X, Y)
     other = Peak(fail_above=2.0, log=str(tmp_path / "log"))
     with pytest.raises(ValueError, match=r"not searched: fail_above, log\. Pass"):
@@ -428,9 +418,6 @@ def test_a_path_and_its_text_are_the_same_model(kept, tmp_path):
 def test_a_matrix_of_targets_is_the_same_in_other_forms():
     from scipy.sparse import csr_array
 
-    from sk_adalora._search_fingerprint import check_same, fingerprint
-    from sk_adalora._space import read_space
-
     def made(y, X=X):
         return fingerprint([X, y, {}], [], read_space({**SPACE}, ""), len, Peak())
 
@@ -451,8 +438,6 @@ def test_a_matrix_of_targets_is_the_same_in_other_forms():
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
 def test_missing_cells_are_the_same_whatever_stands_for_them(missing):
     """It depends on the version of pandas."""
-    from sk_adalora._search_digest import digest
-
     column = pd.Series(["a", missing], dtype=object)
     expected = digest(pd.Series(["a", None], dtype=object))
     assert digest(column) == expected
@@ -468,8 +453,6 @@ def test_missing_cells_are_the_same_whatever_stands_for_them(missing):
     ids=lambda hold: f"{hold.__module__}.{hold.__qualname__}",
 )
 def test_values_are_the_same_data_whatever_holds_them(hold):
-    from sk_adalora._search_digest import digest
-
     values = [1.0, 2.5] * 12
     held = hold(values)
     first = digest(held)
@@ -489,15 +472,11 @@ def test_values_are_the_same_data_whatever_holds_them(hold):
     ],
 )
 def test_values_that_python_has_no_numbers_for_are_hashed(make):
-    from sk_adalora._search_digest import digest
-
     assert digest(make()) == digest(make()) != digest([0.0])
     assert digest(torch.eye(3).to_sparse())
 
 
 def test_a_table_in_a_tensor_is_hashed_as_an_array():
-    from sk_adalora._search_digest import digest
-
     table = torch.rand(3, 4)
 
     assert digest(table) == digest(table.numpy()) != digest(table.tolist())
@@ -615,9 +594,6 @@ def test_what_a_wrapper_wraps_is_compared_too(kept):
 
 
 def fingerprint_of(scoring):
-    from sk_adalora._search_fingerprint import fingerprint
-    from sk_adalora._space import read_space
-
     return fingerprint([X], [], read_space({**SPACE}, ""), scoring, Peak())
 
 
@@ -768,10 +744,6 @@ def test_the_main_module_of_a_spawned_process_is_the_same(monkeypatch):
 
 
 def test_spaces_that_differ_by_what_is_tied_are_different():
-    from sk_adalora import AdaLoraSpace
-    from sk_adalora._search_fingerprint import fingerprint
-    from sk_adalora._space import read_space
-
     made = [
         fingerprint([X], [], read_space(AdaLoraSpace(beta2=beta2), ""), len, Peak())
         for beta2 in ("beta1", "beta1", None)
@@ -780,9 +752,6 @@ def test_spaces_that_differ_by_what_is_tied_are_different():
 
 
 def test_workers_may_compute_in_different_places_in_a_pipeline_too():
-    from sk_adalora._search_fingerprint import fingerprint
-    from sk_adalora._space import read_space
-
     def made(memory=None, n_jobs=None, **changed):
         same = FeatureUnion([("texts", "passthrough")], n_jobs=n_jobs)
         steps = [("same", same), ("clf", AdaLoraClassifier("model"))]
@@ -797,11 +766,9 @@ def test_workers_may_compute_in_different_places_in_a_pipeline_too():
 
 
 def test_a_study_that_goes_on_has_the_pruner_of_the_search():
-    from sk_adalora._search_study import open_study
-
     storage = optuna.storages.InMemoryStorage()
     for pruner in (optuna.pruners.NopPruner(), optuna.pruners.HyperbandPruner()):
-        study, _ = open_study(storage, "name", pruner, load_if_exists=True)
+        study = open_study(storage, "name", pruner, [], load_if_exists=True)
         assert study.pruner is pruner
 
 
@@ -813,9 +780,6 @@ def test_the_number_of_folds_is_that_of_all_after_a_race():
 
 
 def test_estimators_of_two_classes_do_not_share_a_study():
-    from sk_adalora._search_fingerprint import check_same, fingerprint
-    from sk_adalora._space import read_space
-
     class Other(Peak):
         pass
 
@@ -826,9 +790,6 @@ def test_estimators_of_two_classes_do_not_share_a_study():
 
 
 def test_anything_may_stand_in_a_function():
-    from sk_adalora._search_fingerprint import fingerprint
-    from sk_adalora._space import read_space
-
     cyclic = {}
     cyclic["itself"] = cyclic
     generator, strip, fake = (i for i in range(3)), str.strip, mock.Mock()
@@ -844,9 +805,6 @@ def test_anything_may_stand_in_a_function():
 
 
 def test_code_is_compared_within_a_version_of_python(kept):
-    from sk_adalora._search_fingerprint import check_same, fingerprint
-    from sk_adalora._space import read_space
-
     made = fingerprint([X], [], read_space({**SPACE}, ""), one, Peak())
     (code,) = (part for part in made if part.startswith("code"))
     older = {("code, Python 3.10" if n == code else n): v for n, v in made.items()}
@@ -892,28 +850,39 @@ def test_a_study_is_described_alike_in_every_process():
 
 
 def test_lists_are_hashed_by_how_they_nest():
-    from sk_adalora._search_digest import digest
-
     nested = [[1, 2, 3], [[1, 2, 3]], [1, [2, 3]], [[1], 2, 3], [[1, 2], 3]]
 
     assert len(set(map(digest, nested))) == len(nested)
 
 
 def test_sets_are_hashed_by_their_members():
-    from sk_adalora._search_digest import digest
-
     assert digest([{"a", 1}]) == digest([frozenset([1, "a"])]) != digest([["a", 1]])
     others = [set(), {"a"}, {"a", "b"}, {frozenset("ab")}, {"a", frozenset("b")}]
     assert len({digest(other) for other in others}) == len(others)
 
 
 def test_times_of_rows_are_hashed_by_what_they_are():
-    from sk_adalora._search_digest import digest
-
     day = datetime.datetime(2024, 1, 5, 12, tzinfo=datetime.UTC)
     texts = {digest([day]), digest([day.date()]), digest([str(day)])}
     assert len(texts) == 3
     assert digest([day]) == digest([datetime.datetime.fromisoformat(str(day))])
+
+
+_TIMES = [datetime.date(2024, 1, 5), datetime.time(12)]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["text", "a\ud800", b"bytes", None, True, 1, 1.5], "b74a8fee9e07fba8"),
+        ([*_TIMES, Decimal("1.50")], "343340574f8a96b6"),
+        ([{"a", 1}, frozenset(), {"b": (2,), "a": [1]}], "d9d8f3ff2df0647c"),
+        (np.arange(6, dtype=np.int16).reshape(2, 3), "41ccd40cef9ef8e6"),
+    ],
+)
+def test_hashes_are_those_that_studies_have_kept(value, expected):
+    """With others, no study of an older version could go on."""
+    assert digest(value) == expected
 
 
 def test_folds_that_differ_each_time_are_told_from_data_that_differ(kept):
@@ -1056,8 +1025,6 @@ def test_the_hash_of_rows_is_of_their_content(kind):
     import polars as pl
     from scipy.sparse import csr_array
 
-    from sk_adalora._search_digest import digest
-
     build = {
         "list": list,
         "array": np.array,
@@ -1076,8 +1043,6 @@ def test_the_hash_of_rows_is_of_their_content(kind):
 @pytest.mark.parametrize("kind", ["frame", "table"])
 def test_columns_may_share_a_name(kind):
     """As they may in a grid search, whose pipeline chooses among them."""
-    from sk_adalora._search_digest import digest
-
     names = ["t", "t"]
     build = {
         "frame": lambda *columns: pd.DataFrame(np.transpose(columns), columns=names),
