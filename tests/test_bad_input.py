@@ -6,6 +6,7 @@ import enum
 import io
 import re
 import shutil
+from functools import partial
 
 import datasets
 import huggingface_hub
@@ -28,6 +29,7 @@ from sk_adalora import (
     _predicting,
     _training,
 )
+from sk_adalora._labels import check_labels, read_labels
 
 X, Y = toy(24)
 LABELS = np.array(["no", "yes"])[Y]
@@ -323,6 +325,14 @@ def test_bad_targets_are_refused_before_a_model_is_loaded(name, monkeypatch):
     y, match = BAD_Y[name]
 
     refused(make("unused"), X, y, (ValueError, TypeError), match)
+
+
+@pytest.mark.parametrize("convert", [pd.Series, partial(np.array, dtype=object)])
+def test_objects_of_an_enum_that_are_not_cut_are_taken(convert):
+    y = convert([Answer.NO, Answer.YES] * 12)
+
+    check_labels(y)
+    assert [*read_labels(y)] == [Answer.NO, Answer.YES] * 12
 
 
 @pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])

@@ -99,6 +99,7 @@ def test_the_loss_of_several_labels_is_their_mean():
     losses = multilabel_loss(outputs, targets)
     of_one = [multilabel_loss(outputs[:, [k]], targets[:, [k]]) for k in range(3)]
 
+    assert losses.shape == (2,)  # one a row, which its weight multiplies
     torch.testing.assert_close(losses, sum(of_one) / 3)
     twice = [torch.cat([one, one], dim=1) for one in (outputs, targets)]
     torch.testing.assert_close(multilabel_loss(*twice), losses)

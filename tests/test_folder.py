@@ -823,6 +823,25 @@ def test_an_export_does_not_replace_its_own_model(complete, method):
     assert bytes_of(folder) == before
 
 
+@pytest.mark.parametrize("inside", ["model", "found_in"])
+def test_updates_replace_neither_the_model_of_now_nor_that_of_the_fit(
+    complete, tiny_model, inside
+):
+    loaded, folder = complete
+    paths = {
+        "model": tiny_model,
+        "found_in": tiny_model,
+        inside: f"{folder / BACKBONE}",
+    }
+    loaded.set_params(model=paths["model"])
+    loaded._adapter = replace(loaded._adapter, found_in=paths["found_in"])
+    before = bytes_of(folder)
+
+    with pytest.raises(ValueError, match="must not be the one that the pretrained"):
+        loaded.export_lora(folder, overwrite=True)
+    assert bytes_of(folder) == before
+
+
 # ---- other versions ---------------------------------------------------------
 
 

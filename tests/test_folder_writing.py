@@ -56,6 +56,14 @@ def test_an_existing_folder_is_kept(tiny_model, tmp_path, method, pooling):
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
+def test_an_estimator_whose_card_was_rewritten_is_replaced(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path / "f")
+    (tmp_path / "f" / "README.md").write_text("# Our tagger")
+
+    fitted.save_pretrained(tmp_path / "f", overwrite=True)
+    assert "# Our tagger" not in (tmp_path / "f" / "README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("method", WRITERS)
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite):

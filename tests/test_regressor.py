@@ -203,6 +203,14 @@ def test_rounding_of_many_rows_is_no_spread():
     np.testing.assert_array_equal(scale, 0.0)
 
 
+@pytest.mark.parametrize("beside", [-1.0, 1.0])
+def test_rounding_of_many_rows_is_no_spread_beside_other_numbers(beside):
+    others = np.resize([0.0, beside], 100_000)
+    mean, scale = units(np.column_stack([others, np.full(100_000, 1 / 3)]))
+
+    assert (mean[1], scale[1]) == (1 / 3, 0.0)
+
+
 def test_numbers_that_differ_by_rounding_have_no_spread():
     y = np.resize([0.3, 0.1 + 0.2], 40)
     assert len(np.unique(y)) == 2
@@ -467,9 +475,11 @@ def test_targets_that_are_held_out_teach_nothing(make, monkeypatch):
     assert other.history_.score != regressor.history_.score
 
 
-def test_several_outputs_with_early_stopping(make):
-    y = np.column_stack([Y, -Y])
-    regressor = make(early_stopping=True).fit(pd.Series(TEXTS), pd.DataFrame(y))
+@pytest.mark.parametrize("scoring", [None, "r2"])
+def test_several_outputs_with_early_stopping(make, scoring):
+    y = np.column_stack([Y, -Y, Y])
+    regressor = make(early_stopping=True, scoring=scoring)
+    regressor.fit(pd.Series(TEXTS), pd.DataFrame(y))
 
     assert len(regressor.history_.score) == regressor.n_iter_
 

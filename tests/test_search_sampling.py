@@ -344,6 +344,23 @@ def test_trials_at_the_same_time_are_apart():
         assert max(abs(one[name] - other[name]) for name in SPACE) > 1e-3
 
 
+def test_trees_learn_from_what_runs():
+    space = {"x": FLOAT(0, 1)}
+
+    def proposed(*running):
+        study = auto(space, n_trials=200)
+        run(study, space, parabola, 12)
+        for x in running:
+            begun = optuna.trial.create_trial(
+                state=TrialState.RUNNING, params={"x": x}, distributions=space
+            )
+            study.add_trial(begun)
+        return study.ask(space).params
+
+    assert proposed() == proposed()
+    assert proposed() != proposed(0.3)
+
+
 def test_trials_of_all_brackets_are_learned_from(monkeypatch, warned):
     """Asked for its trials, the study of a bracket leaves those of others out."""
     seen = []

@@ -711,6 +711,13 @@ def test_steps_are_allowed_but_then_nobody_can_check_them():
     assert space.distributions()["tinit"] == IntDistribution(10, 50)
 
 
+@pytest.mark.parametrize("name", ["target_r", "tinit", "tfinal", "deltaT"])
+def test_ranges_of_whole_numbers_stay_whole(name):
+    space = AdaLoraSpace(init_r=60, **{name: (10, 50)})
+
+    assert space.distributions()[name] == IntDistribution(10, 50)
+
+
 @pytest.mark.parametrize("space", [3, "init_r", AdaLoraSpace, [("a", (1, 2))]])
 def test_what_is_no_space_is_refused(space):
     with pytest.raises(TypeError, match="`space` must be an AdaLoraSpace, a dict"):
