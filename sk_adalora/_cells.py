@@ -71,9 +71,24 @@ def arrow_unit(dtype: np.dtype) -> str | None:
 
 
 def in_arrow_unit(array: np.ndarray) -> np.ndarray:
-    """Convert dates and durations to a unit that Arrow has."""
+    """Convert dates and durations to a unit that Arrow has.
+
+    Raises
+    ------
+    OverflowError
+        If one of them is too large for that unit.
+    """
     unit = arrow_unit(array.dtype)
-    return array if unit is None else array.astype(f"{array.dtype.kind}8[{unit}]")
+    return array if unit is None else _in_unit(array, unit)
+
+
+def _in_unit(times: np.ndarray, unit: str) -> np.ndarray:
+    """Convert dates and durations; OverflowError if the unit cannot hold them."""
+    found = times.astype(f"{times.dtype.kind}8[{unit}]")
+    # NumPy before 2.5 wraps around, where it raises this error today.
+    if not ((found.astype(times.dtype) == times) | np.isnat(times)).all():
+        raise OverflowError
+    return found
 
 
 def nan_to_null(cells: pa.Array) -> pa.Array:
@@ -212,7 +227,10 @@ def write_cell(cell: Any) -> str | None:
     if isinstance(cell, np.longdouble):
         cell = float(cell)  # Arrow knows no wider float
     if isinstance(cell, np.datetime64 | np.timedelta64) and arrow_unit(cell.dtype):
-        return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
+        try:
+            return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
+        except OverflowError:
+            return str(cell)
     if isinstance(cell, timedelta):
         return _write_duration(cell)
     if isinstance(cell, float | np.floating | datetime | time):
@@ -243,7 +261,7 @@ def _nested(cell: Any) -> Any:
         if cell.dtype.kind not in "mM":
             cell = cell.tolist()
         elif cell.ndim:  # `tolist` would turn nanoseconds into integers
-            cell = cell.astype(f"{cell.dtype.kind}8[us]").tolist()
+            cell = list(cell)
     if type(cell) is list:
         return [_item(item) for item in cell]
     if type(cell) is tuple:
@@ -266,10 +284,11 @@ def _python_time(cell: np.datetime64 | np.timedelta64) -> Any:
     """Return Python's date or duration, or the text of one that it cannot hold."""
     if arrow_unit(cell.dtype) is None:
         return str(cell)
-    exact = cell.astype(f"{cell.dtype.kind}8[us]")
-    found = exact.item()
-    fits = isinstance(found, datetime | timedelta) and exact.astype(cell.dtype) == cell
-    return found if fits else str(cell)
+    try:
+        found = _in_unit(cell, "us").item()
+    except OverflowError:
+        return str(cell)
+    return found if isinstance(found, datetime | timedelta) else str(cell)
 
 
 def whole_as_integer(cell: Any) -> Any:

@@ -216,11 +216,11 @@ BAD_Y = {
         "got 1 of them|Unknown label type",
     ),
     "NaT of NumPy": (
-        np.append(np.datetime64("NaT"), np.arange(23).astype("M8[D]")),
+        np.append(np.datetime64("NaT", "D"), np.arange(23).astype("M8[D]")),
         "got 1 of them",
     ),
     "NaT among durations": (
-        np.append(np.timedelta64("NaT"), np.arange(23).astype("m8[D]")),
+        np.append(np.timedelta64("NaT", "D"), np.arange(23).astype("m8[D]")),
         "got 1 of them",
     ),
     "infinity in an array": (np.append(np.inf, Y[1:]), "got 1 of them"),

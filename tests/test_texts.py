@@ -261,6 +261,9 @@ def test_sets_are_written_in_one_order():
     assert listed([["a", {"tags": {8, 0}}]]) == ["x0: a\nx1: {'tags': {0, 8}}"]
 
 
+DAY = timedelta(days=1)
+
+
 @pytest.mark.parametrize(
     ("cell", "text"),
     [
@@ -269,7 +272,7 @@ def test_sets_are_written_in_one_order():
         ({np.int64(3): np.float64(1)}, "{3: 1}"),
         ([np.datetime64("2020-01-01")], "[datetime.datetime(2020, 1, 1, 0, 0)]"),
         (
-            [np.timedelta64(1, "s"), np.datetime64("NaT")],
+            [np.timedelta64(1, "s"), np.datetime64("NaT", "D")],
             "[datetime.timedelta(seconds=1), None]",
         ),
         ({"a": ({np.str_("b")},)}, "{'a': ({'b'},)}"),
@@ -278,12 +281,27 @@ def test_sets_are_written_in_one_order():
         ([np.datetime64(1, "ns")], "['1970-01-01T00:00:00.000000001']"),
         ([np.timedelta64(1, "M")], "['1 months']"),
         ([np.timedelta64(12 * 10**11, "D")], "['1200000000000 days']"),
+        (np.array(["300000-01-01"], "M8[D]"), "['300000-01-01']"),
+        (np.array([[1, 2**62]], "m8[D]"), f"[[{DAY!r}, '{2**62} days']]"),
+        (np.array([1], "M8[ns]"), "['1970-01-01T00:00:00.000000001']"),
+        (np.timedelta64(2**62, "W"), f"{2**62} weeks"),
         ({frozenset([8, 0]): {8, 0}}, "{{0, 8}: {0, 8}}"),
         (collections.OrderedDict(b={}), "{'b': {}}"),
     ],
 )
 def test_what_is_in_a_cell_reads_the_same_in_every_version_of_numpy(cell, text):
     assert listed([["a", cell]]) == [f"x0: a\nx1: {text}"]
+
+
+def test_durations_that_no_unit_of_arrow_holds():
+    """NumPy before 2.5 makes other ones of them."""
+    weeks = [[1, 2**62], [3, "NaT"]]
+
+    texts = [f"x0: 7 days, 0:00:00\nx1: {2**62} weeks", "x0: 21 days, 0:00:00"]
+    assert listed(np.array(weeks, "m8[W]")) == texts
+    alone = np.empty((2, 2), dtype=object)
+    alone[:] = [[np.timedelta64(n, "W") for n in row] for row in weeks]
+    assert listed(alone) == texts
 
 
 # Arrow ends the process at a date of NumPy's before a number of NumPy's.
