@@ -8,13 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sklearn.metrics import check_scoring
 from torch import Tensor
 
 from ._messages import warn_user
 from ._network import TextNetwork
-from ._persistence import OF_A_FIT
-from ._predicting import Live
 from ._training import Run, TrainingHistory
 
 
@@ -85,60 +82,6 @@ class ScoreWatcher:
                     "validation rows, or another `scoring`."
                 )
             network.load_state_dict(self._best)
-
-
-def make_watcher(
-    estimator: Any, validation: tuple[Any, Any] | None, live: Live
-) -> ScoreWatcher | None:
-    """Return what scores the network on the validation rows, if there are any.
-
-    Parameters
-    ----------
-    estimator : AdaLoraClassifier or AdaLoraRegressor
-        What is being fitted.
-    validation : (X, y) or None
-        The validation rows, as they came.
-    live : Live
-        What it predicts with.
-
-    Returns
-    -------
-    ScoreWatcher or None
-
-    Raises
-    ------
-    ValueError
-        If a score of a name is not defined for these rows.
-    """
-    if validation is None:
-        return None
-    scorer = check_scoring(estimator, scoring=estimator.scoring)
-    X, y = validation[0], estimator._targets_to_score(validation[1])
-    view = copy.copy(estimator)
-    for name in OF_A_FIT & vars(view).keys():
-        delattr(view, name)  # a scorer must not see those of an earlier fit
-    if isinstance(estimator.scoring, str):  # else it would fail only after an epoch
-        _try_scorer(scorer, view, X, y)
-    view._live = live  # the one fitted attribute that predictions need
-    return ScoreWatcher(
-        lambda: one_number(scorer(view, X, y)), estimator.n_iter_no_change
-    )
-
-
-def _try_scorer(scorer: Callable[..., Any], view: Any, X: Any, y: Any) -> None:
-    """Refuse a score that fails on these rows, by a trial on made-up outputs."""
-    pretender, outputs = copy.copy(view), view._outputs_for(y)
-    pretender._predict_outputs = lambda X: outputs
-    try:
-        if math.isnan(one_number(scorer(pretender, X, y))):
-            raise ValueError("it is NaN")
-    except (TypeError, ValueError) as error:
-        reason = str(error).rstrip(".")
-        raise ValueError(
-            "`scoring` must be defined for the validation rows. Got "
-            f"{view.scoring!r}, which failed on them: {reason}. Choose another score, "
-            "or pass `X_val` and `y_val` on which it works."
-        ) from error
 
 
 def one_number(score: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import time
 from abc import ABCMeta, abstractmethod
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from ._devices import (
     warn_of_emulation,
     warn_of_sharing,
 )
-from ._early_stopping import ScoreWatcher, make_watcher
+from ._early_stopping import ScoreWatcher, one_number
 from ._find_model import commit_of
 from ._fit_warnings import (
     warn_of_cuts,
@@ -39,6 +41,7 @@ from ._long_texts import encode_for_training
 from ._network import TextNetwork, build_network
 from ._parameters import Rule, check_parameters
 from ._persistence import (
+    OF_A_FIT,
     AdapterState,
     continue_from,
     fitted_attributes,
@@ -142,7 +145,7 @@ class FitMixin(metaclass=ABCMeta):
             rows = self._code_targets(rows)
             schedule = self._resolve_schedule(len(rows.texts))
             live, tokens = self._prepare(rows.texts, schedule, generator)
-            watcher = make_watcher(self, validation, live)
+            watcher = self._watch(validation, live)
             examples = Examples(tokens, rows.targets, rows.weights, self._loss())
             run = Run(live.network, examples, self._recipe(schedule), live.place)
             self._start_head(run, generator)
@@ -268,6 +271,41 @@ class FitMixin(metaclass=ABCMeta):
         if not (self._continues() and hasattr(self, "_validation_seed")):
             self._validation_seed = seed
         return self._validation_seed
+
+    def _watch(
+        self, validation: tuple[Any, Any] | None, live: Live
+    ) -> ScoreWatcher | None:
+        """Return what scores the network on the validation rows, if there are any."""
+        if validation is None:
+            return None
+        scorer = check_scoring(self, scoring=self.scoring)
+        X, y = validation[0], self._targets_to_score(validation[1])
+        view = copy.copy(self)
+        for name in OF_A_FIT & vars(view).keys():
+            delattr(view, name)  # a scorer must not see those of an earlier fit
+        if isinstance(self.scoring, str):  # else it would fail only after an epoch
+            self._try_scorer(scorer, view, X, y)
+        view._live = live  # the one fitted attribute that predictions need
+        return ScoreWatcher(
+            lambda: one_number(scorer(view, X, y)), self.n_iter_no_change
+        )
+
+    def _try_scorer(
+        self, scorer: Callable[..., Any], view: FitMixin, X: Any, y: Any
+    ) -> None:
+        """Refuse a score that fails on these rows, by a trial on made-up outputs."""
+        pretender, outputs = copy.copy(view), self._outputs_for(y)
+        pretender._predict_outputs = lambda X: outputs
+        try:
+            if math.isnan(one_number(scorer(pretender, X, y))):
+                raise ValueError("it is NaN")
+        except (TypeError, ValueError) as error:
+            reason = str(error).rstrip(".")
+            raise ValueError(
+                "`scoring` must be defined for the validation rows. Got "
+                f"{self.scoring!r}, which failed on them: {reason}. Choose another "
+                "score, or pass `X_val` and `y_val` on which it works."
+            ) from error
 
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:
         return resolve_schedule(

@@ -91,7 +91,7 @@ IMPORTS = {
         "_backbone _batches _devices _long_texts _network _parameters _persistence "
         "_read_model _texts _tokens _torch_settings _whole_folder"
     ),
-    "_early_stopping": "_messages _network _persistence _predicting _training",
+    "_early_stopping": "_messages _network _training",
     "_callbacks": "_early_stopping _interpolation _training",
     "_inspecting": "_rank_table",
     "_read_folder": (
