@@ -13,7 +13,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 KIND = "pretend"
 # What brings a number, or a size that depends on numbers, to the host.
@@ -127,13 +126,15 @@ class _Made(TorchFunctionMode):
 
 def _compute(func, args, kwargs):
     """Compute on the CPU what is asked of the device, or of both."""
+    leaves = [*_leaves(args), *_leaves(kwargs.values())]
+    if not any(isinstance(x, PretendedTensor) or _is_there(x) for x in leaves):
+        return func(*args, **kwargs)
     name = func._schema.name
-    leaves = tree_leaves((args, kwargs))
     tensors = [x for x in leaves if isinstance(x, torch.Tensor)]
     own = [x for x in tensors if isinstance(x, PretendedTensor)]
     there = bool(own)  # whether the result is on the device
     for device in (x for x in leaves if isinstance(x, torch.device)):
-        there = device.type == KIND
+        there = _is_there(device)
     if name == "aten::copy_":
         there = isinstance(args[0], PretendedTensor)
     if own and name not in COPIES | INDEXED:
@@ -142,13 +143,32 @@ def _compute(func, args, kwargs):
         _write_down(name)
     if name in COPIES and _crosses(args, there) and not _goes_on(args, kwargs):
         _write_down(f"{name} {'to' if there else 'from'} the device")
-    out = func(*tree_map(_raw, args), **tree_map(_raw, kwargs))
+    out = func(*_mapped(_raw, args), **{k: _mapped(_raw, v) for k, v in kwargs.items()})
     if not there:
         return out
-    out = tree_map(lambda x: PretendedTensor(x) if _is_raw(x) else x, out)
+    out = _mapped(lambda x: PretendedTensor(x) if _is_raw(x) else x, out)
     if own and name != "aten::to":
         return return_and_correct_aliasing(func, args, kwargs, out)
     return out
+
+
+def _leaves(values):
+    """Yield what a call is given, lists and tuples opened; torch's trees are slow."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _mapped(change, value):
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, part) for part in value])
+    return change(value)
+
+
+def _is_there(value):
+    return isinstance(value, torch.device) and value.type == KIND
 
 
 def _raw(value):

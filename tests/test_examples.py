@@ -27,12 +27,12 @@ def example(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = __import__(name)
         monkeypatch.setattr(module, "GOOD_ENOUGH", 0.3)
-        monkeypatch.setattr(module, "N_TRAIN", 100)
+        monkeypatch.setattr(module, "N_TRAIN", 60)
         few = partial(AdaLoraClassifier, epochs=2)
         monkeypatch.setattr(module, "AdaLoraClassifier", few)
         read = next(name for name in vars(module) if name.startswith("read_"))
         texts, topics = getattr(module, read)()
-        monkeypatch.setattr(module, read, lambda: (texts[::5], topics[::5]))
+        monkeypatch.setattr(module, read, lambda: (texts[::20], topics[::20]))
         return module
 
     yield load
@@ -42,7 +42,7 @@ def example(monkeypatch):
 def test_optuna_study_goes_on_with_its_file(example, monkeypatch, tmp_path, capsys):
     module = example("optuna_study")
     monkeypatch.setattr(sys, "argv", ["optuna_study.py", str(tmp_path / "study.db")])
-    monkeypatch.setattr(module, "N_VALIDATE", 50)
+    monkeypatch.setattr(module, "N_VALIDATE", 30)
     few = {}
     for n_trials in (1, 2):
         monkeypatch.setattr(module, "N_TRIALS", n_trials)

@@ -228,6 +228,7 @@ FORKS = """
 import multiprocessing, os, signal, sys
 import joblib, torch
 from sklearn.model_selection import cross_val_score
+from transformers import AutoTokenizer, BertModel  # here, not in each child
 from _toy import toy
 from sk_adalora import AdaLoraRegressor
 
