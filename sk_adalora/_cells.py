@@ -79,16 +79,22 @@ def in_arrow_unit(array: np.ndarray) -> np.ndarray:
         If one of them is too large for that unit.
     """
     unit = arrow_unit(array.dtype)
-    return array if unit is None else _in_unit(array, unit)
-
-
-def _in_unit(times: np.ndarray, unit: str) -> np.ndarray:
-    """Convert dates and durations; OverflowError if the unit cannot hold them."""
-    found = times.astype(f"{times.dtype.kind}8[{unit}]")
-    # NumPy before 2.5 wraps around, where it raises this error today.
-    if not ((found.astype(times.dtype) == times) | np.isnat(times)).all():
+    if unit is None:
+        return array
+    # NumPy before 2.5 would wrap around, as Arrow does with days.
+    if not _fit(array).all():
         raise OverflowError
-    return found
+    return array.astype(f"{array.dtype.kind}8[{unit}]")
+
+
+def _fit(times: np.ndarray) -> np.ndarray:
+    """Tell which dates or durations Arrow can hold in its unit."""
+    base, count = np.datetime_data(times.dtype)
+    unit = arrow_unit(times.dtype)
+    factor = int(np.timedelta64(count, base) // np.timedelta64(1, unit))
+    most = (2**31 - 1 if unit == "D" else 2**63 - 1) // factor
+    numbers = times.astype(np.int64)
+    return (-most <= numbers) & (numbers <= most) | np.isnat(times)
 
 
 def nan_to_null(cells: pa.Array) -> pa.Array:
@@ -227,10 +233,7 @@ def write_cell(cell: Any) -> str | None:
     if isinstance(cell, np.longdouble):
         cell = float(cell)  # Arrow knows no wider float
     if isinstance(cell, np.datetime64 | np.timedelta64) and arrow_unit(cell.dtype):
-        try:
-            return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
-        except OverflowError:
-            return str(cell)
+        return _write_times(np.array([cell]))[0]
     if isinstance(cell, timedelta):
         return _write_duration(cell)
     if isinstance(cell, float | np.floating | datetime | time):
@@ -285,10 +288,12 @@ def _python_time(cell: np.datetime64 | np.timedelta64) -> Any:
     if arrow_unit(cell.dtype) is None:
         return str(cell)
     try:
-        found = _in_unit(cell, "us").item()
-    except OverflowError:
+        exact = cell.astype(f"{cell.dtype.kind}8[us]")
+    except OverflowError:  # NumPy before 2.5 wraps around
         return str(cell)
-    return found if isinstance(found, datetime | timedelta) else str(cell)
+    found = exact.item()
+    fits = isinstance(found, datetime | timedelta) and exact.astype(cell.dtype) == cell
+    return found if fits else str(cell)
 
 
 def whole_as_integer(cell: Any) -> Any:
@@ -340,12 +345,21 @@ def _column_of(cell: Any) -> Hashable:
 def _write_alike(cells: list) -> list[str | None]:
     """Write cells of one kind, as :func:`_column_of` tells them."""
     try:
-        of_numpy = isinstance(cells[0], np.datetime64 | np.timedelta64)
-        column = in_arrow_unit(np.array(cells)) if of_numpy else cells
-        return write_arrow(pa.array(column)).to_pylist()
+        if isinstance(cells[0], np.datetime64 | np.timedelta64):
+            return _write_times(np.array(cells))
+        return write_arrow(pa.array(cells)).to_pylist()
     # One of them is out of range.
     except (pa.ArrowException, OverflowError, ValueError):
         return [write_cell(cell) for cell in cells]
+
+
+def _write_times(times: np.ndarray) -> list[str | None]:
+    """Write dates or durations of NumPy's; as NumPy does, those too large for Arrow."""
+    fit = _fit(times)
+    texts = np.empty(len(times), dtype=object)
+    texts[fit] = write_arrow(pa.array(in_arrow_unit(times[fit]))).to_pylist()
+    texts[~fit] = [str(time) for time in times[~fit]]
+    return texts.tolist()
 
 
 def is_missing(cell: Any) -> bool:

@@ -293,14 +293,22 @@ def test_what_is_in_a_cell_reads_the_same_in_every_version_of_numpy(cell, text):
     assert listed([["a", cell]]) == [f"x0: a\nx1: {text}"]
 
 
-def test_durations_that_no_unit_of_arrow_holds():
-    """NumPy before 2.5 makes other ones of them."""
-    weeks = [[1, 2**62], [3, "NaT"]]
-
-    texts = [f"x0: 7 days, 0:00:00\nx1: {2**62} weeks", "x0: 21 days, 0:00:00"]
-    assert listed(np.array(weeks, "m8[W]")) == texts
-    alone = np.empty((2, 2), dtype=object)
-    alone[:] = [[np.timedelta64(n, "W") for n in row] for row in weeks]
+@pytest.mark.parametrize(
+    ("dtype", "numbers", "texts"),
+    [
+        ("m8[W]", [1, 2**62, -(2**63)], ["7 days, 0:00:00", f"{2**62} weeks", ""]),
+        ("m8[D]", [1, -(2**62)], ["1 day, 0:00:00", f"{-(2**62)} days"]),
+        ("M8[D]", [1, 2**32 + 365], ["1970-01-02", "11761192-01-21"]),
+        ("M8[W]", [1, 2**31], ["1970-01-08", str(np.datetime64(2**31, "W"))]),
+        ("M8[h]", [1, 2**62], ["1970-01-01 01:00:00", str(np.datetime64(2**62, "h"))]),
+    ],
+)
+def test_times_that_no_unit_of_arrow_holds(dtype, numbers, texts):
+    """NumPy before 2.5 makes other ones of them, as Arrow does of days."""
+    times = np.array(numbers, np.int64).view(dtype)  # -2**63 is NaT
+    assert listed(times[:, None]) == texts
+    alone = np.empty((len(times), 1), dtype=object)
+    alone[:, 0] = [*times]
     assert listed(alone) == texts
 
 
