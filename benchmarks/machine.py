@@ -34,10 +34,15 @@ def describe_commit():
 
     It is "" where there is no checkout, as in an unpacked archive.
     """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # a folder around it may be one of another project
+        return ""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
+    # As in a hook of git's, which names the repository that it is of.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    given = {"cwd": root, "env": env, "capture_output": True, "text": True}
     try:
-        return subprocess.run(command, check=True, **done).stdout.strip()
+        return subprocess.run(command, check=True, **given).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

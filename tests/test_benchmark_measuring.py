@@ -44,25 +44,30 @@ def test_seconds_end_when_a_card_is_done(kind, monkeypatch):
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 def test_results_name_the_commit_that_they_are_of(tmp_path, monkeypatch):
     def git(*command):
-        who = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
-        done = subprocess.run(
-            ["git", *who, *command], cwd=tmp_path, capture_output=True, check=True
-        )
+        who = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "core.hooksPath="]
+        command = ["git", *who, "-c", "commit.gpgSign=false", *command]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
         return done.stdout.decode().strip()
 
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
-    assert machine.describe_commit() == ""
-
-    (tmp_path / "machine.py").write_text("1")
+    monkeypatch.delenv("GIT_DIR", raising=False)  # as in a hook
+    file = tmp_path / "benchmarks" / "machine.py"
+    file.parent.mkdir()
+    monkeypatch.setattr(machine, "__file__", str(file))
+    file.write_text("1")
     for command in ("init", "add .", "commit -m one", "tag v1"):
         git(*command.split())
     commit = machine.describe_commit()
     assert len(commit) >= 7
     assert git("rev-parse", "HEAD").startswith(commit)
 
-    (tmp_path / "machine.py").write_text("2")
+    monkeypatch.setenv("GIT_DIR", "elsewhere")
+    assert machine.describe_commit() == commit
+    file.write_text("2")
     assert machine.describe_commit() == f"{commit}-dirty"
+
+    inside = tmp_path / "other" / "benchmarks" / "machine.py"  # an unpacked archive
+    monkeypatch.setattr(machine, "__file__", str(inside))
+    assert machine.describe_commit() == ""
 
 
 class Parts:

@@ -314,7 +314,7 @@ def test_a_space_is_imported_without_torch(torch_after):
 @pytest.mark.parametrize("name", INNER_MODULES)
 def test_imports_go_one_way(name):
     assert row_of(name) in MAY_IMPORT, (
-        f"{name} is not in MAY_IMPORT. Got a new module. Add its row, after deciding "
+        f"{name} is not in IMPORTS. Got a new module. Add its row, after deciding "
         "which modules it stands above."
     )
     allowed = MAY_IMPORT[row_of(name)]
