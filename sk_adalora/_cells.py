@@ -82,13 +82,13 @@ def in_arrow_unit(array: np.ndarray) -> np.ndarray:
     if unit is None:
         return array
     # NumPy before 2.5 would wrap around, as Arrow does with days.
-    if not _fit(array).all():
+    if not _are_held(array).all():
         raise OverflowError
     return array.astype(f"{array.dtype.kind}8[{unit}]")
 
 
-def _fit(times: np.ndarray) -> np.ndarray:
-    """Tell which dates or durations Arrow can hold in its unit."""
+def _are_held(times: np.ndarray) -> np.ndarray:
+    """Tell which dates or durations Arrow can hold, in the unit that it has."""
     base, count = np.datetime_data(times.dtype)
     unit = arrow_unit(times.dtype)
     factor = int(np.timedelta64(count, base) // np.timedelta64(1, unit))
@@ -355,10 +355,10 @@ def _write_alike(cells: list) -> list[str | None]:
 
 def _write_times(times: np.ndarray) -> list[str | None]:
     """Write dates or durations of NumPy's; as NumPy does, those too large for Arrow."""
-    fit = _fit(times)
+    held = _are_held(times)
     texts = np.empty(len(times), dtype=object)
-    texts[fit] = write_arrow(pa.array(in_arrow_unit(times[fit]))).to_pylist()
-    texts[~fit] = [str(time) for time in times[~fit]]
+    texts[held] = write_arrow(pa.array(in_arrow_unit(times[held]))).to_pylist()
+    texts[~held] = [str(cell) for cell in times[~held]]
     return texts.tolist()
 
 

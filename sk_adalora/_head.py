@@ -13,7 +13,7 @@ from torch import Tensor, nn
 _LEAST_SPREAD = 3e-3
 _ROUNDING = 4
 # Weights are relative to the largest of all rows, so those of some may be very small.
-_LEAST_SUM = torch.finfo(torch.float64).tiny
+LEAST_SUM = torch.finfo(torch.float64).tiny
 
 
 class LinearHead(nn.Linear):
@@ -142,7 +142,7 @@ def spread(
     features = features.double()
     weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
-    share = weights / weights.sum().clamp_min(_LEAST_SUM)  # 0 for rows of weight 0
+    share = weights / weights.sum().clamp_min(LEAST_SUM)  # 0 for rows of weight 0
     centre = share @ features
     length = (share @ (features - centre).square()).sum().sqrt()
     least = max(_LEAST_SPREAD, _ROUNDING * torch.finfo(dtype).eps)

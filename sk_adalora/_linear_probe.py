@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._head import LEAST_SUM
 from ._training import LossFunction
 
 # The probe minimises mean loss + penalty / 2 * ||w||^2, on standardised features. With
@@ -18,8 +19,6 @@ _PENALTY = 0.01
 # share of a twentieth, the penalty is this times its square, or the least.
 _PENALTY_OF_SHARES, _LEAST_PENALTY = 4, 1e-4
 _MAX_ITERATIONS = 100
-# Weights are relative to the largest of all rows, so those of some may be very small.
-_LEAST_SUM = torch.finfo(torch.float64).tiny
 # If no weight of the probe on standardised features exceeds this, it has found nothing.
 _LEAST_WEIGHT = 1e-3
 # L-BFGS stores two vectors of each of its last steps: 6 GB for 100 steps, torch's
@@ -54,7 +53,7 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
     """
     if weights is None:
         weights = targets.new_ones(len(targets), dtype=torch.float64)
-    share = weights.double() / weights.double().sum().clamp_min(_LEAST_SUM)
+    share = weights.double() / weights.double().sum().clamp_min(LEAST_SUM)
     if not targets.is_floating_point():
         shares = torch.bincount(targets, share, minlength=n_outputs)
         # The geometric mean over the rows of the share of their class: 1 / k of k equal
@@ -104,7 +103,7 @@ def fit_linear(
     """
     targets = targets.double() if targets.is_floating_point() else targets
     weights = inputs.new_ones(len(inputs)) if weights is None else weights.double()
-    total = weights.sum().clamp_min(_LEAST_SUM)
+    total = weights.sum().clamp_min(LEAST_SUM)
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
     n_outputs = len(penalties)
     weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)

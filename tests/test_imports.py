@@ -73,7 +73,7 @@ IMPORTS = {
     "_network": "_backbone _batches _head _read_model adalora",
     "_learning_rates": "",
     "_training": "_batches _devices _learning_rates _messages _network _tokens adalora",
-    "_linear_probe": "_training",
+    "_linear_probe": "_head _training",
     "_probe": "_batches _devices _head _linear_probe _network _tokens _training",
     "_interpolation": "_network",
     "_fit_warnings": "_backbone _messages _network _texts _tokens _training",
