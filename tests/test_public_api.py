@@ -11,6 +11,7 @@ import pytest
 from sklearn.base import BaseEstimator
 
 import sk_adalora
+import sk_adalora.adalora
 from sk_adalora._report import FitReport
 from sk_adalora._steps import ResolvedSchedule
 from sk_adalora._training import TrainingHistory
@@ -108,6 +109,16 @@ def test_the_api_page_lists_the_names():
     assert sorted(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == sorted(
         sk_adalora.__all__
     )
+
+
+def test_the_api_page_names_what_only_the_engine_offers():
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    part = page.split("### Files of adapters")[1].split("\n## ")[0]
+    only = {*sk_adalora.adalora.__all__} - {*sk_adalora.__all__}
+    functions = {n for n in only if inspect.isfunction(getattr(sk_adalora.adalora, n))}
+
+    assert {*re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)} == functions
+    assert only - functions <= {*re.findall(r"`(\w+)`", part)}
 
 
 @pytest.mark.parametrize(
