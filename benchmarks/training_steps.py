@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from sk_adalora._backbone import load_backbone
 from sk_adalora._batches import pad
 from sk_adalora._network import build_network, pool
-from sk_adalora._tokens import TokenTable
+from sk_adalora._token_table import TokenTable
 from sk_adalora._training import Examples, Recipe, Run, train_step
 from sk_adalora.adalora import AdaLoraConfig
 

@@ -11,7 +11,7 @@ from ._backbone import Backbone
 from ._messages import warn_user
 from ._network import TextNetwork
 from ._texts import Texts
-from ._tokens import TokenTable
+from ._token_table import TokenTable
 from ._training import TrainingHistory
 
 # Warn if more than this share of the rows was truncated.

@@ -62,7 +62,7 @@ from ._rows import (
 )
 from ._steps import ENOUGH_STEPS, ResolvedSchedule, resolve_schedule
 from ._texts import Texts
-from ._tokens import TokenTable
+from ._token_table import TokenTable
 from ._torch_settings import own_settings_of_torch
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import unchanged_on_error

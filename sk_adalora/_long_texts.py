@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ._texts import Texts
-from ._tokens import TokenTable, check_room, encode
+from ._token_table import TokenTable
+from ._tokens import check_room, encode
 from ._turns import same_settings
 
 # A limit above any text's length, since `encode` always truncates.

@@ -22,7 +22,7 @@ from ._parameters import Rule, check_parameters
 from ._persistence import AdapterState, thaw_network
 from ._read_model import count_vectors
 from ._texts import Texts, read_texts
-from ._tokens import TokenTable
+from ._token_table import TokenTable
 from ._torch_settings import own_settings_of_torch
 from ._whole_folder import read_model_whole
 

@@ -18,7 +18,7 @@ from ._devices import Place
 from ._head import LinearHead, spread
 from ._linear_probe import are_indicators, fit_linear, penalties_of
 from ._network import TextNetwork
-from ._tokens import TokenTable
+from ._token_table import TokenTable
 from ._training import Examples, Run
 
 # The number of rows that the probe is fitted to: more take time and do not score higher

@@ -1,15 +1,11 @@
 """Texts -> token ids.
 
-Equal texts are encoded once. The token ids of all distinct texts lie one after the
-other in a single array, so that a batch is cut out of it without a Python loop, and
-rows, folds and epochs share it. Big tables go through Hugging Face `datasets`: their
-ids are written to a temporary directory as they are made, and read through a memory
-map.
+Equal texts are encoded once. Big tables go through Hugging Face `datasets`: their ids
+are written to a temporary directory as they are made, and read through a memory map.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +22,7 @@ from ._token_files import (
     remove_what_is_left,
     write_and_map,
 )
+from ._token_table import TokenTable
 from ._turns import same_settings
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
@@ -51,79 +48,6 @@ class _Texts(Protocol):
     def first(self) -> pa.Array: ...
     @property
     def second(self) -> pa.Array | None: ...
-
-
-@dataclass(frozen=True)
-class TokenTable:
-    """The token ids of a table's rows; rows with equal texts share them.
-
-    The ids of distinct text ``d`` are ``ids[starts[d] : stops[d]]``.
-
-    Attributes
-    ----------
-    ids : ndarray of shape (n_tokens,), dtype int32
-        The token ids of all distinct texts, one after the other.
-    starts, stops : ndarrays of shape (n_distinct,), dtype int64
-        Where each distinct text begins and ends in `ids`.
-    rows : ndarray of shape (n_samples,), dtype int64
-        The distinct text of each row.
-    type_ids : ndarray of shape (n_tokens,), dtype int8, or None
-        Which text of a pair each token belongs to, if the model is told.
-    truncated : ndarray of shape (n_distinct,), dtype bool
-        Whether tokens were cut off.
-    pad_id : int
-        The id to fill batches with.
-    max_length : int
-        Tokens that the model takes: no row has more, and none is padded to more.
-    """
-
-    ids: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    rows: np.ndarray
-    type_ids: np.ndarray | None
-    truncated: np.ndarray
-    pad_id: int
-    max_length: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Token counts of shape (n_samples,), each at least 1."""
-        return (self.stops - self.starts)[self.rows]
-
-    @property
-    def all_distinct(self) -> bool:
-        """Whether the rows are the distinct texts, in their order."""
-        return np.array_equal(self.rows, np.arange(len(self.starts)))
-
-    @property
-    def truncated_share(self) -> float:
-        """The share of rows that lost tokens."""
-        return float(self.truncated[self.rows].mean())
-
-    def take(self, indices: Sequence[int] | np.ndarray) -> "TokenTable":
-        """Return the table of some rows, in that order; the ids are shared."""
-        kept, rows = np.unique(
-            self.rows[np.asarray(indices, dtype=np.int64)], return_inverse=True
-        )
-        return replace(
-            self,
-            starts=self.starts[kept],
-            stops=self.stops[kept],
-            rows=rows.astype(np.int64, copy=False),
-            truncated=self.truncated[kept],
-        )
-
-    def distinct(self) -> "TokenTable":
-        """Return the table of the distinct texts, one row each.
-
-        With ``results`` a value per row of it, ``results[self.rows]`` is a value per
-        row of this table.
-        """
-        return replace(self, rows=np.arange(len(self.starts)))
 
 
 def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:

@@ -20,7 +20,7 @@ from ._devices import Place
 from ._learning_rates import rate_share
 from ._messages import progress_bar
 from ._network import TextNetwork
-from ._tokens import TokenTable
+from ._token_table import TokenTable
 from .adalora import RankAllocator
 
 # (n, k) outputs and the targets of the same rows -> (n,) losses.

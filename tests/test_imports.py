@@ -55,8 +55,9 @@ IMPORTS = {
     "_texts": "_cells _columns _parameters",
     "_rows": "_columns _texts",
     "_token_files": "_locks",
-    "_tokens": "_messages _token_files _turns",
-    "_long_texts": "_texts _tokens _turns",
+    "_token_table": "",
+    "_tokens": "_messages _token_files _token_table _turns",
+    "_long_texts": "_texts _token_table _tokens _turns",
     "_batches": "",
     "_steps": "adalora.config",
     "_model_files": "_locks",
@@ -72,11 +73,13 @@ IMPORTS = {
     "_head": "",
     "_network": "_backbone _batches _head _read_model adalora",
     "_learning_rates": "",
-    "_training": "_batches _devices _learning_rates _messages _network _tokens adalora",
+    "_training": (
+        "_batches _devices _learning_rates _messages _network _token_table adalora"
+    ),
     "_linear_probe": "_head _training",
-    "_probe": "_batches _devices _head _linear_probe _network _tokens _training",
+    "_probe": "_batches _devices _head _linear_probe _network _token_table _training",
     "_interpolation": "_network",
-    "_fit_warnings": "_backbone _messages _network _texts _tokens _training",
+    "_fit_warnings": "_backbone _messages _network _texts _token_table _training",
     "_report": "_training",
     "_file_versions": "_messages",
     "_persistence": (
@@ -89,7 +92,7 @@ IMPORTS = {
     "_whole_folder": "_card _folder_files",
     "_predicting": (
         "_backbone _batches _devices _long_texts _network _parameters _persistence "
-        "_read_model _texts _tokens _torch_settings _whole_folder"
+        "_read_model _texts _token_table _torch_settings _whole_folder"
     ),
     "_early_stopping": "_messages _network _training",
     "_callbacks": "_early_stopping _interpolation _training",
@@ -111,8 +114,8 @@ IMPORTS = {
     "_fitting": (
         "_backbone _callbacks _devices _early_stopping _find_model _fit_warnings "
         "_interpolation _long_texts _network _parameters _persistence _predicting "
-        "_probe _report _rows _steps _texts _tokens _torch_settings _training "
-        "_transaction adalora"
+        "_probe _report _rows _steps _texts _token_table _torch_settings "
+        "_training _transaction adalora"
     ),
     "_base": (
         "_doc_links _file_versions _find_model _fitting _folder _inspecting "

@@ -28,6 +28,7 @@ from sk_adalora._devices import Place, resolve_place, warn_of_sharing
 from sk_adalora._long_texts import _keep_both_ends
 from sk_adalora._network import TextNetwork
 from sk_adalora._texts import Texts, read_texts
+from sk_adalora._token_table import TokenTable
 
 FOLDS = StratifiedKFold(3)
 GRID = {"target_r": [2, 3, 5, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
@@ -445,7 +446,7 @@ def test_texts_that_are_all_distinct_are_not_copied():
 def test_cutting_the_middle_out_takes_few_bytes_a_token():
     n_texts, length, kept = 200, 1000, 900
     starts = np.arange(n_texts, dtype=np.int64) * length
-    table = _tokens.TokenTable(
+    table = TokenTable(
         ids=np.zeros(n_texts * length, np.int32),
         starts=starts,
         stops=starts + length,
