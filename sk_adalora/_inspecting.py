@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from ._messages import write_lines
 from ._rank_table import headline, lay_out
 
 
@@ -47,11 +47,8 @@ class InspectMixin:
         """Write the table below the progress bar, where one was asked for."""
         if not self.verbose:
             return
-        from tqdm.auto import tqdm
-
         title = headline(list(self.ranks_.values()), self.schedule_.init_r)
-        # To stderr, like the bar: stdout is left to what the program prints.
-        tqdm.write(f"{title}\n{lay_out(self.ranks_).to_text()}", file=sys.stderr)
+        write_lines(f"{title}\n{lay_out(self.ranks_).to_text()}")
 
 
 def _import_pandas() -> Any:

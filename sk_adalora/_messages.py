@@ -51,6 +51,14 @@ def progress_bar(total: int, verbose: int, desc: str, unit: str) -> Any:
     return tqdm(total=total, desc=desc, unit=unit)
 
 
+def write_lines(text: str) -> None:
+    """Write what was asked for with `verbose`, where progress bars are shown too."""
+    from tqdm.auto import tqdm
+
+    # To stderr, like the bars: stdout is left to what the program prints.
+    tqdm.write(text, file=sys.stderr)
+
+
 class Muted:
     """Keeps a library silent as long as one of several threads asks for it.
 

@@ -129,7 +129,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         from each other. Processes that work on one study at the same time draw
         different parameters whatever the seed, also that of a `sampler`.
     verbose : int, default=0
-        1 shows a bar of trials; more also makes scikit-learn print.
+        1 shows a bar of trials and, at its end, how many trials and fits there were and
+        what the best one has; more also makes scikit-learn print.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.model_selection._search import BaseSearchCV
 
 from ._dimensions import CalledSpace, Space
-from ._messages import progress_bar
+from ._messages import progress_bar, write_lines
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
 from ._search_fingerprint import fingerprint, requests_of
@@ -36,6 +36,7 @@ from ._search_study import (
     record_of,
     silent_optuna,
 )
+from ._search_summary import summarise
 from ._search_table import (
     FoldResult,
     TrialTable,
@@ -330,6 +331,8 @@ class SearchHooks(BaseSearchCV):
             )
         table.correct(results, metric)
         now.results.update(results)
+        if now.verbose:
+            write_lines(summarise(table, results, len(now.splits), metric))
 
     def _select_best_index(self, refit: Any, refit_metric: str, results: Any) -> int:
         """Choose the row to refit: scikit-learn's hook, but of what may be the best."""

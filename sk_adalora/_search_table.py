@@ -163,6 +163,10 @@ class TrialTable:
             "running_mean": [row.mean(metric) for row in self.rows],
         }
 
+    def compared(self, metric: str | None) -> str:
+        """Return the name of the score to compare, as the columns have it."""
+        return "score" if self.metrics is None else (metric or self.metrics[0])
+
     def correct(self, results: dict[str, Any], metric: str | None) -> None:
         """Correct what scikit-learn computed from missing folds, in place.
 
@@ -177,7 +181,7 @@ class TrialTable:
                 results[f"{how}_{name}"] = np.array(
                     [getattr(np, how)(t) if t else np.nan for t in times]
                 )
-        compared = "score" if self.metrics is None else (metric or self.metrics[0])
+        compared = self.compared(metric)
         for i, row in enumerate(self.rows):
             if row.trial.state is TrialState.COMPLETE and not row.done:
                 results[f"mean_test_{compared}"][i] = row.trial.value

@@ -120,6 +120,8 @@ class TrialRunner:
                 if self._is_late():
                     break
         except BaseException as error:
+            # By its name: it is joblib's or loky's, and without `n_jobs` neither is
+            # imported.
             self._abandon(died=type(error).__name__ == "TerminatedWorkerError")
             raise
         self._show()

@@ -144,9 +144,11 @@ total_step=150, steps_per_epoch=50)
     total = int(epochs) * steps_per_epoch
     initial, target = _ranks(init_r, target_r)
     first, final = _steps(tinit, total), _steps(tfinal, total)
-    if _is_share(tinit) and _is_share(tfinal) and tinit + tfinal < 1:
-        first = min(first, total - final - 1)  # rounding may eat the last step
-    if first + final >= total:
+    if _is_share(tinit) and _is_share(tfinal):
+        is_room = tinit + tfinal < 1  # the same for any number of rows
+    else:
+        is_room = first + final < total
+    if not is_room:
         # An estimator is alone, and has no such parameter.
         workers = f", world_size={world_size}" if world_size != 1 else ""
         raise ValueError(
@@ -158,6 +160,7 @@ total_step=150, steps_per_epoch=50)
             "`tinit` and `tfinal` as shares of all steps that sum to less than 1, or "
             "train for more epochs."
         )
+    first = min(first, total - final - 1)  # rounding may have eaten the last step
     return ResolvedSchedule(
         init_r=initial,
         target_r=target,

@@ -18,6 +18,8 @@ import pytest
 from sk_adalora import (
     AdaLoraClassifier,
     AdaLoraRegressor,
+    AdaLoraSearchCV,
+    AdaLoraSpace,
     _backbone,
     _find_model,
     _steps,
@@ -170,7 +172,9 @@ def test_each_page_can_be_reached():
     assert [name_of(page) for page in PAGES if page not in seen] == []
 
 
-@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+@pytest.mark.parametrize(
+    "estimator", [AdaLoraClassifier, AdaLoraRegressor, AdaLoraSearchCV, AdaLoraSpace]
+)
 def test_the_user_guide_speaks_of_each_parameter(estimator):
     guide = "".join(
         page.read_text("utf-8") for page in sorted((DOCS / "user_guide").glob("*.md"))

@@ -96,7 +96,7 @@ IMPORTS = {
     ),
     "_early_stopping": "_messages _network _training",
     "_callbacks": "_early_stopping _interpolation _training",
-    "_inspecting": "_rank_table",
+    "_inspecting": "_messages _rank_table",
     "_read_folder": (
         "_card _file_versions _find_model _folder_files _json_values _parameters "
         "_persistence adalora"
@@ -148,12 +148,13 @@ IMPORTS = {
         "_dimensions _search_marks _search_sampling _search_study _search_table "
         "_search_workers"
     ),
+    "_search_summary": "_search_table",
     "_search_warnings": "_messages _search_table",
     "_search_hooks": (
         "_dimensions _messages _parameters _search_enqueue _search_fingerprint "
         "_search_marks _search_pruner _search_rules _search_sampling _search_storage "
-        "_search_study _search_table _search_trials _search_warnings _search_workers "
-        "_space _transaction"
+        "_search_study _search_summary _search_table _search_trials _search_warnings "
+        "_search_workers _space _transaction"
     ),
     "_search": (
         "_doc_links _parameters _search_hooks _search_plot _search_study _transaction"

@@ -33,7 +33,9 @@ class RowBank(nn.Module):
 
     triplet_of: Tensor  # (m,) the triplet that each row belongs to
 
-    def __init__(self, width: int, positions: Sequence[int], ranks: Sequence[int]):
+    def __init__(
+        self, width: int, positions: Sequence[int], ranks: Sequence[int]
+    ) -> None:
         super().__init__()
         self.positions = list(positions)
         # float32, whatever the precision of the frozen weights or torch's default.

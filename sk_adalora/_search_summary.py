@@ -1,0 +1,64 @@
+"""What a search found, as lines of text."""
+
+from __future__ import annotations
+
+import reprlib
+from numbers import Integral, Real
+from typing import Any
+
+from ._search_table import TrialTable
+
+_STATES = ("complete", "pruned", "failed", "infeasible")
+
+
+def summarise(
+    table: TrialTable, results: dict[str, Any], n_folds: int, metric: str | None
+) -> str:
+    """Describe the trials of a search, and the best of them.
+
+    Parameters
+    ----------
+    table : TrialTable
+        All trials that are over.
+    results : dict
+        `cv_results_`.
+    n_folds : int
+        Folds of a complete trial.
+    metric : str or None
+        Of several scores the one that is compared.
+
+    Returns
+    -------
+    str
+        Several lines.
+    """
+    counted = {state: table.number_of(state) for state in _STATES}
+    states = ", ".join(f"{n} {state}" for state, n in counted.items() if n)
+    name = table.compared(metric)
+    best = results[f"rank_test_{name}"].argmin()
+    row, mean = table.rows[best], results[f"mean_test_{name}"][best]
+    end = ":" if row.params else "."
+    width = max(map(len, row.params), default=0)
+    return "\n".join(
+        [
+            f"{len(table.rows)} trials: {states}.{_count_fits(table, n_folds)}",
+            f"Best mean {name}: {mean:.4g}, of trial {row.trial.number}{end}",
+            *(f"  {key:{width}}  {_show(row.params[key])}" for key in row.params),
+        ]
+    )
+
+
+def _count_fits(table: TrialTable, n_folds: int) -> str:
+    """Say how many fits there were, and how many more if no trial had ended early."""
+    fits = table.number_of_fits()
+    # Without any are trials of another program, and settings that a function excludes.
+    all_folds = n_folds * sum(bool(row.done) for row in table.rows)
+    if not fits:
+        return ""
+    return f" {fits} fits" + (f" instead of {all_folds}." if fits < all_folds else ".")
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Integral):
+        return str(value)
+    return f"{value:.4g}" if isinstance(value, Real) else reprlib.repr(value)
