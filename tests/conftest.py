@@ -198,8 +198,9 @@ def plt():
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    yield pyplot
-    pyplot.close("all")
+    with matplotlib.rc_context():  # Optuna's plots set a style
+        yield pyplot
+        pyplot.close("all")
 
 
 @pytest.fixture

@@ -122,6 +122,7 @@ def default_model(request, tiny_model, monkeypatch):
     _backbone.clear_backbone_cache()
 
 
+@pytest.mark.usefixtures("quiet_optuna")  # restores what a page sets
 @pytest.mark.parametrize("page", list(parameters_of_pages()))
 def test_the_snippets_run(page, default_model, tiny_model, tmp_path, monkeypatch):
     shutil.copytree(tiny_model, tmp_path / "my-encoder")  # what pages call a folder

@@ -501,9 +501,17 @@ def test_nothing_is_pickled(saved):
     ]
 
 
-def test_files_can_be_read_by_others(saved):
-    assert {oct(p.stat().st_mode & 0o444) for p in saved.iterdir()} == {"0o444"}
-    assert saved.stat().st_mode & 0o500 == 0o500
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("closed", [0o022, 0o027, 0o077])
+def test_files_can_be_read_by_whom_the_umask_lets(fitted, tmp_path, closed):
+    before = os.umask(closed)
+    try:
+        fitted.save_pretrained(tmp_path / "f")
+    finally:
+        os.umask(before)
+
+    written = [tmp_path / "f", *(tmp_path / "f").iterdir()]
+    assert {oct(p.stat().st_mode & 0o444) for p in written} == {oct(0o444 & ~closed)}
 
 
 def test_the_state_is_for_people(saved):

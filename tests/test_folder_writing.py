@@ -534,9 +534,17 @@ def test_an_interrupt_just_after_a_move_loses_nothing(
     assert [*tmp_path.iterdir()] == [folder]
 
 
+@pytest.fixture
+def usual_umask():
+    """Others may read new files, and only the owner writes them."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="folders inherit the bit there")
 def test_what_is_written_beside_a_folder_of_a_group_is_the_groups(
-    fitted, tmp_path, monkeypatch
+    fitted, tmp_path, monkeypatch, usual_umask
 ):
     """New files get the group of their folder where it has the bit for that."""
     tmp_path.chmod(0o2755)

@@ -16,7 +16,7 @@ SETTINGS += ["--trials", "3", "--epochs", "1", "--max-length", "8"]
 
 
 @pytest.fixture
-def race(tiny_model, tmp_path, monkeypatch):
+def race(tiny_model, tmp_path, monkeypatch, quiet_optuna):
     """Function: extra options -> the records on disk. Three small topics."""
     texts, labels = topics(120)
     texts = [f"{text} {i}" for i, text in enumerate(texts)]  # none twice

@@ -525,10 +525,12 @@ def test_two_trials_at_a_time(pruner):
     assert len(set(values(fitted))) == 5
 
 
-def test_fits_run_on_a_cluster():
+def test_fits_run_on_a_cluster(tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs dask[distributed]")
+    dask = pytest.importorskip("dask")
 
     with (
+        dask.config.set(temporary_directory=str(tmp_path)),
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
         ) as cluster,

@@ -47,25 +47,33 @@ def unprivileged():
 
 
 @pytest.fixture(scope="module")
-def postgresql():
+def server_folder():
+    """Folder that another user may enter: pytest's is root's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="adalora-pg-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def postgresql(server_folder):
     """URL of a database on a server of our own, which keeps nothing."""
     pytest.importorskip("psycopg", reason="needs the extra `scale`")
     programs = programs_of_postgresql()
     if programs is None:
         pytest.skip("needs PostgreSQL's programs, as in Debian's package postgresql")
     user = unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="adalora-pg-"))  # pytest's is root's alone
-    (folder / "password").write_text("hush-hush")
+    password = server_folder / "password"
+    password.write_text("hush-hush")
     if user:
-        shutil.chown(folder, user)
-        shutil.chown(folder / "password", user)
+        shutil.chown(password, user)
+        shutil.chown(server_folder, user)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    data = folder / "data"
-    options = {"user": user, "cwd": folder, "stdout": subprocess.DEVNULL}
+    data = server_folder / "data"
+    options = {"user": user, "cwd": server_folder, "stdout": subprocess.DEVNULL}
     subprocess.run(
-        [programs / "initdb", *SETTINGS, "-D", data, f"--pwfile={folder / 'password'}"],
+        [programs / "initdb", *SETTINGS, "-D", data, f"--pwfile={password}"],
         check=True,
         timeout=120,
         **options,
@@ -82,7 +90,6 @@ def postgresql():
     finally:
         server.send_signal(signal.SIGQUIT)
         server.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def answers(port):
