@@ -36,6 +36,9 @@ TEXT = pa.large_string()
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
 
+# The first and the last year that Arrow writes.
+_WRITTEN_YEARS = (np.array([-32767, 32767]) - 1970).astype("M8[Y]")
+
 # Units of NumPy's dates (M) and durations (m) -> those of Arrow that hold them.
 _SHORT = {"h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
 _UNITS = {"M": {"W": "D", "D": "D", **_SHORT}, "m": {"W": "s", "D": "s", **_SHORT}}
@@ -111,7 +114,10 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
         return write_arrow(cells.dictionary).take(cells.indices)
     if pt.is_duration(cells.type):
         return _write_durations(cells)
-    texts = _cast_to_text(nan_to_null(cells))
+    if pt.is_date(cells.type) or pt.is_timestamp(cells.type):
+        texts = _write_dates(cells)
+    else:
+        texts = _cast_to_text(nan_to_null(cells))
     if pt.is_float64(cells.type):
         texts = _write_large_whole(cells, texts)
     if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
@@ -213,7 +219,26 @@ def _write_large_whole(
     if not pc.any(large).as_py():
         return texts
     whole = pc.if_else(large, cells, pa.scalar(None, cells.type)).cast(pa.int64())
-    return pc.if_else(pc.fill_null(large, False), whole.cast(TEXT), texts)
+    return pc.if_else(large, whole.cast(TEXT), texts)
+
+
+def _write_dates(cells: pa.Array) -> pa.LargeStringArray:
+    """Write dates; in UTC those in a time zone whose year Arrow cannot write.
+
+    In place of such a year it writes an error or another year, or raises an error.
+    """
+    times = cells.to_numpy(zero_copy_only=False)
+    years = times.astype("M8[Y]")
+    far = (years < _WRITTEN_YEARS[0]) | (years > _WRITTEN_YEARS[1])
+    if not far.any():
+        return _cast_to_text(cells)
+    near = pc.if_else(pa.array(far), pa.scalar(None, cells.type), cells)
+    if pt.is_date(cells.type):
+        times = times.astype("M8[D]")
+    zone = "Z" if pt.is_timestamp(cells.type) and cells.type.tz else ""
+    written = [f"{time}{zone}".replace("T", " ") for time in times[far].astype(str)]
+    texts = _cast_to_text(near)
+    return pc.replace_with_mask(texts, pa.array(far), pa.array(written, TEXT))
 
 
 # What Arrow writes; a subclass of float among them is NumPy's float64.

@@ -88,6 +88,10 @@ BAD_X = {
         datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": X})}),
         r"Got a single DatasetDict\. Pass X\['train'\] instead",
     ),
+    "splits that are streamed": (
+        datasets.IterableDatasetDict({"test": iter(X)}),
+        r"Got a single IterableDatasetDict\. Pass X\['test'\] instead",
+    ),
     "what a tokenizer returns": (
         transformers.BatchEncoding({"input_ids": [[2, 5, 3]] * 24}),
         r"Got a single BatchEncoding\. Pass the texts that it was made of instead",
@@ -260,9 +264,17 @@ BAD_Y = {
         [{"a", "b"}, {"a"}] * 12,
         r"got objects of set\. Make an indicator matrix by .*MultiLabelBinarizer\.$",
     ),
+    "sets of labels beside numbers": (
+        [frozenset("ab"), 3] * 12,
+        r"got objects of frozenset and int\. Make an indicator matrix",
+    ),
     "lists of labels in Arrow": (
         pa.array([["a", "b"], ["a"]] * 12),
         r"Make an.*MultiLabelBinarizer\(\)\.fit_transform\(y\.to_pylist\(\)\)\.$",
+    ),
+    "lists of labels in chunks of Arrow": (
+        pa.chunked_array([[["a", "b"], ["a"]]] * 12),
+        r"MultiLabelBinarizer\(\)\.fit_transform\(y\.to_pylist\(\)\)\.$",
     ),
     "lists of labels in polars": (
         pl.Series([["a", "b"], ["a"]] * 12),
@@ -300,6 +312,11 @@ BAD_Y = {
         np.where(np.eye(24, 2, dtype=bool), NAN, np.eye(24, 2)),
         "got 2 of them",
     ),
+    "None in an indicator": (
+        np.where(np.eye(24, 2, dtype=bool), None, 1),
+        "got 2 of them",
+    ),
+    "an indicator without columns": (np.ones((24, 0)), "Unknown label type: unknown"),
     "an indicator of -1 and 1": (
         np.where(np.eye(24, 3, dtype=bool), 1, -1),
         r"must hold 1 for yes and 0 for no\. Got -1\. .*`y == 1`",

@@ -64,6 +64,7 @@ CONTAINERS = {
     "masked array without masks": np.ma.masked_array,
     "index": pd.Index,
     "dataset column": lambda y: _dataset(y)["text"],
+    "list of strings of NumPy's and others": lambda y: [np.str_(y[0]), *y[1:]],
     "list of a StrEnum": lambda y: [_ANSWERS(answer) for answer in y],
 }
 

@@ -2,6 +2,7 @@
 
 import pickle
 from itertools import pairwise, product
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -187,6 +188,11 @@ def test_other_things_are_refused(display, fitted):
             display.from_estimator(thing)
 
 
+def test_arguments_that_plot_does_not_know_are_refused(display, fitted):
+    with pytest.raises(TypeError, match="'colour'"):
+        display.from_estimator(fitted, colour="red")
+
+
 def test_a_figure_of_its_own_may_be_laid_out_once_more(display, fitted, plt):
     """As is usual after a picture; matplotlib refuses or warns of another layout."""
     ax = display.from_estimator(fitted).ax_
@@ -229,6 +235,23 @@ def test_ranks_of_the_engine_need_no_estimator():
     drawn = RankAllocationDisplay.from_ranks(model.ranks, initial=4)
 
     assert drawn.ranks.tolist() == np.full((2, len(drawn.kinds)), 4).tolist()
+
+
+def test_ranks_of_any_mapping_are_coloured_up_to_the_start():
+    ranks = MappingProxyType({"l.0.fc1": 3, "l.1.fc1": 1})
+    drawn = RankAllocationDisplay.from_ranks(ranks, initial=8)
+
+    assert drawn.image_.get_clim() == (0, 8)
+
+
+def test_colours_and_their_scale_can_be_chosen(fitted):
+    plain = RankAllocationDisplay.from_estimator(fitted)
+    drawn = RankAllocationDisplay.from_estimator(fitted, cmap="magma", colorbar=False)
+
+    assert plain.image_.get_cmap().name == "cividis"
+    assert drawn.image_.get_cmap().name == "magma"
+    assert plain.image_.colorbar is not None
+    assert drawn.image_.colorbar is None
 
 
 def test_pruned_and_missing_matrices_look_different():

@@ -217,6 +217,9 @@ def test_what_is_equal_is_the_same_choice():
         ({"target_r": 4}, AdaLoraSpace(init_r=12, target_r=[4, 8]), {"target_r": 4}),
         ({"target_r": 0.5, "init_r": 16}, {"target_r": [4, 8]}, {"target_r": 8}),
         ({"target_r": 0.5, "init_r": 16}, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
+        ({"target_r": 8, "init_r": 16}, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
+        ({"target_r": 0.5, "init_r": None}, {"target_r": [4, 8]}, {}),
+        ({"target_r": np.int64(4)}, {"target_r": WHOLE(2, 8)}, {"target_r": 4}),
         ({"target_r": 6}, {"target_r": [4, 8]}, {}),
         ({"deltaT": 5}, {"deltaT": ["auto", 5, 10]}, {"deltaT": 5}),
         ({"deltaT": 5}, {"deltaT": FLOAT(0.001, 0.5)}, {}),
@@ -255,7 +258,13 @@ def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
 
 
 @pytest.mark.parametrize(
-    "searched", [WHOLE(1, 10), FLOAT(0.5, 1, step=0.25), FLOAT(0.1, 1, log=True)]
+    "searched",
+    [
+        WHOLE(1, 10),
+        FLOAT(0.5, 1, step=0.25),
+        FLOAT(0, 0.3, step=0.1),  # of which three are more than 0.3
+        FLOAT(0.1, 1, log=True),
+    ],
 )
 def test_an_infinite_number_is_moved_to_the_nearest(searched):
     space, ends = AdaLoraSearchCV(Any(), {"a": searched})._read_space(), {}
@@ -342,6 +351,7 @@ def test_the_best_of_an_earlier_search_comes_first():
         ([{"a": 0.1}, 1], "Got a list with 1 in it"),
         ({"a": 7.0}, "must hold values of the space. Got 7.0 for 'a'"),
         ({"a": "x"}, "must hold values of the space. Got 'x' for 'a'"),
+        ({"a": True}, "must hold values of the space. Got True for 'a'"),
     ],
 )
 def test_settings_outside_the_space_are_refused(enqueue, message):

@@ -33,6 +33,7 @@ from sk_adalora import (
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
+from sk_adalora._search_marks import FOLD
 
 X, Y = rows()
 
@@ -68,6 +69,23 @@ def test_the_search_maximises_the_score_that_refit_names():
 def test_refit_must_name_one_of_the_scores_of_a_callable():
     with pytest.raises(ValueError, match="refit must be set to a scorer key"):
         search(scoring=two_scores).fit(X, Y)
+
+
+@pytest.mark.parametrize("refit", ["high", "low"])
+def test_the_running_mean_is_of_the_score_that_is_compared(refit):
+    table = search(n_trials=2, scoring=two_scores, refit=refit).fit(X, Y).cv_results_
+
+    assert table["running_mean"].tolist() == table[f"mean_test_{refit}"].tolist()
+
+
+def test_times_are_means_of_all_folds():
+    fitted = search(n_trials=1).fit(X, Y)
+    folds = [fitted.trials_[0].user_attrs[f"{FOLD}{k}"] for k in range(3)]
+
+    for name in ("fit_time", "score_time"):
+        times = [fold[name] for fold in folds]
+        assert fitted.cv_results_[f"mean_{name}"] == pytest.approx(np.mean(times))
+        assert fitted.cv_results_[f"std_{name}"] == pytest.approx(np.std(times))
 
 
 def test_several_scores_of_a_fit_that_fails():

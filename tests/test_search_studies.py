@@ -248,6 +248,27 @@ def test_steps_in_lists_are_compared_with_their_parameters():
     assert found[0]["values"] != found[2]["values"]
 
 
+@pytest.mark.parametrize("model", [3, "a\0b"])
+def test_what_is_no_name_of_a_model_has_no_weights_to_compare(model):
+    space = read_space({"beta1": FLOAT}, "")
+
+    assert fingerprint([X], [], space, None, AdaLoraClassifier(model))["models"] == {}
+
+
+def test_folds_are_the_same_in_integers_of_any_size():
+    kept, held = np.arange(20), np.arange(20, 24)
+    one, other, another = (
+        fingerprint([X], [pair], read_space({**SPACE}, ""), None, Peak())["cv"]
+        for pair in (
+            (kept, held),
+            (kept.astype(np.int32), held.astype(np.int32)),
+            (held, kept),
+        )
+    )
+
+    assert one == other != another
+
+
 @pytest.mark.parametrize("part", ["requests", "models", "values"])
 def test_a_study_of_before_a_part_was_compared_goes_on(part):
     space = read_space({"a": [["query"], ["query", "value"]]}, "")

@@ -208,6 +208,7 @@ def test_cells_are_written_in_their_shortest_exact_form():
         (date(2024, 1, 5), "2024-01-05"),
         (datetime(2024, 1, 5), "2024-01-05"),
         (datetime(2024, 1, 5, 12, 0, 0, 500), "2024-01-05 12:00:00.0005"),
+        (np.datetime64("2200-01-01", "ns"), "2200-01-01"),
         (pd.Timestamp("2024-01-05 12:00", tz="UTC"), "2024-01-05 12:00:00Z"),
         (datetime(1890, 1, 5, 12, tzinfo=SECONDS), "1890-01-05 12:00:00-00:53:28"),
         (pd.Interval(0, 1), "(0, 1]"),
@@ -299,6 +300,7 @@ def test_what_is_in_a_cell_reads_the_same_in_every_version_of_numpy(cell, text):
         ("m8[W]", [1, 2**62, -(2**63)], ["7 days, 0:00:00", f"{2**62} weeks", ""]),
         ("m8[D]", [1, -(2**62)], ["1 day, 0:00:00", f"{-(2**62)} days"]),
         ("M8[D]", [1, 2**32 + 365], ["1970-01-02", "11761192-01-21"]),
+        ("M8[D]", [1, 2**31], ["1970-01-02", "5881580-07-12"]),
         ("M8[W]", [1, 2**31], ["1970-01-08", str(np.datetime64(2**31, "W"))]),
         ("M8[h]", [1, 2**62], ["1970-01-01 01:00:00", str(np.datetime64(2**62, "h"))]),
     ],
@@ -310,6 +312,28 @@ def test_times_that_no_unit_of_arrow_holds(dtype, numbers, texts):
     alone = np.empty((len(times), 1), dtype=object)
     alone[:, 0] = [*times]
     assert listed(alone) == texts
+
+
+YEARS = ["-40000", "-32768", "-32767", "2020", "32767", "32768"]
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "us"])
+def test_years_that_arrow_cannot_write(unit):
+    times = np.array([f"{year}-01-05" for year in YEARS], f"M8[{unit}]")
+
+    assert listed(times[:, None]) == [f"{year}-01-05" for year in YEARS]
+
+
+def test_such_years_in_a_time_zone_are_written_in_utc():
+    times = pa.array(np.array([f"{year}-01-05T06" for year in YEARS], "M8[s]"))
+
+    def written(zone):
+        return listed(pa.table({"x": times.cast(pa.timestamp("s", zone))}))
+
+    assert written("UTC") == [f"{year}-01-05 06:00:00Z" for year in YEARS]
+    far = [0, 1, -1]
+    assert [written("Asia/Tokyo")[i] for i in far] == [written("UTC")[i] for i in far]
+    assert written("Asia/Tokyo")[3] == "2020-01-05 15:00:00+0900"
 
 
 # Arrow ends the process at a date of NumPy's before a number of NumPy's.
@@ -438,11 +462,10 @@ def test_the_zone_of_the_machine_is_not_read():
     ]
 
 
-def test_a_zone_that_nobody_knows_is_named():
-    cells = pa.array([0]).cast(pa.timestamp("s", "Half/Future"))
-    with pytest.raises(
-        ValueError, match=r"Got 'Half/Future'\. Run: pip install tzdata"
-    ):
+@pytest.mark.parametrize("zone", ["Half/Future", "/etc/zone"])
+def test_a_zone_that_nobody_knows_is_named(zone):
+    cells = pa.array([0]).cast(pa.timestamp("s", zone))
+    with pytest.raises(ValueError, match=rf"Got '{zone}'\. Run: pip install tzdata"):
         read_texts(pa.table({"x": cells}))
 
 
@@ -921,6 +944,10 @@ def test_tensors_of_narrow_floats(dtype):
     assert listed(torch.tensor([[1.5], [2.0]]).to(dtype)) == ["1.5", "2"]
 
 
+def test_tensors_of_booleans():
+    assert listed(torch.tensor([[True], [False]])) == ["true", "false"]
+
+
 def test_tensors_of_wide_floats_keep_their_digits():
     wide = torch.tensor([[1 / 3]], dtype=torch.float64)
 
@@ -976,6 +1003,7 @@ def test_a_large_integer_reads_the_same_beside_missing_cells():
         (1e10, "10000000000"),
         (-3e15, "-3000000000000000"),
         (2.0**53 - 1, "9007199254740991"),
+        (2.0**53, "9.007199254740992e+15"),
         (1e300, "1e+300"),
         (7.0, "7"),
     ],
