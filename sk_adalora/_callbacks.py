@@ -12,6 +12,12 @@ from ._interpolation import Interpolation
 from ._training import Run, TrainingHistory
 
 
+def data_of_fit(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+    """Return what callbacks get of a fit's data."""
+    given = None if sample_weight is None else {"sample_weight": sample_weight}
+    return {"X": X, "y": y, "metadata": given}
+
+
 class Epochs:
     """What happens around each epoch of a fit.
 
@@ -20,7 +26,7 @@ class Epochs:
     estimator : estimator
         The estimator being fitted, which may hold callbacks.
     data : dict
-        `X`, `y` and `metadata` of the fit, as callbacks get them.
+        What :func:`data_of_fit` returned.
     epochs : int
         Number of epochs, at most.
     fitted : callable

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ._backbone import Backbone
-from ._callbacks import Epochs
+from ._callbacks import Epochs, data_of_fit
 from ._devices import (
     Place,
     resolve_place,
@@ -137,8 +137,7 @@ class FitMixin(metaclass=ABCMeta):
         with unchanged_on_error(self), own_settings_of_torch():
             start = time.perf_counter()
             check_parameters(self, self._rules)
-            rows = self._read_rows(X, y, sample_weight)
-            self._check_validation_rows(X_val, y_val, rows)
+            rows = self._read_rows(X, y, sample_weight, X_val, y_val)
             # Only now: bad rows must not move a generator of the user's on.
             generator = make_generator(self.random_state)
             rows, validation = self._choose_rows(rows, X, y, X_val, y_val, generator)
@@ -153,10 +152,8 @@ class FitMixin(metaclass=ABCMeta):
             del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
             # Only after `_start_head`: the interpolation remembers the head as it is.
-            share = self._share_kept(schedule.epochs)
-            interpolation = Interpolation(live.network, share)
-            given = None if sample_weight is None else {"sample_weight": sample_weight}
-            data = {"X": X, "y": y, "metadata": given}
+            interpolation = self._interpolation_of(live.network, schedule.epochs)
+            data = data_of_fit(X, y, sample_weight)
             hooks = Epochs(self, data, schedule.epochs, fitted, interpolation, watcher)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             self._keep(live, fitted, history, interpolation, watcher)
@@ -210,18 +207,19 @@ class FitMixin(metaclass=ABCMeta):
         network = thaw_network(self._adapter, live.backbone)
         self._live = replace(live, network=network)
 
-    def _read_rows(self, X: Any, y: Any, sample_weight: Any) -> TrainingRows:
+    def _read_rows(
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any = None, y_val: Any = None
+    ) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
         texts = self._read_texts(X, reset=True)
         check_targets(y, len(texts), self)
         weight = read_sample_weight(sample_weight, len(texts))
         targets = self._read_targets(y)
         weights = weights_tensor(self._row_weights(y, weight))
+        self._check_validation_rows(X_val, y_val, targets)
         return TrainingRows(texts, targets, weights)
 
-    def _check_validation_rows(
-        self, X_val: Any, y_val: Any, rows: TrainingRows
-    ) -> None:
+    def _check_validation_rows(self, X_val: Any, y_val: Any, targets: Tensor) -> None:
         """Refuse validation rows that do not match the training rows."""
         check_validation_rows(X_val, y_val, self.early_stopping)
         if X_val is None:
@@ -232,7 +230,7 @@ class FitMixin(metaclass=ABCMeta):
             error.add_note("X is `X_val` here.")
             raise
         check_targets(y_val, n_rows, self, ("X_val", "y_val"))
-        self._check_validation_targets(y_val, rows.targets)
+        self._check_validation_targets(y_val, targets)
 
     def _choose_rows(
         self,
@@ -386,14 +384,16 @@ class FitMixin(metaclass=ABCMeta):
         """Tell whether the fit continues an earlier one, by `warm_start`."""
         return bool(self.warm_start) and hasattr(self, "_adapter")
 
-    def _share_kept(self, epochs: int) -> float:
-        """Return the `share` of the interpolation; 1 keeps the trained network."""
+    def _interpolation_of(self, network: TextNetwork, epochs: int) -> Interpolation:
+        """Return what moves the trained network back to how it is now, a bit or not."""
         if self._continues():  # interpolation needs updates that start at 0
-            return 1.0
-        if self.interpolation != "auto":
-            return float(self.interpolation)
-        gains = self._start_predicts() and epochs > _FEW_EPOCHS
-        return _INTERPOLATION if gains else 1.0
+            share = 1.0
+        elif self.interpolation != "auto":
+            share = float(self.interpolation)
+        else:
+            gains = self._start_predicts() and epochs > _FEW_EPOCHS
+            share = _INTERPOLATION if gains else 1.0
+        return Interpolation(network, share)
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         own = _FITTED_HEAD_RATE if self._fits_head_first() else self.learning_rate
