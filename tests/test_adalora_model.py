@@ -380,11 +380,10 @@ def test_rows_that_are_missing_while_a_model_runs_are_handed_out():
     assert torch.equal(hidden(model), expected)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
 def test_gradient_checkpointing():
     plain, saving = adapted_bert(), adapted_bert()
     saving.train()
-    saving.gradient_checkpointing_enable({"use_reentrant": False})
+    save_less(saving, {"use_reentrant": False})
     encoder_loss(plain, 0).backward()
     encoder_loss(saving, 0).backward()
 
@@ -394,10 +393,9 @@ def test_gradient_checkpointing():
         torch.testing.assert_close(one.grad, two.grad)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
 def test_reentrant_checkpointing_is_an_error():
     model = adapted_bert().train()
-    model.gradient_checkpointing_enable({"use_reentrant": True})
+    save_less(model, {"use_reentrant": True})
     model.enable_input_require_grads()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         encoder_loss(model, 0).backward()
@@ -481,7 +479,6 @@ def test_parts_that_are_called_by_themselves_hand_out_once(monkeypatch):
         assert len(calls) == 2
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
 @pytest.mark.parametrize(
     "duplicate", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
 )
@@ -491,7 +488,7 @@ def test_gradient_checkpointing_of_parts_that_are_called_by_themselves(duplicate
     expected = [p.grad for p in model.triplets.parameters()]
     model.zero_grad()
     model = duplicate(model)
-    model.train().gradient_checkpointing_enable({"use_reentrant": False})
+    save_less(model.train(), {"use_reentrant": False})
     features_loss(model).backward()
 
     for parameter, gradient in zip(model.triplets.parameters(), expected, strict=True):
@@ -1277,7 +1274,7 @@ def test_a_generator_for_dropout_comes_from_a_gpu_to_the_cpu():
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_checkpointing_repeats_no_dropout_of_a_generator(dropout):
     model = adapted_bert(lora_dropout=dropout, init_lora_weights=False)
-    model.gradient_checkpointing_enable()
+    save_less(model)
     model.enable_input_require_grads()
     loss = model.train()(tokens()).last_hidden_state.sum()
     if not dropout:
@@ -1337,3 +1334,9 @@ def test_training_lowers_the_loss(dropout):
                 model.compact(optimizer)
 
     assert loss(model.eval(), 0) < 0.5 * before
+
+
+def save_less(model, kwargs=None):
+    """Turn gradient checkpointing on, under its name in this release of transformers."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    getattr(model, next(n for n in names if hasattr(model, n)))(kwargs)
