@@ -1337,6 +1337,6 @@ def test_training_lowers_the_loss(dropout):
 
 
 def save_less(model, kwargs=None):
-    """Turn gradient checkpointing on, under its name in this release of transformers."""
+    """Turn gradient checkpointing on, by the name that this transformers has for it."""
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
     getattr(model, next(n for n in names if hasattr(model, n)))(kwargs)
