@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
 
-N_TRIALS = 10
+N_TRIALS = 8
 N_TRAIN = 450
 GOOD_ENOUGH = 0.88
 
@@ -59,8 +59,8 @@ def main():
     }
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     start = time.perf_counter()
-    search = AdaLoraSearchCV(
-        pipeline, space, n_trials=N_TRIALS, cv=3, pruner="auto", random_state=0
+    search = AdaLoraSearchCV(  # `verbose` shows a bar, and a summary at its end
+        pipeline, space, n_trials=N_TRIALS, cv=3, random_state=0, verbose=1
     )
     search.fit(X, y)
     print(f"Searched for {time.perf_counter() - start:.0f} s.\n")
