@@ -36,9 +36,6 @@ TEXT = pa.large_string()
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
 
-# The first and the last year that Arrow writes.
-_WRITTEN_YEARS = (np.array([-32767, 32767]) - 1970).astype("M8[Y]")
-
 # Units of NumPy's dates (M) and durations (m) -> those of Arrow that hold them.
 _SHORT = {"h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
 _UNITS = {"M": {"W": "D", "D": "D", **_SHORT}, "m": {"W": "s", "D": "s", **_SHORT}}
@@ -136,7 +133,8 @@ def _cast_to_text(cells: pa.Array) -> pa.LargeStringArray:
         # containers, none, not even UTC.
         if not pt.is_timestamp(cells.type) or cells.type.tz is None:
             raise
-    return _write_zoned(cells)
+    # Python's dates have years of four digits.
+    return _write_dates(cells, 1, 9999, _write_zoned)
 
 
 def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
@@ -222,22 +220,31 @@ def _write_large_whole(
     return pc.if_else(large, whole.cast(TEXT), texts)
 
 
-def _write_dates(cells: pa.Array) -> pa.LargeStringArray:
-    """Write dates; in UTC those in a time zone whose year Arrow cannot write.
+def _write_dates(
+    cells: pa.Array,
+    first: int = -32767,
+    last: int = 32767,
+    write: Callable[[pa.Array], pa.LargeStringArray] = _cast_to_text,
+) -> pa.LargeStringArray:
+    """Write dates, as NumPy does those outside of the years that `write` can write.
 
-    In place of such a year it writes an error or another year, or raises an error.
+    Arrow writes an error in their place or another year, or raises an error. In a time
+    zone, where the year may be another one than in UTC, they are written in UTC.
     """
+    zoned = pt.is_timestamp(cells.type) and cells.type.tz is not None
     times = cells.to_numpy(zero_copy_only=False)
     years = times.astype("M8[Y]")
-    far = (years < _WRITTEN_YEARS[0]) | (years > _WRITTEN_YEARS[1])
+    bounds = np.array([first + zoned, last - zoned]) - 1970
+    low, high = bounds.astype("M8[Y]")
+    far = (years < low) | (years > high)
     if not far.any():
-        return _cast_to_text(cells)
+        return write(cells)
     near = pc.if_else(pa.array(far), pa.scalar(None, cells.type), cells)
     if pt.is_date(cells.type):
         times = times.astype("M8[D]")
-    zone = "Z" if pt.is_timestamp(cells.type) and cells.type.tz else ""
+    zone = "Z" if zoned else ""
     written = [f"{time}{zone}".replace("T", " ") for time in times[far].astype(str)]
-    texts = _cast_to_text(near)
+    texts = write(near)
     return pc.replace_with_mask(texts, pa.array(far), pa.array(written, TEXT))
 
 

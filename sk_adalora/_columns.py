@@ -295,7 +295,7 @@ def _numbered(n_columns: int) -> list[str]:
 
 def _series_cells(series: nw.Series) -> pa.Array | list:
     """Return a frame's column as Arrow, or as a list if Arrow would write it oddly."""
-    if series.dtype in (nw.Object, nw.Unknown):
+    if series.dtype == nw.Object:
         return _to_cells(series.to_list())
     try:
         array = whole_array(series.to_arrow())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import reprlib
-from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from ._search_table import TrialTable
 
+_LONGEST = 60  # characters of a value
 _STATES = ("complete", "pruned", "failed", "infeasible")
 
 
@@ -38,10 +39,11 @@ def summarise(
     best = results[f"rank_test_{name}"].argmin()
     row, mean = table.rows[best], results[f"mean_test_{name}"][best]
     end = ":" if row.params else "."
+    trials = "1 trial" if len(table.rows) == 1 else f"{len(table.rows)} trials"
     width = max(map(len, row.params), default=0)
     return "\n".join(
         [
-            f"{len(table.rows)} trials: {states}.{_count_fits(table, n_folds)}",
+            f"{trials}: {states}.{_count_fits(table, n_folds)}",
             f"Best mean {name}: {mean:.4g}, of trial {row.trial.number}{end}",
             *(f"  {key:{width}}  {_show(row.params[key])}" for key in row.params),
         ]
@@ -59,6 +61,10 @@ def _count_fits(table: TrialTable, n_folds: int) -> str:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, Integral):
-        return str(value)
-    return f"{value:.4g}" if isinstance(value, Real) else reprlib.repr(value)
+    """Write a value in a line; whatever the value is, a search must not end here."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -129,7 +129,8 @@ def resolve_schedule(
     Raises
     ------
     ValueError
-        If the ranks contradict each other, or no step is left for reduction.
+        If the ranks contradict each other, if no step is left for reduction, or if
+        shares of all steps leave none, however many there are.
 
     Examples
     --------
@@ -145,10 +146,16 @@ total_step=150, steps_per_epoch=50)
     initial, target = _ranks(init_r, target_r)
     first, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal):
-        is_room = tinit + tfinal < 1  # the same for any number of rows
-    else:
-        is_room = first + final < total
-    if not is_room:
+        if tinit + tfinal >= 1:  # rounded, they may leave a step of few
+            raise ValueError(
+                "`tinit` and `tfinal` as shares of all steps must sum to less than 1, "
+                "or no step is left for reducing the ranks. Got "
+                f"tinit={tinit} and tfinal={tfinal}. Lower one of them."
+            )
+        # Rounding may eat the last step.
+        final = min(final, total - 1)
+        first = min(first, total - final - 1)
+    if first + final >= total:
         # An estimator is alone, and has no such parameter.
         workers = f", world_size={world_size}" if world_size != 1 else ""
         raise ValueError(
@@ -160,7 +167,6 @@ total_step=150, steps_per_epoch=50)
             "`tinit` and `tfinal` as shares of all steps that sum to less than 1, or "
             "train for more epochs."
         )
-    first = min(first, total - final - 1)  # rounding may have eaten the last step
     return ResolvedSchedule(
         init_r=initial,
         target_r=target,

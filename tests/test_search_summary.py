@@ -1,9 +1,12 @@
 """What a search says at its end, if asked to be verbose."""
 
+from fractions import Fraction
+
 import numpy as np
 import optuna
 import pytest
 from _search_worker import Peak, rows, search, two_scores
+from sklearn.base import BaseEstimator
 
 from sk_adalora import AdaLoraSearchCV
 
@@ -77,23 +80,80 @@ class Low:
         return two_scores(estimator, X, y)["low"]
 
 
-def test_values_of_any_kind_have_a_short_line(capfd):
-    space = {
-        "a": [1 / 3],
-        "b": [0.5],
-        "seconds": [0],
-        "log": [None],
-        "fail_above": [np.float64(2.0)],
-    }
-    search(space=space, n_trials=1, verbose=1).fit(X, Y)
+class Any(BaseEstimator):
+    """It takes any value, and each scores 1."""
 
-    assert lines_of(capfd)[-5:] == [
-        "  a           0.3333",
-        "  b           0.5",
-        "  seconds     0",
-        "  log         None",
-        "  fail_above  2",
+    def __init__(self, value=None):
+        self.value = value
+
+    def fit(self, X, y):
+        return self
+
+    def score(self, X, y):
+        return 1.0
+
+
+class Loud:
+    def __repr__(self):
+        return "Loud(\n  1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1 / 3, "0.3333"),
+        (100_000, "100000"),
+        (True, "True"),
+        (None, "None"),
+        ("query", "'query'"),
+        (np.float32(0.25), "0.25"),
+        (np.int64(12_345), "12345"),
+        (np.str_("query"), "'query'"),
+        (Fraction(1, 3), "Fraction(1, 3)"),
+        (Loud(), "Loud( 1)"),
+        ("a" * 70, f"'{56 * 'a'}..."),
+    ],
+)
+def test_values_of_any_kind_have_a_short_line(value, shown, capfd):
+    """A function may return what no study holds."""
+    search(Any(), space=lambda trial: {"value": value}, n_trials=1, verbose=1).fit(X, Y)
+
+    assert lines_of(capfd)[-3:] == [
+        "1 trial: 1 complete. 3 fits.",
+        "Best mean score: 1, of trial 0:",
+        f"  value  {shown}",
     ]
+
+
+def test_a_space_without_parameters_has_no_lines_of_them(capfd):
+    search(Any(), space={}, n_trials=1, verbose=1).fit(X, Y)
+
+    assert lines_of(capfd)[-1] == "Best mean score: 1, of trial 0."
+
+
+def test_trials_are_named_by_their_numbers(capfd):
+    """The first trial still runs, so it has no row."""
+    study = optuna.create_study(direction="maximize")
+    study.ask()
+    study.optimize(lambda trial: trial.suggest_float("a", 0, 1), 1)
+    capfd.readouterr()
+    space = {"a": optuna.distributions.FloatDistribution(0, 1)}
+    AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space, verbose=1)
+
+    lines = lines_of(capfd)
+    assert lines[0] == "1 trial: 1 complete."
+    assert lines[1].endswith(", of trial 1:")
+
+
+@pytest.mark.filterwarnings(r"ignore:.*constraints_func")
+def test_trials_that_break_a_constraint_are_counted(capfd):
+    sampler = optuna.samplers.TPESampler(
+        seed=0, constraints_func=lambda trial: [trial.params["a"] - 0.5]
+    )
+    points = [{"a": 0.3, "b": 0.7}, {"a": 0.9, "b": 0.7}]
+    search(n_trials=2, enqueue=points, sampler=sampler, verbose=1).fit(X, Y)
+
+    assert "2 trials: 1 complete, 1 infeasible. 6 fits." in lines_of(capfd)
 
 
 def test_a_study_of_another_program_is_summarised(capfd):

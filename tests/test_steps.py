@@ -323,18 +323,24 @@ def test_a_schedule_cannot_be_changed():
 # ---- errors -----------------------------------------------------------------
 
 
+def test_a_share_of_nearly_all_steps_leaves_one():
+    schedule = resolve(tinit=0.0, tfinal=1 - 1e-12)
+
+    assert (schedule.tinit, schedule.tfinal) == (0, schedule.total_step - 1)
+
+
 @pytest.mark.parametrize("n_samples", [1, 3, 4, 5, 100])
 @pytest.mark.parametrize(("tinit", "tfinal"), [(0.6, 0.6), (0.99, 0.01), (0.5, 0.5)])
 def test_shares_that_leave_no_room_are_refused_for_any_number_of_rows(
     tinit, tfinal, n_samples
 ):
-    with pytest.raises(ValueError, match="shares of all steps that sum to less than 1"):
+    with pytest.raises(ValueError, match="as shares of all steps must sum to less"):
         resolve_schedule(n_samples, batch_size=1, epochs=1, tinit=tinit, tfinal=tfinal)
 
 
 @pytest.mark.parametrize(
     ("tinit", "tfinal", "warmup", "final"),
-    [(50, 50, 50, 50), (0.5, 0.5, 30, 30), (60, 0, 60, 0), (0, 0.99, 0, 59)],
+    [(50, 50, 50, 50), (0.5, 30, 30, 30), (60, 0, 60, 0), (0, 0.99, 0, 59)],
 )
 def test_a_schedule_without_reduction_names_every_number(tinit, tfinal, warmup, final):
     def attempt():
