@@ -385,7 +385,7 @@ class FitMixin(metaclass=ABCMeta):
         return bool(self.warm_start) and hasattr(self, "_adapter")
 
     def _interpolation_of(self, network: TextNetwork, epochs: int) -> Interpolation:
-        """Return what moves the trained network back to how it is now, a bit or not."""
+        """Return what keeps a point between the network of now and the trained one."""
         if self._continues():  # interpolation needs updates that start at 0
             share = 1.0
         elif self.interpolation != "auto":

@@ -61,7 +61,7 @@ def _count_fits(table: TrialTable, n_folds: int) -> str:
 
 
 def _show(value: Any) -> str:
-    """Write a value in a line; whatever the value is, a search must not end here."""
+    """Write a value of any kind in one line that is not too long."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
