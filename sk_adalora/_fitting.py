@@ -208,7 +208,7 @@ class FitMixin(metaclass=ABCMeta):
         self._live = replace(live, network=network)
 
     def _read_rows(
-        self, X: Any, y: Any, sample_weight: Any, X_val: Any = None, y_val: Any = None
+        self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
     ) -> TrainingRows:
         """Check and read what the user gave, before anything is loaded."""
         texts = self._read_texts(X, reset=True)

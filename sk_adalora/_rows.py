@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -170,8 +170,14 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     _refuse_masked(sample_weight, "sample_weight")
-    if isinstance(sample_weight, Real):  # scikit-learn looks for NaN in arrays only
+    if isinstance(sample_weight, Number):  # scikit-learn looks for NaN in arrays only
         sample_weight = np.full(n_samples, sample_weight)
+    n_weights = _num_samples(sample_weight)
+    if n_weights != n_samples:
+        raise ValueError(
+            "`X` and `sample_weight` must have the same number of rows. "
+            f"Got {n_samples} and {n_weights}. Pass one weight a row."
+        )
     rows = np.empty((n_samples, 0))
     with config_context(assume_finite=False):  # NaN would leave out its row silently
         return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)

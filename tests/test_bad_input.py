@@ -405,7 +405,7 @@ def test_targets_in_a_structured_array(kind, convert):
 # ---- weights ----------------------------------------------------------------
 
 BAD_WEIGHTS = {
-    "short": (np.ones(23), r"sample_weight\.shape == \(23,\), expected \(24,\)"),
+    "short": (np.ones(23), r"Got 24 and 23\. Pass one weight a row\.$"),
     "two columns": (np.ones((24, 2)), "must be 1D|must be scalar or 1D"),
     "NaN": (with_value(np.ones(24), 3, NAN), "contains NaN"),
     "infinity": (with_value(np.ones(24), 3, np.inf), "contains infinity"),

@@ -334,7 +334,8 @@ def test_a_share_of_nearly_all_steps_leaves_one():
 def test_shares_that_leave_no_room_are_refused_for_any_number_of_rows(
     tinit, tfinal, n_samples
 ):
-    with pytest.raises(ValueError, match="as shares of all steps must sum to less"):
+    got = rf"sum to less than 1, .* Got tinit={tinit} and tfinal={tfinal}\. Lower one"
+    with pytest.raises(ValueError, match=got):
         resolve_schedule(n_samples, batch_size=1, epochs=1, tinit=tinit, tfinal=tfinal)
 
 

@@ -314,6 +314,13 @@ def test_times_that_no_unit_of_arrow_holds(dtype, numbers, texts):
     assert listed(alone) == texts
 
 
+def arrow_frame(columns):
+    """A DataFrame whose columns are Arrow's."""
+    return pd.DataFrame(
+        {n: pd.array(c, dtype=pd.ArrowDtype(c.type)) for n, c in columns.items()}
+    )
+
+
 YEARS = ["-40000", "-32768", "-32767", "2020", "32767", "32768"]
 
 
@@ -334,6 +341,33 @@ def test_such_years_in_a_time_zone_are_written_in_utc():
     assert written("UTC") == in_utc
     in_utc[YEARS.index("2020")] = "2020-01-05 15:00:00+0900"
     assert written("Asia/Tokyo") == in_utc
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Half/Future"])
+def test_years_at_the_borders_of_what_can_be_written(zone, monkeypatch):
+    """In the zone, the year is another one; the second zone is known to Python only."""
+    find = _cells._zone
+    monkeypatch.setattr(
+        _cells, "_zone", lambda name: find(name.replace("Half/Future", "Europe/Berlin"))
+    )
+    days = ["32767-12-31", "-32767-01-01", "9999-12-31", "0001-01-01", "2020-12-31"]
+    times = pa.array(np.array([f"{day}T23:30" for day in days], "M8[s]"))
+    texts = listed(pa.table({"x": times.cast(pa.timestamp("s", zone))}))
+
+    assert texts[:2] == [f"{day} 23:30:00Z" for day in days[:2]]
+    by_python = [f"{day} 23:30:00Z" for day in days[2:4]]
+    by_arrow = ["10000-01-01 00:30:00+0100", "0001-01-02 00:23:28+0053"]
+    assert texts[2:4] == (by_arrow if zone == "Europe/Berlin" else by_python)
+    assert texts[4] == "2021-01-01 00:30:00+0100"
+
+
+@pytest.mark.parametrize("frame", [pa.table, arrow_frame])
+def test_dates_of_64_bits(frame):
+    """They count milliseconds; Python's dates end with the year 9999."""
+    days = np.array(["2024-01-05", "12024-01-05", "40000-01-05"], "M8[D]")
+    cells = pa.array([*days.astype("M8[ms]").astype(np.int64), None], pa.date64())
+
+    assert listed(frame({"x": cells})) == [*days.astype(str), ""]
 
 
 # Arrow ends the process at a date of NumPy's before a number of NumPy's.
