@@ -27,6 +27,8 @@ _FEWEST_TOKENS = 2
 # Name of the token types, which tell the texts of a pair apart.
 _TYPES = "token_type_ids"
 _ENCODER = "get_encoder()"
+# How a model of transformers looks for padding in a batch that has no mask.
+_PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
 # The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
 # Whether a file that is mapped into memory can be neither moved nor deleted.
@@ -129,6 +131,7 @@ def _read_module(
             **options,
         )
         attend_in_full(module)
+        skip_padding_check(module)
         if _MAPS_HOLD_FILES:
             _unmap(module)
     of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
@@ -234,6 +237,21 @@ def attend_in_full(module: nn.Module) -> None:
         if switch is not None:
             switch("original_full")
             module.config.attention_type = "original_full"
+
+
+def skip_padding_check(module: nn.Module) -> None:
+    """Have a model not look for padding in batches without a mask: they have none.
+
+    An empty text may be the one token that also pads, of which the model would warn.
+    And on a GPU, each look waits for the device.
+    """
+    for part in module.modules():
+        if hasattr(part, _PADDING_CHECK):
+            setattr(part, _PADDING_CHECK, _check_nothing)
+
+
+def _check_nothing(input_ids: Any, attention_mask: Any) -> None:
+    pass
 
 
 def text_part(whole: nn.Module) -> nn.Module:

@@ -171,8 +171,8 @@ def _write_rows(
 def _check_column_of_texts(column: Column, row_format: str) -> None:
     if row_format != "auto":
         raise ValueError(
-            f"row_format={row_format!r} needs a table with named columns. Got a "
-            "one-dimensional X. Pass a table, or row_format='auto'."
+            f"row_format={row_format!r} needs a table. Got a one-dimensional X. "
+            "Pass a table, or row_format='auto'."
         )
     cells = column.cells
     if isinstance(cells, list):

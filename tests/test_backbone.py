@@ -757,6 +757,26 @@ def test_a_decoder_with_its_own_head_reads_the_last_token_of_a_text(own_model, p
     np.testing.assert_allclose(alone[0], beside[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_model_does_not_look_for_padding_where_there_is_none(
+    own_model, pooling, monkeypatch
+):
+    path = own_model / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"pad_token": "[SEP]"}
+    path.write_text(json.dumps(settings))
+    folder = gpt2_folder(own_model, pad_token_id=3)
+    said = []
+    log = transformers.modeling_utils.logger
+    monkeypatch.setattr(log, "warning_once", lambda text, *_: said.append(text))
+    X, y = toy(32)
+    fitted = make(folder, pooling=pooling, precision="float32").fit(X, y)
+    fitted.predict([None])
+
+    assert said == []
+    transformers.GPT2Model.from_pretrained(folder)(torch.tensor([[3]]))
+    assert "your input_ids may be padded" in said[0]  # what is not to be seen above
+
+
 def test_a_tokenizer_without_padding_pads_with_the_end(own_model):
     path = own_model / "tokenizer_config.json"
     settings = json.loads(path.read_text()) | {"pad_token": None, "eos_token": "[SEP]"}
