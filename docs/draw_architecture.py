@@ -46,21 +46,21 @@ GROUPS = [
         "Training",
         "steps under a budget of ranks, and what is known afterwards",
         "_steps _learning_rates _training _linear_probe _probe _interpolation "
-        "_early_stopping _callbacks _report _rank_table _inspecting",
+        "_early_stopping _callbacks _report _rank_table",
         3,
     ),
     Group(
         "Saving",
         "files and folders, and the way back",
         "_file_versions _persistence _json_values _card _sentence_files _folder_files "
-        "_write_folder _read_folder _whole_folder _folder",
+        "_write_folder _read_folder _whole_folder",
         4,
     ),
     Group(
         "Estimators",
-        "fit and predict",
-        "_predicting _fit_warnings _fitting _base _labels _numbers _classifier "
-        "_regressor",
+        "fit, predict, save and load",
+        "_attributes _predicting _inspecting _folder _fit_warnings _fitting _base "
+        "_labels _numbers _classifier _regressor",
         5,
     ),
     Group(

@@ -141,7 +141,7 @@ class Backbone:
         config: Any = self.module.config
         # Gemma 3 with its own head has the settings of its text model inside.
         config = getattr(config, "text_config", None) or config
-        limits = [getattr(config, name, None) for name in _POSITIONS]
+        limits: list[Any] = [getattr(config, name, None) for name in _POSITIONS]
         limits += [self.tokenizer.model_max_length, *self._numbered()]
         # XLNet's -1 and huge numbers stand for no limit.
         limits = [n for n in limits if n and 0 < n < 10**9]

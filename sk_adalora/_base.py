@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
@@ -15,13 +14,8 @@ from ._file_versions import check_names, is_later
 from ._find_model import DEFAULT_MODEL
 from ._fitting import FitMixin
 from ._folder import FolderMixin
-from ._inspecting import InspectMixin
 from ._parameters import defaults_of
 from ._persistence import with_plain_records, with_records
-from ._predicting import PredictMixin
-from ._report import FitReport
-from ._steps import ResolvedSchedule
-from ._training import TrainingHistory
 from ._transaction import CALLBACKS
 
 if TYPE_CHECKING:  # scikit-learn's is untyped: what it decorates would be Any
@@ -39,31 +33,18 @@ _IS_PICKLE = "is_pickle"
 def _new_of_a_pickle(cls: type[BaseAdaLora]) -> BaseAdaLora:
     """Make an instance for `__setstate__` to fill from a pickle or a copy."""
     new = cls.__new__(cls)
-    vars(new)[_IS_PICKLE] = True
+    setattr(new, _IS_PICKLE, True)
     return new
 
 
 class BaseAdaLora(
     FitMixin,
-    PredictMixin,
     FolderMixin,
-    InspectMixin,
     DocLinkMixin,
     CallbackSupportMixin,
     BaseEstimator,
 ):
     """A text estimator. Subclasses define targets, loss and outputs."""
-
-    # What a fit sets: declared for editors and type checkers.
-    n_features_in_: int
-    feature_names_in_: np.ndarray
-    n_iter_: int
-    total_step_: int
-    schedule_: ResolvedSchedule
-    ranks_: dict[str, int]
-    rank_pattern_: dict[str, list[bool]]
-    history_: TrainingHistory
-    fit_report_: FitReport
 
     if TYPE_CHECKING:  # scikit-learn's are untyped
 
@@ -196,7 +177,7 @@ class BaseAdaLora(
             what = f"the parameters of {type(self).__name__}"
             public = [name for name in state if name == name.strip("_")]
             check_names(public, known, what, versions, may_lack=known)
-        if not vars(self).pop(_IS_PICKLE, False) and "trust_remote_code" in state:
+        if not self.__dict__.pop(_IS_PICKLE, False) and "trust_remote_code" in state:
             state["trust_remote_code"] = False
         super().__setstate__(state)
 

@@ -91,7 +91,7 @@ def _are_held(times: np.ndarray) -> np.ndarray:
     """Tell which dates or durations Arrow can hold, in the unit that it has."""
     base, count = np.datetime_data(times.dtype)
     unit = arrow_unit(times.dtype)
-    factor = int(np.timedelta64(count, base) // np.timedelta64(1, unit))
+    factor = int(np.array(1, f"m8[{count}{base}]") // np.array(1, f"m8[{unit}]"))
     most = (2**31 - 1 if unit == "D" else 2**63 - 1) // factor
     numbers = times.astype(np.int64)
     return (-most <= numbers) & (numbers <= most) | np.isnat(times)
@@ -296,7 +296,7 @@ def _nested(cell: Any) -> Any:
         if cell.dtype.kind not in "mM":
             cell = cell.tolist()
         elif cell.ndim:  # `tolist` would turn nanoseconds into integers
-            cell = list(cell)
+            cell = [*np.asarray(cell)]
     if type(cell) is list:
         return [_item(item) for item in cell]
     if type(cell) is tuple:

@@ -135,7 +135,8 @@ def _read_kind(X: Any) -> Table:
     if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "dtype"):
         return _read_frame(from_native(pa.table(X)))
     if isinstance(X, np.ma.MaskedArray):
-        X = np.where(np.ma.getmaskarray(X), None, X.data.astype(object))
+        nothing: Any = None
+        X = np.where(np.ma.getmaskarray(X), nothing, X.data.astype(object))
     if hasattr(X, "detach") and hasattr(X, "cpu"):  # a tensor, on whatever device
         X = X.detach().cpu()
         X = X.float() if X.is_floating_point() and X.itemsize < 4 else X
@@ -192,7 +193,8 @@ def _check_kind(X: Any) -> None:
         wrap = "pd.DataFrame(X)" if isinstance(X, Mapping) else "[X]"
         if type(X).__name__ == "BatchEncoding":  # what a tokenizer returns
             wrap = "the texts that it was made of"
-        if type(X).__name__.endswith("DatasetDict"):  # one data set per split
+        is_splits = type(X).__name__.endswith("DatasetDict")
+        if isinstance(X, Mapping) and is_splits:
             wrap = f"X[{next(iter(X), 'train')!r}]"
         raise ValueError(
             "X must hold one text for each sample. Got a single "
@@ -244,7 +246,8 @@ def _read_list(X: Sequence) -> Table:
 
 
 def _read_frame(frame: nw.DataFrame) -> Table:
-    cells = [_series_cells(series) for series in frame.iter_columns()]
+    series: Any = frame.iter_columns()  # a type of the unstable narwhals
+    cells = [*map(_series_cells, series)]
     names = frame.columns
     if not all(isinstance(name, str) for name in names):
         return _nameless_table(cells, len(frame))

@@ -170,7 +170,8 @@ def _device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ValueError(_unknown_device(name, available)) from error
-    if device.type == "cuda" and device.index is None and "cuda:0" in available:
+    index: int | None = device.index
+    if device.type == "cuda" and index is None and "cuda:0" in available:
         return torch.device("cuda:0")
     if device.type == "mps" and device.index == 0:  # there is one
         device = torch.device("mps")

@@ -40,7 +40,7 @@ class Range:
 
     def distribution(self) -> BaseDistribution:
         """Return the range as Optuna writes it."""
-        kind = IntDistribution if self._whole else FloatDistribution
+        kind: Any = IntDistribution if self._whole else FloatDistribution
         return kind(self.low, self.high, log=self.log)
 
     def draws(self) -> Any:
@@ -141,7 +141,7 @@ class LogIntegers:
         return whole if size is not None else int(whole)
 
 
-Part = Range | Choices | Fixed | Given
+Part = Range | Choices | Fixed
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class DeclaredSpace:
         Parameters that get the value of another.
     """
 
-    parts: Mapping[str, Part]
+    parts: Mapping[str, Part | Given]
     ties: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> set[str]:
@@ -194,8 +194,7 @@ class DeclaredSpace:
         completed = self.fixed()
         for name, value in values.items():
             part = self.parts.get(name)
-            is_label = isinstance(part, Choices)
-            completed[name] = part.decode(value) if is_label else value
+            completed[name] = part.decode(value) if isinstance(part, Choices) else value
         for name, source in self.ties.items():
             if source in completed:
                 completed[name] = completed[source]
@@ -277,7 +276,7 @@ class CalledSpace:
 Space = DeclaredSpace | CalledSpace
 
 
-def read_part(name: str, value: Any, *, log: bool = False) -> Part:
+def read_part(name: str, value: Any, *, log: bool = False) -> Part | Given:
     """Read what a parameter may be.
 
     Parameters
@@ -342,7 +341,8 @@ def _read_range(name: str, ends: tuple[Any, ...], log: bool) -> Range:
         )
     if not all(isinstance(v, int) for v in ends):
         ends = tuple(map(float, ends))
-    return Range(*ends, log=log)
+    low, high = ends
+    return Range(low, high, log)
 
 
 def _read_choices(name: str, values: list[Any]) -> Choices | Fixed:

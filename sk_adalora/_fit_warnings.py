@@ -85,7 +85,8 @@ def warn_of_divergence(
     """Warn if the training loss has risen."""
     losses, epochs = history.loss, history.epochs
     n_steps = len(losses) // epochs  # of an epoch
-    first, last = np.mean(losses[:n_steps]), np.mean(losses[-n_steps:])
+    first = float(np.mean(losses[:n_steps]))
+    last = float(np.mean(losses[-n_steps:]))
     if last > first + _RISE * max(1.0, first):
         rates = "`learning_rate`"
         if head_learning_rate is not None:

@@ -6,8 +6,8 @@ import copy
 import math
 import os
 import time
-from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -36,19 +36,19 @@ from ._fit_warnings import (
     warn_of_padding,
     warn_of_rank,
 )
+from ._inspecting import InspectMixin
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
 from ._network import TextNetwork, build_network
-from ._parameters import Rule, check_parameters
+from ._parameters import check_parameters
 from ._persistence import (
     OF_A_FIT,
-    AdapterState,
     continue_from,
     fitted_attributes,
     freeze_state,
     thaw_network,
 )
-from ._predicting import Live, check_tokens
+from ._predicting import Live, PredictMixin, check_tokens
 from ._probe import centre_head, continue_head, fit_head
 from ._report import FitReport, make_report
 from ._rows import (
@@ -78,13 +78,11 @@ _INTERPOLATION = 0.85
 _FEW_EPOCHS = 3
 
 
-class FitMixin(metaclass=ABCMeta):
+class FitMixin(InspectMixin, PredictMixin):
     """The steps of every fit. Subclasses define targets, loss and outputs."""
 
-    _rules: ClassVar[Mapping[str, Rule]]
     _auto_head_init: ClassVar[str]  # what head_init="auto" stands for
     _enough_steps: ClassVar[int] = ENOUGH_STEPS  # what epochs="auto" aims at
-    _adapter: AdapterState
 
     # ---- what subclasses define ---------------------------------------------
 
@@ -105,10 +103,6 @@ class FitMixin(metaclass=ABCMeta):
     @abstractmethod
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
         """Refuse validation targets that do not match the training targets."""
-
-    @abstractmethod
-    def _n_outputs(self) -> int:
-        """Return the number of outputs of the head."""
 
     def _n_classes(self) -> int:
         """Return the number of classes or labels, which `epochs="auto"` depends on."""
@@ -293,7 +287,7 @@ class FitMixin(metaclass=ABCMeta):
     ) -> None:
         """Refuse a score that fails on these rows, by a trial on made-up outputs."""
         pretender, outputs = copy.copy(view), self._outputs_for(y)
-        pretender._predict_outputs = lambda X: outputs
+        vars(pretender)["_predict_outputs"] = lambda X: outputs
         try:
             if math.isnan(one_number(scorer(pretender, X, y))):
                 raise ValueError("it is NaN")
@@ -362,7 +356,9 @@ class FitMixin(metaclass=ABCMeta):
         if self.pooling == "model":
             return
         if self._continues():
-            continue_head(run, generator, self._adapter.feature_length)
+            length = self._adapter.feature_length
+            assert length is not None, "only the model's own head has none"
+            continue_head(run, generator, length)
         elif self._fits_head_first():
             fit_head(run, generator)
         else:

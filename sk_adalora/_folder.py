@@ -6,8 +6,7 @@ import copy
 import json
 import os
 import tempfile
-from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,8 +19,8 @@ from ._backbone import made_whole
 from ._card import CARD_NAME, write_card, write_export_card
 from ._folder_files import BACKBONE, HEAD_NAME, STATE_NAME
 from ._model_files import lies_in
-from ._parameters import Rule, check_parameters
-from ._persistence import AdapterState
+from ._parameters import check_parameters
+from ._predicting import PredictMixin
 from ._read_model import silent_transformers
 from ._sentence_files import write_sentence_files
 from ._torch_settings import own_settings_of_torch, prepare_threads
@@ -44,13 +43,11 @@ from .adalora.peft_format import write_adapter, write_lora
 _OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
 
 
-class FolderMixin(metaclass=ABCMeta):
+class FolderMixin(PredictMixin):
     """Save and load an estimator as a folder that can be read without running it."""
 
     # Fitted attributes that say how targets are coded.
     _coding: ClassVar[tuple[str, ...]]
-    _rules: ClassVar[Mapping[str, Rule]]
-    _adapter: AdapterState
 
     # ---- what an export says of the task ------------------------------------
 
@@ -118,7 +115,7 @@ class FolderMixin(metaclass=ABCMeta):
                 if head:
                     save_file(head, staged / HEAD_NAME)
                 else:  # tells transformers the names of the outputs
-                    own = copy.deepcopy(backbone.module.config)
+                    own: Any = copy.deepcopy(backbone.module.config)
                     own.dtype = None  # that of the weights, not the precision of `fit`
                     name_outputs(own, self)
                     own.save_pretrained(staged)
@@ -180,7 +177,7 @@ class FolderMixin(metaclass=ABCMeta):
             parameters["local_files_only"] = local_files_only
         offline = bool(local_files_only)
 
-        def read() -> Self:  # again, if a writer came in between
+        def read() -> Any:  # again, if a writer came in between
             found = _read_folder.find(source, revision, offline, trust_remote_code)
             return cls._read(*found, trust_remote_code, parameters)
 
@@ -351,9 +348,9 @@ class FolderMixin(metaclass=ABCMeta):
         _refuse_own_model(backbone.folder, folder)
         _, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
-            merged = network.encoder.merge_and_unload()
-            whole = partial(made_whole, backbone, merged, self.trust_remote_code)
-            merged = read_model_whole(backbone.folder, whole)
+            part = network.encoder.merge_and_unload()
+            whole = partial(made_whole, backbone, part, self.trust_remote_code)
+            merged: Any = read_model_whole(backbone.folder, whole)
             if not head:
                 name_outputs(merged.config, self)
             with errors_of_writing(folder):

@@ -77,7 +77,7 @@ class LinearHead(nn.Linear):
         -------
         torch.Tensor of shape (n, out_features)
         """
-        if self.centre is not None:
+        if self.centre is not None and self.length is not None:
             features = (features - self.centre) * (1 / self.length)
         return super().forward(features)
 
@@ -91,7 +91,7 @@ class LinearHead(nn.Linear):
             on the CPU.
         """
         weight, bias = self.weight.detach().cpu(), self.bias.detach().cpu()
-        if self.centre is None:
+        if self.centre is None or self.length is None:
             return {"weight": weight, "bias": bias}
         # In float64: where the centre is far from 0, two large numbers cancel.
         exact = weight.double() / self.length
@@ -107,7 +107,7 @@ class LinearHead(nn.Linear):
             As :meth:`plain_state` returns it.
         """
         weight, bias = state["weight"], state["bias"]
-        if self.centre is not None:
+        if self.centre is not None and self.length is not None:
             weight, bias = weight.double(), bias.double()
             bias = bias + weight @ self.centre.cpu().double()
             weight = weight * self.length

@@ -6,14 +6,13 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from ._attributes import Attributes
 from ._messages import write_lines
 from ._rank_table import headline, lay_out
 
 
-class InspectMixin:
+class InspectMixin(Attributes):
     """Show what a fit did to the model."""
-
-    verbose: int
 
     def rank_table(self) -> Any:
         """Return the rank that is left in each weight matrix, as a table.

@@ -69,7 +69,8 @@ def to_json(value: Any) -> Any:
         return {"type": "dict", "items": pairs}
     for name, kind in _COLLECTIONS.items():
         if type(value) is kind:
-            items = sorted(value, key=repr) if kind is not tuple else value
+            members: Any = value
+            items = members if kind is tuple else sorted(members, key=repr)
             return {"type": name, "items": [to_json(item) for item in items]}
     raise TypeError(f"{type(value).__name__} is no plain value")
 

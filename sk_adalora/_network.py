@@ -137,7 +137,7 @@ class ModelHeadNetwork(TextNetwork):
         config.modules_to_save = own_head(module, backbone.pretrained.drawn)
 
     def _make_head(self, width: int, generator: torch.Generator | None) -> Any:
-        for name in self.encoder.peft_config.modules_to_save:
+        for name in self.encoder.peft_config.modules_to_save or ():
             head = self.encoder.model.get_submodule(name).float()
             head.register_forward_pre_hook(_to_float32)
         return nn.Identity()  # the model has its own

@@ -74,8 +74,9 @@ def number(
     def accepts(value: Any) -> bool:
         if not isinstance(value, Real) or _is_bool(value) or not _is_finite(value):
             return False
-        above = value >= low if with_low else value > low
-        return above and (value <= high if with_high else value < high)
+        x: Any = value
+        above = x >= low if with_low else x > low
+        return above and (x <= high if with_high else x < high)
 
     left, right = "[" if with_low else "(", "]" if with_high else ")"
     return Rule(accepts, f"a number in {left}{low:g}, {high:g}{right}")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from ._attributes import Attributes
 from ._backbone import Backbone, load_backbone
 from ._batches import pad, prediction_batches, round_count_up
 from ._devices import Place, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
-from ._parameters import Rule, check_parameters
+from ._parameters import check_parameters
 from ._persistence import AdapterState, thaw_network
 from ._read_model import count_vectors
 from ._texts import Texts, read_texts
@@ -48,11 +50,12 @@ class Live:
         return self.backbone.place
 
 
-class PredictMixin:
+class PredictMixin(Attributes, metaclass=ABCMeta):
     """Read rows, find the pretrained model, and run the network over texts."""
 
-    _adapter: AdapterState
-    _rules: ClassVar[Mapping[str, Rule]]
+    @abstractmethod
+    def _n_outputs(self) -> int:
+        """Return the number of outputs of the head."""
 
     def _read_texts(self, X: Any, *, reset: bool) -> Texts:
         """Turn rows into texts; set (`reset`) or check names and number of columns."""

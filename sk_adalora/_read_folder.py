@@ -348,7 +348,9 @@ def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
         ) from error
     weight, bias = head.get("weight"), head.get("bias")
     fits = (
-        set(head) == {"weight", "bias"}
+        len(head) == 2
+        and weight is not None
+        and bias is not None
         and all(t.dtype == torch.float32 for t in head.values())
         and weight.ndim == 2
         and weight.shape[0] == n_outputs

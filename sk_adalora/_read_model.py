@@ -100,7 +100,8 @@ def read_pretrained(
                 f"{type(module).__name__}. Give another one."
             )
     _agree_on_types(module, tokenizer)
-    module.config.use_cache = False
+    config: Any = module.config
+    config.use_cache = False
     module = module.requires_grad_(False).eval().to(place.device)
     return Pretrained(module, tokenizer, part, drawn)
 
@@ -122,7 +123,7 @@ def _read_module(
     # weights, and need gradients of what is computed from them.
     trainable = torch.inference_mode(False)
     with silent_transformers(), random_apart, trainable, _named_errors(folder):
-        torch.random.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         module, found = getattr(transformers, kind).from_pretrained(
             folder,
             output_loading_info=True,
@@ -232,11 +233,12 @@ def attend_in_full(module: nn.Module) -> None:
     BigBird switches to full attention at its first short batch, and for good: later
     predictions for long texts would then be different.
     """
+    config: Any = module.config
     for part in list(module.modules()):
         switch = getattr(part, "set_attention_type", None)
         if switch is not None:
             switch("original_full")
-            module.config.attention_type = "original_full"
+            config.attention_type = "original_full"
 
 
 def skip_padding_check(module: nn.Module) -> None:
@@ -273,7 +275,8 @@ def text_part(whole: nn.Module) -> nn.Module:
 
 def _name_of_text_part(whole: nn.Module) -> str:
     """Return the attribute or call that gets the text part; "" if it is all."""
-    if whole.config.is_encoder_decoder:
+    config: Any = whole.config
+    if config.is_encoder_decoder:
         return _ENCODER
     for name in ("language_model", "text_model"):
         if isinstance(getattr(whole, name, None), nn.Module):
@@ -281,7 +284,7 @@ def _name_of_text_part(whole: nn.Module) -> str:
     return ""
 
 
-def _part(whole: nn.Module, name: str) -> nn.Module:
+def _part(whole: Any, name: str) -> nn.Module:
     if name == _ENCODER:
         return whole.get_encoder()
     return getattr(whole, name) if name else whole
@@ -313,7 +316,7 @@ def _unchanged(hidden: Tensor) -> Tensor:
     return hidden
 
 
-def count_vectors(module: nn.Module) -> int | None:
+def count_vectors(module: Any) -> int | None:
     """Return how many tokens a model has vectors for, or None if it does not tell."""
     try:
         table = module.get_input_embeddings()

@@ -101,7 +101,7 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
             if (value := _express(name, distributions, current)) is not _LEFT_OUT
         }
         return [point] if point else []
-    points = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
+    points: list[Any] = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
     for point in points:
         if not isinstance(point, Mapping):
             raise ValueError(
@@ -114,11 +114,11 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
 
 
 def _asked_for(
-    points: Sequence[Mapping[str, Any]], space: CalledSpace
+    given: Sequence[Mapping[str, Any]], space: CalledSpace
 ) -> list[dict[str, Any]]:
     """Refuse points with names that the function does not ask its trial for."""
     rehearsal = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    points = [{n: plain(value) for n, value in point.items()} for point in points]
+    points = [{n: plain(value) for n, value in point.items()} for point in given]
     for point in points:
         asked: set[str] = set()
         # What a function asks for may depend on what a point leaves out.
@@ -198,7 +198,7 @@ def _in_units_of(
     prefix, short = _split(name)
     init_r, target_r = (current.get(prefix + rank) for rank in ("init_r", "target_r"))
     if init_r is None and isinstance(target_r, Integral):
-        init_r = default_init_r(target_r)
+        init_r = default_init_r(int(target_r))
     whole = _is_whole(distribution)
     if short == "init_r" and value is None:
         return init_r
@@ -219,7 +219,7 @@ def _is_whole(distribution: BaseDistribution) -> bool:
 def _rank(target_r: Any, init_r: int, whole: bool) -> float:
     """Return a target rank as a number of ranks, or as a share."""
     if isinstance(target_r, Integral):
-        return int(target_r) if whole else target_r / init_r
+        return int(target_r) if whole else int(target_r) / init_r
     return rank_of_share(target_r, init_r) if whole else target_r
 
 
@@ -231,7 +231,7 @@ def _nearest(value: Any, distribution: Any) -> Any:
     value = plain(value)
     if isinstance(distribution, CategoricalDistribution):
         return _label(value, distribution)
-    if not isinstance(value, Real) or isinstance(value, bool) or value != value:
+    if isinstance(value, bool) or not isinstance(value, Real) or value != value:
         return _LEFT_OUT
     low, high = distribution.low, distribution.high
     nearest = min(max(value, low), high)  # may have been infinite

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 from joblib import effective_n_jobs
+from optuna import Study
 from sklearn.base import clone
 from sklearn.model_selection._search import BaseSearchCV
 
@@ -107,6 +108,9 @@ _NOT_OF_EACH_FIT = {
 
 class SearchHooks(BaseSearchCV):
     """What `BaseSearchCV.fit` calls, so that Optuna proposes the candidates."""
+
+    verbose: int
+    study_: Study
 
     def _fit(
         self, X: Any, y: Any, params: dict[str, Any], *, stored_only: bool = False

@@ -124,4 +124,5 @@ def _compared(trial: FrozenTrial) -> float:
 
     A number as `error_score` would outweigh all differences between scores.
     """
-    return trial.value if may_be_best(trial) else math.nan
+    value = trial.value if may_be_best(trial) else None
+    return math.nan if value is None else value

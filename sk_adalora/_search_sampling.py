@@ -196,7 +196,7 @@ def _has(params: dict[str, Any], trial: FrozenTrial, names: list[str]) -> bool:
     )
 
 
-def _is_same(distribution: BaseDistribution, one: Any, other: Any) -> bool:
+def _is_same(distribution: Any, one: Any, other: Any) -> bool:
     first, second = map(distribution.to_internal_repr, (one, other))
     if isinstance(distribution, CategoricalDistribution):
         return first == second
@@ -232,7 +232,7 @@ def all_tried(space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]) 
     return not drawn or left <= sum(not trial.params for trial in trials)
 
 
-def _values(distribution: BaseDistribution) -> Sequence[Any]:
+def _values(distribution: Any) -> Sequence[Any]:
     """Return the values of a choice or of a range with steps; none of another."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices

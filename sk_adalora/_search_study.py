@@ -156,8 +156,9 @@ def handed_over(study: optuna.Study) -> Iterator[None]:
     except BaseException as error:
         n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
         if n_complete:
+            carrier: Any = error
             with suppress(AttributeError):  # of an error that takes no attributes
-                error.study = study
+                carrier.study = study
                 error.add_note(
                     f"{n_complete} complete trials are in `study` of this error. "
                     "AdaLoraSearchCV.from_study refits the best of them, if nothing "

@@ -142,12 +142,12 @@ class TrialTable:
         out = []
         for result in (fold for row in self.rows for fold in row.folds):
             kept = {
-                "test_scores": self._scores(result and result.test),
+                "test_scores": self._scores(result.test if result else None),
                 "fit_time": result.fit_time if result else np.nan,
                 "score_time": result.score_time if result else np.nan,
             }
             if with_train:
-                kept["train_scores"] = self._scores(result and result.train)
+                kept["train_scores"] = self._scores(result.train if result else None)
             out.append(kept)
         return out
 

@@ -277,7 +277,7 @@ class TrialRunner:
         over = [t for t in self.study.get_trials(deepcopy=False) if counts(t)]
         values = [t.value for t in over if may_be_best(t)]
         pruned = sum(t.state is TrialState.PRUNED for t in over)
-        shown = {"pruned": pruned} if pruned else {}
+        shown: dict[str, Any] = {"pruned": pruned} if pruned else {}
         if values:
             shown["best"] = f"{max(v for v in values if v is not None):.4g}"
         self.bar.set_postfix(shown, refresh=False)

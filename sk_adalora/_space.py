@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from ._dimensions import (
     CalledSpace,
     DeclaredSpace,
+    Given,
     Part,
     Range,
     Space,
@@ -129,7 +130,7 @@ class AdaLoraSpace:
     target_modules: Any = None
 
     def __post_init__(self) -> None:
-        parts = self._declare().parts
+        parts: dict[str, Any] = {**self._declare().parts}
         for name, part in parts.items():
             _check_values(name, part, getattr(self, name))
         _check_ranks(self, parts)
@@ -238,7 +239,7 @@ class AdaLoraSpace:
             If `prefix` is no str, or neither "" nor one that ends in "__".
         """
         space = self._declare(prefix)
-        parts = {**space.parts}
+        parts: dict[str, Any] = {**space.parts}
         for name, source in space.ties.items():
             if source in parts:
                 parts[name] = parts[source]
@@ -276,7 +277,7 @@ class AdaLoraSpace:
                 "should have one value in the space."
             )
         space = self._declare(prefix)
-        parts = {**space.parts}
+        parts: dict[str, Any] = {**space.parts}
         for name, source in space.ties.items():
             if source in space.fixed():
                 parts[name] = parts[source]
@@ -379,8 +380,9 @@ def read_space(space: Any, prefix: str = "") -> Space:
 
 
 def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
-    parts: dict[str, Part] = {}
-    named: dict[str, Part] = {}  # by full names, which take precedence over a space
+    parts: dict[str, Part | Given] = {}
+    # By full names, which take precedence over a space.
+    named: dict[str, Part | Given] = {}
     ties: dict[str, str] = {}
     for name, value in space.items():
         if isinstance(value, AdaLoraSpace):
@@ -406,6 +408,7 @@ def _read_field(name: str, value: Any) -> Part:
             f"{value!r}. For distributions of Optuna's, pass a dict as the space."
         )
     part = read_part(name, value, log=name in _LOG)
+    assert not isinstance(part, Given), "distributions are refused above"
     if isinstance(part, Range) and name not in _WHOLE | _STEPS_OR_SHARES:
         return replace(part, low=float(part.low), high=float(part.high))
     return part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any
 
 from .adalora.config import AdaLoraConfig
 
@@ -83,7 +83,7 @@ def resolve_schedule(
     n_samples: int,
     *,
     batch_size: int,
-    epochs: int | Literal["auto"],
+    epochs: int | str,
     enough_steps: int = ENOUGH_STEPS,
     n_classes: int = 1,
     gradient_accumulation_steps: int = 1,
@@ -92,7 +92,7 @@ def resolve_schedule(
     target_r: int | float = 8,
     tinit: int | float = 0.12,
     tfinal: int | float = 0.48,
-    deltaT: int | float | Literal["auto"] = "auto",
+    deltaT: int | float | str = "auto",
 ) -> ResolvedSchedule:
     """Turn an estimator's parameters into whole optimizer steps.
 

@@ -41,7 +41,8 @@ def write_and_map(column: pa.ChunkedArray, folder: Path) -> np.ndarray:
     path = folder / "ids.bin"
     with path.open("wb") as file:
         for chunk in column.chunks:
-            file.write(np.ascontiguousarray(chunk.flatten().to_numpy(), np.int32))
+            ids = np.ascontiguousarray(chunk.flatten().to_numpy(), np.int32)
+            file.write(ids.data)
     mapped = np.memmap(path, np.int32, mode="r")
     weakref.finalize(mapped, remove_folder, folder)
     # A map needs no name, except on Windows: a process that is killed leaves no tokens.

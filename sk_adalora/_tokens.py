@@ -161,8 +161,8 @@ def _encode_part(
         ids = _without_ends_of_texts(encoded, tokenizer)
     # (n_texts,) bool; only a text of full length can have lost tokens
     truncated = np.fromiter((len(row) >= max_length for row in ids), bool, len(ids))
-    for i in np.flatnonzero(truncated):
-        truncated[i] = _lost_tokens(encoded, int(i), starts, second, tokenizer)
+    for i in np.flatnonzero(truncated).tolist():
+        truncated[i] = _lost_tokens(encoded, i, starts, second, tokenizer)
     cut = [i for i, text in enumerate(first) if len(starts[i]) < len(text)]
     if undecided := [i for i in cut if not _is_decided(encoded.encodings[i])]:
         rest = _encode_part(part.take(undecided), tokenizer, max_length, whole=True)
@@ -263,13 +263,13 @@ def _to_lists(rows: list[list[int]], dtype: type) -> pa.ListArray:
     """Pack rows of ints; several times faster than Arrow's own conversion."""
     offsets = np.zeros(len(rows) + 1, np.int32)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
-    values = np.fromiter(chain.from_iterable(rows), dtype, offsets[-1])
+    values: np.ndarray = np.fromiter(chain.from_iterable(rows), dtype, offsets[-1])
     return pa.ListArray.from_arrays(offsets, values)
 
 
 def _encode_on_disk(
     distinct: pa.Table, tokenizer: Any, max_length: int
-) -> dict[str, np.ndarray | None]:
+) -> dict[str, Any]:
     """Encode a big table through `datasets`, in a directory that is deleted.
 
     One process even for slow tokenizers: `num_proc` would fork a process that runs
@@ -303,9 +303,7 @@ def _encode_on_disk(
         raise
 
 
-def _flatten(
-    encoded: pa.Table, folder: Path | None = None
-) -> dict[str, np.ndarray | None]:
+def _flatten(encoded: pa.Table, folder: Path | None = None) -> dict[str, Any]:
     """Lay the rows one after the other: in memory, or in a file of `folder`."""
     ids, type_ids = encoded["ids"], None
     if "type_ids" in encoded.column_names:

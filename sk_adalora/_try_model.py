@@ -76,7 +76,8 @@ def try_model(
     Findings
     """
     model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
-    body = text_part(model.base_model) if has_head else model
+    whole: Any = model
+    body = text_part(whole.base_model) if has_head else model
     tried = _TEXTS if has_head else ()
     texts = [tokenizer(text)["input_ids"] or [0] for text in tried]
     ids = tokenizer(TRIAL_TEXT)["input_ids"][:_MOST] or [0]

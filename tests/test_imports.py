@@ -90,13 +90,14 @@ IMPORTS = {
     "_card": "_persistence _rank_table _report",
     "_folder_files": "_card _model_files adalora",
     "_whole_folder": "_card _folder_files",
+    "_attributes": "_parameters _persistence _report _steps _training",
     "_predicting": (
-        "_backbone _batches _devices _long_texts _network _parameters _persistence "
-        "_read_model _texts _token_table _torch_settings _whole_folder"
+        "_attributes _backbone _batches _devices _long_texts _network _parameters "
+        "_persistence _read_model _texts _token_table _torch_settings _whole_folder"
     ),
     "_early_stopping": "_messages _network _training",
     "_callbacks": "_early_stopping _interpolation _training",
-    "_inspecting": "_messages _rank_table",
+    "_inspecting": "_attributes _messages _rank_table",
     "_read_folder": (
         "_card _file_versions _find_model _folder_files _json_values _parameters "
         "_persistence adalora"
@@ -107,19 +108,19 @@ IMPORTS = {
     ),
     "_sentence_files": "",
     "_folder": (
-        "_backbone _card _folder_files _model_files _parameters _persistence "
+        "_backbone _card _folder_files _model_files _parameters _predicting "
         "_read_folder _read_model _sentence_files _torch_settings _whole_folder "
         "_write_folder adalora"
     ),
     "_fitting": (
         "_backbone _callbacks _devices _early_stopping _find_model _fit_warnings "
-        "_interpolation _long_texts _network _parameters _persistence _predicting "
-        "_probe _report _rows _steps _texts _token_table _torch_settings "
+        "_inspecting _interpolation _long_texts _network _parameters _persistence "
+        "_predicting _probe _report _rows _steps _texts _token_table _torch_settings "
         "_training _transaction adalora"
     ),
     "_base": (
-        "_doc_links _file_versions _find_model _fitting _folder _inspecting "
-        "_parameters _persistence _predicting _report _steps _training _transaction"
+        "_doc_links _file_versions _find_model _fitting _folder _parameters "
+        "_persistence _transaction"
     ),
     "_labels": "_cells",
     "_classifier": "_base _find_model _labels _parameters _training",
