@@ -49,7 +49,9 @@ _IS_TIME = (pt.is_date, pt.is_timestamp, pt.is_time, pt.is_duration)
 IS_PLAIN = (*IS_BASIC, *_IS_TIME, pt.is_decimal)
 
 
-def has_type(cells: pa.Array | pa.ChunkedArray, kinds: tuple[Callable, ...]) -> bool:
+def has_type(
+    cells: pa.Array | pa.ChunkedArray, kinds: tuple[Callable[..., bool], ...]
+) -> bool:
     """Tell whether the cells, or the categories they name, are of these kinds."""
     type_ = cells.type.value_type if pt.is_dictionary(cells.type) else cells.type
     return any(is_kind(type_) for is_kind in kinds)
@@ -276,14 +278,14 @@ def write_cell(cell: Any) -> str | None:
     return str(_nested(cell))
 
 
-class _Items(list):
+class _Items(list[Any]):
     """The items of a set, which have another order in each process."""
 
     def __repr__(self) -> str:
         return f"{{{', '.join(sorted(map(repr, self)))}}}" if self else "set()"
 
 
-class _Fields(list):
+class _Fields(list[Any]):
     """The keys and values of a dictionary; a key may be one of these classes."""
 
     def __repr__(self) -> str:
@@ -343,7 +345,7 @@ def _write_duration(cell: timedelta) -> str:
     return f"{whole}{decimals}{nanoseconds:03}"
 
 
-def write_cells(cells: list) -> list[str | None]:
+def write_cells(cells: list[Any]) -> list[str | None]:
     """Write each object as :func:`write_cell` does; those of a kind at once."""
     texts: list[str | None] = [None] * len(cells)
     groups: dict[Any, list[int]] = {}
@@ -374,7 +376,7 @@ def _column_of(cell: Any) -> Hashable:
     return type(cell), zone, getattr(cell, "unit", None)
 
 
-def _write_alike(cells: list) -> list[str | None]:
+def _write_alike(cells: list[Any]) -> list[str | None]:
     """Write cells of one kind, as :func:`_column_of` tells them."""
     try:
         if isinstance(cells[0], np.datetime64 | np.timedelta64):

@@ -33,7 +33,7 @@ class Column:
     """One column: Arrow cells where Arrow writes each as we want, else objects."""
 
     name: str
-    cells: pa.Array | list
+    cells: pa.Array | list[Any]
 
     @property
     def holds_floats(self) -> bool:
@@ -51,7 +51,7 @@ class Column:
     def holds_texts(self) -> bool:
         return isinstance(self.cells, pa.Array) and has_type(self.cells, IS_TEXT)
 
-    def values(self) -> list:
+    def values(self) -> list[Any]:
         """Python values: None where missing, and integers for whole floats.
 
         Beside a missing number, pandas makes floats of integers.
@@ -225,7 +225,7 @@ def _arrow_rows(dataset: Any, columns: list[str] | None) -> pa.Table:
     return dataset.with_format("arrow", columns=columns)[:]
 
 
-def _read_list(X: Sequence) -> Table:
+def _read_list(X: Sequence[Any]) -> Table:
     """Read a list of cells, or a list of rows."""
     is_row = [
         isinstance(row, list | tuple) or (isinstance(row, np.ndarray) and row.ndim > 0)
@@ -245,7 +245,7 @@ def _read_list(X: Sequence) -> Table:
     return _nameless_table(columns, len(X))
 
 
-def _read_frame(frame: nw.DataFrame) -> Table:
+def _read_frame(frame: nw.DataFrame[Any]) -> Table:
     series: Any = frame.iter_columns()  # a type of the unstable narwhals
     cells = [*map(_series_cells, series)]
     names = frame.columns
@@ -281,11 +281,11 @@ def _read_array(X: np.ndarray) -> Table:
     return _nameless_table(list(X.T), len(X))
 
 
-def _single_column(cells: pa.Array | np.ndarray | list) -> Table:
+def _single_column(cells: pa.Array | np.ndarray | list[Any]) -> Table:
     return Table([Column("X", _to_cells(cells))], len(cells), is_1d=True)
 
 
-def _nameless_table(columns: list, n_rows: int) -> Table:
+def _nameless_table(columns: list[Any], n_rows: int) -> Table:
     names = _numbered(len(columns))
     named = [Column(n, _to_cells(c)) for n, c in zip(names, columns, strict=True)]
     return Table(named, n_rows)
@@ -296,7 +296,7 @@ def _numbered(n_columns: int) -> list[str]:
     return [f"x{i}" for i in range(n_columns)]
 
 
-def _series_cells(series: nw.Series) -> pa.Array | list:
+def _series_cells(series: nw.Series[Any]) -> pa.Array | list[Any]:
     """Return a frame's column as Arrow, or as a list if Arrow would write it oddly."""
     if series.dtype == nw.Object:
         return _to_cells(series.to_list())
@@ -307,7 +307,7 @@ def _series_cells(series: nw.Series) -> pa.Array | list:
     return array if has_type(array, IS_PLAIN) else series.to_list()
 
 
-def _to_cells(cells: pa.Array | np.ndarray | list) -> pa.Array | list:
+def _to_cells(cells: pa.Array | np.ndarray | list[Any]) -> pa.Array | list[Any]:
     """Convert an array or a list of objects to Arrow, if no cell changes by that."""
     if isinstance(cells, pa.Array):
         return cells

@@ -316,7 +316,7 @@ def _call_rows(table: Table, write: Callable[[Any], str]) -> pa.LargeStringArray
     """Call the user's function on every row."""
     columns = [column.values() for column in table.columns]
     names = [column.name for column in table.columns]
-    rows: Iterable = zip(*columns, strict=True)
+    rows: Iterable[Any] = zip(*columns, strict=True)
     texts: list[str | None] = []
     for row, cells in enumerate(rows):
         arg = cells[0] if table.is_1d else dict(zip(names, cells, strict=True))
