@@ -33,7 +33,7 @@ _IS_PICKLE = "is_pickle"
 def _new_of_a_pickle(cls: type[BaseAdaLora]) -> BaseAdaLora:
     """Make an instance for `__setstate__` to fill from a pickle or a copy."""
     new = cls.__new__(cls)
-    setattr(new, _IS_PICKLE, True)
+    new.__dict__[_IS_PICKLE] = True
     return new
 
 

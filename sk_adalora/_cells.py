@@ -298,7 +298,8 @@ def _nested(cell: Any) -> Any:
         if cell.dtype.kind not in "mM":
             cell = cell.tolist()
         elif cell.ndim:  # `tolist` would turn nanoseconds into integers
-            cell = [*np.asarray(cell)]
+            items: Any = cell
+            cell = list(items)
     if type(cell) is list:
         return [_item(item) for item in cell]
     if type(cell) is tuple:

@@ -135,7 +135,7 @@ def test_bad_rows_at_predict_change_nothing(tiny_model, monkeypatch):
     ("row_format", "match"),
     [
         ("pair", r"needs a table\. Got a one-dimensional X"),
-        ("{text}", "needs a table"),
+        ("{text}", r"needs a table\."),
         (lambda text: 3, r"must return a str\. Got int for row 0"),
         (lambda text: 1 / 0, "raised ZeroDivisionError for row 0"),
     ],

@@ -503,3 +503,27 @@ def test_copies_are_independent(tiny_model):
 
     np.testing.assert_array_equal(original.predict_proba(X), expected)
     assert original.classes_.tolist() == ["art", "business", "sport"]
+
+
+class Noting(sk_adalora.AdaLoraClassifier):
+    """Reads an attribute of its own whenever one is set."""
+
+    def __init__(self, model="none", *, epochs=1):
+        vars(self)["noted"] = []
+        super().__init__(model, epochs=epochs)
+
+    def __setattr__(self, name, value):
+        self.noted.append(name)
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+def test_a_copy_sets_no_attribute_before_its_state_is_there(again):
+    made = again(Noting(epochs=5))
+
+    assert made.epochs == 5
+    assert made.noted == Noting().noted

@@ -808,7 +808,7 @@ def test_callable_errors_name_the_row(films):
 
 @pytest.mark.parametrize("row_format", ["pair", "{text}"])
 def test_row_formats_that_need_a_table(row_format):
-    with pytest.raises(ValueError, match="needs a table"):
+    with pytest.raises(ValueError, match=r"needs a table\."):
         read_texts(["a", "b"], row_format)
 
 
@@ -1059,6 +1059,15 @@ def test_masked_cells_are_missing():
     rows = [*np.ma.masked_array([[1, 2], [3, 4]], mask=[[True, False], [False] * 2])]
     assert listed(rows) == ["x1: 2", "x0: 3\nx1: 4"]
     assert listed([*words]) == ["", "b"]
+
+
+def test_masked_items_of_a_cell_are_missing():
+    numbers = np.ma.masked_array([1, 2], mask=[False, True])
+    dates = np.ma.masked_array(["2020-01-01", "2021-01-01"], numbers.mask, "M8[D]")
+    date = "datetime.datetime(2020, 1, 1, 0, 0)"
+
+    assert listed([[numbers, "a"]]) == ["x0: [1, None]\nx1: a"]
+    assert listed([[dates, "a"]]) == [f"x0: [{date}, None]\nx1: a"]
 
 
 @pytest.mark.parametrize("others", [[], [Decimal("1.5")], ["a word"]])
