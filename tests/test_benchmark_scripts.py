@@ -540,7 +540,89 @@ def test_what_is_said_of_other_learning_rates():
     assert_says(results.RESULTS.parent / "README.md", full, tuned)
     assert said.keys() == {("peft-lora", 4000, "quotes")}
     lora, _ = said["peft-lora", 4000, "quotes"]
-    assert_says(report.PAGE, f"(with 0.001 it has {lora} there)")
+    assert_says(report.PAGE, f"(with 0.001 it has {lora} there, on seed 0)")
+
+
+def test_what_the_page_says_of_a_rate_that_is_too_high():
+    guessing = {"quotes": 0.504, "films": 0.224}  # the most frequent class
+    learned = {
+        (task, size, seed): accuracy - guessing[task]
+        for splits in ("", "-fresh")
+        for (task, size), cell in accuracies(splits=splits).items()
+        for seed, accuracy in cell["peft-lora"].items()
+        if task in guessing and size > 200
+    }
+    nothing = {split for split, more in learned.items() if round(more, 3) <= 0.001}
+    of_4000 = {split for split in learned if split[1] == 4000}
+    of_films = [split for split in learned if split[:2] == ("films", 1000)]
+
+    assert of_4000 <= nothing
+    assert (len(nothing.intersection(of_films)), len(of_films)) == (3, 5)
+    assert nothing - of_4000 - {*of_films} == {("quotes", 1000, 20)}
+    assert_says(
+        report.PAGE,
+        "It learned nothing from 4,000 quotes",
+        "and 4,000 films, nothing from 1,000 films on three of five splits, nothing "
+        "from 1,000 quotes on one split of the second table",
+    )
+
+
+def rows_of_tables(page, first):
+    """Cells of the rows that begin like this, below the header of their table."""
+    found, header = [], []
+    for line in page.read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| task | rows |") or line.startswith("| ours beside"):
+            header = cells
+        if line.startswith(first):
+            found.append(dict(zip(header, cells, strict=True)))
+    return found
+
+
+def test_what_the_page_says_of_mean_ranks():
+    """Nemenyi's critical difference of eight is 3.031 * sqrt(12 / rows)."""
+    first, second, _ = rows_of_tables(report.PAGE, "| **mean rank** | all |")
+    behind = [
+        {
+            name: round(float(rank) - float(ranks["ours"]), 2)
+            for name, rank in ranks.items()
+            if name.startswith(("peft", "full", "skorch", "embed", "tfidf"))
+        }
+        for ranks in (first, second)
+    ]
+    far = [
+        {name for name, ranks in table.items() if ranks >= 3.031 * (12 / n_rows) ** 0.5}
+        for table, n_rows in zip(behind, (13, 10), strict=True)
+    ]
+
+    assert [len(table) for table in behind] == [7, 7]
+    assert far[0] == {"embeddings", "skorch", "tfidf", "peft-lora"}
+    assert far[1] == {"peft-adalora", "peft-lora", "tfidf"}
+    assert_says(
+        report.PAGE,
+        f"In the first table `embeddings` (by {behind[0]['embeddings']:.2f}), `skorch` "
+        f"(by {behind[0]['skorch']:.2f}), `tfidf` and `peft-lora` are that far behind "
+        "ours, in the second `peft-adalora`, `peft-lora` and `tfidf`.",
+    )
+
+
+def test_what_the_pages_say_of_how_far_ours_is_ahead():
+    def points(name):
+        (row,) = rows_of_tables(report.PAGE, f"| `{name}` | +")
+        shares = [cell.split(",")[0] for cell in list(row.values())[1:5]]
+        return [float(share) for share in shares]
+
+    readme = results.RESULTS.parent.parent / "README.md"
+    documented = f"{min(points('peft-adalora'))} to {max(points('peft-adalora'))}"
+    assert_says(
+        report.PAGE, f"200 rows of eight of these data sets, and {documented} on"
+    )
+    assert_says(readme, f"ours is {documented} points ahead of PEFT's AdaLoRA as")
+    assert {round(ahead) for ahead in points("full")} == {2}
+    assert_says(
+        report.PAGE, "ours is about 2 points ahead of all weights on those five"
+    )
+    assert_says(readme, "and about 2 ahead of training all weights")
 
 
 def test_rows_that_splits_share(monkeypatch, capsys):
