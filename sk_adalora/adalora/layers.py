@@ -264,7 +264,7 @@ class SVDLinear(nn.Module):
         if autocast or not onednn_is_faster(x, weight, self.bias):
             return F.linear(x, weight, self.bias)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
-        out: Tensor = FrozenLinear.apply(flat, weight, self.bias)  # type: ignore[no-untyped-call]
+        out: Tensor = FrozenLinear.apply(flat, weight, self.bias)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def merge(self, delta: Tensor, *, check: bool) -> None:
@@ -336,7 +336,7 @@ class SVDLinear(nn.Module):
                 "DistributedDataParallel, or let the program see one device, as by "
                 "CUDA_VISIBLE_DEVICES=0."
             )
-        return super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        return super()._replicate_for_data_parallel()
 
     def __getstate__(self) -> dict[str, Any]:
         # Rows are views into a graph: they can be neither copied nor pickled.

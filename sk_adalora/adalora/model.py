@@ -155,7 +155,7 @@ class AdaLoraModel(Wrapper):
         _start(self.allocator, config)
         self._loop = LoopChecks()
         self._n_missing = 0
-        self.register_load_state_dict_post_hook(_forgive_children)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forgive_children)
         self._put_in(model, copied)
         if config.inference_mode:
             self.requires_grad_(False)
@@ -197,7 +197,7 @@ class AdaLoraModel(Wrapper):
         return self.model(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         self._copies.apply_outside(fn)
         device = self.triplets.singular_values.device
         if self.allocator.kept.is_meta and device.type != "meta":  # `to_empty`

@@ -16,7 +16,7 @@ def _mkl_is_slow() -> bool:
     instructions in two halves, so it loses little. Zen 5 can execute them whole; it is
     recognised by AVX-VNNI or VP2INTERSECT, which Zen 4 does not have.
     """
-    if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+    if not torch.backends.mkl.is_available():
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a build without oneDNN
         return False
@@ -113,7 +113,7 @@ class FrozenLinear(torch.autograd.Function):
         needs_x, _, needs_bias = ctx.needs_input_grad
         of_x = of_bias = None
         if needs_x:
-            of_x = FrozenLinear.apply(gradient, weight.t(), None)  # type: ignore[no-untyped-call]
+            of_x = FrozenLinear.apply(gradient, weight.t(), None)
         if needs_bias:
             of_bias = gradient.sum(dim=0)
         return of_x, None, of_bias
@@ -202,5 +202,5 @@ def fused_linear(
     """Compute :class:`_FusedLinear`; without gradients, not by way of autograd."""
     operands = (x, weight, bias, left, right)
     if torch.is_grad_enabled():
-        return _FusedLinear.apply(*operands)  # type: ignore[no-untyped-call,no-any-return]
+        return _FusedLinear.apply(*operands)  # type: ignore[no-any-return]
     return _fused(*operands)[0]

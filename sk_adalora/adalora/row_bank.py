@@ -49,7 +49,7 @@ class RowBank(nn.Module):
         self.lay_out(ranks)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         self.lay_out(self._ranks)  # `to_empty` leaves no numbers in the indices
         return self
 
@@ -171,7 +171,7 @@ class RowBank(nn.Module):
                 gap = matrices @ matrices.mT - identity.to(exact)
                 norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
                 return norms.sum()
-            total: Tensor = _Deviation.apply(matrices, identity.to(exact))  # type: ignore[no-untyped-call]
+            total: Tensor = _Deviation.apply(matrices, identity.to(exact))
             return total
 
 

@@ -118,7 +118,7 @@ class Triplets(nn.Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)
         self._remember(state["_references"])
         self._began = set()
 
