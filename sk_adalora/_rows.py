@@ -228,7 +228,7 @@ def split_rows(
         reason = str(error).rstrip(".")
         raise ValueError(
             "`validation_fraction` must leave enough rows to learn from and to score. "
-            f"Got {fraction} of {n_rows} rows: {reason}. Change it, "
-            "pass `X_val` and `y_val`, or set early_stopping=False."
+            f"Got {fraction} of {n_rows} rows: {reason}. Pass `X_val` and `y_val`, "
+            "set early_stopping=False, or change it."
         ) from error
     return kept, held

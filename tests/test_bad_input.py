@@ -543,11 +543,12 @@ def test_a_fraction_that_leaves_no_rows(monkeypatch):
     monkeypatch.setattr(_predicting, "load_backbone", None)  # not reached
     for fraction in (0.01, 0.99):
         classifier = make("unused", early_stopping=True, validation_fraction=fraction)
-        match = rf"`validation_fraction` must leave.*Got {fraction} of 24.*\w\. Change"
+        got = rf"`validation_fraction` must leave.*Got {fraction} of 24.*\w\. Pass"
+        match = rf"{got} `X_val` .*, or change it\.$"
         refused(classifier, X, Y, match=match)
     once = with_value(Y, 0, 2)  # a class of one row cannot be on both sides
     classifier = make("unused", early_stopping=True)
-    match = r"`validation_fraction` must leave.*[\w\]]\. Change it, pass `X_val`"
+    match = r"`validation_fraction` must leave.*[\w\]]\. Pass `X_val` .*or change it\.$"
     refused(classifier, X, once, match=match)
 
 
