@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from traceback import walk_stack
-from types import FrameType
 from typing import Any
 
-from ._locks import in_children, make_lock
+from ._locks import make_lock
 from .adalora.messages import warn_user as warn_user
 
 
@@ -62,15 +60,10 @@ def write_lines(text: str) -> None:
 class Muted:
     """Keeps a library silent as long as one of several threads asks for it.
 
-    An interrupt or a time limit may be raised between any two lines, those that end a
-    `with` block included. So the user's setting stays here until it is restored, and
-    blocks close others whose end was cut off: those with a `with` statement in a frame
-    that no thread is in. It must not be that of a generator, which may be waiting.
-
     Parameters
     ----------
     read : callable
-        Returns the library's setting, which is not None.
+        Returns the library's setting.
     write : callable
         Called with a setting, to make it the library's.
     silence : callable
@@ -86,62 +79,22 @@ class Muted:
         self._read = read
         self._write = write
         self._silence = silence
-        self._wanted: Any = None  # the user's setting, as long as another may be set
+        self._wanted: Any = None  # the user's setting, while blocks are open
+        self._n_open = 0
         self._lock = make_lock()
-        self._open: dict[object, FrameType] = {}  # blocks, and where they are
-        in_children(self._close_ended)
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Keep the library silent in a `with` block."""
-        block = object()
+        with self._lock:
+            if self._n_open == 0:
+                self._wanted = self._read()
+                self._write(self._silence(self._wanted))
+            self._n_open += 1
         try:
-            try:
-                # The frame of the `with` statement: that of contextlib is between.
-                self._begin(block, sys._getframe(2))
-                yield
-            finally:
-                self._end(block)
-        finally:  # again, as something may have been raised in the other call
-            self._end(block)
-
-    def _begin(self, block: object, frame: FrameType) -> None:
-        with self._lock:
-            self._close_ended()
-            self._open[block] = frame
-            self._update()
-
-    def _end(self, block: object) -> None:
-        with self._lock:
-            self._open.pop(block, None)
-            self._close_ended()
-
-    def _close_ended(self) -> None:
-        """Close blocks that were cut off, or whose threads a forked child lacks."""
-        if self._open:
-            running = _running_frames()
-            for block, frame in [*self._open.items()]:
-                if id(frame) not in running:
-                    self._open.pop(block, None)
-        self._update()
-
-    def _update(self) -> None:
-        """Be silent if a block is open, and as the user wants if none is."""
-        if self._open and self._wanted is None:
-            self._wanted = self._read()
-            self._write(self._silence(self._wanted))
-        elif not self._open and self._wanted is not None:
-            self._write(self._wanted)
-            self._wanted = None
-
-
-def _running_frames() -> set[int]:
-    """Return the ids of the frames that threads are in.
-
-    The frames themselves would keep their variables for long, this one's among them.
-    """
-    return {
-        id(frame)
-        for top in sys._current_frames().values()
-        for frame, _ in walk_stack(top)
-    }
+            yield
+        finally:
+            with self._lock:
+                self._n_open -= 1
+                if self._n_open == 0:
+                    self._write(self._wanted)

@@ -475,7 +475,7 @@ def holders(folder):
         (add_hook_to_module(torch.nn.Linear(1, 1), ModelHook()), "_hf_hook"),
         (PreTrainedModel, "_hf_peft_config_loaded"),
         (PreTrainedTokenizerFast(tokenizer_object=words), "_tokenizer"),
-        (sys, "_getframe _current_frames"),
+        (sys, "_getframe"),
     ]
     if torch.backends.mkldnn.is_available():  # without it, torch's products are taken
         names = "_linear_pointwise _is_mkldnn_bf16_supported"

@@ -176,48 +176,6 @@ def counted():
     return Muted(lambda: volume[0], set_volume, lambda wanted: 0), volume
 
 
-def test_what_another_thread_silenced_speaks_in_a_child():
-    muted, volume = counted()
-
-    def work():
-        assert volume == [1]
-        with muted():
-            assert volume == [0]
-        assert volume == [1]
-
-    with BusyThread(muted()):
-        assert in_child(work)
-        assert volume == [0]
-    assert volume == [1]
-
-
-def test_what_nobody_silences_is_left_alone_in_a_child():
-    muted, volume = counted()
-    with muted():
-        pass
-    volume[0] = 7  # the user's own choice, after a fit
-
-    def work():
-        assert volume == [7]
-
-    assert in_child(work)
-
-
-def test_what_the_thread_that_forks_silenced_is_silent_in_a_child():
-    muted, volume = counted()
-    block = muted()
-
-    def work():
-        assert volume == [0]
-        block.__exit__(None, None, None)
-        assert volume == [1]
-
-    with BusyThread(muted()):
-        block.__enter__()
-        assert in_child(work)
-        block.__exit__(None, None, None)
-
-
 def test_a_child_waits_for_no_thread_that_was_muting():
     muted, _ = counted()
     with BusyThread(muted._lock):
