@@ -9,21 +9,20 @@ cell by cell. How cells are written:
 * booleans as ``true`` and ``false``; categories as their labels;
 * dates and times in ISO 8601, without trailing zeros, and without a midnight clock
   where no time zone follows it;
-* durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, and
-  with nine decimals where there are nanoseconds;
+* durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, to
+  the microsecond;
 * lists, tuples and dictionaries by ``str``, with whole numbers as integers and None for
   what is missing in them; arrays as lists; sets in the order of their items' texts;
 * members of enumerations of texts or integers as their values;
 * anything else (intervals, ...) by ``str``.
 """
 
-import re
 import sys
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -35,11 +34,6 @@ TEXT = pa.large_string()
 
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
-
-# Units of NumPy's dates (M) and durations (m) -> those of Arrow that hold them.
-_SHORT = {"h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
-_UNITS = {"M": {"W": "D", "D": "D", **_SHORT}, "m": {"W": "s", "D": "s", **_SHORT}}
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 # Types that Arrow infers from objects of one class without changing their values.
@@ -66,37 +60,15 @@ def whole_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array
 
 
-def arrow_unit(dtype: np.dtype) -> str | None:
-    """Return the unit that Arrow counts dates or durations of NumPy's in, if any."""
-    units = _UNITS.get(dtype.kind)
-    return None if units is None else units.get(np.datetime_data(dtype)[0])
-
-
 def in_arrow_unit(array: np.ndarray) -> np.ndarray:
-    """Convert dates and durations to a unit that Arrow has.
-
-    Raises
-    ------
-    OverflowError
-        If one of them is too large for that unit.
-    """
-    unit = arrow_unit(array.dtype)
-    if unit is None:
+    """Convert dates and durations to a unit that Arrow has; months have none."""
+    if array.dtype.kind not in "mM":
         return array
-    # NumPy before 2.5 would wrap around, as Arrow does with days.
-    if not _are_held(array).all():
-        raise OverflowError
-    return array.astype(f"{array.dtype.kind}8[{unit}]")
-
-
-def _are_held(times: np.ndarray) -> np.ndarray:
-    """Tell which dates or durations Arrow can hold, in the unit that it has."""
-    base, count = np.datetime_data(times.dtype)
-    unit = arrow_unit(times.dtype)
-    factor = int(np.array(1, f"m8[{count}{base}]") // np.array(1, f"m8[{unit}]"))
-    most = (2**31 - 1 if unit == "D" else 2**63 - 1) // factor
-    numbers = times.astype(np.int64)
-    return (-most <= numbers) & (numbers <= most) | np.isnat(times)
+    unit, _ = np.datetime_data(array.dtype)
+    if unit in ("W", "D", "h", "m"):
+        unit = "s"
+    is_known = unit in ("s", "ms", "us", "ns")
+    return array.astype(f"{array.dtype.kind}8[{unit}]") if is_known else array
 
 
 def nan_to_null(cells: pa.Array) -> pa.Array:
@@ -112,11 +84,9 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
     if pt.is_dictionary(cells.type):
         return write_arrow(cells.dictionary).take(cells.indices)
     if pt.is_duration(cells.type):
-        return _write_durations(cells)
-    if pt.is_date(cells.type) or pt.is_timestamp(cells.type):
-        texts = _write_dates(cells)
-    else:
-        texts = _cast_to_text(nan_to_null(cells))
+        durations = cells.cast(pa.duration("us"), safe=False).to_pylist()
+        return pa.array([None if d is None else str(d) for d in durations], TEXT)
+    texts = _cast_to_text(nan_to_null(cells))
     if pt.is_float64(cells.type):
         texts = _write_large_whole(cells, texts)
     if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
@@ -135,66 +105,19 @@ def _cast_to_text(cells: pa.Array) -> pa.LargeStringArray:
         # containers, none, not even UTC.
         if not pt.is_timestamp(cells.type) or cells.type.tz is None:
             raise
-    # Python's dates have years of four digits.
-    return _write_dates(cells, 1, 9999, _write_zoned)
+    return _write_zoned(cells)
 
 
 def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
     """Write times in a zone as Arrow would, by the time zones that Python knows."""
-    unit, zone = cells.type.unit, cells.type.tz
-    clocks = cells.cast(pa.timestamp(unit))  # those of UTC
-    if zone == "UTC":
-        return join([clocks.cast(TEXT), "Z"])
     try:
-        place = _zone(zone)
+        times = cells.cast(pa.timestamp("us", cells.type.tz), safe=False).to_pylist()
     except (KeyError, ValueError) as error:
         raise ValueError(
             "The times in X must be in a time zone that is known here. Got "
-            f"{zone!r}. Run: pip install tzdata"
+            f"{cells.type.tz!r}. Run: pip install tzdata"
         ) from error
-    local = [
-        t and t.replace(tzinfo=UTC).astimezone(place)
-        for t in clocks.cast(pa.timestamp("s"), safe=False).to_pylist()
-    ]
-    offsets = [t and t.utcoffset() for t in local]
-    clocks = pc.add(clocks, pa.array(offsets, pa.duration(unit)))
-    names = pa.array([t and f"{t:%z}"[:5] for t in local], TEXT)
-    return join([clocks.cast(TEXT), names])
-
-
-def _zone(name: str) -> tzinfo:
-    """Return the zone with a name of Arrow's, such as "Europe/Berlin" or "+05:30".
-
-    Arrow itself would ask pytz where it is installed, which knows no zone but its own
-    and rounds the offsets of the 19th century to minutes.
-    """
-    if re.fullmatch(r"[+-]\d\d:\d\d", name):
-        offset = timedelta(hours=int(name[1:3]), minutes=int(name[4:]))
-        return timezone(-offset if name[0] == "-" else offset)
-    return ZoneInfo(name)
-
-
-def _write_durations(cells: pa.Array) -> pa.LargeStringArray:
-    """Write durations as `str` writes a timedelta, and keep their nanoseconds."""
-    per_second = _PER_SECOND[cells.type.unit]
-    ticks = pc.fill_null(cells.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    seconds, fraction = np.divmod(ticks, per_second)
-    days, seconds = np.divmod(seconds, 86_400)
-    minutes, seconds = np.divmod(seconds, 60)
-    hours, minutes = np.divmod(minutes, 60)
-    nanoseconds = fraction * (10**9 // per_second)
-    texts = join([_digits(hours), ":", _digits(minutes, 2), ":", _digits(seconds, 2)])
-    exact = pa.array(nanoseconds % 1000 == 0)
-    decimals = _digits(nanoseconds // 1000, 6)
-    decimals = pc.if_else(exact, decimals, _digits(nanoseconds, 9))
-    texts = pc.if_else(pa.array(nanoseconds == 0), texts, join([texts, ".", decimals]))
-    unit = pc.if_else(pa.array(abs(days) == 1), " day, ", " days, ").cast(TEXT)
-    texts = pc.if_else(pa.array(days == 0), texts, join([_digits(days), unit, texts]))
-    return pc.if_else(cells.is_valid(), texts, pa.scalar(None, TEXT))
-
-
-def _digits(numbers: np.ndarray, width: int = 1) -> pa.LargeStringArray:
-    return pc.utf8_lpad(pa.array(numbers).cast(TEXT), width, "0")
+    return pa.array([None if t is None else _write_time(t) for t in times], TEXT)
 
 
 def join(
@@ -222,38 +145,6 @@ def _write_large_whole(
     return pc.if_else(large, whole.cast(TEXT), texts)
 
 
-def _write_dates(
-    cells: pa.Array,
-    first: int = -32767,
-    last: int = 32767,
-    write: Callable[[pa.Array], pa.LargeStringArray] = _cast_to_text,
-) -> pa.LargeStringArray:
-    """Write dates, as NumPy does those outside of the years that `write` can write.
-
-    Arrow writes an error in their place or another year, or raises an error. In a time
-    zone, where the year may be another one than in UTC, they are written in UTC.
-    """
-    zoned = pt.is_timestamp(cells.type) and cells.type.tz is not None
-    times = cells.to_numpy(zero_copy_only=False)
-    years = times.astype("M8[Y]")
-    bounds = np.array([first + zoned, last - zoned]) - 1970
-    low, high = bounds.astype("M8[Y]")
-    far = (years < low) | (years > high)
-    if not far.any():
-        return write(cells)
-    near = pc.if_else(pa.array(far), pa.scalar(None, cells.type), cells)
-    if pt.is_date(cells.type):
-        times = times.astype("M8[D]")
-    zone = "Z" if zoned else ""
-    written = [f"{time}{zone}".replace("T", " ") for time in times[far].astype(str)]
-    texts = write(near)
-    return pc.replace_with_mask(texts, pa.array(far), pa.array(written, TEXT))
-
-
-# What Arrow writes; a subclass of float among them is NumPy's float64.
-_BY_ARROW = (float, np.floating, datetime, time, np.datetime64, np.timedelta64)
-
-
 def write_cell(cell: Any) -> str | None:
     """Write one object as `write_arrow` would have in a column of its own."""
     if is_missing(cell):
@@ -264,18 +155,29 @@ def write_cell(cell: Any) -> str | None:
         return "true" if cell else "false"
     if isinstance(cell, int):
         return int.__repr__(cell)
-    if isinstance(cell, np.longdouble):
-        cell = float(cell)  # Arrow knows no wider float
-    if isinstance(cell, np.datetime64 | np.timedelta64) and arrow_unit(cell.dtype):
-        return _write_times(np.array([cell]))[0]
+    if isinstance(cell, datetime | time):
+        return _write_time(cell)
     if isinstance(cell, timedelta):
-        return _write_duration(cell)
-    if isinstance(cell, float | np.floating | datetime | time):
-        try:
-            return write_arrow(pa.array([cell]))[0].as_py()
-        except pa.ArrowInvalid:  # an offset from UTC that has seconds
-            return str(cell)
+        return str(timedelta(cell.days, cell.seconds, cell.microseconds))
+    if isinstance(cell, float | np.longdouble):  # Arrow knows no wider float
+        return _write_floats([float(cell)])[0]
+    if isinstance(cell, np.floating | np.datetime64 | np.timedelta64):
+        with suppress(pa.ArrowException):  # of months, for one
+            return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
     return str(_nested(cell))
+
+
+def _write_time(cell: datetime | time) -> str:
+    """Write a time as Arrow does, and as :func:`write_arrow` shortens it."""
+    text = str(cell.replace(tzinfo=None))
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    zone = "Z" if str(cell.tzinfo) == "UTC" else f"{cell:%z}"[:5]
+    return f"{text}{zone}" if zone else text.removesuffix(" 00:00:00")
+
+
+def _write_floats(cells: list[float | None]) -> list[str | None]:
+    return write_arrow(pa.array(cells, pa.float64())).to_pylist()
 
 
 class _Items(list[Any]):
@@ -314,21 +216,12 @@ def _nested(cell: Any) -> Any:
 def _item(cell: Any) -> Any:
     """Convert what is in a cell: NumPy writes its own in ways that change."""
     if isinstance(cell, np.datetime64 | np.timedelta64) and not is_missing(cell):
-        return _python_time(cell)
+        with suppress(OverflowError):  # as NumPy raises from 2.5 on
+            exact = cell.astype(f"{cell.dtype.kind}8[us]").item()
+            if isinstance(exact, datetime | timedelta):
+                return exact
+        return str(cell)
     return _nested(float(cell) if isinstance(cell, np.longdouble) else cell)
-
-
-def _python_time(cell: np.datetime64 | np.timedelta64) -> Any:
-    """Return Python's date or duration, or the text of one that it cannot hold."""
-    if arrow_unit(cell.dtype) is None:
-        return str(cell)
-    try:
-        exact = cell.astype(f"{cell.dtype.kind}8[us]")
-    except OverflowError:  # NumPy before 2.5 wraps around
-        return str(cell)
-    found = exact.item()
-    fits = isinstance(found, datetime | timedelta) and exact.astype(cell.dtype) == cell
-    return found if fits else str(cell)
 
 
 def whole_as_integer(cell: Any) -> Any:
@@ -337,64 +230,13 @@ def whole_as_integer(cell: Any) -> Any:
     return int(cell) if whole and abs(cell) < _INEXACT else cell
 
 
-def _write_duration(cell: timedelta) -> str:
-    whole = timedelta(cell.days, cell.seconds, cell.microseconds)
-    nanoseconds = getattr(cell, "nanoseconds", 0)  # of pandas
-    if not nanoseconds:
-        return str(whole)
-    decimals = "" if cell.microseconds else ".000000"
-    return f"{whole}{decimals}{nanoseconds:03}"
-
-
 def write_cells(cells: list[Any]) -> list[str | None]:
-    """Write each object as :func:`write_cell` does; those of a kind at once."""
-    texts: list[str | None] = [None] * len(cells)
-    groups: dict[Any, list[int]] = {}
-    for row, cell in enumerate(cells):
-        kind = _column_of(cell)
-        if kind is None:
-            texts[row] = write_cell(cell)
-        else:
-            groups.setdefault(kind, []).append(row)
-    for rows in groups.values():
-        for row, text in zip(rows, _write_alike([cells[i] for i in rows]), strict=True):
-            texts[row] = text
-    return texts
-
-
-def _column_of(cell: Any) -> Hashable:
-    """Return what the cells of one Arrow column have in common; None for others."""
-    if type(cell) is float:
-        return float
-    if not isinstance(cell, _BY_ARROW) or isinstance(cell, np.longdouble):
-        return None
-    if is_missing(cell):
-        return None
-    if isinstance(cell, np.generic):
-        return cell.dtype if cell.dtype.kind == "f" or arrow_unit(cell.dtype) else None
-    zone = getattr(cell, "tzinfo", None)
-    zone = zone if isinstance(zone, Hashable) else id(zone)
-    return type(cell), zone, getattr(cell, "unit", None)
-
-
-def _write_alike(cells: list[Any]) -> list[str | None]:
-    """Write cells of one kind, as :func:`_column_of` tells them."""
-    try:
-        if isinstance(cells[0], np.datetime64 | np.timedelta64):
-            return _write_times(np.array(cells))
-        return write_arrow(pa.array(cells)).to_pylist()
-    # One of them is out of range.
-    except (pa.ArrowException, OverflowError, ValueError):
-        return [write_cell(cell) for cell in cells]
-
-
-def _write_times(times: np.ndarray) -> list[str | None]:
-    """Write dates or durations of NumPy's; as NumPy does, those too large for Arrow."""
-    held = _are_held(times)
-    texts = np.empty(len(times), dtype=object)
-    texts[held] = write_arrow(pa.array(in_arrow_unit(times[held]))).to_pylist()
-    texts[~held] = [str(cell) for cell in times[~held]]
-    return texts.tolist()
+    """Write each object as :func:`write_cell` does; floats at once, which is faster."""
+    floats = _write_floats([c if isinstance(c, float) else None for c in cells])
+    return [
+        text if isinstance(cell, float) else write_cell(cell)
+        for cell, text in zip(cells, floats, strict=True)
+    ]
 
 
 def is_missing(cell: Any) -> bool:

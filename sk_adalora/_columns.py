@@ -272,10 +272,7 @@ def _read_array(X: np.ndarray) -> Table:
         X = X.astype(np.float64)  # Arrow knows no wider float
     if X.dtype.kind == "U":
         X = X.astype(object)  # Arrow ends the texts of such an array at a NUL
-    try:
-        X = in_arrow_unit(X)
-    except OverflowError:  # those that fit, and those that do not, cell by cell
-        X = np.fromiter(X.ravel(), object, X.size).reshape(X.shape)
+    X = in_arrow_unit(X)
     if X.ndim == 1:
         return _single_column(X)
     return _nameless_table(list(X.T), len(X))
