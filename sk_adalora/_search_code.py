@@ -46,26 +46,35 @@ _INSTALLED = {"site-packages", "dist-packages"}
 _MAIN = ("__main__", "__mp_main__")
 # What a class may hold instead of a function, beside methods and properties.
 _OF_A_FUNCTION = (cached_property, partial, partialmethod, singledispatchmethod)
+# Parameters that change where or how a fit runs, but not its result: workers may differ
+# in these.
+_NOT_COMPARED = {"device", "local_files_only", "memory", "n_jobs", "verbose"}
 # What Python makes of annotations.
 _ANNOTATIONS = ("__annotate__", "__annotate_func__")
 
 
-def describe(value: Any) -> Any:
-    """Describe an object, without what changes from process to process."""
+def describe(value: Any, *, whole: bool = False) -> Any:
+    """Describe an object, without what changes from process to process.
+
+    Estimators are described with their parameters if `whole`, or else by their type.
+    """
+    inner = partial(describe, whole=whole)
     if isinstance(value, np.generic):
         value = value.item()  # its repr differs between versions of NumPy
     if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
+        return {str(key): inner(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [describe(item) for item in value]
+        return [inner(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(map(describe, value), key=repr)
+        return sorted(map(inner, value), key=repr)
     parts = _parts(value)
     if parts is not None:
-        return [describe(part) for part in parts]
-    if isinstance(value, type) or hasattr(value, "get_params"):
-        kind = value if isinstance(value, type) else type(value)
-        return kind.__qualname__  # its parameters are listed by themselves
+        return [inner(part) for part in parts]
+    if isinstance(value, type):
+        return value.__qualname__
+    if hasattr(value, "get_params"):
+        kind = type(value).__qualname__
+        return [kind, inner(compared_parameters(value))] if whole else kind
     if hasattr(value, "__qualname__"):  # a function
         module = getattr(value, "__module__", None)
         module = _MAIN[0] if module in _MAIN else module
@@ -78,6 +87,15 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.random.Generator):
         return ["Generator", digest(value.bit_generator.state)]
     return lasting_repr(value)
+
+
+def compared_parameters(estimator: Any, *, deep: bool = False) -> dict[str, Any]:
+    """Return the parameters on which scores depend; a path and its text are alike."""
+    return {
+        name: str(value) if isinstance(value, PurePath) else value
+        for name, value in estimator.get_params(deep=deep).items()
+        if name.split("__")[-1] not in _NOT_COMPARED
+    }
 
 
 def codes_of(held: Any) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ._dimensions import CalledSpace, Space
 from ._messages import progress_bar, write_lines
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
-from ._search_fingerprint import fingerprint, requests_of
+from ._search_fingerprint import fingerprint
 from ._search_marks import FINGERPRINT, may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
@@ -165,10 +165,7 @@ class SearchHooks(BaseSearchCV):
         }
         data = [X, y, given]
         scoring = [self.scoring, self._metric()]
-        requests = requests_of(self, given)
-        made_with = fingerprint(
-            data, now.splits, now.space, scoring, self.estimator, requests
-        )
+        made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
         if now.stored_only:
             now.study = self._read_study(now.space, made_with)
         else:
