@@ -69,7 +69,7 @@ GROUPS = [
         "_dimensions _space _optuna_pruning _search_digest _search_code "
         "_search_fingerprint _search_marks _search_workers _search_pruner "
         "_search_sampling _search_storage _search_study _search_enqueue _search_table "
-        "_search_summary _search_plot _search_rules _search_trials _search_warnings "
+        "_search_summary _search_plot _search_rules _search_warnings _search_trials "
         "_search_hooks _search",
         6,
     ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,8 +23,6 @@ from ._steps import default_init_r, rank_of_share
 
 # Marks that the space has no such value. Not None, which may be one of its values.
 _LEFT_OUT = object()
-# How often a function is called to find out whether it asks for a name.
-_REHEARSALS = 30
 
 
 def find_prefix(estimator: Any) -> str:
@@ -85,7 +84,7 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
     Raises
     ------
     ValueError
-        If a name or a value is not in the space.
+        If a name or a value is not in the space. A function may ask for other names.
     """
     if enqueue is None:
         return []
@@ -94,11 +93,11 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
         if not distributions:
             return []  # what a function will ask for is not known
         own = estimator.get_params(deep=True)
-        current = _with_initial_ranks(own | space.complete({}), own)
+        current = own | space.complete({})
         point = {
             name: value
-            for name in distributions
-            if (value := _express(name, distributions, current)) is not _LEFT_OUT
+            for name, distribution in distributions.items()
+            if (value := _express(name, distribution, current, own)) is not _LEFT_OUT
         }
         return [point] if point else []
     points: list[Any] = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
@@ -109,118 +108,63 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
                 f"{point!r} in it. Pass a dict of parameters for each setting."
             )
     if isinstance(space, CalledSpace):
-        return _asked_for(points, space)
+        return _rehearsed(points, space)
     return [_checked(point, space) for point in points]
 
 
-def _asked_for(
-    given: Sequence[Mapping[str, Any]], space: CalledSpace
+def _rehearsed(
+    given: list[Mapping[str, Any]], space: CalledSpace
 ) -> list[dict[str, Any]]:
-    """Refuse points with names that the function does not ask its trial for."""
+    """Call the function once for each point: a study would keep one that it refuses."""
+    points = [{name: plain(point[name]) for name in point} for point in given]
     rehearsal = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    points = [{n: plain(value) for n, value in point.items()} for point in given]
     for point in points:
-        asked: set[str] = set()
-        # What a function asks for may depend on what a point leaves out.
-        for _ in range(_REHEARSALS):
-            rehearsal.enqueue_trial(point)
-            trial = rehearsal.ask()
-            try:
-                space.suggest(trial)
-            except optuna.TrialPruned:  # perhaps before it has asked for everything
-                asked |= point.keys()
-            asked |= trial.params.keys()
-            if asked >= point.keys():
-                break
-        for name in point:
-            if name not in asked:
-                raise ValueError(
-                    "`enqueue` must name parameters that `space` asks the trial for. "
-                    f"Got {name!r}. {_close(name, asked)}"
-                )
+        rehearsal.enqueue_trial(point)
+        with suppress(optuna.TrialPruned):
+            space.suggest(rehearsal.ask())
     return points
 
 
-def _with_initial_ranks(
-    current: Mapping[str, Any], own: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the parameters with numbers for ``init_r=None``.
-
-    It depends on the estimator's own `target_r` where a space fixes that as a share.
-    """
-    resolved = dict(current)
-    for name, value in own.items():
-        prefix, short = _split(name)
-        init_r = f"{prefix}init_r"
-        if short == "target_r" and isinstance(value, Integral):
-            is_hidden = not isinstance(current[name], Integral)
-            if is_hidden and current.get(init_r, 0) is None:
-                resolved[init_r] = default_init_r(int(value))
-    return resolved
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Cut a full name into its prefix, such as "clf__" or "", and the parameter."""
-    prefix, underscores, short = name.rpartition("__")
-    return prefix + underscores, short
-
-
 def _express(
-    name: str, distributions: Mapping[str, BaseDistribution], current: Mapping[str, Any]
+    name: str,
+    distribution: BaseDistribution,
+    current: Mapping[str, Any],
+    own: Mapping[str, Any],
 ) -> Any:
-    """Return the current value in terms of its distribution, or `_LEFT_OUT`."""
-    distribution = distributions[name]
-    value = _in_units_of(name, distribution, current)
-    if value is None and _split(name)[1] == "lora_alpha":
-        value = _initial_rank(name, distributions, current)
+    """Return the current value in terms of its distribution, or `_LEFT_OUT`.
+
+    That is the estimator's `own`, or what the space fixes.
+    """
+    value = current.get(name, _LEFT_OUT)
+    whole = isinstance(distribution, IntDistribution)
     if isinstance(distribution, CategoricalDistribution):
-        as_it_is = _nearest(current.get(name, _LEFT_OUT), distribution)
-        if as_it_is is not _LEFT_OUT:
-            return as_it_is
+        whole = all(type(choice) is int for choice in distribution.choices)
+        if (choice := _nearest(value, distribution)) is not _LEFT_OUT:
+            return choice
+    short = name.rpartition("__")[2]
+    init_r = _initial_rank(name.removesuffix(short), current, own)
+    if short in ("tinit", "tfinal", "deltaT") and isinstance(value, Integral) != whole:
+        return _LEFT_OUT  # without the number of all steps, steps are not shares
+    if short == "init_r" and value is None:
+        value = init_r
+    if short == "target_r" and init_r is not None:
+        if isinstance(value, Integral) and not whole:
+            value = int(value) / init_r
+        elif isinstance(value, float) and whole:
+            value = rank_of_share(value, init_r)
     return _nearest(value, distribution)
 
 
 def _initial_rank(
-    name: str, distributions: Mapping[str, BaseDistribution], current: Mapping[str, Any]
+    prefix: str, current: Mapping[str, Any], own: Mapping[str, Any]
 ) -> Any:
-    """Return the rank at the start, for which ``lora_alpha=None`` stands."""
-    init_r = f"{_split(name)[0]}init_r"
-    if init_r in distributions:  # its value in the trial may not be the current one
-        return _express(init_r, distributions, current)
-    return _in_units_of(init_r, distributions[name], current)
-
-
-def _in_units_of(
-    name: str, distribution: BaseDistribution, current: Mapping[str, Any]
-) -> Any:
-    """Return the current value: ranks and shares as the distribution counts them."""
-    value = current.get(name, _LEFT_OUT)
-    prefix, short = _split(name)
-    init_r, target_r = (current.get(prefix + rank) for rank in ("init_r", "target_r"))
-    if init_r is None and isinstance(target_r, Integral):
-        init_r = default_init_r(int(target_r))
-    whole = _is_whole(distribution)
-    if short == "init_r" and value is None:
-        return init_r
-    if short == "target_r" and init_r is not None and isinstance(value, Real):
-        return _rank(value, init_r, whole)
-    if short in ("tinit", "tfinal", "deltaT") and isinstance(value, Integral) != whole:
-        return _LEFT_OUT  # without the number of all steps, steps are not shares
-    return value
-
-
-def _is_whole(distribution: BaseDistribution) -> bool:
-    """Tell whether a distribution holds whole numbers only."""
-    if isinstance(distribution, CategoricalDistribution):
-        return all(type(choice) is int for choice in distribution.choices)
-    return isinstance(distribution, IntDistribution)
-
-
-def _rank(target_r: Any, init_r: int, whole: bool) -> float:
-    """Return a target rank as a number of ranks, or as a share."""
-    if isinstance(target_r, Integral):
-        return int(target_r) if whole else int(target_r) / init_r
-    return rank_of_share(target_r, init_r) if whole else target_r
+    """Return `init_r`, or the number that None stands for, if it stands for one."""
+    init_r = current.get(f"{prefix}init_r")
+    for settings in (current, own):  # the space may fix `target_r` as a share
+        target_r = settings.get(f"{prefix}target_r")
+        if init_r is None and isinstance(target_r, Integral):
+            init_r = default_init_r(int(target_r))
+    return init_r
 
 
 def _nearest(value: Any, distribution: Any) -> Any:

@@ -18,6 +18,7 @@ from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, may_be_best
 from ._search_sampling import all_tried
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
+from ._search_warnings import warn_of_unasked
 from ._search_workers import Worker, is_twin, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
@@ -172,6 +173,7 @@ class TrialRunner:
         except optuna.TrialPruned:  # a callable space excludes this combination
             self._tell(candidate, TrialState.PRUNED)
             return None
+        warn_of_unasked(trials[trial.number], trial.params)
         return candidate
 
     def _no_room(self, below: float = math.inf) -> bool:

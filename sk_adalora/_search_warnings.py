@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from optuna.trial import FrozenTrial
 from sklearn.exceptions import FitFailedWarning
 
 from ._messages import warn_user
+from ._search_marks import FIRST
 from ._search_table import TrialTable
 
 
@@ -15,6 +19,19 @@ def warn_of_few_settings(n_settings: float, n_trials: int) -> None:
             "`n_trials` should be at most the number of settings in the space, "
             f"{n_settings}. Got {n_trials}. The search ends when all were tried. Lower "
             "it, or use GridSearchCV."
+        )
+
+
+def warn_of_unasked(queued: FrozenTrial, asked: Collection[str]) -> None:
+    """Warn if a function as space has not asked a queued trial for all of its names."""
+    point = queued.system_attrs.get("fixed_params", {})
+    unasked = [repr(name) for name in point if name not in asked]
+    if FIRST in queued.user_attrs and unasked:
+        warn_user(
+            "`enqueue` should name what `space` asks the trial for: other values are "
+            f"left out. Got {', '.join(unasked)}, and trial {queued.number} was asked "
+            f"for {', '.join(map(repr, asked)) or 'nothing'}. Take names from "
+            "`study_.best_params`, and queue the choices that they depend on, too."
         )
 
 

@@ -145,12 +145,12 @@ IMPORTS = {
     "_search_table": "_dimensions _search_marks",
     "_search_plot": "_plotting _search_marks",
     "_search_rules": "_parameters",
+    "_search_warnings": "_messages _search_marks _search_table",
     "_search_trials": (
         "_dimensions _search_marks _search_sampling _search_study _search_table "
-        "_search_workers"
+        "_search_warnings _search_workers"
     ),
     "_search_summary": "_search_table",
-    "_search_warnings": "_messages _search_table",
     "_search_hooks": (
         "_dimensions _messages _parameters _search_enqueue _search_fingerprint "
         "_search_marks _search_pruner _search_rules _search_sampling _search_storage "

@@ -229,23 +229,10 @@ def test_what_is_equal_is_the_same_choice():
         ({"tinit": 50}, {"tinit": [0.1, 0.2]}, {}),
         ({"init_r": None}, {"init_r": [None, 16]}, {"init_r": None}),
         ({"init_r": None}, {"init_r": [12, 16]}, {"init_r": 12}),
-        ({}, {"lora_alpha": FLOAT(4, 32)}, {"lora_alpha": 12}),
-        ({"init_r": 16}, {"lora_alpha": [8, 16]}, {"lora_alpha": 16}),
+        ({}, {"lora_alpha": FLOAT(4, 32)}, {}),
         ({}, {"lora_alpha": [8, None, 12]}, {"lora_alpha": None}),
-        (
-            {},
-            {"lora_alpha": FLOAT(4, 32), "init_r": [16, 24]},
-            {},
-        ),
         ({}, {"head_learning_rate": FLOAT(1e-4, 1e-2)}, {}),
-        (
-            {"init_r": 40},
-            {
-                "lora_alpha": FLOAT(4, 64),
-                "init_r": WHOLE(4, 32),
-            },
-            {"lora_alpha": 32, "init_r": 32},
-        ),
+        ({"init_r": 40}, {"init_r": WHOLE(4, 32)}, {"init_r": 32}),
     ],
 )
 def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
@@ -278,24 +265,13 @@ def test_an_infinite_number_is_moved_to_the_nearest(searched):
     assert [*ends.values()] == [high, low, None]  # NaN is near to nothing
 
 
-def test_no_scale_of_a_step_is_its_initial_rank():
-    pipeline = Pipeline([("clf", AdaLoraClassifier(target_r=4))])
-    space = {"clf": AdaLoraSpace(init_r=None, target_r=4, lora_alpha=(4, 32))}
+def test_a_fixed_share_does_not_hide_what_the_initial_rank_is():
+    pipeline = Pipeline([("clf", AdaLoraClassifier())])  # target_r=8, so init_r is 12
+    space = {"clf": AdaLoraSpace(target_r=0.5, init_r=[8, 12])}
     read = AdaLoraSearchCV(pipeline, space)._read_space()
     (first,) = starting_points("paper", pipeline, read)
 
-    assert first["clf__lora_alpha"] == 6
-
-
-def test_a_share_does_not_hide_what_no_initial_rank_stands_for():
-    pipeline = Pipeline([("clf", AdaLoraClassifier())])  # target_r=8, so init_r is 12
-    for fixed in ({}, {"init_r": [8, 12]}):
-        space = {"clf": AdaLoraSpace(target_r=0.5, lora_alpha=(1, 32), **fixed)}
-        read = AdaLoraSearchCV(pipeline, space)._read_space()
-        (first,) = starting_points("paper", pipeline, read)
-
-        assert first["clf__lora_alpha"] == 12
-        assert first.get("clf__init_r", 12) == 12
+    assert first["clf__init_r"] == 12
 
 
 def test_a_fixed_value_is_known_by_how_it_is_written():
@@ -317,18 +293,17 @@ def test_a_fixed_value_is_known_by_how_it_is_written():
             starting_points({**best, name: other}, Peak(), space)
 
 
-def test_what_a_conditional_function_may_ask_for_can_be_queued():
-    def conditional(trial):
-        if trial.suggest_categorical("kind", ["x", "y"]) == "x":
-            return {"a": trial.suggest_float("of x", 0, 1)}
-        return {"b": trial.suggest_float("of y", 0, 1)}
+def conditional(trial):
+    if trial.suggest_categorical("kind", ["x", "y"]) == "x":
+        return {"a": trial.suggest_float("of x", 0, 1)}
+    return {"b": trial.suggest_float("of y", 0, 1)}
 
-    for name in ("of x", "of y"):
-        fitted = search(space=conditional, n_trials=2, enqueue={name: 0.3}).fit(X, Y)
-        found = fitted.trials_[0].params
-        assert found.get(name, 0.3) == 0.3
-    with pytest.raises(ValueError, match=r"Got 'of z'\. Did you mean 'of y' or 'of x'"):
-        search(space=conditional, enqueue={"of z": 0.3}).fit(X, Y)
+
+def test_what_a_conditional_function_may_ask_for_can_be_queued():
+    points = [{"kind": "x", "of x": 0.3}, {"kind": "y", "of y": 0.4}]
+    fitted = search(space=conditional, n_trials=2, enqueue=points).fit(X, Y)
+
+    assert [trial.params for trial in fitted.trials_] == points
 
 
 def test_the_best_of_an_earlier_search_comes_first():
@@ -366,17 +341,40 @@ def test_a_name_without_its_step_is_recognised():
         given.fit(X, Y)
 
 
-def test_settings_that_a_function_does_not_ask_for_are_refused():
-    def space(trial):
-        return {"a": trial.suggest_float("a", 0, 1)}
+def test_what_a_function_does_not_ask_for_is_warned_of_once(kept):
+    points = [{"kind": "x", "of x": 0.5}, {"kind": "x", "of y": 0.5, "a": 0.5}]
+    options = {"space": conditional, "enqueue": points, "n_jobs": 2, **kept}
+    what = (
+        r"`enqueue` should name what .*\. Got 'of y', 'a', and trial 1 was asked for "
+        r"'kind', 'of x'\. Take names from"
+    )
+    with pytest.warns(UserWarning, match=what) as warned:
+        fitted = search(n_trials=2, **options).fit(X, Y)
+    again = search(n_trials=4, **options).fit(X, Y)  # without a warning
 
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
-    with pytest.raises(ValueError, match=r"asks the trial for. Got 'bb'"):
-        search(space=space, enqueue=[{"a": 0.5}, {"bb": 0.5}], **kept).fit(X, Y)
+    assert sum("enqueue" in str(w.message) for w in warned) == 1
+    assert [t.params["kind"] for t in fitted.trials_] == ["x", "x"]
+    assert len(again.trials_) == 4
+
+
+def test_a_value_that_a_function_refuses_is_not_queued(kept):
+    points = [{"kind": "x"}, {"kind": "z"}]
+    with pytest.raises(ValueError, match=r"'z' not in \('x', 'y'\)"):
+        search(space=conditional, enqueue=points, **kept).fit(X, Y)
 
     assert optuna.get_all_study_names(kept["storage"]) == []  # nothing waits there
-    fitted = search(space=space, enqueue=[{"a": 0.5}], n_trials=2, **kept).fit(X, Y)
-    assert values(fitted)[0] == 0.5
+
+
+def test_a_queued_trial_that_a_function_excludes_is_not_warned_of():
+    def space(trial):
+        if trial.suggest_float("a", 0, 1) > 0.5:
+            raise optuna.TrialPruned
+        return {"a": trial.params["a"], "b": trial.suggest_float("b", 0, 1)}
+
+    points = [{"a": 0.9, "b": 0.1}, {"a": 0.3, "b": 0.1}]
+    fitted = search(space=space, n_trials=2, enqueue=points).fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["pruned", "complete"]
 
 
 def test_points_for_a_function_are_plain_or_refused_whole():
