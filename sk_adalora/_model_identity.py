@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,6 @@ _OTHER_ENTRIES = {
     *("dtype", "torch_dtype", "use_cache", "gradient_checkpointing", "return_dict"),
     *("initializer_range", "initializer_factor"),
 }
-
-# No size of a model is larger.
-_LARGEST = 10**8
 
 # Texts that tokenizers with the same vocabulary may still split differently: capitals,
 # accents, punctuation, scripts.
@@ -66,13 +62,8 @@ def _hash(value: Any) -> str:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return what the config.json of a model's folder says of how it computes."""
     text = (folder / "config.json").read_text(encoding="utf8")
-    return _read(text)
-
-
-def _read(text: str) -> dict[str, Any]:
-    """Read JSON; NaN and infinity, which strict readers refuse, become texts."""
-    settings = json.loads(text, parse_constant=str)
-    return _without_others(settings)
+    # NaN and infinity, which strict readers of JSON refuse, become texts.
+    return _without_others(json.loads(text, parse_constant=str))
 
 
 def _without_others(settings: Any) -> Any:
@@ -97,58 +88,16 @@ def changed_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str
     Returns
     -------
     dict of str to str
-        By name, what to read in an error message. Where the files say the same in
-        other words, by leaving out what is so by default or under names of another
-        version of transformers, nothing differs.
+        By name, what to read in an error message. An entry that only one has, or that
+        is None, is no difference: files may leave out what is so by default, or be of
+        another version of transformers, with other names.
     """
-    then = _without_others(then)
-    if then == now:
-        return {}
-    plain = {n for n in then.keys() & now.keys() if _is_plain(then[n], now[n])}
-    changed = _differences({n: then[n] for n in plain}, {n: now[n] for n in plain})
-    if changed:
-        return changed
-    read_then, read_now = _as_transformers_reads(then), _as_transformers_reads(now)
-    if read_then is None or read_now is None:
-        return _differences(then, now)
-    return _differences(read_then, read_now)
-
-
-def _is_plain(*values: Any) -> bool:
-    """Tell whether values can be compared as they are: None may stand for a default."""
-    return all(isinstance(value, str | int | float) for value in values)
-
-
-def _differences(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    return {
-        name: f"{_shown(now, name)} instead of {_shown(then, name)}"
-        for name in sorted({*then, *now})
-        if name not in then or name not in now or then[name] != now[name]
-    }
-
-
-def _shown(settings: dict[str, Any], name: str) -> str:
-    return reprlib.repr(settings[name]) if name in settings else "nothing"
-
-
-def _as_transformers_reads(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return all entries of the configuration that transformers makes of some."""
-    import transformers
-
-    # Some configurations have a list as long as the number of layers.
-    if any(size > _LARGEST for size in _sizes(settings)):
-        return None
-    try:
-        config = transformers.AutoConfig.for_model(**settings)
-        return _read(config.to_json_string(use_diff=False))
-    except Exception:  # a model's own class, or entries that it does not take
-        return None
-
-
-def _sizes(value: Any) -> Iterator[float]:
-    """Go through all numbers in nested settings."""
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _sizes(inner)
-    elif isinstance(value, int | float):
-        yield value
+    changed: dict[str, str] = {}
+    for name in sorted((then.keys() & now.keys()) - _OTHER_ENTRIES):
+        before, after = then[name], now[name]
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = changed_settings(before, after)
+            changed |= {f"{name}.{entry}": how for entry, how in inner.items()}
+        elif before != after and before is not None and after is not None:
+            changed[name] = f"{reprlib.repr(after)} instead of {reprlib.repr(before)}"
+    return changed
