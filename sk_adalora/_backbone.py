@@ -314,32 +314,20 @@ def check_in_place(backbone: Backbone) -> None:
 
     Raises
     ------
-    FileNotFoundError
-        If its folder holds no weights any more.
     ValueError
-        If it holds another model by now.
+        If its folder holds another model by now, or no weights any more.
     """
-    if not weight_files(backbone.folder):
-        raise FileNotFoundError(
-            "The pretrained model must still be in its folder to be copied. Got "
-            f"{str(backbone.folder)!r} without weights. Put it back, or save to "
-            "another folder with include_backbone=False, which does not need it."
-        )
-    found = content_hash(backbone.folder)
-    if found != backbone.content_hash:
+    folder = backbone.folder
+    if (
+        not weight_files(folder)
+        or content_hash(folder) != backbone.content_hash
+        or read_settings(folder) != backbone.settings
+    ):
         raise ValueError(
-            "The folder of the pretrained model must hold the weights that were read "
-            f"from it, with SHA-256 {backbone.content_hash}. Got "
-            f"{str(backbone.folder)!r} with SHA-256 {found}. Put its former files "
-            "back, or save to another folder with include_backbone=False, which does "
-            "not need them."
-        )
-    if read_settings(backbone.folder) != backbone.settings:
-        raise ValueError(
-            "The folder of the pretrained model must hold the config.json that was "
-            f"read from it. Got another one in {str(backbone.folder)!r}. Put the old "
-            "one back, or save to another folder with include_backbone=False, which "
-            "does not need it."
+            "The folder of the pretrained model must hold the weights and the "
+            f"config.json that were read from it. Got {str(folder)!r}, where they are "
+            "gone or others. Put the former files back, or save to another folder "
+            "with include_backbone=False, which does not need them."
         )
 
 
