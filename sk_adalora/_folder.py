@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 from abc import abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,7 +23,7 @@ from ._predicting import PredictMixin
 from ._read_model import silent_transformers
 from ._sentence_files import write_sentence_files
 from ._torch_settings import own_settings_of_torch, prepare_threads
-from ._whole_folder import read_model_whole, read_whole, written_whole
+from ._whole_folder import written_whole
 from ._write_folder import (
     copy_model,
     describe,
@@ -92,7 +91,7 @@ class FolderMixin(PredictMixin):
             If the estimator has not been fitted.
         FileExistsError
             If the folder is not empty and `overwrite` is False, or sk-adalora did not
-            write it; or if it is a file or a link.
+            write it; if it is a file or a link; or if another process saves to it.
         TypeError
             If a parameter, such as a function, cannot be written as JSON.
         ValueError
@@ -122,9 +121,7 @@ class FolderMixin(PredictMixin):
                 save_tokenizer(backbone.tokenizer, staged, self.row_format)
             undo_text_mode(staged)
             if include_backbone:
-                target, with_code = staged / BACKBONE, self.trust_remote_code
-                copied = partial(copy_model, backbone, target, with_code)
-                read_model_whole(backbone.folder, copied)
+                copy_model(backbone, staged / BACKBONE, self.trust_remote_code)
             write_text(staged / CARD_NAME, write_card(self, backbone.pretrained.part))
             described = _folder_files.with_hashes(staged, described)
             write_text(staged / STATE_NAME, readable(described))
@@ -176,12 +173,8 @@ class FolderMixin(PredictMixin):
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
         offline = bool(local_files_only)
-
-        def read() -> Any:  # again, if a writer came in between
-            found = _read_folder.find(source, revision, offline, trust_remote_code)
-            return cls._read(*found, trust_remote_code, parameters)
-
-        return read_whole(_at_home(source), read)
+        found = _read_folder.find(source, revision, offline, trust_remote_code)
+        return cls._read(*found, trust_remote_code, parameters)
 
     @classmethod
     def _read(
@@ -199,9 +192,11 @@ class FolderMixin(PredictMixin):
         )
         estimator.set_params(**parameters)
         check_parameters(estimator, cls._rules)
-        fitted = _read_folder.read_fitted(described, folder, cls)
-        # Once more: a file may have been replaced while it was read.
-        _folder_files.check_files(folder, described)
+        try:
+            fitted = _read_folder.read_fitted(described, folder, cls)
+        finally:
+            # Once more: a file may have been replaced while it was read.
+            _folder_files.check_files(folder, described)
         vars(estimator).update(fitted)
         return estimator
 
@@ -292,7 +287,7 @@ class FolderMixin(PredictMixin):
             If the estimator has not been fitted.
         FileExistsError
             If the folder is not empty and `overwrite` is False, or sk-adalora did not
-            write it; or if it is a file or a link.
+            write it; if it is a file or a link; or if another process saves to it.
         ValueError
             If it is the folder of the pretrained model, or if no layer has a rank left.
         OSError
@@ -334,7 +329,7 @@ class FolderMixin(PredictMixin):
             If the estimator has not been fitted.
         FileExistsError
             If the folder is not empty and `overwrite` is False, or sk-adalora did not
-            write it; or if it is a file or a link.
+            write it; if it is a file or a link; or if another process saves to it.
         ValueError
             If it is the folder of the pretrained model, or if that model is not the one
             of `fit`.
@@ -349,8 +344,7 @@ class FolderMixin(PredictMixin):
         _, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
             part = network.encoder.merge_and_unload()
-            whole = partial(made_whole, backbone, part, self.trust_remote_code)
-            merged: Any = read_model_whole(backbone.folder, whole)
+            merged: Any = made_whole(backbone, part, self.trust_remote_code)
             if not head:
                 name_outputs(merged.config, self)
             with errors_of_writing(folder):

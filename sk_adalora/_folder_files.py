@@ -95,8 +95,8 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
         path = folder / name
         if not os.path.isfile(path):  # False for whatever is wrong with the name
             raise FileNotFoundError(
-                f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it. "
-                "Copy the folder again."
+                f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it, "
+                "or it is replaced just now: copy or load the folder again."
             )
         if _digest(path) != digest:
             got = (

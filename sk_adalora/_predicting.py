@@ -6,7 +6,6 @@ import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from ._read_model import count_vectors
 from ._texts import Texts, read_texts
 from ._token_table import TokenTable
 from ._torch_settings import own_settings_of_torch
-from ._whole_folder import read_model_whole
 
 # Parameters that predictions use.
 _IN_USE = (
@@ -85,8 +83,7 @@ class PredictMixin(Attributes, metaclass=ABCMeta):
         found = None
         if fitted is not None and fitted.model == os.fspath(self.model):
             found = fitted.found
-        load = partial(
-            load_backbone,
+        return load_backbone(
             self.model,
             place,
             or_float32=self.precision == "auto",
@@ -96,7 +93,6 @@ class PredictMixin(Attributes, metaclass=ABCMeta):
             n_labels=self._n_outputs() if pooling == "model" else None,
             found=found,
         )
-        return read_model_whole(self.model if found is None else found.folder, load)
 
     def _most_tokens(self, backbone: Backbone) -> int:
         """Return `max_length`, or less where the model takes less."""

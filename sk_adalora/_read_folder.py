@@ -145,7 +145,7 @@ def _download(
         raise FileNotFoundError(
             "`source` must be a folder that `save_pretrained` wrote, or a repository "
             f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
-            "Check the path."
+            "Check the path. If another process saves there just now, load it again."
         ) from error
 
 

@@ -1,41 +1,31 @@
-"""Write a folder whole, or not at all, and read it whole, beside other writers."""
+"""Write a folder whole, or not at all."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 from ._card import CARD_NAME, OUR_MARK
-from ._folder_files import BACKBONE, STATE_NAME
+from ._folder_files import STATE_NAME
 
 # The hidden folder that a writer fills: "new" is to come, "old" was there.
 _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
-_STALE = 24 * 60 * 60  # seconds
-# How often to look whether it is our turn to move files, and the seconds between.
-_WAITS, _WAIT = 100, 0.05
-# How often to read a folder that changes meanwhile: for a second.
-_READS = 20
-_MOVING = 60  # seconds that no writer takes to move its files
-_T = TypeVar("_T")
 
 
 @contextmanager
 def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """Write to a temporary folder, then put it in place: all of it, or nothing."""
     folder = Path(os.path.abspath(folder))
-    with _turn(folder, shared=True):
-        _check_vacant(folder, overwrite)
+    _refuse_other_mover(folder)
+    _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stays = folder.exists() and _must_stay(folder)
     beside = folder if stays else folder.parent
-    _discard_stale(beside, folder.name)
     # Not by tempfile: on Windows its folders are closed to other users, and files that
     # are moved out of them stay so.
     scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
@@ -50,83 +40,19 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         for path in staged.rglob("*"):
             if path.is_file():  # only the owner may read what safetensors writes
                 _set_mode(path, staged.stat().st_mode & 0o666)
-        with _turn(folder):
-            # Others may have written meanwhile.
-            _check_vacant(folder, overwrite)
-            exchange = _refill if stays else _exchange
-            exchange(staged, folder, scratch / "old")
+        old = scratch / "old"
+        if stays:
+            old.mkdir()
+            _refuse_other_mover(folder, old)
+        _check_vacant(folder, overwrite)  # others may have written meanwhile
+        exchange = _refill if stays else _exchange
+        exchange(staged, folder, old)
     finally:
+        with suppress(OSError):  # not there, or not empty
+            (scratch / "old").rmdir()
         # If even moving back has failed, `scratch` holds the old files: keep it.
         if not (scratch / "old").exists() or (folder.exists() and not stays):
             _discard(scratch)
-
-
-def read_whole(folder: Path, read: Callable[[], _T]) -> _T:
-    """Return what `read` returns; call it again if a writer came in between.
-
-    Parameters
-    ----------
-    folder : Path
-        What it reads. There need not be any: it may be the name of a repository.
-    read : callable
-        Raises an error if files are missing, or do not belong together.
-
-    Returns
-    -------
-    object
-    """
-    for _ in range(_READS):
-        with _turn(folder, shared=True):
-            before = _state_of(folder)
-            try:
-                # No folder for a moment does not mean that there is none.
-                if before is not None or not _is_being_moved(folder):
-                    return read()
-            except (OSError, ValueError):
-                if before == _state_of(folder) and not _is_being_moved(folder):
-                    raise
-        time.sleep(_WAIT)
-    return read()
-
-
-def read_model_whole(model: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
-    """Return what `read` returns of a pretrained model, which may lie in such a folder.
-
-    Parameters
-    ----------
-    model : str or path-like
-        Its folder, or its name.
-    read : callable
-        As that of :func:`read_whole`.
-
-    Returns
-    -------
-    object
-    """
-    path = Path(os.path.expanduser(model))
-    return read_whole(path.parent, read) if path.name == BACKBONE else read()
-
-
-def _state_of(folder: Path) -> tuple[int, int] | None:
-    """Return what tells one state of a saved folder from the next, if it is there."""
-    try:
-        status = (folder / STATE_NAME).stat()
-    except (OSError, ValueError):  # the latter if there is a NUL in the name
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def _is_being_moved(folder: Path) -> bool:
-    """Tell whether a writer has just moved away what was there before."""
-    folder = Path(os.path.abspath(folder))
-    with suppress(OSError):  # moved back meanwhile
-        # One that is older was left by a writer that was killed.
-        return any(
-            (path / "old").exists() and time.time() - path.stat().st_mtime < _MOVING
-            for beside in (folder, folder.parent)
-            for path in _hidden(beside, folder.name)
-        )
-    return True
 
 
 def _set_mode(path: Path, mode: int) -> None:
@@ -170,77 +96,24 @@ def _is_scratch(path: Path) -> bool:
         return True
 
 
-def _hidden(beside: Path, name: str) -> list[Path]:
-    """Return the hidden folders of those who write the folder of that name."""
-    ours = re.compile(rf"\.{re.escape(name)}-[0-9a-f]{{16}}")
-    with suppress(OSError, ValueError):  # not there, or closed to others
-        return [path for path in beside.iterdir() if ours.fullmatch(path.name)]
-    return []
+def _refuse_other_mover(folder: Path, own: Path | None = None) -> None:
+    """Refuse to move files of a folder while another writer does, or died doing it.
 
-
-def _discard_stale(beside: Path, name: str) -> None:
-    """Delete the hidden folders of writers that died before they moved any file.
-
-    No writer needs a day from one file to the next. What was there before is not
-    deleted: it may be all that is left of it.
+    Each makes its `own` before it looks for the others'. So no two go on, though both
+    may give up.
     """
-    for path in _hidden(beside, name):
-        with suppress(OSError):  # of another user, or deleted by another writer
-            if _is_scratch(path) and not (path / "old").exists():
-                inside = [path, *path.rglob("*")]
-                if time.time() - max(p.stat().st_mtime for p in inside) > _STALE:
-                    _discard(path)
-
-
-@contextmanager
-def _turn(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Let one writer look into a folder and move its files, or readers read them.
-
-    The lock is that of the folder itself, so that no file stays behind. Moving takes
-    no time, and reading little: whoever holds it for long is not waited for.
-    """
-    opened = None
-    try:
-        # No folder yet, or a file system without locks; or a NUL in the name.
-        with suppress(OSError, ValueError):
-            while opened is None:
-                opened = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-                _lock(opened, shared)
-                if not os.path.samestat(os.fstat(opened), os.stat(folder)):
-                    os.close(opened)  # replaced by another writer meanwhile
-                    opened = None
-        yield
-    finally:
-        if opened is not None:
-            _unlock(opened)
-            os.close(opened)
-
-
-def _lock(opened: int, shared: bool) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a folder cannot be opened either
-        return
-    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    for _ in range(_WAITS):
-        try:
-            fcntl.flock(opened, how | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(_WAIT)
-
-
-def _unlock(opened: int) -> None:
-    """Unlock also what a child has open that was forked meanwhile."""
-    with suppress(ImportError, OSError):
-        import fcntl
-
-        fcntl.flock(opened, fcntl.LOCK_UN)
+    for other in folder.glob(".*/old"):
+        if other != own and _is_scratch(other.parent):
+            raise FileExistsError(
+                "`folder` must not be saved to by two at the same time. Got "
+                f"{str(folder)!r} with {str(other)!r}, where another has moved its old "
+                "files. Save again when that is done. If none is running, it was "
+                "killed: move back the files that you need, and delete that folder."
+            )
 
 
 def _refill(new: Path, folder: Path, old: Path) -> None:
     """Replace the files in a folder that stays; on failure, put the old ones back."""
-    old.mkdir()
     moved: list[tuple[Path, Path]] = []
     try:
         for source in [*folder.iterdir()]:
@@ -255,8 +128,6 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
             # The last may not have been moved.
             if os.path.lexists(there) and not os.path.lexists(before):
                 there.rename(before)
-        with suppress(OSError):  # somebody wrote a file in the place of an old one
-            old.rmdir()
         raise
     _discard(old)
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import reprlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from ._backbone import Backbone, check_in_place
 from ._folder_files import BACKBONE
 from ._json_values import to_json
-from ._model_files import copy_backbone
+from ._model_files import content_hash, copy_backbone, weight_files
 from ._persistence import RECORDS
 from ._read_folder import OPTIONAL, STATE_FIELDS
 from ._turns import same_settings
@@ -48,10 +47,14 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
 
 
 def copy_model(backbone: Backbone, target: Path, with_code: bool) -> None:
-    """Copy the files of a pretrained model; what an earlier try left is replaced."""
-    shutil.rmtree(target, ignore_errors=True)
+    """Copy the files of a pretrained model."""
     copy_backbone(backbone.folder, target, with_code=with_code)
     check_in_place(backbone)
+    if not weight_files(target) or content_hash(target) != backbone.content_hash:
+        raise ValueError(
+            "The files of `model` must stay as they are while they are copied. Got "
+            f"{str(backbone.folder)!r}, where some were replaced just now. Save again."
+        )
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, row_format: Any) -> None:

@@ -93,7 +93,7 @@ IMPORTS = {
     "_attributes": "_parameters _persistence _report _steps _training",
     "_predicting": (
         "_attributes _backbone _batches _devices _long_texts _network _parameters "
-        "_persistence _read_model _texts _token_table _torch_settings _whole_folder"
+        "_persistence _read_model _texts _token_table _torch_settings"
     ),
     "_early_stopping": "_messages _network _training",
     "_callbacks": "_early_stopping _interpolation _training",

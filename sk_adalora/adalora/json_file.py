@@ -35,8 +35,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"The folder must hold {path.name}. Got {str(path.parent)!r} "
-            "without it. Check the path."
+            f"The folder must hold {path.name}. Got {str(path.parent)!r} without it. "
+            "Check the path. If another process saves there just now, load it again."
         )
     size = path.stat().st_size
     if size > _MAX_BYTES:
