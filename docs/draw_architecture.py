@@ -32,7 +32,7 @@ GROUPS = [
     Group(
         "Tokens",
         "token ids, in padded batches",
-        "_turns _token_table _token_files _tokens _long_texts _batches",
+        "_turns _token_table _tokens _long_texts _batches",
         1,
     ),
     Group(

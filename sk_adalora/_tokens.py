@@ -1,10 +1,13 @@
 """Texts -> token ids.
 
 Equal texts are encoded once. Big tables go through Hugging Face `datasets`: their ids
-are written to a temporary directory as they are made, and read through a memory map.
+are written to a temporary folder as they are made, and read through a memory map.
 """
 
+import mmap
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,13 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ._messages import Muted
-from ._token_files import (
-    free_folder,
-    make_folder,
-    remove_folder,
-    remove_what_is_left,
-    write_and_map,
-)
 from ._token_table import TokenTable
 from ._turns import same_settings
 
@@ -39,6 +35,8 @@ _CHARACTERS_A_CALL = 1_000_000
 # follow the kept ones: where the start ends, only its last word can be cut.
 _CHARACTERS_A_TOKEN = 16
 _WORDS_BEHIND = 4
+# Whether a file that is mapped into memory cannot be deleted.
+_MAPS_HOLD_FILES = os.name == "nt"
 
 
 class _Texts(Protocol):
@@ -270,7 +268,21 @@ def _to_lists(rows: list[list[int]], dtype: type) -> pa.ListArray:
 def _encode_on_disk(
     distinct: pa.Table, tokenizer: Any, max_length: int
 ) -> dict[str, Any]:
-    """Encode a big table through `datasets`, in a directory that is deleted.
+    """Encode a big table through files, which are deleted before anything trains.
+
+    So a process that is killed later leaves no tokens behind: a map needs no name.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
+    try:
+        return _encode_in_folder(folder, distinct, tokenizer, max_length)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _encode_in_folder(
+    folder: Path, distinct: pa.Table, tokenizer: Any, max_length: int
+) -> dict[str, Any]:
+    """Encode a big table through `datasets`.
 
     One process even for slow tokenizers: `num_proc` would fork a process that runs
     torch's threads and replace `os.environ`; fast tokenizers use all cores anyway.
@@ -280,37 +292,31 @@ def _encode_on_disk(
     def encode_part(part: pa.Table) -> pa.Table:
         return _encode_in_turns(part, tokenizer, max_length)
 
-    remove_what_is_left()
-    folder = free_folder()
-    try:
-        make_folder(folder)
-        # With names of our own for the data and the step, `datasets` does not hash
-        # the texts and the tokenizer to find names for files that we throw away.
-        texts = datasets.Dataset(distinct, fingerprint="sk_adalora_texts")
-        with _silent_datasets():
-            encoded = texts.with_format("arrow").map(
-                encode_part,
-                batched=True,
-                batch_size=_CHUNK,
-                remove_columns=distinct.column_names,
-                cache_file_name=str(folder / "encoded.arrow"),
-                load_from_cache_file=False,
-                new_fingerprint="sk_adalora_tokens",
-            )
-        return _flatten(encoded.with_format("arrow")[:], folder)
-    except BaseException:
-        remove_folder(folder)
-        raise
+    # With names of our own for the data and the step, `datasets` does not hash the
+    # texts and the tokenizer to find names for files that we throw away.
+    texts = datasets.Dataset(distinct, fingerprint="sk_adalora_texts")
+    with _silent_datasets():
+        encoded = texts.with_format("arrow").map(
+            encode_part,
+            batched=True,
+            batch_size=_CHUNK,
+            remove_columns=distinct.column_names,
+            cache_file_name=str(folder / "encoded.arrow"),
+            load_from_cache_file=False,
+            new_fingerprint="sk_adalora_tokens",
+        )
+    table = encoded.with_format("arrow")[:]
+    return _flatten(table, None if _MAPS_HOLD_FILES else folder / "ids.bin")
 
 
-def _flatten(encoded: pa.Table, folder: Path | None = None) -> dict[str, Any]:
-    """Lay the rows one after the other: in memory, or in a file of `folder`."""
+def _flatten(encoded: pa.Table, file: Path | None = None) -> dict[str, Any]:
+    """Lay the rows one after the other: in memory, or in a file."""
     ids, type_ids = encoded["ids"], None
     if "type_ids" in encoded.column_names:
         type_ids = pc.list_flatten(encoded["type_ids"]).to_numpy()
     lengths = pc.list_value_length(ids).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
-    flat = write_and_map(ids, folder) if folder else pc.list_flatten(ids).to_numpy()
+    flat = _write_and_map(ids, file) if file else pc.list_flatten(ids).to_numpy()
     return {
         "ids": flat,
         "starts": stops - lengths,
@@ -318,6 +324,21 @@ def _flatten(encoded: pa.Table, folder: Path | None = None) -> dict[str, Any]:
         "type_ids": type_ids,
         "truncated": encoded["truncated"].to_numpy(),
     }
+
+
+def _write_and_map(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+    """Write the values of a list column to a file, and map it into memory.
+
+    A full disk is an error when a file is written; when a memory map is filled, it
+    would end the process.
+    """
+    with path.open("wb") as file:
+        for chunk in column.chunks:
+            ids = np.ascontiguousarray(chunk.flatten().to_numpy(), np.int32)
+            file.write(ids.data)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, np.int32)
 
 
 def _has_no_bars() -> bool:

@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import tempfile
 import threading
 import time
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from _process import run_python
 from _toy import make_regressor, toy
 from transformers import AutoTokenizer
 
-from sk_adalora import _backbone, _locks, _token_files, _tokens, _turns
+from sk_adalora import _backbone, _locks, _turns
 from sk_adalora._locks import lock_of, make_lock
 from sk_adalora._messages import Muted
 from sk_adalora._tokens import encode
@@ -125,38 +124,6 @@ def test_a_tokenizer_in_use_can_be_used_in_a_child(tiny_model):
     assert read.is_alive()
     assert in_child(work)
     read.join()
-
-
-def test_a_child_deletes_no_files_of_its_parent(tmp_path):
-    def work():
-        _token_files.remove_what_is_left()
-        assert tmp_path.exists()
-
-    _token_files._left.add(tmp_path)
-    assert in_child(work)
-    _token_files.remove_what_is_left()
-    assert not tmp_path.exists()
-
-
-def test_a_child_deletes_no_files_that_its_parent_writes(
-    tiny_model, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(_tokens, "_BIG", 0)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    flatten = _tokens._flatten
-
-    def work():
-        _token_files._remove_all()
-        assert [*tmp_path.rglob("encoded.arrow")]
-
-    def forking(encoded, folder):
-        assert in_child(work)
-        return flatten(encoded, folder)
-
-    monkeypatch.setattr(_tokens, "_flatten", forking)
-    encode(as_texts("good film"), tokenizer, 3)
-    assert not [*tmp_path.iterdir()]
 
 
 def test_a_lock_of_the_thread_that_forks_stays_its_own():
