@@ -29,8 +29,6 @@ OPTIMIZERS = {
     "sgd, plain": lambda p: torch.optim.SGD(p, lr=0.1),
     "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-2),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9),
-    "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
-    "adafactor of transformers": lambda p: transformers.Adafactor(p, lr=None),
 }
 
 
@@ -57,7 +55,7 @@ def test_compaction_keeps_the_output_and_shrinks_the_optimizer(name):
     for parameter in new.values():
         for value in optimizer.state.get(parameter, {}).values():
             if torch.is_tensor(value) and value.ndim:
-                assert value.shape[0] in (len(parameter), 1, parameter.shape[-1])
+                assert value.shape == parameter.shape
     train(model, range(10, 12), optimizer)
     assert len(optimizer.state) <= len(new)
 
@@ -89,26 +87,6 @@ def test_training_on_after_compaction_equals_training_with_a_mask(make):
     ):
         for a, b in zip(one, two, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_a_layer_as_wide_as_its_bank_is_high_keeps_its_column_statistics():
-    # 8 rows of width 8: row and column statistics have the same shape.
-    model = small_adapted(((8, 8), (8, 8)))
-    bank = model.triplets.right[0]
-    optimizer = transformers.Adafactor(
-        [p for _, p in model.trainable_parameters()], lr=None
-    )
-    assert bank.rows.shape == (8, 8)
-    model(torch.randn(4, 8)).square().mean().backward()
-    optimizer.step()
-    state = {k: torch.as_tensor(v) for k, v in optimizer.state[bank.rows].items()}
-    model.allocator.finish()
-    kept = model.allocator.kept[bank.triplet_of]
-    model.compact(optimizer)
-    small_state = optimizer.state[bank.rows]
-
-    assert torch.equal(small_state["exp_avg_sq_col"], state["exp_avg_sq_col"])
-    assert torch.equal(small_state["exp_avg_sq_row"], state["exp_avg_sq_row"][kept])
 
 
 def test_compaction_takes_the_deleted_rows_out_of_the_penalty():
@@ -374,7 +352,7 @@ def test_what_compaction_cannot_shrink_is_refused_before_anything_changes():
     shapes = [p.shape for p in parameters]
     optimizer = torch.optim.LBFGS(parameters)
     model.allocator.finish()
-    with pytest.raises(TypeError, match=r"Got LBFGS, which has one.*make a new one"):
+    with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
         model.compact(adamw(model), optimizer)
     with pytest.raises(TypeError, match=r"given optimizers. Got list. Pass each"):
         model.compact([optimizer])
@@ -392,6 +370,7 @@ def quantised(parameter):
 
 STATES = {
     "quantised": quantised,
+    "a text": lambda p: {"state1": "of rows"},
     "flat": lambda p: {"state1": torch.zeros(p.numel() + 1)},
     "of blocks": lambda p: {"state1": torch.zeros(max(2, len(p) // 2))},
     "of half rows": lambda p: {"state1": torch.zeros(*p.shape[:1], *halves(p))},
@@ -430,7 +409,7 @@ def test_a_state_that_cannot_shrink_is_refused_before_anything_changes(name):
     for _, parameter in model.trainable_parameters():
         second.state[parameter] = STATES[name](parameter)
     before = model.state_dict()
-    match = r"Got AdamW, whose 'state1' is something else.*make a new one"
+    match = r"Got AdamW, whose state holds something else.*make a new one"
     with pytest.raises(TypeError, match=match):
         model.compact(first, second)
 
@@ -439,6 +418,36 @@ def test_a_state_that_cannot_shrink_is_refused_before_anything_changes(name):
     train(model, range(10, 12), first)
     model.compact(first)
     train(model, range(12, 14), first)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.Adafactor(p, lr=1e-2),
+        lambda p: transformers.Adafactor(p, lr=None),
+    ],
+)
+def test_rows_and_columns_of_adafactor_are_refused(make):
+    model = adapt(tiny_bert())
+    optimizer = make([p for _, p in model.trainable_parameters()])
+    train(model, range(10), optimizer)
+    ranks = model.triplets.ranks
+    with pytest.raises(TypeError, match=r"Got Adafactor, whose state.*rows and col"):
+        model.compact(optimizer)
+
+    assert model.triplets.ranks == ranks
+    model.compact()
+    train(model, range(10, 12), make([p for _, p in model.trainable_parameters()]))
+
+
+def test_lbfgs_is_refused_where_its_state_is_that_of_a_head():
+    model, head = adapt(tiny_bert()), nn.Linear(32, 2)
+    parameters = [p for _, p in model.trainable_parameters()]
+    optimizer = torch.optim.LBFGS([*head.parameters(), *parameters])
+    optimizer.state[head.weight]["d"] = torch.zeros(9)
+    model.allocator.finish()
+    with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
+        model.compact(optimizer)
 
 
 def test_lbfgs_from_before_compaction_fails():

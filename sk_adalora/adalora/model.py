@@ -279,7 +279,7 @@ class AdaLoraModel(Wrapper):
         RuntimeError
             If ranks are not final yet.
         TypeError
-            If the state of an optimizer cannot shrink, as that of LBFGS; nothing is
+            If the state of an optimizer cannot shrink, as that of Adafactor; nothing is
             changed then.
         """
         given = [one for one in (*optimizers, optimizer) if one is not None]
