@@ -84,32 +84,30 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
     if pt.is_dictionary(cells.type):
         return write_arrow(cells.dictionary).take(cells.indices)
     if pt.is_duration(cells.type):
-        durations = cells.cast(pa.duration("us"), safe=False).to_pylist()
+        durations = cells.to_numpy(zero_copy_only=False).astype("m8[us]").tolist()
         return pa.array([None if d is None else str(d) for d in durations], TEXT)
     texts = _cast_to_text(nan_to_null(cells))
     if pt.is_float64(cells.type):
         texts = _write_large_whole(cells, texts)
     if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
         return texts
-    zone = r"(Z|[+-]\d{4})?$"
-    texts = pc.replace_substring_regex(texts, r"\.0+" + zone, r"\1")
-    texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+" + zone, r"\1\2")
+    texts = pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
+    texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+(Z?)$", r"\1\2")
     return pc.replace_substring_regex(texts, r" 00:00:00$", "")
 
 
 def _cast_to_text(cells: pa.Array) -> pa.LargeStringArray:
-    try:
-        return cells.cast(TEXT)
-    except pa.ArrowInvalid:
-        # Arrow knows the time zones of the system: on Windows, and in small
-        # containers, none, not even UTC.
-        if not pt.is_timestamp(cells.type) or cells.type.tz is None:
-            raise
-    return _write_zoned(cells)
+    zone = cells.type.tz if pt.is_timestamp(cells.type) else None
+    if zone == "UTC":  # which every system knows
+        return join([cells.cast(pa.timestamp(cells.type.unit)).cast(TEXT), "Z"])
+    return cells.cast(TEXT) if zone is None else _write_zoned(cells)
 
 
 def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
-    """Write times in a zone as Arrow would, by the time zones that Python knows."""
+    """Write times in a zone to the microsecond, by the time zones that Python knows.
+
+    Arrow knows those of the system, on Windows none, and no summer after 2037.
+    """
     try:
         times = cells.cast(pa.timestamp("us", cells.type.tz), safe=False).to_pylist()
     except (KeyError, ValueError) as error:
@@ -172,8 +170,12 @@ def _write_time(cell: datetime | time) -> str:
     text = str(cell.replace(tzinfo=None))
     if "." in text:
         text = text.rstrip("0").rstrip(".")
-    zone = "Z" if str(cell.tzinfo) == "UTC" else f"{cell:%z}"[:5]
-    return f"{text}{zone}" if zone else text.removesuffix(" 00:00:00")
+    if cell.tzinfo is None:
+        return text.removesuffix(" 00:00:00")
+    if isinstance(cell, time):  # Arrow has no zones for times of a day
+        return text
+    is_utc = str(cell.tzinfo) in ("UTC", "tzutc()")  # the latter is dateutil's
+    return text + ("Z" if is_utc else f"{cell:%z}"[:5])
 
 
 def _write_floats(cells: list[float | None]) -> list[str | None]:
@@ -216,6 +218,8 @@ def _nested(cell: Any) -> Any:
 def _item(cell: Any) -> Any:
     """Convert what is in a cell: NumPy writes its own in ways that change."""
     if isinstance(cell, np.datetime64 | np.timedelta64) and not is_missing(cell):
+        if np.datetime_data(cell.dtype)[0] in ("Y", "M"):
+            return str(cell)
         with suppress(OverflowError):  # as NumPy raises from 2.5 on
             exact = cell.astype(f"{cell.dtype.kind}8[us]").item()
             if isinstance(exact, datetime | timedelta):

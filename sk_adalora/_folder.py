@@ -173,8 +173,9 @@ class FolderMixin(PredictMixin):
         if local_files_only is not None:
             parameters["local_files_only"] = local_files_only
         offline = bool(local_files_only)
-        found = _read_folder.find(source, revision, offline, trust_remote_code)
-        return cls._read(*found, trust_remote_code, parameters)
+        folder, root = _read_folder.find(source, revision, offline, trust_remote_code)
+        with _folder_files.in_one_state(folder):
+            return cls._read(folder, root, trust_remote_code, parameters)
 
     @classmethod
     def _read(
@@ -192,12 +193,7 @@ class FolderMixin(PredictMixin):
         )
         estimator.set_params(**parameters)
         check_parameters(estimator, cls._rules)
-        try:
-            fitted = _read_folder.read_fitted(described, folder, cls)
-        finally:
-            # Once more: a file may have been replaced while it was read.
-            _folder_files.check_files(folder, described)
-        vars(estimator).update(fitted)
+        vars(estimator).update(_read_folder.read_fitted(described, folder, cls))
         return estimator
 
     def push_to_hub(

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -110,6 +112,38 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
                 f"{name!r} must be as it was written, with SHA-256 "
                 f"{reprlib.repr(digest)}. Got {got}"
             )
+
+
+@contextmanager
+def in_one_state(folder: Path) -> Iterator[None]:
+    """Refuse what is read in a `with` block if files are replaced meanwhile.
+
+    Also by files as before: what was read in between may be of others.
+    """
+    before = _state_of(folder)
+    failure = None
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        failure = error
+    if _state_of(folder) != before:
+        raise ValueError(
+            "The folder must stay as it is while it is read. Got "
+            f"{str(folder)!r}, where files were replaced just now: load it again."
+        ) from failure
+    if failure is not None:
+        raise failure
+
+
+def _state_of(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Return the files of a folder, and what tells each from others of its name."""
+    try:
+        states = [
+            (path.name, path.stat()) for path in folder.iterdir() if path.is_file()
+        ]
+    except OSError:  # some of them are just going
+        return []
+    return sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
 
 
 def _needed(described: dict[str, Any]) -> set[str]:

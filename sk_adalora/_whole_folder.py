@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EEXIST, ENOENT, ENOTEMPTY
 from pathlib import Path
 from uuid import uuid4
 
@@ -129,7 +130,7 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
             if os.path.lexists(there) and not os.path.lexists(before):
                 there.rename(before)
         raise
-    _discard(old)
+    old.rename(new / "old")  # if it cannot be deleted, it is in nobody's way
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:
@@ -141,9 +142,14 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
     try:
         folder.rename(old)
         new.rename(folder)
-    except BaseException:  # an interrupt may come when either has moved
+    except BaseException as error:  # an interrupt may come when either has moved
         if old.exists() and not folder.exists():
             old.rename(folder)
+        if isinstance(error, OSError) and error.errno in (ENOENT, EEXIST, ENOTEMPTY):
+            raise FileExistsError(
+                "`folder` must not be saved to by two at the same time. Got "
+                f"{str(folder)!r}, which another has just moved. Save again."
+            ) from error
         raise
 
 

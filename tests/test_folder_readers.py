@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -68,11 +67,39 @@ def test_what_is_replaced_while_it_is_read_is_refused(
     monkeypatch.setattr(_whole_folder, "_must_stay", lambda folder: stays)
     write = partial(other.save_pretrained, place, overwrite=True)
     interrupt(monkeypatch, _read_folder, "read_fitted", write)
-    with pytest.raises(ValueError, match="replaced just now: copy or load the folder"):
+    with pytest.raises(ValueError, match=r"replaced just now: load it again\."):
         AdaLoraClassifier.from_pretrained(place)
 
     loaded = AdaLoraClassifier.from_pretrained(place)
     np.testing.assert_array_equal(loaded.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_what_was_replaced_only_while_it_was_read_is_refused(
+    fitted, place, monkeypatch, stays
+):
+    """All hashes are as before, but what was read is of two trainings."""
+    other = make(fitted.model, random_state=5).fit(X, Y)
+    monkeypatch.setattr(_whole_folder, "_must_stay", lambda folder: stays)
+
+    def meanwhile(*args, read=_read_folder.read_fitted):
+        other.save_pretrained(place, overwrite=True)
+        found = read(*args)
+        fitted.save_pretrained(place, overwrite=True)
+        return found
+
+    monkeypatch.setattr(_read_folder, "read_fitted", meanwhile)
+    with pytest.raises(ValueError, match=r"replaced just now: load it again\."):
+        AdaLoraClassifier.from_pretrained(place)
+
+
+def test_an_interrupt_while_a_folder_is_replaced_is_an_interrupt(
+    fitted, place, monkeypatch
+):
+    write = partial(fitted.save_pretrained, place, overwrite=True)
+    interrupt(monkeypatch, _read_folder, "read_fitted", write, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        AdaLoraClassifier.from_pretrained(place)
 
 
 def moved_away(folder, names):
@@ -193,9 +220,10 @@ def test_what_is_no_longer_the_model_is_not_copied(complete, place):
     with pytest.raises(ValueError, match=match):
         complete.save_pretrained("copy", include_backbone=True)
 
-    shutil.rmtree(place)
-    with pytest.raises(ValueError, match=r"gone or others\. .* to another folder"):
-        complete.save_pretrained(place)
+    for gone in (config.unlink, partial(shutil.rmtree, place)):
+        gone()
+        with pytest.raises(ValueError, match=r"gone or others\. .* to another folder"):
+            complete.save_pretrained("copy", include_backbone=True)
     assert not Path("copy").exists()
     complete.save_pretrained("copy")
 
@@ -204,7 +232,7 @@ def test_what_is_no_longer_the_model_is_not_copied(complete, place):
 def test_a_model_that_is_being_moved_is_not_left_out(complete, place, target):
     complete.predict(X)
     Path(place).rename("old")
-    with pytest.raises(FileNotFoundError, match="must still be in its folder"):
+    with pytest.raises(ValueError, match=r"gone or others\. .* to another folder"):
         complete.save_pretrained(target, overwrite=True, include_backbone=True)
 
     assert not Path(target).exists()
@@ -241,6 +269,12 @@ def test_the_model_of_another_is_not_saved_as_its_own(complete, other, place, ta
     assert not Path("copy").exists()
 
 
+def state_of(estimator):
+    """What tells two trainings apart, and is in several files."""
+    arrays = sorted(estimator._adapter.arrays.items())
+    return estimator.random_state, *(array.tobytes() for _, array in arrays)
+
+
 WRITER = """
 import sys, time
 from sk_adalora import AdaLoraClassifier
@@ -259,24 +293,26 @@ while time.monotonic() < end:
 @pytest.mark.slow
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_reader_beside_another_process_that_writes(fitted, place, stays):
-    sources, biases = [], set()
+    sources, written_states = [], set()
     for seed in (0, 5):
         estimator = make(fitted.model, random_state=seed).fit(X, Y)
         estimator.save_pretrained(f"source-{seed}")
         sources.append(f"source-{seed}")
-        biases.add(estimator._adapter.arrays["head.bias"].tobytes())
+        written_states.add(state_of(estimator))
     code = WRITER
     if stays:  # then files are moved one by one
         code = f"import os\nos.path.ismount = lambda path: True\n{code}"
     written = [sys.executable, "-c", code, *sources, place, "4"]
     root = Path(sk_adalora.__file__).parent.parent
     env = {**os.environ, "PYTHONPATH": str(root)}
-    states = set()
+    states, errors = set(), []
     with subprocess.Popen(written, stdout=subprocess.PIPE, text=True, env=env) as p:
         assert p.stdout.readline() == "ready\n"
         while p.poll() is None:
-            with suppress(OSError, ValueError):
-                loaded = AdaLoraClassifier.from_pretrained(place)
-                states.add(loaded._adapter.arrays["head.bias"].tobytes())
+            try:
+                states.add(state_of(AdaLoraClassifier.from_pretrained(place)))
+            except (OSError, ValueError) as error:
+                errors.append(str(error))
     assert p.returncode == 0
-    assert states == biases
+    assert states == written_states
+    assert [error for error in errors if "again" not in error] == []

@@ -487,7 +487,7 @@ def test_a_file_that_goes_meanwhile_stops_a_refill_as_a_whole(
 
 
 def test_a_folder_that_goes_meanwhile(fitted, tmp_path, monkeypatch):
-    """The error is of that move, and not of moving back what was never there."""
+    """Another writer may have moved it away."""
     folder = tmp_path / "f"
     fitted.save_pretrained(folder)
     rename = Path.rename
@@ -498,8 +498,21 @@ def test_a_folder_that_goes_meanwhile(fitted, tmp_path, monkeypatch):
         rename(self, target)
 
     monkeypatch.setattr(Path, "rename", vanish)
-    with pytest.raises(FileNotFoundError, match=r"f' -> .*old'"):
+    with pytest.raises(FileExistsError, match=r"moved\. Save again") as caught:
         fitted.save_pretrained(folder, overwrite=True)
+    assert str(caught.value.__cause__).endswith("old'")  # of moving it, not back
+
+
+def test_old_files_that_cannot_be_deleted_are_in_nobodys_way(
+    fitted, fixed, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(_whole_folder.shutil, "rmtree", lambda *args, **options: None)
+        fitted.save_pretrained(fixed, overwrite=True)
+    assert [*fixed.rglob("old/head.safetensors")]
+    fitted.save_pretrained(fixed, overwrite=True)
+
+    assert AdaLoraClassifier.from_pretrained(fixed).ranks_
 
 
 def rename_and_interrupt(n_moves):

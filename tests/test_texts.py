@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
 
+import dateutil.parser
 import dateutil.tz
 import numpy as np
 import pandas as pd
@@ -277,6 +278,7 @@ DAY = timedelta(days=1)
             "[datetime.timedelta(seconds=1), None]",
         ),
         ({"a": ({np.str_("b")},)}, "{'a': ({'b'},)}"),
+        ([np.timedelta64(1, "M")], "['1 months']"),
         ([np.longdouble(0.5)], "[0.5]"),
         ([np.datetime64("12000-01-01")], "['12000-01-01']"),  # Python has no such year
         (np.array(["300000-01-01"], "M8[D]"), "['300000-01-01']"),
@@ -406,6 +408,36 @@ def test_times_in_a_zone_that_arrow_does_not_know(zone_of_python, convert):
     times = [datetime(2024, 1, 5, 12, 0, 0, 500, zone_of_python), None]
 
     assert listed(convert(times)) == ["2024-01-05 12:00:00.0005+0130", ""]
+
+
+SUMMER = datetime(2040, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+FAR = pd.Timestamp(np.datetime64("12000-01-01", "s"))
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (dateutil.parser.isoparse("2024-01-05T12:30:00Z"), "2024-01-05 12:30:00Z"),
+        (SUMMER, "2040-07-01 12:00:00+0200"),  # which Arrow takes for winter
+        (FAR, "12000-01-01"),
+        (pd.Timestamp("2024-01-05 00:00:00.1234567"), "2024-01-05 00:00:00.1234567"),
+        (pd.Timestamp("2024-01-05 00:00:00.5", tz="UTC"), "2024-01-05 00:00:00.5Z"),
+        (pd.Timedelta(-1500, "ns"), "-1 day, 23:59:59.999998"),
+    ],
+)
+def test_times_read_alike_in_a_column_and_among_others(time, text):
+    typed = pd.DataFrame({"x": pd.Series([time, pd.NaT])})
+    assert typed["x"].dtype != object
+
+    assert listed(typed) == [text, ""]
+    assert listed(pd.DataFrame({"x": [time, "open"]})) == [text, "open"]
+
+
+def test_times_of_a_day_have_no_zone():
+    noon = clock(12, 30, tzinfo=UTC)
+
+    assert listed([[noon], [noon.replace(tzinfo=None)]]) == ["12:30:00", "12:30:00"]
+    assert listed(pa.table({"x": pa.array([noon])})) == ["12:30:00"]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -85,17 +86,19 @@ def test_a_folder_that_is_none_of_ours_has_links_of_its_own(tmp_path):
         AdaLoraClassifier.from_pretrained(tmp_path)
 
 
-def test_a_folder_that_is_replaced_while_it_is_read(folder, fitted, monkeypatch):
-    """Labels of one training and numbers of another would make a third."""
+def test_a_file_that_is_replaced_while_it_is_read(
+    folder, fitted, monkeypatch, tmp_path
+):
+    """As by a copy. Numbers of two trainings would make a third."""
     read = _read_folder.read_fitted
+    strengthen(copy.copy(fitted), 2).save_pretrained(tmp_path / "other")
 
     def meanwhile(*args):
-        other = strengthen(copy.copy(fitted), 2)
-        other.save_pretrained(folder, overwrite=True)
+        shutil.copyfile(tmp_path / "other" / HEAD, folder / HEAD)
         return read(*args)
 
     monkeypatch.setattr(_read_folder, "read_fitted", meanwhile)
-    with pytest.raises(ValueError, match=r"must be as it was written.*replaced just"):
+    with pytest.raises(ValueError, match=r"replaced just now: load it again\."):
         AdaLoraClassifier.from_pretrained(folder)
 
 
