@@ -174,8 +174,7 @@ def _write_time(cell: datetime | time) -> str:
         return text.removesuffix(" 00:00:00")
     if isinstance(cell, time):  # Arrow has no zones for times of a day
         return text
-    is_utc = str(cell.tzinfo) in ("UTC", "tzutc()")  # the latter is dateutil's
-    return text + ("Z" if is_utc else f"{cell:%z}"[:5])
+    return text + ("Z" if cell.tzname() == "UTC" else f"{cell:%z}"[:5])
 
 
 def _write_floats(cells: list[float | None]) -> list[str | None]:

@@ -3,6 +3,7 @@
 import collections
 import enum
 import itertools
+import re
 import struct
 import time
 import traceback
@@ -418,6 +419,7 @@ FAR = pd.Timestamp(np.datetime64("12000-01-01", "s"))
     ("time", "text"),
     [
         (dateutil.parser.isoparse("2024-01-05T12:30:00Z"), "2024-01-05 12:30:00Z"),
+        (pd.Timestamp("2024-01-05 12:30", tz="Etc/UTC"), "2024-01-05 12:30:00Z"),
         (SUMMER, "2040-07-01 12:00:00+0200"),  # which Arrow takes for winter
         (FAR, "12000-01-01"),
         (pd.Timestamp("2024-01-05 00:00:00.1234567"), "2024-01-05 00:00:00.1234567"),
@@ -487,13 +489,14 @@ FIXED = pytest.mark.skipif(
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @pytest.mark.parametrize(
     "zone",
-    ["UTC", pytest.param("+05:30", marks=FIXED), "Etc/UTC", "America/New_York"],
+    ["UTC", pytest.param("+05:30", marks=FIXED), "Europe/London", "America/New_York"],
 )
 def test_times_are_written_as_by_arrow(unit, zone):
     ticks = pa.array([-4_000_000_001, -1, 0, None, 1_720_000_000])
     cells = ticks.cast(pa.timestamp("s")).cast(pa.timestamp(unit, zone))
+    by_arrow = [re.sub(r"\.0+", "", t or "") for t in cells.cast(TEXT).to_pylist()]
 
-    assert _write_zoned(cells).equals(_cells.write_arrow(cells))
+    assert listed(pa.table({"x": cells})) == by_arrow
 
 
 @pytest.mark.parametrize(
