@@ -135,15 +135,17 @@ def in_one_state(folder: Path) -> Iterator[None]:
         raise failure
 
 
-def _state_of(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Return the files of a folder, and what tells each from others of its name."""
-    try:
-        states = [
-            (path.name, path.stat()) for path in folder.iterdir() if path.is_file()
-        ]
-    except OSError:  # some of them are just going
-        return []
-    return sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
+def _state_of(folder: Path) -> list[tuple[int, ...]]:
+    """Return what tells each file that is read from others of its name."""
+    states: list[tuple[int, ...]] = []
+    for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME, HEAD_NAME):
+        try:
+            status = (folder / name).stat()
+        except OSError:  # not there
+            states.append(())
+        else:
+            states.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return states
 
 
 def _needed(described: dict[str, Any]) -> set[str]:

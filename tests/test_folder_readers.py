@@ -93,6 +93,12 @@ def test_what_was_replaced_only_while_it_was_read_is_refused(
         AdaLoraClassifier.from_pretrained(place)
 
 
+def test_other_files_in_a_folder_may_change_while_it_is_read(place, monkeypatch):
+    interrupt(monkeypatch, _read_folder, "read_fitted", Path(place, "log.txt").touch)
+
+    assert AdaLoraClassifier.from_pretrained(place).ranks_
+
+
 def test_an_interrupt_while_a_folder_is_replaced_is_an_interrupt(
     fitted, place, monkeypatch
 ):
