@@ -316,19 +316,19 @@ def check_in_place(backbone: Backbone) -> None:
     ValueError
         If its folder holds another model by now, or no weights any more.
     """
-    folder = backbone.folder
+    folder, failure = backbone.folder, None
     try:
         same = content_hash(folder) == backbone.content_hash
         same = same and read_settings(folder) == backbone.settings
-    except (OSError, ValueError):  # they cannot be read
-        same = False
+    except (OSError, ValueError) as error:  # they cannot be read
+        same, failure = False, error
     if not same:
         raise ValueError(
             "The folder of the pretrained model must hold the weights and the "
             f"config.json that were read from it. Got {str(folder)!r}, where they are "
             "gone or others. Put the former files back, or save to another folder "
             "with include_backbone=False, which does not need them."
-        )
+        ) from failure
 
 
 def made_whole(

@@ -35,6 +35,10 @@ TEXT = pa.large_string()
 # From here on, not every integer is a float.
 _INEXACT = float(2**53)
 
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+# Seconds since 1970 at the second day of the year 1, and at the last but one of 9999.
+_FIRST, _LAST = -62_135_510_400, 253_402_128_000
+
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 # Types that Arrow infers from objects of one class without changing their values.
 IS_BASIC = (*IS_TEXT, pt.is_null, pt.is_boolean, pt.is_integer, pt.is_floating)
@@ -91,8 +95,9 @@ def write_arrow(cells: pa.Array) -> pa.LargeStringArray:
         texts = _write_large_whole(cells, texts)
     if not (pt.is_timestamp(cells.type) or pt.is_time(cells.type)):
         return texts
-    texts = pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1")
-    texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+(Z?)$", r"\1\2")
+    zone = r"(Z|[+-]\d{4})?$"
+    texts = pc.replace_substring_regex(texts, r"\.0+" + zone, r"\1")
+    texts = pc.replace_substring_regex(texts, r"(\.\d*[1-9])0+" + zone, r"\1\2")
     return pc.replace_substring_regex(texts, r" 00:00:00$", "")
 
 
@@ -104,18 +109,37 @@ def _cast_to_text(cells: pa.Array) -> pa.LargeStringArray:
 
 
 def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
-    """Write times in a zone to the microsecond, by the time zones that Python knows.
+    """Write times by the clocks of their zone, of which Python knows the offsets.
 
-    Arrow knows those of the system, on Windows none, and no summer after 2037.
+    Arrow knows the zones of the system, on Windows none, and no summer after 2037.
     """
+    unit, zone = cells.type.unit, cells.type.tz
+    ticks, per_second = cells.cast(pa.int64()).to_pylist(), _PER_SECOND[unit]
+    seconds = [t if t is None else _near(t // per_second) for t in ticks]
     try:
-        times = cells.cast(pa.timestamp("us", cells.type.tz), safe=False).to_pylist()
+        times = pa.array(seconds, pa.int64()).cast(pa.timestamp("s", zone)).to_pylist()
     except (KeyError, ValueError) as error:
         raise ValueError(
             "The times in X must be in a time zone that is known here. Got "
-            f"{cells.type.tz!r}. Run: pip install tzdata"
+            f"{zone!r}. Run: pip install tzdata"
         ) from error
-    return pa.array([None if t is None else _write_time(t) for t in times], TEXT)
+    offsets = [time and time.utcoffset() for time in times]
+    clocks = pc.add(
+        cells.cast(pa.timestamp(unit)), pa.array(offsets, pa.duration(unit))
+    )
+    names = pa.array([time and _write_offset(time) for time in times], TEXT)
+    return join([clocks.cast(TEXT), names])
+
+
+def _near(second: int) -> int:
+    """Return a second since 1970, or the nearest that Python has in all time zones."""
+    return min(max(second, _FIRST), _LAST)
+
+
+def _write_offset(time: datetime) -> str:
+    if not time.utcoffset() and time.tzname() in ("UTC", None):
+        return "Z"
+    return f"{time:%z}"[:5]
 
 
 def join(
@@ -174,7 +198,7 @@ def _write_time(cell: datetime | time) -> str:
         return text.removesuffix(" 00:00:00")
     if isinstance(cell, time):  # Arrow has no zones for times of a day
         return text
-    return text + ("Z" if cell.tzname() == "UTC" else f"{cell:%z}"[:5])
+    return text + _write_offset(cell)
 
 
 def _write_floats(cells: list[float | None]) -> list[str | None]:

@@ -121,18 +121,21 @@ def in_one_state(folder: Path) -> Iterator[None]:
     Also by files as before: what was read in between may be of others.
     """
     before = _state_of(folder)
-    failure = None
     try:
         yield
     except (OSError, ValueError) as error:
-        failure = error
+        if _state_of(folder) == before:
+            raise
+        raise _replaced(folder) from error
     if _state_of(folder) != before:
-        raise ValueError(
-            "The folder must stay as it is while it is read. Got "
-            f"{str(folder)!r}, where files were replaced just now: load it again."
-        ) from failure
-    if failure is not None:
-        raise failure
+        raise _replaced(folder)
+
+
+def _replaced(folder: Path) -> ValueError:
+    return ValueError(
+        f"The folder must stay as it is while it is read. Got {str(folder)!r}, where "
+        "files were replaced just now: load it again."
+    )
 
 
 def _state_of(folder: Path) -> list[tuple[int, ...]]:
@@ -144,7 +147,8 @@ def _state_of(folder: Path) -> list[tuple[int, ...]]:
         except OSError:  # not there
             states.append(())
         else:
-            states.append((status.st_ino, status.st_size, status.st_mtime_ns))
+            times = (status.st_mtime_ns, status.st_ctime_ns)  # the latter if moved
+            states.append((status.st_ino, status.st_size, *times))
     return states
 
 

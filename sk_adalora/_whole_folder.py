@@ -130,17 +130,18 @@ def _refill(new: Path, folder: Path, old: Path) -> None:
             if os.path.lexists(there) and not os.path.lexists(before):
                 there.rename(before)
         raise
-    old.rename(new / "old")  # if it cannot be deleted, it is in nobody's way
+    try:
+        old.rename(new / "old")  # if it cannot be deleted, it is in nobody's way
+    except OSError:  # on Windows, if one of its files is open
+        _discard(old)
 
 
 def _exchange(new: Path, folder: Path, old: Path) -> None:
     """Replace a folder by a new one; on failure, put the old one back."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    _set_mode(new, folder.stat().st_mode & 0o7777)
     try:
-        folder.rename(old)
+        if folder.exists():
+            _set_mode(new, folder.stat().st_mode & 0o7777)
+            folder.rename(old)
         new.rename(folder)
     except BaseException as error:  # an interrupt may come when either has moved
         if old.exists() and not folder.exists():
@@ -148,7 +149,7 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
         if isinstance(error, OSError) and error.errno in (ENOENT, EEXIST, ENOTEMPTY):
             raise FileExistsError(
                 "`folder` must not be saved to by two at the same time. Got "
-                f"{str(folder)!r}, which another has just moved. Save again."
+                f"{str(folder)!r}, which another has just written. Save again."
             ) from error
         raise
 
@@ -160,7 +161,7 @@ def _check_vacant(folder: Path, overwrite: bool) -> None:
     plain = folder.is_dir() and not folder.is_symlink()
     empty = plain and all(map(_is_scratch, folder.iterdir()))
     ours = plain and _is_ours(folder)
-    if empty or (ours and overwrite):
+    if empty or (ours and overwrite) or not os.path.lexists(folder):  # just moved
         return
     do = (
         "It is a link: pass what it points to, or choose another path."

@@ -99,6 +99,19 @@ def test_other_files_in_a_folder_may_change_while_it_is_read(place, monkeypatch)
     assert AdaLoraClassifier.from_pretrained(place).ranks_
 
 
+def test_files_that_were_moved_away_and_back_are_refused(fitted, place, monkeypatch):
+    """As by a writer whose disk is full. Another's may have been there meanwhile."""
+    head = Path(place, "head.safetensors")
+
+    def meanwhile():
+        head.rename("away")
+        Path("away").rename(head)
+
+    interrupt(monkeypatch, _read_folder, "read_fitted", meanwhile)
+    with pytest.raises(ValueError, match=r"replaced just now: load it again\."):
+        AdaLoraClassifier.from_pretrained(place)
+
+
 def test_an_interrupt_while_a_folder_is_replaced_is_an_interrupt(
     fitted, place, monkeypatch
 ):

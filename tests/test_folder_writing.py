@@ -498,7 +498,7 @@ def test_a_folder_that_goes_meanwhile(fitted, tmp_path, monkeypatch):
         rename(self, target)
 
     monkeypatch.setattr(Path, "rename", vanish)
-    with pytest.raises(FileExistsError, match=r"moved\. Save again") as caught:
+    with pytest.raises(FileExistsError, match=r"written\. Save again") as caught:
         fitted.save_pretrained(folder, overwrite=True)
     assert str(caught.value.__cause__).endswith("old'")  # of moving it, not back
 

@@ -280,6 +280,7 @@ DAY = timedelta(days=1)
         ),
         ({"a": ({np.str_("b")},)}, "{'a': ({'b'},)}"),
         ([np.timedelta64(1, "M")], "['1 months']"),
+        ([np.timedelta64(2, "Y"), np.datetime64("2024-01")], "['2 years', '2024-01']"),
         ([np.longdouble(0.5)], "[0.5]"),
         ([np.datetime64("12000-01-01")], "['12000-01-01']"),  # Python has no such year
         (np.array(["300000-01-01"], "M8[D]"), "['300000-01-01']"),
@@ -412,6 +413,8 @@ def test_times_in_a_zone_that_arrow_does_not_know(zone_of_python, convert):
 
 
 SUMMER = datetime(2040, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+NEW_YORK = zoneinfo.ZoneInfo("America/New_York")
+NOON_Z = "2024-01-05 12:00:00Z"
 FAR = pd.Timestamp(np.datetime64("12000-01-01", "s"))
 
 
@@ -422,6 +425,9 @@ FAR = pd.Timestamp(np.datetime64("12000-01-01", "s"))
         (pd.Timestamp("2024-01-05 12:30", tz="Etc/UTC"), "2024-01-05 12:30:00Z"),
         (SUMMER, "2040-07-01 12:00:00+0200"),  # which Arrow takes for winter
         (FAR, "12000-01-01"),
+        (datetime(9999, 12, 31, 23, 59, tzinfo=NEW_YORK), "9999-12-31 23:59:00-0500"),
+        (pd.Timestamp(-1, tz="Europe/Berlin"), "1970-01-01 00:59:59.999999999+0100"),
+        (datetime(2024, 1, 5, 12, tzinfo=dateutil.tz.tzoffset(None, 0)), NOON_Z),
         (pd.Timestamp("2024-01-05 00:00:00.1234567"), "2024-01-05 00:00:00.1234567"),
         (pd.Timestamp("2024-01-05 00:00:00.5", tz="UTC"), "2024-01-05 00:00:00.5Z"),
         (pd.Timedelta(-1500, "ns"), "-1 day, 23:59:59.999998"),
