@@ -199,7 +199,7 @@ def test_a_part_is_not_merged_into_another_model(folder_of, tmp_path, monkeypatc
         return read(*args, **options)
 
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", replaced)
-    with pytest.raises(ValueError, match="must hold the weights that were read"):
+    with pytest.raises(ValueError, match="must hold the weights and the config"):
         fitted.merge_and_save(tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 

@@ -60,9 +60,10 @@ def _shrinks(value: Any, parameter: Tensor) -> bool:
     """Tell whether a value is a number, or a tensor of numbers of a parameter's."""
     if not isinstance(value, Tensor):
         return isinstance(value, int | float | None)
+    same_kind = is_plain(value) or type(value) is type(parameter.detach())
     # What is quantised means something together with others only.
-    plain = is_plain(value) and value.is_floating_point()
-    return value.numel() == 1 or (plain and value.shape == parameter.shape)
+    numbers = same_kind and value.is_floating_point()
+    return value.numel() == 1 or (numbers and value.shape == parameter.shape)
 
 
 def store(parameter: nn.Parameter, value: Tensor) -> None:
