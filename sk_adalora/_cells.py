@@ -117,17 +117,17 @@ def _write_zoned(cells: pa.Array) -> pa.LargeStringArray:
     ticks, per_second = cells.cast(pa.int64()).to_pylist(), _PER_SECOND[unit]
     seconds = [t if t is None else _near(t // per_second) for t in ticks]
     try:
-        times = pa.array(seconds, pa.int64()).cast(pa.timestamp("s", zone)).to_pylist()
+        there = pa.array(seconds, pa.int64()).cast(pa.timestamp("s", zone)).to_pylist()
     except (KeyError, ValueError) as error:
         raise ValueError(
             "The times in X must be in a time zone that is known here. Got "
             f"{zone!r}. Run: pip install tzdata"
         ) from error
-    offsets = [time and time.utcoffset() for time in times]
+    offsets = [moment and moment.utcoffset() for moment in there]
     clocks = pc.add(
         cells.cast(pa.timestamp(unit)), pa.array(offsets, pa.duration(unit))
     )
-    names = pa.array([time and _write_offset(time) for time in times], TEXT)
+    names = pa.array([moment and _write_offset(moment) for moment in there], TEXT)
     return join([clocks.cast(TEXT), names])
 
 
@@ -136,10 +136,10 @@ def _near(second: int) -> int:
     return min(max(second, _FIRST), _LAST)
 
 
-def _write_offset(time: datetime) -> str:
-    if not time.utcoffset() and time.tzname() in ("UTC", None):
+def _write_offset(moment: datetime) -> str:
+    if not moment.utcoffset() and moment.tzname() in ("UTC", None):
         return "Z"
-    return f"{time:%z}"[:5]
+    return f"{moment:%z}"[:5]
 
 
 def join(
