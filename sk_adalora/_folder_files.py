@@ -7,12 +7,12 @@ import json
 import os
 import reprlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ._card import CARD_NAME
-from ._model_files import weight_files
+from ._model_files import exact_state_of, weight_files
 from .adalora.config import CONFIG_NAME
 from .adalora.peft_format import WEIGHTS_NAME
 
@@ -120,14 +120,14 @@ def in_one_state(folder: Path) -> Iterator[None]:
 
     Also by files as before: what was read in between may be of others.
     """
-    before = _state_of(folder)
+    before = _states_of(folder)
     try:
         yield
     except (OSError, ValueError) as error:
-        if _state_of(folder) == before:
+        if _states_of(folder) == before:
             raise
         raise _replaced(folder) from error
-    if _state_of(folder) != before:
+    if _states_of(folder) != before:
         raise _replaced(folder)
 
 
@@ -138,17 +138,12 @@ def _replaced(folder: Path) -> ValueError:
     )
 
 
-def _state_of(folder: Path) -> list[tuple[int, ...]]:
+def _states_of(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return what tells each file that is read from others of its name."""
-    states: list[tuple[int, ...]] = []
+    states = {}
     for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME, HEAD_NAME):
-        try:
-            status = (folder / name).stat()
-        except OSError:  # not there
-            states.append(())
-        else:
-            times = (status.st_mtime_ns, status.st_ctime_ns)  # the latter if moved
-            states.append((status.st_ino, status.st_size, *times))
+        with suppress(OSError):  # not there
+            states[name] = exact_state_of(folder / name)
     return states
 
 

@@ -60,6 +60,15 @@ def _state_of(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def exact_state_of(path: Path) -> tuple[int, ...]:
+    """Return other numbers also for a file that was moved away and back.
+
+    By the time of any change: archives and copies keep that of writing, and the number
+    of a file may be given again. (A backup changes it, too.)
+    """
+    return *_state_of(path), path.stat().st_ctime_ns
+
+
 def content_hash(folder: Path) -> str:
     """Return the SHA-256 of a model's weights.
 
@@ -92,9 +101,7 @@ def _beside_weights(folder: Path) -> list[Path]:
 def file_hash(path: Path) -> str:
     """Hash a file once a process, as long as it does not change."""
     with lock_of(("hash", path)):
-        # Also by the time of any change: archives and copies keep that of writing, and
-        # the number of a file may be given again.
-        state = (*_state_of(path), path.stat().st_ctime_ns)
+        state = exact_state_of(path)
         known, digest = _hashes.get(path, (None, ""))
         if known != state:
             with path.open("rb") as file:
