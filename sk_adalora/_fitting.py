@@ -245,7 +245,7 @@ class FitMixin(InspectMixin, PredictMixin):
             classes = self._stratify(y)
             kept, held = split_rows(
                 len(used),
-                self.validation_fraction,
+                float(self.validation_fraction),
                 None if classes is None else take_rows(classes, used),
                 self._split_seed(generator),
             )
@@ -393,15 +393,15 @@ class FitMixin(InspectMixin, PredictMixin):
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         own = _FITTED_HEAD_RATE if self._fits_head_first() else self.learning_rate
-        return Recipe(
+        return Recipe(  # with Python's numbers: NumPy's may be of few digits
             epochs=schedule.epochs,
-            batch_size=self.batch_size,
-            accumulation=self.gradient_accumulation_steps,
+            batch_size=int(self.batch_size),
+            accumulation=int(self.gradient_accumulation_steps),
             total_step=schedule.total_step,
-            learning_rate=self.learning_rate,
-            head_learning_rate=self.head_learning_rate or own,
-            weight_decay=self.weight_decay,
-            warmup_ratio=self.warmup_ratio,
+            learning_rate=float(self.learning_rate),
+            head_learning_rate=float(self.head_learning_rate or own),
+            weight_decay=float(self.weight_decay),
+            warmup_ratio=float(self.warmup_ratio),
             lr_scheduler_type=self.lr_scheduler_type,
             max_grad_norm=self.max_grad_norm,
         )

@@ -242,10 +242,11 @@ def _tails(paths: Iterable[str]) -> dict[str, str]:
 def _heads(paths: Iterable[str]) -> dict[str, str]:
     """Shorten paths to the first parts that tell them apart."""
     parts = {path: path.split(".") for path in dict.fromkeys(paths)}
+    most = min(map(len, parts.values()), default=1) - 1  # each keeps a part
     shared = 0
-    while len({tuple(p[: shared + 1]) for p in parts.values()}) == 1 < len(parts):
+    while shared < most and len({p[shared] for p in parts.values()}) == 1:
         shared += 1
-    parts = {path: p[shared:] or p for path, p in parts.items()}
+    parts = {path: p[shared:] for path, p in parts.items()}
     return {path: ".".join(_shortest(path, parts)) for path in parts}
 
 

@@ -206,7 +206,7 @@ def _is_share(value: float) -> bool:
 
 def _steps(value: float, total: int) -> int:
     if _is_share(value):  # 0.29 of 100 steps are 29, though 0.29 * 100 is less
-        return int(round(value * total, 9))
+        return int(round(float(value) * total, 9))
     return int(value)
 
 

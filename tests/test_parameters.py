@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from _toy import attributes, make, same_attributes, toy
+from numpy.testing import assert_array_equal
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _predicting
 from sk_adalora._parameters import CLASSIFIER_RULES, SHARED_RULES, check_parameters
@@ -268,6 +269,23 @@ def test_a_subclass_may_have_a_parameter_of_its_own(tiny_model):
     X, y = toy(24)
 
     assert Extended(tiny_model, extra=object()).fit(X, y).predict(X).shape == (24,)
+
+
+def test_numbers_of_numpy_do_the_same(tiny_model):
+    X, y = toy(48)
+    counts = {"init_r": 6, "epochs": 2, "batch_size": 8, "n_iter_no_change": 2}
+    counts |= {"gradient_accumulation_steps": 2, "lora_alpha": 4, "max_length": 16}
+    shares = {"target_r": 0.5, "tinit": 0.25, "tfinal": 0.25, "deltaT": 0.125}
+    shares |= {"warmup_ratio": 0.125, "validation_fraction": 0.25, "beta1": 0.5}
+    shares |= {"learning_rate": 2**-8, "weight_decay": 0.5, "max_grad_norm": 1.0}
+    # These count modulo 256, and hold no large number.
+    narrow = {name: np.uint8(value) for name, value in counts.items()}
+    narrow |= {name: np.float16(value) for name, value in shares.items()}
+
+    wide = make(tiny_model, **counts, **shares, early_stopping=True).fit(X, y)
+    same = make(tiny_model, **narrow, early_stopping=True).fit(X, y)
+
+    assert_array_equal(same.predict_proba(X), wide.predict_proba(X))
 
 
 def test_predictions_check_what_they_use(tiny_model, monkeypatch):

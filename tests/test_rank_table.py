@@ -136,6 +136,7 @@ paths = st.lists(words, min_size=1, max_size=5).map(".".join)
 
 @given(st.lists(paths, min_size=1, max_size=20, unique=True))
 @example(["layer.0.mlp.1.wo", "layer.0.1.mlp.wo"])
+@example(["layer.0.q", "layer.layer.0.q"])
 def test_no_matrix_is_lost_whatever_its_path(paths):
     table = lay_out(numbered(paths))
 
