@@ -497,18 +497,22 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     # ---- targets ------------------------------------------------------------
 
     def _read_targets(self, y: Any) -> Tensor:
-        if not self._continues():
-            return self._encode_labels(y)
-        before, several = self.classes_, self._multilabel
-        targets = self._encode_labels(y)
-        if several != self._multilabel:
+        classes, multilabel, targets = _encode_labels(y)
+        if self._continues():
+            self._check_same_classes(classes, multilabel)
+        self.classes_, self._multilabel = classes, multilabel
+        return targets
+
+    def _check_same_classes(self, classes: np.ndarray, multilabel: bool) -> None:
+        """Refuse labels other than those of the fit before."""
+        if multilabel != self._multilabel:
             raise ValueError(
                 "With warm_start=True `y` must hold as many labels a row as in the fit "
-                f"before: {_labels_a_row(several)}. Got {_labels_a_row(not several)}. "
-                "Set warm_start=False to start anew."
+                f"before: {_labels_a_row(self._multilabel)}. Got "
+                f"{_labels_a_row(multilabel)}. Set warm_start=False to start anew."
             )
-        old, new = before.tolist(), self.classes_.tolist()
-        if several and len(old) != len(new):
+        old, new = self.classes_.tolist(), classes.tolist()
+        if multilabel and len(old) != len(new):
             may_add = ", or add a column of 0 for each" if len(new) < len(old) else ""
             raise ValueError(
                 "With warm_start=True `y` must have as many columns as in the fit "
@@ -526,23 +530,6 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "With warm_start=True `y` must hold the classes of the fit before. Got "
                 f"{' and '.join(got)}. Set warm_start=False to start anew{may_add}."
             )
-        return targets
-
-    def _encode_labels(self, y: Any) -> Tensor:
-        check_labels(y)
-        self._multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
-        if self._multilabel:
-            indicator = read_indicator(y)
-            self.classes_ = np.arange(indicator.shape[1])
-            return torch.from_numpy(indicator)
-        labels = read_labels(y, warn=True)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "`y` must have at least 2 classes. Got 1 class: "
-                f"{self.classes_.tolist()[0]!r}. Pass rows of another class too."
-            )
-        return torch.from_numpy(codes.astype(np.int64))
 
     def _row_weights(
         self, y: Any, sample_weight: np.ndarray | None
@@ -620,6 +607,21 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _encode_labels(y: Any) -> tuple[np.ndarray, bool, Tensor]:
+    """Return the classes, whether a row may have several, and the targets."""
+    check_labels(y)
+    if type_of_target(y, input_name="y") == "multilabel-indicator":
+        indicator = read_indicator(y)
+        return np.arange(indicator.shape[1]), True, torch.from_numpy(indicator)
+    classes, codes = np.unique(read_labels(y, warn=True), return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            "`y` must have at least 2 classes. Got 1 class: "
+            f"{classes.tolist()[0]!r}. Pass rows of another class too."
+        )
+    return classes, False, torch.from_numpy(codes.astype(np.int64))
 
 
 def _labels_a_row(multilabel: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,25 +104,32 @@ def find_again(asked: Request, found: Found) -> Path:
     """
     if asked.trust_remote_code:
         return find_folder(asked)
-    for folder in (Path(found.folder), _packaged_folder(asked)):
-        if folder is not None and _has_weights(folder, found.content_hash):
+    for folder in _on_this_machine(asked, found):
+        if _has_weights(folder, found.content_hash):
             return folder
+    is_of_hub = not names_folder(asked.name) and found.commit is not None
+    if is_of_hub and not asked.local_files_only:
+        try:
+            return _from_hub_once(replace(asked, revision=found.commit))
+        except OSError as error:
+            if not _is_gone(error.__cause__):
+                raise
+    return find_folder(asked)
+
+
+def _on_this_machine(asked: Request, found: Found) -> Iterator[Path]:
+    """Go through the folders that may hold the model: found, packaged and cached."""
+    yield Path(found.folder)
+    packaged = _packaged_folder(asked)
+    if packaged is not None:
+        yield packaged
     if names_folder(asked.name):
-        return find_folder(asked)
+        return
     for commit in (found.commit, asked.revision):
         with suppress(OSError):  # not in the cache
             folder = _from_hub(replace(asked, revision=commit, local_files_only=True))
-            whole = (folder / "config.json").is_file() and has_vocabulary(folder)
-            if whole and _has_weights(folder, found.content_hash):
-                return folder
-    if found.commit is None or asked.local_files_only:
-        return find_folder(asked)
-    try:
-        return _from_hub_once(replace(asked, revision=found.commit))
-    except OSError as error:
-        if not _is_gone(error.__cause__):
-            raise
-    return find_folder(asked)
+            if (folder / "config.json").is_file() and has_vocabulary(folder):
+                yield folder
 
 
 def commit_of(folder: Path) -> str | None:

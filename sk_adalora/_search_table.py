@@ -177,23 +177,21 @@ class TrialTable:
         """
         for name in ("fit_time", "score_time"):
             times = [[getattr(f, name) for f in row.done] for row in self.rows]
-            for how in ("mean", "std"):
-                results[f"{how}_{name}"] = np.array(
-                    [getattr(np, how)(t) if t else np.nan for t in times]
-                )
-        compared = self.compared(metric)
+            results[f"mean_{name}"] = np.array([np.mean(t or np.nan) for t in times])
+            results[f"std_{name}"] = np.array([np.std(t or np.nan) for t in times])
+        means = results[f"mean_test_{self.compared(metric)}"]
         for i, row in enumerate(self.rows):
-            if row.trial.state is TrialState.COMPLETE and not row.done:
-                results[f"mean_test_{compared}"][i] = row.trial.value
-        without_mean = [row.state != "complete" for row in self.rows]
-        last = [not may_be_best(row.trial) for row in self.rows]
+            if row.state == "complete" and not row.done:
+                means[i] = row.trial.value
+        incomplete = [row.state != "complete" for row in self.rows]
+        may_win = [may_be_best(row.trial) for row in self.rows]
         for name in self.metrics or ["score"]:
-            means = results[f"mean_test_{name}"]
             for statistic in ("mean_test", "std_test", "mean_train", "std_train"):
                 if f"{statistic}_{name}" in results:
-                    results[f"{statistic}_{name}"][without_mean] = np.nan
+                    results[f"{statistic}_{name}"][incomplete] = np.nan
+            means = results[f"mean_test_{name}"]
             # As scikit-learn ranks, for which NaN is last.
-            ranked = np.where(last | np.isnan(means), -np.inf, means)
+            ranked = np.where(may_win & ~np.isnan(means), means, -np.inf)
             ranks = rankdata(-ranked, method="min")
             results[f"rank_test_{name}"] = ranks.astype(np.int32)
 

@@ -56,32 +56,26 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
         If nothing matches; the message lists the layers that exist, or says which
         other setting leaves out all that match.
     """
-    candidates = linear_layers(model)
-    asked = _asked(config)
-    names = [] if isinstance(asked, str) else asked
+    layers, asked = linear_layers(model), _asked(config)
     saved = modules_to_save(model, config)
-    matching = {
-        path: layer
-        for path, layer in candidates.items()
-        if _is_wanted(path, asked, _is_protected(model, path, layer))
-    }
     limits = _limits(config, saved)
-    allowed = {
-        path: layer
-        for path, layer in candidates.items()
-        if all(keeps(path) for keeps in limits.values())
-    }
-    targets = {path: layer for path, layer in matching.items() if path in allowed}
+    wanted = [
+        path
+        for path, layer in layers.items()
+        if _is_wanted(path, asked, _is_protected(model, path, layer))
+    ]
+    allowed = {p for p in layers if all(keeps(p) for keeps in limits.values())}
+    targets = {path: layers[path] for path in wanted if path in allowed}
     # What a name matches and is protected; of a pattern, nothing.
-    held = [p for p in allowed if p not in targets and _matches(p, names)]
+    names = [] if isinstance(asked, str) else asked
+    rest = [path for path in layers if path in allowed and path not in targets]
+    held = [path for path in rest if _matches(path, names)]
     if not targets:
-        raise ValueError(_nothing_found(asked, candidates, held, [*matching], limits))
-    _warn_lost(names, candidates)
+        raise ValueError(_nothing_found(asked, layers, held, wanted, limits))
+    _warn_lost(names, layers)
     idle = _lost(names, targets)  # names by which nothing is adapted
-    _warn_held(
-        names,
-        [p for p in held if _matches(p, idle) or _is_a_guess(model, p, allowed[p])],
-    )
+    held = [p for p in held if _matches(p, idle) or _is_a_guess(model, p, layers[p])]
+    _warn_held(names, held)
     _warn_no_head(config, saved)
     _check_orientation(targets, config)
     return targets
