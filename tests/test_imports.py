@@ -89,7 +89,7 @@ IMPORTS = {
     "_card": "_persistence _rank_table _report",
     "_folder_files": "_card _model_files adalora",
     "_whole_folder": "_card _folder_files",
-    "_attributes": "_parameters _persistence _report _steps _training",
+    "_attributes": ("_find_model _parameters _persistence _report _steps _training"),
     "_predicting": (
         "_attributes _backbone _batches _devices _long_texts _network _parameters "
         "_persistence _read_model _texts _token_table _torch_settings"
@@ -118,7 +118,7 @@ IMPORTS = {
         "_training _transaction adalora"
     ),
     "_base": (
-        "_doc_links _file_versions _find_model _fitting _folder _parameters "
+        "_doc_links _file_versions _fitting _folder _parameters "
         "_persistence _transaction"
     ),
     "_labels": "_cells",

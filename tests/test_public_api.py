@@ -12,8 +12,6 @@ from sklearn.base import BaseEstimator
 
 import sk_adalora
 import sk_adalora.adalora
-from sk_adalora._attributes import Attributes
-from sk_adalora._base import BaseAdaLora
 from sk_adalora._report import FitReport
 from sk_adalora._steps import ResolvedSchedule
 from sk_adalora._training import TrainingHistory
@@ -205,18 +203,6 @@ def test_estimators_document_their_defaults(estimators):
         assert {k: repr(v) for k, v in documented.items()} == {
             k: repr(v) for k, v in actual.items()
         }
-
-
-def test_parameters_are_declared_as_they_are_set():
-    """Nothing else compares those that no mixin uses."""
-    set_ = BaseAdaLora.__init__.__annotations__.copy()
-    del set_["return"]
-    declared = Attributes.__annotations__
-
-    assert list(declared)[: len(set_)] == list(set_)
-    assert {name: declared[name] for name in set_} == set_
-    fitted = list(declared)[len(set_) :]
-    assert all(name.endswith("_") or name.startswith("_") for name in fitted)
 
 
 def test_estimators_take_the_model_by_position_and_the_rest_by_name(estimators):
