@@ -83,10 +83,10 @@ GROUPS = [
         "adalora, the engine",
         "for any torch model",
         "adalora.json_file adalora.messages adalora.config adalora.schedule "
-        "adalora.products adalora.layers adalora.row_bank adalora.resizing "
-        "adalora.triplets adalora.targets adalora.trained adalora.state "
-        "adalora.allocator adalora.exchange adalora.loop_checks adalora.wrapper "
-        "adalora.model adalora.peft_format adalora.read_peft",
+        "adalora.products adalora.passes adalora.layers adalora.row_bank "
+        "adalora.resizing adalora.triplets adalora.targets adalora.trained "
+        "adalora.state adalora.allocator adalora.exchange adalora.loop_checks "
+        "adalora.wrapper adalora.model adalora.peft_format adalora.read_peft",
     ),
     Group(
         "Shared",

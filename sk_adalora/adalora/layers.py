@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from .passes import in_backward
 from .products import FrozenLinear, fused_linear, is_plain, onednn_is_faster
 
 if TYPE_CHECKING:
@@ -59,13 +60,6 @@ def _returns_rows(layer: nn.Linear) -> bool:
     except Exception:  # quantised layers need not compute without numbers
         return True
     return isinstance(out, Tensor) and out.shape == (1, layer.out_features)
-
-
-def in_backward() -> bool:
-    """Tell whether a backward pass is running, as where it repeats a forward pass."""
-    # torch.compile cannot trace the question, and compiles forward passes only.
-    compiles = torch.compiler.is_compiling()
-    return not compiles and torch._C._current_graph_task_id() != -1
 
 
 def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:

@@ -30,7 +30,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from .layers import SVDLinear, in_backward
+from .layers import SVDLinear
+from .passes import Passes, in_backward
 from .resizing import (
     check_shrinks,
     resize,
@@ -75,12 +76,7 @@ class Triplets(nn.Module):
         self.right = self._banks([layer.in_features for layer in layers])
         values = torch.zeros(sum(self.ranks), dtype=torch.float)
         self.singular_values = nn.Parameter(values)
-        # The module whose forward pass is running. In a tuple, so that torch does not
-        # register it as a submodule.
-        self._outermost: tuple[nn.Module] | None = None
-        # Ids of the modules whose last forward pass was not inside that of another one.
-        # (torch before 2.9 compiles no WeakSet.)
-        self._began: set[int] = set()
+        self._passes = Passes()
         for layer in layers:
             layer.borrow_from(self)
 
@@ -113,14 +109,14 @@ class Triplets(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Weak references can be neither copied nor pickled.
-        state = {**self.__dict__, "_references": self._layers, "_outermost": None}
-        del state["_began"]
+        state = {**self.__dict__, "_references": self._layers}
+        del state["_passes"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._remember(state["_references"])
-        self._began = set()
+        self._passes = Passes()
 
     @property
     def ranks(self) -> list[int]:
@@ -159,18 +155,10 @@ class Triplets(nn.Module):
 
     def before_forward(self, module: nn.Module, *_: Any) -> None:
         """Hand out the rows when the forward pass of a model begins: a pre-hook."""
-        running = self._outermost
-        if in_backward():  # checkpointing: do what the forward pass did
-            begins = id(module) in self._began
-        else:
-            # When a KeyboardInterrupt ends a forward pass, torch calls no forward hook,
-            # and `_outermost` stays set. So a module that is not inside it begins.
-            begins = running is None or not _is_inside(module, running[0])
-            (self._began.add if begins else self._began.discard)(id(module))
-        if begins:
+        if self._passes.begins(module):
             if any(layer.needs_rows for layer in self._layers):
                 self.hand_out()
-            self._outermost = (module,)
+            self._passes.start(module)
 
     def after_forward(self, module: nn.Module, *_: Any) -> None:
         """Note that the forward pass of a model has ended: a forward hook.
@@ -178,16 +166,14 @@ class Triplets(nn.Module):
         The rows stay, because gradient checkpointing calls layers again in the backward
         pass.
         """
-        running = self._outermost
-        if running is not None and running[0] is module:
-            self._outermost = None
+        self._passes.end(module)
 
     def refresh(self, layer: SVDLinear) -> None:
         """Hand out the rows anew if a layer is called alone, or has none.
 
         Alone is outside of a model's forward pass, and of a backward pass.
         """
-        alone = self._outermost is None and not in_backward()
+        alone = not self._passes.running and not in_backward()
         if alone or layer.right is None:
             self.hand_out()
 
@@ -272,7 +258,7 @@ class Triplets(nn.Module):
                 for side, banks in zip(("left", "right"), self._sides(), strict=True)
                 for bank in banks
             ]
-        self._outermost = None  # no pass is running; an interrupted one may have set it
+        self._passes.stop()
         for layer, part in zip(self._layers, parts, strict=True):
             layer.rank = len(part.values)
             layer.forget_rows()
@@ -310,7 +296,7 @@ class Triplets(nn.Module):
             return
         # Before anything changes, as warnings may be errors.
         warn_of_shared_memory(parameters)
-        self._outermost = None  # as in `load`
+        self._passes.stop()
         per_layer = torch.split(kept.cpu(), self.ranks)
         chosen = [kept.nonzero().flatten()]
         for bank in self.banks:
@@ -332,20 +318,6 @@ def _draw(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
     """Draw from N(0, 1) in float32 on the generator's device, not torch's defaults."""
     device = None if generator is None else generator.device
     return torch.randn(shape, generator=generator, dtype=torch.float, device=device)
-
-
-def _is_inside(module: nn.Module, outer: nn.Module) -> bool:
-    """Tell whether `outer` holds `module`.
-
-    Search level by level: a model that is called by others is near the top.
-    """
-    level, seen = {outer}, {outer}
-    while level:
-        level = {child for parent in level for child in parent.children()} - seen
-        if module in level:
-            return True
-        seen |= level
-    return False
 
 
 def _split(
