@@ -29,7 +29,7 @@ class _TokenTable(Protocol):
     @property
     def stops(self) -> np.ndarray: ...
     @property
-    def rows(self) -> np.ndarray: ...
+    def text_of(self) -> np.ndarray: ...
     @property
     def type_ids(self) -> np.ndarray | None: ...
     @property
@@ -115,7 +115,7 @@ def pad(
         CPU tensors, rows in the given order.
     """
     filled = np.append(rows, np.repeat(rows[-1:], max(0, (n_rows or 0) - len(rows))))
-    distinct = table.rows[filled]
+    distinct = table.text_of[filled]
     starts, stops = table.starts[distinct], table.stops[distinct]
     longest = int((stops - starts).max())
     length = padded_length(longest, multiple, table.max_length)  # L
@@ -222,7 +222,7 @@ def micro_batches(
     """
     if max_tokens is None:
         return [rows]
-    distinct = table.rows[rows]  # `table.lengths` would compute those of all rows
+    distinct = table.text_of[rows]  # `table.lengths` would compute those of all rows
     lengths = table.stops[distinct] - table.starts[distinct]  # (n_rows,)
     parts = -(-len(rows) * int(lengths.max()) // max_tokens)
     if parts == 1:
@@ -238,7 +238,7 @@ def prediction_batches(
 
     The longest come first, so that a batch that does not fit in memory fails at once.
     For tables with repeated texts, predict ``table.distinct()`` and index the results
-    with ``table.rows``.
+    with ``table.text_of``.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ def data_of_fit(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
     return {"X": X, "y": y, "metadata": given}
 
 
-class Epochs:
+class Hooks:
     """What happens around each epoch of a fit.
 
     Parameters

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from ._backbone import Backbone
-from ._callbacks import Epochs, data_of_fit
+from ._callbacks import Hooks, data_of_fit
 from ._devices import (
     Place,
     resolve_place,
@@ -148,7 +148,7 @@ class FitMixin(InspectMixin, PredictMixin):
             # Only after `_start_head`: the interpolation remembers the head as it is.
             interpolation = self._interpolation_of(live.network, schedule.epochs)
             data = data_of_fit(X, y, sample_weight)
-            hooks = Epochs(self, data, schedule.epochs, fitted, interpolation, watcher)
+            hooks = Hooks(self, data, schedule.epochs, fitted, interpolation, watcher)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
             self._keep(live, fitted, history, interpolation, watcher)
             hooks.finish(history)
@@ -272,15 +272,20 @@ class FitMixin(InspectMixin, PredictMixin):
             return None
         scorer = check_scoring(self, scoring=self.scoring)
         X, y = validation[0], self._targets_to_score(validation[1])
-        view = copy.copy(self)
-        for name in OF_A_FIT & vars(view).keys():
-            delattr(view, name)  # a scorer must not see those of an earlier fit
+        view = self._without_fit()
         if isinstance(self.scoring, str):  # else it would fail only after an epoch
             self._try_scorer(scorer, view, X, y)
         view._live = live  # the one fitted attribute that predictions need
         return ScoreWatcher(
             lambda: one_number(scorer(view, X, y)), self.n_iter_no_change
         )
+
+    def _without_fit(self) -> Self:
+        """Return a copy as before any fit, for a scorer; it knows the targets."""
+        view = copy.copy(self)
+        for name in OF_A_FIT & vars(view).keys():
+            delattr(view, name)
+        return view
 
     def _try_scorer(
         self, scorer: Callable[..., Any], view: FitMixin, X: Any, y: Any

@@ -97,7 +97,7 @@ def encode_for_prediction(
     Returns
     -------
     tokens : TokenTable
-        Its `rows` map rows to distinct texts.
+        Its `text_of` maps rows to distinct texts.
     windows : Windows
         What the model is given.
     """
@@ -179,7 +179,7 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
         ids=np.concatenate([np.asarray(distinct.ids), *pieces]),
         starts=starts,
         stops=starts + np.minimum(lengths[owners], max_length),
-        rows=np.arange(len(starts)),
+        text_of=np.arange(len(starts)),
         truncated=np.zeros(len(starts), dtype=bool),
         max_length=max_length,
     )

@@ -124,7 +124,7 @@ class PredictMixin(Attributes, metaclass=ABCMeta):
         _check_finite(outputs, live.place)
         of_texts = windows.average(outputs)
         # Indexing copies the table, for nothing where each row has its own text.
-        return of_texts if tokens.all_distinct else of_texts[tokens.rows]
+        return of_texts if tokens.all_distinct else of_texts[tokens.text_of]
 
     @own_settings_of_torch()
     def _ready(self) -> Live:

@@ -157,7 +157,7 @@ def _measure(run: Run) -> tuple[Tensor, float]:
     n_texts = len(distinct)
     texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
     features = _features(run, distinct.take(texts))
-    counts = np.bincount(tokens.rows, weights, minlength=n_texts)[texts]
+    counts = np.bincount(tokens.text_of, weights, minlength=n_texts)[texts]
     centre, _ = spread(features, torch.from_numpy(counts), run.place.dtype)
     _, length = spread(features, None, run.place.dtype)
     return centre, length
@@ -323,4 +323,4 @@ def frozen_features(
             "The pretrained model must compute finite features. Got NaN or infinity "
             f"in {place.precision}. Set another `model`{place.or_exact}."
         )
-    return features[torch.from_numpy(tokens.rows)]
+    return features[torch.from_numpy(tokens.text_of)]

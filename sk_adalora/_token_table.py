@@ -22,7 +22,7 @@ class TokenTable:
         The token ids of all distinct texts, one after the other.
     starts, stops : ndarrays of shape (n_distinct,), dtype int64
         Where each distinct text begins and ends in `ids`.
-    rows : ndarray of shape (n_samples,), dtype int64
+    text_of : ndarray of shape (n_samples,), dtype int64
         The distinct text of each row.
     type_ids : ndarray of shape (n_tokens,), dtype int8, or None
         Which text of a pair each token belongs to, if the model is told.
@@ -37,47 +37,47 @@ class TokenTable:
     ids: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
-    rows: np.ndarray
+    text_of: np.ndarray
     type_ids: np.ndarray | None
     truncated: np.ndarray
     pad_id: int
     max_length: int
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.text_of)
 
     @property
     def lengths(self) -> np.ndarray:
         """Token counts of shape (n_samples,), each at least 1."""
-        return (self.stops - self.starts)[self.rows]
+        return (self.stops - self.starts)[self.text_of]
 
     @property
     def all_distinct(self) -> bool:
         """Whether the rows are the distinct texts, in their order."""
-        return np.array_equal(self.rows, np.arange(len(self.starts)))
+        return np.array_equal(self.text_of, np.arange(len(self.starts)))
 
     @property
     def truncated_share(self) -> float:
         """The share of rows that lost tokens."""
-        return float(self.truncated[self.rows].mean())
+        return float(self.truncated[self.text_of].mean())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "TokenTable":
         """Return the table of some rows, in that order; the ids are shared."""
-        kept, rows = np.unique(
-            self.rows[np.asarray(indices, dtype=np.int64)], return_inverse=True
+        kept, text_of = np.unique(
+            self.text_of[np.asarray(indices, dtype=np.int64)], return_inverse=True
         )
         return replace(
             self,
             starts=self.starts[kept],
             stops=self.stops[kept],
-            rows=rows.astype(np.int64, copy=False),
+            text_of=text_of.astype(np.int64, copy=False),
             truncated=self.truncated[kept],
         )
 
     def distinct(self) -> "TokenTable":
         """Return the table of the distinct texts, one row each.
 
-        With ``results`` a value per row of it, ``results[self.rows]`` is a value per
+        With ``results`` a value per row of it, ``results[self.text_of]`` is a value per
         row of this table.
         """
-        return replace(self, rows=np.arange(len(self.starts)))
+        return replace(self, text_of=np.arange(len(self.starts)))

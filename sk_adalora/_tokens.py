@@ -66,7 +66,7 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
         The token ids of all rows.
     """
     check_room(tokenizer, max_length, pair=texts.second is not None)
-    rows, distinct = _distinct(texts)
+    text_of, distinct = _distinct(texts)
     if distinct.num_rows < _BIG:
         parts = distinct.to_batches(max_chunksize=_CHUNK)
         parts = [_encode_in_turns(part, tokenizer, max_length) for part in parts]
@@ -74,7 +74,7 @@ def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
     else:
         flat = _encode_on_disk(distinct, tokenizer, max_length)
     pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-    return TokenTable(rows=rows, pad_id=pad_id, max_length=max_length, **flat)
+    return TokenTable(text_of=text_of, pad_id=pad_id, max_length=max_length, **flat)
 
 
 def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:

@@ -28,20 +28,20 @@ class Table:
     ids: np.ndarray
     starts: np.ndarray
     stops: np.ndarray
-    rows: np.ndarray
+    text_of: np.ndarray
     type_ids: np.ndarray | None
     pad_id: int = 9
 
     @property
     def lengths(self):
-        return (self.stops - self.starts)[self.rows]
+        return (self.stops - self.starts)[self.text_of]
 
     @property
     def max_length(self):
         return int(self.lengths.max())
 
     def __len__(self):
-        return len(self.rows)
+        return len(self.text_of)
 
 
 def make_table(lengths, rows=None, typed=False):
@@ -49,8 +49,8 @@ def make_table(lengths, rows=None, typed=False):
     stops = np.cumsum(lengths)
     ids = np.concatenate([100 * r + np.arange(n) for r, n in enumerate(lengths)])
     type_ids = (ids % 2).astype(np.int8) if typed else None
-    rows = np.arange(len(lengths)) if rows is None else np.asarray(rows)
-    return Table(ids.astype(np.int32), stops - lengths, stops, rows, type_ids)
+    text_of = np.arange(len(lengths)) if rows is None else np.asarray(rows)
+    return Table(ids.astype(np.int32), stops - lengths, stops, text_of, type_ids)
 
 
 def naive_pad(table, rows):
@@ -58,7 +58,7 @@ def naive_pad(table, rows):
     width = max(table.lengths[row] for row in rows)
     ids, mask, types = [], [], []
     for row in rows:
-        span = slice(table.starts[table.rows[row]], table.stops[table.rows[row]])
+        span = slice(table.starts[table.text_of[row]], table.stops[table.text_of[row]])
         tokens = table.ids[span].tolist()
         gap = width - len(tokens)
         ids.append(tokens + [table.pad_id] * gap)

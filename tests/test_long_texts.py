@@ -52,7 +52,7 @@ def tokenizer(request):
 
 def rows_of(table):
     """The token ids of each row as lists."""
-    spans = zip(table.starts[table.rows], table.stops[table.rows], strict=True)
+    spans = zip(table.starts[table.text_of], table.stops[table.text_of], strict=True)
     return [table.ids[start:stop].tolist() for start, stop in spans]
 
 
@@ -125,7 +125,7 @@ def test_windows_overlap_by_half_and_cover_all(tokenizer, texts, max_length):
     pieces_of_rows = [
         [row for row, owner in zip(rows_of(pieces.tokens), pieces.owners, strict=True)
          if owner == distinct]
-        for distinct in tokens.rows
+        for distinct in tokens.text_of
     ]  # fmt: skip
 
     assert pieces_of_rows == [windows(ids, ends, max_length) for ids in expected]

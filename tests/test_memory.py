@@ -450,7 +450,7 @@ def test_cutting_the_middle_out_takes_few_bytes_a_token():
         ids=np.zeros(n_texts * length, np.int32),
         starts=starts,
         stops=starts + length,
-        rows=np.arange(n_texts),
+        text_of=np.arange(n_texts),
         type_ids=None,
         truncated=np.zeros(n_texts, bool),
         pad_id=0,

@@ -91,12 +91,12 @@ def as_texts(first, second=None):
 def token_rows(table, name="ids"):
     """The token ids of each row as lists."""
     values = getattr(table, name)
-    spans = zip(table.starts[table.rows], table.stops[table.rows], strict=True)
+    spans = zip(table.starts[table.text_of], table.stops[table.text_of], strict=True)
     return [values[start:stop].tolist() for start, stop in spans]
 
 
 def assert_same(table, other):
-    for name in ("ids", "starts", "stops", "rows", "truncated"):
+    for name in ("ids", "starts", "stops", "text_of", "truncated"):
         np.testing.assert_array_equal(getattr(table, name), getattr(other, name))
     if table.type_ids is not None or other.type_ids is not None:
         np.testing.assert_array_equal(table.type_ids, other.type_ids)
@@ -120,7 +120,7 @@ def test_ids_are_the_tokenizer_s(kind, request):
     table = encode(as_texts(TEXTS), tokenizer, 16)
     assert token_rows(table) == tokenizer(TEXTS)["input_ids"]
     assert table.ids.dtype == np.int32
-    assert table.rows.tolist() == [0, 1, 0, 2, 3]
+    assert table.text_of.tolist() == [0, 1, 0, 2, 3]
     assert table.lengths.tolist() == [4, 5, 4, 2, len(tokenizer(TEXTS[4])["input_ids"])]
     assert table.type_ids is None
     assert not table.truncated.any()
@@ -139,7 +139,7 @@ def test_equal_pairs_are_encoded_once(kind, request):
     assert token_rows(table) == expected["input_ids"]
     assert token_rows(table, "type_ids") == expected["token_type_ids"]
     assert table.type_ids.dtype == np.int8
-    assert table.rows.tolist() == [0, 1, 2, 0]
+    assert table.text_of.tolist() == [0, 1, 2, 0]
 
 
 def test_types_that_are_not_those_of_the_tokens_are_refused():
@@ -509,7 +509,7 @@ def test_take_and_distinct(tokenizer):
     distinct = part.distinct()
     assert len(distinct) == 2
     results = np.array([sum(ids) for ids in token_rows(distinct)])
-    assert results[part.rows].tolist() == [sum(ids) for ids in token_rows(part)]
+    assert results[part.text_of].tolist() == [sum(ids) for ids in token_rows(part)]
 
 
 @settings(deadline=None)

@@ -50,7 +50,8 @@ def watch(tokenizer, seen):
 
 def assert_rows(table, texts, tokenizer, max_length):
     rows = [
-        table.ids[table.starts[row] : table.stops[row]].tolist() for row in table.rows
+        table.ids[table.starts[row] : table.stops[row]].tolist()
+        for row in table.text_of
     ]
     assert rows == tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
 
