@@ -353,23 +353,28 @@ def test_no_target_lists_the_layers_that_exist(target, message):
 
 
 @pytest.mark.parametrize(
-    ("options", "setting"),
+    "options",
     [
-        ({"layers_to_transform": [7]}, "layers_to_transform=[7]"),
-        (
-            {"layers_to_transform": [0], "layers_pattern": "layers"},
-            "layers_to_transform=[0] and layers_pattern='layers'",
-        ),
-        ({"exclude_modules": ".*query"}, "exclude_modules='.*query'"),
-        ({"modules_to_save": ["encoder"]}, "modules_to_save=['encoder']"),
-        ({"exclude_modules": ["0"], "layers_to_transform": 3}, "layers_to_transform=3"),
+        {"layers_to_transform": [7]},
+        {"layers_to_transform": [0], "layers_pattern": "layers"},
+        {"exclude_modules": ".*query"},
+        {"modules_to_save": ["encoder"]},
+        {"exclude_modules": ["0.attention.self.query"], "layers_to_transform": 0},
     ],
 )
-def test_the_setting_that_leaves_out_all_that_match_is_named(options, setting):
+def test_settings_that_leave_out_all_that_match_are_named(options):
     paths = ", ".join(f"encoder.layer.{i}.attention.self.query" for i in (0, 1))
-    message = re.escape(f"Got {setting}, which leaves out all: {paths}.")
-    with pytest.raises(ValueError, match=message):
+    message = re.escape(f"that leave out all: {paths}. Check them")
+    with pytest.raises(ValueError, match=message) as caught:
         find_targets(tiny_bert(), config(target_modules=["query"], **options))
+
+    assert all(f"`{name}`" in str(caught.value) for name in options)
+
+
+def test_a_head_that_a_task_saves_is_not_all_there_is_to_adapt():
+    message = "or `task_type` that leave out all: classifier. "
+    with pytest.raises(ValueError, match=message):
+        chosen(tiny_classifier(), target_modules="classifier", task_type="SEQ_CLS")
 
 
 def test_a_name_that_matches_only_a_head_is_named():

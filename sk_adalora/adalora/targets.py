@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 
 from torch import nn
 
@@ -53,25 +53,29 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     Raises
     ------
     ValueError
-        If nothing matches; the message lists the layers that exist, or says which
-        other setting leaves out all that match.
+        If nothing matches; the message lists the layers that exist, or those that
+        other settings leave out.
     """
     layers, asked = linear_layers(model), _asked(config)
     saved = modules_to_save(model, config)
-    limits = _limits(config, saved)
     wanted = [
         path
         for path, layer in layers.items()
         if _is_wanted(path, asked, _is_protected(model, path, layer))
     ]
-    allowed = {p for p in layers if all(keeps(p) for keeps in limits.values())}
-    targets = {path: layers[path] for path in wanted if path in allowed}
+    allowed = {
+        path: layer
+        for path, layer in layers.items()
+        if not _matches(path, config.exclude_modules)
+        and not is_inside(path, saved)
+        and _is_in_layers(path, config)
+    }
+    targets = {path: allowed[path] for path in wanted if path in allowed}
     # What a name matches and is protected; of a pattern, nothing.
     names = [] if isinstance(asked, str) else asked
-    rest = [path for path in layers if path in allowed and path not in targets]
-    held = [path for path in rest if _matches(path, names)]
+    held = [path for path in allowed if path not in targets and _matches(path, names)]
     if not targets:
-        raise ValueError(_nothing_found(asked, layers, held, wanted, limits))
+        raise ValueError(_nothing_found(asked, layers, held, wanted))
     _warn_lost(names, layers)
     idle = _lost(names, targets)  # names by which nothing is adapted
     held = [p for p in held if _matches(p, idle) or _is_a_guess(model, p, layers[p])]
@@ -85,25 +89,6 @@ def _asked(config: AdaLoraConfig) -> str | list[str]:
     """Return "all-linear", a pattern of whole paths, or endings of names in order."""
     given = ALL_LINEAR if config.target_modules is None else config.target_modules
     return given if isinstance(given, str) else sorted(given)
-
-
-def _limits(
-    config: AdaLoraConfig, saved: list[str]
-) -> dict[str, Callable[[str], bool]]:
-    """Return what leaves out layers that `target_modules` may match.
-
-    Keys say it in words, and values tell whether a path may be adapted.
-    """
-    excluded, pattern = config.exclude_modules, config.layers_pattern
-    shown = sorted(excluded) if isinstance(excluded, set) else excluded
-    numbers = f"layers_to_transform={config.layers_to_transform!r}"
-    if pattern:
-        numbers += f" and layers_pattern={pattern!r}"
-    return {
-        f"exclude_modules={shown!r}": lambda path: not _matches(path, excluded),
-        f"modules_to_save={saved!r}": lambda path: not is_inside(path, saved),
-        numbers: lambda path: _is_in_layers(path, config),
-    }
 
 
 def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
@@ -271,8 +256,7 @@ def _nothing_found(
     asked: str | list[str],
     candidates: Collection[str],
     held: Collection[str],
-    matching: list[str],
-    limits: Mapping[str, Callable[[str], bool]],
+    wanted: Collection[str],
 ) -> str:
     if not candidates:
         return (
@@ -281,15 +265,13 @@ def _nothing_found(
         )
     if held:
         return f"{_held_back(asked, held)} Nothing else matches."
-    for limit, keeps in limits.items():
-        kept = [path for path in matching if keeps(path)]
-        if matching and not kept:
-            return (
-                "Some of the layers that `target_modules` matches must be left to "
-                f"adapt. Got {limit}, which leaves out all: {_listed(matching)}. "
-                "Check it against these paths."
-            )
-        matching = kept
+    if wanted:
+        return (
+            "Some of the layers that `target_modules` matches must be left to adapt. "
+            "Got `exclude_modules`, `layers_to_transform`, `layers_pattern`, "
+            "`modules_to_save` or `task_type` that leave out all: "
+            f"{_listed(wanted)}. Check them against these paths."
+        )
     return _unmatched(asked, candidates)
 
 
