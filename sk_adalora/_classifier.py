@@ -506,29 +506,20 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _check_same_classes(self, classes: np.ndarray, multilabel: bool) -> None:
         """Refuse labels other than those of the fit before."""
         if multilabel != self._multilabel:
+            forms = ("one label a row", "an indicator matrix")
             raise ValueError(
-                "With warm_start=True `y` must hold as many labels a row as in the fit "
-                f"before: {_labels_a_row(self._multilabel)}. Got "
-                f"{_labels_a_row(multilabel)}. Set warm_start=False to start anew."
+                "With warm_start=True `y` must be of the form of the fit before: "
+                f"{forms[self._multilabel]}. Got {forms[multilabel]}. Set "
+                "warm_start=False to start anew."
             )
-        old, new = self.classes_.tolist(), classes.tolist()
-        if multilabel and len(old) != len(new):
-            may_add = ", or add a column of 0 for each" if len(new) < len(old) else ""
-            raise ValueError(
-                "With warm_start=True `y` must have as many columns as in the fit "
-                f"before: {len(old)}. Got {len(new)}. Set warm_start=False to start "
-                f"anew{may_add}."
-            )
+        old, new = set(self.classes_.tolist()), set(classes.tolist())
         if old != new:
-            had, has = set(old), set(new)
-            missing = [label for label in old if label not in has][:5]
-            unknown = [label for label in new if label not in had][:5]
-            got = [f"none of {missing}"] if missing else []
-            got += [f"the new {unknown}"] if unknown else []
-            may_add = "" if unknown else ", or add a row of weight 0 for each"
             raise ValueError(
-                "With warm_start=True `y` must hold the classes of the fit before. Got "
-                f"{' and '.join(got)}. Set warm_start=False to start anew{may_add}."
+                f"With warm_start=True `y` must have the {len(old)} classes, or "
+                f"columns, of the fit before. Got {len(new)}: missing "
+                f"{sorted(old - new)[:5]}, new {sorted(new - old)[:5]}. Set "
+                "warm_start=False to start anew; or, if none is new, add a row of "
+                "weight 0, or a column of 0, for each."
             )
 
     def _row_weights(
@@ -622,10 +613,6 @@ def _encode_labels(y: Any) -> tuple[np.ndarray, bool, Tensor]:
             f"{classes.tolist()[0]!r}. Pass rows of another class too."
         )
     return classes, False, torch.from_numpy(codes.astype(np.int64))
-
-
-def _labels_a_row(multilabel: bool) -> str:
-    return "any number of them a row" if multilabel else "one a row"
 
 
 def multiclass_loss(outputs: Tensor, targets: Tensor) -> Tensor:

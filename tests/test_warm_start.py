@@ -283,11 +283,11 @@ def test_what_was_learned_is_not_started_anew(make, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "y", "match"),
     [
-        ({}, np.where(Y == "art", "arts", Y), r"none of \['art'\] and the new \['arts"),
+        ({}, np.where(Y == "art", "arts", Y), r"missing \['art'\], new \['arts'\]\."),
         (
             {},
             np.where(Y == "art", "sport", Y),
-            r"none of \['art'\]\..* of weight 0 for",
+            r"missing \['art'\], new \[\]\..* a row of weight 0, .* for each\.$",
         ),
         ({"init_r": 2}, Y, r"`init_r` must be at least the largest rank.*init_r=2"),
         ({"target_modules": ["query"]}, Y, "the adapted layers and the number of"),
@@ -349,7 +349,7 @@ def test_one_label_a_row_and_several_are_not_mixed(make):
     indicator = np.eye(3, dtype=int)[np.arange(36) % 3]
     estimator = make(epochs=1).fit(X, np.arange(36) % 3)
 
-    with pytest.raises(ValueError, match=r": one a row\. Got any number of them"):
+    with pytest.raises(ValueError, match=r": one label a row\. Got an indicator"):
         estimator.fit(X, indicator)
 
 
@@ -363,16 +363,18 @@ def test_several_labels_a_row_continue(make):
 
 
 @pytest.mark.parametrize(
-    ("n_columns", "advice"),
-    [(2, "to start anew, or add a column of 0 for each."), (4, "to start anew.")],
+    ("n_columns", "match"),
+    [
+        (2, r"3 .* Got 2: missing \[2\], new \[\]\..* column of 0, for each\.$"),
+        (4, r"3 .* Got 4: missing \[\], new \[3\]\."),
+    ],
 )
-def test_several_labels_a_row_keep_their_number_of_columns(make, n_columns, advice):
+def test_several_labels_a_row_keep_their_number_of_columns(make, n_columns, match):
     indicator = np.eye(4, dtype=int)[np.arange(36) % 2]
     estimator = make(epochs=1).fit(X, indicator[:, :3])
 
-    with pytest.raises(ValueError, match=rf"before: 3\. Got {n_columns}\.") as error:
+    with pytest.raises(ValueError, match=match):
         estimator.fit(X, indicator[:, :n_columns])
-    assert str(error.value).endswith(advice)
 
 
 # Fresh fits
