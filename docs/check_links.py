@@ -59,11 +59,11 @@ def broken_links_of_estimators(site):
     from sklearn.utils._repr_html.common import generate_link_to_param_doc
 
     import sk_adalora
-    from sk_adalora._doc_links import documentation_address
+    from sk_adalora._doc_links import DOCUMENTATION
 
     for cls in (sk_adalora.AdaLoraClassifier, sk_adalora.AdaLoraRegressor):
         link = cls()._get_doc_link()
-        file = site / link.removeprefix(documentation_address()).lstrip("/")
+        file = site / link.removeprefix(DOCUMENTATION).lstrip("/")
         if not link or not file.is_file():
             yield f"{cls.__name__}: {link or 'no link'}"
             continue

@@ -28,6 +28,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import sk_adalora
+from sk_adalora._doc_links import DOCUMENTATION
 from sk_adalora._transaction import CALLBACKS
 
 PACKAGE = Path(sk_adalora.__file__).parent
@@ -357,6 +358,10 @@ def test_what_a_module_imports_is_declared(name, project):
 
 def test_the_version_has_one_source():
     assert importlib.metadata.version("sk-adalora") == sk_adalora.__version__
+
+
+def test_estimators_link_to_the_documentation_that_the_project_declares(project):
+    assert project["urls"]["Documentation"] == DOCUMENTATION
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -3,7 +3,6 @@
 import html
 import re
 from dataclasses import fields, replace
-from email.message import Message
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -16,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_html_repr
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _doc_links
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora._doc_links import DOCUMENTATION, DocLinkMixin
 from sk_adalora._report import FitReport
 from sk_adalora._training import TrainingHistory
 
@@ -40,29 +40,10 @@ def fitted(estimator):
     return sklearn.clone(estimator).fit(pd.DataFrame({"text": X}), Y)
 
 
-READ_ADDRESS = _doc_links.documentation_address
-
-
-@pytest.fixture(autouse=True)
-def no_documentation(monkeypatch):
-    """Tables hold names alone, without links and the tooltips that come with them."""
-    monkeypatch.setattr(_doc_links, "documentation_address", lambda: "")
-
-
 @pytest.fixture
-def declared(no_documentation, monkeypatch):
-    """Function: make the package declare these addresses."""
-
-    def declare(*entries):
-        message = Message()
-        for entry in entries:
-            message["Project-URL"] = entry
-        monkeypatch.setattr(_doc_links.metadata, "metadata", lambda name: message)
-        monkeypatch.setattr(_doc_links, "documentation_address", READ_ADDRESS)
-        READ_ADDRESS.cache_clear()
-
-    yield declare
-    READ_ADDRESS.cache_clear()
+def no_links(monkeypatch):
+    """Tables hold names alone, without links and the tooltips that come with them."""
+    monkeypatch.setattr(DocLinkMixin, "_doc_link_template", "")
 
 
 class Reader(HTMLParser):
@@ -95,7 +76,7 @@ class Reader(HTMLParser):
             self.tables[self.heading][-1][-1] += data.strip()
 
 
-def test_an_unfitted_estimator_has_a_table_of_parameters(estimator):
+def test_an_unfitted_estimator_has_a_table_of_parameters(estimator, no_links):
     page = estimator_html_repr(estimator)
     tables = Reader(page).tables
     shown = {row[1]: row[2] for row in tables["Parameters"]}
@@ -107,9 +88,8 @@ def test_an_unfitted_estimator_has_a_table_of_parameters(estimator):
     assert "Fitted attributes" not in tables
 
 
-def test_it_links_to_the_documentation_that_is_declared(estimator, declared):
-    declared("Source, https://code.example", "Documentation, https://docs.example/")
-    page = f"https://docs.example/generated/sk_adalora.{type(estimator).__name__}.html"
+def test_it_links_to_the_documentation(estimator):
+    page = f"{DOCUMENTATION}/generated/sk_adalora.{type(estimator).__name__}.html"
     shown = estimator_html_repr(estimator)
 
     assert f'href="{page}"' in shown
@@ -117,24 +97,14 @@ def test_it_links_to_the_documentation_that_is_declared(estimator, declared):
         assert f'href="{page}#:~:text={parameter},-' in shown
 
 
-def test_it_links_nowhere_when_no_documentation_is_declared(estimator, declared):
-    declared("Source, https://code.example")
-
-    assert estimator._get_doc_link() == ""
-    assert "#:~:text=" not in estimator_html_repr(estimator)
-
-
-def test_a_class_of_the_users_links_nowhere(declared):
-    declared("Documentation, https://docs.example/")
-
+def test_a_class_of_the_users_links_nowhere():
     class Mine(AdaLoraClassifier):
         """Not a class of the package."""
 
-    assert AdaLoraClassifier()._get_doc_link()
     assert Mine()._get_doc_link() == ""
 
 
-def test_changed_parameters_stand_out(estimator):
+def test_changed_parameters_stand_out(estimator, no_links):
     page = estimator_html_repr(estimator)
     marked = re.findall(
         r'<tr class="user-set">.*?<td class="param">(\w+)', page, re.DOTALL
@@ -144,7 +114,7 @@ def test_changed_parameters_stand_out(estimator):
     assert "tinit" not in marked
 
 
-def test_a_fitted_estimator_has_a_table_of_its_attributes(fitted):
+def test_a_fitted_estimator_has_a_table_of_its_attributes(fitted, no_links):
     page = estimator_html_repr(fitted)
     tables = Reader(page).tables
     rows = tables["Fitted attributes"]
@@ -160,8 +130,7 @@ def test_a_fitted_estimator_has_a_table_of_its_attributes(fitted):
     assert "Not fitted" not in page
 
 
-def test_the_page_is_small_and_holds_no_weights(fitted, declared):
-    declared("Documentation, https://docs.example/")
+def test_the_page_is_small_and_holds_no_weights(fitted):
     page = estimator_html_repr(fitted)
 
     assert len(page) < 100_000
