@@ -21,9 +21,6 @@ HEAD_NAME = "head.safetensors"
 BACKBONE = "backbone"
 SEAL = "sha256"
 
-# Bytes of a text that is looked at for its line ends: no vocabulary has more.
-_LONGEST_TEXT = 2**26
-
 
 def broken(must: str, got: Any) -> ValueError:
     """Return the error about a part of ``sk_adalora.json``."""
@@ -101,16 +98,12 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
                 "or it is replaced just now: copy or load the folder again."
             )
         if _digest(path) != digest:
-            got = (
-                "a file whose line ends were changed, as git does: set -text for the "
-                "folder in .gitattributes, and copy it again."
-                if _differs_in_line_ends(path, digest)
-                else "a file that differs. It is broken, was changed, or was replaced "
-                "just now: copy or load the folder again."
-            )
             raise ValueError(
                 f"{name!r} must be as it was written, with SHA-256 "
-                f"{reprlib.repr(digest)}. Got {got}"
+                f"{reprlib.repr(digest)}. Got a file that differs. It is broken, was "
+                "changed, or was replaced just now: copy or load the folder again. If "
+                "git changed the line ends, set -text for the folder in .gitattributes "
+                "first."
             )
 
 
@@ -160,11 +153,3 @@ def _needed(described: dict[str, Any]) -> set[str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _differs_in_line_ends(path: Path, digest: str) -> bool:
-    if path.stat().st_size > _LONGEST_TEXT:
-        return False
-    plain = path.read_bytes().replace(b"\r\n", b"\n")
-    ways = (plain, plain.replace(b"\n", b"\r\n"))
-    return digest in [hashlib.sha256(way).hexdigest() for way in ways]
