@@ -29,6 +29,7 @@ from sk_adalora import (
     _whole_folder,
     _write_folder,
 )
+from sk_adalora._card import OUR_MARK
 from sk_adalora.adalora import AdaLoraConfig
 
 X, Y = topics(48)
@@ -71,7 +72,8 @@ def test_an_estimator_whose_card_was_rewritten_is_replaced(fitted, tmp_path):
 def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "thesis.tex").write_text("years of work")
-    (tmp_path / "f" / "README.md").write_text("# My thesis")
+    card = f"# Ma thèse\n\n\n\nIt is not of\n{OUR_MARK}\n".encode("latin-1")
+    (tmp_path / "f" / "README.md").write_bytes(card)
     (tmp_path / "file").write_text("a file")
     (tmp_path / "link").symlink_to(tmp_path / "f")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -93,7 +95,7 @@ def test_a_foreign_folder_is_never_replaced(fitted, tmp_path, method, overwrite)
     ]
 
 
-@pytest.mark.parametrize("inside", ["mine", "mine/new", ".f-notes/old"])
+@pytest.mark.parametrize("inside", ["mine", "mine/new", ".f-notes/old", "README.md"])
 def test_a_foreign_folder_of_folders_is_never_replaced(fitted, tmp_path, inside):
     (tmp_path / "f" / inside).mkdir(parents=True)
     with pytest.raises(FileExistsError, match="did not write it"):
@@ -120,6 +122,35 @@ def test_an_empty_folder_and_new_parents(fitted, tmp_path, monkeypatch):
 
     for place in ("empty", "new/parents/f", "relative", "with slash"):
         assert AdaLoraClassifier.from_pretrained(tmp_path / place).ranks_
+
+
+def test_a_folder_that_was_made_in_advance_stays_the_same_one(fitted, tmp_path):
+    """As a program wants it that watches the folder."""
+    (tmp_path / "f").mkdir()
+    before = (tmp_path / "f").stat().st_ino
+    fitted.save_pretrained(tmp_path / "f")
+
+    assert (tmp_path / "f").stat().st_ino == before
+    assert not [*(tmp_path / "f").glob(".*")]
+
+
+def test_a_relative_path_is_of_the_folder_where_the_writing_began(
+    fitted, tmp_path, monkeypatch
+):
+    """Another thread may go elsewhere meanwhile."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    write = _folder.write_text
+
+    def meanwhile(path, text):
+        os.chdir(tmp_path / "elsewhere")
+        write(path, text)
+
+    monkeypatch.setattr(_folder, "write_text", meanwhile)
+    fitted.save_pretrained("f")
+
+    assert not any(Path.cwd().iterdir())
+    assert AdaLoraClassifier.from_pretrained(tmp_path / "f").ranks_
 
 
 @pytest.fixture
@@ -503,6 +534,24 @@ def test_a_folder_that_goes_meanwhile(fitted, tmp_path, monkeypatch):
     assert str(caught.value.__cause__).endswith("old'")  # of moving it, not back
 
 
+def test_a_folder_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
+    """Another writer has just moved it."""
+    folder, exists = tmp_path / "f", Path.exists
+    folder.mkdir()
+
+    def vanish(self, **options):
+        there = exists(self, **options)
+        if self == folder and there:
+            folder.rmdir()
+        return there
+
+    monkeypatch.setattr(Path, "exists", vanish)
+    with _whole_folder.written_whole(folder, overwrite=True) as staged:
+        (staged / "file").write_text("new")
+
+    assert (folder / "file").read_text() == "new"
+
+
 def test_old_files_that_cannot_be_deleted_are_in_nobodys_way(
     fitted, fixed, monkeypatch
 ):
@@ -512,6 +561,22 @@ def test_old_files_that_cannot_be_deleted_are_in_nobodys_way(
     assert [*fixed.rglob("old/head.safetensors")]
     fitted.save_pretrained(fixed, overwrite=True)
 
+    assert AdaLoraClassifier.from_pretrained(fixed).ranks_
+
+
+def test_old_files_that_cannot_be_moved_again_are_deleted(fitted, fixed, monkeypatch):
+    """As on Windows, where a program has one of them open."""
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name == "old":
+            raise PermissionError(errno.EACCES, "Access is denied", str(self))
+        rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    fitted.save_pretrained(fixed, overwrite=True)
+
+    assert not [*fixed.glob(".*")]
     assert AdaLoraClassifier.from_pretrained(fixed).ranks_
 
 
@@ -775,6 +840,27 @@ def test_several_writers_at_once_leave_the_files_of_one(fitted, fixed, monkeypat
     assert AdaLoraClassifier.from_pretrained(fixed).ranks_
 
 
+def test_a_writer_that_begins_to_move_files_at_the_same_time(
+    fitted, fixed, monkeypatch
+):
+    make_folder, left = Path.mkdir, []
+
+    def meanwhile(self, *args, **kwargs):
+        make_folder(self, *args, **kwargs)
+        if self.name == "old":
+            monkeypatch.setattr(Path, "mkdir", make_folder)
+            left.append(leave(fixed, "old"))
+
+    before = bytes_of(fixed)
+    monkeypatch.setattr(Path, "mkdir", meanwhile)
+    with pytest.raises(FileExistsError, match="by two at the same time"):
+        fitted.save_pretrained(fixed, overwrite=True)
+
+    assert [*fixed.glob(".*")] == left
+    shutil.rmtree(left[0])
+    assert bytes_of(fixed) == before
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_writer_that_was_killed_while_it_moved_files(fitted, fixed, overwrite):
     """What it has moved away may be all that is left of it."""
@@ -870,3 +956,25 @@ def test_a_file_with_the_name_of_a_hidden_folder_is_kept(fitted, tmp_path):
         fitted.save_pretrained(folder, overwrite=True)
 
     assert (folder / f".f-{1:016x}").read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_hidden_folder_that_shows_nothing_is_of_a_writer(
+    fitted, tmp_path, monkeypatch, error
+):
+    """It has just been deleted, or is closed to others."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    left = leave(folder, "new")
+    look = Path.iterdir
+
+    def refuse(self):
+        if self == left:
+            raise error(errno.EACCES, "Refused", str(self))
+        return look(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    fitted.save_pretrained(folder)
+
+    assert left.exists()
+    assert AdaLoraClassifier.from_pretrained(folder).ranks_
