@@ -506,12 +506,14 @@ def test_nothing_is_pickled(saved):
 def test_files_can_be_read_by_whom_the_umask_lets(fitted, tmp_path, closed):
     before = os.umask(closed)
     try:
-        fitted.save_pretrained(tmp_path / "f")
+        fitted.save_pretrained(tmp_path / "f", include_backbone=True)
     finally:
         os.umask(before)
 
-    written = [tmp_path / "f", *(tmp_path / "f").iterdir()]
-    assert {oct(p.stat().st_mode & 0o444) for p in written} == {oct(0o444 & ~closed)}
+    written = [tmp_path / "f", *(tmp_path / "f").rglob("*")]
+    for path in written:
+        new = 0o777 if path.is_dir() else 0o666
+        assert oct(path.stat().st_mode & 0o777) == oct(new & ~closed), path
 
 
 def test_the_state_is_for_people(saved):
@@ -742,9 +744,12 @@ def test_a_file_is_not_taken_for_a_repository_of_the_hub(tmp_path):
         AdaLoraClassifier.from_pretrained(tmp_path / "model.joblib")
 
 
-def test_a_folder_of_something_else(tiny_model):
-    with pytest.raises(FileNotFoundError, match=r"must hold sk_adalora\.json"):
-        AdaLoraClassifier.from_pretrained(tiny_model)
+def test_a_folder_of_something_else(tiny_model, tmp_path):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "config.json").symlink_to(f"{tiny_model}/config.json")
+    for folder in (tiny_model, tmp_path / "f"):
+        with pytest.raises(FileNotFoundError, match=r"must hold sk_adalora\.json"):
+            AdaLoraClassifier.from_pretrained(folder)
 
 
 # ---- folders that hold the pretrained model ---------------------------------
@@ -942,6 +947,7 @@ def test_a_folder_that_cannot_be_refilled_is_left_as_it_was(
 ):
     fitted.save_pretrained(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
     before = bytes_of(tmp_path)
     monkeypatch.chdir(tmp_path)
     rename, new = Path.rename, []
@@ -958,6 +964,7 @@ def test_a_folder_that_cannot_be_refilled_is_left_as_it_was(
         fitted.save_pretrained(".", overwrite=True)
 
     assert bytes_of(tmp_path) == before
+    assert (tmp_path / "dangling").is_symlink()
 
 
 def test_an_overwritten_folder_keeps_its_permissions(fitted, tmp_path):
