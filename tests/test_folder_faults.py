@@ -72,9 +72,11 @@ LIES = {
     "format-0": (lambda d: d.update(format=0), "of format 1 or before. Got format 0"),
     "format-true": (lambda d: d.update(format=True), "hold 'format' as int"),
     "above": (lambda d: d["files"].update({"../x": "kept"}), "of the folder only"),
+    "via": (lambda d: d["files"].update({"a/../../x": "kept"}), "of the folder only"),
     "root": (lambda d: d["files"].update({"/x": "kept"}), "of the folder only"),
     "roots": (lambda d: d["files"].update({"//x": "kept"}), "of the folder only"),
     "windows": (lambda d: d["files"].update({"a\\x": "kept"}), "of the folder only"),
+    "drive": (lambda d: d["files"].update({"C:x": "kept"}), "of the folder only"),
     "no-head": (lambda d: d["files"].pop(HEAD_NAME), "must list .*head"),
     "no-backbone": (
         lambda d: d.update(includes_backbone=True),
@@ -160,6 +162,15 @@ def test_lies_are_refused(folder, name):
         AdaLoraClassifier.from_pretrained(folder)
 
 
+def test_a_name_that_no_file_can_have_is_refused(folder):
+    described = read(folder)
+    described["files"]["x" * 5000] = "kept"
+    write(folder, described)
+
+    with pytest.raises(FileNotFoundError, match=r"must hold 'x{80}'\."):
+        AdaLoraClassifier.from_pretrained(folder)
+
+
 def test_code_is_run_for_those_who_ask_for_it_only(folder):
     assert not AdaLoraClassifier.from_pretrained(folder).trust_remote_code
 
@@ -167,10 +178,12 @@ def test_code_is_run_for_those_who_ask_for_it_only(folder):
     assert loaded.trust_remote_code
 
 
-def test_a_link_to_a_place_outside_is_refused(folder, tmp_path):
-    (folder / HEAD_NAME).rename(tmp_path / HEAD_NAME)
+@pytest.mark.parametrize("name", [HEAD_NAME, "backbone"])
+def test_a_link_to_a_place_outside_is_refused(folder, tmp_path, name):
+    (folder / "backbone").mkdir()
+    (folder / name).rename(tmp_path / name)
     try:
-        os.symlink(tmp_path / HEAD_NAME, folder / HEAD_NAME)
+        os.symlink(tmp_path / name, folder / name)
     except OSError:
         pytest.skip("links need rights here")
 
