@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from types import MappingProxyType
 
 import joblib
 import numpy as np
@@ -11,11 +12,13 @@ from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, toy
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     cross_val_score,
 )
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC
 
 from sk_adalora import (
     AdaLoraClassifier,
@@ -23,7 +26,7 @@ from sk_adalora import (
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
-from sk_adalora._search_enqueue import starting_points
+from sk_adalora._search_enqueue import check_names, starting_points
 from sk_adalora._search_marks import ERROR, FOLD
 from sk_adalora._search_sampling import with_estimates
 
@@ -204,10 +207,17 @@ def test_what_is_equal_is_the_same_choice():
     fitted = search(own, space=space, n_trials=1, enqueue="paper").fit(X, Y)
 
     assert fitted.best_params_ == {"a": 0.0, "b": ["query", "value"]}
+    (point,) = starting_points("paper", own, AdaLoraSearchCV(own, space)._read_space())
+    assert point == {"a": 0.0, "b": "['query', 'value']"}
     with pytest.raises(ValueError, match=r"values of the space\. Got False for 'a'"):
         search(own, space=space, n_trials=1, enqueue={"a": False}).fit(X, Y)
-    with pytest.raises(ValueError, match=r"values of the space\. Got 1 for 'a'"):
-        search(own, space={"a": ["1", "2"]}, n_trials=1, enqueue={"a": 1}).fit(X, Y)
+    for number in (1, 1.0):
+        texts = {"a": [str(number), "2"]}
+        with pytest.raises(ValueError, match=f"values of the space. Got {number} for"):
+            search(own, texts, n_trials=1, enqueue={"a": number}).fit(X, Y)
+
+
+HALF_OF_16 = {"target_r": 0.5, "init_r": 16}
 
 
 @pytest.mark.parametrize(
@@ -215,8 +225,8 @@ def test_what_is_equal_is_the_same_choice():
     [
         ({}, {"target_r": [4, 8, 16]}, {"target_r": 8}),
         ({"target_r": 4}, AdaLoraSpace(init_r=12, target_r=[4, 8]), {"target_r": 4}),
-        ({"target_r": 0.5, "init_r": 16}, {"target_r": [4, 8]}, {"target_r": 8}),
-        ({"target_r": 0.5, "init_r": 16}, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
+        (HALF_OF_16, {"target_r": [4, 8]}, {"target_r": 8}),
+        (HALF_OF_16, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
         ({"target_r": 8, "init_r": 16}, {"target_r": [0.25, 0.5]}, {"target_r": 0.5}),
         ({"target_r": 0.5, "init_r": None}, {"target_r": [4, 8]}, {}),
         ({"target_r": np.int64(4)}, {"target_r": WHOLE(2, 8)}, {"target_r": 4}),
@@ -233,6 +243,11 @@ def test_what_is_equal_is_the_same_choice():
         ({}, {"lora_alpha": [8, None, 12]}, {"lora_alpha": None}),
         ({}, {"head_learning_rate": FLOAT(1e-4, 1e-2)}, {}),
         ({"init_r": 40}, {"init_r": WHOLE(4, 32)}, {"init_r": 32}),
+        ({}, {"init_r": 16, "target_r": [0.25, 0.5]}, {"target_r": 0.5}),
+        ({}, {"init_r": [6, 12], "target_r": 4}, {"init_r": 6}),
+        (HALF_OF_16, {"target_r": FLOAT(0.25, 0.75)}, {"target_r": 0.5}),
+        ({"target_r": 4, "init_r": 16}, {"target_r": [0.25, 8]}, {"target_r": 0.25}),
+        ({"tfinal": 0.5}, {"tfinal": WHOLE(1, 50)}, {}),
     ],
 )
 def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
@@ -297,6 +312,49 @@ def conditional(trial):
     if trial.suggest_categorical("kind", ["x", "y"]) == "x":
         return {"a": trial.suggest_float("of x", 0, 1)}
     return {"b": trial.suggest_float("of y", 0, 1)}
+
+
+def test_a_setting_to_try_first_may_be_any_mapping():
+    space = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1)})._read_space()
+    point = MappingProxyType({"a": 0.3})
+
+    for given in (point, [point]):
+        assert starting_points(given, Peak(), space) == [{"a": 0.3}]
+
+
+def test_numbers_to_try_first_may_differ_in_the_last_digit_and_in_type():
+    given = {"a": FLOAT(0, 1, step=0.1), "b": 1.0}
+    space = AdaLoraSearchCV(Peak(), given)._read_space()
+    (point,) = starting_points({"a": 0.3, "b": 1}, Peak(), space)
+
+    assert point == {"a": pytest.approx(0.3)}
+    assert point["a"] == 3 * 0.1 != 0.3
+
+
+def test_a_tied_parameter_may_be_named_with_the_value_that_it_gets():
+    given = AdaLoraSpace(beta1=(0.8, 0.95), beta2="beta1")
+    space = AdaLoraSearchCV(AdaLoraClassifier(), given)._read_space()
+    point = {"beta1": 0.9, "beta2": 0.9}
+
+    assert starting_points(point, AdaLoraClassifier(), space) == [{"beta1": 0.9}]
+    with pytest.raises(ValueError, match="Got 'beta2'"):
+        starting_points({**point, "beta2": 0.8}, AdaLoraClassifier(), space)
+
+
+def test_nothing_is_tried_first_where_a_function_asks():
+    space = AdaLoraSearchCV(Peak(), conditional)._read_space()
+
+    assert starting_points("paper", Peak(), space) == []
+
+
+def test_a_step_that_is_set_brings_parameters_of_its_own():
+    pipeline = Pipeline([("clf", LogisticRegression())])
+    space = {"clf": SVC(), "clf__gamma": FLOAT(0.1, 1)}
+    check_names(pipeline, AdaLoraSearchCV(pipeline, space)._read_space())
+
+    space = {"clf2__gamma": FLOAT(0.1, 1), "clf": SVC()}
+    with pytest.raises(ValueError, match="Got 'clf2__gamma'"):
+        check_names(pipeline, AdaLoraSearchCV(pipeline, space)._read_space())
 
 
 def test_what_a_conditional_function_may_ask_for_can_be_queued():
@@ -381,10 +439,11 @@ def test_points_for_a_function_are_plain_or_refused_whole():
     def space(trial):
         return {"a": trial.suggest_int("a", 0, 5) / 5}
 
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": space, "n_trials": 1, "refit": False}
     fitted = search(enqueue={"a": np.int64(3)}, **options).fit(X, Y)
     assert values(fitted) == [3]
+    (trial,) = fitted.study_.trials
+    assert type(trial.system_attrs["fixed_params"]["a"]) is int  # JSON has no other
 
     class Broken(optuna.storages.InMemoryStorage):
         def create_new_trial(self, *args, **kwargs):
