@@ -101,6 +101,12 @@ def test_a_function_gets_floats_of_python_for_wider_ones_of_numpy():
     assert listed(X, lambda row: repr(row["x0"])) == [repr(1 / 3), repr(7 / 3)]
 
 
+def test_a_function_gets_integers_for_whole_floats_among_others():
+    cells = [[np.float32(3)], [3.0], ["a"]]
+
+    assert listed(cells, lambda row: repr(row["x0"])) == ["3", "3", "'a'"]
+
+
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_one_text_a_row(kind):
     texts = read_texts(COLUMNS[kind]())
@@ -203,6 +209,7 @@ def test_cells_are_written_in_their_shortest_exact_form():
         (1 / 3, "0.3333333333333333"),
         (float("inf"), "inf"),
         (np.float32(0.1), "0.1"),
+        (np.longdouble(0.1), "0.1"),
         (2**70, str(2**70)),
         (True, "true"),
         (np.bool_(False), "false"),
@@ -215,6 +222,8 @@ def test_cells_are_written_in_their_shortest_exact_form():
         (datetime(1890, 1, 5, 12, tzinfo=SECONDS), "1890-01-05 12:00:00-0053"),
         (pd.Interval(0, 1), "(0, 1]"),
         ((1, "a"), "(1, 'a')"),
+        (Point(1.0, 2), "Point(x=1.0, y=2)"),
+        (Tags(["a", "b"]), "#a #b"),
         ({8, 0}, "{0, 8}"),
         (frozenset([("b",), ("a",)]), "{('a',), ('b',)}"),
         (set(), "set()"),
@@ -235,6 +244,16 @@ def test_cells_are_written_in_their_shortest_exact_form():
         assert listed(alone) == [text], cell
         beside_others = pd.DataFrame({"x": [cell, "text", {"a": 1}]}, dtype=object)
         assert listed(beside_others) == [text, "text", "{'a': 1}"], cell
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+class Tags(list):
+    """A list that is written in a way of its own."""
+
+    def __str__(self):
+        return " ".join(f"#{tag}" for tag in self)
 
 
 class Tone(str, enum.Enum):  # noqa: UP042, since str() of a StrEnum is its value
@@ -414,7 +433,7 @@ def test_times_in_a_zone_that_arrow_does_not_know(zone_of_python, convert):
 
 SUMMER = datetime(2040, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
 NEW_YORK = zoneinfo.ZoneInfo("America/New_York")
-NOON_Z = "2024-01-05 12:00:00Z"
+NOON_Z, NOON_1 = "2024-01-05 12:00:00Z", "2024-01-05 12:00:00+0100"
 FAR = pd.Timestamp(np.datetime64("12000-01-01", "s"))
 
 
@@ -428,6 +447,7 @@ FAR = pd.Timestamp(np.datetime64("12000-01-01", "s"))
         (datetime(9999, 12, 31, 23, 59, tzinfo=NEW_YORK), "9999-12-31 23:59:00-0500"),
         (pd.Timestamp(-1, tz="Europe/Berlin"), "1970-01-01 00:59:59.999999999+0100"),
         (datetime(2024, 1, 5, 12, tzinfo=dateutil.tz.tzoffset(None, 0)), NOON_Z),
+        (datetime(2024, 1, 5, 12, tzinfo=dateutil.tz.tzoffset(None, 3600)), NOON_1),
         (pd.Timestamp("2024-01-05 00:00:00.1234567"), "2024-01-05 00:00:00.1234567"),
         (pd.Timestamp("2024-01-05 00:00:00.5", tz="UTC"), "2024-01-05 00:00:00.5Z"),
         (pd.Timedelta(-1500, "ns"), "-1 day, 23:59:59.999998"),
@@ -498,11 +518,24 @@ FIXED = pytest.mark.skipif(
     ["UTC", pytest.param("+05:30", marks=FIXED), "Europe/London", "America/New_York"],
 )
 def test_times_are_written_as_by_arrow(unit, zone):
-    ticks = pa.array([-4_000_000_001, -1, 0, None, 1_720_000_000])
+    ticks = pa.array([-4_000_000_001, -1, 0, None, 1_700_000_000, 1_720_000_000])
     cells = ticks.cast(pa.timestamp("s")).cast(pa.timestamp(unit, zone))
     by_arrow = [re.sub(r"\.0+", "", t or "") for t in cells.cast(TEXT).to_pylist()]
 
     assert listed(pa.table({"x": cells})) == by_arrow
+
+
+@pytest.mark.parametrize(
+    ("second", "zone", "text"),
+    [
+        (-62_135_596_800, "America/New_York", "0000-12-31 19:03:58-0456"),
+        (253_402_300_799, "Asia/Tokyo", "10000-01-01 08:59:59+0900"),
+    ],
+)
+def test_times_whose_clocks_python_cannot_show(second, zone, text):
+    cells = pa.array([second]).cast(pa.timestamp("s", zone))
+
+    assert listed(pa.table({"x": cells})) == [text]
 
 
 @pytest.mark.parametrize(
@@ -970,10 +1003,10 @@ def test_100_000_rows_are_fast():
 
 def test_a_float_that_stands_for_many_integers_is_none():
     """Among them a function would get one of 300 digits."""
-    cells = pd.DataFrame({"n": [3.0, 2.0**53, 1e300]})
+    cells = pd.DataFrame({"n": [3.0, 2.0**53, 1e300, -1e300]})
 
     texts = read_texts(cells, lambda row: repr(row["n"])).first.to_pylist()
-    assert texts == ["3", "9007199254740992.0", "1e+300"]
+    assert texts == ["3", "9007199254740992.0", "1e+300", "-1e+300"]
 
 
 def test_a_large_integer_reads_the_same_beside_missing_cells():
@@ -992,6 +1025,7 @@ def test_a_large_integer_reads_the_same_beside_missing_cells():
         (2.0**53 - 1, "9007199254740991"),
         (2.0**53, "9.007199254740992e+15"),
         (1e300, "1e+300"),
+        (12345678901.5, "1.23456789015e+10"),
         (7.0, "7"),
     ],
 )
