@@ -93,6 +93,18 @@ def test_what_was_replaced_only_while_it_was_read_is_refused(
         AdaLoraClassifier.from_pretrained(place)
 
 
+def test_an_error_while_a_folder_is_replaced_is_taken_for_its_consequence(
+    fitted, place, monkeypatch
+):
+    error = FileNotFoundError("No such file")
+    write = partial(fitted.save_pretrained, place, overwrite=True)
+    interrupt(monkeypatch, _read_folder, "read_fitted", write, error)
+    with pytest.raises(ValueError, match=r"replaced just now: load it again\.") as e:
+        AdaLoraClassifier.from_pretrained(place)
+
+    assert e.value.__cause__ is error
+
+
 def test_other_files_in_a_folder_may_change_while_it_is_read(place, monkeypatch):
     interrupt(monkeypatch, _read_folder, "read_fitted", Path(place, "log.txt").touch)
 
