@@ -372,6 +372,18 @@ def test_a_full_disk_is_an_error(tokenizer, on_disk, monkeypatch):
     assert list(on_disk.iterdir()) == []
 
 
+def test_files_that_cannot_be_deleted_stop_nothing(tokenizer, on_disk, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError("Access is denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        table = encode(as_texts(TEXTS), tokenizer, 16)
+
+    assert [*on_disk.rglob("*.arrow")]
+    assert token_rows(table) == tokenizer(TEXTS)["input_ids"]
+
+
 def test_no_files_are_left_by_errors(tokenizer, on_disk, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
