@@ -19,7 +19,7 @@ from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, topics
 from optuna.trial import TrialState
 from sklearn import config_context
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
@@ -275,6 +275,15 @@ def test_a_folder_whose_name_begins_with_a_tilde(kept, own_model, monkeypatch):
     fitted = search(make("~own"), space, n_trials=1, **kept).fit(*topics(24))
 
     assert len(fitted.trials_) == 1
+
+
+def test_weights_in_the_home_directory_are_compared(own_model, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(own_model.parent))
+    estimator = make(f"~/{own_model.name}")
+    space = read_space({"learning_rate": FLOAT(1e-4, 1e-3)}, "")
+
+    assert [*fingerprint([X], [], space, None, estimator)["models"]] == ["model"]
 
 
 def test_a_study_keeps_to_the_weights_of_the_pretrained_model(kept, own_model):
@@ -638,6 +647,16 @@ def test_what_is_tried_is_compared():
     """The two have the same byte code."""
     assert fingerprint_of(tries_both) == fingerprint_of(tries_both)
     assert fingerprint_of(tries_both) != fingerprint_of(tries_one)
+
+
+def test_classes_of_the_choices_are_compared():
+    made = [
+        type("Step", (BaseEstimator,), {"work": method})()
+        for method in (tries_both, tries_both, tries_one)
+    ]
+    spaces = [read_space({"a": [step, None]}, "") for step in made]
+    found = [fingerprint([X], [], space, None, Peak()) for space in spaces]
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_main_module_of_a_spawned_process_is_the_same(monkeypatch):
