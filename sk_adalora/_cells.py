@@ -193,7 +193,7 @@ def _write_time(cell: datetime | time) -> str:
     """Write a time as Arrow does, and as :func:`write_arrow` shortens it."""
     text = str(cell.replace(tzinfo=None))
     if "." in text:
-        text = text.rstrip("0").rstrip(".")
+        text = text.rstrip("0")
     if cell.tzinfo is None:
         return text.removesuffix(" 00:00:00")
     if isinstance(cell, time):  # Arrow has no zones for times of a day

@@ -38,9 +38,8 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         staged = scratch / "new"
         staged.mkdir()
         yield staged
-        for path in staged.rglob("*"):
-            if path.is_file():  # only the owner may read what safetensors writes
-                _set_mode(path, staged.stat().st_mode & 0o666)
+        for path in staged.glob("*.safetensors"):  # only the owner may read these
+            _set_mode(path, staged.stat().st_mode & 0o666)
         old = scratch / "old"
         if stays:
             old.mkdir()
@@ -79,7 +78,7 @@ def _must_stay(folder: Path) -> bool:
     """
     if os.path.samefile(folder, os.curdir) or os.path.ismount(folder):
         return True
-    if not os.access(folder.parent, os.W_OK | os.X_OK):
+    if not os.access(folder.parent, os.W_OK):
         return True
     inside = [*folder.iterdir()]
     return not inside or any(map(_is_scratch, inside))
