@@ -148,8 +148,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Beside what `GridSearchCV` has: `trial_number`; `state` ("complete", "pruned",
         "failed", or "infeasible": evaluated in full, but breaks a constraint);
         `pruned_at_fold`, counted from 0, or -1; `running_mean` over the folds that a
-        trial saw. Trials that are not complete have NaN for a mean score. A trial of an
-        objective of your own has no folds: its value is its mean score.
+        trial saw. Trials that are not complete have NaN for a mean score. A trial that
+        another program added has no folds: its value is its mean score.
     study_ : optuna.Study
         The study. In an unpickled search, a copy in memory.
     trials_ : list of FrozenTrial
@@ -329,8 +329,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         """Make a fitted search of a study's trials, and refit the best of them.
 
         No trial is evaluated. The study may come from worker processes with
-        ``refit=False``, or from an objective of your own that used
-        :func:`suggest_params`. Set on `estimator` what was `fixed` there.
+        ``refit=False``, or from an error that ended a search without a storage.
 
         Parameters
         ----------
@@ -359,8 +358,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Raises
         ------
         ValueError
-            If there is no such study, if it has no complete trial, or if it was made
-            with something else.
+            If there is no such study, if it has no complete trial, if it was made with
+            something else, or if no search made it.
         TypeError
             If scikit-learn cannot split X into folds, or if the space is of another
             type.

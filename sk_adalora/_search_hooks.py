@@ -23,7 +23,7 @@ from ._messages import progress_bar, write_lines
 from ._parameters import check_parameters
 from ._search_enqueue import check_names, find_prefix, starting_points
 from ._search_fingerprint import fingerprint
-from ._search_marks import FINGERPRINT, may_be_best
+from ._search_marks import may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
 from ._search_sampling import count_points, make_sampler
@@ -31,6 +31,7 @@ from ._search_storage import open_storage
 from ._search_study import (
     SearchStudy,
     bind,
+    check_bound,
     handed_over,
     load_study,
     open_study,
@@ -38,13 +39,7 @@ from ._search_study import (
     silent_optuna,
 )
 from ._search_summary import summarise
-from ._search_table import (
-    FoldResult,
-    TrialTable,
-    check_best,
-    check_values,
-    make_table,
-)
+from ._search_table import FoldResult, TrialTable, check_best, make_table
 from ._search_trials import Evaluate, Plan, TrialRunner
 from ._search_warnings import warn_of_failures, warn_of_few_settings, warn_of_missing
 from ._search_workers import Worker
@@ -167,20 +162,12 @@ class SearchHooks(BaseSearchCV):
         scoring = [self.scoring, self._metric()]
         made_with = fingerprint(data, now.splits, now.space, scoring, self.estimator)
         if now.stored_only:
-            now.study = self._read_study(now.space, made_with)
+            now.study = load_study(open_storage(self.storage), self.study_name)
+            check_bound(now.study, made_with)
         else:
             warn_of_few_settings(self._n_settings(now.space), self.n_trials)
             now.study = self._open_study(now.space, made_with)
             now.worker = self._join(now.study, now.space)
-
-    def _read_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
-        """Load a study of which the trials are only read."""
-        study = load_study(open_storage(self.storage), self.study_name)
-        if FINGERPRINT in study.user_attrs:
-            bind(study, made_with)
-        else:
-            check_values(study.get_trials(deepcopy=False), space)
-        return study
 
     def _open_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
         """Create the study, with what is tried first in line, or go on with it."""
@@ -319,8 +306,7 @@ class SearchHooks(BaseSearchCV):
         # Before the refit, after which the storage may be gone.
         self.study_, self.trials_ = now.study, trials
         self._study_record = record_of(now.study)
-        own = FINGERPRINT in now.study.user_attrs
-        now.table = table = make_table(trials, now.space, len(now.splits), own=own)
+        now.table = table = make_table(trials, now.space, len(now.splits))
         check_best(table, trials)
         with warnings.catch_warnings():  # folds that never ran have no score
             warnings.filterwarnings("ignore", message=".*scores are non-finite")
@@ -401,11 +387,7 @@ class SearchHooks(BaseSearchCV):
         scorers, _ = self._get_scorers()
         if callable(self.scoring):
             return scorers
-        scorers = getattr(scorers, "_scorers", scorers)
-        if isinstance(scorers, dict) and not self.multimetric_:
-            # The trials have no scores by metric, only one value: of this scorer.
-            return scorers[self._metric()]
-        return scorers
+        return getattr(scorers, "_scorers", scorers)
 
 
 def _name_of(folds: list[int], n_folds: int) -> str:

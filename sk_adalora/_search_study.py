@@ -110,23 +110,30 @@ def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If the study was made with something else.
+        If the study was made with something else, or by another program.
     """
     # Read first: what another worker has evaluated since then, it has tied before.
     trials = study.get_trials(deepcopy=False)
+    begun = any(t.state.is_finished() for t in trials)
+    if begun or FINGERPRINT in study.user_attrs:
+        check_bound(study, fingerprint)
+    else:
+        study.set_user_attr(FINGERPRINT, dict(fingerprint))
+
+
+def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse a study that no search has made, or one of something else."""
     stored = study.user_attrs.get(FINGERPRINT)
-    if stored is not None:
-        check_same(stored, fingerprint, study.study_name)
-        return
-    if any(t.state.is_finished() for t in trials):
+    if stored is None:
         raise ValueError(
-            f"The study {study.study_name!r} must be one of AdaLoraSearchCV's to go on "
-            "with it. Got one with trials that another program has scored, or that "
-            "were added to it. Choose another `study_name`, and give the best settings "
-            "of this one as `enqueue`; or refit its best trial with "
-            "`AdaLoraSearchCV.from_study`."
+            f"The study {study.study_name!r} must be one that AdaLoraSearchCV began. "
+            "Got one whose trials, if it has any, another program has scored, or that "
+            "were added to it. To search, choose another `study_name`, and give the "
+            "best settings of this one as `enqueue`. To refit its best trial, set what "
+            "`suggest_params(study.best_trial, space)` returns on the estimator, and "
+            "fit that."
         )
-    study.set_user_attr(FINGERPRINT, dict(fingerprint))
+    check_same(stored, fingerprint, study.study_name)
 
 
 def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:

@@ -53,10 +53,8 @@ def summarise(
 def _count_fits(table: TrialTable, n_folds: int) -> str:
     """Say how many fits there were, and how many more if no trial had ended early."""
     fits = table.number_of_fits()
-    # Without any are trials of another program, and settings that a function excludes.
+    # Settings that a function excludes have none.
     all_folds = n_folds * sum(bool(row.done) for row in table.rows)
-    if not fits:
-        return ""
     return f" {fits} fits" + (f" instead of {all_folds}." if fits < all_folds else ".")
 
 

@@ -99,7 +99,7 @@ class TrialRow:
 
     @property
     def done(self) -> list[FoldResult]:
-        """Results of the folds that ran: of another program's trial, none."""
+        """Results of the folds that ran."""
         return [fold for fold in self.folds if fold]
 
     @property
@@ -110,13 +110,12 @@ class TrialRow:
         return "infeasible" if infeasible else state
 
     @property
-    def pruned_at_fold(self) -> int | None:
+    def pruned_at_fold(self) -> int:
         """The last fold of a trial that was stopped, or -1."""
-        # Another program's steps are no folds.
-        return self.trial.last_step if self.state == "pruned" and self.done else -1
+        return len(self.done) - 1 if self.state == "pruned" else -1
 
     def mean(self, metric: str | None) -> float:
-        """Return the mean of the folds that ran, or another program's value."""
+        """Return the mean of the folds that ran, or else the trial's value, if any."""
         if self.done:
             return float(np.mean([fold.objective(metric) for fold in self.done]))
         return np.nan if self.trial.value is None else self.trial.value
@@ -170,10 +169,10 @@ class TrialTable:
     def correct(self, results: dict[str, Any], metric: str | None) -> None:
         """Correct what scikit-learn computed from missing folds, in place.
 
-        Times are means over the folds that ran. A trial that another program has
-        scored has no folds: its value stands for their mean. What is not complete, or
-        breaks a constraint, has no mean. That, and a trial all of whose fits failed, is
-        ranked last.
+        Times are means over the folds that ran. A complete trial that another program
+        has added has no folds: its value stands for their mean. What is not complete,
+        or breaks a constraint, has no mean. That, and a trial all of whose fits failed,
+        is ranked last.
         """
         for name in ("fit_time", "score_time"):
             times = [[getattr(f, name) for f in row.done] for row in self.rows]
@@ -234,23 +233,12 @@ class TrialTable:
         return dict.fromkeys(self.metrics, value)
 
 
-def make_table(
-    trials: Sequence[FrozenTrial],
-    space: Space,
-    n_folds: int,
-    *,
-    own: bool = True,
-) -> TrialTable:
-    """Collect the trials that are over.
-
-    `own` tells whether a search has evaluated them, whose failed trials may be tried
-    again.
-    """
-    is_over = counts if own else (lambda trial: trial.state.is_finished())
+def make_table(trials: Sequence[FrozenTrial], space: Space, n_folds: int) -> TrialTable:
+    """Collect the trials that are over and will not be tried again."""
     rows = [
         TrialRow(trial, _params_of(trial, space), _folds_of(trial, n_folds))
         for trial in trials
-        if is_over(trial)
+        if counts(trial)
     ]
     named = (f.test for row in rows for f in row.done if isinstance(f.test, dict))
     first = next(named, None)
@@ -271,20 +259,6 @@ def _params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
         if trial.state is TrialState.COMPLETE:
             raise
         return dict(trial.params)
-
-
-def check_values(trials: Sequence[FrozenTrial], space: Space) -> None:
-    """Refuse a space other than the one that complete trials have drawn from."""
-    searched = space.distributions()
-    for trial in trials:
-        missing = sorted(searched.keys() - trial.params.keys())
-        if trial.state is TrialState.COMPLETE and missing:
-            raise ValueError(
-                "`space` must be the one that the study was made with. Got one that "
-                f"searches {missing}, of which trial {trial.number} has no value. It "
-                f"has {sorted(trial.params)}. Pass the space of the study, and its "
-                "`prefix` if it had one."
-            )
 
 
 def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:

@@ -851,19 +851,6 @@ def test_a_function_that_refits_chooses_what_keeps_the_constraints():
     assert best.fit(X, Y).best_index_ == 2
 
 
-@CONSTRAINED
-def test_the_best_of_a_study_of_ones_own_keeps_its_constraints():
-    study = constrained(0.25).fit(X, Y).study_
-    own = optuna.create_study(direction="maximize")
-    for trial in study.trials:
-        trial.user_attrs = {}
-        own.add_trial(trial)
-    read = AdaLoraSearchCV.from_study(own, Peak(), X, Y, space={**SPACE})
-
-    assert read.best_params_ == {"a": 0.2, "b": 0.7}
-    assert read.cv_results_["rank_test_score"].tolist() == [4, 2, 1, 4, 3]
-
-
 @pytest.mark.skipif(
     not hasattr(optuna.Trial, "set_constraint"), reason="needs Optuna 5.0"
 )

@@ -6,17 +6,9 @@ import joblib
 import numpy as np
 import optuna
 import pytest
-from _search_worker import FLOAT, SPACE, Peak, rows, search, values
-from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import (
-    cross_val_score,
-)
+from _search_worker import SPACE, Peak, rows, search
 
-from sk_adalora import (
-    AdaLoraSearchCV,
-    _search_workers,
-    suggest_params,
-)
+from sk_adalora import AdaLoraSearchCV, _search_workers
 
 X, Y = rows()
 
@@ -88,44 +80,6 @@ def test_the_best_trial_of_workers_is_refitted_by_name(kept):
     )
 
 
-def test_a_study_of_an_objective_of_ones_own_is_refitted():
-    def objective(trial):
-        params = suggest_params(trial, SPACE)
-        return cross_val_score(Peak(**params), X, Y, cv=3).mean()
-
-    study = optuna.create_study(direction="maximize")
-    study.optimize(objective, n_trials=5)
-
-    fitted = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE)
-
-    assert fitted.best_params_ == study.best_params
-    assert fitted.best_score_ == study.best_value
-    assert fitted.cv_results_["rank_test_score"][study.best_trial.number] == 1
-    assert fitted.best_estimator_.a == study.best_params["a"]
-
-
-def test_trials_of_an_objective_of_ones_own_that_did_not_complete():
-    def objective(trial):
-        params = suggest_params(trial, SPACE)
-        for epoch in range(8):
-            trial.report(params["a"], epoch)
-        if trial.number == 1:
-            raise optuna.TrialPruned
-        return float("nan") if trial.number == 2 else params["a"]
-
-    study = optuna.create_study(direction="maximize")
-    study.optimize(objective, n_trials=4)
-    with pytest.warns(FitFailedWarning, match=r"1 of 4 trials failed .* out\.$"):
-        read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE, cv=3)
-    table = read.cv_results_
-
-    assert table["state"].tolist() == ["complete", "pruned", "failed", "complete"]
-    assert table["pruned_at_fold"].tolist() == [-1] * 4  # epoch 7 is no fold
-    assert table["param_a"].tolist() == values(read)
-    assert np.isnan(table["mean_test_score"]).tolist() == [False, True, True, False]
-    assert read.best_params_ == study.best_params
-
-
 def test_workers_of_several_scores_leave_the_refit_to_another(kept):
     scores = {"scoring": ["accuracy", "f1"], "n_trials": 2}
     search(refit=False, **scores, **kept).fit(X, Y)
@@ -170,49 +124,6 @@ def test_a_study_that_is_read_ends_as_scikit_learn_ends_a_fit(options):
         np.testing.assert_array_equal(read.cv_results_[name], column, err_msg=name)
 
 
-def objective_of_one(trial):
-    return 1 - (trial.suggest_float("a", 0, 1) - 0.3) ** 2
-
-
-def test_a_study_is_not_read_by_another_space():
-    study = optuna.create_study(direction="maximize")
-    study.optimize(objective_of_one, n_trials=1)
-
-    with pytest.raises(ValueError, match=r"searches \['b'\], of which trial 0 has no"):
-        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space={**SPACE})
-    space = {"a": FLOAT(0, 1)}
-    scores = {"scoring": ["accuracy", "f1"], "refit": "f1"}
-    read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space, **scores)
-    assert 0 <= read.score(X, Y) <= 1
-
-
-def test_a_trial_that_ended_before_it_had_drawn_all_is_read_by_a_function():
-    def space(trial):
-        return {"a": trial.suggest_float("a", 0, 1), "b": 0.7}
-
-    def objective(trial):
-        if trial.suggest_categorical("skip", [True, False]):
-            raise optuna.TrialPruned
-        return suggest_params(trial, space)["a"]
-
-    study = optuna.create_study(direction="maximize")
-    for skip in (True, False):
-        study.enqueue_trial({"skip": skip})
-    study.optimize(objective, n_trials=2)
-    read = AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=space)
-    first, second = read.cv_results_["params"]
-
-    assert read.best_params_["a"] == study.best_value
-    assert first == {"skip": True}
-    assert second == {"a": study.trials[1].params["a"], "b": 0.7}
-
-    def another(trial):
-        return {"a": trial.suggest_float("c", 0, 1)}
-
-    with pytest.raises(ValueError, match="'c' is not found"):
-        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=another)
-
-
 def test_a_study_of_other_data_is_not_refitted(kept):
     search(refit=False, **kept).fit(X, Y)
 
@@ -234,3 +145,17 @@ def test_an_unknown_study_is_named(kept):
 def test_a_study_that_minimises_is_not_refitted():
     with pytest.raises(ValueError, match=r"greater scores are better.*\['minimize'\]"):
         AdaLoraSearchCV.from_study(optuna.create_study(), Peak(), X, Y, space=SPACE)
+
+
+def test_a_study_that_no_search_began_is_not_refitted(kept):
+    study = optuna.create_study(**kept, direction="maximize")
+    match = "one that AdaLoraSearchCV began.* set what `suggest_params"
+    for n_trials in (0, 1):  # with and without trials of another program
+        study.optimize(lambda trial: trial.suggest_float("a", 0, 1), n_trials)
+        for given, storage in ((study, None), ("s", kept["storage"])):
+            with pytest.raises(ValueError, match=match):
+                AdaLoraSearchCV.from_study(
+                    given, Peak(), X, Y, space=SPACE, storage=storage
+                )
+
+    assert optuna.load_study(**kept).user_attrs == {}

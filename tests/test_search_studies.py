@@ -911,7 +911,7 @@ def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):
     study = optuna.create_study(**kept, direction="maximize")
     study.add_trials(other.trials)
 
-    with pytest.raises(ValueError, match=r"added to it\. Choose .* as `enqueue`"):
+    with pytest.raises(ValueError, match=r"added to it\. .* choose .* as `enqueue`"):
         search(**kept).fit(X, Y)
     assert _search_study.FINGERPRINT not in study.user_attrs
 

@@ -174,6 +174,22 @@ def test_what_kills_each_process_is_given_up():
     assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
 
 
+def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for():
+    def space(trial):
+        return {name: trial.suggest_float(name, 0, 1) for name in ("a", "b")}
+
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    search(space=space, n_trials=1, **kept).fit(X, Y)
+    lost = optuna.load_study(**kept).ask()
+    lost.suggest_float("a", 0, 1)
+    for name, value in ((_search_workers.RUN, "dead"), (_search_workers.DEATHS, 2)):
+        lost.set_user_attr(name, value)
+    with pytest.warns(FitFailedWarning, match="3 processes died while they"):
+        fitted = search(space=space, n_trials=2, **kept).fit(X, Y)
+
+    assert fitted.cv_results_["params"][1] == lost.params
+
+
 def failed(study, point=None, **attributes):
     """Add a trial that a run of ours has failed, and return its number."""
     if point:
