@@ -15,11 +15,8 @@ FOLD = "sk_adalora:fold:"
 # Attribute of a trial that failed by an error of its own. A failed trial without it is
 # tried again.
 ERROR = "sk_adalora:error"
-# Attribute of a trial that was queued when the search began: its place in the line.
+# Attribute of a trial that was queued when the search began.
 FIRST = "sk_adalora:first"
-# Attribute of a trial that was queued again: the number of the one that did not get to
-# its end.
-AGAIN = "sk_adalora:again"
 # Attribute of a trial: how many processes died while they evaluated its parameters.
 DEATHS = "sk_adalora:deaths"
 

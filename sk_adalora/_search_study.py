@@ -57,13 +57,11 @@ def open_study(
                 "which the storage has. Choose another, or go on with that study by "
                 "load_if_exists=True."
             ) from None
-        study = load_study(storage, name, pruner)
-        if _is_new(study):
-            queue(study, points)
-        return study
+        return load_study(storage, name, pruner)
     study = SearchStudy(created.study_name, storage, pruner=pruner)
     try:
-        queue(study, points)
+        for point in points:
+            study.enqueue_trial(dict(point), user_attrs={FIRST: True})
     except BaseException:  # nothing is left behind
         optuna.delete_study(study_name=study.study_name, storage=storage)
         raise
@@ -134,25 +132,6 @@ def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
             "fit that."
         )
     check_same(stored, fingerprint, study.study_name)
-
-
-def queue(study: optuna.Study, points: Sequence[Mapping[str, Any]]) -> None:
-    """Put settings first in line, but for those that are in it."""
-    trials = study.get_trials(deepcopy=False)
-    places = {trial.user_attrs.get(FIRST) for trial in trials}
-    for place, point in enumerate(points):
-        if place not in places:
-            study.enqueue_trial(dict(point), user_attrs={FIRST: place})
-
-
-def _is_new(study: optuna.Study) -> bool:
-    """Tell whether no search has begun, and nobody else has queued anything.
-
-    The study exists: whoever created it may have died before all was queued.
-    """
-    trials = study.get_trials(deepcopy=False)
-    bound = FINGERPRINT in study.user_attrs
-    return not bound and all(FIRST in trial.user_attrs for trial in trials)
 
 
 @contextmanager

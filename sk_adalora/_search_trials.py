@@ -19,7 +19,7 @@ from ._search_sampling import all_tried
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
 from ._search_warnings import warn_of_unasked
-from ._search_workers import Worker, is_twin, take_back, try_again
+from ._search_workers import Worker, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
@@ -161,19 +161,18 @@ class TrialRunner:
         self.open.append(candidate)
         trial = candidate.trial
         trial.set_user_attr(RUN, self.worker.run)
-        # Another worker may have asked at the same time, or have queued the same: the
-        # lower number stays.
-        trials = self.study.get_trials(deepcopy=False)
-        if self._no_room(trial.number) or is_twin(trial, trials):
+        # Another worker may have asked at the same time: the lower number stays.
+        queued = self.study.get_trials(deepcopy=False)[trial.number]
+        if self._no_room(trial.number):
             self.open.remove(candidate)
-            self.study.tell(trial, state=TrialState.FAIL)
+            try_again(self.study, queued, died=False)
             return None
         try:
             candidate.params = self.space.suggest(trial)
         except optuna.TrialPruned:  # a callable space excludes this combination
             self._tell(candidate, TrialState.PRUNED)
             return None
-        warn_of_unasked(trials[trial.number], trial.params)
+        warn_of_unasked(queued, trial.params)
         return candidate
 
     def _no_room(self, below: float = math.inf) -> bool:

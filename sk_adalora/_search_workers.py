@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import warn_user
-from ._search_marks import AGAIN, DEATHS, ERROR, FIRST, RUN, WORKER, counts
+from ._search_marks import DEATHS, ERROR, RUN, WORKER
 
 # Seconds between two heartbeats, and seconds without one after which a worker is dead.
 _BEAT = 30.0
@@ -116,22 +115,12 @@ def living_runs(study: optuna.Study) -> set[str]:
 
 
 def take_back(study: optuna.Study) -> None:
-    """Fail the running trials of dead workers, and queue their parameters again.
-
-    Also queue what a worker has failed that died before it could queue it again.
-    """
-    trials = study.get_trials(deepcopy=False)
-    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+    """Fail the running trials of dead workers, and queue their parameters again."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     alive = living_runs(study) if running else set()
     for trial in running:
         if _is_stale(trial, alive):
             try_again(study, trial, died=True)
-    queued = {trial.user_attrs.get(AGAIN) for trial in trials}
-    for trial in trials:
-        failed = trial.state is TrialState.FAIL and RUN in trial.user_attrs
-        if failed and not counts(trial) and trial.number not in queued:
-            if not is_twin(trial, trials):
-                _queue_again(study, trial, trial.user_attrs.get(DEATHS, 0))
 
 
 def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
@@ -150,34 +139,10 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
-    if not given_up:
-        _queue_again(study, trial, deaths)
-
-
-def _queue_again(study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if point:
-        attributes = {AGAIN: trial.number}
-        if deaths:
-            attributes[DEATHS] = deaths
-        study.enqueue_trial(point, user_attrs=attributes)
-
-
-def is_twin(trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Tell whether a trial was queued twice, by workers that did not see each other.
-
-    False for the first of its kind.
-    """
-    origin = _origin(trial)
-    earlier = (t for t in trials if t.number < trial.number)
-    return bool(origin) and any(_origin(t) == origin for t in earlier)
-
-
-def _origin(trial: optuna.Trial | FrozenTrial) -> list[tuple[str, int]]:
-    """Return which of the queued settings a trial stands for; nothing if it is none."""
-    attributes = trial.user_attrs
-    return [(name, attributes[name]) for name in (FIRST, AGAIN) if name in attributes]
+    if point and not given_up:
+        study.enqueue_trial(point, user_attrs={DEATHS: deaths} if deaths else None)
 
 
 def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:

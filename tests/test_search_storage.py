@@ -20,6 +20,7 @@ from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
 from sk_adalora import AdaLoraSearchCV, _search_storage, _search_trials, _search_workers
+from sk_adalora._search_marks import counts
 from sk_adalora._search_storage import open_storage
 
 WORKER = Path(__file__).parent / "_search_worker.py"
@@ -194,7 +195,7 @@ def test_two_workers_share_a_study(postgresql, tmp_path):
     for worker in workers:
         finish(worker)
     study = load(postgresql, "shared")
-    trials = [t for t in study.trials if _search_workers.counts(t)]
+    trials = [t for t in study.trials if counts(t)]
 
     assert len(trials) == 9
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)

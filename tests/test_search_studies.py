@@ -858,42 +858,13 @@ def test_a_study_may_be_refused(kept):
         search(load_if_exists=False, **kept).fit(X, Y)
 
 
-FIRST_TWO = [{"a": 0.1, "b": 0.7}, {"a": 0.2, "b": 0.7}]
-
-
-@pytest.mark.parametrize("n_queued", [0, 1, 2])
-def test_what_a_process_that_died_at_once_did_not_queue_is_queued(kept, n_queued):
-    """After it had created the study, and before it tied the study to anything."""
-    study = optuna.create_study(**kept, direction="maximize")
-    _search_study.queue(study, FIRST_TWO[:n_queued])
-    fitted = search(n_trials=3, enqueue=FIRST_TWO, refit=False, **kept).fit(X, Y)
-
-    assert [trial.params for trial in fitted.trials_[:2]] == FIRST_TWO
-    assert len(fitted.trials_) == 3
-    later = search(n_trials=4, enqueue=FIRST_TWO, refit=False, **kept).fit(X, Y)
-    assert values(later)[:3] == values(fitted)
-    assert later.trials_[3].params not in FIRST_TWO
-
-
-def test_workers_that_queue_the_same_at_once_try_it_once(kept, monkeypatch):
-    study = optuna.create_study(**kept, direction="maximize")
-    with monkeypatch.context() as unseen:
-        unseen.setattr(optuna.Study, "get_trials", lambda *args, **kwargs: [])
-        for _ in range(2):
-            _search_study.queue(study, FIRST_TWO)
-    fitted = search(n_trials=3, enqueue=FIRST_TWO, refit=False, **kept).fit(X, Y)
-
-    assert fitted.cv_results_["params"][:2] == FIRST_TWO
-    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 4]
-    assert fitted.cv_results_["params"][2] not in FIRST_TWO
-
-
 def test_a_study_with_a_queue_of_the_users_keeps_it(kept):
     optuna.create_study(**kept, direction="maximize").enqueue_trial({"a": 0.9})
-    fitted = search(n_trials=2, enqueue=FIRST_TWO, refit=False, **kept).fit(X, Y)
+    point = {"a": 0.1, "b": 0.7}
+    fitted = search(n_trials=2, enqueue=point, refit=False, **kept).fit(X, Y)
 
     assert values(fitted)[0] == 0.9
-    assert fitted.trials_[1].params not in FIRST_TWO
+    assert fitted.trials_[1].params != point
 
 
 def test_a_study_of_something_else_is_refused(kept):

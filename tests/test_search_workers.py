@@ -18,9 +18,9 @@ from sklearn.metrics import accuracy_score
 from sk_adalora import (
     AdaLoraSearchCV,
     _search_sampling,
-    _search_study,
     _search_workers,
 )
+from sk_adalora._search_marks import counts
 from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
@@ -162,7 +162,7 @@ def test_what_kills_each_process_is_given_up():
         trial = study.ask()
         trial.suggest_float("a", 0, 1)
         trial.set_user_attr(_search_workers.RUN, "of a dead process")
-        assert not _search_workers.counts(study.trials[-1])
+        assert not counts(study.trials[-1])
         _search_workers.take_back(study)
         waiting = [t for t in study.trials if t.state is TrialState.WAITING]
         assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
@@ -170,7 +170,7 @@ def test_what_kills_each_process_is_given_up():
         ]
 
     last = study.trials[-1]
-    assert _search_workers.counts(last)
+    assert counts(last)
     assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
 
 
@@ -190,50 +190,22 @@ def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for():
     assert fitted.cv_results_["params"][1] == lost.params
 
 
-def failed(study, point=None, **attributes):
-    """Add a trial that a run of ours has failed, and return its number."""
-    if point:
-        study.enqueue_trial(point)
-    trial = study.ask()
-    for name, value in {"run": "of a dead process", **attributes}.items():
-        trial.set_user_attr(f"sk_adalora:{name}", value)
-    study.tell(trial, state=TrialState.FAIL)
-    return trial.number
-
-
-def test_what_a_worker_failed_and_did_not_queue_again_is_queued():
-    """It died between the two."""
-    study = optuna.create_study(direction="maximize")
-    lost = [failed(study, {"a": 0.9}), failed(study, {"a": 0.8}, deaths=1)]
-    failed(study, {"a": 0.7}, error="of its own")
-    failed(study)  # one too many, which had drawn nothing
-    again = failed(study, {"a": 0.6})
-    study.enqueue_trial({"a": 0.6}, user_attrs={_search_workers.AGAIN: again})
-    n_trials = len(study.trials)
-    for _ in range(2):
-        _search_workers.take_back(study)
-    queued = study.trials[n_trials:]
-
-    assert [t.system_attrs["fixed_params"]["a"] for t in queued] == [0.9, 0.8]
-    assert [t.user_attrs[_search_workers.AGAIN] for t in queued] == lost
-    deaths = [t.user_attrs.get(_search_workers.DEATHS) for t in queued]
-    assert deaths == [None, 1]
-
-
-def test_what_two_workers_queue_again_at_once_is_tried_once():
+def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(monkeypatch):
     kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
-    study = optuna.create_study(**kept, direction="maximize")
-    point = {"a": 0.9, "b": 0.7}
-    lost = failed(study, point)
-    made_with = search(n_trials=1, refit=False).fit(X, Y).study_.user_attrs
-    study.set_user_attr(_search_study.FINGERPRINT, made_with[_search_study.FINGERPRINT])
-    for _ in range(2):
-        study.enqueue_trial(point, user_attrs={_search_workers.AGAIN: lost})
-    fitted = search(n_trials=2, refit=False, **kept).fit(X, Y)
+    ask = optuna.Study.ask
 
-    assert fitted.cv_results_["trial_number"].tolist() == [1, 3]
-    assert fitted.cv_results_["params"][0] == point != fitted.cv_results_["params"][1]
-    assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
+    def ask_after_another(study):
+        monkeypatch.setattr(optuna.Study, "ask", ask)
+        study.tell(study.ask(), 1.0)
+        return study.ask()
+
+    monkeypatch.setattr(optuna.Study, "ask", ask_after_another)
+    points = [{"a": 0.1, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(n_trials=1, enqueue=points, refit=False, **kept)
+    withdrawn, again = given.fit(X, Y).trials_[1:]
+
+    assert (withdrawn.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert again.system_attrs["fixed_params"] == points[1]
 
 
 def test_a_trial_that_was_just_asked_for_is_left_alone():
