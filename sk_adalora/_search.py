@@ -178,9 +178,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     -----
     A study belongs to the rows, folds, space, scoring and estimator that it began with;
     to go on with others is an error. A trial whose process died is tried again: at once
-    if that was on the same machine; after ten minutes without a sign of life if it was
-    on another one, or on Windows. Parameters over which three processes have died are
-    not.
+    if that was on the same machine, under Linux; otherwise after ten minutes without a
+    sign of life. Parameters over which three processes have died are not.
 
     A pickle of a fitted search holds no storage, whose URL may have a password in it,
     and no callbacks but those set on `estimator`. `best_estimator_` is saved without

@@ -30,8 +30,6 @@ _GRACE = 600.0
 _MOST_DEATHS = 3
 
 _PROC = Path("/proc")
-# Whether signal 0 only tells if a process exists. On Windows it would end the process.
-_SIGNAL_TELLS = os.name == "posix"
 _here: set[str] = set()  # runs of this process
 
 
@@ -160,19 +158,15 @@ def _lives(run: str, record: dict[str, Any]) -> bool:
     A run of this machine lives if a process with its number and its start time exists,
     which /proc tells. Without /proc, as on macOS, another process may have the number
     by now, and another machine may have the same name. Then, as on other machines, a
-    run lives while its heartbeat is fresh; but if the hardware address tells machines
-    apart, a run whose process is gone is dead at once.
+    run lives while its heartbeat is fresh.
     """
     if record["ended"]:
         return False
     if run in _here:
         return True
-    if record["machine"] == machine():
-        if record["started"] is not None:
-            same = _started(record["pid"]) == record["started"]
-            return same and record["pid"] != os.getpid()  # its own runs are in `_here`
-        if _hardware_address() is not None and _is_gone(record["pid"]):
-            return False
+    if record["machine"] == machine() and record["started"] is not None:
+        same = _started(record["pid"]) == record["started"]
+        return same and record["pid"] != os.getpid()  # its own runs are in `_here`
     return time.time() - record["beat"] < _GRACE
 
 
@@ -180,8 +174,8 @@ def _lives(run: str, record: dict[str, Any]) -> bool:
 def machine() -> str:
     """Name the machine, or the container, whose process numbers we see.
 
-    After its name comes what tells it from others of that name: boot and space of
-    process numbers, or else the hardware address, where there is one.
+    After its name comes what tells it from others of that name, where /proc has it:
+    boot and space of process numbers.
     """
     parts = [socket.gethostname()]
     for read in (
@@ -192,16 +186,7 @@ def machine() -> str:
             parts.append(read())
         except OSError:  # not on this system
             continue
-    if len(parts) == 1 and (address := _hardware_address()):
-        parts.append(address)
     return " ".join(parts)
-
-
-def _hardware_address() -> str | None:
-    """Return that of a network card, or None where none is found."""
-    node = uuid.getnode()
-    # This bit marks a number that Python has drawn for this process alone.
-    return None if node >> 40 & 1 else f"{node:012x}"
 
 
 def _started(pid: int) -> str | None:
@@ -213,18 +198,3 @@ def _started(pid: int) -> str | None:
     # The name in parentheses may hold spaces, and end within a character.
     fields = stat.rpartition(b")")[2].decode().split()
     return None if fields[0] in "ZX" else fields[19]  # a zombie is dead
-
-
-def _is_gone(pid: int) -> bool:
-    """Tell whether there is certainly no process but this one with that number."""
-    if pid == os.getpid():
-        return True
-    if not _SIGNAL_TELLS:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # somebody else's
-        pass
-    return False

@@ -1,6 +1,7 @@
 """Who works on a study, and whose trials are tried again."""
 
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -36,6 +37,9 @@ OWN_START = _search_workers._started(os.getpid())
         ({"started": "1"}, False),
         # A run that this process does not know, though it has its number.
         ({"pid": os.getpid(), "started": OWN_START}, False),
+        # Without /proc, only the heartbeat tells.
+        ({"started": None, "pid": 2**22 + 1}, True),
+        ({"started": None, "beat": -601.0}, False),
         ({"machine": "elsewhere"}, True),
         ({"machine": "elsewhere", "beat": -601.0}, False),
     ],
@@ -81,59 +85,12 @@ def test_a_process_that_was_killed_is_gone_before_its_parent_looks(process, stat
     assert process(b"python3", state) is None
 
 
-ADDRESS, DRAWN = 0x001122334455, 0x010000000000  # by Python, where no card is found
-
-
-@pytest.mark.parametrize("signal_tells", [True, False])  # not on Windows
-@pytest.mark.parametrize(
-    ("node", "exists", "beat", "alive"),
-    [
-        (ADDRESS, True, 0.0, True),
-        (ADDRESS, True, -601.0, False),  # a number that another process has by now
-        (ADDRESS, False, 0.0, False),
-        (DRAWN, True, 0.0, True),
-        (DRAWN, True, -601.0, False),
-        (DRAWN, False, 0.0, True),  # may be on another machine of the same name
-        (DRAWN, False, -601.0, False),
-    ],
-)
-def test_who_is_alive_without_proc(
-    monkeypatch, no_proc, node, exists, beat, alive, signal_tells
-):
-    monkeypatch.setattr(_search_workers, "_SIGNAL_TELLS", signal_tells)
-    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node)
-    record = {
-        "machine": _search_workers.machine(),
-        "pid": os.getppid() if exists else 2**22 + 1,
-        "started": _search_workers._started(os.getppid()),
-        "beat": time.time() + beat,
-        "ended": False,
-    }
-    study = optuna.create_study(direction="maximize")
-    study.set_user_attr(f"{_search_workers.WORKER}r", record)
-
-    assert record["started"] is None
-    alive = alive or (not signal_tells and beat == 0)
-    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
-
-
-@pytest.fixture
-def no_proc(monkeypatch):
-    """As on macOS and on Windows."""
+def test_a_system_without_proc(monkeypatch):
+    """As macOS and Windows."""
     monkeypatch.setattr(_search_workers, "_PROC", Path("nowhere"))
-    _search_workers.machine.cache_clear()
-    yield
-    _search_workers.machine.cache_clear()
 
-
-@pytest.mark.parametrize(("node", "told"), [(ADDRESS, True), (DRAWN, False)])
-def test_two_machines_of_one_name(monkeypatch, no_proc, node, told):
-    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node)
-    one = _search_workers.machine()
-    monkeypatch.setattr(_search_workers.uuid, "getnode", lambda: node + 1)
-    _search_workers.machine.cache_clear()
-
-    assert (one != _search_workers.machine()) == told
+    assert _search_workers.machine.__wrapped__() == socket.gethostname()
+    assert _search_workers._started(os.getpid()) is None
 
 
 def test_a_point_whose_run_ended_at_once_is_tried_again():
