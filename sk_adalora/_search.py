@@ -120,7 +120,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         an error. "raise" raises the error of the fit.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that the study holds
-        already, evaluated without that, have NaN there, and a warning says so.
+        already, evaluated without that, have NaN there.
     random_state : int, RandomState instance or None, default=None
         Seed of the automatic sampler. None draws one from NumPy's global generator. A
         study that goes on draws anew: two trials and one more are not the three of a

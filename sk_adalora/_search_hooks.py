@@ -41,7 +41,7 @@ from ._search_study import (
 from ._search_summary import summarise
 from ._search_table import FoldResult, TrialTable, check_best, make_table
 from ._search_trials import Evaluate, Plan, TrialRunner
-from ._search_warnings import warn_of_failures, warn_of_few_settings, warn_of_missing
+from ._search_warnings import warn_of_failures, warn_of_few_settings
 from ._search_workers import Worker
 from ._space import AdaLoraSpace, read_space
 from ._transaction import unchanged_on_error
@@ -119,8 +119,6 @@ class SearchHooks(BaseSearchCV):
             with suppress(_NothingEvaluated):
                 super().fit(X, y, **params)
         warn_of_failures(session.table)
-        if self.return_train_score:
-            warn_of_missing(session.table)
         return self
 
     @contextmanager

@@ -216,13 +216,6 @@ class TrialTable:
         """Return how many trials are in a state."""
         return sum(row.state == state for row in self.rows)
 
-    def number_without_train(self) -> int:
-        """Return how many trials have folds whose training rows were not scored."""
-        return sum(
-            any(fold.train is None and fold.error is None for fold in row.done)
-            for row in self.rows
-        )
-
     def _scores(self, scores: Scores | None) -> Scores:
         if self.metrics is None:
             return scores if isinstance(scores, Real) else np.nan

@@ -1,4 +1,4 @@
-"""The warnings of a search: of its space, its trials and its training scores."""
+"""The warnings of a search: of its space and its trials."""
 
 from __future__ import annotations
 
@@ -50,16 +50,4 @@ def warn_of_failures(table: TrialTable) -> None:
             f"{len(errors)} of {table.number_of_fits()} fits failed and have "
             f"`error_score` for a score. The first of them with:\n{errors[0]}",
             FitFailedWarning,
-        )
-
-
-def warn_of_missing(table: TrialTable) -> None:
-    """Warn of trials whose training scores were asked for too late."""
-    missing = table.number_without_train()
-    if missing:
-        warn_user(
-            "`return_train_score=True` must be set from the beginning of a study. "
-            f"Got {missing} of {len(table.rows)} trials that were evaluated "
-            "without it, whose training scores are NaN. Choose another "
-            "`study_name` to have them all."
         )
