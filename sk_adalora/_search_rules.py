@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -34,29 +33,14 @@ _CALLBACKS = Rule(
 )
 
 
-def _copied(kind: type, wording: str) -> Rule:
-    """Allow objects of Optuna's that a search can copy, to leave them as they are."""
-
-    def accepts(value: Any) -> bool:
-        if not isinstance(value, kind):
-            return False
-        try:
-            copy.deepcopy(value)
-        except Exception:  # whatever the user's class raises
-            return False
-        return True
-
-    return Rule(accepts, f"{wording} that copy.deepcopy copies")
-
-
 # `space` is checked where it is read, and scikit-learn checks the rest itself.
 SEARCH_RULES: dict[str, Rule] = {
     "estimator": Rule(lambda v: hasattr(v, "fit"), "an estimator"),
     "prefix": instance(str, "a str"),
     "n_trials": integer(1),
     "timeout": number(0, with_low=False) | NONE,
-    "sampler": choice("auto") | _copied(BaseSampler, "a sampler of Optuna's"),
-    "pruner": choice("auto") | _copied(BasePruner, "a pruner of Optuna's") | NONE,
+    "sampler": choice("auto") | instance(BaseSampler, "a sampler of Optuna's"),
+    "pruner": choice("auto") | instance(BasePruner, "a pruner of Optuna's") | NONE,
     "storage": _PLACE | instance(BaseStorage, "a storage of Optuna's") | NONE,
     "study_name": TEXT | NONE,
     "load_if_exists": BOOLEAN,

@@ -246,24 +246,9 @@ def test_tables_of_dask_are_refused_first(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-class LockedSampler(optuna.samplers.RandomSampler):
-    """Holds what cannot be copied."""
-
-    def __init__(self):
-        super().__init__()
-        self.lock = threading.Lock()
-
-
-class LockedPruner(optuna.pruners.NopPruner):
-    def __init__(self):
-        self.lock = threading.Lock()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampler": LockedSampler()}, "sampler of Optuna's that copy.deepcopy copies"),
-        ({"pruner": LockedPruner()}, "a pruner of Optuna's that copy.deepcopy copies"),
         ({"n_jobs": 0}, "`n_jobs` of AdaLoraSearchCV must be an int other than 0"),
         ({"enqueue": {"aa": 0.1}}, "must name parameters that are searched"),
     ],
