@@ -315,8 +315,6 @@ class _Estimated:
         trials = self._study._get_trials(deepcopy=False)
         if states is None or TrialState.COMPLETE in states:
             trials = with_estimates(trials)
-        if states is not None and TrialState.RUNNING not in states:
-            trials = with_promises(trials)  # of Optuna 4.5 to 4.7
         return [t for t in trials if states is None or t.state in states]
 
 
@@ -349,24 +347,6 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
             values[trial.number] = worst
     return [
         _completed(t, values[t.number]) if t.number in values else t for t in trials
-    ]
-
-
-def with_promises(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Give running trials the best value of all, so that none is proposed beside them.
-
-    The others are the same objects.
-    """
-    complete = [t for t in trials if t.state is TrialState.COMPLETE]
-    best = max((t.value for t in complete if t.value is not None), default=None)
-    if best is None:
-        return trials
-    known = complete[0].params.keys()
-    return [
-        _completed(t, best)
-        if t.state is TrialState.RUNNING and t.params.keys() >= known
-        else t
-        for t in trials
     ]
 
 

@@ -275,34 +275,16 @@ def test_later_trials_are_near_the_best(ask):
     assert np.median(np.abs(np.array(drawn[30:]) - 0.3)) < 0.15
 
 
-@pytest.fixture
-def one_runs():
-    """A study of two complete trials and one that runs, and of one that begins."""
+def test_the_process_gets_running_trials_as_they_are():
     study = optuna.create_study(direction="maximize")
     for value in (0.25, 0.75):
         study.add_trial(finished({"a": value}, {"a": SPACE["a"]}, value))
     study.ask({"a": SPACE["a"]})
     study.ask()
-    return study
+    as_they_are = [trial.state for trial in study.trials]
 
-
-def test_a_process_that_looks_at_complete_trials_only_gets_what_runs(one_runs):
-    """That of Optuna 4.5 to 4.7, which would propose the same again."""
-    seen = _Estimated(one_runs)._get_trials(states=(TrialState.COMPLETE,))
-
-    assert [trial.number for trial in seen] == [0, 1, 2]
-    assert seen[2].value == 0.75
-    states = [trial.state for trial in one_runs.trials]
-    assert states == [TrialState.COMPLETE] * 2 + [TrialState.RUNNING] * 2
-
-
-def test_a_process_that_looks_at_running_trials_gets_them_as_they_are(one_runs):
-    states = (TrialState.COMPLETE, TrialState.RUNNING)
-
-    as_they_are = [trial.state for trial in one_runs.trials]
-
-    for given in (states, None):
-        seen = _Estimated(one_runs)._get_trials(states=given)
+    for given in ((TrialState.COMPLETE, TrialState.RUNNING), None):
+        seen = _Estimated(study)._get_trials(states=given)
         assert [trial.state for trial in seen] == as_they_are
 
 
@@ -337,6 +319,10 @@ def test_a_number_for_what_fails_does_not_draw_the_sampler_there():
     assert (found[0] > 0.5).sum() < 10
 
 
+@pytest.mark.skipif(
+    [*map(int, optuna.__version__.split(".")[:2])] < [4, 8],
+    reason="before Optuna 4.8, its process did not look at what runs",
+)
 def test_trials_at_the_same_time_are_apart():
     points = run(auto(SPACE), SPACE, lambda p: -((p["a"] - 0.5) ** 2), 16, batch=2)
 
