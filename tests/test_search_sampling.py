@@ -319,10 +319,6 @@ def test_a_number_for_what_fails_does_not_draw_the_sampler_there():
     assert (found[0] > 0.5).sum() < 10
 
 
-@pytest.mark.skipif(
-    [*map(int, optuna.__version__.split(".")[:2])] < [4, 8],
-    reason="before Optuna 4.8, its process did not look at what runs",
-)
 def test_trials_at_the_same_time_are_apart():
     points = run(auto(SPACE), SPACE, lambda p: -((p["a"] - 0.5) ** 2), 16, batch=2)
 
