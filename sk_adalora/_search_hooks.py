@@ -193,7 +193,7 @@ class SearchHooks(BaseSearchCV):
             space.distributions(),
             self.n_trials,
             self.random_state,
-            [over] if worker.alone() else [over, int(worker.run, 16)],
+            [over] if worker.alone() else [over, int(worker.run_id, 16)],
         )
         return worker
 
@@ -238,7 +238,7 @@ class SearchHooks(BaseSearchCV):
         now = self._now
         plan = Plan(
             n_trials=self.n_trials,
-            once=self._n_settings(now.space) < math.inf,
+            finite=self._n_settings(now.space) < math.inf,
             n_folds=len(now.splits),
             batch=effective_n_jobs(self.n_jobs),
             racing=self.pruner is not None,

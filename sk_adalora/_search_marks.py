@@ -25,7 +25,7 @@ DEATHS = "sk_adalora:deaths"
 _CONSTRAINTS = "constraints"
 
 
-def counts(trial: FrozenTrial) -> bool:
+def is_over(trial: FrozenTrial) -> bool:
     """Tell whether a trial is over and will not be tried again."""
     if trial.state is TrialState.FAIL:
         return ERROR in trial.user_attrs

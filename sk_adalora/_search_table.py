@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from ._dimensions import Space
-from ._search_marks import ERROR, FOLD, counts, is_feasible, may_be_best
+from ._search_marks import ERROR, FOLD, is_feasible, is_over, may_be_best
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -231,7 +231,7 @@ def make_table(trials: Sequence[FrozenTrial], space: Space, n_folds: int) -> Tri
     rows = [
         TrialRow(trial, _params_of(trial, space), _folds_of(trial, n_folds))
         for trial in trials
-        if counts(trial)
+        if is_over(trial)
     ]
     named = (f.test for row in rows for f in row.done if isinstance(f.test, dict))
     first = next(named, None)

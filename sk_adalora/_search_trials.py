@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._dimensions import Space
-from ._search_marks import DEATHS, ERROR, FOLD, RUN, counts, may_be_best
+from ._search_marks import DEATHS, ERROR, FOLD, RUN, is_over, may_be_best
 from ._search_sampling import all_tried
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
@@ -36,8 +36,8 @@ class Plan:
     ----------
     n_trials : int
         Trials of the study in all, whoever evaluates them.
-    once : bool
-        Whether no further trial begins when all settings were tried.
+    finite : bool
+        Whether there are so few settings that all may be tried, which ends the search.
     n_folds : int
         Folds of a complete trial.
     batch : int
@@ -51,7 +51,7 @@ class Plan:
     """
 
     n_trials: int
-    once: bool
+    finite: bool
     n_folds: int
     batch: int
     racing: bool
@@ -160,7 +160,7 @@ class TrialRunner:
         candidate = Candidate(self.study.ask())
         self.open.append(candidate)
         trial = candidate.trial
-        trial.set_user_attr(RUN, self.worker.run)
+        trial.set_user_attr(RUN, self.worker.run_id)
         # Another worker may have asked at the same time: the lower number stays.
         queued = self.study.get_trials(deepcopy=False)[trial.number]
         if self._no_room(trial.number):
@@ -183,15 +183,15 @@ class TrialRunner:
         begun = [
             t
             for t in self.study.get_trials(deepcopy=False)
-            if t.number < below and (counts(t) or t.state is TrialState.RUNNING)
+            if t.number < below and (is_over(t) or t.state is TrialState.RUNNING)
         ]
         if len(begun) >= self.plan.n_trials:
             return True
-        return self.plan.once and all_tried(self.space.distributions(), begun)
+        return self.plan.finite and all_tried(self.space.distributions(), begun)
 
     def _over(self) -> int:
         """Count the trials that are over."""
-        return sum(map(counts, self.study.get_trials(deepcopy=False)))
+        return sum(map(is_over, self.study.get_trials(deepcopy=False)))
 
     def _others_run(self) -> bool:
         running = (TrialState.RUNNING,)
@@ -275,7 +275,7 @@ class TrialRunner:
     def _show(self) -> None:
         if self.bar.disable:
             return
-        over = [t for t in self.study.get_trials(deepcopy=False) if counts(t)]
+        over = [t for t in self.study.get_trials(deepcopy=False) if is_over(t)]
         values = [t.value for t in over if may_be_best(t)]
         pruned = sum(t.state is TrialState.PRUNED for t in over)
         shown: dict[str, Any] = {"pruned": pruned} if pruned else {}

@@ -46,13 +46,13 @@ class Worker:
 
     def __init__(self, study: optuna.Study, *, beats: bool) -> None:
         self.study, self.beats = study, beats
-        self.run = uuid.uuid4().hex
+        self.run_id = uuid.uuid4().hex
         self._over = threading.Event()
         self._heart: threading.Thread | None = None
 
     def __enter__(self) -> Worker:
         try:
-            _here.add(self.run)
+            _here.add(self.run_id)
             self._write()
             if self.beats:
                 self._heart = threading.Thread(target=self._keep_beating, daemon=True)
@@ -67,7 +67,7 @@ class Worker:
         # A beat under way must not overwrite the end.
         if self._heart is not None and self._heart.is_alive():
             self._heart.join(_BEAT)
-        _here.discard(self.run)
+        _here.discard(self.run_id)
         try:
             self._write(ended=True)
         except Exception as failure:
@@ -81,7 +81,7 @@ class Worker:
 
     def alone(self) -> bool:
         """Tell whether no other run is alive."""
-        return living_runs(self.study) <= {self.run}
+        return living_runs(self.study) <= {self.run_id}
 
     def _keep_beating(self) -> None:
         while not self._over.wait(_BEAT):
@@ -99,7 +99,7 @@ class Worker:
             "beat": time.time(),
             "ended": ended,
         }
-        self.study.set_user_attr(f"{WORKER}{self.run}", record)
+        self.study.set_user_attr(f"{WORKER}{self.run_id}", record)
 
 
 def living_runs(study: optuna.Study) -> set[str]:

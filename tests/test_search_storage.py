@@ -20,7 +20,7 @@ from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
 from sk_adalora import AdaLoraSearchCV, _search_storage, _search_trials, _search_workers
-from sk_adalora._search_marks import counts
+from sk_adalora._search_marks import is_over
 from sk_adalora._search_storage import open_storage
 
 WORKER = Path(__file__).parent / "_search_worker.py"
@@ -195,7 +195,7 @@ def test_two_workers_share_a_study(postgresql, tmp_path):
     for worker in workers:
         finish(worker)
     study = load(postgresql, "shared")
-    trials = [t for t in study.trials if counts(t)]
+    trials = [t for t in study.trials if is_over(t)]
 
     assert len(trials) == 9
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
@@ -327,10 +327,10 @@ def test_a_heart_beats(tmp_path, monkeypatch):
     storage = open_storage(tmp_path / "journal.log")
     study = optuna.create_study(storage=storage, study_name="s")
     with _search_workers.Worker(study, beats=True) as worker:
-        name = f"{_search_workers.WORKER}{worker.run}"
+        name = f"{_search_workers.WORKER}{worker.run_id}"
         first = study.user_attrs[name]
         wait_for(lambda: study.user_attrs[name]["beat"] > first["beat"], 10)
-        assert _search_workers.living_runs(study) == {worker.run}
+        assert _search_workers.living_runs(study) == {worker.run_id}
 
     assert study.user_attrs[name]["ended"]
     assert _search_workers.living_runs(study) == set()

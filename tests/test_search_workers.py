@@ -21,7 +21,7 @@ from sk_adalora import (
     _search_sampling,
     _search_workers,
 )
-from sk_adalora._search_marks import counts
+from sk_adalora._search_marks import is_over
 from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
@@ -119,7 +119,7 @@ def test_what_kills_each_process_is_given_up():
         trial = study.ask()
         trial.suggest_float("a", 0, 1)
         trial.set_user_attr(_search_workers.RUN, "of a dead process")
-        assert not counts(study.trials[-1])
+        assert not is_over(study.trials[-1])
         _search_workers.take_back(study)
         waiting = [t for t in study.trials if t.state is TrialState.WAITING]
         assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
@@ -127,7 +127,7 @@ def test_what_kills_each_process_is_given_up():
         ]
 
     last = study.trials[-1]
-    assert counts(last)
+    assert is_over(last)
     assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
 
 
