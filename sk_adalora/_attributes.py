@@ -16,8 +16,8 @@ from ._steps import ResolvedSchedule
 from ._training import TrainingHistory
 
 
-class Attributes:
-    """What all mixins of an estimator use: the estimators' docstrings explain it."""
+class Parameters:
+    """Parameters of both estimators, which explain them, and what their fits set."""
 
     _rules: ClassVar[Mapping[str, Rule]]
 

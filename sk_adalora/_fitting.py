@@ -281,7 +281,10 @@ class FitMixin(InspectMixin, PredictMixin):
         )
 
     def _without_fit(self) -> Self:
-        """Return a copy as before any fit, for a scorer; it knows the targets."""
+        """Return a copy for a scorer: without what an earlier fit has set.
+
+        It keeps what `_read_targets` has set in this one.
+        """
         view = copy.copy(self)
         for name in OF_A_FIT & vars(view).keys():
             delattr(view, name)

@@ -6,12 +6,12 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from ._attributes import Attributes
+from ._attributes import Parameters
 from ._messages import write_lines
 from ._rank_table import headline, lay_out
 
 
-class InspectMixin(Attributes):
+class InspectMixin(Parameters):
     """Show what a fit did to the model."""
 
     def rank_table(self) -> Any:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ._attributes import Attributes
+from ._attributes import Parameters
 from ._backbone import Backbone, load_backbone
 from ._batches import pad, prediction_batches, round_count_up
 from ._devices import Place, resolve_place
@@ -48,7 +48,7 @@ class Live:
         return self.backbone.place
 
 
-class PredictMixin(Attributes, metaclass=ABCMeta):
+class PredictMixin(Parameters, metaclass=ABCMeta):
     """Read rows, find the pretrained model, and run the network over texts."""
 
     @abstractmethod

@@ -146,7 +146,7 @@ total_step=150, steps_per_epoch=50)
     initial, target = _ranks(init_r, target_r)
     first, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal):
-        if tinit + tfinal >= 1:  # rounded, they may leave a step of few
+        if float(tinit) + float(tfinal) >= 1:  # rounded, they may leave a step of few
             raise ValueError(
                 "`tinit` and `tfinal` as shares of all steps must sum to less than 1, "
                 "or no step is left for reducing the ranks. Got "
@@ -213,7 +213,7 @@ def _steps(value: float, total: int) -> int:
 def _interval(value: float | str, total: int, window: int) -> int:
     if isinstance(value, str):
         return max(1, window // _ALLOCATIONS)
-    return max(1, round(value * total)) if _is_share(value) else int(value)
+    return max(1, round(float(value) * total)) if _is_share(value) else int(value)
 
 
 def _ranks(init_r: int | None, target_r: float) -> tuple[int, int]:

@@ -90,7 +90,7 @@ IMPORTS = {
     "_card": "_persistence _rank_table _report",
     "_folder_files": "_card _model_files adalora",
     "_whole_folder": "_card _folder_files",
-    "_attributes": ("_find_model _parameters _persistence _report _steps _training"),
+    "_attributes": "_find_model _parameters _persistence _report _steps _training",
     "_predicting": (
         "_attributes _backbone _batches _devices _long_texts _network _parameters "
         "_persistence _read_model _texts _token_table _torch_settings"

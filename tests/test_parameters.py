@@ -277,7 +277,8 @@ def test_numbers_of_numpy_do_the_same(tiny_model):
     counts |= {"gradient_accumulation_steps": 2, "lora_alpha": 4, "max_length": 16}
     shares = {"target_r": 0.5, "tinit": 0.25, "tfinal": 0.25, "deltaT": 0.125}
     shares |= {"warmup_ratio": 0.125, "validation_fraction": 0.25, "beta1": 0.5}
-    shares |= {"learning_rate": 2**-8, "weight_decay": 0.5, "max_grad_norm": 1.0}
+    shares |= {"learning_rate": 2**-8, "head_learning_rate": 2**-8}
+    shares |= {"weight_decay": 0.5, "max_grad_norm": 1.0}
     # These count modulo 256, and hold no large number.
     narrow = {name: np.uint8(value) for name, value in counts.items()}
     narrow |= {name: np.float16(value) for name, value in shares.items()}

@@ -224,6 +224,10 @@ def test_numbers_of_numpy_count_as_numbers_of_python():
 
     assert of_numpy == resolve(init_r=6, target_r=4, tinit=0.125, tfinal=0.5, deltaT=2)
     assert {type(v) for v in dataclasses.astuple(of_numpy)} == {int}
+    # In float16, the product would be 3000, and the sum 1.
+    tenth = np.float16(0.1)
+    many = resolve(160_000, deltaT=tenth, tinit=np.float16(0.5), tfinal=0.4999)
+    assert many == resolve(160_000, deltaT=float(tenth), tinit=0.5, tfinal=0.4999)
 
 
 # ---- properties -------------------------------------------------------------
