@@ -81,16 +81,16 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Whether to go on with a study of that name. If False, it is an error that there
         is one.
     enqueue : "paper", dict, list of dict or None, default="paper"
-        The settings that a new study tries first. "paper" is the estimator as it is, as
-        far as the space allows. A number outside its range is moved to the nearest one
-        inside, `target_r` is turned into a share of `init_r` or back, and None for
-        `init_r` into the number that it stands for. What the space cannot express is
-        drawn: a value that is none of the choices, None of another parameter where the
-        space has numbers, or steps where it has shares. If the space is a function,
-        "paper" adds nothing. A dict has full names and values of
-        the space, as `best_params_` has; fixed and tied parameters may be in it, with
-        the values that they have there. Other names are an error. For a function, it
-        has names that this asks the trial for, as `study_.best_params` has, and a
+        The settings that a study tries first, if the search creates it. "paper" is the
+        estimator as it is, as far as the space allows. A number outside its range is
+        moved to the nearest one inside, `target_r` is turned into a share of `init_r`
+        or back, and None for `init_r` into the number that it stands for. What the
+        space cannot express is drawn: a value that is none of the choices, None of
+        another parameter where the space has numbers, or steps where it has shares. If
+        the space is a function, "paper" adds nothing. A dict has full names and values
+        of the space, as `best_params_` has; fixed and tied parameters may be in it,
+        with the values that they have there. Other names are an error. For a function,
+        it has names that this asks the trial for, as `study_.best_params` has, and a
         warning says which others were left out. What is not named is drawn.
     callbacks : list of callable or None, default=None
         Functions that are called as ``callback(study, trial)`` after each trial, as by

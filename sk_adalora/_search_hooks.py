@@ -385,7 +385,11 @@ class SearchHooks(BaseSearchCV):
         scorers, _ = self._get_scorers()
         if callable(self.scoring):
             return scorers
-        return getattr(scorers, "_scorers", scorers)
+        scorers = getattr(scorers, "_scorers", scorers)
+        if isinstance(scorers, dict) and not self.multimetric_:
+            # Another program has added all trials: they have one value, of this scorer.
+            return scorers[self._metric()]
+        return scorers
 
 
 def _name_of(folds: list[int], n_folds: int) -> str:

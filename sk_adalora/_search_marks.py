@@ -12,11 +12,14 @@ WORKER = "sk_adalora:worker:"
 RUN = "sk_adalora:run"
 # Attribute of a trial, followed by the number of a fold, counted from 0: its results.
 FOLD = "sk_adalora:fold:"
-# Attribute of a trial that failed by an error of its own. A failed trial without it is
-# tried again.
+# Attribute of a trial that failed by an error of its own. Whoever fails a trial without
+# it queues its parameters again, if it had any.
 ERROR = "sk_adalora:error"
 # Attribute of a trial that was queued when the search began.
 FIRST = "sk_adalora:first"
+# Attribute of a trial that was queued again: the number of the one that did not get to
+# its end.
+AGAIN = "sk_adalora:again"
 # Attribute of a trial: how many processes died while they evaluated its parameters.
 DEATHS = "sk_adalora:deaths"
 

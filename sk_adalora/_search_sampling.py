@@ -312,9 +312,7 @@ class _Estimated:
     ) -> list[FrozenTrial]:
         # As Optuna's process does. `get_trials` may leave some of them out: those of
         # another bracket, with a `HyperbandPruner`.
-        trials = self._study._get_trials(deepcopy=False)
-        if states is None or TrialState.COMPLETE in states:
-            trials = with_estimates(trials)
+        trials = with_estimates(self._study._get_trials(deepcopy=False))
         return [t for t in trials if states is None or t.state in states]
 
 

@@ -125,11 +125,11 @@ def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
     if stored is None:
         raise ValueError(
             f"The study {study.study_name!r} must be one that AdaLoraSearchCV began. "
-            "Got one whose trials, if it has any, another program has scored, or that "
-            "were added to it. To search, choose another `study_name`, and give the "
-            "best settings of this one as `enqueue`. To refit its best trial, set what "
+            "Got one that another program made, or to which trials were added. To "
+            "search, choose another `study_name`, and give the best settings of this "
+            "one as `enqueue`. To refit its best trial, set what "
             "`suggest_params(study.best_trial, space)` returns on the estimator, and "
-            "fit that."
+            "fit that; give it the `prefix` of the space, if it had one."
         )
     check_same(stored, fingerprint, study.study_name)
 

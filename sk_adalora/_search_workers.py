@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import warn_user
-from ._search_marks import DEATHS, ERROR, RUN, WORKER
+from ._search_marks import AGAIN, DEATHS, ERROR, RUN, WORKER
 
 # Seconds between two heartbeats, and seconds without one after which a worker is dead.
 _BEAT = 30.0
@@ -140,7 +141,18 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if point and not given_up:
-        study.enqueue_trial(point, user_attrs={DEATHS: deaths} if deaths else None)
+        attributes = {AGAIN: trial.number} | ({DEATHS: deaths} if deaths else {})
+        study.enqueue_trial(point, user_attrs=attributes)
+
+
+def is_twin(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Tell whether an earlier one of the trials was queued again for the same trial.
+
+    SQLite lets two workers fail a trial at once, and each of them queues it again.
+    """
+    again = trial.user_attrs.get(AGAIN)
+    earlier = trials[: trial.number]
+    return again is not None and any(t.user_attrs.get(AGAIN) == again for t in earlier)
 
 
 def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:

@@ -850,13 +850,16 @@ def test_a_study_may_be_refused(kept):
         search(load_if_exists=False, **kept).fit(X, Y)
 
 
-def test_a_study_with_a_queue_of_the_users_keeps_it(kept):
-    optuna.create_study(**kept, direction="maximize").enqueue_trial({"a": 0.9})
+@pytest.mark.parametrize("queued", [[], [{"a": 0.9}]])
+def test_a_study_that_the_user_created_keeps_its_queue(kept, queued):
+    study = optuna.create_study(**kept, direction="maximize")
+    for point in queued:
+        study.enqueue_trial(point)
     point = {"a": 0.1, "b": 0.7}
     fitted = search(n_trials=2, enqueue=point, refit=False, **kept).fit(X, Y)
 
-    assert values(fitted)[0] == 0.9
-    assert fitted.trials_[1].params != point
+    assert values(fitted)[: len(queued)] == [point["a"] for point in queued]
+    assert point not in [trial.params for trial in fitted.trials_]
 
 
 def test_a_study_of_something_else_is_refused(kept):
@@ -864,7 +867,7 @@ def test_a_study_of_something_else_is_refused(kept):
         storage=kept["storage"], study_name="s", direction="maximize"
     ).optimize(lambda trial: trial.suggest_float("a", 0, 1), n_trials=1)
 
-    with pytest.raises(ValueError, match="another program has scored"):
+    with pytest.raises(ValueError, match="one that another program made"):
         search(**kept).fit(X, Y)
 
 
@@ -874,7 +877,7 @@ def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):
     study = optuna.create_study(**kept, direction="maximize")
     study.add_trials(other.trials)
 
-    with pytest.raises(ValueError, match=r"added to it\. .* choose .* as `enqueue`"):
+    with pytest.raises(ValueError, match=r"were added\. .* choose .* as `enqueue`"):
         search(**kept).fit(X, Y)
     assert _search_study.FINGERPRINT not in study.user_attrs
 

@@ -26,6 +26,7 @@ from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
 OWN_START = _search_workers._started(os.getpid())
+needs_proc = pytest.mark.skipif(OWN_START is None, reason="needs /proc, as Linux has")
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,12 @@ OWN_START = _search_workers._started(os.getpid())
     [
         ({}, True),
         ({"ended": True}, False),
-        ({"pid": 2**22 + 1}, False),
+        pytest.param({"pid": 2**22 + 1}, False, marks=needs_proc),
         ({"started": "1"}, False),
         # A run that this process does not know, though it has its number.
-        ({"pid": os.getpid(), "started": OWN_START}, False),
+        pytest.param(
+            {"pid": os.getpid(), "started": OWN_START}, False, marks=needs_proc
+        ),
         # Without /proc, only the heartbeat tells.
         ({"started": None, "pid": 2**22 + 1}, True),
         ({"started": None, "beat": -601.0}, False),
@@ -163,6 +166,20 @@ def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(monkeypat
 
     assert (withdrawn.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
     assert again.system_attrs["fixed_params"] == points[1]
+
+
+def test_what_two_workers_queue_again_at_once_is_tried_once():
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    search(n_trials=1, refit=False, **kept).fit(X, Y)
+    study = optuna.load_study(**kept)
+    point = {"a": 0.9, "b": 0.7}
+    for _ in range(2):
+        study.enqueue_trial(point, user_attrs={_search_workers.AGAIN: 0})
+    fitted = search(n_trials=3, refit=False, **kept).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 3]
+    assert fitted.cv_results_["params"][1] == point != fitted.cv_results_["params"][2]
+    assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
 
 
 def test_a_trial_that_was_just_asked_for_is_left_alone():
