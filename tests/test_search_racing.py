@@ -168,3 +168,13 @@ def test_the_results_of_the_search_benchmark_are_shown(capsys):
     search_racing.main(["--show", "--results", str(results.RESULTS)])
 
     assert "| headlines | 3 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", [results.RESULTS, results.RESULTS / "racing-400"])
+def test_the_page_has_the_published_means(folder):
+    records = search_racing.read_known(folder / "racing-cpu.jsonl", None).values()
+    table = search_racing.by_task(list(records)).splitlines()
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+
+    assert len(table) == 2 + 3  # tasks
+    assert "\n".join(table) in page
