@@ -17,7 +17,7 @@ from ._training import TrainingHistory
 
 
 class Parameters:
-    """Parameters of both estimators, which explain them, and what their fits set."""
+    """What both estimators and their mixins have; their docstrings explain it."""
 
     _rules: ClassVar[Mapping[str, Rule]]
 
