@@ -159,6 +159,10 @@ def in_state(study, state):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    _search_workers._started(os.getpid()) is None,
+    reason="without /proc, what was killed is noticed after ten minutes",
+)
 def test_a_killed_study_goes_on_where_it_was(storage, tmp_path):
     log = tmp_path / "fits.log"
     worker = start_worker(storage, "killed", 6, "--log", log)
