@@ -165,7 +165,7 @@ class TrialRunner:
         queued = trials[trial.number]
         if is_twin(queued, trials):
             self.open.remove(candidate)
-            self.study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             return None
         # Another worker may have asked at the same time: the lower number stays.
         if self._no_room(trial.number):

@@ -185,7 +185,7 @@ def default_init_r(target_r: float) -> int:
 
 def rank_of_share(share: float, init_r: int) -> int:
     """Return the average rank that a share of `init_r` stands for."""
-    return max(1, round(share * init_r))
+    return max(1, round(float(share) * init_r))
 
 
 def _epochs(

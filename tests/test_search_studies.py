@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import make_scorer
+from sklearn.metrics import get_scorer, make_scorer
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from sk_adalora import AdaLoraClassifier, AdaLoraSpace, _search_study
 from sk_adalora._search_digest import digest
 from sk_adalora._search_fingerprint import check_same, fingerprint
-from sk_adalora._search_study import open_study
+from sk_adalora._search_study import FINGERPRINT, open_study
 from sk_adalora._space import read_space
 
 X, Y = rows()
@@ -871,6 +871,22 @@ def test_a_study_of_something_else_is_refused(kept):
         search(**kept).fit(X, Y)
 
 
+def test_what_another_program_added_is_scored_by_the_score_of_the_refit(kept):
+    scores = {"scoring": ["accuracy", "f1"], "refit": "f1"}
+    began = search(n_trials=1, **scores).fit(X, Y).study_
+    study = optuna.create_study(**kept, direction="maximize")
+    study.set_user_attr(FINGERPRINT, began.user_attrs[FINGERPRINT])
+    params, of = began.trials[0].params, began.trials[0].distributions
+    study.add_trial(
+        optuna.trial.create_trial(params=params, distributions=of, value=0.9)
+    )
+    fitted = search(n_trials=1, **scores, **kept).fit(X, Y)
+
+    assert fitted.best_score_ == 0.9
+    expected = get_scorer("f1")(fitted.best_estimator_, X, Y)
+    assert fitted.score(X, Y) == expected
+
+
 def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):
     """They may be of other rows and folds, or of another space."""
     other = search(n_trials=2, cv=4, refit=False).fit(X[:20], Y[:20]).study_
@@ -879,7 +895,7 @@ def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):
 
     with pytest.raises(ValueError, match=r"were added\. .* choose .* as `enqueue`"):
         search(**kept).fit(X, Y)
-    assert _search_study.FINGERPRINT not in study.user_attrs
+    assert FINGERPRINT not in study.user_attrs
 
 
 def test_what_a_worker_beside_it_has_just_evaluated_is_no_reason_to_refuse():
@@ -897,7 +913,7 @@ def test_what_a_worker_beside_it_has_just_evaluated_is_no_reason_to_refuse():
             return trials
 
     made_with = search(n_trials=2, refit=False).fit(X, Y).study_.user_attrs
-    _search_study.bind(Late("s", storage), made_with[_search_study.FINGERPRINT])
+    _search_study.bind(Late("s", storage), made_with[FINGERPRINT])
 
     assert len(study.trials) == 2
 

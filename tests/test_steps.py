@@ -228,6 +228,8 @@ def test_numbers_of_numpy_count_as_numbers_of_python():
     tenth = np.float16(0.1)
     many = resolve(160_000, deltaT=tenth, tinit=np.float16(0.5), tfinal=0.4999)
     assert many == resolve(160_000, deltaT=float(tenth), tinit=0.5, tfinal=0.4999)
+    share = np.float32(0.7)  # of 25, less than 17.5; in float32 it is 17.5
+    assert resolve(init_r=25, target_r=share).target_r == 17
 
 
 # ---- properties -------------------------------------------------------------
