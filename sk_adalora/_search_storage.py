@@ -57,16 +57,18 @@ def _open_database(url: str) -> RDBStorage:
         url = url.replace(scheme, "postgresql+psycopg", 1)
     # A server may have closed a connection during a long fit.
     options: dict[str, Any] = {"pool_pre_ping": True}
+    path = None  # of SQLite's file
     if scheme.partition("+")[0] == "sqlite":  # behind it may be the driver
         file = url.partition(":///")[2].partition("?")[0]
         if file and not file.startswith((":", "file:")):  # in memory, or a URI
             path = os.path.abspath(file)
             # SQLAlchemy decodes "%20" since 2.1.
-            as_it_is = os.path.isdir(os.path.dirname(path))
-            _check_file(path if as_it_is else unquote(path))
+            if not os.path.isdir(os.path.dirname(path)):
+                path = unquote(path)
+            _check_file(path)
         options = {"connect_args": {"timeout": _PATIENCE}}
     try:
-        return _create_tables(partial(RDBStorage, url, engine_kwargs=options))
+        storage = _create_tables(partial(RDBStorage, url, engine_kwargs=options))
     except ImportError as error:
         raise ImportError(
             f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
@@ -82,6 +84,28 @@ def _open_database(url: str) -> RDBStorage:
             "such as 'postgresql://user@host/name' or 'sqlite:///study.db', or a path "
             "without '://'."
         ) from None
+    if path is not None and os.access(path, os.W_OK):
+        _lock_before_reading(storage)
+    return storage
+
+
+def _lock_before_reading(storage: RDBStorage) -> None:
+    """Have SQLite lock its file when a transaction begins, as SQLAlchemy documents.
+
+    By itself it locks when the transaction writes first. So two workers could read that
+    a trial waits, and both take it.
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(storage.engine, "connect")
+    def leave_beginning_to_us(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(storage.engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    storage.engine.dispose()  # connections made before
 
 
 def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:

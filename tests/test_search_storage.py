@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,21 @@ def test_a_killed_study_goes_on_where_it_was(storage, tmp_path):
     assert fitted.cv_results_["trial_number"].tolist() == numbers
     assert set(fitted.cv_results_["state"]) <= {"complete", "pruned"}
     assert fitted.best_score_ == study.best_value
+
+
+def test_sqlite_locks_a_study_before_it_reads_it(tmp_path):
+    """Otherwise two workers may read that a trial waits, and both take it."""
+    path = tmp_path / "study.db"
+    storage = open_storage(f"sqlite:///{path}")
+    other = sqlite3.connect(path, timeout=0)
+
+    with storage.engine.begin() as reads:
+        reads.exec_driver_sql("SELECT * FROM studies")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    storage.engine.dispose()
 
 
 @pytest.mark.slow
