@@ -127,9 +127,9 @@ def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
             f"The study {study.study_name!r} must be one that AdaLoraSearchCV began. "
             "Got one that another program made, or to which trials were added. To "
             "search, choose another `study_name`, and give the best settings of this "
-            "one as `enqueue`. To refit its best trial, set what "
-            "`suggest_params(study.best_trial, space)` returns on the estimator, and "
-            "fit that; give it the `prefix` of the space, if it had one."
+            "one as `enqueue`. To refit its best trial, set on the estimator what "
+            "`suggest_params(study.best_trial, space)` returns (with the `prefix` of "
+            "the space, if it had one), and fit that."
         )
     check_same(stored, fingerprint, study.study_name)
 

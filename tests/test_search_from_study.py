@@ -149,7 +149,7 @@ def test_a_study_that_minimises_is_not_refitted():
 
 def test_a_study_that_no_search_began_is_not_refitted(kept):
     study = optuna.create_study(**kept, direction="maximize")
-    match = "one that AdaLoraSearchCV began.* set what `suggest_params"
+    match = "one that AdaLoraSearchCV began.* set on the estimator what `suggest_params"
     for n_trials in (0, 1):  # with and without trials of another program
         study.optimize(lambda trial: trial.suggest_float("a", 0, 1), n_trials)
         for given, storage in ((study, None), ("s", kept["storage"])):

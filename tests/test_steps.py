@@ -225,9 +225,10 @@ def test_numbers_of_numpy_count_as_numbers_of_python():
     assert of_numpy == resolve(init_r=6, target_r=4, tinit=0.125, tfinal=0.5, deltaT=2)
     assert {type(v) for v in dataclasses.astuple(of_numpy)} == {int}
     # In float16, the product would be 3000, and the sum 1.
-    tenth = np.float16(0.1)
-    many = resolve(160_000, deltaT=tenth, tinit=np.float16(0.5), tfinal=0.4999)
-    assert many == resolve(160_000, deltaT=float(tenth), tinit=0.5, tfinal=0.4999)
+    fifth, many = np.float16(0.2), 160_000
+    narrow = resolve(many, deltaT=fifth, tinit=np.float16(0.5), tfinal=0.4999)
+    assert narrow == resolve(many, deltaT=float(fifth), tinit=0.5, tfinal=0.4999)
+    assert narrow.deltaT == 2999
     share = np.float32(0.7)  # of 25, less than 17.5; in float32 it is 17.5
     assert resolve(init_r=25, target_r=share).target_r == 17
 
