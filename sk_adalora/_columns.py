@@ -135,8 +135,7 @@ def _read_kind(X: Any) -> Table:
     if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "dtype"):
         return _read_frame(from_native(pa.table(X)))
     if isinstance(X, np.ma.MaskedArray):
-        nothing: Any = None
-        X = np.where(np.ma.getmaskarray(X), nothing, X.data.astype(object))
+        return _read_array(X)
     if hasattr(X, "detach") and hasattr(X, "cpu"):  # a tensor, on whatever device
         X = X.detach().cpu()
         X = X.float() if X.is_floating_point() and X.itemsize < 4 else X
@@ -272,6 +271,9 @@ def _read_array(X: np.ndarray) -> Table:
         X = X.astype(np.float64)  # Arrow knows no wider float
     if X.dtype.kind == "U":
         X = X.astype(object)  # Arrow ends the texts of such an array at a NUL
+    if X.dtype == object and isinstance(X, np.ma.MaskedArray):
+        nothing: Any = None
+        X = np.where(np.ma.getmaskarray(X), nothing, X.data)
     X = in_arrow_unit(X)
     if X.ndim == 1:
         return _single_column(X)

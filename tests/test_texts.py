@@ -1048,6 +1048,30 @@ def test_masked_cells_are_missing():
     assert listed([*words]) == ["", "b"]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["?", "i4", ">i4", "f2", "f4", "f8", ">f8", "g", "M8[ns]", "M8[D]", "m8[ns]"],
+)
+def test_a_mask_changes_no_cell_that_it_leaves(kind):
+    table = np.array([[1, 10**4, 3], [7, 0, 5]]).astype(kind)
+    table = table / 7 if table.dtype.kind == "f" else table
+    mask = np.array([[True, False, False], [False, False, False]])
+    masked = np.ma.masked_array(table, mask)
+
+    assert listed(masked)[1] == listed(table)[1]
+    assert listed(masked)[0] == listed(table)[0].partition("\n")[2]
+    assert listed(masked[1:], "{x0}, {x2!s}") == listed(table[1:], "{x0}, {x2!s}")
+
+
+def test_a_masked_array_of_no_cells_that_are_read():
+    for array, message in (
+        (np.ma.masked_array([[1j]]), "Complex data not supported"),
+        (np.ma.masked_array([(1, 2)], dtype="i4, i4"), "X must be a 1-D array of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_texts(array)
+
+
 def test_masked_items_of_a_cell_are_missing():
     numbers = np.ma.masked_array([1, 2], mask=[False, True])
     dates = np.ma.masked_array(["2020-01-01", "2021-01-01"], numbers.mask, "M8[D]")
