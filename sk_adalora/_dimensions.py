@@ -368,6 +368,7 @@ def _differs(first: Any, second: Any) -> bool:
 
     Other objects count as equal, since each call may make new ones.
     """
+    first, second = plain(first), plain(second)
     if not isinstance(first, str | int | float | None):
         return False
     if not isinstance(second, str | int | float | None):

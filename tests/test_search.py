@@ -510,6 +510,10 @@ def test_time_runs_out_for_what_is_no_combination_too():
             lambda t: {"a": np.random.default_rng().uniform()},
             r"must return the same each time .*\. Got 0\.\d+ and then 0\.\d+",
         ),
+        (
+            lambda t: {"a": np.random.default_rng().integers(2**60)},
+            r"must return the same each time .*\. Got .*\d+.* and then ",
+        ),
     ],
 )
 def test_a_function_that_cannot_be_called_again_is_refused_at_once(space, message):
