@@ -210,11 +210,12 @@ def _unwrap_dataset(X: Any) -> Any:
         chosen = X.format  # of its columns, `set_format` may have chosen some
         columns = None if chosen["output_all_columns"] else chosen["columns"]
         return _arrow_rows(X, columns)
-    source = getattr(X, "source", None)
-    if isinstance(source, datasets.Dataset):
-        name = X.column_name
-        return _arrow_rows(source.select_columns(name), None)[name]
-    return X
+    if not isinstance(X, datasets.arrow_dataset.Column):
+        return X
+    source, name = X.source, X.column_name
+    if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
+        return X[:]  # of a field of records, or by a transform of whole rows
+    return _arrow_rows(source.select_columns(name), None)[name]
 
 
 def _arrow_rows(dataset: Any, columns: list[str] | None) -> pa.Table:

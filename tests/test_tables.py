@@ -481,6 +481,10 @@ def shouted(rows):
     return {name: [str(cell).upper() for cell in cells] for name, cells in rows.items()}
 
 
+def labelled(rows):
+    return {"text": list(map("{}: {}".format, rows["label"], rows["text"]))}
+
+
 @pytest.mark.parametrize(
     ("choose", "expected"),
     [
@@ -494,6 +498,7 @@ def shouted(rows):
         (lambda rows: rows.with_transform(shouted, columns=["text"]), "A"),
         (lambda rows: rows.with_transform(lambda rows: {"new": rows["text"]}), "a"),
         (lambda rows: rows.with_transform(shouted)["text"], "A"),
+        (lambda rows: rows.with_transform(labelled)["text"], "yes: a"),
         (lambda rows: rows.with_format(columns=["n"])["text"], "a"),
     ],
     ids=[
@@ -504,6 +509,7 @@ def shouted(rows):
         "a transform of a column",
         "a transform to another column",
         "a column of a transform",
+        "a column of a transform of whole rows",
         "a column that is named",
     ],
 )
@@ -512,6 +518,12 @@ def test_the_format_of_a_dataset_is_followed(choose, expected):
     rows = datasets.Dataset.from_dict({"text": ["a"], "label": ["yes"], "n": [1]})
 
     assert read_texts(choose(rows)).first.to_pylist() == [expected]
+
+
+def test_a_field_of_the_records_of_a_dataset_is_a_column():
+    rows = datasets.Dataset.from_dict({"post": [{"text": "a"}, {"text": None}]})
+
+    assert read_texts(rows["post"]["text"]).first.to_pylist() == ["a", ""]
 
 
 @pytest.mark.parametrize(
