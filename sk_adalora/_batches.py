@@ -6,10 +6,11 @@ turns one into tensors when its turn comes.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
+
+from ._token_table import TokenTable
 
 # Rows are sorted by length within runs of this many batches, which leaves little
 # padding. With more rows than that, each epoch has other batches. With fewer, the
@@ -17,28 +18,6 @@ import torch
 # all lengths takes up to 1.5 times as long, and scores no higher
 # (`benchmarks/grouping.py`).
 _MEGABATCH = 50
-
-
-class _TokenTable(Protocol):
-    """What this module needs of a table of token ids."""
-
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def starts(self) -> np.ndarray: ...
-    @property
-    def stops(self) -> np.ndarray: ...
-    @property
-    def text_of(self) -> np.ndarray: ...
-    @property
-    def type_ids(self) -> np.ndarray | None: ...
-    @property
-    def pad_id(self) -> int: ...
-    @property
-    def lengths(self) -> np.ndarray: ...
-    @property
-    def max_length(self) -> int: ...
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,7 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def pad(
-    table: _TokenTable, rows: np.ndarray, multiple: int = 1, n_rows: int | None = None
+    table: TokenTable, rows: np.ndarray, multiple: int = 1, n_rows: int | None = None
 ) -> Batch:
     """Cut rows out of a table and pad them to the longest of them.
 
@@ -164,7 +143,7 @@ def _to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def training_batches(
-    table: _TokenTable, batch_size: int, generator: torch.Generator
+    table: TokenTable, batch_size: int, generator: torch.Generator
 ) -> list[np.ndarray]:
     """Deal all rows of a table into the batches of one epoch.
 
@@ -201,7 +180,7 @@ def training_batches(
 
 
 def micro_batches(
-    table: _TokenTable, rows: np.ndarray, max_tokens: int | None
+    table: TokenTable, rows: np.ndarray, max_tokens: int | None
 ) -> list[np.ndarray]:
     """Cut a batch into parts whose gradients add up to that of the batch.
 
@@ -232,7 +211,7 @@ def micro_batches(
 
 
 def prediction_batches(
-    table: _TokenTable, max_tokens: int, multiple: int = 1
+    table: TokenTable, max_tokens: int, multiple: int = 1
 ) -> list[np.ndarray]:
     """Cut the rows of a table, longest first, into batches of bounded size.
 
@@ -296,7 +275,7 @@ def round_count_up(n: int) -> int:
 
 
 def uniform_batches(
-    table: _TokenTable, batch_size: int, max_tokens: int | None
+    table: TokenTable, batch_size: int, max_tokens: int | None
 ) -> list[np.ndarray]:
     """Cut the rows of a table, longest first, into batches of the shapes of training.
 

@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ._messages import Muted
+from ._texts import Texts
 from ._token_table import TokenTable
 from ._turns import same_settings
 
@@ -39,16 +40,7 @@ _WORDS_BEHIND = 4
 _MAPS_HOLD_FILES = os.name == "nt"
 
 
-class _Texts(Protocol):
-    """What `encode` needs of the texts."""
-
-    @property
-    def first(self) -> pa.Array: ...
-    @property
-    def second(self) -> pa.Array | None: ...
-
-
-def encode(texts: _Texts, tokenizer: Any, max_length: int) -> TokenTable:
+def encode(texts: Texts, tokenizer: Any, max_length: int) -> TokenTable:
     """Encode texts, or pairs of texts, with special tokens.
 
     Parameters
@@ -87,7 +79,7 @@ def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:
         )
 
 
-def _distinct(texts: _Texts) -> tuple[np.ndarray, pa.Table]:
+def _distinct(texts: Texts) -> tuple[np.ndarray, pa.Table]:
     """Return each row's distinct text, and the distinct texts by first appearance."""
     first = texts.first.dictionary_encode()
     rows = first.indices.to_numpy().astype(np.int64)
