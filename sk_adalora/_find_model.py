@@ -18,7 +18,6 @@ from ._model_files import (
     file_hash,
     has_safetensors,
     has_vocabulary,
-    weight_files,
 )
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -150,8 +149,10 @@ def names_folder(name: str) -> bool:
 def _has_weights(folder: Path, expected: str) -> bool:
     """Tell whether a folder is there, and holds the weights that are expected."""
     try:
-        return bool(weight_files(folder)) and content_hash(folder) == expected
+        return content_hash(folder) == expected
     except OSError:  # closed to this user, as /root is, or on a drive that is gone
+        return False
+    except ValueError:  # without weights, or a name that no folder can have
         return False
 
 

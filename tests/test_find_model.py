@@ -521,6 +521,18 @@ def test_code_is_not_taken_from_where_a_file_says_a_model_was(own_model, tmp_pat
         loaded.predict(X)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300])
+def test_a_file_may_say_that_a_model_was_where_nothing_can_be(own_model, name):
+    """Python raises errors of other classes for such names from 3.13 on."""
+    fitted = make(str(own_model)).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    loaded._adapter = replace(fitted._adapter, found_in=name)
+    sk_adalora.clear_backbone_cache()
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
 def test_a_new_fit_takes_what_the_hub_has_now(hub, elsewhere):
     load, _ = elsewhere
     hub.main = SECOND
