@@ -57,7 +57,14 @@ class Column:
         Beside a missing number, pandas makes floats of integers.
         """
         if isinstance(self.cells, pa.Array):
-            cells = nan_to_null(self.cells).to_pylist()
+            try:
+                cells = nan_to_null(self.cells).to_pylist()
+            except (OverflowError, ValueError) as error:  # of dates, and of time zones
+                raise ValueError(
+                    f"The cells of {self.name!r} must be values that Python has, for "
+                    f"`row_format` to get them. Got {self.cells.type}: "
+                    f"{str(error).rstrip('.')}. Convert the column to text."
+                ) from error
         else:
             cells = [None if is_missing(cell) else cell for cell in self.cells]
         return [whole_as_integer(cell) for cell in cells]

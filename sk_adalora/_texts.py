@@ -293,7 +293,7 @@ def _format_column(column: Column, spec: str, conversion: str | None) -> pa.Arra
     for row, value in enumerate(column.values()):
         try:
             text = None if value is None else _format(convert(value, conversion), spec)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(
                 f"The format of {{{column.name}}} in `row_format` must suit its cells. "
                 f"Got {reprlib.repr(value)} in row {row} with {spec!r}: {error}. "

@@ -714,11 +714,32 @@ def test_template_with_format_specs(films):
     ]
     with pytest.raises(ValueError, match=r"\{title\}.*Got 'Alien' in row 0 with 'd'"):
         read_texts(films, "{title:d}")
+    with pytest.raises(ValueError, match=r"Got 2000000 in row 0 with 'c': %c arg not"):
+        read_texts([[2_000_000, "a"]], "{x0:c}")
     letter = pd.DataFrame({"title": [f"Dear sir, {'a secret ' * 9} Yours"]})
     match = r"Got 'Dear.*\.\.\..*Yours' in row 0"
     with pytest.raises(ValueError, match=match) as caught:
         read_texts(letter, "{title:d}")
     assert "secret a secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("row_format", ["{when:%Y}", str])
+@pytest.mark.parametrize(
+    ("tick", "kind"),
+    [
+        (253_402_300_800, pa.timestamp("s")),  # the year 10000
+        (253_402_300_799, pa.timestamp("s", "Asia/Tokyo")),  # is 9999 in London
+        (0, pa.timestamp("s", "No/Zone")),
+        (2**55, pa.duration("s")),
+    ],
+    ids=str,
+)
+def test_cells_that_python_does_not_have_name_their_column(tick, kind, row_format):
+    table = pa.table({"when": pa.array([tick], kind), "n": [1]})
+
+    match = rf"The cells of 'when' must .* Got {re.escape(str(kind))}: .*[^.]\. Convert"
+    with pytest.raises(ValueError, match=match):
+        read_texts(table, row_format)
 
 
 @pytest.mark.parametrize("dtype", ["str", "category", "string[pyarrow]"])
