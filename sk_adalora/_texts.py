@@ -141,10 +141,9 @@ def read_texts(
 
 
 def _all_numbers(table: Table) -> bool:
-    floats = all(column.holds_floats for column in table.columns)
-    # With names they may be counts and facts; without, they are tokens or words.
+    # With names, integers may be counts and facts; without, they are tokens or words.
     unnamed = table.feature_names is None
-    return floats or (unnamed and all(c.holds_codes for c in table.columns))
+    return all(c.holds_floats or (unnamed and c.holds_codes) for c in table.columns)
 
 
 def _write_rows(

@@ -948,6 +948,8 @@ FLOATS = np.random.default_rng(0).normal(size=(41, 11))
         lambda X: (X * 9).astype(int).tolist(),
         lambda X: torch.tensor(X * 9).to(torch.uint8),
         lambda X: X > 0,  # as of texts taken for categories
+        lambda X: [[*row[:6], *map(int, row[6:])] for row in X.tolist()],
+        lambda X: pd.DataFrame(X).assign(**{"11": 1}).set_axis(range(12), axis=1),
     ],
 )
 def test_many_columns_of_numbers_seem_encoded(make):
