@@ -9,17 +9,16 @@ from pathlib import Path
 
 from ._locks import lock_of
 
-# Name patterns of the files that models are read from beside their weights: settings
-# and vocabularies. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's *.codes.
-BESIDE_WEIGHTS = (
-    *("*.json", "*.txt", "*.model"),
-    *("*.spm", "*.tokenizer", "*.codes", "*.tiktoken"),
-)
+# Files of vocabularies alone. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's
+# *.codes.
+_PIECES = ("*.model", "*.spm", "*.tokenizer", "*.codes", "*.tiktoken")
+# Name patterns of the files that models are read from beside their weights.
+BESIDE_WEIGHTS = ("*.json", "*.txt", *_PIECES)
 # Where transformers looks for weights, in this order.
 INDEX = ".index.json"
 _SAFETENSORS = ("model.safetensors", f"model.safetensors{INDEX}")
 WEIGHTS = (*_SAFETENSORS, "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-_VOCABULARIES = (*BESIDE_WEIGHTS[2:], "vocab*", "tokenizer*", "tekken.json")
+_VOCABULARIES = (*_PIECES, "vocab*", "tokenizer*", "tekken.json")
 
 # State and hash of files, by path.
 _hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
