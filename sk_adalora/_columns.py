@@ -217,7 +217,7 @@ def _unwrap_dataset(X: Any) -> Any:
         chosen = X.format  # of its columns, `set_format` may have chosen some
         columns = None if chosen["output_all_columns"] else chosen["columns"]
         return _arrow_rows(X, columns)
-    if not isinstance(X, datasets.arrow_dataset.Column):
+    if not isinstance(X, datasets.Column):
         return X
     source, name = X.source, X.column_name
     if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
