@@ -20,9 +20,8 @@ from ._transaction import CALLBACKS
 
 # The password in the URL of a database: up to its last "@", or in its query.
 _PASSWORD = re.compile(
-    r"(://[^:/@\s]*:)(?:\S|[ \t](?=[^\n'\"]*@))+(?=@)"
-    r"|([?&;]\w*(?:password|passwd|pwd)=)[^&\s'\"]+",
-    re.IGNORECASE,
+    r"(://[^:/@]*:).+(?=@)|([?&;]\w*(?:password|passwd|pwd)=)[^&]+",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -438,7 +437,15 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
             self.study_ = in_memory(self.trials_, *self._study_record)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        return _PASSWORD.sub(r"\1\2***", super().__repr__(N_CHAR_MAX))
+        return super(AdaLoraSearchCV, self._without_password()).__repr__(N_CHAR_MAX)
 
     def _html_repr(self) -> str:
-        return _PASSWORD.sub(r"\1\2***", super()._html_repr())
+        return super(AdaLoraSearchCV, self._without_password())._html_repr()
+
+    def _without_password(self) -> Self:
+        """Return a twin to show: the text may be cut in the middle of the password."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(vars(self))
+        if isinstance(self.storage, str):
+            twin.storage = _PASSWORD.sub(r"\1\2***", self.storage)
+        return twin

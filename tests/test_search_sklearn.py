@@ -335,6 +335,14 @@ def test_the_representation_hides_unusual_passwords(url):
         assert "team@home" in text
 
 
+def test_the_representation_shows_no_part_of_a_password():
+    """scikit-learn leaves out the middle of what is long, perhaps with the "@"."""
+    given = search(storage="mysql://me:xyzzy-plugh@db.example.com:3306/studies")
+    for text in (given._repr_html_(), *map(given.__repr__, range(20, 200))):
+        assert "xyz" not in text
+        assert "ugh@" not in text
+
+
 def test_a_pickle_of_an_older_version_lacks_a_parameter():
     given = search()
     state = given.__getstate__()
