@@ -161,7 +161,8 @@ class DeclaredSpace:
 
     def names(self) -> set[str]:
         """Return the parameters that the space sets."""
-        return {*self.parts, *self.ties}
+        tied = (name for name, source in self.ties.items() if source in self.parts)
+        return {*self.parts, *tied}
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of each name that is searched."""

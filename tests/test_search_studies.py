@@ -183,6 +183,17 @@ def test_a_study_keeps_to_the_parameters_of_steps_that_the_space_sets(
         search(pipeline, {**second, **more}, n_trials=2, **kept).fit(X, Y)
 
 
+@pytest.mark.parametrize(("beta1", "same"), [(None, False), ((0.6, 0.98), True)])
+def test_beta2_is_compared_where_beta1_is_left_alone(beta1, same):
+    """Tied to `beta1`, it has no value of the space's then."""
+    space = read_space(AdaLoraSpace(beta1=beta1))
+    first, second = (
+        fingerprint([X], [], space, None, AdaLoraClassifier(beta2=beta2))
+        for beta2 in (0.5, 0.9)
+    )
+    assert (first == second) is same
+
+
 def test_steps_in_lists_are_compared_with_their_parameters():
     found = [
         fingerprint([X], [], read_space({"a": [[("l", step)]]}, ""), None, Peak())
