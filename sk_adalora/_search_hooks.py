@@ -279,6 +279,8 @@ class SearchHooks(BaseSearchCV):
             if self.error_score == "raise" or not failed:
                 raise
             out = {"test_scores": self.error_score, "fit_time": 0.0, "score_time": 0.0}
+            if self.return_train_score:
+                out["train_scores"] = self.error_score
             results = [FoldResult.read({**out, "fit_error": failed[1]})] * n_fits
         finally:
             self.n_splits_ = len(splits)

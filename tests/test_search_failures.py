@@ -57,6 +57,25 @@ def test_a_number_for_a_scorer_that_fails_counts_like_any_other(error_score, bes
         assert given.fit(X, Y).best_params_["a"] == best
 
 
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_a_fit_that_fails_has_the_error_score_for_a_training_score_too(pruner):
+    """As in scikit-learn, also where all fits fail that run at once."""
+
+    class FailsOnce(Peak):
+        def fit(self, X, y):
+            if self.a > 0.5 and 0 not in X:
+                raise RuntimeError("no first row")
+            return super().fit(X, y)
+
+    options = {"enqueue": {"a": 0.9, "b": 0.7}, "pruner": pruner, "error_score": -9.0}
+    given = search(FailsOnce(), n_trials=1, return_train_score=True, **options)
+    with pytest.warns(FitFailedWarning, match="1 of 3 fits failed"):
+        table = given.fit(X, Y).cv_results_
+
+    assert table["split0_train_score"] == table["split0_test_score"] == -9.0
+    assert np.isfinite(table["mean_train_score"]).all()
+
+
 @pytest.mark.parametrize(("pruner", "n_kept"), [(None, 4), ("auto", 2)])
 def test_a_trial_that_fails_keeps_what_was_measured(pruner, n_kept):
     calls = []
