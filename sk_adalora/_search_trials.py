@@ -272,9 +272,9 @@ class TrialRunner:
 
         That a worker process of joblib `died` counts against them.
         """
-        trials = self.study.get_trials(deepcopy=False)
         for candidate in self.open:
             with suppress(Exception):  # the error that ends the run is to be raised
+                trials = self.study.get_trials(deepcopy=False)
                 try_again(self.study, trials[candidate.trial.number], died=died)
 
     def _show(self) -> None:

@@ -1,6 +1,7 @@
 """What a search does about fits that fail, and scores that are no numbers."""
 
 import numpy as np
+import optuna
 import pytest
 from _search_worker import SPACE, Peak, rows, search
 from sklearn.exceptions import FitFailedWarning
@@ -233,6 +234,26 @@ def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2]
     assert fitted.cv_results_["state"].tolist() == ["complete", "failed"]
     assert fitted.cv_results_["param_a"].tolist() == [0.2, 0.9]
+
+
+def test_a_storage_that_breaks_does_not_hide_the_error_that_ends_a_search():
+    class Breaks(optuna.storages.InMemoryStorage):
+        broken = False
+
+        def get_all_trials(self, *args, **options):
+            if self.broken:
+                raise ConnectionError("the server is away")
+            return super().get_all_trials(*args, **options)
+
+    storage = Breaks()
+
+    def scoring(estimator, X, y):
+        storage.broken = True
+        raise RuntimeError("why")
+
+    given = search(scoring=scoring, storage=storage, error_score="raise")
+    with pytest.raises(RuntimeError, match="why"):
+        given.fit(X, Y)
 
 
 # ---- scores that are no numbers -------------------------------------------------
