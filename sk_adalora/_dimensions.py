@@ -70,7 +70,7 @@ class Choices:
     @property
     def labels(self) -> list[Any]:
         """What a study stores for each: plain values themselves, the repr of others."""
-        return [v if isinstance(v, _PLAIN) else _text(v) for v in self.values]
+        return [v if isinstance(v, _PLAIN) else text_of(v) for v in self.values]
 
     def distribution(self) -> BaseDistribution:
         """Return the choices as Optuna writes them."""
@@ -383,7 +383,7 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return the repr of a value, of a set in an order that all processes share."""
     if type(value) in (set, frozenset) and value:
         members = f"{{{', '.join(sorted(map(repr, value)))}}}"

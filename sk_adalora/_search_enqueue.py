@@ -16,7 +16,7 @@ from optuna.distributions import (
 )
 
 from ._base import BaseAdaLora
-from ._dimensions import CalledSpace, DeclaredSpace, Space, plain
+from ._dimensions import CalledSpace, DeclaredSpace, Space, plain, text_of
 from ._parameters import did_you_mean
 from ._search_digest import digest
 from ._steps import default_init_r, rank_of_share
@@ -192,7 +192,7 @@ def _label(value: Any, distribution: CategoricalDistribution) -> Any:
     elif isinstance(value, list | tuple):
         written = [repr(list(value)), repr(tuple(value))]
     else:
-        written = [repr(value)]
+        written = [text_of(value)]
     for choice in distribution.choices:
         if _is_same(value, choice) or choice in written:
             return choice
@@ -200,12 +200,12 @@ def _label(value: Any, distribution: CategoricalDistribution) -> Any:
 
 
 def _is_same(value: Any, other: Any) -> bool:
-    """Tell whether two values mean the same: 0 and 0.0 do, 1 and True do not."""
+    """Tell whether two values mean the same: 0 and 0.0 or two NaN, not 1 and True."""
     if isinstance(value, bool) != isinstance(other, bool):
         return False
     try:
-        return bool(value == other)
-    except ValueError:  # of arrays
+        return bool(value == other or (value != value and other != other))
+    except Exception:  # of arrays, tensors and others that are neither true nor false
         return False
 
 

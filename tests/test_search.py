@@ -7,7 +7,9 @@ from types import MappingProxyType
 import joblib
 import numpy as np
 import optuna
+import polars as pl
 import pytest
+import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, toy
 from optuna.trial import TrialState
@@ -306,6 +308,35 @@ def test_a_fixed_value_is_known_by_how_it_is_written():
     for name, other in (("log", np.array([1, 3])), ("seconds", Peak(0.1))):
         with pytest.raises(ValueError, match=f"Got '{name}'"):
             starting_points({**best, name: other}, Peak(), space)
+
+
+@pytest.mark.parametrize(
+    ("choices", "value"),
+    [
+        # Of sets that are equal, Python may write the members in another order.
+        ([{0, 8}, {1}], {8, 0}),
+        ([frozenset({0, 8}), 1], frozenset({8, 0})),
+        ([float("nan"), -1], float("nan")),
+    ],
+)
+def test_a_choice_is_known_by_its_content(choices, value):
+    space = AdaLoraSearchCV(Any(), {"a": choices})._read_space()
+    (label, _) = space.distributions()["a"].choices
+
+    for enqueue, own in (("paper", Any(value)), ({"a": value}, Any())):
+        (point,) = starting_points(enqueue, own, space)
+        assert repr(point["a"]) == repr(label)
+
+
+@pytest.mark.parametrize("hold", [pl.Series, torch.tensor])
+def test_a_fixed_value_may_be_neither_true_nor_false(hold):
+    fixed = {"log": [hold([1.0, 2.0])]}
+    space = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1), **fixed})._read_space()
+
+    point = {"a": 0.3, "log": hold([1.0, 2.0])}
+    assert starting_points(point, Peak(), space) == [{"a": 0.3}]
+    with pytest.raises(ValueError, match="Got 'log'"):
+        starting_points({**point, "log": hold([1.0, 3.0])}, Peak(), space)
 
 
 def conditional(trial):
