@@ -158,13 +158,13 @@ def _express(
 def _initial_rank(
     prefix: str, current: Mapping[str, Any], own: Mapping[str, Any]
 ) -> Any:
-    """Return `init_r`, or the number that None stands for, if it stands for one."""
+    """Return `init_r`, or the number that None stands for; None if it is no rank."""
     init_r = current.get(f"{prefix}init_r")
     for settings in (current, own):  # the space may fix `target_r` as a share
         target_r = settings.get(f"{prefix}target_r")
         if init_r is None and isinstance(target_r, Integral):
             init_r = default_init_r(int(target_r))
-    return init_r
+    return init_r if isinstance(init_r, Integral) and int(init_r) > 0 else None
 
 
 def _nearest(value: Any, distribution: Any) -> Any:

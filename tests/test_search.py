@@ -261,6 +261,14 @@ def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
     assert {name: first[name] for name in named & {*first}} == point
 
 
+@pytest.mark.parametrize("own", [{"init_r": 0}, {"init_r": "12"}, {"target_r": 0}])
+def test_a_rank_that_is_none_is_left_to_a_space_that_has_others(own):
+    given = AdaLoraSearchCV(AdaLoraClassifier(**own))
+    (first,) = starting_points("paper", given.estimator, given._read_space())
+
+    assert first["learning_rate"] == given.estimator.learning_rate
+
+
 @pytest.mark.parametrize(
     "searched",
     [
