@@ -150,14 +150,13 @@ def _open_journal(path: str) -> JournalStorage:
     if os.path.exists(path):
         with open(path, "rb") as file:
             start = file.read(len(_SQLITE))
-        line = start[: len(_LINE)]
-        if line != _LINE[: len(line)]:
-            database = start == _SQLITE
+        if not _LINE.startswith(start[: len(_LINE)]):
+            got, do = "another file", "another path"
+            if start == _SQLITE:
+                got, do = "a database of SQLite", repr(f"sqlite:///{path}")
             raise ValueError(
                 "`storage` must be the path of a journal file, or a URL. Got "
-                f"{path!r}, which is "
-                f"{'a database of SQLite' if database else 'another file'}. "
-                f"Pass {repr(f'sqlite:///{path}') if database else 'another path'}."
+                f"{path!r}, which is {got}. Pass {do}."
             )
     lock = None if _LINKS_ARE_FREE else JournalFileOpenLock(path)
     return JournalStorage(_Journal(path, lock))
