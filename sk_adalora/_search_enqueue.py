@@ -179,7 +179,7 @@ def _nearest(value: Any, distribution: Any) -> Any:
         return _LEFT_OUT
     low, high = distribution.low, distribution.high
     nearest = min(max(value, low), high)  # may have been infinite
-    if distribution.step is not None and not distribution.log:
+    if distribution.step is not None:
         steps = round((nearest - low) / distribution.step)
         nearest = min(low + steps * distribution.step, high)
     return int(nearest) if isinstance(distribution, IntDistribution) else float(nearest)
