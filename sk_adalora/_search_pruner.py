@@ -107,8 +107,7 @@ def _comparable(study: optuna.Study) -> np.ndarray:
     rivals = [trial for trial in trials if may_be_best(trial)]
     whole = [trial for trial in rivals if not failed_in_any(trial)]
     each = map(fold_scores, whole or rivals)
-    found = [scores for scores in each if scores is not None]
-    found = [scores for scores in found if len(scores)]
+    found = [scores for scores in each if scores is not None and len(scores)]
     alike = [scores for scores in found if len(scores) == len(found[-1])]
     finite = [scores for scores in alike if np.isfinite(scores).all()]
     return np.array(finite) if finite else np.empty((0, 0))
