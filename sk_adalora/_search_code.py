@@ -6,6 +6,7 @@ bases that are the user's own. A change goes unnoticed in
 
 - methods of the standard library and of installed packages: other versions may be used;
 - what a function looks up when it runs: globals, imported modules, attributes;
+- the names of a function's parameters, by which keywords find them;
 - the contents of lists, dicts and other objects in its defaults and its closure, which
   may be its log or its cache: only their type is compared;
 - what objects that are called like functions hold, unless their repr tells;
