@@ -174,7 +174,7 @@ def _lives(run: str, record: dict[str, Any]) -> bool:
     """
     if record["ended"]:
         return False
-    if run in _here:
+    if run in _here and record["pid"] == os.getpid():  # not the parent's, after a fork
         return True
     if record["machine"] == machine() and record["started"] is not None:
         same = _started(record["pid"]) == record["started"]

@@ -63,6 +63,19 @@ def test_who_is_alive(change, alive):
     assert _search_workers.living_runs(study) == ({"r"} if alive else set())
 
 
+@needs_proc
+def test_a_forked_process_notices_that_its_parent_died():
+    study = optuna.create_study(direction="maximize")
+    with _search_workers.Worker(study, beats=False) as worker:
+        name = f"{_search_workers.WORKER}{worker.run_id}"
+        parents = {**study.user_attrs[name], "pid": 2**22 + 1}
+        study.set_user_attr(name, parents)
+        # The child has a copy of what the parent knew.
+        assert worker.run_id in _search_workers._here
+
+        assert _search_workers.living_runs(study) == set()
+
+
 @pytest.fixture
 def process(monkeypatch, tmp_path):
     """Function: name and state of a process -> when it began, by its number."""
