@@ -10,9 +10,11 @@ from typing import Any
 
 from ._model_files import INDEX, WEIGHTS, has_vocabulary, weight_files
 
-# Endings of the entries of config.json that name code, of attention or of experts. With
-# a "/" in it, the name is that of a repository of the hub, whose code would be run.
+# Parts of the names of entries of config.json that name code, of attention or experts.
+# With a "/" in it, that is a repository of the hub, whose code would be run.
 _NAMES_CODE = ("attn_implementation", "experts_implementation")
+# The entry that gives others another name, also those that name code or weights.
+_RENAMES = "attribute_map"
 
 
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
@@ -54,9 +56,10 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     code = None if trust_remote_code else next(_named_code(settings), None)
     if code is not None:
         raise ValueError(
-            "The config.json of `model` must not name code of the hub. Got "
-            f"{reprlib.repr(code)} in {str(folder)!r}. Remove that entry, or pass "
-            "trust_remote_code=True if you trust its authors."
+            "The config.json of `model` must not name code of the hub, or rename "
+            f"entries by `{_RENAMES}`. Got {reprlib.repr(code)} in {str(folder)!r}. "
+            "Remove that entry, or pass trust_remote_code=True if you trust its "
+            "authors."
         )
     hashed = {path.name for path in weight_files(folder)}
     elsewhere = _named_weights(folder, settings) - hashed
@@ -96,10 +99,13 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _named_code(settings: Any, names_code: bool = False) -> Iterator[str]:
-    """Go through the names of code of the hub in nested settings."""
+    """Go through the names of code in nested settings, and of what may hide any."""
     if isinstance(settings, dict):  # an entry may be one, with a name for each part
         for name, value in settings.items():
-            yield from _named_code(value, names_code or name.endswith(_NAMES_CODE))
+            if name == _RENAMES and value:
+                yield name
+            named = any(part in name for part in _NAMES_CODE)
+            yield from _named_code(value, names_code or named)
     elif isinstance(settings, list):
         for value in settings:
             yield from _named_code(value, names_code)

@@ -250,6 +250,8 @@ CODE = {
     "attention of a part": {"attn_implementation": {"text": "evil/kernel"}},
     "of a nested part": {"parts": [{"_attn_implementation": "evil/kernel:x"}]},
     "experts": {"experts_implementation": "evil/kernel"},
+    # transformers 5.0 sets what its configurations keep the name in.
+    "what holds it": {"_attn_implementation_internal": "evil/kernel"},
 }
 
 
@@ -261,6 +263,19 @@ def test_code_of_the_hub_is_refused(own_model, case):
     path.write_text(json.dumps(settings | CODE[case]))
     with pytest.raises(ValueError, match=r"must not name code of the hub.*evil/kernel"):
         load_backbone(own_model, PLACE)
+
+    check_folder(own_model, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("hidden", ["_attn_implementation", "transformers_weights"])
+def test_settings_under_other_names_are_refused(own_model, hidden):
+    """What names code or weights could hide: transformers sets it all the same."""
+    path = own_model / "config.json"
+    hides = {"attribute_map": {"other": hidden}, "other": "evil/kernel"}
+    for settings in (hides, {"text_config": hides}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+        with pytest.raises(ValueError, match=r"must not .* rename.*`attribute_map`"):
+            load_backbone(own_model, PLACE)
 
     check_folder(own_model, trust_remote_code=True)
 
