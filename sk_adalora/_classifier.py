@@ -523,7 +523,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             )
 
     def _row_weights(
-        self, y: Any, sample_weight: np.ndarray | None
+        self, targets: Tensor, sample_weight: np.ndarray | None
     ) -> np.ndarray | None:
         if self.class_weight is None:
             return sample_weight
@@ -532,14 +532,14 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "`class_weight` needs one label a row. Got an indicator matrix as "
                 "`y`. Use `sample_weight`."
             )
-        labels = read_labels(y)
-        weights = class_weights(self.class_weight, self.classes_, labels, sample_weight)
+        codes = targets.numpy()
+        weights = class_weights(self.class_weight, self.classes_, codes, sample_weight)
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
             raise ValueError(
                 "`class_weight` must hold finite numbers of at least 0, and not all "
                 f"0. Got {self.class_weight!r}. Change the weights."
             )
-        of_rows = weights[np.searchsorted(self.classes_, labels)]
+        of_rows = weights[codes]
         return of_rows if sample_weight is None else of_rows * sample_weight
 
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:

@@ -96,7 +96,7 @@ class FitMixin(InspectMixin, PredictMixin):
 
     @abstractmethod
     def _row_weights(
-        self, y: Any, sample_weight: np.ndarray | None
+        self, targets: Tensor, sample_weight: np.ndarray | None
     ) -> np.ndarray | None:
         """Return a weight for each row, or None where all are equal."""
 
@@ -209,7 +209,7 @@ class FitMixin(InspectMixin, PredictMixin):
         check_targets(y, len(texts), self)
         weight = read_sample_weight(sample_weight, len(texts))
         targets = self._read_targets(y)
-        weights = weights_tensor(self._row_weights(y, weight))
+        weights = weights_tensor(self._row_weights(targets, weight))
         self._check_validation_rows(X_val, y_val, targets)
         return TrainingRows(texts, targets, weights)
 

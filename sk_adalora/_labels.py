@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
@@ -168,26 +167,20 @@ def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
 def class_weights(
     class_weight: Any,
     classes: np.ndarray,
-    labels: np.ndarray,
+    codes: np.ndarray,
     sample_weight: np.ndarray | None,
 ) -> np.ndarray:
-    """Return a weight for each class; rows of weight 0 are left out of "balanced"."""
+    """Return a weight for each class; `codes` are the positions of the rows' classes.
+
+    "balanced" stands for those of scikit-learn, without the rows of weight 0.
+    """
     if not isinstance(class_weight, str):
         return _given_weights(class_weight, classes)
-    if sample_weight is None:
-        return compute_class_weight(class_weight, classes=classes, y=labels)
-    used = sample_weight > 0
-    weights = np.ones(len(classes))
-    # Not isin, which compares each object with every other.
-    present = np.zeros(len(classes), bool)
-    present[np.searchsorted(classes, labels[used])] = True
-    weights[present] = compute_class_weight(
-        class_weight,
-        classes=classes[present],
-        y=labels[used],
-        sample_weight=sample_weight[used],
-    )
-    return weights
+    # scikit-learn's own function would compare objects with all others.
+    counts = np.bincount(codes, sample_weight, minlength=len(classes))
+    present = counts > 0
+    scaled = present.sum() * counts
+    return np.divide(counts.sum(), scaled, out=np.ones(len(classes)), where=present)
 
 
 def _given_weights(class_weight: Mapping[Any, Any], classes: np.ndarray) -> np.ndarray:

@@ -372,7 +372,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             )
 
     def _row_weights(
-        self, y: Any, sample_weight: np.ndarray | None
+        self, targets: Tensor, sample_weight: np.ndarray | None
     ) -> np.ndarray | None:
         return sample_weight
 
