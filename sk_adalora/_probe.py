@@ -231,18 +231,15 @@ def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
     torch.Tensor of shape (m,) or None
         None where all are equal.
     """
-    weights = None if examples.weights is None else examples.weights[rows]
+    # Sums of millions of numbers need more digits than float32 has.
+    all_weights = None if examples.weights is None else examples.weights.double()
+    weights = None if all_weights is None else all_weights[rows]
     targets = examples.targets
     if len(rows) == len(targets) or targets.is_floating_point():
         return weights
     drawn = targets[rows]
-    n_classes = int(targets.max()) + 1
-    all_weights = examples.weights
-    if weights is not None and all_weights is not None:
-        # Sums of millions of numbers need more digits than float32 has.
-        weights, all_weights = weights.double(), all_weights.double()
     of_all = torch.bincount(targets, all_weights)
-    of_drawn = torch.bincount(drawn, weights, minlength=n_classes)
+    of_drawn = torch.bincount(drawn, weights, minlength=len(of_all))
     shares = (of_all / of_drawn)[drawn]
     return shares if weights is None else shares * weights
 

@@ -472,7 +472,9 @@ def test_features_targets_and_weights_are_of_the_same_rows(make, monkeypatch):
     make(**STILL).fit(X, Y, sample_weight=own)
     monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
     # Without the shares of the classes, which the next test is for.
-    monkeypatch.setattr(_probe, "weights_of", lambda rows, all_: all_.weights[rows])
+    monkeypatch.setattr(
+        _probe, "weights_of", lambda rows, all_: all_.weights.double()[rows]
+    )
     make(**STILL).fit(X, Y, sample_weight=own)
     whole, some = seen
     rows = torch.searchsorted(whole[2], some[2] - 1e-5)
