@@ -249,7 +249,6 @@ def train(
     run.allocator.finish()  # where training stops early, the ranks may still fall
     _compact_when_final(run)
     _check_finite(run)
-    run.network.eval()
     history.seconds = time.perf_counter() - start
     return history
 
