@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ._messages import warn_user
 from ._network import TextNetwork
 from ._training import Run, TrainingHistory
 
@@ -75,12 +74,6 @@ class ScoreWatcher:
             The trained network.
         """
         if self._best is not None:
-            if self.best_score == -math.inf:
-                warn_user(
-                    "The validation score was not a finite number in any epoch of the "
-                    "final phase: the state of the last one is kept. Pass more "
-                    "validation rows, or another `scoring`."
-                )
             network.load_state_dict(self._best)
 
 

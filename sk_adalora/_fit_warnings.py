@@ -1,4 +1,4 @@
-"""The warnings of a fit: of its texts, its model and its loss."""
+"""The warnings of a fit: of its texts, its model, its loss and its scores."""
 
 from __future__ import annotations
 
@@ -79,6 +79,12 @@ def warn_of_rank(network: TextNetwork, target_r: int) -> None:
         )
 
 
+def warn_of_history(history: TrainingHistory, head_learning_rate: float | None) -> None:
+    """Warn of what the training has come to."""
+    warn_of_divergence(history, head_learning_rate)
+    _warn_of_scores(history)
+
+
 def warn_of_divergence(
     history: TrainingHistory, head_learning_rate: float | None
 ) -> None:
@@ -95,4 +101,15 @@ def warn_of_divergence(
             f"The training loss must fall. Got {first:.3g} in the first epoch and "
             f"{last:.3g} in the last. Lower {rates}.",
             ConvergenceWarning,
+        )
+
+
+def _warn_of_scores(history: TrainingHistory) -> None:
+    """Warn if no state was better than another: a NaN or -inf is the best score."""
+    best = history.best_epoch
+    if best is not None and not history.score[best] > -np.inf:
+        warn_user(
+            "The validation score was not a finite number in any epoch of the final "
+            "phase: the state of the last one is kept. Pass more validation rows, or "
+            "another `scoring`."
         )

@@ -30,8 +30,8 @@ from ._early_stopping import ScoreWatcher, one_number
 from ._find_model import commit_of
 from ._fit_warnings import (
     warn_of_cuts,
-    warn_of_divergence,
     warn_of_equal_texts,
+    warn_of_history,
     warn_of_numbers,
     warn_of_padding,
     warn_of_rank,
@@ -154,7 +154,7 @@ class FitMixin(InspectMixin, PredictMixin):
             hooks.finish(history)
             self._show_ranks()
         # Only now: where warnings are errors, the fit is kept.
-        warn_of_divergence(self.history_, self.head_learning_rate)
+        warn_of_history(self.history_, self.head_learning_rate)
         return self
 
     def _prepare(

@@ -96,6 +96,16 @@ def test_without_any_score_the_last_state_is_kept(tiny_model):
     assert [warning.filename for warning in caught] == [__file__]
 
 
+@pytest.mark.filterwarnings("error")
+def test_where_warnings_are_errors_a_fit_without_any_score_is_kept(tiny_model):
+    params = {"scoring": scores(*[np.nan] * 8), "n_iter_no_change": 2}
+    fitted = stopping(tiny_model, **params)
+    with pytest.raises(UserWarning, match="not a finite number in any epoch"):
+        fitted.fit(*toy(64))
+
+    assert fitted.history_.best_epoch == fitted.epochs - 1
+
+
 def test_an_infinite_score_stays_the_best(tiny_model):
     fitted = stopping(
         tiny_model,

@@ -95,7 +95,7 @@ IMPORTS = {
         "_attributes _backbone _batches _devices _long_texts _network _parameters "
         "_persistence _read_model _texts _token_table _torch_settings"
     ),
-    "_early_stopping": "_messages _network _training",
+    "_early_stopping": "_network _training",
     "_callbacks": "_early_stopping _interpolation _training",
     "_inspecting": "_attributes _messages _rank_table",
     "_read_folder": (
