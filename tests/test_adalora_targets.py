@@ -619,6 +619,16 @@ class Grouped(nn.Linear):
         return super().forward(x.view(-1, 2, self.in_features))
 
 
+class Split(nn.Linear):
+    """Computes each half of its outputs from a row of its own, as in DeepSeek-V4."""
+
+    def forward(self, x):
+        weights = self.weight.view(2, -1, self.in_features)
+        rows = x.reshape(-1, 2, self.in_features).transpose(0, 1)
+        out = torch.bmm(rows, weights.mT).transpose(0, 1)
+        return out.reshape(*x.shape[:-2], 2, -1)
+
+
 class Best(nn.Linear):
     """Returns one number for each row, not all outputs."""
 
@@ -626,9 +636,11 @@ class Best(nn.Linear):
         return super().forward(x).amax(dim=-1)
 
 
-def test_a_router_that_returns_a_tuple_is_no_linear_layer():
+def test_what_does_not_return_rows_is_no_linear_layer():
     model = nn.ModuleDict({"a": Router(6, 2), "b": Doubled(6, 2), "c": Grouped(6, 2)})
     model["d"] = Best(6, 2)
+    model["e"] = Split(6, 4)
+    assert model["e"](torch.ones(5, 2, 6)).shape == (5, 2, 2)
     assert chosen(model, target_modules=None) == {"b", "c"}
 
     settings = transformers.PhimoeConfig(

@@ -44,22 +44,26 @@ def _has_own_forward(layer: nn.Linear) -> bool:
 def _returns_rows(layer: nn.Linear) -> bool:
     """Tell whether a layer's own forward method returns one tensor of its outputs.
 
-    That of a router of experts does not: PhiMoE's and Llama 4's return tuples. A copy
-    of the layer is called without numbers.
+    That of a router of experts does not: PhiMoE's and Llama 4's return tuples. Nor does
+    that of groups of outputs, each computed from rows of its own, as in DeepSeek-V4. A
+    copy of the layer is called without numbers.
     """
     if not is_plain(layer.weight):
         # The copy would break the layer: with bitsandbytes' weights in 4 bits, `to`
         # also moves the scales, which copies share.
         return True
-    try:
-        tensors = [*layer.parameters(), *layer.buffers()]
-        shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})
-        row = layer.weight.new_empty(1, layer.in_features, device="meta")
-        with torch.no_grad():
-            out = type(layer).forward(shape, row)
-    except Exception:  # quantised layers need not compute without numbers
-        return True
-    return isinstance(out, Tensor) and out.shape == (1, layer.out_features)
+    # One row, and rows for any number of groups.
+    for rows in ((1,), (1, layer.out_features)):
+        try:
+            tensors = [*layer.parameters(), *layer.buffers()]
+            shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})
+            x = layer.weight.new_empty(*rows, layer.in_features, device="meta")
+            with torch.no_grad():
+                out = type(layer).forward(shape, x)
+        except Exception:  # quantised layers need not compute without numbers
+            continue
+        return isinstance(out, Tensor) and out.shape == (*rows, layer.out_features)
+    return True
 
 
 def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
