@@ -662,6 +662,27 @@ def test_a_frozen_layer_computes_in_its_own_way():
         torch.testing.assert_close(model(x), expected)
 
 
+class Centred(nn.Linear):
+    """A linear layer that looks at whole sequences."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_frozen_layer_is_called_with_the_input_as_it_came(dropout):
+    base, seen = nn.Sequential(Centred(5, 3), nn.Linear(3, 2)), []
+    x = torch.randn(4, 6, 5)
+    expected = base(x)
+    model = adapt(base, lora_dropout=dropout)  # its update is zero
+    model.adapted["1"].base_layer.register_forward_hook(
+        lambda _, inputs, out: seen.append((inputs[0].shape, out.shape))
+    )
+
+    torch.testing.assert_close(model(x), expected)
+    assert seen == [((4, 6, 3), (4, 6, 2))]
+
+
 def test_second_derivatives_of_the_fused_layer():
     generator = torch.Generator().manual_seed(0)
     shapes = {

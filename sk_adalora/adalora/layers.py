@@ -185,7 +185,10 @@ class SVDLinear(nn.Module):
         else:
             seen = self._drop(flat) if drops else flat
             hidden = F.linear(seen, right)  # (m, r)
-            out = torch.addmm(self.base_layer(flat), hidden, left)
+            # As it came: its class, or a hook, may look at whole sequences.
+            frozen_out = self.base_layer(x)
+            frozen_out = frozen_out.reshape(-1, frozen_out.shape[-1])  # (m, out)
+            out = torch.addmm(frozen_out, hidden, left)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _readable(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
