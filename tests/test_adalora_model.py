@@ -662,6 +662,45 @@ def test_a_frozen_layer_computes_in_its_own_way():
         torch.testing.assert_close(model(x), expected)
 
 
+class Precise(nn.Linear):
+    """A head that returns float32, whatever it gets."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            bias = self.bias.float()
+            return nn.functional.linear(x.float(), self.weight.float(), bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_update_is_added_to_what_a_layer_returns_in_float32(dtype):
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(5, 4), Precise(4, 2)).to(dtype)
+    x = torch.randn(3, 6, 5).to(dtype)
+    model = randomise(adapt(base))
+    with model.disable_adapter():
+        plain = model(x)
+    (delta,) = [d for d in model.triplets.deltas() if d.shape == (2, 4)]
+    model.adapted["0"].enabled = False
+    hidden = base[0](x)
+    out = model(x)
+
+    assert out.dtype == plain.dtype == torch.float32
+    expected = plain + hidden.float() @ delta.T
+    torch.testing.assert_close(out, expected, rtol=0.05, atol=0.05)
+    out.sum().backward()
+    assert model.triplets.singular_values.grad.any()
+    with pytest.raises(TypeError, match="a Precise, which computes something else"):
+        model.merge()
+
+
+def test_an_update_keeps_the_precision_of_a_head_under_autocast():
+    model, x = adapt(nn.Sequential(Precise(4, 2))), torch.randn(3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(x)  # its update is zero
+
+    torch.testing.assert_close(out, model(x), rtol=0, atol=0)
+
+
 class Centred(nn.Linear):
     """A linear layer that looks at whole sequences."""
 

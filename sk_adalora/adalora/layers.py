@@ -188,7 +188,10 @@ class SVDLinear(nn.Module):
             # As it came: its class, or a hook, may look at whole sequences.
             frozen_out = self.base_layer(x)
             frozen_out = frozen_out.reshape(-1, frozen_out.shape[-1])  # (m, out)
-            out = torch.addmm(frozen_out, hidden, left)
+            if frozen_out.dtype == hidden.dtype:
+                out = torch.addmm(frozen_out, hidden, left)
+            else:  # some heads return float32, whatever they get
+                out = frozen_out + torch.mm(hidden, left)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def _readable(self, x: Tensor) -> tuple[Tensor, Tensor | None] | None:
@@ -318,7 +321,8 @@ class SVDLinear(nn.Module):
             found = type(base).forward(base, row)
             expected = F.linear(row, weight, base.bias)
         rounding = 8 * torch.finfo(weight.dtype).eps * float(expected.abs().max())
-        if not torch.allclose(found, expected, rtol=0, atol=rounding):
+        same_kind = found.dtype == expected.dtype
+        if not (same_kind and torch.allclose(found, expected, rtol=0, atol=rounding)):
             raise TypeError(
                 "Merging needs layers that multiply by their weight and add their "
                 f"bias. Got a {type(base).__name__}, which computes something else. "
