@@ -225,6 +225,16 @@ HEAD = "base_model.model.classifier."
         ),
         # Would be broadcast.
         (lambda s: s.update({HEAD + "bias": torch.ones(1)}), r"Got \(1,\)"),
+        (
+            lambda s: s.update(
+                {
+                    LAYER + "lora_A": torch.ones(5, 48),
+                    LAYER + "lora_B": torch.ones(32, 5),
+                    LAYER + "lora_E": torch.ones(5, 1),
+                }
+            ),
+            r"`init_r`=4 must be .* Got rank 5 for 'bert\.encoder\.layer\.1\.output\.",
+        ),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(change, message):

@@ -379,10 +379,11 @@ class AdaLoraModel(Wrapper):
         Raises
         ------
         ValueError
-            If a layer is missing, or if a shape does not fit; nothing is changed then.
+            If a layer is missing, if a shape does not fit, or if a rank is above
+            `init_r`; nothing is changed then.
         """
         left = dict(state_dict)
-        factors = state.factors(left, self.adapted)
+        factors = state.factors(left, self.adapted, self.peft_config.init_r)
         copies = state.match_copies(left, self._copies, strict)
         pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
         # Training may go on after inference mode, unless all was made within it.

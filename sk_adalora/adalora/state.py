@@ -47,7 +47,7 @@ def collect(
 
 
 def factors(
-    state: dict[str, Tensor], adapted: Mapping[str, SVDLinear]
+    state: dict[str, Tensor], adapted: Mapping[str, SVDLinear], init_r: int
 ) -> list[Factors]:
     """Take the factors of every layer out of `state`, and check their shapes.
 
@@ -57,6 +57,8 @@ def factors(
         Loses the factors.
     adapted : mapping of str to SVDLinear
         The adapted layers by path.
+    init_r : int
+        The largest rank that a layer may have.
 
     Returns
     -------
@@ -65,9 +67,17 @@ def factors(
     Raises
     ------
     ValueError
-        If a tensor is missing, or its shape does not fit the layer.
+        If a tensor is missing, or its shape does not fit the layer, or `init_r`.
     """
-    return [_factors(state, path, layer) for path, layer in adapted.items()]
+    found = [_factors(state, path, layer) for path, layer in adapted.items()]
+    for path, (_, values, _) in zip(adapted, found, strict=True):
+        if len(values) > init_r:  # the scale would be another one
+            raise ValueError(
+                f"`init_r`={init_r} must be that of the adapter. Got rank "
+                f"{len(values)} for {path!r}. Adapt the model with the `init_r` that "
+                "the adapter was trained with."
+            )
+    return found
 
 
 def _factors(state: dict[str, Tensor], path: str, layer: SVDLinear) -> Factors:
