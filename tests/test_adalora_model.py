@@ -865,6 +865,24 @@ def test_the_transforms_of_torch_go_through_an_adapted_model():
     torch.testing.assert_close(change, (jacobian * direction).sum(dim=(2, 3)))
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_the_transforms_of_torch_go_through_layers_without_an_update(merged):
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2))
+    model = randomise(adapt(base.to(torch.bfloat16)))  # where oneDNN may be faster
+    x, direction = torch.randn(2, 3, 8).to(torch.bfloat16)
+    model.merge()
+    for layer in model.adapted.values():
+        layer.enabled = merged
+    output, change = torch.func.jvp(model, (x,), (direction,))
+
+    torch.testing.assert_close(output, model(x), rtol=0.05, atol=0.05)
+    assert change.shape == (3, 2)
+    assert torch.func.jacfwd(model)(x).shape == (3, 2, 3, 8)
+    rows = torch.func.vmap(model)(x)
+    torch.testing.assert_close(rows, model(x), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("scale", [1, 2**16])  # which a GradScaler starts with
 def test_the_penalty_of_orthonormal_rows_is_zero_with_a_finite_gradient(scale):
     model = adapt(nn.Sequential(nn.Linear(6, 6)), init_r=3)

@@ -264,8 +264,10 @@ class SVDLinear(nn.Module):
 
     def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
         weight = weight.T if self.transposed else weight
+        # The transforms of torch.func want a forward-mode derivative.
+        transformed = torch._C._are_functorch_transforms_active()
         autocast = torch.is_autocast_enabled(x.device.type)
-        if autocast or not onednn_is_faster(x, weight, self.bias):
+        if transformed or autocast or not onednn_is_faster(x, weight, self.bias):
             return F.linear(x, weight, self.bias)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         out: Tensor = FrozenLinear.apply(flat, weight, self.bias)
