@@ -314,6 +314,14 @@ def test_an_output_layer_is_known_by_what_the_model_says_of_it():
     assert chosen(OwnOutput()) == {"body"}
 
 
+def test_a_method_that_takes_arguments_says_nothing_of_layers():
+    class Mixed(OwnOutput):
+        def get_input_embeddings(self, ids, images):
+            return torch.cat([ids, images])
+
+    assert chosen(Mixed()) == {"body"}
+
+
 def test_layers_of_all_linear():
     names = chosen(tiny_bert(), layers_to_transform=[1])
 
