@@ -1076,6 +1076,18 @@ def test_autocast_leaves_penalty_and_gradients_in_float32():
         )
 
 
+def test_autocast_leaves_a_model_in_float64_alone():
+    model, x = (
+        randomise(adapt(nn.Sequential(nn.Linear(8, 8)).double())),
+        torch.ones(3, 8),
+    )
+    expected = model(x.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x.double())
+
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_region_without_autocast_inside_an_autocast_forward():
     class Exact(nn.Module):
         def __init__(self):

@@ -337,7 +337,8 @@ def _split(
 def _compute_dtype(weight: Tensor) -> torch.dtype:
     """Choose the precision in which a layer with this weight computes."""
     kind = weight.device.type
-    if torch.is_autocast_enabled(kind):
+    # Autocast leaves products in float64 alone.
+    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
     # A quantised layer, be it in float8, computes in the precision of its input;
     # float32 is safe.
