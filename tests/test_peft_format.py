@@ -988,6 +988,19 @@ def test_variants_of_peft_folders(from_peft, variant):
     assert_close(outputs(loaded), outputs(model))
 
 
+@pytest.mark.parametrize("variant", ["as it is", "null pattern", "empty pattern"])
+def test_ranks_of_a_loaded_adapter_are_final(from_peft, variant):
+    _, folder = from_peft
+    VARIANTS[variant](folder)
+    loaded = load_peft_adapter(tiny_classifier(), folder)
+    before = loaded.ranks
+    loaded.update_and_allocate(0)
+    loaded.compact()
+
+    assert loaded.allocator.finished
+    assert loaded.ranks == before
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_widened(from_peft, dtype):
     model, folder = from_peft

@@ -25,6 +25,8 @@ from .peft_format import (
     WHOLE,
     is_factor,
     plain_name,
+    rank_pattern,
+    ranks_of,
     stored,
 )
 from .state import PREFIX
@@ -69,6 +71,8 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     """
     config, tensors = read_adapter(folder)
     config.inference_mode = True
+    # Ranks are final, also without a pattern, as PEFT saves before it first prunes.
+    config.rank_pattern = rank_pattern(ranks_of(tensors), config.init_r)
     trained = [p for p in model.parameters() if p.requires_grad]
     adapted = get_peft_model(model, config)
     try:
