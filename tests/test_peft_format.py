@@ -950,6 +950,9 @@ VARIANTS = {
     "bin, no zip": lambda f: as_bin(f, _use_new_zipfile_serialization=False),
     "double": lambda f: cast(f, torch.float64),
     "no schedule": lambda f: change_config(f, total_step=None, tinit=0, tfinal=0),
+    "no method, no schedule": lambda f: change_config(
+        f, peft_type=None, total_step=None
+    ),
     "no total": lambda f: change_config(f, total_step=None, tinit=3, tfinal=4),
     "an old config": lambda f: change_config(f, **dict.fromkeys(NEWER, ...)),
     "only what must be": lambda f: change_config(

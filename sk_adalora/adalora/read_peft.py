@@ -117,7 +117,7 @@ def read_adapter(
     """
     source = Path(os.path.expanduser(folder))
     values = read_json(source / CONFIG_NAME)
-    if values.get("peft_type", AdaLoraConfig.method) != AdaLoraConfig.method:
+    if (values.get("peft_type") or AdaLoraConfig.method) != AdaLoraConfig.method:
         AdaLoraConfig.from_dict(values)  # raises, before its tensors look broken
     tensors = {
         plain_name(name): _check_tensor(name, tensor)

@@ -52,6 +52,10 @@ CONFIGS = {
     "a bias that is a list": (put("bias", value=[]), "`bias`"),
     "another method": (put("peft_type", value="LORA"), "`peft_type`"),
     "a method that is a list": (put("peft_type", value=[1]), "`peft_type`"),
+    "no method, and a schedule of text": (
+        lambda values: values.update(peft_type=None, total_step="9"),
+        "`total_step`",
+    ),
     "DoRA": (put("use_dora", value=True), "DoRA"),
     "a schedule without steps": (put("total_step", value=0), "`total_step`"),
     "a schedule of text": (put("total_step", value="9"), "`total_step`"),
