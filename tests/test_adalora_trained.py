@@ -115,6 +115,34 @@ def test_trained_biases_are_copies(bias):
         assert parameter.detach().numpy().tobytes() == before[name][1]
 
 
+class TwoNames(nn.Module):
+    """Its head has two names, as parts of Grounding DINO have."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleDict({"fc": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
+        self.last = self.body["head"]
+
+    def forward(self, x):
+        return self.last(self.body["fc"](x))
+
+
+def test_a_module_under_two_names_is_trained_under_both():
+    base = TwoNames()
+    head, x = base.last, torch.randn(3, 4)
+    plain = base(x)
+    model = adapt(base, target_modules=["fc"], modules_to_save=["head"])
+    model(x).sum().backward()
+
+    assert base.last is base.body["head"] is not head
+    assert base.last.weight.grad is not None
+    nn.init.ones_(base.last.weight)
+    with model.disable_adapter():
+        assert base.last is base.body["head"] is head
+        torch.testing.assert_close(model(x), plain)
+    assert model.unload().last is head
+
+
 @pytest.mark.parametrize(
     "options",
     [

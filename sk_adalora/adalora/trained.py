@@ -18,8 +18,8 @@ from .targets import ends_with, is_inside, modules_to_save
 class _Copy:
     """A module, or a bias, that is trained in full."""
 
-    owner: nn.Module
-    attribute: str  # under which the owner holds it
+    # Modules that hold it, and the attribute of each; the first counts.
+    places: list[tuple[nn.Module, str]]
     original: nn.Module | nn.Parameter
     trained: nn.Module | nn.Parameter
 
@@ -29,8 +29,8 @@ class _Copy:
         `resize_token_embeddings` makes another head, and `to_empty` other parameters.
         What is only wrapped, as by `torch.compile`, stays known without its wrapper.
         """
-        held = {**self.owner._parameters, **self.owner._modules}
-        now: Any = held.get(self.attribute)
+        owner, attribute = self.places[0]
+        now: Any = {**owner._parameters, **owner._modules}.get(attribute)
         name = "trained" if in_use else "original"
         wraps = isinstance(now, nn.Module) and getattr(self, name) in now.modules()
         if now is not None and not wraps:
@@ -38,13 +38,14 @@ class _Copy:
 
     def use(self, trained: bool) -> None:
         new = self.trained if trained else self.original
-        old = getattr(self.owner, self.attribute)
+        old = getattr(*self.places[0])
         if isinstance(new, nn.Module) and isinstance(old, nn.Module):
             # `train` and `eval` reach only what is in the model.
             modes = {path: part.training for path, part in old.named_modules()}
             for path, part in new.named_modules():
                 part.training = modes.get(path, old.training)
-        setattr(self.owner, self.attribute, new)
+        for owner, attribute in self.places:
+            setattr(owner, attribute, new)
 
 
 class TrainedCopies:
@@ -67,9 +68,15 @@ class TrainedCopies:
         self._copies: dict[str, _Copy] = {}
         self.in_use = False
         for path in paths:
-            owner, _, attribute = path.rpartition(".")
-            trained = copy.deepcopy(model.get_submodule(path)).requires_grad_(True)
-            self._add(path, model.get_submodule(owner), attribute, trained)
+            original = model.get_submodule(path)
+            trained = copy.deepcopy(original).requires_grad_(True)
+            places = [
+                (owner, attribute)
+                for owner in model.modules()
+                for attribute, part in owner._modules.items()
+                if part is original
+            ]
+            self._copies[path] = _Copy(places, original, trained)
         if bias != "none":
             self._copy_biases(model, paths, only_adapted=bias == "lora_only")
         self.use(trained=True)  # at the end: if memory runs out, the model is unchanged
@@ -86,17 +93,7 @@ class TrainedCopies:
             if bias is None or is_inside(path, copied):
                 continue
             trained = nn.Parameter(bias.detach().clone())
-            self._add(f"{path}.bias", module, "bias", trained)
-
-    def _add(
-        self,
-        path: str,
-        owner: nn.Module,
-        attribute: str,
-        trained: nn.Module | nn.Parameter,
-    ) -> None:
-        original = getattr(owner, attribute)
-        self._copies[path] = _Copy(owner, attribute, original, trained)
+            self._copies[f"{path}.bias"] = _Copy([(module, "bias")], bias, trained)
 
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model.
