@@ -16,6 +16,12 @@ SCHEDULE = {"total_step": 100}
 # In the order in which they are checked: a value that breaks two of them
 # reports the earlier one.
 RULES = [
+    ({"target_modules": 3}, TypeError, r"`target_modules` must be of type str.*Got 3"),
+    ({"exclude_modules": [["a"]]}, TypeError, r"`exclude_modules` .*Got \[\['a'\]\]"),
+    ({"modules_to_save": ["a", 1]}, TypeError, r"`modules_to_save` .*Got \['a', 1\]"),
+    ({"layers_to_transform": "1"}, TypeError, r"`layers_to.* of type int.*Got '1'"),
+    ({"layers_to_transform": 1.0}, TypeError, r"`layers_to.* of type int.*Got 1.0"),
+    ({"layers_to_transform": [True]}, TypeError, r"`layers_to.*Got \[True\]"),
     (
         {"target_modules": ".*", "layers_to_transform": 1},
         ValueError,
@@ -361,6 +367,21 @@ def test_a_range_of_layers_is_kept_as_a_list(tmp_path):
     config.save_pretrained(tmp_path)
 
     assert config.layers_to_transform == [0, 1]
+    assert AdaLoraConfig.from_pretrained(tmp_path) == config
+
+
+def test_arrays_are_kept_as_lists(tmp_path):
+    config = AdaLoraConfig(
+        total_step=10,
+        target_modules=np.array(["query"]),
+        layers_to_transform=np.arange(2),
+        modules_to_save=np.array(["classifier", "pooler"]),
+    )
+    config.save_pretrained(tmp_path)
+
+    assert config.target_modules == {"query"}
+    assert config.layers_to_transform == [0, 1]
+    assert config.modules_to_save == ["classifier", "pooler"]
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 

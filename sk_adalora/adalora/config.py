@@ -28,6 +28,9 @@ _TASKS = (
     "FEATURE_EXTRACTION",
 )
 
+# Fields that hold names, or a pattern of names.
+_NAMES = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save")
+
 # Fields of other PEFT methods that PEFT writes into every file. They mean nothing
 # here as long as they hold these values.
 _INERT_VALUES: dict[str, Any] = {
@@ -128,6 +131,9 @@ class LoraConfig:
         self.peft_type = self.method
         for each in fields(self):  # numbers of NumPy cannot be written as JSON
             setattr(self, each.name, _as_plain(getattr(self, each.name)))
+        for name in _NAMES:
+            _check_each(name, getattr(self, name), str)
+        _check_each("layers_to_transform", self.layers_to_transform, int)
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
         self._check_layers()
@@ -443,15 +449,15 @@ class AdaLoraConfig(LoraConfig):
 
 
 def _as_plain(value: Any) -> Any:
-    """Convert numbers of other libraries, also nested ones, to Python's."""
+    """Convert numbers and arrays of other libraries, also nested ones, to Python's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, range):  # which JSON has not
         return list(value)
     if type(value) is dict:
         return {key: _as_plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(_as_plain(inner) for inner in value)
-    if getattr(value, "ndim", None) == 0:  # also a bool, which is no Integral there
-        value = value.item()
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
@@ -461,6 +467,17 @@ def _as_plain(value: Any) -> Any:
 
 def _as_set(names: Any) -> Any:
     return set(names) if isinstance(names, list | tuple | frozenset) else names
+
+
+def _check_each(name: str, value: Any, kind: type) -> None:
+    """Refuse what is not None, a value of a type, or some values of that type."""
+    several = isinstance(value, list | tuple | set | frozenset)
+    each = [] if value is None else value if several else [value]
+    if not all(isinstance(v, kind) and not isinstance(v, bool) for v in each):
+        raise TypeError(
+            f"`{name}` must be of type {kind.__name__}, or a list of such values. "
+            f"Got {reprlib.repr(value)}. Pass a list."
+        )
 
 
 def _check_integer(name: str, value: Any, low: int) -> None:
