@@ -219,7 +219,7 @@ class LoraConfig:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If the values belong to another method, or if one of them is wrong.
         """
         method = values.get("peft_type") or cls.method
@@ -274,7 +274,7 @@ class LoraConfig:
         ------
         FileNotFoundError
             If the folder holds no such file.
-        ValueError
+        ValueError, TypeError
             If the file is not a JSON object, or if one of its values is wrong.
         """
         folder = Path(os.path.expanduser(directory))
