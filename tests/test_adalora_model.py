@@ -701,6 +701,32 @@ def test_an_update_keeps_the_precision_of_a_head_under_autocast():
     torch.testing.assert_close(out, model(x), rtol=0, atol=0)
 
 
+class DoubledConv1D(transformers.pytorch_utils.Conv1D):
+    """A transposed layer with a forward method of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.filterwarnings(CONV1D)
+def test_a_transposed_layer_computes_in_its_own_way():
+    base, x = nn.Sequential(DoubledConv1D(3, 5)), torch.randn(4, 5)
+    expected = base(x)
+    model = adapt(base)  # its update is zero
+
+    torch.testing.assert_close(model(x), expected)
+    with pytest.raises(TypeError, match="a DoubledConv1D, which computes something"):
+        model.merge()
+
+
+@pytest.mark.filterwarnings(CONV1D)
+def test_a_transposed_layer_compiles():
+    model, x = randomise(adapt(nn.Sequential(conv1d(5, 3)))), torch.randn(4, 5)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+
+    torch.testing.assert_close(compiled(x), model(x))
+
+
 class Centred(nn.Linear):
     """A linear layer that looks at whole sequences."""
 

@@ -36,9 +36,10 @@ def is_linear(module: nn.Module) -> bool:
     return is_conv1d(module)
 
 
-def _has_own_forward(layer: nn.Linear) -> bool:
-    """Tell whether the class of a layer computes in another way than torch's."""
-    return type(layer).forward is not nn.Linear.forward
+def _has_own_forward(layer: nn.Module) -> bool:
+    """Tell whether the class of a layer computes in another way than its kind does."""
+    kinds = (k for k in type(layer).__mro__ if k is nn.Linear or k.__name__ == "Conv1D")
+    return type(layer).forward is not next(kinds).forward  # type: ignore[attr-defined]
 
 
 def _returns_rows(layer: nn.Linear) -> bool:
@@ -202,7 +203,7 @@ class SVDLinear(nn.Module):
         tuple of (torch.Tensor, torch.Tensor or None), or None
         """
         base: Any = self.base_layer
-        if not (type(base) is nn.Linear or self.transposed):
+        if not (type(base) is nn.Linear or type(base).__name__ == "Conv1D"):
             return None
         weight, bias = base.weight, base.bias
         if not is_plain(weight) or weight.dtype != x.dtype:
@@ -314,14 +315,14 @@ class SVDLinear(nn.Module):
 
     def _check_plain(self) -> None:
         """Refuse a layer whose class computes something else with its weight."""
-        base = self.base_layer
-        if not isinstance(base, nn.Linear) or not _has_own_forward(base):
+        base: Any = self.base_layer
+        if not _has_own_forward(base):
             return
         weight = base.weight
-        row = torch.linspace(-1, 1, base.in_features).to(weight)[None]
+        row = torch.linspace(-1, 1, self.in_features).to(weight)[None]
         with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
             found = type(base).forward(base, row)
-            expected = F.linear(row, weight, base.bias)
+            expected = F.linear(row, weight.T if self.transposed else weight, base.bias)
         rounding = 8 * torch.finfo(weight.dtype).eps * float(expected.abs().max())
         same_kind = found.dtype == expected.dtype
         if not (same_kind and torch.allclose(found, expected, rtol=0, atol=rounding)):
