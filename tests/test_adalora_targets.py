@@ -338,6 +338,15 @@ def test_a_head_that_the_task_saves_is_no_target(task):
     assert names - saved == {"classifier"}
 
 
+@pytest.mark.parametrize("target", [None, "all-linear"])
+def test_a_model_of_heads_alone_says_how_to_adapt_them(target):
+    model = nn.ModuleDict({"head": nn.Linear(4, 2)})
+    message = r"Got 'all-linear', which leaves out head\. .* such as 'head', or"
+    with pytest.raises(ValueError, match=message):
+        chosen(model, target_modules=target)
+    assert chosen(model, target_modules=["head"]) == {"head"}
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -263,6 +263,8 @@ def _nothing_found(
             "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
             "torch.nn.Linear and transformers' Conv1D only, inside another module."
         )
+    if asked == ALL_LINEAR and not wanted:
+        held = candidates
     if held:
         return f"{_held_back(asked, held)} Nothing else matches."
     if wanted:
