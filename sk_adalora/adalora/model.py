@@ -60,7 +60,8 @@ def get_peft_model(
     ------
     TypeError
         If `config` is not an :class:`AdaLoraConfig`, if `model` is not a
-        :class:`torch.nn.Module`, or if it is adapted already.
+        :class:`torch.nn.Module`, or if it is adapted or compiled already. If a module
+        in `modules_to_save` has more to store than tensors.
     ValueError
         If no layer matches `target_modules`, if a name in `modules_to_save` matches
         none, if `rank_pattern` lacks an adapted layer, or if accelerate has offloaded
@@ -482,7 +483,8 @@ class AdaLoraModel(Wrapper):
         ValueError
             If `safe_merge` and a merged weight is not finite; nothing is merged.
         TypeError
-            If the frozen weights are quantised.
+            If the frozen weights are quantised, or if the class of a layer does more
+            than to multiply by its weight and to add its bias; nothing is merged.
         """
         layers = list(self.adapted.values())
         try:
@@ -517,7 +519,8 @@ class AdaLoraModel(Wrapper):
             If `safe_merge` and a merged weight is not finite, or if the weight of an
             adapted layer is computed from others; nothing is changed then.
         TypeError
-            If the frozen weights are quantised.
+            If the frozen weights are quantised, or if the class of a layer does more
+            than to multiply by its weight and to add its bias; nothing is merged.
         """
         check_replaceable(self.adapted)
         self.merge(safe_merge)
