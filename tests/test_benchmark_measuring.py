@@ -6,7 +6,8 @@ import time
 
 import pytest
 import torch
-from _benchmarks import X, Y, settings
+from _benchmarks import ROOT, X, Y, settings
+from _process import run_python
 
 from benchmarks import machine, memory, stopped_fit, time_profile
 from benchmarks.operations import count
@@ -213,3 +214,10 @@ def test_a_worker_that_fails_says_why(monkeypatch):
     monkeypatch.setenv("PYTHON_COLORS", "0")  # FORCE_COLOR, common in CI, colours it
     with pytest.raises(RuntimeError, match=r"Got exit code 1(.|\n)*KeyError: 'poems'"):
         run_job({"kind": "poems"})
+
+
+def test_the_peak_of_a_process_is_its_own():
+    """Linux counts that of the process that started it, which may hold a large file."""
+    program = "from benchmarks.worker import peak_bytes; print(peak_bytes())"
+
+    assert int(run_python(program, cwd=ROOT).stdout) < 1e8  # torch is in this one
