@@ -7,11 +7,9 @@ from subprocess import CompletedProcess
 import pytest
 from _benchmarks import COMPARISONS, records
 
-from benchmarks import report, results
-from benchmarks.__main__ import (
-    main,
-    make_parser,
-)
+from benchmarks import __main__ as command
+from benchmarks import defaults, report, results
+from benchmarks.__main__ import main, make_parser
 
 
 def test_the_page_is_what_the_report_writes():
@@ -109,11 +107,24 @@ def test_short_runs_parts_that_fit_into_one_page(tmp_path, monkeypatch):
 
 def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
     line = {"variant": "defaults", "task": "quotes", "size": 200, "seed": 0}
-    folder = tmp_path / "quick"
-    folder.mkdir()
     text = json.dumps({**line, "accuracy": 0.5, "log_loss": 1.0})
-    (folder / "defaults-cpu.jsonl").write_text(text + "\n", encoding="utf-8")
-    command = ["defaults", "--quick", "--device", "cpu", "--results", str(tmp_path)]
+    (tmp_path / "defaults-cpu.jsonl").write_text(text + "\n", encoding="utf-8")
+    options = ["--n-test", "60", "--device", "cpu", "--results", str(tmp_path)]
 
     with pytest.raises(ValueError, match=r"Got n_test=60 after 600\. Name another"):
-        main(command)
+        main(["defaults", *options])
+
+
+def test_a_smoke_test_of_defaults_measures_each_time(tmp_path, monkeypatch):
+    seen = []
+
+    def measured(*arguments):
+        seen.append(arguments)
+        return {"accuracy": 0.5, "log_loss": 1.0}
+
+    monkeypatch.setattr(defaults, "_measure", measured)
+    monkeypatch.setattr(defaults, "split", lambda *arguments: None)
+    monkeypatch.setattr(command, "load_task", lambda name: None)
+    for n_fits in (2, 4):
+        main(["defaults", "--quick", "--device", "cpu", "--results", str(tmp_path)])
+        assert len(seen) == n_fits
