@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # packages hold all that is needed
 
 import argparse
+import shlex
 import subprocess
 import sys
 import warnings
@@ -257,7 +258,8 @@ def measure(options, arguments):
     """Run a measurement; write its JSON and print its Markdown."""
     module = MEASUREMENTS[options.what]
     warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
-    command = " ".join(["python -m benchmarks", *without_results(arguments)])
+    asked = without_results(arguments)
+    command = shlex.join(["python", "-m", "benchmarks", *asked])
     result = module.run(options)
     path = results.write(
         options.results, options.what, options.kept_as, command, **result

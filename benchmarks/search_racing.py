@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import shlex
 import sys
 import time
 import warnings
@@ -405,12 +406,12 @@ def main(arguments=None):
     if options.show:
         settings = {name: records[0][name] for name in _SAME} if records else {}
     else:
-        command = ["python -m benchmarks racing", *without_results(arguments)]
+        asked = without_results(arguments)
         results.write(
             options.results,
             "racing",
             "cpu",
-            " ".join(command),
+            shlex.join(["python", "-m", "benchmarks", "racing", *asked]),
             versions={"optuna": optuna.__version__},
             records=records,
         )

@@ -1,6 +1,7 @@
 """Scores are measured once, kept apart, and summed up; and so are other results."""
 
 import json
+import shlex
 
 import pytest
 from _benchmarks import X, Y, records
@@ -237,6 +238,13 @@ def test_of_a_short_file_all_rows_are_learned_from(tmp_path):
 
     (record,) = results.read(tmp_path, "score")[0]["records"]
     assert (record["size"], record["n_train"]) == (18, 18)  # a quarter is predicted
+
+
+def test_the_command_of_a_result_can_be_typed(run_score):
+    run_score("--contestants", "tfidf", "--model", "my model")
+
+    (written,) = results.read(run_score.results, "score")
+    assert shlex.split(written["command"])[-2:] == ["--model", "my model"]
 
 
 def test_a_smoke_test_keeps_what_was_measured(run_score, monkeypatch):
