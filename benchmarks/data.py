@@ -76,6 +76,7 @@ def load_csv(path, text, label):
     ValueError
         If one of the columns does not exist, or a row has no label.
     """
+    csv.field_size_limit(2**31 - 1)  # by default, 131,072 characters
     # Excel begins a file with a mark, which would be a part of the first name.
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)

@@ -70,6 +70,13 @@ def test_a_file_as_excel_writes_it(tmp_path):
     assert data.load_csv(file, "words", "kind").texts == ["good"]
 
 
+def test_a_file_with_a_long_text(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(f"words,kind\n{'good ' * 30_000},yes\n", encoding="utf-8")
+
+    assert len(data.load_csv(file, "words", "kind").texts[0]) == 149_999
+
+
 @pytest.mark.parametrize("row", ["bad", "bad,"])
 def test_a_row_of_a_file_without_a_label_is_refused(row, tmp_path):
     file = tmp_path / "mine.csv"
