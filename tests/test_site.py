@@ -96,14 +96,19 @@ def test_links_of_the_repository_lead_to_pages_of_the_site(
 
 def test_a_broken_link_of_a_site_is_found(load, tmp_path):
     checker = load("check_links")
-    (tmp_path / "a.html").write_text(
+    (tmp_path / "source.py").touch()  # of the repository, in which the site is built
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "a.html").write_text(
         "<a href='b.html#here'>good</a> <a href='#top'>good</a> "
         "<a href='https://example.org/nothing'>not followed</a>"
-        "<a href='b.html#there'>bad</a> <img src='c.png'>"
+        "<a href='b.html#there'>bad</a> <a href='../source.py'>bad</a>"
+        "<img src='c.png'>"
     )
-    (tmp_path / "b.html").write_text("<p id='here'>text</p>")
+    (site / "b.html").write_text("<p id='here'>text</p>")
 
-    assert sorted(checker.broken_links(tmp_path)) == [
+    assert sorted(checker.broken_links(site)) == [
+        "a.html: ../source.py",
         "a.html: b.html#there",
         "a.html: c.png",
     ]
