@@ -19,49 +19,44 @@ PACKAGE = Path(__file__).parent.parent / "sk_adalora"
 
 @dataclass(frozen=True)
 class Group:
-    """A box: its title, what it does, its modules, and its row (None: beside)."""
+    """A box: its title, what it does, its modules, and whether it stands beside."""
 
     title: str
     does: str
     modules: str
-    row: int | None = None
+    beside: bool = False
 
 
 GROUPS = [
-    Group("Texts", "rows of a table become texts", "_cells _columns _texts _rows", 0),
+    Group("Texts", "rows of a table become texts", "_cells _columns _texts _rows"),
     Group(
         "Tokens",
         "token ids, in padded batches",
         "_turns _token_table _tokens _long_texts _batches",
-        1,
     ),
     Group(
         "Model",
         "the shared pretrained model, adapted, with pooling and head",
         "_devices _torch_settings _find_model _model_files _check_model_files "
         "_read_model _model_identity _try_model _backbone _head _network",
-        2,
     ),
     Group(
         "Training",
         "steps under a budget of ranks, and what is known afterwards",
         "_steps _learning_rates _training _linear_probe _probe _interpolation "
         "_early_stopping _callbacks _report _rank_table",
-        3,
     ),
     Group(
         "Saving",
         "files and folders, and the way back",
         "_file_versions _persistence _json_values _card _sentence_files _folder_files "
         "_write_folder _read_folder _whole_folder",
-        4,
     ),
     Group(
         "Estimators",
         "fit, predict, save and load",
         "_attributes _predicting _inspecting _folder _fit_warnings _fitting _base "
         "_labels _numbers _classifier _regressor",
-        5,
     ),
     Group(
         "Search",
@@ -71,13 +66,11 @@ GROUPS = [
         "_search_sampling _search_storage _search_study _search_enqueue _search_table "
         "_search_summary _search_plot _search_rules _search_warnings _search_trials "
         "_search_hooks _search",
-        6,
     ),
     Group(
         "Pictures",
         "of ranks, budget and training",
         "_draw_history _draw_ranks _displays",
-        7,
     ),
     Group(
         "adalora, the engine",
@@ -87,11 +80,13 @@ GROUPS = [
         "adalora.resizing adalora.triplets adalora.targets adalora.trained "
         "adalora.state adalora.allocator adalora.exchange adalora.loop_checks "
         "adalora.wrapper adalora.model adalora.peft_format adalora.read_peft",
+        beside=True,
     ),
     Group(
         "Shared",
         "by all of the rest",
         "_parameters _messages _locks _transaction _doc_links _plotting",
+        beside=True,
     ),
 ]
 
@@ -132,12 +127,8 @@ def imported_modules(name, modules):
 
 
 def group_of_each(modules):
-    """Mapping {module: group}; each module stands in one box, each box has one."""
-    placed = {}
-    for group in GROUPS:
-        for name in group.modules.split():
-            if name in modules:
-                placed[name] = group
+    """Mapping {module: group}; each module stands in one box."""
+    placed = {name: group for group in GROUPS for name in group.modules.split()}
     if missing := sorted(modules.keys() - placed.keys()):
         raise ValueError(
             f"each module must stand in one of GROUPS. Got {missing}, which stand in "
@@ -156,7 +147,8 @@ def edges_of_groups(modules):
         if placed[imported] is not placed[name]
     }
     for above, below in pairs:
-        if None not in (above.row, below.row) and above.row > below.row:
+        on_the_path = not (above.beside or below.beside)
+        if on_the_path and GROUPS.index(above) > GROUPS.index(below):
             raise ValueError(
                 f"imports must go down the picture. Got one from {below.title!r} to "
                 f"{above.title!r} below it. Move a module to another group."
@@ -207,15 +199,12 @@ def lay_out_box(group, names, x, y, width):
     return Box(group, x, y, width, top + CHIP + PAD - y, chips)
 
 
-def lay_out(modules):
+def lay_out():
     """The boxes: the path in the wide column, what stands beside it on its right."""
-    placed = group_of_each(modules)
     boxes, y, side_y = [], 10, 10
     for group in GROUPS:
-        names = [n for n in group.modules.split() if placed.get(n) is group]
-        if not names:
-            continue
-        if group.row is None:
+        names = group.modules.split()
+        if group.beside:
             side = WIDTH - SIDE_WIDTH - 10
             box = lay_out_box(group, names, side, side_y, SIDE_WIDTH)
             side_y = box.y + box.height + GAP
@@ -242,7 +231,7 @@ text { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1b2
 
 
 def draw_box(box):
-    beside = "beside" if box.group.row is None else "box"
+    beside = "beside" if box.group.beside else "box"
     title = escape(box.group.title)
     yield (
         f'<rect class="{beside}" x="{box.x}" y="{box.y}" width="{box.width}" '
@@ -273,7 +262,7 @@ def draw_edge(start, end, lane):
     """An arrow: down to the next box, around the left, or in from the side."""
     if start.x == end.x and start.y + start.height + GAP == end.y:
         points = f"M {start.x + 60} {start.y + start.height} V {end.y - 2}"
-    elif start.group.row is None:
+    elif start.group.beside:
         gutter = MARGIN + PATH_WIDTH + 18 + 12 * lane
         y_start = start.y + start.height / 2
         y_end = end.y + end.height / 2
@@ -290,10 +279,10 @@ def draw_edge(start, end, lane):
 def draw():
     """The picture, as the text of an SVG file."""
     modules = read_modules()
-    boxes = lay_out(modules)
+    boxes = lay_out()
     of_group = {box.group: box for box in boxes}
-    beside = [box.group for box in boxes if box.group.row is None]
-    edges = sorted(edges_of_groups(modules), key=lambda pair: str(pair))
+    beside = [group for group in GROUPS if group.beside]
+    edges = sorted(edges_of_groups(modules), key=str)
     height = max(box.y + box.height for box in boxes) + 10
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
@@ -306,7 +295,7 @@ def draw():
         *(line for box in boxes for line in draw_box(box)),
     ]
     for above, below in edges:
-        lane = beside.index(above) if above in beside else above.row
+        lane = beside.index(above) if above in beside else GROUPS.index(above)
         lines.append(draw_edge(of_group[above], of_group[below], lane))
     return "\n".join([*lines, "</svg>", ""])
 
