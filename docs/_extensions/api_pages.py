@@ -43,11 +43,11 @@ def members_of(cls):
     """Mapping {public method or property: package of the class that defines it}."""
     found = {}
     for name in dir(cls):
-        owner = next((c for c in cls.__mro__ if name in vars(c)), None)
-        if name.startswith("_") or owner is None:
+        if name.startswith("_"):
             continue
         value = inspect.getattr_static(cls, name)
         if callable(value) or isinstance(value, property | classmethod | staticmethod):
+            owner = next(c for c in cls.__mro__ if name in vars(c))
             found[name] = owner.__module__.split(".")[0]
         elif hasattr(value, "__get__"):  # scikit-learn's available_if and requests
             found[name] = "sklearn"

@@ -35,8 +35,8 @@ SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 def page_of(path):
     """The page of the site that a file or folder of the repository is, or None."""
     name = path.relative_to(ROOT).as_posix()
-    if name in OUTER_PAGES or name in OTHER_NAMES:
-        return {**OUTER_PAGES, **OTHER_NAMES}[name]
+    if page := (OUTER_PAGES | OTHER_NAMES).get(name):
+        return page
     if name.startswith("examples/plot_"):
         return "auto_examples/" + path.stem
     inside = path.is_relative_to(DOCS) and path.suffix == ".md"
