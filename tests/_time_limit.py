@@ -26,10 +26,11 @@ def cut(call, functions, last):
                 raise TimeLimit
         return trace if event != "call" or frame.f_code in codes else None
 
+    before = sys.gettrace()  # of a debugger, or of what measures coverage
     sys.settrace(trace)
     try:
         with suppress(TimeLimit):
             call()
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return code
