@@ -5,7 +5,7 @@ import warnings
 
 import peft
 import torch
-from _tiny import adamw, adapt, labels, tokens
+from _tiny import adapt, labels, tokens
 
 ADAPTER = "default"
 
@@ -89,10 +89,3 @@ def step_peft(model, optimizer, step, batch):
 def sgd(model):
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.SGD(parameters, lr=0.5, momentum=0.9)
-
-
-def adamw_of(model, lr=1e-2):
-    if hasattr(model, "trainable_parameters"):
-        return adamw(model, lr)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)

@@ -203,7 +203,7 @@ def one_step(model, optimizer, step, loss=encoder_loss):
 
 
 def adamw(model, lr=1e-2):
-    parameters = [p for _, p in model.trainable_parameters()]
+    parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 import transformers
 from _oracle import (
-    adamw_of,
     classifier_batch,
     layers,
     living,
@@ -61,7 +60,7 @@ def survives(run):
 
 
 def train_both(ours, theirs, steps):
-    optimizers = adamw_of(ours), adamw_of(theirs)
+    optimizers = adamw(ours), adamw(theirs)
     for step in steps:
         step_ours(ours, optimizers[0], step, classifier_batch(step))
         step_peft(theirs, optimizers[1], step, classifier_batch(step))
@@ -161,7 +160,7 @@ def test_fault_05_skipped_and_repeated_steps_are_caught_up(has_fault, steps):
 def test_fault_06_layers_without_gradient_do_not_crash(has_fault, weight):
     targets = {"target_modules": ["dense", "pooler.dense"]}
     ours, theirs = pair(tiny_bert, **targets, orth_reg_weight=weight)
-    optimizer = adamw_of(theirs)
+    optimizer = adamw(theirs)
 
     def peft_step():
         encoder_loss(theirs, 0).backward()

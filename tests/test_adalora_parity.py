@@ -3,7 +3,6 @@
 import pytest
 import torch
 from _oracle import (
-    adamw_of,
     causal_batch,
     classifier_batch,
     living,
@@ -13,7 +12,7 @@ from _oracle import (
     step_ours,
     step_peft,
 )
-from _tiny import encoder_loss, tiny_bert, tiny_classifier, tiny_gpt2
+from _tiny import adamw, encoder_loss, tiny_bert, tiny_classifier, tiny_gpt2
 from transformers import BertForSequenceClassification
 
 from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
@@ -45,7 +44,7 @@ def assert_close(ours, theirs, where):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5, msg=where)
 
 
-def assert_parity(make=tiny_classifier, batch=classifier_batch, by=adamw_of, **options):
+def assert_parity(make=tiny_classifier, batch=classifier_batch, by=adamw, **options):
     ours, theirs = pair(make, **options)
     one, two = by(ours), by(theirs)
     oracle = theirs.base_model.rankallocator
@@ -113,7 +112,7 @@ def test_the_pretrained_model():
         lora_alpha=12,
         orth_reg_weight=0.1,
     )
-    one, two = adamw_of(ours, 4e-3), adamw_of(theirs, 4e-3)
+    one, two = adamw(ours, 4e-3), adamw(theirs, 4e-3)
     budgets = []
     for step in range(32):
         step_ours(ours, one, step, batch(step))
@@ -162,7 +161,7 @@ def test_without_final_steps_only_the_last_mask_differs():
 
 def test_equal_ranks_train_here_and_crash_there():
     ours, theirs = pair(tiny_classifier, init_r=2, target_r=2)
-    one, two = adamw_of(ours), adamw_of(theirs)
+    one, two = adamw(ours), adamw(theirs)
     failed = None
     for step in range(12):
         step_ours(ours, one, step, classifier_batch(step))
@@ -192,7 +191,7 @@ def test_the_update_is_that_of_peft_for_merged_models():
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradients_make_the_step_of_one_large_batch(parts):
     whole, split = (pair(tiny_bert)[0] for _ in range(2))
-    one, two = adamw_of(whole), adamw_of(split)
+    one, two = adamw(whole), adamw(split)
     for step in range(12):
         losses = [encoder_loss(whole, 100 * step + i) for i in range(parts)]
         (torch.stack(losses).mean() + whole.orthogonality_loss()).backward()
