@@ -89,22 +89,17 @@ def to_markdown(result):
     """Return a table for the fit and one for the prediction."""
     text = []
     for phase, n_rows in (("fit", result["n_train"]), ("predict", result["n_test"])):
-        parts = dict.fromkeys(name for row in result["rows"] for name in row[phase])
-        columns = []
-        for row in result["rows"]:
-            total = sum(row[phase].values())
-            columns.append([_share(row[phase].get(name, 0), total) for name in parts])
+        found = [row[phase] for row in result["rows"]]
+        parts = dict.fromkeys(name for seconds in found for name in seconds)
         lines = [
-            [name, *(column[i] for column in columns)] for i, name in enumerate(parts)
+            [name, *(_share(seconds, name) for seconds in found)] for name in parts
         ]
-        sums = [f"{sum(row[phase].values()):.2f} s" for row in result["rows"]]
-        header = [
-            f"{phase}, {n_rows:,} rows",
-            *(r["precision"] for r in result["rows"]),
-        ]
-        text.append(results.table(header, [*lines, ["together", *sums]]))
+        lines.append(["together", *(f"{sum(s.values()):.2f} s" for s in found)])
+        precisions = [row["precision"] for row in result["rows"]]
+        text.append(results.table([f"{phase}, {n_rows:,} rows", *precisions], lines))
     return "\n\n".join(text)
 
 
-def _share(seconds, total):
-    return f"{seconds:.2f} s, {seconds / total:.1%}"
+def _share(seconds, name):
+    part = seconds.get(name, 0)
+    return f"{part:.2f} s, {part / sum(seconds.values()):.1%}"
