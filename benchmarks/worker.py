@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 RESULT = "RESULT "
-_WARM_UP_ROWS = 32
+_WARM_UP_ROWS = 8  # of each class
 _PREDICTIONS = 3  # of which the median counts
 
 
@@ -79,7 +79,7 @@ def _warm_up(fit, contestant, X_train, y_train, settings):
 
     rows = []
     for label in sorted(set(y_train)):
-        rows += [i for i, y in enumerate(y_train) if y == label][: _WARM_UP_ROWS // 4]
+        rows += [i for i, y in enumerate(y_train) if y == label][:_WARM_UP_ROWS]
     X, y = [X_train[i] for i in rows], [y_train[i] for i in rows]
     fit(contestant, X, y, settings).predict(X[:8])
     clear_backbone_cache()  # others read the weights anew, so ours has to
