@@ -11,7 +11,6 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-
 import torch
 
 from sk_adalora._devices import resolve_place

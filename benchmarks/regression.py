@@ -2,9 +2,8 @@
 
 Six targets: whether a quote is fresh (0 or 1), four numbers of films from title,
 director, cast, genres and countries, and these four and eight genres (0 or 1) together,
-from all but the genres. The splits had no part in the choice of a
-setting. "defaults and TF-IDF" is the mean of the two predictions, as of
-`VotingRegressor`. Prints a table.
+from all but the genres. The splits had no part in the choice of a setting. "defaults
+and TF-IDF" is the mean of the two predictions, as of `VotingRegressor`. Prints a table.
 
     python -m benchmarks regression
 """

@@ -283,7 +283,7 @@ def difference(one, other):
 
 
 def to_markdown(records):
-    """Return a table of all records, and how each compares with its race."""
+    """Return a table of the races, and of what has a race to compare with."""
     lines = []
     races = {(r["task"], r["seed"]): r for r in records if r["method"] == "racing"}
     for (task, seed), race in races.items():
