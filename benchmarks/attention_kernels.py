@@ -8,6 +8,7 @@ answer is written down in `sk_adalora/_devices.py`.
 """
 
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 
@@ -37,8 +38,8 @@ def build_networks(place):
             module = AutoModel.from_pretrained(
                 folder, dtype=place.dtype, attn_implementation=kernel
             )
-        backbone = type("Backbone", (), {"copy": lambda self, m=module: m})()
-        backbone.width = module.config.hidden_size
+        width = module.config.hidden_size
+        backbone = SimpleNamespace(copy=lambda m=module: m, width=width)
         config = AdaLoraConfig(init_r=12, target_r=8, total_step=100)
         networks[kernel] = TextNetwork(backbone, config, 5, "mean").to(place.device)
     return networks

@@ -51,8 +51,10 @@ print(middle - start, (time.perf_counter() - middle) / len(texts) * 1000)
 def main():
     """Measure all ways beside more and more programs."""
     cores = len(os.sched_getaffinity(0))
+    heads = ["threads that wait"]
     lines = {way: [way] for way in WAYS}
     for others in dict.fromkeys([0, 1, cores]):
+        heads += [f"fit, s, {others} others", f"predict one, ms, {others} others"]
         taken = defaultdict(list)
         with at_work(others):
             for _ in range(ROUNDS):
@@ -61,13 +63,8 @@ def main():
                         taken[way].append(measure(settings))
         for way, measured in taken.items():
             lines[way] += describe(measured)
-    heads = [
-        f"{what}, {others} others"
-        for others in dict.fromkeys([0, 1, cores])
-        for what in ("fit, s", "predict one, ms")
-    ]
     print(f"{describe_machine()}\n\nMedians of {ROUNDS}, of {cores} cores:\n")
-    print(table(["threads that wait", *heads], list(lines.values())))
+    print(table(heads, list(lines.values())))
 
 
 @contextmanager

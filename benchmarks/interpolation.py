@@ -62,10 +62,10 @@ def measure(name, rows, seed):
     )
     end = copy.copy(classifier).fit(X_train, y_train)
     start = classifier.set_params(**_STILL).fit(X_train, y_train)
-    found = {}
-    for share in SHARES:
-        found[share] = accuracy_and_loss(between(start, end, share), X_test, y_test)
-    return found
+    return {
+        share: accuracy_and_loss(between(start, end, share), X_test, y_test)
+        for share in SHARES
+    }
 
 
 def between(start, end, share):

@@ -90,15 +90,15 @@ def run(options):
     records = _known(path, options, tasks, data, sizes)
     for name, task in tasks.items():
         for size, seed in product(sizes[name], options.seeds):
-            X_train, y_train, X_test, y_test = split(task, size, options.n_test, seed)
+            rows = split(task, size, options.n_test, seed)
             for contestant in options.contestants:
                 key = (contestant, task.name, size, seed)
                 if key in records:
                     continue
-                record = _measure(
-                    options, contestant, (X_train, y_train, X_test, y_test), seed
-                )
-                record = {**dict(zip(_KEY, key, strict=True)), **record}
+                record = {
+                    **dict(zip(_KEY, key, strict=True)),
+                    **_measure(options, contestant, rows, seed),
+                }
                 record["settings"]["data"] = data[name]
                 records[key] = record
                 results.append(path, record)

@@ -32,7 +32,7 @@ def main():
         task = load_task(name)
         other = _test_rows(task, OTHER)
         shares = [
-            f"{sum(map(_test_rows(task, splits).__contains__, other)) / len(other):.0%}"
+            f"{len(other & _test_rows(task, splits)) / len(other):.0%}"
             for splits in (TUNING, CHOSEN_ON)
         ]
         most = Counter(task.labels).most_common(1)[0][1] / len(task.labels)
