@@ -8,7 +8,7 @@ from _tiny import build
 
 from sk_adalora._model_files import weight_files
 
-# Of other architectures beside it, under the names that most configs have.
+# Of it, and of other architectures beside it, by the names that most configs have.
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -30,14 +30,8 @@ WORD_ENDINGS = ["##s", "##ed", "##er", "##ing", "##ly", "##tion"]
 def write_tiny_model(folder, n_layers=2):
     """Save the tiny model into `folder` and return the folder."""
     vocabulary = _vocabulary()
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=n_layers,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=512,
-    )
+    sizes = {**SIZES, "num_hidden_layers": n_layers, "max_position_embeddings": 512}
+    config = transformers.BertConfig(vocab_size=len(vocabulary), **sizes)
     model = build(lambda: transformers.BertModel(config))
     model.save_pretrained(folder)
     tokenizer = transformers.BertTokenizer(

@@ -19,7 +19,7 @@ import torch
 import transformers
 from _folders import STRONG
 from _tiny import build
-from _tiny_model import write_tiny_model
+from _tiny_model import SIZES, write_tiny_model
 from _toy import make, topics
 
 import sk_adalora
@@ -118,14 +118,7 @@ def own_model(tiny_model, tmp_path):
     return Path(shutil.copytree(tiny_model, tmp_path / "own"))
 
 
-_SIZES = {
-    "vocab_size": 100,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
+_SIZES = {"vocab_size": 100, **SIZES}
 _TINY_CONFIGS = {
     "bert": lambda: transformers.BertConfig(**_SIZES),
     "distilbert": lambda: transformers.DistilBertConfig(
