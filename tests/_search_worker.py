@@ -62,11 +62,11 @@ def search(estimator=None, space=None, **options):
     """A search of few trials that is quick, without a race, and repeatable."""
     from sk_adalora import AdaLoraSearchCV
 
-    defaults = {"n_trials": 6, "cv": 3, "random_state": 0, "enqueue": None}
+    quick = {"n_trials": 6, "cv": 3, "random_state": 0, "enqueue": None, "pruner": None}
     return AdaLoraSearchCV(
         Peak() if estimator is None else estimator,
         SPACE if space is None else space,
-        **{"pruner": None, **defaults, **options},
+        **{**quick, **options},
     )
 
 
@@ -86,7 +86,7 @@ def main():
     parser.add_argument("name")
     parser.add_argument("n_trials", type=int)
     parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--log", type=Path)
+    parser.add_argument("--log")
     parser.add_argument("--meet", type=Path, help="folder where two workers meet")
     options = parser.parse_args()
 
@@ -98,8 +98,8 @@ def main():
             time.sleep(0.05)
 
     search = AdaLoraSearchCV(
-        Peak(seconds=options.seconds, log=options.log and str(options.log)),
-        {**SPACE},
+        Peak(seconds=options.seconds, log=options.log),
+        SPACE,
         n_trials=options.n_trials,
         storage=options.storage,
         study_name=options.name,
