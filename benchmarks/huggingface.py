@@ -282,7 +282,7 @@ def _fit_trainer(
     labels,
     settings,
     adapt=lambda model: model,
-    load=None,
+    load=load_classifier,
     by_length=False,
     **options,
 ):
@@ -290,10 +290,11 @@ def _fit_trainer(
     from datasets import Dataset
     from datasets.utils.logging import disable_progress_bar
     from transformers import DataCollatorWithPadding, Trainer
+    from transformers.trainer_callback import PrinterCallback
 
     disable_progress_bar()
     classes = sorted(set(labels))
-    tokenizer, model = (load or load_classifier)(settings, len(classes))
+    tokenizer, model = load(settings, len(classes))
     code = {label: i for i, label in enumerate(classes)}
 
     def encode(texts, labels=None):
@@ -316,8 +317,6 @@ def _fit_trainer(
         data_collator=DataCollatorWithPadding(tokenizer),
         **options,
     )
-    from transformers.trainer_callback import PrinterCallback
-
     trainer.remove_callback(PrinterCallback)  # a line for each fit
     trainer.train()
     # Grouped, Trainer would shuffle what it predicts, too.
