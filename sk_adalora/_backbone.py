@@ -26,10 +26,9 @@ from ._model_files import (
 from ._model_identity import read_settings, tokenizer_hash, vocabulary_hash
 from ._read_model import (
     Pretrained,
-    attend_in_full,
+    read_module,
     read_pretrained,
     shared_copy,
-    silent_transformers,
     text_part,
 )
 from ._try_model import Findings, try_model
@@ -339,7 +338,7 @@ def made_whole(
     Parameters
     ----------
     backbone : Backbone
-        What the encoder was made from.
+        What the encoder was made from, in float32 on the CPU, too.
     encoder : torch.nn.Module
         The encoder, in float32 on the CPU.
     trust_remote_code : bool
@@ -352,16 +351,8 @@ def made_whole(
     """
     if not backbone.pretrained.part:
         return encoder
-    import transformers
-
-    with _reading, silent_transformers(), torch.random.fork_rng(devices=[]):
-        whole = transformers.AutoModel.from_pretrained(
-            backbone.folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-        )
-        attend_in_full(whole)
+    with _reading:
+        whole, _ = read_module(backbone.folder, backbone.place, trust_remote_code)
     check_in_place(backbone)
     text_part(whole).load_state_dict(encoder.state_dict())
     return whole

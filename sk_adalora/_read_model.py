@@ -80,25 +80,20 @@ def read_pretrained(
     Pretrained
     """
     check_folder(folder, trust_remote_code)
-    common: dict[str, Any] = {
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": True,
-    }
-    tokenizer = _read_tokenizer(folder, common)
+    tokenizer = _read_tokenizer(folder, trust_remote_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    whole, drawn = _read_module(folder, place, n_labels, common)
+    whole, drawn = read_module(folder, place, trust_remote_code, n_labels)
     part = "" if n_labels else _name_of_text_part(whole)
     module = _part(whole, part)
     if n_labels:
         _agree_on_tokens(whole, tokenizer)
-    else:
-        if not hasattr(module, "config"):  # FSMT's encoder
-            raise ValueError(
-                "`model` must be a text model of transformers, or have one as its "
-                f"encoder. Got {str(folder)!r}, whose encoder is a plain "
-                f"{type(module).__name__}. Give another one."
-            )
+    elif not hasattr(module, "config"):  # FSMT's encoder
+        raise ValueError(
+            "`model` must be a text model of transformers, or have one as its "
+            f"encoder. Got {str(folder)!r}, whose encoder is a plain "
+            f"{type(module).__name__}. Give another one."
+        )
     _agree_on_types(module, tokenizer)
     config: Any = module.config
     config.use_cache = False
@@ -106,16 +101,16 @@ def read_pretrained(
     return Pretrained(module, tokenizer, part, drawn)
 
 
-def _read_module(
-    folder: Path, place: Place, n_labels: int | None, common: dict[str, Any]
+def read_module(
+    folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None = None
 ) -> tuple[Any, tuple[str, ...]]:
     """Read the weights; return the model, and the names of those that were drawn."""
     import transformers
 
-    kind, options = "AutoModel", dict(common)
+    kind, options = "AutoModel", {}
     if n_labels:  # a checkpoint may have a head for other labels
         kind = "AutoModelForSequenceClassification"
-        options |= {"num_labels": n_labels, "ignore_mismatched_sizes": True}
+        options = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
     # Weights that the files lack, such as an unused pooler's, are drawn at random:
     # always with the same seed, and the state of the global generator is restored.
     random_apart = torch.random.fork_rng(devices=[])
@@ -129,6 +124,8 @@ def _read_module(
             output_loading_info=True,
             dtype=place.dtype,
             attn_implementation=place.attention,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
             **options,
         )
         attend_in_full(module)
@@ -149,12 +146,14 @@ def _unmap(module: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _read_tokenizer(folder: Path, common: dict[str, Any]) -> Any:
+def _read_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """Read a tokenizer; that of ByT5, for one, needs no vocabulary."""
     import transformers
 
     with silent_transformers(), _named_errors(folder):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **common)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
     # Where transformers finds no vocabulary, it makes an empty one and says nothing.
     n_special = len(set(tokenizer.all_special_ids))
     if len(tokenizer) < n_special + _FEWEST_TOKENS:
