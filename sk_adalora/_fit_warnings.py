@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,21 @@ def warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
             f"{model!r}, a {type(backbone.module).__name__}, which does not: the "
             "prediction for a text depends on the other texts of its batch. Give "
             f"another {ways}, or predict one text at a time."
+        )
+
+
+def warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
+    """Warn if weights that the vectors of texts depend on are random numbers."""
+    # The head of an architecture is new in most fits. Poolers are left out by
+    # pretraining, and read by such heads only, which train what is drawn.
+    body = f"{backbone.module.base_model_prefix}." if pooling == "model" else ""
+    lacks = [name for name in backbone.pretrained.drawn if name.startswith(body)]
+    if lacks := [name for name in lacks if "pooler" not in name]:
+        warn_user(
+            "The files of `model` should hold all of its weights. Got those of "
+            f"{model!r} without {len(lacks)} of a {type(backbone.module).__name__}, "
+            f"{reprlib.repr(lacks)}, which were drawn at random. Check that it was "
+            "saved as this kind of model, with these names."
         )
 
 

@@ -30,6 +30,7 @@ from ._early_stopping import ScoreWatcher, one_number
 from ._find_model import commit_of
 from ._fit_warnings import (
     warn_of_cuts,
+    warn_of_drawn,
     warn_of_equal_texts,
     warn_of_history,
     warn_of_numbers,
@@ -337,6 +338,7 @@ class FitMixin(InspectMixin, PredictMixin):
         """Build the network: a copy of the backbone, adapted, with a head."""
         model = os.fspath(self.model)
         warn_of_padding(model, backbone, self.pooling)
+        warn_of_drawn(model, backbone, self.pooling)
         modules = self.target_modules
         if not isinstance(modules, str):
             check_all_match(list(modules), backbone.module)

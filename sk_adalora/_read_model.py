@@ -49,8 +49,8 @@ class Pretrained:
         How to get `module` from what the folder holds, such as "get_encoder()"; "" if
         it is all of it.
     drawn : tuple of str
-        Names of the weights that the files lack, or have in another shape. They are
-        newly initialised.
+        Names, in the whole, of the weights of `module` that the files lack, or have in
+        another shape. They are newly initialised.
     """
 
     module: nn.Module
@@ -83,9 +83,13 @@ def read_pretrained(
     tokenizer = _read_tokenizer(folder, trust_remote_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    whole, drawn = read_module(folder, place, trust_remote_code, n_labels)
+    whole, lacking = read_module(folder, place, trust_remote_code, n_labels)
     part = "" if n_labels else _name_of_text_part(whole)
     module = _part(whole, part)
+    # The decoder beside an encoder may be lacking: nobody computes with it.
+    used = {id(p) for p in module.parameters()}
+    names = whole.named_parameters(remove_duplicate=False)
+    drawn = tuple(sorted(n for n, p in names if id(p) in used and n in lacking))
     if n_labels:
         _agree_on_tokens(whole, tokenizer)
     elif not hasattr(module, "config"):  # FSMT's encoder
@@ -103,7 +107,7 @@ def read_pretrained(
 
 def read_module(
     folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None = None
-) -> tuple[Any, tuple[str, ...]]:
+) -> tuple[Any, set[str]]:
     """Read the weights; return the model, and the names of those that were drawn."""
     import transformers
 
@@ -133,8 +137,7 @@ def read_module(
         if _MAPS_HOLD_FILES:
             _unmap(module)
     of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
-    # In order, since these are sets, which have another one in each process.
-    return module, tuple(sorted(of_other_shapes | found["missing_keys"]))
+    return module, of_other_shapes | found["missing_keys"]
 
 
 def _unmap(module: nn.Module) -> None:

@@ -446,6 +446,25 @@ def test_what_files_lack_is_in_the_same_order_in_every_process(own_model):
     assert list(drawn) == sorted(drawn)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_fit_warns_of_weights_that_the_files_lack(own_model, pooling):
+    write_without(own_model, "encoder.layer.1")
+    match = r"^The files of `model` should hold all .* without 16 of a Bert\w+, \["
+    with pytest.warns(UserWarning, match=match):
+        make(str(own_model), pooling=pooling, epochs=1).fit(*toy(16))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_fit_does_not_warn_of_a_pooler_and_a_head(own_model, pooling):
+    write_without(own_model, "pooler")
+    make(str(own_model), pooling=pooling, epochs=1).fit(*toy(16))
+
+    backbone = load_backbone(own_model, PLACE, n_labels=2)
+    assert {"bert.pooler.dense.weight", "classifier.weight"} <= {
+        *backbone.pretrained.drawn
+    }
+
+
 @pytest.mark.parametrize("trusted", [False, True])
 def test_code_of_a_model_is_run_for_those_who_trust_it(
     tiny_model, monkeypatch, trusted
