@@ -285,11 +285,13 @@ class FolderMixin(PredictMixin):
             If the folder is not empty and `overwrite` is False, or sk-adalora did not
             write it; if it is a file or a link; or if another process saves to it.
         ValueError
-            If it is the folder of the pretrained model, or if no layer has a rank left.
+            If it is the folder of the pretrained model, if a parameter is wrong, or if
+            no layer has a rank left.
         OSError
             If it cannot be written; what was there before is still there.
         """
         check_is_fitted(self)
+        check_parameters(self, self._rules)
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, _ = self._adapter.tensors()
         folder = _at_home(folder)
@@ -327,13 +329,14 @@ class FolderMixin(PredictMixin):
             If the folder is not empty and `overwrite` is False, or sk-adalora did not
             write it; if it is a file or a link; or if another process saves to it.
         ValueError
-            If it is the folder of the pretrained model, or if that model is not the one
-            of `fit`.
+            If it is the folder of the pretrained model, if a parameter is wrong, or if
+            that model is not the one of `fit`.
         OSError
             If the pretrained model cannot be found, or the folder cannot be written;
             what was there before is still there.
         """
         check_is_fitted(self)
+        check_parameters(self, self._rules)
         network, backbone = self._exact_network()
         folder = _at_home(folder)
         _refuse_own_model(backbone.folder, folder)

@@ -328,10 +328,12 @@ def test_labels_that_are_no_plain_values_are_not_written(fitted, tmp_path, name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_parameter_out_of_range_is_not_written(fitted, tmp_path):
-    changed = copy.copy(fitted).set_params(epochs=0)
-    with pytest.raises(ValueError, match="`epochs` of AdaLoraClassifier must be"):
-        changed.save_pretrained(tmp_path / "f")
+@pytest.mark.parametrize("method", ["save_pretrained", "export_lora", "merge_and_save"])
+@pytest.mark.parametrize("wrong", [{"max_length": -5}, {"model": None}])
+def test_a_parameter_out_of_range_is_not_written(fitted, tmp_path, method, wrong):
+    changed, (name,) = copy.copy(fitted).set_params(**wrong), wrong
+    with pytest.raises(ValueError, match=f"`{name}` of AdaLoraClassifier must be"):
+        getattr(changed, method)(tmp_path / "f")
 
     assert list(tmp_path.iterdir()) == []
 
