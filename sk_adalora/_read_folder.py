@@ -346,15 +346,12 @@ def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
             f"{path.name} must hold tensors. Got a file that cannot be read: "
             f"{error}. Copy it again."
         ) from error
-    weight, bias = head.get("weight"), head.get("bias")
     fits = (
-        len(head) == 2
-        and weight is not None
-        and bias is not None
+        head.keys() == {"weight", "bias"}
         and all(t.dtype == torch.float32 for t in head.values())
-        and weight.ndim == 2
-        and weight.shape[0] == n_outputs
-        and bias.shape == (n_outputs,)
+        and head["weight"].ndim == 2
+        and len(head["weight"]) == n_outputs
+        and head["bias"].shape == (n_outputs,)
         and all(bool(torch.isfinite(t).all()) for t in head.values())
     )
     if not fits:
