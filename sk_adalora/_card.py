@@ -72,6 +72,11 @@ def write_export_card(estimator: Any, part: str = "", *, merged: bool) -> str:
     else:
         title = "An AdaLoRA update as plain LoRA"
         loading = '`peft.PeftModel.from_pretrained(model, "this-folder")`.'
+        if not own_head:  # the model, which tells its parts, need not be there
+            loading += (
+                "\nOf an encoder-decoder, `model` is the encoder (`get_encoder()`);"
+                "\nof a model for texts and images, its text model."
+            )
     if merged or own_head:
         loading += f" {_where_the_head_is(estimator._adapter)}"
     if merged and not own_head:

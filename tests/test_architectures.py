@@ -1007,6 +1007,7 @@ def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
     fitted = make(folder_of(transformers.BartConfig, **SEQ2SEQ)).fit(*toy(16))
     fitted.save_pretrained(tmp_path / "saved")
     fitted.merge_and_save(tmp_path / "merged")
+    fitted.export_lora(tmp_path / "lora")
 
     saved = (tmp_path / "saved" / "README.md").read_text("utf8")
     assert (
@@ -1014,3 +1015,5 @@ def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
     )
     merged = (tmp_path / "merged" / "README.md").read_text("utf8")
     assert '.AutoModel.from_pretrained("this-folder").get_encoder()`' in merged
+    lora = (tmp_path / "lora" / "README.md").read_text("utf8")
+    assert "Of an encoder-decoder, `model` is the encoder (`get_encoder()`)" in lora
