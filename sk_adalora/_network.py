@@ -188,7 +188,10 @@ def own_head(module: nn.Module, drawn: Iterable[str]) -> list[str]:
 
 
 def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.float() if isinstance(x, Tensor) else x for x in inputs)
+    def exact(x: Any) -> Any:  # but not ids, of which an embedding makes vectors
+        return x.float() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    return tuple(map(exact, inputs))
 
 
 def build_network(

@@ -447,9 +447,10 @@ def test_what_files_lack_is_in_the_same_order_in_every_process(own_model):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "model"])
-def test_a_fit_warns_of_weights_that_the_files_lack(own_model, pooling):
-    write_without(own_model, "encoder.layer.1")
-    match = r"^The files of `model` should hold all .* without 16 of a Bert\w+, \["
+@pytest.mark.parametrize(("part", "n"), [("encoder.layer.1", 16), ("embeddings", 5)])
+def test_a_fit_warns_of_weights_that_the_files_lack(own_model, pooling, part, n):
+    write_without(own_model, part)
+    match = rf"^The files of `model` should hold all .* without {n} of a Bert\w+, \["
     with pytest.warns(UserWarning, match=match):
         make(str(own_model), pooling=pooling, epochs=1).fit(*toy(16))
 
