@@ -220,13 +220,18 @@ def _agree_on_types(module: nn.Module, tokenizer: Any) -> None:
 
 def _count_types(module: nn.Module) -> int:
     """Return how many types of tokens a model tells apart; 0 if it takes none."""
-    if _TYPES not in inspect.signature(module.forward).parameters:
+    if not _takes(module, _TYPES):
         return 0
     # XLNet and Funnel only compare the types of two tokens.
     if any(name.endswith("seg_embed") for name, _ in module.named_parameters()):
         return _ANY_TYPES
     # Without this number, types mean something else: GPT-2 takes them for tokens.
     return getattr(module.config, "type_vocab_size", None) or 0
+
+
+def _takes(module: nn.Module, name: str) -> bool:
+    """Tell whether a model has an argument of this name."""
+    return name in inspect.signature(module.forward).parameters
 
 
 def attend_in_full(module: nn.Module) -> None:
@@ -275,15 +280,15 @@ def text_part(whole: nn.Module) -> nn.Module:
     return _part(whole, _name_of_text_part(whole))
 
 
-def _name_of_text_part(whole: nn.Module) -> str:
+def _name_of_text_part(whole: Any) -> str:
     """Return the attribute or call that gets the text part; "" if it is all."""
-    config: Any = whole.config
-    if config.is_encoder_decoder:
+    if whole.config.is_encoder_decoder:
         return _ENCODER
     for name in ("language_model", "text_model"):
         if isinstance(getattr(whole, name, None), nn.Module):
             return name
-    return ""
+    # T5EncoderModel writes that it is none, but AutoModel makes both parts of it.
+    return _ENCODER if _takes(whole, "decoder_input_ids") else ""
 
 
 def _part(whole: Any, name: str) -> nn.Module:

@@ -859,6 +859,23 @@ def test_the_encoder_of_a_whole_model_is_saved_in_it(t5, tmp_path):
     torch.testing.assert_close(got, expected)
 
 
+def test_an_encoder_of_t5_that_was_saved_alone(t5, tmp_path):
+    encoder = transformers.T5EncoderModel.from_pretrained(t5)
+    write_model(t5, encoder)
+    assert not encoder.config.is_encoder_decoder
+    X, y = toy(32)
+    fitted = make(str(t5), max_length=32).fit(X, y)
+    fitted.merge_and_save(tmp_path / "m")
+    merged = transformers.T5EncoderModel.from_pretrained(tmp_path / "m")
+    network, backbone = fitted._exact_network()
+    ids = torch.tensor(backbone.tokenizer(["good film"])["input_ids"])
+    with torch.no_grad():
+        expected = network.encoder(ids).last_hidden_state
+        got = merged(ids).last_hidden_state
+
+    torch.testing.assert_close(got, expected)
+
+
 def test_a_decoder_that_the_files_lack_is_saved_alike_each_time(t5, tmp_path):
     weights = load_file(t5 / "model.safetensors")
     kept = {n: w for n, w in weights.items() if not n.startswith("decoder.")}
