@@ -361,6 +361,20 @@ def test_equal_weights_are_no_weights(make, fitted, weight):
     assert same_fit(make().fit(TEXTS, Y, sample_weight=[weight] * 40), fitted)
 
 
+@pytest.mark.parametrize("weight", [2, np.float32(0.5)])
+def test_a_number_is_the_weight_of_each_row(make, fitted, weight):
+    assert same_fit(make().fit(TEXTS, Y, sample_weight=weight), fitted)
+
+
+@pytest.mark.parametrize("factor", [2.0**-500, 2.0**500])
+def test_only_ratios_of_weights_matter(make, factor):
+    """Also of weights that float32 does not hold."""
+    weights = np.linspace(1.0, 3.0, 40)
+    expected = make().fit(TEXTS, Y, sample_weight=weights)
+
+    assert same_fit(make().fit(TEXTS, Y, sample_weight=factor * weights), expected)
+
+
 @given(
     y=hnp.arrays(float, 12, elements=st.floats(-1e3, 1e3)),
     zero=st.sets(st.integers(0, 11), min_size=1, max_size=10),
