@@ -352,6 +352,14 @@ def test_objects_of_an_enum_that_are_not_cut_are_taken(convert):
     assert [*read_labels(y)] == [Answer.NO, Answer.YES] * 12
 
 
+def test_a_list_of_an_enum_of_integers_is_taken():
+    stars = enum.IntEnum("stars", ["ONE", "TWO"])
+    y = [stars.ONE, stars.TWO] * 12
+
+    check_labels(y)
+    assert read_labels(y).tolist() == [1, 2] * 12
+
+
 @pytest.mark.parametrize("kind", [AdaLoraClassifier, AdaLoraRegressor])
 def test_targets_of_a_type_of_numpy_that_scikit_learn_does_not_know(kind):
     pytest.importorskip("numpy", "2.0")

@@ -645,6 +645,12 @@ def test_weights_of_labels_of_any_type(tiny_model, labels, keys):
     )
 
 
+def test_a_class_for_which_no_weight_is_given_has_a_weight_of_1():
+    classes = np.array(["a", "b", "c"])
+
+    assert class_weights({"b": 3.0}, classes, classes, None).tolist() == [1, 3, 1]
+
+
 @pytest.mark.parametrize("container", [pd.Series, lambda y: pd.DataFrame({"y": y})])
 @pytest.mark.parametrize(
     ("dtype", "labels", "kind"),
