@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from sk_adalora._model_files import (
     content_hash,
     copy_backbone,
     has_vocabulary,
+    lies_in,
     settings_hashes,
     weight_files,
 )
@@ -40,13 +43,19 @@ def test_the_hash_of_one_file_is_the_published_one(tiny_model):
     assert content_hash(Path(tiny_model)) == expected
 
 
-def test_the_hash_of_several_files_depends_on_each(own_model):
+@pytest.fixture
+def shards(own_model):
+    """The weights of `own_model`, in several files."""
     module = random_bert(own_model, seed=0)
     for path in weight_files(own_model):
         path.unlink()
     module.save_pretrained(own_model, max_shard_size="50KB")
-    shards = weight_files(own_model)
-    assert len(shards) > 1
+    paths = weight_files(own_model)
+    assert len(paths) > 1
+    return paths
+
+
+def test_the_hash_of_several_files_depends_on_each(own_model, shards):
     before = content_hash(own_model)
     assert content_hash(own_model) == before
 
@@ -55,6 +64,26 @@ def test_the_hash_of_several_files_depends_on_each(own_model):
         shard.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
         assert content_hash(own_model) != before
         shard.write_bytes(held)
+
+
+def test_the_hash_of_several_files_is_that_of_their_hashes(own_model, shards):
+    """Models that were saved before have recorded it so."""
+    lines = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards)]
+    expected = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    assert content_hash(own_model) == expected
+
+
+@pytest.mark.usefixtures("shards")
+def test_hashes_do_not_depend_on_the_order_in_which_files_are_found(
+    own_model, monkeypatch
+):
+    """Each file system has one of its own."""
+    before = content_hash(own_model), settings_hashes(own_model)
+    find = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda *given: reversed([*find(*given)]))
+
+    assert (content_hash(own_model), settings_hashes(own_model)) == before
 
 
 def test_threads_hash_a_file_once(tiny_model, monkeypatch):
@@ -70,6 +99,23 @@ def test_threads_hash_a_file_once(tiny_model, monkeypatch):
     assert len(read) == 1
 
 
+def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(own_model, monkeypatch):
+    (path,) = weight_files(own_model)
+    kept = hashlib.file_digest
+
+    def digest(file, kind):
+        found = kept(file, kind)
+        path.write_bytes(b"other weights")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "file_digest", digest)
+        content_hash(own_model)
+
+    expected = hashlib.sha256(b"other weights").hexdigest()
+    assert content_hash(own_model) == expected
+
+
 def test_pytorch_files_count_where_there_is_nothing_else(own_model):
     (path,) = weight_files(own_model)
     (own_model / "pytorch_model.bin").touch()
@@ -78,6 +124,10 @@ def test_pytorch_files_count_where_there_is_nothing_else(own_model):
 
     path.unlink()
     assert weight_files(own_model) == [own_model / "pytorch_model.bin"]
+
+    part = own_model / "pytorch_model-00001-of-00002.bin"
+    part.touch()
+    assert part in weight_files(own_model)
 
 
 def test_weights_are_hashed_whatever_lies_beside_them(own_model):
@@ -95,7 +145,19 @@ def test_weights_are_hashed_whatever_lies_beside_them(own_model):
     assert content_hash(own_model) != before
 
 
-def test_another_file_of_the_same_time_and_size_is_hashed_anew(own_model, tmp_path):
+@pytest.mark.parametrize(
+    "replace",
+    [
+        os.replace,
+        pytest.param(
+            shutil.copy2,  # into the file that is there
+            marks=pytest.mark.skipif(os.name == "nt", reason="notes no later change"),
+        ),
+    ],
+)
+def test_another_file_of_the_same_time_and_size_is_hashed_anew(
+    own_model, tmp_path, replace
+):
     """As archives with fixed times unpack it."""
     weights, other = own_model / "model.safetensors", tmp_path / "other"
     numbers = bytearray(weights.read_bytes())
@@ -104,7 +166,8 @@ def test_another_file_of_the_same_time_and_size_is_hashed_anew(own_model, tmp_pa
     for path in (weights, other):
         os.utime(path, (0, 0))
     before = content_hash(own_model)
-    other.replace(weights)
+    time.sleep(0.05)  # some file systems count time in such steps
+    replace(other, weights)
 
     assert content_hash(own_model) != before
 
@@ -115,6 +178,33 @@ def test_what_is_no_file_is_not_read(own_model):
     (weights,) = weight_files(own_model)
     os.mkfifo(own_model / "other.safetensors")
     assert weight_files(own_model) == [weights]
+
+
+def test_a_folder_is_no_file_of_a_model_whatever_its_name(own_model, tmp_path):
+    (own_model / "older.json").mkdir()
+    assert "older.json" not in dict(settings_hashes(own_model))
+
+    copy_backbone(own_model, tmp_path / "copy")
+    assert not (tmp_path / "copy" / "older.json").exists()
+
+
+def test_code_that_comes_with_a_model_is_hashed_like_its_settings(own_model):
+    code = own_model / "modeling_own.py"
+    code.write_text("x = 1")
+    before = settings_hashes(own_model)
+    code.write_text("x = 12")
+
+    assert settings_hashes(own_model) != before
+
+
+@pytest.mark.parametrize("with_code", [False, True])
+def test_code_that_comes_with_a_model_is_copied_if_asked(
+    own_model, tmp_path, with_code
+):
+    (own_model / "modeling_own.py").touch()
+    copy_backbone(own_model, tmp_path / "copy", with_code=with_code)
+
+    assert (tmp_path / "copy" / "modeling_own.py").exists() == with_code
 
 
 @pytest.mark.parametrize(
@@ -143,6 +233,49 @@ def test_a_vocabulary_of_any_form_is_found(tmp_path, name):
     copy_backbone(folder, tmp_path / "copy")
     assert sorted(os.listdir(tmp_path / "copy")) == sorted(os.listdir(folder))
     assert [n for n, _ in settings_hashes(folder)] == sorted(os.listdir(folder))
+
+
+def test_what_a_link_leads_to_is_copied(own_model, tmp_path):
+    """The hub's cache has links."""
+    (own_model / "config.json").rename(tmp_path / "settings")
+    (own_model / "config.json").symlink_to(tmp_path / "settings")
+    copy_backbone(own_model, tmp_path / "copy")
+
+    assert (tmp_path / "copy" / "config.json").is_file()
+    assert not (tmp_path / "copy" / "config.json").is_symlink()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_model_lies_in_itself_and_in_the_folders_above_it(tmp_path, there):
+    """Also through a link, and where another writer has just moved it away."""
+    for name in ("real", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    inside = Path("saved", "model")
+    if there:
+        (tmp_path / "real" / inside).mkdir(parents=True)
+    models = [tmp_path / name / inside for name in ("real", "link")]
+    for model, other in product(models, models):
+        assert lies_in(model, other)
+        assert lies_in(model, other.parent)
+        assert not lies_in(model, other / "within")
+        assert not lies_in(model, tmp_path / "other")
+
+
+def test_a_model_lies_in_a_folder_whose_name_is_written_otherwise(
+    tmp_path, monkeypatch
+):
+    """As on macOS, which is pretended here."""
+
+    def same(*paths):
+        return len({str(path).lower() for path in paths}) == 1
+
+    monkeypatch.setattr(os.path, "samefile", same)
+    model = tmp_path / "Models" / "own"
+    for folder in (model, tmp_path / "models"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    assert lies_in(model, tmp_path / "models")
 
 
 # ---- what a folder names ----------------------------------------------------
@@ -180,6 +313,13 @@ def test_an_index_of_weights_of_pytorch_elsewhere_is_refused(own_model):
 
     with pytest.raises(ValueError, match=r"must be files of its folder.*parts/a\.bin"):
         check_folder(own_model, trust_remote_code=False)
+
+
+def test_an_index_of_pytorch_is_not_read_where_there_is_safetensors(own_model):
+    index = {"metadata": {}, "weight_map": {"x": "parts/a.bin"}}
+    (own_model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+    check_folder(own_model, trust_remote_code=False)
 
 
 def test_an_index_of_weights_in_the_folder(own_model):
@@ -230,19 +370,43 @@ def test_settings_in_another_file_are_refused(own_model):
         load_backbone(own_model, PLACE)
 
 
-@pytest.mark.parametrize(
-    "how", [lambda path: path.chmod(0o600), lambda path: os.link(path, f"{path}.copy")]
-)
-def test_what_a_backup_does_meanwhile_is_no_change(own_model, monkeypatch, how):
+def load_while(monkeypatch, folder, change):
+    """Load a model, and do something before its files are looked at again."""
     read = _backbone.read_pretrained
 
     def meanwhile(*args):
         found = read(*args)
-        how(own_model / "model.safetensors")
+        change()
         return found
 
     monkeypatch.setattr(_backbone, "read_pretrained", meanwhile)
-    load_backbone(own_model, PLACE)
+    return load_backbone(folder, PLACE)
+
+
+@pytest.mark.parametrize(
+    "how", [lambda path: path.chmod(0o600), lambda path: os.link(path, f"{path}.copy")]
+)
+def test_what_a_backup_does_meanwhile_is_no_change(own_model, monkeypatch, how):
+    load_while(monkeypatch, own_model, lambda: how(own_model / "model.safetensors"))
+
+
+def write_again(path):
+    path.write_bytes(path.read_bytes())
+
+
+def put_a_copy_in_place(path):
+    shutil.copy2(path, f"{path}.copy")  # which keeps the time
+    os.replace(f"{path}.copy", path)
+
+
+@pytest.mark.parametrize("how", [write_again, put_a_copy_in_place])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_was_written_again_meanwhile_is_a_change(
+    own_model, monkeypatch, name, how
+):
+    """Another model may have been there in between."""
+    with pytest.raises(ValueError, match="must stay as they are while they are read"):
+        load_while(monkeypatch, own_model, lambda: how(own_model / name))
 
 
 CODE = {
