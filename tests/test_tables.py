@@ -604,3 +604,15 @@ def test_a_function_gets_none_for_any_cell_that_is_missing():
 
     read_texts(pd.DataFrame({"a": cells, "b": list("tuvwxyz")}), row)
     assert seen == [1, "b", None, None, None, None, 2]
+
+
+@pytest.mark.parametrize("table", [pl.DataFrame, pa.table])
+def test_a_function_gets_none_for_nan_in_a_table_that_tells_it_from_null(table):
+    seen = []
+
+    def row(cells):
+        seen.append(cells["a"])
+        return "a text"
+
+    read_texts(table({"a": [0.5, float("nan"), None], "b": list("xyz")}), row)
+    assert seen == [0.5, None, None]

@@ -873,6 +873,7 @@ class Stream:
         (np.array([b"a"]), TypeError, "not bytes"),
         (pa.array([b"a"]), TypeError, "not bytes"),
         (pd.DataFrame({"t": ["a", b"b"]}), TypeError, "t must hold text.*row 1"),
+        ([["a", "b"], [bytearray(b"a"), "b"]], TypeError, "x0 must hold text.*row 1"),
         (["a", "\ud800"], ValueError, "valid Unicode. Got a lone surrogate in row 1"),
         ("a text", ValueError, r"Got a single str. Pass \[X\]"),
         (None, ValueError, "Got a single NoneType"),
@@ -886,7 +887,8 @@ class Stream:
         (scipy.sparse.csr_array(np.eye(2)), TypeError, "Sparse data was passed"),
         (pl.LazyFrame({"a": ["b"]}), TypeError, r"lazy LazyFrame. Pass X.collect\(\)"),
         ([["a", "b"], ["c"]], ValueError, "lists of 2 cells. Got 1 in row 1"),
-        ([["a", "b"], "c"], ValueError, "lists of 2 cells. Got str in row 1"),
+        ([["a", "b"], "cd"], ValueError, "lists of 2 cells. Got str in row 1"),
+        ([None, ["a", "b"]], ValueError, "lists of 2 cells. Got NoneType in row 0"),
         (pd.DataFrame([["a", "b"]], columns=["x", "x"]), ValueError, "more than once"),
         ([], ValueError, r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is"),
         (np.empty((0, 3)), ValueError, r"0 sample\(s\) \(shape=\(0, 3\)\)"),
@@ -1183,6 +1185,16 @@ def test_floats_keep_their_digits_beside_wider_ones(cells):
 
     assert listed([[cell] for cell in cells]) == alone
     assert listed(np.array([*cells, "a"], dtype=object)[:, None]) == [*alone, "a"]
+
+
+@pytest.mark.parametrize(
+    "cells", [[Decimal("1.50"), 2], [np.longdouble(1.5), 2], [np.float32(0.1), 0.25]]
+)
+def test_objects_in_a_column_of_a_frame_are_written_each_by_itself(cells):
+    frame = pd.DataFrame({"x0": pd.Series(cells, dtype=object), "x1": "a text"})
+    rows = [[cell, "a text"] for cell in cells]
+
+    assert read_texts(frame).first.to_pylist() == read_texts(rows).first.to_pylist()
 
 
 @pytest.mark.parametrize("convert", [lambda cells: cells, pc.dictionary_encode])
