@@ -715,6 +715,13 @@ def test_a_pruned_trial_is_judged_by_its_last_fold():
     assert with_estimates([complete, pruned])[1].value == pytest.approx(0.4)
 
 
+def test_a_trial_without_folds_does_not_say_how_hard_they_are():
+    complete = trial(0, TrialState.COMPLETE, [], 0.7)
+    pruned = trial(1, TrialState.PRUNED, [0.8], 0.8)
+
+    assert with_estimates([complete, pruned])[1].value == 0.8
+
+
 def test_a_failed_trial_gets_the_worst_value_and_others_none():
     failure = {"user_attrs": {ERROR: "too much"}}
     other = {"params": {"b": 0.5}, "distributions": {"b": SPACE["b"]}}

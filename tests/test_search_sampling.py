@@ -2,6 +2,7 @@
 
 import logging
 import math
+from itertools import product
 
 import numpy as np
 import optuna
@@ -9,7 +10,7 @@ import pytest
 import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, values
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.samplers import RandomSampler
+from optuna.samplers import GPSampler, RandomSampler
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
 
@@ -20,6 +21,7 @@ from sk_adalora._search_sampling import (
     InformedGPSampler,
     _Estimated,
     _others,
+    _points,
     _was_tried,
     count_points,
     make_sampler,
@@ -73,6 +75,42 @@ def warned():
     logger.removeHandler(handler)
 
 
+# ---- which draws are the same --------------------------------------------------
+
+
+def draws(sampler):
+    study = optuna.create_study(sampler=sampler)
+    return tuple(study.ask(SPACE).params["a"] for _ in range(3))
+
+
+def test_a_sampler_of_the_user_is_copied_and_reseeded_after_the_first_run():
+    given_by_user = RandomSampler(seed=0)
+    for _ in range(2):
+        first = make_sampler(given_by_user, SPACE, 9, None, [0])
+        assert draws(first) == draws(RandomSampler(seed=0))
+
+    later = make_sampler(given_by_user, SPACE, 9, None, [1])
+    assert draws(later) != draws(RandomSampler(seed=0))
+
+
+@pytest.mark.parametrize("n_trials", [30, 200])  # Gaussian process, and TPE
+def test_each_seed_and_each_run_draws_its_own(n_trials):
+    def of(seed, run):
+        return draws(make_sampler("auto", SPACE, n_trials, seed, run))
+
+    runs = [[0], [1], [1, 2]]
+    assert len({of(seed, run) for seed in (0, 1) for run in runs}) == 6
+    assert of(0, [1]) == of(0, [1])
+
+
+@pytest.mark.parametrize("n_trials", [30, 200])
+def test_a_copy_that_is_reseeded_draws_its_own(n_trials):
+    given, copied = (make_sampler("auto", SPACE, n_trials, 0, [0]) for _ in range(2))
+    copied.reseed_rng()
+
+    assert draws(copied) != draws(given)
+
+
 # ---- nothing twice -------------------------------------------------------------
 
 
@@ -90,7 +128,9 @@ def test_the_corner_of_a_space_is_tried_once(warned):
     ("n_trials", "kind"), [(100, InformedGPSampler), (101, DistinctTPESampler)]
 )
 def test_the_gaussian_process_proposes_up_to_100_trials(n_trials, kind):
-    assert type(make_sampler("auto", {"x": FLOAT(0, 1)}, n_trials, 0, [0])) is kind
+    space = {"x": FLOAT(0, 1), "n": INT(1, 9)}
+
+    assert type(make_sampler("auto", space, n_trials, 0, [0])) is kind
 
 
 @pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
@@ -116,6 +156,26 @@ def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
     assert n_distinct(points[:12]) == n_distinct(points) == 12
     assert {point["i"] for point in points} == {1, 2, 3, 4}
     assert sorted({point["x"] for point in points}) == pytest.approx([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("n_trials", [30, 200])
+def test_trials_that_begin_together_are_not_the_same(n_trials):
+    """Before any is complete, which would tell what to sample."""
+    space = {"i": INT(1, 6)}
+    study = auto(space, n_trials)
+
+    assert {study.ask(space).params["i"] for _ in range(6)} == {1, 2, 3, 4, 5, 6}
+
+
+def test_the_gaussian_process_allows_for_what_is_queued():
+    """Its best proposal, 4 and 1, would be 1 and 1 for a trial whose `i` is queued."""
+    space = {"i": INT(1, 4), "j": INT(1, 3)}
+    study = auto(space)
+    for i, j in sorted({*product((1, 2, 3, 4), (1, 2, 3))} - {(1, 3), (4, 1)}):
+        study.add_trial(finished({"i": i, "j": j}, space, value=i - j))
+    study.enqueue_trial({"i": 1})
+
+    assert study.ask(space).params == {"i": 1, "j": 3}
 
 
 def test_a_search_ends_when_all_settings_were_tried(capsys):
@@ -203,6 +263,20 @@ def test_numbers_that_differ_by_rounding_are_the_same(other, same):
     assert _was_tried({"rate": 1e-3, "n": 2, **other}, [tried]) == same
 
 
+def test_numbers_of_a_logarithmic_range_are_compared_by_their_logarithms():
+    space = {"rate": FLOAT(1e-6, 1.0, log=True)}
+    tried = finished({"rate": 1e-6}, space)
+
+    assert not _was_tried({"rate": 1.9e-6}, [tried])
+    assert _was_tried({"rate": 1.00001e-6}, [tried])
+
+
+def test_the_points_of_a_range_of_steps_are_within_it():
+    space = {"x": FLOAT(0.1, 0.3, step=0.1)}  # 0.1 + 2 * 0.1 is above 0.3
+
+    assert [point["x"] for point in _points(space)] == [0.1, 0.2, 0.3]
+
+
 def finished(params, space, value=0.5):
     return optuna.trial.create_trial(params=params, distributions=space, value=value)
 
@@ -273,6 +347,18 @@ def test_later_trials_are_near_the_best(ask):
 
     # Of uniform draws, half are within 0.25.
     assert np.median(np.abs(np.array(drawn[30:]) - 0.3)) < 0.15
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_where_all_trials_are_complete_the_process_proposes_what_optunas_does():
+    space, proposed = {"x": FLOAT(0, 1)}, []
+    for sampler in (InformedGPSampler(space, seed=0), GPSampler(seed=0)):
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for x in np.linspace(0, 1, 12):
+            study.add_trial(finished({"x": x}, space, value=parabola({"x": x})))
+        proposed.append(study.ask(space).params)
+
+    assert proposed[0] == proposed[1]
 
 
 def test_the_process_gets_running_trials_as_they_are():
