@@ -78,10 +78,21 @@ def test_encoder_and_decoder_are_one_below_the_other():
     assert None not in table.column("query") + table.column("up")
 
 
+@pytest.mark.parametrize(
+    "path", ["crossattention.self.query", "EncDecAttention.q", "encoder_attn.q_proj"]
+)
+def test_attention_to_the_encoder_has_columns_of_its_own(path):
+    ranks = numbered(["l.0.fc1", f"l.0.{path}", "l.0.attn.q_proj"])
+
+    assert lay_out(ranks).kinds == ["query", "cross query", "up"]
+
+
 def test_what_all_stacks_are_in_is_not_named():
     ranks = numbered(f"model.{part}.layers.0.fc1" for part in ("encoder", "decoder"))
 
     assert lay_out(ranks).layers == ["encoder 0", "decoder 0"]
+    # A name is left of each.
+    assert lay_out(numbered(["a.0.q", "a.b.0.q"])).layers == ["a 0", "a.b 0"]
 
 
 def test_a_matrix_outside_the_layers_has_a_row_and_the_last_column():
@@ -109,6 +120,19 @@ def test_one_plain_name_for_two_matrices_is_no_name():
     ranks = numbered(["l.0.attention.key", "l.0.feed_forward.key", "l.0.attention.v"])
 
     assert lay_out(ranks).kinds == ["attention.key", "feed_forward.key", "value"]
+
+
+def test_one_plain_name_in_two_layers_is_one_column():
+    assert lay_out(numbered(["l.0.attn.q", "l.1.attn.q_proj"])).kinds == ["query"]
+
+
+def test_matrices_that_are_layers_have_the_name_of_their_list():
+    assert lay_out(numbered(["mixers.0", "mixers.1"])).kinds == ["mixers"]
+    assert lay_out(numbered(["0", "1"])).kinds == ["linear"]
+
+
+def test_a_matrix_outside_the_layers_makes_no_name_longer():
+    assert lay_out(numbered(["odd", "l.0.x.odd"])).kinds == ["odd", "other"]
 
 
 def test_unknown_names_keep_the_end_that_tells_them_apart():
@@ -204,8 +228,8 @@ def test_integers_stay_integers_beside_missing_ones(tiny_model):
 
 
 def test_a_path_stays_in_its_cell():
-    table = lay_out({"a|b<script>\n# `x`": 1}).to_markdown()
-    assert table.splitlines()[2:] == [r"| a\|b&lt;script> # \`x\` | 1 |"]
+    table = lay_out({"a|b<script>\n# `x`\r[y](z)": 1}).to_markdown()
+    assert table.splitlines()[2:] == [r"| a\|b&lt;script> # \`x\` \[y](z) | 1 |"]
 
 
 def test_a_table_needs_pandas(fitted, monkeypatch):
