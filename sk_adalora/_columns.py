@@ -281,7 +281,7 @@ def _read_array(X: np.ndarray) -> Table:
         X = X.astype(object)  # Arrow ends the texts of such an array at a NUL
     if X.dtype == object and isinstance(X, np.ma.MaskedArray):
         nothing: Any = None
-        X = np.where(np.ma.getmaskarray(X), nothing, X.data)
+        X = np.where(X.mask, nothing, X.data)
     X = in_arrow_unit(X)
     if X.ndim == 1:
         return _single_column(X)
@@ -324,7 +324,7 @@ def _to_cells(cells: pa.Array | np.ndarray | list[Any]) -> pa.Array | list[Any]:
         return list(cells)
     try:
         array = whole_array(pa.array(cells, from_pandas=True))
-    except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError):
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
         return list(cells)
     if is_typed:
         return array if has_type(array, IS_PLAIN) else list(cells)

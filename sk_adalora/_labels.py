@@ -159,7 +159,7 @@ def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
     own = getattr(getattr(y, "dtype", None), "numpy_dtype", np.dtype(object))
     if hasattr(getattr(y, "dtype", None), "categories"):
         y = np.asarray(y)
-    elif own.kind in "biuf" and hasattr(y, "to_numpy") and np.ndim(y) == 1:
+    elif own.kind in "biuf":
         y = y.to_numpy(dtype=own)
     return np.asarray(column_or_1d(y, warn=warn))
 

@@ -187,9 +187,8 @@ def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
     """Return the weights divided by the largest, or None if all are equal."""
     if weights is None or (weights[0] > 0 and np.all(weights == weights[0])):
         return None
-    exact = np.asarray(weights, np.float64)
-    largest = exact.max()  # only ratios matter, and some weights exceed float32
-    return torch.as_tensor(exact / largest if largest > 0 else exact).float()
+    largest = weights.max()  # only ratios matter, and some weights exceed float32
+    return torch.as_tensor(weights / largest if largest > 0 else weights).float()
 
 
 def split_rows(
