@@ -221,7 +221,8 @@ def _unwrap_dataset(X: Any) -> Any:
         return X
     source, name = X.source, X.column_name
     if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
-        return X[:]  # of a field of records, or by a transform of whole rows
+        # A field of records, or what a transform makes of whole rows.
+        source = datasets.Dataset.from_dict({name: X[:]})
     return _arrow_rows(source.select_columns(name), None)[name]
 
 

@@ -527,6 +527,24 @@ def test_a_field_of_the_records_of_a_dataset_is_a_column():
 
 
 @pytest.mark.parametrize(
+    "choose",
+    [
+        lambda rows: rows["tags"],
+        lambda rows: rows["post"]["tags"],
+        lambda rows: rows.with_transform(lambda rows: rows)["tags"],
+    ],
+    ids=["column", "field", "transform"],
+)
+def test_lists_in_a_column_of_a_dataset_are_no_rows_of_a_table(choose):
+    tags = [["a", "b"], ["c", "d"]]
+    post = [{"tags": cell} for cell in tags]
+    rows = datasets.Dataset.from_dict({"tags": tags, "post": post})
+
+    with pytest.raises(ValueError, match="Got list in row 0"):
+        read_texts(choose(rows))
+
+
+@pytest.mark.parametrize(
     "build",
     [
         lambda texts: pa.array(texts, pa.string_view()),
