@@ -145,6 +145,8 @@ def _express(
     init_r = _initial_rank(name.removesuffix(short), current, own)
     if short in ("tinit", "tfinal", "deltaT") and isinstance(value, Integral) != whole:
         return _LEFT_OUT  # without the number of all steps, steps are not shares
+    if short == "target_r" and init_r is None and isinstance(value, Integral) != whole:
+        return _LEFT_OUT  # nor are ranks, without the initial one
     if short == "init_r" and value is None:
         value = init_r
     if short == "target_r" and init_r is not None:

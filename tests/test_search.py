@@ -267,6 +267,7 @@ def test_a_rank_that_is_none_is_left_to_a_space_that_has_others(own):
     (first,) = starting_points("paper", given.estimator, given._read_space())
 
     assert first["learning_rate"] == given.estimator.learning_rate
+    assert "target_r" not in first  # 8 is no share of it
 
 
 @pytest.mark.parametrize(
