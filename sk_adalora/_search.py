@@ -20,7 +20,7 @@ from ._transaction import CALLBACKS
 
 # The password in the URL of a database: up to its last "@", or in its query.
 _PASSWORD = re.compile(
-    r"(://[^:/@]*:).+(?=@)|([?&;]\w*(?:password|passwd|pwd)=)[^&]+",
+    r"(://[^:/]*:).+(?=@)|([?&;]\w*(?:password|passwd|pwd)=)[^&]+",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -321,6 +321,7 @@ def test_the_representation_hides_passwords():
         "postgresql://me:hush hush@host/db",
         "postgresql://me:h@sh'hush-hush@host/db",
         "postgresql://me:h@sh hush@host/db",
+        "postgresql://me@server:hush@host/db",  # SQLAlchemy takes both as the name
         "postgresql://host/db?user=me&password=hush",
         "postgresql://host/db?user=me&PASSWORD=hush",
         "mysql://host/db?user=me&passwd=hush",
