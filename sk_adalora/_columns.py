@@ -63,7 +63,7 @@ class Column:
                 raise ValueError(
                     f"The cells of {self.name!r} must be values that Python has, for "
                     f"`row_format` to get them. Got {self.cells.type}: "
-                    f"{str(error).rstrip('.')}. Convert the column to text."
+                    f"{str(error).rstrip('.')}. Change them, or convert all to text."
                 ) from error
         else:
             cells = [None if is_missing(cell) else cell for cell in self.cells]
