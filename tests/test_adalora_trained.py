@@ -143,6 +143,20 @@ def test_a_module_under_two_names_is_trained_under_both():
     assert model.unload().last is head
 
 
+@pytest.mark.parametrize("place", ["body", "last", "both"])
+def test_what_replaces_a_module_of_two_names_is_kept(place):
+    base, new = TwoNames(), nn.Linear(4, 2)
+    model = adapt(base, target_modules=["fc"], modules_to_save=["head"])
+    if place != "last":
+        base.body["head"] = new
+    if place != "body":
+        base.last = new
+    with model.disable_adapter():
+        assert base.last is base.body["head"] is not new
+
+    assert base.last is base.body["head"] is new
+
+
 @pytest.mark.parametrize(
     "options",
     [

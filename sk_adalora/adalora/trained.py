@@ -18,7 +18,7 @@ from .targets import ends_with, is_inside, modules_to_save
 class _Copy:
     """A module, or a bias, that is trained in full."""
 
-    # Modules that hold it, and the attribute of each; the first counts.
+    # Modules that hold it, and the attribute of each.
     places: list[tuple[nn.Module, str]]
     original: nn.Module | nn.Parameter
     trained: nn.Module | nn.Parameter
@@ -29,12 +29,13 @@ class _Copy:
         `resize_token_embeddings` makes another head, and `to_empty` other parameters.
         What is only wrapped, as by `torch.compile`, stays known without its wrapper.
         """
-        owner, attribute = self.places[0]
-        now: Any = {**owner._parameters, **owner._modules}.get(attribute)
         name = "trained" if in_use else "original"
-        wraps = isinstance(now, nn.Module) and getattr(self, name) in now.modules()
-        if now is not None and not wraps:
-            setattr(self, name, now)
+        known = getattr(self, name)
+        for owner, attribute in self.places:
+            now: Any = {**owner._parameters, **owner._modules}.get(attribute)
+            wraps = isinstance(now, nn.Module) and known in now.modules()
+            if now is not None and not wraps:
+                setattr(self, name, now)
 
     def use(self, trained: bool) -> None:
         new = self.trained if trained else self.original
