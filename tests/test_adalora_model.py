@@ -746,6 +746,36 @@ def test_a_frozen_layer_is_called_with_the_input_as_it_came(dropout):
 
     torch.testing.assert_close(model(x), expected)
     assert seen == [((4, 6, 3), (4, 6, 2))]
+    with pytest.raises(TypeError, match="a Centred, which computes something else"):
+        model.merge()
+
+
+class Rows(nn.Linear):
+    """A linear layer that wants rows alone."""
+
+    def forward(self, x):
+        m, _ = x.shape
+        return super().forward(x).view(m, -1)
+
+
+class Sequences(transformers.pytorch_utils.Conv1D):
+    """A transposed layer that wants whole sequences."""
+
+    def forward(self, x):
+        n, t, _ = x.shape
+        return super().forward(x).view(n, t, -1)
+
+
+@pytest.mark.filterwarnings(CONV1D)
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(Rows(4, 5), (6, 4)), (Sequences(5, 4), (2, 3, 4))]
+)
+def test_a_class_that_wants_rows_or_sequences_is_merged(layer, shape):
+    model, x = randomise(adapt(nn.Sequential(layer))), torch.randn(shape)
+    expected = model(x)
+    model.merge()
+
+    torch.testing.assert_close(model(x), expected)
 
 
 def test_second_derivatives_of_the_fused_layer():

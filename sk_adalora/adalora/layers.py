@@ -318,19 +318,29 @@ class SVDLinear(nn.Module):
         base: Any = self.base_layer
         if not _has_own_forward(base):
             return
-        weight = base.weight
-        row = torch.linspace(-1, 1, self.in_features).to(weight)[None]
-        with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-            found = type(base).forward(base, row)
-            expected = F.linear(row, weight.T if self.transposed else weight, base.bias)
-        rounding = 8 * torch.finfo(weight.dtype).eps * float(expected.abs().max())
-        same_kind = found.dtype == expected.dtype
-        if not (same_kind and torch.allclose(found, expected, rtol=0, atol=rounding)):
+        x = torch.linspace(-1, 2, 6 * self.in_features).view(2, 3, -1)
+        # Its class may want sequences, or rows alone.
+        same = [self._adds_nothing(base, rows.to(base.weight)) for rows in (x, x[0])]
+        if False in same or True not in same:
             raise TypeError(
                 "Merging needs layers that multiply by their weight and add their "
                 f"bias. Got a {type(base).__name__}, which computes something else. "
                 "Leave it out of `target_modules`, or do not merge."
             )
+
+    def _adds_nothing(self, base: Any, x: Tensor) -> bool | None:
+        """Tell whether a layer's class only multiplies; None if it cannot read `x`."""
+        weight = base.weight.T if self.transposed else base.weight
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            expected = F.linear(x, weight, base.bias)
+            try:
+                found = type(base).forward(base, x)
+            except Exception:
+                return None
+        if found.dtype != expected.dtype or found.shape != expected.shape:
+            return False
+        rounding = 8 * torch.finfo(x.dtype).eps * float(expected.abs().max())
+        return torch.allclose(found, expected, rtol=0, atol=rounding)
 
     def forget_rows(self) -> None:
         """Drop the rows of the last forward pass, and the graph they hold."""
