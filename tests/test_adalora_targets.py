@@ -646,6 +646,14 @@ class Split(nn.Linear):
         return out.reshape(*x.shape[:-2], 2, -1)
 
 
+class TransposedRouter(transformers.pytorch_utils.Conv1D):
+    """A transposed layer that returns a tuple."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        return scores.sigmoid(), scores
+
+
 class Best(nn.Linear):
     """Returns one number for each row, not all outputs."""
 
@@ -657,6 +665,7 @@ def test_what_does_not_return_rows_is_no_linear_layer():
     model = nn.ModuleDict({"a": Router(6, 2), "b": Doubled(6, 2), "c": Grouped(6, 2)})
     model["d"] = Best(6, 2)
     model["e"] = Split(6, 4)
+    model["f"] = TransposedRouter(2, 6)
     assert model["e"](torch.ones(5, 2, 6)).shape == (5, 2, 2)
     assert chosen(model, target_modules=None) == {"b", "c"}
 

@@ -31,9 +31,9 @@ def is_linear(module: nn.Module) -> bool:
     # torch's MultiheadAttention reads this one's weight and never calls it.
     if isinstance(module, NonDynamicallyQuantizableLinear):
         return False
-    if isinstance(module, nn.Linear):
-        return not _has_own_forward(module) or _returns_rows(module)
-    return is_conv1d(module)
+    if not (isinstance(module, nn.Linear) or is_conv1d(module)):
+        return False
+    return not _has_own_forward(module) or _returns_rows(module)
 
 
 def _has_own_forward(layer: nn.Module) -> bool:
@@ -42,7 +42,7 @@ def _has_own_forward(layer: nn.Module) -> bool:
     return type(layer).forward is not next(kinds).forward  # type: ignore[attr-defined]
 
 
-def _returns_rows(layer: nn.Linear) -> bool:
+def _returns_rows(layer: Any) -> bool:
     """Tell whether a layer's own forward method returns one tensor of its outputs.
 
     That of a router of experts does not: PhiMoE's and Llama 4's return tuples. Nor does
@@ -53,17 +53,21 @@ def _returns_rows(layer: nn.Linear) -> bool:
         # The copy would break the layer: with bitsandbytes' weights in 4 bits, `to`
         # also moves the scales, which copies share.
         return True
+    if isinstance(layer, nn.Linear):
+        n_in, n_out = layer.in_features, layer.out_features
+    else:
+        n_in, n_out = layer.weight.shape
     # One row, and rows for any number of groups.
-    for rows in ((1,), (1, layer.out_features)):
+    for rows in ((1,), (1, n_out)):
         try:
             tensors = [*layer.parameters(), *layer.buffers()]
             shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})
-            x = layer.weight.new_empty(*rows, layer.in_features, device="meta")
+            x = layer.weight.new_empty(*rows, n_in, device="meta")
             with torch.no_grad():
                 out = type(layer).forward(shape, x)
         except Exception:  # quantised layers need not compute without numbers
             continue
-        return isinstance(out, Tensor) and out.shape == (*rows, layer.out_features)
+        return isinstance(out, Tensor) and out.shape == (*rows, n_out)
     return True
 
 
