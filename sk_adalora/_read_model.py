@@ -198,7 +198,7 @@ def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:
         part.pad_token_id = tokenizer.pad_token_id
     # The heads of BART and T5 need the same number of end tokens in each text, and read
     # the last: special tokens that a text itself contains are split.
-    tokenizer.split_special_tokens = config.is_encoder_decoder
+    tokenizer.split_special_tokens = _has_decoder(module)
 
 
 def _agree_on_types(module: nn.Module, tokenizer: Any) -> None:
@@ -287,8 +287,15 @@ def _name_of_text_part(whole: Any) -> str:
     for name in ("language_model", "text_model"):
         if isinstance(getattr(whole, name, None), nn.Module):
             return name
-    # T5EncoderModel writes that it is none, but AutoModel makes both parts of it.
-    return _ENCODER if _takes(whole, "decoder_input_ids") else ""
+    return _ENCODER if _has_decoder(whole) else ""
+
+
+def _has_decoder(whole: Any) -> bool:
+    """Tell whether a model is an encoder-decoder.
+
+    T5EncoderModel writes that it is none, but transformers makes both parts of it.
+    """
+    return whole.config.is_encoder_decoder or _takes(whole, "decoder_input_ids")
 
 
 def _part(whole: Any, name: str) -> nn.Module:

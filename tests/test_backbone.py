@@ -876,6 +876,17 @@ def test_an_encoder_of_t5_that_was_saved_alone(t5, tmp_path):
     torch.testing.assert_close(got, expected)
 
 
+def test_a_head_beside_an_encoder_saved_alone_reads_texts_with_end_tokens(t5):
+    encoder = transformers.T5EncoderModel.from_pretrained(t5)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(t5)
+    encoder.config.eos_token_id = tokenizer.sep_token_id
+    write_model(t5, encoder)
+    with pytest.warns(UserWarning, match="should hold all of its weights"):
+        fitted = make(str(t5), pooling="model", epochs=1).fit(*toy(16))
+
+    assert fitted.predict(["good film", "good [SEP] film"]).shape == (2,)
+
+
 def test_a_decoder_that_the_files_lack_is_saved_alike_each_time(t5, tmp_path):
     weights = load_file(t5 / "model.safetensors")
     kept = {n: w for n, w in weights.items() if not n.startswith("decoder.")}
