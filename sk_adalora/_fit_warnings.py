@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,8 @@ def warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
         warn_user(
             "The files of `model` should hold all of its weights. Got those of "
             f"{model!r} without {len(lacks)} of a {type(backbone.module).__name__}, "
-            f"{reprlib.repr(lacks)}, which were drawn at random. Check that it was "
-            "saved as this kind of model, with these names."
+            f"such as {lacks[0]!r}, which were drawn at random. Check that it was "
+            "saved as this kind of model, with such names."
         )
 
 
