@@ -1017,3 +1017,12 @@ def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
     assert '.AutoModel.from_pretrained("this-folder").get_encoder()`' in merged
     lora = (tmp_path / "lora" / "README.md").read_text("utf8")
     assert "Of an encoder-decoder, `model` is the encoder (`get_encoder()`)" in lora
+
+
+def test_the_card_of_an_adapter_for_a_whole_model_names_no_part(tiny_model, tmp_path):
+    fitted = make(tiny_model, pooling="model", epochs=1).fit(*toy(16))
+    fitted.export_lora(tmp_path)
+
+    card = (tmp_path / "README.md").read_text("utf8")
+    assert "peft.PeftModel.from_pretrained(model," in card
+    assert "get_encoder" not in card

@@ -28,7 +28,7 @@ from sk_adalora._devices import resolve_place
 from sk_adalora._model_files import content_hash, weight_files
 from sk_adalora._network import build_network, pool
 from sk_adalora._parameters import POOLINGS
-from sk_adalora._read_model import silent_transformers
+from sk_adalora._read_model import read_pretrained, silent_transformers
 from sk_adalora.adalora import AdaLoraConfig
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -464,6 +464,19 @@ def test_a_fit_does_not_warn_of_a_pooler_and_a_head(own_model, pooling):
     assert {"bert.pooler.dense.weight", "classifier.weight"} <= {
         *backbone.pretrained.drawn
     }
+
+
+def test_all_names_of_a_weight_that_files_lack_are_known(t5):
+    state = transformers.AutoModel.from_pretrained(t5).state_dict()
+    kept = {k: v for k, v in state.items() if "shared" not in k and "embed" not in k}
+    (weights,) = weight_files(t5)
+    save_file({k: v.clone() for k, v in kept.items()}, weights, {"format": "pt"})
+
+    drawn = read_pretrained(t5, PLACE, False, n_labels=2).drawn
+    assert {
+        "transformer.shared.weight",
+        "transformer.encoder.embed_tokens.weight",
+    } <= set(drawn)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
