@@ -22,7 +22,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import sk_adalora
-from sk_adalora import _file_versions, _find_model, _persistence, _predicting
+from sk_adalora import (
+    _file_versions,
+    _find_model,
+    _model_files,
+    _persistence,
+    _predicting,
+)
 from sk_adalora._model_files import content_hash
 
 X, Y = topics(48)
@@ -304,9 +310,12 @@ def test_a_copy_of_a_project_uses_its_own_model(
     np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
 
 
-@pytest.mark.parametrize("closed", ["weight_files", "content_hash"])
+@pytest.mark.parametrize(
+    ("module", "closed"),
+    [(_model_files, "weight_files"), (_find_model, "content_hash")],
+)
 def test_another_user_uses_a_model_of_their_own(
-    tiny_model, tmp_path, monkeypatch, closed
+    tiny_model, tmp_path, monkeypatch, module, closed
 ):
     """Who trained as root has found the model where others may not look."""
     for user in ("root", "other"):
@@ -315,14 +324,14 @@ def test_another_user_uses_a_model_of_their_own(
     fitted = make("mine").fit(X, Y)
     expected, file = fitted.predict_proba(X), pickle.dumps(fitted)
     sk_adalora.clear_backbone_cache()
-    look = getattr(_find_model, closed)
+    look = getattr(module, closed)
 
     def refused(folder):
         if folder == tmp_path / "root" / "mine":
             raise PermissionError(13, "Permission denied", str(folder))
         return look(folder)
 
-    monkeypatch.setattr(_find_model, closed, refused)
+    monkeypatch.setattr(module, closed, refused)
     monkeypatch.chdir(tmp_path / "other")
     np.testing.assert_array_equal(pickle.loads(file).predict_proba(X), expected)
 
