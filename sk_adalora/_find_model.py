@@ -105,7 +105,7 @@ def find_again(asked: Request, found: Found) -> Path:
         return find_folder(asked)
     for folder in _on_this_machine(asked, found):
         if _has_weights(folder, found.content_hash):
-            return folder
+            return folder.absolute()  # a name of the hub may be a folder here
     is_of_hub = not names_folder(asked.name) and found.commit is not None
     if is_of_hub and not asked.local_files_only:
         try:

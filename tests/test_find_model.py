@@ -533,6 +533,24 @@ def test_a_file_may_say_that_a_model_was_where_nothing_can_be(own_model, name):
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
 
 
+def test_a_folder_with_the_name_of_a_model_stays_found_from_elsewhere(
+    own_model, tmp_path, monkeypatch
+):
+    """A saved estimator says that a model of the hub was in the folder of its name."""
+    fitted = make(str(own_model)).fit(X, Y)
+    state = replace(fitted._adapter, model=own_model.name, found_in=own_model.name)
+    loaded = pickle.loads(pickle.dumps(fitted)).set_params(model=own_model.name)
+    loaded._adapter = state
+    monkeypatch.chdir(own_model.parent)
+    expected = loaded.predict_proba(X)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded.save_pretrained(tmp_path / "saved", include_backbone=True)
+    again = AdaLoraClassifier.from_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(again.predict_proba(X), expected)
+
+
 def test_a_new_fit_takes_what_the_hub_has_now(hub, elsewhere):
     load, _ = elsewhere
     hub.main = SECOND
