@@ -19,7 +19,7 @@ _OTHER_ENTRIES = {
 
 # Texts that tokenizers with the same vocabulary may still split differently: capitals,
 # accents, punctuation, scripts.
-_SAMPLES = [
+SAMPLES = [
     "The quick brown Fox didn't jump: 3.14 times, at 10%!",
     "Na\u00efve caf\u00e9s\tand\u00a0e-mails\nin UPPER_case, unbelievably",
     "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
@@ -32,7 +32,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     Not of its files, which may be written differently and mean the same. The side on
     which it cuts long texts is added if that is not the right.
     """
-    tokens = tokenizer(_SAMPLES)["input_ids"]
+    tokens = tokenizer(SAMPLES)["input_ids"]
     side = getattr(tokenizer, "truncation_side", "right")
     return _hash(tokens if side == "right" else [tokens, side])
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ._check_model_files import check_folder, no_tokenizer
 from ._devices import Place, lacks_memory
 from ._messages import Muted
+from ._model_identity import SAMPLES
 
 # What a tokenizer and a model are tried on.
 TRIAL_TEXT = "A few words are enough."
@@ -165,7 +166,7 @@ def _read_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     _pad_on_the_right(tokenizer)
     try:
-        tokenizer(TRIAL_TEXT)
+        tokenizer([TRIAL_TEXT, *SAMPLES])
     except Exception as error:
         if lacks_memory(error):
             raise

@@ -462,9 +462,12 @@ def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
         load_backbone(model, PLACE)
 
 
-def test_a_tokenizer_that_cannot_read_every_text(folder_of):
+@pytest.mark.parametrize(
+    "known", [["good", "bad", "film"], ["A", "few", "words", "are", "enough", "."]]
+)
+def test_a_tokenizer_that_cannot_read_every_text(folder_of, known):
     model = folder_of(transformers.BertConfig, **SIZES)
-    words = tokenizers.models.WordLevel({"good": 0, "bad": 1, "film": 2})
+    words = tokenizers.models.WordLevel({word: i for i, word in enumerate(known)})
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.save(f"{model}/tokenizer.json")

@@ -64,7 +64,7 @@ IMPORTS = {
     "_find_model": "_locks _model_files",
     "_check_model_files": "_model_files",
     "_model_identity": "",
-    "_read_model": "_check_model_files _devices _messages",
+    "_read_model": "_check_model_files _devices _messages _model_identity",
     "_try_model": "_devices _read_model",
     "_backbone": (
         "_check_model_files _devices _find_model _locks _model_files _model_identity "
