@@ -48,7 +48,7 @@ class TextNetwork(nn.Module):
         module = backbone.copy()
         self._prepare(module, config, backbone)
         self.encoder = get_peft_model(module, config, generator=generator)
-        self.head = self._make_head(backbone.width, generator)
+        self.head = self._make_head(backbone, generator)
 
     def _prepare(
         self, module: nn.Module, config: AdaLoraConfig, backbone: Backbone
@@ -56,8 +56,9 @@ class TextNetwork(nn.Module):
         """Change the model and the configuration before the model is adapted."""
         skip_pooler(module)
 
-    def _make_head(self, width: int, generator: torch.Generator | None) -> Any:
+    def _make_head(self, backbone: Backbone, generator: torch.Generator | None) -> Any:
         """Make what turns a text's vector into outputs."""
+        width = backbone.width
         # skip_init: nn.Linear would draw from the global generator.
         head = nn.utils.skip_init(LinearHead, width, self.n_outputs)
         with torch.no_grad():
@@ -136,10 +137,17 @@ class ModelHeadNetwork(TextNetwork):
     ) -> None:
         config.modules_to_save = own_head(module, backbone.pretrained.drawn)
 
-    def _make_head(self, width: int, generator: torch.Generator | None) -> Any:
+    def _make_head(self, backbone: Backbone, generator: torch.Generator | None) -> Any:
+        model, dtype = self.encoder.model, backbone.place.dtype
         for name in self.encoder.peft_config.modules_to_save or ():
-            head = self.encoder.model.get_submodule(name).float()
-            head.register_forward_pre_hook(_to_float32)
+            part = model.get_submodule(name).float()
+            part.register_forward_pre_hook(
+                lambda _, inputs: _converted(inputs, torch.float32)
+            )
+            # A head reads a pooler, which stays exact; frozen modules read all others.
+            is_inside = name.startswith(f"{model.base_model_prefix}.")
+            if is_inside and ".pooler." not in f"{name}.":
+                part.register_forward_hook(lambda _, __, out: _converted(out, dtype))
         return nn.Identity()  # the model has its own
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -187,11 +195,12 @@ def own_head(module: nn.Module, drawn: Iterable[str]) -> list[str]:
     return head + list(dict.fromkeys(inside))
 
 
-def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    def exact(x: Any) -> Any:  # but not ids, of which an embedding makes vectors
-        return x.float() if isinstance(x, Tensor) and x.is_floating_point() else x
-
-    return tuple(map(exact, inputs))
+def _converted(values: Any, dtype: torch.dtype) -> Any:
+    """Convert vectors, but not ids, of which an embedding makes vectors."""
+    if type(values) is tuple:
+        return tuple(_converted(value, dtype) for value in values)
+    is_vectors = isinstance(values, Tensor) and values.is_floating_point()
+    return values.to(dtype) if is_vectors else values
 
 
 def build_network(

@@ -455,6 +455,24 @@ def test_a_fit_warns_of_weights_that_the_files_lack(own_model, pooling, part, n)
         make(str(own_model), pooling=pooling, epochs=1).fit(*toy(16))
 
 
+@pytest.mark.parametrize(
+    "part", ["token_type_embeddings", "embeddings.LayerNorm", "layer.0.output.dense"]
+)
+def test_what_files_lack_is_trained_amid_half_precision(own_model, part):
+    """It is in float32, and what comes behind it is not."""
+    write_without(own_model, part)
+    texts, y = toy(16)
+    with pytest.warns(UserWarning, match=r"^The files of `model` should hold all"):
+        fitted = make(
+            str(own_model), pooling="model", precision="bfloat16", epochs=1
+        ).fit(texts, y)
+    half = fitted.predict_proba(texts)
+    exact = fitted.set_params(precision="float32").predict_proba(texts)
+
+    np.testing.assert_allclose(half, exact, atol=0.02)
+    assert {a.dtype for a in fitted._adapter.arrays.values()} == {np.dtype("float32")}
+
+
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 def test_a_fit_does_not_warn_of_a_pooler_and_a_head(own_model, pooling):
     write_without(own_model, "pooler")
