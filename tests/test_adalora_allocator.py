@@ -3,6 +3,7 @@
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from _tiny import (
@@ -415,6 +416,22 @@ def test_a_repeated_step_changes_nothing():
     assert torch.equal(after["kept"], before["kept"])
     for old, new in zip(before["averages"], after["averages"], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+
+
+def test_a_step_may_be_a_tensor_that_is_counted_up_in_place():
+    """As the buffer of a module that counts its steps."""
+    model, step = small_adapted(tinit=0), torch.tensor(0)
+    other = small_adapted(tinit=0)
+    for number in range(model.allocator.schedule.total_step):
+        for one, given_step in ((model, step), (other, np.int64(number))):
+            give_gradients(one, number)
+            one.update_and_allocate(given_step)
+        step += 1
+    states = [one.allocator.state_dict() for one in (model, other)]
+
+    assert model.allocator.finished
+    assert model.ranks == other.ranks
+    assert [type(state["last_step"]) for state in states] == [int, int]
 
 
 def test_a_step_below_0_is_refused():

@@ -154,6 +154,8 @@ class RankAllocator:
         int
             Number of triplets that live.
         """
+        # A tensor that is counted up in place would change what is remembered here.
+        step = int(step)
         self.unpaired = None
         if step > self.last_step and not self.finished:
             self.last_step = step
