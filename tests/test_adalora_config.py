@@ -399,6 +399,23 @@ def test_truth_values_of_numpy_and_frozen_sets_become_plain(tmp_path):
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_sets_are_kept_as_lists(tmp_path, kind):
+    config = AdaLoraConfig(
+        total_step=10,
+        target_modules=["query"],
+        layers_to_transform=kind([1, 0]),
+        layers_pattern=kind(["layer"]),
+        modules_to_save=kind(["pooler", "classifier"]),
+    )
+    config.save_pretrained(tmp_path)
+
+    assert config.layers_to_transform == [0, 1]
+    assert config.layers_pattern == ["layer"]
+    assert config.modules_to_save == ["classifier", "pooler"]
+    assert AdaLoraConfig.from_pretrained(tmp_path) == config
+
+
 def test_alpha_by_layer_is_refused():
     with pytest.raises(ValueError, match="does not support `lora_alpha` by layer"):
         AdaLoraConfig(total_step=10, alpha_pattern={"query": 64})

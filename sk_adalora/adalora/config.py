@@ -136,6 +136,10 @@ class LoraConfig:
         _check_each("layers_to_transform", self.layers_to_transform, int)
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
+        for name in ("modules_to_save", "layers_to_transform", "layers_pattern"):
+            value = getattr(self, name)
+            if isinstance(value, set | frozenset):  # which JSON has not
+                setattr(self, name, sorted(value))
         self._check_layers()
         self._check_variants()
         self._check_patterns()
