@@ -399,6 +399,14 @@ def test_truth_values_of_numpy_and_frozen_sets_become_plain(tmp_path):
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
 
 
+def test_a_path_of_the_base_model_is_kept_as_a_str(tmp_path):
+    config = AdaLoraConfig(total_step=10, base_model_name_or_path=tmp_path / "base")
+    config.save_pretrained(tmp_path)
+
+    assert config.base_model_name_or_path == str(tmp_path / "base")
+    assert AdaLoraConfig.from_pretrained(tmp_path) == config
+
+
 @pytest.mark.parametrize("kind", [set, frozenset])
 def test_sets_are_kept_as_lists(tmp_path, kind):
     config = AdaLoraConfig(

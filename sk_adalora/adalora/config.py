@@ -129,7 +129,7 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         self.peft_type = self.method
-        for each in fields(self):  # numbers of NumPy cannot be written as JSON
+        for each in fields(self):  # JSON has no paths, and no numbers of NumPy
             setattr(self, each.name, _as_plain(getattr(self, each.name)))
         for name in _NAMES:
             _check_each(name, getattr(self, name), str)
@@ -453,9 +453,11 @@ class AdaLoraConfig(LoraConfig):
 
 
 def _as_plain(value: Any) -> Any:
-    """Convert numbers and arrays of other libraries, also nested ones, to Python's."""
+    """Convert paths, and numbers and arrays of other libraries, also nested ones."""
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, range):  # which JSON has not
         return list(value)
     if type(value) is dict:
