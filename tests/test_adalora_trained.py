@@ -9,6 +9,7 @@ import torch
 import transformers
 from _tiny import (
     adapt,
+    build,
     classifier_loss,
     config,
     no_warning,
@@ -20,7 +21,13 @@ from _tiny import (
 )
 from torch import nn
 
-from sk_adalora.adalora import SVDLinear, get_peft_model, trained
+from sk_adalora.adalora import (
+    SVDLinear,
+    get_peft_model,
+    load_peft_adapter,
+    save_adapter,
+    trained,
+)
 
 
 def snapshot(model):
@@ -93,6 +100,29 @@ def test_bias_all_trains_every_bias():
 
     assert len(trained_outside(model)) == len(biases)
     assert all(name.endswith(".bias") for name in trained_outside(model))
+
+
+class OwnBias(nn.Sequential):
+    """A model that has a bias itself."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(8, 8), nn.Linear(8, 2))
+        self.bias = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return super().forward(x) + self.bias
+
+
+@pytest.mark.filterwarnings("ignore:.*rank_pattern:RuntimeWarning:peft")
+def test_a_bias_of_the_model_itself_is_saved_under_the_name_of_peft(tmp_path):
+    model, x = randomise(adapt(build(OwnBias), bias="all")), torch.randn(3, 8)
+    save_adapter(model, tmp_path)
+    loaded = load_peft_adapter(build(OwnBias), tmp_path)
+    theirs = peft.PeftModel.from_pretrained(build(OwnBias), tmp_path)
+
+    assert "base_model.model.bias" in model.state_dict()
+    torch.testing.assert_close(loaded(x), model(x))
+    torch.testing.assert_close(theirs(x), model(x))
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])

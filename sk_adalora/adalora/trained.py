@@ -94,7 +94,8 @@ class TrainedCopies:
             if bias is None or is_inside(path, copied):
                 continue
             trained = nn.Parameter(bias.detach().clone())
-            self._copies[f"{path}.bias"] = _Copy([(module, "bias")], bias, trained)
+            name = f"{path}.bias" if path else "bias"  # that of the model itself
+            self._copies[name] = _Copy([(module, "bias")], bias, trained)
 
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model.
