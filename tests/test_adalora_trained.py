@@ -17,6 +17,7 @@ from _tiny import (
     tiny_bert,
     tiny_classifier,
     tiny_llama,
+    tokens,
     train,
 )
 from torch import nn
@@ -100,6 +101,26 @@ def test_bias_all_trains_every_bias():
 
     assert len(trained_outside(model)) == len(biases)
     assert all(name.endswith(".bias") for name in trained_outside(model))
+
+
+def test_a_bias_that_two_modules_share_is_trained_as_one(tmp_path):
+    def make():
+        return build(lambda: transformers.BertForMaskedLM(tiny_bert().config))
+
+    model = adapt(make(), target_modules=["query"], bias="all")
+    head = model.cls.predictions
+    train(model, range(2), loss=lambda model, step: model(tokens(step)).logits.mean())
+    save_adapter(model, tmp_path)
+    loaded = load_peft_adapter(make(), tmp_path)
+
+    assert head.bias is head.decoder.bias
+    assert head.bias.any()  # it was trained
+    assert torch.equal(loaded.cls.predictions.decoder.bias, head.bias)
+    with model.disable_adapter():
+        assert head.bias is head.decoder.bias
+        assert not head.bias.any()
+    plain = model.half().merge_and_unload().cls.predictions
+    assert plain.bias is plain.decoder.bias
 
 
 class OwnBias(nn.Sequential):

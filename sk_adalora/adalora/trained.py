@@ -85,6 +85,9 @@ class TrainedCopies:
     def _copy_biases(
         self, model: nn.Module, copied: list[str], only_adapted: bool
     ) -> None:
+        # A bias that several modules share, as those of a BERT for masked words, stays
+        # one.
+        new: dict[nn.Parameter, nn.Parameter] = {}
         for path, module in list(model.named_modules()):
             if only_adapted:
                 if not isinstance(module, SVDLinear):
@@ -93,7 +96,9 @@ class TrainedCopies:
             bias = module._parameters.get("bias")
             if bias is None or is_inside(path, copied):
                 continue
-            trained = nn.Parameter(bias.detach().clone())
+            trained = new.get(bias)
+            if trained is None:
+                trained = new[bias] = nn.Parameter(bias.detach().clone())
             name = f"{path}.bias" if path else "bias"  # that of the model itself
             self._copies[name] = _Copy([(module, "bias")], bias, trained)
 
