@@ -1132,6 +1132,19 @@ def test_autocast_leaves_penalty_and_gradients_in_float32():
         )
 
 
+def test_a_conversion_keeps_nothing_of_the_former_tensors():
+    """torch can exchange them only where nobody refers to the former ones."""
+    model = randomise(adapt(nn.Sequential(nn.Linear(8, 8))))
+    model(torch.randn(2, 8)).sum().backward()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+    assert model(torch.randn(2, 8).double()).dtype == torch.double
+
+
 def test_autocast_leaves_a_model_in_float64_alone():
     model, x = (
         randomise(adapt(nn.Sequential(nn.Linear(8, 8)).double())),

@@ -198,6 +198,8 @@ class AdaLoraModel(Wrapper):
         return self.model(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        for layer in self.adapted.values():
+            layer.forget_rows()  # whose graph holds the tensors as they were
         super()._apply(fn, recurse)
         self._copies.apply_outside(fn)
         device = self.triplets.singular_values.device
