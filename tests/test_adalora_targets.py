@@ -322,6 +322,15 @@ def test_a_method_that_takes_arguments_says_nothing_of_layers():
     assert chosen(Mixed()) == {"body"}
 
 
+@pytest.mark.parametrize("name", ["get_input_embeddings", "get_encoder"])
+def test_a_method_that_fails_without_arguments_says_nothing_of_layers(name):
+    """Its error also left the model half adapted."""
+    mixed = OwnOutput()
+    setattr(mixed, name, lambda *inputs: torch.cat(inputs))  # a RuntimeError
+
+    assert list(adapt(mixed).adapted) == ["body"]
+
+
 def test_layers_of_all_linear():
     names = chosen(tiny_bert(), layers_to_transform=[1])
 
