@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -222,7 +222,9 @@ def _unwrap_dataset(X: Any) -> Any:
     source, name = X.source, X.column_name
     if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
         # A field of records, or what a transform makes of whole rows.
-        source = datasets.Dataset.from_dict({name: X[:]})
+        cells = X[:]
+        several = isinstance(cells, list | Iterator) or np.ndim(cells) > 1
+        return np.fromiter(cells, object) if several else cells  # lists are cells
     return _arrow_rows(source.select_columns(name), None)[name]
 
 

@@ -526,6 +526,24 @@ def test_a_field_of_the_records_of_a_dataset_is_a_column():
     assert read_texts(rows["post"]["text"]).first.to_pylist() == ["a", ""]
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("build", [list, pd.Series, lambda cells: (c for c in cells)])
+def test_a_column_of_a_transform_may_lack_texts(build, missing):
+    """Arrow alone takes no NaN among texts."""
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    rows = rows.with_transform(lambda rows: {"text": build(["c", missing])})
+
+    assert read_texts(rows["text"]).first.to_pylist() == ["c", ""]
+
+
+def test_a_column_of_a_transform_that_holds_no_texts_is_refused_by_its_row():
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    rows = rows.with_transform(lambda rows: {"text": ["c", 1]})
+
+    with pytest.raises(ValueError, match="Got int in row 1"):
+        read_texts(rows["text"])
+
+
 @pytest.mark.parametrize(
     "choose",
     [
