@@ -670,6 +670,34 @@ class Best(nn.Linear):
         return super().forward(x).amax(dim=-1)
 
 
+class Renamed(transformers.pytorch_utils.Conv1D):
+    """A transposed layer that keeps its weight under another name."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.packed = self.weight
+        del self.weight
+
+    def forward(self, x):
+        return x @ self.packed + self.bias
+
+
+class Convolution(Conv1D):
+    """A convolution with the names of a transposed layer."""
+
+    nf = 4
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("layer", [Renamed(4, 4), Convolution(4, 4, 1)])
+def test_what_only_looks_like_a_transposed_layer_may_stay_beside_others(layer):
+    model = nn.ModuleDict({"a": layer, "b": nn.Linear(4, 4)})
+
+    assert chosen(model, target_modules=["b"]) == {"b"}
+
+
 def test_what_does_not_return_rows_is_no_linear_layer():
     model = nn.ModuleDict({"a": Router(6, 2), "b": Doubled(6, 2), "c": Grouped(6, 2)})
     model["d"] = Best(6, 2)

@@ -49,20 +49,21 @@ def _returns_rows(layer: Any) -> bool:
     that of groups of outputs, each computed from rows of its own, as in DeepSeek-V4. A
     copy of the layer is called without numbers.
     """
-    if not is_plain(layer.weight):
+    weight: Any = getattr(layer, "weight", None)  # some keep it under another name
+    if not is_plain(weight):
         # The copy would break the layer: with bitsandbytes' weights in 4 bits, `to`
         # also moves the scales, which copies share.
         return True
     if isinstance(layer, nn.Linear):
         n_in, n_out = layer.in_features, layer.out_features
     else:
-        n_in, n_out = layer.weight.shape
+        n_in, n_out = len(weight), layer.nf
     # One row, and rows for any number of groups.
     for rows in ((1,), (1, n_out)):
         try:
             tensors = [*layer.parameters(), *layer.buffers()]
             shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})
-            x = layer.weight.new_empty(*rows, n_in, device="meta")
+            x = weight.new_empty(*rows, n_in, device="meta")
             with torch.no_grad():
                 out = type(layer).forward(shape, x)
         except Exception:  # quantised layers need not compute without numbers
