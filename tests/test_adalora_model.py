@@ -758,6 +758,13 @@ class Rows(nn.Linear):
         return super().forward(x).view(m, -1)
 
 
+class Flat(nn.Linear):
+    """A linear layer that returns rows, whatever it gets."""
+
+    def forward(self, x):
+        return super().forward(x.reshape(-1, x.shape[-1]))
+
+
 class Sequences(transformers.pytorch_utils.Conv1D):
     """A transposed layer that wants whole sequences."""
 
@@ -768,7 +775,13 @@ class Sequences(transformers.pytorch_utils.Conv1D):
 
 @pytest.mark.filterwarnings(CONV1D)
 @pytest.mark.parametrize(
-    ("layer", "shape"), [(Rows(4, 5), (6, 4)), (Sequences(5, 4), (2, 3, 4))]
+    ("layer", "shape"),
+    [
+        (Rows(4, 5), (6, 4)),
+        (Flat(4, 5), (6, 4)),
+        (Flat(4, 5), (2, 3, 4)),
+        (Sequences(5, 4), (2, 3, 4)),
+    ],
 )
 def test_a_class_that_wants_rows_or_sequences_is_merged(layer, shape):
     model, x = randomise(adapt(nn.Sequential(layer))), torch.randn(shape)

@@ -342,8 +342,9 @@ class SVDLinear(nn.Module):
                 found = type(base).forward(base, x)
             except Exception:
                 return None
-        if found.dtype != expected.dtype or found.shape != expected.shape:
+        if found.dtype != expected.dtype or found.numel() != expected.numel():
             return False
+        found = found.reshape(expected.shape)  # as `forward` does
         rounding = 8 * torch.finfo(x.dtype).eps * float(expected.abs().max())
         return torch.allclose(found, expected, rtol=0, atol=rounding)
 
