@@ -737,7 +737,7 @@ def test_template_with_format_specs(films):
 def test_cells_that_python_does_not_have_name_their_column(tick, kind, row_format):
     table = pa.table({"when": pa.array([tick], kind), "n": [1]})
 
-    match = rf"The cells of 'when' must .* Got {re.escape(str(kind))}: .*[^.]\. Convert"
+    match = rf"The cells of 'when' must .* Got {re.escape(str(kind))}: .*[^.]\. Change"
     with pytest.raises(ValueError, match=match):
         read_texts(table, row_format)
 

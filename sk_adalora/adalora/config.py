@@ -88,9 +88,11 @@ class LoraConfig:
         The rank of each layer.
     alpha_pattern : dict, default={}
         The ``lora_alpha`` of each layer, in plain LoRA.
-    base_model_name_or_path, revision : str or None, default=None
+    base_model_name_or_path : str, os.PathLike or None, default=None
         The pretrained model that the adapter belongs to. For None, saving an adapter
         writes the name or path that transformers loaded the model from.
+    revision : str or None, default=None
+        The version of that model.
     inference_mode : bool, default=False
         Whether the adapter starts frozen.
     peft_type : str, default="LORA"
