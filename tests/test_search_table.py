@@ -8,7 +8,14 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from sk_adalora._search_marks import ERROR, FOLD
-from sk_adalora._search_table import FoldResult, TrialRow, TrialTable, check_best
+from sk_adalora._search_table import (
+    FoldResult,
+    TrialRow,
+    TrialTable,
+    check_best,
+    make_table,
+)
+from sk_adalora._space import read_space
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 NAN, INF = float("nan"), float("inf")
@@ -109,6 +116,16 @@ def test_a_score_that_is_nan_has_the_last_rank():
 
     assert results["rank_test_high"].tolist() == [1, 2]
     assert results["rank_test_low"].tolist() == [2, 1]
+
+
+def test_a_function_that_asks_for_more_than_was_drawn():
+    """The trial may have ended before; one that is complete is of another space."""
+    space = read_space(lambda trial: {"a": trial.suggest_int("a", 0, 9)}, "")
+    ended, complete = row(PRUNED).trial, row(COMPLETE, value=0.5).trial
+
+    assert make_table([ended], space, 0).rows[0].params == {}
+    with pytest.raises(ValueError, match="'a'"):
+        make_table([complete], space, 0)
 
 
 def test_errors_of_trials_that_failed_have_no_score():
