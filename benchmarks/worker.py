@@ -16,6 +16,7 @@ import psutil
 RESULT = "RESULT "
 _WARM_UP_ROWS = 8  # of each class
 _PREDICTIONS = 3  # of which the median counts
+_PEAK = re.compile(r"VmHWM:\s*(\d+)")  # in KiB, as Linux tells it
 
 
 def main():
@@ -140,8 +141,9 @@ def measure_memory(contestant, n_rows, steps, settings):
 def peak_bytes():
     """Return the most memory that this process ever held."""
     status = Path("/proc/self/status")
-    if status.exists():  # what follows would be that of the process that started this
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])
+    if status.exists() and (found := _PEAK.search(status.read_text())):
+        return 1024 * int(found[1])
+    # On Linux, this would be at least that of the process that started this one.
     import resource  # which Windows does not have
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -16,11 +16,15 @@ SCHEDULE = {"total_step": 100}
 # In the order in which they are checked: a value that breaks two of them
 # reports the earlier one.
 RULES = [
-    ({"target_modules": 3}, TypeError, r"`target_modules` must be of type str.*Got 3"),
+    (
+        {"target_modules": 3},
+        TypeError,
+        r"`target_modules` must be a list of str.*Got 3",
+    ),
     ({"exclude_modules": [["a"]]}, TypeError, r"`exclude_modules` .*Got \[\['a'\]\]"),
     ({"modules_to_save": ["a", 1]}, TypeError, r"`modules_to_save` .*Got \['a', 1\]"),
-    ({"layers_to_transform": "1"}, TypeError, r"`layers_to.* of type int.*Got '1'"),
-    ({"layers_to_transform": 1.0}, TypeError, r"`layers_to.* of type int.*Got 1.0"),
+    ({"layers_to_transform": "1"}, TypeError, r"`layers_to.* a list of int.*Got '1'"),
+    ({"layers_to_transform": 1.0}, TypeError, r"`layers_to.* a list of int.*Got 1.0"),
     ({"layers_to_transform": [True]}, TypeError, r"`layers_to.*Got \[True\]"),
     (
         {"target_modules": ".*", "layers_to_transform": 1},

@@ -483,7 +483,7 @@ def _check_each(name: str, value: Any, kind: type) -> None:
     each = [] if value is None else value if several else [value]
     if not all(isinstance(v, kind) and not isinstance(v, bool) for v in each):
         raise TypeError(
-            f"`{name}` must be of type {kind.__name__}, or a list of such values. "
+            f"`{name}` must be a list of {kind.__name__}. "
             f"Got {reprlib.repr(value)}. Pass a list."
         )
 
