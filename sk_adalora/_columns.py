@@ -308,13 +308,21 @@ def _numbered(n_columns: int) -> list[str]:
 
 def _series_cells(series: nw.Series[Any]) -> pa.Array | list[Any]:
     """Return a frame's column as Arrow, or as a list if Arrow would write it oddly."""
-    if series.dtype == nw.Object:
+    if _holds_objects(series):
         return _to_cells(series.to_list())
     try:
         array = whole_array(series.to_arrow())
     except (pa.ArrowException, OverflowError, UnicodeError):
         return series.to_list()
     return array if has_type(array, IS_PLAIN) else series.to_list()
+
+
+def _holds_objects(series: nw.Series[Any]) -> bool:
+    """Tell whether the cells, or the categories they name, are objects of any class."""
+    # Of pandas' columns, narwhals tells it from the first hundred cells.
+    dtype = getattr(series.to_native(), "dtype", None)
+    dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
+    return series.dtype == nw.Object or str(dtype) == "object"
 
 
 def _to_cells(cells: pa.Array | np.ndarray | list[Any]) -> pa.Array | list[Any]:

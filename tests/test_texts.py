@@ -1187,11 +1187,38 @@ def test_floats_keep_their_digits_beside_wider_ones(cells):
     assert listed(np.array([*cells, "a"], dtype=object)[:, None]) == [*alone, "a"]
 
 
+@pytest.mark.parametrize("n_missing", [0, 100])  # of 100, narwhals guesses the type
 @pytest.mark.parametrize(
-    "cells", [[Decimal("1.50"), 2], [np.longdouble(1.5), 2], [np.float32(0.1), 0.25]]
+    "cells",
+    [
+        [Decimal("1.50"), 2],
+        [np.longdouble(1.5), 2],
+        [np.float32(0.1), 0.25],
+        [date(2020, 1, 1), datetime(2020, 1, 1, 5)],
+        [timedelta(1), 2],
+        [np.datetime64("2020-01-01"), np.int64(1)],  # of which Arrow ends the process
+        [timedelta(1), np.ones((2, 2))],
+    ],
 )
-def test_objects_in_a_column_of_a_frame_are_written_each_by_itself(cells):
+def test_objects_in_a_column_of_a_frame_are_written_each_by_itself(cells, n_missing):
+    cells = [None] * n_missing + cells
     frame = pd.DataFrame({"x0": pd.Series(cells, dtype=object), "x1": "a text"})
+    rows = [[cell, "a text"] for cell in cells]
+
+    assert read_texts(frame).first.to_pylist() == read_texts(rows).first.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [Decimal("1.50"), 2],
+        [np.datetime64("2020-01-01"), np.int64(1)],  # of which Arrow ends the process
+        [date(2020, 1, 1), datetime(2020, 1, 1, 5)],
+    ],
+)
+def test_categories_that_are_objects_are_written_each_by_itself(cells):
+    labels = pd.Categorical.from_codes([0, 1], pd.Index(cells, dtype=object))
+    frame = pd.DataFrame({"x0": labels, "x1": "a text"})
     rows = [[cell, "a text"] for cell in cells]
 
     assert read_texts(frame).first.to_pylist() == read_texts(rows).first.to_pylist()
