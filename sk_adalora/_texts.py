@@ -232,6 +232,11 @@ def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
         if field not in by_name:
             raise ValueError(_unknown_field(field, template, list(by_name)))
         spec = spec or ""
+        if "{" in spec:  # a date would write it out, as its format allows any text
+            raise ValueError(
+                "The formats in `row_format` must not name columns. Got "
+                f"{{{field}}} with {spec[:40]!r}. Write a format, or pass a function."
+            )
         is_text = conversion is not None or by_name[field].holds_texts
         # A precision cuts texts, but widens numbers.
         width += _width_of(_PRECISION.sub("", spec) if is_text else spec)

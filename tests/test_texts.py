@@ -778,6 +778,15 @@ def test_wrong_templates(films, template, match):
         read_texts(films, template)
 
 
+def test_a_template_names_no_column_in_a_format():
+    days = pd.DataFrame({"day": [date(2020, 1, 2)], "form": ["%Y"]})
+
+    assert read_texts(days, "{day:%Y}").first.to_pylist() == ["2020"]
+    match = r"The formats in `row_format` must not name.*Got {day} with '%d {form}'"
+    with pytest.raises(ValueError, match=match):
+        read_texts(days, "{day:%d {form}}")
+
+
 def test_a_callable_gets_each_row_by_its_columns(films):
     def write(row):
         assert list(row) == list(films.columns)
