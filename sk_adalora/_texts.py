@@ -131,6 +131,8 @@ def read_texts(
             f"{row_format!r}. Pass 'auto' to write every column as `name: value`."
         )
     table = read_table(X)
+    for column in table.columns:
+        _check_unicode(column.name, f"The column name {column.name!r}")
     if fitted_names is not None:
         table = table.called_as(fitted_names)
     first, second = _write_rows(table, row_format)
@@ -200,8 +202,6 @@ def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
     """Join `name: value` fields by newlines; a missing cell takes no line."""
     if len(columns) == 1:
         return columns[0].texts()
-    for column in columns:
-        _check_unicode(column.name, f"The column name {column.name!r}")
     fields = [join([f"{column.name}: ", column.texts()]) for column in columns]
     # Arrow's join drops a row, instead of leaving it empty, where every field is null.
     all_missing = functools.reduce(pc.and_, [field.is_null() for field in fields])

@@ -838,12 +838,16 @@ def test_row_format_of_another_type():
         read_texts(["a"], 3)
 
 
-def test_a_lone_surrogate_in_a_column_name_is_refused():
+@pytest.mark.parametrize("row_format", ["auto", "pair", "{fine}", str])
+def test_a_lone_surrogate_in_a_column_name_is_refused(row_format):
     X = pd.DataFrame([["a", "b"]])
     X.columns = pd.Index(["fine", "\ud800"], dtype=object)
     match = r"column name '\\ud800' must hold valid Unicode. Got a lone surrogate at p"
     with pytest.raises(ValueError, match=match):
-        read_texts(X)
+        read_texts(X, row_format)
+    if row_format == "auto":
+        with pytest.raises(ValueError, match=match):
+            read_texts(X.iloc[:, 1:])
 
 
 @pytest.mark.parametrize("template", ["{a} \ud83d", "{a:\ud83d>5}"])
