@@ -76,6 +76,8 @@ def in_arrow_unit(array: np.ndarray) -> np.ndarray:
 
 
 def nan_to_null(cells: pa.Array) -> pa.Array:
+    if pt.is_dictionary(cells.type) and pt.is_floating(cells.type.value_type):
+        cells = cells.dictionary_decode()
     if not pt.is_floating(cells.type):
         return cells
     if pt.is_float16(cells.type):

@@ -642,7 +642,12 @@ def test_a_function_gets_none_for_any_cell_that_is_missing():
     assert seen == [1, "b", None, None, None, None, 2]
 
 
-@pytest.mark.parametrize("table", [pl.DataFrame, pa.table])
+def arrow_with_codes(columns):
+    codes = pa.array(columns["a"]).dictionary_encode()
+    return pa.table({**columns, "a": codes})
+
+
+@pytest.mark.parametrize("table", [pl.DataFrame, pa.table, arrow_with_codes])
 def test_a_function_gets_none_for_nan_in_a_table_that_tells_it_from_null(table):
     seen = []
 
