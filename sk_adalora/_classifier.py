@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ._base import BaseAdaLora, with_callbacks
 from ._find_model import DEFAULT_MODEL
-from ._labels import check_labels, class_weights, read_indicator, read_labels
+from ._labels import as_set, check_labels, class_weights, read_indicator, read_labels
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 
@@ -512,7 +512,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 f"{forms[self._multilabel]}. Got {forms[multilabel]}. Set "
                 "warm_start=False to start anew."
             )
-        old, new = set(self.classes_.tolist()), set(classes.tolist())
+        old, new = as_set(self.classes_), as_set(classes)
         if old != new:
             raise ValueError(
                 f"With warm_start=True `y` must have the {len(old)} classes, or "
@@ -553,9 +553,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "`y_val` must be of the form of `y`: one label a row, or an indicator "
                 "matrix with the same columns. Got another form. Code it as `y`."
             )
-        known = set(self.classes_.tolist())
-        labels = [] if indicator else read_labels(y, "y_val").tolist()
-        unknown = [label for label in dict.fromkeys(labels) if label not in known]
+        labels = set() if indicator else as_set(read_labels(y, "y_val"))
+        unknown = sorted(labels - as_set(self.classes_))
         if unknown:
             raise ValueError(
                 f"`y_val` must hold classes of `y`. Got {unknown[:5]}, which `y` does "

@@ -164,6 +164,13 @@ def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
     return np.asarray(column_or_1d(y, warn=warn))
 
 
+def as_set(labels: np.ndarray) -> set[Any]:
+    """Return labels as values of Python, dates and durations alike in every unit."""
+    if labels.dtype.kind in "mM":
+        labels = labels.astype(f"{labels.dtype.kind}8[us]")
+    return set(labels.tolist())
+
+
 def class_weights(
     class_weight: Any,
     classes: np.ndarray,

@@ -645,6 +645,20 @@ def test_weights_of_labels_of_any_type(tiny_model, labels, keys):
     )
 
 
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_dates_are_the_same_labels_in_every_unit(tiny_model, unit):
+    texts, y = toy(24)
+    days, times = DAYS[y], DAYS[y].astype(f"datetime64[{unit}]")
+    fitted = make(tiny_model, early_stopping=True, warm_start=True)
+
+    fitted.fit(texts, days, X_val=texts, y_val=times)
+    fitted.fit(texts, times, X_val=texts, y_val=days)
+    assert (fitted.classes_ == DAYS).all()
+    match = r"`y_val` must hold classes of `y`. Got \[datetime"
+    with pytest.raises(ValueError, match=match):
+        fitted.fit(texts, times, X_val=texts, y_val=days + 1)
+
+
 def test_a_class_for_which_no_weight_is_given_has_a_weight_of_1():
     classes = np.array(["a", "b", "c"])
 
