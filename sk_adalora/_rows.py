@@ -81,6 +81,10 @@ def take_rows(data: Any, rows: np.ndarray) -> Any:
         return data.take(pa.array(rows))  # scikit-learn would make it a list
     try:
         return _safe_indexing(data, rows)
+    except pa.ArrowNotImplementedError:  # of polars' lists of texts, a table
+        if not isinstance(data, pa.Table):
+            raise
+        return pa.concat_tables([data.slice(row, 1) for row in rows.tolist()])
     except TypeError:  # an Index of pandas, a table of `datasets`
         for method in ("select", "take"):
             if hasattr(data, method):

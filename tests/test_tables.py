@@ -581,6 +581,16 @@ def test_views_and_runs_of_texts_can_be_split(build):
     assert taken.to_pylist() == [texts[2], texts[0]]
 
 
+@pytest.mark.parametrize("cell", [["a", None], {"a": "b"}, [["a"]]])
+def test_views_of_texts_in_cells_can_be_split(cell):
+    rows = {"text": ["a", "b", "c"], "cell": [cell, None, cell]}
+    table = pa.table(pl.DataFrame(rows))
+    whole = read_texts(table).first
+
+    taken = read_texts(take_rows(table, np.array([2, 1]))).first
+    assert taken.to_pylist() == [whole[2].as_py(), whole[1].as_py()]
+
+
 TIME, PAUSE = datetime.datetime(2024, 1, 1, 9), datetime.timedelta(minutes=90)
 # Given a type, as some versions of Arrow would sort the fields otherwise.
 STRUCT = pa.struct([("p", pa.list_(pa.string())), ("n", pa.int64())])
