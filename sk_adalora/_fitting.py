@@ -56,6 +56,7 @@ from ._rows import (
     TrainingRows,
     check_targets,
     check_validation_rows,
+    in_memory,
     read_sample_weight,
     split_rows,
     take_rows,
@@ -209,7 +210,7 @@ class FitMixin(InspectMixin, PredictMixin):
         texts = self._read_texts(X, reset=True)
         check_targets(y, len(texts), self)
         weight = read_sample_weight(sample_weight, len(texts))
-        targets = self._read_targets(y)
+        targets = self._read_targets(in_memory(y))
         weights = weights_tensor(self._row_weights(targets, weight))
         self._check_validation_rows(X_val, y_val, targets)
         return TrainingRows(texts, targets, weights)
@@ -225,7 +226,7 @@ class FitMixin(InspectMixin, PredictMixin):
             error.add_note("X is `X_val` here.")
             raise
         check_targets(y_val, n_rows, self, ("X_val", "y_val"))
-        self._check_validation_targets(y_val, targets)
+        self._check_validation_targets(in_memory(y_val), targets)
 
     def _choose_rows(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any
@@ -105,6 +106,15 @@ def _takeable(data: Any) -> Any:
         if pa.types.is_string_view(data.type):
             data = data.cast(pa.large_string())
     return data
+
+
+def in_memory(y: Any) -> Any:
+    """Return the targets of a column of `datasets` at once, others unchanged.
+
+    Each pass over such a column reads row after row, which takes seconds.
+    """
+    datasets = sys.modules.get("datasets")  # imported if y is a column of it
+    return y[:] if datasets is not None and isinstance(y, datasets.Column) else y
 
 
 def check_targets(

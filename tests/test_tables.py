@@ -562,6 +562,24 @@ def test_lists_in_a_column_of_a_dataset_are_no_rows_of_a_table(choose):
         read_texts(choose(rows))
 
 
+@pytest.mark.parametrize("estimator", [make_classifier, make_regressor])
+def test_targets_in_a_column_of_a_dataset_are_read_at_once(estimator, monkeypatch):
+    """A row at a time, a hundred thousand labels take eight seconds."""
+    texts, y = toy(24)
+    column = datasets.Dataset.from_dict({"y": y.tolist()})["y"]
+    asked, get = [], datasets.Column.__getitem__
+
+    def spy(column, key):
+        asked.append(key)
+        return get(column, key)
+
+    monkeypatch.setattr(datasets.Column, "__getitem__", spy)
+    model = estimator("nowhere", early_stopping=True)
+    with pytest.raises(OSError, match="nowhere"):
+        model.fit(texts, column, X_val=texts, y_val=column)
+    assert asked == [slice(None)] * 2
+
+
 @pytest.mark.parametrize(
     "build",
     [
