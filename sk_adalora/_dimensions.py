@@ -384,10 +384,19 @@ def plain(value: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """Return the repr of a value, of a set in an order that all processes share."""
-    if type(value) in (set, frozenset) and value:
-        members = f"{{{', '.join(sorted(map(repr, value)))}}}"
-        return members if type(value) is set else f"frozenset({members})"
+    """Return the repr of a value, of sets in an order that all processes share."""
+    kind = type(value)
+    if kind is dict:
+        pairs = (f"{text_of(key)}: {text_of(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if kind in (list, tuple):
+        parts = ", ".join(map(text_of, value))
+        if kind is list:
+            return f"[{parts}]"
+        return f"({parts},)" if len(value) == 1 else f"({parts})"
+    if kind in (set, frozenset) and value:
+        members = f"{{{', '.join(sorted(map(text_of, value)))}}}"
+        return members if kind is set else f"frozenset({members})"
     return repr(value)
 
 

@@ -192,7 +192,7 @@ def _label(value: Any, distribution: CategoricalDistribution) -> Any:
     if value is None or isinstance(value, str | int | float):
         written = []  # kept as it is: "1" is not 1
     elif isinstance(value, list | tuple):
-        written = [repr(list(value)), repr(tuple(value))]
+        written = [text_of(list(value)), text_of(tuple(value))]
     else:
         written = [text_of(value)]
     for choice in distribution.choices:

@@ -325,6 +325,7 @@ def test_a_fixed_value_is_known_by_how_it_is_written():
         # Of sets that are equal, Python may write the members in another order.
         ([{0, 8}, {1}], {8, 0}),
         ([frozenset({0, 8}), 1], frozenset({8, 0})),
+        ([[{0, 8}], 1], ({8, 0},)),
         ([float("nan"), -1], float("nan")),
     ],
 )

@@ -230,7 +230,8 @@ def test_sets_are_the_same_in_every_process():
         "from sk_adalora._search_fingerprint import fingerprint\n"
         "from sk_adalora._space import read_space\n"
         "words = {'a', 'list', 'of', 'stop', 'words'}\n"
-        "space = read_space({'a': [None, words, frozenset(words)]}, '')\n"
+        "inside = [{'kept': words}, [words, 1], (frozenset(words),)]\n"
+        "space = read_space({'a': [None, words, frozenset(words), *inside]}, '')\n"
         "from sklearn.linear_model import LogisticRegression as Linear\n"
         "print(space.distributions(), fingerprint([], [], space, None, Linear()))\n"
     )
