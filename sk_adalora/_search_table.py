@@ -189,8 +189,9 @@ class TrialTable:
                 if f"{statistic}_{name}" in results:
                     results[f"{statistic}_{name}"][incomplete] = np.nan
             means = results[f"mean_test_{name}"]
-            # As scikit-learn ranks, for which NaN is last.
-            ranked = np.where(may_win & ~np.isnan(means), means, -np.inf)
+            # As scikit-learn ranks, for which NaN is last; a score of -inf is not.
+            scores = np.maximum(means, np.finfo(float).min)
+            ranked = np.where(may_win & ~np.isnan(means), scores, -np.inf)
             ranks = rankdata(-ranked, method="min")
             results[f"rank_test_{name}"] = ranks.astype(np.int32)
 

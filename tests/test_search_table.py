@@ -118,6 +118,21 @@ def test_a_score_that_is_nan_has_the_last_rank():
     assert results["rank_test_low"].tolist() == [2, 1]
 
 
+def test_a_score_of_minus_infinity_is_ahead_of_what_cannot_be_the_best():
+    """As where a fold lacks a class, and `error_score` is that."""
+    failed = fold(-INF, error="a fold lacks a class")
+    rows = [
+        row(COMPLETE, failed, failed, value=-INF),
+        row(PRUNED, failed, None),
+        row(COMPLETE, failed, fold(0.5), value=-INF),
+    ]
+    results = {"mean_test_score": np.full(3, -INF)}
+    TrialTable(rows, None).correct(results, None)
+
+    assert results["rank_test_score"].tolist() == [2, 2, 1]
+    assert results["mean_test_score"][2] == -INF
+
+
 def test_a_function_that_asks_for_more_than_was_drawn():
     """The trial may have ended before; one that is complete is of another space."""
     space = read_space(lambda trial: {"a": trial.suggest_int("a", 0, 9)}, "")
