@@ -405,7 +405,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
             If the search has not been fitted.
         """
         check_is_fitted(self, "study_")
-        return draw_trials(trial_curves(self.study_, self.trials_), ax)
+        # Others may have gone on with the study, or its storage may be gone.
+        study = in_memory(self.trials_, *self._study_record)
+        return draw_trials(trial_curves(study, self.trials_), ax)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.

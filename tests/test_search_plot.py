@@ -197,6 +197,21 @@ def test_pictures_of_optuna_work(plt):
     assert optuna.visualization.matplotlib.plot_slice(study) is not None
 
 
+def test_a_picture_does_not_change_with_the_study(plt, tmp_path):
+    """Its numbers are those of the table, whatever becomes of the storage."""
+    kept = {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "s"}
+    fitted = search(n_trials=6, **kept).fit(X, Y)
+
+    def widths():
+        return [bar.get_width() for bar in fitted.plot_trials()[1].patches]
+
+    before = widths()
+    search(n_trials=9, **kept).fit(X, Y)
+    assert before == widths() != []
+    optuna.delete_study(study_name="s", storage=kept["storage"])
+    assert before == widths()
+
+
 def test_an_unfitted_search_has_no_trials_to_draw():
     with pytest.raises(NotFittedError):
         search().plot_trials()
