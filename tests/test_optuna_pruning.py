@@ -4,6 +4,7 @@ import functools
 import math
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -246,6 +247,20 @@ def test_nan_ends_a_trial_at_any_time(make, phase):
     study.tell(trial, state=TrialState.PRUNED)
 
 
+def test_an_infinite_score_ends_no_trial_by_itself(make):
+    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
+    scores = [-math.inf, math.inf, -math.inf, 0.5]
+    make().set_callbacks(watch(trial, phase="any", scoring=Scores(*scores))).fit(X, Y)
+
+    assert [*reported(trial).values()] == scores
+
+
+def test_a_threshold_may_be_zero(make):
+    watcher = watch(new_study().ask(), threshold=0, scoring=Scores(0.0, -0.1))
+    with pytest.raises(optuna.TrialPruned, match=r"epoch 1 is -0\.1, below .* of 0"):
+        make().set_callbacks(watcher).fit(X, Y)
+
+
 def test_a_threshold_ends_a_trial_at_any_time(make):
     trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
     scores = Scores(0.4, 0.4, 0.39)
@@ -336,6 +351,17 @@ def test_folds_of_other_numbers_of_epochs_continue_the_steps_too(make):
     assert list(reported(trial)) == [*range(sum(epochs))]
 
 
+def test_a_fit_that_ended_early_leaves_the_next_its_steps(make):
+    """So that trials are compared with each other on the same fold."""
+    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
+    classifier = make(early_stopping=True, n_iter_no_change=1, tfinal=0.65)
+    classifier.set_callbacks(watch(trial, phase="any"))
+    epochs = [classifier.fit(X, Y).n_iter_ for _ in range(2)]
+
+    assert epochs == [3, 3]  # of 4
+    assert list(reported(trial)) == [0, 1, 2, 4, 5, 6]
+
+
 def test_cross_validation_lets_pruning_through_only_if_errors_are_raised(make):
     estimator = make().set_callbacks(watch(new_study(pruner=Always()).ask()))
     with pytest.raises(optuna.TrialPruned):
@@ -377,6 +403,7 @@ def test_it_does_not_go_to_other_processes(make, tmp_path, database):
     [
         ({"phase": "last"}, ValueError, "`phase` must be 'final' or 'any'. Got 'last'"),
         ({"threshold": math.nan}, ValueError, "`threshold` must be a finite number"),
+        ({"threshold": math.inf}, ValueError, "`threshold` must be a finite number"),
     ],
 )
 def test_what_a_parameter_must_be(options, error, message):
@@ -384,9 +411,10 @@ def test_what_a_parameter_must_be(options, error, message):
         watch(new_study().ask(), **options)
 
 
-def test_the_trial_must_be_one():
-    with pytest.raises(TypeError, match=r"`trial` must be a trial of Optuna's\. Got 3"):
-        watch(3)
+@pytest.mark.parametrize("given", [3, SimpleNamespace(report=print)])
+def test_the_trial_must_be_one(given):
+    with pytest.raises(TypeError, match=r"`trial` must be a trial of Optuna's\. Got "):
+        watch(given)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,14 @@ def test_a_trial_is_compared_on_the_folds_that_it_has_seen():
     assert not stopped([0.95, 0.45])
 
 
+def test_the_best_is_that_of_all_folds():
+    """Others may be ahead of it on the folds that a trial has seen."""
+    first = [[0.99, 0.5, 0.5], [0.98, 0.51, 0.5]]
+
+    assert not stopped([0.9], [*first, [0.9, 0.7, 0.7]])
+    assert stopped([0.6], [*first, [0.9, 0.7, 0.7]])
+
+
 def test_it_is_the_present_mean_that_counts():
     """Optuna's percentiles would look at the better one after the first fold."""
     study, fallen = study_of(*COMPLETE), running([0.95, 0.2])
@@ -121,6 +129,7 @@ def test_equals_go_on():
     assert not stopped([0.1], same)
     assert not stopped([0.2, 0.1], same)
     assert stopped([0.1, 0.1999], same)
+    assert not stopped([0.0], [[0.0, 0.0, 0.0]] * 3)
     errors = [[-0.7, -0.2, -0.1]] * 3
     assert not stopped([-0.7], errors)
     assert not stopped([-0.2, -0.7], errors)
@@ -221,9 +230,11 @@ def test_if_all_fail_in_a_fold_they_are_compared():
     assert FoldPruner().prune(study, running([0.5]))
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_scores_that_are_not_finite():
     inf = float("inf")
-    study = study_of(*COMPLETE, [inf, 0.5, 0.7], [0.9, -inf, 0.7])
+    infinite = [[inf, 0.5, 0.7], [0.9, -inf, 0.7], [0.9, 0.5, inf]]
+    study = study_of(*COMPLETE, *infinite)
     prune = FoldPruner().prune
 
     assert prune(study, running([float("nan")]))
@@ -241,6 +252,14 @@ def test_trials_with_another_number_of_folds_are_left_out():
     assert stopped([0.4], COMPLETE + five)
     assert not stopped([0.5], COMPLETE + five)  # 0.9 was the best on other folds
     assert not stopped([0.0] * 3)  # over: nothing left to save
+
+
+def test_a_complete_trial_without_a_report_is_left_out():
+    """Another program may have added it."""
+    study = study_of(*COMPLETE)
+    add(study, {}, value=0.9)
+
+    assert FoldPruner().prune(study, running([0.5]))
 
 
 def test_a_trial_without_a_report_goes_on():
