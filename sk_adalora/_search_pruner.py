@@ -8,7 +8,7 @@ import math
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from ._messages import warn_user
 from ._search_marks import failed_in_any, may_be_best
@@ -103,8 +103,7 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
 
 def _comparable(study: optuna.Study) -> np.ndarray:
     """Return the scores of what may be the best, of shape (n_trials, n_folds)."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    rivals = [trial for trial in trials if may_be_best(trial)]
+    rivals = [t for t in study.get_trials(deepcopy=False) if may_be_best(t)]
     whole = [trial for trial in rivals if not failed_in_any(trial)]
     each = map(fold_scores, whole or rivals)
     found = [scores for scores in each if scores is not None and len(scores)]
