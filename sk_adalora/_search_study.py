@@ -160,11 +160,14 @@ def in_memory(
     storage: InMemoryStorage | None = None,
 ) -> optuna.Study:
     """Make a study of trials that needs no storage, or one in `storage`."""
+    storage = storage or InMemoryStorage()
     with silent_optuna():
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize"
         )
-    study.add_trials(trials)
+    study_id = storage.get_study_id_from_name(name)
+    for trial in trials:  # `add_trials` refuses those queued with values out of range
+        storage.create_new_trial(study_id, template_trial=trial)
     for key, value in attributes.items():
         study.set_user_attr(key, value)
     return study

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import optuna
 import pytest
-from _search_worker import SPACE, Peak, rows, search
+from _search_worker import SPACE, Peak, rows, search, values
 
 from sk_adalora import AdaLoraSearchCV, _search_workers
 
@@ -58,6 +58,25 @@ def test_an_unpickled_search_can_be_saved_again(tmp_path):
     joblib.dump(joblib.load(tmp_path / "a.joblib"), tmp_path / "b.joblib")
 
     assert joblib.load(tmp_path / "b.joblib").study_.best_params == fitted.best_params_
+
+
+def test_a_trial_that_was_queued_out_of_range_comes_along():
+    """Optuna warns of it, and takes it."""
+
+    def queue(study, trial):
+        if trial.number == 0:
+            study.enqueue_trial({"a": 1.5})
+
+    with pytest.warns(UserWarning, match=r"value 1\.5 is out of range"):
+        fitted = search(n_trials=3, callbacks=[queue]).fit(X, Y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    again = AdaLoraSearchCV.from_study(fitted.study_, Peak(), X, Y, space=SPACE, cv=3)
+
+    assert values(fitted)[1] == 1.5
+    for copied in (loaded, again):
+        assert [t.params for t in copied.study_.trials] == [
+            t.params for t in fitted.trials_
+        ]
 
 
 # ---- from a study --------------------------------------------------------------
