@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -152,14 +153,19 @@ def _outputs_of_batches(
     live: Live, tokens: TokenTable
 ) -> Iterable[tuple[np.ndarray, Tensor]]:
     """Compute outputs batch by batch: yield the rows of a batch, and theirs."""
-    place = live.place
+    place, network = live.place, live.network
+    # Not of one in training: a model may keep tables, as of rotary embeddings, from one
+    # pass to the next, and autograd refuses what inference mode has made.
+    frozen = network.encoder.peft_config.inference_mode
     limit, multiple = place.tokens_to_predict, place.length_multiple
     if live.backbone.findings.sees_padding:  # a text alone must not be padded
         multiple = 1
     for rows in prediction_batches(tokens, limit, multiple):
         n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
         batch = pad(tokens, rows, multiple, n_rows).to(place.device)
-        yield rows, live.network(batch)[: len(rows)].float()
+        with torch.inference_mode(frozen):
+            outputs = network(batch)
+        yield rows, outputs[: len(rows)].float()
 
 
 def _check_finite(outputs: np.ndarray, place: Place) -> None:

@@ -25,11 +25,11 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
     Parameters
     ----------
     gradients : bool, default=True
-        Whether to record gradients. False computes in inference mode.
+        Whether to record gradients.
     """
     prepare_threads()
     with ExitStack() as settings:
-        settings.enter_context(torch.inference_mode(not gradients))
+        settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.set_grad_enabled(gradients))
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import transformers
 from _spy import LAYERS, Spy
 from _toy import make, numbers, topics, toy
 
@@ -71,6 +72,27 @@ def test_what_is_scored_drops_nothing(tiny_model):
 
     fitted = stopping(tiny_model, scoring=score, lora_dropout=0.5).fit(*toy(64))
     assert set(fitted.history_.score) == {1.0}
+
+
+def test_a_model_may_keep_tables_from_one_pass_to_the_next(tiny_model, monkeypatch):
+    """As code of a model's own does with rotary embeddings: until a text is longer."""
+    real = transformers.BertModel.forward
+
+    def with_table(self, *args, **options):
+        out = real(self, *args, **options)
+        n_tokens = out.last_hidden_state.shape[1]
+        if len(vars(self).get("table", ())) < n_tokens:
+            self.table = 1 + torch.arange(n_tokens) / 100
+        out.last_hidden_state = out.last_hidden_state * self.table[:n_tokens, None]
+        return out
+
+    monkeypatch.setattr(transformers.BertModel, "forward", with_table)
+    X, y = toy(16)
+    longer = ["good " * 30, "bad " * 20]
+    fitted = make(tiny_model, early_stopping=True)
+    fitted.fit(X, y, X_val=longer, y_val=[1, 0])
+
+    assert len(fitted.history_.score) == fitted.n_iter_ == 2
 
 
 def test_a_score_of_nan_is_never_the_best(tiny_model):
