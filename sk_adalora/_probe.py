@@ -32,6 +32,8 @@ _ROWS_OF_A_CLASS = 5
 _CERTAIN, _LITTLE = 10, 1
 # Texts from which the head's centre and length are computed where no probe is fitted.
 _TEXTS_TO_MEASURE = 64
+# Rows of indicators that are converted to float64 at once.
+_ROWS = 1000
 
 
 def fit_head(run: Run, generator: torch.Generator) -> None:
@@ -268,10 +270,13 @@ def bias_shift(rows: Tensor, examples: Examples) -> Tensor:
         return torch.zeros(())
     if weights is None:
         weights = targets.new_ones(len(targets))
-    weights = weights.to(targets.dtype)
+    weights = weights.double()
 
     def log_odds(targets: Tensor, weights: Tensor) -> Tensor:
-        return torch.logit((weights @ targets / weights.sum()).double())
+        # In parts: a copy of all in float64 would take much memory.
+        parts = zip(weights.split(_ROWS), targets.split(_ROWS), strict=True)
+        present = torch.stack([of_rows @ part.double() for of_rows, part in parts])
+        return torch.logit(present.sum(dim=0) / weights.sum())
 
     shift = log_odds(targets, weights) - log_odds(targets[rows], weights[rows])
     return torch.where(shift.isfinite(), shift, 0.0)

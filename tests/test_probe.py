@@ -512,6 +512,19 @@ def test_classes_of_millions_of_weighted_rows_count_as_they_do_in_all():
     assert float(of_drawn[0] / of_drawn.sum()) == pytest.approx(0.75, abs=1e-6)
 
 
+def test_labels_of_millions_of_weighted_rows_count_as_they_do_in_all():
+    labels = torch.ones(2**22, 2)
+    labels[::1000] = 0
+    weights, rows = torch.linspace(0.1, 1, len(labels)), torch.arange(1000)
+    shift = bias_shift(rows, Examples(None, labels, weights, None))
+
+    odds, exact = [], weights.double()
+    for some in (exact, exact[rows]):
+        without = some[::1000].sum()
+        odds.append(float(torch.log((some.sum() - without) / without)))
+    np.testing.assert_allclose(shift, odds[0] - odds[1], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "given",
     [None, torch.linspace(0.5, 2, 4000), torch.logspace(-6, 0, 4000).flip(0)],
