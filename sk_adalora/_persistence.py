@@ -321,15 +321,17 @@ def continue_from(
     scale = before.scale / network.encoder.peft_config.scale
     with torch.no_grad():
         for name, value in old.items():
-            axis = 1 if name.endswith("lora_B") else 0
-            rank, room = value.shape[axis], new[name].shape[axis]
-            if rank > room:
-                raise ValueError(
-                    "With warm_start=True `init_r` must be at least the largest rank "
-                    f"of the fit before. Got init_r={room} and rank {rank} in "
-                    f"{name!r}. Raise `init_r`."
-                )
-            target = new[name].narrow(axis, 0, rank)
+            target = new[name]
+            if value.shape != target.shape:  # of an update of another rank
+                axis = 1 if name.endswith("lora_B") else 0
+                rank, room = value.shape[axis], target.shape[axis]
+                if rank > room:
+                    raise ValueError(
+                        "With warm_start=True `init_r` must be at least the largest "
+                        f"rank of the fit before. Got init_r={room} and rank {rank} in "
+                        f"{name!r}. Raise `init_r`."
+                    )
+                target = target.narrow(axis, 0, rank)
             target.copy_(value * scale if name.endswith("lora_E") else value)
     network.encoder.load_state_dict(new)
     network.load_head_state(head)

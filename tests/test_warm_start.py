@@ -8,6 +8,9 @@ import _toy
 import numpy as np
 import pytest
 import torch
+import transformers
+from _tiny import build
+from _tiny_model import write_model
 from _toy import numbers, topics, toy
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import r2_score
@@ -419,6 +422,31 @@ def test_a_failed_first_fit_leaves_nothing_to_continue(make):
 
 
 # The model's own head
+
+
+def test_an_own_head_with_a_tensor_without_dimensions_continues(own_model, monkeypatch):
+    class Scaled(torch.nn.Linear):
+        def __init__(self, n_in, n_out):
+            super().__init__(n_in, n_out)
+            self.factor = torch.nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x):
+            return super().forward(x) * self.factor
+
+    kind = transformers.BertForSequenceClassification
+    real = kind.__init__
+
+    def with_factor(self, config, *args, **options):
+        real(self, config, *args, **options)
+        self.classifier = Scaled(config.hidden_size, config.num_labels)
+
+    monkeypatch.setattr(kind, "__init__", with_factor)
+    config = transformers.AutoConfig.from_pretrained(own_model, num_labels=3)
+    write_model(own_model, build(lambda: kind(config)))
+    options = {"pooling": "model", **CONTINUED, **STILL}
+    fitted = _toy.make(own_model, **options).fit(X, Y)
+    before = fitted.predict_proba(X)
+    np.testing.assert_allclose(fitted.fit(X, Y).predict_proba(X), before, atol=1e-5)
 
 
 def test_the_own_head_of_a_model_continues(make):
