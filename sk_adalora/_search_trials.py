@@ -99,6 +99,7 @@ class TrialRunner:
         self.study, self.space, self.plan = study, space, plan
         self.worker, self.callbacks, self.bar = worker, callbacks, bar
         self.open: list[Candidate] = []
+        self.unsigned: dict[int, float] = {}  # of `take_back`
         seconds = math.inf if plan.timeout is None else plan.timeout
         self.deadline = time.monotonic() + seconds
 
@@ -129,7 +130,7 @@ class TrialRunner:
 
     def _ask(self) -> list[Candidate]:
         """Begin as many trials at once as there is room for."""
-        take_back(self.study)
+        take_back(self.study, self.unsigned)
         asked: list[Candidate] = []
         while (
             len(asked) < self.plan.batch

@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -113,12 +112,16 @@ def living_runs(study: optuna.Study) -> set[str]:
     return {run for run, record in records.items() if _lives(run, record)}
 
 
-def take_back(study: optuna.Study) -> None:
-    """Fail the running trials of dead workers, and queue their parameters again."""
+def take_back(study: optuna.Study, unsigned: dict[int, float]) -> None:
+    """Fail the running trials of dead workers, and queue their parameters again.
+
+    `unsigned` is the caller's, who keeps it: since when it has seen trials without a
+    run, by number.
+    """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     alive = living_runs(study) if running else set()
     for trial in running:
-        if _is_stale(trial, alive):
+        if _is_stale(trial, alive, unsigned):
             try_again(study, trial, died=True)
 
 
@@ -155,13 +158,14 @@ def is_twin(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     return again is not None and any(t.user_attrs.get(AGAIN) == again for t in earlier)
 
 
-def _is_stale(trial: FrozenTrial, alive: set[str]) -> bool:
+def _is_stale(trial: FrozenTrial, alive: set[str], unsigned: dict[int, float]) -> bool:
     run = trial.user_attrs.get(RUN)
     if run is not None:
         return run not in alive
-    # Not signed: asked for a moment ago, or not by a search.
-    begun = trial.datetime_start
-    return begun is not None and (datetime.now() - begun).total_seconds() > _GRACE
+    # Not signed: asked for a moment ago, or not by a search. When it began does not
+    # tell: before 5.0, Optuna writes the clock of a machine, whatever its time zone.
+    now = time.monotonic()
+    return now - unsigned.setdefault(trial.number, now) > _GRACE
 
 
 def _lives(run: str, record: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import joblib
@@ -136,7 +137,7 @@ def test_what_kills_each_process_is_given_up():
         trial.suggest_float("a", 0, 1)
         trial.set_user_attr(_search_workers.RUN, "of a dead process")
         assert not is_over(study.trials[-1])
-        _search_workers.take_back(study)
+        _search_workers.take_back(study, {})
         waiting = [t for t in study.trials if t.state is TrialState.WAITING]
         assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
             : deaths < 3
@@ -195,13 +196,21 @@ def test_what_two_workers_queue_again_at_once_is_tried_once():
     assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
 
 
-def test_a_trial_that_was_just_asked_for_is_left_alone():
-    """Whoever did has not signed it yet."""
+@pytest.mark.parametrize("hours", [-2, 0, 2])
+def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
+    """Whoever did has not signed it yet, and may have a clock of another time zone."""
     study = optuna.create_study(direction="maximize")
-    study.ask()
-    _search_workers.take_back(study)
-
+    trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+    trial.datetime_start += timedelta(hours=hours)
+    study.add_trial(trial)
+    seen = {}
+    _search_workers.take_back(study, seen)
     assert study.trials[0].state is TrialState.RUNNING
+    now = time.monotonic() + _search_workers._GRACE + 1
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    _search_workers.take_back(study, seen)
+
+    assert study.trials[0].state is TrialState.FAIL  # who asked for it is gone
 
 
 class TerminatedWorkerError(Exception):
