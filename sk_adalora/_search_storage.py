@@ -145,7 +145,9 @@ class _Journal(JournalFileBackend):
 
 
 def _open_journal(path: str) -> JournalStorage:
-    path = os.path.abspath(path)  # a relative path would break the lock, a link
+    # The lock stands beside the file, for all who come by other links. It is a link
+    # itself, which a relative path would break.
+    path = os.path.realpath(path)
     _check_file(path)
     if os.path.exists(path):
         with open(path, "rb") as file:

@@ -452,6 +452,18 @@ def test_the_lock_of_a_journal_is_found_from_everywhere(tmp_path, monkeypatch):
     assert Path(backend._lock._lock_target_file) == tmp_path / "sub" / "journal.log"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="few users may make links on Windows")
+def test_who_comes_to_a_journal_by_a_link_uses_the_same_lock(tmp_path):
+    link = tmp_path / "link.log"
+    link.symlink_to(tmp_path / "journal.log")
+    locks = [
+        open_storage(path)._backend._lock._lock_file
+        for path in (link, tmp_path / "journal.log")
+    ]
+
+    assert locks[0] == locks[1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
