@@ -143,7 +143,8 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
         return
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if point and not given_up:
+    has_failed = ERROR in trial.user_attrs  # by then, with an error of its own
+    if point and not given_up and not has_failed:
         attributes = {AGAIN: trial.number} | ({DEATHS: deaths} if deaths else {})
         study.enqueue_trial(point, user_attrs=attributes)
 

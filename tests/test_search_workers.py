@@ -22,7 +22,7 @@ from sk_adalora import (
     _search_sampling,
     _search_workers,
 )
-from sk_adalora._search_marks import is_over
+from sk_adalora._search_marks import FOLD, is_over
 from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
@@ -146,6 +146,25 @@ def test_what_kills_each_process_is_given_up():
     last = study.trials[-1]
     assert is_over(last)
     assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
+
+
+def test_what_has_failed_is_not_tried_again_though_the_search_ended_then():
+    class Broken(optuna.storages.InMemoryStorage):
+        def set_trial_user_attr(self, trial_id, key, value):
+            if key == f"{FOLD}1" and self.get_trial(trial_id).number == 0:
+                raise KeyboardInterrupt
+            super().set_trial_user_attr(trial_id, key, value)
+
+    point = {"a": 0.9, "b": 0.7}
+    given = search(Peak(fail_above=0.8), n_trials=2, enqueue=point, refit=False)
+    given.set_params(storage=Broken(), study_name="s")
+    with pytest.raises(KeyboardInterrupt):
+        given.fit(X, Y)
+    with pytest.warns(FitFailedWarning, match="1 of 2 trials failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.cv_results_["params"][1] != point
 
 
 def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for():
