@@ -18,9 +18,10 @@ from ._search_plot import draw_trials, trial_curves
 from ._search_study import check_directions, in_memory, record_of
 from ._transaction import CALLBACKS
 
-# The password in the URL of a database: up to its last "@", or in its query.
+# The password in the URL of a database: up to its last "@", or in its query, whose
+# values may be settings in their turn, as ODBC's are.
 _PASSWORD = re.compile(
-    r"(://[^:/]*:).+(?=@)|([?&;]\w*(?:password|passwd|pwd)=)[^&]+",
+    r"(://[^:/]*:).+(?=@)|((?:password|passwd|pwd)(?:=|%3D))[^&]+",
     re.IGNORECASE | re.DOTALL,
 )
 

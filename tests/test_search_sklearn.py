@@ -326,6 +326,7 @@ def test_the_representation_hides_passwords():
         "postgresql://host/db?user=me&PASSWORD=hush",
         "mysql://host/db?user=me&passwd=hush",
         "postgresql://host/db?sslpassword=hush&user=me",
+        "mssql+pyodbc:///?odbc_connect=SERVER%3Dhost%3BUID%3Dme%3BPWD%3Dhush",
     ],
 )
 def test_the_representation_hides_unusual_passwords(url):
