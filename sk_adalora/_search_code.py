@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Collection, Iterator, Mapping
@@ -54,12 +55,13 @@ _NOT_COMPARED = {"device", "local_files_only", "memory", "n_jobs", "verbose"}
 _ANNOTATIONS = ("__annotate__", "__annotate_func__")
 
 
-def describe(value: Any, *, whole: bool = False) -> Any:
+def describe(value: Any, named: Collection[int] | None = None) -> Any:
     """Describe an object, without what changes from process to process.
 
-    Estimators are described with their parameters if `whole`, or else by their type.
+    Estimators are described with their parameters; by their type alone those whose ids
+    are `named`, as their parameters have names of their own, and without ids all.
     """
-    inner = partial(describe, whole=whole)
+    inner = partial(describe, named=named)
     if isinstance(value, np.generic):
         value = value.item()  # its repr differs between versions of NumPy
     if isinstance(value, Mapping):
@@ -75,6 +77,7 @@ def describe(value: Any, *, whole: bool = False) -> Any:
         return value.__qualname__
     if hasattr(value, "get_params"):
         kind = type(value).__qualname__
+        whole = named is not None and id(value) not in named
         return [kind, inner(compared_parameters(value))] if whole else kind
     if hasattr(value, "__qualname__"):  # a function
         module = getattr(value, "__module__", None)
@@ -82,6 +85,8 @@ def describe(value: Any, *, whole: bool = False) -> Any:
         return f"{module}.{value.__qualname__}"
     if hasattr(value, "__array__") or hasattr(value, "tocsr"):  # of sparse matrices
         return digest(value)
+    if isinstance(value, re.Pattern):  # whose repr is cut off
+        return [value.pattern, value.flags]
     # The repr of these says nothing of their state.
     if isinstance(value, np.random.RandomState):
         return ["RandomState", digest(value.get_state(legacy=False))]

@@ -66,6 +66,8 @@ def fingerprint(
         for name, value in compared_parameters(estimator, deep=True).items()
         if name not in space.names()
     }
+    parts = [estimator, *estimator.get_params(deep=True).values()]
+    named = set(map(id, parts))
     searched = space.function if isinstance(space, CalledSpace) else space.fixed()
     codes = codes_of([searched, space.choices(), scoring, parameters, estimator])
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
@@ -76,7 +78,7 @@ def fingerprint(
         "space": digest(_describe_space(space)),
         "scoring": digest(describe(scoring)),
         "parameters": {
-            name: digest(describe(value))
+            name: digest(describe(value, named))
             for name, value in {**parameters, "": estimator}.items()
         },
         "models": _models(estimator, space),
@@ -160,6 +162,6 @@ def _describe_space(space: Space) -> Any:
     searched = space.distributions()
     return [
         {name: distribution_to_json(searched[name]) for name in searched},
-        describe([space.choices(), space.fixed()], whole=True),  # not shortened
+        describe([space.choices(), space.fixed()], named=()),  # not shortened
         dict(space.ties),
     ]

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from decimal import Decimal
 from functools import partial, wraps
 from pathlib import Path
@@ -20,13 +21,14 @@ from _toy import make, topics
 from optuna.trial import TrialState
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer, make_scorer
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
 )
-from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSpace, _search_study
@@ -700,6 +702,36 @@ def test_workers_may_compute_in_different_places_in_a_pipeline_too():
     assert made(memory="a folder") == made(n_jobs=2) == made()
     assert made(epochs=3) != made()
     assert made(random_state=3) != made()
+
+
+def test_estimators_in_a_list_are_compared_with_their_parameters():
+    """They have no names of their own, unlike the steps of a pipeline."""
+
+    def made(verbose=0, **changed):
+        inner = make_pipeline(TfidfVectorizer(**changed), verbose=verbose)
+        pipeline = Pipeline([("peak", Peak(log=[("words", inner)]))])
+        return fingerprint([X], [], read_space({"peak__a": [0, 1]}), None, pipeline)
+
+    assert made() == made(verbose=1) != made(ngram_range=(1, 2))
+
+
+def test_what_a_space_sets_is_not_compared_in_the_list_of_steps_either():
+    """Even of a step whose name is that of a parameter which is not compared."""
+    space = read_space({"memory__a": [0, 1]})
+    made = [
+        fingerprint([X], [], space, None, Pipeline([("memory", own)]))
+        for own in (Peak(a=0.1), Peak(a=0.2), Peak(b=0.2))
+    ]
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_long_pattern_is_compared_to_its_end():
+    """Its repr shows the first 200 characters."""
+    own = (re.compile(f"{'a' * 300}{end}") for end in "bbc")
+    first, same, other = (
+        fingerprint([X], [], read_space({}), None, Peak(log=log)) for log in own
+    )
+    assert first == same != other
 
 
 def test_a_study_that_goes_on_has_the_pruner_of_the_search():
