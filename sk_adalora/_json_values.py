@@ -22,6 +22,8 @@ _MAX_MEMORY = 2**28
 # repeat a label with all of its room.
 _MOST_ROOM = 2**14
 _PLAIN = (bool, int, float, str, np.generic, type(None))
+# Arrays that would come back as others, or not at all.
+_ODD = (np.ma.MaskedArray, np.matrix)
 
 
 # ---- writing ----------------------------------------------------------------
@@ -54,7 +56,7 @@ def to_json(value: Any) -> Any:
         return value if math.isfinite(value) else {"type": "float", "value": str(value)}
     if isinstance(value, np.generic):
         return {"type": "scalar", **_numbers_to_json(np.asarray(value))}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and not isinstance(value, _ODD):
         return {
             "type": "array",
             "shape": list(value.shape),
