@@ -9,7 +9,7 @@ bases that are the user's own. A change goes unnoticed in
 - the names of a function's parameters, by which keywords find them;
 - the contents of lists, dicts and other objects in its defaults and its closure, which
   may be its log or its cache: only their type is compared;
-- what objects that are called like functions hold, unless their repr tells;
+- what objects that are neither estimators nor data hold, unless their repr tells;
 - all code, if the Python is of another minor version: its byte code differs.
 """
 
