@@ -149,6 +149,11 @@ class SearchHooks(BaseSearchCV):
         now.X, now.y, now.space = X, y, self._read_space()
         check_names(self.estimator, now.space)
         now.splits = list(self._checked_cv_orig.split(X, y, **split_params))
+        if not now.splits:
+            raise ValueError(
+                f"`cv` must give at least one fold. Got {self.cv!r}, which gives none. "
+                "Pass a list of folds: a generator gives them to one fit only."
+            )
         # None is not passed on. Groups make the folds, which are compared themselves.
         passed = {**now.routed.estimator.fit, **now.routed.scorer.score}
         given = {

@@ -21,6 +21,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import (
     GroupKFold,
+    KFold,
     StratifiedKFold,
     cross_val_score,
     cross_validate,
@@ -259,6 +260,16 @@ def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, options, mes
     with pytest.raises(ValueError, match=message):
         given.fit(X, Y)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_generator_of_folds_serves_one_fit():
+    given = search(n_trials=1, cv=KFold(4).split(X)).fit(X, Y)
+
+    assert given.n_splits_ == 4
+    for empty in (given.cv, []):
+        match = r"`cv` must give at least one fold\. Got .*, which gives none\. Pass a"
+        with pytest.raises(ValueError, match=match):
+            given.set_params(cv=empty).fit(X, Y)
 
 
 def test_groups_reach_the_splitter():
