@@ -137,7 +137,7 @@ class TrialRunner:
             and not self.study.stopped
             and not self._no_room()
         ):
-            if asked and self._is_doubtful_next():
+            if asked and (self._is_late() or self._is_doubtful_next()):
                 break
             candidate = self._ask_one()
             if candidate is not None:

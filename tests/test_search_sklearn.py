@@ -498,6 +498,14 @@ def test_time_runs_out_after_a_trial():
     assert fitted.predict(X).shape == (len(X),)
 
 
+@pytest.mark.parametrize("n_jobs", [1, 4])
+def test_only_one_trial_begins_when_the_time_is_over(n_jobs):
+    with joblib.parallel_config("threading"):
+        fitted = search(n_trials=9, n_jobs=n_jobs, timeout=1e-9).fit(X, Y)
+
+    assert len(fitted.trials_) == 1
+
+
 def test_callbacks_see_each_trial_and_may_stop():
     seen = []
 
