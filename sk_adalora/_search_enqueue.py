@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    IntDistribution,
-)
+from optuna.distributions import IntDistribution
 
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, DeclaredSpace, Space, plain, text_of
@@ -94,11 +90,8 @@ def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str
             return []  # what a function will ask for is not known
         own = estimator.get_params(deep=True)
         current = own | space.complete({})
-        point = {
-            name: value
-            for name, distribution in distributions.items()
-            if (value := _express(name, distribution, current, own)) is not _LEFT_OUT
-        }
+        point = {name: _express(name, space, current, own) for name in distributions}
+        point = {n: value for n, value in point.items() if value is not _LEFT_OUT}
         return [point] if point else []
     points: list[Any] = [enqueue] if isinstance(enqueue, Mapping) else list(enqueue)
     for point in points:
@@ -126,20 +119,18 @@ def _rehearsed(
 
 
 def _express(
-    name: str,
-    distribution: BaseDistribution,
-    current: Mapping[str, Any],
-    own: Mapping[str, Any],
+    name: str, space: Space, current: Mapping[str, Any], own: Mapping[str, Any]
 ) -> Any:
     """Return the current value in terms of its distribution, or `_LEFT_OUT`.
 
     That is the estimator's `own`, or what the space fixes.
     """
     value = current.get(name, _LEFT_OUT)
+    distribution, choices = space.distributions()[name], space.choices().get(name)
     whole = isinstance(distribution, IntDistribution)
-    if isinstance(distribution, CategoricalDistribution):
-        whole = all(type(choice) is int for choice in distribution.choices)
-        if (choice := _nearest(value, distribution)) is not _LEFT_OUT:
+    if choices is not None:
+        whole = all(type(choice) is int for choice in choices)
+        if (choice := _nearest(value, distribution, choices)) is not _LEFT_OUT:
             return choice
     short = name.rpartition("__")[2]
     init_r = _initial_rank(name.removesuffix(short), current, own)
@@ -154,7 +145,7 @@ def _express(
             value = int(value) / init_r
         elif isinstance(value, float) and whole:
             value = rank_of_share(value, init_r)
-    return _nearest(value, distribution)
+    return _nearest(value, distribution, choices)
 
 
 def _initial_rank(
@@ -169,14 +160,14 @@ def _initial_rank(
     return init_r if isinstance(init_r, Integral) and int(init_r) > 0 else None
 
 
-def _nearest(value: Any, distribution: Any) -> Any:
-    """Return the nearest number, or the same choice as a study keeps it.
+def _nearest(value: Any, distribution: Any, choices: Sequence[Any] | None) -> Any:
+    """Return the nearest number, or the same of some choices as a study keeps it.
 
     `_LEFT_OUT` if there is none.
     """
     value = plain(value)
-    if isinstance(distribution, CategoricalDistribution):
-        return _label(value, distribution)
+    if choices is not None:
+        return _label(value, zip(distribution.choices, choices, strict=True))
     if isinstance(value, bool) or not isinstance(value, Real) or value != value:
         return _LEFT_OUT
     low, high = distribution.low, distribution.high
@@ -187,17 +178,17 @@ def _nearest(value: Any, distribution: Any) -> Any:
     return int(nearest) if isinstance(distribution, IntDistribution) else float(nearest)
 
 
-def _label(value: Any, distribution: CategoricalDistribution) -> Any:
+def _label(value: Any, choices: Iterable[tuple[Any, Any]]) -> Any:
     """Return what a study keeps of a choice, or `_LEFT_OUT` if it is none."""
-    if value is None or isinstance(value, str | int | float):
-        written = []  # kept as it is: "1" is not 1
-    elif isinstance(value, list | tuple):
-        written = [text_of(list(value)), text_of(tuple(value))]
-    else:
-        written = [text_of(value)]
-    for choice in distribution.choices:
-        if _is_same(value, choice) or choice in written:
-            return choice
+    is_plain = value is None or isinstance(value, str | int | float)
+    for label, choice in choices:
+        if _is_same(value, label):
+            return label
+        if is_plain:  # kept as it is: "1" is not 1
+            continue
+        # By its content too: a dict may have the same in another order.
+        if label == text_of(value) or digest(choice) == digest(value):
+            return label
     return _LEFT_OUT
 
 
@@ -220,7 +211,7 @@ def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
     """Return a queued point as a study keeps it; refuse what is not in the space."""
     distributions = space.distributions()
     searched = {name: value for name, value in point.items() if name in distributions}
-    kept = {n: _value_of(n, value, distributions[n]) for n, value in searched.items()}
+    kept = {name: _value_of(name, value, space) for name, value in searched.items()}
     implied = space.complete(kept)
     for name, value in point.items():
         # `best_params_` names fixed and tied parameters too.
@@ -235,11 +226,11 @@ def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
     return kept
 
 
-def _value_of(name: str, value: Any, distribution: BaseDistribution) -> Any:
+def _value_of(name: str, value: Any, space: DeclaredSpace) -> Any:
     """Return a queued value as a study keeps it; refuse one outside of the space."""
-    kept = _nearest(value, distribution)
-    is_choice = isinstance(distribution, CategoricalDistribution)
-    if kept is _LEFT_OUT or not (is_choice or math.isclose(kept, value)):
+    distribution, choices = space.distributions()[name], space.choices().get(name)
+    kept = _nearest(value, distribution, choices)
+    if kept is _LEFT_OUT or not (choices is not None or math.isclose(kept, value)):
         raise ValueError(
             f"`enqueue` must hold values of the space. Got {value!r} for {name!r}, "
             f"which is a {distribution}. Choose a value of it, or widen the space."

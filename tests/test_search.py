@@ -326,6 +326,7 @@ def test_a_fixed_value_is_known_by_how_it_is_written():
         ([{0, 8}, {1}], {8, 0}),
         ([frozenset({0, 8}), 1], frozenset({8, 0})),
         ([[{0, 8}], 1], ({8, 0},)),
+        ([{"x": 0, "y": [8]}, {"x": 1}], {"y": [8], "x": 0}),
         ([float("nan"), -1], float("nan")),
     ],
 )
