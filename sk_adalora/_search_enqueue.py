@@ -230,7 +230,11 @@ def _value_of(name: str, value: Any, space: DeclaredSpace) -> Any:
     """Return a queued value as a study keeps it; refuse one outside of the space."""
     distribution, choices = space.distributions()[name], space.choices().get(name)
     kept = _nearest(value, distribution, choices)
-    if kept is _LEFT_OUT or not (choices is not None or math.isclose(kept, value)):
+    # Near 0, the last digit is one of the steps.
+    rounding = 1e-9 * (getattr(distribution, "step", None) or 0)
+    if kept is _LEFT_OUT or not (
+        choices is not None or math.isclose(kept, value, abs_tol=rounding)
+    ):
         raise ValueError(
             f"`enqueue` must hold values of the space. Got {value!r} for {name!r}, "
             f"which is a {distribution}. Choose a value of it, or widen the space."

@@ -365,12 +365,14 @@ def test_a_setting_to_try_first_may_be_any_mapping():
 
 
 def test_numbers_to_try_first_may_differ_in_the_last_digit_and_in_type():
-    given = {"a": FLOAT(0, 1, step=0.1), "b": 1.0}
+    steps = FLOAT(0, 1, step=0.1), FLOAT(-0.3, 0.3, step=0.1)
+    given = {"a": steps[0], "seconds": steps[1], "b": 1.0}
     space = AdaLoraSearchCV(Peak(), given)._read_space()
-    (point,) = starting_points({"a": 0.3, "b": 1}, Peak(), space)
+    (point,) = starting_points({"a": 0.3, "seconds": 0, "b": 1}, Peak(), space)
 
-    assert point == {"a": pytest.approx(0.3)}
+    assert point == {"a": pytest.approx(0.3), "seconds": pytest.approx(0)}
     assert point["a"] == 3 * 0.1 != 0.3
+    assert point["seconds"] == -0.3 + 3 * 0.1 != 0
 
 
 def test_a_tied_parameter_may_be_named_with_the_value_that_it_gets():
