@@ -167,7 +167,9 @@ def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
 def as_set(labels: np.ndarray) -> set[Any]:
     """Return labels as values of Python, dates and durations alike in every unit."""
     if labels.dtype.kind in "mM":
-        labels = labels.astype(f"{labels.dtype.kind}8[us]")
+        values = labels.astype(f"{labels.dtype.kind}8[us]")
+        if (values.astype(labels.dtype) == labels).all():  # whole microseconds
+            labels = values
     return set(labels.tolist())
 
 

@@ -646,17 +646,30 @@ def test_weights_of_labels_of_any_type(tiny_model, labels, keys):
 
 
 @pytest.mark.parametrize("unit", ["s", "ns"])
-def test_dates_are_the_same_labels_in_every_unit(tiny_model, unit):
+@pytest.mark.parametrize("labels", [DAYS, DAYS - DAYS[0]], ids=["dates", "durations"])
+def test_dates_are_the_same_labels_in_every_unit(tiny_model, labels, unit):
     texts, y = toy(24)
-    days, times = DAYS[y], DAYS[y].astype(f"datetime64[{unit}]")
+    days, times = labels[y], labels[y].astype(f"{labels.dtype.kind}8[{unit}]")
     fitted = make(tiny_model, early_stopping=True, warm_start=True)
 
     fitted.fit(texts, days, X_val=texts, y_val=times)
     fitted.fit(texts, times, X_val=texts, y_val=days)
-    assert (fitted.classes_ == DAYS).all()
+    assert (fitted.classes_ == labels).all()
     match = r"`y_val` must hold classes of `y`. Got \[datetime"
     with pytest.raises(ValueError, match=match):
         fitted.fit(texts, times, X_val=texts, y_val=days + 1)
+
+
+def test_dates_that_differ_by_nanoseconds_are_other_labels(tiny_model):
+    texts, y = toy(24)
+    times = np.array([100, 200], "datetime64[ns]")
+    fitted = make(tiny_model, early_stopping=True, warm_start=True)
+
+    fitted.fit(texts, times[y], X_val=texts, y_val=times[y])
+    with pytest.raises(ValueError, match=r"`y_val` must hold classes.*Got \[201\]"):
+        fitted.fit(texts, times[y], X_val=texts, y_val=times[y] + y)
+    with pytest.raises(ValueError, match=r"missing \[200\], new \[201\]"):
+        fitted.fit(texts, times[y] + y)
 
 
 def test_a_class_for_which_no_weight_is_given_has_a_weight_of_1():
