@@ -600,12 +600,24 @@ def test_views_and_runs_of_texts_can_be_split(build):
 
 
 @pytest.mark.parametrize("cell", [["a", None], {"a": "b"}, [["a"]]])
-def test_views_of_texts_in_cells_can_be_split(cell):
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda table: table,
+        lambda table: table.to_batches()[0],
+        lambda table: table["cell"],
+        lambda table: table["cell"].combine_chunks(),
+    ],
+    ids=["table", "batch", "chunks", "array"],
+)
+def test_views_of_texts_in_cells_can_be_split(cell, form):
     rows = {"text": ["a", "b", "c"], "cell": [cell, None, cell]}
-    table = pa.table(pl.DataFrame(rows))
-    whole = read_texts(table).first
+    X = form(pa.table(pl.DataFrame(rows)))
+    whole = read_texts(X, str).first
 
-    taken = read_texts(take_rows(table, np.array([2, 1]))).first
+    taken = take_rows(X, np.array([2, 1]))
+    assert type(taken) is type(X)
+    taken = read_texts(taken, str).first
     assert taken.to_pylist() == [whole[2].as_py(), whole[1].as_py()]
 
 
