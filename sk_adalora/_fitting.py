@@ -209,7 +209,7 @@ class FitMixin(InspectMixin, PredictMixin):
         """Check and read what the user gave, before anything is loaded."""
         texts = self._read_texts(X, reset=True)
         check_targets(y, len(texts), self)
-        weight = read_sample_weight(sample_weight, len(texts))
+        weight = read_sample_weight(in_memory(sample_weight), len(texts))
         targets = self._read_targets(in_memory(y))
         weights = weights_tensor(self._row_weights(targets, weight))
         self._check_validation_rows(X_val, y_val, targets)
@@ -243,6 +243,7 @@ class FitMixin(InspectMixin, PredictMixin):
             vars(self).pop("_validation_seed", None)
         if not self.early_stopping:
             return rows.take(used), None
+        y, y_val = in_memory(y), in_memory(y_val)
         if X_val is None:
             classes = self._stratify(y)
             kept, held = split_rows(

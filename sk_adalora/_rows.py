@@ -121,7 +121,7 @@ def _takeable(data: Any) -> Any:
 
 
 def in_memory(y: Any) -> Any:
-    """Return the targets of a column of `datasets` at once, others unchanged.
+    """Return targets or weights of a column of `datasets` at once, others unchanged.
 
     Each pass over such a column reads row after row, which takes seconds.
     """

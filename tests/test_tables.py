@@ -563,10 +563,13 @@ def test_lists_in_a_column_of_a_dataset_are_no_rows_of_a_table(choose):
 
 
 @pytest.mark.parametrize("estimator", [make_classifier, make_regressor])
-def test_targets_in_a_column_of_a_dataset_are_read_at_once(estimator, monkeypatch):
+@pytest.mark.parametrize("given", [False, True])
+def test_a_column_of_a_dataset_is_read_at_once(
+    tiny_model, estimator, given, monkeypatch
+):
     """A row at a time, a hundred thousand labels take eight seconds."""
     texts, y = toy(24)
-    column = datasets.Dataset.from_dict({"y": y.tolist()})["y"]
+    column = datasets.Dataset.from_dict({"y": (y + 1).tolist()})["y"]
     asked, get = [], datasets.Column.__getitem__
 
     def spy(column, key):
@@ -574,10 +577,11 @@ def test_targets_in_a_column_of_a_dataset_are_read_at_once(estimator, monkeypatc
         return get(column, key)
 
     monkeypatch.setattr(datasets.Column, "__getitem__", spy)
-    model = estimator("nowhere", early_stopping=True)
-    with pytest.raises(OSError, match="nowhere"):
-        model.fit(texts, column, X_val=texts, y_val=column)
-    assert asked == [slice(None)] * 2
+    validation = {"X_val": texts, "y_val": column} if given else {}
+    model = estimator(tiny_model, early_stopping=True)
+    model.fit(texts, column, sample_weight=column, **validation)
+    assert len(model.history_.score) == 2
+    assert asked == [slice(None)] * (5 if given else 3)
 
 
 @pytest.mark.parametrize(
