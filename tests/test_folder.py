@@ -309,6 +309,7 @@ class Side(enum.StrEnum):
 LABELS_OF_ONES_OWN = {
     "members of an enum": (np.array([*Side], dtype=object), "Side is no plain value"),
     "masked": (np.ma.array(["a", "b"], mask=[0, 1]), "MaskedArray is no plain value"),
+    "a matrix": (np.array([["a", "b"]]).view(np.matrix), "matrix is no plain value"),
     "very long": (np.array(["a" * 2**24, "b"]), "more than 16777216 bytes"),
     "lists": (
         np.array([[1], [2, 3]], dtype=object),
