@@ -180,16 +180,16 @@ def _nearest(value: Any, distribution: Any, choices: Sequence[Any] | None) -> An
 
 def _label(value: Any, choices: Iterable[tuple[Any, Any]]) -> Any:
     """Return what a study keeps of a choice, or `_LEFT_OUT` if it is none."""
+    pairs = list(choices)
+    found = [label for label, _ in pairs if _is_same(value, label)]
     is_plain = value is None or isinstance(value, str | int | float)
-    for label, choice in choices:
-        if _is_same(value, label):
-            return label
-        if is_plain:  # kept as it is: "1" is not 1
-            continue
-        # By its content too: a dict may have the same in another order.
-        if label == text_of(value) or digest(choice) == digest(value):
-            return label
-    return _LEFT_OUT
+    if not found and not is_plain:  # plain ones are kept as they are: "1" is not 1
+        text, content = text_of(value), digest(value)
+        found = [label for label, _ in pairs if label == text]
+        # Only then by content, as of a dict in another order: None and NaN, or a list
+        # and a tuple, have the same.
+        found = found or [label for label, own in pairs if digest(own) == content]
+    return found[0] if found else _LEFT_OUT
 
 
 def _is_same(value: Any, other: Any) -> bool:

@@ -339,6 +339,24 @@ def test_a_choice_is_known_by_its_content(choices, value):
         assert repr(point["a"]) == repr(label)
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"fill": None}, {"fill": float("nan")}],
+        [[1, 2], (1, 2), np.array([1, 2])],
+        [{1, 2}, frozenset({1, 2})],
+        [{"x": 0, "y": 1}, {"y": 1, "x": 0}],
+    ],
+)
+def test_of_choices_with_the_same_content_it_is_the_one_that_is_written_so(choices):
+    space = AdaLoraSearchCV(Any(), {"a": choices})._read_space()
+    labels = space.distributions()["a"].choices
+
+    assert [starting_points({"a": c}, Any(), space)[0]["a"] for c in choices] == [
+        *labels
+    ]
+
+
 @pytest.mark.parametrize("hold", [pl.Series, torch.tensor])
 def test_a_fixed_value_may_be_neither_true_nor_false(hold):
     fixed = {"log": [hold([1.0, 2.0])]}
