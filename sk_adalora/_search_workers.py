@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,15 @@ def _is_stale(trial: FrozenTrial, alive: set[str], unsigned: dict[int, float]) -
     run = trial.user_attrs.get(RUN)
     if run is not None:
         return run not in alive
-    # Not signed: asked for a moment ago, or not by a search. When it began does not
-    # tell: before 5.0, Optuna writes the clock of a machine, whatever its time zone.
+    # Not signed: asked for a moment ago, or not by a search. Beside other workers, when
+    # it began does not tell: before 5.0, Optuna writes the clock of a machine, whatever
+    # its time zone.
     now = time.monotonic()
-    return now - unsigned.setdefault(trial.number, now) > _GRACE
+    waited = now - unsigned.setdefault(trial.number, now)
+    if len(alive) < 2 and trial.datetime_start is not None:  # no other would sign it
+        begun = trial.datetime_start
+        waited = max(waited, (datetime.now() - begun).total_seconds())
+    return waited > _GRACE
 
 
 def _lives(run: str, record: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -223,13 +224,29 @@ def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
     trial.datetime_start += timedelta(hours=hours)
     study.add_trial(trial)
     seen = {}
-    _search_workers.take_back(study, seen)
-    assert study.trials[0].state is TrialState.RUNNING
-    now = time.monotonic() + _search_workers._GRACE + 1
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    _search_workers.take_back(study, seen)
+    works = partial(_search_workers.Worker, study, beats=False)
+    with works(), works():
+        _search_workers.take_back(study, seen)
+        assert study.trials[0].state is TrialState.RUNNING
+        now = time.monotonic() + _search_workers._GRACE + 1
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        _search_workers.take_back(study, seen)
 
     assert study.trials[0].state is TrialState.FAIL  # who asked for it is gone
+
+
+def test_a_worker_on_its_own_need_not_wait_for_who_asked_long_ago():
+    """As where a process was killed before it signed its trial, on the day before."""
+    study = optuna.create_study(direction="maximize")
+    trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+    for hours in (0, -2):
+        trial.datetime_start += timedelta(hours=hours)
+        study.add_trial(trial)
+    with _search_workers.Worker(study, beats=False):
+        _search_workers.take_back(study, {})
+
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.RUNNING, TrialState.FAIL]
 
 
 class TerminatedWorkerError(Exception):
