@@ -77,8 +77,8 @@ class Worker:
                     "The storage of the study could not be told that this search is "
                     f"over. Got {type(failure).__name__}: {failure}. Nothing is lost, "
                     "and there is nothing to do: other machines notice it in "
-                    f"{_GRACE / 60:.0f} minutes, and other programs on this one when "
-                    "this program ends."
+                    f"{_GRACE / 60:.0f} minutes, and other programs on this one then "
+                    "or, on Linux, when this program ends."
                 )
 
     def alone(self) -> bool:
