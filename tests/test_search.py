@@ -391,6 +391,8 @@ def test_numbers_to_try_first_may_differ_in_the_last_digit_and_in_type():
     assert point == {"a": pytest.approx(0.3), "seconds": pytest.approx(0)}
     assert point["a"] == 3 * 0.1 != 0.3
     assert point["seconds"] == -0.3 + 3 * 0.1 != 0
+    with pytest.raises(ValueError, match=r"values of the space. Got 0\.01 for 'secon"):
+        starting_points({"seconds": 0.01}, Peak(), space)
 
 
 def test_a_tied_parameter_may_be_named_with_the_value_that_it_gets():
