@@ -74,7 +74,7 @@ def load_csv(path, text, label):
     Raises
     ------
     ValueError
-        If one of the columns does not exist, or a row has no label.
+        If one of the columns does not exist, or a row has no label or too many cells.
     """
     csv.field_size_limit(2**31 - 1)  # by default, 131,072 characters
     # Excel begins a file with a mark, which would be a part of the first name.
@@ -88,6 +88,12 @@ def load_csv(path, text, label):
             )
         rows = []
         for row in reader:
+            if None in row:  # or a part of the text would be the label
+                raise ValueError(
+                    f"Each row of {path} must have the columns of the first. Got more "
+                    f"in the row that ends on line {reader.line_num}. Put a text with "
+                    "commas in quotes."
+                )
             if not row[label]:
                 raise ValueError(
                     f"Each row of {path} must have a label. Got none in the row that "

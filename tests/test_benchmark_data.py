@@ -86,6 +86,15 @@ def test_a_row_of_a_file_without_a_label_is_refused(row, tmp_path):
         data.load_csv(file, "words", "kind")
 
 
+@pytest.mark.parametrize("row", ["good, very,yes", "good,yes,"])
+def test_a_row_of_a_file_with_too_many_cells_is_refused(row, tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text(f"words,kind\nbad,no\n{row}\n", encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"Got more in the row that ends on line 3\."):
+        data.load_csv(file, "words", "kind")
+
+
 def test_a_digest_tells_data_apart():
     task = data.Task("mine", ["a", "b"], ["1", "2"])
 
