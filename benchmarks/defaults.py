@@ -116,15 +116,7 @@ def run(options):
     path = options.results / f"defaults-{options.kept_as}.jsonl"
     if options.quick:  # a smoke test measures something
         path.unlink(missing_ok=True)
-    records = {}
-    for record in results.read_lines(path):
-        if record.setdefault("n_test", 600) != options.n_test:  # the first ones
-            raise ValueError(
-                f"All lines of {path} must have as many test rows. Got n_test="
-                f"{options.n_test} after {record['n_test']}. Name another folder "
-                "with --results."
-            )
-        records[tuple(record[name] for name in _KEY)] = record
+    records = _known(path, options)
     tasks = {name: options.load(name) for name in options.tasks}
     # A size after the other, and a seed: a run that is stopped has whole tables.
     for size, seed, name in product(options.sizes, options.seeds, options.tasks):
@@ -140,7 +132,22 @@ def run(options):
             }
             results.append(path, records[key])
             options.say(f"{key}: {records[key]['accuracy']:.3f}")
-    return {"records": list(records.values())}
+    # Another run may have written lines meanwhile.
+    return {"records": list(_known(path, options).values())}
+
+
+def _known(path, options):
+    """Return what was measured by its key, if it has the same number of test rows."""
+    records = {}
+    for record in results.read_lines(path):
+        if record.setdefault("n_test", 600) != options.n_test:  # the first ones
+            raise ValueError(
+                f"All lines of {path} must have as many test rows. Got n_test="
+                f"{options.n_test} after {record['n_test']}. Name another folder "
+                "with --results."
+            )
+        records[tuple(record[name] for name in _KEY)] = record
+    return records
 
 
 def _measure(changed, name, rows, seed, device):

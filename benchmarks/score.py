@@ -106,7 +106,13 @@ def run(options):
                     f"{task.name} {size} seed {seed}, {contestant}: "
                     f"{record['accuracy']:.3f} ({record['seconds']:.0f} s)"
                 )
+    # Another run may have written lines meanwhile.
+    records = _by_key(results.read_lines(path))
     return {**_said(path.with_suffix(".json")), "records": list(records.values())}
+
+
+def _by_key(records):
+    return {tuple(record[name] for name in _KEY): record for record in records}
 
 
 def _said(path):
@@ -152,7 +158,7 @@ def _known(path, options, tasks, data, sizes):
         _refuse_other_settings(record, options, tasks, path)
     if len(kept) < len(records):
         path.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-    return {tuple(record[name] for name in _KEY): record for record in kept}
+    return _by_key(kept)
 
 
 def _is_again(record, options, data, sizes):

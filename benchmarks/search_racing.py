@@ -245,7 +245,8 @@ def run(options, settings):
             f"{name}, {method}, seed {seed}: {found['fits']} fits, "
             f"{found['seconds']:.0f} s, {found['cv']:.3f}, {score(found):.3f}"
         )
-    return list(known.values())
+    # Another run may have written lines meanwhile.
+    return list(read_known(path, None).values())
 
 
 def read_known(path, settings):

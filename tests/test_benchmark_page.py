@@ -115,6 +115,27 @@ def test_defaults_of_other_test_rows_do_not_mix(tmp_path):
         main(["defaults", *options])
 
 
+def test_two_runs_of_defaults_at_once_keep_the_results_of_both(tmp_path, monkeypatch):
+    key = {"task": "headlines", "size": 200, "seed": 0}
+    found = {"accuracy": 0.5, "log_loss": 1.0}
+    other = {"variant": "epochs=6", **key, **found}
+
+    def measured(*arguments):
+        results.append(tmp_path / "defaults-cpu.jsonl", other)
+        return found
+
+    monkeypatch.setattr(defaults, "_measure", measured)
+    monkeypatch.setattr(defaults, "split", lambda *arguments: None)
+    monkeypatch.setattr(command, "load_task", lambda name: None)
+    cell = ["--tasks", "headlines", "--sizes", "200", "--seeds", "0"]
+    options = ["--variants", "defaults", "--device", "cpu", "--results", str(tmp_path)]
+    main(["defaults", *cell, *options])
+
+    (written,) = results.read(tmp_path, "defaults")
+    variants = {record["variant"] for record in written["records"]}
+    assert variants == {"epochs=6", "defaults"}
+
+
 def test_a_smoke_test_of_defaults_measures_each_time(tmp_path, monkeypatch):
     seen = []
 

@@ -221,6 +221,25 @@ def test_scores_are_measured_once(run_score):
     ]
 
 
+def test_two_runs_at_once_keep_the_scores_of_both(run_score, monkeypatch):
+    """Each is a piece: the one that ends last writes the file of all."""
+    run_score("--contestants", "tfidf")
+    path = run_score.results / "score-cpu.jsonl"
+    other = {**json.loads(path.read_text("utf-8")), "contestant": "full"}
+    real = score._measure
+
+    def measure(*arguments):
+        results.append(path, other)
+        return real(*arguments)
+
+    monkeypatch.setattr(score, "_measure", measure)
+    run_score("--contestants", "ours")
+
+    (found,) = results.read(run_score.results, "score")
+    measured = [record["contestant"] for record in found["records"]]
+    assert measured == ["tfidf", "full", "ours"]
+
+
 def test_a_size_that_no_task_has_is_refused(run_score):
     with pytest.raises(ValueError, match=r"at most the 15 rows .* Got 20, 1000\."):
         run_score("--contestants", "tfidf", "--sizes", "20", "1000")

@@ -85,6 +85,20 @@ def test_what_is_there_is_not_measured_again(race, monkeypatch, capsys):
         race("--epochs", "2")
 
 
+def test_two_runs_at_once_keep_the_results_of_both(race, tmp_path, monkeypatch):
+    (first,) = race(methods=["racing"])
+
+    def measure(*job):
+        results.append(tmp_path / "racing-cpu.jsonl", {**first, "seed": 2})
+        return {**first, "seed": 1}
+
+    monkeypatch.setattr(search_racing, "measure", measure)
+    race("--seeds", "1", methods=["racing"])
+
+    (written,) = results.read(tmp_path, "racing")
+    assert {record["seed"] for record in written["records"]} == {0, 1, 2}
+
+
 def test_seeds_come_one_after_the_other():
     options = search_racing.make_parser().parse_args(["--seeds", "0", "1"])
     jobs = list(search_racing.jobs_of(options))
