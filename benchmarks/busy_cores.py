@@ -89,7 +89,7 @@ def measure(settings):
             env={**kept, **settings},
             timeout=LIMIT,
             check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
         )
     except subprocess.TimeoutExpired:

@@ -42,8 +42,11 @@ def main():
     precisions = dict.fromkeys(["float32", resolve_place("cpu").precision])
     for _ in range(ROUNDS):
         for case in itertools.product(precisions, MULTIPLES):
-            command = [sys.executable, "-m", __spec__.name, *map(str, case)]
-            done = subprocess.run(command, capture_output=True, check=True, text=True)
+            module = ["-W", "ignore", "-m", __spec__.name]
+            command = [sys.executable, *module, *map(str, case)]
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, check=True, text=True
+            )
             found[case].append(json.loads(done.stdout))
     lines = []
     for (precision, multiple), rounds in sorted(found.items()):

@@ -4,7 +4,10 @@ import functools
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -667,6 +670,24 @@ def test_scripts_that_give_cpu_seconds_compute_on_a_cpu(monkeypatch):
             measure(*arguments)
 
     assert devices == ["cpu"] * 3
+
+
+@pytest.mark.usefixtures("scripts_environment")
+def test_what_a_process_of_a_script_says_of_its_end_is_shown(monkeypatch, capfd):
+    """Such as which package to install."""
+    from benchmarks import busy_cores, length_multiples
+
+    monkeypatch.setattr(busy_cores, "PROGRAM", "raise SystemExit('install this')")
+    with pytest.raises(subprocess.CalledProcessError):
+        busy_cores.measure({})
+    assert "install this" in capfd.readouterr().err
+
+    spec = SimpleNamespace(name="benchmarks.none")
+    monkeypatch.setattr(length_multiples, "__spec__", spec)
+    monkeypatch.setattr(sys, "argv", ["length_multiples.py"])
+    with pytest.raises(subprocess.CalledProcessError):
+        length_multiples.main()
+    assert "benchmarks.none" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("scripts_environment")
