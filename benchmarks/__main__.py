@@ -244,10 +244,11 @@ def complete(options):
         return load_task(name or options.task)
 
     options.load, options.say = load, results.say
-    if getattr(options, "n_test", 0) is None:
-        options.n_test = _TO_PREDICT
+    n_test = getattr(options, "n_test", 0)
+    if n_test is None or (n_test and options.quick):
+        options.n_test = n_test or _TO_PREDICT
         if options.data:
-            options.n_test = min(_TO_PREDICT, len(load().texts) // 4)
+            options.n_test = min(options.n_test, max(1, len(load().texts) // 4))
     options.show = lambda name, turn, result: results.say(
         f"round {turn}, {name}: fit {result['fit_wall']:.1f} s, predict "
         f"{result['predict_wall']:.2f} s, accuracy {result['accuracy']:.3f}"

@@ -135,7 +135,7 @@ def _sizes(options, tasks):
         name: [n for n in options.sizes or _SIZES if rows >= _ENOUGH * n]
         for name, rows in left.items()
     }
-    if options.sizes is None:  # of few rows, all
+    if options.sizes is None or options.quick:  # of few rows, all
         return {name: sizes[name] or [left[name]] for name in sizes}
     if not any(sizes.values()):
         asked = ", ".join(map(str, options.sizes))

@@ -35,7 +35,10 @@ def test_the_command_line_measures_and_writes(tiny_model, tmp_path, capsys):
 @pytest.mark.parametrize("what", ["speed", "profile", "score"])
 @pytest.mark.parametrize(
     ("n_rows", "given", "expected"),
-    [(400, [], 100), (5000, [], 1000), (400, ["--n-test", "30"], 30)],
+    [
+        *((400, [], 100), (5000, [], 1000), (400, ["--n-test", "30"], 30)),
+        *((400, ["--quick"], 64), (60, ["--quick"], 15), (3, [], 1)),
+    ],
 )
 def test_a_quarter_of_a_short_file_is_predicted(
     what, n_rows, given, expected, tmp_path
