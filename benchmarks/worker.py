@@ -49,7 +49,7 @@ def measure_fit(contestant, data, settings):
     settings = Settings(**settings)
     X_train, y_train = data["X_train"], data["y_train"]
     X_test, y_test = data["X_test"], data["y_test"]
-    _warm_up(fit, contestant, X_train, y_train, settings)
+    warm_up(fit, contestant, X_train, y_train, settings)
     before = resident_bytes()
     fit_clock = Clock(settings)
     predictor = fit(contestant, X_train, y_train, settings)
@@ -74,7 +74,7 @@ def measure_fit(contestant, data, settings):
     }
 
 
-def _warm_up(fit, contestant, X_train, y_train, settings):
+def warm_up(fit, contestant, X_train, y_train, settings):
     """Fit some rows of each class, for what only the first fit of a process does."""
     from sk_adalora import clear_backbone_cache
 

@@ -3,13 +3,14 @@
 import shutil
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from _benchmarks import ROOT, X, Y, settings
 from _process import run_python
 
-from benchmarks import machine, memory, stopped_fit, time_profile
+from benchmarks import data, machine, memory, stopped_fit, time_profile
 from benchmarks.operations import count
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from benchmarks.training_steps import STEPS, make_step
@@ -108,6 +109,24 @@ def test_the_profile_sees_every_part(tiny_model):
         names = {name for _, _, name in functions} | {time_profile.REST}
         assert set(measured[phase]) == names
         assert all(seconds > 0 for seconds in measured[phase].values())
+
+
+def test_the_profile_of_a_rare_class(monkeypatch):
+    """The fit before the one that counts has rows of it, too."""
+    labels = ["rare" if i % 60 == 0 else "common" for i in range(600)]
+    task = data.Task("made up", [f"good {i}" for i in range(600)], labels)
+    options = {**vars(settings("")), "n_train": 450, "n_test": 150}
+    fitted = []
+
+    def fit(name, texts, labels, settings):
+        fitted.append(set(labels))
+        return SimpleNamespace(predict=len)
+
+    monkeypatch.setattr(time_profile, "fit", fit)
+    monkeypatch.setattr(time_profile, "measure", lambda *_: {"fit": {}})
+    time_profile.run(SimpleNamespace(**options, load=lambda: task, say=print))
+
+    assert fitted[0] == {"rare", "common"}
 
 
 def test_reads_of_the_optimizer_are_no_waits():
