@@ -74,7 +74,7 @@ def predict(network, batch):
 
 
 def main():
-    """Print a table of ratios: above 1, eager is slower."""
+    """Print a table of ratios: above 1, eager is faster."""
     lines = []
     for precision in ("bfloat16", "float32"):
         place = resolve_place("auto", precision)
