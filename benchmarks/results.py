@@ -73,10 +73,25 @@ def append(path, record):
 
 
 def read_lines(path):
-    """Return the records in the lines of a file, if there is one."""
+    """Return the records in the lines of a file, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If a line is no record, as where a disk was full while it was written.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    records = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(
+                f"Each line of {path} must be a whole record. Got another one in line "
+                f"{number}. Delete that line: it is measured again."
+            ) from error
+    return records
 
 
 def table(header, rows):

@@ -240,6 +240,15 @@ def test_two_runs_at_once_keep_the_scores_of_both(run_score, monkeypatch):
     assert measured == ["tfidf", "full", "ours"]
 
 
+def test_a_line_that_was_cut_off_is_named(run_score):
+    run_score("--contestants", "ours", "tfidf")
+    path = run_score.results / "score-cpu.jsonl"
+    path.write_text(path.read_text("utf-8")[:-60], encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"jsonl must be .* in line 2\. Delete"):
+        run_score("--contestants", "ours", "tfidf")
+
+
 def test_a_size_that_no_task_has_is_refused(run_score):
     with pytest.raises(ValueError, match=r"at most the 15 rows .* Got 20, 1000\."):
         run_score("--contestants", "tfidf", "--sizes", "20", "1000")
