@@ -340,9 +340,9 @@ def _worst_gap(cells, name):
 
 
 def _rank(cell, name):
-    above = sum(value > cell[name] for value in cell.values())
-    equal = sum(value == cell[name] for value in cell.values())
-    return above + (equal + 1) / 2
+    # Means of the same scores may differ in their last digit.
+    gains = [round(value - cell[name], 9) for value in cell.values()]
+    return sum(gain > 0 for gain in gains) + (sum(gain == 0 for gain in gains) + 1) / 2
 
 
 def to_markdown(result):
@@ -434,4 +434,4 @@ def _tasks(count):
 def _accuracy(value, best):
     if value is None:
         return "-"
-    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+    return f"**{value:.3f}**" if round(best - value, 9) == 0 else f"{value:.3f}"

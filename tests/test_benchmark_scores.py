@@ -76,6 +76,16 @@ def test_ranks_and_gaps():
     )
 
 
+def test_equal_means_share_their_ranks():
+    """Also where rounding makes another number of one of them."""
+    found = records({"ours": 0.66, "full": 0.632}, seed=0)
+    found += records({"ours": 0.66, "full": 0.688}, seed=1)
+
+    assert score.summarise(found)["rank"] == {200: {"ours": 1.5, "full": 1.5}}
+    page = score.to_markdown({"records": found})
+    assert "| quotes | 200 | 2 | **0.660** | **0.660** |" in page
+
+
 def test_means_are_over_the_seeds_that_all_have():
     found = records({"ours": 0.5, "tfidf": 0.6}, seed=0)
     found += records({"ours": 0.9}, seed=1)  # not measured for the other
