@@ -37,7 +37,7 @@ def main(arguments=None):
     parser = script_parser("public", __doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the CSV files go")
     parser.add_argument("--only", nargs="+", choices=list(READERS), default=[*READERS])
-    parser.add_argument("--base", default=BASE, help="default: %(default)s")
+    parser.add_argument("--base", default=BASE, help="address; default: %(default)s")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     lines = []
@@ -150,10 +150,10 @@ def download(base, repository, path):
     try:
         with urllib.request.urlopen(url) as answer:
             return answer.read().decode("utf-8", errors="replace")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a path, say
         raise OSError(
-            f"{url} must be reachable. Got: {error}. Connect to the network, or name "
-            "where copies lie with --base."
+            f"{url} must be reachable. Got: {error}. Connect to the network, or give "
+            "--base the address of copies, such as file:///home/me/copies."
         ) from error
 
 

@@ -196,9 +196,10 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
         "banking": ["my card train", "my card test", "arrival", "arrival"],
         "intents": ["what train", "what val", "what test", "ask", "ask", "ask"],
     }
-    nowhere = ["--base", (tmp_path / "nowhere").as_uri()]
-    with pytest.raises(OSError, match=r"subj\.all must be reachable\. .* --base"):
-        public_data.main([str(tmp_path), "--only", "subjectivity", *nowhere])
+    for base in ((tmp_path / "nowhere").as_uri(), str(tmp_path)):  # no address
+        options = ["--only", "subjectivity", "--base", base]
+        with pytest.raises(OSError, match=r"subj\.all must be reachable\. .* --base"):
+            public_data.main([str(tmp_path), *options])
     assert not (tmp_path / "subjectivity.csv").exists()
     printed = capsys.readouterr().out
     digest = data.digest(written["questions"])
