@@ -673,6 +673,31 @@ def test_scripts_that_give_cpu_seconds_compute_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_no_time_of_calibration_is_of_the_first_fit(monkeypatch, capsys):
+    from benchmarks import calibration
+
+    done = []
+
+    class First:
+        def __init__(self, **options):
+            pass
+
+        def fit(self, X, y):
+            done.append("fit")
+
+    def measure(*case):
+        done.append("measure")
+        return (0.5,) * len(calibration.MEASURES)
+
+    monkeypatch.setattr(calibration, "AdaLoraClassifier", First)
+    monkeypatch.setattr(calibration, "measure", measure)
+    calibration.main()
+
+    n_cells = len(calibration.TASKS) * len(calibration.CASES) * len(calibration.SEEDS)
+    assert done == ["fit", *["measure"] * n_cells]
+
+
+@pytest.mark.usefixtures("scripts_environment")
 def test_what_a_process_of_a_script_says_of_its_end_is_shown(monkeypatch, capfd):
     """Such as which package to install."""
     from benchmarks import busy_cores, length_multiples
