@@ -19,7 +19,7 @@ from ._search_sampling import all_tried
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
 from ._search_warnings import warn_of_unasked
-from ._search_workers import Worker, is_twin, take_back, try_again
+from ._search_workers import Worker, fail, is_twin, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
@@ -166,7 +166,8 @@ class TrialRunner:
         queued = trials[trial.number]
         if is_twin(queued, trials):
             self.open.remove(candidate)
-            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            with suppress(RuntimeError):  # another run took us for dead
+                fail(self.study, queued)
             return None
         # Another worker may have asked at the same time: the lower number stays.
         if self._no_room(trial.number):

@@ -140,7 +140,7 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
             reason = f"{deaths} processes died while they evaluated these parameters."
             # Not by a `Trial`: making one would have the sampler begin it anew.
             study._storage.set_trial_user_attr(trial._trial_id, ERROR, reason)
-        study.tell(trial.number, state=TrialState.FAIL)
+        fail(study, trial)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
     # What was queued for it, and what it had asked for by then.
@@ -149,6 +149,15 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     if point and not given_up and not has_failed:
         attributes = {AGAIN: trial.number} | ({DEATHS: deaths} if deaths else {})
         study.enqueue_trial(point, user_attrs=attributes)
+
+
+def fail(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Fail a running trial, as Optuna fails those of dead processes.
+
+    Not by `tell`, which shows it to the sampler: one that goes through all settings
+    would take the last of them for tried, and end the search.
+    """
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def is_twin(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
