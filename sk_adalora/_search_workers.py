@@ -30,6 +30,10 @@ _GRACE = 600.0
 # Processes that may die over the same parameters before these are given up.
 _MOST_DEATHS = 3
 
+# System attributes by which a `GridSampler` knows the place of a trial, and without
+# which it fails.
+_PLACE = ("grid_id", "search_space")
+
 _PROC = Path("/proc")
 _here: set[str] = set()  # runs of this process
 
@@ -147,8 +151,13 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     has_failed = ERROR in trial.user_attrs  # by then, with an error of its own
     if point and not given_up and not has_failed:
-        attributes = {AGAIN: trial.number} | ({DEATHS: deaths} if deaths else {})
-        study.enqueue_trial(point, user_attrs=attributes)
+        place = {k: trial.system_attrs[k] for k in _PLACE if k in trial.system_attrs}
+        again = optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            user_attrs={AGAIN: trial.number} | ({DEATHS: deaths} if deaths else {}),
+            system_attrs={"fixed_params": point, **place},
+        )
+        study.add_trial(again)
 
 
 def fail(study: optuna.Study, trial: FrozenTrial) -> None:
