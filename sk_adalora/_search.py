@@ -416,9 +416,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Never of a fitted search, nor of one that sends its fits to workers: the
         storage and the live study, which hold the URL of a database and its password;
         callbacks, Optuna's and scikit-learn's. Nor, of one that sends its fits to
-        workers: what only the search itself uses. Always: the other parameters, the
-        trials, the table and the refitted estimator. An unfitted search keeps its
-        storage, for a worker to use it.
+        workers: what only the search itself uses, and what an earlier fit found.
+        Otherwise: the other parameters, the trials, the table and the refitted
+        estimator. An unfitted search keeps its storage, for a worker to use it.
         """
         state = dict(super().__getstate__())
         running = state.pop("_now", None)
@@ -426,7 +426,10 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         if fitted or running is not None:
             state |= dict.fromkeys(("storage", "callbacks"))
         if running is not None:
-            state |= dict.fromkeys(("space", "sampler", "pruner", "enqueue"))
+            state |= dict.fromkeys(("space", "sampler", "pruner", "enqueue", "cv"))
+            for name in (*state,):
+                if name.endswith("_") or name in ("_study_record", "_checked_cv_orig"):
+                    del state[name]
         if fitted and running is None:
             for name in CALLBACKS:
                 state.pop(name, None)

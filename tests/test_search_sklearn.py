@@ -384,6 +384,18 @@ def test_callbacks_are_neither_sent_to_workers_nor_saved():
     assert loaded.best_params_ == fitted.best_params_
 
 
+def test_workers_get_neither_folds_nor_what_an_earlier_fit_found():
+    sent = []
+    given = search(n_trials=2, cv=KFold(3).split(X))  # which cannot be pickled
+    given.callbacks = [lambda study, trial: sent.append(pickle.dumps(given))]
+    given.fit(X, Y).set_params(cv=3)
+    given.best_estimator_.lock_ = threading.Lock()  # nor can this
+    given.fit(X, Y)
+
+    assert len(sent) == 4
+    assert vars(pickle.loads(sent[3])).keys() == vars(pickle.loads(sent[1])).keys()
+
+
 def test_the_representation_of_a_fitted_search():
     assert "Peak" in search(n_trials=1).fit(X, Y)._repr_html_()
 
