@@ -275,6 +275,7 @@ class SearchHooks(BaseSearchCV):
             sequential_subtasks=False,
         ).call_on_fit_task_begin(estimator=self)
         self.n_splits_ = len(folds)
+        began = time.monotonic()
         try:
             cv = _Folds([splits[k] for k in folds])
             evaluate_candidates(params, cv=cv, callback_ctx=part)
@@ -283,10 +284,14 @@ class SearchHooks(BaseSearchCV):
             failed = _ALL_FAILED.match(str(error))
             if self.error_score == "raise" or not failed:
                 raise
-            out = {"test_scores": self.error_score, "fit_time": 0.0, "score_time": 0.0}
+            # How long each fit took is lost with the error: about so long.
+            rounds = math.ceil(n_fits / effective_n_jobs(self.n_jobs))
+            seconds = (time.monotonic() - began) / rounds
+            out = {"test_scores": self.error_score, "fit_error": failed[1]}
             if self.return_train_score:
                 out["train_scores"] = self.error_score
-            results = [FoldResult.read({**out, "fit_error": failed[1]})] * n_fits
+            out |= {"fit_time": seconds, "score_time": 0.0}
+            results = [FoldResult.read(out)] * n_fits
         finally:
             self.n_splits_ = len(splits)
         part.call_on_fit_task_end(estimator=self)

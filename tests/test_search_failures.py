@@ -1,5 +1,7 @@
 """What a search does about fits that fail, and scores that are no numbers."""
 
+import time
+
 import numpy as np
 import optuna
 import pytest
@@ -207,6 +209,21 @@ def test_without_a_complete_trial_the_first_cause_is_shown(pruner):
         given.fit(X, Y)
 
     assert not hasattr(given, "best_estimator_")
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_fits_that_all_fail_take_their_time(pruner):
+    class Late(Peak):
+        def fit(self, X, y):
+            time.sleep(0.1)
+            return super().fit(X, y)
+
+    points = [{"a": 0.1}, {"a": 0.9}]
+    given = search(Late(fail_above=0.5), n_trials=2, enqueue=points, pruner=pruner)
+    with pytest.warns(FitFailedWarning):
+        times = given.fit(X, Y).cv_results_["mean_fit_time"]
+
+    assert 0.1 <= times[1] < 2 * times[0]
 
 
 def test_an_error_surfaces_when_it_shall():
