@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from ._base import BaseAdaLora, with_callbacks
 from ._find_model import DEFAULT_MODEL
-from ._labels import as_set, check_labels, class_weights, read_indicator, read_labels
+from ._labels import (
+    as_set,
+    check_labels,
+    class_weights,
+    in_order,
+    read_indicator,
+    read_labels,
+)
 from ._parameters import CLASSIFIER_RULES
 from ._training import LossFunction
 
@@ -517,7 +524,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             raise ValueError(
                 f"With warm_start=True `y` must have the {len(old)} classes, or "
                 f"columns, of the fit before. Got {len(new)}: missing "
-                f"{sorted(old - new)[:5]}, new {sorted(new - old)[:5]}. Set "
+                f"{in_order(old - new)[:5]}, new {in_order(new - old)[:5]}. Set "
                 "warm_start=False to start anew; or, if none is new, add a row of "
                 "weight 0, or a column of 0, for each."
             )
@@ -554,7 +561,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
                 "matrix with the same columns. Got another form. Code it as `y`."
             )
         labels = set() if indicator else as_set(read_labels(y, "y_val"))
-        unknown = sorted(labels - as_set(self.classes_))
+        unknown = in_order(labels - as_set(self.classes_))
         if unknown:
             raise ValueError(
                 f"`y_val` must hold classes of `y`. Got {unknown[:5]}, which `y` does "

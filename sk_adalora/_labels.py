@@ -165,12 +165,20 @@ def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
 
 
 def as_set(labels: np.ndarray) -> set[Any]:
-    """Return labels as values of Python, dates and durations alike in every unit."""
+    """Return labels as values of Python, dates and durations alike in every unit.
+
+    Those that differ from a whole microsecond are integers beside the others.
+    """
     if labels.dtype.kind in "mM":
         values = labels.astype(f"{labels.dtype.kind}8[us]")
-        if (values.astype(labels.dtype) == labels).all():  # whole microseconds
-            labels = values
+        whole = values.astype(labels.dtype) == labels
+        return {*values[whole].tolist(), *labels[~whole].tolist()}
     return set(labels.tolist())
+
+
+def in_order(labels: set[Any]) -> list[Any]:
+    """Sort what `as_set` returned, one type after the other."""
+    return sorted(labels, key=lambda label: (str(type(label)), label))
 
 
 def class_weights(

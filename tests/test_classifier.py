@@ -672,6 +672,18 @@ def test_dates_that_differ_by_nanoseconds_are_other_labels(tiny_model):
         fitted.fit(texts, times[y] + y)
 
 
+def test_a_whole_microsecond_is_the_same_label_beside_nanoseconds(tiny_model):
+    texts, y = toy(24)
+    times = np.array([1000, 2001], "datetime64[ns]")
+    whole = times[:1].astype("datetime64[us]").repeat(24)
+    fitted = make(tiny_model, early_stopping=True)
+
+    fitted.fit(texts, times[y], X_val=texts, y_val=whole)
+    match = r"`y_val` must hold classes.*Got \[datetime.*\), 2002\]"
+    with pytest.raises(ValueError, match=match):  # of two types
+        fitted.fit(texts, times[y], X_val=texts, y_val=times[y] + 1000 ** (1 - y))
+
+
 def test_a_class_for_which_no_weight_is_given_has_a_weight_of_1():
     classes = np.array(["a", "b", "c"])
 
