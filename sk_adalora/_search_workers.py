@@ -139,18 +139,21 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     """
     deaths = trial.user_attrs.get(DEATHS, 0) + died
     given_up = deaths >= _MOST_DEATHS
+    has_failed = ERROR in trial.user_attrs  # by then, with an error of its own
     try:
         if given_up:
             reason = f"{deaths} processes died while they evaluated these parameters."
             # Not by a `Trial`: making one would have the sampler begin it anew.
             study._storage.set_trial_user_attr(trial._trial_id, ERROR, reason)
+        if given_up or has_failed:  # the sampler is to know: nothing comes after it
+            study.tell(trial.number, state=TrialState.FAIL)
+            return
         fail(study, trial)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    has_failed = ERROR in trial.user_attrs  # by then, with an error of its own
-    if point and not given_up and not has_failed:
+    if point:
         place = {k: trial.system_attrs[k] for k in _PLACE if k in trial.system_attrs}
         again = optuna.trial.create_trial(
             state=TrialState.WAITING,

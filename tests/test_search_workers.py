@@ -232,6 +232,28 @@ def test_what_a_grid_lost_is_tried_again(n_before):
     assert all(trial.state.is_finished() for trial in fitted.trials_)
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [{_search_workers.DEATHS: 2}, {_search_workers.ERROR: "of a fold"}],
+    ids=["given up", "failed"],
+)
+def test_nothing_is_tried_after_the_last_setting_was_given_up(mark):
+    """The sampler sees it, or it would draw one of the settings a second time."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=2, refit=False, enqueue=None, **options).fit(X, Y)
+    lost = optuna.load_study(**kept, sampler=sampler).ask()
+    lost.suggest_categorical("a", [0.1, 0.3, 0.6])
+    for name, value in {_search_workers.RUN: "of a dead process", **mark}.items():
+        lost.set_user_attr(name, value)
+    given = search(n_trials=10, refit=False, enqueue=None, **options)
+    with pytest.warns(FitFailedWarning):
+        fitted = given.fit(X, Y)
+
+    assert [t.state.name for t in fitted.trials_] == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
 @pytest.mark.parametrize("hours", [-2, 0, 2])
 def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
     """Whoever did has not signed it yet, and may have a clock of another time zone."""
