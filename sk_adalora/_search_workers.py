@@ -153,8 +153,8 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
         return
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    if point:
-        place = {k: trial.system_attrs[k] for k in _PLACE if k in trial.system_attrs}
+    place = {k: trial.system_attrs[k] for k in _PLACE if k in trial.system_attrs}
+    if point or place:
         again = optuna.trial.create_trial(
             state=TrialState.WAITING,
             user_attrs={AGAIN: trial.number} | ({DEATHS: deaths} if deaths else {}),

@@ -216,15 +216,17 @@ def test_what_two_workers_queue_again_at_once_is_tried_once():
     assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["with a place alone", "asked"])
 @pytest.mark.parametrize("n_before", [1, 2])
-def test_what_a_grid_lost_is_tried_again(n_before):
+def test_what_a_grid_lost_is_tried_again(n_before, asked):
     """What fails is not shown to the sampler, which would end the search."""
     sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
     kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
     search(n_trials=n_before, refit=False, **options).fit(X, Y)
     lost = optuna.load_study(**kept, sampler=sampler).ask()
-    lost.suggest_categorical("a", [0.1, 0.3, 0.6])
+    if asked:
+        lost.suggest_categorical("a", [0.1, 0.3, 0.6])
     lost.set_user_attr(_search_workers.RUN, "of a dead process")
     fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
 
