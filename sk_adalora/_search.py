@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._doc_links import DocLinkMixin
 from ._parameters import defaults_of
-from ._search_hooks import SearchHooks
+from ._search_hooks import NOT_SENT, SearchHooks
 from ._search_plot import draw_trials, trial_curves
 from ._search_study import check_directions, in_memory, record_of
 from ._transaction import CALLBACKS
@@ -428,9 +428,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
             state |= dict.fromkeys(("storage", "callbacks"))
         if running is not None:
             state |= dict.fromkeys(("space", "sampler", "pruner", "enqueue", "cv"))
-            for name in (*state,):
-                if name.endswith("_") or name in ("_study_record", "_checked_cv_orig"):
-                    del state[name]
+            for name in NOT_SENT & state.keys():
+                del state[name]
         if fitted and running is None:
             for name in CALLBACKS:
                 state.pop(name, None)

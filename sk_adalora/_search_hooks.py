@@ -99,6 +99,12 @@ _NOT_OF_EACH_FIT = {
     *("best_estimator_", "best_index_", "best_params_", "best_score_"),
     *("feature_names_in_", "refit_time_"),
 }
+# All that an earlier fit found, and the splitter. Neither `n_splits_`, which callbacks
+# may look at, nor what a subclass has set for its scorer.
+NOT_SENT = _NOT_OF_EACH_FIT | {
+    *("cv_results_", "multimetric_", "scorer_", "trials_"),
+    *("_study_record", "_checked_cv_orig"),
+}
 
 
 class SearchHooks(BaseSearchCV):

@@ -396,6 +396,26 @@ def test_workers_get_neither_folds_nor_what_an_earlier_fit_found():
     assert vars(pickle.loads(sent[3])).keys() == vars(pickle.loads(sent[1])).keys()
 
 
+class _Scaled(AdaLoraSearchCV):
+    """Sets what its own scorer needs."""
+
+    def fit(self, X, y):
+        self.factor_ = 2.0
+        return super().fit(X, y)
+
+    def scaled(self, estimator, X, y):
+        return self.factor_ * self.n_splits_ * estimator.score(X, y)
+
+
+def test_workers_get_what_this_fit_has_set():
+    options = {"n_trials": 1, "cv": 3, "n_jobs": 2, "pruner": None}
+    given = _Scaled(Peak(b=0.7), {"a": [0.3]}, **options)
+    given.scoring = given.scaled
+    given.fit(X, Y)
+
+    assert given.best_score_ == pytest.approx(6, abs=0.2)
+
+
 def test_the_representation_of_a_fitted_search():
     assert "Peak" in search(n_trials=1).fit(X, Y)._repr_html_()
 
