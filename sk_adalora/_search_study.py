@@ -10,17 +10,31 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
-from ._search_marks import FINGERPRINT, FIRST, WORKER, may_be_best
+from ._search_marks import AGAIN, FINGERPRINT, FIRST, WORKER, may_be_best
+from ._search_workers import is_twin
 
 
 class SearchStudy(optuna.Study):
     """A study whose `stop` works in the callbacks of a search."""
 
     stopped = False
+
+    def tell(self, *args: Any, **kwargs: Any) -> FrozenTrial:
+        """Tell Optuna, but do not stop before what was lost is tried again.
+
+        A sampler that goes through all settings takes it for tried.
+        """
+        stopped = self.stopped
+        told = super().tell(*args, **kwargs)
+        trials = self.get_trials(deepcopy=False)
+        queued = [t for t in trials if t.state is TrialState.WAITING]
+        if any(AGAIN in t.user_attrs and not is_twin(t, trials) for t in queued):
+            self.stopped = stopped
+        return told
 
     def stop(self) -> None:
         """Ask the search, or Optuna's `optimize`, for no further trial."""

@@ -234,6 +234,26 @@ def test_what_a_grid_lost_is_tried_again(n_before, asked):
     assert all(trial.state.is_finished() for trial in fitted.trials_)
 
 
+@pytest.mark.parametrize("twins", [False, True])
+def test_all_that_a_grid_lost_is_tried_again(twins):
+    """Of two lost trials, the sampler takes the second for tried after the first."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=1, refit=False, **options).fit(X, Y)
+    study = optuna.load_study(**kept, sampler=sampler)
+    lost, later = study.ask(), study.ask()
+    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    _search_workers.take_back(study, {})
+    if twins:
+        study.add_trial(study.trials[-1])  # as if two workers had queued it
+    later.set_user_attr(_search_workers.RUN, "of a dead process")
+    fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
+
+    assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
+    assert all(trial.state.is_finished() for trial in fitted.trials_)
+
+
 @pytest.mark.parametrize(
     "mark",
     [{_search_workers.DEATHS: 2}, {_search_workers.ERROR: "of a fold"}],
