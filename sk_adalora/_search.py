@@ -184,7 +184,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     A pickle of a fitted search holds no storage, whose URL may have a password in it,
     and no callbacks but those set on `estimator`. `best_estimator_` is saved without
     any. So it is with a copy by `copy.copy` or `copy.deepcopy`, whose next fit begins a
-    new study; `clone` keeps both.
+    new study. `clone` keeps both, but copies a storage in memory.
 
     Examples
     --------

@@ -184,11 +184,13 @@ def _label(value: Any, choices: Iterable[tuple[Any, Any]]) -> Any:
     found = [label for label, _ in pairs if _is_same(value, label)]
     is_plain = value is None or isinstance(value, str | int | float)
     if not found and not is_plain:  # plain ones are kept as they are: "1" is not 1
-        text, content = text_of(value), digest(value)
+        text = text_of(value)
         found = [label for label, _ in pairs if label == text]
-        # Only then by content, as of a dict in another order: None and NaN, or a list
+    if not found and not is_plain:
+        # By content, as of a dict in another order. Not sooner: None and NaN, or a list
         # and a tuple, have the same.
-        found = found or [label for label, own in pairs if digest(own) == content]
+        content = digest(value)
+        found = [label for label, own in pairs if digest(own) == content]
     return found[0] if found else _LEFT_OUT
 
 
