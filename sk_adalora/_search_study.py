@@ -15,32 +15,40 @@ from optuna.trial import FrozenTrial, TrialState
 from ._messages import Muted
 from ._search_fingerprint import check_same
 from ._search_marks import AGAIN, FINGERPRINT, FIRST, WORKER, may_be_best
-from ._search_workers import is_twin
 
 
 class SearchStudy(optuna.Study):
-    """A study whose `stop` works in the callbacks of a search."""
+    """A study whose `stop` works in the callbacks of a search.
 
-    stopped = False
+    A sampler that goes through all settings stops it after the last of them, but takes
+    what was lost for tried: its stop waits for what is tried again.
+    """
+
+    _stop_asked = _all_tried = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no further trial is to begin."""
+        return self._stop_asked or (self._all_tried and not self._tries_again())
 
     def tell(self, *args: Any, **kwargs: Any) -> FrozenTrial:
-        """Tell Optuna, but do not stop before what was lost is tried again.
-
-        A sampler that goes through all settings takes it for tried.
-        """
-        stopped = self.stopped
-        told = super().tell(*args, **kwargs)
-        trials = self.get_trials(deepcopy=False)
-        queued = [t for t in trials if t.state is TrialState.WAITING]
-        if any(AGAIN in t.user_attrs and not is_twin(t, trials) for t in queued):
-            self.stopped = stopped
-        return told
+        """Tell Optuna, and note whether the sampler asked for no further trial."""
+        asked = self._stop_asked
+        try:
+            return super().tell(*args, **kwargs)
+        finally:
+            self._all_tried |= self._stop_asked
+            self._stop_asked = asked
 
     def stop(self) -> None:
         """Ask the search, or Optuna's `optimize`, for no further trial."""
-        self.stopped = True
+        self._stop_asked = True
         with suppress(RuntimeError):  # Optuna's own knows of `optimize` only
             super().stop()
+
+    def _tries_again(self) -> bool:
+        queued = self.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(AGAIN in trial.user_attrs for trial in queued)
 
 
 def open_study(

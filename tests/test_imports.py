@@ -140,7 +140,7 @@ IMPORTS = {
     "_search_pruner": "_messages _search_marks",
     "_search_sampling": "_messages _search_marks _torch_settings",
     "_search_storage": "",
-    "_search_study": "_messages _search_fingerprint _search_marks _search_workers",
+    "_search_study": "_messages _search_fingerprint _search_marks",
     "_search_enqueue": "_base _dimensions _parameters _search_digest _steps",
     "_search_table": "_dimensions _search_marks",
     "_search_plot": "_plotting _search_marks",

@@ -245,9 +245,10 @@ def test_all_that_a_grid_lost_is_tried_again(twins):
     lost, later = study.ask(), study.ask()
     lost.set_user_attr(_search_workers.RUN, "of a dead process")
     _search_workers.take_back(study, {})
-    if twins:
-        study.add_trial(study.trials[-1])  # as if two workers had queued it
     later.set_user_attr(_search_workers.RUN, "of a dead process")
+    if twins:
+        _search_workers.take_back(study, {})
+        study.add_trial(study.trials[-1])  # as if two workers had queued it
     fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
 
     assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
@@ -274,6 +275,27 @@ def test_nothing_is_tried_after_the_last_setting_was_given_up(mark):
         fitted = given.fit(X, Y)
 
     assert [t.state.name for t in fitted.trials_] == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
+@pytest.mark.parametrize("n_deaths", [(2, 0), (0, 2)])
+def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths):
+    """The sampler takes what still runs for tried, and stops the study at once."""
+    sampler = optuna.samplers.BruteForceSampler(seed=0)
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=1, refit=False, enqueue=None, **options).fit(X, Y)
+    study = optuna.load_study(**kept, sampler=sampler)
+    for lost, deaths in zip([study.ask(), study.ask()], n_deaths, strict=True):
+        lost.suggest_categorical("a", [0.1, 0.3, 0.6])
+        lost.set_user_attr(_search_workers.RUN, "of a dead process")
+        lost.set_user_attr(_search_workers.DEATHS, deaths)
+    given = search(n_trials=5, refit=False, enqueue=None, **options)
+    with pytest.warns(FitFailedWarning):
+        fitted = given.fit(X, Y)
+
+    names = [trial.state.name for trial in fitted.trials_]
+    assert names == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
 
 
 @pytest.mark.parametrize("hours", [-2, 0, 2])
