@@ -56,7 +56,7 @@ from ._rows import (
     TrainingRows,
     check_targets,
     check_validation_rows,
-    in_memory,
+    read_at_once,
     read_sample_weight,
     split_rows,
     take_rows,
@@ -209,8 +209,8 @@ class FitMixin(InspectMixin, PredictMixin):
         """Check and read what the user gave, before anything is loaded."""
         texts = self._read_texts(X, reset=True)
         check_targets(y, len(texts), self)
-        weight = read_sample_weight(in_memory(sample_weight), len(texts))
-        targets = self._read_targets(in_memory(y))
+        weight = read_sample_weight(read_at_once(sample_weight), len(texts))
+        targets = self._read_targets(read_at_once(y))
         weights = weights_tensor(self._row_weights(targets, weight))
         self._check_validation_rows(X_val, y_val, targets)
         return TrainingRows(texts, targets, weights)
@@ -226,7 +226,7 @@ class FitMixin(InspectMixin, PredictMixin):
             error.add_note("X is `X_val` here.")
             raise
         check_targets(y_val, n_rows, self, ("X_val", "y_val"))
-        self._check_validation_targets(in_memory(y_val), targets)
+        self._check_validation_targets(read_at_once(y_val), targets)
 
     def _choose_rows(
         self,
@@ -243,7 +243,7 @@ class FitMixin(InspectMixin, PredictMixin):
             vars(self).pop("_validation_seed", None)
         if not self.early_stopping:
             return rows.take(used), None
-        y, y_val = in_memory(y), in_memory(y_val)
+        y, y_val = read_at_once(y), read_at_once(y_val)
         if X_val is None:
             classes = self._stratify(y)
             kept, held = split_rows(

@@ -120,7 +120,7 @@ def _takeable(data: Any) -> Any:
     return data
 
 
-def in_memory(y: Any) -> Any:
+def read_at_once(y: Any) -> Any:
     """Return targets or weights of a column of `datasets` at once, others unchanged.
 
     Each pass over such a column reads row after row, which takes seconds.
