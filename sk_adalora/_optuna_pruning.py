@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, Literal
 
 from optuna import TrialPruned
@@ -183,7 +184,8 @@ def _check(trial: Any, phase: Any, threshold: Any) -> None:
         raise ValueError(
             f"`phase` must be 'final' or 'any'. Got {phase!r}. Choose one of the two."
         )
-    if threshold is not None and not math.isfinite(threshold):
+    number = isinstance(threshold, Real) and math.isfinite(threshold)
+    if threshold is not None and not number:
         raise ValueError(
             f"`threshold` must be a finite number or None. Got {threshold!r}. "
             "Leave it out to end no trial by its score alone."

@@ -404,6 +404,7 @@ def test_it_does_not_go_to_other_processes(make, tmp_path, database):
         ({"phase": "last"}, ValueError, "`phase` must be 'final' or 'any'. Got 'last'"),
         ({"threshold": math.nan}, ValueError, "`threshold` must be a finite number"),
         ({"threshold": math.inf}, ValueError, "`threshold` must be a finite number"),
+        ({"threshold": "0.5"}, ValueError, "`threshold` must be a finite number"),
     ],
 )
 def test_what_a_parameter_must_be(options, error, message):
