@@ -5,6 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.fx
 import transformers
 from _tiny import (
     adapt,
@@ -92,6 +93,19 @@ def test_what_was_added_to_the_wrapper_can_be_deleted_from_it(value):
 def test_a_wrapper_that_is_not_yet_made_has_no_attributes():
     """It is asked for some while it is copied or unpickled."""
     assert not hasattr(AdaLoraModel.__new__(AdaLoraModel), "anything")
+
+
+def test_a_model_that_copies_itself_is_copied_within_the_wrapper():
+    """As `torch.fx` traces it, or torchvision's feature extractors."""
+    model = randomise(adapt(torch.fx.symbolic_trace(Scaled()), target_modules="linear"))
+    copied, x = copy.deepcopy(model), torch.ones(4)
+
+    assert type(copied) is AdaLoraModel
+    assert torch.equal(copied(x), model(x))
+    before = model(x)
+    randomise(copied, seed=5)
+    assert not torch.equal(copied(x), before)
+    assert torch.equal(model(x), before)
 
 
 def test_another_head_of_an_adapted_model_is_refused():

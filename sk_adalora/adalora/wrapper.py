@@ -50,7 +50,9 @@ class Wrapper(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "model":  # not there yet, while copying or unpickling
+            # "model" is not there yet while copying or unpickling. By names such as
+            # "__deepcopy__", the model would be copied in place of this.
+            if name == "model" or name.startswith("__"):
                 raise
             if name in _REFUSED and not _is_own_method(self.model, name):
                 raise AttributeError(
