@@ -1,6 +1,7 @@
 """Which layers of real architectures are adapted."""
 
 import re
+import warnings
 
 import peft
 import pytest
@@ -243,7 +244,6 @@ def test_a_pattern_for_whole_paths_is_explicit():
         {"target_modules": r".*\.(query|value)"},
         {"target_modules": r".*layer\.1\..*query"},
         {"target_modules": ["query", "value"], "exclude_modules": ["value"]},
-        {"target_modules": ["query"], "exclude_modules": ["layer.0.attention.self"]},
         {"target_modules": ["query"], "exclude_modules": r".*layer\.0.*"},
         {"target_modules": ["query"], "layers_to_transform": 1},
         {"target_modules": ["query"], "layers_to_transform": [0, 1]},
@@ -264,6 +264,23 @@ def test_a_pattern_for_whole_paths_is_explicit():
 )
 def test_the_choice_is_that_of_peft(options):
     assert chosen(tiny_bert(), **options) == of_peft(tiny_bert(), **options)
+
+
+@pytest.mark.parametrize(
+    "excluded", [["layer.0.attention.self"], ["query", "layer.0.attention.self"], "lay"]
+)
+def test_what_leaves_out_no_layer_is_named(excluded):
+    """A part of the model, or a misspelt name: its layers are adapted, as by PEFT."""
+    options = {"target_modules": ["query", "key"], "exclude_modules": excluded}
+    lost = excluded[-1:] if isinstance(excluded, list) else [excluded]
+    message = re.escape(f"Got {lost}, which leaves out none.")
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = adapt(tiny_bert(), **options)
+
+    assert caught[0].filename.endswith("_tiny.py")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's
+        assert set(model.adapted) == of_peft(tiny_bert(), **options)
 
 
 class Expert(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection
+from typing import Any
 
 from torch import nn
 
@@ -77,6 +78,7 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     if not targets:
         raise ValueError(_nothing_found(asked, layers, held, wanted))
     _warn_lost(names, layers)
+    _warn_excluded(config.exclude_modules, layers)
     idle = _lost(names, targets)  # names by which nothing is adapted
     held = [p for p in held if _matches(p, idle) or _is_a_guess(model, p, layers[p])]
     _warn_held(names, held)
@@ -212,6 +214,21 @@ def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
     if lost:
         warn_user(
             f"{_unmatched(lost, candidates)} Only the others are adapted.",
+        )
+
+
+def _warn_excluded(given: Any, candidates: Collection[str]) -> None:
+    """Warn of what leaves out no layer: those that it was meant for are adapted."""
+    if isinstance(given, str):
+        lost = [] if any(_matches(path, given) for path in candidates) else [given]
+    else:
+        lost = _lost(sorted(given or ()), candidates)
+    if lost:
+        warn_user(
+            f"`exclude_modules` must match linear layers of the model. Got {lost!r}, "
+            "which leaves out none. List ends of their paths, or write a regular "
+            r"expression for whole paths, such as 'decoder\..*' for a part. Linear "
+            f"layers: {_listed(candidates)}."
         )
 
 
