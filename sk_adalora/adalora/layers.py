@@ -211,7 +211,7 @@ class SVDLinear(nn.Module):
         if not (type(base) is nn.Linear or type(base).__name__ == "Conv1D"):
             return None
         weight, bias = base.weight, base.bias
-        if not is_plain(weight) or weight.dtype != x.dtype:
+        if not is_plain(weight) or weight.dtype != x.dtype or x.is_complex():
             return None
         if torch.is_autocast_enabled(x.device.type):
             return None
