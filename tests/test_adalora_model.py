@@ -510,6 +510,8 @@ class Halves(nn.Module):
 def test_checkpointing_of_what_may_begin_a_pass(alone):
     model = randomise(adapt(build(Halves)))
     x = torch.randn(3, 8)
+    before = model if alone else model.model.first
+    before(x)  # in the other way
     gradients = []
     for run in (model.model.run, functools.partial(checkpoint, use_reentrant=False)):
         model.model.run = run

@@ -21,6 +21,7 @@ from _tiny import (
     train,
 )
 from torch import nn
+from torch.nn.utils import prune
 
 from sk_adalora.adalora import (
     SVDLinear,
@@ -415,6 +416,18 @@ def test_a_trained_module_in_a_wrapper_is_saved_without_it():
     with model.disable_adapter():
         pass
     assert model.model.head is head
+
+
+def test_a_trained_bias_that_is_computed_from_others_later_is_saved():
+    """As by torch's pruning, which keeps it under another name."""
+    model = adapt(head_with_norm().eval(), target_modules=["body"], bias="lora_only")
+    layer, before = model.model.body.base_layer, model.state_dict()
+    prune.l1_unstructured(layer, "bias", amount=1)
+    assert "bias" not in layer._parameters
+
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_buffers_of_saved_modules_are_stored():
