@@ -394,6 +394,22 @@ def test_a_head_is_saved_at_the_size_that_it_was_given_later():
     assert model.state_dict()["base_model.model.lm_head.weight"].shape == (53, 32)
 
 
+def test_what_is_not_in_use_is_converted_with_the_model():
+    x, options = tokens(), {"modules_to_save": ["classifier"], "bias": "all"}
+    model = randomise(adapt(tiny_classifier(), **options)).eval()
+    with torch.no_grad():
+        for _, parameter in model.trainable_parameters():
+            parameter.add_(0.1)
+    adapted = model(x).logits
+    with model.disable_adapter():
+        expected = model(x).logits
+        model.double()
+        torch.testing.assert_close(model(x).logits, expected.double())
+    torch.testing.assert_close(model(x).logits, adapted.double(), rtol=1e-4, atol=1e-5)
+    model.float()
+    torch.testing.assert_close(model.unload()(x).logits, expected)
+
+
 def test_trained_biases_that_get_other_parameters_are_saved():
     model = adapt(head_with_norm().eval(), target_modules=["body"], bias="all")
     whole, adapter = copy.deepcopy(model.model.state_dict()), model.state_dict()
