@@ -280,6 +280,14 @@ class Scaled(nn.Linear):
         return 1.5 * super().forward(x)
 
 
+class OfImages(Scaled):
+    """One that takes neither rows nor sequences, by which it could be tried out."""
+
+    def forward(self, x):
+        assert x.ndim == 4
+        return super().forward(x)
+
+
 class Written(nn.Linear):
     """A plain layer whose class writes out what it computes, as Falcon's does."""
 
@@ -299,6 +307,14 @@ def test_a_layer_that_computes_in_its_own_way_is_not_merged(dtype):
         with pytest.raises(TypeError, match=match):
             merge()
     assert torch.equal(adapted(x), before)
+
+
+def test_a_layer_that_cannot_be_tried_out_is_not_merged():
+    adapted = randomise(adapt(nn.Sequential(OfImages(6, 5))))
+    assert adapted(torch.randn(1, 2, 3, 6)).shape == (1, 2, 3, 5)
+
+    with pytest.raises(TypeError, match=r"^Merging needs layers .* a OfImages"):
+        adapted.merge()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
