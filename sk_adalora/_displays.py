@@ -220,7 +220,7 @@ class BudgetDisplay:
         The phase of each step: "initial", "reduction" or "final".
     actual : array-like of shape (n_steps_taken,) or None, default=None
         The total rank after each step that was taken. It is shorter than `planned` if
-        training stopped early. None draws the plan alone.
+        training stopped early, and longer if it went on. None draws the plan alone.
     n_matrices : int or None, default=None
         Number of matrices, for a second scale with their average rank. None leaves that
         scale out.

@@ -47,15 +47,16 @@ def draw_budget(
     (ax,) = list_axes(ax)
     for phase in _PHASES:
         _shade(ax, phase, np.flatnonzero(np.array(phases) == phase), len(phases))
-    steps = np.arange(len(planned))
+    n_taken = 0 if actual is None else len(actual)
+    steps = np.arange(max(len(planned), n_taken))  # some loops outlast their plan
     alone = "o" if len(planned) == 1 else None  # a line needs two points
     plan = {"color": blue_on(ax), "lw": 5, "alpha": 0.5, "marker": alone, "ms": 10}
-    ax.step(steps, planned, where="mid", label="planned", **plan)
+    ax.step(steps[: len(planned)], planned, where="mid", label="planned", **plan)
     if actual is not None:
-        taken = steps[: len(actual)]
+        taken = steps[:n_taken]
         line = {"color": ink_on(ax), "lw": 1.3, "marker": alone, "ms": 4}
         ax.step(taken, actual, where="mid", label="actual", **line)
-        if 0 < len(actual) < len(planned):
+        if 0 < n_taken < len(planned):
             end = (taken[-1], actual[-1])
             ax.plot(*end, "o", color=ink_on(ax), label="training ended here")
     average = "" if n_matrices is None else f", in {n_matrices} weight matrices"
@@ -67,7 +68,7 @@ def draw_budget(
         fontsize="medium",
     )
     ax.set(xlabel="optimizer step", ylabel="total rank")
-    ax.set(xlim=(-0.5, len(planned) - 0.5), ylim=(0, 1.2 * max(planned)))
+    ax.set(xlim=(-0.5, len(steps) - 0.5), ylim=(0, 1.2 * max(planned)))
     whole_numbers(ax.xaxis)
     if n_matrices is not None:
         right = ax.secondary_yaxis(

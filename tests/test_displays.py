@@ -446,6 +446,15 @@ def test_an_early_end_is_marked():
     assert len(BudgetDisplay.from_schedule(schedule, actual=whole).ax_.lines) == 2
 
 
+def test_a_loop_that_goes_on_after_its_plan_is_drawn_to_its_end():
+    phases = ["initial", "reduction", "final"]
+    drawn = BudgetDisplay([8, 6, 4], phases, actual=[8, 6, 4, 4, 4]).plot()
+    planned, actual = (line.get_xdata().tolist() for line in drawn.ax_.lines)
+
+    assert (planned, actual) == ([0, 1, 2], [0, 1, 2, 3, 4])
+    assert drawn.ax_.get_xlim() == (-0.5, 4.5)
+
+
 @pytest.mark.parametrize("target", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize(("tinit", "tfinal"), [(20, 40), (35, 40), (70, 10)])
 def test_the_legend_of_a_budget_is_not_on_its_line(target, tinit, tfinal):
