@@ -12,8 +12,6 @@ from torch import Tensor, nn
 # _ROUNDING times the distance between 1 and the next number, if that is more.
 _LEAST_SPREAD = 3e-3
 _ROUNDING = 4
-# Weights are relative to the largest of all rows, so those of some may be very small.
-LEAST_SUM = torch.finfo(torch.float64).tiny
 
 
 class LinearHead(nn.Linear):
@@ -142,7 +140,7 @@ def spread(
     features = features.double()
     weights = features.new_ones(len(features)) if weights is None else weights
     weights = weights.double()
-    share = weights / weights.sum().clamp_min(LEAST_SUM)  # 0 for rows of weight 0
+    share = weights / weights.sum()
     centre = share @ features
     length = (share @ (features - centre).square()).sum().sqrt()
     least = max(_LEAST_SPREAD, _ROUNDING * torch.finfo(dtype).eps)

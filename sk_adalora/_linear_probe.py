@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._head import LEAST_SUM
 from ._training import LossFunction
 
 # The probe minimises mean loss + penalty / 2 * ||w||^2, on standardised features. With
@@ -53,7 +52,7 @@ def penalties_of(targets: Tensor, weights: Tensor | None, n_outputs: int) -> Ten
     """
     if weights is None:
         weights = targets.new_ones(len(targets), dtype=torch.float64)
-    share = weights.double() / weights.double().sum().clamp_min(LEAST_SUM)
+    share = weights.double() / weights.double().sum()
     if not targets.is_floating_point():
         shares = torch.bincount(targets, share, minlength=n_outputs)
         # The geometric mean over the rows of the share of their class: 1 / k of k equal
@@ -103,7 +102,7 @@ def fit_linear(
     """
     targets = targets.double() if targets.is_floating_point() else targets
     weights = inputs.new_ones(len(inputs)) if weights is None else weights.double()
-    total = weights.sum().clamp_min(LEAST_SUM)
+    total = weights.sum()
     n_losses = targets.shape[1] if targets.ndim == 2 else 1
     n_outputs = len(penalties)
     weight = inputs.new_zeros(n_outputs, inputs.shape[1], requires_grad=True)

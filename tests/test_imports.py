@@ -76,7 +76,7 @@ IMPORTS = {
     "_training": (
         "_batches _devices _learning_rates _messages _network _token_table adalora"
     ),
-    "_linear_probe": "_head _training",
+    "_linear_probe": "_training",
     "_probe": "_batches _devices _head _linear_probe _network _token_table _training",
     "_interpolation": "_network",
     "_fit_warnings": "_backbone _messages _network _texts _token_table _training",
