@@ -302,7 +302,7 @@ class FitMixin(InspectMixin, PredictMixin):
         try:
             if math.isnan(one_number(scorer(pretender, X, y))):
                 raise ValueError("it is NaN")
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             reason = str(error).rstrip(".")
             raise ValueError(
                 "`scoring` must be defined for the validation rows. Got "

@@ -20,7 +20,7 @@ import sklearn
 import torch
 import transformers
 from _tiny import no_warning
-from _toy import attributes, make, same_attributes, toy
+from _toy import attributes, make, make_regressor, same_attributes, toy
 
 from sk_adalora import (
     AdaLoraClassifier,
@@ -591,6 +591,13 @@ def test_a_score_that_the_validation_rows_do_not_have(
 
     match = f"`scoring` must be .*'{scoring}', which failed on.*: .*{reason}.*`y_val`"
     refused(classifier, X, y, match=match, **validation)
+
+
+def test_a_regressor_has_no_score_of_probabilities(tiny_model):
+    regressor = make_regressor(tiny_model, early_stopping=True, scoring="roc_auc")
+
+    match = "`scoring` must be .*'roc_auc', which failed on.*has none.*Choose another"
+    refused(regressor, X, Y, match=match)
 
 
 # ---- parameters that contradict each other or the data ----------------------
