@@ -139,9 +139,8 @@ def draw_history(
     for one in axes:
         for step in marks:
             one.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
+        end = max(len(loss) - 1, one.dataLim.x1) + 0.5  # or of a fit drawn before
         # With scores, there is room for half a star at the last step.
-        last = one.dataLim.x1  # maybe of another fit, drawn before
-        end = max(len(loss) - 1, last if np.isfinite(last) else 0) + 0.5
         one.set_xlim(-0.5, end + (0.02 * (end + 0.5) if len(score) else 0))
         whole_numbers(one.xaxis)
     meaning = " (dotted: a new epoch begins)" if marks else ""

@@ -443,7 +443,9 @@ def test_an_early_end_is_marked():
     assert end.get_label() == "training ended here"
     assert end.get_xydata().tolist() == [[7, actual[-1]]]
     whole = [schedule.held_budget(step) for step in range(12)]
-    assert len(BudgetDisplay.from_schedule(schedule, actual=whole).ax_.lines) == 2
+    for unmarked in (whole, []):
+        drawn = BudgetDisplay.from_schedule(schedule, actual=unmarked)
+        assert len(drawn.ax_.lines) == 2
 
 
 def test_a_loop_that_goes_on_after_its_plan_is_drawn_to_its_end():
