@@ -29,12 +29,16 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             )
     except (TypeError, ValueError) as error:
         for cell in np.asarray(y, dtype=object).ravel():
-            if isinstance(cell, str | bytes | dict) and not _is_number(cell):
-                raise ValueError(
-                    f"`{name}` of a regressor must be numbers. Got "
-                    f"{reprlib.repr(cell)}. Pass numbers, or use AdaLoraClassifier for "
-                    "labels."
-                ) from None  # whose message has all of the cell
+            if isinstance(cell, list | tuple | np.ndarray):
+                do = "one column a target"
+            elif isinstance(cell, str | bytes | dict) and not _is_number(cell):
+                do = "numbers, or use AdaLoraClassifier for labels"
+            else:
+                continue
+            raise ValueError(
+                f"`{name}` of a regressor must be numbers. Got {reprlib.repr(cell)}. "
+                f"Pass {do}."
+            ) from None  # whose message has all of the cell
         got = str(error).partition("\n")[0]
         if "NAType" in got:  # float() names the type of pandas' missing value
             got = "Got pd.NA."

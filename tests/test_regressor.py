@@ -644,6 +644,24 @@ def test_labels_are_refused_by_name(make, labels):
     assert_no_numbers(make, labels, rf"Got '{unusual}'.*AdaLoraClassifier")
 
 
+PAIRS = [[1.0, 2.0], [3.0, 4.0]] * 20
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series(PAIRS),
+        pd.DataFrame({"y": PAIRS}),
+        pd.Series([*map(tuple, PAIRS)]),
+        pl.Series(PAIRS),
+        pa.array(PAIRS),
+        [*PAIRS[1:], [5.0]],
+    ],
+)
+def test_lists_in_the_cells_of_a_column_are_refused_by_name(make, y):
+    assert_no_numbers(make, y, r"Got .*[135]\..*\. Pass one column a target\.$")
+
+
 def test_a_target_that_is_a_long_text_is_shortened(make):
     """A text of X may have got there, and errors get into logs and studies."""
     letters = [f"Dear sir, {'a secret ' * 9} Yours" for _ in TEXTS]
