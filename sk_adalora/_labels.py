@@ -54,6 +54,7 @@ def _check_labels(y: Any, name: str) -> None:
             "bytes. Decode them first, for example with .decode('utf-8')."
         )
     if 0 < sum(issubclass(kind, str) for kind in kinds) < len(kinds):
+        _refuse_columns(y, name)
         raise ValueError(  # of a list, NumPy would make the number 1 the word "1"
             f"`{name}` must hold labels of one type. Got {got}. Convert them, for "
             "example with str."

@@ -305,6 +305,15 @@ BAD_Y = {
         pa.table({"a": np.ones(24), "b": np.arange(24).astype("M8[s]")}),
         "Got 2 columns of other labels",
     ),
+    "words beside numbers": (
+        pd.DataFrame({"a": LABELS, "b": Y}),
+        "Got 2 columns of other labels",
+    ),
+    "words beside numbers in rows": ([("yes", 1), ("no", 2)] * 12, "Got 2 columns of"),
+    "words beside numbers in Arrow": (
+        pa.table({"a": LABELS, "b": Y}),
+        "Got 2 columns of other labels",
+    ),
     "columns of words": (np.array([LABELS, LABELS]).T, "Got 2 columns of other"),
     "continuous columns": (np.random.default_rng(0).random((24, 2)), "Unknown label"),
     "three dimensions": (np.zeros((24, 1, 1)), "Unknown label type|dimension|shape"),
