@@ -42,6 +42,8 @@ def check_labels(y: Any, name: str = "y") -> None:
 
 def _check_labels(y: Any, name: str) -> None:
     """Do the checks; a TypeError may be due to columns that make no array."""
+    if hasattr(y, "tocoo") and y.ndim == 1:
+        column_or_1d(y)  # refuses it; the check below would fail for want of rows
     stored = y.tocoo().data if hasattr(y, "tocoo") else y  # what is not stored is 0
     # As objects: among words in a list, NaN would become the word "nan".
     values = np.asarray(stored, dtype=object if isinstance(y, Sequence) else None)

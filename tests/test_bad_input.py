@@ -334,6 +334,14 @@ BAD_Y = {
         scipy.sparse.csr_matrix(np.where(np.eye(24, 2, dtype=bool), NAN, 0)),
         "got 2 of them",
     ),
+    "a sparse column": (
+        scipy.sparse.csr_array(np.eye(24, 3))[:, [0]],
+        "Sparse data was passed for y, but dense data is required",
+    ),
+    "a sparse column of one dimension": (
+        scipy.sparse.csr_array(np.eye(24, 3))[:, 0],
+        "Sparse data was passed for y, but dense data is required",
+    ),
     "a sparse indicator that has a cell twice": (
         scipy.sparse.coo_matrix(([1] * 25, ([*range(24), 3], [0] * 25)), (24, 3)),
         "Got 2",
