@@ -644,6 +644,7 @@ def test_rows_without_text_are_counted():
     assert read_texts(frame, "pair").n_empty == 1
     assert read_texts([None, None]).n_empty == 2
     assert read_texts(pd.Series([np.nan, np.nan])).n_empty == 2
+    assert read_texts(pl.Series([np.nan, np.nan])).n_empty == 2
 
 
 def test_rows_are_taken_in_any_order_and_number():
@@ -716,6 +717,8 @@ def test_template_with_format_specs(films):
         read_texts(films, "{title:d}")
     with pytest.raises(ValueError, match=r"Got 2000000 in row 0 with 'c': %c arg not"):
         read_texts([[2_000_000, "a"]], "{x0:c}")
+    with pytest.raises(ValueError, match=r"Got \['a'\] in row 0 with '>9'"):
+        read_texts(pd.DataFrame({"tags": [["a"]]}), "{tags:>9}")
     letter = pd.DataFrame({"title": [f"Dear sir, {'a secret ' * 9} Yours"]})
     match = r"Got 'Dear.*\.\.\..*Yours' in row 0"
     with pytest.raises(ValueError, match=match) as caught:
@@ -749,6 +752,7 @@ def test_a_template_may_cut_long_texts(dtype):
     template = "{title:.9000}: {plot:.8000}{title!r:.9999s}"
     (text,) = listed(table.astype(dtype), template)
     assert text == f"Alien: {table['plot'][0][:8000]}'Alien'"
+    assert listed(pd.DataFrame({"n": [12]}), "{n!s:.9999}{n!s:.9999}") == ["1212"]
     with pytest.raises(ValueError, match=r"widths .* below 10000"):
         read_texts(table, "{title:5000.9000}{plot:5000}")
 
@@ -888,6 +892,11 @@ class Stream:
         (pd.DataFrame({"t": ["a", b"b"]}), TypeError, "t must hold text.*row 1"),
         ([["a", "b"], [bytearray(b"a"), "b"]], TypeError, "x0 must hold text.*row 1"),
         (["a", "\ud800"], ValueError, "valid Unicode. Got a lone surrogate in row 1"),
+        (
+            pd.Series(["a", "\ud800"], dtype=pd.StringDtype("python")),
+            ValueError,
+            "valid Unicode. Got a lone surrogate in row 1",
+        ),
         ("a text", ValueError, r"Got a single str. Pass \[X\]"),
         (None, ValueError, "Got a single NoneType"),
         (3, ValueError, "Got a single int"),
