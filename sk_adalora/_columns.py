@@ -98,7 +98,7 @@ class Table:
         names, nothing changes: whether they agree is checked elsewhere.
         """
         named_then, named_now = len(fitted) > 0, self.feature_names is not None
-        if self.is_1d or named_then == named_now:
+        if named_then == named_now:
             return self
         names = fitted if named_then else _numbered(len(self.columns))
         if len(names) != len(self.columns):
@@ -312,7 +312,7 @@ def _series_cells(series: nw.Series[Any]) -> pa.Array | list[Any]:
         return _to_cells(series.to_list())
     try:
         array = whole_array(series.to_arrow())
-    except (pa.ArrowException, OverflowError, UnicodeError):
+    except (pa.ArrowException, UnicodeError):
         return series.to_list()
     return array if has_type(array, IS_PLAIN) else series.to_list()
 

@@ -75,7 +75,7 @@ class Texts:
         blank = pc.equal(pc.utf8_trim_whitespace(self.first), "")
         if self.second is not None:
             blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(self.second), ""))
-        return int(pc.sum(blank).as_py() or 0)
+        return int(pc.sum(blank).as_py())
 
     @property
     def seem_encoded(self) -> bool:
