@@ -1190,6 +1190,16 @@ def test_objects_are_written_alike_alone_and_among_others(kind):
     assert _cells.write_cells(["text", *cells, 1]) == ["text", *alone, "1"]
 
 
+@pytest.mark.parametrize("number", [1, 1.5, np.int8(1), True])
+def test_a_number_may_stand_beside_a_duration_of_numpy(number):
+    """NumPy's durations are a subclass of its integers."""
+    cells = [[number], [np.timedelta64(90, "s")]]
+
+    text = _cells.write_cell(number)
+    assert listed(cells) == [text, "0:01:30"]
+    assert listed(cells[::-1]) == ["0:01:30", text]
+
+
 def test_floats_are_written_alike_alone_and_among_others():
     floats = [0.1, float("nan"), 1e10, -3.0, 1e300]
     alone = listed(pd.DataFrame({"x": floats}))
