@@ -273,10 +273,12 @@ def _read_array(X: np.ndarray) -> Table:
             "and the imaginary parts as columns."
         )
     if X.ndim not in (1, 2) or X.dtype.names is not None:
+        way = "Reshape your data to one row for each sample"
+        if X.ndim == 1:  # of records
+            way = "Pass pd.DataFrame(X) as a table"
         raise ValueError(
             "X must be a 1-D array of texts or a 2-D array of cells. Got an array of "
-            f"shape {X.shape} and type {X.dtype}. Reshape your data to one row for "
-            "each sample."
+            f"shape {X.shape} and type {X.dtype}. {way}."
         )
     if X.dtype.kind == "f" and X.dtype.itemsize > 8:
         X = X.astype(np.float64)  # Arrow knows no wider float
