@@ -544,6 +544,7 @@ def test_a_column_of_a_transform_that_holds_no_texts_is_refused_by_its_row():
         read_texts(rows["text"])
 
 
+@pytest.mark.parametrize("last", [["c", "d"], ["c"]], ids=["alike", "of two lengths"])
 @pytest.mark.parametrize(
     "choose",
     [
@@ -553,13 +554,21 @@ def test_a_column_of_a_transform_that_holds_no_texts_is_refused_by_its_row():
     ],
     ids=["column", "field", "transform"],
 )
-def test_lists_in_a_column_of_a_dataset_are_no_rows_of_a_table(choose):
-    tags = [["a", "b"], ["c", "d"]]
+def test_lists_in_a_column_of_a_dataset_are_no_rows_of_a_table(choose, last):
+    tags = [["a", "b"], last]
     post = [{"tags": cell} for cell in tags]
     rows = datasets.Dataset.from_dict({"tags": tags, "post": post})
 
     with pytest.raises(ValueError, match="Got list in row 0"):
         read_texts(choose(rows))
+
+
+def test_arrays_in_a_column_of_a_transform_are_no_rows_of_a_table():
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c d"]})
+    rows = rows.with_transform(lambda rows: {"text": np.array([["a", "b"]] * 2)})
+
+    with pytest.raises(ValueError, match="Got ndarray in row 0"):
+        read_texts(rows["text"])
 
 
 @pytest.mark.parametrize("estimator", [make_classifier, make_regressor])
