@@ -35,7 +35,8 @@ def check_labels(y: Any, name: str = "y") -> None:
     try:
         _check_labels(y, name)
     except TypeError:  # such as of dates beside numbers: say how many columns
-        if not hasattr(y, "detach"):  # of a tensor, torch says what to do
+        # Of a tensor, torch says what to do; of a matrix, scikit-learn.
+        if not (hasattr(y, "detach") or isinstance(y, np.matrix)):
             _refuse_columns(y, name)
         raise
 

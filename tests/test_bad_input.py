@@ -330,6 +330,10 @@ BAD_Y = {
         np.where(np.eye(24, 3, dtype=bool), 1, -1),
         r"must hold 1 for yes and 0 for no\. Got -1\. .*`y == 1`",
     ),
+    "a sparse indicator made a matrix": (
+        scipy.sparse.csr_matrix(np.eye(24, 3)).todense(),
+        r"np\.matrix is not supported. Please convert to a numpy array",
+    ),
     "NaN in a sparse indicator": (
         scipy.sparse.csr_matrix(np.where(np.eye(24, 2, dtype=bool), NAN, 0)),
         "got 2 of them",
