@@ -39,7 +39,7 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
                 f"`{name}` of a regressor must be numbers. Got {reprlib.repr(cell)}. "
                 f"Pass {do}."
             ) from None  # whose message has all of the cell
-        got = str(error).partition("\n")[0]
+        got = str(error)
         if "NAType" in got:  # float() names the type of pandas' missing value
             got = "Got pd.NA."
         if any(what in got for what in _NO_NUMBERS):
