@@ -198,7 +198,7 @@ def class_weights(
     if not isinstance(class_weight, str):
         return _given_weights(class_weight, classes)
     # scikit-learn's own function would compare objects with all others.
-    counts = np.bincount(codes, sample_weight, minlength=len(classes))
+    counts = np.bincount(codes, sample_weight)  # each class has a row
     present = counts > 0
     scaled = present.sum() * counts
     return np.divide(counts.sum(), scaled, out=np.ones(len(classes)), where=present)
