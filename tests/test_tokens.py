@@ -233,6 +233,22 @@ def test_of_two_long_texts_the_longer_one_in_tokens_is_cut(tokenizer):
     assert table.truncated.tolist() == [True]
 
 
+def test_a_first_text_that_is_long_goes_into_a_call_of_its_own(monkeypatch):
+    monkeypatch.setattr(_tokens, "_CHARACTERS_A_CALL", 20)
+    texts = pa.table({"first": pa.array(["film " * 9, "the"])})
+
+    assert [len(part) for part in _tokens._few_characters(texts)] == [1, 1]
+
+
+def test_a_slow_tokenizer_may_split_special_tokens():
+    """It tells no encodings, in which others are asked for ends of texts."""
+    tokenizer = SlowTokenizer(unk_token="[UNK]", eos_token="[SEP]")
+    tokenizer.split_special_tokens = True
+    (row,) = token_rows(encode(as_texts(["the film"]), tokenizer, 16))
+
+    assert row == [CLS, VOCAB["the"], VOCAB["film"], SEP]
+
+
 @pytest.mark.parametrize("big", [20_000, 0], ids=["memory", "disk"])
 @pytest.mark.parametrize("paired", [False, True])
 def test_few_long_texts_go_into_a_call(tokenizer, monkeypatch, big, paired):
