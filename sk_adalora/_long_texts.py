@@ -137,7 +137,7 @@ def _keep_both_ends(whole: TokenTable, max_length: int) -> TokenTable:
     stays = np.cumsum(edges[:-1], dtype=np.int8) == 0
     return replace(
         whole,
-        ids=np.asarray(whole.ids)[stays],
+        ids=whole.ids[stays],
         starts=starts,
         stops=starts + kept,
         truncated=long,
@@ -176,7 +176,7 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
     owners = np.append(np.arange(len(lengths)), owners[~is_first])
     tokens = replace(
         distinct,
-        ids=np.concatenate([np.asarray(distinct.ids), *pieces]),
+        ids=np.concatenate([distinct.ids, *pieces]),
         starts=starts,
         stops=starts + np.minimum(lengths[owners], max_length),
         text_of=np.arange(len(starts)),
@@ -187,7 +187,7 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
 
 
 def _ids_of(distinct: TokenTable, text: int) -> np.ndarray:
-    return np.asarray(distinct.ids[distinct.starts[text] : distinct.stops[text]])
+    return distinct.ids[distinct.starts[text] : distinct.stops[text]]
 
 
 def _special_ends(tokenizer: Any, known: np.ndarray) -> tuple[int, int]:

@@ -88,7 +88,7 @@ def _distinct(texts: Texts) -> tuple[np.ndarray, pa.Table]:
         # Where no text is repeated, the dictionary would be a second copy of all.
         return rows, pa.table({"first": texts.first if same else first.dictionary})
     second = texts.second.dictionary_encode()
-    n_second = max(1, len(second.dictionary))
+    n_second = len(second.dictionary)
     pairs = pa.array(rows * n_second + second.indices.to_numpy()).dictionary_encode()
     codes = pairs.dictionary.to_numpy()
     columns = {
