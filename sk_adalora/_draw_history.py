@@ -139,7 +139,8 @@ def draw_history(
     for one in axes:
         for step in marks:
             one.axvline(step - 0.5, color=GREY, lw=0.7, ls=":", zorder=0)
-        end = max(len(loss) - 1, one.dataLim.x1) + 0.5  # or of a fit drawn before
+        # Maybe of a fit drawn before, and 0 if no step was ever taken.
+        end = max(len(loss) - 1, one.dataLim.x1, 0) + 0.5
         # With scores, there is room for half a star at the last step.
         one.set_xlim(-0.5, end + (0.02 * (end + 0.5) if len(score) else 0))
         whole_numbers(one.xaxis)

@@ -610,6 +610,13 @@ def test_histories_on_one_axes_are_drawn_to_their_ends(plt, lengths):
     assert ax.get_xlim() == (-0.5, 11.5)
 
 
+def test_a_training_without_a_step_is_drawn():
+    with no_warning():
+        axes = TrainingHistoryDisplay([], [], []).plot().axes_
+
+    assert {one.get_xlim() for one in axes} == {(-0.5, 0.5)}
+
+
 def test_axes_of_all_panels_can_be_given(fitted, plt):
     _, axes = plt.subplots(2, 2)
     drawn = TrainingHistoryDisplay.from_estimator(fitted, ax=axes)
