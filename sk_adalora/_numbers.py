@@ -29,7 +29,8 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
             )
     except (TypeError, ValueError) as error:
         for cell in np.asarray(y, dtype=object).ravel():
-            if isinstance(cell, list | tuple | np.ndarray):
+            of_array = isinstance(cell, np.ndarray) and cell.ndim > 0
+            if of_array or isinstance(cell, list | tuple):
                 do = "one column a target"
             elif isinstance(cell, str | bytes | dict) and not _is_number(cell):
                 do = "numbers, or use AdaLoraClassifier for labels"

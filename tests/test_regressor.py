@@ -662,6 +662,11 @@ def test_lists_in_the_cells_of_a_column_are_refused_by_name(make, y):
     assert_no_numbers(make, y, r"Got .*[135]\..*\. Pass one column a target\.$")
 
 
+def test_a_missing_target_beside_arrays_of_no_dimension_is_named(make):
+    with pytest.raises(ValueError, match="must not hold NaN, infinity or missing"):
+        make().fit(TEXTS, [*map(np.array, Y[1:]), None])
+
+
 def test_a_target_that_is_a_long_text_is_shortened(make):
     """A text of X may have got there, and errors get into logs and studies."""
     letters = [f"Dear sir, {'a secret ' * 9} Yours" for _ in TEXTS]
