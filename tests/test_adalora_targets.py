@@ -272,8 +272,8 @@ def test_the_choice_is_that_of_peft(options):
 def test_what_leaves_out_no_layer_is_named(excluded):
     """A part of the model, or a misspelt name: its layers are adapted, as by PEFT."""
     options = {"target_modules": ["query", "key"], "exclude_modules": excluded}
-    lost = excluded[-1:] if isinstance(excluded, list) else [excluded]
-    message = re.escape(f"Got {lost}, which leaves out none.")
+    lost = excluded[-1:] if isinstance(excluded, list) else excluded
+    message = re.escape(f"Got {lost!r}, which leaves out none.")
     with pytest.warns(UserWarning, match=message) as caught:
         model = adapt(tiny_bert(), **options)
 
@@ -281,6 +281,27 @@ def test_what_leaves_out_no_layer_is_named(excluded):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's
         assert set(model.adapted) == of_peft(tiny_bert(), **options)
+
+
+@pytest.mark.parametrize(
+    "excluded",
+    [["word_embeddings"], ["embeddings", "LayerNorm"], ["pooler"], ".*embed.*", "", []],
+)
+def test_what_is_not_adapted_in_any_case_may_be_excluded(excluded):
+    with no_warning():
+        model = adapt(tiny_bert(), target_modules=["query"], exclude_modules=excluded)
+
+    assert set(model.adapted) == chosen(tiny_bert(), target_modules=["query"])
+
+
+def test_a_part_is_named_though_some_of_its_kind_hold_no_adapted_layer():
+    with pytest.warns(UserWarning, match=r"Got \['attention'\], which leaves out none"):
+        adapt(
+            tiny_bert(),
+            target_modules=["query"],
+            exclude_modules=["attention"],
+            layers_to_transform=1,
+        )
 
 
 class Expert(nn.Module):

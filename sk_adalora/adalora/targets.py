@@ -78,7 +78,7 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     if not targets:
         raise ValueError(_nothing_found(asked, layers, held, wanted))
     _warn_lost(names, layers)
-    _warn_excluded(config.exclude_modules, layers)
+    _warn_excluded(model, config.exclude_modules, layers, targets)
     idle = _lost(names, targets)  # names by which nothing is adapted
     held = [p for p in held if _matches(p, idle) or _is_a_guess(model, p, layers[p])]
     _warn_held(names, held)
@@ -217,18 +217,32 @@ def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
         )
 
 
-def _warn_excluded(given: Any, candidates: Collection[str]) -> None:
+def _warn_excluded(
+    model: nn.Module, given: Any, layers: Collection[str], targets: Collection[str]
+) -> None:
     """Warn of what leaves out no layer: those that it was meant for are adapted."""
+    if not given:
+        return
+    paths = [path for path, _ in model.named_modules()]
+    parts = {path[:i] for path in targets for i, c in enumerate(path) if c == "."}
+
+    def is_lost(entry: str | list[str]) -> bool:
+        found = {path for path in paths if _matches(path, entry)}
+        if not found.isdisjoint(layers):
+            return False
+        # Misspelt, or a part. Of embeddings, norms and such, nothing is adapted.
+        return not found or not found.isdisjoint(parts)
+
     if isinstance(given, str):
-        lost = [] if any(_matches(path, given) for path in candidates) else [given]
+        lost: Any = given if is_lost(given) else None
     else:
-        lost = _lost(sorted(given or ()), candidates)
+        lost = [name for name in sorted(given) if is_lost([name])]
     if lost:
         warn_user(
             f"`exclude_modules` must match linear layers of the model. Got {lost!r}, "
             "which leaves out none. List ends of their paths, or write a regular "
             r"expression for whole paths, such as 'decoder\..*' for a part. Linear "
-            f"layers: {_listed(candidates)}."
+            f"layers: {_listed(layers)}."
         )
 
 
