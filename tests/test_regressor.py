@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import scipy.sparse
 import torch
 from _toy import QUICK, make_regressor, toy
 from hypothesis import example, given, settings
@@ -665,6 +666,12 @@ def test_lists_in_the_cells_of_a_column_are_refused_by_name(make, y):
 def test_a_missing_target_beside_arrays_of_no_dimension_is_named(make):
     with pytest.raises(ValueError, match="must not hold NaN, infinity or missing"):
         make().fit(TEXTS, [*map(np.array, Y[1:]), None])
+
+
+@pytest.mark.parametrize("columns", [(40, 1), (20, 2)])
+def test_sparse_targets_are_refused_as_by_scikit_learn(make, columns):
+    with pytest.raises(TypeError, match=r"Sparse data was passed for y, .*toarray"):
+        make().fit(TEXTS[: columns[0]], scipy.sparse.csr_array(Y.reshape(columns)))
 
 
 def test_a_target_that_is_a_long_text_is_shortened(make):
