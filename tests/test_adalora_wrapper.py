@@ -1,6 +1,7 @@
 """What the wrapper hands on to the model in it, and what packages do with parts."""
 
 import copy
+import pickle
 from unittest import mock
 
 import pytest
@@ -106,6 +107,19 @@ def test_a_model_that_copies_itself_is_copied_within_the_wrapper():
     randomise(copied, seed=5)
     assert not torch.equal(copied(x), before)
     assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize(
+    "other", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_a_copy_of_a_model_that_copies_itself_is_copied_again(other):
+    """`torch.fx` leaves out the hooks of modules."""
+    model = randomise(adapt(torch.fx.symbolic_trace(Scaled()), target_modules="linear"))
+    again, x = copy.deepcopy(other(model)), torch.ones(4)
+
+    assert torch.equal(again(x), model(x))
+    assert len(again.model._forward_pre_hooks) == 1
+    assert not again.unload()._forward_pre_hooks
 
 
 def test_another_head_of_an_adapted_model_is_refused():

@@ -175,10 +175,19 @@ class AdaLoraModel(Wrapper):
             for parameter in trained:
                 parameter.requires_grad_(True)
             raise
+        self._add_hooks()
+
+    def _add_hooks(self) -> None:
         before, after = self.triplets.before_forward, self.triplets.after_forward
-        for entry in entries(model):
+        self._hooks = []
+        for entry in entries(self.model):
             self._hooks.append(entry.register_forward_pre_hook(before))
             self._hooks.append(entry.register_forward_hook(after, always_call=True))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._hooks and not self.model._forward_pre_hooks:
+            self._add_hooks()  # torch.fx copies its models without any
 
     # ---- forward ------------------------------------------------------------
 
@@ -550,6 +559,7 @@ class AdaLoraModel(Wrapper):
             setattr(module, name, value)
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
         return self.model
 
     @contextmanager
