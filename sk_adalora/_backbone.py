@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,21 @@ class _Wanted:
         Name and SHA-256 of each of its other files.
     place : Place
         Device and precision of the weights.
-    trust_remote_code : bool
-        Whether the model may bring its own code.
     n_labels : int or None
         Outputs of the architecture's own classification head. None leaves it out.
+    trust_remote_code : bool
+        Whether the model may bring its own code.
+    fetch_code : bool
+        Whether that code may come from another repository on the hub: the same model.
     """
 
     folder: Path
     content_hash: str
     settings_hashes: tuple[tuple[str, str], ...]
     place: Place
-    trust_remote_code: bool
     n_labels: int | None
+    trust_remote_code: bool
+    fetch_code: bool = field(compare=False)
 
     def in_float32(self) -> _Wanted:
         """Return the same model in float32."""
@@ -212,9 +215,11 @@ def load_backbone(
     asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
     folder = find_folder(asked) if found is None else find_again(asked, found)
     refuse_estimator(folder)
+    fetch_code = trust_remote_code and not local_files_only
     with lock_of(folder):
         hashes = (content_hash(folder), settings_hashes(folder))
-        wanted = _Wanted(folder, *hashes, place, trust_remote_code, n_labels)
+        code = (trust_remote_code, fetch_code)
+        wanted = _Wanted(folder, *hashes, place, n_labels, *code)
         if or_float32 and wanted in _fails:
             wanted = wanted.in_float32()
         backbone = _read_once(wanted)
@@ -247,7 +252,8 @@ def _read_once(wanted: _Wanted) -> Backbone:
 def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
     before = states_of(folder)
-    pretrained = read_pretrained(folder, place, wanted.trust_remote_code, n_labels)
+    how = (place, wanted.trust_remote_code, n_labels, wanted.fetch_code)
+    pretrained = read_pretrained(folder, *how)
     backbone = Backbone(
         folder=folder,
         content_hash=wanted.content_hash,

@@ -61,7 +61,11 @@ class Pretrained:
 
 
 def read_pretrained(
-    folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None
+    folder: Path,
+    place: Place,
+    trust_remote_code: bool,
+    n_labels: int | None,
+    fetch_code: bool = False,
 ) -> Pretrained:
     """Read tokenizer and weights; freeze them where they will be used.
 
@@ -75,16 +79,20 @@ def read_pretrained(
         Whether the model may bring its own code.
     n_labels : int or None
         Outputs of the architecture's own classification head. None leaves it out.
+    fetch_code : bool, default=False
+        Whether that code may come from another repository on the hub, which the model
+        names. Nothing else is fetched for a folder.
 
     Returns
     -------
     Pretrained
     """
     check_folder(folder, trust_remote_code)
-    tokenizer = _read_tokenizer(folder, trust_remote_code)
+    tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    whole, lacking = read_module(folder, place, trust_remote_code, n_labels)
+    asked = (trust_remote_code, n_labels, fetch_code)
+    whole, lacking = read_module(folder, place, *asked)
     part = "" if n_labels else _name_of_text_part(whole)
     module = _part(whole, part)
     # The decoder beside an encoder may be lacking: nobody computes with it.
@@ -107,7 +115,11 @@ def read_pretrained(
 
 
 def read_module(
-    folder: Path, place: Place, trust_remote_code: bool, n_labels: int | None = None
+    folder: Path,
+    place: Place,
+    trust_remote_code: bool,
+    n_labels: int | None = None,
+    fetch_code: bool = False,
 ) -> tuple[Any, set[str]]:
     """Read the weights; return the model, and the names of those that were drawn."""
     import transformers
@@ -130,7 +142,7 @@ def read_module(
             dtype=place.dtype,
             attn_implementation=place.attention,
             trust_remote_code=trust_remote_code,
-            local_files_only=True,
+            local_files_only=not fetch_code,
             **options,
         )
         attend_in_full(module)
@@ -150,13 +162,15 @@ def _unmap(module: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _read_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> Any:
     """Read a tokenizer; that of ByT5, for one, needs no vocabulary."""
     import transformers
 
     with silent_transformers(), _named_errors(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
+            folder,
+            trust_remote_code=trust_remote_code,
+            local_files_only=not fetch_code,
         )
     # Where transformers finds no vocabulary, it makes an empty one and says nothing.
     n_special = len(set(tokenizer.all_special_ids))

@@ -19,6 +19,7 @@ from _tiny_model import SIZES, random_bert, write_model
 from _toy import global_states, make, toy
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import dynamic_module_utils
 from transformers.models.bert.modeling_bert import BertPooler
 
 import sk_adalora
@@ -504,15 +505,89 @@ def test_code_of_a_model_is_run_for_those_who_trust_it(
     asked = []
     read = _backbone.read_pretrained
 
-    def watched(folder, place, trust_remote_code, n_labels):
+    def watched(folder, place, trust_remote_code, *settings):
         asked.append(trust_remote_code)
-        return read(folder, place, trust_remote_code, n_labels)
+        return read(folder, place, trust_remote_code, *settings)
 
     sk_adalora.clear_backbone_cache()
     load_backbone(tiny_model, PLACE, trust_remote_code=not trusted)
     monkeypatch.setattr(_backbone, "read_pretrained", watched)
     load_backbone(tiny_model, PLACE, trust_remote_code=trusted)
     assert asked == [trusted]
+
+
+CODE = {
+    "configuration_elsewhere.py": """
+from transformers import BertConfig
+
+class Elsewhere(BertConfig):
+    model_type = "elsewhere"
+""",
+    "modeling_elsewhere.py": """
+from transformers import BertModel
+
+from .configuration_elsewhere import Elsewhere
+
+class ElsewhereModel(BertModel):
+    config_class = Elsewhere
+""",
+}
+
+
+@pytest.fixture
+def code_elsewhere(own_model, tmp_path, monkeypatch):
+    """Have the code of `own_model` in another repository; return the files asked for.
+
+    As that of nomic-embed-text, of Jina's and of Alibaba's encoders.
+    """
+    snapshot = tmp_path / "models--someone--code" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    for name, code in CODE.items():
+        (snapshot / name).write_text(code)
+    path, where = own_model / "config.json", "someone/code--"
+    named = {
+        "AutoConfig": f"{where}configuration_elsewhere.Elsewhere",
+        "AutoModel": f"{where}modeling_elsewhere.ElsewhereModel",
+    }
+    settings = {"model_type": "elsewhere", "auto_map": named}
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    asked = set()
+
+    def cached_file(folder, name, *args, local_files_only=False, **options):
+        if folder != "someone/code":
+            return kept(folder, name, *args, **options)
+        asked.add(name)
+        if local_files_only:
+            raise OSError(f"{name} is not in the cache")
+        return str(snapshot / name)
+
+    kept = dynamic_module_utils.cached_file
+    monkeypatch.setattr(dynamic_module_utils, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(dynamic_module_utils, "cached_file", cached_file)
+    return asked
+
+
+def test_code_of_a_model_may_lie_in_another_repository(code_elsewhere, own_model):
+    X, y = toy(16)
+    fitted = make(own_model, trust_remote_code=True).fit(X, y)
+
+    assert code_elsewhere == {*CODE}
+    assert type(fitted._live.backbone.module).__name__ == "ElsewhereModel"
+    fitted.set_params(local_files_only=True)
+    assert fitted._load_backbone(PLACE) is fitted._live.backbone
+
+
+def test_code_in_another_repository_is_not_fetched_without_the_network(
+    code_elsewhere, own_model
+):
+    with pytest.raises(ValueError, match="OSError: configuration_elsewhere"):
+        load_backbone(own_model, PLACE, trust_remote_code=True, local_files_only=True)
+
+
+def test_code_in_another_repository_is_not_fetched_unasked(code_elsewhere, own_model):
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        load_backbone(own_model, PLACE)
+    assert not code_elsewhere
 
 
 def test_loading_prints_nothing_and_leaves_the_settings_of_transformers(
