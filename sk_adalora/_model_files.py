@@ -18,6 +18,8 @@ BESIDE_WEIGHTS = ("*.json", "*.txt", *_PIECES)
 INDEX = ".index.json"
 _SAFETENSORS = ("model.safetensors", f"model.safetensors{INDEX}")
 WEIGHTS = (*_SAFETENSORS, "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+# Parts of the names of other weights: of adapters, and Mistral's second copy.
+_OTHERS = ("adapter", "consolidated")
 _VOCABULARIES = (*_PIECES, "vocab*", "tokenizer*", "tekken.json")
 
 # State and hash of files, by path.
@@ -38,7 +40,7 @@ def weight_files(folder: Path) -> list[Path]:
         path
         for pattern in patterns
         for path in sorted(folder.glob(pattern))
-        if "adapter" not in path.name and path.is_file()
+        if not any(part in path.name for part in _OTHERS) and path.is_file()
     ]
 
 

@@ -91,6 +91,7 @@ def test_of_a_repository_the_files_of_one_model_are_fetched(
     others = ["modeling.py", "README.md", "tf_model.h5", "onnx/model.onnx"]
     others += ["onnx/config.json", "openvino/vocab.txt", "openvino/openvino_model.bin"]
     others += [f"checkpoint-500/{name}" for name in (weights, "config.json")]
+    others += ["consolidated.safetensors"]
 
     def snapshot(name, *, allow_patterns, ignore_patterns, **options):
         patterns = {

@@ -120,6 +120,7 @@ def test_pytorch_files_count_where_there_is_nothing_else(own_model):
     (path,) = weight_files(own_model)
     (own_model / "pytorch_model.bin").touch()
     (own_model / "adapter_model.safetensors").touch()
+    (own_model / "consolidated.safetensors").touch()  # another program may fetch it
     assert weight_files(own_model) == [path]
 
     path.unlink()
