@@ -437,6 +437,26 @@ def test_a_commit_that_is_gone(hub, elsewhere, how):
 
 
 @HOW
+def test_the_same_weights_of_another_commit_that_are_there(hub, elsewhere, how):
+    load, expected = elsewhere
+    hub.commit("c" * 40, hub.files[FIRST])
+    hub.snapshot("some/model", revision=None, local_files_only=False)
+    hub.forget(FIRST)
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == []
+
+
+def test_a_snapshot_that_was_named_by_its_folder_and_is_gone(hub):
+    folder = make("some/model").fit(X, Y)._adapter.found_in
+    data = pickle.dumps(make(folder).fit(X, Y))
+    hub.forget(FIRST)
+
+    with pytest.raises(FileNotFoundError, match="which is no folder"):
+        pickle.loads(data).predict(X)
+
+
+@HOW
 def test_a_repository_without_the_weights(hub, elsewhere, how):
     load, _ = elsewhere
     hub.main = SECOND
