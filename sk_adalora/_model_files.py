@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import reprlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ._locks import lock_of
 
@@ -15,11 +18,9 @@ _PIECES = ("*.model", "*.spm", "*.tokenizer", "*.codes", "*.tiktoken")
 # Name patterns of the files that models are read from beside their weights.
 BESIDE_WEIGHTS = ("*.json", "*.txt", *_PIECES)
 # Where transformers looks for weights, in this order.
-INDEX = ".index.json"
-_SAFETENSORS = ("model.safetensors", f"model.safetensors{INDEX}")
-WEIGHTS = (*_SAFETENSORS, "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-# Parts of the names of other weights: of adapters, and Mistral's second copy.
-_OTHERS = ("adapter", "consolidated")
+_INDEX = ".index.json"
+SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
+_WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}{_INDEX}", PYTORCH, f"{PYTORCH}{_INDEX}")
 _VOCABULARIES = (*_PIECES, "vocab*", "tokenizer*", "tekken.json")
 
 # State and hash of files, by path.
@@ -32,21 +33,31 @@ def has_vocabulary(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that may hold a model's weights, safetensors preferred."""
-    patterns = ["*.safetensors"]
-    if not has_safetensors(folder):  # a head may be beside weights in another format
-        patterns.append("pytorch_model*.bin")
-    return [
-        path
-        for pattern in patterns
-        for path in sorted(folder.glob(pattern))
-        if not any(part in path.name for part in _OTHERS) and path.is_file()
-    ]
+    """Return the files of a folder that transformers reads weights from."""
+    own = (name for name in sorted(named_weights(folder)) if Path(name).name == name)
+    return [path for path in map(folder.joinpath, own) if path.is_file()]
 
 
-def has_safetensors(folder: Path) -> bool:
-    """Tell whether transformers reads weights in safetensors."""
-    return any((folder / name).is_file() for name in _SAFETENSORS)
+def named_weights(folder: Path) -> set[str]:
+    """Return the names of the files that transformers reads weights from."""
+    named = read_object(folder / "config.json").get("transformers_weights")
+    if named is None:
+        named = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if named is None:
+        return set()
+    if not str(named).endswith(_INDEX) or Path(named).name != named:
+        return {str(named)}
+    shards = read_object(folder / named).get("weight_map")
+    return set(map(str, shards.values())) if isinstance(shards, dict) else set()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; transformers will say what is wrong with another file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def states_of(folder: Path) -> list[tuple[int, ...]]:
@@ -75,11 +86,19 @@ def content_hash(folder: Path) -> str:
 
     For a single file its own hash, as published; for several, the hash of their hashes.
     """
-    files = weight_files(folder)
-    if not files:
+    named, files = named_weights(folder), weight_files(folder)
+    if not named:
         raise ValueError(
             f"The folder of `model` must hold weights. Got {str(folder)!r} without "
-            "*.safetensors or pytorch_model*.bin. Save it with `save_pretrained`."
+            f"{SAFETENSORS} or {PYTORCH}, or the index of several such files. Save it "
+            "with `save_pretrained`."
+        )
+    elsewhere = named - {path.name for path in files}
+    if elsewhere:
+        raise ValueError(
+            f"The weights of `model` must be files of its folder. Got {str(folder)!r}, "
+            f"which names {reprlib.repr(sorted(elsewhere))}. Save it with "
+            "`save_pretrained`."
         )
     hashes = [file_hash(path) for path in files]
     if len(hashes) == 1:

@@ -62,51 +62,65 @@ def test_a_model_of_the_hub_is_looked_up_once(tiny_model, monkeypatch):
     assert asked == ["some/model", "some/model", "other/model"]
 
 
-def test_weights_in_the_format_of_pytorch_are_fetched_if_there_are_no_others(
-    own_model, monkeypatch
-):
-    asked, missing = [], own_model / "model.safetensors"
-    weights = missing.read_bytes()
-
-    def snapshot(name, *, allow_patterns, **options):
-        asked.append("*.bin" in allow_patterns)
-        return str(own_model)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    missing.unlink()
-    assert find_folder(Request("some/model")) == own_model
-    assert asked == [False, True]
-
-    missing.write_bytes(weights)
-    assert find_folder(Request("other/model")) == own_model
-    assert asked == [False, True, False]
+SHARDS = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
+PARTS = ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"]
 
 
-@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def index_of(names):
+    return json.dumps({"weight_map": dict(enumerate(names))})
+
+
+REPOSITORIES = {  # what is fetched of it, and the contents of some
+    "safetensors": {"model.safetensors": ""},
+    "pytorch": {"pytorch_model.bin": ""},
+    "shards": {
+        "model.safetensors.index.json": index_of(SHARDS),
+        **dict.fromkeys(SHARDS, ""),
+    },
+    "parts": {
+        "pytorch_model.bin.index.json": index_of(PARTS),
+        **dict.fromkeys(PARTS, ""),
+    },
+    "named": {
+        "config.json": json.dumps({"transformers_weights": "consolidated.safetensors"}),
+        "consolidated.safetensors": "",
+    },
+}
+BESIDE = ["adapter_model.safetensors", "model.fp16.safetensors", "optimizer.bin"]
+BESIDE += ["pytorch_model.generator.bin", "README.md", "tf_model.h5"]
+BESIDE += ["onnx/model.onnx", "onnx/config.json", "openvino/vocab.txt"]
+BESIDE += ["checkpoint-500/model.safetensors", "checkpoint-500/config.json"]
+
+
+@pytest.mark.parametrize("kind", REPOSITORIES)
 @pytest.mark.parametrize("code", [False, True])
 def test_of_a_repository_the_files_of_one_model_are_fetched(
-    tmp_path, monkeypatch, weights, code
+    tmp_path, monkeypatch, kind, code
 ):
-    wanted = ["config.json", "vocab.txt", weights, *(["modeling.py"] if code else [])]
-    others = ["modeling.py", "README.md", "tf_model.h5", "onnx/model.onnx"]
-    others += ["onnx/config.json", "openvino/vocab.txt", "openvino/openvino_model.bin"]
-    others += [f"checkpoint-500/{name}" for name in (weights, "config.json")]
-    others += ["consolidated.safetensors"]
+    wanted = {"config.json": "{}", "vocab.txt": "", **REPOSITORIES[kind]}
+    wanted |= {"modeling.py": ""} if code else {}
+    others = {*BESIDE, "modeling.py"}
+    if kind in ("safetensors", "shards"):  # Mistral's second copy, and another format
+        others |= {"consolidated.safetensors", "pytorch_model.bin"}
+
+    asked = []
 
     def snapshot(name, *, allow_patterns, ignore_patterns, **options):
+        asked.append(name)
         patterns = {
             "allow_patterns": allow_patterns,
             "ignore_patterns": ignore_patterns,
         }
         for file in filter_repo_objects({*wanted, *others}, **patterns):
             (tmp_path / file).parent.mkdir(exist_ok=True)
-            (tmp_path / file).touch()
+            (tmp_path / file).write_text(wanted.get(file, ""))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     find_folder(Request("some/model", trust_remote_code=code))
 
     assert sorted(os.listdir(tmp_path)) == sorted(wanted)
+    assert len(asked) == (1 if kind == "safetensors" else 2)
 
 
 def test_a_model_whose_folder_went_is_looked_up_again(

@@ -116,34 +116,36 @@ def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(own_model, monke
     assert content_hash(own_model) == expected
 
 
-def test_pytorch_files_count_where_there_is_nothing_else(own_model):
-    (path,) = weight_files(own_model)
-    (own_model / "pytorch_model.bin").touch()
-    (own_model / "adapter_model.safetensors").touch()
-    (own_model / "consolidated.safetensors").touch()  # another program may fetch it
-    assert weight_files(own_model) == [path]
-
-    path.unlink()
-    assert weight_files(own_model) == [own_model / "pytorch_model.bin"]
-
-    part = own_model / "pytorch_model-00001-of-00002.bin"
-    part.touch()
-    assert part in weight_files(own_model)
+OTHERS = [
+    "adapter_model.safetensors",
+    "head.safetensors",  # of a merged model
+    "model.fp16.safetensors",
+    "consolidated.safetensors",  # Mistral's second copy
+    "pytorch_model.generator.bin",  # DeBERTa's
+    "training_args.bin",
+]
 
 
-def test_weights_are_hashed_whatever_lies_beside_them(own_model):
-    """A head in another format does not stand for the model."""
-    weights = own_model / "model.safetensors"
-    torch.save(load_file(weights), own_model / "pytorch_model.bin")
-    weights.unlink()
-    save_file({"x": torch.zeros(1)}, own_model / "head.safetensors")
-    names = ["head.safetensors", "pytorch_model.bin"]
-    assert [path.name for path in weight_files(own_model)] == names
-
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_the_weights_are_what_transformers_reads(own_model, tmp_path, weights):
+    """Whether another program has fetched other files into a cache changes nothing."""
+    module, safe = random_bert(own_model, seed=0), own_model / "model.safetensors"
+    if weights == "pytorch_model.bin":
+        torch.save(module.state_dict(), own_model / weights)
+        safe.unlink()
     before = content_hash(own_model)
-    other = random_bert(str(own_model), 7).state_dict()
-    torch.save(other, own_model / "pytorch_model.bin")
-    assert content_hash(own_model) != before
+    for name in OTHERS:
+        (own_model / name).touch()
+    if weights == "model.safetensors":
+        (own_model / "pytorch_model.bin").touch()
+
+    assert [path.name for path in weight_files(own_model)] == [weights]
+    assert content_hash(own_model) == before
+    copy_backbone(own_model, tmp_path / "copy")
+    copied = {path.name for path in (tmp_path / "copy").iterdir()}
+    assert copied.isdisjoint({*OTHERS, "pytorch_model.bin"} - {weights})
+    assert content_hash(tmp_path / "copy") == before
+    load_backbone(own_model, PLACE)  # transformers does not look at the empty files
 
 
 @pytest.mark.parametrize(
@@ -313,14 +315,15 @@ def test_an_index_of_weights_of_pytorch_elsewhere_is_refused(own_model):
     (own_model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
     with pytest.raises(ValueError, match=r"must be files of its folder.*parts/a\.bin"):
-        check_folder(own_model, trust_remote_code=False)
+        content_hash(own_model)
 
 
 def test_an_index_of_pytorch_is_not_read_where_there_is_safetensors(own_model):
     index = {"metadata": {}, "weight_map": {"x": "parts/a.bin"}}
+    before = content_hash(own_model)
     (own_model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
-    check_folder(own_model, trust_remote_code=False)
+    assert content_hash(own_model) == before
 
 
 def test_an_index_of_weights_in_the_folder(own_model):
@@ -344,7 +347,7 @@ def test_weights_that_the_settings_name(own_model, name):
         with pytest.raises(ValueError, match="must be files of its folder"):
             load_backbone(own_model, PLACE)
     else:
-        assert own_model / name in weight_files(own_model)
+        assert weight_files(own_model) == [own_model / name]
         load_backbone(own_model, PLACE)
 
 
