@@ -236,7 +236,7 @@ class RankAllocator:
             score = self.triplets.singular_values.abs()
         else:
             score = self.scores()
-        self.budget = min(self.schedule.budget(step), self.budget, len(score))
+        self.budget = min(self.schedule.budget(step), self.budget)
         score = torch.where(torch.isfinite(score), score, -torch.inf)
         # Stable, so that ties go to the lowest index and the count is exact.
         order = torch.sort(score, descending=True, stable=True).indices
