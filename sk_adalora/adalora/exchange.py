@@ -92,7 +92,7 @@ def entries(model: nn.Module) -> list[nn.Module]:
 
 def _is_part(module: nn.Module) -> bool:
     """Tell whether a module runs several layers of which some are adapted."""
-    return _holds_adapted(module) and not isinstance(module, SVDLinear | nn.ModuleList)
+    return _holds_adapted(module) and not isinstance(module, SVDLinear)
 
 
 def _holds_adapted(module: nn.Module) -> bool:
