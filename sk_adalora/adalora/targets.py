@@ -101,7 +101,7 @@ def _is_protected(model: nn.Module, path: str, layer: nn.Module) -> bool:
 def _is_head(model: nn.Module, path: str, layer: nn.Module) -> bool:
     """Tell whether a layer is head or embeddings by what the model says of itself."""
     prefix = getattr(model, "base_model_prefix", "")
-    body = getattr(model, prefix, None) if prefix else None
+    body = getattr(model, prefix, None)
     if isinstance(body, nn.Module) and not path.startswith(prefix + "."):
         # Hugging Face: what is outside the body is the head. What wraps such a model,
         # as a `PeftModel`, has its attributes, and other paths.
