@@ -135,9 +135,10 @@ def test_what_accelerate_has_offloaded_is_refused(offloaded, options, name):
     assert not any(isinstance(part, SVDLinear) for part in base.modules())
 
 
-def test_layers_that_come_with_a_block_are_refused():
+@pytest.mark.parametrize("whole_class", ["LlamaDecoderLayer", "LlamaModel"])
+def test_layers_that_come_with_a_block_are_refused(whole_class):
     base = tiny_llama(make=transformers.LlamaModel)
-    whole = {"preload_module_classes": ["LlamaDecoderLayer"]}
+    whole = {"preload_module_classes": [whole_class]}
     accelerate.cpu_offload(base, execution_device="cpu", **whole)
     with pytest.raises(ValueError, match="which accelerate has offloaded"):
         adapt(base)
@@ -146,7 +147,9 @@ def test_layers_that_come_with_a_block_are_refused():
 def test_a_hook_elsewhere_does_not_offload_a_layer():
     with torch.device("meta"):
         base = tiny_llama(make=transformers.LlamaModel)
-        accelerate.hooks.add_hook_to_module(base.norm, accelerate.hooks.ModelHook())
+        base.layer = nn.Identity()  # "layers.0" only begins like it
+        for part in (base.norm, base.layer):
+            accelerate.hooks.add_hook_to_module(part, accelerate.hooks.ModelHook())
         model = adapt(base)
 
     assert "layers.0.self_attn.q_proj" in model.adapted
@@ -461,11 +464,39 @@ def tiny_own_model():
     return build(Own)
 
 
+def two_towers():
+    return nn.ModuleDict({"first": tiny_bert(), "second": tiny_bert()})
+
+
+class FoundByMethods(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict({"towers": two_towers()})
+        self.found = self.parts["towers"].values
+
+    def get_encoder(self):
+        return self.parts["towers"]["first"]
+
+    def get_decoder(self):
+        return self.parts["towers"]["second"]
+
+
+class FoundByPrefix(nn.Module):
+    base_model_prefix = "towers"
+
+    def __init__(self):
+        super().__init__()
+        self.towers = two_towers()
+        self.found = self.towers.values
+
+
 def test_parts_that_are_called_by_themselves_hand_out_once(monkeypatch):
     calls = []
     for base, targets, run in (
         (tiny_clip(), ["q_proj", "fc1"], features_loss),
         (tiny_own_model(), None, lambda m: [m.bert(tokens()) for _ in range(2)]),
+        (FoundByMethods(), None, lambda m: [part(tokens()) for part in m.found()]),
+        (FoundByPrefix(), None, lambda m: [part(tokens()) for part in m.found()]),
     ):
         model = randomise(adapt(base, target_modules=targets))
         hand_out = model.triplets.hand_out
