@@ -360,6 +360,19 @@ def test_a_method_that_takes_arguments_says_nothing_of_layers():
     assert chosen(Mixed()) == {"body"}
 
 
+def test_a_head_whose_name_begins_like_that_of_the_body():
+    class Tagger(nn.Module):
+        base_model_prefix = "tag"
+
+        def __init__(self):
+            super().__init__()
+            self.tag = nn.Sequential(nn.Linear(4, 4))
+            self.tagger = nn.Linear(4, 2)
+
+    assert chosen(Tagger()) == {"tag.0"}
+    assert chosen(Tagger(), target_modules=["tagger"]) == {"tagger"}
+
+
 @pytest.mark.parametrize("name", ["get_input_embeddings", "get_encoder"])
 def test_a_method_that_fails_without_arguments_says_nothing_of_layers(name):
     """Its error also left the model half adapted."""
@@ -403,6 +416,7 @@ def test_a_model_of_heads_alone_says_how_to_adapt_them(target):
         ("", "Got '', which matches none"),
         (r"layer\.9.*", "which matches none"),
         (["dens"], r"Did you mean dense\?"),
+        ("dens", r"Got 'dens', which matches none. Did you mean dense\?"),
         ("query", r"A str is a pattern of whole paths: .* pass \['query'\]"),
     ],
 )
@@ -433,6 +447,11 @@ def test_settings_that_leave_out_all_that_match_are_named(options):
         find_targets(tiny_bert(), config(target_modules=["query"], **options))
 
     assert all(f"`{name}`" in str(caught.value) for name in options)
+
+
+def test_settings_that_leave_out_all_linear_layers_are_named():
+    with pytest.raises(ValueError, match=r"that leave out all: 0\. Check them"):
+        chosen(nn.Sequential(nn.Linear(4, 4)), exclude_modules=["0"])
 
 
 def test_a_head_that_a_task_saves_is_not_all_there_is_to_adapt():
@@ -588,6 +607,16 @@ def test_linear_layers_are_never_transposed(flag):
             get_peft_model(tiny_bert(), settings)
 
     assert not settings.fan_in_fan_out
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_flag_stays_where_layers_are_of_both_kinds(flag):
+    mixed = nn.Sequential(transformers.pytorch_utils.Conv1D(4, 4), nn.Linear(4, 4))
+    settings = config(fan_in_fan_out=flag)
+    with no_warning():
+        assert len(find_targets(mixed, settings)) == 2
+
+    assert settings.fan_in_fan_out is flag
 
 
 def test_the_inner_layer_of_multihead_attention_is_no_target():

@@ -257,6 +257,12 @@ def test_modules_to_save_and_the_head_of_the_task(options, expected):
     assert stored == {n.replace("model.", "base_model.model.", 1) for n in inside}
 
 
+def test_a_module_that_two_names_match_is_copied_once():
+    options = config(modules_to_save=["pooler", "bert.pooler"])
+
+    assert trained.copied_paths(tiny_classifier(), options) == ["bert.pooler"]
+
+
 @pytest.mark.parametrize(
     ("make", "task", "heads"),
     [
