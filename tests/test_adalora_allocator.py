@@ -210,6 +210,24 @@ def test_steps_that_train_the_head_first_need_no_gradients():
     assert model.allocator.kept.all()
 
 
+def test_a_part_of_the_numbers_may_stay_frozen():
+    model = adapt(tiny_bert())
+    model.triplets.banks[0].requires_grad_(False)
+    with no_warning():
+        train(model, range(12), adamw(model))
+
+    assert sum(model.ranks.values()) == 24
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_final_ranks_that_were_loaded_need_no_gradients(trains):
+    model = adapt(tiny_bert(), orth_reg_weight=0.0)
+    model.load_state_dict(adapt(tiny_bert(), init_r=3).state_dict())
+    model.triplets.requires_grad_(trains)
+    with no_warning():
+        assert model.update_and_allocate(11) == 36
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_a_penalty_that_is_left_out_is_warned_of_once(weight):
     def steps(model, optimizer, steps):

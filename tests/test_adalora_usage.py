@@ -226,6 +226,14 @@ def test_training_of_merged_weights_is_refused(steps):
     train(model, range(steps, steps + 2), optimizer)
 
 
+def test_training_of_merged_weights_is_refused_beside_a_layer_of_rank_0():
+    model = adapt(tiny_bert(), init_lora_weights=False)
+    model.triplets.keep(torch.arange(48) >= 4)
+    model.merge()
+    with pytest.raises(RuntimeError, match="Got merged weights"):
+        model.update_and_allocate(0)
+
+
 def test_the_penalty_may_be_looked_at_in_inference_mode():
     model = adapt(tiny_bert(), init_lora_weights=False)
     optimizer = adamw(model)
@@ -279,6 +287,16 @@ def test_an_optimizer_of_the_plain_model_is_warned_of(write, tmp_path):
         write(model, tmp_path)
 
     assert not model.triplets.singular_values.any()
+
+
+def test_singular_values_of_0_are_not_warned_of_before_the_end(tmp_path):
+    """A warm-up may begin with a learning rate of 0."""
+    model = adapt(classifier())
+    loss = model(**batch_of(model, 0)).loss + model.orthogonality_loss()
+    loss.backward()
+    model.update_and_allocate(0)
+    with no_warning():
+        save_adapter(model, tmp_path)
 
 
 def test_that_optimizer_is_warned_of_also_beside_a_layer_that_is_not_used(tmp_path):
