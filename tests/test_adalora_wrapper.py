@@ -176,9 +176,12 @@ def test_what_the_wrapper_has_alone_can_be_deleted():
     model = adapt(Scaled(), target_modules=["linear"])
     model.note = model._hook = "of another package"
     del model.note, model._hook
+    model.model._hook = "of the model"
+    with pytest.raises(AttributeError):
+        del model._hook
 
     assert not hasattr(model, "note")
-    assert not hasattr(model, "_hook")
+    assert model.model._hook == "of the model"
 
 
 # ---- its name ---------------------------------------------------------------

@@ -312,6 +312,10 @@ class Shared(PyTorchModelHubMixin, nn.Sequential):
         return "the model's own"
 
 
+class Heir(Shared):
+    """Inherits that method."""
+
+
 class OfALibrary(Shared):
     __module__ = "sentence_transformers.base.model"
 
@@ -330,8 +334,9 @@ def adapted_linear(kind):
     return get_peft_model(kind(nn.Linear(8, 8)), settings)
 
 
-def test_a_method_of_a_models_own_is_left_to_it():
-    assert adapted_linear(Shared).set_adapter() == "the model's own"
+@pytest.mark.parametrize("kind", [Shared, Heir])
+def test_a_method_of_a_models_own_is_left_to_it(kind):
+    assert adapted_linear(kind).set_adapter() == "the model's own"
 
 
 @pytest.mark.parametrize(
