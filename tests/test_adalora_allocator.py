@@ -163,12 +163,26 @@ def test_a_layer_that_ran_once_keeps_its_score():
     model.allocator.update_and_allocate(0)
     # All of them pruned, and no gradient but that of the penalty.
     model.triplets.singular_values.detach().zero_()
+    model.triplets.singular_values.grad.zero_()
+    model.allocator.update_and_allocate(1)
     model.triplets.singular_values.grad = None
-    for step in range(1, 30):
+    for step in range(2, 30):
         model.allocator.update_and_allocate(step)
 
     positive = model.allocator.scores() > 0
     assert positive.tolist() == [True] * 12 + [False] * 12
+
+
+def test_ranks_that_were_final_early_stay():
+    model = adapt(tiny_bert())
+    optimizer = adamw(model)
+    train(model, range(4), optimizer)
+    model.allocator.finish()
+    kept = model.allocator.kept.clone()
+    train(model, range(4, 7), optimizer)
+
+    assert model.allocator.finished
+    assert torch.equal(model.allocator.kept, kept)
 
 
 def test_what_got_a_gradient_is_in_the_state():
