@@ -178,7 +178,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Whether to never use the network. The model must then be a folder, in the hub's
         cache or in an installed package.
     trust_remote_code : bool, default=False
-        Whether to run code that the model's repository contains.
+        Whether to run code that the model's repository contains, or names in another.
     random_state : int, RandomState instance or None, default=None
         Seed of all that is random: initial values (but not the head of
         ``pooling="model"``), rows set apart, order of rows and dropout. None draws a
