@@ -14,6 +14,7 @@ from typing import Any
 from ._locks import lock_of
 from ._model_files import (
     BESIDE_WEIGHTS,
+    OF_PROCESSES,
     PYTORCH,
     SAFETENSORS,
     content_hash,
@@ -182,7 +183,7 @@ def _from_hub_once(asked: Request) -> Path:
 
 def _from_hub(asked: Request) -> Path:
     wanted = [*BESIDE_WEIGHTS, *(["*.py"] if asked.trust_remote_code else [])]
-    folder = _fetch(asked, [*wanted, SAFETENSORS])
+    folder = _fetch(asked, [*wanted, SAFETENSORS, OF_PROCESSES])
     named = named_weights(folder) or {PYTORCH}
     if not all((folder / name).is_file() for name in named):
         folder = _fetch(asked, [*wanted, *named])

@@ -21,6 +21,9 @@ BESIDE_WEIGHTS = ("*.json", "*.txt", *_PIECES)
 _INDEX = ".index.json"
 SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
 _WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}{_INDEX}", PYTORCH, f"{PYTORCH}{_INDEX}")
+# A file of a checkpoint that several processes wrote. Where there is one, transformers
+# reads all safetensors beside it.
+OF_PROCESSES = "shard-*-model-*-of-*.safetensors"
 _VOCABULARIES = (*_PIECES, "vocab*", "tokenizer*", "tekken.json")
 
 # State and hash of files, by path.
@@ -40,6 +43,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def named_weights(folder: Path) -> set[str]:
     """Return the names of the files that transformers reads weights from."""
+    of_processes = any(folder.glob(f"{OF_PROCESSES}*"))
+    safetensors = folder.glob("*.safetensors") if of_processes else ()
+    return _named_whole(folder) | {path.name for path in safetensors}
+
+
+def _named_whole(folder: Path) -> set[str]:
+    """Return the names of the files of weights in the usual formats."""
     named = read_object(folder / "config.json").get("transformers_weights")
     if named is None:
         named = next((name for name in _WEIGHTS if (folder / name).is_file()), None)

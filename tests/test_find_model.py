@@ -64,6 +64,7 @@ def test_a_model_of_the_hub_is_looked_up_once(tiny_model, monkeypatch):
 
 SHARDS = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
 PARTS = ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"]
+OF_PROCESSES = [f"shard-0000{i}-model-00001-of-00001.safetensors" for i in (0, 1)]
 
 
 def index_of(names):
@@ -81,6 +82,7 @@ REPOSITORIES = {  # what is fetched of it, and the contents of some
         "pytorch_model.bin.index.json": index_of(PARTS),
         **dict.fromkeys(PARTS, ""),
     },
+    "processes": dict.fromkeys(OF_PROCESSES, ""),
     "named": {
         "config.json": json.dumps({"transformers_weights": "consolidated.safetensors"}),
         "consolidated.safetensors": "",
@@ -100,7 +102,8 @@ def test_of_a_repository_the_files_of_one_model_are_fetched(
     wanted = {"config.json": "{}", "vocab.txt": "", **REPOSITORIES[kind]}
     wanted |= {"modeling.py": ""} if code else {}
     others = {*BESIDE, "modeling.py"}
-    if kind in ("safetensors", "shards"):  # Mistral's second copy, and another format
+    if kind in ("safetensors", "shards", "processes"):
+        # Mistral's second copy, and another format
         others |= {"consolidated.safetensors", "pytorch_model.bin"}
 
     asked = []
@@ -120,7 +123,7 @@ def test_of_a_repository_the_files_of_one_model_are_fetched(
     find_folder(Request("some/model", trust_remote_code=code))
 
     assert sorted(os.listdir(tmp_path)) == sorted(wanted)
-    assert len(asked) == (1 if kind == "safetensors" else 2)
+    assert len(asked) == (1 if kind in ("safetensors", "processes") else 2)
 
 
 def test_a_model_whose_folder_went_is_looked_up_again(

@@ -148,6 +148,24 @@ def test_the_weights_are_what_transformers_reads(own_model, tmp_path, weights):
     load_backbone(own_model, PLACE)  # transformers does not look at the empty files
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_what_several_processes_wrote_is_hashed(own_model, tmp_path):
+    """transformers reads it, with all safetensors beside it, before other weights."""
+    before, weights = content_hash(own_model), own_model / "model.safetensors"
+    shard = own_model / "shard-00001-model-00001-of-00001.safetensors"
+    shutil.copyfile(weights, shard)
+    shutil.copyfile(weights, own_model / "other.safetensors")
+
+    names = ["model.safetensors", "other.safetensors", shard.name]
+    assert [path.name for path in weight_files(own_model)] == names
+    assert content_hash(own_model) != before
+    copy_backbone(own_model, tmp_path / "copy")
+    assert content_hash(tmp_path / "copy") == content_hash(own_model)
+    load_backbone(own_model, PLACE)
+    weights.unlink()
+    assert [path.name for path in weight_files(own_model)] == names[1:]
+
+
 @pytest.mark.parametrize(
     "replace",
     [
