@@ -14,6 +14,9 @@ from ._model_files import has_vocabulary, read_object
 _NAMES_CODE = ("attn_implementation", "experts_implementation")
 # The entry that gives others another name, also those that name code or weights.
 _RENAMES = "attribute_map"
+# The entry of models of images that may name a model of the hub, of which transformers
+# would fetch the settings, whether or not the network may be used.
+_NAMES_MODEL = "backbone"
 
 
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
@@ -30,7 +33,7 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     ------
     ValueError
         If the folder lacks its configuration or vocabulary; if it holds an adapter, or
-        names other settings or code of the hub.
+        names other settings, or code or a model of the hub.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -55,8 +58,9 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     code = None if trust_remote_code else next(_named_code(settings), None)
     if code is not None:
         raise ValueError(
-            "The config.json of `model` must not name code of the hub, or rename "
-            f"entries by `{_RENAMES}`. Got {reprlib.repr(code)} in {str(folder)!r}. "
+            "The config.json of `model` must not name code of the hub, or a model by "
+            f"`{_NAMES_MODEL}`, or rename entries by `{_RENAMES}`. Got "
+            f"{reprlib.repr(code)} in {str(folder)!r}. "
             "Remove that entry, or pass trust_remote_code=True if you trust its "
             "authors."
         )
@@ -81,10 +85,12 @@ def no_tokenizer(folder: Path) -> str:
 
 
 def _named_code(settings: Any, names_code: bool = False) -> Iterator[str]:
-    """Go through the names of code in nested settings, and of what may hide any."""
+    """Go through what nested settings name of the hub, and what may hide such names."""
     if isinstance(settings, dict):  # an entry may be one, with a name for each part
         for name, value in settings.items():
-            if name == _RENAMES and value:
+            if (name == _RENAMES and value) or (
+                name == _NAMES_MODEL and isinstance(value, str)
+            ):
                 yield name
             named = any(part in name for part in _NAMES_CODE)
             yield from _named_code(value, names_code or named)

@@ -466,6 +466,17 @@ def test_settings_under_other_names_are_refused(own_model, hidden):
     check_folder(own_model, trust_remote_code=True)
 
 
+def test_a_model_of_the_hub_in_the_settings_is_refused(own_model):
+    """transformers asks the hub for it, even if told not to use the network."""
+    path = own_model / "config.json"
+    kept = json.loads(path.read_text())
+    named = {"backbone": "evil/model", "use_timm_backbone": False}
+    for settings in (named, {"vision_config": named}):
+        path.write_text(json.dumps(kept | {"model_type": "detr"} | settings))
+        with pytest.raises(ValueError, match=r"must not name .* by `backbone`"):
+            load_backbone(own_model, PLACE, local_files_only=True)
+
+
 @pytest.mark.parametrize("name", ["sdpa", "eager", None])
 def test_attention_of_transformers_itself_is_not_refused(own_model, name):
     path = own_model / "config.json"
