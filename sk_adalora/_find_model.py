@@ -185,7 +185,7 @@ def _from_hub(asked: Request) -> Path:
     wanted = [*BESIDE_WEIGHTS, *(["*.py"] if asked.trust_remote_code else [])]
     folder = _fetch(asked, [*wanted, SAFETENSORS, OF_PROCESSES])
     named = named_weights(folder) or {PYTORCH}
-    if not all((folder / name).is_file() for name in named):
+    if not all(os.path.isfile(folder / name) for name in named):
         folder = _fetch(asked, [*wanted, *named])
     return folder
 

@@ -38,7 +38,8 @@ def has_vocabulary(folder: Path) -> bool:
 def weight_files(folder: Path) -> list[Path]:
     """Return the files of a folder that transformers reads weights from."""
     own = (name for name in sorted(named_weights(folder)) if Path(name).name == name)
-    return [path for path in map(folder.joinpath, own) if path.is_file()]
+    # False for whatever is wrong with a name.
+    return [path for path in map(folder.joinpath, own) if os.path.isfile(path)]
 
 
 def named_weights(folder: Path) -> set[str]:
@@ -100,8 +101,8 @@ def content_hash(folder: Path) -> str:
     if not named:
         raise ValueError(
             f"The folder of `model` must hold weights. Got {str(folder)!r} without "
-            f"{SAFETENSORS} or {PYTORCH}, or the index of several such files. Save it "
-            "with `save_pretrained`."
+            f"{SAFETENSORS} or {PYTORCH}, or an index that names several such files. "
+            "Save it with `save_pretrained`."
         )
     elsewhere = named - {path.name for path in files}
     if elsewhere:

@@ -353,6 +353,27 @@ def test_an_index_of_weights_in_the_folder(own_model):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": {}}'])
+def test_an_index_that_names_no_files(own_model, index):
+    (own_model / "model.safetensors").unlink()
+    (own_model / "model.safetensors.index.json").write_text(index)
+
+    with pytest.raises(ValueError, match="or an index that names several such files"):
+        load_backbone(own_model, PLACE)
+
+
+@pytest.mark.parametrize(
+    "name", ["sub/x.safetensors", f"{'x' * 300}.safetensors", "", 7, ["model.bin"]]
+)
+def test_what_the_settings_name_for_weights_must_be_a_file(own_model, name):
+    settings = own_model / "config.json"
+    named = json.loads(settings.read_text()) | {"transformers_weights": name}
+    settings.write_text(json.dumps(named))
+
+    with pytest.raises(ValueError, match=r"must be files of its folder.* which names"):
+        load_backbone(own_model, PLACE)
+
+
 @pytest.mark.parametrize("name", ["sub/x.safetensors", "x.safetensors"])
 def test_weights_that_the_settings_name(own_model, name):
     (own_model / "sub").mkdir()
