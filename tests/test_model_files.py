@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from itertools import product
@@ -360,6 +361,21 @@ def test_an_index_that_names_no_files(own_model, index):
 
     with pytest.raises(ValueError, match="or an index that names several such files"):
         load_backbone(own_model, PLACE)
+
+
+@pytest.mark.usefixtures("shards")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_what_names_the_weights_may_be_closed_to_the_user(own_model, monkeypatch, name):
+    read = Path.read_text
+
+    def read_text(path, **options):
+        if path.name == name:
+            raise PermissionError(f"Permission denied: {path}")
+        return read(path, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(PermissionError, match=re.escape(name)):
+        content_hash(own_model)
 
 
 @pytest.mark.parametrize(
