@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from ._backbone import Backbone, check_in_place
 from ._folder_files import BACKBONE
 from ._json_values import to_json
-from ._model_files import content_hash, copy_backbone
+from ._model_files import content_hash, copy_backbone, settings_hashes
 from ._persistence import RECORDS
 from ._read_folder import OPTIONAL, STATE_FIELDS
 from ._turns import same_settings
@@ -48,10 +48,14 @@ def errors_of_writing(folder: Path) -> Iterator[None]:
 
 def copy_model(backbone: Backbone, target: Path, with_code: bool) -> None:
     """Copy the files of a pretrained model."""
+    rest = dict(settings_hashes(backbone.folder))
     copy_backbone(backbone.folder, target, with_code=with_code)
     check_in_place(backbone)
+    if not with_code:
+        rest = {name: kept for name, kept in rest.items() if not name.endswith(".py")}
     try:
         same = content_hash(target) == backbone.content_hash
+        same = same and dict(settings_hashes(target)) == rest
     except ValueError:  # some were not there to be copied
         same = False
     if not same:

@@ -288,6 +288,25 @@ def test_a_copy_without_weights_is_not_saved(complete, place, monkeypatch, targe
     assert not Path("copy").exists()
 
 
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("{}")])
+def test_a_copy_with_another_tokenizer_is_not_saved(
+    complete, place, monkeypatch, change
+):
+    """It could not be loaded."""
+    complete.predict(X)
+    copied, folder = shutil.copyfile, complete._live.backbone.folder
+
+    def copyfile(source, target):
+        if Path(source) == folder / "model.safetensors":  # the first
+            change(folder / "tokenizer.json")
+        copied(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    with pytest.raises(ValueError, match=r"while they are copied.*Save again"):
+        complete.save_pretrained("copy", include_backbone=True)
+    assert not Path("copy").exists()
+
+
 @pytest.mark.parametrize("target", ["copy", "models/clf"])
 def test_the_model_of_another_is_not_saved_as_its_own(complete, other, place, target):
     complete.predict(X)
