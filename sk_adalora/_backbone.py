@@ -218,8 +218,9 @@ def load_backbone(
     fetch_code = trust_remote_code and not local_files_only
     with lock_of(folder):
         hashes = (content_hash(folder), settings_hashes(folder))
-        code = (trust_remote_code, fetch_code)
-        wanted = _Wanted(folder, *hashes, place, n_labels, *code)
+        wanted = _Wanted(
+            folder, *hashes, place, n_labels, trust_remote_code, fetch_code
+        )
         if or_float32 and wanted in _fails:
             wanted = wanted.in_float32()
         backbone = _read_once(wanted)
@@ -252,8 +253,9 @@ def _read_once(wanted: _Wanted) -> Backbone:
 def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
     before = states_of(folder)
-    how = (place, wanted.trust_remote_code, n_labels, wanted.fetch_code)
-    pretrained = read_pretrained(folder, *how)
+    pretrained = read_pretrained(
+        folder, place, wanted.trust_remote_code, n_labels, wanted.fetch_code
+    )
     backbone = Backbone(
         folder=folder,
         content_hash=wanted.content_hash,

@@ -91,8 +91,7 @@ def read_pretrained(
     tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    asked = (trust_remote_code, n_labels, fetch_code)
-    whole, lacking = read_module(folder, place, *asked)
+    whole, lacking = read_module(folder, place, trust_remote_code, n_labels, fetch_code)
     part = "" if n_labels else _name_of_text_part(whole)
     module = _part(whole, part)
     # The decoder beside an encoder may be lacking: nobody computes with it.
