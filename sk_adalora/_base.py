@@ -1,4 +1,4 @@
-"""What classifier and regressor share: what of a fit is pickled, and their tags."""
+"""What classifier and regressor share: rank table, what is pickled, and tags."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
+from sklearn.utils.validation import check_is_fitted
 
 from ._doc_links import DocLinkMixin
 from ._file_versions import check_names, is_later
@@ -14,6 +15,7 @@ from ._fitting import FitMixin
 from ._folder import FolderMixin
 from ._parameters import defaults_of
 from ._persistence import with_plain_records, with_records
+from ._rank_table import lay_out
 from ._transaction import CALLBACKS
 
 if TYPE_CHECKING:  # scikit-learn's is untyped: what it decorates would be Any
@@ -53,6 +55,40 @@ class BaseAdaLora(
         def set_fit_request(self, **kwargs: bool | str | None) -> Self: ...
 
         def set_score_request(self, **kwargs: bool | str | None) -> Self: ...
+
+    def rank_table(self) -> Any:
+        """Return the rank that is left in each weight matrix, as a table.
+
+        Returns
+        -------
+        DataFrame
+            A row for each layer and a column for each kind of matrix, such as "query".
+            A matrix outside the layers has a row of its own and the column "other".
+            Ranks are integers, missing if a layer has no such matrix. The index is
+            called "layer".
+
+        Raises
+        ------
+        ImportError
+            If pandas is missing, which `datasets` installs.
+        NotFittedError
+            If the estimator has not been fitted.
+        """
+        check_is_fitted(self)
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "`rank_table` needs pandas. Got an environment without it. Run: "
+                "pip install pandas"
+            ) from error
+        table = lay_out(self.ranks_)
+        columns = {kind: table.column(kind) for kind in table.kinds}
+        frame = pd.DataFrame(columns, index=pd.Index(table.layers, name="layer"))
+        # Integers stay integers where some are missing.
+        return frame.astype(
+            {kind: "Int64" for kind, ranks in columns.items() if None in ranks}
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.

@@ -37,9 +37,9 @@ from ._fit_warnings import (
     warn_of_padding,
     warn_of_rank,
 )
-from ._inspecting import InspectMixin
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
+from ._messages import write_lines
 from ._network import TextNetwork, build_network
 from ._parameters import check_parameters
 from ._persistence import (
@@ -51,6 +51,7 @@ from ._persistence import (
 )
 from ._predicting import Live, PredictMixin, check_tokens
 from ._probe import centre_head, continue_head, fit_head
+from ._rank_table import headline, lay_out
 from ._report import FitReport, make_report
 from ._rows import (
     TrainingRows,
@@ -80,7 +81,7 @@ _INTERPOLATION = 0.85
 _FEW_EPOCHS = 3
 
 
-class FitMixin(InspectMixin, PredictMixin):
+class FitMixin(PredictMixin):
     """The steps of every fit. Subclasses define targets, loss and outputs."""
 
     _auto_head_init: ClassVar[str]  # what head_init="auto" stands for
@@ -429,6 +430,13 @@ class FitMixin(InspectMixin, PredictMixin):
         adapter = freeze_state(live.network, live.backbone, live.model)
         fitted = fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
         return fitted | {"_live": None}
+
+    def _show_ranks(self) -> None:
+        """Write the table below the progress bar, where one was asked for."""
+        if not self.verbose:
+            return
+        title = headline(list(self.ranks_.values()), self.schedule_.init_r)
+        write_lines(f"{title}\n{lay_out(self.ranks_).to_text()}")
 
 
 def make_generator(random_state: Any) -> torch.Generator:

@@ -97,7 +97,6 @@ IMPORTS = {
     ),
     "_early_stopping": "_network _training",
     "_callbacks": "_early_stopping _interpolation _training",
-    "_inspecting": "_attributes _messages _rank_table",
     "_read_folder": (
         "_card _file_versions _find_model _folder_files _json_values _parameters "
         "_persistence adalora"
@@ -114,13 +113,13 @@ IMPORTS = {
     ),
     "_fitting": (
         "_backbone _callbacks _devices _early_stopping _find_model _fit_warnings "
-        "_inspecting _interpolation _long_texts _network _parameters _persistence "
-        "_predicting _probe _report _rows _steps _texts _token_table _torch_settings "
-        "_training _transaction adalora"
+        "_interpolation _long_texts _messages _network _parameters _persistence "
+        "_predicting _probe _rank_table _report _rows _steps _texts _token_table "
+        "_torch_settings _training _transaction adalora"
     ),
     "_base": (
         "_doc_links _file_versions _fitting _folder _parameters "
-        "_persistence _transaction"
+        "_persistence _rank_table _transaction"
     ),
     "_labels": "_cells",
     "_classifier": "_base _find_model _labels _parameters _training",
