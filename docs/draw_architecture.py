@@ -55,7 +55,7 @@ GROUPS = [
     Group(
         "Estimators",
         "fit, predict, save and load",
-        "_attributes _predicting _folder _fit_warnings _fitting _base "
+        "_predicting _folder _fit_warnings _fitting _base "
         "_labels _numbers _classifier _regressor",
     ),
     Group(

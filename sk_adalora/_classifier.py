@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ._base import BaseAdaLora, with_callbacks
-from ._find_model import DEFAULT_MODEL
 from ._labels import (
     as_set,
     check_labels,
@@ -23,7 +22,7 @@ from ._labels import (
     read_indicator,
     read_labels,
 )
-from ._parameters import CLASSIFIER_RULES
+from ._parameters import CLASSIFIER_RULES, DEFAULT_MODEL
 from ._training import LossFunction
 
 # Rows per chunk, when outputs are turned into probabilities.

