@@ -30,7 +30,7 @@ FIT = [
     (AdaLoraModel, "update_and_allocate", "allocation"),
     (AdaLoraModel, "compact", "compaction"),
     (_fitting.FitMixin, "_fitted_attributes", "keeping the result"),
-    (_fitting, "thaw_network", "keeping the result"),
+    (_fitting, "rebuild_network", "keeping the result"),
 ]
 PREDICT = [
     (_predicting, "encode_for_prediction", "tokenising"),

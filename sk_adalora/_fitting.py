@@ -44,10 +44,10 @@ from ._network import TextNetwork, build_network
 from ._parameters import check_parameters
 from ._persistence import (
     OF_A_FIT,
+    collect_state,
     continue_from,
     fitted_attributes,
-    freeze_state,
-    thaw_network,
+    rebuild_network,
 )
 from ._predicting import Live, PredictMixin, check_tokens
 from ._probe import centre_head, continue_head, fit_head
@@ -210,7 +210,7 @@ class FitMixin(PredictMixin):
         vars(self).update(fitted(history))
         # Predict with the network that is also built after unpickling: predictions are
         # the same before and after, and the network in training can be freed.
-        network = thaw_network(self._adapter, live.backbone)
+        network = rebuild_network(self._adapter, live.backbone)
         self._live = replace(live, network=network)
 
     def _read_rows(
@@ -436,7 +436,7 @@ class FitMixin(PredictMixin):
         history: TrainingHistory,
     ) -> dict[str, Any]:
         """Return the attributes of a fit that ends now, as plain arrays and records."""
-        adapter = freeze_state(live.network, live.backbone, live.model)
+        adapter = collect_state(live.network, live.backbone, live.model)
         fitted = fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
         return fitted | {"_live": None}
 

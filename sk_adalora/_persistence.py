@@ -195,7 +195,7 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
     return state | {name: kind(**state[name]) for name, kind in written.items()}
 
 
-def freeze_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:
+def collect_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:
     """Copy what was trained to the CPU; pruned triplets are left out.
 
     Parameters
@@ -240,7 +240,7 @@ def joined(
     return {n: t.detach().float().cpu().numpy().copy() for n, t in named.items()}
 
 
-def thaw_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
+def rebuild_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     """Build the network that predicts.
 
     Parameters

@@ -20,7 +20,7 @@ from ._devices import Place, resolve_place
 from ._long_texts import encode_for_prediction
 from ._network import TextNetwork
 from ._parameters import Parameters, check_parameters
-from ._persistence import AdapterState, thaw_network
+from ._persistence import AdapterState, rebuild_network
 from ._read_model import count_vectors
 from ._texts import Texts, read_texts
 from ._token_table import TokenTable
@@ -141,7 +141,7 @@ class PredictMixin(Parameters, metaclass=ABCMeta):
             live = None  # "auto" fell back to float32, and is not asked for any more
         if live is None or (live.model, live.asked) != (model, place):
             backbone = self._load_backbone(place, self._adapter)
-            network = thaw_network(self._adapter, backbone)
+            network = rebuild_network(self._adapter, backbone)
             live = Live(network, backbone, model, place)
             self._live = live
         return live
@@ -150,7 +150,7 @@ class PredictMixin(Parameters, metaclass=ABCMeta):
         """Build a new network in float32 on the CPU; return it and its backbone."""
         place = resolve_place("cpu", "float32")
         backbone = self._load_backbone(place, self._adapter)
-        return thaw_network(self._adapter, backbone), backbone
+        return rebuild_network(self._adapter, backbone), backbone
 
 
 def _outputs_of_batches(

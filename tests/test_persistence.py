@@ -260,9 +260,9 @@ def test_a_relative_folder_is_found_from_elsewhere(tiny_model, tmp_path, monkeyp
 
 def test_the_network_is_built_once(fitted, monkeypatch):
     built = []
-    thaw = _predicting.thaw_network
+    rebuild = _predicting.rebuild_network
     monkeypatch.setattr(
-        _predicting, "thaw_network", lambda *args: built.append(1) or thaw(*args)
+        _predicting, "rebuild_network", lambda *args: built.append(1) or rebuild(*args)
     )
     loaded = pickle.loads(pickle.dumps(fitted))
     for _ in range(3):
