@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from itertools import product
 from unittest import mock
 
-from sk_adalora import AdaLoraClassifier, _linear_probe, _probe
+from sk_adalora import AdaLoraClassifier, _linear_probe, _prepare_head
 
 from . import results
 from .arguments import positive
@@ -20,7 +20,7 @@ from .probabilities import accuracy_and_loss
 # Not parameters of the estimator, but constants of these modules: rows -> value.
 _ROWS = "_ENOUGH_ROWS"
 _MODULES = {
-    _ROWS: _probe,
+    _ROWS: _prepare_head,
     "_PENALTY": _linear_probe,
     "_PENALTY_OF_SHARES": _linear_probe,
 }

@@ -43,7 +43,7 @@ GROUPS = [
     Group(
         "Training",
         "steps under a budget of ranks, and what is known afterwards",
-        "_steps _learning_rates _training _linear_probe _probe _interpolation "
+        "_steps _learning_rates _training _linear_probe _prepare_head _interpolation "
         "_early_stopping _callbacks _report _rank_table",
     ),
     Group(

@@ -50,7 +50,7 @@ from ._persistence import (
     rebuild_network,
 )
 from ._predicting import Live, PredictMixin, check_tokens
-from ._probe import centre_head, continue_head, fit_head
+from ._prepare_head import centre_head, continue_head, fit_head
 from ._rank_table import headline, lay_out
 from ._report import FitReport, make_report
 from ._rows import (

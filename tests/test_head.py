@@ -9,7 +9,7 @@ from _toy import make, toy
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sk_adalora import AdaLoraRegressor, _probe
+from sk_adalora import AdaLoraRegressor, _prepare_head
 from sk_adalora._head import LinearHead, spread
 
 X, Y = toy(40)
@@ -147,8 +147,8 @@ def test_rounding_is_not_learned_from(tiny_model, monkeypatch, fit, noise):
         drawn = torch.randn(features.shape, generator=generator)
         return features[:1] * (1 + noise * drawn)
 
-    frozen = _probe.frozen_features
-    monkeypatch.setattr(_probe, "frozen_features", nearly_equal)
+    frozen = _prepare_head.frozen_features
+    monkeypatch.setattr(_prepare_head, "frozen_features", nearly_equal)
     history = fit(tiny_model).history_
 
     assert max(history.loss) < 3 * history.loss[0]
@@ -239,7 +239,7 @@ def test_features_count_as_rounded_to_the_precision_of_the_model(
         seen.append(dtype)
         return spread(features, weights, dtype)
 
-    monkeypatch.setattr(_probe, "spread", spy)
+    monkeypatch.setattr(_prepare_head, "spread", spy)
     fit(tiny_model, precision="bfloat16")
 
     assert set(seen) == {torch.bfloat16}

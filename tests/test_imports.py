@@ -77,7 +77,9 @@ IMPORTS = {
         "_batches _devices _learning_rates _messages _network _token_table adalora"
     ),
     "_linear_probe": "_training",
-    "_probe": "_batches _devices _head _linear_probe _network _token_table _training",
+    "_prepare_head": (
+        "_batches _devices _head _linear_probe _network _token_table _training"
+    ),
     "_interpolation": "_network",
     "_fit_warnings": "_backbone _messages _network _texts _token_table _training",
     "_report": "_training",
@@ -113,8 +115,8 @@ IMPORTS = {
     "_fitting": (
         "_backbone _callbacks _devices _early_stopping _find_model _fit_warnings "
         "_interpolation _long_texts _messages _network _parameters _persistence "
-        "_predicting _probe _rank_table _report _rows _steps _texts _token_table "
-        "_torch_settings _training _transaction adalora"
+        "_predicting _prepare_head _rank_table _report _rows _steps _texts "
+        "_token_table _torch_settings _training _transaction adalora"
     ),
     "_base": (
         "_doc_links _file_versions _fitting _folder _parameters "

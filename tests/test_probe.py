@@ -15,12 +15,12 @@ from sk_adalora import (
     AdaLoraRegressor,
     _devices,
     _linear_probe,
-    _probe,
+    _prepare_head,
 )
 from sk_adalora._classifier import multiclass_loss, multilabel_loss
 from sk_adalora._head import spread
 from sk_adalora._linear_probe import fit_linear, penalties_of
-from sk_adalora._probe import bias_shift, choose_rows, weights_of
+from sk_adalora._prepare_head import bias_shift, choose_rows, weights_of
 from sk_adalora._regressor import squared_error
 from sk_adalora._training import Examples
 
@@ -393,7 +393,7 @@ def test_a_classifier_starts_as_the_probe(make):
 def pretrained_features(fitted):
     """What the head of a fitted estimator would get without the adapter."""
     from sk_adalora._long_texts import encode_for_training
-    from sk_adalora._probe import frozen_features
+    from sk_adalora._prepare_head import frozen_features
 
     live = fitted._ready()
     texts = fitted._read_texts(X, reset=False)
@@ -440,10 +440,10 @@ def test_a_head_may_start_at_random(make):
 
 def test_of_many_rows_it_takes_some(make, monkeypatch):
     seen = []
-    fit_linear = _probe.fit_linear
-    monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
+    fit_linear = _prepare_head.fit_linear
+    monkeypatch.setattr(_prepare_head, "_ENOUGH_ROWS", 20)
     monkeypatch.setattr(
-        _probe,
+        _prepare_head,
         "fit_linear",
         lambda features, *args: seen.append(features) or fit_linear(features, *args),
     )
@@ -456,7 +456,10 @@ def test_of_many_rows_it_takes_some(make, monkeypatch):
 
 def test_features_targets_and_weights_are_of_the_same_rows(make, monkeypatch):
     features, seen = [], []
-    frozen_features, fit_linear = _probe.frozen_features, _probe.fit_linear
+    frozen_features, fit_linear = (
+        _prepare_head.frozen_features,
+        _prepare_head.fit_linear,
+    )
 
     def noting(*args):
         features.append(frozen_features(*args))
@@ -466,14 +469,14 @@ def test_features_targets_and_weights_are_of_the_same_rows(make, monkeypatch):
         seen.append((features[-1], targets, weights))
         return fit_linear(inputs, targets, weights, *others)
 
-    monkeypatch.setattr(_probe, "frozen_features", noting)
-    monkeypatch.setattr(_probe, "fit_linear", watching)
+    monkeypatch.setattr(_prepare_head, "frozen_features", noting)
+    monkeypatch.setattr(_prepare_head, "fit_linear", watching)
     own = np.linspace(0.5, 1, len(X))  # tells the rows apart
     make(**STILL).fit(X, Y, sample_weight=own)
-    monkeypatch.setattr(_probe, "_ENOUGH_ROWS", 20)
+    monkeypatch.setattr(_prepare_head, "_ENOUGH_ROWS", 20)
     # Without the shares of the classes, which the next test is for.
     monkeypatch.setattr(
-        _probe, "weights_of", lambda rows, all_: all_.weights.double()[rows]
+        _prepare_head, "weights_of", lambda rows, all_: all_.weights.double()[rows]
     )
     make(**STILL).fit(X, Y, sample_weight=own)
     whole, some = seen
@@ -619,7 +622,7 @@ def test_of_numbers_any_rows_are_taken():
 
 @pytest.mark.parametrize("options", [{"pooling": "model"}, {"head_init": "random"}])
 def test_these_heads_are_not_probed(make, monkeypatch, options):
-    monkeypatch.setattr(_probe, "fit_linear", None)
+    monkeypatch.setattr(_prepare_head, "fit_linear", None)
 
     make(**options, **STILL).fit(X, Y)
 
@@ -641,9 +644,9 @@ def test_compiled_kernels_serve_the_probe_and_the_training(
 ):
     monkeypatch.setattr(_devices, "MKL_IS_SLOW", mkl_is_slow)
     sizes = []
-    pad = _probe.pad
+    pad = _prepare_head.pad
     monkeypatch.setattr(
-        _probe, "pad", lambda *args: sizes.append(len(args[1])) or pad(*args)
+        _prepare_head, "pad", lambda *args: sizes.append(len(args[1])) or pad(*args)
     )
     make_classifier(
         tiny_model,

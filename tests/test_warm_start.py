@@ -18,7 +18,7 @@ from sklearn.metrics import r2_score
 from sk_adalora._devices import resolve_place
 from sk_adalora._head import LinearHead
 from sk_adalora._persistence import continue_from
-from sk_adalora._probe import _have_learned_nothing
+from sk_adalora._prepare_head import _have_learned_nothing
 from sk_adalora._rows import split_rows
 
 X, Y = topics(36)
@@ -274,7 +274,7 @@ def test_a_label_that_is_rare_but_learned_does_not_start_anew():
 
 def test_what_was_learned_is_not_started_anew(make, monkeypatch):
     classifier = make().fit(X, Y)
-    monkeypatch.setattr("sk_adalora._probe.fit_linear", None)  # not called again
+    monkeypatch.setattr("sk_adalora._prepare_head.fit_linear", None)  # not called again
     classifier.fit(X, Y)
 
     assert classifier.n_iter_ == 4
