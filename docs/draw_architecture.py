@@ -32,7 +32,7 @@ GROUPS = [
     Group(
         "Tokens",
         "token ids, in padded batches",
-        "_turns _token_table _tokens _long_texts _batches",
+        "_tokenizer_lock _token_table _tokens _long_texts _batches",
     ),
     Group(
         "Model",

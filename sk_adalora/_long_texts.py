@@ -9,8 +9,8 @@ import numpy as np
 
 from ._texts import Texts
 from ._token_table import TokenTable
+from ._tokenizer_lock import locked
 from ._tokens import check_room, encode
-from ._turns import same_settings
 
 # A limit above any text's length, since `encode` always truncates.
 _NO_LIMIT = 2**30
@@ -192,7 +192,7 @@ def _ids_of(distinct: TokenTable, text: int) -> np.ndarray:
 
 def _special_ends(tokenizer: Any, known: np.ndarray) -> tuple[int, int]:
     """Count the special tokens before and after a text; `known` are the ids of one."""
-    with same_settings(tokenizer):
+    with locked(tokenizer):
         empty = tokenizer("")["input_ids"]
         one = tokenizer("a")["input_ids"]
     if len(one) <= len(empty):  # the vocabulary has no "a"

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ._messages import Muted
 from ._texts import Texts
 from ._token_table import TokenTable
-from ._turns import same_settings
+from ._tokenizer_lock import locked
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
 _BIG = 20_000
@@ -107,7 +107,7 @@ def _encode_in_turns(
     """
     pieces = []
     for piece in _few_characters(part):
-        with same_settings(tokenizer):
+        with locked(tokenizer):
             pieces.append(_encode_part(piece, tokenizer, max_length))
     return pa.Table.from_batches(pieces)
 

@@ -20,7 +20,7 @@ from ._json_values import to_json
 from ._model_files import content_hash, copy_backbone, settings_hashes
 from ._persistence import RECORDS
 from ._read_folder import OPTIONAL, STATE_FIELDS
-from ._turns import same_settings
+from ._tokenizer_lock import locked
 
 # Endings of what transformers writes as text.
 _TEXTS = {".json", ".txt", ".jinja"}
@@ -76,7 +76,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, row_format: Any) -> None:
     # them by itself; XLNet's does not, and they would not be.
     if row_format == "pair" or "token_type_ids" not in names:
         given["model_input_names"] = names
-    with same_settings(tokenizer):
+    with locked(tokenizer):
         read = tokenizer.init_kwargs
         try:
             # transformers leaves out what the files that it read did not say.

@@ -44,7 +44,7 @@ from sk_adalora._card import write_card
 from sk_adalora._devices import Place
 from sk_adalora._folder_files import BACKBONE
 from sk_adalora._rank_table import lay_out
-from sk_adalora._turns import same_settings
+from sk_adalora._tokenizer_lock import locked
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -361,7 +361,7 @@ def test_the_tokenizer_is_written_as_it_was_read(fitted, tmp_path):
     inside = threading.Event()
 
     def use():
-        with same_settings(tokenizer):
+        with locked(tokenizer):
             tokenizer(["good film"], truncation=True, max_length=3)
             inside.set()
             time.sleep(0.2)

@@ -43,7 +43,7 @@ IMPORTS = {
     "adalora": "adalora",
     "_locks": "",
     "_messages": "_locks adalora",
-    "_turns": "_locks",
+    "_tokenizer_lock": "_locks",
     "_parameters": "",
     "_transaction": "",
     "_torch_settings": "_locks",
@@ -56,8 +56,8 @@ IMPORTS = {
     "_texts": "_cells _columns _parameters",
     "_rows": "_columns _texts",
     "_token_table": "",
-    "_tokens": "_messages _texts _token_table _turns",
-    "_long_texts": "_texts _token_table _tokens _turns",
+    "_tokens": "_messages _texts _token_table _tokenizer_lock",
+    "_long_texts": "_texts _token_table _tokens _tokenizer_lock",
     "_batches": "_token_table",
     "_steps": "adalora.config",
     "_model_files": "_locks",
@@ -104,7 +104,7 @@ IMPORTS = {
     ),
     "_write_folder": (
         "_backbone _folder_files _json_values _model_files _persistence _read_folder "
-        "_turns"
+        "_tokenizer_lock"
     ),
     "_sentence_files": "",
     "_folder": (

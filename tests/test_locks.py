@@ -15,11 +15,11 @@ from _process import run_python
 from _toy import make_regressor, toy
 from transformers import AutoTokenizer
 
-from sk_adalora import _backbone, _locks, _turns
+from sk_adalora import _backbone, _locks, _tokenizer_lock
 from sk_adalora._locks import lock_of, make_lock
 from sk_adalora._messages import Muted
+from sk_adalora._tokenizer_lock import turns_of
 from sk_adalora._tokens import encode
-from sk_adalora._turns import turns_of
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
@@ -79,7 +79,7 @@ def take(lock):
         pass
 
 
-@pytest.mark.parametrize("module", [_turns, _backbone, _locks])
+@pytest.mark.parametrize("module", [_tokenizer_lock, _backbone, _locks])
 def test_a_lock_of_another_thread_is_free_in_a_child(module):
     with BusyThread(module._lock):
         assert in_child(lambda: take(module._lock))

@@ -14,8 +14,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from sk_adalora import _tokens
+from sk_adalora._tokenizer_lock import locked, turns_of
 from sk_adalora._tokens import encode
-from sk_adalora._turns import same_settings, turns_of
 
 LONG = [f"the good film {word}" for word in ("one", "two", "three", "four")]
 SHORT = ["a good film of many words"]
@@ -65,7 +65,7 @@ def test_settings_are_given_back(tokenizer, padded, error):
     before = backend.to_str()
 
     for _ in range(2):
-        with contextlib.suppress(ValueError), same_settings(tokenizer):
+        with contextlib.suppress(ValueError), locked(tokenizer):
             backend.no_padding() if padded else backend.enable_padding()
             backend.enable_truncation(2)
             backend.encode_special_tokens = True
@@ -161,12 +161,12 @@ def test_a_thread_that_is_ended_while_it_waits_holds_nothing(tokenizer):
         pass
 
     def wait():
-        with contextlib.suppress(TimeLimitError), same_settings(tokenizer):
+        with contextlib.suppress(TimeLimitError), locked(tokenizer):
             pass
 
     for _ in range(5):
         waiting = threading.Thread(target=wait)
-        with same_settings(tokenizer):
+        with locked(tokenizer):
             waiting.start()
             while turns_of(tokenizer).queue.acquire(blocking=False):
                 turns_of(tokenizer).queue.release()

@@ -37,7 +37,7 @@ _lock = make_lock()
 
 
 @contextmanager
-def same_settings(tokenizer: Any) -> Iterator[None]:
+def locked(tokenizer: Any) -> Iterator[None]:
     """Use a tokenizer exclusively, and restore the settings that calls change.
 
     A fast tokenizer keeps the truncation and the padding of its last call.
