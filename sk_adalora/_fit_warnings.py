@@ -21,7 +21,18 @@ _TRUNCATED = 0.10
 _RISE = 0.1
 
 
-def warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
+def warn_of_texts(
+    texts: Texts, tokens: TokenTable, long_text: str, row_format: Any
+) -> None:
+    """Warn of texts that are equal, look like numbers, or are truncated."""
+    _warn_of_equal_texts(texts, len(tokens.starts))
+    if texts.seem_encoded:  # a larger `max_length` would not help
+        _warn_of_numbers(texts)
+    else:
+        _warn_of_cuts(tokens, long_text, row_format)
+
+
+def _warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
     """Warn if there is nothing to learn from."""
     if n_distinct == 1 < len(texts):
         empty = len(texts) == texts.n_empty
@@ -32,7 +43,7 @@ def warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
         )
 
 
-def warn_of_numbers(texts: Texts) -> None:
+def _warn_of_numbers(texts: Texts) -> None:
     """Warn that a step before the estimator seems to have replaced the texts."""
     warn_user(
         "X should hold texts, not numbers made from them. Got "
@@ -42,8 +53,8 @@ def warn_of_numbers(texts: Texts) -> None:
     )
 
 
-def warn_of_cuts(tokens: TokenTable, long_text: str, row_format: Any) -> None:
-    """Warn, before the training, if many texts are truncated."""
+def _warn_of_cuts(tokens: TokenTable, long_text: str, row_format: Any) -> None:
+    """Warn if many texts are truncated."""
     share = tokens.truncated_share
     if share > _TRUNCATED and long_text == "truncate":
         ways = "" if row_format == "pair" else ", or set `long_text`"
@@ -54,7 +65,13 @@ def warn_of_cuts(tokens: TokenTable, long_text: str, row_format: Any) -> None:
         )
 
 
-def warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
+def warn_of_model(model: str, backbone: Backbone, pooling: str) -> None:
+    """Warn of a model that sees padding, or has weights drawn at random."""
+    _warn_of_padding(model, backbone, pooling)
+    _warn_of_drawn(model, backbone, pooling)
+
+
+def _warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
     """Warn if the model gives a text other vectors when it is padded otherwise."""
     if backbone.findings.sees_padding:
         ways = "`model` or `pooling`" if pooling == "model" else "`model`"
@@ -66,7 +83,7 @@ def warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
         )
 
 
-def warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
+def _warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
     """Warn if weights that the vectors of texts depend on are random numbers."""
     # The head of an architecture is new in most fits. Poolers are left out by
     # pretraining, and read by such heads only, which train what is drawn.

@@ -29,13 +29,10 @@ from ._devices import (
 from ._early_stopping import ScoreWatcher, one_number
 from ._find_model import commit_of
 from ._fit_warnings import (
-    warn_of_cuts,
-    warn_of_drawn,
-    warn_of_equal_texts,
     warn_of_history,
-    warn_of_numbers,
-    warn_of_padding,
+    warn_of_model,
     warn_of_rank,
+    warn_of_texts,
 )
 from ._interpolation import Interpolation
 from ._long_texts import encode_for_training
@@ -188,11 +185,7 @@ class FitMixin(PredictMixin):
         network = self._adapt(backbone, schedule, generator)
         live = Live(network, backbone, os.fspath(self.model), asked)
         check_tokens(tokens, live)
-        warn_of_equal_texts(texts, len(tokens.starts))
-        if texts.seem_encoded:  # a larger `max_length` would not help
-            warn_of_numbers(texts)
-        else:
-            warn_of_cuts(tokens, self.long_text, self.row_format)
+        warn_of_texts(texts, tokens, self.long_text, self.row_format)
         return live, tokens
 
     def _keep(
@@ -349,8 +342,7 @@ class FitMixin(PredictMixin):
     ) -> TextNetwork:
         """Build the network: a copy of the backbone, adapted, with a head."""
         model = os.fspath(self.model)
-        warn_of_padding(model, backbone, self.pooling)
-        warn_of_drawn(model, backbone, self.pooling)
+        warn_of_model(model, backbone, self.pooling)
         modules = self.target_modules
         if not isinstance(modules, str):
             check_all_match(list(modules), backbone.module)
