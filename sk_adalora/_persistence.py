@@ -130,13 +130,18 @@ RECORDS: dict[str, type] = {
 }
 # A folder has another form for the adapter: PEFT's.
 _PICKLED_RECORDS: dict[str, type] = {"_adapter": AdapterState, **RECORDS}
-
+# Fields of it in `sk_adalora.json`. The others are in PEFT's files and the head's.
+STATE_FIELDS = tuple(
+    each.name for each in fields(AdapterState) if each.name not in ("config", "arrays")
+)
 
 # What :func:`fitted_attributes` sets.
 OF_A_FIT = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
     "fit_report_".split()
 )
+# What a fit may leave beside, with tables and with early stopping.
+OF_SOME_FITS = ("feature_names_in_", "_validation_seed")
 
 
 def fitted_attributes(

@@ -29,7 +29,9 @@ from ._folder_files import (
 from ._json_values import from_json
 from ._parameters import POOLINGS
 from ._persistence import (
+    OF_SOME_FITS,
     RECORDS,
+    STATE_FIELDS,
     AdapterState,
     fitted_attributes,
     joined,
@@ -44,10 +46,8 @@ _UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.
 # What the model card and warnings show.
 _HASH, _VERSION = re.compile("[0-9a-f]{64}"), re.compile(r"[\w.+!-]{1,99}", re.ASCII)
 
-# Types of what STATE_NAME holds: the fields of AdapterState, but for its numbers, which
-# are in other files, and more.
+# Types of what STATE_NAME holds.
 _OF_STATE = get_type_hints(AdapterState)
-STATE_FIELDS = tuple(name for name in _OF_STATE if name not in ("config", "arrays"))
 _HINTS = {name: _OF_STATE[name] for name in STATE_FIELDS} | {
     "class": str,
     "parameters": dict[str, Any],
@@ -210,9 +210,9 @@ def read_parameters(
 def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
     """Return the fitted attributes."""
     written, versions = described["fitted"], described["versions"]
-    known = (*cls._coding, "n_features_in_", *OPTIONAL, *RECORDS)
+    known = (*cls._coding, "n_features_in_", *OF_SOME_FITS, *RECORDS)
     what = f"the attributes of a fitted {cls.__name__}"
-    check_names(written, known, what, versions, file=STATE_NAME, may_lack=OPTIONAL)
+    check_names(written, known, what, versions, file=STATE_NAME, may_lack=OF_SOME_FITS)
     fitted = from_json(written)
     records = {n: _record(k, fitted.pop(n), versions) for n, k in RECORDS.items()}
     for name, value in fitted.items():
@@ -250,8 +250,6 @@ def _are_names(value: Any) -> bool:
 
 
 _BOOL = (lambda v: type(v) is bool, "true or false")
-# What a fit may leave, with tables and with early stopping.
-OPTIONAL = ("feature_names_in_", "_validation_seed")
 _CHECKS = {
     "n_features_in_": (lambda v: type(v) is int and v >= 1, "an int of at least 1"),
     "feature_names_in_": (_are_names, "an array of names"),

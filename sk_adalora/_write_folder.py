@@ -18,8 +18,7 @@ from ._backbone import Backbone, check_in_place
 from ._folder_files import BACKBONE
 from ._json_values import to_json
 from ._model_files import content_hash, copy_backbone, settings_hashes
-from ._persistence import RECORDS
-from ._read_folder import OPTIONAL, STATE_FIELDS
+from ._persistence import OF_SOME_FITS, RECORDS, STATE_FIELDS
 from ._tokenizer_lock import locked
 
 # Endings of what transformers writes as text.
@@ -104,7 +103,7 @@ def describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
     }
     fitted = {
         name: _plain(name, vars(estimator)[name], "fit with plain labels, such as str")
-        for name in (*estimator._coding, "n_features_in_", *OPTIONAL)
+        for name in (*estimator._coding, "n_features_in_", *OF_SOME_FITS)
         if name in vars(estimator)
     }
     state = estimator._adapter
