@@ -326,20 +326,25 @@ def continue_from(
     scale = before.scale / network.encoder.peft_config.scale
     with torch.no_grad():
         for name, value in old.items():
-            target = new[name]
-            if value.shape != target.shape:  # of an update of another rank
-                axis = 1 if name.endswith("lora_B") else 0
-                rank, room = value.shape[axis], target.shape[axis]
-                if rank > room:
-                    raise ValueError(
-                        "With warm_start=True `init_r` must be at least the largest "
-                        f"rank of the fit before. Got init_r={room} and rank {rank} in "
-                        f"{name!r}. Raise `init_r`."
-                    )
-                target = target.narrow(axis, 0, rank)
-            target.copy_(value * scale if name.endswith("lora_E") else value)
+            scaled = value * scale if name.endswith("lora_E") else value
+            _part_for(value, new[name], name).copy_(scaled)
     network.encoder.load_state_dict(new)
     network.load_head_state(head)
+
+
+def _part_for(old: Tensor, new: Tensor, name: str) -> Tensor:
+    """Return the part of a new tensor that one of an earlier fit takes."""
+    if old.shape == new.shape:
+        return new
+    axis = 1 if name.endswith("lora_B") else 0
+    rank, room = old.shape[axis], new.shape[axis]
+    if rank > room:
+        raise ValueError(
+            "With warm_start=True `init_r` must be at least the largest rank of the "
+            f"fit before. Got init_r={room} and rank {rank} in {name!r}. Raise "
+            "`init_r`."
+        )
+    return new.narrow(axis, 0, rank)
 
 
 def check_backbone(
