@@ -28,18 +28,7 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
                 y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name=name
             )
     except (TypeError, ValueError) as error:
-        for cell in np.asarray(y, dtype=object).ravel():
-            of_array = isinstance(cell, np.ndarray) and cell.ndim > 0
-            if of_array or isinstance(cell, list | tuple):
-                do = "one column a target"
-            elif isinstance(cell, str | bytes | dict) and not _is_number(cell):
-                do = "numbers, or use AdaLoraClassifier for labels"
-            else:
-                continue
-            raise ValueError(
-                f"`{name}` of a regressor must be numbers. Got {reprlib.repr(cell)}. "
-                f"Pass {do}."
-            ) from None  # whose message has all of the cell
+        _refuse_cells(y, name)
         got = str(error)
         if "NAType" in got:  # float() names the type of pandas' missing value
             got = "Got pd.NA."
@@ -68,6 +57,19 @@ def _refuse_times(values: np.ndarray, name: str) -> None:
             f"`{name}` of a regressor must be numbers. Got {got}. Divide durations by "
             "a unit, such as np.timedelta64(1, 'D'); of dates, subtract one first."
         )
+
+
+def _refuse_cells(y: Any, name: str) -> None:
+    """Refuse the first cell that is several numbers or none, if there is one."""
+    for cell in np.asarray(y, dtype=object).ravel():
+        of_array = isinstance(cell, np.ndarray) and cell.ndim > 0
+        several = of_array or isinstance(cell, list | tuple)
+        if several or (isinstance(cell, str | bytes | dict) and not _is_number(cell)):
+            labels = "numbers, or use AdaLoraClassifier for labels"
+            raise ValueError(
+                f"`{name}` of a regressor must be numbers. Got {reprlib.repr(cell)}. "
+                f"Pass {'one column a target' if several else labels}."
+            ) from None  # NumPy's message has all of the cell
 
 
 def _is_number(cell: Any) -> bool:
