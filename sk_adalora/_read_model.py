@@ -396,7 +396,10 @@ def _set_verbosity(setting: tuple[int, bool]) -> None:
 
     verbosity, bars = setting
     logging.set_verbosity(verbosity)
-    (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+    if bars:
+        logging.enable_progress_bar()
+    else:
+        logging.disable_progress_bar()
 
 
 # Keeps transformers' progress bars and loading reports off the screen.

@@ -159,11 +159,21 @@ def _encode_part(
         truncated[undecided] = rest["truncated"].to_numpy(zero_copy_only=False)
         for i, row in zip(undecided, rest["ids"].to_pylist(), strict=True):
             ids[i] = row
+    types = encoded["token_type_ids"] if with_types else None
+    return _pack(ids, types, truncated, tokenizer)
+
+
+def _pack(
+    ids: list[list[int]],
+    types: list[list[int]] | None,
+    truncated: np.ndarray,
+    tokenizer: Any,
+) -> pa.RecordBatch:
+    """Make columns of what a tokenizer returned; no text is left without a token."""
     filler = _filler_id(tokenizer)
     columns = {"ids": _to_lists([row or [filler] for row in ids], np.int32)}
-    if with_types:
-        types = [row or [0] for row in encoded["token_type_ids"]]
-        columns["type_ids"] = _to_lists(types, np.int8)
+    if types is not None:
+        columns["type_ids"] = _to_lists([row or [0] for row in types], np.int8)
         if not columns["type_ids"].offsets.equals(columns["ids"].offsets):
             raise ValueError(
                 "The tokenizer must return a type for each token of a pair. Got a "
@@ -343,9 +353,12 @@ def _set_no_bars(disabled: bool) -> None:
     """Silence the bars of `datasets`, unless the environment decides about them."""
     import datasets
 
-    if "HF_DATASETS_DISABLE_PROGRESS_BARS" not in os.environ:
-        set_bars = (datasets.enable_progress_bars, datasets.disable_progress_bars)
-        set_bars[disabled]()
+    if "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ:
+        return
+    if disabled:
+        datasets.disable_progress_bars()
+    else:
+        datasets.enable_progress_bars()
 
 
 _silent_datasets = Muted(_has_no_bars, _set_no_bars, lambda wanted: True)
