@@ -502,6 +502,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     # ---- targets ------------------------------------------------------------
 
+    # Where a method has no docstring, FitMixin, PredictMixin or FolderMixin declares it
+    # and says what it is for.
+
     def _read_targets(self, y: Any) -> Tensor:
         classes, multilabel, targets = _encode_labels(y)
         if self._continues():
@@ -581,7 +584,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     def _n_outputs(self) -> int:
         return len(self.classes_)
 
-    def _outputs_for(self, y: Any) -> np.ndarray:
+    def _made_up_outputs(self, y: Any) -> np.ndarray:
         if self._multilabel:
             return 2 * read_indicator(y) - 1
         codes = np.searchsorted(self.classes_, read_labels(y))

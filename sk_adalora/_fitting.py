@@ -122,7 +122,7 @@ class FitMixin(PredictMixin):
         """Return the loss of each row."""
 
     @abstractmethod
-    def _outputs_for(self, y: Any) -> np.ndarray:
+    def _made_up_outputs(self, y: Any) -> np.ndarray:
         """Make up outputs of the head for these targets, to try a scorer with."""
 
     @abstractmethod
@@ -300,7 +300,7 @@ class FitMixin(PredictMixin):
         self, scorer: Callable[..., Any], view: FitMixin, X: Any, y: Any
     ) -> None:
         """Refuse a score that fails on these rows, by a trial on made-up outputs."""
-        pretender, outputs = copy.copy(view), self._outputs_for(y)
+        pretender, outputs = copy.copy(view), self._made_up_outputs(y)
         vars(pretender)["_predict_outputs"] = lambda X: outputs
         try:
             if math.isnan(one_number(scorer(pretender, X, y))):

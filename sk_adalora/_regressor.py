@@ -302,6 +302,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
     # ---- targets ------------------------------------------------------------
 
+    # Where a method has no docstring, FitMixin, PredictMixin or FolderMixin declares it
+    # and says what it is for.
+
     def _read_targets(self, y: Any) -> Tensor:
         values = read_numbers(y, "y")
         self._one_target = values.ndim == 1
@@ -327,6 +330,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         return replace(rows, targets=torch.from_numpy(scaled.astype(np.float32)))
 
     def _fit_target_scale(self, values: np.ndarray, weights: np.ndarray | None) -> None:
+        """Set mean and scale of each target from those of the training rows."""
         # Scale by powers of 2, which is exact: squares of 1e200 would be infinite.
         _, exponent = np.frexp(np.abs(values).max(axis=0))
         scaled = np.ldexp(values, -exponent)
@@ -364,6 +368,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
             self._adapter = self._adapter.with_scaled_outputs(factors)
 
     def _check_n_targets(self, values: np.ndarray) -> None:
+        """Refuse another number of targets than in the fit before."""
         if values.shape[1] != len(self._target_mean):
             raise ValueError(
                 "With warm_start=True `y` must have the number of targets of the fit "
@@ -404,7 +409,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     def _n_outputs(self) -> int:
         return len(self._target_mean)
 
-    def _outputs_for(self, y: Any) -> np.ndarray:
+    def _made_up_outputs(self, y: Any) -> np.ndarray:
         return np.zeros((_num_samples(y), self._n_outputs()))  # the mean of targets
 
     def _stratify(self, y: Any) -> Any:
