@@ -178,12 +178,12 @@ class FitMixin(PredictMixin):
         tokens : TokenTable
             The texts.
         """
-        asked = self._choose_place()
-        backbone = self._load_backbone(asked)
+        place = self._choose_place()
+        backbone = self._load_backbone(place)
         tokenizer, most = backbone.tokenizer, self._most_tokens(backbone)
         tokens = encode_for_training(texts, tokenizer, most, self.long_text)
         network = self._adapt(backbone, schedule, generator)
-        live = Live(network, backbone, os.fspath(self.model), asked)
+        live = Live(network, backbone, os.fspath(self.model), place)
         check_tokens(tokens, live)
         warn_of_texts(texts, tokens, self.long_text, self.row_format)
         return live, tokens

@@ -40,7 +40,7 @@ class Live:
     network: TextNetwork
     backbone: Backbone
     model: str  # what the user called it
-    asked: Place  # what the user chose; the model may need float32 instead
+    chosen_place: Place  # what the user chose; the model may need float32 instead
 
     @property
     def place(self) -> Place:
@@ -139,7 +139,7 @@ class PredictMixin(Parameters, metaclass=ABCMeta):
         model = os.fspath(self.model)
         if live is not None and self.precision != "auto" and live.place != place:
             live = None  # "auto" fell back to float32, and is not asked for any more
-        if live is None or (live.model, live.asked) != (model, place):
+        if live is None or (live.model, live.chosen_place) != (model, place):
             backbone = self._load_backbone(place, self._adapter)
             network = rebuild_network(self._adapter, backbone)
             live = Live(network, backbone, model, place)
