@@ -7,7 +7,8 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from sklearn.utils import check_random_state
 
@@ -105,21 +106,16 @@ class DistinctTPESampler(TPESampler):
         group: bool,
     ) -> None:
         super().__init__(multivariate=True, group=group, constant_liar=True, seed=seed)
-        self._declared = {n: d for n, d in declared.items() if not d.single()}
-        self._random = RandomSampler(seed=seed)
-
-    def reseed_rng(self) -> None:
-        """Draw something else than copies of this sampler."""
-        super().reseed_rng()
-        self._random.reseed_rng()
+        self.declared = _searched(declared)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return what to sample: what is declared, before trials tell."""
-        told = super().infer_relative_search_space(study, trial) or self._declared
-        # A function declares nothing, and what it asked for in trials that failed or
-        # run is not among what is told.
+        """Return what to sample: what is declared, or else what trials tell."""
+        told = super().infer_relative_search_space(self._shown(study), trial)
+        if self.declared:
+            return dict(self.declared)
+        # What a function asked for in trials that failed or run is not among that.
         asked = (t.distributions for t in _others(study, trial))
         found = {n: d for each in asked for n, d in each.items() if not d.single()}
         # In the order that Optuna gives them as soon as a trial is over. So how many
@@ -133,26 +129,51 @@ class DistinctTPESampler(TPESampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Sample parameters that no other trial has."""
-        ask = super().sample_relative
+        ask, shown = super().sample_relative, self._shown(study)
         queued = _queued(trial, search_space)
+        # Not a generator of our own of the same seed: what a function asks for beside
+        # this is drawn by that of the base class, and would get the same numbers.
+        random = self._random_sampler.sample_independent
 
         def draw(proposal: dict[str, Any]) -> dict[str, Any]:
             drawn = {
-                name: self._random.sample_independent(study, trial, name, distribution)
+                name: random(study, trial, name, distribution)
                 for name, distribution in search_space.items()
                 if name not in proposal
             }
             return proposal | drawn | queued
 
-        first = draw(ask(study, trial, search_space))
+        first = draw(ask(shown, trial, search_space))
         points = itertools.chain(
             [first],
-            (draw(ask(study, trial, search_space)) for _ in range(_DRAWS)),
+            (draw(ask(shown, trial, search_space)) for _ in range(_DRAWS)),
             (draw({}) for _ in range(_DRAWS)),
             (point | queued for point in _points(search_space)),
         )
-        tried = _others(study, trial)
+        tried = _others(shown, trial)
         return next((p for p in points if not _was_tried(p, tried)), first)
+
+    def _shown(self, study: optuna.Study) -> Any:
+        return _Shown(study, partial(_of_space, space=self.declared))
+
+
+def _searched(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """Return what has several values, in the order in which Optuna samples it."""
+    return {name: space[name] for name in sorted(space) if not space[name].single()}
+
+
+def _of_space(
+    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution]
+) -> list[FrozenTrial]:
+    """Leave out trials of other parameters, ranges or choices: others have added them.
+
+    A trial that is not over may still get its parameters.
+    """
+    return [
+        t
+        for t in trials
+        if not t.state.is_finished() or t.distributions.items() >= space.items()
+    ]
 
 
 def _queued(trial: FrozenTrial, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,7 +246,8 @@ def all_tried(space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]) 
 
     A trial that has no parameters yet may get any of them.
     """
-    drawn = {name: d for name, d in space.items() if not d.single()}
+    drawn = _searched(space)
+    trials = _of_space(trials, drawn)
     if len(trials) < count_points(drawn):
         return False
     left = sum(not _was_tried(point, trials) for point in _points(drawn))
@@ -271,9 +293,8 @@ class InformedGPSampler(GPSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return what to sample: what is declared, before trials tell."""
-        told = super().infer_relative_search_space(study, trial)
-        return told or self._instead.infer_relative_search_space(study, trial)
+        """Return what to sample: what is declared."""
+        return self._instead.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self,
@@ -282,15 +303,18 @@ class InformedGPSampler(GPSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Sample parameters that no other trial has."""
-        estimated: Any = _Estimated(study)
+        estimated: Any = _Shown(study, self._estimated)
         # The process fits by gradients, which the caller may have switched off.
         with _silent_greenlet(), own_settings_of_torch():
             params = super().sample_relative(estimated, trial, search_space)
         # Only now, because other workers go on while a proposal is computed.
         proposal = params | _queued(trial, search_space)
-        if params and not _was_tried(proposal, _others(study, trial)):
+        if params and not _was_tried(proposal, _others(estimated, trial)):
             return params
         return self._instead.sample_relative(study, trial, search_space)
+
+    def _estimated(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        return with_estimates(_of_space(trials, self._instead.declared))
 
 
 _silent_greenlet = Muted(
@@ -298,11 +322,15 @@ _silent_greenlet = Muted(
 )
 
 
-class _Estimated:
-    """A study in which pruned and failed trials are complete, with estimated values."""
+class _Shown:
+    """A study whose trials are shown to a sampler as `change` returns them."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(
+        self,
+        study: optuna.Study,
+        change: Callable[[list[FrozenTrial]], list[FrozenTrial]],
+    ) -> None:
+        self._study, self._change = study, change
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -310,10 +338,10 @@ class _Estimated:
     def _get_trials(
         self, deepcopy: bool = True, states: Any = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        # As Optuna's process does. `get_trials` may leave some of them out: those of
+        # As Optuna's samplers do. `get_trials` may leave some of them out: those of
         # another bracket, with a `HyperbandPruner`.
-        trials = with_estimates(self._study._get_trials(deepcopy=False))
-        return [t for t in trials if states is None or t.state in states]
+        trials = self._study._get_trials(deepcopy=False, use_cache=use_cache)
+        return [t for t in self._change(trials) if states is None or t.state in states]
 
 
 def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -19,9 +19,9 @@ from sk_adalora._search_marks import ERROR
 from sk_adalora._search_sampling import (
     DistinctTPESampler,
     InformedGPSampler,
-    _Estimated,
     _others,
     _points,
+    _Shown,
     _was_tried,
     count_points,
     make_sampler,
@@ -370,7 +370,7 @@ def test_the_process_gets_running_trials_as_they_are():
     as_they_are = [trial.state for trial in study.trials]
 
     for given in ((TrialState.COMPLETE, TrialState.RUNNING), None):
-        seen = _Estimated(study)._get_trials(states=given)
+        seen = _Shown(study, with_estimates)._get_trials(states=given)
         assert [trial.state for trial in seen] == as_they_are
 
 
@@ -378,7 +378,8 @@ def test_before_a_trial_is_complete_nothing_is_made_up():
     study = optuna.create_study(direction="maximize")
     study.ask(SPACE)
 
-    assert _Estimated(study)._get_trials(states=(TrialState.COMPLETE,)) == []
+    shown = _Shown(study, with_estimates)
+    assert shown._get_trials(states=(TrialState.COMPLETE,)) == []
 
 
 class Negative(Peak):
@@ -515,3 +516,67 @@ def test_settings_that_failed_are_not_repeated_once_others_are_complete(seed):
     with pytest.warns(FitFailedWarning, match="3 of 6 trials failed"):
         fitted = failing.fit(X, Y)
     assert n_distinct([trial.params for trial in fitted.trials_]) == 6
+
+
+def branch(trial):
+    """A space of which each half asks for a parameter that the other lacks."""
+    a = trial.suggest_float("a", 0, 1)
+    return {"a": a, "b": trial.suggest_float("high" if a > 0.5 else "low", 0, 1)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_function_asks_for_anew_has_a_number_of_its_own(seed):
+    fitted = search(space=branch, random_state=seed).fit(X, Y)
+
+    assert all(len({*trial.params.values()}) == 2 for trial in fitted.trials_)
+
+
+# ---- trials that another program added -----------------------------------------
+
+CHOICES = {"a": [0.1, 0.3, 0.5], "b": [0.7, 0.9]}
+ADDED = [
+    {},
+    {"a": FLOAT(0, 1)},
+    {"a": FLOAT(0, 1), "b": FLOAT(0, 2)},
+    {"a": CategoricalDistribution([0.1, 0.2]), "b": FLOAT(0, 1)},
+]
+
+
+def beside(added, space, n_trials):
+    """Search on after a trial of other parameters was added."""
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    search(space=space, n_trials=2, refit=False, **kept).fit(X, Y)
+    optuna.load_study(**kept).add_trial(
+        optuna.trial.create_trial(
+            value=0.1, params=dict.fromkeys(added, 0.1), distributions=added
+        )
+    )
+    given = search(space=space, n_trials=n_trials, refit=False, **kept)
+    trials = given.fit(X, Y).trials_
+    return [t.params for t in trials[:2] + trials[3:]]
+
+
+@pytest.mark.parametrize("added", ADDED)
+def test_the_process_learns_from_trials_of_the_space_only(added, warned):
+    points = beside(added, SPACE, 14)
+
+    assert all(point.keys() == SPACE.keys() for point in points)
+    assert all(point["a"] != point["b"] for point in points)
+    assert warned == []
+
+
+@pytest.mark.parametrize("added", ADDED)
+def test_trees_learn_from_trials_of_the_space_only(added, warned):
+    space = {"a": CHOICES["a"], "b": (0.0, 1.0)}
+    points = beside(added, space, 14)
+
+    assert n_distinct(points) == 13
+    assert warned == []
+
+
+@pytest.mark.parametrize("added", ADDED)
+@pytest.mark.filterwarnings("ignore:`n_trials` should be at most")
+def test_a_trial_of_other_parameters_is_none_of_all_settings(added):
+    points = beside(added, CHOICES, 30)
+
+    assert n_distinct(points) == len(points) == 6
