@@ -87,11 +87,12 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         or back, and None for `init_r` into the number that it stands for. What the
         space cannot express is drawn: a value that is none of the choices, None of
         another parameter where the space has numbers, or steps where it has shares. If
-        the space is a function, "paper" adds nothing. A dict has full names and values
-        of the space, as `best_params_` has; fixed and tied parameters may be in it,
-        with the values that they have there. Other names are an error. For a function,
-        it has names that this asks the trial for, as `study_.best_params` has, and a
-        warning says which others were left out. What is not named is drawn.
+        the space is a function, or `sampler` a `GridSampler`, "paper" adds nothing. A
+        dict has full names and values of the space, as `best_params_` has; fixed and
+        tied parameters may be in it, with the values that they have there. Other names
+        are an error. For a function, it has names that this asks the trial for, as
+        `study_.best_params` has, and a warning says which others were left out. What is
+        not named is drawn (a `GridSampler` needs all names).
     callbacks : list of callable or None, default=None
         Functions that are called as ``callback(study, trial)`` after each trial, as by
         Optuna. ``study.stop()`` ends the search. For callbacks of scikit-learn, use

@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from joblib import effective_n_jobs
 from optuna import Study
+from optuna.samplers import GridSampler
 from sklearn.base import clone
 from sklearn.model_selection._search import BaseSearchCV
 
@@ -180,7 +181,10 @@ class SearchHooks(BaseSearchCV):
 
     def _open_study(self, space: Space, made_with: dict[str, Any]) -> SearchStudy:
         """Create the study, with what is tried first in line, or go on with it."""
-        points = starting_points(self.enqueue, self.estimator, space)
+        enqueue = self.enqueue
+        if isinstance(enqueue, str) and isinstance(self.sampler, GridSampler):
+            enqueue = None  # it has its own settings, and draws no others beside them
+        points = starting_points(enqueue, self.estimator, space)
         storage = open_storage(self.storage)  # from here on, something is written
         study = open_study(
             storage,

@@ -36,6 +36,12 @@ class SearchStudy(optuna.Study):
         asked = self._stop_asked
         try:
             return super().tell(*args, **kwargs)
+        except KeyError as error:
+            if error.args != ("grid_id",):
+                raise
+            # A `GridSampler` looks for the place of a queued trial, which has none. The
+            # trial was told all the same.
+            return super().tell(*args, **{**kwargs, "skip_if_finished": True})
         finally:
             self._all_tried |= self._stop_asked
             self._stop_asked = asked

@@ -277,6 +277,39 @@ def test_nothing_is_tried_after_the_last_setting_was_given_up(mark):
     assert [t.state.name for t in fitted.trials_] == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_queued_trial_has_no_place_in_a_grid(given_up):
+    """For which the sampler looks when one of its settings is left."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1]}, seed=0)
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    options = {"space": {"a": [0.1, 0.3]}, "sampler": sampler, **kept}
+    given = search(n_trials=5, refit=False, enqueue={"a": 0.3}, **options)
+    if given_up:
+        study = optuna.create_study(**kept, direction="maximize")
+        study.enqueue_trial({"a": 0.3})
+        lost = study.ask()
+        lost.set_user_attr(_search_workers.RUN, "of a dead process")
+        lost.set_user_attr(_search_workers.DEATHS, 2)
+        with pytest.warns(FitFailedWarning, match="3 processes died"):
+            fitted = given.fit(X, Y)
+    else:
+        fitted = given.fit(X, Y)
+
+    states = ["FAIL" if given_up else "COMPLETE", "COMPLETE"]
+    assert [t.state.name for t in fitted.trials_] == states
+    assert fitted.trials_[1].params == {"a": 0.1}
+
+
+def test_a_grid_begins_with_none_but_its_own_settings():
+    """It cannot draw what the estimator has for `b` and the space has not."""
+    space = {"a": [0.1, 0.5], "b": [0.6, 0.7]}
+    sampler = optuna.samplers.GridSampler(space, seed=0)
+    given = search(space=space, sampler=sampler, enqueue="paper", n_trials=9)
+    points = [(t.params["a"], t.params["b"]) for t in given.fit(X, Y).trials_]
+
+    assert sorted(points) == [(0.1, 0.6), (0.1, 0.7), (0.5, 0.6), (0.5, 0.7)]
+
+
 @pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
 @pytest.mark.parametrize("n_deaths", [(2, 0), (0, 2)])
 def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths):
