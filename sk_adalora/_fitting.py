@@ -307,10 +307,13 @@ class FitMixin(PredictMixin):
                 raise ValueError("it is NaN")
         except (AttributeError, TypeError, ValueError) as error:
             reason = str(error).rstrip(".")
+            # A method that the estimator lacks, it lacks on other rows too.
+            of_rows = not isinstance(error, AttributeError)
+            instead = ", or pass `X_val` and `y_val` on which it works"
             raise ValueError(
                 "`scoring` must be defined for the validation rows. Got "
                 f"{self.scoring!r}, which failed on them: {reason}. Choose another "
-                "score, or pass `X_val` and `y_val` on which it works."
+                f"score{instead if of_rows else ''}."
             ) from error
 
     def _resolve_schedule(self, n_samples: int) -> ResolvedSchedule:

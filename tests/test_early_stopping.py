@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from _spy import LAYERS, Spy
-from _toy import make, numbers, topics, toy
+from _toy import make, make_regressor, numbers, topics, toy
 
 from sk_adalora import _training
 from sk_adalora._early_stopping import ScoreWatcher
@@ -299,6 +299,22 @@ def test_a_score_is_tried_on_outputs_that_are_right(tiny_model):
         classifier.fit(X, y, X_val=X, y_val=y)
 
     assert classifier.history_.score[-1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("scoring", "advice"),
+    [
+        ("roc_auc", r"decision_function, predict_proba\. Choose another score\.$"),
+        (
+            "f1",
+            r"Choose another score, or pass `X_val` and `y_val` on which it works\.$",
+        ),
+    ],
+)
+def test_other_rows_are_advised_only_where_they_may_help(tiny_model, scoring, advice):
+    regressor = make_regressor(tiny_model, early_stopping=True, scoring=scoring)
+    with pytest.raises(ValueError, match=advice):
+        regressor.fit(toy(32)[0], np.arange(32) / 3)
 
 
 def test_without_early_stopping_nothing_is_scored(tiny_model):
