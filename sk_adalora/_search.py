@@ -362,8 +362,8 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
             If there is no such study, if it has no complete trial, if it was made with
             something else, or if no search made it.
         TypeError
-            If scikit-learn cannot split X into folds, or if the space is of another
-            type.
+            If scikit-learn cannot split X into folds, or if the study or the space is
+            of another type.
         FileNotFoundError
             If `storage` is the path of a folder, or of a file in a folder that does not
             exist.
@@ -375,8 +375,14 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
             check_directions(study)
             name, storage = study.study_name, InMemoryStorage()
             in_memory(trials, *record_of(study), storage)
-        else:
+        elif isinstance(study, str):
             name = study
+        else:
+            raise TypeError(
+                "`study` must be a study of Optuna's, or the name of one in `storage`. "
+                f"Got {type(study).__name__}. Pass `study_` of a search, or `study` of "
+                "an error that ended one."
+            )
         search = cls(estimator, space, storage=storage, study_name=name, **options)
         return search._fit(X, y, fit_params or {}, stored_only=True)
 

@@ -112,7 +112,8 @@ def load_study(
     if name not in names:
         raise ValueError(
             f"The study must be in the storage. Got {name!r}, and the storage has "
-            f"{names[:20]}. Choose one of them."
+            f"{names[:20]}. "
+            + ("Choose one of them." if names else "Pass the `storage` that has it.")
         )
     study = SearchStudy(str(name), storage, pruner=pruner)
     check_directions(study)

@@ -161,6 +161,17 @@ def test_an_unknown_study_is_named(kept):
         )
 
 
+def test_a_study_that_is_nowhere_needs_a_storage():
+    with pytest.raises(ValueError, match=r"has \[\]\. Pass the `storage` that has it"):
+        AdaLoraSearchCV.from_study("s", Peak(), X, Y, space=SPACE)
+
+
+@pytest.mark.parametrize("study", [search(), [], None])
+def test_what_is_no_study_is_called_so(study):
+    with pytest.raises(TypeError, match=r"`study` must be .* Got .*Pass `study_` of a"):
+        AdaLoraSearchCV.from_study(study, Peak(), X, Y, space=SPACE)
+
+
 def test_a_study_that_minimises_is_not_refitted():
     with pytest.raises(ValueError, match=r"greater scores are better.*\['minimize'\]"):
         AdaLoraSearchCV.from_study(optuna.create_study(), Peak(), X, Y, space=SPACE)
