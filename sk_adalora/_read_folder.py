@@ -179,8 +179,8 @@ def _check_class(name: str, cls: Any) -> None:
     # A subclass loads what its estimator saved.
     if name not in {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}:
         raise ValueError(
-            f"The folder must hold a {cls.__name__}. Got a {reprlib.repr(name)}. "
-            "Load it with its own class."
+            f"The folder must hold an estimator of class {cls.__name__}. Got "
+            f"{reprlib.repr(name)}. Load it with its own class."
         )
 
 

@@ -923,9 +923,9 @@ def test_a_pickle_of_a_later_version(fitted):
 def test_the_two_classes_are_not_mixed_up(saved, tiny_model, tmp_path):
     make_regressor(tiny_model).fit(X, NUMBERS).save_pretrained(tmp_path / "f")
 
-    with pytest.raises(ValueError, match=r"must hold a AdaLoraClassifier.*own class"):
+    with pytest.raises(ValueError, match=r"of class AdaLoraClassifier.*own class"):
         AdaLoraClassifier.from_pretrained(tmp_path / "f")
-    with pytest.raises(ValueError, match="Got a 'AdaLoraClassifier'"):
+    with pytest.raises(ValueError, match="Got 'AdaLoraClassifier'"):
         AdaLoraRegressor.from_pretrained(saved)
 
 

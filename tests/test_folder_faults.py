@@ -94,7 +94,7 @@ LIES = {
         lambda d: d["parameters"].update(trust_remote_code=True),
         "must not ask for code",
     ),
-    "base": (lambda d: d.update({"class": "ClassifierMixin"}), "must hold a AdaLoraC"),
+    "base": (lambda d: d.update({"class": "ClassifierMixin"}), "of class AdaLoraC"),
     "hash": (lambda d: d.update(content_hash="<b>"), "'content_hash' as a SHA-256"),
     "version": (
         lambda d: d["versions"].update(torch="2.0\n\n# Pay here"),
