@@ -217,14 +217,15 @@ def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
     implied = space.complete(kept)
     for name, value in point.items():
         # `best_params_` names fixed and tied parameters too.
-        if name not in searched and not (
-            name in implied and _means(value, implied[name])
-        ):
-            raise ValueError(
-                "`enqueue` must name parameters that are searched, or Optuna would "
-                f"leave them out without a word. Got {name!r}. "
-                f"{_close(name, distributions)}"
-            )
+        if name in searched or (name in implied and _means(value, implied[name])):
+            continue
+        do = _close(name, distributions)
+        if name in implied:
+            do = f"The space sets it to {implied[name]!r}: leave it out."
+        raise ValueError(
+            "`enqueue` must name parameters that are searched, or Optuna would leave "
+            f"them out without a word. Got {name!r}. {do}"
+        )
     return kept
 
 
