@@ -275,33 +275,39 @@ class Halves(torch.nn.Module):
     def __init__(self, second):
         super().__init__()
         self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+        self.third = torch.nn.Linear(8, 4)  # no layer of this width is on the first
         generator = torch.Generator().manual_seed(0)
         for parameter in self.parameters():
             torch.nn.init.normal_(parameter, generator=generator)
         self.second.to(second)
+        self.third.to(second)
 
     def forward(self, x):
-        return self.second(self.first(x).relu().to(self.second.weight.device))
+        hidden = self.first(x).relu().to(self.second.weight.device)
+        return self.third(self.second(hidden).relu())
 
 
-def test_a_model_on_several_devices():
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)]
+)
+def test_a_model_on_several_devices(dtype, tolerance):
     found = []
     for device in ("cpu", DEVICE):
         config = AdaLoraConfig(init_r=4, target_r=2, total_step=9, tinit=1, tfinal=3)
         generator = torch.Generator().manual_seed(0)
-        model = get_peft_model(Halves(device), config, generator=generator)
-        optimizer = adamw(model)
+        model = get_peft_model(Halves(device).to(dtype), config, generator=generator)
+        optimizer, x = adamw(model), torch.eye(8, dtype=dtype)
         for step in range(9):
-            loss = (model(torch.eye(8)) ** 2).mean()
+            loss = (model(x).float() ** 2).mean()
             (loss + model.orthogonality_loss().to(loss.device)).backward()
             optimizer.step()
             model.update_and_allocate(step)
             optimizer.zero_grad()
         model.compact(optimizer)
-        apart = model(torch.eye(8)).detach().cpu().numpy()
+        apart = model(x).detach().cpu().float().numpy()
         model.merge()
-        merged = model(torch.eye(8)).detach().cpu().numpy()
-        np.testing.assert_allclose(merged, apart, atol=1e-5)
+        merged = model(x).detach().cpu().float().numpy()
+        np.testing.assert_allclose(merged, apart, rtol=tolerance, atol=tolerance)
         found.append((model.ranks, apart))
 
     assert found[0][0] == found[1][0]

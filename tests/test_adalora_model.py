@@ -1224,7 +1224,7 @@ def test_a_region_without_autocast_inside_an_autocast_forward():
 
 
 class Quantised(nn.Linear):
-    """Eight-bit weights, as in quantised models: computes in the input's type."""
+    """Weights as in quantised models: computes in the input's type."""
 
     def __init__(self, width, kind):
         super().__init__(width, width, bias=False)
@@ -1235,7 +1235,9 @@ class Quantised(nn.Linear):
         return nn.functional.linear(x, self.weight.to(x.dtype) / 100)
 
 
-@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "kind", [torch.int8, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_quantised_layers_are_adapted_but_not_merged(dtype, kind):
     base = nn.Sequential(Quantised(6, kind), nn.ReLU(), Quantised(6, kind))
@@ -1244,7 +1246,7 @@ def test_quantised_layers_are_adapted_but_not_merged(dtype, kind):
     out.float().mean().backward()
 
     assert out.dtype == dtype
-    assert model.adapted["0"].right.dtype == torch.float32  # not rounded to eight bits
+    assert model.adapted["0"].right.dtype == torch.float32  # not rounded
     assert model.triplets.singular_values.grad.any()
     message = rf"needs weights in floating point of 16 bits.*{kind}"
     with pytest.raises(TypeError, match=message):

@@ -13,6 +13,7 @@ from _tiny import (
     classifier_loss,
     hidden,
     randomise,
+    small_adapted,
     tiny_bert,
     tiny_classifier,
     tokens,
@@ -150,6 +151,24 @@ def test_a_state_without_numbers_changes_nothing(ends):
     train(model, range(2), loss=classifier_loss)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("ranks", [(3, 1), (2, 2), (4, 4)])
+def test_loading_other_ranks_of_another_precision(ranks, dtype):
+    """Also of ranks that add up to the same."""
+    model = small_adapted(((6, 6), (6, 6)))
+    other = copy.deepcopy(model)
+    for pruned, kept in ((model, (1, 3)), (other, ranks)):
+        flags = [i < rank for rank in kept for i in range(4)]
+        pruned.triplets.keep(torch.tensor(flags))
+    state = {name: value.to(dtype) for name, value in other.state_dict().items()}
+    model.load_state_dict(state)
+    x = torch.eye(6)
+
+    assert tuple(model.triplets.ranks) == ranks
+    assert all(p.dtype == torch.float32 for p in model.triplets.parameters())
+    torch.testing.assert_close(model(x), other(x), rtol=0.1, atol=0.1)
+
+
 def test_loading_other_ranks_while_the_last_loss_is_alive():
     model = adapt_classifier()
     small = trained_classifier()
@@ -205,9 +224,17 @@ HEAD = "base_model.model.classifier."
         (lambda s: s.pop(HEAD + "bias"), r"Missing: \['.*classifier.bias'\]"),
         (lambda s: s.update(extra=torch.ones(1)), r"Unknown: \['extra'\]"),
         (
+            lambda s: s.update({f"extra{i}": torch.ones(1) for i in range(6)}),
+            r"Unknown: \['extra0', [^\]]*'extra4'\]\.",
+        ),
+        (
             lambda s: s.update({LAYER + "lora_A": torch.ones(4, 32)}),
             r"'bert.encoder.layer.1.output.dense' must have shapes \(4, 48\), "
             r"\(32, 4\), \(4, 1\). Got \(4, 32\), ",
+        ),
+        (
+            lambda s: s.update({LAYER + "lora_B": torch.ones(4, 32)}),
+            r"must have shapes .* Got \(4, 48\), \(4, 32\), \(4, 1\)",
         ),
         (
             lambda s: s.update({LAYER + "lora_E": torch.ones(3, 1)}),

@@ -213,6 +213,21 @@ def test_training_goes_on_after_compaction_in_inference_mode():
     assert all(torch.equal(states[1][n], value) for n, value in states[0].items())
 
 
+@torch.inference_mode()
+def test_all_may_happen_in_inference_mode():
+    model, other = (adapt(tiny_bert(), init_lora_weights=False) for _ in range(2))
+    full, states = model.state_dict(), model.allocator.state_dict()
+    model.allocator.finish()
+    model.compact()
+    other.load_state_dict(model.state_dict())  # of fewer rows
+
+    assert torch.equal(hidden(other), hidden(model))
+    other.load_state_dict(full)
+    other.allocator.load_state_dict(states)
+    other.allocator.finish()
+    torch.testing.assert_close(hidden(other), hidden(model))
+
+
 @pytest.mark.parametrize("steps", [0, 3])
 def test_training_of_merged_weights_is_refused(steps):
     model = adapt(tiny_bert(), init_lora_weights=False)

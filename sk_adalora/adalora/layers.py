@@ -309,8 +309,8 @@ class SVDLinear(nn.Module):
             )
         self._check_plain()
         update = delta.T if self.transposed else delta
-        exact = torch.promote_types(weight.dtype, update.dtype)
-        merged = (weight.to(exact) + update.to(weight.device)).to(weight.dtype)
+        # The sum is of the more precise of the two types, and rounded once.
+        merged = (weight + update.to(weight.device)).to(weight.dtype)
         if check and not torch.isfinite(merged).all():
             raise ValueError(
                 "The merged weights must be finite. Got NaN or infinity: the "

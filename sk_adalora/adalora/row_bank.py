@@ -163,15 +163,15 @@ class RowBank(nn.Module):
         if not self.rows.shape[0]:
             return self.rows.sum()
         exact = torch.promote_types(self.rows.dtype, torch.float)
-        identity = self._table("identities", self.rows.device)
+        identity = self._table("identities", self.rows.device).to(exact)
         with torch.autocast(self.rows.device.type, enabled=False):
             matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
             # The transforms of torch.func do not support the product by hand.
             if torch._C._are_functorch_transforms_active():
-                gap = matrices @ matrices.mT - identity.to(exact)
+                gap = matrices @ matrices.mT - identity
                 norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
                 return norms.sum()
-            total: Tensor = _Deviation.apply(matrices, identity.to(exact))
+            total: Tensor = _Deviation.apply(matrices, identity)
             return total
 
 

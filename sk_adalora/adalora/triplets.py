@@ -238,6 +238,7 @@ class Triplets(nn.Module):
                 delta = left.T @ (right * (values * self.scale).unsqueeze(1))
             yield delta
 
+    @torch.no_grad()
     def load(self, parts: Sequence[Factors]) -> None:
         """Load the triplets of all layers; ranks follow from the shapes.
 
@@ -248,26 +249,22 @@ class Triplets(nn.Module):
             are written in place where no rank changes.
         """
         same = [len(part.values) for part in parts] == self.ranks
-        with torch.no_grad():  # before anything changes, as it may fail
-            values = torch.cat([part.values for part in parts])
-            values = values.to(self.singular_values)
-            rows = [
-                torch.cat([getattr(parts[i], side) for i in bank.positions]).to(
-                    bank.rows
-                )
-                for side, banks in zip(("left", "right"), self._sides(), strict=True)
-                for bank in banks
-            ]
+        # Before anything changes, as it may fail.
+        values = torch.cat([part.values for part in parts]).to(self.singular_values)
+        rows = [
+            torch.cat([getattr(parts[i], side) for i in bank.positions]).to(bank.rows)
+            for side, banks in zip(("left", "right"), self._sides(), strict=True)
+            for bank in banks
+        ]
         self._passes.stop()
         for layer, part in zip(self._layers, parts, strict=True):
             layer.rank = len(part.values)
             layer.forget_rows()
-        with torch.no_grad():
-            store(self.singular_values, values)
-            for bank, of_bank in zip(self.banks, rows, strict=True):
-                store(bank.rows, of_bank)
-                if not same:
-                    bank.lay_out(self.ranks)
+        store(self.singular_values, values)
+        for bank, of_bank in zip(self.banks, rows, strict=True):
+            store(bank.rows, of_bank)
+            if not same:
+                bank.lay_out(self.ranks)
 
     def keep(
         self, kept: Tensor, optimizers: Sequence[torch.optim.Optimizer] = ()
