@@ -233,6 +233,16 @@ def test_a_part_of_the_numbers_may_stay_frozen():
     assert sum(model.ranks.values()) == 24
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_triplets_of_another_precision_are_allocated(dtype):
+    model = small_adapted().to(dtype)
+    model.triplets.left.requires_grad_(False)
+    train(model, range(8), loss=lambda m, _: m(torch.ones(2, 6, dtype=dtype)).sum())
+
+    assert all(a.score().dtype == torch.float32 for a in model.allocator.averages)
+    assert alive(model) == model.allocator.budget < 8
+
+
 @pytest.mark.parametrize("trains", [False, True])
 def test_final_ranks_that_were_loaded_need_no_gradients(trains):
     model = adapt(tiny_bert(), orth_reg_weight=0.0)

@@ -70,12 +70,15 @@ def test_rows_are_drawn_where_the_generator_is():
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
-def test_a_model_may_be_adapted_where_no_tensor_has_numbers():
+@pytest.mark.parametrize("default", ["cpu", "meta"])
+def test_a_model_may_be_adapted_where_no_tensor_has_numbers(default):
     settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9)
-    with torch.device("meta"):
-        model = get_peft_model(nn.Sequential(nn.Linear(8, 8)), settings)
+    base = nn.Sequential(nn.Linear(8, 8)).to("meta")
+    with torch.device(default):
+        model = get_peft_model(base, settings)
 
-    assert model.allocator.kept.device.type == "meta"
+    assert all(p.is_meta for p in model.triplets.parameters())
+    assert model.allocator.kept.is_meta
 
 
 def part_by_part(model):
@@ -281,6 +284,12 @@ def test_a_failed_forward_leaves_no_trace():
     assert not torch.allclose(hidden(model), expected)
     randomise(model, seed=1)
     torch.testing.assert_close(hidden(model), expected)
+    with pytest.raises(IndexError):
+        model(torch.full((2, 3), 10_000))
+    part, x = model.model.encoder.layer[0].intermediate, torch.randn(2, 3, 32)
+    before = part(x)
+    randomise(model, seed=8)
+    assert not torch.equal(part(x), before)
 
 
 def interrupt(run, at):
@@ -672,6 +681,17 @@ def test_what_others_put_on_a_frozen_layer_is_heeded(hook):
     model(torch.ones(2, 5, requires_grad=True)).sum().backward()
 
     assert seen == ["called"]
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_frozen_layer_that_is_trained_by_others_gets_its_gradient(name):
+    model, x = randomise(adapt(nn.Sequential(nn.Linear(5, 3)))), torch.randn(2, 5)
+    parameter = getattr(model.adapted["0"].base_layer, name)
+    parameter.requires_grad_(True)
+    model(x).sum().backward()
+
+    expected = {"weight": x.sum(dim=0).expand(3, 5), "bias": torch.full((3,), 2.0)}
+    torch.testing.assert_close(parameter.grad, expected[name])
 
 
 class Doubled(nn.Linear):

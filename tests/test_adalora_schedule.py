@@ -91,6 +91,8 @@ def test_allocations_happen_where_peft_masks(schedule):
             assert schedule.held_budget(step) == budget
         elif step < schedule.final_step:
             assert schedule.last_allocation(step) != step
+            former = schedule.held_budget(max(step - 1, 0))
+            assert schedule.held_budget(step) == former
 
 
 @given(schedules())

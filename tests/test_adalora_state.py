@@ -308,15 +308,18 @@ def test_loading_drops_rows_that_were_handed_out():
     assert not torch.allclose(layer(x), before)
 
 
-def test_a_rank_pattern_gives_the_ranks():
+@pytest.mark.parametrize(
+    ("ranks", "end"), [([0, 1, 2, 3, 4], ".lora_E"), ([4] * 5, "")]
+)
+def test_a_rank_pattern_gives_the_ranks(ranks, end):
     pattern = {
-        f"{path}.lora_E": [i < n for i in range(4)]
-        for n, path in zip([0, 1, 2, 3, 4] * 3, sorted(BERT_LAYERS), strict=False)
+        path + end: [i < n for i in range(4)]
+        for n, path in zip(ranks * 3, sorted(BERT_LAYERS), strict=False)
     }
     model = adapt(tiny_bert(), rank_pattern=pattern)
-    ranks = {f"{path}.lora_E": rank for path, rank in model.ranks.items()}
+    found = {path + end: rank for path, rank in model.ranks.items()}
 
-    assert ranks == {path: sum(flags) for path, flags in pattern.items()}
+    assert found == {path: sum(flags) for path, flags in pattern.items()}
     assert model.allocator.finished
     assert model.peft_config.scale == 8 / (4 + 1e-5)  # pruning does not rescale
 
@@ -325,9 +328,12 @@ def test_a_rank_pattern_gives_the_ranks():
     ("pattern", "message"),
     [
         ({}, r"must name every adapted layer. Got none for 'encoder"),
-        (
-            {f"{path}.lora_E": [True] * 3 for path in BERT_LAYERS},
-            r"must hold `init_r`=4 flags a layer. Got 3 for",
+        *(
+            (
+                {f"{path}.lora_E": [True] * length for path in BERT_LAYERS},
+                rf"must hold `init_r`=4 flags a layer. Got {length} for",
+            )
+            for length in (3, 5)
         ),
     ],
 )
@@ -531,6 +537,7 @@ def test_a_module_around_it_says_what_is_missing_and_what_is_unknown():
     own = [n for n in one.state_dict() if n.startswith("net.")]
 
     assert result.missing_keys == own
+    assert other.load_state_dict({}, strict=False).missing_keys == [*one.state_dict()]
     with pytest.raises(
         RuntimeError, match=r'Missing key.*"net.base_model.model.0.lora_A'
     ):

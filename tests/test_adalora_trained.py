@@ -393,6 +393,16 @@ def test_what_replaces_a_trained_module_is_used_again():
     assert model.model.head is new
 
 
+def test_a_trained_module_that_is_taken_out_is_still_saved():
+    model = adapt(tiny_classifier(), modules_to_save=["classifier"])
+    before = model.state_dict()
+    model.model.classifier = None
+    with model.disable_adapter():
+        assert isinstance(model.model.classifier, nn.Linear)
+
+    assert model.state_dict().keys() == before.keys()
+
+
 def test_a_head_is_saved_at_the_size_that_it_was_given_later():
     model = adapt(tiny_llama(), target_modules=["q_proj"], modules_to_save=["lm_head"])
     model.resize_token_embeddings(53)

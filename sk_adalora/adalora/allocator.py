@@ -351,8 +351,7 @@ class RankAllocator:
         self.budget = state["budget"]
         self.finished = state["finished"]
         self._averages = None
-        # Training may go on after inference mode, unless all was made within it.
-        with torch.inference_mode(values.is_inference()):
+        with torch.inference_mode(False):  # training may go on after it
             self.kept = state["kept"].to(device, copy=True)
             self._reached = state["reached"].to(device, copy=True)
             self._index_layers()
