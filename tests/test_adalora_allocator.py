@@ -552,6 +552,10 @@ def test_reset_starts_again_at_full_rank():
     assert model.allocator.budget == 8
     assert model.allocator.kept.all()
     assert not model.allocator.finished
+    for _ in range(2):
+        give_gradients(model)
+        assert [model.update_and_allocate(step) for step in range(4)] == [8, 8, 8, 6]
+        model.allocator.reset()
 
 
 @LATE

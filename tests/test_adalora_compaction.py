@@ -213,8 +213,9 @@ def test_compaction_keeps_the_parameter_objects():
     assert torch.nn.utils.clip_grad_norm_(parameters, 1.0) > 0
 
 
-def test_compaction_while_the_last_loss_is_alive():
-    model = adapt(tiny_bert())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_compaction_while_the_last_loss_is_alive(dtype):
+    model = adapt(tiny_bert()).to(dtype)
     loss = encoder_loss(model, 0) + model.orthogonality_loss()
     loss.backward()
     model.allocator.finish()

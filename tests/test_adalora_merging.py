@@ -242,6 +242,9 @@ def test_merging_refuses_broken_numbers_and_merges_nothing(number):
 
     model.merge(safe_merge=False)
     assert hidden(model).isnan().any()
+    model.unmerge()
+    merged = model.merge_and_unload(safe_merge=False)
+    assert hidden(merged).isnan().any()
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, KeyboardInterrupt])

@@ -473,6 +473,10 @@ def test_states_of_several_steps_are_loaded_one_after_the_other():
 
     assert model.allocator.last_step == -1
     assert model.allocator.kept.all()
+    other = adapted_bert()
+    other.allocator.load_state_dict(states[0][1])  # before the adapter
+    other.load_state_dict(states[0][0])
+    assert other.allocator.last_step == 2
 
 
 def test_a_state_that_came_before_an_adapter_of_other_ranks_is_not_its_state():
