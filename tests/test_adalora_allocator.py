@@ -558,6 +558,19 @@ def test_reset_starts_again_at_full_rank():
         model.allocator.reset()
 
 
+def test_the_last_step_of_all_counts_and_is_remembered():
+    model = small_adapted(tfinal=0)
+    give_gradients(model, scale=0.0)
+    values = model.triplets.singular_values
+    with torch.no_grad():
+        values[-1], values.grad[-1] = 1e-3, 1.0  # the smallest, and alone important
+    model.allocator.update_and_allocate(11)
+
+    assert model.allocator.kept.nonzero().flatten().tolist() == [0, 1, 2, 7]
+    model.compact()
+    assert model.allocator.got_gradients
+
+
 @LATE
 def test_reset_after_deletion_counts_what_is_left():
     model = small_adapted()
