@@ -130,7 +130,8 @@ RECORDS: dict[str, type] = {
 }
 # A folder has another form for the adapter: PEFT's.
 _PICKLED_RECORDS: dict[str, type] = {"_adapter": AdapterState, **RECORDS}
-# Fields of it in `sk_adalora.json`. The others are in PEFT's files and the head's.
+# Fields of `AdapterState` in `sk_adalora.json`. PEFT's files and the head's have the
+# others.
 STATE_FIELDS = tuple(
     each.name for each in fields(AdapterState) if each.name not in ("config", "arrays")
 )
