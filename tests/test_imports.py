@@ -18,6 +18,7 @@ import sklearn
 import torch
 from _process import run_python
 from accelerate.hooks import ModelHook, add_hook_to_module
+from optuna.samplers import TPESampler
 from optuna.storages.journal import JournalFileBackend
 from sklearn.callback import ProgressBar, with_callbacks
 from sklearn.linear_model import LogisticRegression
@@ -469,6 +470,7 @@ def holders(folder):
         (make_scorer(accuracy_score), "_score_func _sign _kwargs _response_method"),
         (study, "_storage _get_trials"),
         (study.ask(), "_trial_id"),
+        (TPESampler(), "_random_sampler"),
         (JournalFileBackend(str(folder / "journal")), "_file_path _lock"),
         (torch._C, "_current_graph_task_id _are_functorch_transforms_active"),
         (torch.nn.Linear(1, 1), "_forward_hooks _forward_pre_hooks _parameters"),
