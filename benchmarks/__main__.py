@@ -63,10 +63,12 @@ SCRIPTS = {
     "many": "many_classes",
     "faster": "faster_learning",
     "wrong": "wrong_labels",
+    "epochs": "epochs",
     "models": "other_models",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {
+    "epochs",
     "faster",
     "few",
     "grouping",

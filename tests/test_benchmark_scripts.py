@@ -323,6 +323,33 @@ def test_many_classes_as_classes_and_as_labels(
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_epochs_of_many_classes(monkeypatch, capsys, tiny_model, tmp_path):
+    from benchmarks import epochs
+
+    for name in epochs.TASKS:
+        write_task(tmp_path / f"{name}.csv")
+    asked = []
+
+    def make(seed, **options):
+        asked.append((seed, options))
+        return make_classifier(
+            tiny_model, random_state=seed, interpolation=1, **options
+        )
+
+    monkeypatch.setattr(epochs, "make", make)
+    monkeypatch.setattr(epochs, "N_TEST", 12)
+    epochs.main([str(tmp_path), "--sizes", "2500"])
+
+    printed = capsys.readouterr().out
+    (cells,) = re.findall(r"\| abstracts \| 2,500 \| 3 \| (.*) \|", printed)
+    assert [cell.count(" / ") for cell in cells.split(" | ")] == 4 * [1]
+    assert "| 3 epochs, 0.85 | 3 epochs, 1 | 5 epochs, 0.85 | 5 epochs, 1 |" in printed
+    assert "4,000" not in printed
+    fits = [epochs.STILL, {"epochs": 3}, {"epochs": 5}]
+    assert asked == [(seed, options) for seed in (30, 31) for options in fits]
+
+
+@pytest.mark.usefixtures("scripts_environment")
 def test_larger_updates_and_a_faster_head(monkeypatch, capsys, tiny_model, tmp_path):
     from benchmarks import faster_learning
 
@@ -718,10 +745,10 @@ def test_what_a_process_of_a_script_says_of_its_end_is_shown(monkeypatch, capfd)
 @pytest.mark.usefixtures("scripts_environment")
 @pytest.mark.parametrize("share", [0, 0.7, 1])
 def test_points_of_the_study_are_those_of_the_estimator(tiny_model, share):
-    from benchmarks.interpolation import _STILL, between
+    from benchmarks.interpolation import STILL, between
 
     end = make_classifier(tiny_model, interpolation=1).fit(X, Y)
-    start = make_classifier(tiny_model, interpolation=1, **_STILL).fit(X, Y)
+    start = make_classifier(tiny_model, interpolation=1, **STILL).fit(X, Y)
     expected = make_classifier(tiny_model, interpolation=share).fit(X, Y)
 
     np.testing.assert_allclose(
