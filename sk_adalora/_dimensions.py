@@ -111,17 +111,6 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Given:
-    """A distribution that the user wrote for Optuna."""
-
-    given: BaseDistribution
-
-    def distribution(self) -> BaseDistribution:
-        """Return the distribution."""
-        return self.given
-
-
-@dataclass(frozen=True)
 class LogIntegers:
     """Log-uniform integers, with the method `rvs` of scipy's distributions."""
 
@@ -145,18 +134,18 @@ Part = Range | Choices | Fixed
 
 
 @dataclass(frozen=True)
-class DeclaredSpace:
-    """A space whose distributions are known before the first trial.
+class Space:
+    """What a search may try, known before the first trial.
 
     Parameters
     ----------
-    parts : dict of str to Range, Choices, Fixed or Given
+    parts : dict of str to Range, Choices, Fixed or BaseDistribution
         What each parameter may be, under the names that `set_params` takes.
     ties : dict of str to str
         Parameters that get the value of another.
     """
 
-    parts: Mapping[str, Part | Given]
+    parts: Mapping[str, Part | BaseDistribution] = field(default_factory=dict)
     ties: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> set[str]:
@@ -166,8 +155,11 @@ class DeclaredSpace:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of each name that is searched."""
-        searched = {n: p for n, p in self.parts.items() if not isinstance(p, Fixed)}
-        return {name: part.distribution() for name, part in searched.items()}
+        return {
+            name: part if isinstance(part, BaseDistribution) else part.distribution()
+            for name, part in self.parts.items()
+            if not isinstance(part, Fixed)
+        }
 
     def fixed(self) -> dict[str, Any]:
         """Return the parameters that have one value."""
@@ -175,10 +167,9 @@ class DeclaredSpace:
 
     def choices(self) -> dict[str, tuple[Any, ...]]:
         """Return the values of the parameters that have some to choose from."""
-        given = {n: getattr(p, "given", p) for n, p in self.parts.items()}
         return {
             name: part.values if isinstance(part, Choices) else tuple(part.choices)
-            for name, part in given.items()
+            for name, part in self.parts.items()
             if isinstance(part, Choices | CategoricalDistribution)
         }
 
@@ -203,26 +194,13 @@ class DeclaredSpace:
 
 
 @dataclass(frozen=True)
-class CalledSpace:
-    """A function that asks the trial itself, and returns parameters."""
+class CalledSpace(Space):
+    """A function that asks the trial itself, and returns parameters.
 
-    function: Callable[[Any], Mapping[str, Any]]
+    What it sets is not known before it runs: nothing of it is declared.
+    """
 
-    def names(self) -> set[str]:
-        """Return nothing: what the function sets is not known before it runs."""
-        return set()
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return nothing, likewise."""
-        return {}
-
-    def fixed(self) -> dict[str, Any]:
-        """Return nothing, likewise."""
-        return {}
-
-    def choices(self) -> dict[str, tuple[Any, ...]]:
-        """Return nothing, likewise."""
-        return {}
+    function: Callable[[Any], Mapping[str, Any]] = field(kw_only=True)
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Call the function, and make sure that it can be called again.
@@ -273,11 +251,7 @@ class CalledSpace:
             return dict(values)
 
 
-# Both have the same public methods.
-Space = DeclaredSpace | CalledSpace
-
-
-def read_part(name: str, value: Any, *, log: bool = False) -> Part | Given:
+def read_part(name: str, value: Any, *, log: bool = False) -> Part | BaseDistribution:
     """Read what a parameter may be.
 
     Parameters
@@ -292,7 +266,7 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part | Given:
 
     Returns
     -------
-    Range, Choices, Fixed or Given
+    Range, Choices, Fixed or BaseDistribution
 
     Raises
     ------
@@ -301,7 +275,7 @@ def read_part(name: str, value: Any, *, log: bool = False) -> Part | Given:
         is scipy's.
     """
     if isinstance(value, BaseDistribution):
-        return Given(value)
+        return value
     if draws_itself(value):
         raise ValueError(
             f"`{name}` of the space must be a distribution of Optuna's, a tuple, a "

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import IntDistribution
 
 from ._base import BaseAdaLora
-from ._dimensions import CalledSpace, DeclaredSpace, Space, plain, text_of
+from ._dimensions import CalledSpace, Space, plain, text_of
 from ._parameters import did_you_mean
 from ._search_digest import digest
 from ._steps import default_init_r, rank_of_share
@@ -209,7 +209,7 @@ def _means(value: Any, fixed: Any) -> bool:
     return _is_same(value, fixed) or digest(value) == digest(fixed)
 
 
-def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
+def _checked(point: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """Return a queued point as a study keeps it; refuse what is not in the space."""
     distributions = space.distributions()
     searched = {name: value for name, value in point.items() if name in distributions}
@@ -229,7 +229,7 @@ def _checked(point: Mapping[str, Any], space: DeclaredSpace) -> dict[str, Any]:
     return kept
 
 
-def _value_of(name: str, value: Any, space: DeclaredSpace) -> Any:
+def _value_of(name: str, value: Any, space: Space) -> Any:
     """Return a queued value as a study keeps it; refuse one outside of the space."""
     distribution, choices = space.distributions()[name], space.choices().get(name)
     kept = _nearest(value, distribution, choices)

@@ -11,8 +11,6 @@ from optuna.distributions import BaseDistribution
 
 from ._dimensions import (
     CalledSpace,
-    DeclaredSpace,
-    Given,
     Part,
     Range,
     Space,
@@ -136,7 +134,7 @@ class AdaLoraSpace:
         _check_ranks(self, parts)
         _check_shares(self, parts)
 
-    def _declare(self, prefix: str = "") -> DeclaredSpace:
+    def _declare(self, prefix: str = "") -> Space:
         _check_prefix(prefix)
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         ties = {}
@@ -148,7 +146,7 @@ class AdaLoraSpace:
             for name, value in given.items()
             if value is not None
         }
-        return DeclaredSpace(parts, ties)
+        return Space(parts, ties)
 
     def distributions(self, prefix: str = "") -> dict[str, BaseDistribution]:
         """Return Optuna's distribution of each parameter that is searched.
@@ -372,17 +370,17 @@ def read_space(space: Any, prefix: str = "") -> Space:
     if isinstance(space, Mapping):
         return _read_mapping(space)
     if callable(space) and not isinstance(space, type):
-        return CalledSpace(space)
+        return CalledSpace(function=space)
     raise TypeError(
         "`space` must be an AdaLoraSpace, a dict of distributions, or a callable that "
         f"gets a trial. Got {space!r}. For the default space, pass AdaLoraSpace()."
     )
 
 
-def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
-    parts: dict[str, Part | Given] = {}
+def _read_mapping(space: Mapping[str, Any]) -> Space:
+    parts: dict[str, Part | BaseDistribution] = {}
     # By full names, which take precedence over a space.
-    named: dict[str, Part | Given] = {}
+    named: dict[str, Part | BaseDistribution] = {}
     ties: dict[str, str] = {}
     for name, value in space.items():
         if isinstance(value, AdaLoraSpace):
@@ -398,7 +396,7 @@ def _read_mapping(space: Mapping[str, Any]) -> DeclaredSpace:
         else:
             named[name] = read_part(name, value)
     ties = {name: source for name, source in ties.items() if name not in named}
-    return DeclaredSpace(parts | named, ties)
+    return Space(parts | named, ties)
 
 
 def _read_field(name: str, value: Any) -> Part:
@@ -408,7 +406,7 @@ def _read_field(name: str, value: Any) -> Part:
             f"{value!r}. For distributions of Optuna's, pass a dict as the space."
         )
     part = read_part(name, value, log=name in _LOG)
-    assert not isinstance(part, Given), "distributions are refused above"
+    assert not isinstance(part, BaseDistribution), "these are refused above"
     if isinstance(part, Range) and name not in _WHOLE | _STEPS_OR_SHARES:
         return replace(part, low=float(part.low), high=float(part.high))
     return part
