@@ -41,7 +41,7 @@ from ._search_study import (
 )
 from ._search_summary import summarise
 from ._search_table import FoldResult, TrialTable, check_best, make_table
-from ._search_trials import Evaluate, Plan, TrialRunner
+from ._search_trials import Evaluate, TrialRunner
 from ._search_warnings import warn_of_failures, warn_of_few_settings
 from ._search_workers import Worker
 from ._space import AdaLoraSpace, read_space
@@ -250,21 +250,23 @@ class SearchHooks(BaseSearchCV):
 
     def _run_trials(self, worker: Worker, evaluate: Evaluate) -> None:
         """Evaluate trials until the study has enough of them."""
-        now = self._now
-        plan = Plan(
-            n_trials=self.n_trials,
-            finite=self._n_settings(now.space) < math.inf,
-            n_folds=len(now.splits),
-            batch=effective_n_jobs(self.n_jobs),
-            racing=self.pruner is not None,
-            timeout=self.timeout,
-            metric=self._metric(),
-        )
-        total = int(min(self.n_trials, self._n_settings(now.space)))
-        bar = progress_bar(total, now.verbose, "search", "trial")
-        callbacks = self.callbacks or ()
-        with closing(bar):
-            runner = TrialRunner(now.study, now.space, plan, worker, callbacks, bar)
+        now, n_settings = self._now, self._n_settings(self._now.space)
+        total = int(min(self.n_trials, n_settings))
+        with closing(progress_bar(total, now.verbose, "search", "trial")) as bar:
+            runner = TrialRunner(
+                study=now.study,
+                space=now.space,
+                worker=worker,
+                n_trials=self.n_trials,
+                finite=n_settings < math.inf,
+                n_folds=len(now.splits),
+                batch=effective_n_jobs(self.n_jobs),
+                racing=self.pruner is not None,
+                timeout=self.timeout,
+                metric=self._metric(),
+                callbacks=self.callbacks or (),
+                bar=bar,
+            )
             runner.run(evaluate)
 
     def _show_metrics(self) -> None:

@@ -28,12 +28,27 @@ Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
 _POLL = 1.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a search goes.
+@dataclass(eq=False)
+class Candidate:
+    """A running trial."""
+
+    trial: optuna.Trial
+    params: dict[str, Any] = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, eq=False)
+class TrialRunner:
+    """Runs the trials of a study.
 
     Parameters
     ----------
+    study : SearchStudy
+        The study.
+    space : Space
+        The space that is searched.
+    worker : Worker
+        This run, among others on the same study.
     n_trials : int
         Trials of the study in all, whoever evaluates them.
     finite : bool
@@ -48,8 +63,15 @@ class Plan:
         Seconds after which no further trial begins.
     metric : str or None
         Of several metrics the one to compare; None stands for the first.
+    callbacks : sequence of callable
+        Called with the study and each finished trial.
+    bar : tqdm
+        Shows the trials.
     """
 
+    study: SearchStudy
+    space: Space
+    worker: Worker
     n_trials: int
     finite: bool
     n_folds: int
@@ -57,50 +79,13 @@ class Plan:
     racing: bool
     timeout: float | None
     metric: str | None
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], Any]]
+    bar: Any
 
-
-@dataclass(eq=False)
-class Candidate:
-    """A running trial."""
-
-    trial: optuna.Trial
-    params: dict[str, Any] = field(default_factory=dict)
-    scores: list[float] = field(default_factory=list)
-
-
-class TrialRunner:
-    """Runs the trials of a study.
-
-    Parameters
-    ----------
-    study : SearchStudy
-        The study.
-    space : Space
-        The space that is searched.
-    plan : Plan
-        Settings of the search.
-    worker : Worker
-        This run, among others on the same study.
-    callbacks : sequence of callable
-        Called with the study and each finished trial.
-    bar : tqdm
-        Shows the trials.
-    """
-
-    def __init__(
-        self,
-        study: SearchStudy,
-        space: Space,
-        plan: Plan,
-        worker: Worker,
-        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], Any]],
-        bar: Any,
-    ) -> None:
-        self.study, self.space, self.plan = study, space, plan
-        self.worker, self.callbacks, self.bar = worker, callbacks, bar
+    def __post_init__(self) -> None:
         self.open: list[Candidate] = []
         self.unsigned: dict[int, float] = {}  # of `take_back`
-        seconds = math.inf if plan.timeout is None else plan.timeout
+        seconds = math.inf if self.timeout is None else self.timeout
         self.deadline = time.monotonic() + seconds
 
     def run(self, evaluate: Evaluate) -> None:
@@ -115,7 +100,7 @@ class TrialRunner:
                 batch = self._ask()
                 if batch:
                     self._evaluate(batch, evaluate)
-                elif self._over() < self.plan.n_trials and self._others_run():
+                elif self._over() < self.n_trials and self._others_run():
                     time.sleep(_POLL)
                 else:
                     break
@@ -133,9 +118,7 @@ class TrialRunner:
         take_back(self.study, self.unsigned)
         asked: list[Candidate] = []
         while (
-            len(asked) < self.plan.batch
-            and not self.study.stopped
-            and not self._no_room()
+            len(asked) < self.batch and not self.study.stopped and not self._no_room()
         ):
             if asked and (self._is_late() or self._is_doubtful_next()):
                 break
@@ -192,9 +175,9 @@ class TrialRunner:
             for t in self.study.get_trials(deepcopy=False)
             if t.number < below and (is_over(t) or t.state is TrialState.RUNNING)
         ]
-        if len(begun) >= self.plan.n_trials:
+        if len(begun) >= self.n_trials:
             return True
-        return self.plan.finite and all_tried(self.space.distributions(), begun)
+        return self.finite and all_tried(self.space.distributions(), begun)
 
     def _over(self) -> int:
         """Count the trials that are over."""
@@ -210,9 +193,9 @@ class TrialRunner:
         When trials have dropped out of a race, workers that are free evaluate further
         folds of the remaining ones.
         """
-        folds = list(range(self.plan.n_folds))
+        folds = list(range(self.n_folds))
         while batch and folds:
-            width = self.plan.batch // len(batch) if self.plan.racing else len(folds)
+            width = self.batch // len(batch) if self.racing else len(folds)
             group, folds = folds[:width], folds[width:]
             results = evaluate([candidate.params for candidate in batch], group)
             for candidate, by_fold in zip(batch, results, strict=True):
@@ -230,7 +213,7 @@ class TrialRunner:
         trial that fails keeps them all.
         """
         trial = candidate.trial
-        score = result.objective(self.plan.metric)
+        score = result.objective(self.metric)
         candidate.scores.append(score)
         mean = _mean(candidate.scores)
         try:
@@ -247,9 +230,9 @@ class TrialRunner:
         if math.isnan(mean):
             if last:
                 self._tell(candidate, TrialState.FAIL)
-        elif fold == self.plan.n_folds - 1:
+        elif fold == self.n_folds - 1:
             self._tell(candidate, TrialState.COMPLETE, mean)
-        elif self.plan.racing and trial.should_prune():
+        elif self.racing and trial.should_prune():
             self._tell(candidate, TrialState.PRUNED)
 
     def _tell(
