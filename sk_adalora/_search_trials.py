@@ -19,7 +19,7 @@ from ._search_sampling import all_tried
 from ._search_study import SearchStudy
 from ._search_table import FoldResult
 from ._search_warnings import warn_of_unasked
-from ._search_workers import Worker, fail, is_twin, take_back, try_again
+from ._search_workers import Worker, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.
 Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
@@ -145,13 +145,7 @@ class TrialRunner:
         self.open.append(candidate)
         trial = candidate.trial
         trial.set_user_attr(RUN, self.worker.run_id)
-        trials = self.study.get_trials(deepcopy=False)
-        queued = trials[trial.number]
-        if is_twin(queued, trials):
-            self.open.remove(candidate)
-            with suppress(RuntimeError):  # another run took us for dead
-                fail(self.study, queued)
-            return None
+        queued = self.study.get_trials(deepcopy=False)[trial.number]
         # Another worker may have asked at the same time: the lower number stays.
         if self._no_room(trial.number):
             self.open.remove(candidate)

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -148,7 +147,10 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
         if given_up or has_failed:  # the sampler is to know: nothing comes after it
             study.tell(trial.number, state=TrialState.FAIL)
             return
-        fail(study, trial)
+        # As Optuna fails those of dead processes. Not by `tell`, which shows it to the
+        # sampler: one that goes through all settings would take the last of them for
+        # tried, and end the search.
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
         return
     # What was queued for it, and what it had asked for by then.
@@ -161,25 +163,6 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
             system_attrs={"fixed_params": point, **place},
         )
         study.add_trial(again)
-
-
-def fail(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Fail a running trial, as Optuna fails those of dead processes.
-
-    Not by `tell`, which shows it to the sampler: one that goes through all settings
-    would take the last of them for tried, and end the search.
-    """
-    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-
-
-def is_twin(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Tell whether an earlier one of the trials was queued again for the same trial.
-
-    SQLite lets two workers fail a trial at once, and each of them queues it again.
-    """
-    again = trial.user_attrs.get(AGAIN)
-    earlier = trials[: trial.number]
-    return again is not None and any(t.user_attrs.get(AGAIN) == again for t in earlier)
 
 
 def _is_stale(trial: FrozenTrial, alive: set[str], unsigned: dict[int, float]) -> bool:

@@ -202,20 +202,6 @@ def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(monkeypat
     assert again.system_attrs["fixed_params"] == points[1]
 
 
-def test_what_two_workers_queue_again_at_once_is_tried_once():
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
-    search(n_trials=1, refit=False, **kept).fit(X, Y)
-    study = optuna.load_study(**kept)
-    point = {"a": 0.9, "b": 0.7}
-    for _ in range(2):
-        study.enqueue_trial(point, user_attrs={_search_workers.AGAIN: 0})
-    fitted = search(n_trials=3, refit=False, **kept).fit(X, Y)
-
-    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 3]
-    assert fitted.cv_results_["params"][1] == point != fitted.cv_results_["params"][2]
-    assert [t.state for t in fitted.trials_].count(TrialState.WAITING) == 0
-
-
 @pytest.mark.parametrize("asked", [False, True], ids=["with a place alone", "asked"])
 @pytest.mark.parametrize("n_before", [1, 2])
 def test_what_a_grid_lost_is_tried_again(n_before, asked):
@@ -234,8 +220,7 @@ def test_what_a_grid_lost_is_tried_again(n_before, asked):
     assert all(trial.state.is_finished() for trial in fitted.trials_)
 
 
-@pytest.mark.parametrize("twins", [False, True])
-def test_all_that_a_grid_lost_is_tried_again(twins):
+def test_all_that_a_grid_lost_is_tried_again():
     """Of two lost trials, the sampler takes the second for tried after the first."""
     sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
     kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
@@ -246,9 +231,6 @@ def test_all_that_a_grid_lost_is_tried_again(twins):
     lost.set_user_attr(_search_workers.RUN, "of a dead process")
     _search_workers.take_back(study, {})
     later.set_user_attr(_search_workers.RUN, "of a dead process")
-    if twins:
-        _search_workers.take_back(study, {})
-        study.add_trial(study.trials[-1])  # as if two workers had queued it
     fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
 
     assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
