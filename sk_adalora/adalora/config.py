@@ -31,6 +31,9 @@ _TASKS = (
 # Fields that hold names, or a pattern of names.
 _NAMES = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save")
 
+# Fields that hold a text.
+_TEXTS = ("task_type", "base_model_name_or_path", "revision", "peft_version")
+
 # Fields of other PEFT methods that PEFT writes into every file. They mean nothing
 # here as long as they hold these values.
 _INERT_VALUES: dict[str, Any] = {
@@ -135,6 +138,8 @@ class LoraConfig:
             setattr(self, each.name, _as_plain(getattr(self, each.name)))
         for name in _NAMES:
             _check_each(name, getattr(self, name), str)
+        for name in _TEXTS:
+            _check_text(name, getattr(self, name))
         _check_each("layers_to_transform", self.layers_to_transform, int)
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
@@ -389,7 +394,7 @@ class AdaLoraConfig(LoraConfig):
     def _check_rank_pattern(self) -> None:
         pattern = self.rank_pattern
         flags = pattern.values() if isinstance(pattern, dict) else [None]
-        if pattern is not None and not all(isinstance(f, list | tuple) for f in flags):
+        if pattern is not None and not all(map(_are_flags, flags)):
             raise TypeError(
                 "`rank_pattern` must hold a list of true and false for each layer. Got "
                 f"{reprlib.repr(pattern)}. It says what a trained adapter has left: "
@@ -475,6 +480,17 @@ def _as_plain(value: Any) -> Any:
 
 def _as_set(names: Any) -> Any:
     return set(names) if isinstance(names, list | tuple | frozenset) else names
+
+
+def _are_flags(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(f, bool) for f in value)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str | None):
+        raise TypeError(
+            f"`{name}` must be a str or None. Got {reprlib.repr(value)}. Leave it out."
+        )
 
 
 def _check_each(name: str, value: Any, kind: type) -> None:

@@ -137,24 +137,22 @@ def _read_config(
     """Build the configuration, for the layers that have tensors in the file."""
     if values.get("total_step") is None:  # old files may lack a schedule
         values |= {"total_step": 1, "tinit": 0, "tfinal": 0}
-    for name in ("task_type", "base_model_name_or_path", "revision", "peft_version"):
-        _check_plain(name, values.get(name), str)
-    saved = values.get("modules_to_save")
-    _check_plain("modules_to_save", saved, list)
-    for name in saved or ():
-        _check_plain("modules_to_save", name, str)
-    paths = [name.removeprefix(PREFIX) for name in tensors if not is_factor(name)]
-    values["modules_to_save"] = _saved(saved or (), paths) or None
-    values["rank_pattern"] = _plain_pattern(values.get("rank_pattern"))
+    pattern = values.get("rank_pattern")
+    if isinstance(pattern, dict):
+        plain = {plain_name(n): flags for n, flags in pattern.items()}
+        values["rank_pattern"] = plain or None
     # The file's own `target_modules` is not used: matching a malicious pattern may
     # never end, and "all-linear" means other layers to PEFT. A list of names would mean
     # all layers whose paths end with them, so this is a pattern of the whole paths.
     values |= dict.fromkeys(CHOOSING)
     values["target_modules"] = "|".join(map(re.escape, sorted(ranks)))
     try:
-        return AdaLoraConfig.from_dict(values)
+        config = AdaLoraConfig.from_dict(values)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"{CONFIG_NAME} is broken: {error}") from error
+    paths = [name.removeprefix(PREFIX) for name in tensors if not is_factor(name)]
+    config.modules_to_save = _saved(config.modules_to_save or (), paths) or None
+    return config
 
 
 def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
@@ -173,14 +171,6 @@ def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
         if longer and own != "bias" and not is_inside(path, kept):
             kept.append(longer[0])
     return kept
-
-
-def _check_plain(name: str, value: Any, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ValueError(
-            f"`{name}` of {CONFIG_NAME} must be a {kind.__name__}. Got "
-            f"{reprlib.repr(value)}. The file is broken."
-        )
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -313,21 +303,6 @@ def _check_factors(tensors: Mapping[str, Tensor]) -> dict[str, int]:
                 f"lora_E of (r, 1). Got {found}. The file is broken."
             )
     return {path: found["E"][0] for path, found in shapes.items()}
-
-
-def _plain_pattern(pattern: Any) -> dict[str, list[bool]] | None:
-    if pattern is None or pattern == {}:
-        return None
-    whole = isinstance(pattern, dict) and all(
-        isinstance(flags, list) and all(isinstance(f, bool) for f in flags)
-        for flags in pattern.values()
-    )
-    if not whole:
-        raise ValueError(
-            "`rank_pattern` must hold a list of true and false for each layer. Got "
-            f"{reprlib.repr(pattern)}. The file is broken."
-        )
-    return {name.removesuffix(".default"): flags for name, flags in pattern.items()}
 
 
 def _check_rank(config: AdaLoraConfig, path: str, rank: int) -> None:
