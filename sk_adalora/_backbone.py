@@ -72,6 +72,8 @@ class _Wanted:
         Whether the model may bring its own code.
     fetch_code : bool
         Whether that code may come from another repository on the hub: the same model.
+    states : list of tuple of int
+        What tells its files from others, as they were before they were hashed.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class _Wanted:
     n_labels: int | None
     trust_remote_code: bool
     fetch_code: bool = field(compare=False)
+    states: list[tuple[int, ...]] = field(compare=False)
 
     def in_float32(self) -> _Wanted:
         """Return the same model in float32."""
@@ -217,10 +220,10 @@ def load_backbone(
     refuse_estimator(folder)
     fetch_code = trust_remote_code and not local_files_only
     with lock_of(folder):
+        states = states_of(folder)  # before they are hashed
         hashes = (content_hash(folder), settings_hashes(folder))
-        wanted = _Wanted(
-            folder, *hashes, place, n_labels, trust_remote_code, fetch_code
-        )
+        code = (trust_remote_code, fetch_code)
+        wanted = _Wanted(folder, *hashes, place, n_labels, *code, states)
         if or_float32 and wanted in _fails:
             wanted = wanted.in_float32()
         backbone = _read_once(wanted)
@@ -252,7 +255,6 @@ def _read_once(wanted: _Wanted) -> Backbone:
 
 def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
-    before = states_of(folder)
     pretrained = read_pretrained(
         folder, place, wanted.trust_remote_code, n_labels, wanted.fetch_code
     )
@@ -266,23 +268,12 @@ def _read(wanted: _Wanted) -> Backbone:
         place=place,
         findings=try_model(pretrained, place, folder, has_head=n_labels is not None),
     )
-    _check_unchanged(wanted, before)
-    return backbone
-
-
-def _check_unchanged(wanted: _Wanted, states: list[tuple[int, ...]]) -> None:
-    """Refuse weights or settings other than those that were hashed before reading.
-
-    The states of the files tell of those that were replaced, and are back by now.
-    """
-    before, now = dict(wanted.settings_hashes), dict(settings_hashes(wanted.folder))
-    same = before.get("config.json") == now.get("config.json")
-    same = same and states == states_of(wanted.folder)
-    if not same or content_hash(wanted.folder) != wanted.content_hash:
+    if states_of(folder) != wanted.states:
         raise ValueError(
             "The files of `model` must stay as they are while they are read. Got "
-            f"{str(wanted.folder)!r}, where some were replaced just now. Try again."
+            f"{str(folder)!r}, where some were replaced just now. Try again."
         )
+    return backbone
 
 
 def clear_backbone_cache() -> None:
