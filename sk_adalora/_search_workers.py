@@ -138,20 +138,15 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     """
     deaths = trial.user_attrs.get(DEATHS, 0) + died
     given_up = deaths >= _MOST_DEATHS
-    has_failed = ERROR in trial.user_attrs  # by then, with an error of its own
     try:
         if given_up:
             reason = f"{deaths} processes died while they evaluated these parameters."
             # Not by a `Trial`: making one would have the sampler begin it anew.
             study._storage.set_trial_user_attr(trial._trial_id, ERROR, reason)
-        if given_up or has_failed:  # the sampler is to know: nothing comes after it
-            study.tell(trial.number, state=TrialState.FAIL)
-            return
-        # As Optuna fails those of dead processes. Not by `tell`, which shows it to the
-        # sampler: one that goes through all settings would take the last of them for
-        # tried, and end the search.
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        study.tell(trial.number, state=TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
+        return
+    if given_up or ERROR in trial.user_attrs:  # by then, with an error of its own
         return
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
