@@ -179,41 +179,13 @@ def load_backbone(
 ) -> Backbone:
     """Load an encoder, or return the one loaded before.
 
-    Parameters
-    ----------
-    model : str or path-like
-        Hugging Face id or local folder. The default model's packaged copy is used
-        where it is installed.
-    place : Place
-        Device and precision of the weights.
-    or_float32 : bool, default=False
-        Whether to take float32 where the model cannot compute in that precision.
-    revision : str or None, default=None
-        Commit, tag or branch on the hub.
-    local_files_only : bool, default=False
-        Whether the network must not be used.
-    trust_remote_code : bool, default=False
-        Whether to run the model repository's own code.
-    n_labels : int or None, default=None
-        Outputs of the architecture's own classification head. None leaves it out.
-    found : Found or None, default=None
-        Where the model was found before. As long as the same weights are on this
-        machine, they are used: a relative path is found from another directory, and
-        the hub is not asked again.
-
-    Returns
-    -------
-    Backbone
-
-    Raises
-    ------
-    OSError
-        If the model cannot be found or fetched.
-    ValueError
-        If the folder lacks its weights, configuration or tokenizer, or is broken; if
-        it is no model of texts, or a saved estimator.
-    ImportError
-        If a package is missing that it is read with.
+    The default model's packaged copy is used where it is installed. With `or_float32`,
+    float32 is taken where the model cannot compute in the precision of `place`.
+    `n_labels` are the outputs of the architecture's own classification head; None
+    leaves it out. A model that was `found` before is used as long as its weights are on
+    this machine: a relative path is found from another directory, and the hub is not
+    asked again. Refuse a folder that lacks something, is broken, holds no model of
+    texts, or an estimator.
     """
     asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
     folder = find_folder(asked) if found is None else find_again(asked, found)
@@ -303,16 +275,6 @@ def check_in_place(backbone: Backbone) -> None:
     """Refuse a folder that has got another model since one was read from it.
 
     That is told by the weights and by what `config.json` says of how it computes.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        The model, of which more was just read.
-
-    Raises
-    ------
-    ValueError
-        If its folder holds another model by now, or no weights any more.
     """
     folder, failure = backbone.folder, None
     try:
@@ -334,19 +296,8 @@ def made_whole(
 ) -> nn.Module:
     """Return a model that transformers can save, with an encoder's weights in it.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        What the encoder was made from, in float32 on the CPU, too.
-    encoder : torch.nn.Module
-        The encoder, in float32 on the CPU.
-    trust_remote_code : bool
-        Whether the model may bring its own code.
-
-    Returns
-    -------
-    torch.nn.Module
-        The encoder itself, or the model that it is a part of.
+    It is the encoder itself, or the model that it is a part of. The backbone is that of
+    the encoder, in float32 on the CPU, too.
     """
     if not backbone.pretrained.part:
         return encoder

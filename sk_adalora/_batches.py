@@ -54,19 +54,7 @@ _OVERLAPPING = {"cuda"}
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a tensor to a device; on CUDA, without waiting for running computations.
-
-    Parameters
-    ----------
-    tensor : torch.Tensor
-        On the CPU, or already on the device.
-    device : torch.device
-        Where it is needed.
-
-    Returns
-    -------
-    torch.Tensor
-    """
+    """Copy a tensor to a device; on CUDA, without waiting for running computations."""
     if device.type in _OVERLAPPING and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

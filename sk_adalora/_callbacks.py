@@ -59,19 +59,7 @@ class Hooks:
         self.epoch_task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def end(self, run: Run, history: TrainingHistory) -> bool:
-        """Score the network and tell the callbacks; return whether to stop.
-
-        Parameters
-        ----------
-        run : Run
-            The training.
-        history : TrainingHistory
-            What happened so far.
-
-        Returns
-        -------
-        bool
-        """
+        """Score the network and tell the callbacks; return whether to stop."""
         with self.interpolation.applied():
             enough = self.watcher is not None and self.watcher(run, history)
             so_far = history
@@ -86,13 +74,7 @@ class Hooks:
         return bool(enough or stop)
 
     def finish(self, history: TrainingHistory) -> None:
-        """Tell the callbacks that the fit ends.
-
-        Parameters
-        ----------
-        history : TrainingHistory
-            What happened.
-        """
+        """Tell the callbacks that the fit ends."""
         self.fit_task.call_on_fit_task_end(
             estimator=self.estimator,
             reconstruction_attributes=partial(self.fitted, history),

@@ -18,16 +18,8 @@ OUR_MARK = "library_name: sk-adalora"
 def write_card(estimator: Any, part: str = "") -> str:
     """Write the model card of a saved estimator in Markdown.
 
-    Parameters
-    ----------
-    estimator : estimator
-        A fitted estimator.
-    part : str, default=""
-        How to get the adapted part of the pretrained model; "" if it is all of it.
-
-    Returns
-    -------
-    str
+    `part` is how to get the adapted part of the pretrained model; "" if it is all of
+    it.
     """
     kind, module = type(estimator).__name__, type(estimator).__module__
     if module.startswith(f"{__package__}."):
@@ -48,20 +40,9 @@ pickled."""
 
 
 def write_export_card(estimator: Any, part: str = "", *, merged: bool) -> str:
-    """Write the card of what other programs load.
+    """Write the card of what other programs load: a whole model, or plain LoRA.
 
-    Parameters
-    ----------
-    estimator : estimator
-        A fitted estimator.
-    part : str, default=""
-        How to get the adapted part of the pretrained model; "" if it is all of it.
-    merged : bool
-        Whether it is a whole model, and not an adapter as plain LoRA.
-
-    Returns
-    -------
-    str
+    `part` is that of :func:`write_card`.
     """
     own_head = estimator._adapter.pooling == "model"
     kind = "AutoModelForSequenceClassification" if own_head else "AutoModel"

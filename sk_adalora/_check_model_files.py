@@ -22,18 +22,7 @@ _NAMES_MODEL = "backbone"
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
     """Refuse a folder that lacks files, or names others than those it is known by.
 
-    Parameters
-    ----------
-    folder : Path
-        A model's folder.
-    trust_remote_code : bool
-        Whether the model may bring its own code.
-
-    Raises
-    ------
-    ValueError
-        If the folder lacks its configuration or vocabulary; if it holds an adapter, or
-        names other settings, or code or a model of the hub.
+    So also one that holds an adapter, or names code or a model of the hub.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(

@@ -131,22 +131,10 @@ def resolve_place(
 ) -> Place:
     """Choose the device and the precision.
 
-    Parameters
-    ----------
-    device : str or torch.device, default="auto"
-        "auto" is the first CUDA device, else Apple's, else the CPU; one that cannot
-        compute is passed over, with a warning.
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        "auto" is bfloat16 where the hardware computes in it, else float32.
-
-    Returns
-    -------
-    Place
-
-    Raises
-    ------
-    ValueError
-        If the device does not exist here, or cannot compute in the precision.
+    "auto" is the first CUDA device, else Apple's, else the CPU; one that cannot compute
+    is passed over, with a warning. Of precisions, it is bfloat16 where the hardware
+    computes in it, else float32. Refuse a device that does not exist here, or that
+    cannot compute in the precision.
     """
     where = _device(device)
     if precision == "auto":
@@ -224,13 +212,7 @@ def _why_not(name: str) -> str:
 
 
 def warn_of_sharing(place: Place) -> None:
-    """Warn, once per process, if each worker process loads its own model on one GPU.
-
-    Parameters
-    ----------
-    place : Place
-        Where the model goes.
-    """
+    """Warn, once per process, if each worker process loads its own model on one GPU."""
     global _warned_of_sharing
     is_worker = multiprocessing.parent_process() is not None  # of joblib, for one
     if place.device.type != "cuda" or not is_worker or _warned_of_sharing:
@@ -245,13 +227,7 @@ def warn_of_sharing(place: Place) -> None:
 
 
 def warn_of_emulation(place: Place) -> None:
-    """Warn if bfloat16 is only emulated on this device.
-
-    Parameters
-    ----------
-    place : Place
-        Where the model goes.
-    """
+    """Warn if bfloat16 is only emulated on this device."""
     emulated = place.device.type in ("cpu", "cuda") and place.precision == "bfloat16"
     if emulated and not _has_bfloat16(place.device):
         warn_user(
@@ -262,17 +238,7 @@ def warn_of_emulation(place: Place) -> None:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Tell an error for lack of memory from one that tells of a model.
-
-    Parameters
-    ----------
-    error : BaseException
-        What reading or trying a model raised.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell an error for lack of memory from one that tells of a model."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     said = str(error).lower()

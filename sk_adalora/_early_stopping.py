@@ -37,19 +37,7 @@ class ScoreWatcher:
         self._best: dict[str, Tensor] | None = None
 
     def __call__(self, run: Run, history: TrainingHistory) -> bool:
-        """Score the network; tell whether to stop.
-
-        Parameters
-        ----------
-        run : Run
-            The training.
-        history : TrainingHistory
-            Gets the score.
-
-        Returns
-        -------
-        bool
-        """
+        """Score the network, note that in the history, and tell whether to stop."""
         score = self.score()
         history.score.append(score)
         if math.isnan(score):  # no later score would compare as greater
@@ -66,34 +54,13 @@ class ScoreWatcher:
         return self.waited >= self.patience
 
     def restore(self, network: TextNetwork) -> None:
-        """Put the best state back, if the final phase had one.
-
-        Parameters
-        ----------
-        network : TextNetwork
-            The trained network.
-        """
+        """Put the best state back, if the final phase had one."""
         if self._best is not None:
             network.load_state_dict(self._best)
 
 
 def one_number(score: Any) -> float:
-    """Return what a scorer gave as a float; refuse several scores.
-
-    Parameters
-    ----------
-    score : object
-        What the scorer returned.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    TypeError
-        If it is no number.
-    """
+    """Return what a scorer gave as a float; refuse several scores."""
     try:
         return float(score)
     except (TypeError, ValueError) as error:

@@ -169,15 +169,7 @@ class FitMixin(PredictMixin):
     def _prepare(
         self, texts: Texts, schedule: ResolvedSchedule, generator: torch.Generator
     ) -> tuple[Live, TokenTable]:
-        """Load the model, adapt it, and cut the texts into tokens.
-
-        Returns
-        -------
-        live : Live
-            The network, and what it was made from.
-        tokens : TokenTable
-            The texts.
-        """
+        """Load the model, adapt it, and cut the texts into tokens."""
         place = self._choose_place()
         backbone = self._load_backbone(place)
         tokenizer, most = backbone.tokenizer, self._most_tokens(backbone)

@@ -64,17 +64,7 @@ class LinearHead(nn.Linear):
         self.centre, self.length = centre.float().to(self.weight), length
 
     def forward(self, features: Tensor) -> Tensor:
-        """Compute the outputs.
-
-        Parameters
-        ----------
-        features : torch.Tensor of shape (n, in_features)
-            Features as the model computes them.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, out_features)
-        """
+        """Compute the outputs (n, out_features) of features (n, in_features)."""
         if self.centre is not None and self.length is not None:
             features = (features - self.centre) * (1 / self.length)
         return super().forward(features)

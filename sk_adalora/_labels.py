@@ -20,17 +20,7 @@ _SEVERAL = (set, frozenset, list, tuple, np.ndarray)
 def check_labels(y: Any, name: str = "y") -> None:
     """Refuse what are no labels, and labels that are missing or of several types.
 
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_classes)
-        Labels, or an indicator matrix, which may be sparse.
-    name : str, default="y"
-        What they are called, for the message.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it can be no target of a classifier.
+    An indicator matrix may be sparse. `name` is what the labels are called.
     """
     try:
         _check_labels(y, name)

@@ -12,12 +12,7 @@ _of_things: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 
 
 def make_lock() -> Any:
-    """Make a reentrant lock that is free in a forked child, whoever held it.
-
-    Returns
-    -------
-    threading.RLock
-    """
+    """Make a reentrant lock that is free in a forked child, whoever held it."""
     lock = threading.RLock()
     _locks.add(lock)
     return lock
@@ -29,14 +24,7 @@ _lock = make_lock()
 def lock_of(thing: Hashable) -> Any:
     """Return the lock of one thing, so that threads wait only for others that use it.
 
-    Parameters
-    ----------
-    thing : hashable
-        Equal things have one lock.
-
-    Returns
-    -------
-    threading.RLock
+    Equal things have one lock.
     """
     with _lock:
         lock = _of_things.get(thing)
@@ -46,13 +34,7 @@ def lock_of(thing: Hashable) -> Any:
 
 
 def in_children(call: Callable[[], None]) -> None:
-    """Have something called in each child, once its locks are free.
-
-    Parameters
-    ----------
-    call : callable
-        Called in the thread that has forked, which is the only one there.
-    """
+    """Have something called in each child, once its locks are free."""
     if hasattr(os, "register_at_fork"):  # Windows does not fork
         os.register_at_fork(after_in_child=call)
 

@@ -54,22 +54,9 @@ class Windows:
 def encode_for_training(
     texts: Texts, tokenizer: Any, max_length: int, long_text: str
 ) -> TokenTable:
-    """Encode texts for training.
+    """Encode texts for training, each as at most `max_length` tokens.
 
-    Parameters
-    ----------
-    texts : Texts
-        One text, or pair of texts, a row.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The model's tokenizer.
-    max_length : int
-        Tokens that the model is given of a text.
-    long_text : {"truncate", "head_tail", "windows"}
-        What becomes of longer texts. Of windows, training uses only the first.
-
-    Returns
-    -------
-    TokenTable
+    Of windows, training uses only the first.
     """
     if long_text != "truncate":
         _refuse_pairs(texts, long_text)
@@ -81,25 +68,9 @@ def encode_for_training(
 def encode_for_prediction(
     texts: Texts, tokenizer: Any, max_length: int, long_text: str
 ) -> tuple[TokenTable, Windows]:
-    """Encode texts for prediction.
+    """Encode texts for prediction: return their tokens, and what the model is given.
 
-    Parameters
-    ----------
-    texts : Texts
-        One text, or pair of texts, a row.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        The model's tokenizer.
-    max_length : int
-        Tokens that the model is given of a text, or of a window.
-    long_text : {"truncate", "head_tail", "windows"}
-        What becomes of longer texts.
-
-    Returns
-    -------
-    tokens : TokenTable
-        Its `text_of` maps rows to distinct texts.
-    windows : Windows
-        What the model is given.
+    `text_of` of the tokens maps rows to distinct texts, whose windows are the second.
     """
     if long_text == "windows":
         _refuse_pairs(texts, long_text)

@@ -27,21 +27,7 @@ class _NoBar:
 
 
 def progress_bar(total: int, verbose: int, desc: str, unit: str) -> Any:
-    """Make a bar of tqdm, to be closed by the caller, or a stand-in that shows nothing.
-
-    Parameters
-    ----------
-    total : int
-        Units until the end.
-    verbose : int
-        Whether to show it.
-    desc, unit : str
-        What is done, and the name of one unit.
-
-    Returns
-    -------
-    tqdm.tqdm
-    """
+    """Make a bar of tqdm, for the caller to close, or a stand-in that shows nothing."""
     if not verbose:
         return _NoBar()
     from tqdm.auto import tqdm

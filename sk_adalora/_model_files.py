@@ -146,14 +146,7 @@ def file_hash(path: Path) -> str:
 def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> None:
     """Copy configuration, tokenizer and weights of a model, and nothing else.
 
-    Parameters
-    ----------
-    folder : Path
-        A model's folder.
-    target : Path
-        A folder that does not exist yet.
-    with_code : bool, default=False
-        Whether to copy the model's own code too.
+    `target` is a folder that does not exist yet.
     """
     target.mkdir()
     wanted = [*weight_files(folder), *_beside_weights(folder)]

@@ -86,31 +86,11 @@ class TextNetwork(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Tensor:
-        """Compute the outputs of the head.
-
-        Parameters
-        ----------
-        batch : Batch
-            Token ids on the encoder's device.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, k)
-        """
+        """Compute the outputs of the head, of shape (n, k)."""
         return self.head(self.features(batch))
 
     def features(self, batch: Batch) -> Tensor:
-        """Compute the input of the head: one vector per text.
-
-        Parameters
-        ----------
-        batch : Batch
-            Token ids on the encoder's device.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, w)
-        """
+        """Compute the input of the head: one vector per text, of shape (n, w)."""
         hidden = self._encode(batch).last_hidden_state  # (n, t, w)
         return pool(hidden.float(), batch.attention_mask, self.pooling)
 
@@ -164,17 +144,7 @@ class ModelHeadNetwork(TextNetwork):
         """Do nothing: the head is loaded with the adapter."""
 
     def forward(self, batch: Batch) -> Tensor:
-        """Compute the outputs of the model's head.
-
-        Parameters
-        ----------
-        batch : Batch
-            Token ids on the encoder's device.
-
-        Returns
-        -------
-        torch.Tensor of shape (n, k)
-        """
+        """Compute the outputs of the model's head, of shape (n, k)."""
         return self._encode(batch).logits.float()
 
 
@@ -212,22 +182,7 @@ def build_network(
 ) -> TextNetwork:
     """Build the network that `pooling` asks for.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        The frozen encoder, loaded with its own head for ``pooling="model"``.
-    config : AdaLoraConfig
-        What to adapt, and how.
-    n_outputs : int
-        Outputs of the head.
-    pooling : {"mean", "cls", "last", "max", "model"}
-        How the tokens of a text become one vector.
-    generator : torch.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    TextNetwork
+    For ``pooling="model"``, the backbone is one that was loaded with its own head.
     """
     # For GPT-2's transposed weights: get_peft_model would set it too, but warn.
     config.fan_in_fan_out = any(map(is_conv1d, backbone.module.modules()))

@@ -280,20 +280,7 @@ CLASSIFIER_RULES: dict[str, Rule] = {
 
 
 def check_parameters(estimator: Any, rules: Mapping[str, Rule]) -> None:
-    """Check every parameter of an estimator.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Its `get_params` is checked.
-    rules : mapping of str to Rule
-        The rule of each parameter.
-
-    Raises
-    ------
-    ValueError
-        On the first parameter that breaks its rule.
-    """
+    """Check every parameter of an estimator that has a rule."""
     for name, value in estimator.get_params(deep=False).items():
         rule = rules.get(name)  # none for what a subclass adds
         if rule is not None and not rule.accepts(value):

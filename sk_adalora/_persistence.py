@@ -154,21 +154,6 @@ def fitted_attributes(
     """Return the attributes that a fit leaves, and a file gives back.
 
     Those of the targets are the estimator's own.
-
-    Parameters
-    ----------
-    adapter : AdapterState
-        All that training changed.
-    schedule : ResolvedSchedule
-        Steps and ranks.
-    history : TrainingHistory
-        What training recorded.
-    report : FitReport
-        What the fit saw and used.
-
-    Returns
-    -------
-    dict of str to object
     """
     pattern = adapter.config["rank_pattern"]
     return {
@@ -204,18 +189,8 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
 def collect_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:
     """Copy what was trained to the CPU; pruned triplets are left out.
 
-    Parameters
-    ----------
-    network : TextNetwork
-        A trained network. While the ranks still fall, the copy has the present ones.
-    backbone : Backbone
-        The encoder below it.
-    model : str
-        What the user called that.
-
-    Returns
-    -------
-    AdapterState
+    While the ranks still fall, the copy has the present ones. `model` is what the user
+    called the backbone.
     """
     encoder = network.encoder
     config = encoder.peft_config.to_dict()
@@ -247,25 +222,7 @@ def joined(
 
 
 def rebuild_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
-    """Build the network that predicts.
-
-    Parameters
-    ----------
-    state : AdapterState
-        What training left.
-    backbone : Backbone
-        The encoder it was trained on.
-
-    Returns
-    -------
-    TextNetwork
-        In evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If the backbone is another one.
-    """
+    """Build the network that predicts; refuse a backbone other than that of the fit."""
     check_backbone(state, backbone)
     warn_other_versions(state.versions)
     config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
@@ -291,20 +248,7 @@ def continue_from(
 
     In each layer, the triplets that survived come first. The others are newly
     initialised, with singular value 0, so that outputs are those of the earlier fit.
-
-    Parameters
-    ----------
-    state : AdapterState
-        State of the earlier fit.
-    network : TextNetwork
-        A new network, changed in place.
-    backbone : Backbone
-        The encoder below it.
-
-    Raises
-    ------
-    ValueError
-        If model, adapted layers, ranks or outputs do not fit.
+    Refuse another model, other adapted layers or outputs, and too low a rank.
     """
     check_backbone(state, backbone, "set warm_start=False to start anew")
     if state.pooling != network.pooling:

@@ -13,17 +13,7 @@ GREY = "#8C8C8C"  # as far from black as from white
 
 
 def import_pyplot() -> Any:
-    """Import matplotlib's pyplot.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    """
+    """Import matplotlib's pyplot, or say how to install it."""
     try:
         from matplotlib import pyplot
     except ImportError as error:
@@ -35,28 +25,10 @@ def import_pyplot() -> Any:
 
 
 def list_axes(ax: Any, n_panels: int = 1, alone: str = "") -> np.ndarray:
-    """Return the Axes to draw on.
+    """Return the Axes to draw on: one, or as many as there are panels.
 
-    Parameters
-    ----------
-    ax : Axes, or array-like of them
-        What the user gave.
-    n_panels : int, default=1
-        Number of panels of the picture.
-    alone : str, default=""
-        What is drawn where there is one Axes for several panels.
-
-    Returns
-    -------
-    ndarray of shape (n,) of Axes
-        One, or as many as there are panels.
-
-    Raises
-    ------
-    TypeError
-        If there is something else than Axes.
-    ValueError
-        If there are too many or too few.
+    `alone` is what is drawn where there is one Axes for several panels. Refuse other
+    things than Axes, and another number of them.
     """
     from matplotlib.axes import Axes
 
@@ -78,17 +50,7 @@ def list_axes(ax: Any, n_panels: int = 1, alone: str = "") -> np.ndarray:
 
 
 def text_colour(background: Any) -> str:
-    """Return black or white, whichever is easier to read on a colour.
-
-    Parameters
-    ----------
-    background : tuple of float
-        Red, green and blue, from 0 to 1.
-
-    Returns
-    -------
-    {"black", "white"}
-    """
+    """Return black or white, whichever is easier to read on a colour (from 0 to 1)."""
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
         for part in background[:3]

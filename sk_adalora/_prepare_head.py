@@ -39,15 +39,8 @@ _ROWS = 1000
 def fit_head(run: Run, generator: torch.Generator) -> None:
     """Fit the head to the features of the pretrained model, which is not trained.
 
-    The head minimises the weighted mean loss of the rows, with a penalty.
-
-    Parameters
-    ----------
-    run : Run
-        The training to come. The head of its network is overwritten; only the bias,
-        where the fitted weight is 0.
-    generator : torch.Generator
-        Draws the rows, where there are more than the fit uses.
+    The head minimises the weighted mean loss of the rows, with a penalty. Where the
+    fitted weight is 0, only the bias is overwritten.
     """
     head, examples = run.network.head, run.examples
     rows = choose_rows(examples.targets, generator)
@@ -70,13 +63,7 @@ def centre_head(run: Run) -> None:
     """Prepare a randomly initialised head: its outputs start around 0.
 
     For a regressor, that is the mean of the targets. Centre and length of the features
-    are set from up to 64 evenly spaced distinct texts.
-
-    Parameters
-    ----------
-    run : Run
-        The training to come. The head of its network standardises features from then
-        on, and its bias is set to 0.
+    are set from up to 64 evenly spaced distinct texts, and the bias to 0.
     """
     head = run.network.head
     head.set_scale(*_measure(run))
@@ -88,18 +75,7 @@ def continue_head(run: Run, generator: torch.Generator, length: float) -> None:
 
     Only those that have learned nothing are fitted anew, as by :func:`fit_head`. The
     centre is that of pretrained features, as in the first fit, though the encoder has
-    learned since.
-
-    Parameters
-    ----------
-    run : Run
-        The training to come. The head of its network standardises features from then
-        on.
-    generator : torch.Generator
-        Draws the rows that outputs are fitted to.
-    length : float
-        What the first fit divided centred features by; it is kept, whatever these rows
-        are.
+    learned since. `length` is that of the first fit, whatever these rows are.
     """
     network, head, targets = run.network, run.network.head, run.examples.targets
     learned = {name: value.clone() for name, value in network.head_state().items()}
@@ -285,28 +261,10 @@ def bias_shift(rows: Tensor, examples: Examples) -> Tensor:
 def frozen_features(
     network: TextNetwork, tokens: TokenTable, place: Place, batch_size: int
 ) -> Tensor:
-    """Compute the features that the pretrained model gives without its updates.
+    """Compute the features (n, w) that the pretrained model gives without its updates.
 
-    Parameters
-    ----------
-    network : TextNetwork
-        The network; its adapter is switched off meanwhile.
-    tokens : TokenTable
-        Tokens of the rows.
-    place : Place
-        Where the network is.
-    batch_size : int
-        Rows of a training batch.
-
-    Returns
-    -------
-    torch.Tensor of shape (n, w)
-        In float32, on the CPU.
-
-    Raises
-    ------
-    FloatingPointError
-        If the pretrained model gives numbers that are not finite.
+    In float32, on the CPU. The adapter is switched off meanwhile. Features that are not
+    finite are an error. `batch_size` is that of training.
     """
     distinct = tokens.distinct()
     if place.compiles_shapes:

@@ -280,16 +280,8 @@ def _check_nothing(input_ids: Any, attention_mask: Any) -> None:
 def text_part(whole: nn.Module) -> nn.Module:
     """Return the part of a model that turns token ids into vectors, or all of it.
 
-    Parameters
-    ----------
-    whole : torch.nn.Module
-        A model as `AutoModel` reads it.
-
-    Returns
-    -------
-    torch.nn.Module
-        The encoder of an encoder-decoder; the text model of a model for texts and
-        images, such as Gemma 3, CLIP or Qwen2-VL.
+    It is the encoder of an encoder-decoder, and the text model of a model for texts and
+    images, such as Gemma 3, CLIP or Qwen2-VL.
     """
     return _part(whole, _name_of_text_part(whole))
 
@@ -329,11 +321,6 @@ def skip_pooler(module: nn.Module) -> None:
 
     Its weights stay, for whoever saves the model. oneDNN would compile a kernel for it
     at each shape of a batch, of 0.6 MB.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        An encoder, which is changed.
     """
     pooler = getattr(module, "pooler", None)
     if isinstance(pooler, nn.Module):

@@ -70,18 +70,7 @@ class FitReport:
 def make_report(run: Run, n_empty: int, start: float) -> FitReport:
     """Summarise a fit that ends now.
 
-    Parameters
-    ----------
-    run : Run
-        Its training.
-    n_empty : int
-        As in :class:`FitReport`.
-    start : float
-        When the fit began, by `time.perf_counter`.
-
-    Returns
-    -------
-    FitReport
+    It began at `start`, by `time.perf_counter`.
     """
     network, tokens, place = run.network, run.examples.tokens, run.place
     lengths = tokens.lengths

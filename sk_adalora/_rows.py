@@ -40,17 +40,7 @@ class TrainingRows:
     weights: Tensor | None
 
     def weighted(self) -> np.ndarray:
-        """Return the positions of the rows with a weight above 0.
-
-        Returns
-        -------
-        ndarray of int
-
-        Raises
-        ------
-        ValueError
-            If no row has a weight above 0.
-        """
+        """Return the positions of the rows with a weight above 0; refuse none."""
         if self.weights is None:
             return np.arange(len(self.texts))
         positive = np.flatnonzero(self.weights.numpy() > 0)
@@ -222,25 +212,8 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the rows to train on and the rows to validate on.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows to split.
-    fraction : float
-        Share to validate on.
-    stratify : array-like of shape (n_rows,) or None
-        Classes that both sides should have in the same proportions.
-    seed : int
-        Seed of the split.
-
-    Returns
-    -------
-    kept, held : ndarray of int
-
-    Raises
-    ------
-    ValueError
-        If one of the sides would be too small.
+    `stratify` are classes that both sides should have in the same proportions. Refuse a
+    `fraction` that leaves too few rows to one of the sides.
     """
     try:
         kept, held = train_test_split(

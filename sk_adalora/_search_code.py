@@ -107,15 +107,7 @@ def compared_parameters(estimator: Any, *, deep: bool = False) -> dict[str, Any]
 def codes_of(held: Any) -> dict[str, str]:
     """Hash the functions and the user's own classes in lists, dicts and other holders.
 
-    Parameters
-    ----------
-    held : object
-        Functions, classes, objects, or lists, dicts, partials and scorers of them.
-
-    Returns
-    -------
-    dict of str to str
-        Of all functions together under "", and of each class under its name.
+    Of all functions together under "", and of each class under its name.
     """
     functions = [f for leaf in _leaves(held) for f in _functions(leaf)]
     return {"": digest([_code(f) for f in functions]), **_class_codes(held)}

@@ -22,17 +22,10 @@ _LEFT_OUT = object()
 
 
 def find_prefix(estimator: Any) -> str:
-    """Find the AdaLora estimator in a pipeline or another composite.
+    """Return what the names of the AdaLora estimator's parameters begin with.
 
-    Returns
-    -------
-    str
-        The prefix of the names of its parameters: "", or for example "clf__".
-
-    Raises
-    ------
-    ValueError
-        If there is none, or more than one.
+    That is "" or, in a pipeline or another composite, for example "clf__". Refuse none,
+    and more than one.
     """
     if isinstance(estimator, BaseAdaLora):
         return ""
@@ -64,23 +57,8 @@ def check_names(estimator: Any, space: Space) -> None:
 def starting_points(enqueue: Any, estimator: Any, space: Space) -> list[dict[str, Any]]:
     """Return the settings to try first, as values of a trial.
 
-    Parameters
-    ----------
-    enqueue : "paper", dict, list of dict or None
-        What the user asked for.
-    estimator : estimator
-        Has the parameters that "paper" stands for.
-    space : Space
-        What may be tried.
-
-    Returns
-    -------
-    list of dict
-
-    Raises
-    ------
-    ValueError
-        If a name or a value is not in the space. A function may ask for other names.
+    "paper" stands for the parameters of the estimator. Refuse names and values that are
+    not in the space; a function may ask for other names.
     """
     if enqueue is None:
         return []

@@ -43,23 +43,9 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Hash each part of what the scores of a study depend on.
 
-    Parameters
-    ----------
-    data : sequence
-        X, y and other data that `fit` got, of any kind, in this order.
-    splits : iterable of pairs of ndarray
-        Training and test rows of each fold.
-    space : Space
-        What is searched.
-    scoring : object
-        How folds are scored.
-    estimator : estimator
-        Its parameters that the space does not set are compared.
-
-    Returns
-    -------
-    dict of str to str, or to dict of str to str
-        The latter by name: of parameters, models and code.
+    `data` are X, y and what else `fit` got, of any kind. Of the estimator, parameters
+    that the space does not set are compared. Parameters, models and code are hashed by
+    name.
     """
     parameters = {
         name: value

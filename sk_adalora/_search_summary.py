@@ -15,23 +15,9 @@ _STATES = ("complete", "pruned", "failed", "infeasible")
 def summarise(
     table: TrialTable, results: dict[str, Any], n_folds: int, metric: str | None
 ) -> str:
-    """Describe the trials of a search, and the best of them.
+    """Describe the trials of a search, and the best of them, in several lines.
 
-    Parameters
-    ----------
-    table : TrialTable
-        All trials that are over.
-    results : dict
-        `cv_results_`.
-    n_folds : int
-        Folds of a complete trial.
-    metric : str or None
-        Of several scores the one that is compared.
-
-    Returns
-    -------
-    str
-        Several lines.
+    `metric` is the one of several scores that is compared.
     """
     counted = {state: table.number_of(state) for state in _STATES}
     states = ", ".join(f"{n} {state}" for state, n in counted.items() if n)

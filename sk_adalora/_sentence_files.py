@@ -21,16 +21,7 @@ def write_sentence_files(
 ) -> None:
     """Write what ``SentenceTransformer(folder)`` reads beside the model.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the model lies.
-    pooling : {"mean", "cls", "last", "max"}
-        How the tokens of a text become one vector.
-    width : int
-        Length of that.
-    max_length : int
-        Tokens that the model is given of a text.
+    `width` is the length of a pooled vector, `max_length` the longest text in tokens.
     """
     parts = {"Transformer": "", "Pooling": _POOLING}
     modules = [

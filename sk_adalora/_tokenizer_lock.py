@@ -40,12 +40,8 @@ _lock = make_lock()
 def locked(tokenizer: Any) -> Iterator[None]:
     """Use a tokenizer exclusively, and restore the settings that calls change.
 
-    A fast tokenizer keeps the truncation and the padding of its last call.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        A tokenizer that this thread does not hold yet.
+    A fast tokenizer keeps the truncation and the padding of its last call. The thread
+    must not hold the tokenizer yet.
     """
     turns = turns_of(tokenizer)
     with turns.take():

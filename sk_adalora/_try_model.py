@@ -59,21 +59,8 @@ def try_model(
 ) -> Findings:
     """Compute the hidden states of a few tokens, or what a head makes of them.
 
-    Parameters
-    ----------
-    pretrained : Pretrained
-        A model on its device, and its tokenizer. They are not changed.
-    place : Place
-        Device and precision of the model.
-    folder : Path
-        Where it was read from, for the message.
-    has_head : bool
-        Whether it is a model with a head of its own. Then it need not give each token a
-        vector, as Funnel does not.
-
-    Returns
-    -------
-    Findings
+    A model with a head of its own need not give each token a vector, as Funnel does
+    not. `folder` is where it was read from, for the message.
     """
     model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
     whole: Any = model
