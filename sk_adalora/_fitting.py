@@ -103,11 +103,11 @@ class FitMixin(PredictMixin):
         """Return the training rows with the targets that the head is trained on."""
         return rows
 
-    @abstractmethod
     def _row_weights(
         self, targets: Tensor, sample_weight: np.ndarray | None
     ) -> np.ndarray | None:
         """Return a weight for each row, or None where all are equal."""
+        return sample_weight
 
     @abstractmethod
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
@@ -125,9 +125,9 @@ class FitMixin(PredictMixin):
     def _made_up_outputs(self, y: Any) -> np.ndarray:
         """Make up outputs of the head for these targets, to try a scorer with."""
 
-    @abstractmethod
     def _stratify(self, y: Any) -> Any:
         """Return the classes that stratify a validation split, or None."""
+        return None
 
     def _targets_to_score(self, y: Any) -> Any:
         """Return validation targets in a form that every scorer takes."""

@@ -376,11 +376,6 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
                 "warm_start=False to start anew."
             )
 
-    def _row_weights(
-        self, targets: Tensor, sample_weight: np.ndarray | None
-    ) -> np.ndarray | None:
-        return sample_weight
-
     def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
         values = read_numbers(y, "y_val")
         n_columns = 1 if values.ndim == 1 else values.shape[1]
@@ -411,9 +406,6 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
     def _made_up_outputs(self, y: Any) -> np.ndarray:
         return np.zeros((_num_samples(y), self._n_outputs()))  # the mean of targets
-
-    def _stratify(self, y: Any) -> Any:
-        return None
 
     def _loss(self) -> LossFunction:
         return squared_error
