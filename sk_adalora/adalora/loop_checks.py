@@ -28,21 +28,7 @@ class LoopChecks:
     def check(self, model: AdaLoraModel, step: int) -> None:
         """Refuse or warn of what is missing, before a step is allocated.
 
-        Parameters
-        ----------
-        model : AdaLoraModel
-            The model in training.
-        step : int
-            The optimizer step that was just taken, counted from 0.
-
-        Raises
-        ------
-        ValueError
-            If the step is below 0.
-        RuntimeError
-            If the weights are merged. If the ranks are not final, and there are no
-            gradients at the first step that trains the triplets, or none at all until
-            the first allocation.
+        `step` is the optimizer step that was just taken, counted from 0.
         """
         if step < 0:
             raise ValueError(

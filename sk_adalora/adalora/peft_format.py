@@ -97,19 +97,7 @@ def _config_of(model: AdaLoraModel) -> AdaLoraConfig:
 
 
 def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor]:
-    """Leave out the triplets that were pruned but not deleted yet.
-
-    Parameters
-    ----------
-    state : mapping of str to torch.Tensor
-        The adapter's numbers.
-    model : AdaLoraModel
-        Whose they are.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-    """
+    """Leave out the triplets that were pruned but not deleted yet."""
     return _chosen(state, model, model.allocator.kept)
 
 

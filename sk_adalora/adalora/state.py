@@ -20,20 +20,7 @@ def collect(
 ) -> dict[str, Tensor]:
     """Copy the numbers of an adapter.
 
-    Parameters
-    ----------
-    adapted : mapping of str to SVDLinear
-        The adapted layers by path.
-    triplets : Triplets
-        Their numbers.
-    copies : TrainedCopies
-        What is trained in full.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        Contiguous, and independent of the adapter: further training does not
-        change them.
+    The copies are contiguous: further training does not change them.
     """
     state: dict[str, Tensor] = {}
     for path, (left, values, right) in zip(adapted, triplets.per_layer(), strict=True):
@@ -49,25 +36,9 @@ def collect(
 def factors(
     state: dict[str, Tensor], adapted: Mapping[str, SVDLinear], init_r: int
 ) -> list[Factors]:
-    """Take the factors of every layer out of `state`, and check their shapes.
+    """Take the factors of every layer out of `state`.
 
-    Parameters
-    ----------
-    state : dict of str to torch.Tensor
-        Loses the factors.
-    adapted : mapping of str to SVDLinear
-        The adapted layers by path.
-    init_r : int
-        The largest rank that a layer may have.
-
-    Returns
-    -------
-    list of Factors
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, or its shape does not fit the layer, or `init_r`.
+    Refuse missing ones, and shapes that do not fit the layer or `init_r`.
     """
     found = [_factors(state, path, layer) for path, layer in adapted.items()]
     for path, (_, values, _) in zip(adapted, found, strict=True):
@@ -122,25 +93,9 @@ class Matched(NamedTuple):
 def match_copies(
     state: Mapping[str, Tensor], copies: TrainedCopies, strict: bool
 ) -> Matched:
-    """Pair what is trained in full with its stored values.
+    """Pair what is trained in full with what :func:`factors` left of a state.
 
-    Parameters
-    ----------
-    state : mapping of str to torch.Tensor
-        What :func:`factors` left.
-    copies : TrainedCopies
-        What is trained in full.
-    strict : bool
-        Whether to refuse missing and unknown names.
-
-    Returns
-    -------
-    Matched
-
-    Raises
-    ------
-    ValueError
-        If names or shapes do not fit.
+    Refuse other shapes and, if `strict`, missing and unknown names.
     """
     own = {PREFIX + path: tensor for path, tensor in copies.named_tensors()}
     missing = sorted(own.keys() - state.keys())

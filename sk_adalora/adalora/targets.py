@@ -184,20 +184,7 @@ def _is_in_layers(path: str, config: AdaLoraConfig) -> bool:
 
 
 def check_all_match(names: Collection[str], model: nn.Module) -> None:
-    """Refuse name endings of which one matches no linear layer.
-
-    Parameters
-    ----------
-    names : collection of str
-        Name endings.
-    model : torch.nn.Module
-        The model that is to be adapted.
-
-    Raises
-    ------
-    ValueError
-        If one matches none; the message lists the layers that exist.
-    """
+    """Refuse name endings of which one matches no linear layer."""
     layers = linear_layers(model)
     lost = _lost(names, layers)
     if lost:

@@ -103,13 +103,7 @@ class TrainedCopies:
             self._copies[name] = _Copy([(module, "bias")], bias, trained)
 
     def use(self, trained: bool) -> None:
-        """Put the trained copies, or the originals, into the model.
-
-        Parameters
-        ----------
-        trained : bool
-            Which of the two.
-        """
+        """Put the trained copies, or the originals, into the model."""
         for copied in self._copies.values():
             copied.follow(self.in_use)
             copied.use(trained)
@@ -118,10 +112,7 @@ class TrainedCopies:
     def apply_outside(self, change: Callable[[Tensor], Tensor]) -> None:
         """Move or cast what is not in the model at present, as the model was.
 
-        Parameters
-        ----------
-        change : callable
-            What :meth:`torch.nn.Module.to` does to each tensor.
+        `change` is what :meth:`torch.nn.Module.to` does to each tensor.
         """
         outside = "original" if self.in_use else "trained"
         for copied in self._copies.values():
@@ -144,23 +135,7 @@ class TrainedCopies:
 def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
     """Return the paths of the modules to train in full, none inside another.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model to adapt.
-    config : AdaLoraConfig
-        Its `modules_to_save` and `task_type` decide.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        If a name matches no module.
-    TypeError
-        If a module has more to store than tensors.
+    Refuse a name that matches no module, and a module that stores more than tensors.
     """
     paths = [path for path, _ in model.named_modules() if path]
     chosen = []
