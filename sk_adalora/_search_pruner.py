@@ -13,6 +13,10 @@ from optuna.trial import FrozenTrial
 from ._messages import warn_user
 from ._search_marks import failed_in_any, may_be_best
 
+# Complete trials before the first is stopped, without those that failed in a fold.
+_STARTUP_TRIALS = 3
+# How many standard errors a trial may be behind.
+_ERRORS = 0.5
 # Relative difference that sums in another order may have.
 _ROUNDING = 1e-9
 
@@ -42,16 +46,6 @@ class FoldPruner(BasePruner):
     the best, so that there is one after a single fold. A whole error would lose the
     best setting less often, and save fewer fits.
 
-    Parameters
-    ----------
-    n_startup_trials : int, default=3
-        Complete trials before the first is stopped, at least 2; without those that
-        failed in a fold.
-    n_errors : float, default=0.5
-        How many standard errors a trial may be behind.
-
-    Notes
-    -----
     For studies that maximize, whose trials report the mean over the folds so far, with
     the steps 0, 1, 2... The present mean is compared, whatever it was before. A trial
     equal to the best is never stopped, however many are equal: the other folds have to
@@ -64,10 +58,6 @@ class FoldPruner(BasePruner):
     count as noise. But if all have, as where a fold lacks a class, they are compared.
     """
 
-    def __init__(self, *, n_startup_trials: int = 3, n_errors: float = 0.5) -> None:
-        self.n_startup_trials = n_startup_trials
-        self.n_errors = n_errors
-
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Tell whether to stop a trial that runs."""
         n_seen = len(trial.intermediate_values)
@@ -77,14 +67,13 @@ class FoldPruner(BasePruner):
         if math.isnan(mean):
             return True
         complete = _comparable(study)  # (trials, folds)
-        enough = len(complete) >= max(self.n_startup_trials, 2)
-        if not enough or n_seen >= complete.shape[1]:
+        if len(complete) < _STARTUP_TRIALS or n_seen >= complete.shape[1]:
             return False
         best = complete[complete.mean(axis=1).argmax()]
         lag = best[:n_seen].mean() - mean
         error = _spread(complete, best) / math.sqrt(n_seen)
         rounding = _ROUNDING * np.abs(best).max()
-        return bool(lag > self.n_errors * error + rounding)
+        return bool(lag > _ERRORS * error + rounding)
 
 
 def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
