@@ -61,23 +61,12 @@ def text_colour(background: Any) -> str:
 
 
 def paper_of(ax: Any) -> tuple[float, float, float]:
-    """Return the colour seen behind an Axes, which may be transparent, as its figure.
-
-    Behind a transparent figure is a page on which the colour of texts can be read.
-    """
-    from matplotlib import rcParams
+    """Return the colour behind an Axes; of a transparent one, what its texts need."""
     from matplotlib.colors import to_rgb
-    from matplotlib.patches import Patch
 
-    seen = np.array(to_rgb(text_colour(to_rgb(rcParams["text.color"]))))
-    # The figure of Axes may be a part of another.
-    patches = [ax.figure.figure.patch, ax.figure.patch]
-    patches += [ax.patch] if ax.get_frame_on() else []
-    for patch in filter(Patch.get_visible, patches):
-        *colour, alpha = patch.get_facecolor()
-        seen = alpha * np.array(colour) + (1 - alpha) * seen
-    red, green, blue = seen.tolist()
-    return red, green, blue
+    *colour, alpha = ax.get_facecolor()
+    seen = alpha == 1 and ax.get_frame_on()
+    return to_rgb(colour if seen else text_colour(to_rgb(ax.title.get_color())))
 
 
 def blue_on(ax: Any) -> str:

@@ -92,29 +92,6 @@ def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
     assert paper.tolist() == ([1, 1, 1, 1] if ink == "black" else [0, 0, 0, 1])
 
 
-@pytest.mark.parametrize(
-    ("part", "ink"),
-    [
-        ("subfigure", "white"),
-        ("coloured subfigure", "black"),
-        ("no frame", "white"),
-        ("hidden", "black"),
-    ],
-)
-def test_the_figure_counts_where_its_axes_show_it(plt, part, ink):
-    figure = plt.figure(facecolor="black")
-    if "subfigure" in part:
-        colour = "white" if part.startswith("coloured") else "none"
-        ax = figure.subfigures(1, 2, facecolor=colour)[0].subplots()
-        ax.set_facecolor("none")
-    else:
-        figure.patch.set_visible(part != "hidden")  # of a notebook's page, say
-        ax = figure.add_subplot(frameon=False)
-    drawn = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3}, ax=ax)
-
-    assert drawn.text_[0, 0].get_color() == ink
-
-
 def test_a_figure_with_its_display_can_be_pickled(display, fitted):
     drawn = pickle.loads(pickle.dumps(display.from_estimator(fitted)))
     drawn.figure_.canvas.draw()
