@@ -124,7 +124,12 @@ def draw_history(
             "`steps_per_epoch` must be given to place the scores. Got None. Pass the "
             "number of optimizer steps of an epoch."
         )
-    axes = _history_axes(ax, n_panels=4 if len(score) else 3)
+    n_panels = 4 if len(score) else 3
+    plt = import_pyplot()
+    if ax is None:
+        size = (7, 0.6 + 1.8 * n_panels)
+        _, ax = plt.subplots(n_panels, sharex=True, figsize=size, layout="tight")
+    axes = list_axes(ax, n_panels, alone="the loss")
     title = "Loss on the rows of each step (lower is better)"
     _draw_series(axes[0], loss, "loss", title, smooth=True)
     panels = list(axes[1:])
@@ -148,14 +153,6 @@ def draw_history(
     axes[-1].set_xlabel(f"optimizer step{meaning}")
     axes[0].figure.align_ylabels(axes.tolist())
     return axes
-
-
-def _history_axes(ax: Any, n_panels: int) -> np.ndarray:
-    plt = import_pyplot()
-    if ax is None:
-        size = (7, 0.6 + 1.8 * n_panels)
-        _, ax = plt.subplots(n_panels, sharex=True, figsize=size, layout="tight")
-    return list_axes(ax, n_panels, alone="the loss")
 
 
 def _draw_series(

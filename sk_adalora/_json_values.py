@@ -121,18 +121,16 @@ def from_json(values: dict[str, Any]) -> dict[str, Any]:
         If one is nothing that :func:`to_json` returns, or if all together would take
         too much memory.
     """
-    reader = _Reader()
-    return {name: _read_checked(value, reader) for name, value in values.items()}
-
-
-def _read_checked(value: Any, reader: _Reader) -> Any:
-    try:
-        return reader.read(value)
-    except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        raise ValueError(
-            f"A value must be of a known type and size. Got {reprlib.repr(value)}: "
-            f"{error}. The file is broken."
-        ) from error
+    reader, result = _Reader(), {}
+    for name, value in values.items():
+        try:
+            result[name] = reader.read(value)
+        except (KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise ValueError(
+                f"A value must be of a known type and size. Got {reprlib.repr(value)}: "
+                f"{error}. The file is broken."
+            ) from error
+    return result
 
 
 class _Reader:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ._check_model_files import check_folder, no_tokenizer
 from ._devices import Place, lacks_memory
@@ -270,11 +270,7 @@ def skip_padding_check(module: nn.Module) -> None:
     """
     for part in module.modules():
         if hasattr(part, _PADDING_CHECK):
-            setattr(part, _PADDING_CHECK, _check_nothing)
-
-
-def _check_nothing(input_ids: Any, attention_mask: Any) -> None:
-    pass
+            setattr(part, _PADDING_CHECK, lambda input_ids, attention_mask: None)
 
 
 def text_part(whole: nn.Module) -> nn.Module:
@@ -324,11 +320,7 @@ def skip_pooler(module: nn.Module) -> None:
     """
     pooler = getattr(module, "pooler", None)
     if isinstance(pooler, nn.Module):
-        pooler.forward = _unchanged
-
-
-def _unchanged(hidden: Tensor) -> Tensor:
-    return hidden
+        pooler.forward = lambda hidden: hidden
 
 
 def count_vectors(module: Any) -> int | None:
