@@ -354,8 +354,7 @@ class RankAllocator:
         with torch.inference_mode(False):  # training may go on after it
             self.kept = state["kept"].to(device, copy=True)
             self._reached = state["reached"].to(device, copy=True)
-            self._index_layers()
-            if state["averages"] is not None and not self.finished:
+            if state["averages"] is not None:
                 self._averages = self._new_averages()
                 for average, (sensitivity, uncertainty) in zip(
                     self._averages, state["averages"], strict=True
