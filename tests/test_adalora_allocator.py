@@ -707,6 +707,19 @@ def test_a_state_of_other_triplets_is_refused():
     assert model.allocator.state_dict()["last_step"] == before["last_step"]
 
 
+@pytest.mark.parametrize("widths", [((6, 6), (6, 6)), ((6, 7), (7, 6))])
+def test_a_state_of_matrices_of_other_sizes_is_refused(widths):
+    """Else the next step would fail, or the state be half loaded."""
+    model, other = small_adapted(), small_adapted(widths)
+    give_gradients(other)
+    other.update_and_allocate(0)
+    with pytest.raises(ValueError, match=r"of shapes \[\(8,\), .* adapts the same"):
+        model.allocator.load_state_dict(other.allocator.state_dict())
+
+    assert model.allocator.last_step == -1
+    assert model.allocator.unpaired is None
+
+
 # ---- cost -------------------------------------------------------------------
 
 

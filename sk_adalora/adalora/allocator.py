@@ -336,15 +336,11 @@ class RankAllocator:
         Raises
         ------
         ValueError
-            If it belongs to another number of triplets; nothing is changed then.
+            If it belongs to another number of triplets, or to matrices of other sizes;
+            nothing is changed then.
         """
-        values = self.triplets.singular_values
-        if state["kept"].shape != values.shape:
-            raise ValueError(
-                f"The allocator's state must be of {len(values)} triplets. Got "
-                f"{len(state['kept'])}. Load the adapter of the same step first."
-            )
-        device = values.device
+        self._check_state(state)
+        device = self.triplets.singular_values.device
         self.unpaired = None if self.unpaired == "adapter" else "state"
         self.last_step = state["last_step"]
         self.last_allocation = state["last_allocation"]
@@ -361,6 +357,24 @@ class RankAllocator:
                 ):
                     average.sensitivity = sensitivity.to(device, copy=True)
                     average.uncertainty = uncertainty.to(device, copy=True)
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Refuse the state of another adapter."""
+        n_triplets = len(self.triplets.singular_values)
+        if len(state["kept"]) != n_triplets:
+            raise ValueError(
+                f"The allocator's state must be of {n_triplets} triplets. Got "
+                f"{len(state['kept'])}. Load the adapter of the same step first."
+            )
+        if state["averages"] is None:
+            return
+        shapes = [tuple(parameter.shape) for parameter in self._tensors()]
+        found = [tuple(sensitivity.shape) for sensitivity, _ in state["averages"]]
+        if found != shapes:
+            raise ValueError(
+                f"The allocator's state must hold averages of shapes {shapes}. Got "
+                f"{found}. Load the state of a run that adapts the same matrices."
+            )
 
 
 def _sensitivity(parameter: Tensor) -> Tensor:
