@@ -443,6 +443,27 @@ def test_resuming_without_the_state_of_the_allocator_is_warned_of():
         train(resumed, [12])
 
 
+def test_a_resumed_run_does_not_repeat_its_last_allocation():
+    """Until the next one the same triplets live, whatever has become important."""
+    options = {"tinit": 0, "deltaT": 4, "beta1": 0.1, "beta2": 0.1}
+    model, resumed = small_adapted(**options), small_adapted(**options)
+    for step in range(6):
+        give_gradients(model, step)
+        model.update_and_allocate(step)
+    kept = model.allocator.kept.tolist()
+    resumed.load_state_dict(model.state_dict())
+    resumed.allocator.load_state_dict(model.allocator.state_dict())
+    randomise_pruned(resumed)
+    give_gradients(resumed)
+    resumed.triplets.singular_values.grad[~model.allocator.kept] *= 1e3
+    resumed.update_and_allocate(6)
+
+    assert not all(kept)
+    assert resumed.allocator.kept.tolist() == kept
+    resumed.update_and_allocate(8)
+    assert resumed.allocator.kept.tolist() != kept
+
+
 def test_a_repeated_step_changes_nothing():
     model = small_adapted(tinit=0)
     for step in range(5):
@@ -694,6 +715,9 @@ def test_a_state_that_was_loaded_does_not_change_with_further_training():
         assert torch.equal(state[name], before[name])
     for pair, expected in zip(state["averages"], before["averages"], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(pair, expected, strict=True))
+    other.allocator.load_state_dict(state)
+    state["kept"].zero_()  # nor the other way round
+    assert other.allocator.kept.tolist() == before["kept"].tolist()
 
 
 def test_a_state_of_other_triplets_is_refused():
