@@ -56,6 +56,13 @@ def test_a_share_is_no_step_less_for_rounding():
         assert schedule.tfinal == percent
 
 
+def test_shares_of_the_two_ends_are_rounded_down_and_the_interval_is_not():
+    schedule = resolve(100, batch_size=1, epochs=1, tinit=0.129, tfinal=0.488)
+
+    assert (schedule.tinit, schedule.tfinal) == (12, 48)
+    assert resolve(100, batch_size=1, epochs=1, deltaT=0.067).deltaT == 7
+
+
 @pytest.mark.parametrize(
     ("n_samples", "batch_size", "accumulation", "world_size", "steps_per_epoch"),
     [
@@ -230,7 +237,11 @@ def test_numbers_of_numpy_count_as_numbers_of_python():
     assert narrow == resolve(many, deltaT=float(fifth), tinit=0.5, tfinal=0.4999)
     assert narrow.deltaT == 2999
     share = np.float32(0.7)  # of 25, less than 17.5; in float32 it is 17.5
-    assert resolve(init_r=25, target_r=share).target_r == 17
+    of_share = resolve(init_r=np.int64(25), target_r=share)
+    assert (of_share.init_r, of_share.target_r) == (25, 17)
+    assert type(of_share.init_r) is int
+    # In int8, the product would be -128.
+    assert resolve(batch_size=np.int8(32), world_size=4) == resolve(world_size=4)
 
 
 # ---- properties -------------------------------------------------------------
