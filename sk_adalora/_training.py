@@ -218,7 +218,7 @@ def train(
     verbose : int, default=0
         Whether to show a progress bar.
     hooks : EpochHooks or None, default=None
-        Called around each epoch, with the network in evaluation mode.
+        Called around each epoch; after it, with the network in evaluation mode.
 
     Returns
     -------
@@ -233,7 +233,6 @@ def train(
     history = TrainingHistory()
     start = time.perf_counter()
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
-        run.network.eval()
         for _ in range(run.recipe.epochs):
             if hooks is not None:
                 hooks.begin()
