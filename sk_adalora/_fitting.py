@@ -258,7 +258,7 @@ class FitMixin(PredictMixin):
         order are split alike, so that no validation row was trained on before.
         """
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        if not (self._continues() and hasattr(self, "_validation_seed")):
+        if not hasattr(self, "_validation_seed"):  # `_choose_rows` removes others
             self._validation_seed = seed
         return self._validation_seed
 
