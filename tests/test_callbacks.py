@@ -176,8 +176,20 @@ def test_a_callback_stops_the_fit(make, last):
     assert fitted.n_iter_ == last + 1
     assert len(fitted.history_.loss) == 3 * (last + 1)
     assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
+    stored = sum(array.size for array in fitted._adapter.arrays.values())
+    assert fitted.fit_report_.trainable_parameters == stored
     assert recorder.calls[-2:] == ["end fit 0", "teardown"]
     assert fitted.predict(X).shape == (36,)
+
+
+def test_a_callback_stops_before_any_score_counts(make):
+    """Scores count where ranks are final; until then no state is kept aside."""
+    classifier = make(early_stopping=True, epochs=4)
+    fitted = classifier.set_callbacks(Recorder(lambda *_: True)).fit(X, Y)
+
+    assert len(fitted.history_.score) == fitted.n_iter_ == 1
+    assert fitted.history_.best_epoch is None
+    assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
 
 
 def test_one_of_several_callbacks_is_enough_to_stop(make):
