@@ -162,6 +162,14 @@ def test_steps_that_a_scaler_leaves_out_are_not_warned_of(tiny_model, monkeypatc
     assert there.history_.learning_rate[:2] == pytest.approx([0.0, 0.02])
 
 
+def test_a_diverging_run_ends_after_the_epoch(tiny_model):
+    """The losses are read no earlier, as reading waits for the device."""
+    wild = {"learning_rate": 1e30, "max_grad_norm": None, "warmup_ratio": 0.0}
+    classifier = make(tiny_model, device=str(DEVICE), epochs=3, **wild)
+    with pytest.raises(FloatingPointError, match="Got NaN or infinity in epoch 1 of 3"):
+        classifier.fit(X, Y)
+
+
 @pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
 @pytest.mark.filterwarnings("ignore:100% of the texts are longer")
 def test_long_texts_are_predicted_as_on_the_cpu(tiny_model, long_text):
