@@ -110,11 +110,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         How much of the training is kept, from 0, its start, to 1, its end (WiSE-FT,
         arXiv:2109.01903). With a head that started at a linear probe, 0 is that linear
         model; with a regressor's random head, it predicts numbers around their mean.
-        "auto" is 0.85 if `epochs` are more than three, even of a fit that stops early,
-        and the fit is a regressor's or started at a linear probe; otherwise, and with
-        ``pooling="model"``, it is 1. If you set more than three `epochs` for many rows,
-        set 1; if rows are few and say little, try 0.5. A fit that continues another
-        (`warm_start`) keeps all, whatever this says.
+        "auto" is 0.85 after more than three `epochs` over at most 1,000 rows, even of a
+        fit that stops early, if it is a regressor's or started at a linear probe;
+        otherwise, and with ``pooling="model"``, it is 1. If rows are few and say
+        little, try 0.5. A fit that continues another (`warm_start`) keeps all, whatever
+        this says.
     weight_decay : float, default=0.0
         AdamW's decoupled weight decay, of updates and head.
     warmup_ratio : float, default=0.06

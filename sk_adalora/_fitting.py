@@ -71,11 +71,11 @@ from .adalora.targets import check_all_match
 # Default learning rate of a head that starts at a linear probe. docs/defaults.md has
 # the studies behind this and the next two.
 _FITTED_HEAD_RATE = 1e-3
-# `interpolation="auto"` after a training of more than _FEW_EPOCHS epochs, if the
-# network predicted sensibly at its start.
+# `interpolation="auto"` after a training of more than _FEW_EPOCHS epochs over at most
+# _FEW_ROWS rows, if the network predicted sensibly at its start. Otherwise it keeps
+# the trained network as it is.
 _INTERPOLATION = 0.85
-# Up to this many epochs, `interpolation="auto"` keeps the trained network as it is.
-_FEW_EPOCHS = 3
+_FEW_EPOCHS, _FEW_ROWS = 3, 1000
 
 
 class FitMixin(PredictMixin):
@@ -155,7 +155,7 @@ class FitMixin(PredictMixin):
             del rows  # frees the texts, which may be a copy of all of X
             fitted = partial(self._fitted_attributes, live, schedule, report)
             # Only after `_start_head`: the interpolation remembers the head as it is.
-            interpolation = self._interpolation_of(live.network, schedule.epochs)
+            interpolation = self._interpolation_of(run)
             data = data_of_fit(X, y, sample_weight)
             hooks = Hooks(self, data, schedule.epochs, fitted, interpolation, watcher)
             history = train(run, generator, verbose=self.verbose, hooks=hooks)
@@ -389,16 +389,18 @@ class FitMixin(PredictMixin):
         """Tell whether the fit continues an earlier one, by `warm_start`."""
         return bool(self.warm_start) and hasattr(self, "_adapter")
 
-    def _interpolation_of(self, network: TextNetwork, epochs: int) -> Interpolation:
+    def _interpolation_of(self, run: Run) -> Interpolation:
         """Return what keeps a point between the network of now and the trained one."""
         if self._continues():  # interpolation needs updates that start at 0
             share = 1.0
         elif self.interpolation != "auto":
             share = float(self.interpolation)
         else:
-            gains = self._start_predicts() and epochs > _FEW_EPOCHS
+            few_rows = len(run.examples.tokens) <= _FEW_ROWS
+            memorises = few_rows and run.recipe.epochs > _FEW_EPOCHS
+            gains = memorises and self._start_predicts()
             share = _INTERPOLATION if gains else 1.0
-        return Interpolation(network, share)
+        return Interpolation(run.network, share)
 
     def _recipe(self, schedule: ResolvedSchedule) -> Recipe:
         own = _FITTED_HEAD_RATE if self._fits_head_first() else self.learning_rate

@@ -126,6 +126,17 @@ def test_the_default_is_no_other(make):
 
     assert not np.allclose(auto.predict_proba(X), all_of_it.predict_proba(X), atol=1e-4)
     assert _fitting._INTERPOLATION == DEFAULT
+    assert _fitting._FEW_ROWS == 1000  # as the docstring says
+
+
+@pytest.mark.parametrize(("few", "share"), [(36, DEFAULT), (35, 1)])
+def test_auto_keeps_all_of_a_training_on_many_rows(make, monkeypatch, few, share):
+    monkeypatch.setattr(_fitting, "_FEW_ROWS", few)
+    assert len(X) == 36
+    auto = make().fit(X, Y)
+    named = make(interpolation=share).fit(X, Y)
+
+    np.testing.assert_array_equal(auto.predict_proba(X), named.predict_proba(X))
 
 
 @pytest.mark.parametrize(
