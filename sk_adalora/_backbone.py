@@ -72,8 +72,8 @@ class _Wanted:
         Whether the model may bring its own code.
     fetch_code : bool
         Whether that code may come from another repository on the hub: the same model.
-    states : list of tuple of int
-        What tells its files from others, as they were before they were hashed.
+    states : list of tuple of int or str
+        What tells its files from others, of before the hashes above.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class _Wanted:
     n_labels: int | None
     trust_remote_code: bool
     fetch_code: bool = field(compare=False)
-    states: list[tuple[int, ...]] = field(compare=False)
+    states: list[tuple[int | str, ...]] = field(compare=False)
 
     def in_float32(self) -> _Wanted:
         """Return the same model in float32."""
@@ -192,7 +192,7 @@ def load_backbone(
     refuse_estimator(folder)
     fetch_code = trust_remote_code and not local_files_only
     with lock_of(folder):
-        states = states_of(folder)  # before they are hashed
+        states = states_of(folder)  # before the hashes that it is held under
         hashes = (content_hash(folder), settings_hashes(folder))
         code = (trust_remote_code, fetch_code)
         wanted = _Wanted(folder, *hashes, place, n_labels, *code, states)

@@ -73,10 +73,13 @@ def read_object(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def states_of(folder: Path) -> list[tuple[int, ...]]:
-    """Return what tells whether the weights or the settings are other files by now."""
+def states_of(folder: Path) -> list[tuple[int | str, ...]]:
+    """Return what tells whether the weights or the settings are other files by now.
+
+    Also by their hashes: a file that is overwritten may get the time of another.
+    """
     files = [*weight_files(folder), folder / "config.json"]
-    return [_state_of(path) for path in files if path.exists()]
+    return [(*_state_of(path), file_hash(path)) for path in files if path.is_file()]
 
 
 def _state_of(path: Path) -> tuple[int, ...]:

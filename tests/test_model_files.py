@@ -468,6 +468,23 @@ def test_what_was_written_again_meanwhile_is_a_change(
         load_while(monkeypatch, own_model, lambda: how(own_model / name))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_is_overwritten_by_a_file_of_the_same_time_and_size_is_a_change(
+    own_model, monkeypatch, name
+):
+    """As where both are out of archives that give all files one time."""
+    path = own_model / name
+    os.utime(path, (0, 0))
+    other = path.read_bytes()[:-1] + b" "  # which JSON may end with
+
+    def overwrite():
+        path.write_bytes(other)
+        os.utime(path, (0, 0))
+
+    with pytest.raises(ValueError, match="must stay as they are while they are read"):
+        load_while(monkeypatch, own_model, overwrite)
+
+
 CODE = {
     "attention": {"_attn_implementation": "evil/kernel"},
     "attention of a part": {"attn_implementation": {"text": "evil/kernel"}},
