@@ -138,15 +138,20 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
     """
     deaths = trial.user_attrs.get(DEATHS, 0) + died
     given_up = deaths >= _MOST_DEATHS
+    has_failed = ERROR in trial.user_attrs  # by then, with an error of its own
     try:
         if given_up:
             reason = f"{deaths} processes died while they evaluated these parameters."
             # Not by a `Trial`: making one would have the sampler begin it anew.
             study._storage.set_trial_user_attr(trial._trial_id, ERROR, reason)
-        study.tell(trial.number, state=TrialState.FAIL)
+        if given_up or has_failed:  # the sampler is to know: nothing comes after it
+            study.tell(trial.number, state=TrialState.FAIL)
+            return
+        # As Optuna fails those of dead processes. Not by `tell`, which shows it to the
+        # sampler: `BruteForceSampler` takes a trial that has no parameters yet for all
+        # settings, and would end the search.
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     except (ValueError, RuntimeError):  # another worker was quicker
-        return
-    if given_up or ERROR in trial.user_attrs:  # by then, with an error of its own
         return
     # What was queued for it, and what it had asked for by then.
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}

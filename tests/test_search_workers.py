@@ -313,6 +313,25 @@ def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths):
     assert names == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
 
 
+class EndsWithoutParameters(optuna.samplers.RandomSampler):
+    """Takes a trial that has none for the last one, as `BruteForceSampler` does."""
+
+    def after_trial(self, study, trial, state, values):
+        if not trial.params:
+            study.stop()
+
+
+def test_a_trial_that_was_lost_before_it_had_parameters_does_not_end_the_search():
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = search(sampler=EndsWithoutParameters(seed=0), refit=False, **kept)
+    given.set_params(n_trials=1).fit(X, Y)
+    lost = optuna.load_study(**kept).ask()
+    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    fitted = given.set_params(n_trials=3).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [0, 2, 3]
+
+
 @pytest.mark.parametrize("hours", [-2, 0, 2])
 def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
     """Whoever did has not signed it yet, and may have a clock of another time zone."""
