@@ -22,7 +22,8 @@ _NAMES_MODEL = "backbone"
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
     """Refuse a folder that lacks files, or names others than those it is known by.
 
-    So also one that holds an adapter, or names code or a model of the hub.
+    One that holds an adapter is refused, too, and, without `trust_remote_code`, one
+    that names code or a model of the hub.
     """
     if not (folder / "config.json").is_file():
         raise ValueError(

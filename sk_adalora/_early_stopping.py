@@ -37,7 +37,7 @@ class ScoreWatcher:
         self._best: dict[str, Tensor] | None = None
 
     def __call__(self, run: Run, history: TrainingHistory) -> bool:
-        """Score the network, note that in the history, and tell whether to stop."""
+        """Score the network, add the score to the history, and tell whether to stop."""
         score = self.score()
         history.score.append(score)
         if math.isnan(score):  # no later score would compare as greater

@@ -70,7 +70,8 @@ def encode_for_prediction(
 ) -> tuple[TokenTable, Windows]:
     """Encode texts for prediction: return their tokens, and what the model is given.
 
-    `text_of` of the tokens maps rows to distinct texts, whose windows are the second.
+    The latter has a window or more of each distinct text. Which of these a row is of,
+    `text_of` of the tokens tells.
     """
     if long_text == "windows":
         _refuse_pairs(texts, long_text)

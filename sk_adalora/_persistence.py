@@ -244,7 +244,7 @@ def rebuild_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
 def continue_from(
     state: AdapterState, network: TextNetwork, backbone: Backbone
 ) -> None:
-    """Initialise a new network with what an earlier fit learned.
+    """Initialise a new network, in place, with what an earlier fit learned.
 
     In each layer, the triplets that survived come first. The others are newly
     initialised, with singular value 0, so that outputs are those of the earlier fit.

@@ -40,7 +40,7 @@ class TrainingRows:
     weights: Tensor | None
 
     def weighted(self) -> np.ndarray:
-        """Return the positions of the rows with a weight above 0; refuse none."""
+        """Return the positions of the rows with a weight above 0: at least one."""
         if self.weights is None:
             return np.arange(len(self.texts))
         positive = np.flatnonzero(self.weights.numpy() > 0)

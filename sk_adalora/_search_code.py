@@ -107,7 +107,7 @@ def compared_parameters(estimator: Any, *, deep: bool = False) -> dict[str, Any]
 def codes_of(held: Any) -> dict[str, str]:
     """Hash the functions and the user's own classes in lists, dicts and other holders.
 
-    Of all functions together under "", and of each class under its name.
+    The hash of all functions together is under "", that of a class under its name.
     """
     functions = [f for leaf in _leaves(held) for f in _functions(leaf)]
     return {"": digest([_code(f) for f in functions]), **_class_codes(held)}

@@ -24,8 +24,8 @@ _LEFT_OUT = object()
 def find_prefix(estimator: Any) -> str:
     """Return what the names of the AdaLora estimator's parameters begin with.
 
-    That is "" or, in a pipeline or another composite, for example "clf__". Refuse none,
-    and more than one.
+    That is "" or, in a pipeline or another composite, for example "clf__". Refuse what
+    has no such estimator, or more than one.
     """
     if isinstance(estimator, BaseAdaLora):
         return ""

@@ -20,7 +20,7 @@ def collect(
 ) -> dict[str, Tensor]:
     """Copy the numbers of an adapter.
 
-    The copies are contiguous: further training does not change them.
+    The copies are contiguous, and further training does not change them.
     """
     state: dict[str, Tensor] = {}
     for path, (left, values, right) in zip(adapted, triplets.per_layer(), strict=True):
