@@ -92,6 +92,15 @@ def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
     assert paper.tolist() == ([1, 1, 1, 1] if ink == "black" else [0, 0, 0, 1])
 
 
+def test_the_colour_of_axes_without_a_frame_does_not_count(plt):
+    """It is not drawn then."""
+    with plt.style.context({"text.color": "white", "axes.facecolor": "white"}):
+        ax = plt.figure(facecolor="black").add_subplot(frameon=False)
+        drawn = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3}, ax=ax)
+
+    assert drawn.text_[0, 0].get_color() == "white"
+
+
 def test_a_figure_with_its_display_can_be_pickled(display, fitted):
     drawn = pickle.loads(pickle.dumps(display.from_estimator(fitted)))
     drawn.figure_.canvas.draw()
