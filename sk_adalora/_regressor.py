@@ -71,9 +71,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     epochs : int or "auto", default="auto"
         How many times training goes over the rows. "auto" takes few rows and many
         classes more often: as many times as make 96 optimizer steps, or 8 for each
-        class or label if that is more; at least 3, and at most 10 or, of few rows, as
-        many as make 64 steps in batches of 32. A regressor has 32 and 22 in the place
-        of 96 and 64, however many columns.
+        class or label if that is more; at least 3, or 5 for more than 12 classes or
+        labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
+        32. A regressor has 32 and 22 in the place of 96 and 64, however many columns.
     batch_size : int, default=32
         Largest number of rows in a training batch; all batches of a fit have about the
         same number. Predictions do not depend on it.

@@ -17,8 +17,10 @@ _ALLOCATIONS = 200
 # make this many optimizer steps, or this many per class if that is more.
 # docs/defaults.md has the studies.
 ENOUGH_STEPS, _STEPS_OF_A_CLASS = 96, 8
-# The bounds of these epochs.
+# The bounds of these epochs. The lower one is higher for more than _FEW_CLASSES, or
+# thousands of rows would get fewer than a thousand.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
+_FEW_CLASSES, _FEWEST_OF_MANY = 12, 5
 # With very few rows the upper bound is higher: as many epochs as make this share of
 # `enough_steps`, in batches of this size.
 _NEEDED_SHARE, _DEFAULT_BATCH = 2 / 3, 32
@@ -104,8 +106,9 @@ def resolve_schedule(
         What an optimizer step takes.
     epochs : int or "auto"
         Passes over the rows. "auto" stands for as many as make `enough_steps`, or
-        8 for each class or label if that is more; at least 3, and at most 10 or as
-        many as make two thirds of `enough_steps` in batches of 32, whichever is more.
+        8 for each class or label if that is more; at least 3, or 5 for more than 12
+        classes or labels, and at most 10 or as many as make two thirds of
+        `enough_steps` in batches of 32, whichever is more.
         ``total_step = epochs * ceil(ceil(n_samples / (batch_size * world_size)) /
         gradient_accumulation_steps)``.
     enough_steps : int, default=96
@@ -197,7 +200,8 @@ def _epochs(
     # In batches of the default size: a larger `batch_size` is to make a fit shorter.
     batches = math.ceil(n_samples / _DEFAULT_BATCH)
     most = max(_MOST_EPOCHS, math.ceil(_NEEDED_SHARE * enough_steps / batches))
-    return min(max(enough, _FEWEST_EPOCHS), most)
+    fewest = _FEWEST_EPOCHS if n_classes <= _FEW_CLASSES else _FEWEST_OF_MANY
+    return min(max(enough, fewest), most)
 
 
 def _is_share(value: float) -> bool:

@@ -178,7 +178,9 @@ def test_auto_goes_no_more_often_over_large_batches(
     [
         (1000, 12, 3),  # 96 steps, as without
         (1000, 20, 5),  # 160 steps, 32 an epoch
-        (4000, 20, 3),
+        (4000, 12, 3),
+        (1000, 13, 5),  # 104 steps would be four
+        (10**6, 13, 5),
         (100, 20, 16),  # 64 steps are needed, however many classes
         (200, 20, 10),
         (1000, 150, 10),
