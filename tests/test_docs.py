@@ -204,7 +204,8 @@ def test_docstrings_have_the_numbers_of_the_automatic_epochs(estimator):
         '"auto" takes few rows and many classes more often: as many times as make '
         f"{enough} optimizer steps, or {_steps._STEPS_OF_A_CLASS} for each class or "
         "label if that is more; "
-        f"at least {_steps._FEWEST_EPOCHS}, and at most {_steps._MOST_EPOCHS} "
+        f"at least {_steps._FEWEST_EPOCHS}, or {_steps._FEWEST_OF_MANY} for more than "
+        f"{_steps._FEW_CLASSES} classes or labels, and at most {_steps._MOST_EPOCHS} "
         f"or, of few rows, as many as make {needed} steps in batches of "
         f"{_steps._DEFAULT_BATCH}. A regressor has {fewer} and {fewer_needed} in the "
         f"place of {enough} and {needed}, however many columns."
@@ -220,8 +221,10 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
     assert (
         f'`epochs="auto"` stands for as many passes as make {enough} optimizer steps '
         f"({fewer} for numbers), or {_steps._STEPS_OF_A_CLASS} for each class or "
-        f"label if that is more; at least {_steps._FEWEST_EPOCHS}, and at most "
-        f"{_steps._MOST_EPOCHS} or, of few rows, as many as make {needed} steps "
+        f"label if that is more; at least {_steps._FEWEST_EPOCHS}, or "
+        f"{_steps._FEWEST_OF_MANY} for more than {_steps._FEW_CLASSES} classes or "
+        f"labels, and at most {_steps._MOST_EPOCHS} or, of few rows, as many as make "
+        f"{needed} steps "
         f"({fewer_needed} for numbers) in batches of {_steps._DEFAULT_BATCH}."
     ) in page
     found = re.findall(r"(\d+) (?:epochs )?of ([\d,]+)", examples.partition(". ")[0])
