@@ -207,8 +207,14 @@ def _fetch(asked: Request, wanted: list[str]) -> Path:
 
 def snapshot(name: str, **options: Any) -> Path:
     """Return the folder of files of a repository, out of the hub or its local cache."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    if constants.HF_HUB_CACHE.startswith("~"):  # as for a user that has no entry
+        raise OSError(
+            f"{name!r} must be a folder, or the hub's cache must have a place. Got no "
+            "folder and no home directory. Check the path, or set the environment "
+            "variable HF_HOME to a folder for the cache."
+        )
     return Path(snapshot_download(name, **options))
 
 

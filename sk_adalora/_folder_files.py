@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ._card import CARD_NAME
-from ._model_files import exact_state_of, file_hash, weight_files
+from ._model_files import exact_state_of, weight_files
 from .adalora.config import CONFIG_NAME
 from .adalora.peft_format import WEIGHTS_NAME
 
@@ -53,7 +53,7 @@ def digests(folder: Path) -> dict[str, str]:
     left_out = {folder / STATE_NAME, folder / CARD_NAME}
     left_out |= {*weight_files(folder / BACKBONE)}
     return {
-        path.relative_to(folder).as_posix(): file_hash(path)
+        path.relative_to(folder).as_posix(): _digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path not in left_out
     }
@@ -97,7 +97,7 @@ def check_files(folder: Path, described: dict[str, Any]) -> None:
                 f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it, "
                 "or it is replaced just now: copy or load the folder again."
             )
-        if file_hash(path) != digest:
+        if _digest(path) != digest:
             raise ValueError(
                 f"{name!r} must be as it was written, with SHA-256 "
                 f"{reprlib.repr(digest)}. Got a file that differs. It is broken, was "
@@ -148,3 +148,8 @@ def _needed(described: dict[str, Any]) -> set[str]:
     if described["includes_backbone"]:
         needed.add(f"{BACKBONE}/config.json")
     return needed
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -163,7 +163,7 @@ def number(
     """Allow finite numbers in an interval."""
 
     def accepts(value: Any) -> bool:
-        if not isinstance(value, Real) or _is_bool(value) or not math.isfinite(value):
+        if not isinstance(value, Real) or _is_bool(value) or not _is_finite(value):
             return False
         x: Any = value
         above = x >= low if with_low else x > low
@@ -171,6 +171,13 @@ def number(
 
     left, right = "[" if with_low else "(", "]" if with_high else ")"
     return Rule(accepts, f"a number in {left}{low:g}, {high:g}{right}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def share(*, with_zero: bool) -> Rule:

@@ -131,6 +131,8 @@ def read_texts(
             f"{row_format!r}. Pass 'auto' to write every column as `name: value`."
         )
     table = read_table(X)
+    for column in table.columns:
+        _check_unicode(column.name, f"The column name {column.name!r}")
     if fitted_names is not None:
         table = table.called_as(fitted_names)
     first, second = _write_rows(table, row_format)
@@ -207,8 +209,19 @@ def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
     return join(fields, separator="\n", null_handling="skip")
 
 
+def _check_unicode(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} must hold valid Unicode. Got a lone surrogate at position "
+            f"{error.start}. Clean it with text.encode('utf-8', 'replace').decode()."
+        ) from error
+
+
 def _fill_template(columns: list[Column], template: str) -> pa.LargeStringArray:
     """Fill a `str.format` template, column by column."""
+    _check_unicode(template, "`row_format`")
     by_name = {column.name: column for column in columns}
     parts: list[str | pa.Array] = []
     width = 0

@@ -230,6 +230,17 @@ def test_an_unknown_id_offline(name):
     )
 
 
+def test_a_user_without_a_home_directory(monkeypatch):
+    """The hub's library then keeps the tilde, and says only that there is no home."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    message = r"'mode' must be a folder, or.* Got no folder and no home.*set .* HF_HOME"
+    with pytest.raises(OSError, match=message):
+        load_backbone("mode", PLACE)
+    with pytest.raises(OSError, match=message):
+        AdaLoraClassifier.from_pretrained("mode")
+
+
 def test_an_id_that_is_no_id():
     with pytest.raises(OSError, match="must be a Hugging Face id or a folder"):
         load_backbone("this is not an id?", PLACE)

@@ -248,6 +248,12 @@ def test_the_message_lists_the_words():
         check_parameters(classifier, CLASSIFIER_RULES)
 
 
+def test_integers_that_no_float_can_hold_are_refused_too():
+    estimator = AdaLoraClassifier(learning_rate=10**400)
+    with pytest.raises(ValueError, match=r"must be a number in .* Got 1000"):
+        check_parameters(estimator, CLASSIFIER_RULES)
+
+
 def test_the_constructor_checks_nothing_and_keeps_what_it_gets():
     weird = object()
     for name in PARAMETERS:

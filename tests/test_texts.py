@@ -842,12 +842,23 @@ def test_row_format_of_another_type():
         read_texts(["a"], 3)
 
 
-def test_a_lone_surrogate_outside_of_cells_is_an_error_of_pythons():
+@pytest.mark.parametrize("row_format", ["auto", "pair", "{fine}", str])
+def test_a_lone_surrogate_in_a_column_name_is_refused(row_format):
     X = pd.DataFrame([["a", "b"]])
     X.columns = pd.Index(["fine", "\ud800"], dtype=object)
-    for table, row_format in ((X, "auto"), (X[["fine"]], "{fine} \ud83d")):
-        with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
-            read_texts(table, row_format)
+    match = r"column name '\\ud800' must hold valid Unicode. Got a lone surrogate at p"
+    with pytest.raises(ValueError, match=match):
+        read_texts(X, row_format)
+    if row_format == "auto":
+        with pytest.raises(ValueError, match=match):
+            read_texts(X.iloc[:, 1:])
+
+
+@pytest.mark.parametrize("template", ["{a} \ud83d", "{a:\ud83d>5}"])
+def test_a_lone_surrogate_in_a_template_is_refused_by_name(template):
+    match = r"`row_format` must hold valid Unicode. Got a lone surrogate at position "
+    with pytest.raises(ValueError, match=match + str(template.index("\ud83d"))):
+        read_texts(pd.DataFrame({"a": ["x"]}), template)
 
 
 # Refused input
