@@ -205,7 +205,7 @@ def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(monkeypat
 @pytest.mark.parametrize("asked", [False, True], ids=["with a place alone", "asked"])
 @pytest.mark.parametrize("n_before", [1, 2])
 def test_what_a_grid_lost_is_tried_again(n_before, asked):
-    """The sampler takes it for tried, but cannot end the search before that."""
+    """What fails is not shown to the sampler, which would end the search."""
     sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
     kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
