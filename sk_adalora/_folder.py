@@ -95,7 +95,8 @@ class FolderMixin(PredictMixin):
         TypeError
             If a parameter, such as a function, cannot be written as JSON.
         ValueError
-            If a parameter is wrong, or if the pretrained model is not the one of `fit`.
+            If a parameter is wrong, if the pretrained model is not the one of `fit`, or
+            if the fit took more than about a million steps: save with joblib.
         OSError
             If the pretrained model cannot be found, or the folder cannot be written;
             what was there before is still there.

@@ -20,6 +20,7 @@ from ._json_values import to_json
 from ._model_files import content_hash, copy_backbone, settings_hashes
 from ._persistence import OF_SOME_FITS, RECORDS, STATE_FIELDS
 from ._tokenizer_lock import locked
+from .adalora.json_file import MAX_BYTES
 
 # Endings of what transformers writes as text.
 _TEXTS = {".json", ".txt", ".jinja"}
@@ -144,11 +145,24 @@ def name_outputs(config: Any, estimator: Any) -> None:
 
 
 def readable(described: dict[str, Any]) -> str:
-    """Write JSON for people, lists of numbers in one line."""
+    """Write JSON for people, lists of numbers in one line.
+
+    Raises
+    ------
+    ValueError
+        If it is more than :func:`~.adalora.json_file.read_json` reads.
+    """
     text = json.dumps(described, indent=2, sort_keys=True)
     # JSON escapes line breaks inside texts, so that this matches between values only.
     lists = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s*\]")
-    return lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    text = lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    if len(text) >= MAX_BYTES:  # with the end of the last line; all is ASCII
+        steps = len(described["fitted"]["history_"]["loss"])
+        raise ValueError(
+            f"What a folder says of a fit must take less than {MAX_BYTES} bytes. Got "
+            f"{len(text)}, with a history of {steps} steps. Save with joblib."
+        )
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -30,7 +30,7 @@ from sk_adalora import (
     _write_folder,
 )
 from sk_adalora._card import OUR_MARK
-from sk_adalora.adalora import AdaLoraConfig
+from sk_adalora.adalora import AdaLoraConfig, json_file
 
 X, Y = topics(48)
 NUMBERS = np.linspace(-30.0, 70.0, 48)
@@ -243,6 +243,21 @@ def test_a_full_disk(fitted, saved, tmp_path, monkeypatch, step, there):
     assert [p.name for p in tmp_path.iterdir()] == (["f"] if there else [])
     if there:
         assert bytes_of(folder) == bytes_of(saved)
+
+
+def test_a_training_that_is_too_long_to_be_read(fitted, tmp_path, monkeypatch):
+    """About a million steps: a folder that cannot be loaded would lose the model."""
+    fitted.save_pretrained(tmp_path / "f")
+    length = (tmp_path / "f" / "sk_adalora.json").stat().st_size
+    monkeypatch.setattr(json_file, "MAX_BYTES", length)
+    monkeypatch.setattr(_write_folder, "MAX_BYTES", length)
+    fitted.save_pretrained(tmp_path / "f", overwrite=True)
+    AdaLoraClassifier.from_pretrained(tmp_path / "f")
+
+    monkeypatch.setattr(_write_folder, "MAX_BYTES", length - 1)
+    with pytest.raises(ValueError, match=r"a history of \d+ steps\. Save with joblib"):
+        fitted.save_pretrained(tmp_path / "g")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])

@@ -104,7 +104,8 @@ IMPORTS = {
         "_persistence adalora"
     ),
     "_write_folder": (
-        "_backbone _folder_files _json_values _model_files _persistence _tokenizer_lock"
+        "_backbone _folder_files _json_values _model_files _persistence "
+        "_tokenizer_lock adalora"
     ),
     "_sentence_files": "",
     "_folder": (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 # No settings are this long, or nested this deeply; such a file is something else.
-_MAX_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 _MAX_DEPTH = 50
 _MAX_DIGITS = 64
 
@@ -39,9 +39,9 @@ def read_json(path: Path) -> dict[str, Any]:
             "Check the path. If another process saves there just now, load it again."
         )
     size = path.stat().st_size
-    if size > _MAX_BYTES:
+    if size > MAX_BYTES:
         raise ValueError(
-            f"{path} must be at most {_MAX_BYTES} bytes long. Got {size}. It is "
+            f"{path} must be at most {MAX_BYTES} bytes long. Got {size}. It is "
             "not what it says it is."
         )
     try:
