@@ -309,6 +309,11 @@ class SearchHooks(BaseSearchCV):
         part.call_on_fit_task_end(estimator=self)
         for result in results:
             if isinstance(result.test, dict) and callable(self.scoring):
+                if not result.test:
+                    raise ValueError(
+                        "`scoring` must return a score, or a dict of at least one. Got "
+                        "{}. Return what the search shall maximise."
+                    )
                 self._check_refit_for_multimetric(result.test)
         return [results[i : i + len(folds)] for i in range(0, n_fits, len(folds))]
 

@@ -235,6 +235,14 @@ def test_an_error_surfaces_when_it_shall():
     assert vars(given).keys() == given.get_params(deep=False).keys()
 
 
+@pytest.mark.parametrize("refit", [False, True, lambda table: 0])
+def test_a_scorer_that_returns_no_score_is_an_error(refit):
+    given = search(scoring=lambda estimator, X, y: {}, refit=refit)
+
+    with pytest.raises(ValueError, match=r"a dict of at least one\. Got {}\. Return"):
+        given.fit(X, Y)
+
+
 def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
     options = {"storage": tmp_path / "j.log", "study_name": "s", "n_trials": 2}
     points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
