@@ -129,6 +129,11 @@ def check_targets(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
             "the target y is None. Pass a target for each row."
         )
+    if isinstance(y, str):
+        raise ValueError(
+            f"`{of_targets}` must hold a target for each row. Got a single str. If it "
+            f"names a column, pass {of_rows}[{y[:40]!r}], and {of_rows} without it."
+        )
     from_native(y, of_targets)  # refuses a table of dask, or columns that share a name
     n_targets = _num_samples(y)
     if n_targets != n_samples:

@@ -172,8 +172,8 @@ def _write_rows(
 def _check_column_of_texts(column: Column, row_format: str) -> None:
     if row_format != "auto":
         raise ValueError(
-            f"row_format={row_format!r} needs a table. Got a one-dimensional X. "
-            "Pass a table, or row_format='auto'."
+            f"row_format={row_format!r} needs a table. Got a one-dimensional X. Pass a "
+            "table, or row_format='auto', or a function, which gets each text."
         )
     cells = column.cells
     if isinstance(cells, list):
@@ -329,8 +329,8 @@ def _call_rows(table: Table, write: Callable[[Any], str]) -> pa.LargeStringArray
         except Exception as error:
             raise ValueError(
                 "`row_format` must return a text for every row. It raised "
-                f"{type(error).__name__} for row {row}: {error}. Let the function "
-                "return a text for such rows too."
+                f"{type(error).__name__} for row {row}: {error}. Let the function, "
+                f"which gets a {type(arg).__name__}, return a text for such rows too."
             ) from error
         if not isinstance(text, str):
             raise TypeError(

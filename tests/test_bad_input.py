@@ -135,7 +135,7 @@ def test_bad_rows_at_predict_change_nothing(tiny_model, monkeypatch):
     ("row_format", "match"),
     [
         ("pair", r"needs a table\. Got a one-dimensional X"),
-        ("{text}", r"needs a table\."),
+        ("{text}", r"needs a table\..* or a function, which gets each text"),
         (lambda text: 3, r"must return a str\. Got int for row 0"),
         (lambda text: 1 / 0, "raised ZeroDivisionError for row 0"),
     ],
@@ -187,6 +187,10 @@ BAD_Y = {
     "short": (Y[:-1], r"same number of rows\. Got 24 and 23\. Pass one target a row"),
     "long": ([*Y, 1], "Got 24 and 25"),
     "empty": ([], "Got 24 and 0"),
+    "a column's name": (
+        "label",
+        r"single str\. If it names .*pass X\['label'\], and X",
+    ),
     "a scalar": (1, "[Ee]xpected sequence or array-like"),
     "one class": (["no"] * 24, r"at least 2 classes\. Got 1 class: .*no"),
     "one number": (np.zeros(24), "at least 2 classes"),

@@ -826,6 +826,13 @@ def test_callable_errors_name_the_row(films):
         read_texts(films, lambda row: row["title"])
 
 
+def test_callable_errors_say_what_the_function_gets(films):
+    with pytest.raises(ValueError, match="the function, which gets a dict, return"):
+        read_texts(films, lambda row: row.title)
+    with pytest.raises(ValueError, match="the function, which gets a str, return"):
+        read_texts(["a text"], lambda row: row["title"])
+
+
 @pytest.mark.parametrize("row_format", ["pair", "{text}"])
 def test_row_formats_that_need_a_table(row_format):
     with pytest.raises(ValueError, match=r"needs a table\."):
