@@ -82,8 +82,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         number. If memory is short, raise it and lower `batch_size`: the steps are those
         of larger batches.
     learning_rate : float, default=0.008
-        Peak learning rate of the updates. Lower it if the training loss rises, and
-        search it, from the default downwards, for another `model`.
+        Peak learning rate of the updates. One for training all weights, such as 2e-5,
+        hardly changes anything. Lower it if the training loss rises, and search it,
+        from the default downwards, for another `model`.
     head_learning_rate : float or None, default=None
         Peak learning rate of the head. None stands for 0.001 if the head starts as a
         linear probe, and otherwise for `learning_rate`. A linear head learns on
@@ -190,7 +191,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     rank_pattern_ : dict of str to list of bool
         The same, as PEFT writes it.
     history_ : TrainingHistory
-        Loss, penalty, learning rate and budget at each step, and validation scores.
+        Lists: `loss`, `orthogonality` (the penalty), `learning_rate` and `budget` at
+        each step, and the validation `score` after each epoch.
     fit_report_ : FitReport
         What the fit used: rows, tokens, device, precision, size and time. `print` it.
 
@@ -238,7 +240,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         Parameters
         ----------
         X : array-like of str of shape (n_samples,) or (n_samples, n_features)
-            One text a row, or a table whose rows become texts by `row_format`.
+            One text a row, or a table, without the target column, whose rows become
+            texts by `row_format`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The number of each row, or several, one a column. The fit standardises them
             internally.

@@ -236,10 +236,11 @@ class AdaLoraModel(Wrapper):
     def update_and_allocate(self, global_step: int) -> int:
         """Update the importance of each unit of rank, and remove rank when it is time.
 
-        Call it after ``optimizer.step()`` and before ``zero_grad()``. Of skipped
-        steps, the allocation is caught up, and gradients are not. A repeated step
-        changes nothing. Unless you call `compact`, call this until training ends:
-        pruned triplets train on, and this sets their singular values back to 0.
+        Call it after ``optimizer.step()`` and before ``zero_grad()``, on the model and
+        not, as in PEFT, on its `base_model`. Of skipped steps, the allocation is caught
+        up, and gradients are not. A repeated step changes nothing. Unless you call
+        `compact`, call this until training ends: pruned triplets train on, and this
+        sets their singular values back to 0.
 
         Parameters
         ----------
