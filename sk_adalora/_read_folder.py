@@ -151,7 +151,12 @@ def _download(
 
 def _read_fields(folder: Path) -> tuple[dict[str, Any], str]:
     """Read ``sk_adalora.json``: fields of the right types, and the seal they need."""
-    described = read_json(folder / STATE_NAME)
+    try:
+        described = read_json(folder / STATE_NAME)
+    except FileNotFoundError as error:  # transformers loads pretrained models like this
+        raise FileNotFoundError(
+            f"{error} A pretrained model belongs in the parameter `model`, for a fit."
+        ) from None
     check_format(described)
     seal = seal_of(described)  # before a field is filled in that an older file lacks
     what = "the fields of a saved estimator"
