@@ -162,6 +162,17 @@ def test_lies_are_refused(folder, name):
         AdaLoraClassifier.from_pretrained(folder)
 
 
+def test_a_class_alone_and_one_target_of_several_outputs_are_refused():
+    shared = {"n_features_in_": 1}
+    classes = {"classes_": np.array(["a"]), "_multilabel": False}
+    targets = {"_target_mean": np.zeros(2), "_target_scale": np.ones(2)}
+
+    with pytest.raises(ValueError, match="as many classes or targets"):
+        _read_folder._check_together(shared | classes, n_outputs=1)
+    with pytest.raises(ValueError, match="one target only"):
+        _read_folder._check_together(shared | targets | {"_one_target": True}, 2)
+
+
 def test_a_name_that_no_file_can_have_is_refused(folder):
     described = read(folder)
     described["files"]["x" * 5000] = "kept"

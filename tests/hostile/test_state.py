@@ -103,6 +103,7 @@ STATES = {
     "a hash that is none": (put("files", HEAD, value="kept"), "as it was written"),
     "a backbone that is not there": (put("includes_backbone", value=True), "backbone"),
     "layers of others": (put("layers", value=["a", "b"]), "under 'layers'"),
+    "a layer twice": (lambda d: d["layers"].append(d["layers"][0]), "under 'layers'"),
     # Parameters.
     "an unknown parameter": (parameter("__class__", "os.system"), "parameters of"),
     "a private parameter": (parameter("_adapter", 1), "parameters of"),
@@ -230,6 +231,7 @@ STATES = {
     "a head of the model's": (own_head, "head with 3 outputs"),
     "a length of its own head": (put("pooling", value="model"), "or null for a model"),
     "another hash": (put("content_hash", value="0" * 64), "must be the one that"),
+    "a hash and more": (put("content_hash", value="0" * 65), "as a SHA-256"),
     "versions of numbers": (put("versions", value={"torch": 2}), "'versions' as dict"),
 }
 

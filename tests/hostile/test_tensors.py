@@ -138,6 +138,12 @@ TENSORS = {
     ),
     "a head without weight": (HEAD, lambda tensors: tensors.clear(), "'weight'"),
     "a flat head": (HEAD, tensor("weight", torch.flatten), "3 rows"),
+    "a column as head": (
+        HEAD,
+        tensor("weight", lambda t: t[:, 0].contiguous()),
+        "3 rows",
+    ),
+    "a bias of one output": (HEAD, tensor("bias", lambda t: t[:1]), "3 rows and a"),
 }
 
 
@@ -212,6 +218,10 @@ RAW = {
     "more behind": with_header({"weight": FLOAT}, b"\0" * 400),
     "deep": with_header(b'{"a":' * 50_000),
     "a pickle": pickle.dumps({"weight": 1}),
+    "a type that torch lacks": with_header(
+        {"weight": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}},
+        b"\0" * 3,
+    ),
     "a tensor of eight bits": with_header(
         {
             "base_model.model.a.lora_A": {
