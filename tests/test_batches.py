@@ -119,6 +119,7 @@ def test_long_batches_are_padded_to_few_lengths():
     assert widths(49, 96) == {56, 64, 72, 80, 88, 96}
     assert widths(97, 192) == {112, 128, 144, 160, 176, 192}
     assert widths(193, 384) == {224, 256, 288, 320, 352, 384}
+    assert pad(table, np.array([382])).input_ids.shape[1] == 383  # unless asked for
 
 
 @given(lengths_lists, st.integers(1, 8), st.data())
@@ -296,6 +297,8 @@ def test_prediction_batches_are_stable_and_full():
     table = make_table([2, 3, 2, 3, 1])
     batches = prediction_batches(table, max_tokens=6)
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2, 4]]
+    (batch,) = prediction_batches(make_table([1, 2] * 50), max_tokens=200)
+    assert batch.tolist() == [*range(1, 100, 2), *range(0, 100, 2)]
 
 
 @given(

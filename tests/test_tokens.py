@@ -374,6 +374,17 @@ def test_ids_are_on_disk_as_soon_as_they_are_made(tokenizer, on_disk, monkeypatc
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_neither_texts_nor_the_tokenizer_are_hashed(tokenizer, on_disk, monkeypatch):
+    """Which `datasets` does to find names for its files."""
+    from datasets.fingerprint import Hasher
+
+    hashed = []
+    monkeypatch.setattr(Hasher, "update", lambda self, value: hashed.append(value))
+    encode(as_texts(TEXTS), tokenizer, 9)
+
+    assert not any(callable(value) or isinstance(value, pa.Table) for value in hashed)
+
+
 def test_a_full_disk_is_an_error(tokenizer, on_disk, monkeypatch):
     make = tempfile.mkdtemp
 
@@ -511,8 +522,9 @@ def test_an_empty_text_has_one_token():
     )
     assert token_rows(encode(as_texts([""]), bare, 4)) == [[VOCAB["[PAD]"]]]
     bare = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]")
+    bare.model_input_names = ["input_ids", "token_type_ids"]
     table = encode(as_texts([""], [""]), bare, 4)
-    assert table.lengths.tolist() == [1]
+    assert (table.lengths.tolist(), table.type_ids.tolist()) == ([1], [0])
 
 
 def test_max_length_leaves_room_for_text(tokenizer):
