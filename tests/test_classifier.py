@@ -609,6 +609,14 @@ def test_balanced_weights_are_those_of_scikit_learn(own):
     )
 
 
+def test_balanced_weights_count_no_class_without_weight():
+    codes = np.array([0, 0, 0, 1, 2])
+    own = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+    weights = class_weights("balanced", np.array(["a", "b", "c"]), codes, own)
+
+    np.testing.assert_allclose(weights[:2], [4 / (2 * 3), 4 / (2 * 1)])
+
+
 def test_a_class_without_weight_does_not_unbalance_the_others(tiny_model):
     texts, y = topics(36)
     weight = (y != "art").astype(float)
