@@ -44,10 +44,10 @@ def by_pickle(protocol):
     return lambda value, path: pickle.loads(pickle.dumps(value, protocol))
 
 
-def by_joblib(compress):
+def by_joblib(compress, mmap_mode=None):
     def there_and_back(value, path):
         joblib.dump(value, path / "fitted.joblib", compress=compress)
-        return joblib.load(path / "fitted.joblib")
+        return joblib.load(path / "fitted.joblib", mmap_mode)
 
     return there_and_back
 
@@ -57,6 +57,7 @@ WAYS = {
     "pickle 2": by_pickle(2),
     "pickle 5": by_pickle(5),
     "joblib": by_joblib(0),
+    "mapped": by_joblib(0, mmap_mode="r"),
     "compressed": by_joblib(3),
     "lzma": by_joblib(("xz", 3)),
     "cloudpickle": lambda value, path: cloudpickle.loads(cloudpickle.dumps(value)),
