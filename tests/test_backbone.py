@@ -472,6 +472,8 @@ def test_what_files_lack_is_trained_amid_half_precision(own_model, part):
 
     np.testing.assert_allclose(half, exact, atol=0.02)
     assert {a.dtype for a in fitted._adapter.arrays.values()} == {np.dtype("float32")}
+    modules = fitted._adapter.config["modules_to_save"]
+    assert len(modules) == len({*modules})  # though its weight and its bias are lacking
 
 
 @pytest.mark.parametrize("pooling", ["mean", "model"])

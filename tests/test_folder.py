@@ -379,11 +379,14 @@ def test_the_tokenizer_is_written_as_it_was_read(fitted, tmp_path):
 def test_saving_changes_nothing(fitted, tmp_path):
     before = dict(vars(fitted))
     expected = fitted.predict_proba(SAMPLE)
+    tokenizer = fitted._live.backbone.tokenizer
+    settings = dict(tokenizer.init_kwargs)
     fitted.save_pretrained(tmp_path / "f")
     fitted.export_lora(tmp_path / "l")
     fitted.merge_and_save(tmp_path / "m")
 
     assert vars(fitted) == before
+    assert tokenizer.init_kwargs == settings
     np.testing.assert_array_equal(fitted.predict_proba(SAMPLE), expected)
 
 
@@ -651,6 +654,9 @@ def test_no_place_of_a_cache_is_told(fitted, tmp_path):
     assert not [
         n for n, data in bytes_of(tmp_path / "f").items() if b"/home/me" in data
     ]
+    # Errors about another model say where the former was found.
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
+    assert loaded._adapter.found_in == "someone/model"
 
 
 # ---- with the pretrained model ----------------------------------------------

@@ -136,6 +136,14 @@ def test_a_study_does_not_go_on_with_something_else(kept, change, part):
         search(**{"n_trials": 4, **kept, **change}).fit(rows_, Y, **fit)
 
 
+def test_a_study_does_not_go_on_with_another_score_to_maximise(kept):
+    options = {**kept, "scoring": ["accuracy", "balanced_accuracy"]}
+    search(n_trials=2, refit="accuracy", **options).fit(X, Y)
+
+    with pytest.raises(ValueError, match="Got other values of: `scoring`"):
+        search(n_trials=4, refit="balanced_accuracy", **options).fit(X, Y)
+
+
 def change_weights(folder):
     model = transformers.AutoModel.from_pretrained(folder)
     with torch.no_grad():
