@@ -13,7 +13,13 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
 from torch.nn import functional as F
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule, _training
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraRegressor,
+    BudgetSchedule,
+    _fitting,
+    _training,
+)
 from sk_adalora._devices import Place
 from sk_adalora._fit_warnings import warn_of_divergence
 from sk_adalora._fitting import make_generator
@@ -598,20 +604,27 @@ def test_rows_of_weight_0_are_rows_that_are_not_there(tiny_model, options):
     np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
 
 
-def test_rows_of_weight_0_are_not_scored(tiny_model):
+def test_rows_of_weight_0_are_neither_learned_nor_scored(tiny_model, monkeypatch):
     X, y = toy(64)
     X = [f"{text} {i}" for i, text in enumerate(X)]
     weight = np.tile([1.0, 2.0, 0.0, 0.0], 16)
-    seen = []
+    seen, learned = [], []
+    encode = _fitting.encode_for_training
+
+    def watched(texts, *others):
+        learned.extend(texts.first.to_pylist())
+        return encode(texts, *others)
 
     def score(estimator, rows, labels):
         seen.append(dict(zip(rows, labels, strict=True)))
         return 0.5
 
+    monkeypatch.setattr(_fitting, "encode_for_training", watched)
     make(tiny_model, early_stopping=True, scoring=score).fit(X, y, sample_weight=weight)
     used = {X[i]: y[i] for i in np.flatnonzero(weight)}
 
     assert seen[0].items() <= used.items()
+    assert sorted([*learned, *seen[0]]) == sorted(used)
 
 
 def test_rows_that_all_count_nothing(tiny_model):
