@@ -476,6 +476,22 @@ def test_what_files_lack_is_trained_amid_half_precision(own_model, part):
     assert len(modules) == len({*modules})  # though its weight and its bias are lacking
 
 
+def test_a_head_reads_an_exact_pooler_where_files_lack_it(own_model):
+    write_without(own_model, "pooler")
+    texts, y = toy(16)
+    fitted = make(str(own_model), pooling="model", precision="bfloat16", epochs=1).fit(
+        texts, y
+    )
+    seen = []
+    head = fitted._live.network.encoder.model.classifier
+    head.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    fitted.predict(texts)
+
+    assert not torch.equal(seen[0], seen[0].bfloat16().float())
+    modules = fitted._adapter.config["modules_to_save"]
+    assert modules == ["classifier", "bert.pooler.dense"]  # and no dropout
+
+
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 def test_a_fit_does_not_warn_of_a_pooler_and_a_head(own_model, pooling):
     write_without(own_model, "pooler")

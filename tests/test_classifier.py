@@ -531,7 +531,14 @@ def test_the_longest_text_is_what_the_model_takes(tiny_model):
 
 @pytest.mark.parametrize(
     "modules",
-    ["all-linear", ["query"], ("query", "value"), {"query"}, r".*query|.*key"],
+    [
+        "all-linear",
+        ["query"],
+        ("query", "value"),
+        {"query"},
+        {"query": 0}.keys(),
+        r".*query|.*key",
+    ],
 )
 def test_target_modules_choose_what_is_adapted(tiny_model, modules):
     fitted = make(tiny_model, target_modules=modules).fit(*toy(32))

@@ -95,6 +95,17 @@ def test_so_with_weights_of_the_rows(tiny_model, resized):
     losses_agree(got, expected)
 
 
+def test_a_heavy_row_does_not_shorten_the_features(tiny_model):
+    """Its distance from a mean that is its own tells nothing of the others."""
+    heavy = np.where(np.arange(40), 1.0, 1e6)
+    first, second = (
+        regressor(tiny_model, epochs=1).fit(X, LENGTHS, sample_weight=weight)
+        for weight in (None, heavy)
+    )
+
+    assert second._adapter.feature_length == first._adapter.feature_length
+
+
 @pytest.mark.parametrize(("factor", "shift"), SIZES)
 @pytest.mark.parametrize("fit", [fit_classifier, fit_regressor])
 def test_a_warm_start_goes_on_alike(tiny_model, resized, fit, factor, shift):

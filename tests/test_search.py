@@ -686,6 +686,7 @@ def test_the_mean_so_far_is_reported_after_each_fold(raced):
     }
 
 
+@pytest.mark.filterwarnings("error:.*scores are non-finite")
 def test_a_pruned_trial_with_a_better_mean_so_far_does_not_win():
     class Against(optuna.pruners.BasePruner):
         def prune(self, study, trial):

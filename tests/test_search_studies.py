@@ -926,8 +926,11 @@ def test_a_study_of_something_else_is_refused(kept):
         search(**kept).fit(X, Y)
 
 
-def test_what_another_program_added_is_scored_by_the_score_of_the_refit(kept):
-    scores = {"scoring": ["accuracy", "f1"], "refit": "f1"}
+@pytest.mark.parametrize(("refit", "name"), [("f1", "f1"), (False, "accuracy")])
+def test_what_another_program_added_is_scored_by_the_score_of_the_refit(
+    kept, refit, name
+):
+    scores = {"scoring": ["accuracy", "f1"], "refit": refit}
     began = search(n_trials=1, **scores).fit(X, Y).study_
     study = optuna.create_study(**kept, direction="maximize")
     study.set_user_attr(FINGERPRINT, began.user_attrs[FINGERPRINT])
@@ -938,8 +941,9 @@ def test_what_another_program_added_is_scored_by_the_score_of_the_refit(kept):
     fitted = search(n_trials=1, **scores, **kept).fit(X, Y)
 
     assert fitted.best_score_ == 0.9
-    expected = get_scorer("f1")(fitted.best_estimator_, X, Y)
-    assert fitted.score(X, Y) == expected
+    assert str(fitted.scorer_) == str(get_scorer(name))
+    if refit:
+        assert fitted.score(X, Y) == get_scorer(name)(fitted.best_estimator_, X, Y)
 
 
 def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):

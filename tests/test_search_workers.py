@@ -459,27 +459,31 @@ def test_a_trial_that_was_taken_away_in_the_end_is_not_shown(monkeypatch):
     assert shown == fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
 
 
-def test_a_trial_that_was_taken_away_is_not_told():
+@pytest.mark.parametrize(("pruner", "n_fits"), [(None, 3), ("auto", 1)])
+def test_a_trial_that_was_taken_away_is_not_told(pruner, n_fits):
     """As when a machine sleeps for longer than others wait for its heartbeat."""
 
     class Thief(Peak):
         def fit(self, X, y):
+            fits.append(1)
             if not stolen:
                 number = len(studies[0].trials) - 1
                 studies[0].tell(number, state=TrialState.FAIL)
                 stolen.append(number)
             return super().fit(X, y)
 
-    stolen, studies = [], []
+    fits, stolen, studies = [], [], []
     storage = optuna.storages.InMemoryStorage()
-    given = search(Thief(), n_trials=3, storage=storage, study_name="s")
-    optuna.create_study(storage=storage, study_name="s", direction="maximize")
-    studies.append(optuna.load_study(storage=storage, study_name="s"))
+    kept = {"storage": storage, "study_name": "s"}
+    given = search(Thief(), n_trials=3, pruner=pruner, **kept)
+    optuna.create_study(**kept, direction="maximize")
+    studies.append(optuna.load_study(**kept))
 
     fitted = given.fit(X, Y)
 
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
     assert stolen == [0]
+    assert len(fits) == n_fits + 3 * 3 + 1  # in a race, none of its further folds
 
 
 def test_accuracy_is_what_scores_when_asked():

@@ -249,6 +249,17 @@ def test_a_slow_tokenizer_may_split_special_tokens():
     assert row == [CLS, VOCAB["the"], VOCAB["film"], SEP]
 
 
+def test_an_end_in_a_text_stays_where_no_token_is_unknown():
+    backend = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    bare = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]")
+    bare.split_special_tokens = True
+
+    assert token_rows(encode(as_texts(["film [SEP]"]), bare, 4)) == [
+        [VOCAB["film"], SEP]
+    ]
+
+
 @pytest.mark.parametrize("big", [20_000, 0], ids=["memory", "disk"])
 @pytest.mark.parametrize("paired", [False, True])
 def test_few_long_texts_go_into_a_call(tokenizer, monkeypatch, big, paired):

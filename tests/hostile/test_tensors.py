@@ -164,6 +164,13 @@ HEADS = {
         tensors.pop(n) for n in [*tensors] if ".lora_" not in n
     ],
     "no bias": lambda tensors: tensors.pop("base_model.model.classifier.bias"),
+    "a number": lambda tensors: tensors.update(
+        {
+            "base_model.model.classifier.bias": tensors.pop(
+                "base_model.model.classifier.weight"
+            ).sum()
+        }
+    ),
     "other outputs": tensor(
         "base_model.model.classifier.weight", lambda t: t[:2].clone()
     ),
