@@ -10,6 +10,7 @@ import torch
 import transformers
 from _spy import LAYERS, Spy
 from _toy import make, make_regressor, numbers, topics, toy
+from sklearn.utils import shuffle
 
 from sk_adalora import _training
 from sk_adalora._early_stopping import ScoreWatcher
@@ -191,7 +192,9 @@ def test_the_ranks_are_final_whatever_the_epoch_of_the_stop(
 
 def test_validation_rows_are_set_apart_by_class(tiny_model, monkeypatch):
     spy = Spy(monkeypatch)
-    X, y = topics(60)
+    X, y = shuffle(*topics(60), random_state=0)
+    X, y = [*X[:7], *X], [*y[:7], *y]
+    counted = np.r_[np.zeros(7), np.ones(60)]
     scored = []
 
     def scorer(estimator, X, y):
@@ -204,7 +207,7 @@ def test_validation_rows_are_set_apart_by_class(tiny_model, monkeypatch):
         validation_fraction=0.2,
         scoring=scorer,
         batch_size=8,
-    ).fit(X, y)
+    ).fit(X, y, sample_weight=counted)
     (held, labels), *others = scored
 
     assert fitted.fit_report_.n_rows == 48

@@ -23,6 +23,7 @@ from sk_adalora._search_sampling import (
     _points,
     _Shown,
     _was_tried,
+    all_tried,
     count_points,
     make_sampler,
     with_estimates,
@@ -580,3 +581,26 @@ def test_a_trial_of_other_parameters_is_none_of_all_settings(added):
     points = beside(added, CHOICES, 30)
 
     assert n_distinct(points) == len(points) == 6
+
+
+def test_a_trial_that_has_drawn_nothing_yet_may_get_the_last_setting():
+    space, study = {"a": INT(0, 1)}, optuna.create_study()
+    study.ask(space)
+    assert not all_tried(space, study.trials)
+
+    study.ask()
+    assert all_tried(space, study.trials)
+
+
+def test_the_last_point_beside_what_is_queued_is_found(monkeypatch):
+    monkeypatch.setattr(_search_sampling, "_DRAWS", 0)
+    space = {"a": INT(0, 1), "b": INT(0, 5)}
+    study = optuna.create_study(sampler=make_sampler("auto", space, 200, 0, [0]))
+    for b in (0, 1, 2, 4, 5):
+        params = {"a": 1, "b": b}
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=space, value=b)
+        )
+    study.enqueue_trial({"a": 1})
+
+    assert study.ask(space).params == {"a": 1, "b": 3}
