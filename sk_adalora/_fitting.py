@@ -426,8 +426,7 @@ class FitMixin(PredictMixin):
     ) -> dict[str, Any]:
         """Return the attributes of a fit that ends now, as plain arrays and records."""
         adapter = collect_state(live.network, live.backbone, live.model)
-        fitted = fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
-        return fitted | {"_live": None}
+        return fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
 
     def _show_ranks(self) -> None:
         """Write the table below the progress bar, where one was asked for."""

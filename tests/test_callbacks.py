@@ -97,10 +97,13 @@ def test_epochs_are_tasks_in_order(make):
     assert all(context.parent is root for context, *_ in recorder.begun[1:])
 
 
-def test_the_estimator_of_each_epoch_predicts(make):
+@pytest.mark.parametrize("fits_before", [0, 1])
+def test_the_estimator_of_each_epoch_predicts(make, fits_before):
     """As it would if the fit had ended there."""
-    recorder = Recorder()
-    fitted = make().set_callbacks(recorder).fit(X, Y)
+    recorder, classifier = Recorder(), make()
+    for _ in range(fits_before):
+        classifier.fit(X, Y[::-1]).predict(X)
+    fitted = classifier.set_callbacks(recorder).fit(X, Y)
     found = [estimator.predict_proba(X) for *_, estimator in recorder.ended]
 
     assert len(found) == 4  # the epochs, and the fit
