@@ -217,7 +217,7 @@ def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
         return weights
     drawn = targets[rows]
     of_all = torch.bincount(targets, all_weights)
-    of_drawn = torch.bincount(drawn, weights, minlength=len(of_all))
+    of_drawn = torch.bincount(drawn, weights)
     shares = (of_all / of_drawn)[drawn]
     return shares if weights is None else shares * weights
 

@@ -110,6 +110,7 @@ def test_both_ways_to_end_a_fit_agree(scoring, refit):
     assert Counted.fits == 3 * 2 + 2 * bool(refit)
     assert warned[0] == warned[1]
     check_same(first, second)
+    assert not hasattr(second.estimator, "coef_")  # a clone of it was fitted
     assert hasattr(second, "refit_time_") == bool(refit)
     if refit:
         assert second.refit_time_ > 0
@@ -121,11 +122,24 @@ def test_both_ways_to_end_a_fit_agree(scoring, refit):
             assert first.score(X, Y) == second.score(X, Y)
 
 
+def test_a_study_is_read_with_what_fit_got():
+    fit_params = {"sample_weight": WEIGHT}
+    options = {"space": SPACE, "cv": 2, "enqueue": None}
+    first = AdaLoraSearchCV(Counted(), n_trials=2, **options).fit(X, Y, **fit_params)
+    second = AdaLoraSearchCV.from_study(
+        first.study_, Counted(), X, Y, fit_params=fit_params, **options
+    )
+
+    np.testing.assert_array_equal(
+        first.best_estimator_.coef_, second.best_estimator_.coef_
+    )
+
+
 def test_both_ways_to_end_a_fit_agree_without_targets():
     fits = []
 
     class Means(KMeans):
-        def fit(self, X, y=None):
+        def fit(self, X):
             fits.append(len(X))
             return super().fit(X)
 

@@ -162,7 +162,11 @@ def test_a_search_that_fails_keeps_the_earlier_fit():
     before = dict(vars(again))
     with pytest.raises(ValueError, match="inconsistent numbers"):
         again.fit(X, Y[1:])
+    assert vars(again) == before
 
+    before = dict(vars(again.set_params(refit=lambda table: 99)))
+    with pytest.raises(IndexError):  # when all is evaluated
+        again.fit(X, Y)
     assert vars(again) == before
 
 
@@ -303,16 +307,21 @@ def enable_metadata_routing():
 
 def test_callbacks_of_scikit_learn_see_the_fits(tiny_model):
     texts, labels = toy(24)
-    monitor = ScoringMonitor(scoring="accuracy")
-    estimator = make(tiny_model, epochs=3).set_callbacks(monitor)
+    estimator = make(tiny_model, epochs=3)
     space = AdaLoraSpace(init_r=4, target_r=0.5, tinit=0.1, tfinal=0.5, beta1=None)
+    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = AdaLoraSearchCV(estimator, space, n_trials=2, cv=2, pruner="auto", **kept)
+    depths = []
+    for n_fits in (2 * 2 + 1, 1):  # then, nothing is left but the refit
+        monitor = ScoringMonitor(scoring="accuracy")
+        estimator.set_callbacks(monitor)
+        given.fit(texts, labels)
 
-    AdaLoraSearchCV(estimator, space, n_trials=2, cv=2, pruner="auto").fit(
-        texts, labels
-    )
-
-    log = monitor.get_logs().data_as_pandas
-    assert (log["task_name"] == "epoch").sum() == 3 * (2 * 2 + 1)
+        log = monitor.get_logs().data_as_pandas
+        epochs = log[log["task_name"] == "epoch"]
+        assert len(epochs) == 3 * n_fits
+        depths.append({*epochs["task_id_path"].map(len)})
+    assert depths[1] <= depths[0]  # as deep below the search
 
 
 def test_the_representation_hides_passwords():

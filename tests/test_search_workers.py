@@ -109,6 +109,10 @@ def test_a_system_without_proc(monkeypatch):
 
     assert _search_workers.machine.__wrapped__() == socket.gethostname()
     assert _search_workers._started(os.getpid()) is None
+    record = {"machine": _search_workers.machine(), "pid": os.getppid(), "ended": False}
+    for waited, lives in [(0, True), (2 * _search_workers._GRACE, False)]:
+        beat = {"beat": time.time() - waited, "started": None}
+        assert _search_workers._lives("of another process", record | beat) is lives
 
 
 def test_a_point_whose_run_ended_at_once_is_tried_again():
