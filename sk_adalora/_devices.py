@@ -211,6 +211,16 @@ def _why_not(name: str) -> str:
     return ""
 
 
+def computes(device: torch.device) -> bool:
+    """Tell whether a device multiplies two numbers, as torch is set at present."""
+    try:
+        one = torch.ones(1, 1, device=device)
+        (one @ one).item()
+    except RuntimeError:
+        return False
+    return True
+
+
 def warn_of_sharing(place: Place) -> None:
     """Warn, once per process, if each worker process loads its own model on one GPU."""
     global _warned_of_sharing

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._devices import Place, lacks_memory
+from ._devices import Place, computes, lacks_memory
 from ._read_model import (
     TRIAL_TEXT,
     Pretrained,
@@ -81,8 +81,8 @@ def try_model(
             raise TypeError(f"{len(ids)} tokens became {tuple(alone.shape[1:-1])}")
         return Findings(alone.shape[2], _sees_padding(body, ids, pad_id, alone))
     except Exception as error:
-        if lacks_memory(error):  # which tells nothing of the model
-            raise
+        if lacks_memory(error) or not computes(place.device):
+            raise  # it tells nothing of the model
         return Findings(0, False, _refusal(model, place, folder, error))
 
 

@@ -170,6 +170,31 @@ def test_a_diverging_run_ends_after_the_epoch(tiny_model):
         classifier.fit(X, Y)
 
 
+@pytest.mark.parametrize(
+    ("failing", "message"),
+    [
+        ({"aten::mm", "aten::addmm"}, "^set CUBLAS_WORKSPACE_CONFIG$"),
+        ({"aten::embedding"}, "^`model` must be a text model"),
+    ],
+)
+def test_what_no_model_could_compute_is_not_the_models_fault(
+    tiny_model, monkeypatch, failing, message
+):
+    """As with `use_deterministic_algorithms`, or on a card that torch is not for."""
+    compute = _pretend._compute
+
+    def broken(func, args, kwargs):
+        leaves = _pretend._leaves(args)
+        there = any(isinstance(x, PretendedTensor) for x in leaves)
+        if there and func._schema.name in failing:
+            raise RuntimeError("set CUBLAS_WORKSPACE_CONFIG")
+        return compute(func, args, kwargs)
+
+    monkeypatch.setattr(_pretend, "_compute", broken)
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        make(tiny_model, device=str(DEVICE)).fit(X, Y)
+
+
 @pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
 @pytest.mark.filterwarnings("ignore:100% of the texts are longer")
 def test_long_texts_are_predicted_as_on_the_cpu(tiny_model, long_text):
