@@ -70,6 +70,21 @@ def test_rows_are_drawn_where_the_generator_is():
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_shapes_are_computed_without_numbers(dtype, dropout):
+    """To count the operations of a step, say, before a large model is loaded."""
+    settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9, lora_dropout=dropout)
+    base = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)).to("meta", dtype)
+    model = get_peft_model(base, settings).train()
+    out = model(torch.empty(3, 5, 8, device="meta", dtype=dtype))
+    (out.float().sum() + model.orthogonality_loss()).backward()
+
+    assert out.is_meta
+    assert out.shape == (3, 5, 2)
+    assert all(p.grad.shape == p.shape for p in model.triplets.parameters())
+
+
 @pytest.mark.parametrize("default", ["cpu", "meta"])
 def test_a_model_may_be_adapted_where_no_tensor_has_numbers(default):
     settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9)

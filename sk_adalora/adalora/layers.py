@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from .passes import in_backward
-from .products import FrozenLinear, fused_linear, is_plain, onednn_is_faster
+from .products import FrozenLinear, autocasts, fused_linear, is_plain, onednn_is_faster
 
 if TYPE_CHECKING:
     from .triplets import Triplets
@@ -213,7 +213,7 @@ class SVDLinear(nn.Module):
         weight, bias = base.weight, base.bias
         if not is_plain(weight) or weight.dtype != x.dtype or x.is_complex():
             return None
-        if torch.is_autocast_enabled(x.device.type):
+        if autocasts(x.device.type):
             return None
         # Others may have put a forward of their own on the layer, as accelerate does.
         hooked = (
@@ -240,7 +240,7 @@ class SVDLinear(nn.Module):
                 "one without rows. Call `get_peft_model` on its model. In place of a "
                 "copy without state, as higher makes it, use `torch.func`."
             )
-        if x.dtype == self.right.dtype or torch.is_autocast_enabled(x.device.type):
+        if x.dtype == self.right.dtype or autocasts(x.device.type):
             return self.left, self.right
         # A quantised layer, or one inside a region that switches autocast off.
         return self.left.to(x.dtype), self.right.to(x.dtype)
@@ -272,7 +272,7 @@ class SVDLinear(nn.Module):
         weight = weight.T if self.transposed else weight
         # The transforms of torch.func want a forward-mode derivative.
         transformed = torch._C._are_functorch_transforms_active()
-        autocast = torch.is_autocast_enabled(x.device.type)
+        autocast = autocasts(x.device.type)
         if transformed or autocast or not onednn_is_faster(x, weight, self.bias):
             return F.linear(x, weight, self.bias)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)

@@ -44,6 +44,11 @@ def is_plain(weight: Tensor) -> bool:
     return type(weight) in (Tensor, nn.Parameter)
 
 
+def autocasts(kind: str) -> bool:
+    """Tell whether autocast is on for a kind of device; "meta" does not have it."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``x @ weight.T + bias``, of x (m, k) and weight (n, k): (m, n).
 
@@ -156,7 +161,7 @@ class _FusedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
         device = gradient.device.type
-        if torch.is_autocast_enabled(device):  # the forward pass was not under it
+        if autocasts(device):  # the forward pass was not under it
             with torch.autocast(device, enabled=False):
                 return _FusedLinear.backward(ctx, gradient)
         x, hidden, weight, left, right = ctx.saved_tensors

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .products import autocasts
 
 # In half precision, ranks are padded to multiples of this: on a CPU, a kernel is
 # compiled for each shape, and kept in memory; tensor cores are fast only at multiples
@@ -164,7 +167,8 @@ class RowBank(nn.Module):
             return self.rows.sum()
         exact = torch.promote_types(self.rows.dtype, torch.float)
         identity = self._table("identities", self.rows.device).to(exact)
-        with torch.autocast(self.rows.device.type, enabled=False):
+        kind = self.rows.device.type
+        with torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext():
             matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
             # The transforms of torch.func do not support the product by hand.
             if torch._C._are_functorch_transforms_active():

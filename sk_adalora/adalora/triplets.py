@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from .layers import SVDLinear
 from .passes import Passes, in_backward
+from .products import autocasts
 from .resizing import (
     check_shrinks,
     resize,
@@ -335,7 +336,7 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
     """Choose the precision in which a layer with this weight computes."""
     kind = weight.device.type
     # Autocast leaves products in float64 alone.
-    if torch.is_autocast_enabled(kind) and weight.dtype != torch.float64:
+    if autocasts(kind) and weight.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
     # A quantised layer, be it in float8, computes in the precision of its input;
     # float32 is safe.
