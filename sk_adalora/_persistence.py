@@ -238,7 +238,7 @@ def rebuild_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
             )
     network.encoder.load_state_dict(adapter)
     network.load_head_state(head)
-    return network.eval()
+    return network.requires_grad_(False).eval()
 
 
 def continue_from(
