@@ -238,8 +238,8 @@ class FolderMixin(PredictMixin):
         TypeError
             If a parameter, such as a function, cannot be written as JSON.
         ValueError
-            If a parameter or `repo_id` is wrong, or if the pretrained model is not the
-            one of `fit`.
+            If a parameter or `repo_id` is wrong, if the pretrained model is not the one
+            of `fit`, or if the fit took more than about a million steps.
         OSError
             If the hub cannot be reached or refuses, or if the pretrained model cannot
             be found.
