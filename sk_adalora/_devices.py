@@ -200,7 +200,8 @@ def _first_that_computes(names: list[str]) -> str:
 def _why_not(name: str) -> str:
     """Try a small sum; return what it raised, or "" where the device computes."""
     try:
-        torch.ones(2, device=name).sum().item()
+        # Not in torch's default, which may be float64: Apple's GPUs have none.
+        torch.ones(2, device=name, dtype=torch.float32).sum().item()
     except RuntimeError as error:
         # A card that others fill computes all the same, and so does one that a forked
         # child cannot reach: whoever uses it gets an error that says so.
@@ -214,7 +215,7 @@ def _why_not(name: str) -> str:
 def computes(device: torch.device) -> bool:
     """Tell whether a device multiplies two numbers, as torch is set at present."""
     try:
-        one = torch.ones(1, 1, device=device)
+        one = torch.ones(1, 1, device=device, dtype=torch.float32)
         (one @ one).item()
     except RuntimeError:
         return False

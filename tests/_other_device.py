@@ -195,6 +195,21 @@ def test_what_no_model_could_compute_is_not_the_models_fault(
         make(tiny_model, device=str(DEVICE)).fit(X, Y)
 
 
+def test_the_device_is_tried_in_a_precision_that_it_has(tiny_model, monkeypatch):
+    """Where torch makes numbers in float64 by default, which Apple's GPUs lack."""
+    monkeypatch.setattr(_devices, "_tried", {})
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        fitted = make(tiny_model, device="auto").fit(X, Y)
+        computes = _devices.computes(DEVICE)
+    finally:
+        torch.set_default_dtype(before)
+
+    assert fitted.fit_report_.device == str(DEVICE)
+    assert computes
+
+
 @pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
 @pytest.mark.filterwarnings("ignore:100% of the texts are longer")
 def test_long_texts_are_predicted_as_on_the_cpu(tiny_model, long_text):

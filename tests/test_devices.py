@@ -105,11 +105,11 @@ def cards_that_raise(monkeypatch, **errors):
     ones, made = torch.ones, []
     computes = _why_not  # as it was before the fixture replaced it
 
-    def make(*shape, device):
+    def make(*shape, device, dtype):
         made.append(device)
         if (error := errors.get(device.replace(":", ""))) is not None:
             raise error
-        return ones(*shape)
+        return ones(*shape, dtype=dtype)
 
     monkeypatch.setattr(torch, "ones", make)
     monkeypatch.setattr(_devices, "_why_not", computes)
