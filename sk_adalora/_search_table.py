@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -65,6 +65,12 @@ class FoldResult:
         if isinstance(self.test, dict):
             return self.test[metric or next(iter(self.test))]
         return self.test
+
+    def in_order(self, names: Sequence[str]) -> FoldResult:
+        """Return the same with several scores in another order."""
+        if not isinstance(self.test, dict):
+            return self
+        return replace(self, test={name: self.test[name] for name in names})
 
     def as_attribute(self) -> dict[str, Any]:
         """Return what a storage keeps: JSON, which has no NaN."""
@@ -234,9 +240,18 @@ def make_table(trials: Sequence[FrozenTrial], space: Space, n_folds: int) -> Tri
         for trial in trials
         if is_over(trial)
     ]
-    named = (f.test for row in rows for f in row.done if isinstance(f.test, dict))
-    first = next(named, None)
-    return TrialTable(rows, None if first is None else list(first))
+    return TrialTable(rows, score_names([row.trial for row in rows]))
+
+
+def score_names(trials: Sequence[FrozenTrial]) -> list[str] | None:
+    """Return the names of the scores, if folds have several: those of the first."""
+    kept = (
+        value["test"]
+        for trial in trials
+        for name, value in trial.user_attrs.items()
+        if name.startswith(FOLD)
+    )
+    return next((list(scores) for scores in kept if isinstance(scores, dict)), None)
 
 
 def _folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:

@@ -243,6 +243,46 @@ def test_a_scorer_that_returns_no_score_is_an_error(refit):
         given.fit(X, Y)
 
 
+class Shuffled:
+    """A scorer whose dict has another order in each call, as one made of a set has."""
+
+    def __init__(self, *names):
+        self.names, self.calls = names, 0
+
+    def __call__(self, estimator, X, y):
+        self.calls += 1
+        scores = {"first": estimator.a, "second": -100 * estimator.a, "third": 7.0}
+        order = self.names[:: 1 if self.calls % 2 else -1]
+        return {name: scores[name] for name in order}
+
+
+@pytest.mark.parametrize("pruner", ["auto", None])
+def test_scores_in_any_order_are_not_mixed(pruner, tmp_path):
+    options = {"refit": False, "pruner": pruner, "study_name": "s"}
+    options |= {"space": {"a": (0.0, 1.0)}, "storage": tmp_path / "j.log"}
+    search(scoring=Shuffled("first", "second"), n_trials=2, **options).fit(X, Y)
+    again = Shuffled("first", "second")
+    again.calls = 1  # a process that goes on begins with the other order
+    fitted = search(scoring=again, n_trials=3, **options).fit(X, Y)
+
+    table = fitted.cv_results_
+    assert set(table["state"]) == {"complete"}
+    np.testing.assert_allclose(table["running_mean"], table["param_a"].astype(float))
+    np.testing.assert_allclose(table["mean_test_first"], table["running_mean"])
+    np.testing.assert_allclose(table["mean_test_second"], -100 * table["running_mean"])
+    assert [t.value for t in fitted.trials_] == pytest.approx(table["running_mean"])
+
+
+def test_a_scorer_whose_names_change_is_an_error():
+    def scoring(estimator, X, y):
+        return {"a": 1.0} if 0 in X else {"a": 1.0, "b": 2.0}
+
+    given = search(scoring=scoring, refit="a", cv=KFold(3))
+    message = r"same names for each fold\. Got \['a', 'b'\] after \['a'\]\. Return NaN"
+    with pytest.raises(ValueError, match=message):
+        given.fit(X, Y)
+
+
 def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
     options = {"storage": tmp_path / "j.log", "study_name": "s", "n_trials": 2}
     points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
