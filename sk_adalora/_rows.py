@@ -129,11 +129,7 @@ def check_targets(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
             "the target y is None. Pass a target for each row."
         )
-    if isinstance(y, str):
-        raise ValueError(
-            f"`{of_targets}` must hold a target for each row. Got a single str. If it "
-            f"names a column, pass {of_rows}[{y[:40]!r}], and {of_rows} without it."
-        )
+    refuse_name(y, names)
     from_native(y, of_targets)  # refuses a table of dask, or columns that share a name
     n_targets = _num_samples(y)
     if n_targets != n_samples:
@@ -143,6 +139,16 @@ def check_targets(
         )
     _refuse_masked(y, of_targets)
     _refuse_types(y, of_targets)
+
+
+def refuse_name(y: Any, names: tuple[str, str] = ("X", "y")) -> None:
+    """Refuse the name of a column in place of targets."""
+    of_rows, of_targets = names
+    if isinstance(y, str):
+        raise ValueError(
+            f"`{of_targets}` must hold a target for each row. Got a single str. If it "
+            f"names a column, pass {of_rows}[{y[:40]!r}], and {of_rows} without it."
+        )
 
 
 def _refuse_types(y: Any, name: str) -> None:

@@ -22,6 +22,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from ._dimensions import CalledSpace, Space
 from ._messages import progress_bar, write_lines
 from ._parameters import check_parameters
+from ._rows import refuse_name
 from ._search_enqueue import check_names, find_prefix, starting_points
 from ._search_fingerprint import fingerprint
 from ._search_marks import may_be_best
@@ -118,6 +119,7 @@ class SearchHooks(BaseSearchCV):
         self, X: Any, y: Any, params: dict[str, Any], *, stored_only: bool = False
     ) -> Self:
         check_parameters(self, SEARCH_RULES)
+        refuse_name(y)
         with (
             unchanged_on_error(self),
             silent_optuna(),

@@ -239,6 +239,11 @@ def test_targets_that_have_no_folds_are_refused_first(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_name_of_a_column_is_no_target():
+    with pytest.raises(ValueError, match=r"names a column, pass X\['label'\]"):
+        search(n_trials=1).fit(pd.DataFrame({"label": Y}), "label")
+
+
 def test_tables_of_dask_are_refused_first(tmp_path):
     dask = pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
     lazy = dask.from_pandas(pd.DataFrame({"a": X.ravel(), "b": Y}), npartitions=1)
