@@ -65,6 +65,7 @@ SCRIPTS = {
     "wrong": "wrong_labels",
     "epochs": "epochs",
     "models": "other_models",
+    "ranks": "ranks",
 }
 # Scripts with options of their own, which they get as they are.
 _WITH_OPTIONS = {
@@ -77,6 +78,7 @@ _WITH_OPTIONS = {
     "models",
     "public",
     "racing",
+    "ranks",
     "regression",
     "wrong",
 }

@@ -350,6 +350,41 @@ def test_epochs_of_many_classes(monkeypatch, capsys, tiny_model, tmp_path):
 
 
 @pytest.mark.usefixtures("scripts_environment")
+def test_ranks(monkeypatch, capsys, tiny_model):
+    from benchmarks import ranks
+
+    asked = []
+
+    def make(**options):
+        asked.append(options)
+        classifier = make_classifier(tiny_model, epochs=1)
+        return classifier.set_params(**options)
+
+    task = data.Task("made up", X, Y)
+    monkeypatch.setattr(ranks, "make", make)
+    monkeypatch.setattr(data, "load_task", lambda name: task)
+    monkeypatch.setattr(ranks, "TASKS", ["quotes"])
+    monkeypatch.setattr(ranks, "N_TEST", 12)
+    ranks.main(["--sizes", "1000"])
+
+    printed = capsys.readouterr().out
+    cell = r" [01]\.\d{3} / \d+\.\d{2} \|"
+    assert re.search(
+        rf"\| quotes \| 1,000 \| the same in each \|({cell}){{5}}\n", printed
+    )
+    assert re.search(
+        rf"\| quotes \| 1,000 \| from 12 \|({cell}){{3}}  \|  \|(\n|$)", printed
+    )
+    ways = [
+        *((rank, rank) for rank in ranks.RANKS),
+        *((rank, None) for rank in ranks.RANKS),
+        *((rank, 12) for rank in (1, 2, 4)),
+    ]
+    ours = [(o["target_r"], o["init_r"], o["random_state"]) for o in asked]
+    assert ours == [(*way, seed) for seed in (20, 21) for way in ways]
+
+
+@pytest.mark.usefixtures("scripts_environment")
 def test_larger_updates_and_a_faster_head(monkeypatch, capsys, tiny_model, tmp_path):
     from benchmarks import faster_learning
 
