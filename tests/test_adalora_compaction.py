@@ -19,6 +19,7 @@ from _tiny import (
     train,
 )
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2),
@@ -193,6 +194,35 @@ def test_compaction_twice_is_compaction_once():
 
     assert torch.equal(hidden(model), expected)
     assert model.ranks == ranks
+
+
+class NoMemory(TorchDispatchMode):
+    """Memory runs out where some rows are chosen, after so many times."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = iter(range(after))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.index.Tensor and next(self.left, None) is None:
+            raise torch.OutOfMemoryError
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("after", [0, 6, 12, 18])
+def test_compaction_that_there_is_no_memory_for_changes_nothing(after):
+    model, other = adapt(tiny_bert()), adapt(tiny_bert())
+    optimizers = adamw(model), adamw(other)
+    for each, optimizer in zip((model, other), optimizers, strict=True):
+        train(each, range(10), optimizer)
+    with pytest.raises(torch.OutOfMemoryError), NoMemory(after):
+        model.compact(optimizers[0])
+
+    assert torch.equal(hidden(model), hidden(other))
+    for each, optimizer in zip((model, other), optimizers, strict=True):
+        each.compact(optimizer)
+        train(each, range(10, 12), optimizer)
+    assert torch.equal(hidden(model), hidden(other))
 
 
 def test_compaction_keeps_the_parameter_objects():

@@ -46,14 +46,15 @@ def warn_of_shared_memory(parameters: Sequence[nn.Parameter]) -> None:
         )
 
 
-def shrink_state(
+def shrunk_state(
     optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rows: Tensor
-) -> None:
-    """Keep some rows of a parameter's state, before the parameter itself shrinks."""
-    state = optimizer.state.get(parameter, {})
-    for name, value in state.items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
-            state[name] = value[rows]
+) -> dict[str, Tensor]:
+    """Return what is left of a parameter's state where only some rows are kept."""
+    return {
+        name: value[rows]
+        for name, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor) and value.shape == parameter.shape
+    }
 
 
 def _shrinks(value: Any, parameter: Tensor) -> bool:

@@ -36,7 +36,7 @@ from .products import autocasts
 from .resizing import (
     check_shrinks,
     resize,
-    shrink_state,
+    shrunk_state,
     store,
     warn_of_shared_memory,
 )
@@ -299,15 +299,23 @@ class Triplets(nn.Module):
         chosen = [kept.nonzero().flatten()]
         for bank in self.banks:
             chosen.append(kept[bank.triplet_of].nonzero().flatten())
-        for layer, flags in zip(self._layers, per_layer, strict=True):
-            layer.rank = int(flags.sum())
-            layer.forget_rows()
         # Training may go on after inference mode, unless all was made within it.
         with torch.inference_mode(self.singular_values.is_inference()):
-            for parameter, rows in zip(parameters, chosen, strict=True):
-                for optimizer in optimizers:
-                    shrink_state(optimizer, parameter, rows)
-                resize(parameter, parameter.data[rows])
+            # Before anything changes, as memory may run out.
+            pairs = [*zip(parameters, chosen, strict=True)]
+            values = [parameter.data[rows] for parameter, rows in pairs]
+            states = [
+                (one.state.get(parameter, {}), shrunk_state(one, parameter, rows))
+                for parameter, rows in pairs
+                for one in optimizers
+            ]
+            for layer, flags in zip(self._layers, per_layer, strict=True):
+                layer.rank = int(flags.sum())
+                layer.forget_rows()
+            for state, shrunk in states:
+                state.update(shrunk)
+            for parameter, value in zip(parameters, values, strict=True):
+                resize(parameter, value)
             for bank in self.banks:
                 bank.lay_out(self.ranks)
 
