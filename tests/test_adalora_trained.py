@@ -30,6 +30,7 @@ from sk_adalora.adalora import (
     save_adapter,
     trained,
 )
+from sk_adalora.adalora import model as engine
 
 
 def snapshot(model):
@@ -81,6 +82,57 @@ def test_a_model_that_there_is_no_memory_to_adapt_is_as_before(monkeypatch, bias
     assert list(base.modules()) == modules
     assert [p for p in base.parameters() if not p.requires_grad] == [frozen]
     train(adapt(base, **options), range(1), loss=classifier_loss)
+
+
+def interrupt_copies(patch, after):
+    """Interrupt, once, the exchange of copies for originals, after so many of them."""
+    use, count = trained._Copy.use, iter(range(after))
+
+    def stop(self, new):
+        if next(count, None) is None:
+            patch.undo()
+            raise KeyboardInterrupt
+        use(self, new)
+
+    patch.setattr(trained._Copy, "use", stop)
+
+
+@pytest.mark.parametrize("part", ["stop_fused_layers", "entries", "copies"])
+def test_a_model_whose_adapting_is_interrupted_is_as_before(monkeypatch, part):
+    base = tiny_classifier()
+    modules, parameters = list(base.modules()), list(base.parameters())
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    options = {"modules_to_save": ["pooler", "classifier"], "bias": "all"}
+    with monkeypatch.context() as patched:
+        if part == "copies":
+            interrupt_copies(patched, after=2)
+        else:
+            patched.setattr(engine, part, stop)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(base, **options)
+
+    assert list(base.modules()) == modules
+    assert all(p.requires_grad for p in base.parameters())
+    assert [id(p) for p in base.parameters()] == [id(p) for p in parameters]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+    train(adapt(base, **options), range(1), loss=classifier_loss)
+
+
+def test_an_interrupt_loses_no_copies(monkeypatch):
+    model = adapt(tiny_classifier(), modules_to_save=["pooler"], bias="all")
+    train(model, range(2), loss=classifier_loss)
+    before = copy.deepcopy(model.state_dict())
+    for after in (1, 3):
+        with monkeypatch.context() as patched:
+            interrupt_copies(patched, after)
+            with pytest.raises(KeyboardInterrupt), model.disable_adapter():
+                pass
+
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    assert model.model.classifier.bias.requires_grad
 
 
 def test_bias_none_trains_no_bias():

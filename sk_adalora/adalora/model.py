@@ -164,18 +164,23 @@ class AdaLoraModel(Wrapper):
     def _put_in(self, model: nn.Module, copied: list[str]) -> None:
         """Freeze the model, and put adapted layers and copies into it."""
         trained = [p for p in model.parameters() if p.requires_grad]
-        model.requires_grad_(False)
-        exchange(model, {layer.base_layer: layer for layer in self.adapted.values()})
-        self._unfused = stop_fused_layers(model)
+        self._unfused: list[tuple[nn.Module, str, Any]] = []
         self._hooks: list[RemovableHandle] = []
+        layers = {layer.base_layer: layer for layer in self.adapted.values()}
         try:
+            model.requires_grad_(False)
+            exchange(model, layers)
+            self._unfused = stop_fused_layers(model)
             self._copies = TrainedCopies(model, copied, self.peft_config.bias)
-        except BaseException:  # such as running out of memory
+            self._copies.use(trained=True)
+            self._add_hooks()
+        except BaseException:  # such as running out of memory, or an interrupt
+            if "_copies" in vars(self):
+                self._copies.use(trained=False)
             self._taken_apart()
             for parameter in trained:
                 parameter.requires_grad_(True)
             raise
-        self._add_hooks()
 
     def _add_hooks(self) -> None:
         before, after = self.triplets.before_forward, self.triplets.after_forward

@@ -33,8 +33,9 @@ class _Copy:
         known = getattr(self, name)
         for owner, attribute in self.places:
             now: Any = {**owner._parameters, **owner._modules}.get(attribute)
-            wraps = isinstance(now, nn.Module) and known in now.modules()
-            if now is not None and not wraps:
+            if now is None or now is self.original or now is self.trained:
+                continue  # the other of the two, if an interrupt has ended `use`
+            if not (isinstance(now, nn.Module) and known in now.modules()):
                 setattr(self, name, now)
 
     def use(self, trained: bool) -> None:
@@ -58,7 +59,7 @@ class TrainedCopies:
     Parameters
     ----------
     model : torch.nn.Module
-        The adapted model, changed in place.
+        The adapted model. Only `use` changes it.
     paths : list of str
         The modules to train, as :func:`copied_paths` returns them.
     bias : {"none", "all", "lora_only"}
@@ -80,7 +81,6 @@ class TrainedCopies:
             self._copies[path] = _Copy(places, original, trained)
         if bias != "none":
             self._copy_biases(model, paths, only_adapted=bias == "lora_only")
-        self.use(trained=True)  # at the end: if memory runs out, the model is unchanged
 
     def _copy_biases(
         self, model: nn.Module, copied: list[str], only_adapted: bool
