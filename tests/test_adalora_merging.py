@@ -22,6 +22,7 @@ from _tiny import (
 from torch import nn
 
 from sk_adalora.adalora import SVDLinear
+from sk_adalora.adalora import model as engine
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,22 @@ def test_merging_that_is_cut_short_merges_nothing(monkeypatch, error):
 
     assert all(layer.merged_weight is None for layer in model.adapted.values())
     assert torch.equal(hidden(model), before)
+
+
+def test_merging_for_good_can_be_repeated_after_an_interrupt(monkeypatch):
+    """The updates are merged into the frozen weights, not once more into the merged."""
+    model = randomise(adapted_bert())
+    expected = hidden(model)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "exchange", stop)
+        with pytest.raises(KeyboardInterrupt):
+            model.merge_and_unload()
+
+    torch.testing.assert_close(hidden(model.merge_and_unload()), expected)
 
 
 def test_merged_weights_are_not_stored():

@@ -541,11 +541,18 @@ class AdaLoraModel(Wrapper):
         """
         check_replaceable(self.adapted)
         self.merge(safe_merge)
-        for layer in self.adapted.values():
-            if layer.merged_weight is not None:
-                merged = nn.Parameter(layer.merged_weight, requires_grad=False)
-                layer.base_layer.weight = merged
-        return self._taken_apart()
+        changed: list[tuple[nn.Module, Any]] = []
+        try:
+            for layer in self.adapted.values():
+                if layer.merged_weight is not None:
+                    merged = nn.Parameter(layer.merged_weight, requires_grad=False)
+                    changed.append((layer.base_layer, layer.base_layer.weight))
+                    layer.base_layer.weight = merged
+            return self._taken_apart()
+        except BaseException:  # or the next call would merge the updates once more
+            for base, frozen in changed:
+                base.weight = frozen
+            raise
 
     def unload(self) -> nn.Module:
         """Return the plain model as it was before, frozen.
