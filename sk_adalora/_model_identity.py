@@ -51,6 +51,8 @@ def vocabulary_hash(tokenizer: Any) -> str | None:
             vocabulary = backend.get_vocab(with_added_tokens=False)
         # Tokens are bytes in some tokenizers that models bring along.
         return _hash(sorted((int(i), repr(token)) for token, i in vocabulary.items()))
+    except MemoryError:  # which says nothing about the tokenizer
+        raise
     except Exception:  # of a model's own tokenizer
         return None
 

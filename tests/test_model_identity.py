@@ -10,7 +10,7 @@ import transformers
 from _toy import make, toy
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier
+from sk_adalora import AdaLoraClassifier, _model_identity
 from sk_adalora._backbone import load_backbone
 from sk_adalora._devices import resolve_place
 from sk_adalora._model_identity import (
@@ -257,6 +257,18 @@ def test_a_tokenizer_that_tells_no_vocabulary(error):
             raise error
 
     assert vocabulary_hash(Own()) is None
+
+
+def test_a_vocabulary_that_there_is_no_memory_for(monkeypatch, tiny_model):
+    """What is kept must not say that there is none: later, there would be one."""
+    backbone = load_backbone(tiny_model, PLACE)
+
+    def fail(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(_model_identity, "_hash", fail)
+    with pytest.raises(MemoryError):
+        vocabulary_hash(backbone.tokenizer)
 
 
 def test_a_tokenizer_whose_tokens_are_bytes():
