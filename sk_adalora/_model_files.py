@@ -66,9 +66,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; transformers will say what is wrong with another file."""
     try:
         values = json.loads(path.read_text(encoding="utf8"))
-    except PermissionError:  # the file may name the weights
-        raise
-    except (OSError, ValueError, RecursionError):
+    # Not of other errors of the system: the file may name the weights.
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

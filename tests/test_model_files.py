@@ -1,5 +1,6 @@
 """What of a pretrained model is hashed and copied, and what is refused."""
 
+import errno
 import hashlib
 import json
 import os
@@ -364,18 +365,21 @@ def test_an_index_that_names_no_files(own_model, index):
 
 
 @pytest.mark.usefixtures("shards")
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
-def test_what_names_the_weights_may_be_closed_to_the_user(own_model, monkeypatch, name):
+def test_what_names_the_weights_must_be_read(own_model, monkeypatch, name, code):
+    """It may be closed to the user, or too many files may be open."""
     read = Path.read_text
 
     def read_text(path, **options):
         if path.name == name:
-            raise PermissionError(f"Permission denied: {path}")
+            raise OSError(code, os.strerror(code), str(path))
         return read(path, **options)
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    with pytest.raises(PermissionError, match=re.escape(name)):
+    with pytest.raises(OSError, match=re.escape(name)) as raised:
         content_hash(own_model)
+    assert raised.value.errno == code
 
 
 @pytest.mark.parametrize(
