@@ -179,6 +179,6 @@ def _is_ours(folder: Path) -> bool:
         return True
     try:
         card = (folder / CARD_NAME).read_text(encoding="utf8", errors="replace")
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
     return OUR_MARK in card.splitlines()[:5]

@@ -104,6 +104,20 @@ def test_a_foreign_folder_of_folders_is_never_replaced(fitted, tmp_path, inside)
     assert [p for p in (tmp_path / "f").rglob("*") if p.is_file()] == []
 
 
+def test_a_card_that_cannot_be_read_is_the_error(fitted, tmp_path, monkeypatch):
+    fitted.export_lora(tmp_path / "f")
+    before = bytes_of(tmp_path)
+
+    def read_text(path, **options):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", read_text)
+        with pytest.raises(OSError, match="Too many open files"):
+            fitted.export_lora(tmp_path / "f", overwrite=True)
+    assert bytes_of(tmp_path) == before
+
+
 def test_a_pretrained_model_is_never_replaced(fitted, tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     with pytest.raises(FileExistsError, match="sk-adalora did not write it"):
