@@ -398,6 +398,27 @@ def test_a_failure_leaves_the_adapter_that_was_there(
     assert after.keys() == before.keys()
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_file_that_cannot_be_moved_leaves_what_was_there(
+    tmp_path, monkeypatch, name, is_there
+):
+    """As on Windows where another program reads it: no mixture of two adapters."""
+    if is_there:
+        save_adapter(trained("bert", steps=0), tmp_path)
+    before, replace = bytes_of(tmp_path), Path.replace
+
+    def fail(path, target):
+        if path.name == name:
+            raise PermissionError(f"{path} is in use")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(PermissionError, match="is in use"):
+        save_adapter(trained("query and value"), tmp_path)
+    assert bytes_of(tmp_path) == before
+
+
 def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
     save_adapter(trained("bert", steps=0), tmp_path)
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}

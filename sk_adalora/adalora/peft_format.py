@@ -307,7 +307,18 @@ def _write(
         with suppress(OSError):  # FAT has no permissions
             # Only the owner may read what safetensors writes.
             weights.chmod(config.stat().st_mode & 0o777)
-        for path in (weights, config):
-            path.replace(folder / path.name)
+        place, before = folder / CONFIG_NAME, scratch / "before"
+        if place.is_file():
+            shutil.copy2(place, before)
+        try:
+            config.replace(place)
+            weights.replace(folder / WEIGHTS_NAME)
+        except BaseException:
+            if weights.exists():  # the old ones need the old configuration
+                if before.exists():
+                    before.replace(place)
+                else:
+                    place.unlink(missing_ok=True)
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
