@@ -423,8 +423,9 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
 
         Never of a fitted search, nor of one that sends its fits to workers: the
         storage and the live study, which hold the URL of a database and its password;
-        callbacks, Optuna's and scikit-learn's. Nor, of one that sends its fits to
-        workers: what only the search itself uses, and what an earlier fit found.
+        Optuna's callbacks. Nor, of a fitted one: scikit-learn's, which workers call.
+        Nor, of one that sends its fits to workers: what only the search itself uses,
+        and what an earlier fit found.
         Otherwise: the other parameters, the trials, the table and the refitted
         estimator. An unfitted search keeps its storage, for a worker to use it.
         """

@@ -410,6 +410,18 @@ def test_workers_get_neither_folds_nor_what_an_earlier_fit_found():
     assert vars(pickle.loads(sent[3])).keys() == vars(pickle.loads(sent[1])).keys()
 
 
+def test_callbacks_of_scikit_learn_go_to_workers_and_are_not_saved():
+    """Workers call them. A fit after another one is no exception."""
+    sent = []
+    given = search(n_trials=1).set_callbacks(ScoringMonitor(scoring="accuracy"))
+    given.callbacks = [lambda study, trial: sent.append(pickle.dumps(given))]
+    given.fit(X, Y).fit(X, Y)
+
+    assert ["_skl_callbacks" in vars(pickle.loads(one)) for one in sent] == [True] * 2
+    assert not hasattr(pickle.loads(pickle.dumps(given)), "_skl_callbacks")
+    assert len(given._skl_callbacks) == 1
+
+
 class _Scaled(AdaLoraSearchCV):
     """Sets what its own scorer needs."""
 
