@@ -268,6 +268,21 @@ def test_weights_go_with_their_rows_when_some_are_set_apart(tiny_model):
     assert fitted.score(X_val, y_val) > 0.9
 
 
+def test_the_seed_chooses_the_rows_that_are_set_apart(tiny_model):
+    X, y = toy(32)
+    held = []
+
+    def scorer(estimator, X, y):
+        held.append(sorted(X))
+        return estimator.score(X, y)
+
+    options = {"early_stopping": True, "epochs": 1, "scoring": scorer}
+    for seed in (0, 0, 1):
+        make(tiny_model, **options, random_state=seed).fit(X, y)
+
+    assert held[0] == held[1] != held[2]
+
+
 @pytest.mark.parametrize("score", [{"accuracy": 1.0, "f1": 0.5}, [1.0, 2.0], None, "a"])
 def test_a_score_that_is_no_number(tiny_model, score):
     classifier = stopping(tiny_model, scoring=scores(score))

@@ -686,6 +686,20 @@ def test_a_complete_folder(tiny_model, tmp_path, pooling):
     np.testing.assert_array_equal(again.predict_proba(X), expected)
 
 
+def test_a_complete_folder_is_of_no_commit(fitted, tmp_path):
+    """What it is loaded with lies beside it, and not on the hub."""
+    of_hub = copy.copy(fitted)
+    of_hub._live = fitted._live
+    of_hub._adapter = replace(fitted._adapter, is_folder=False, commit="c" * 40)
+    commits = []
+    for whole in (False, True):
+        of_hub.save_pretrained(tmp_path / str(whole), include_backbone=whole)
+        described = (tmp_path / str(whole) / "sk_adalora.json").read_text("utf8")
+        commits.append(json.loads(described)["commit"])
+
+    assert commits == ["c" * 40, None]
+
+
 def test_a_model_in_the_folder_that_changed(tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     make(str(model)).fit(X, Y).save_pretrained(tmp_path / "f", include_backbone=True)

@@ -1185,6 +1185,7 @@ def test_transformers_and_peft_read_a_model_with_its_own_head(own_head, tmp_path
     found = logits(model, batch_of(tmp_path / "f", X))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert config.id2label == {0: "art", 1: "business", 2: "sport"}
+    assert config.label2id == {"art": 0, "business": 1, "sport": 2}
     assert np.ptp(expected, axis=0).max() > 1e-3
 
 

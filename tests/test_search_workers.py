@@ -520,6 +520,25 @@ def test_an_interrupt_at_the_beginning_leaves_nothing_behind(monkeypatch):
     assert not _search_workers._here
 
 
+def test_a_heart_beats_on_after_an_error(monkeypatch):
+    """Of a busy storage, for example."""
+    study = optuna.create_study()
+    write, beats, third = study.set_user_attr, [], threading.Event()
+
+    def busy(name, record):
+        beats.append(record)
+        if len(beats) == 2:
+            raise RuntimeError("the database is locked")
+        if len(beats) == 3:
+            third.set()
+        write(name, record)
+
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
+    monkeypatch.setattr(study, "set_user_attr", busy)
+    with _search_workers.Worker(study, beats=True):
+        assert third.wait(10)
+
+
 def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
     study = optuna.create_study()
     write, under_way = study.set_user_attr, threading.Event()
