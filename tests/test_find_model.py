@@ -415,6 +415,7 @@ def test_the_commit_is_kept(hub, elsewhere, tmp_path):
     assert again._adapter.commit == FIRST
     for folder in ("saved", "again"):  # for PEFT, which loads that of the model too
         config = json.loads((tmp_path / folder / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "some/model"
         assert config["revision"] == FIRST
 
 

@@ -578,6 +578,28 @@ def test_callbacks_see_each_trial_and_may_stop():
     assert len(fitted.trials_) == 3
 
 
+def test_a_search_that_is_stopped_waits_for_no_other(monkeypatch):
+    def others_run(self):
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("sk_adalora._search_trials.TrialRunner._others_run", others_run)
+    fitted = search(callbacks=[lambda study, trial: study.stop()]).fit(X, Y)
+
+    assert len(fitted.trials_) == 1
+
+
+def test_a_callback_may_stop_amid_what_is_no_combination():
+    def space(trial):
+        a = trial.suggest_float("a", 0, 1)
+        if trial.number:
+            raise optuna.TrialPruned
+        return {"a": a}
+
+    stop = optuna.study.MaxTrialsCallback(3, states=None)
+
+    assert len(search(space=space, n_trials=9, callbacks=[stop]).fit(X, Y).trials_) == 3
+
+
 def test_callbacks_of_optuna_work():
     stop = optuna.study.MaxTrialsCallback(2)
 
