@@ -40,7 +40,7 @@ from sk_adalora import (
     _read_model,
 )
 from sk_adalora._backbone import load_backbone
-from sk_adalora._card import write_card
+from sk_adalora._card import write_card, write_export_card
 from sk_adalora._devices import Place
 from sk_adalora._folder_files import BACKBONE
 from sk_adalora._rank_table import lay_out
@@ -587,9 +587,32 @@ def test_the_card(saved, fitted):
     assert f"\n{lay_out(fitted.ranks_).to_markdown()}\n" in card
     assert "Score" not in card
     snippet = card.split("```python\n")[1].split("```")[0]
+    assert snippet.startswith("from sk_adalora import AdaLoraClassifier\n")
     namespace = {}
     exec(snippet.replace("this-folder", str(saved)), namespace)
     assert namespace["estimator"].ranks_ == fitted.ranks_
+
+
+OWN_HEAD = "The head is that of the model's own architecture"
+
+
+@pytest.mark.parametrize(
+    ("pooling", "merged", "said"),
+    [
+        ("mean", False, ["get_encoder"]),
+        ("mean", True, ["head.safetensors", '"labels"']),
+        ("model", False, [OWN_HEAD]),
+        ("model", True, [OWN_HEAD]),
+    ],
+)
+def test_the_card_of_an_export_says_where_the_head_is(fitted, pooling, merged, said):
+    other = copy.copy(fitted)
+    other._adapter = replace(fitted._adapter, pooling=pooling)
+    card = write_export_card(other, "text_model", merged=merged)
+    phrases = ["get_encoder", "head.safetensors", '"labels"', OWN_HEAD]
+
+    assert [phrase for phrase in phrases if phrase in card] == said
+    assert ('.from_pretrained("this-folder").text_model`' in card) == merged
 
 
 @pytest.mark.parametrize("include_backbone", [False, True])
@@ -631,8 +654,6 @@ def test_a_merged_model_is_no_adapter_in_its_card(fitted, tmp_path):
 
 
 def test_the_card_names_a_model_of_the_hub(fitted):
-    from sk_adalora._card import write_card
-
     of_hub = copy.deepcopy(fitted)
     of_hub._adapter = replace(
         fitted._adapter, model="someone/some: model", is_folder=False
