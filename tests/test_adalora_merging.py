@@ -156,6 +156,19 @@ def test_a_weight_that_is_computed_is_merged_but_not_replaced(norm):
     assert type(base[0]) is nn.Linear
 
 
+def test_a_weight_that_is_computed_may_stay_where_no_rank_is_left():
+    base = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    nn.utils.parametrizations.weight_norm(base[1])
+    model = randomise(adapt(base))
+    ranks = model.triplets.ranks
+    model.triplets.keep(torch.arange(sum(ranks)) < ranks[0])
+    x = torch.randn(3, 8)
+    expected = model(x)
+
+    torch.testing.assert_close(model.merge_and_unload()(x), expected)
+    assert nn.utils.parametrize.is_parametrized(base[1])
+
+
 def test_merge_and_unload_returns_the_plain_model():
     base = tiny_bert()
     model = randomise(adapt(base))

@@ -1033,6 +1033,10 @@ def test_the_penalty_of_orthonormal_rows_is_zero_with_a_finite_gradient(scale):
     assert all(torch.isfinite(b.rows.grad).all() for b in model.triplets.banks)
 
 
+def test_the_penalty_of_rows_in_half_precision_is_computed_in_float32():
+    assert adapted_bert().to(torch.bfloat16).orthogonality_loss().dtype == torch.float32
+
+
 @pytest.mark.parametrize("pruned", [False, True])
 def test_the_penalty_is_the_formula(pruned):
     model = adapted_bert(orth_reg_weight=0.3)

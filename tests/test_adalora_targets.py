@@ -663,6 +663,9 @@ def test_the_fused_encoder_of_torch_computes_padded_rows(names):
     x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     with_gradient = model(x, src_key_padding_mask=padding).detach()
+    # A layer that holds no adapted one keeps its fast kernel.
+    fast = [bool(layer.activation_relu_or_gelu) for layer in model.model.layers]
+    assert fast == [False, "linear1" not in names]
     with torch.no_grad():
         inference = model(x, src_key_padding_mask=padding)
         plain = build(make)(x, src_key_padding_mask=padding)

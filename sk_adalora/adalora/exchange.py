@@ -51,7 +51,7 @@ def exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
     """Replace some modules of a model by others, wherever they are used."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if child is not None and child in new and parent is not new[child]:
+            if child is not None and child in new:
                 parent._modules[name] = new[child]
 
 
