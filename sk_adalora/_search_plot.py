@@ -107,14 +107,14 @@ def _importances(
     scored = [trial for trial in trials if math.isfinite(_compared(trial))]
     most = max((len(trial.params) for trial in scored), default=0)
     # Any parameter would explain few values as well as another.
-    if len(scored) <= most:
+    if len(scored) <= most or len(set(map(_compared, scored))) < 2:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
         found = optuna.importance.get_param_importances(
             study, evaluator=evaluator, target=_compared
         )
-    except RuntimeError:  # its trees cannot tell apart what is equal, or almost
+    except RuntimeError:  # its trees cannot tell apart what varies so little
         return {}
     return {name: float(value) for name, value in found.items()}
 

@@ -120,6 +120,13 @@ def test_a_picture_of_one_trial_has_no_importances(plt):
     assert importances.get_title() == "too few trials to tell"
 
 
+def test_equal_values_tell_nothing_of_a_parameter_with_one_choice():
+    study = optuna.create_study(direction="maximize")
+    study.optimize(lambda t: len(t.suggest_categorical("a", ["x"])), n_trials=3)
+
+    assert trial_curves(study, study.trials).importances == {}
+
+
 def made_up(n_trials, n_parameters):
     points = np.column_stack([np.arange(n_trials), np.linspace(0, 1, n_trials)])
     importances = {f"parameter_{i}": 1 / (i + 1) for i in range(n_parameters)}
