@@ -25,6 +25,7 @@ from torch.nn.utils import prune
 
 from sk_adalora.adalora import (
     SVDLinear,
+    exchange,
     get_peft_model,
     load_peft_adapter,
     save_adapter,
@@ -119,6 +120,24 @@ def test_a_model_whose_adapting_is_interrupted_is_as_before(monkeypatch, part):
     assert [id(p) for p in base.parameters()] == [id(p) for p in parameters]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
     train(adapt(base, **options), range(1), loss=classifier_loss)
+
+
+def test_a_fused_encoder_whose_adapting_is_interrupted_is_as_before(monkeypatch):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    base = nn.TransformerEncoder(layer, 2)
+    holds, calls = exchange._holds_adapted, iter(range(2))
+
+    def stop(module):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return holds(module)
+
+    monkeypatch.setattr(exchange, "_holds_adapted", stop)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(base, target_modules=["linear1"])
+
+    assert base.use_nested_tensor
+    assert [layer.activation_relu_or_gelu for layer in base.layers] == [1, 1]
 
 
 def test_an_interrupt_loses_no_copies(monkeypatch):

@@ -51,24 +51,24 @@ def exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
     """Replace some modules of a model by others, wherever they are used."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if child is not None and child in new:
+            if child is not None and child in new and parent is not new[child]:
                 parent._modules[name] = new[child]
 
 
-def stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+def stop_fused_layers(
+    model: nn.Module, before: list[tuple[nn.Module, str, Any]]
+) -> None:
     """Keep torch's transformer encoder from bypassing the adapted layers.
 
     In evaluation mode it computes a whole layer in one kernel, from the frozen weights,
     and packs padded rows into a nested tensor for it, unless these attributes prevent
-    it. Return the former values of these attributes.
+    it. `before` gets their former values, each before it is changed.
     """
-    before: list[tuple[nn.Module, str, Any]] = []
     for module in model.modules():
         for kind, name, value in _UNFUSED:
             if isinstance(module, kind) and _holds_adapted(module):
                 before.append((module, name, getattr(module, name)))
                 setattr(module, name, value)
-    return before
 
 
 def entries(model: nn.Module) -> list[nn.Module]:

@@ -170,7 +170,7 @@ class AdaLoraModel(Wrapper):
         try:
             model.requires_grad_(False)
             exchange(model, layers)
-            self._unfused = stop_fused_layers(model)
+            stop_fused_layers(model, self._unfused)
             self._copies = TrainedCopies(model, copied, self.peft_config.bias)
             self._copies.use(trained=True)
             self._add_hooks()
@@ -549,9 +549,11 @@ class AdaLoraModel(Wrapper):
                     changed.append((layer.base_layer, layer.base_layer.weight))
                     layer.base_layer.weight = merged
             return self._taken_apart()
-        except BaseException:  # or the next call would merge the updates once more
+        except BaseException:  # an interrupt
             for base, frozen in changed:
                 base.weight = frozen
+            self._put_back()
+            self.unmerge()
             raise
 
     def unload(self) -> nn.Module:
@@ -574,6 +576,15 @@ class AdaLoraModel(Wrapper):
             hook.remove()
         self._hooks = []
         return self.model
+
+    def _put_back(self) -> None:
+        """Undo `_taken_apart`, also where it has ended half-way."""
+        layers = self.adapted.values()
+        exchange(self.model, {layer.base_layer: layer for layer in layers})
+        stop_fused_layers(self.model, [])
+        for hook in self._hooks:
+            hook.remove()
+        self._add_hooks()
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from .products import is_plain
 def check_shrinks(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
 ) -> None:
-    """Refuse an optimizer that :func:`shrink_state` cannot treat."""
+    """Refuse an optimizer whose state :func:`shrunk_state` cannot treat."""
     kind = type(optimizer).__name__
     if not hasattr(optimizer, "state"):
         raise TypeError(
