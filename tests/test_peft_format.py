@@ -419,6 +419,17 @@ def test_a_file_that_cannot_be_moved_leaves_what_was_there(
     assert bytes_of(tmp_path) == before
 
 
+def test_a_configuration_that_is_a_link_stays_one_on_failure(tmp_path):
+    save_adapter(trained("bert", steps=0), tmp_path / "first")
+    (tmp_path / "f" / "adapter_model.safetensors").mkdir(parents=True)
+    link = tmp_path / "f" / "adapter_config.json"
+    link.symlink_to(tmp_path / "first" / link.name)
+
+    with pytest.raises(OSError, match=r"adapter_model\.safetensors"):
+        save_adapter(trained("bert", steps=0), tmp_path / "f")
+    assert link.readlink() == tmp_path / "first" / link.name
+
+
 def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
     save_adapter(trained("bert", steps=0), tmp_path)
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}

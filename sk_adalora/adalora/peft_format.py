@@ -308,16 +308,17 @@ def _write(
             # Only the owner may read what safetensors writes.
             weights.chmod(config.stat().st_mode & 0o777)
         place, before = folder / CONFIG_NAME, scratch / "before"
-        if place.is_file():
-            shutil.copy2(place, before)
         try:
+            if not place.is_dir():
+                with suppress(FileNotFoundError):
+                    place.replace(before)
             config.replace(place)
             weights.replace(folder / WEIGHTS_NAME)
         except BaseException:
             if weights.exists():  # the old ones need the old configuration
-                if before.exists():
+                if os.path.lexists(before):
                     before.replace(place)
-                else:
+                elif not config.exists():
                     place.unlink(missing_ok=True)
             raise
     finally:
