@@ -209,7 +209,7 @@ class NoMemory(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("after", [0, 6, 12, 18])
+@pytest.mark.parametrize("after", [0, 6, 12, 18, 20])
 def test_compaction_that_there_is_no_memory_for_changes_nothing(after):
     model, other = adapt(tiny_bert()), adapt(tiny_bert())
     optimizers = adamw(model), adamw(other)

@@ -283,9 +283,10 @@ class RankAllocator:
                 "Triplets may be deleted only when the budget is final, at step "
                 f"{self.schedule.final_step}. Got {got} to end the allocation early."
             )
+        # Before anything changes, as memory may run out.
+        reached, kept = self._reached[self.kept], self.kept[self.kept]
         self.triplets.keep(self.kept, optimizers)
-        self._reached = self._reached[self.kept]
-        self.kept = self.kept[self.kept]
+        self._reached, self.kept = reached, kept
         self._index_layers()
 
     def to(self, device: torch.device) -> None:
