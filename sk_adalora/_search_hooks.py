@@ -41,7 +41,7 @@ from ._search_study import (
     silent_optuna,
 )
 from ._search_summary import summarise
-from ._search_table import FoldResult, TrialTable, check_best, make_table, score_names
+from ._search_table import FoldResult, TrialTable, check_best, in_one_order, make_table
 from ._search_trials import Evaluate, TrialRunner
 from ._search_warnings import warn_of_failures, warn_of_few_settings
 from ._search_workers import Worker
@@ -310,30 +310,11 @@ class SearchHooks(BaseSearchCV):
             self.n_splits_ = len(splits)
         part.call_on_fit_task_end(estimator=self)
         if callable(self.scoring):
-            results = self._in_one_order(results)
+            results = in_one_order(results, self._now.study.get_trials(deepcopy=False))
+            for result in results:
+                if isinstance(result.test, dict):
+                    self._check_refit_for_multimetric(result.test)
         return [results[i : i + len(folds)] for i in range(0, n_fits, len(folds))]
-
-    def _in_one_order(self, results: list[FoldResult]) -> list[FoldResult]:
-        """Order the scores of a callable as the study's first: that may be compared."""
-        named = [r.test for r in results if isinstance(r.test, dict)]
-        if not named:
-            return results
-        trials = self._now.study.get_trials(deepcopy=False)
-        names = score_names(trials) or list(named[0])
-        for scores in named:
-            if not scores:
-                raise ValueError(
-                    "`scoring` must return a score, or a dict of at least one. Got {}. "
-                    "Return what the search shall maximise."
-                )
-            if scores.keys() != set(names):
-                raise ValueError(
-                    "`scoring` must return a dict of the same names for each fold. Got "
-                    f"{list(scores)} after {names}. Return NaN for a score that a fold "
-                    "does not have."
-                )
-        self._check_refit_for_multimetric(names)
-        return [result.in_order(names) for result in results]
 
     def _format_results(
         self, candidate_params: Any, n_splits: int, out: Any, more_results: Any = None

@@ -66,12 +66,6 @@ class FoldResult:
             return self.test[metric or next(iter(self.test))]
         return self.test
 
-    def in_order(self, names: Sequence[str]) -> FoldResult:
-        """Return the same with several scores in another order."""
-        if not isinstance(self.test, dict):
-            return self
-        return replace(self, test={name: self.test[name] for name in names})
-
     def as_attribute(self) -> dict[str, Any]:
         """Return what a storage keeps: JSON, which has no NaN."""
         numbers = {**asdict(self), "error": None}
@@ -240,10 +234,36 @@ def make_table(trials: Sequence[FrozenTrial], space: Space, n_folds: int) -> Tri
         for trial in trials
         if is_over(trial)
     ]
-    return TrialTable(rows, score_names([row.trial for row in rows]))
+    return TrialTable(rows, _score_names([row.trial for row in rows]))
 
 
-def score_names(trials: Sequence[FrozenTrial]) -> list[str] | None:
+def in_one_order(
+    results: list[FoldResult], trials: Sequence[FrozenTrial]
+) -> list[FoldResult]:
+    """Order the scores of a callable as the study's first: that may be compared."""
+    named = [result.test for result in results if isinstance(result.test, dict)]
+    names = _score_names(trials) or (list(named[0]) if named else [])
+    for scores in named:
+        if not scores:
+            raise ValueError(
+                "`scoring` must return a score, or a dict of at least one. Got {}. "
+                "Return what the search shall maximise."
+            )
+        if scores.keys() != set(names):
+            raise ValueError(
+                "`scoring` must return a dict of the same names for each fold. Got "
+                f"{list(scores)} after {names}. Return NaN for a score that a fold "
+                "does not have."
+            )
+    return [
+        replace(result, test={name: result.test[name] for name in names})
+        if isinstance(result.test, dict)
+        else result
+        for result in results
+    ]
+
+
+def _score_names(trials: Sequence[FrozenTrial]) -> list[str] | None:
     """Return the names of the scores, if folds have several: those of the first."""
     kept = (
         value["test"]
