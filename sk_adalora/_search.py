@@ -421,13 +421,13 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.
 
-        Never of a fitted search, nor of one that sends its fits to workers: the
-        storage and the live study, which hold the URL of a database and its password;
-        Optuna's callbacks. Nor, of a fitted one: scikit-learn's, which workers call.
-        Nor, of one that sends its fits to workers: what only the search itself uses,
-        and what an earlier fit found.
-        Otherwise: the other parameters, the trials, the table and the refitted
-        estimator. An unfitted search keeps its storage, for a worker to use it.
+        Of a fitted search, and of one that sends its fits to workers: neither the
+        storage nor the live study, which hold the URL of a database and its password,
+        nor Optuna's callbacks. Of a fitted one, nor scikit-learn's, which workers call.
+        Of one that sends its fits to workers, nor what only the search itself uses, and
+        what an earlier fit found. All else is pickled: the other parameters, the
+        trials, the table and the refitted estimator. An unfitted search keeps its
+        storage, for a worker to use it.
         """
         state = dict(super().__getstate__())
         running = state.pop("_now", None)
