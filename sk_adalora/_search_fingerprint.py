@@ -16,7 +16,7 @@ from optuna.distributions import distribution_to_json
 from ._base import BaseAdaLora
 from ._dimensions import CalledSpace, Space
 from ._model_files import content_hash
-from ._search_code import codes_of, compared_parameters, describe
+from ._search_code import code_of, compared_parameters, describe
 from ._search_digest import digest
 
 _ADVICE = {
@@ -27,11 +27,11 @@ _ADVICE = {
     "parameters": "parameters of the estimator that are not searched",
     "models": "the weights of the pretrained model",
 }
-# Of more parameters or classes that differ, only so many are named.
+# Of more parameters that differ, only so many are named.
 _MOST_NAMES = 8
 # Byte code is compared where it was made by the same Python.
-_CODE = f"codes, Python {sys.version_info.major}.{sys.version_info.minor}"
-_ADVICE[_CODE] = "the code of functions or classes in space, `scoring` or estimator"
+_CODE = f"code, Python {sys.version_info.major}.{sys.version_info.minor}"
+_ADVICE[_CODE] = "the code of functions in space, `scoring` or estimator"
 
 
 def fingerprint(
@@ -44,8 +44,7 @@ def fingerprint(
     """Hash each part of what the scores of a study depend on.
 
     `data` are X, y and what else `fit` got, of any kind. Of the estimator, parameters
-    that the space does not set are compared. Parameters, models and code are hashed by
-    name.
+    that the space does not set are compared. Parameters and models are hashed by name.
     """
     parameters = {
         name: value
@@ -55,7 +54,6 @@ def fingerprint(
     parts = [estimator, *estimator.get_params(deep=True).values()]
     named = set(map(id, parts))
     searched = space.function if isinstance(space, CalledSpace) else space.fixed()
-    codes = codes_of([searched, space.choices(), scoring, parameters, estimator])
     folds = [[np.asarray(rows, np.int64).tobytes() for rows in pair] for pair in splits]
     targets = map(_as_matrix, data[1:2])
     return {
@@ -68,7 +66,7 @@ def fingerprint(
             for name, value in {**parameters, "": estimator}.items()
         },
         "models": _models(estimator, space),
-        _CODE: codes,
+        _CODE: code_of([searched, space.choices(), scoring, parameters]),
     }
 
 
@@ -118,8 +116,7 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
         if part == _CODE and part not in stored:
             continue  # by another Python
         then, here = stored.get(part, {}), now[part]
-        # What is the user's own code here may be installed there, and a folder missing.
-        if part in (_CODE, "models"):
+        if part == "models":  # a folder may be missing
             then = {name: then[name] for name in then.keys() & here.keys()}
             here = {name: here[name] for name in then}
         if then != here:
@@ -135,7 +132,7 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], name: str) -> 
 
 
 def _named(stored: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Name what differs; the estimator itself, and the functions, have no name."""
+    """Name what differs; the estimator itself has no name."""
     either = sorted({*stored, *now} - {""})
     names = [name for name in either if stored.get(name) != now.get(name)]
     more = ["..."] if len(names) > _MOST_NAMES else []

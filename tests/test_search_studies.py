@@ -6,6 +6,7 @@ import re
 from decimal import Decimal
 from functools import partial, wraps
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -20,7 +21,7 @@ from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, topics
 from optuna.trial import TrialState
 from sklearn import config_context
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer, make_scorer
@@ -564,16 +565,9 @@ def as_keyword(value):
         (range(3), range(4)),
         (TrialState.FAIL, TrialState.PRUNED),
         (frozenset({1, 2}), frozenset({1, 3})),
-        ((1, (2, plus(1))), (1, (2, plus(2)))),
-        (lambda a: 1, lambda a: 2),
-        (plus(1), plus(2)),
-        (one, one_edited),
+        ((1, (2, 3)), (1, (2, 4))),
         (np.mean, np.median),
         (Peak, LogisticRegression),
-        (partial(round, ndigits=1), partial(round, ndigits=2)),
-        (partial(one), partial(one_edited)),
-        (make_scorer(one), make_scorer(one_edited)),
-        (make_scorer(one), make_scorer(one, greater_is_better=False)),
     ],
 )
 def test_what_a_function_holds_is_compared(hold, first, second):
@@ -604,46 +598,12 @@ def test_functions_in_the_options_of_a_scorer_are_compared():
     assert first == same != other
 
 
-def test_the_order_of_functions_in_a_set_does_not_count():
-    """It is that of their addresses."""
-    found = set()
-    for _ in range(20):
-        shared = plus(1)
-        both = frozenset({in_closure(shared), as_default(shared), as_keyword(shared)})
-        found.add(json.dumps(fingerprint_of(in_closure(both)), sort_keys=True))
-
-    assert len(found) == 1
-
-
-def test_functions_that_share_functions_take_no_time():
-    """Each held twice by the next: described anew each time, there would be 2 ** 40."""
-    score = one
-    for _ in range(40):
-        score = in_closure((score, score))
-
-    assert fingerprint_of(score) == fingerprint_of(score)
-
-
 @pytest.mark.parametrize("hold", [in_closure, as_default, as_keyword])
 @pytest.mark.parametrize(
     ("first", "second"), [([], [1]), ({}, {1: 2}), (set(), {1}), (Peak(), Peak(a=0.1))]
 )
 def test_what_a_function_may_change_itself_is_not_compared(hold, first, second):
     assert fingerprint_of(hold(first)) == fingerprint_of(hold(second))
-
-
-def test_functions_may_hold_each_other():
-    def pair(number):
-        def even(n):
-            return n == 0 or odd(n - 1)
-
-        def odd(n):
-            return n != 0 and even(n - number)
-
-        return even
-
-    assert fingerprint_of(pair(1)) == fingerprint_of(pair(1))
-    assert fingerprint_of(pair(1)) != fingerprint_of(pair(2))
 
 
 def tries_both(estimator, X, y):
@@ -670,16 +630,6 @@ def test_what_is_tried_is_compared():
     """The two have the same byte code."""
     assert fingerprint_of(tries_both) == fingerprint_of(tries_both)
     assert fingerprint_of(tries_both) != fingerprint_of(tries_one)
-
-
-def test_classes_of_the_choices_are_compared():
-    made = [
-        type("Step", (BaseEstimator,), {"work": method})()
-        for method in (tries_both, tries_both, tries_one)
-    ]
-    spaces = [read_space({"a": [step, None]}, "") for step in made]
-    found = [fingerprint([X], [], space, None, Peak()) for space in spaces]
-    assert found[0] == found[1] != found[2]
 
 
 def test_the_main_module_of_a_spawned_process_is_the_same(monkeypatch):
@@ -784,6 +734,25 @@ def test_anything_may_stand_in_a_function():
     )
 
 
+def test_any_class_and_object_is_described():
+    class Meta(type):
+        def __getattr__(cls, name):
+            return cls
+
+    class Holder(metaclass=Meta):
+        pass
+
+    class Pair(NamedTuple):
+        a: int = 1
+
+    for value in (Holder, Holder(), Pair(), Pair, TrialState.FAIL, mock.call):
+        one, same, other = (
+            fingerprint([X], [], read_space({"a": [held]}, ""), held, Peak(log=[held]))
+            for held in (value, value, [value])
+        )
+        assert json.loads(json.dumps(one)) == same != other
+
+
 def test_code_is_compared_within_a_version_of_python(kept):
     made = fingerprint([X], [], read_space({**SPACE}, ""), one, Peak())
     (code,) = (part for part in made if part.startswith("code"))
@@ -791,7 +760,7 @@ def test_code_is_compared_within_a_version_of_python(kept):
 
     check_same(older, made, "s")
     with pytest.raises(ValueError, match="the code of functions"):
-        check_same({**made, code: {"": "0"}}, made, "s")
+        check_same({**made, code: "0"}, made, "s")
 
 
 PROGRAM = """
