@@ -149,8 +149,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
         Beside what `GridSearchCV` has: `trial_number`; `state` ("complete", "pruned",
         "failed", or "infeasible": evaluated in full, but breaks a constraint);
         `pruned_at_fold`, counted from 0, or -1; `running_mean` over the folds that a
-        trial saw. Trials that are not complete have NaN for a mean score. A trial that
-        another program added has no folds: its value is its mean score.
+        trial saw. Trials that are not complete have NaN for a mean score.
     study_ : optuna.Study
         The study. In an unpickled search, a copy in memory.
     trials_ : list of FrozenTrial

@@ -342,7 +342,7 @@ class SearchHooks(BaseSearchCV):
                 table.out(with_train=self.return_train_score),
                 table.more(metric),
             )
-        table.correct(results, metric)
+        table.correct(results)
         now.results.update(results)
         if now.verbose:
             write_lines(summarise(table, results, len(now.splits), metric))
@@ -413,11 +413,7 @@ class SearchHooks(BaseSearchCV):
         scorers, _ = self._get_scorers()
         if callable(self.scoring):
             return scorers
-        scorers = getattr(scorers, "_scorers", scorers)
-        if isinstance(scorers, dict) and not self.multimetric_:
-            # Another program has added all trials: they have one value, of this scorer.
-            return scorers[self._metric()]
-        return scorers
+        return getattr(scorers, "_scorers", scorers)
 
 
 def _name_of(folds: list[int], n_folds: int) -> str:

@@ -7,8 +7,7 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,7 +111,7 @@ class DistinctTPESampler(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Return what to sample: what is declared, or else what trials tell."""
-        told = super().infer_relative_search_space(self._shown(study), trial)
+        told = super().infer_relative_search_space(study, trial)
         if self.declared:
             return dict(self.declared)
         # What a function asked for in trials that failed or run is not among that.
@@ -129,7 +128,7 @@ class DistinctTPESampler(TPESampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Sample parameters that no other trial has."""
-        ask, shown = super().sample_relative, self._shown(study)
+        ask = super().sample_relative
         queued = _queued(trial, search_space)
         # Not a generator of our own of the same seed: what a function asks for beside
         # this is drawn by that of the base class, and would get the same numbers.
@@ -143,37 +142,20 @@ class DistinctTPESampler(TPESampler):
             }
             return proposal | drawn | queued
 
-        first = draw(ask(shown, trial, search_space))
+        first = draw(ask(study, trial, search_space))
         points = itertools.chain(
             [first],
-            (draw(ask(shown, trial, search_space)) for _ in range(_DRAWS)),
+            (draw(ask(study, trial, search_space)) for _ in range(_DRAWS)),
             (draw({}) for _ in range(_DRAWS)),
             (point | queued for point in _points(search_space)),
         )
-        tried = _others(shown, trial)
+        tried = _others(study, trial)
         return next((p for p in points if not _was_tried(p, tried)), first)
-
-    def _shown(self, study: optuna.Study) -> Any:
-        return _Shown(study, partial(_of_space, space=self.declared))
 
 
 def _searched(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
     """Return what has several values, in the order in which Optuna samples it."""
     return {name: space[name] for name in sorted(space) if not space[name].single()}
-
-
-def _of_space(
-    trials: list[FrozenTrial], space: Mapping[str, BaseDistribution]
-) -> list[FrozenTrial]:
-    """Leave out trials of other parameters, ranges or choices: others have added them.
-
-    A trial that is not over may still get its parameters.
-    """
-    return [
-        t
-        for t in trials
-        if not t.state.is_finished() or t.distributions.items() >= space.items()
-    ]
 
 
 def _queued(trial: FrozenTrial, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +229,6 @@ def all_tried(space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]) 
     A trial that has no parameters yet may get any of them.
     """
     drawn = _searched(space)
-    trials = _of_space(trials, drawn)
     if len(trials) < count_points(drawn):
         return False
     left = sum(not _was_tried(point, trials) for point in _points(drawn))
@@ -303,7 +284,7 @@ class InformedGPSampler(GPSampler):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Sample parameters that no other trial has."""
-        estimated: Any = _Shown(study, self._estimated)
+        estimated: Any = _Estimated(study)
         # The process fits by gradients, which the caller may have switched off.
         with _silent_greenlet(), own_settings_of_torch():
             params = super().sample_relative(estimated, trial, search_space)
@@ -313,24 +294,17 @@ class InformedGPSampler(GPSampler):
             return params
         return self._instead.sample_relative(study, trial, search_space)
 
-    def _estimated(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        return with_estimates(_of_space(trials, self._instead.declared))
-
 
 _silent_greenlet = Muted(
     lambda: _GREENLET.level, _GREENLET.setLevel, lambda wanted: logging.ERROR
 )
 
 
-class _Shown:
-    """A study whose trials are shown to a sampler as `change` returns them."""
+class _Estimated:
+    """A study whose trials are shown to a sampler with estimated values."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        change: Callable[[list[FrozenTrial]], list[FrozenTrial]],
-    ) -> None:
-        self._study, self._change = study, change
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -341,7 +315,8 @@ class _Shown:
         # As Optuna's samplers do. `get_trials` may leave some of them out: those of
         # another bracket, with a `HyperbandPruner`.
         trials = self._study._get_trials(deepcopy=False, use_cache=use_cache)
-        return [t for t in self._change(trials) if states is None or t.state in states]
+        shown = with_estimates(trials)
+        return [t for t in shown if states is None or t.state in states]
 
 
 def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ._messages import Muted
 from ._search_fingerprint import check_same
-from ._search_marks import AGAIN, FINGERPRINT, FIRST, WORKER, may_be_best
+from ._search_marks import AGAIN, FINGERPRINT, FIRST, RUN, WORKER, may_be_best
 
 
 class SearchStudy(optuna.Study):
@@ -149,9 +149,11 @@ def bind(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
 
 
 def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
-    """Refuse a study that no search has made, or one of something else."""
+    """Refuse a study or a trial that no search has made, and a study of other data."""
     stored = study.user_attrs.get(FINGERPRINT)
-    if stored is None:
+    complete = (TrialState.COMPLETE,)
+    trials = study.get_trials(deepcopy=False, states=complete)
+    if stored is None or any(RUN not in trial.user_attrs for trial in trials):
         raise ValueError(
             f"The study {study.study_name!r} must be one that AdaLoraSearchCV began. "
             "Got one that another program made, or to which trials were added. To "

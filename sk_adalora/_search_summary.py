@@ -39,7 +39,7 @@ def summarise(
 def _count_fits(table: TrialTable, n_folds: int) -> str:
     """Say how many fits there were, and how many more if no trial had ended early."""
     fits = table.number_of_fits()
-    # Of settings that a function excludes and trials that another program added: none.
+    # Of settings that a function excludes: none.
     all_folds = n_folds * sum(bool(row.done) for row in table.rows)
     return f" {fits} fits" + (f" instead of {all_folds}." if fits < all_folds else ".")
 

@@ -115,10 +115,10 @@ class TrialRow:
         return len(self.done) - 1 if self.state == "pruned" else -1
 
     def mean(self, metric: str | None) -> float:
-        """Return the mean of the folds that ran, or else the trial's value, if any."""
-        if self.done:
-            return float(np.mean([fold.objective(metric) for fold in self.done]))
-        return np.nan if self.trial.value is None else self.trial.value
+        """Return the mean of the folds that ran."""
+        if not self.done:
+            return np.nan
+        return float(np.mean([fold.objective(metric) for fold in self.done]))
 
 
 @dataclass(frozen=True)
@@ -166,22 +166,17 @@ class TrialTable:
         """Return the name of the score to compare, as the columns have it."""
         return "score" if self.metrics is None else (metric or self.metrics[0])
 
-    def correct(self, results: dict[str, Any], metric: str | None) -> None:
+    def correct(self, results: dict[str, Any]) -> None:
         """Correct what scikit-learn computed from missing folds, in place.
 
-        Times are means over the folds that ran. A complete trial that another program
-        has added has no folds: its value stands for their mean. What is not complete,
-        or breaks a constraint, has no mean. That, and a trial all of whose fits failed,
-        is ranked last.
+        Times are means over the folds that ran. What is not complete, or breaks a
+        constraint, has no mean. That, and a trial all of whose fits failed, is ranked
+        last.
         """
         for name in ("fit_time", "score_time"):
             times = [[getattr(f, name) for f in row.done] for row in self.rows]
             results[f"mean_{name}"] = np.array([np.mean(t or np.nan) for t in times])
             results[f"std_{name}"] = np.array([np.std(t or np.nan) for t in times])
-        means = results[f"mean_test_{self.compared(metric)}"]
-        for i, row in enumerate(self.rows):
-            if row.state == "complete" and not row.done:
-                means[i] = row.trial.value
         incomplete = [row.state != "complete" for row in self.rows]
         may_win = [may_be_best(row.trial) for row in self.rows]
         for name in self.metrics or ["score"]:

@@ -19,9 +19,9 @@ from sk_adalora._search_marks import ERROR
 from sk_adalora._search_sampling import (
     DistinctTPESampler,
     InformedGPSampler,
+    _Estimated,
     _others,
     _points,
-    _Shown,
     _was_tried,
     all_tried,
     count_points,
@@ -371,7 +371,7 @@ def test_the_process_gets_running_trials_as_they_are():
     as_they_are = [trial.state for trial in study.trials]
 
     for given in ((TrialState.COMPLETE, TrialState.RUNNING), None):
-        seen = _Shown(study, with_estimates)._get_trials(states=given)
+        seen = _Estimated(study)._get_trials(states=given)
         assert [trial.state for trial in seen] == as_they_are
 
 
@@ -379,7 +379,7 @@ def test_before_a_trial_is_complete_nothing_is_made_up():
     study = optuna.create_study(direction="maximize")
     study.ask(SPACE)
 
-    shown = _Shown(study, with_estimates)
+    shown = _Estimated(study)
     assert shown._get_trials(states=(TrialState.COMPLETE,)) == []
 
 
@@ -530,57 +530,6 @@ def test_what_a_function_asks_for_anew_has_a_number_of_its_own(seed):
     fitted = search(space=branch, random_state=seed).fit(X, Y)
 
     assert all(len({*trial.params.values()}) == 2 for trial in fitted.trials_)
-
-
-# ---- trials that another program added -----------------------------------------
-
-CHOICES = {"a": [0.1, 0.3, 0.5], "b": [0.7, 0.9]}
-ADDED = [
-    {},
-    {"a": FLOAT(0, 1)},
-    {"a": FLOAT(0, 1), "b": FLOAT(0, 2)},
-    {"a": CategoricalDistribution([0.1, 0.2]), "b": FLOAT(0, 1)},
-]
-
-
-def beside(added, space, n_trials):
-    """Search on after a trial of other parameters was added."""
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
-    search(space=space, n_trials=2, refit=False, **kept).fit(X, Y)
-    optuna.load_study(**kept).add_trial(
-        optuna.trial.create_trial(
-            value=0.1, params=dict.fromkeys(added, 0.1), distributions=added
-        )
-    )
-    given = search(space=space, n_trials=n_trials, refit=False, **kept)
-    trials = given.fit(X, Y).trials_
-    return [t.params for t in trials[:2] + trials[3:]]
-
-
-@pytest.mark.parametrize("added", ADDED)
-def test_the_process_learns_from_trials_of_the_space_only(added, warned):
-    points = beside(added, SPACE, 14)
-
-    assert all(point.keys() == SPACE.keys() for point in points)
-    assert all(point["a"] != point["b"] for point in points)
-    assert warned == []
-
-
-@pytest.mark.parametrize("added", ADDED)
-def test_trees_learn_from_trials_of_the_space_only(added, warned):
-    space = {"a": CHOICES["a"], "b": (0.0, 1.0)}
-    points = beside(added, space, 14)
-
-    assert n_distinct(points) == 13
-    assert warned == []
-
-
-@pytest.mark.parametrize("added", ADDED)
-@pytest.mark.filterwarnings("ignore:`n_trials` should be at most")
-def test_a_trial_of_other_parameters_is_none_of_all_settings(added):
-    points = beside(added, CHOICES, 30)
-
-    assert n_distinct(points) == len(points) == 6
 
 
 def test_a_trial_that_has_drawn_nothing_yet_may_get_the_last_setting():

@@ -21,8 +21,9 @@ from _search_worker import SPACE, Peak, rows
 from optuna.trial import TrialState
 
 from sk_adalora import AdaLoraSearchCV, _search_storage, _search_trials, _search_workers
-from sk_adalora._search_marks import is_over
+from sk_adalora._search_marks import FOLD, is_over
 from sk_adalora._search_storage import open_storage
+from sk_adalora._search_table import FoldResult
 
 WORKER = Path(__file__).parent / "_search_worker.py"
 X, Y = rows()
@@ -294,6 +295,9 @@ def test_a_search_waits_for_the_trials_of_others(tmp_path):
     sign(study, time.time())
 
     def finish_theirs(study_, trial):
+        result = FoldResult(2.0, None, fit_time=1.0, score_time=1.0)
+        for k in range(3):
+            theirs.set_user_attr(f"{FOLD}{k}", result.as_attribute())
         study.tell(theirs, 2.0)
 
     quick = search(storage, "s", 3, callbacks=[finish_theirs])

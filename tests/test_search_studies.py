@@ -24,7 +24,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import get_scorer, make_scorer
+from sklearn.metrics import make_scorer
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -895,24 +895,12 @@ def test_a_study_of_something_else_is_refused(kept):
         search(**kept).fit(X, Y)
 
 
-@pytest.mark.parametrize(("refit", "name"), [("f1", "f1"), (False, "accuracy")])
-def test_what_another_program_added_is_scored_by_the_score_of_the_refit(
-    kept, refit, name
-):
-    scores = {"scoring": ["accuracy", "f1"], "refit": refit}
-    began = search(n_trials=1, **scores).fit(X, Y).study_
-    study = optuna.create_study(**kept, direction="maximize")
-    study.set_user_attr(FINGERPRINT, began.user_attrs[FINGERPRINT])
-    params, of = began.trials[0].params, began.trials[0].distributions
-    study.add_trial(
-        optuna.trial.create_trial(params=params, distributions=of, value=0.9)
-    )
-    fitted = search(n_trials=1, **scores, **kept).fit(X, Y)
+def test_a_study_to_which_another_program_added_a_trial_is_refused(kept):
+    study = search(n_trials=1, refit=False, **kept).fit(X, Y).study_
+    study.add_trial(optuna.trial.create_trial(value=0.9))
 
-    assert fitted.best_score_ == 0.9
-    assert str(fitted.scorer_) == str(get_scorer(name))
-    if refit:
-        assert fitted.score(X, Y) == get_scorer(name)(fitted.best_estimator_, X, Y)
+    with pytest.raises(ValueError, match=r"were added\. .* choose .* as `enqueue`"):
+        search(n_trials=2, **kept).fit(X, Y)
 
 
 def test_a_study_to_which_trials_of_another_search_were_added_is_refused(kept):

@@ -64,7 +64,6 @@ def test_only_what_is_complete_is_called_infeasible():
 
 def test_a_trial_of_which_nothing_is_known_has_no_mean():
     assert np.isnan(row(FAIL, None).mean(None))
-    assert row(PRUNED, None, value=0.5).mean(None) == 0.5
     assert row(PRUNED, fold(0.25), None, value=0.5).mean(None) == 0.25
 
 
@@ -92,27 +91,29 @@ def test_what_is_not_complete_has_no_mean_and_the_last_rank():
         row(COMPLETE, fold(0.5), fold(0.5), value=0.5),
         row(PRUNED, fold(0.9), None),
         row(COMPLETE, fold(0.5), fold(0.5), value=0.5),
-        row(COMPLETE, value=0.7),  # of another program
     ]
     statistics = ["mean_test", "std_test", "mean_train", "std_train"]
-    results = {f"{name}_score": np.full(5, 0.5) for name in statistics}
-    TrialTable(rows, None).correct(results, None)
+    results = {f"{name}_score": np.full(4, 0.5) for name in statistics}
+    TrialTable(rows, None).correct(results)
 
-    assert results["mean_test_score"][[1, 3, 4]].tolist() == [0.5, 0.5, 0.7]
+    assert results["mean_test_score"][[1, 3]].tolist() == [0.5, 0.5]
     for name in statistics:
         assert np.isnan(results[f"{name}_score"][[0, 2]]).all()
-    assert results["rank_test_score"].tolist() == [4, 2, 4, 2, 1]
+    assert results["rank_test_score"].tolist() == [3, 1, 3, 1]
     assert results["rank_test_score"].dtype == np.int32  # as in a grid search
-    np.testing.assert_equal(results["mean_fit_time"], [2, 2, 2, 2, NAN])
-    np.testing.assert_equal(results["std_score_time"], [0, 0, 0, 0, NAN])
+    np.testing.assert_equal(results["mean_fit_time"], [2, 2, 2, 2])
+    np.testing.assert_equal(results["std_score_time"], [0, 0, 0, 0])
 
 
 def test_a_score_that_is_nan_has_the_last_rank():
-    """What another program added has one score, whatever others there are."""
-    scores = {"low": 0.1, "high": 0.5}
-    rows = [row(COMPLETE, value=0.9), row(COMPLETE, fold(scores), value=0.5)]
-    results = {f"mean_test_{name}": np.array([NAN, scores[name]]) for name in scores}
-    TrialTable(rows, [*scores]).correct(results, "high")
+    """Of several, the one that is compared may be a number."""
+    scores = [{"low": NAN, "high": 0.9}, {"low": 0.1, "high": 0.5}]
+    rows = [row(COMPLETE, fold(each), value=each["high"]) for each in scores]
+    results = {
+        f"mean_test_{name}": np.array([each[name] for each in scores])
+        for name in ("low", "high")
+    }
+    TrialTable(rows, ["low", "high"]).correct(results)
 
     assert results["rank_test_high"].tolist() == [1, 2]
     assert results["rank_test_low"].tolist() == [2, 1]
@@ -127,7 +128,7 @@ def test_a_score_of_minus_infinity_is_ahead_of_what_cannot_be_the_best():
         row(COMPLETE, failed, fold(0.5), value=-INF),
     ]
     results = {"mean_test_score": np.full(3, -INF)}
-    TrialTable(rows, None).correct(results, None)
+    TrialTable(rows, None).correct(results)
 
     assert results["rank_test_score"].tolist() == [2, 2, 1]
     assert results["mean_test_score"][2] == -INF
