@@ -107,18 +107,15 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     refit : bool, str or callable, default=True
         Whether to refit the best trial on all rows; a str names the score that decides.
         A function gets `cv_results_` and returns the row of a complete trial. Trials
-        that cannot be chosen have NaN for a mean score there or, if all of their fits
-        failed, a number given as `error_score`.
+        that cannot be chosen have NaN for a mean score there.
     cv : int, splitter, iterable or None, default=None
         How rows are split into folds, as in `GridSearchCV`. None stands for 5 folds.
         All trials get the same.
     error_score : float or "raise", default=np.nan
-        Score of a fold that fails. A trial with NaN in a fold counts as failed. With a
-        number, which should be below all scores, the trial goes on, unless the race
-        ends it for that score, and a warning says how many fits failed. Where others
-        have no failed fit, the automatic race compares no other trial with it, and the
-        Gaussian process takes it for as bad as the worst. If all fits failed, that is
-        an error. "raise" raises the error of the fit.
+        Score of a fold that fails. A trial with NaN in a fold counts as failed. A
+        number counts as a score like any other, and should be a little below all
+        scores; a warning says how many fits failed. If all did, that is an error.
+        "raise" raises the error of the fit.
     return_train_score : bool, default=False
         Whether to score the training rows of each fold too. Trials that the study holds
         already, evaluated without that, have NaN there.
@@ -390,8 +387,7 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
     def plot_trials(self, ax: Any = None) -> np.ndarray:
         """Draw the trials, the best score so far, and which parameters mattered.
 
-        Trials that broke a constraint, or that failed (if `error_score` is a number, in
-        all folds), are left out.
+        Trials that broke a constraint, or that failed, are left out.
 
         Parameters
         ----------

@@ -25,7 +25,6 @@ from ._parameters import check_parameters
 from ._rows import refuse_name
 from ._search_enqueue import check_names, find_prefix, starting_points
 from ._search_fingerprint import fingerprint
-from ._search_marks import may_be_best
 from ._search_pruner import make_pruner
 from ._search_rules import SEARCH_RULES, check_rows
 from ._search_sampling import count_points, make_sampler
@@ -357,13 +356,6 @@ class SearchHooks(BaseSearchCV):
                 f"{index} of `cv_results_`, whose state is {row.state!r}. Choose among "
                 "the rows with state 'complete': others have NaN for a mean score, "
                 "which argmax takes for the largest and np.nanargmax leaves out."
-            )
-        if not may_be_best(row.trial):
-            raise ValueError(
-                "`refit` must choose a trial that did not fail in all folds. Got row "
-                f"{index} of `cv_results_`, whose scores are `error_score`. Set "
-                "`error_score` below all possible scores, or choose by "
-                "`rank_test_score`."
             )
         return index
 

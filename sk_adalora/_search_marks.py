@@ -44,25 +44,5 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 def may_be_best(trial: FrozenTrial) -> bool:
-    """Tell whether a trial may be the best, and others may be compared with it.
-
-    It is complete, keeps the constraints, and not all of its fits failed.
-    """
-    complete = trial.state is TrialState.COMPLETE
-    return complete and is_feasible(trial) and not failed_in_all(trial)
-
-
-def failed_in_all(trial: FrozenTrial) -> bool:
-    """Tell whether all fits of a trial failed, and its value is an `error_score`."""
-    errors = _errors(trial)
-    return bool(errors) and None not in errors
-
-
-def failed_in_any(trial: FrozenTrial) -> bool:
-    """Tell whether a fit of a trial failed, and its value contains an `error_score`."""
-    return any(error is not None for error in _errors(trial))
-
-
-def _errors(trial: FrozenTrial) -> list[str | None]:
-    attributes = trial.user_attrs.items()
-    return [kept["error"] for name, kept in attributes if name.startswith(FOLD)]
+    """Tell whether a trial may be the best: is complete and keeps the constraints."""
+    return trial.state is TrialState.COMPLETE and is_feasible(trial)

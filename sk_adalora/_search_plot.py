@@ -33,7 +33,7 @@ class TrialCurves:
     ----------
     complete, pruned : ndarray of shape (n, 2)
         Number and value of each trial; of pruned ones, the mean of the folds it saw.
-        Complete trials that break a constraint, or failed in all folds, are left out.
+        Complete trials that break a constraint are left out.
     best : ndarray of shape (n, 2)
         Number of each complete trial, and the best value so far; the last of these
         once more at the last trial, if that is not complete.
@@ -120,9 +120,6 @@ def _importances(
 
 
 def _compared(trial: FrozenTrial) -> float:
-    """Return a trial's value, or NaN, which Optuna leaves out, if nothing tells by it.
-
-    A number as `error_score` would outweigh all differences between scores.
-    """
+    """Return a trial's value, or NaN, which Optuna leaves out, if it is not drawn."""
     value = trial.value if may_be_best(trial) else None
     return math.nan if value is None else value

@@ -11,9 +11,9 @@ from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial
 
 from ._messages import warn_user
-from ._search_marks import failed_in_any, may_be_best
+from ._search_marks import may_be_best
 
-# Complete trials before the first is stopped, without those that failed in a fold.
+# Complete trials before the first is stopped.
 _STARTUP_TRIALS = 3
 # How many standard errors a trial may be behind.
 _ERRORS = 0.5
@@ -52,10 +52,8 @@ class FoldPruner(BasePruner):
     tell them apart, where few rows make for few different scores.
 
     Compared are the trials with as many folds as the latest complete one. What has a
-    score that is not finite in any fold, or other steps, or breaks a constraint, or has
-    failed in all folds, whatever `error_score` is, is left out, and is never the best.
-    So is what has failed in some fold: an `error_score` far below all scores would
-    count as noise. But if all have, as where a fold lacks a class, they are compared.
+    score that is not finite in any fold, or other steps, or breaks a constraint, is
+    left out, and is never the best.
     """
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -92,9 +90,7 @@ def fold_scores(trial: FrozenTrial) -> np.ndarray | None:
 
 def _comparable(study: optuna.Study) -> np.ndarray:
     """Return the scores of what may be the best, of shape (n_trials, n_folds)."""
-    rivals = [t for t in study.get_trials(deepcopy=False) if may_be_best(t)]
-    whole = [trial for trial in rivals if not failed_in_any(trial)]
-    each = map(fold_scores, whole or rivals)
+    each = map(fold_scores, filter(may_be_best, study.get_trials(deepcopy=False)))
     found = [scores for scores in each if scores is not None and len(scores)]
     alike = [scores for scores in found if len(scores) == len(found[-1])]
     finite = [scores for scores in alike if np.isfinite(scores).all()]

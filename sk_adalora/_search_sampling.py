@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sklearn.utils import check_random_state
 
 from ._messages import Muted
-from ._search_marks import ERROR, failed_in_all, failed_in_any
+from ._search_marks import ERROR
 from ._torch_settings import own_settings_of_torch
 
 # The Gaussian process takes cubic time in the trials.
@@ -324,27 +324,20 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
     A trial that was pruned after some folds gets their mean, plus the mean change of
     complete trials from the same folds to all: some folds are easier than others. A
-    trial that failed, or did in a fold, gets the worst value of all, whatever
-    `error_score` is. If each complete trial did, only those that did in all folds count
-    as failed. The others are the same objects.
+    trial that failed gets the worst value of all. The others are the same objects.
     """
-    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    complete = [t for t in ended if t.state is TrialState.COMPLETE]
-    did_fail = failed_in_all if all(map(failed_in_any, complete)) else failed_in_any
-    failed = [t for t in trials if ERROR in t.user_attrs]
-    failed += filter(did_fail, ended)
-    told = [t for t in ended if not did_fail(t)]
-    complete = [t for t in told if t.state is TrialState.COMPLETE]
+    complete = [t for t in trials if t.state is TrialState.COMPLETE]
     if not complete:
         return trials
-    values = {}
-    for trial in told:
-        if trial.state is TrialState.PRUNED and trial.intermediate_values:
-            values[trial.number] = _estimate(trial, complete)
+    values = {
+        trial.number: _estimate(trial, complete)
+        for trial in trials
+        if trial.state is TrialState.PRUNED and trial.intermediate_values
+    }
     worst = min([*values.values(), *(t.value for t in complete if t.value is not None)])
     known = complete[0].params.keys()
-    for trial in failed:
-        if trial.params.keys() >= known:
+    for trial in trials:
+        if ERROR in trial.user_attrs and trial.params.keys() >= known:
             values[trial.number] = worst
     return [
         _completed(t, values[t.number]) if t.number in values else t for t in trials

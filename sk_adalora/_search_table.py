@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from ._dimensions import Space
-from ._search_marks import ERROR, FOLD, is_feasible, is_over, may_be_best
+from ._search_marks import ERROR, FOLD, is_feasible, is_over
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -170,15 +170,13 @@ class TrialTable:
         """Correct what scikit-learn computed from missing folds, in place.
 
         Times are means over the folds that ran. What is not complete, or breaks a
-        constraint, has no mean. That, and a trial all of whose fits failed, is ranked
-        last.
+        constraint, has no mean, and is ranked last.
         """
         for name in ("fit_time", "score_time"):
             times = [[getattr(f, name) for f in row.done] for row in self.rows]
             results[f"mean_{name}"] = np.array([np.mean(t or np.nan) for t in times])
             results[f"std_{name}"] = np.array([np.std(t or np.nan) for t in times])
         incomplete = [row.state != "complete" for row in self.rows]
-        may_win = [may_be_best(row.trial) for row in self.rows]
         for name in self.metrics or ["score"]:
             for statistic in ("mean_test", "std_test", "mean_train", "std_train"):
                 if f"{statistic}_{name}" in results:
@@ -186,7 +184,7 @@ class TrialTable:
             means = results[f"mean_test_{name}"]
             # As scikit-learn ranks, for which NaN is last; a score of -inf is not.
             scores = np.maximum(means, np.finfo(float).min)
-            ranked = np.where(may_win & ~np.isnan(means), scores, -np.inf)
+            ranked = np.where(np.isnan(means), -np.inf, scores)
             ranks = rankdata(-ranked, method="min")
             results[f"rank_test_{name}"] = ranks.astype(np.int32)
 
@@ -287,15 +285,15 @@ def _params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
 
 def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
     """Refuse a study in which no trial may be the best; say why the first failed."""
-    if any(may_be_best(row.trial) for row in table.rows):
+    complete = [row for row in table.rows if row.state == "complete"]
+    errors = [fold.error for row in complete for fold in row.done]
+    if complete and (None in errors or not errors):
         return
-    n_complete = table.number_of("complete")
-    if n_complete:
+    if complete:
         raise ValueError(
             "At least one fit must succeed, or there is no best trial to refit. Got "
-            f"{n_complete} complete trials, all of whose fits failed. Correct what the "
-            "first of them failed with:\n"
-            f"{table.scored_errors()[0]}"
+            f"{len(complete)} complete trials, all of whose fits failed. Correct what "
+            f"the first of them failed with:\n{errors[0]}"
         )
     n_infeasible = table.number_of("infeasible")
     if n_infeasible:

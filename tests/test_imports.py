@@ -154,9 +154,9 @@ IMPORTS = {
     "_search_summary": "_search_table",
     "_search_hooks": (
         "_dimensions _messages _parameters _rows _search_enqueue _search_fingerprint "
-        "_search_marks _search_pruner _search_rules _search_sampling _search_storage "
-        "_search_study _search_summary _search_table _search_trials _search_warnings "
-        "_search_workers _space _transaction"
+        "_search_pruner _search_rules _search_sampling _search_storage _search_study "
+        "_search_summary _search_table _search_trials _search_warnings _search_workers "
+        "_space _transaction"
     ),
     "_search": (
         "_doc_links _parameters _search_hooks _search_plot _search_study _transaction"

@@ -13,7 +13,6 @@ import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, toy
 from optuna.trial import TrialState
-from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     cross_val_score,
@@ -29,7 +28,7 @@ from sk_adalora import (
     AdaLoraSpace,
 )
 from sk_adalora._search_enqueue import check_names, starting_points
-from sk_adalora._search_marks import ERROR, FOLD
+from sk_adalora._search_marks import ERROR
 from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
@@ -768,53 +767,6 @@ def test_a_failed_trial_gets_the_worst_value_and_others_none():
     rest = [0, 1, 3, 4, 5]
     assert all(estimated[k] is trials[k] for k in rest)
     assert trials[2].state is TrialState.FAIL
-
-
-@pytest.mark.filterwarnings("ignore:invalid value encountered")
-@pytest.mark.parametrize("value", [-np.inf, np.inf])
-def test_a_trial_that_failed_in_all_folds_has_the_worst_value(value):
-    fitted = search(
-        Peak(fail_above=0.5),
-        n_trials=6,
-        pruner=optuna.pruners.ThresholdPruner(lower=0.9),
-        enqueue=[{"a": 0.9, "b": 0.7}, {"a": 0.3, "b": 0.7}, {"a": 0.3, "b": 0.0}],
-        error_score=value,
-        refit=False,
-    )
-    with pytest.warns(FitFailedWarning, match="have `error_score` for a score"):
-        trials = fitted.fit(X, Y).trials_
-    failed, good, pruned = with_estimates(trials)[:3]
-
-    assert (trials[0].value, trials[2].state) == (value, TrialState.PRUNED)
-    assert pruned.value == pytest.approx(good.value - 0.49)
-    assert failed.value == pruned.value
-
-
-@pytest.mark.parametrize("all_fail", [False, True])
-def test_a_trial_that_failed_in_a_fold_is_a_bad_one_if_not_all_did(all_fail):
-    """Its value is a mean with an `error_score`, of whatever size."""
-
-    def told(state, total, scores, errors):
-        return optuna.trial.create_trial(
-            state=state,
-            params={"a": 0.3},
-            distributions={"a": SPACE["a"]},
-            intermediate_values=dict(enumerate(np.cumsum(scores) / [1, 2])),
-            user_attrs={f"{FOLD}{k}": {"error": e} for k, e in enumerate(errors)},
-            value=total,
-        )
-
-    complete = TrialState.COMPLETE
-    trials = [
-        told(complete, -499.6, [0.8, -1000.0], [None, "too much"]),
-        told(complete, 0.6, [0.7, 0.5], [None, "too much" if all_fail else None]),
-        told(complete, 9.0, [9.0, 9.0], ["too much", "too much"]),
-    ]
-    for number, trial in enumerate(trials):
-        trial.number = number
-    values = [trial.value for trial in with_estimates(trials)]
-
-    assert values == ([-499.6, 0.6, -499.6] if all_fail else [0.6, 0.6, 0.6])
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.inf])

@@ -8,7 +8,6 @@ import pytest
 from _search_worker import FLOAT, Peak, rows, search
 from sklearn.exceptions import NotFittedError
 
-from sk_adalora._search_marks import FOLD
 from sk_adalora._search_plot import TrialCurves, draw_trials, trial_curves
 
 X, Y = rows()
@@ -41,14 +40,8 @@ def test_the_picture_shows_trials_best_and_importances(plt, raced):
     assert importances.get_xlim() == (0, 1)
 
 
-@pytest.mark.parametrize(
-    "not_best",
-    [
-        {"system_attrs": {"constraints": [1]}},
-        {"user_attrs": {f"{FOLD}0": {"error": "too much"}}},
-    ],
-)
-def test_what_is_drawn_keeps_the_constraints_and_has_not_failed(not_best):
+def test_what_is_drawn_keeps_the_constraints():
+    not_best = {"system_attrs": {"constraints": [1]}}
     study = optuna.create_study(direction="maximize")
     for value, kept in ((0.9, not_best), (0.2, {}), (-9, not_best), (0.3, {})):
         study.add_trial(optuna.trial.create_trial(value=value, **kept))
@@ -72,28 +65,6 @@ def test_the_best_so_far_stays_while_worse_trials_follow(plt):
     assert best.get_xydata().tolist() == [[0, 0.2], [1, 0.9], [2, 0.9], [3, 0.9]]
     assert best.get_drawstyle() == "steps-post"  # it is better from that trial on
     assert len(trial_curves(study, study.trials[3:]).best) == 0
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
-def test_importances_are_not_those_of_failing():
-    """An `error_score` is far from all scores, and `b` alone decides who has it."""
-    points = [{"a": a, "b": b} for a in (0.0, 0.3, 0.6, 1.0) for b in (0.1, 0.7, 0.9)]
-
-    class Failing(Peak):
-        def fit(self, X, y):
-            if self.b == 0.9:
-                raise RuntimeError("it is too much")
-            return super().fit(X, y)
-
-        def score(self, X, y, sample_weight=None):
-            return self.a
-
-    given = search(Failing(), n_trials=12, enqueue=points, error_score=-100.0)
-    fitted = given.fit(X, Y)
-    curves = trial_curves(fitted.study_, fitted.trials_)
-
-    assert curves.complete[:, 1].tolist() == [0, 0, 0.3, 0.3, 0.6, 0.6, 1, 1]
-    assert curves.importances["a"] > 0.9
 
 
 def test_one_axes_shows_trials_only(plt):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sk_adalora._search_marks import FOLD, is_feasible
+from sk_adalora._search_marks import is_feasible
 from sk_adalora._search_pruner import FoldPruner, fold_scores, make_pruner
 
 # Three complete trials: the folds differ by 0.4, the trials by little.
@@ -181,46 +181,6 @@ def test_nothing_is_stopped_for_being_behind_what_breaks_a_constraint():
 
     assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
     add(study, means(COMPLETE[0]), value=0.7)
-    assert not FoldPruner().prune(study, running([0.9]))
-    assert FoldPruner().prune(study, running([0.5]))
-
-
-def test_nothing_is_stopped_for_being_behind_what_failed_in_all_folds():
-    """`error_score` may be better than any score."""
-    study = study_of(*COMPLETE[1:])
-    failed = {f"{FOLD}{k}": {"error": "too much"} for k in range(3)}
-    for _ in range(2):
-        add(study, means([9.0] * 3), value=9.0, user_attrs=failed)
-
-    assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
-    add(study, means(COMPLETE[0]), value=0.7, user_attrs={f"{FOLD}0": {"error": None}})
-    assert not FoldPruner().prune(study, running([0.9]))
-    assert FoldPruner().prune(study, running([0.5]))
-
-
-@pytest.mark.parametrize("score", [-1000.0, 0.55])
-def test_what_failed_in_a_fold_is_neither_noise_nor_a_rival(score):
-    """An `error_score` is no score, however far it is from them."""
-    failed = {f"{FOLD}0": {"error": None}, f"{FOLD}1": {"error": "too much"}}
-    study = study_of(*COMPLETE[1:])
-    scores = [0.99, score, 0.99]
-    add(study, means(scores), value=float(np.mean(scores)), user_attrs=failed)
-
-    assert not FoldPruner().prune(study, running([0.5]))  # only two are comparable
-    add(study, means(COMPLETE[0]), value=0.7)
-    assert not FoldPruner().prune(study, running([0.9]))
-    assert FoldPruner().prune(study, running([0.5]))
-
-
-def test_if_all_fail_in_a_fold_they_are_compared():
-    """As where one fold lacks a class."""
-    study = optuna.create_study(direction="maximize")
-    failed = {f"{FOLD}{k}": {"error": None} for k in range(2)}
-    failed[f"{FOLD}2"] = {"error": "a class is missing"}
-    for first, second, _ in COMPLETE:
-        scores = [first, second, 0.0]
-        add(study, means(scores), value=float(np.mean(scores)), user_attrs=failed)
-
     assert not FoldPruner().prune(study, running([0.9]))
     assert FoldPruner().prune(study, running([0.5]))
 

@@ -383,30 +383,6 @@ def test_before_a_trial_is_complete_nothing_is_made_up():
     assert shown._get_trials(states=(TrialState.COMPLETE,)) == []
 
 
-class Negative(Peak):
-    """All scores are below 0, as those of the scorers `neg_...`."""
-
-    def score(self, X, y):
-        return super().score(X, y) - 2
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
-def test_a_number_for_what_fails_does_not_draw_the_sampler_there():
-    found = []
-    for error_score in (np.nan, 0.0):
-        fitted = search(
-            Negative(fail_above=0.5),
-            {"a": (0.0, 1.0), "b": (0.0, 1.0)},
-            n_trials=20,
-            error_score=error_score,
-            random_state=0,
-        ).fit(X, Y)
-        found.append(fitted.cv_results_["param_a"].astype(float))
-
-    np.testing.assert_array_equal(*found)
-    assert (found[0] > 0.5).sum() < 10
-
-
 def test_trials_at_the_same_time_are_apart():
     points = run(auto(SPACE), SPACE, lambda p: -((p["a"] - 0.5) ** 2), 16, batch=2)
 

@@ -119,19 +119,18 @@ def test_a_score_that_is_nan_has_the_last_rank():
     assert results["rank_test_low"].tolist() == [2, 1]
 
 
-def test_a_score_of_minus_infinity_is_ahead_of_what_cannot_be_the_best():
+def test_a_score_of_minus_infinity_is_ahead_of_what_is_not_complete():
     """As where a fold lacks a class, and `error_score` is that."""
     failed = fold(-INF, error="a fold lacks a class")
     rows = [
-        row(COMPLETE, failed, failed, value=-INF),
         row(PRUNED, failed, None),
         row(COMPLETE, failed, fold(0.5), value=-INF),
     ]
-    results = {"mean_test_score": np.full(3, -INF)}
+    results = {"mean_test_score": np.full(2, -INF)}
     TrialTable(rows, None).correct(results)
 
-    assert results["rank_test_score"].tolist() == [2, 2, 1]
-    assert results["mean_test_score"][2] == -INF
+    assert results["rank_test_score"].tolist() == [2, 1]
+    assert results["mean_test_score"][1] == -INF
 
 
 def test_a_function_that_asks_for_more_than_was_drawn():
