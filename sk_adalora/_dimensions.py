@@ -70,7 +70,7 @@ class Choices:
     @property
     def labels(self) -> list[Any]:
         """What a study stores for each: plain values themselves, the repr of others."""
-        return [v if isinstance(v, _PLAIN) else text_of(v) for v in self.values]
+        return [v if isinstance(v, _PLAIN) else repr(v) for v in self.values]
 
     def distribution(self) -> BaseDistribution:
         """Return the choices as Optuna writes them."""
@@ -355,23 +355,6 @@ def _differs(first: Any, second: Any) -> bool:
 def plain(value: Any) -> Any:
     """Turn numpy's numbers into Python's, which storages can write."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def text_of(value: Any) -> str:
-    """Return the repr of a value, of sets in an order that all processes share."""
-    kind = type(value)
-    if kind is dict:
-        pairs = (f"{text_of(key)}: {text_of(item)}" for key, item in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if kind in (list, tuple):
-        parts = ", ".join(map(text_of, value))
-        if kind is list:
-            return f"[{parts}]"
-        return f"({parts},)" if len(value) == 1 else f"({parts})"
-    if kind in (set, frozenset) and value:
-        members = f"{{{', '.join(sorted(map(text_of, value)))}}}"
-        return members if kind is set else f"frozenset({members})"
-    return repr(value)
 
 
 def _suggest(trial: Any, name: str, distribution: BaseDistribution) -> Any:

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import IntDistribution
 
 from ._base import BaseAdaLora
-from ._dimensions import CalledSpace, Space, plain, text_of
+from ._dimensions import CalledSpace, Space, plain
 from ._parameters import did_you_mean
 from ._search_digest import digest
 from ._steps import default_init_r, rank_of_share
@@ -162,11 +162,10 @@ def _label(value: Any, choices: Iterable[tuple[Any, Any]]) -> Any:
     found = [label for label, _ in pairs if _is_same(value, label)]
     is_plain = value is None or isinstance(value, str | int | float)
     if not found and not is_plain:  # plain ones are kept as they are: "1" is not 1
-        text = text_of(value)
-        found = [label for label, _ in pairs if label == text]
+        found = [label for label, _ in pairs if label == repr(value)]
     if not found and not is_plain:
-        # By content, as of a dict in another order. Not sooner: None and NaN, or a list
-        # and a tuple, have the same.
+        # By content, as of a dict or a set in another order. Not sooner: None and NaN,
+        # or a list and a tuple, have the same.
         content = digest(value)
         found = [label for label, own in pairs if digest(own) == content]
     return found[0] if found else _LEFT_OUT

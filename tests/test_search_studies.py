@@ -236,25 +236,6 @@ def test_folds_are_the_same_in_integers_of_any_size():
     assert one == other != another
 
 
-def test_sets_are_the_same_in_every_process():
-    program = (
-        "from sk_adalora._search_fingerprint import fingerprint\n"
-        "from sk_adalora._space import read_space\n"
-        "words = {'a', 'list', 'of', 'stop', 'words'}\n"
-        "inside = [{'kept': words}, [words, 1], (frozenset(words),)]\n"
-        "inside.append({frozenset(words), 1})\n"
-        "space = read_space({'a': [None, words, frozenset(words), *inside]}, '')\n"
-        "from sklearn.linear_model import LogisticRegression as Linear\n"
-        "print(space.distributions(), fingerprint([], [], space, None, Linear()))\n"
-    )
-    first, second = (
-        run_python(program, PYTHONHASHSEED=seed).stdout for seed in ("1", "2")
-    )
-
-    assert "frozenset({'a', 'list', 'of', 'stop', 'words'})" in first
-    assert first == second
-
-
 def test_long_choices_are_compared_whole():
     """Their texts, which a study stores, are shortened."""
     long = np.zeros(3000)
