@@ -241,15 +241,17 @@ def test_colours_and_their_scale_can_be_chosen(fitted):
 
 
 def test_pruned_and_missing_matrices_look_different():
-    ranks = {"l.0.fc1": 0, "l.0.fc2": 3, "l.1.fc2": 1}
+    ranks = {"l.0.fc1": 3, "l.0.fc2": 0, "l.1.fc2": 1}
     drawn = RankAllocationDisplay.from_ranks(ranks)
     hatched = [patch for patch in drawn.ax_.patches if patch.get_hatch()]
 
-    assert [patch.get_xy() for patch in hatched] == [(0, 0)]
-    assert drawn.image_.get_array().mask.tolist() == [[True, False], [True, False]]
-    assert drawn.text_[0, 0].get_text() == "0"
+    assert [patch.get_xy() for patch in hatched] == [(1, 0)]
+    assert drawn.image_.get_array().mask.tolist() == [[False, True], [True, False]]
+    assert drawn.text_[0, 1].get_text() == "0"
+    assert drawn.text_[0, 1].get_bbox_patch() is not None  # behind it are no hatches
     assert drawn.text_[1, 0] is None
     assert "hatched" in written(drawn.figure_)
+    assert "1.33 on average" in written(drawn.figure_)
     without = RankAllocationDisplay.from_ranks({"l.0.fc2": 3})
     assert "hatched" not in written(without.figure_)
 
@@ -373,6 +375,7 @@ def test_budgets_are_those_of_the_fit(fitted):
     assert drawn.planned[:n_steps].tolist() == fitted.history_.budget
     assert drawn.planned[[0, -1]].tolist() == [steps.init_r * 12, steps.target_r * 12]
     assert len(planned.get_xdata()) == steps.total_step
+    assert planned.get_drawstyle() == actual.get_drawstyle() == "steps-mid"
     assert actual.get_ydata().tolist() == fitted.history_.budget
     assert "average rank of a matrix" in written(drawn.figure_)
 
@@ -429,6 +432,7 @@ def test_an_early_end_is_marked():
     assert end.get_label() == "training ended here"
     assert end.get_xydata().tolist() == [[7, actual[-1]]]
     whole = [schedule.held_budget(step) for step in range(12)]
+    assert drawn.planned.tolist() == whole
     for unmarked in (whole, []):
         drawn = BudgetDisplay.from_schedule(schedule, actual=unmarked)
         assert len(drawn.ax_.lines) == 2
@@ -552,7 +556,8 @@ def test_the_star_of_the_kept_epoch_is_whole(best):
 
 
 def test_an_epoch_kept_without_a_score_is_not_called_the_best():
-    loss, score = np.ones(4), np.full(2, np.nan)
+    # The first is that of an epoch before the ranks are final.
+    loss, score = np.ones(4), np.array([0.5, np.nan])
     drawn = TrainingHistoryDisplay(
         loss, loss, loss, score=score, best_epoch=1, steps_per_epoch=2
     ).plot()

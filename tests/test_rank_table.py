@@ -152,6 +152,10 @@ def test_an_out_projection_outside_attention_is_not_called_so():
     assert lay_out({"layers.0.mixer.out_proj": 1}).kinds == ["out_proj"]
 
 
+def test_a_name_that_only_ends_in_the_letters_of_a_known_one_stays():
+    assert lay_out(numbered(["l.0.xfc1", "l.0.attn.xq"])).kinds == ["xfc1", "xq"]
+
+
 words = st.sampled_from(
     ["0", "1", "2", "10", "attn", "mlp", "q", "key", "wo", "dense", "layer", "other"]
 )
