@@ -149,7 +149,7 @@ def parabola(params):
 
 
 @pytest.mark.parametrize("n_trials", [30, 200])  # Gaussian process, and TPE
-def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
+def test_all_points_of_a_small_space_come_before_a_repeat(n_trials, warned):
     space = {"i": INT(1, 4), "x": FLOAT(0.1, 0.3, step=0.1), "one": INT(5, 5)}
 
     points = run(auto(space, n_trials), space, lambda p: p["i"] - p["x"], 14)
@@ -157,6 +157,7 @@ def test_all_points_of_a_small_space_come_before_a_repeat(n_trials):
     assert n_distinct(points[:12]) == n_distinct(points) == 12
     assert {point["i"] for point in points} == {1, 2, 3, 4}
     assert sorted({point["x"] for point in points}) == pytest.approx([0.1, 0.2, 0.3])
+    assert warned == []  # a repeat is proposed like any other point
 
 
 @pytest.mark.parametrize("n_trials", [30, 200])
@@ -166,6 +167,17 @@ def test_trials_that_begin_together_are_not_the_same(n_trials):
     study = auto(space, n_trials)
 
     assert {study.ask(space).params["i"] for _ in range(6)} == {1, 2, 3, 4, 5, 6}
+
+
+def test_nor_are_those_of_a_function_that_asks_for_a_fixed_value_too():
+    study = auto({})
+
+    def begin():
+        trial = study.ask()
+        trial.suggest_int("one", 5, 5)
+        return trial.suggest_int("i", 1, 6)
+
+    assert {begin() for _ in range(6)} == {1, 2, 3, 4, 5, 6}
 
 
 def test_the_gaussian_process_allows_for_what_is_queued():

@@ -517,9 +517,15 @@ def test_without_a_seed_it_is_drawn_from_numpys_generator():
     assert drawn(0) != drawn(1)
 
 
-def test_random_draws_do_not_depend_on_the_number_of_jobs():
+def ask_for_b_and_a(trial):
+    return {name: trial.suggest_float(name, 0, 1) for name in "ba"}
+
+
+@pytest.mark.parametrize(
+    "space", [{"b": FLOAT(0, 1), "a": FLOAT(0, 1)}, ask_for_b_and_a]
+)
+def test_random_draws_do_not_depend_on_the_number_of_jobs(space):
     """Before trials are over, the space is as declared, and later by name."""
-    space = {"b": FLOAT(0, 1), "a": FLOAT(0, 1)}
 
     def drawn(n_jobs):
         options = {"n_trials": 6, "n_jobs": n_jobs, "refit": False}

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -537,6 +538,24 @@ def test_a_heart_beats_on_after_an_error(monkeypatch):
     monkeypatch.setattr(study, "set_user_attr", busy)
     with _search_workers.Worker(study, beats=True):
         assert third.wait(10)
+
+
+def test_the_first_of_two_errors_is_told_alone(monkeypatch):
+    """Of the storage, the warning says that nothing is lost."""
+    study = optuna.create_study()
+    write = study.set_user_attr
+
+    def broken(name, record):
+        if record["ended"]:
+            raise RuntimeError("the database is gone")
+        write(name, record)
+
+    monkeypatch.setattr(study, "set_user_attr", broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="the fit"):
+            with _search_workers.Worker(study, beats=False):
+                raise ValueError("the fit failed")
 
 
 def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
