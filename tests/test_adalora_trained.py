@@ -370,10 +370,12 @@ def test_the_head_of_a_llama_is_called_score():
     assert trained_outside(model) == {"model.score.weight"}
 
 
-def test_unknown_modules_to_save_are_refused_before_anything_changes():
+@pytest.mark.parametrize("name", ["heads", "assifier"])
+def test_unknown_modules_to_save_are_refused_before_anything_changes(name):
     base = tiny_classifier()
-    with pytest.raises(ValueError, match=r"Got 'heads', which matches none.*: bert, "):
-        adapt(base, modules_to_save=["heads"])
+    message = f"Got '{name}', which matches none.*: bert, "
+    with pytest.raises(ValueError, match=message):
+        adapt(base, modules_to_save=[name])
 
     assert not any(isinstance(m, SVDLinear) for m in base.modules())
     assert all(p.requires_grad for p in base.parameters())
@@ -456,9 +458,10 @@ def test_what_replaces_a_trained_module_is_saved():
         assert model.model.head not in (old, new)
 
 
-def test_what_replaces_a_trained_module_is_used_again():
+@pytest.mark.parametrize("new", [head_with_norm().head.eval(), nn.Linear(8, 2)])
+def test_what_replaces_a_trained_module_is_used_again(new):
     model = adapted_beside_a_head()
-    model.model.head = new = head_with_norm().head.eval()
+    model.model.head = new
     with model.disable_adapter():
         assert model.model.head is not new
     assert model.model.head is new

@@ -314,6 +314,14 @@ def test_singular_values_of_0_are_not_warned_of_before_the_end(tmp_path):
         save_adapter(model, tmp_path)
 
 
+def test_an_adapter_that_was_never_trained_is_saved_without_a_warning(tmp_path):
+    """Its ranks may be final all the same."""
+    model = adapt(classifier())
+    model.allocator.finish()
+    with no_warning():
+        save_adapter(model, tmp_path)
+
+
 def test_that_optimizer_is_warned_of_also_beside_a_layer_that_is_not_used(tmp_path):
     plain = classifier()
     plain.forgotten = torch.nn.Linear(4, 4)

@@ -310,6 +310,8 @@ def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
     # Float32 that was asked for is the same model, and computes the same.
     asked = make(model, precision="float32", pooling=pooling).fit(X, y)
     assert same._live.backbone is asked._live.backbone is fitted._live.backbone
+    live = fitted._live
+    assert fitted._ready() is live  # no prediction builds the network again
     np.testing.assert_array_equal(asked.predict_proba(X), expected)
     if pooling == "mean":
         with pytest.raises(ValueError, match="failed on a few tokens in bfloat16"):

@@ -419,6 +419,13 @@ def test_the_commit_is_kept(hub, elsewhere, tmp_path):
         assert config["revision"] == FIRST
 
 
+def test_a_fit_is_of_the_revision_that_was_asked_for(hub):
+    fitted = make("some/model", revision=SECOND, epochs=1).fit(X, Y)
+
+    assert fitted._adapter.commit == SECOND
+    assert hub.asked == [SECOND]
+
+
 def test_a_folder_is_no_commit(tiny_model):
     assert make(tiny_model).fit(X, Y)._adapter.commit is None
 
@@ -540,6 +547,7 @@ def test_code_is_that_of_the_revision_that_was_asked_for(hub, elsewhere, how):
     """A folder must not name another commit, whose code nobody has read."""
     load, expected = elsewhere
     hub.commit("c" * 40, hub.files[FIRST])
+    hub.main = FIRST
     estimator = load(how).set_params(trust_remote_code=True, revision="c" * 40)
 
     np.testing.assert_array_equal(estimator.predict_proba(X), expected)

@@ -133,6 +133,16 @@ def test_a_lock_of_the_thread_that_forks_stays_its_own():
     assert in_child(lambda: take(lock))
 
 
+def test_a_free_lock_is_free_for_the_threads_of_a_child():
+    lock = make_lock()
+
+    def work():
+        with BusyThread(lock):
+            pass
+
+    assert in_child(work, seconds=5)
+
+
 def counted():
     """A muted library, and its volume: 0 or 1."""
     volume = [1]

@@ -402,6 +402,14 @@ def pretrained_features(fitted):
     return frozen_features(live.network, tokens, live.place, 16).numpy()
 
 
+def test_the_probe_learns_from_the_pretrained_model_alone(make):
+    """Also in a fit that continues, whose updates are not 0."""
+    trained = make(learning_rate=0.05).fit(X, Y)
+    expected = pretrained_features(make(**STILL).fit(X, Y))
+
+    np.testing.assert_allclose(pretrained_features(trained), expected, atol=1e-6)
+
+
 def test_a_regressor_may_start_as_the_probe(tiny_model):
     y = np.array([len(text) for text in X], float)
     options = {"model": tiny_model, "random_state": 0, "device": "cpu"}
