@@ -547,8 +547,8 @@ def test_what_is_no_label_of_a_choice_stays_as_it_is():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_full_name_takes_precedence_over_a_tie(order):
-    items = [("clf", AdaLoraSpace(beta1=0.9)), ("clf__beta2", 0.5)]
+def test_a_full_name_takes_precedence_over_a_space_and_a_tie(order):
+    items = [("clf", AdaLoraSpace()), ("clf__beta1", 0.9), ("clf__beta2", 0.5)]
     read = read_space(dict(items[::order]))
     params = read.suggest(optuna.create_study().ask())
 
@@ -637,6 +637,9 @@ def test_fixed_values_are_named_as_in_the_space():
     assert "clf__beta1" not in trial.params
     with_dict = suggest_params(trial, {"a": (1, 5), "b": (1, 5)}, fixed={"a": 9})
     assert with_dict == {"a": 9, "b": trial.params["b"]}
+    assert "a" not in trial.params
+    called = suggest_params(trial, lambda trial: {"a": 1, "b": 2}, fixed={"a": 9})
+    assert called == {"a": 9, "b": 2}
     with pytest.raises(ValueError, match="`tinit` of AdaLoraSpace must be"):
         suggest_params(trial, fixed={"tinit": -1})
 
