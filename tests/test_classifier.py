@@ -93,6 +93,14 @@ def test_probabilities_of_several_labels(multilabel):
     np.testing.assert_allclose(np.log(proba), multilabel.predict_log_proba(X))
 
 
+def test_a_label_is_predicted_where_it_is_likelier_than_not(multilabel):
+    nearly = copy(multilabel)
+    nearly._predict_outputs = lambda X: np.array([[0.01, -0.01]], np.float32)
+
+    assert nearly.predict(["the"]).tolist() == [[1, 0]]
+    assert (nearly.predict_proba(["the"]) > 0.5).tolist() == [[True, False]]
+
+
 def test_the_loss_of_several_labels_is_their_mean():
     """A label that is there twice leaves it as it was."""
     outputs = torch.tensor([[2.0, -3.0, 0.0], [0.5, 1.0, -40.0]])
