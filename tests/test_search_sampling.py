@@ -2,6 +2,7 @@
 
 import logging
 import math
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -251,6 +252,15 @@ def test_other_searches_make_all_their_trials(sampler, space):
 )
 def test_the_points_of_a_space_are_counted(space, n_points):
     assert count_points(space) == n_points
+
+
+def test_a_wide_range_of_steps_is_not_listed():
+    tracemalloc.start()
+    try:
+        assert count_points({"n": INT(1, 10**6)}) == math.inf
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_choices_are_not_repeated():
