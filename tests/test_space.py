@@ -329,6 +329,13 @@ def test_lists_are_choices_too_and_a_study_keeps_their_labels(tmp_path):
     assert [suggest_params(t, space)["target_modules"] for t in loaded.trials] == given
 
 
+@pytest.mark.parametrize("value", [("a",), (), [("a", 1)], {"a": ("b",)}])
+def test_a_study_keeps_the_repr_of_a_choice(value):
+    (distribution,) = read_space({"a": [value, None]}).distributions().values()
+
+    assert distribution.choices == (repr(value), None)
+
+
 def test_a_space_can_be_pickled_and_compared():
     space = AdaLoraSpace(target_modules=MODULES)
 
