@@ -958,6 +958,14 @@ def as_bin(folder, **options):
     path.unlink()
 
 
+def add_frozen(folder):
+    """Add what is no part of an adapter, of any shape."""
+    path = folder / "adapter_model.safetensors"
+    names = ["classifier.original_module.weight", "bert.pooler.dense.ranknum.default"]
+    more = {f"base_model.model.{name}": torch.ones(1) for name in names}
+    save_file(load_file(path) | more, path)
+
+
 def cast(folder, dtype):
     path = folder / "adapter_model.safetensors"
     save_file({n: t.to(dtype) for n, t in load_file(path).items()}, path)
@@ -983,6 +991,7 @@ VARIANTS = {
     "the wrapper in keys, without a name": lambda f: rename_tensors(
         f, lambda n: n.replace("classifier.", "classifier.modules_to_save.")
     ),
+    "with something frozen": add_frozen,
     "bin": as_bin,
     "bin, no zip": lambda f: as_bin(f, _use_new_zipfile_serialization=False),
     "double": lambda f: cast(f, torch.float64),
@@ -1121,7 +1130,9 @@ def test_a_model_without_numbers_is_refused(tmp_path):
 def test_training_can_go_on(tmp_path):
     model = trained("bert")
     save_adapter(model, tmp_path)
-    loaded = load_peft_adapter(tiny_bert(), tmp_path)
+    loaded = load_peft_adapter(tiny_bert().train(), tmp_path)
+    assert not any(part.training for part in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
     loaded.triplets.requires_grad_()
 
     assert {n.split(".")[0] for n, _ in loaded.trainable_parameters()} == {"triplets"}
