@@ -140,6 +140,27 @@ def test_a_fused_encoder_whose_adapting_is_interrupted_is_as_before(monkeypatch)
     assert [layer.activation_relu_or_gelu for layer in base.layers] == [1, 1]
 
 
+@pytest.mark.parametrize("part", ["requires_grad_", "eval"])
+def test_a_model_whose_loading_is_interrupted_is_as_before(monkeypatch, tmp_path, part):
+    adapt(tiny_classifier()).save_pretrained(tmp_path)
+    base = tiny_classifier().train()
+    modules, change = list(base.modules()), getattr(engine.AdaLoraModel, part)
+
+    def stop(self, *options):
+        change(self, *options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.AdaLoraModel, part, stop)
+        with pytest.raises(KeyboardInterrupt):
+            load_peft_adapter(base, tmp_path)
+
+    assert list(base.modules()) == modules
+    assert all(p.requires_grad for p in base.parameters())
+    assert all(module.training for module in modules)
+    load_peft_adapter(base, tmp_path)
+
+
 def test_an_interrupt_loses_no_copies(monkeypatch):
     model = adapt(tiny_classifier(), modules_to_save=["pooler"], bias="all")
     train(model, range(2), loss=classifier_loss)

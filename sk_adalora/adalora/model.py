@@ -158,8 +158,6 @@ class AdaLoraModel(Wrapper):
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
         self._put_in(model, copied)
-        if config.inference_mode:
-            self.requires_grad_(False)
 
     def _put_in(self, model: nn.Module, copied: list[str]) -> None:
         """Freeze the model, and put adapted layers and copies into it."""
@@ -174,6 +172,8 @@ class AdaLoraModel(Wrapper):
             self._copies = TrainedCopies(model, copied, self.peft_config.bias)
             self._copies.use(trained=True)
             self._add_hooks()
+            if self.peft_config.inference_mode:
+                self.requires_grad_(False)
         except BaseException:  # such as running out of memory, or an interrupt
             if "_copies" in vars(self):
                 self._copies.use(trained=False)

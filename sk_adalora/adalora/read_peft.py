@@ -74,6 +74,7 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     # Ranks are final, also without a pattern, as PEFT saves before it first prunes.
     config.rank_pattern = rank_pattern(ranks_of(tensors), config.init_r)
     trained = [p for p in model.parameters() if p.requires_grad]
+    training = [module for module in model.modules() if module.training]
     adapted = get_peft_model(model, config)
     try:
         if any(tensor.is_meta for tensor in adapted.state_dict().values()):
@@ -82,12 +83,14 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
                 "the adapter would be lost. Load the pretrained model first."
             )
         adapted.load_state_dict(tensors)
-    except BaseException:
+        return adapted.eval()
+    except BaseException:  # such as an interrupt
         adapted.unload()
         for parameter in trained:  # the model is as it was
             parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
         raise
-    return adapted.eval()
 
 
 def read_adapter(
