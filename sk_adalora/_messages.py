@@ -75,7 +75,7 @@ class Muted:
         with self._lock:
             if self._n_open == 0:
                 self._wanted = self._read()
-                self._write(self._silence(self._wanted))
+                self._change_to(self._silence(self._wanted))
             self._n_open += 1
         try:
             yield
@@ -83,4 +83,11 @@ class Muted:
             with self._lock:
                 self._n_open -= 1
                 if self._n_open == 0:
-                    self._write(self._wanted)
+                    self._change_to(self._wanted)
+
+    def _change_to(self, setting: Any) -> None:
+        try:
+            self._write(setting)
+        except BaseException:  # such as an interrupt halfway
+            self._write(self._wanted)
+            raise

@@ -159,6 +159,25 @@ def test_a_library_speaks_again_after_an_error():
         assert volume == [1, 1]
 
 
+@pytest.mark.parametrize("interrupted", [0, 1], ids=["first", "last"])
+def test_a_library_speaks_again_after_an_interrupt_of_a_change(interrupted):
+    volume, changes = [1, 1], iter([interrupted == 0, interrupted == 1])
+
+    def write(levels):
+        volume[0] = levels[0]
+        if next(changes, False):
+            raise KeyboardInterrupt
+        volume[1] = levels[1]
+
+    muted = Muted(lambda: (*volume,), write, lambda wanted: (0, 0))
+    with pytest.raises(KeyboardInterrupt), muted():
+        assert volume == [0, 0]
+    assert volume == [1, 1]
+    with muted():
+        assert volume == [0, 0]
+    assert volume == [1, 1]
+
+
 def test_a_bar_says_what_is_done_and_how_much_of_it(capsys):
     bar = progress_bar(4, 1, "searching", "trial")
     bar.update(3)
