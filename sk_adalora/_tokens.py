@@ -277,6 +277,13 @@ def _encode_on_disk(
     folder = Path(tempfile.mkdtemp(prefix="sk_adalora_tokens_"))
     try:
         return _encode_in_folder(folder, distinct, tokenizer, max_length)
+    except OSError as error:
+        error.add_note(
+            f"The tokens of many texts are written to a file first, in {str(folder)!r}."
+            " If its disk is full, start Python with the environment variable TMPDIR "
+            "set to a folder with more room."
+        )
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """Texts -> token ids."""
 
 import copy
+import errno
 import gc
 import os
 import pickle
@@ -336,6 +337,21 @@ def test_ids_have_no_name_that_a_killed_process_would_leave(tokenizer, on_disk, 
     assert list(on_disk.iterdir()) == []
     assert token_rows(table) == tokenizer(TEXTS)["input_ids"]
     assert type(table.ids) is np.ndarray
+
+
+def test_a_full_disk_is_called_by_its_folder(tokenizer, on_disk, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_tokens, "_write_and_map", fail)
+    monkeypatch.setattr(_tokens, "_MAPS_HOLD_FILES", False)
+    with pytest.raises(OSError, match="No space left") as caught:
+        encode(as_texts(TEXTS), tokenizer, 16)
+
+    (note,) = caught.value.__notes__
+    assert str(on_disk) in note
+    assert "TMPDIR" in note
+    assert list(on_disk.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
