@@ -22,7 +22,6 @@ from _tiny import (
 from torch import nn
 
 from sk_adalora.adalora import SVDLinear
-from sk_adalora.adalora import model as engine
 
 
 @pytest.mark.parametrize(
@@ -279,50 +278,6 @@ def test_merging_that_is_cut_short_merges_nothing(monkeypatch, error):
 
     assert all(layer.merged_weight is None for layer in model.adapted.values())
     assert torch.equal(hidden(model), before)
-
-
-@pytest.mark.parametrize("name", ["exchange", "_taken_apart"])
-def test_merging_for_good_that_is_interrupted_changes_nothing(monkeypatch, name):
-    """So it can be repeated, and does not merge the updates once more."""
-    model = randomise(adapted_bert())
-    expected = hidden(model)
-    owner = engine if name == "exchange" else model
-    whole = getattr(owner, name)
-
-    def stop(*args):
-        monkeypatch.undo()
-        whole(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(owner, name, stop)
-    with pytest.raises(KeyboardInterrupt):
-        model.merge_and_unload()
-
-    assert torch.equal(hidden(model), expected)
-    train(model, range(1))
-    expected = hidden(model)
-    torch.testing.assert_close(hidden(model.merge_and_unload()), expected)
-
-
-def test_an_encoder_stays_unfused_where_merging_is_interrupted(monkeypatch):
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    base = nn.TransformerEncoder(layer, 2)
-    model = randomise(adapt(base, target_modules=["linear1"])).eval()
-    x = torch.randn(2, 5, 8)
-    expected = model(x).detach()
-
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    taken_apart = model._taken_apart
-    monkeypatch.setattr(model, "_taken_apart", lambda: stop(taken_apart()))
-    with pytest.raises(KeyboardInterrupt):
-        model.merge_and_unload()
-
-    with torch.no_grad():
-        torch.testing.assert_close(model(x), expected)
-    monkeypatch.undo()
-    assert model.merge_and_unload().layers[0].activation_relu_or_gelu
 
 
 def test_merged_weights_are_not_stored():

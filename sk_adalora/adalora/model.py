@@ -541,20 +541,11 @@ class AdaLoraModel(Wrapper):
         """
         check_replaceable(self.adapted)
         self.merge(safe_merge)
-        changed: list[tuple[nn.Module, Any]] = []
-        try:
-            for layer in self.adapted.values():
-                if layer.merged_weight is not None:
-                    merged = nn.Parameter(layer.merged_weight, requires_grad=False)
-                    changed.append((layer.base_layer, layer.base_layer.weight))
-                    layer.base_layer.weight = merged
-            return self._taken_apart()
-        except BaseException:  # an interrupt
-            for base, frozen in changed:
-                base.weight = frozen
-            self._put_back()
-            self.unmerge()
-            raise
+        for layer in self.adapted.values():
+            if layer.merged_weight is not None:
+                merged = nn.Parameter(layer.merged_weight, requires_grad=False)
+                layer.base_layer.weight = merged
+        return self._taken_apart()
 
     def unload(self) -> nn.Module:
         """Return the plain model as it was before, frozen.
@@ -576,15 +567,6 @@ class AdaLoraModel(Wrapper):
             hook.remove()
         self._hooks = []
         return self.model
-
-    def _put_back(self) -> None:
-        """Undo `_taken_apart`, also where it has ended half-way."""
-        layers = self.adapted.values()
-        exchange(self.model, {layer.base_layer: layer for layer in layers})
-        stop_fused_layers(self.model, [])
-        for hook in self._hooks:
-            hook.remove()
-        self._add_hooks()
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
