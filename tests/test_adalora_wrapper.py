@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from unittest import mock
 
 import pytest
 import torch
@@ -77,20 +76,6 @@ def test_attributes_of_the_wrapper_stay_there():
     assert copy.deepcopy(model).note == "of nobody"
 
 
-@pytest.mark.parametrize(
-    "value",
-    [2.0, nn.Linear(2, 2), nn.Parameter(torch.ones(2)), nn.Buffer(torch.ones(2))],
-)
-def test_what_was_added_to_the_wrapper_can_be_deleted_from_it(value):
-    model = adapt(Scaled(), target_modules=["linear"])
-    model.note = value
-    assert model.note is value
-    assert not hasattr(model.model, "note")
-    del model.note
-
-    assert not hasattr(model, "note")
-
-
 def test_a_wrapper_that_is_not_yet_made_has_no_attributes():
     """It is asked for some while it is copied or unpickled."""
     assert not hasattr(AdaLoraModel.__new__(AdaLoraModel), "anything")
@@ -148,40 +133,6 @@ def test_what_would_be_trained_and_not_saved_is_refused():
             setattr(model, name, value)
     model.loss = nn.MSELoss()
     assert base.loss is model.loss
-
-
-def test_a_method_can_be_replaced_for_a_while():
-    model = adapt(tiny_llama())
-    with mock.patch.object(model, "generate", "another"):
-        assert model.model.generate == "another"
-
-    assert "generate" not in vars(model.model)
-    assert model.generate(tokens(rows=1), max_new_tokens=1, do_sample=False).numel()
-
-
-@pytest.mark.parametrize("name", ["config", "dropout"])
-def test_what_is_no_method_can_be_replaced_for_a_while(name):
-    """`mock` deletes what it has set, and then sets what was there: in the model."""
-    model = adapt(tiny_classifier())
-    before = getattr(model.model, name)
-    with mock.patch.object(model, name, nn.Identity()):
-        assert getattr(model.model, name) is not before
-
-    assert getattr(model.model, name) is before
-    assert name not in {*vars(model), *model._modules}
-    model(tokens())
-
-
-def test_what_the_wrapper_has_alone_can_be_deleted():
-    model = adapt(Scaled(), target_modules=["linear"])
-    model.note = model._hook = "of another package"
-    del model.note, model._hook
-    model.model._hook = "of the model"
-    with pytest.raises(AttributeError):
-        del model._hook
-
-    assert not hasattr(model, "note")
-    assert model.model._hook == "of the model"
 
 
 # ---- its name ---------------------------------------------------------------

@@ -6,28 +6,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-# Methods of transformers' models that know nothing of the triplets, and what to do.
-# A model with a method of such a name of its own keeps it, but for the first.
-_ONE_ADAPTER = "It has one adapter, which is always in use outside `disable_adapter`"
-_LIBRARIES = {"adapters", "diffusers", "sentence_transformers", "transformers"}
-_REFUSED = {
-    "push_to_hub": "Call `save_pretrained` and upload the folder, with "
-    "`huggingface_hub.HfApi().upload_folder`",
-    "save": "Call `save_pretrained`, which writes the adapter, or `merge_and_unload` "
-    "and save what it returns",
-    "save_to_hub": "Call `save_pretrained` and upload the folder, with "
-    "`huggingface_hub.HfApi().upload_folder`",
-    "add_adapter": "Call `unload` or `merge_and_unload` first",
-    "load_adapter": "Put the adapter onto the plain model, with `load_peft_adapter`",
-    "delete_adapter": "Call `unload`, which returns the plain model",
-    "set_adapter": _ONE_ADAPTER,
-    "active_adapters": _ONE_ADAPTER,
-    "enable_adapters": _ONE_ADAPTER,
-    "disable_adapters": "Write `with model.disable_adapter():` around the calls",
-    "fuse_qkv_projections": "Call `merge_and_unload` first: it copies the weights of "
-    "layers, without the updates",
-    "get_adapter_state_dict": "Call `state_dict`, which holds the adapter alone",
-}
+# Methods of models that know nothing of the triplets: they save or copy layers without
+# the updates, or look for adapters of another kind.
+_REFUSED = frozenset(
+    "active_adapters add_adapter delete_adapter disable_adapters enable_adapters "
+    "fuse_qkv_projections get_adapter_state_dict load_adapter push_to_hub save "
+    "save_to_hub set_adapter".split()
+)
 
 
 class Wrapper(nn.Module):
@@ -54,10 +39,13 @@ class Wrapper(nn.Module):
             # "__deepcopy__", the model would be copied in place of this.
             if name == "model" or name.startswith("__"):
                 raise
-            if name in _REFUSED and not _is_own_method(self.model, name):
+            if name in _REFUSED:
                 raise AttributeError(
                     f"`{name}` must be called on a model without an adapter. Got an "
-                    f"AdaLoraModel, which has no such method. {_REFUSED[name]}."
+                    "AdaLoraModel, which has no such method. Save the adapter with "
+                    "`save_pretrained`, and upload that folder; switch it off in a "
+                    "block of `disable_adapter`; or call `unload` or "
+                    "`merge_and_unload` first."
                 ) from None
             return getattr(self.model, name)
 
@@ -66,9 +54,7 @@ class Wrapper(nn.Module):
         # as `generate`, would not see it here. Names that begin with "_" are those of
         # other wrappers, such as accelerate's hooks.
         model = self.__dict__.get("_modules", {}).get("model")
-        gone = self.__dict__.get("_gone", set())
-        of_model = hasattr(model, name) or name in gone
-        if name.startswith("_") or self._is_own(name) or not of_model:
+        if name.startswith("_") or self._is_own(name) or not hasattr(model, name):
             super().__setattr__(name, value)
             return
         before = getattr(model, name, None)
@@ -79,15 +65,6 @@ class Wrapper(nn.Module):
                 "model, and call `get_peft_model` afterwards."
             )
         setattr(model, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        # What was set in the wrapped model, as for a while by `mock.patch.object`. It
-        # deletes what it has set, and sets what was there before: there again.
-        if name.startswith("_") or self._is_own(name):
-            super().__delattr__(name)
-        else:
-            delattr(self.model, name)
-            self._gone = {*self.__dict__.get("_gone", ()), name}
 
     def _get_name(self) -> str:
         # By this name, the `Trainer` of transformers knows whether to shift labels.
@@ -111,13 +88,3 @@ def _has_numbers(part: Any) -> bool:
     if isinstance(part, nn.Module):
         return any(True for _ in part.parameters())
     return isinstance(part, nn.Parameter)
-
-
-def _is_own_method(model: nn.Module, name: str) -> bool:
-    """Tell whether a model's own class, not that of a known library, defines it."""
-    if name == "push_to_hub":  # whoever defines it would upload the plain model
-        return False
-    for kind in type(model).__mro__:
-        if name in vars(kind):
-            return kind.__module__.partition(".")[0] not in _LIBRARIES
-    return False
