@@ -27,7 +27,6 @@ from ._whole_folder import written_whole
 from ._write_folder import (
     copy_model,
     describe,
-    errors_of_writing,
     name_outputs,
     readable,
     save_tokenizer,
@@ -98,8 +97,9 @@ class FolderMixin(PredictMixin):
             If a parameter is wrong, if the pretrained model is not the one of `fit`, or
             if the fit took more than about a million steps: save with joblib.
         OSError
-            If the pretrained model cannot be found, or the folder cannot be written;
-            what was there before is still there.
+            If the pretrained model cannot be found, or the folder cannot be written
+            (safetensors and tokenizers have errors of their own for that); what was
+            there before is still there.
         """
         check_is_fitted(self)
         check_parameters(self, self._rules)
@@ -110,16 +110,15 @@ class FolderMixin(PredictMixin):
         config = AdaLoraConfig.from_dict(self._adapter.config)
         tensors, head = self._adapter.tensors()
         with written_whole(folder, overwrite=overwrite) as staged:
-            with errors_of_writing(folder):
-                write_adapter(staged, config, tensors)
-                if head:
-                    save_file(head, staged / HEAD_NAME)
-                else:  # tells transformers the names of the outputs
-                    own: Any = copy.deepcopy(backbone.module.config)
-                    own.dtype = None  # that of the weights, not the precision of `fit`
-                    name_outputs(own, self)
-                    own.save_pretrained(staged)
-                save_tokenizer(backbone.tokenizer, staged, self.row_format)
+            write_adapter(staged, config, tensors)
+            if head:
+                save_file(head, staged / HEAD_NAME)
+            else:  # tells transformers the names of the outputs
+                own: Any = copy.deepcopy(backbone.module.config)
+                own.dtype = None  # that of the weights, not the precision of `fit`
+                name_outputs(own, self)
+                own.save_pretrained(staged)
+            save_tokenizer(backbone.tokenizer, staged, self.row_format)
             undo_text_mode(staged)
             if include_backbone:
                 copy_model(backbone, staged / BACKBONE, self.trust_remote_code)
@@ -289,7 +288,8 @@ class FolderMixin(PredictMixin):
             If it is the folder of the pretrained model, if a parameter is wrong, or if
             no layer has a rank left.
         OSError
-            If it cannot be written; what was there before is still there.
+            If it cannot be written (safetensors has an error of its own for that); what
+            was there before is still there.
         """
         check_is_fitted(self)
         check_parameters(self, self._rules)
@@ -300,8 +300,7 @@ class FolderMixin(PredictMixin):
             if os.path.isdir(model):
                 _refuse_own_model(Path(model), folder)
         with written_whole(folder, overwrite=overwrite) as staged:
-            with errors_of_writing(folder):
-                write_lora(staged, config, tensors)
+            write_lora(staged, config, tensors)
             card = write_export_card(self, merged=False)
             write_text(staged / CARD_NAME, card)
 
@@ -333,8 +332,9 @@ class FolderMixin(PredictMixin):
             If it is the folder of the pretrained model, if a parameter is wrong, or if
             that model is not the one of `fit`.
         OSError
-            If the pretrained model cannot be found, or the folder cannot be written;
-            what was there before is still there.
+            If the pretrained model cannot be found, or the folder cannot be written
+            (safetensors and tokenizers have errors of their own for that); what was
+            there before is still there.
         """
         check_is_fitted(self)
         check_parameters(self, self._rules)
@@ -347,22 +347,21 @@ class FolderMixin(PredictMixin):
             merged: Any = made_whole(backbone, part, self.trust_remote_code)
             if not head:
                 name_outputs(merged.config, self)
-            with errors_of_writing(folder):
-                if head:
-                    # In config.json, transformers would take them for a random head's.
-                    labels = json.dumps([*self._label_names().values()])
-                    save_file(head, staged / HEAD_NAME, metadata={"labels": labels})
-                with silent_transformers():
-                    merged.save_pretrained(staged)
-                save_tokenizer(backbone.tokenizer, staged, self.row_format)
-                # Of an adapted part, such as BART's encoder, it would read the whole.
-                if head and not backbone.pretrained.part:
-                    write_sentence_files(
-                        staged,
-                        pooling=network.pooling,
-                        width=backbone.width,
-                        max_length=self._most_tokens(backbone),
-                    )
+            if head:
+                # In config.json, transformers would take them for a random head's.
+                labels = json.dumps([*self._label_names().values()])
+                save_file(head, staged / HEAD_NAME, metadata={"labels": labels})
+            with silent_transformers():
+                merged.save_pretrained(staged)
+            save_tokenizer(backbone.tokenizer, staged, self.row_format)
+            # Of an adapted part, such as BART's encoder, it would read the whole.
+            if head and not backbone.pretrained.part:
+                write_sentence_files(
+                    staged,
+                    pooling=network.pooling,
+                    width=backbone.width,
+                    max_length=self._most_tokens(backbone),
+                )
             card = write_export_card(self, backbone.pretrained.part, merged=True)
             write_text(staged / CARD_NAME, card)
 

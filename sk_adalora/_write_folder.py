@@ -6,13 +6,10 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from ._backbone import Backbone, check_in_place
 from ._folder_files import BACKBONE
@@ -24,26 +21,6 @@ from .adalora.json_file import MAX_BYTES
 
 # Endings of what transformers writes as text.
 _TEXTS = {".json", ".txt", ".jinja"}
-# How Rust shows the number of an error of the system, to people and to programmers.
-_NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
-
-
-@contextmanager
-def errors_of_writing(folder: Path) -> Iterator[None]:
-    """Raise an OSError about a folder where safetensors or tokenizers say less.
-
-    Both are written in Rust. Of an error of the system they keep its number, inside the
-    text of an error of their own, or of a mere Exception.
-    """
-    try:
-        yield
-    except Exception as error:
-        number = _NUMBER.search(str(error))
-        if type(error) not in (Exception, SafetensorError) or number is None:
-            raise
-        code = int(number[1])
-        # The last is for Windows, where the number is one of its own.
-        raise OSError(code, str(error), str(folder), code) from error
 
 
 def copy_model(backbone: Backbone, target: Path, with_code: bool) -> None:

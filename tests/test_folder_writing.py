@@ -20,8 +20,6 @@ from _folders import (
     there_and_back,
 )
 from _toy import make, topics
-from safetensors import SafetensorError
-from transformers import PreTrainedModel
 
 from sk_adalora import (
     AdaLoraClassifier,
@@ -358,95 +356,6 @@ def test_an_export_onto_a_full_disk(fitted, tmp_path, monkeypatch, method, step)
         getattr(fitted, method)(tmp_path / "f")
 
     assert list(tmp_path.iterdir()) == []
-
-
-NUMBER = 112 if os.name == "nt" else errno.ENOSPC
-RUST_SAYS = {
-    "safetensors": SafetensorError(
-        "Error while serializing: I/O error: No space left on device "
-        f"(os error {NUMBER})"
-    ),
-    "safetensors, before": SafetensorError(
-        f"Error while serializing: IoError(Os {{ code: {NUMBER}, kind: StorageFull, "
-        'message: "No space left on device" })'
-    ),
-    "tokenizers": Exception(f"No space left on device (os error {NUMBER})"),
-}
-
-
-@pytest.mark.parametrize("name", RUST_SAYS)
-@pytest.mark.parametrize(
-    ("method", "step"),
-    [
-        ("save_pretrained", "write_adapter"),
-        ("save_pretrained", "save_file"),
-        ("save_pretrained", "save_tokenizer"),
-        ("merge_and_save", "save_file"),
-        ("merge_and_save", "save_tokenizer"),
-        ("export_lora", "write_lora"),
-    ],
-)
-def test_a_full_disk_in_the_words_of_rust(
-    fitted, tmp_path, monkeypatch, method, step, name
-):
-    def full(*args, **kwargs):
-        raise RUST_SAYS[name]
-
-    monkeypatch.setattr(_folder, step, full)
-    with pytest.raises(OSError, match="No space left on device") as caught:
-        getattr(fitted, method)(tmp_path / "f")
-
-    assert caught.value.errno == errno.ENOSPC
-    assert caught.value.filename == str(tmp_path / "f")
-    assert caught.value.__cause__ is RUST_SAYS[name]
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("library", ["safetensors", "tokenizers"])
-@pytest.mark.parametrize("method", ["save_pretrained", "merge_and_save", "export_lora"])
-def test_files_that_may_not_grow(fitted, tmp_path, monkeypatch, method, library):
-    """As on a full disk, but of these libraries themselves."""
-    resource = pytest.importorskip("resource", reason="no such limit on Windows")
-    size = 100
-    if library == "tokenizers":
-        if method == "export_lora":
-            pytest.skip("no tokenizer is written")
-        size = 3000  # above that of the other files
-        monkeypatch.setattr(_folder, "write_adapter", lambda *args: None)
-        monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda *args: None)
-    fitted.predict(SAMPLE)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            getattr(fitted, method)(tmp_path / "f")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    assert caught.value.errno == errno.EFBIG
-    assert caught.value.filename == str(tmp_path / "f")
-    assert type(caught.value.__cause__) is type(RUST_SAYS[library])
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        Exception("no tokenizer"),
-        SafetensorError("InvalidTensorView"),
-        RuntimeError("(os error 28)"),
-    ],
-    ids=repr,
-)
-def test_other_errors_are_raised_as_they_are(fitted, tmp_path, monkeypatch, error):
-    def wrong(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(_folder, "save_tokenizer", wrong)
-    with pytest.raises(type(error)) as caught:
-        fitted.save_pretrained(tmp_path / "f")
-
-    assert caught.value is error
 
 
 @pytest.mark.parametrize("before", ["nothing", "an empty folder"])
