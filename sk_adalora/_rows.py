@@ -72,27 +72,11 @@ def take_rows(data: Any, rows: np.ndarray) -> Any:
         if isinstance(data, pa.Array | pa.RecordBatch):
             return data.take(pa.array(rows))  # scikit-learn would make it a list
         return _safe_indexing(data, rows)
-    except pa.ArrowNotImplementedError:  # of polars' lists of texts
-        if not isinstance(data, pa.Array | pa.ChunkedArray | pa.RecordBatch | pa.Table):
-            raise
-        return _join_slices(data, rows)
     except TypeError:  # an Index of pandas, a table of `datasets`
         for method in ("select", "take"):
             if hasattr(data, method):
                 return getattr(data, method)(rows)
         return np.asarray(data)[rows]  # a data set of HDF5
-
-
-def _join_slices(data: Any, rows: np.ndarray) -> Any:
-    """Return some rows of Arrow's of a type that it can only slice."""
-    if isinstance(data, pa.ChunkedArray):
-        return _join_slices(pa.table([data], [""]), rows).column(0)
-    parts = [data.slice(row, 1) for row in rows.tolist()]
-    if isinstance(data, pa.Array):
-        return pa.concat_arrays(parts)
-    if isinstance(data, pa.RecordBatch):
-        return pa.concat_batches(parts)
-    return pa.concat_tables(parts).combine_chunks()  # reading many chunks is slow
 
 
 def _takeable(data: Any) -> Any:

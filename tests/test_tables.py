@@ -612,28 +612,6 @@ def test_views_and_runs_of_texts_can_be_split(build):
     assert taken.to_pylist() == [texts[2], texts[0]]
 
 
-@pytest.mark.parametrize("cell", [["a", None], {"a": "b"}, [["a"]]])
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda table: table,
-        lambda table: table.to_batches()[0],
-        lambda table: table["cell"],
-        lambda table: table["cell"].combine_chunks(),
-    ],
-    ids=["table", "batch", "chunks", "array"],
-)
-def test_views_of_texts_in_cells_can_be_split(cell, form):
-    rows = {"text": ["a", "b", "c"], "cell": [cell, None, cell]}
-    X = form(pa.table(pl.DataFrame(rows)))
-    whole = read_texts(X, str).first
-
-    taken = take_rows(X, np.array([2, 1]))
-    assert type(taken) is type(X)
-    taken = read_texts(taken, str).first
-    assert taken.to_pylist() == [whole[2].as_py(), whole[1].as_py()]
-
-
 TIME, PAUSE = datetime.datetime(2024, 1, 1, 9), datetime.timedelta(minutes=90)
 # Given a type, as some versions of Arrow would sort the fields otherwise.
 STRUCT = pa.struct([("p", pa.list_(pa.string())), ("n", pa.int64())])
