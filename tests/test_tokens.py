@@ -362,7 +362,7 @@ def test_files_are_mapped_while_they_are_deleted_only_where_that_works(
 
     def watched(folder, **options):
         maps = Path("/proc/self/maps").read_text()
-        mapped.extend(name for name in os.listdir(folder) if name in maps)
+        mapped.extend(n for n in os.listdir(folder) if str(Path(folder, n)) in maps)
         remove(folder, **options)
 
     monkeypatch.setattr(_tokens.shutil, "rmtree", watched)
