@@ -329,15 +329,16 @@ def with_estimates(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     if not complete:
         return trials
+    known = complete[0].params.keys()
+    whole = [t for t in trials if t.params.keys() >= known]  # what the process can read
     values = {
         trial.number: _estimate(trial, complete)
-        for trial in trials
+        for trial in whole
         if trial.state is TrialState.PRUNED and trial.intermediate_values
     }
     worst = min([*values.values(), *(t.value for t in complete if t.value is not None)])
-    known = complete[0].params.keys()
-    for trial in trials:
-        if ERROR in trial.user_attrs and trial.params.keys() >= known:
+    for trial in whole:
+        if ERROR in trial.user_attrs:
             values[trial.number] = worst
     return [
         _completed(t, values[t.number]) if t.number in values else t for t in trials

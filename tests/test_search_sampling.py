@@ -457,6 +457,27 @@ def left_by(state, **attributes):
     )
 
 
+@pytest.mark.parametrize("steps", [{}, {0: 0.5}])
+def test_the_process_leaves_out_pruned_trials_of_other_parameters(steps):
+    """Another program may add them while the search runs."""
+
+    def add(study, trial):
+        if trial.number == 10:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=TrialState.PRUNED,
+                    params={"letter": "q"},
+                    distributions={"letter": LETTERS},
+                    intermediate_values=steps,
+                )
+            )
+
+    fitted = search(n_trials=14, callbacks=[add], refit=True).fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist().count("complete") == 13
+    assert np.isnan(fitted.cv_results_["mean_test_score"][11])
+
+
 def test_what_did_not_get_to_its_end_bars_nothing():
     """It is tried again, and had asked for a part of its parameters only."""
     study = optuna.create_study()
