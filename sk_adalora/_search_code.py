@@ -26,7 +26,7 @@ from ._search_digest import BY_REPR, digest, lasting_repr
 
 # Of what a function holds, types whose values stay as they are; of arrays, it is
 # assumed. Lists, dicts and other objects may be its log or its cache.
-_CONSTANTS = (*BY_REPR, Number, timedelta, range, Enum, np.ndarray, tuple, frozenset)
+_CONSTANTS = (*BY_REPR, Number, timedelta, range, Enum, np.ndarray, frozenset)
 # Instructions of byte code that assign to variables of an enclosing function.
 _WRITES = ("STORE_DEREF", "DELETE_DEREF")
 # The main module, and what a spawned process calls it.
@@ -136,14 +136,19 @@ def _code(function: FunctionType) -> list[Any]:
     written = {step.argval for step in steps if step.opname in _WRITES}
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         if name not in written:
+            held.append(None)
             with suppress(ValueError):  # it was deleted
-                held.append(cell.cell_contents)
-    constants = [
-        describe(value)
-        for value in held
-        if isinstance(value, _CONSTANTS) or hasattr(value, "__qualname__")
-    ]
-    return [_instructions(code, function.__doc__), constants]
+                held[-1] = cell.cell_contents
+    return [_instructions(code, function.__doc__), list(map(_constant, held))]
+
+
+def _constant(value: Any) -> Any:
+    """Describe what stays as it is; of others only that they are there."""
+    if isinstance(value, tuple):
+        return list(map(_constant, value))
+    if isinstance(value, _CONSTANTS) or hasattr(value, "__qualname__"):
+        return describe(value)
+    return None
 
 
 def _instructions(code: CodeType, doc: str | None = None) -> list[Any]:

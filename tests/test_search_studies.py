@@ -556,6 +556,16 @@ def test_what_a_function_holds_is_compared(hold, first, second):
     assert fingerprint_of(hold(first)) != fingerprint_of(hold(second))
 
 
+def test_which_parameter_has_a_default_is_compared():
+    def score(estimator, X, y, low=None, high=4):
+        return low, high
+
+    before = fingerprint_of(score)
+    score.__defaults__ = (4, None)
+
+    assert fingerprint_of(score) != before
+
+
 def test_a_function_that_wraps_a_scorer_is_no_scorer():
     """It has the attributes of one, and code of its own."""
     scorer = make_scorer(one)
@@ -581,7 +591,14 @@ def test_functions_in_the_options_of_a_scorer_are_compared():
 
 @pytest.mark.parametrize("hold", [in_closure, as_default, as_keyword])
 @pytest.mark.parametrize(
-    ("first", "second"), [([], [1]), ({}, {1: 2}), (set(), {1}), (Peak(), Peak(a=0.1))]
+    ("first", "second"),
+    [
+        ([], [1]),
+        ({}, {1: 2}),
+        (set(), {1}),
+        (Peak(), Peak(a=0.1)),
+        ((1, []), (1, [1])),
+    ],
 )
 def test_what_a_function_may_change_itself_is_not_compared(hold, first, second):
     assert fingerprint_of(hold(first)) == fingerprint_of(hold(second))
