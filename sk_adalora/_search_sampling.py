@@ -226,13 +226,14 @@ def count_points(space: Mapping[str, BaseDistribution]) -> float:
 def all_tried(space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]) -> bool:
     """Tell whether the trials have all points of a space that can be counted.
 
-    A trial that has no parameters yet may get any of them.
+    A trial that runs and has no parameters yet may get any of them.
     """
     drawn = _searched(space)
     if len(trials) < count_points(drawn):
         return False
     left = sum(not _was_tried(point, trials) for point in _points(drawn))
-    return not drawn or left <= sum(not trial.params for trial in trials)
+    begins = sum(not t.params and not t.state.is_finished() for t in trials)
+    return not drawn or left <= begins
 
 
 def _values(distribution: Any) -> Sequence[Any]:

@@ -556,6 +556,8 @@ def test_a_trial_that_has_drawn_nothing_yet_may_get_the_last_setting():
     study.ask(space)
     assert not all_tried(space, study.trials)
 
+    study.tell(study.ask(), state=TrialState.PRUNED)  # it gets none any more
+    assert not all_tried(space, study.trials)
     study.ask()
     assert all_tried(space, study.trials)
 
