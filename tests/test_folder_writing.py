@@ -31,7 +31,6 @@ from sk_adalora._card import OUR_MARK
 from sk_adalora.adalora import AdaLoraConfig, json_file
 
 X, Y = topics(48)
-NUMBERS = np.linspace(-30.0, 70.0, 48)
 SAMPLE = X[:9]
 
 

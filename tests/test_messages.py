@@ -4,7 +4,6 @@ import logging
 import pickle
 import threading
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +20,6 @@ from sk_adalora._tokens import _silent_datasets
 from sk_adalora.adalora import AdaLoraModel, get_peft_model
 
 X, Y = toy(24)
-TESTS = Path(__file__).parent
 
 # A program whose processes are started in another way once it has fitted.
 FITS_AND_SEARCHES = """
