@@ -122,16 +122,6 @@ def test_loading_keeps_parameters_and_allocator_as_objects(compact):
     )
 
 
-def test_ranks_that_are_final_need_no_gradients():
-    trained = trained_classifier()
-    trained.compact()
-    model = adapt_classifier(seed=3)
-    model.load_state_dict(trained.state_dict())
-    model.orthogonality_loss().backward()
-
-    assert model.update_and_allocate(0) == sum(trained.ranks.values())
-
-
 @pytest.mark.parametrize("ends", ["1.attention.self.query.lora_A", "lora_A", "bias"])
 def test_a_state_without_numbers_changes_nothing(ends):
     small = trained_classifier()
