@@ -4,7 +4,6 @@ import functools
 import gc
 import multiprocessing
 import tracemalloc
-import warnings
 import weakref
 
 import joblib
@@ -13,6 +12,7 @@ import pytest
 import torch
 import transformers
 from _news import headlines
+from _tiny import no_warning
 from _toy import make as make_classifier
 from _toy import topics
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -186,21 +186,18 @@ def worker(monkeypatch):
 def test_workers_on_a_gpu_warn_once(worker):
     with pytest.warns(UserWarning, match=r"Each process keeps.*cuda:0 in.*n_jobs=1"):
         warn_of_sharing(CUDA)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warning():
         warn_of_sharing(CUDA)
 
 
 def test_workers_on_the_cpu_share_the_file(worker):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warning():
         warn_of_sharing(CPU)
 
 
 def test_the_main_process_does_not_warn(monkeypatch):
     monkeypatch.setattr(_devices, "_warned_of_sharing", False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with no_warning():
         warn_of_sharing(CUDA)
 
 
