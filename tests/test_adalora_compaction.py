@@ -498,23 +498,6 @@ def test_lbfgs_is_refused_where_its_state_is_that_of_a_head():
         model.compact(optimizer)
 
 
-def test_lbfgs_from_before_compaction_fails():
-    model = adapt(tiny_bert())
-    optimizer = torch.optim.LBFGS([p for _, p in model.trainable_parameters()])
-
-    def closure():
-        optimizer.zero_grad()
-        loss = encoder_loss(model, 0)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    model.allocator.finish()
-    model.compact()
-    with pytest.raises(RuntimeError, match="size of tensor"):
-        optimizer.step(closure)
-
-
 def test_a_frozen_adapter_stays_frozen():
     model = small_adapted()
     model.requires_grad_(False)
