@@ -431,14 +431,6 @@ def test_a_folder_is_no_commit(tiny_model):
 
 
 @HOW
-def test_the_hub_is_not_asked_for_weights_that_are_there(hub, elsewhere, how):
-    load, expected = elsewhere
-
-    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
-    assert hub.asked == []
-
-
-@HOW
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_repository_that_changed(hub, elsewhere, how, cached):
     load, expected = elsewhere
