@@ -467,14 +467,7 @@ def test_a_whole_number_of_warm_up_steps_is_not_rounded_up(fitted, share, total)
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "linear",
-        "cosine",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-    ],
+    "name", ["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"]
 )
 def test_every_scheduler_trains(tiny_model, name):
     fitted = make(tiny_model, lr_scheduler_type=name).fit(*toy(32))
