@@ -20,7 +20,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import scipy.sparse
 import torch
 from _process import run_python
 from _tiny import no_warning
@@ -114,11 +113,6 @@ def test_one_text_a_row(kind):
     assert texts.first.type == pa.large_string()
     assert texts.second is None
     assert (len(texts), texts.n_empty, texts.n_features) == (3, 1, 1)
-
-
-def test_fixed_width_strings():
-    assert listed(np.array(["a", "bc"])) == ["a", "bc"]
-    assert listed(np.array([["a", "bc"]])[:, 1:]) == ["bc"]
 
 
 @pytest.mark.parametrize(
@@ -594,18 +588,9 @@ def test_durations_read_as_in_python_in_every_library(convert):
 @pytest.mark.filterwarnings("ignore:The 'generic' unit:DeprecationWarning")
 @pytest.mark.parametrize(
     ("unit", "text"),
-    [
-        ("W", "14 days, 0:00:00"),
-        ("D", "2 days, 0:00:00"),
-        ("h", "2:00:00"),
-        ("m", "0:02:00"),
-        ("25s", "0:00:50"),
-        ("ms", "0:00:00.002000"),
-        ("Y", "2 years"),
-        ("ps", "2 picoseconds"),
-    ],
+    [("25s", "0:00:50"), ("Y", "2 years"), ("ps", "2 picoseconds")],
 )
-def test_durations_of_numpy_in_any_unit(unit, text):
+def test_durations_of_numpy_in_odd_units(unit, text):
     column = np.array([[2], ["NaT"]], dtype=f"m8[{unit}]")
 
     assert listed(column) == listed([[cell] for cell in column[:, 0]]) == [text, ""]
@@ -629,12 +614,6 @@ def test_polars_nan_lists_and_enums():
         }
     )
     assert listed(frame) == ["nan: 1\nlist: [1, 2]\nenum: low", "enum: high"]
-
-
-def test_dictionaries_in_an_object_array_do_not_raise():
-    X = np.ones((2, 2), dtype=object)
-    X[0, 0] = {"foo": "bar"}
-    assert listed(X) == ["x0: {'foo': 'bar'}\nx1: 1", "x0: 1\nx1: 1"]
 
 
 def test_rows_without_text_are_counted():
@@ -819,14 +798,11 @@ def test_a_row_reads_the_same_beside_a_missing_number(kind, row_format):
     assert of_whole[0].strip() in ("1200", "1,200", "1200.0")
 
 
-def test_callable_errors_name_the_row(films):
+def test_callable_errors_name_the_row_and_what_the_function_gets(films):
     with pytest.raises(ValueError, match="It raised KeyError for row 0: 'oops'"):
         read_texts(films, lambda row: row["oops"])
     with pytest.raises(TypeError, match=r"return a str. Got NoneType for row 1"):
         read_texts(films, lambda row: row["title"])
-
-
-def test_callable_errors_say_what_the_function_gets(films):
     with pytest.raises(ValueError, match="the function, which gets a dict, return"):
         read_texts(films, lambda row: row.title)
     with pytest.raises(ValueError, match="the function, which gets a str, return"):
@@ -835,7 +811,8 @@ def test_callable_errors_say_what_the_function_gets(films):
 
 @pytest.mark.parametrize("row_format", ["pair", "{text}"])
 def test_row_formats_that_need_a_table(row_format):
-    with pytest.raises(ValueError, match=r"needs a table\."):
+    match = r"needs a table\. Got a one-dim.* or a function, which gets each text"
+    with pytest.raises(ValueError, match=match):
         read_texts(["a", "b"], row_format)
 
 
@@ -881,12 +858,10 @@ class Stream:
 @pytest.mark.parametrize(
     ("X", "error", "match"),
     [
-        (np.array([1.0, 2.0]), ValueError, r"1-D array of double.*astype\(str\)"),
-        (np.array([1.0, 2.0]), ValueError, "Reshape your data"),
+        (np.array([1.0]), ValueError, r"1-D array of double.*astype\(str\).*Reshape"),
         ([1, 2], ValueError, "1-D array of int64"),
         (pd.Series([True]), ValueError, "1-D array of bool"),
         (pd.Series([1, 2], dtype="category"), ValueError, "1-D array of dictionary"),
-        (["a", 1], ValueError, "Got int in row 1"),
         ([{"a": 1}], ValueError, r"Got dict in row 0. Pass pd\.DataFrame\(list"),
         (
             Stream(),
@@ -898,36 +873,26 @@ class Stream:
         (pa.array([b"a"]), TypeError, "not bytes"),
         (pd.DataFrame({"t": ["a", b"b"]}), TypeError, "t must hold text.*row 1"),
         ([["a", "b"], [bytearray(b"a"), "b"]], TypeError, "x0 must hold text.*row 1"),
-        (["a", "\ud800"], ValueError, "valid Unicode. Got a lone surrogate in row 1"),
         (
             pd.Series(["a", "\ud800"], dtype=pd.StringDtype("python")),
             ValueError,
             "valid Unicode. Got a lone surrogate in row 1",
         ),
-        ("a text", ValueError, r"Got a single str. Pass \[X\]"),
-        (None, ValueError, "Got a single NoneType"),
-        (3, ValueError, "Got a single int"),
-        ({"a": ["b"]}, ValueError, r"single dict. Pass pd.DataFrame\(X\)"),
-        ({"a"}, TypeError, r"Got set. Pass list\(X\)"),
         (np.array("a"), ValueError, "shape \\(\\)"),
-        (np.zeros((2, 2, 2)), ValueError, r"shape \(2, 2, 2\)"),
         (np.zeros(2, dtype=[("a", int)]), ValueError, r"Pass pd\.DataFrame\(X\) as"),
         (np.zeros((2, 1), dtype=[("a", int)]), ValueError, "Reshape your data"),
-        (np.zeros((2, 2), dtype=complex), ValueError, "Complex data not supported"),
-        (scipy.sparse.csr_array(np.eye(2)), TypeError, "Sparse data was passed"),
-        (pl.LazyFrame({"a": ["b"]}), TypeError, r"lazy LazyFrame. Pass X.collect\(\)"),
-        ([["a", "b"], ["c"]], ValueError, "lists of 2 cells. Got 1 in row 1"),
+        (np.ma.masked_array([[1j]]), ValueError, "Complex data not supported"),
+        (np.ma.masked_array([(1, 2)], dtype="i4, i4"), ValueError, "must be a 1-D"),
         ([["a", "b"], "cd"], ValueError, "lists of 2 cells. Got str in row 1"),
         ([None, ["a", "b"]], ValueError, "lists of 2 cells. Got NoneType in row 0"),
-        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), ValueError, "more than once"),
-        ([], ValueError, r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1 is"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), ValueError, "'x' more than"),
+        (pa.table([["a"], ["b"]], names=["x", "x"]), ValueError, "'x' more than once"),
         (np.empty((0, 3)), ValueError, r"0 sample\(s\) \(shape=\(0, 3\)\)"),
         (
             np.empty((12, 0)),
             ValueError,
             r"0 feature\(s\) \(shape=\(12, 0\)\) while a minimum of 1 is required.",
         ),
-        (pd.DataFrame(index=range(3)), ValueError, r"0 feature\(s\) \(shape=\(3, 0\)"),
         ([[], []], ValueError, r"0 feature\(s\) \(shape=\(2, 0\)"),
     ],
 )
@@ -1064,14 +1029,6 @@ def test_a_float_that_stands_for_many_integers_is_none():
     assert texts == ["3", "9007199254740992.0", "1e+300", "-1e+300"]
 
 
-def test_a_large_integer_reads_the_same_beside_missing_cells():
-    whole = pd.DataFrame({"id": [20240131123456, 5], "b": ["x", "y"]})
-    with_gap = pd.DataFrame({"id": [20240131123456, None], "b": ["x", "y"]})
-
-    texts = [read_texts(X).first.to_pylist() for X in (whole, with_gap)]
-    assert texts[0][0] == texts[1][0] == "id: 20240131123456\nb: x"
-
-
 @pytest.mark.parametrize(
     ("number", "text"),
     [
@@ -1118,15 +1075,6 @@ def test_a_mask_changes_no_cell_that_it_leaves(kind):
     assert listed(masked[1:], "{x0}, {x2!s}") == listed(table[1:], "{x0}, {x2!s}")
 
 
-def test_a_masked_array_of_no_cells_that_are_read():
-    for array, message in (
-        (np.ma.masked_array([[1j]]), "Complex data not supported"),
-        (np.ma.masked_array([(1, 2)], dtype="i4, i4"), "X must be a 1-D array of"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read_texts(array)
-
-
 def test_masked_items_of_a_cell_are_missing():
     numbers = np.ma.masked_array([1, 2], mask=[False, True])
     dates = np.ma.masked_array(["2020-01-01", "2021-01-01"], numbers.mask, "M8[D]")
@@ -1140,16 +1088,6 @@ def test_masked_items_of_a_cell_are_missing():
 def test_a_decimal_nan_is_missing_whatever_is_beside_it(others):
     for nan in (Decimal("NaN"), Decimal("sNaN")):
         assert listed([[cell] for cell in [nan, *others]])[0] == ""
-
-
-@pytest.mark.parametrize("kind", ["pandas", "arrow"])
-def test_two_columns_of_one_name(kind):
-    frame = pd.DataFrame([["a", "b"]], columns=["name", "name"])
-    columns = [pa.array(["a"]), pa.array(["b"])]
-    table = pa.table(columns, names=["name", "name"])
-
-    with pytest.raises(ValueError, match="Got 'name' more than once"):
-        read_texts(frame if kind == "pandas" else table)
 
 
 HOURS = [timedelta(hours=hours) for hours in range(40)]
@@ -1206,14 +1144,6 @@ def test_a_number_may_stand_beside_a_duration_of_numpy(number):
     text = _cells.write_cell(number)
     assert listed(cells) == [text, "0:01:30"]
     assert listed(cells[::-1]) == ["0:01:30", text]
-
-
-def test_floats_are_written_alike_alone_and_among_others():
-    floats = [0.1, float("nan"), 1e10, -3.0, 1e300]
-    alone = listed(pd.DataFrame({"x": floats}))
-    mixed = listed([[cell] for cell in [*floats, 7, "text", None]])
-
-    assert mixed == [*alone, "7", "text", ""]
 
 
 @pytest.mark.parametrize(
