@@ -2,8 +2,6 @@
 
 import datetime
 import functools
-import itertools
-import json
 import warnings
 
 import datasets
@@ -179,57 +177,11 @@ def test_columns_of_texts_are_one_column(make, fitted_column, container):
 # Cells
 
 
-def test_each_kind_of_cell_is_in_the_text():
-    texts = read_texts(pandas_frame()).first.to_pylist()
-
-    assert texts[0] == f"body: {BODIES[0]}\nyear: 2000\ngroup: red"
-    assert texts[2] == (
-        f"title: {TEXTS[2]}\nbody: {BODIES[2]}\nyear: 2002\nprice: 0.5\n"
-        "seen: false\ngroup: blue\nday: 2024-01-03"
-    )
-
-
-@pytest.mark.parametrize("name", COLUMNS)
-def test_each_column_matters(fitted, name):
-    """Other cells in one column, another prediction."""
-    X = pandas_frame()
-    changed = X.assign(**{name: X[name].to_numpy()[::-1]})
-
-    assert not np.array_equal(outputs(fitted, X), outputs(fitted, changed))
-
-
-def test_a_row_reads_the_same_alone(fitted):
-    """No cell is written by what the other rows hold: types of a slice differ."""
-    X = pandas_frame()
-    together = outputs(fitted, X)
-
-    for row in (0, 5, N - 1):
-        alone = outputs(fitted, X.iloc[[row]].reset_index(drop=True))
-        np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
-
-
-def test_permuted_rows_give_permuted_predictions(fitted):
-    X = pandas_frame()
-    order = np.random.default_rng(0).permutation(N)
-
-    np.testing.assert_allclose(
-        outputs(fitted, X.iloc[order]), outputs(fitted, X)[order], atol=1e-6
-    )
-
-
 def test_an_index_is_not_read(fitted):
     X = pandas_frame()
     moved = X.set_index(np.arange(N)[::-1] * 10)
 
     np.testing.assert_array_equal(outputs(fitted, moved), outputs(fitted, X))
-
-
-def test_a_row_of_missing_cells_is_an_empty_text(make):
-    X = pd.DataFrame({"a": [*TEXTS[:-1], None], "b": [*BODIES[:-1], None]})
-    fitted = make().fit(X, LABELS)
-
-    assert fitted.fit_report_.n_empty == 1
-    assert np.isfinite(outputs(fitted, X)).all()
 
 
 # row_format
@@ -262,92 +214,18 @@ def test_a_pair_is_two_segments(make, monkeypatch):
         assert set(types) == {0, 1}
 
 
-def test_a_pair_is_not_its_swap_nor_the_joined_texts(make):
-    X = pd.DataFrame({"first": TEXTS, "second": BODIES})
-    swapped = pd.DataFrame({"first": BODIES, "second": TEXTS})
-    pair = make(row_format="pair").fit(X, LABELS)
-    joined = make(row_format="{first} {second}").fit(X, LABELS)
-
-    assert not np.array_equal(outputs(pair, X), outputs(pair, swapped))
-    assert not np.array_equal(outputs(pair, X), outputs(joined, X))
-
-
-@pytest.mark.parametrize("rows", [list, np.array, pl.DataFrame], ids=str)
-def test_a_pair_in_any_table_of_two_columns(make, rows):
-    frame = pd.DataFrame({"first": TEXTS, "second": BODIES})
-    pairs = [list(pair) for pair in zip(TEXTS, BODIES, strict=True)]
-    X = rows(pairs) if rows is not pl.DataFrame else pl.DataFrame(frame.to_dict("list"))
-    pair = make(row_format="pair").fit(X, LABELS)
-    other = make(row_format="pair").fit(frame, LABELS)
-
-    np.testing.assert_array_equal(outputs(pair, X), outputs(other, frame))
-
-
-def test_auto_is_the_template_it_stands_for(make):
-    X = pd.DataFrame({"title": TEXTS, "body": BODIES, "year": range(N)})
-    auto = make().fit(X, LABELS)
-    template = make(row_format="title: {title}\nbody: {body}\nyear: {year}")
-    written = [
-        f"title: {t}\nbody: {b}\nyear: {y}"
-        for t, b, y in zip(TEXTS, BODIES, range(N), strict=True)
-    ]
-    by_hand = make().fit(written, LABELS)
-
-    np.testing.assert_array_equal(outputs(template.fit(X, LABELS), X), outputs(auto, X))
-    np.testing.assert_array_equal(outputs(by_hand, written), outputs(auto, X))
-
-
 def write_row(row):
     return f"{row['title']} in {row['year']}"
 
 
 @pytest.mark.parametrize("container", NAMED)
-def test_a_callable_writes_the_rows_of_any_table(make, container):
-    columns = {"title": TEXTS, "year": list(range(N))}
-    X = NAMED[container](columns)
-    called = make(row_format=write_row).fit(X, LABELS)
-    template = make(row_format="{title} in {year}").fit(X, LABELS)
+def test_a_callable_writes_the_rows_of_any_table(container):
+    X = NAMED[container]({"title": TEXTS, "year": list(range(N))})
 
-    np.testing.assert_array_equal(outputs(called, X), outputs(template, X))
-
-
-def test_a_callable_reads_cells_that_are_no_text(make):
-    cells = [json.dumps({"text": text}) for text in TEXTS]
-    parsed = [json.loads(cell) for cell in cells]
-    fitted = make(row_format=lambda cell: cell["text"]).fit(parsed, LABELS)
-
-    np.testing.assert_array_equal(
-        outputs(fitted, parsed), outputs(make().fit(TEXTS, LABELS), TEXTS)
-    )
+    assert read_texts(X, write_row).first == read_texts(X, "{title} in {year}").first
 
 
 # Columns at predict
-
-
-@pytest.mark.parametrize("container", NAMED)
-def test_reordered_columns_are_refused(fitted, container):
-    reordered = dict(itertools.islice(reversed(COLUMNS.items()), len(COLUMNS)))
-
-    with pytest.raises(ValueError, match="must be in the same order as they were in"):
-        outputs(fitted, NAMED[container](reordered))
-
-
-@pytest.mark.parametrize("container", NAMED)
-def test_a_missing_column_is_named(fitted, container):
-    fewer = {name: cells for name, cells in COLUMNS.items() if name != "price"}
-    match = "Feature names seen at fit time, yet now missing:\n- price\n"
-
-    with pytest.raises(ValueError, match=match):
-        outputs(fitted, NAMED[container](fewer))
-
-
-@pytest.mark.parametrize("container", NAMED)
-def test_another_column_is_named(fitted, container):
-    more = {**COLUMNS, "colour": ["red"] * N}
-    match = "Feature names unseen at fit time:\n- colour\n"
-
-    with pytest.raises(ValueError, match=match):
-        outputs(fitted, NAMED[container](more))
 
 
 def test_the_messages_are_those_of_scikit_learn(fitted):
@@ -357,7 +235,7 @@ def test_the_messages_are_those_of_scikit_learn(fitted):
     names = list(COLUMNS)
     numbers = pd.DataFrame(np.eye(N, len(names)), columns=names)
     theirs = DecisionTreeClassifier().fit(numbers, LABELS)
-    for columns in (names[::-1], names[1:], [*names[1:], "other"]):
+    for columns in (names[::-1], names[1:], [*names, "other"]):
         wrong = pd.DataFrame("red", index=range(3), columns=columns)
         with pytest.raises(ValueError, match="feature names") as ours:
             fitted.predict(wrong)
@@ -398,22 +276,6 @@ def test_names_that_are_partly_text_are_refused(make):
         make().fit(X, LABELS)
 
 
-def test_a_refit_forgets_the_names(make):
-    estimator = make().fit(pandas_frame(), LABELS)
-    estimator.fit(TEXTS, LABELS)
-
-    assert not hasattr(estimator, "feature_names_in_")
-    assert estimator.n_features_in_ == 1
-
-
-def test_validation_rows_are_checked_as_rows_to_predict(make):
-    estimator = make(early_stopping=True)
-    X = pandas_frame()
-
-    with pytest.raises(ValueError, match="yet now missing:\n- title"):
-        estimator.fit(X, LABELS, X_val=X.drop(columns="title"), y_val=LABELS)
-
-
 # Rows of every container
 
 
@@ -432,28 +294,6 @@ def test_rows_are_taken_out_of_any_container(build):
     taken = read_texts(take_rows(X, rows)).first.to_pylist()
 
     assert taken == read_texts(X).take(rows).first.to_pylist()
-
-
-@pytest.mark.parametrize("container", ["polars", "pyarrow", "datasets"])
-def test_early_stopping_holds_out_rows_of_any_table(make, container):
-    estimator = make(early_stopping=True, validation_fraction=0.25, epochs=2)
-    other = make(early_stopping=True, validation_fraction=0.25, epochs=2)
-    X = NAMED[container]()
-
-    estimator.fit(X, LABELS)
-    other.fit(pandas_frame(), LABELS)
-
-    assert estimator.history_.score == other.history_.score
-    assert estimator.fit_report_.n_rows == 18
-
-
-@pytest.mark.parametrize("container", ["pandas", "polars", "pyarrow"])
-def test_folds_of_any_frame(make, container):
-    """scikit-learn takes the rows of frames itself."""
-    ours = cross_val_predict(make(), NAMED[container](), LABELS, cv=2)
-    expected = cross_val_predict(make(), pandas_frame(), LABELS, cv=2)
-
-    np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize(
