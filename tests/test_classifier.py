@@ -1,6 +1,5 @@
 """AdaLoraClassifier as its users see it."""
 
-import warnings
 from copy import copy
 
 import numpy as np
@@ -12,8 +11,6 @@ import torch
 from _toy import global_states, make, numbers, topics, toy
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, log_loss
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
 from sklearn.utils import compute_class_weight
 
 from sk_adalora import AdaLoraClassifier, _fitting
@@ -220,16 +217,6 @@ def test_no_digit_is_lost_where_the_model_is_sure(multilabel):
         assert np.isfinite(log_loss(outputs.argmin(axis=1), proba))
 
 
-def test_score_takes_weights(binary):
-    X, y = toy(20, seed=1)
-    weight = np.arange(20)
-
-    assert binary.score(X, y) == accuracy_score(y, binary.predict(X))
-    assert binary.score(X, y, sample_weight=weight) == pytest.approx(
-        accuracy_score(y, binary.predict(X), sample_weight=weight)
-    )
-
-
 # ---- rows are independent ---------------------------------------------------
 
 
@@ -374,12 +361,6 @@ def test_fit_changes_no_parameter(tiny_model):
     assert classifier.target_modules == ["query", "value"]
 
 
-def test_fit_returns_the_estimator(tiny_model):
-    classifier = make(tiny_model)
-
-    assert classifier.fit(*toy(16)) is classifier
-
-
 def test_a_clone_is_unfitted_and_fits_the_same(binary):
     X, y = toy(64)
     cloned = clone(binary)
@@ -410,37 +391,6 @@ def test_public_attributes_are_cheap_and_free_of_torch(binary):
         for item in walk(value):
             assert not type(item).__module__.startswith("torch"), name
     assert len(binary._repr_html_()) < 500_000
-
-
-def test_it_works_in_a_pipeline_and_a_search(tiny_model):
-    X, y = toy(48)
-    pipeline = make_pipeline(make(tiny_model, epochs=1, batch_size=8))
-    search = GridSearchCV(
-        pipeline, {"adaloraclassifier__target_r": [1, 2]}, cv=2, error_score="raise"
-    ).fit(X, y)
-
-    assert search.best_params_["adaloraclassifier__target_r"] in (1, 2)
-    assert len(search.predict(X)) == 48
-    assert len(cross_val_score(make(tiny_model), pd.Series(X), y, cv=3)) == 3
-
-
-def test_search_with_threads_gives_what_it_gives_without(tiny_model):
-    import joblib
-
-    X, y = toy(48)
-
-    def search(n_jobs):
-        grid = {"max_length": [8, 16, 64], "target_r": [1, 2]}
-        classifier = make(tiny_model, epochs=1, batch_size=8)
-        with joblib.parallel_config(backend="threading", n_jobs=n_jobs):
-            searched = GridSearchCV(
-                classifier, grid, cv=2, error_score="raise", scoring="neg_log_loss"
-            ).fit(["the " * 20 + text for text in X], y)
-        return searched.cv_results_["mean_test_score"]
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # cut texts
-        np.testing.assert_allclose(search(4), search(1), atol=1e-6)
 
 
 # ---- what is written, printed and reported ----------------------------------
@@ -630,18 +580,6 @@ def test_balanced_weights_count_no_class_without_weight():
     weights = class_weights("balanced", np.array(["a", "b", "c"]), codes, own)
 
     np.testing.assert_allclose(weights[:2], [4 / (2 * 3), 4 / (2 * 1)])
-
-
-def test_a_class_without_weight_does_not_unbalance_the_others(tiny_model):
-    texts, y = topics(36)
-    weight = (y != "art").astype(float)
-    fitted = make(tiny_model, class_weight="balanced")
-
-    assert fitted.fit(texts, y, sample_weight=weight).classes_.tolist() == [
-        "art",
-        "business",
-        "sport",
-    ]
 
 
 DAYS = np.array(["2020-01-31", "2020-02-01"], dtype="datetime64[D]")

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from _toy import make, toy
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 
 # ---- labels -----------------------------------------------------------------
 
@@ -88,15 +87,6 @@ def test_labels_in_any_container(plain, name):
     assert fitted.predict(X).tolist() == labels[plain.predict(X)].tolist()
 
 
-@pytest.mark.parametrize("dtype", ["Int64", "boolean", "int64", "bool"])
-def test_numbers_in_a_series(tiny_model, dtype):
-    X, codes = toy(32)
-    fitted = make(tiny_model).fit(X, pd.Series(codes).astype(dtype))
-
-    assert fitted.classes_.tolist() == [0, 1]
-    assert set(fitted.predict(X).tolist()) <= {0, 1}
-
-
 @pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame])
 def test_a_column_of_labels_is_taken_with_a_warning(tiny_model, kind):
     X, y = toy(16)
@@ -124,48 +114,11 @@ def test_a_class_of_one_row(tiny_model):
 
 # ---- inputs -----------------------------------------------------------------
 
-INPUTS = {
-    "list": list,
-    "tuple": tuple,
-    "array of str": np.array,
-    "array of object": lambda X: np.array(X, dtype=object),
-    "array of StringDType": lambda X: _strings_of_numpy_2(X),
-    "series": pd.Series,
-    "object series": lambda X: pd.Series(X, dtype=object),
-    "shuffled index": lambda X: pd.Series(X, index=range(len(X), 0, -1)),
-    "categorical": lambda X: pd.Series(X, dtype="category"),
-    "frame": lambda X: pd.DataFrame({"text": X}),
-    "column": lambda X: np.array(X, dtype=object).reshape(-1, 1),
-    "rows": lambda X: [[text] for text in X],
-    "polars": pl.Series,
-    "polars frame": lambda X: pl.DataFrame({"text": X}),
-    "arrow": pa.array,
-    "arrow chunks": lambda X: pa.chunked_array([X[:5], X[5:]]),
-    "arrow table": lambda X: pa.table({"text": X}),
-    "dataset column": lambda X: _dataset(X)["text"],
-    "dataset": lambda X: _dataset(X),
-}
-
-
-def _strings_of_numpy_2(X):
-    pytest.importorskip("numpy", "2.0")
-    return np.array(X, dtype=np.dtypes.StringDType())
-
 
 def _dataset(X):
     import datasets
 
     return datasets.Dataset.from_dict({"text": list(X)})
-
-
-@pytest.mark.parametrize("name", INPUTS)
-def test_texts_in_any_container(plain, name):
-    X, y = toy(40)
-    given = INPUTS[name](X)
-    fitted = clone(plain).fit(given, y)
-
-    assert fitted.n_features_in_ == 1
-    np.testing.assert_array_equal(fitted.predict_proba(given), plain.predict_proba(X))
 
 
 def test_missing_and_empty_texts(tiny_model):
@@ -262,40 +215,6 @@ def test_templates_pairs_and_callables(tiny_model):
 # ---- names and number of columns at predict ---------------------------------
 
 
-def test_columns_are_matched_by_name(tiny_model):
-    X, y = toy(16)
-    table = pd.DataFrame({"title": X, "body": X})
-    fitted = make(tiny_model).fit(table, y)
-
-    with pytest.raises(ValueError, match="in the same order as they were in fit"):
-        fitted.predict(table[["body", "title"]])
-    with pytest.raises(ValueError, match=r"unseen at fit time:\n- text"):
-        fitted.predict(table.rename(columns={"title": "text"}))
-    with pytest.raises(ValueError, match=r"yet now missing:\n- body"):
-        fitted.predict(table[["title"]])
-
-
-def test_the_number_of_columns_is_checked(tiny_model):
-    X, y = toy(16)
-    two = np.array([X, X], dtype=object).T
-    fitted = make(tiny_model).fit(two, y)
-
-    match = "X has 1 features, but AdaLoraClassifier is expecting 2 features as input"
-    for given in (X, two[:, :1]):
-        with pytest.raises(ValueError, match=match):
-            fitted.predict(given)
-    with pytest.raises(ValueError, match="X has 3 features"):
-        fitted.predict(np.array([X, X, X], dtype=object).T)
-
-
-def test_names_are_missed_with_a_warning(tiny_model):
-    X, y = toy(16)
-    fitted = make(tiny_model).fit(pd.DataFrame({"text": X}), y)
-
-    with pytest.warns(UserWarning, match="X does not have valid feature names"):
-        fitted.predict(np.array(X, dtype=object).reshape(-1, 1))
-
-
 def _with_title(row):
     return f"{row['title']} {row['stars']}"
 
@@ -323,14 +242,3 @@ def test_columns_with_names_are_numbered_as_in_the_fit(tiny_model):
         named = fitted.predict_proba(table)
 
     np.testing.assert_array_equal(named, fitted.predict_proba(cells))
-
-
-def test_an_unfitted_classifier_says_so(tiny_model):
-    for method in (
-        "predict",
-        "predict_proba",
-        "predict_log_proba",
-        "decision_function",
-    ):
-        with pytest.raises(NotFittedError, match="AdaLoraClassifier instance is not"):
-            getattr(make(tiny_model), method)(["good"])
