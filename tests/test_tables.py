@@ -228,7 +228,8 @@ def test_a_callable_writes_the_rows_of_any_table(container):
 # Columns at predict
 
 
-def test_the_messages_are_those_of_scikit_learn(fitted):
+@pytest.mark.parametrize("convert", [pd.DataFrame, datasets.Dataset.from_pandas])
+def test_the_messages_are_those_of_scikit_learn(fitted, convert):
     """Word for word what any estimator of scikit-learn says of the same columns."""
     from sklearn.tree import DecisionTreeClassifier
 
@@ -238,7 +239,7 @@ def test_the_messages_are_those_of_scikit_learn(fitted):
     for columns in (names[::-1], names[1:], [*names, "other"]):
         wrong = pd.DataFrame("red", index=range(3), columns=columns)
         with pytest.raises(ValueError, match="feature names") as ours:
-            fitted.predict(wrong)
+            fitted.predict(convert(wrong))
         with pytest.raises(ValueError, match="feature names") as expected:
             theirs.predict(wrong)
         assert str(ours.value) == str(expected.value)
