@@ -18,12 +18,11 @@ from _news import headlines
 from _toy import topics, toy
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
-    BaggingRegressor,
     StackingClassifier,
     StackingRegressor,
     VotingClassifier,
@@ -39,20 +38,16 @@ from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
     KFold,
-    RandomizedSearchCV,
     StratifiedKFold,
     TunedThresholdClassifierCV,
     cross_val_predict,
     cross_validate,
-    learning_curve,
     train_test_split,
-    validation_curve,
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import (
     ClassifierChain,
     MultiOutputClassifier,
-    MultiOutputRegressor,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -207,50 +202,6 @@ def test_grid_search(make):
     np.testing.assert_array_equal(search.predict_proba(X3), refitted.predict_proba(X3))
 
 
-def test_grid_search_through_a_pipeline(make):
-    pipeline = Pipeline([("columns", columns_as("pandas")), ("clf", make(epochs=1))])
-    grid = {"clf__row_format": ["auto", "{title}"], "clf__target_r": [1, 2]}
-    search = GridSearchCV(pipeline, grid, cv=FOLDS).fit(TABLE, Y3)
-
-    assert search.best_estimator_[-1].row_format in ("auto", "{title}")
-    assert search.predict(TABLE).shape == (36,)
-
-
-def test_randomized_search(make):
-    from scipy.stats import loguniform, randint
-
-    search = RandomizedSearchCV(
-        make(),
-        {"learning_rate": loguniform(1e-4, 0.1), "target_r": randint(1, 4)},
-        n_iter=3,
-        cv=FOLDS,
-        random_state=0,
-        scoring=["accuracy", "neg_log_loss"],
-        refit="neg_log_loss",
-    ).fit(X3, Y3)
-
-    assert len(search.cv_results_["params"]) == 3
-    assert (search.cv_results_["mean_test_neg_log_loss"] < 0).all()
-    assert search.score(X3, Y3) < 0
-
-
-def test_halving_search_over_rows(make):
-    """Few candidates on few rows, fewer on more."""
-    X, y = topics(72)
-    search = HalvingGridSearchCV(
-        make(epochs=1, batch_size=8),
-        {"learning_rate": [1e-3, 0.01, 0.02, 0.05]},
-        factor=2,
-        cv=FOLDS,
-        min_resources=18,
-        random_state=0,
-    ).fit(X, y)
-
-    assert search.n_resources_ == [18, 36, 72]
-    assert search.n_candidates_ == [4, 2, 1]
-    assert is_distribution(search.predict_proba(X))
-
-
 def test_halving_search_over_epochs(make):
     """A candidate that lasts is fitted anew with more epochs, and its own schedule."""
     search = HalvingGridSearchCV(
@@ -281,40 +232,6 @@ def test_cross_val_predict(make):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_cross_validate_keeps_estimators(make):
-    scores = cross_validate(
-        make(), X3, Y3, cv=FOLDS, return_estimator=True, return_train_score=True
-    )
-
-    assert len(scores["estimator"]) == 2
-    assert all(e.n_iter_ == 2 for e in scores["estimator"])
-    assert (scores["train_score"] <= 1).all()
-
-
-def test_learning_curve(make):
-    sizes, train, test = learning_curve(
-        make(epochs=1),
-        X3,
-        Y3,
-        train_sizes=[9, 18],
-        cv=FOLDS,
-        shuffle=True,
-        random_state=0,
-    )
-
-    assert sizes.tolist() == [9, 18]
-    assert train.shape == test.shape == (2, 2)
-    assert np.isfinite(test).all()
-
-
-def test_validation_curve(make):
-    train, test = validation_curve(
-        make(), X3, Y3, param_name="target_r", param_range=[1, 2], cv=FOLDS
-    )
-
-    assert train.shape == test.shape == (2, 2)
-
-
 # Classes that a fold lacks
 
 
@@ -331,14 +248,6 @@ def test_a_class_that_a_fold_lacks_has_probability_0(make):
     assert is_distribution(found)
     assert (found[18:, 2] == 0).all()
     assert (found[:18, 2] > 0).all()
-
-
-def test_a_class_that_a_fold_lacks_still_has_a_score(make):
-    scores = cross_validate(
-        make(), X3, RARE, cv=KFold(2), scoring="accuracy", error_score="raise"
-    )
-
-    assert np.isfinite(scores["test_score"]).all()
 
 
 def test_a_fold_of_one_class_fails_with_its_reason(make):
@@ -447,13 +356,6 @@ def test_one_vs_rest(make):
     assert ovr.score(X3, Y3) > 0.5
 
 
-def test_one_vs_rest_with_several_labels_a_row(make):
-    y = np.column_stack([Y2, 1 - Y2, np.arange(36) % 3 == 0]).astype(int)
-    ovr = OneVsRestClassifier(make(epochs=1)).fit(X2, y)
-
-    assert ovr.predict(X2).shape == (36, 3)
-
-
 @pytest.mark.parametrize("wrapper", [OneVsOneClassifier, ClassifierChain])
 def test_what_scikit_learn_keeps_for_numbers(make, wrapper):
     """These two make an array of numbers of X themselves; texts never reach us."""
@@ -461,16 +363,6 @@ def test_what_scikit_learn_keeps_for_numbers(make, wrapper):
 
     with pytest.raises(ValueError, match="could not convert string to float"):
         wrapper(make(epochs=1)).fit(TABLE, y)
-
-
-def test_multi_output_regressor(make_regressor):
-    """One regressor a target; a list of texts will do."""
-    y = np.column_stack([Y2 * 10.0, 3.0 - Y2])
-    several = MultiOutputRegressor(make_regressor()).fit(X2, y)
-    first = make_regressor().fit(X2, y[:, 0])
-
-    assert several.predict(X2).shape == (36, 2)
-    np.testing.assert_array_equal(several.predict(X2)[:, 0], first.predict(X2))
 
 
 def test_multi_output_classifier(make):
@@ -502,31 +394,12 @@ def test_bagging_of_texts_needs_a_table(make):
         BaggingClassifier(make(epochs=1)).fit(X3, Y3)
 
 
-def test_bagging_over_columns(make_regressor):
-    """Each member sees some of the columns."""
-    bag = BaggingRegressor(
-        make_regressor(epochs=1), n_estimators=2, max_features=2, random_state=0
-    ).fit(TABLE, Y2)
-
-    assert np.isfinite(bag.predict(TABLE)).all()
-    assert {e.n_features_in_ for e in bag.estimators_} == {2}
-
-
 def test_boosting(make):
     """Members are weighted by `sample_weight`; the table may be an object array."""
     X = np.array(X3, dtype=object)[:, np.newaxis]
     boost = AdaBoostClassifier(make(epochs=4), n_estimators=2, random_state=0)
 
     assert is_distribution(boost.fit(X, Y3).predict_proba(X))
-
-
-def test_targets_transformed(make_regressor):
-    y = np.exp(Y2 * 3.0)
-    logged = TransformedTargetRegressor(
-        make_regressor(), func=np.log, inverse_func=np.exp
-    ).fit(X2, y)
-
-    assert (logged.predict(X2) > 0).all()
 
 
 # Inspection
@@ -593,11 +466,6 @@ def test_weights_are_routed_through_a_search(make, routing):
         )
         found = search.cv_results_[f"split{number}_test_score"][1]
         assert found == pytest.approx(expected)
-
-
-def test_weights_that_nobody_asked_for_are_refused(make, routing):
-    with pytest.raises(sklearn.exceptions.UnsetMetadataPassedError):
-        make_pipeline(make()).fit(X3, Y3, sample_weight=np.ones(36))
 
 
 def test_validation_rows_are_routed(make, routing):
