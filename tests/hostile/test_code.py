@@ -175,11 +175,6 @@ def test_trust_is_given_by_the_caller_only(folder, fitted):
     assert loaded.trust_remote_code is True
 
 
-def test_trust_of_the_caller_counts_where_none_was_saved(folder):
-    loaded = AdaLoraClassifier.from_pretrained(folder, trust_remote_code=True)
-    assert loaded.trust_remote_code is True
-
-
 def test_extra_files_are_not_read(folder, tmp_path, fitted):
     (folder / "evil.py").write_text(EVIL_CODE.format(path=str(tmp_path / "ran")))
     (folder / "conftest.py").write_text("raise SystemExit")
