@@ -7,9 +7,7 @@ import pytest
 from _benchmarks import X, Y, records
 
 from benchmarks import report, results, score, speed
-from benchmarks.__main__ import (
-    main,
-)
+from benchmarks.__main__ import main
 
 
 def test_ratios_are_ours_by_theirs():
@@ -135,17 +133,8 @@ def run_score(tmp_path, monkeypatch):
 
 
 def test_how_far_ours_is_ahead():
-    def record(contestant, seed, accuracy):
-        return {
-            "contestant": contestant,
-            "task": "quotes",
-            "size": 200,
-            "seed": seed,
-            "accuracy": accuracy,
-        }
-
-    found = [record("ours", 0, 0.7), record("ours", 1, 0.6), record("full", 0, 0.6)]
-    more = [*found, record("full", 1, 0.63), record("tfidf", 2, 0.9)]
+    found = [*records({"ours": 0.7, "full": 0.6}), *records({"ours": 0.6}, seed=1)]
+    more = [*found, *records({"full": 0.63}, seed=1), *records({"tfidf": 0.9}, seed=2)]
     page = score.ahead_to_markdown(
         [{"records": more, "splits": "some"}, {"records": found}]
     )
@@ -374,14 +363,6 @@ def test_scores_say_on_which_machines():
     ]
 
     assert "Of the fits, 2 on A; 1 on B." in score.to_markdown({"records": found})
-
-
-def test_scores_of_other_settings_do_not_mix(run_score):
-    run_score("--contestants", "ours")
-    with pytest.raises(ValueError, match=r"epochs=7 after \d+ of ours"):
-        run_score("--contestants", "ours", "--epochs", "7")
-    with pytest.raises(ValueError, match=r"learning_rate=0\.5 after"):
-        run_score("--contestants", "ours", "--learning-rate", "ours=0.5")
 
 
 @pytest.mark.parametrize(

@@ -234,15 +234,10 @@ def test_points_of_an_interpolation_are_columns(monkeypatch, capsys):
 
 def test_what_the_page_counts_on_the_other_splits():
     """Sentences on `peft-tuned` that no table has: they are about these results."""
-    accuracy = {}
-    for line in (results.RESULTS / "score-cpu-fresh.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        split = record["task"], record["size"], record["seed"]
-        accuracy.setdefault(split, {})[record["contestant"]] = record["accuracy"]
     points = {
-        split: round(100 * (scores["ours"] - scores["peft-tuned"]), 1)
-        for split, scores in accuracy.items()
-        if "peft-tuned" in scores
+        (*cell, seed): round(100 * (of["ours"][seed] - accuracy), 1)
+        for cell, of in accuracies().items()
+        for seed, accuracy in of.get("peft-tuned", {}).items()
     }
     led = {("headlines", 200, seed) for seed in (20, 21, 22)}
     led |= {("quotes", 200, 20), ("quotes", 200, 21), ("films", 200, 20)}
@@ -267,8 +262,8 @@ def test_what_the_page_counts_on_the_other_splits():
     assert sum(p > 0 for p in left) == 11
     assert without_films(200) == (4, 0.4)
     assert without_films(1000) == (4, 0.1)
-    page = " ".join(report.PAGE.read_text("utf-8").split())
-    for said in (
+    assert_says(
+        report.PAGE,
         "Six of the 26 other splits that `peft-tuned` was measured on",
         "there ours is higher on four now, and lower on one",
         "there ours is higher on two, and `peft-tuned` on four",
@@ -276,8 +271,7 @@ def test_what_the_page_counts_on_the_other_splits():
         "points, and `peft-tuned` on two, by 1.1 and 1.4",
         "Without the films, ours is ahead by 0.4 points on 200 rows (four tasks), and "
         "by 0.1 on more (four tasks)",
-    ):
-        assert said in page
+    )
 
 
 def write_task(path):
@@ -444,8 +438,8 @@ def test_what_the_page_says_of_data_that_no_setting_was_chosen_on():
     for name, few, more in (("embeddings", 4.8, 3.2), ("tfidf", 11.5, 7.1)):
         assert (points(200, name)[1], points(1000, name)[1]) == (few, more)
         assert min(v for size in ahead for v in points(size, name)[0].values()) > 0
-    page = " ".join(report.PAGE.read_text("utf-8").split())
-    for said in (
+    assert_says(
+        report.PAGE,
         "Of the others, `peft-tuned` is 0.2 points ahead on 200 rows (five data sets) "
         "and on 1,000 (six).",
         "1,000 rows of `tweets`**, by 1.2 points and on each of three splits. On the "
@@ -454,8 +448,7 @@ def test_what_the_page_says_of_data_that_no_setting_was_chosen_on():
         "`embeddings` and `tfidf` are ahead on none of the 17 rows: ours is 4.8 points "
         "ahead of the former on 200 rows and 3.2 on 1,000, as a mean over the data "
         "sets, and 11.5 and 7.1 ahead of the latter.",
-    ):
-        assert said in page
+    )
 
 
 def test_what_the_page_says_of_other_splits_of_the_tweets():
@@ -498,12 +491,13 @@ def test_what_the_page_says_of_peft_as_documented():
     assert {task: round(means.pop(task), 1) for task in clear} == clear
     assert len(means) == 4
     assert max(map(abs, means.values())) < 0.55
-    page = " ".join(report.PAGE.read_text("utf-8").split())
-    assert (
+    assert_says(
+        report.PAGE,
         "Ours is 2.8 points ahead as a mean over the eight data sets, and higher on 17 "
         "of 24 splits: by 11.0 points on `banking`, 6.6 on `questions`, 3.2 on "
-        "`subjectivity` and 1.0 on `news`. On the other four they are within 0.5 points"
-    ) in page
+        "`subjectivity` and 1.0 on `news`. On the other four they are within 0.5 "
+        "points",
+    )
 
 
 def accuracies(folder="", splits="-fresh"):
