@@ -14,9 +14,7 @@ from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, toy
 from optuna.trial import TrialState
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import (
-    cross_val_score,
-)
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
@@ -164,10 +162,6 @@ def test_settings_of_the_user_are_tried_first():
 
     assert values(fitted)[:2] == [0.1, 0.9]
     assert fitted.trials_[0].params["b"] == 0.2
-
-
-def test_one_setting_may_be_a_dict():
-    assert values(search(n_trials=1, enqueue={"a": 0.1}).fit(X, Y)) == [0.1]
 
 
 def test_without_settings_the_first_trial_is_drawn():
@@ -487,18 +481,6 @@ def test_a_value_that_a_function_refuses_is_not_queued(kept):
     assert optuna.get_all_study_names(kept["storage"]) == []  # nothing waits there
 
 
-def test_a_queued_trial_that_a_function_excludes_is_not_warned_of():
-    def space(trial):
-        if trial.suggest_float("a", 0, 1) > 0.5:
-            raise optuna.TrialPruned
-        return {"a": trial.params["a"], "b": trial.suggest_float("b", 0, 1)}
-
-    points = [{"a": 0.9, "b": 0.1}, {"a": 0.3, "b": 0.1}]
-    fitted = search(space=space, n_trials=2, enqueue=points).fit(X, Y)
-
-    assert fitted.cv_results_["state"].tolist() == ["pruned", "complete"]
-
-
 def test_points_for_a_function_are_plain_or_refused_whole():
     def space(trial):
         return {"a": trial.suggest_int("a", 0, 5) / 5}
@@ -535,14 +517,15 @@ def test_a_function_may_say_that_there_is_no_such_combination():
         a = trial.suggest_float("a", 0, 1)
         if a > 0.5:
             raise optuna.TrialPruned
-        return {"a": a}
+        return {"a": a, "b": trial.suggest_float("b", 0, 1)}
 
-    points = [{"a": 0.9}, {"a": 0.3}, {"a": 0.1}]
+    # No warning that it does not ask for the first "b".
+    points = [{"a": 0.9, "b": 0.1}, {"a": 0.3, "b": 0.1}, {"a": 0.1, "b": 0.1}]
     fitted = search(space=space, n_trials=3, enqueue=points).fit(X, Y)
 
     assert fitted.cv_results_["state"].tolist() == ["pruned", "complete", "complete"]
     assert fitted.cv_results_["params"][0] == {"a": 0.9}
-    assert fitted.best_params_ == {"a": 0.3}
+    assert fitted.best_params_ == {"a": 0.3, "b": 0.1}
 
 
 def test_a_function_may_get_a_whole_number_for_a_float():
@@ -586,16 +569,6 @@ def test_a_function_that_cannot_be_called_again_is_refused_at_once(space, messag
         search(space=space).fit(X, Y)
 
     assert Peak.fits == before
-
-
-def test_a_space_may_be_a_function():
-    def space(trial):
-        a = trial.suggest_float("a", 0, 1)
-        return {"a": a, "b": 1 - a}
-
-    fitted = search(space=space).fit(X, Y)
-
-    assert [p["a"] + p["b"] for p in fitted.cv_results_["params"]] == [1.0] * 6
 
 
 def test_names_that_the_estimator_lacks_are_refused_before_anything_is_fitted():
@@ -772,23 +745,11 @@ def test_a_failed_trial_gets_the_worst_value_and_others_none():
 @pytest.mark.parametrize("value", [-np.inf, np.inf])
 def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
     """A score may be infinite, too, where no fit failed."""
-
-    def told(state, total, *means):
-        return optuna.trial.create_trial(
-            state=state,
-            params={"a": 0.3},
-            distributions={"a": SPACE["a"]},
-            intermediate_values=dict(enumerate(means)),
-            value=total,
-        )
-
     trials = [
-        told(TrialState.COMPLETE, value, value, value),
-        told(TrialState.COMPLETE, 0.75, 0.5, 0.75),
-        told(TrialState.PRUNED, 0.25, 0.25),
+        trial(0, TrialState.COMPLETE, [value, value], value),
+        trial(1, TrialState.COMPLETE, [0.5, 0.75], 0.75),
+        trial(2, TrialState.PRUNED, [0.25], 0.25),
     ]
-    for number, trial in enumerate(trials):
-        trial.number = number
     endless, good, pruned = with_estimates(trials)
 
     assert (endless.value, good.value, pruned.value) == (value, 0.75, 0.5)

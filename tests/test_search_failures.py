@@ -10,6 +10,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold
 
 X, Y = rows()
+POINTS = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
 
 
 # ---- failures ------------------------------------------------------------------
@@ -17,9 +18,8 @@ X, Y = rows()
 
 @pytest.mark.parametrize("pruner", [None, "auto"])
 def test_a_trial_with_a_failing_fold_fails_and_is_left_out(pruner):
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
     given = search(
-        Peak(fail_above=0.5), n_trials=2, pruner=pruner, enqueue=points, refit=True
+        Peak(fail_above=0.5), n_trials=2, pruner=pruner, enqueue=POINTS, refit=True
     )
 
     with pytest.warns(FitFailedWarning, match=r"1 of 2 trials failed[\s\S]*too much"):
@@ -34,8 +34,7 @@ def test_one_fold_of_nan_fails_the_trial():
     def scoring(estimator, X, y):
         return np.nan if estimator.a > 0.5 and 0 in X else estimator.score(X, y)
 
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
-    given = search(n_trials=2, enqueue=points, scoring=scoring)
+    given = search(n_trials=2, enqueue=POINTS, scoring=scoring)
 
     with pytest.warns(FitFailedWarning, match="The score of fold 0 is NaN"):
         fitted = given.fit(X, Y)
@@ -53,8 +52,7 @@ def test_a_number_for_a_scorer_that_fails_counts_like_any_other(error_score, bes
             raise RuntimeError("no score")
         return estimator.score(X, y)
 
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
-    given = search(n_trials=2, enqueue=points, scoring=scoring, error_score=error_score)
+    given = search(n_trials=2, enqueue=POINTS, scoring=scoring, error_score=error_score)
 
     with pytest.warns(UserWarning, match="Scoring failed"):
         assert given.fit(X, Y).best_params_["a"] == best
@@ -88,8 +86,7 @@ def test_a_trial_that_fails_keeps_what_was_measured(pruner, n_kept):
         score = estimator.score(X, y)
         return {"high": np.nan if len(calls) == 2 else score, "low": 1 - score}
 
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
-    options = {"n_trials": 2, "cv": 4, "pruner": pruner, "enqueue": points}
+    options = {"n_trials": 2, "cv": 4, "pruner": pruner, "enqueue": POINTS}
     with pytest.warns(FitFailedWarning, match="The score of fold 1 is NaN"):
         fitted = search(scoring=scoring, refit="high", **options).fit(X, Y)
     table = fitted.cv_results_
@@ -106,11 +103,10 @@ def test_a_trial_that_fails_keeps_what_was_measured(pruner, n_kept):
 
 @pytest.mark.parametrize("pruner", [None, "auto"])
 def test_a_number_as_error_score_is_a_score(pruner):
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
     given = search(
         Peak(fail_above=0.5),
         n_trials=2,
-        enqueue=points,
+        enqueue=POINTS,
         error_score=-1.0,
         pruner=pruner,
     )
@@ -232,15 +228,14 @@ def test_a_scorer_whose_names_change_is_an_error():
 
 def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
     options = {"storage": tmp_path / "j.log", "study_name": "s", "n_trials": 2}
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.2, "b": 0.7}]
     with pytest.raises(RuntimeError, match="is too much"):
         search(
-            Peak(fail_above=0.5), error_score="raise", enqueue=points, **options
+            Peak(fail_above=0.5), error_score="raise", enqueue=POINTS, **options
         ).fit(X, Y)
 
     with pytest.warns(FitFailedWarning, match="1 of 2 trials failed"):
         fitted = search(
-            Peak(fail_above=0.5), space={**SPACE}, enqueue=points, **options
+            Peak(fail_above=0.5), space={**SPACE}, enqueue=POINTS, **options
         ).fit(X, Y)
 
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2]

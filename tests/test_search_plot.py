@@ -1,7 +1,5 @@
 """The picture of a search: its numbers are those of the table."""
 
-import pickle
-
 import numpy as np
 import optuna
 import pytest
@@ -165,14 +163,6 @@ def test_a_picture_without_matplotlib_names_the_extra():
     fitted = search(n_trials=1).fit(X, Y)
     with pytest.raises(ImportError, match=r"pip install 'sk-adalora\[plot\]'"):
         fitted.plot_trials()
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_pictures_of_optuna_work(plt):
-    study = pickle.loads(pickle.dumps(search().fit(X, Y))).study_
-
-    assert optuna.visualization.matplotlib.plot_optimization_history(study)
-    assert optuna.visualization.matplotlib.plot_slice(study) is not None
 
 
 def test_a_picture_does_not_change_with_the_study(plt, tmp_path):

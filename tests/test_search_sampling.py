@@ -263,13 +263,6 @@ def test_a_wide_range_of_steps_is_not_listed():
         tracemalloc.stop()
 
 
-def test_choices_are_not_repeated():
-    space = {name: CategoricalDistribution([None, "x", "y"]) for name in "abc"}
-    points = run(auto(space), space, lambda p: sum(v == "x" for v in p.values()), 27)
-
-    assert n_distinct(points) == 27
-
-
 @pytest.mark.parametrize(
     ("other", "same"),
     [
@@ -302,14 +295,6 @@ def test_the_points_of_a_range_of_steps_are_within_it():
 
 def finished(params, space, value=0.5):
     return optuna.trial.create_trial(params=params, distributions=space, value=value)
-
-
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_a_seed_draws_the_same_again():
-    def points():
-        return run(auto(SPACE), SPACE, lambda p: p["a"] - p["b"], 15)
-
-    assert points() == points()
 
 
 def test_what_a_branch_does_not_ask_for_makes_no_difference(warned):

@@ -124,14 +124,6 @@ def test_several_scores_of_a_scorer_that_fails_first(refit):
         assert fitted.best_params_ == points[1]
 
 
-def test_refit_may_be_a_function():
-    fitted = search(refit=lambda table: int(table["mean_test_score"].argmin())).fit(
-        X, Y
-    )
-
-    assert fitted.best_index_ == fitted.cv_results_["mean_test_score"].argmin()
-
-
 def test_a_search_without_refit_has_no_predict():
     fitted = search(refit=False).fit(X, Y)
 
@@ -184,13 +176,6 @@ def test_clone_and_parameters_of_parts():
     assert copied.n_trials == 2
     assert given.estimator.a == 0.5
     copied.fit(X, Y)
-
-
-def test_a_search_is_nested_in_cross_validation():
-    scores = cross_val_score(search(n_trials=2), X, Y, cv=2)
-
-    assert scores.shape == (2,)
-    assert np.isfinite(scores).all()
 
 
 def test_an_integer_of_folds_is_stratified_for_a_classifier():
@@ -279,13 +264,6 @@ def test_a_generator_of_folds_serves_one_fit():
         match = r"`cv` must give at least one fold\. Got .*, which gives none\. Pass a"
         with pytest.raises(ValueError, match=match):
             given.set_params(cv=empty).fit(X, Y)
-
-
-def test_groups_reach_the_splitter():
-    groups = np.repeat(np.arange(4), 10)
-    fitted = search(n_trials=1, cv=GroupKFold(4)).fit(X, Y, groups=groups)
-
-    assert fitted.n_splits_ == 4
 
 
 def test_metadata_is_routed(enable_metadata_routing):
@@ -455,6 +433,7 @@ def test_the_representation_of_a_fitted_search():
         ({"pruner": "median"}, "`pruner` of AdaLoraSearchCV must be 'auto'"),
         ({"enqueue": "best"}, "`enqueue` of AdaLoraSearchCV must be 'paper'"),
         ({"callbacks": print}, "`callbacks` of AdaLoraSearchCV must be a list"),
+        ({"storage": 5}, "`storage` of .* the URL of a database or"),
         (
             {"callbacks": [ProgressBar()]},
             r"\(for scikit-learn's callbacks call `set_callbacks`\), or None\. Got",
@@ -478,16 +457,6 @@ def test_a_fit_changes_nothing_but_its_own(monkeypatch):
     assert pickle.dumps(sampler) == pickled
     assert given.verbose == 2
     assert given.sampler is sampler
-
-
-def test_a_failing_fit_leaves_the_fitted_search_as_it_was():
-    fitted = search().fit(X, Y)
-    best = fitted.best_estimator_
-
-    with pytest.raises(ValueError, match="Got 'zz'"):
-        fitted.set_params(space={"zz": FLOAT(0, 1)}).fit(X, Y)
-
-    assert fitted.best_estimator_ is best
 
 
 def test_a_seed_makes_the_search_repeatable():
@@ -606,12 +575,6 @@ def test_a_callback_may_stop_amid_what_is_no_combination():
     assert len(search(space=space, n_trials=9, callbacks=[stop]).fit(X, Y).trials_) == 3
 
 
-def test_callbacks_of_optuna_work():
-    stop = optuna.study.MaxTrialsCallback(2)
-
-    assert len(search(callbacks=[stop]).fit(X, Y).trials_) == 2
-
-
 def test_the_bar_counts_trials(capfd):
     fitted = search(verbose=1, n_trials=4).fit(X, Y)
 
@@ -728,8 +691,3 @@ def test_callbacks_see_the_same_when_nothing_is_left_to_evaluate(tmp_path, weigh
     assert begun == ended == {"fit", "search", "refit-with-best-params"}
     assert second.seen == first.seen
     assert second.data == first.data
-
-
-def test_a_storage_that_is_none():
-    with pytest.raises(ValueError, match=r"`storage` of .* the URL of a database or"):
-        search(storage=5).fit(X, Y)

@@ -700,13 +700,6 @@ def test_a_study_that_goes_on_has_the_pruner_of_the_search():
         assert study.pruner is pruner
 
 
-def test_the_number_of_folds_is_that_of_all_after_a_race():
-    """In which folds are evaluated one at a time."""
-    fitted = search(n_trials=3, cv=4, pruner="auto").fit(X, Y)
-
-    assert fitted.n_splits_ == 4
-
-
 def test_estimators_of_two_classes_do_not_share_a_study():
     class Other(Peak):
         pass

@@ -16,20 +16,22 @@ from _search_worker import FLOAT, SPACE, Peak, rows, search
 from _threads import WAIT
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score
 
 from sk_adalora import (
     AdaLoraSearchCV,
-    _search_sampling,
     _search_workers,
 )
 from sk_adalora._search_marks import FOLD, is_over
-from sk_adalora._search_sampling import with_estimates
 
 X, Y = rows()
 OWN_START = _search_workers._started(os.getpid())
 needs_proc = pytest.mark.skipif(OWN_START is None, reason="needs /proc, as Linux has")
+
+
+@pytest.fixture
+def kept():
+    """Options of a search with which another one can go on."""
+    return {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
 
 
 @pytest.mark.parametrize(
@@ -116,13 +118,12 @@ def test_a_system_without_proc(monkeypatch):
         assert _search_workers._lives("of another process", record | beat) is lives
 
 
-def test_a_point_whose_run_ended_at_once_is_tried_again():
+def test_a_point_whose_run_ended_at_once_is_tried_again(kept):
     def space(trial):
         if not given.allowed:
             raise ArithmeticError
         return {"a": trial.suggest_float("a", 0, 1)}
 
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     given = search(space=space, n_trials=1, enqueue=[{"a": 0.123}], **kept)
     given.allowed = True
     study = optuna.create_study(**kept, direction="maximize")
@@ -173,11 +174,10 @@ def test_what_has_failed_is_not_tried_again_though_the_search_ended_then():
     assert fitted.cv_results_["params"][1] != point
 
 
-def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for():
+def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for(kept):
     def space(trial):
         return {name: trial.suggest_float(name, 0, 1) for name in ("a", "b")}
 
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     search(space=space, n_trials=1, **kept).fit(X, Y)
     lost = optuna.load_study(**kept).ask()
     lost.suggest_float("a", 0, 1)
@@ -189,8 +189,9 @@ def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for():
     assert fitted.cv_results_["params"][1] == lost.params
 
 
-def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(monkeypatch):
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(
+    monkeypatch, kept
+):
     ask = optuna.Study.ask
 
     def ask_after_another(study):
@@ -209,10 +210,9 @@ def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(monkeypat
 
 @pytest.mark.parametrize("asked", [False, True], ids=["with a place alone", "asked"])
 @pytest.mark.parametrize("n_before", [1, 2])
-def test_what_a_grid_lost_is_tried_again(n_before, asked):
+def test_what_a_grid_lost_is_tried_again(n_before, asked, kept):
     """What fails is not shown to the sampler, which would end the search."""
     sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
     search(n_trials=n_before, refit=False, **options).fit(X, Y)
     lost = optuna.load_study(**kept, sampler=sampler).ask()
@@ -225,10 +225,9 @@ def test_what_a_grid_lost_is_tried_again(n_before, asked):
     assert all(trial.state.is_finished() for trial in fitted.trials_)
 
 
-def test_all_that_a_grid_lost_is_tried_again():
+def test_all_that_a_grid_lost_is_tried_again(kept):
     """Of two lost trials, the sampler takes the second for tried after the first."""
     sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
     search(n_trials=1, refit=False, **options).fit(X, Y)
     study = optuna.load_study(**kept, sampler=sampler)
@@ -247,10 +246,9 @@ def test_all_that_a_grid_lost_is_tried_again():
     [{_search_workers.DEATHS: 2}, {_search_workers.ERROR: "of a fold"}],
     ids=["given up", "failed"],
 )
-def test_nothing_is_tried_after_the_last_setting_was_given_up(mark):
+def test_nothing_is_tried_after_the_last_setting_was_given_up(mark, kept):
     """The sampler sees it, or it would draw one of the settings a second time."""
     sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
     search(n_trials=2, refit=False, enqueue=None, **options).fit(X, Y)
     lost = optuna.load_study(**kept, sampler=sampler).ask()
@@ -265,10 +263,9 @@ def test_nothing_is_tried_after_the_last_setting_was_given_up(mark):
 
 
 @pytest.mark.parametrize("given_up", [False, True])
-def test_a_queued_trial_has_no_place_in_a_grid(given_up):
+def test_a_queued_trial_has_no_place_in_a_grid(given_up, kept):
     """For which the sampler looks when one of its settings is left."""
     sampler = optuna.samplers.GridSampler({"a": [0.1]}, seed=0)
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3]}, "sampler": sampler, **kept}
     given = search(n_trials=5, refit=False, enqueue={"a": 0.3}, **options)
     if given_up:
@@ -299,10 +296,9 @@ def test_a_grid_begins_with_none_but_its_own_settings():
 
 @pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
 @pytest.mark.parametrize("n_deaths", [(2, 0), (0, 2)])
-def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths):
+def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths, kept):
     """The sampler takes what still runs for tried, and stops the study at once."""
     sampler = optuna.samplers.BruteForceSampler(seed=0)
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
     search(n_trials=1, refit=False, enqueue=None, **options).fit(X, Y)
     study = optuna.load_study(**kept, sampler=sampler)
@@ -326,8 +322,7 @@ class EndsWithoutParameters(optuna.samplers.RandomSampler):
             study.stop()
 
 
-def test_a_trial_that_was_lost_before_it_had_parameters_does_not_end_the_search():
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+def test_a_trial_that_was_lost_before_it_had_parameters_does_not_end_the_search(kept):
     given = search(sampler=EndsWithoutParameters(seed=0), refit=False, **kept)
     given.set_params(n_trials=1).fit(X, Y)
     lost = optuna.load_study(**kept).ask()
@@ -404,14 +399,13 @@ def test_only_what_kills_is_given_up():
 
 
 @pytest.mark.parametrize("order", [(0.1, 0.9), (0.9, 0.1)])
-def test_what_may_kill_is_evaluated_alone(order):
+def test_what_may_kill_is_evaluated_alone(order, kept):
     class Killer(Peak):
         def fit(self, X, y):
             if self.a == 0.9:
                 raise TerminatedWorkerError
             return super().fit(X, y)
 
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     study = optuna.create_study(**kept, direction="maximize")
     for a in order:
         deaths = {_search_workers.DEATHS: 1} if a == 0.9 else None
@@ -424,12 +418,11 @@ def test_what_may_kill_is_evaluated_alone(order):
     assert {t.system_attrs["fixed_params"]["a"] for t in blamed} == {0.9}
 
 
-def test_an_interruption_is_no_death():
+def test_an_interruption_is_no_death(kept):
     class Stopped(Peak):
         def fit(self, X, y):
             raise KeyboardInterrupt
 
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     with pytest.raises(KeyboardInterrupt):
         search(Stopped(), n_trials=2, **kept).fit(X, Y)
     *_, again = optuna.load_study(**kept).trials
@@ -447,8 +440,7 @@ def test_an_error_of_the_storage_is_the_one_to_see(monkeypatch):
         search(n_trials=1, timeout=2).fit(X, Y)
 
 
-def test_a_trial_that_was_taken_away_in_the_end_is_not_shown(monkeypatch):
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+def test_a_trial_that_was_taken_away_in_the_end_is_not_shown(monkeypatch, kept):
     report = optuna.Trial.report
 
     def report_and_steal(self, value, step):
@@ -489,19 +481,6 @@ def test_a_trial_that_was_taken_away_is_not_told(pruner, n_fits):
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
     assert stolen == [0]
     assert len(fits) == n_fits + 3 * 3 + 1  # in a race, none of its further folds
-
-
-def test_accuracy_is_what_scores_when_asked():
-    fitted = search(n_trials=1, scoring="accuracy").fit(X, Y)
-
-    assert fitted.score(X, Y) == accuracy_score(Y, fitted.predict(X))
-
-
-def test_another_estimator_is_searched_too():
-    space = {"C": FLOAT(1e-3, 1e2, log=True)}
-    fitted = AdaLoraSearchCV(LogisticRegression(), space, n_trials=3, cv=2).fit(X, Y)
-
-    assert fitted.trials_[0].params == {"C": 1.0}
 
 
 def test_an_interrupt_at_the_beginning_leaves_nothing_behind(monkeypatch):
@@ -576,20 +555,6 @@ def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
     time.sleep(0.5)
 
     assert [record["ended"] for record in study.user_attrs.values()] == [True]
-
-
-def test_the_process_learns_from_pruned_trials(monkeypatch):
-    learned = []
-
-    def spy(trials):
-        learned.append([t for t in trials if t.state is TrialState.PRUNED])
-        return with_estimates(trials)
-
-    monkeypatch.setattr(_search_sampling, "with_estimates", spy)
-    search(n_trials=14, pruner="auto", random_state=0).fit(X, Y)
-
-    assert learned  # Optuna asked what has become of the trials
-    assert any(learned)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
