@@ -220,13 +220,9 @@ def test_one_distribution_a_name_over_a_study():
 
 def test_the_default_space():
     assert AdaLoraSpace().distributions() == DEFAULT
-    assert AdaLoraSpace().fixed() == {}
-
-
-def test_the_distributions_do_not_depend_on_anything():
-    assert AdaLoraSpace().distributions() == AdaLoraSpace().distributions()
     named = AdaLoraSpace().distributions("clf__")
     assert named == {f"clf__{name}": d for name, d in DEFAULT.items()}
+    assert AdaLoraSpace().fixed() == {}
 
 
 def test_a_tuple_is_a_range_a_list_is_choices_and_the_rest_is_fixed():
