@@ -174,11 +174,6 @@ def test_other_things_are_refused(display, fitted):
             display.from_estimator(thing)
 
 
-def test_arguments_that_plot_does_not_know_are_refused(display, fitted):
-    with pytest.raises(TypeError, match="'colour'"):
-        display.from_estimator(fitted, colour="red")
-
-
 def test_a_figure_of_its_own_may_be_laid_out_once_more(display, fitted, plt):
     """As is usual after a picture; matplotlib refuses or warns of another layout."""
     ax = display.from_estimator(fitted).ax_
