@@ -444,7 +444,7 @@ def test_parameters_of_training_do_not_matter_after_it(fitted):
             learning_rate=1.0,
             lora_alpha=77.0,
             target_modules=["query"],
-            pooling="max",
+            pooling="model",
             random_state=5,
             class_weight="balanced",
         )
