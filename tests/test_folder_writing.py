@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -271,18 +269,17 @@ def test_a_training_that_is_too_long_to_be_read(fitted, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
-@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
-def test_a_failure_between_the_two_renames(fitted, saved, tmp_path, monkeypatch, error):
+def test_a_failure_between_the_two_renames(fitted, saved, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(saved, tmp_path / "f"))
     rename = Path.rename
 
     def sometimes(self, target):
         if self.name == "new":
-            raise error
+            raise FULL
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", sometimes)
-    with pytest.raises(type(error)):
+    with pytest.raises(OSError, match="No space"):
         fitted.save_pretrained(folder, overwrite=True)
 
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
@@ -717,37 +714,6 @@ def test_another_writer_of_the_same_mounted_folder_is_left_alone(
     assert not [*fixed.glob(".*")]
     loaded = AdaLoraClassifier.from_pretrained(fixed)
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
-
-
-def test_several_writers_at_once_leave_the_files_of_one(fitted, fixed, monkeypatch):
-    """Files are moved by one at a time; the others get an error."""
-    rename = Path.rename
-
-    def slow(self, target):
-        time.sleep(0.01)
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", slow)
-    before, errors = bytes_of(fixed), []
-    start = threading.Barrier(3)
-
-    def save(factor):
-        other = strengthen(copy.copy(fitted), factor)
-        start.wait()
-        try:
-            other.save_pretrained(fixed, overwrite=True)
-        except FileExistsError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=save, args=[n]) for n in (2, 3, 4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(errors) < 3 or bytes_of(fixed) == before
-    assert not [*fixed.glob(".*")]
-    assert AdaLoraClassifier.from_pretrained(fixed).ranks_
 
 
 def test_a_writer_that_begins_to_move_files_at_the_same_time(
