@@ -543,21 +543,6 @@ def news():
 
 
 @pytest.mark.slow
-def test_grid_search_on_headlines(news):
-    X, X_test, y, y_test = news
-    pipeline = Pipeline(
-        [
-            ("columns", ColumnTransformer([("text", "passthrough", ["headline"])])),
-            ("clf", AdaLoraClassifier(epochs=2, max_length=32, random_state=0)),
-        ]
-    )
-    search = GridSearchCV(pipeline, {"clf__target_r": [2, 8]}, cv=2).fit(X, y)
-
-    assert search.score(X_test, y_test) > 0.8
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-
-
-@pytest.mark.slow
 def test_calibration_on_headlines(news):
     """Calibrated probabilities are no worse; the labels stay about as good."""
     X, X_test, y, y_test = news
