@@ -369,13 +369,14 @@ class TerminatedWorkerError(Exception):
     """Named as joblib's."""
 
 
-def test_only_what_kills_is_given_up():
-    class Killer(Peak):
-        def fit(self, X, y):
-            if self.a == 0.9:
-                raise TerminatedWorkerError
-            return super().fit(X, y)
+class Killer(Peak):
+    def fit(self, X, y):
+        if self.a == 0.9:
+            raise TerminatedWorkerError
+        return super().fit(X, y)
 
+
+def test_only_what_kills_is_given_up():
     points = [{"a": a, "b": 0.7} for a in (0.1, 0.9, 0.2, 0.3)]
     options = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
     given = search(
@@ -400,12 +401,6 @@ def test_only_what_kills_is_given_up():
 
 @pytest.mark.parametrize("order", [(0.1, 0.9), (0.9, 0.1)])
 def test_what_may_kill_is_evaluated_alone(order, kept):
-    class Killer(Peak):
-        def fit(self, X, y):
-            if self.a == 0.9:
-                raise TerminatedWorkerError
-            return super().fit(X, y)
-
     study = optuna.create_study(**kept, direction="maximize")
     for a in order:
         deaths = {_search_workers.DEATHS: 1} if a == 0.9 else None
