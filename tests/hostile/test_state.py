@@ -94,6 +94,7 @@ STATES = {
     "a file by a detour": (put("files", "a/../../x", value="0"), "of the folder"),
     "a file of the network": (put("files", "//x", value="0"), "files of the folder"),
     "a file of the folder of a drive": (put("files", "C:x", value="0"), "the folder"),
+    "a file behind a backslash": (put("files", "..\\x", value="0"), "of the folder"),
     "a file with a drive": (put("files", "C:\\secret", value="0"), "of the folder"),
     "a file on another drive": (put("files", "C:/secret", value="0"), "of the folder"),
     "a file without a name": (put("files", "", value="0"), "files of the folder"),
