@@ -16,6 +16,7 @@ import pytest
 import sklearn
 from _news import headlines
 from _toy import topics, toy
+from scipy.stats import loguniform, randint
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -38,16 +39,19 @@ from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
     KFold,
+    RandomizedSearchCV,
     StratifiedKFold,
     TunedThresholdClassifierCV,
     cross_val_predict,
     cross_validate,
+    learning_curve,
     train_test_split,
 )
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.multioutput import (
     ClassifierChain,
     MultiOutputClassifier,
+    MultiOutputRegressor,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -202,6 +206,39 @@ def test_grid_search(make):
     np.testing.assert_array_equal(search.predict_proba(X3), refitted.predict_proba(X3))
 
 
+def test_randomized_search(make):
+    """By several scores, of which one chooses the best."""
+    search = RandomizedSearchCV(
+        make(epochs=1),
+        {"learning_rate": loguniform(1e-4, 0.1), "target_r": randint(1, 4)},
+        n_iter=2,
+        cv=FOLDS,
+        random_state=0,
+        scoring=["accuracy", "neg_log_loss"],
+        refit="neg_log_loss",
+    ).fit(X3, Y3)
+
+    assert (search.cv_results_["mean_test_neg_log_loss"] < 0).all()
+    best = clone(search.best_estimator_).fit(X3, Y3)
+    assert search.score(X3, Y3) == -log_loss(Y3, best.predict_proba(X3))
+
+
+def test_halving_search_over_rows(make):
+    """A candidate that lasts is fitted anew to more rows, and has more steps."""
+    search = HalvingGridSearchCV(
+        make(epochs=1, batch_size=9),
+        {"learning_rate": [0.01, 0.02]},
+        factor=2,
+        cv=FOLDS,
+        min_resources=18,
+        random_state=0,
+    ).fit(X3, Y3)
+
+    assert search.n_resources_ == [18, 36]
+    assert search.n_candidates_ == [2, 1]
+    assert search.best_estimator_.total_step_ == 4
+
+
 def test_halving_search_over_epochs(make):
     """A candidate that lasts is fitted anew with more epochs, and its own schedule."""
     search = HalvingGridSearchCV(
@@ -230,6 +267,16 @@ def test_cross_val_predict(make):
     found = cross_val_predict(make(), X3, Y3, cv=FOLDS, method="predict_proba")
 
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_learning_curve(make):
+    """Of fits to fewer rows, whose schedules are shares of fewer steps."""
+    sizes, train, test = learning_curve(
+        make(epochs=1), X3, Y3, train_sizes=[9, 18], cv=FOLDS, error_score="raise"
+    )
+
+    assert sizes.tolist() == [9, 18]
+    assert train.shape == test.shape == (2, 2)
 
 
 # Classes that a fold lacks
@@ -363,6 +410,16 @@ def test_what_scikit_learn_keeps_for_numbers(make, wrapper):
 
     with pytest.raises(ValueError, match="could not convert string to float"):
         wrapper(make(epochs=1)).fit(TABLE, y)
+
+
+def test_multi_output_regressor(make_regressor):
+    """One regressor a target; a list of texts will do."""
+    y = np.column_stack([Y2 * 10.0, 3.0 - Y2])
+    several = MultiOutputRegressor(make_regressor(epochs=1)).fit(X2, y)
+    second = make_regressor(epochs=1).fit(X2, y[:, 1])
+
+    assert several.predict(X2).shape == (36, 2)
+    np.testing.assert_array_equal(several.predict(X2)[:, 1], second.predict(X2))
 
 
 def test_multi_output_classifier(make):
