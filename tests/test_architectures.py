@@ -888,7 +888,6 @@ def test_what_is_saved_tells_two_texts_apart(folder_for_pairs, types_seen, tmp_p
 
 # ---- copies of tokenizers -----------------------------------------------------------
 
-DECODER = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 COLUMNS = pd.DataFrame({"a": ["good film", "bad price", "red"] * 6})
 COLUMNS["b"] = ["great", "poor loss blue", "win"] * 6
 
@@ -925,7 +924,7 @@ def test_the_types_of_pairs_are_returned_by_a_copy_too(folder_of, tmp_path):
 def test_types_that_mean_something_else_are_not_returned_by_a_copy(folder_of, tmp_path):
     """GPT-2 takes them for tokens; its Chinese models have BERT's tokenizer."""
     X, y = toy(16)
-    model = folder_of(transformers.GPT2Config, **DECODER)
+    model = folder_of(transformers.GPT2Config, **GPT2)
     fitted = make(model, pooling="model", target_modules=["c_attn"]).fit(X, y)
     found = as_the_pipeline_says(fitted, tmp_path / "merged", X)
 
@@ -1000,7 +999,7 @@ def test_a_tokenizer_that_only_pads_on_the_left(folder_of, tmp_path):
 
 def test_saving_leaves_the_tokenizer_as_it_was(folder_of, tmp_path):
     X, y = toy(16)
-    fitted = make(folder_of(transformers.GPT2Config, **DECODER)).fit(X, y)
+    fitted = make(folder_of(transformers.GPT2Config, **GPT2)).fit(X, y)
     tokenizer = fitted._live.backbone.tokenizer
     before = dict(tokenizer.init_kwargs)
     fitted.save_pretrained(tmp_path / "saved")
