@@ -19,7 +19,7 @@ from _toy import topics, toy
 from scipy.stats import loguniform, randint
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import TruncatedSVD
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -457,6 +457,16 @@ def test_boosting(make):
     boost = AdaBoostClassifier(make(epochs=4), n_estimators=2, random_state=0)
 
     assert is_distribution(boost.fit(X, Y3).predict_proba(X))
+
+
+def test_targets_transformed(make_regressor):
+    y = np.exp(Y2 * 3.0)
+    logged = TransformedTargetRegressor(
+        make_regressor(), func=np.log, inverse_func=np.exp
+    ).fit(X2, y)
+    plain = make_regressor().fit(X2, np.log(y))
+
+    np.testing.assert_allclose(logged.predict(X2), np.exp(plain.predict(X2)), rtol=1e-6)
 
 
 # Inspection
