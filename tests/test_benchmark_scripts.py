@@ -468,8 +468,7 @@ def test_what_the_page_says_of_other_splits_of_the_tweets():
     )
     assert_says(
         results.RESULTS.parent.parent / "README.md",
-        "on six other splits of it, with 4,000 test rows in place of 1,000, the two "
-        "are equal",
+        "on six others, with 4,000 test rows in place of 1,000, the two are equal",
     )
 
 
@@ -548,6 +547,11 @@ def test_what_the_page_says_of_all_weights_and_lora_set_up_as_well():
         "LoRA with mean pooling, no dropout and half the learning rate is 1.3 points "
         "behind ours on 200 rows, and 0.65 on 1,000",
     )
+    assert_says(
+        results.RESULTS.parent.parent / "README.md",
+        "LoRA with our pooling and a lower rate is 1.3 points behind on 200 rows, and "
+        "0.65 on 1,000.",
+    )
 
 
 def test_what_the_page_says_of_ten_thousand_rows():
@@ -577,6 +581,22 @@ def test_what_the_page_says_of_ten_thousand_rows():
         *rows,
         "Ours is 0.4 to 0.6 points ahead of `peft-tuned`, and 0.2 and 0.9 ahead of all "
         "weights, which may be chance. It is 1.0 to 3.5 points ahead of frozen",
+    )
+
+
+def test_what_the_page_says_of_a_machine_with_nothing_beside_it():
+    path = results.RESULTS / "quiet" / "speed-cpu-zen4.json"
+    found = json.loads(path.read_text("utf-8"))
+    ratios = {(r["against"], r["how"]): f"{r['fit_cpu']:.2f}" for r in found["ratios"]}
+    a, b, c, d, e, f = ratios.values()
+
+    assert [name for name, _ in ratios] == ["peft-adalora"] * 3 + ["peft-tuned"] * 3
+    assert (found["epochs"], len(found["contestants"][0]["rounds"])) == (3, 1)
+    assert_says(
+        report.PAGE,
+        f"gave {a} of the CPU seconds of a fit of `peft-adalora` ({b} with both in "
+        f"float32, {c} with both in bfloat16), and {d} of one of `peft-tuned` ({e}, "
+        f"{f}).",
     )
 
 
