@@ -11,8 +11,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from sk_adalora._devices import resolve_place
-from sk_adalora._find_model import DEFAULT_MODEL
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.runtime.devices import resolve_place
 
 from . import (
     defaults,

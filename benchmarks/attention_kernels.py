@@ -2,7 +2,7 @@
 
 Times a training step (forward and backward through the frozen model and its updates)
 and a prediction with each kernel, taking turns, and prints the ratio of medians. The
-answer is written down in `sk_adalora/_devices.py`.
+answer is written down in `sk_adalora/runtime/devices.py`.
 
     python -m benchmarks attention
 """
@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import torch
 
-from sk_adalora._batches import Batch
-from sk_adalora._devices import resolve_place
-from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
-from sk_adalora._network import TextNetwork
-from sk_adalora._read_model import silent_transformers
 from sk_adalora.adalora import AdaLoraConfig
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
+from sk_adalora.pretrained.read import silent_transformers
+from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.tokens.batches import Batch
 
 from .machine import describe_machine
 from .results import table

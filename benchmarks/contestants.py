@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora._devices import resolve_place
-from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
-from sk_adalora._read_model import silent_transformers
-from sk_adalora._steps import resolve_schedule
+from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
+from sk_adalora.pretrained.read import silent_transformers
+from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.training.schedule_steps import resolve_schedule
 
 from . import contrastive, huggingface
 

@@ -7,7 +7,7 @@ made for a handful of rows a class: pairs grow in number with the square of the 
 
 import tempfile
 
-from sk_adalora._read_model import silent_transformers
+from sk_adalora.pretrained.read import silent_transformers
 
 
 class SetFitPredictor:

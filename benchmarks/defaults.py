@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from itertools import product
 from unittest import mock
 
-from sk_adalora import AdaLoraClassifier, _linear_probe, _prepare_head
+from sk_adalora import AdaLoraClassifier
+from sk_adalora.training import linear_probe as _linear_probe
+from sk_adalora.training import start_head as _prepare_head
 
 from . import results
 from .arguments import positive

@@ -19,8 +19,9 @@ from unittest import mock
 
 from sklearn.model_selection import train_test_split
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, _network
-from sk_adalora._head import LinearHead
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora.network import network as _network
+from sk_adalora.network.head import LinearHead
 
 from .data import load_task, split
 from .machine import describe_machine

@@ -22,8 +22,9 @@ from unittest import mock
 import numpy as np
 import torch
 
-from sk_adalora import AdaLoraClassifier, _training
-from sk_adalora._batches import training_batches
+from sk_adalora import AdaLoraClassifier
+from sk_adalora.tokens.batches import training_batches
+from sk_adalora.training import loop as _training
 
 from .arguments import chosen_sizes
 from .data import CUT, TASKS, cells

@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 import torch
 
-from sk_adalora._read_model import silent_transformers
+from sk_adalora.pretrained.read import silent_transformers
 
 # Chosen, because the defaults of Trainer (5e-5) and of PEFT's tour (1e-3) would have
 # made straw men: the best mean of the accuracies on 400 headlines (500 to test on) and

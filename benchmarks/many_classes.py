@@ -20,7 +20,8 @@ from unittest import mock
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import LabelBinarizer
 
-from sk_adalora import AdaLoraClassifier, _linear_probe
+from sk_adalora import AdaLoraClassifier
+from sk_adalora.training import linear_probe as _linear_probe
 
 from .arguments import chosen_files_and_sizes
 from .contestants import Settings, fit

@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from sk_adalora._devices import resolve_place
+from sk_adalora.runtime.devices import resolve_place
 
 from .machine import describe_machine
 from .results import table

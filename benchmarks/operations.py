@@ -2,7 +2,7 @@
 
 from torch.profiler import ProfilerActivity, profile
 
-from sk_adalora._devices import resolve_place
+from sk_adalora.runtime.devices import resolve_place
 
 from . import results
 from .arguments import positive

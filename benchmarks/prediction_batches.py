@@ -16,7 +16,7 @@ from collections import defaultdict
 from unittest import mock
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora._devices import Place
+from sk_adalora.runtime.devices import Place
 
 from .data import load_task, split
 from .machine import describe_machine

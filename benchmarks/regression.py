@@ -26,7 +26,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
 
 from sk_adalora import AdaLoraRegressor
-from sk_adalora._find_model import DEFAULT_MODEL
+from sk_adalora.pretrained.find import DEFAULT_MODEL
 
 from .arguments import positive, script_parser
 from .contestants import Embedder, Settings

@@ -28,8 +28,8 @@ import optuna
 from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, AdaLoraSpace
-from sk_adalora._dimensions import plain
-from sk_adalora._find_model import DEFAULT_MODEL
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.search.dimensions import plain
 
 from . import results
 from .arguments import positive, script_parser, without_results

@@ -1,6 +1,6 @@
 """A training step against the floor, and what of it is not forward and backward."""
 
-from sk_adalora._devices import resolve_place
+from sk_adalora.runtime.devices import resolve_place
 
 from . import results
 from .arguments import positive

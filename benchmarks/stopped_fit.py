@@ -41,7 +41,7 @@ def fit_some_steps(contestant, texts, labels, settings, steps):
 
 
 def _stop_ours(begin, steps):
-    from sk_adalora import _training
+    from sk_adalora.training import loop as _training
 
     step = _training.train_step
     done = 0

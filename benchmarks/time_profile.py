@@ -2,10 +2,12 @@
 
 import torch
 
-from sk_adalora import _fitting, _predicting, _training
-from sk_adalora._devices import resolve_place
-from sk_adalora._network import TextNetwork
 from sk_adalora.adalora import AdaLoraModel
+from sk_adalora.estimators import fitting as _fitting
+from sk_adalora.estimators import predicting as _predicting
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.training import loop as _training
 
 from . import results
 from .arguments import positive

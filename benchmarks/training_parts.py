@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from unittest import mock
 
-from sk_adalora._devices import Place, resolve_place
-from sk_adalora._find_model import DEFAULT_MODEL
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.runtime.devices import Place, resolve_place
 
 from .machine import describe_machine
 from .results import table

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sk_adalora._backbone import load_backbone
-from sk_adalora._batches import pad
-from sk_adalora._network import build_network, pool
-from sk_adalora._token_table import TokenTable
-from sk_adalora._training import Examples, Recipe, Run, train_step
 from sk_adalora.adalora import AdaLoraConfig
+from sk_adalora.network.network import build_network, pool
+from sk_adalora.pretrained.backbone import load_backbone
+from sk_adalora.tokens.batches import pad
+from sk_adalora.tokens.table import TokenTable
+from sk_adalora.training.loop import Examples, Recipe, Run, train_step
 
 from .contestants import Settings
 from .huggingface import (

@@ -60,7 +60,7 @@ def broken_links_of_estimators(site):
     from sklearn.utils._repr_html.common import generate_link_to_param_doc
 
     import sk_adalora
-    from sk_adalora._doc_links import DOCUMENTATION
+    from sk_adalora.runtime.doc_links import DOCUMENTATION
 
     for cls in (sk_adalora.AdaLoraClassifier, sk_adalora.AdaLoraRegressor):
         link = cls()._get_doc_link()

@@ -40,38 +40,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AdaLoraClassifier": "._classifier",
+    "AdaLoraClassifier": ".estimators.classifier",
     "AdaLoraConfig": ".adalora.config",
     "AdaLoraModel": ".adalora.model",
-    "AdaLoraRegressor": "._regressor",
-    "AdaLoraSearchCV": "._search",
-    "AdaLoraSpace": "._space",
-    "BudgetDisplay": "._displays",
+    "AdaLoraRegressor": ".estimators.regressor",
+    "AdaLoraSearchCV": ".search.search",
+    "AdaLoraSpace": ".search.space",
+    "BudgetDisplay": ".displays.displays",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
-    "OptunaPruning": "._optuna_pruning",
-    "RankAllocationDisplay": "._displays",
-    "TrainingHistoryDisplay": "._displays",
-    "clear_backbone_cache": "._backbone",
+    "OptunaPruning": ".search.pruning_callback",
+    "RankAllocationDisplay": ".displays.displays",
+    "TrainingHistoryDisplay": ".displays.displays",
+    "clear_backbone_cache": ".pretrained.backbone",
     "get_peft_model": ".adalora.model",
-    "suggest_params": "._space",
+    "suggest_params": ".search.space",
 }
 
 if TYPE_CHECKING:
-    from ._backbone import clear_backbone_cache
-    from ._classifier import AdaLoraClassifier
-    from ._displays import (
+    from .adalora.config import AdaLoraConfig, LoraConfig
+    from .adalora.model import AdaLoraModel, get_peft_model
+    from .adalora.schedule import BudgetSchedule
+    from .displays.displays import (
         BudgetDisplay,
         RankAllocationDisplay,
         TrainingHistoryDisplay,
     )
-    from ._optuna_pruning import OptunaPruning
-    from ._regressor import AdaLoraRegressor
-    from ._search import AdaLoraSearchCV
-    from ._space import AdaLoraSpace, suggest_params
-    from .adalora.config import AdaLoraConfig, LoraConfig
-    from .adalora.model import AdaLoraModel, get_peft_model
-    from .adalora.schedule import BudgetSchedule
+    from .estimators.classifier import AdaLoraClassifier
+    from .estimators.regressor import AdaLoraRegressor
+    from .pretrained.backbone import clear_backbone_cache
+    from .search.pruning_callback import OptunaPruning
+    from .search.search import AdaLoraSearchCV
+    from .search.space import AdaLoraSpace, suggest_params
 else:  # hidden from type checkers, to which every name would exist, misspelt ones too
 
     def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sk_adalora._folder_files import SEAL, STATE_NAME, seal_of
+from sk_adalora.files.layout import SEAL, STATE_NAME, seal_of
 
 # Large enough that predictions differ from those without the adapter.
 STRONG = {"learning_rate": 0.05, "epochs": 3}

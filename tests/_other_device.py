@@ -19,15 +19,11 @@ from _tiny import adamw
 from _toy import make, make_regressor, topics, toy
 from safetensors.torch import load_file
 
-from sk_adalora import (
-    AdaLoraClassifier,
-    AdaLoraSearchCV,
-    _batches,
-    _devices,
-    _training,
-    clear_backbone_cache,
-)
+from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, clear_backbone_cache
 from sk_adalora.adalora import AdaLoraConfig, get_peft_model, layers
+from sk_adalora.runtime import devices as _devices
+from sk_adalora.tokens import batches as _batches
+from sk_adalora.training import loop as _training
 
 X, Y = topics(48)
 LONG = [" ".join(X[i : i + 6]) for i in range(0, 48, 2)]

@@ -1,6 +1,6 @@
 """What training does, step by step."""
 
-from sk_adalora import _training
+from sk_adalora.training import loop as _training
 
 LAYERS = 12  # of the tiny model
 

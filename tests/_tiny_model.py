@@ -6,7 +6,7 @@ import torch
 import transformers
 from _tiny import build
 
-from sk_adalora._model_files import weight_files
+from sk_adalora.pretrained.weights import weight_files
 
 # Of it, and of other architectures beside it, by the names that most configs have.
 SIZES = {

@@ -15,7 +15,7 @@ from _oracle import (
 from _tiny import adamw, encoder_loss, tiny_bert, tiny_classifier, tiny_gpt2
 from transformers import BertForSequenceClassification
 
-from sk_adalora._find_model import DEFAULT_MODEL, Request, find_folder
+from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
 
 SCHEDULES = {
     "every step": {},

@@ -17,10 +17,13 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 import sk_adalora
-from sk_adalora import AdaLoraClassifier, _backbone, _devices, _try_model
-from sk_adalora._backbone import load_backbone
-from sk_adalora._devices import resolve_place
-from sk_adalora._network import TextNetwork
+from sk_adalora import AdaLoraClassifier
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.pretrained import backbone as _backbone
+from sk_adalora.pretrained import trial as _try_model
+from sk_adalora.pretrained.backbone import load_backbone
+from sk_adalora.runtime import devices as _devices
+from sk_adalora.runtime.devices import resolve_place
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 

@@ -14,8 +14,8 @@ from benchmarks import data, machine, memory, stopped_fit, time_profile
 from benchmarks.operations import count
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from benchmarks.training_steps import STEPS, make_step
-from sk_adalora import _devices
-from sk_adalora._devices import resolve_place
+from sk_adalora.runtime import devices as _devices
+from sk_adalora.runtime.devices import resolve_place
 
 CPU = torch.device("cpu")
 

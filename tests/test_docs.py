@@ -20,11 +20,11 @@ from sk_adalora import (
     AdaLoraRegressor,
     AdaLoraSearchCV,
     AdaLoraSpace,
-    _backbone,
-    _find_model,
-    _steps,
 )
-from sk_adalora._find_model import DEFAULT_MODEL
+from sk_adalora.pretrained import backbone as _backbone
+from sk_adalora.pretrained import find as _find_model
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.training import schedule_steps as _steps
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator
 
 import sk_adalora
 import sk_adalora.adalora
-from sk_adalora._report import FitReport
-from sk_adalora._steps import ResolvedSchedule
-from sk_adalora._training import TrainingHistory
+from sk_adalora.training.loop import TrainingHistory
+from sk_adalora.training.report import FitReport
+from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 DOCS = Path(__file__).parent.parent / "docs"
 # "name : type, default=value", or "first, second : type" for two of a kind.

@@ -1,0 +1,1 @@
+"""Rows of any kind of table -> texts; labels and numbers -> targets."""

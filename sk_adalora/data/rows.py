@@ -1,0 +1,227 @@
+"""The rows of a fit: read, checked, and split before anything is loaded."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from sklearn import config_context
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_sample_weight, _num_samples
+from torch import Tensor
+
+from .columns import from_native
+from .texts import Texts
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of a fit.
+
+    Parameters
+    ----------
+    texts : Texts
+        Their texts.
+    targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
+        Their targets.
+    weights : torch.Tensor of shape (n_samples,) or None
+        Weights of their losses, or None where all are equal.
+    """
+
+    texts: Texts
+    targets: Tensor
+    weights: Tensor | None
+
+    def weighted(self) -> np.ndarray:
+        """Return the positions of the rows with a weight above 0: at least one."""
+        if self.weights is None:
+            return np.arange(len(self.texts))
+        positive = np.flatnonzero(self.weights.numpy() > 0)
+        if not len(positive):
+            raise ValueError(
+                "At least one row must have a weight above 0. Got 0 for all "
+                f"{len(self.texts)} rows, from `sample_weight` or `class_weight`. "
+                "Raise some weights."
+            )
+        return positive
+
+    def take(self, rows: np.ndarray) -> TrainingRows:
+        """Return some of the rows."""
+        if len(rows) == len(self.texts) and np.all(np.diff(rows) > 0):
+            return self
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(
+            self,
+            texts=self.texts.take(rows),
+            targets=self.targets[rows],
+            weights=weights,
+        )
+
+
+def take_rows(data: Any, rows: np.ndarray) -> Any:
+    """Return some rows of what the user passed, in the form it was passed in."""
+    data = _takeable(data)
+    try:
+        if isinstance(data, pa.Array | pa.RecordBatch):
+            return data.take(pa.array(rows))  # scikit-learn would make it a list
+        return _safe_indexing(data, rows)
+    except TypeError:  # an Index of pandas, a table of `datasets`
+        for method in ("select", "take"):
+            if hasattr(data, method):
+                return getattr(data, method)(rows)
+        return np.asarray(data)[rows]  # a data set of HDF5
+
+
+def _takeable(data: Any) -> Any:
+    """Convert what rows cannot be taken of: some sparse matrices and texts of Arrow."""
+    if hasattr(data, "tocsr"):
+        return data.tocsr()
+    if isinstance(data, pa.Table | pa.RecordBatch):  # polars exports string views
+        columns = [_takeable(column) for column in data.columns]
+        return type(data).from_arrays(columns, names=data.column_names)
+    if isinstance(data, pa.Array | pa.ChunkedArray):
+        if pa.types.is_run_end_encoded(data.type):
+            data = pc.run_end_decode(data)
+        if pa.types.is_string_view(data.type):
+            data = data.cast(pa.large_string())
+    return data
+
+
+def read_at_once(y: Any) -> Any:
+    """Return targets or weights of a column of `datasets` at once, others unchanged.
+
+    Each pass over such a column reads row after row, which takes seconds.
+    """
+    datasets = sys.modules.get("datasets")  # imported if y is a column of it
+    return y[:] if datasets is not None and isinstance(y, datasets.Column) else y
+
+
+def check_targets(
+    y: Any, n_samples: int, estimator: Any, names: tuple[str, str] = ("X", "y")
+) -> None:
+    """Refuse missing targets, other types, and more or fewer of them than rows."""
+    of_rows, of_targets = names
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            "the target y is None. Pass a target for each row."
+        )
+    refuse_name(y, names)
+    from_native(y, of_targets)  # refuses a table of dask, or columns that share a name
+    n_targets = _num_samples(y)
+    if n_targets != n_samples:
+        raise ValueError(
+            f"`{of_rows}` and `{of_targets}` must have the same number of rows. "
+            f"Got {n_samples} and {n_targets}. Pass one target a row."
+        )
+    _refuse_masked(y, of_targets)
+    _refuse_types(y, of_targets)
+
+
+def refuse_name(y: Any, names: tuple[str, str] = ("X", "y")) -> None:
+    """Refuse the name of a column in place of targets."""
+    of_rows, of_targets = names
+    if isinstance(y, str):
+        raise ValueError(
+            f"`{of_targets}` must hold a target for each row. Got a single str. If it "
+            f"names a column, pass {of_rows}[{y[:40]!r}], and {of_rows} without it."
+        )
+
+
+def _refuse_types(y: Any, name: str) -> None:
+    """Refuse types of NumPy's that scikit-learn reads otherwise, or cannot score."""
+    dtype = getattr(y, "dtype", None)
+    if getattr(dtype, "kind", None) == "T":
+        raise ValueError(
+            f"`{name}` must be of a type that scikit-learn knows. Got strings of "
+            "NumPy's StringDType. Convert them with .astype(object)."
+        )
+    fields = getattr(dtype, "names", None)
+    if fields:
+        raise ValueError(
+            f"`{name}` must be an array without fields. Got a structured array with "
+            f"the fields {', '.join(fields)}. Pass one of them, as in "
+            f"{name}[{fields[0]!r}]."
+        )
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """Refuse masked arrays: whatever reads them would ignore the mask."""
+    if np.ma.is_masked(values):
+        count = int(np.ma.getmaskarray(values).sum())
+        raise ValueError(
+            f"`{name}` must not hold masked values. Got {count} of them. Drop those "
+            "rows, or fill them by its method `filled`."
+        )
+
+
+def check_validation_rows(X_val: Any, y_val: Any, early_stopping: bool) -> None:
+    """Refuse one of `X_val` and `y_val` alone, and both without early stopping."""
+    if (X_val is None) != (y_val is None):
+        raise ValueError(
+            "`X_val` and `y_val` must be passed together. Got one of them. "
+            "Pass both, or neither."
+        )
+    if X_val is not None and not early_stopping:
+        raise ValueError(
+            "`X_val` and `y_val` are used for early stopping only. Got them "
+            "with early_stopping=False. Set early_stopping=True."
+        )
+
+
+def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+    """Check the weights of the rows."""
+    if sample_weight is None:
+        return None
+    _refuse_masked(sample_weight, "sample_weight")
+    if isinstance(sample_weight, Number):  # scikit-learn looks for NaN in arrays only
+        sample_weight = np.full(n_samples, sample_weight)
+    n_weights = _num_samples(sample_weight)
+    if n_weights != n_samples:
+        raise ValueError(
+            "`X` and `sample_weight` must have the same number of rows. "
+            f"Got {n_samples} and {n_weights}. Pass one weight a row."
+        )
+    rows = np.empty((n_samples, 0))
+    with config_context(assume_finite=False):  # NaN would leave out its row silently
+        return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+
+
+def weights_tensor(weights: np.ndarray | None) -> Tensor | None:
+    """Return the weights divided by the largest, or None if all are equal."""
+    if weights is None or (weights[0] > 0 and np.all(weights == weights[0])):
+        return None
+    largest = weights.max()  # only ratios matter, and some weights exceed float32
+    return torch.as_tensor(weights / largest if largest > 0 else weights).float()
+
+
+def split_rows(
+    n_rows: int, fraction: float, stratify: Any, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows to train on and the rows to validate on.
+
+    `stratify` are classes that both sides should have in the same proportions. Refuse a
+    `fraction` that leaves too few rows to one of the sides.
+    """
+    try:
+        kept, held = train_test_split(
+            np.arange(n_rows),
+            test_size=fraction,
+            stratify=stratify,
+            random_state=seed,
+        )
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            "`validation_fraction` must leave enough rows to learn from and to score. "
+            f"Got {fraction} of {n_rows} rows: {reason}. Pass `X_val` and `y_val`, "
+            "set early_stopping=False, or change it."
+        ) from error
+    return kept, held

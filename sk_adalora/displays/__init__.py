@@ -1,0 +1,1 @@
+"""Pictures of ranks, budgets and histories."""

@@ -1,0 +1,1 @@
+"""The classifier and the regressor: what users fit."""

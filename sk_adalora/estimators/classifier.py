@@ -1,0 +1,639 @@
+"""The classifier of texts: its parameters, its targets and what it predicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import type_of_target
+from torch import Tensor
+from torch.nn import functional as F
+
+from sk_adalora.data.labels import (
+    as_set,
+    check_labels,
+    class_weights,
+    in_order,
+    read_indicator,
+    read_labels,
+)
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.training.loop import LossFunction
+
+from .base import BaseAdaLora, with_callbacks
+from .parameters import CLASSIFIER_RULES
+
+# Rows per chunk, when outputs are turned into probabilities.
+_ROWS = 1_000
+
+
+class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
+    """Classify texts with a pretrained transformer, fine-tuned with AdaLoRA [1]_.
+
+    The pretrained weights stay as they are. A fit learns a low-rank update for the
+    weight matrix of each linear layer, and a head that computes the outputs. All
+    updates start with the same rank. During training, rank is removed wherever it
+    matters least, until the average rank is `target_r`.
+
+    Parameters
+    ----------
+    model : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
+        The pretrained transformer: a Hugging Face id or a local folder. The default is
+        small enough for a CPU, and knows English only.
+    target_r : int or float, default=8
+        Average rank of the updates when training ends. A higher rank can express more,
+        and costs more. A float in (0, 1) is a share of `init_r`, which must then be
+        given.
+    init_r : int or None, default=None
+        Rank of every update when training starts. None stands for
+        ``ceil(1.5 * target_r)``. If it equals `target_r`, no rank is removed.
+    tinit : int or float, default=0.12
+        Last optimizer step, counted from 0, at which all updates have full rank; ranks
+        fall at the allocations after it. A float in [0, 1) is a share of all steps.
+    tfinal : int or float, default=0.48
+        Number of optimizer steps at the final ranks, before training ends. A float in
+        [0, 1) is a share of all steps.
+    deltaT : int, float or "auto", default="auto"
+        Number of optimizer steps between two allocations, which remove rank. A float in
+        (0, 1) is a share of all steps. "auto" is 1/200 of the steps in which ranks
+        fall, at least 1.
+    beta1 : float, default=0.85
+        Decay factor, in (0, 1), of the moving average of the sensitivity,
+        ``|number * gradient|``. Rank is removed where that and its uncertainty are low.
+    beta2 : float, default=0.85
+        Decay factor, in (0, 1), of the moving average of the uncertainty: how much the
+        sensitivity varies. Like `beta1`, it rarely needs a change.
+    orth_reg_weight : float, default=0.1
+        Weight, in the loss, of the penalty that keeps the directions of an update
+        orthogonal.
+    lora_alpha : float or None, default=None
+        Strength of the updates: they are multiplied by ``lora_alpha / init_r``. None
+        stands for `init_r`, which makes that 1.
+    lora_dropout : float, default=0.0
+        Probability, in [0, 1), with which training drops an input of an update. Above
+        0, a fit may take twice the time.
+    target_modules : str or list of str, default="all-linear"
+        Which linear layers get an update. A list holds endings of their names, a str is
+        a regular expression for whole paths, and "all-linear" is every linear layer
+        except pooler, embeddings and head.
+    epochs : int or "auto", default="auto"
+        How many times training goes over the rows. "auto" takes few rows and many
+        classes more often: as many times as make 96 optimizer steps, or 8 for each
+        class or label if that is more; at least 3, or 5 for more than 12 classes or
+        labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
+        32. A regressor has 32 and 22 in the place of 96 and 64, however many columns.
+    batch_size : int, default=32
+        Largest number of rows in a training batch; all batches of a fit have about the
+        same number. Predictions do not depend on it.
+    gradient_accumulation_steps : int, default=1
+        Largest number of batches in an optimizer step; all steps have about the same
+        number. If memory is short, raise it and lower `batch_size`: the steps are those
+        of larger batches.
+    learning_rate : float, default=0.008
+        Peak learning rate of the updates. One for training all weights, such as 2e-5,
+        hardly changes anything. Lower it if the training loss rises, and search it,
+        from the default downwards, for another `model`.
+    head_learning_rate : float or None, default=None
+        Peak learning rate of the head. None stands for 0.001 if the head starts as a
+        linear probe, and otherwise for `learning_rate`. A linear head learns on
+        features that are standardised by their mean and their root-mean-square distance
+        from it; with ``pooling="model"``, the model's own head gets them as they are.
+    head_init : {"auto", "linear_probe", "random"}, default="auto"
+        How the head starts. "linear_probe": as a linear model of the pretrained model's
+        features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
+        arXiv:2202.10054). "random": at random, which for numbers is around their mean.
+        "auto" is "linear_probe" in a classifier and "random" in a regressor. The head
+        of ``pooling="model"`` starts as in the pretrained files, or at random if they
+        have none that fits.
+    interpolation : float or "auto", default="auto"
+        How much of the training is kept, from 0, its start, to 1, its end (WiSE-FT,
+        arXiv:2109.01903). With a head that started at a linear probe, 0 is that linear
+        model; with a regressor's random head, it predicts numbers around their mean.
+        "auto" is 0.85 after more than three `epochs` over at most 1,000 rows, even of a
+        fit that stops early, if it is a regressor's or started at a linear probe;
+        otherwise, and with ``pooling="model"``, it is 1. If rows are few and say
+        little, try 0.5. A fit that continues another (`warm_start`) keeps all, whatever
+        this says.
+    weight_decay : float, default=0.0
+        AdamW's decoupled weight decay, of updates and head.
+    warmup_ratio : float, default=0.06
+        Share of all optimizer steps, the first ones, in which the learning rates rise
+        to their peak.
+    lr_scheduler_type : str, default="linear"
+        How the learning rates fall afterwards: "linear", "cosine", "constant" (not at
+        all, and without a rise), "constant_with_warmup" or "inverse_sqrt".
+    max_grad_norm : float or None, default=1.0
+        Largest norm of all gradients together; larger gradients are scaled down to it.
+        None does not limit them.
+    class_weight : dict, "balanced" or None, default=None
+        How much the rows of each class count, as everywhere in scikit-learn. It needs
+        one label a row; with an indicator matrix, use `sample_weight`.
+    early_stopping : bool, default=False
+        Whether to score validation rows after each epoch, stop when the score no longer
+        rises, and keep the state with the best score. Only epochs that end in the final
+        phase, the last `tfinal` steps, count.
+    validation_fraction : float, default=0.1
+        Share of the rows that is set apart for that if `fit` gets no validation rows.
+        A classifier stratifies them, if each has one label.
+    n_iter_no_change : int, default=3
+        Training stops after this many epochs of the final phase without a better score.
+    scoring : str, callable or None, default=None
+        The validation score, as in :func:`sklearn.metrics.check_scoring`. None stands
+        for the estimator's `score`.
+    warm_start : bool, default=False
+        Whether `fit` continues from the updates and the head of the fit before, with a
+        new schedule.
+    row_format : str or callable, default="auto"
+        How a row of a table becomes a text. "auto": a single column is the text,
+        several become lines ``name: value`` without the missing cells. "pair": two
+        columns are a pair of texts. Any other str is a `str.format` template with the
+        names of columns. A function gets a row, as a dict, and returns its text. For a
+        list or Series, give "auto", or a function, which then gets the cell.
+    max_length : int, default=256
+        Longest text in tokens, or less if the model takes less; `fit_report_` counts
+        the longer ones. If texts are long, a lower value saves time and memory.
+    long_text : str, default="truncate"
+        What happens to longer texts. "truncate" cuts off their end, "head_tail" cuts
+        out their middle. "windows": a prediction averages the outputs of windows that
+        overlap by half, and training reads the first window.
+    pooling : str, default="mean"
+        How the vectors of a text's tokens become the one that a linear head reads:
+        "mean", "cls" (that of the first token), "last" or "max". Give what the model
+        was pretrained with. "model" uses the classification head of the model's own
+        architecture instead, for programs that expect it.
+    device : str, default="auto"
+        Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
+        that computes, and otherwise the CPU.
+    precision : str, default="auto"
+        Number format of the frozen weights and of what is computed with them:
+        "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
+        hardware and model compute in it, and otherwise float32. Updates, head, loss and
+        optimizer are always in float32.
+    revision : str or None, default=None
+        Commit, tag or branch of the model on the hub. None stands for an installed
+        copy, if there is one, and otherwise for the main branch.
+    local_files_only : bool, default=False
+        Whether to never use the network. The model must then be a folder, in the hub's
+        cache or in an installed package.
+    trust_remote_code : bool, default=False
+        Whether to run code that the model's repository contains, or names in another.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is random: initial values (but not the head of
+        ``pooling="model"``), rows set apart, order of rows and dropout. None draws a
+        seed from NumPy's global generator, as everywhere in scikit-learn; no other
+        global generator is used or changed.
+    verbose : int, default=0
+        Whether to show a progress bar, and at the end the table of ranks.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; column numbers if `y` is an indicator matrix.
+    n_features_in_ : int
+        Number of columns of `X`; 1 for a list of texts.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if all of them are strings.
+    n_iter_ : int
+        Number of epochs trained.
+    total_step_ : int
+        Number of optimizer steps that the schedule has.
+    schedule_ : ResolvedSchedule
+        The ranks and steps that shares, None and "auto" stood for.
+    ranks_ : dict of str to int
+        The rank that is left in each adapted weight matrix, by its path in the model.
+    rank_pattern_ : dict of str to list of bool
+        The same, as PEFT writes it.
+    history_ : TrainingHistory
+        Lists: `loss`, `orthogonality` (the penalty), `learning_rate` and `budget` at
+        each step, and the validation `score` after each epoch.
+    fit_report_ : FitReport
+        What the fit used: rows, tokens, device, precision, size and time. `print` it.
+
+    See Also
+    --------
+    sk_adalora.get_peft_model : Adapt any torch model, for a loop of your own.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient
+       Fine-Tuning", ICLR 2023, arXiv:2303.10512.
+
+    Examples
+    --------
+    >>> from sk_adalora import AdaLoraClassifier
+    >>> X = ["good film", "bad film", "a joy", "a bore"] * 8
+    >>> y = ["fresh", "rotten"] * 16
+    >>> clf = AdaLoraClassifier(target_r=2, random_state=0)
+    >>> clf.fit(X, y).predict(["a good joy"])  # doctest: +SKIP
+    array(['fresh'], dtype='<U6')
+    """
+
+    _rules = CLASSIFIER_RULES
+    _auto_head_init = "linear_probe"  # docs/defaults.md: why, and why not for numbers
+    _coding = ("classes_", "_multilabel")
+    classes_: np.ndarray
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        target_r: int | float = 8,
+        init_r: int | None = None,
+        tinit: int | float = 0.12,
+        tfinal: int | float = 0.48,
+        deltaT: int | float | str = "auto",
+        beta1: float = 0.85,
+        beta2: float = 0.85,
+        orth_reg_weight: float = 0.1,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        target_modules: Any = "all-linear",
+        epochs: int | str = "auto",
+        batch_size: int = 32,
+        gradient_accumulation_steps: int = 1,
+        learning_rate: float = 0.008,
+        head_learning_rate: float | None = None,
+        head_init: str = "auto",
+        interpolation: float | str = "auto",
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.06,
+        lr_scheduler_type: str = "linear",
+        max_grad_norm: float | None = 1.0,
+        class_weight: Any = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        scoring: Any = None,
+        warm_start: bool = False,
+        row_format: str | Callable[[Any], str] = "auto",
+        max_length: int = 256,
+        long_text: str = "truncate",
+        pooling: str = "mean",
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            model=model,
+            target_r=target_r,
+            init_r=init_r,
+            tinit=tinit,
+            tfinal=tfinal,
+            deltaT=deltaT,
+            beta1=beta1,
+            beta2=beta2,
+            orth_reg_weight=orth_reg_weight,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+            target_modules=target_modules,
+            epochs=epochs,
+            batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            learning_rate=learning_rate,
+            head_learning_rate=head_learning_rate,
+            head_init=head_init,
+            interpolation=interpolation,
+            weight_decay=weight_decay,
+            warmup_ratio=warmup_ratio,
+            lr_scheduler_type=lr_scheduler_type,
+            max_grad_norm=max_grad_norm,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            scoring=scoring,
+            warm_start=warm_start,
+            row_format=row_format,
+            max_length=max_length,
+            long_text=long_text,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+            revision=revision,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    if TYPE_CHECKING:  # scikit-learn's is untyped, and in its stubs takes no lists
+
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> Self:
+        """Fine-tune the pretrained model on texts and their targets.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
+            One text a row, or a table, without the target column, whose rows become
+            texts by `row_format`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            The label of each row, of a type that scikit-learn takes: text, whole
+            numbers or booleans, for example. Or an indicator matrix of 0 and 1, with a
+            column for each label, if a row may have several.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How much each row counts, relative to the others; zero or more. Rows of
+            weight 0 are left out.
+        X_val, y_val : like `X` and `y`, or None, default=None
+            Validation rows to score after each epoch, with ``early_stopping=True``
+            only. None sets a part of the rows apart.
+
+        Returns
+        -------
+        AdaLoraClassifier
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data is wrong; nothing is trained, and the estimator
+            stays as it was.
+        OSError
+            If the pretrained model cannot be found.
+        ImportError
+            If the pretrained model needs a package that is not installed.
+        FloatingPointError
+            If a feature of the pretrained model, the loss or a trained number is NaN or
+            infinite; the estimator stays as it was.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return how likely each class is, as log-odds or logits.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            Texts or rows, in the form in which `fit` got them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            With two classes, the log-odds of the second one; with more classes, the
+            logits, whose softmax are the probabilities; with an indicator matrix, the
+            log-odds of each label.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If an output of the network is NaN or infinite.
+        """
+        # In float64: scikit-learn's calibration computes in the type that it gets.
+        outputs = self._predict_outputs(X).astype(np.float64)
+        if self._multilabel or len(self.classes_) > 2:
+            return outputs
+        return outputs[:, 1] - outputs[:, 0]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest label of each row.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            Texts or rows, in the form in which `fit` got them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Labels as `fit` got them, or an indicator matrix of the labels that are
+            likelier than not.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If an output of the network is NaN or infinite.
+        """
+        outputs = self._predict_outputs(X)
+        if self._multilabel:
+            return (outputs > 0).astype(int)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of the probabilities.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            Texts or rows, in the form in which `fit` got them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            The logarithms of `predict_proba`. They are finite even where a probability
+            is too small to differ from 0.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If an output of the network is NaN or infinite.
+        """
+        outputs = torch.from_numpy(self._predict_outputs(X))
+        logs = outputs.new_empty(outputs.shape, dtype=torch.float64)
+        # In chunks: else, doubles of all outputs would be in memory twice.
+        for rows, of_rows in zip(outputs.split(_ROWS), logs.split(_ROWS), strict=True):
+            exact = rows.double()
+            of_rows.copy_(
+                F.logsigmoid(exact) if self._multilabel else exact.log_softmax(dim=1)
+            )
+        return logs.numpy()
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            Texts or rows, in the form in which `fit` got them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            The probabilities, with columns as in `classes_`. Each row sums to 1, unless
+            `fit` got an indicator matrix.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If an output of the network is NaN or infinite.
+        """
+        logs = self.predict_log_proba(X)
+        return np.exp(logs, out=logs)
+
+    # ---- targets ------------------------------------------------------------
+
+    # Where a method has no docstring, FitMixin, PredictMixin or FolderMixin declares it
+    # and says what it is for.
+
+    def _read_targets(self, y: Any) -> Tensor:
+        classes, multilabel, targets = _encode_labels(y)
+        if self._continues():
+            self._check_same_classes(classes, multilabel)
+        self.classes_, self._multilabel = classes, multilabel
+        return targets
+
+    def _check_same_classes(self, classes: np.ndarray, multilabel: bool) -> None:
+        """Refuse labels other than those of the fit before."""
+        if multilabel != self._multilabel:
+            forms = ("one label a row", "an indicator matrix")
+            raise ValueError(
+                "With warm_start=True `y` must be of the form of the fit before: "
+                f"{forms[self._multilabel]}. Got {forms[multilabel]}. Set "
+                "warm_start=False to start anew."
+            )
+        old, new = as_set(self.classes_), as_set(classes)
+        if old != new:
+            raise ValueError(
+                f"With warm_start=True `y` must have the {len(old)} classes, or "
+                f"columns, of the fit before. Got {len(new)}: missing "
+                f"{in_order(old - new)[:5]}, new {in_order(new - old)[:5]}. Set "
+                "warm_start=False to start anew; or, if none is new, add a row of "
+                "weight 0, or a column of 0, for each."
+            )
+
+    def _row_weights(
+        self, targets: Tensor, sample_weight: np.ndarray | None
+    ) -> np.ndarray | None:
+        if self.class_weight is None:
+            return sample_weight
+        if self._multilabel:
+            raise ValueError(
+                "`class_weight` needs one label a row. Got an indicator matrix as "
+                "`y`. Use `sample_weight`."
+            )
+        codes = targets.numpy()
+        weights = class_weights(self.class_weight, self.classes_, codes, sample_weight)
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
+            raise ValueError(
+                "`class_weight` must hold finite numbers of at least 0, and not all "
+                f"0. Got {self.class_weight!r}. Change the weights."
+            )
+        of_rows = weights[codes]
+        return of_rows if sample_weight is None else of_rows * sample_weight
+
+    def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
+        check_labels(y, "y_val")
+        indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"
+        alike = indicator == self._multilabel
+        if alike and indicator:
+            alike = read_indicator(y, "y_val").shape[1] == len(self.classes_)
+        if not alike:
+            raise ValueError(
+                "`y_val` must be of the form of `y`: one label a row, or an indicator "
+                "matrix with the same columns. Got another form. Code it as `y`."
+            )
+        labels = set() if indicator else as_set(read_labels(y, "y_val"))
+        unknown = in_order(labels - as_set(self.classes_))
+        if unknown:
+            raise ValueError(
+                f"`y_val` must hold classes of `y`. Got {unknown[:5]}, which `y` does "
+                "not have. Drop those rows, or pass rows of these classes to learn "
+                "from."
+            )
+
+    def _label_names(self) -> dict[int, str]:
+        return {i: str(label) for i, label in enumerate(self.classes_)}
+
+    def _problem_type(self) -> str:
+        kind = "multi" if self._multilabel else "single"
+        return f"{kind}_label_classification"
+
+    def _n_classes(self) -> int:
+        return self._n_outputs()
+
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    def _made_up_outputs(self, y: Any) -> np.ndarray:
+        if self._multilabel:
+            return 2 * read_indicator(y) - 1
+        codes = np.searchsorted(self.classes_, read_labels(y))
+        outputs = np.zeros((len(codes), len(self.classes_)), np.float32)
+        outputs[np.arange(len(codes)), codes] = 1
+        return outputs
+
+    def _stratify(self, y: Any) -> Any:
+        return None if self._multilabel else y
+
+    def _targets_to_score(self, y: Any) -> Any:
+        # Of pandas' nullable types, scikit-learn's scores take no indicator matrix.
+        return read_indicator(y, "y_val").astype(np.int64) if self._multilabel else y
+
+    def _loss(self) -> LossFunction:
+        return multilabel_loss if self._multilabel else multiclass_loss
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _encode_labels(y: Any) -> tuple[np.ndarray, bool, Tensor]:
+    """Return the classes, whether a row may have several, and the targets."""
+    check_labels(y)
+    if type_of_target(y, input_name="y") == "multilabel-indicator":
+        indicator = read_indicator(y)
+        return np.arange(indicator.shape[1]), True, torch.from_numpy(indicator)
+    classes, codes = np.unique(read_labels(y, warn=True), return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            "`y` must have at least 2 classes. Got 1 class: "
+            f"{classes.tolist()[0]!r}. Pass rows of another class too."
+        )
+    return classes, False, torch.from_numpy(codes.astype(np.int64))
+
+
+def multiclass_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each row, of shape (n,)."""
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of each row, of shape (n,)."""
+    losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+    return losses.mean(dim=1)

@@ -1,0 +1,1 @@
+"""What a fitted estimator keeps, and the folders that hold it."""

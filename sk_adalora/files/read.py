@@ -1,0 +1,365 @@
+"""Read the folder of an estimator, which may come from an untrusted source."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from sk_adalora.adalora.json_file import read_json
+from sk_adalora.adalora.peft_format import (
+    WEIGHTS_NAME,
+    is_factor,
+    rank_pattern,
+    ranks_of,
+)
+from sk_adalora.adalora.read_peft import read_adapter
+from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
+from sk_adalora.runtime.rules import POOLINGS
+
+from .card import CARD_NAME
+from .json_values import from_json
+from .layout import BACKBONE, HEAD_NAME, SEAL, STATE_NAME, broken, check_files, seal_of
+from .state import (
+    OF_SOME_FITS,
+    RECORDS,
+    STATE_FIELDS,
+    AdapterState,
+    fitted_attributes,
+    joined,
+)
+from .versions import check_format, check_names
+
+# What is fetched from the hub beside the files that STATE_NAME lists.
+_UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.bin"]
+
+# What the model card and warnings show.
+_HASH, _VERSION = re.compile("[0-9a-f]{64}"), re.compile(r"[\w.+!-]{1,99}", re.ASCII)
+
+# Types of what STATE_NAME holds.
+_OF_STATE = get_type_hints(AdapterState)
+_HINTS = {name: _OF_STATE[name] for name in STATE_FIELDS} | {
+    "class": str,
+    "parameters": dict[str, Any],
+    "includes_backbone": bool,
+    "layers": list[str],
+    "fitted": dict[str, Any],
+    "files": dict[str, str],
+    SEAL: str,
+}
+
+
+def _check_fields(
+    values: Any, hints: Mapping[str, Any], what: str, versions: Any
+) -> None:
+    """Refuse an object that has not the fields it must have, or of other types."""
+    if not isinstance(values, dict):
+        raise broken(f"hold {what}", values)
+    check_names(values, hints, what, versions, file=STATE_NAME)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            kind = hints[name] if get_args(hints[name]) else hints[name].__name__
+            raise broken(f"hold {name!r} as {kind}", value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if origin is dict:  # names are texts in JSON
+        return isinstance(value, dict) and all(
+            _fits(item, inner[1]) for item in value.values()
+        )
+    if inner:
+        return any(_fits(value, option) for option in inner)
+    same = type(value) is hint or (hint is float and type(value) is int)
+    return same or hint is Any
+
+
+# ---- folder -----------------------------------------------------------------
+
+
+def find(
+    source: str | os.PathLike[str],
+    revision: str | None,
+    local_files_only: bool,
+    trust_remote_code: bool,
+) -> tuple[Path, Path]:
+    """Return the folder, and the folder that its links must stay inside."""
+    given = os.path.expanduser(source)
+    if os.path.isdir(given):
+        folder = Path(given).resolve()
+        return folder, folder
+    name = os.fspath(source)
+    if os.path.isfile(given):
+        raise NotADirectoryError(
+            "`source` must be a folder that `save_pretrained` wrote. Got a file, "
+            f"{name!r}. What joblib or pickle has written, load with that: "
+            "joblib.load(...)."
+        )
+    known = _download(name, revision, local_files_only, [STATE_NAME])
+    described, _ = _read_fields(known)
+    listed = described["files"]
+    patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
+    if patterns:  # the hub would fetch all that they match
+        raise broken("list files by their names", patterns)
+    code = [file for file in listed if file.endswith(".py")]
+    if code and not trust_remote_code:
+        raise ValueError(
+            f"The repository {name!r} must not bring code along. Got "
+            f"{reprlib.repr(code)}. Pass trust_remote_code=True if you trust its "
+            "authors."
+        )
+    # The snapshot's folder is named after its commit: fetch all files from that one.
+    wanted = [*_UNLISTED, *listed]
+    folder = _download(name, known.name, local_files_only, wanted)
+    return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
+
+
+def _download(
+    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
+) -> Path:
+    """Return the folder with the wanted files of a repository of the hub."""
+    try:
+        return snapshot(
+            name,
+            revision=revision,
+            local_files_only=local_files_only,
+            allow_patterns=wanted,
+        )
+    except (OSError, ValueError) as error:
+        if not is_absent(error):
+            raise
+        where = "not in the local cache" if local_files_only else "out of reach"
+        raise FileNotFoundError(
+            "`source` must be a folder that `save_pretrained` wrote, or a repository "
+            f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
+            "Check the path. If another process saves there just now, load it again."
+        ) from error
+
+
+def _read_fields(folder: Path) -> tuple[dict[str, Any], str]:
+    """Read ``sk_adalora.json``: fields of the right types, and the seal they need."""
+    try:
+        described = read_json(folder / STATE_NAME)
+    except FileNotFoundError as error:  # transformers loads pretrained models like this
+        raise FileNotFoundError(
+            f"{error} A pretrained model belongs in the parameter `model`, for a fit."
+        ) from None
+    check_format(described)
+    seal = seal_of(described)  # before a field is filled in that an older file lacks
+    what = "the fields of a saved estimator"
+    _check_fields(described, _HINTS, what, described.get("versions"))
+    for name, number in described["versions"].items():
+        if not _VERSION.fullmatch(name + number):
+            raise broken("hold names and numbers in 'versions'", f"{name} {number}")
+    return described, seal
+
+
+def read_described(folder: Path) -> dict[str, Any]:
+    """Read ``sk_adalora.json``, and check that no file was changed by accident."""
+    described, seal = _read_fields(folder)
+    if described[SEAL] != seal:
+        raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
+    check_files(folder, described)
+    return described
+
+
+# ---- estimator --------------------------------------------------------------
+
+
+def _check_class(name: str, cls: Any) -> None:
+    """Refuse the folder of another estimator."""
+    # A subclass loads what its estimator saved.
+    if name not in {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}:
+        raise ValueError(
+            f"The folder must hold an estimator of class {cls.__name__}. Got "
+            f"{reprlib.repr(name)}. Load it with its own class."
+        )
+
+
+def read_parameters(
+    described: dict[str, Any], folder: Path, cls: Any, trust_remote_code: bool
+) -> dict[str, Any]:
+    """Return the parameters of the estimator."""
+    _check_class(described["class"], cls)
+    own, what = cls._get_param_names(), f"the parameters of {cls.__name__}"
+    written, versions = described["parameters"], described["versions"]
+    # Those of a subclass, and later ones, may be missing: they take their defaults.
+    check_names(written, own, what, versions, file=STATE_NAME, may_lack=own)
+    parameters = from_json(written)
+    if parameters.get("trust_remote_code") and not trust_remote_code:
+        raise ValueError(
+            f"{STATE_NAME} must not ask for code that the pretrained model brings "
+            "along. Got `trust_remote_code` in it. Pass trust_remote_code=True if you "
+            "trust its authors."
+        )
+    if "trust_remote_code" in own:  # a subclass may lack it
+        parameters["trust_remote_code"] = trust_remote_code
+    if described["includes_backbone"]:
+        parameters["model"] = str(folder / BACKBONE)
+    return parameters
+
+
+def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
+    """Return the fitted attributes."""
+    written, versions = described["fitted"], described["versions"]
+    known = (*cls._coding, "n_features_in_", *OF_SOME_FITS, *RECORDS)
+    what = f"the attributes of a fitted {cls.__name__}"
+    check_names(written, known, what, versions, file=STATE_NAME, may_lack=OF_SOME_FITS)
+    fitted = from_json(written)
+    records = {n: _record(k, fitted.pop(n), versions) for n, k in RECORDS.items()}
+    for name, value in fitted.items():
+        accepts, wording = _CHECKS[name]
+        if not accepts(value):
+            raise broken(f"hold {name!r} as {wording}", value)
+    state = _read_state(described, folder)
+    _check_together(fitted, state.n_outputs)
+    return fitted | fitted_attributes(
+        state, records["schedule_"], records["history_"], records["fit_report_"]
+    )
+
+
+def _record(kind: Any, values: Any, versions: dict[str, str]) -> Any:
+    what = f"the fields of {kind.__name__}"
+    _check_fields(values, get_type_hints(kind), what, versions)
+    return kind(**values)
+
+
+def _is_vector(value: Any, kinds: str) -> bool:
+    return (
+        isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in kinds
+    )
+
+
+def _are_classes(value: Any) -> bool:
+    if not _is_vector(value, "biufUOmM") or not len(value):
+        return False
+    labels = value.tolist()
+    return len(set(labels)) == len(labels) and all(x == x for x in labels)
+
+
+def _are_names(value: Any) -> bool:
+    return _is_vector(value, "O") and all(type(name) is str for name in value)
+
+
+_BOOL = (lambda v: type(v) is bool, "true or false")
+_CHECKS = {
+    "n_features_in_": (lambda v: type(v) is int and v >= 1, "an int of at least 1"),
+    "feature_names_in_": (_are_names, "an array of names"),
+    "_validation_seed": (
+        lambda v: type(v) is int and 0 <= v < 2**31,
+        "an int of 31 bits, 0 or above",
+    ),
+    "classes_": (_are_classes, "an array of distinct labels"),
+    "_multilabel": _BOOL,
+    "_one_target": _BOOL,
+    "_target_mean": (
+        lambda v: _is_vector(v, "f") and bool(np.isfinite(v).all()),
+        "an array of finite numbers",
+    ),
+    "_target_scale": (
+        lambda v: _is_vector(v, "f") and bool((np.isfinite(v) & (v >= 0)).all()),
+        "an array of finite numbers, 0 or above",
+    ),
+}
+
+
+def _check_together(fitted: dict[str, Any], n_outputs: int) -> None:
+    """Refuse targets of another number than the outputs."""
+    if "classes_" in fitted:
+        numbers = [len(fitted["classes_"])]
+        least = 1 if fitted["_multilabel"] else 2
+    else:
+        numbers = [len(fitted["_target_mean"]), len(fitted["_target_scale"])]
+        least = 1
+    if set(numbers) != {n_outputs} or n_outputs < least:
+        raise broken(
+            f"hold as many classes or targets as outputs: {n_outputs}", numbers
+        )
+    if fitted.get("_one_target") and n_outputs > 1:
+        raise broken("hold one target only where '_one_target' says so", n_outputs)
+    names = fitted.get("feature_names_in_")
+    if names is not None and len(names) != fitted["n_features_in_"]:
+        raise broken(f"hold {fitted['n_features_in_']} 'feature_names_in_'", len(names))
+
+
+# ---- numbers ----------------------------------------------------------------
+
+
+def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
+    values = {name: described[name] for name in STATE_FIELDS}
+    n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
+    if values["pooling"] not in (*POOLINGS, "model"):
+        raise broken("hold a 'pooling' that is known", values["pooling"])
+    commit, length = values["commit"], values["feature_length"]
+    if not (commit is None or COMMIT.fullmatch(commit)):
+        raise broken("hold 'commit' as the hash of a commit of the hub", commit)
+    if not _HASH.fullmatch(values["content_hash"]):
+        raise broken("hold 'content_hash' as a SHA-256", values["content_hash"])
+    if (length is None) != own_head or not (own_head or 1e-30 < length < 1e30):
+        own = "null for a model's own head"
+        raise broken(f"hold 'feature_length' as a number above 0, or {own}", length)
+    values["feature_length"] = None if own_head else float(length)
+    values["found_in"] = values["found_in"] or values["model"]
+    config, tensors = read_adapter(folder)
+    written = config.to_dict()
+    ranks, layers = ranks_of(tensors), described["layers"]
+    if sorted(layers) != sorted(ranks):
+        raise broken("list the adapted layers under 'layers'", layers)
+    ranks = {path: ranks[path] for path in layers}
+    written["rank_pattern"] = rank_pattern(ranks, config.init_r)
+    _check_own_head(tensors, n_outputs if own_head else None)
+    head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
+    return AdapterState(config=written, arrays=joined(tensors, head), **values)
+
+
+def _check_own_head(tensors: dict[str, torch.Tensor], n_outputs: int | None) -> None:
+    """Refuse tensors beside the factors, but those of the model's own head."""
+    others = {n: t for n, t in tensors.items() if not is_factor(n)}
+    if n_outputs is None:
+        if others:
+            raise ValueError(
+                f"{WEIGHTS_NAME} must hold the factors of the adapted layers only. "
+                f"Got {reprlib.repr(sorted(others))} too. The file is broken."
+            )
+    elif not any(t.ndim == 2 and len(t) == n_outputs for t in others.values()):
+        raise ValueError(
+            f"{WEIGHTS_NAME} must hold the weight of a head with {n_outputs} outputs. "
+            f"Got {reprlib.repr(sorted(others))}. The files do not belong together."
+        )
+
+
+def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
+    try:
+        head = load(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path.name} must hold tensors. Got a file that cannot be read: "
+            f"{error}. Copy it again."
+        ) from error
+    fits = (
+        head.keys() == {"weight", "bias"}
+        and all(t.dtype == torch.float32 for t in head.values())
+        and head["weight"].ndim == 2
+        and len(head["weight"]) == n_outputs
+        and head["bias"].shape == (n_outputs,)
+        and all(bool(torch.isfinite(t).all()) for t in head.values())
+    )
+    if not fits:
+        found = {name: tuple(value.shape) for name, value in head.items()}
+        raise ValueError(
+            f"{path.name} must hold a finite 'weight' of {n_outputs} rows and a "
+            f"'bias', in float32. Got {reprlib.repr(found)}, or other numbers. The "
+            "file is broken."
+        )
+    return head

@@ -1,0 +1,1 @@
+"""The adapted encoder with its head: token ids -> outputs."""

@@ -1,0 +1,1 @@
+"""The pretrained model: found, checked, read, and shared between fits."""

@@ -1,0 +1,388 @@
+"""Read a pretrained encoder and its tokenizer from a folder; copy and trim it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import ERROR
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sk_adalora.runtime.devices import Place, lacks_memory
+from sk_adalora.runtime.messages import Muted
+
+from .identity import SAMPLES
+from .weights import check_folder, no_tokenizer
+
+# What a tokenizer and a model are tried on.
+TRIAL_TEXT = "A few words are enough."
+# A tokenizer with fewer tokens beside the special ones has no vocabulary: the empty
+# tokenizer of a T5 has 1.
+_FEWEST_TOKENS = 2
+# Name of the token types, which tell the texts of a pair apart.
+_TYPES = "token_type_ids"
+_ENCODER = "get_encoder()"
+# How a model of transformers looks for padding in a batch that has no mask.
+_PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
+# The number of types of models that accept any: above all that tokenizers return.
+_ANY_TYPES = 128
+# Whether a file that is mapped into memory can be neither moved nor deleted.
+_MAPS_HOLD_FILES = os.name == "nt"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What is read from a model's folder.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model, or the part of it that reads texts.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    part : str
+        How to get `module` from what the folder holds, such as "get_encoder()"; "" if
+        it is all of it.
+    drawn : tuple of str
+        Names, in the whole, of the weights of `module` that the files lack, or have in
+        another shape. They are newly initialised.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    part: str
+    drawn: tuple[str, ...]
+
+
+def read_pretrained(
+    folder: Path,
+    place: Place,
+    trust_remote_code: bool,
+    n_labels: int | None,
+    fetch_code: bool = False,
+) -> Pretrained:
+    """Read tokenizer and weights; freeze them where they will be used.
+
+    Parameters
+    ----------
+    folder : Path
+        A model's folder.
+    place : Place
+        Device and precision of the weights.
+    trust_remote_code : bool
+        Whether the model may bring its own code.
+    n_labels : int or None
+        Outputs of the architecture's own classification head. None leaves it out.
+    fetch_code : bool, default=False
+        Whether that code may come from another repository on the hub, which the model
+        names. Nothing else is fetched for a folder.
+
+    Returns
+    -------
+    Pretrained
+    """
+    check_folder(folder, trust_remote_code)
+    tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
+    if n_labels and tokenizer.pad_token_id is None:
+        raise ValueError(_no_padding(folder))
+    whole, lacking = read_module(folder, place, trust_remote_code, n_labels, fetch_code)
+    part = "" if n_labels else _name_of_text_part(whole)
+    module = _part(whole, part)
+    # The decoder beside an encoder may be lacking: nobody computes with it.
+    used = {id(p) for p in module.parameters()}
+    names = whole.named_parameters(remove_duplicate=False)
+    drawn = tuple(sorted(n for n, p in names if id(p) in used and n in lacking))
+    if n_labels:
+        _agree_on_tokens(whole, tokenizer)
+    elif not hasattr(module, "config"):  # FSMT's encoder
+        raise ValueError(
+            "`model` must be a text model of transformers, or have one as its "
+            f"encoder. Got {str(folder)!r}, whose encoder is a plain "
+            f"{type(module).__name__}. Give another one."
+        )
+    _agree_on_types(module, tokenizer)
+    config: Any = module.config
+    config.use_cache = False
+    module = module.requires_grad_(False).eval().to(place.device)
+    return Pretrained(module, tokenizer, part, drawn)
+
+
+def read_module(
+    folder: Path,
+    place: Place,
+    trust_remote_code: bool,
+    n_labels: int | None = None,
+    fetch_code: bool = False,
+) -> tuple[Any, set[str]]:
+    """Read the weights; return the model, and the names of those that were drawn."""
+    import transformers
+
+    kind, options = "AutoModel", {}
+    if n_labels:  # a checkpoint may have a head for other labels
+        kind = "AutoModelForSequenceClassification"
+        options = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
+    # Weights that the files lack, such as an unused pooler's, are drawn at random:
+    # always with the same seed, and the state of the global generator is restored.
+    random_apart = torch.random.fork_rng(devices=[])
+    # Not in inference mode, even if a prediction loads the model: fits share its
+    # weights, and need gradients of what is computed from them.
+    trainable = torch.inference_mode(False)
+    with silent_transformers(), random_apart, trainable, _named_errors(folder):
+        torch.default_generator.manual_seed(0)
+        module, found = getattr(transformers, kind).from_pretrained(
+            folder,
+            output_loading_info=True,
+            dtype=place.dtype,
+            attn_implementation=place.attention,
+            trust_remote_code=trust_remote_code,
+            local_files_only=not fetch_code,
+            **options,
+        )
+        attend_in_full(module)
+        skip_padding_check(module)
+        if _MAPS_HOLD_FILES:
+            _unmap(module)
+    of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
+    return module, of_other_shapes | found["missing_keys"]
+
+
+def _unmap(module: nn.Module) -> None:
+    """Copy weights that may be mapped from a file, so that it can be replaced.
+
+    Only before anybody computes with them: what a thread reads would be freed.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> Any:
+    """Read a tokenizer; that of ByT5, for one, needs no vocabulary."""
+    import transformers
+
+    with silent_transformers(), _named_errors(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder,
+            trust_remote_code=trust_remote_code,
+            local_files_only=not fetch_code,
+        )
+    # Where transformers finds no vocabulary, it makes an empty one and says nothing.
+    n_special = len(set(tokenizer.all_special_ids))
+    if len(tokenizer) < n_special + _FEWEST_TOKENS:
+        raise ValueError(no_tokenizer(folder))
+    if tokenizer.pad_token is None:  # GPT-2 has none
+        tokenizer.pad_token = tokenizer.eos_token
+    _pad_on_the_right(tokenizer)
+    try:
+        tokenizer([TRIAL_TEXT, *SAMPLES])
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            "The tokenizer of `model` must read any text. Got that of "
+            f"{str(folder)!r}, which raised {type(error).__name__}: {reason}. If it "
+            "lacks an `unk_token` for what it does not know, set one, and save it."
+        ) from error
+    return tokenizer
+
+
+def _pad_on_the_right(tokenizer: Any) -> None:
+    """Have a tokenizer pad as our batches do, for programs that get a copy of it.
+
+    Some that bring their own code may read nothing then: they stay.
+    """
+    side, tokenizer.padding_side = tokenizer.padding_side, "right"
+    try:
+        tokenizer(TRIAL_TEXT)
+    except Exception:
+        tokenizer.padding_side = side
+
+
+def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:
+    """Set up padding and end tokens as a model's own classification head needs them."""
+    config: Any = module.config
+    for part in (config, getattr(config, "text_config", None) or config):
+        # A decoder's head reads the last token before the padding.
+        part.pad_token_id = tokenizer.pad_token_id
+    # The heads of BART and T5 need the same number of end tokens in each text, and read
+    # the last: special tokens that a text itself contains are split.
+    tokenizer.split_special_tokens = _has_decoder(module)
+
+
+def _agree_on_types(module: nn.Module, tokenizer: Any) -> None:
+    """Have a tokenizer return token types if the model tells pairs apart by them.
+
+    By default, most tokenizers that can write them do not return them, as ALBERT's, and
+    some return types that their model has no embedding for.
+    """
+    count, names = _count_types(module), [*tokenizer.model_input_names]
+    told = False
+    if count > 1:
+        # The types come from a template, so any pair shows them. RoBERTa's are all 0.
+        pair = tokenizer("a", "b", return_token_type_ids=True)
+        told = 0 < max(pair.get(_TYPES) or [0]) < count
+    if told != (_TYPES in names):
+        others = [name for name in names if name != _TYPES]
+        tokenizer.model_input_names = [*others, _TYPES] if told else others
+
+
+def _count_types(module: nn.Module) -> int:
+    """Return how many types of tokens a model tells apart; 0 if it takes none."""
+    if not _takes(module, _TYPES):
+        return 0
+    # XLNet and Funnel only compare the types of two tokens.
+    if any(name.endswith("seg_embed") for name, _ in module.named_parameters()):
+        return _ANY_TYPES
+    # Without this number, types mean something else: GPT-2 takes them for tokens.
+    return getattr(module.config, "type_vocab_size", None) or 0
+
+
+def _takes(module: nn.Module, name: str) -> bool:
+    """Tell whether a model has an argument of this name."""
+    return name in inspect.signature(module.forward).parameters
+
+
+def attend_in_full(module: nn.Module) -> None:
+    """Have BigBird compute full attention from the start.
+
+    BigBird switches to full attention at its first short batch, and for good: later
+    predictions for long texts would then be different.
+    """
+    config: Any = module.config
+    for part in list(module.modules()):
+        switch = getattr(part, "set_attention_type", None)
+        if switch is not None:
+            switch("original_full")
+            config.attention_type = "original_full"
+
+
+def skip_padding_check(module: nn.Module) -> None:
+    """Have a model not look for padding in batches without a mask: they have none.
+
+    An empty text may be the one token that also pads, of which the model would warn.
+    And on a GPU, each look waits for the device.
+    """
+    for part in module.modules():
+        if hasattr(part, _PADDING_CHECK):
+            setattr(part, _PADDING_CHECK, lambda input_ids, attention_mask: None)
+
+
+def text_part(whole: nn.Module) -> nn.Module:
+    """Return the part of a model that turns token ids into vectors, or all of it.
+
+    It is the encoder of an encoder-decoder, and the text model of a model for texts and
+    images, such as Gemma 3, CLIP or Qwen2-VL.
+    """
+    return _part(whole, _name_of_text_part(whole))
+
+
+def _name_of_text_part(whole: Any) -> str:
+    """Return the attribute or call that gets the text part; "" if it is all."""
+    if whole.config.is_encoder_decoder:
+        return _ENCODER
+    for name in ("language_model", "text_model"):
+        if isinstance(getattr(whole, name, None), nn.Module):
+            return name
+    return _ENCODER if _has_decoder(whole) else ""
+
+
+def _has_decoder(whole: Any) -> bool:
+    """Tell whether a model is an encoder-decoder.
+
+    T5EncoderModel writes that it is none, but transformers makes both parts of it.
+    """
+    return whole.config.is_encoder_decoder or _takes(whole, "decoder_input_ids")
+
+
+def _part(whole: Any, name: str) -> nn.Module:
+    if name == _ENCODER:
+        return whole.get_encoder()
+    return getattr(whole, name) if name else whole
+
+
+def shared_copy(module: nn.Module) -> nn.Module:
+    """Return a module of its own over the same parameters."""
+    shared = {id(p): p for p in module.parameters()}
+    return copy.deepcopy(module, memo=shared)
+
+
+def skip_pooler(module: nn.Module) -> None:
+    """Have BERT's pooler return what it is given, since nothing reads its output.
+
+    Its weights stay, for whoever saves the model. oneDNN would compile a kernel for it
+    at each shape of a batch, of 0.6 MB.
+    """
+    pooler = getattr(module, "pooler", None)
+    if isinstance(pooler, nn.Module):
+        pooler.forward = lambda hidden: hidden
+
+
+def count_vectors(module: Any) -> int | None:
+    """Return how many tokens a model has vectors for, or None if it does not tell."""
+    try:
+        table = module.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return table.num_embeddings if isinstance(table, nn.Embedding) else None
+
+
+def _no_padding(folder: Path) -> str:
+    return (
+        "With pooling='model', the tokenizer of `model` must have a token for "
+        "padding or for the end, by which the model knows where a text ends. Got "
+        f"{str(folder)!r} with neither. Set `pad_token` in its tokenizer_config.json, "
+        "or choose another `pooling`."
+    )
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """Say which model it is that cannot be read."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            "`model` must be one that transformers can read with what is installed. "
+            f"Got {str(folder)!r}, with which it raised {type(error).__name__}: "
+            f"{str(error).strip()} Install the package."
+        ) from error
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        # transformers goes on with the names of all that it has.
+        reason, lacks, _ = str(error).partition("\nModel type should be one of")
+        do = "Choose another `model` or `pooling`." if lacks else "Check the files."
+        raise ValueError(
+            f"`model` must be one that transformers can read. Got {str(folder)!r}, "
+            f"with which it raised {type(error).__name__}: {reason} {do}"
+        ) from error
+
+
+def _read_verbosity() -> tuple[int, bool]:
+    from transformers.utils import logging
+
+    return logging.get_verbosity(), logging.is_progress_bar_enabled()
+
+
+def _set_verbosity(setting: tuple[int, bool]) -> None:
+    from transformers.utils import logging
+
+    verbosity, bars = setting
+    logging.set_verbosity(verbosity)
+    if bars:
+        logging.enable_progress_bar()
+    else:
+        logging.disable_progress_bar()
+
+
+# Keeps transformers' progress bars and loading reports off the screen.
+silent_transformers = Muted(
+    _read_verbosity, _set_verbosity, lambda wanted: (ERROR, False)
+)

@@ -1,0 +1,1 @@
+"""What every folder above uses: messages, rules for parameters, devices, threads."""

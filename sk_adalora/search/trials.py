@@ -1,0 +1,286 @@
+"""Ask Optuna for trials, have their folds evaluated, and report the results."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from .dimensions import Space
+from .marks import DEATHS, ERROR, FOLD, RUN, is_over, may_be_best
+from .sampler import all_tried
+from .study import SearchStudy
+from .table import FoldResult
+from .warnings import warn_of_unasked
+from .workers import Worker, take_back, try_again
+
+# Parameters of some trials and numbers of folds -> for each trial, results by fold.
+Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
+
+# Seconds between two looks at trials that other workers have not finished.
+_POLL = 1.0
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A running trial."""
+
+    trial: optuna.Trial
+    params: dict[str, Any] = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, eq=False)
+class TrialRunner:
+    """Runs the trials of a study.
+
+    Parameters
+    ----------
+    study : SearchStudy
+        The study.
+    space : Space
+        The space that is searched.
+    worker : Worker
+        This run, among others on the same study.
+    n_trials : int
+        Trials of the study in all, whoever evaluates them.
+    finite : bool
+        Whether there are so few settings that all may be tried, which ends the search.
+    n_folds : int
+        Folds of a complete trial.
+    batch : int
+        Trials that are evaluated at once.
+    racing : bool
+        Whether trials are evaluated fold by fold and stopped when they are behind.
+    timeout : float or None
+        Seconds after which no further trial begins.
+    metric : str or None
+        Of several metrics the one to compare; None stands for the first.
+    callbacks : sequence of callable
+        Called with the study and each finished trial.
+    bar : tqdm
+        Shows the trials.
+    """
+
+    study: SearchStudy
+    space: Space
+    worker: Worker
+    n_trials: int
+    finite: bool
+    n_folds: int
+    batch: int
+    racing: bool
+    timeout: float | None
+    metric: str | None
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], Any]]
+    bar: Any
+
+    def __post_init__(self) -> None:
+        self.open: list[Candidate] = []
+        self.unsigned: dict[int, float] = {}  # of `take_back`
+        seconds = math.inf if self.timeout is None else self.timeout
+        self.deadline = time.monotonic() + seconds
+
+    def run(self, evaluate: Evaluate) -> None:
+        """Evaluate trials until the study has enough of them.
+
+        Also wait for trials that other workers evaluate: if a worker dies, its trials
+        are evaluated here.
+        """
+        try:
+            while not self.study.stopped:
+                self._show()
+                batch = self._ask()
+                if batch:
+                    self._evaluate(batch, evaluate)
+                elif self._over() < self.n_trials and self._others_run():
+                    time.sleep(_POLL)
+                else:
+                    break
+                if self._is_late():
+                    break
+        except BaseException as error:
+            # By its name: it is joblib's or loky's, and without `n_jobs` neither is
+            # imported.
+            self._abandon(died=type(error).__name__ == "TerminatedWorkerError")
+            raise
+        self._show()
+
+    def _ask(self) -> list[Candidate]:
+        """Begin as many trials at once as there is room for."""
+        take_back(self.study, self.unsigned)
+        asked: list[Candidate] = []
+        while (
+            len(asked) < self.batch and not self.study.stopped and not self._no_room()
+        ):
+            if asked and (self._is_late() or self._is_doubtful_next()):
+                break
+            candidate = self._ask_one()
+            if candidate is not None:
+                asked.append(candidate)
+                if DEATHS in candidate.trial.user_attrs:
+                    break  # evaluated alone: a further death is due to it
+            elif self._is_late():
+                break
+        return asked
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    def _is_doubtful_next(self) -> bool:
+        """Tell whether the next queued trial may have killed a process."""
+        waiting = (TrialState.WAITING,)
+        queued = self.study.get_trials(deepcopy=False, states=waiting)
+        return bool(queued) and DEATHS in queued[0].user_attrs
+
+    def _ask_one(self) -> Candidate | None:
+        candidate = Candidate(self.study.ask())
+        self.open.append(candidate)
+        trial = candidate.trial
+        trial.set_user_attr(RUN, self.worker.run_id)
+        queued = self.study.get_trials(deepcopy=False)[trial.number]
+        # Another worker may have asked at the same time: the lower number stays.
+        if self._no_room(trial.number):
+            self.open.remove(candidate)
+            try_again(self.study, queued, died=False)
+            return None
+        try:
+            candidate.params = self.space.suggest(trial)
+        except optuna.TrialPruned:  # a callable space excludes this combination
+            self._tell(candidate, TrialState.PRUNED)
+            return None
+        warn_of_unasked(queued, trial.params)
+        return candidate
+
+    def _no_room(self, below: float = math.inf) -> bool:
+        """Tell whether the trials with numbers below a bound are all that there are.
+
+        They are as many as were asked for, or leave no setting to try.
+        """
+        begun = [
+            t
+            for t in self.study.get_trials(deepcopy=False)
+            if t.number < below and (is_over(t) or t.state is TrialState.RUNNING)
+        ]
+        if len(begun) >= self.n_trials:
+            return True
+        return self.finite and all_tried(self.space.distributions(), begun)
+
+    def _over(self) -> int:
+        """Count the trials that are over."""
+        return sum(map(is_over, self.study.get_trials(deepcopy=False)))
+
+    def _others_run(self) -> bool:
+        running = (TrialState.RUNNING,)
+        return bool(self.study.get_trials(deepcopy=False, states=running))
+
+    def _evaluate(self, batch: list[Candidate], evaluate: Evaluate) -> None:
+        """Evaluate all folds at once, or in a race one after the other.
+
+        When trials have dropped out of a race, workers that are free evaluate further
+        folds of the remaining ones.
+        """
+        folds = list(range(self.n_folds))
+        while batch and folds:
+            width = self.batch // len(batch) if self.racing else len(folds)
+            group, folds = folds[:width], folds[width:]
+            results = evaluate([candidate.params for candidate in batch], group)
+            for candidate, by_fold in zip(batch, results, strict=True):
+                for fold, result in zip(group, by_fold, strict=True):
+                    if candidate in self.open:
+                        self._record(candidate, fold, result, last=fold == group[-1])
+            batch = [candidate for candidate in batch if candidate in self.open]
+
+    def _record(
+        self, candidate: Candidate, fold: int, result: FoldResult, *, last: bool
+    ) -> None:
+        """Keep the result of a fold, and end the trial if that was enough.
+
+        `last` tells whether it is the last of the folds that were evaluated at once: a
+        trial that fails keeps them all.
+        """
+        trial = candidate.trial
+        score = result.objective(self.metric)
+        candidate.scores.append(score)
+        mean = _mean(candidate.scores)
+        try:
+            trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
+            if not math.isnan(mean):
+                trial.report(mean, step=fold)
+            elif ERROR not in trial.user_attrs:
+                trial.set_user_attr(ERROR, result.error or _no_mean(candidate.scores))
+        except (ValueError, RuntimeError):
+            if self._is_ours(trial):
+                raise
+            self.open.remove(candidate)  # another run took us for dead and requeued it
+            return
+        if math.isnan(mean):
+            if last:
+                self._tell(candidate, TrialState.FAIL)
+        elif fold == self.n_folds - 1:
+            self._tell(candidate, TrialState.COMPLETE, mean)
+        elif self.racing and trial.should_prune():
+            self._tell(candidate, TrialState.PRUNED)
+
+    def _tell(
+        self, candidate: Candidate, state: TrialState, value: float | None = None
+    ) -> None:
+        frozen = self.study.tell(
+            candidate.trial, value, state=state, skip_if_finished=True
+        )
+        self.open.remove(candidate)
+        if frozen.state is not state:
+            return  # another run took us for dead and requeued it
+        self._show()
+        for callback in self.callbacks:
+            callback(self.study, frozen)
+
+    def _is_ours(self, trial: optuna.Trial) -> bool:
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        return frozen.state is TrialState.RUNNING
+
+    def _abandon(self, *, died: bool) -> None:
+        """Queue the running trials again.
+
+        That a worker process of joblib `died` counts against them.
+        """
+        for candidate in self.open:
+            with suppress(Exception):  # the error that ends the run is to be raised
+                trials = self.study.get_trials(deepcopy=False)
+                try_again(self.study, trials[candidate.trial.number], died=died)
+
+    def _show(self) -> None:
+        if self.bar.disable:
+            return
+        over = [t for t in self.study.get_trials(deepcopy=False) if is_over(t)]
+        values = [t.value for t in over if may_be_best(t)]
+        pruned = sum(t.state is TrialState.PRUNED for t in over)
+        shown: dict[str, Any] = {"pruned": pruned} if pruned else {}
+        if values:
+            shown["best"] = f"{max(v for v in values if v is not None):.4g}"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(len(over) - self.bar.n)
+
+
+def _mean(scores: list[float]) -> float:
+    """Return the mean of the scores: NaN if one is, or if +inf and -inf are there."""
+    with np.errstate(invalid="ignore"):
+        return float(np.mean(scores))
+
+
+def _no_mean(scores: list[float]) -> str:
+    """Say why the scores of the folds so far cannot be compared with others."""
+    if math.isnan(scores[-1]):
+        return (
+            f"The score of fold {len(scores) - 1} is NaN. If the scorer failed, a "
+            "warning 'Scoring failed' says how; with error_score='raise', it ends the "
+            "search."
+        )
+    return f"The scores of the folds have no mean: {scores}."

@@ -1,0 +1,1 @@
+"""A network and tokens -> a trained network: schedule, head, loop, callbacks."""

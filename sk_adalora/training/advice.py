@@ -1,0 +1,148 @@
+"""The warnings of a fit: of its texts, its model, its loss and its scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from sk_adalora.data.texts import Texts
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.pretrained.backbone import Backbone
+from sk_adalora.runtime.messages import warn_user
+from sk_adalora.tokens.table import TokenTable
+
+from .loop import TrainingHistory
+
+# Warn if more than this share of the rows was truncated.
+_TRUNCATED = 0.10
+# Warn if the last epoch's mean loss exceeds the first's by more than
+# `_RISE * max(1, first)`: losses near 0 fluctuate.
+_RISE = 0.1
+
+
+def warn_of_texts(
+    texts: Texts, tokens: TokenTable, long_text: str, row_format: Any
+) -> None:
+    """Warn of texts that are equal, look like numbers, or are truncated."""
+    _warn_of_equal_texts(texts, len(tokens.starts))
+    if texts.seem_encoded:  # a larger `max_length` would not help
+        _warn_of_numbers(texts)
+    else:
+        _warn_of_cuts(tokens, long_text, row_format)
+
+
+def _warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
+    """Warn if there is nothing to learn from."""
+    if n_distinct == 1 < len(texts):
+        empty = len(texts) == texts.n_empty
+        got = "no text in any of them" if empty else "the same text in all of them"
+        warn_user(
+            f"The rows of X must differ. Got {len(texts):,} rows to learn from, and "
+            f"{got}. Pass the columns that tell something about the target."
+        )
+
+
+def _warn_of_numbers(texts: Texts) -> None:
+    """Warn that a step before the estimator seems to have replaced the texts."""
+    warn_user(
+        "X should hold texts, not numbers made from them. Got "
+        f"{texts.n_features} columns, all of numbers. If a step before the estimator, "
+        "such as a tokenizer, a vectorizer or an encoder, replaces the texts, leave it "
+        "out: pass the texts themselves."
+    )
+
+
+def _warn_of_cuts(tokens: TokenTable, long_text: str, row_format: Any) -> None:
+    """Warn if many texts are truncated."""
+    share = tokens.truncated_share
+    if share > _TRUNCATED and long_text == "truncate":
+        ways = "" if row_format == "pair" else ", or set `long_text`"
+        warn_user(
+            f"{share:.0%} of the texts are longer than max_length="
+            f"{tokens.max_length} tokens and are cut. Raise `max_length` if the "
+            f"model can read more tokens{ways}."
+        )
+
+
+def warn_of_model(model: str, backbone: Backbone, pooling: str) -> None:
+    """Warn of a model that sees padding, or has weights drawn at random."""
+    _warn_of_padding(model, backbone, pooling)
+    _warn_of_drawn(model, backbone, pooling)
+
+
+def _warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
+    """Warn if the model gives a text other vectors when it is padded otherwise."""
+    if backbone.findings.sees_padding:
+        ways = "`model` or `pooling`" if pooling == "model" else "`model`"
+        warn_user(
+            "`model` must ignore what texts are padded with. Got "
+            f"{model!r}, a {type(backbone.module).__name__}, which does not: the "
+            "prediction for a text depends on the other texts of its batch. Give "
+            f"another {ways}, or predict one text at a time."
+        )
+
+
+def _warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
+    """Warn if weights that the vectors of texts depend on are random numbers."""
+    # The head of an architecture is new in most fits. Poolers are left out by
+    # pretraining, and read by such heads only, which train what is drawn.
+    body = f"{backbone.module.base_model_prefix}." if pooling == "model" else ""
+    lacks = [name for name in backbone.pretrained.drawn if name.startswith(body)]
+    if lacks := [name for name in lacks if "pooler" not in name]:
+        warn_user(
+            "The files of `model` should hold all of its weights. Got those of "
+            f"{model!r} without {len(lacks)} of a {type(backbone.module).__name__}, "
+            f"such as {lacks[0]!r}, which were drawn at random. Check that it was "
+            "saved as this kind of model, with such names."
+        )
+
+
+def warn_of_rank(network: TextNetwork, target_r: int) -> None:
+    """Warn of an average rank that no updates of these layers can have."""
+    layers = network.encoder.adapted.values()
+    full = [min(layer.in_features, layer.out_features) for layer in layers]
+    most = int(np.mean(full))
+    if target_r > most:
+        warn_user(
+            f"`target_r` must be at most {most}, which is as much rank as "
+            f"updates of the adapted layers can have on average. Got {target_r}, which "
+            "takes more time and memory and cannot express more. Lower it."
+        )
+
+
+def warn_of_history(history: TrainingHistory, head_learning_rate: float | None) -> None:
+    """Warn of what the training has come to."""
+    warn_of_divergence(history, head_learning_rate)
+    _warn_of_scores(history)
+
+
+def warn_of_divergence(
+    history: TrainingHistory, head_learning_rate: float | None
+) -> None:
+    """Warn if the training loss has risen."""
+    losses, epochs = history.loss, history.epochs
+    n_steps = len(losses) // epochs  # of an epoch
+    first = float(np.mean(losses[:n_steps]))
+    last = float(np.mean(losses[-n_steps:]))
+    if last > first + _RISE * max(1.0, first):
+        rates = "`learning_rate`"
+        if head_learning_rate is not None:
+            rates += " or `head_learning_rate`"
+        warn_user(
+            f"The training loss must fall. Got {first:.3g} in the first epoch and "
+            f"{last:.3g} in the last. Lower {rates}.",
+            ConvergenceWarning,
+        )
+
+
+def _warn_of_scores(history: TrainingHistory) -> None:
+    """Warn if no state was better than another: a NaN or -inf is the best score."""
+    best = history.best_epoch
+    if best is not None and not history.score[best] > -np.inf:
+        warn_user(
+            "The validation score was not a finite number in any epoch of the final "
+            "phase: the state of the last one is kept. Pass more validation rows, or "
+            "another `scoring`."
+        )

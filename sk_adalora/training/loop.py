@@ -1,0 +1,383 @@
+"""Train an adapted network under a rank budget: train -> train_epoch -> train_step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from sk_adalora.adalora import RankAllocator
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.runtime.devices import Place
+from sk_adalora.runtime.messages import progress_bar
+from sk_adalora.tokens.batches import Batch, micro_batches, pad, send, training_batches
+from sk_adalora.tokens.table import TokenTable
+
+from .learning_rates import rate_share
+
+# (n, k) outputs and the targets of the same rows -> (n,) losses.
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The training rows, and their loss.
+
+    Parameters
+    ----------
+    tokens : TokenTable
+        Tokens of each row.
+    targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
+        Class indices, indicators, or scaled numbers.
+    weights : torch.Tensor of shape (n_samples,) or None
+        Weight of each row's loss, or None for all equal.
+    loss : callable
+        Loss of each row.
+    """
+
+    tokens: TokenTable
+    targets: Tensor
+    weights: Tensor | None
+    loss: LossFunction
+
+    @cached_property
+    def mean_weight(self) -> float:
+        """Mean weight of all rows.
+
+        A step divides by this, and not by the mean weight of its own rows: a batch of
+        rows with small weights shall count less than one of rows with large weights.
+        """
+        return 1.0 if self.weights is None else float(self.weights.double().mean())
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs, batch_size, accumulation, total_step : int
+        Passes over the rows, rows per batch, batches per optimizer step, and number of
+        optimizer steps.
+    learning_rate, head_learning_rate : float
+        Peak learning rates of the triplets and of the head.
+    weight_decay : float
+        Decoupled weight decay.
+    warmup_ratio : float
+        Share of all steps in which the learning rates rise.
+    lr_scheduler_type : str
+        How the learning rates change, see :func:`rate_share`.
+    max_grad_norm : float or None
+        Bound on the norm of all gradients together.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulation: int
+    total_step: int
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+    warmup_ratio: float
+    lr_scheduler_type: str
+    max_grad_norm: float | None
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps until the learning rates peak; the first is taken at a rate of 0."""
+        # 0.07 of 100 steps are 7, though 0.07 * 100 is more.
+        steps = math.ceil(round(self.warmup_ratio * self.total_step, 9))
+        return min(steps, self.total_step - 1)  # a single step must change something
+
+
+@dataclass
+class TrainingHistory:
+    """What happened at each optimizer step and at the end of each epoch.
+
+    Attributes
+    ----------
+    loss, orthogonality, learning_rate : list of float
+        At each optimizer step: the mean loss of its rows, weighted by weight / mean
+        weight of all rows; the penalty that was added to it; and the learning rate of
+        the updates.
+    budget : list of int
+        The total rank of all updates, which is the number of live triplets, after each
+        optimizer step.
+    score : list of float
+        The validation score after each epoch; empty without early stopping.
+    epochs : int
+        Number of epochs trained.
+    best_epoch : int or None
+        The epoch, counted from 0, whose state was kept, if a validation score chose it.
+    seconds : float
+        How long the training took.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    orthogonality: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    budget: list[int] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    epochs: int = 0
+    best_epoch: int | None = None
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        last = f", loss={self.loss[-1]:.4g}" if self.loss else ""
+        return (
+            f"TrainingHistory(steps={len(self.loss)}, epochs={self.epochs}{last}, "
+            f"seconds={self.seconds:.1f})"
+        )
+
+
+class EpochHooks(Protocol):
+    """Methods that are called before and after each epoch."""
+
+    def begin(self) -> None:
+        """Prepare for an epoch."""
+
+    def end(self, run: Run, history: TrainingHistory) -> bool:
+        """Evaluate the network after an epoch; True stops the training."""
+
+
+@dataclass
+class Run:
+    """A training in progress: its inputs, optimizer and number of steps taken.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        The network to train.
+    examples : Examples
+        The rows to train on.
+    recipe : Recipe
+        Settings of the training.
+    place : Place
+        Device and precision.
+    """
+
+    network: TextNetwork
+    examples: Examples
+    recipe: Recipe
+    place: Place
+
+    def __post_init__(self) -> None:
+        self.step = 0
+        self.optimizer = make_optimizer(self.network, self.recipe)
+        share = partial(
+            rate_share,
+            kind=self.recipe.lr_scheduler_type,
+            warmup_steps=self.recipe.warmup_steps,
+            total_step=self.recipe.total_step,
+        )
+        self.scheduler = LambdaLR(self.optimizer, share)
+        # Only float16 gradients underflow; elsewhere the scaler does nothing.
+        self.scaler = torch.amp.GradScaler(
+            self.place.device.type, enabled=self.place.precision == "float16"
+        )
+        if self.scaler.is_enabled():
+            # It leaves out steps whose gradients overflow, the first ones too, and then
+            # the scheduler warns of a step before any of the optimizer's. Without
+            # gradients, this one changes nothing.
+            self.optimizer.step()
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """All trained parameters."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def allocator(self) -> RankAllocator:
+        """The network's rank allocator."""
+        return self.network.encoder.allocator
+
+
+def train(
+    run: Run,
+    generator: torch.Generator,
+    *,
+    verbose: int = 0,
+    hooks: EpochHooks | None = None,
+) -> TrainingHistory:
+    """Train until all epochs are over, or the hook stops it.
+
+    Parameters
+    ----------
+    run : Run
+        The training.
+    generator : torch.Generator
+        Shuffles the rows.
+    verbose : int, default=0
+        Whether to show a progress bar.
+    hooks : EpochHooks or None, default=None
+        Called around each epoch; after it, with the network in evaluation mode.
+
+    Returns
+    -------
+    TrainingHistory
+        The ranks are final, even where training was stopped early.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss stops being finite.
+    """
+    history = TrainingHistory()
+    start = time.perf_counter()
+    with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
+        for _ in range(run.recipe.epochs):
+            if hooks is not None:
+                hooks.begin()
+            run.network.train()
+            train_epoch(run, generator, history, bar)
+            history.epochs += 1
+            history.seconds = time.perf_counter() - start
+            run.network.eval()
+            stop = hooks is not None and hooks.end(run, history)
+            _show(bar, history)  # with the score, which the hook may have added
+            if stop:
+                break
+    run.allocator.finish()  # where training stops early, the ranks may still fall
+    _compact_when_final(run)
+    _check_finite(run)
+    history.seconds = time.perf_counter() - start
+    return history
+
+
+def train_epoch(
+    run: Run, generator: torch.Generator, history: TrainingHistory, bar: Any
+) -> None:
+    """Train on every row once, and add to the history."""
+    batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
+    losses: list[Tensor] = []
+    penalties: list[Tensor] = []
+    n_steps = -(-len(batches) // run.recipe.accumulation)
+    for step in np.array_split(np.arange(len(batches)), n_steps):
+        history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
+        loss, penalty = train_step(run, [batches[i] for i in step])
+        if run.place.device.type == "cpu":  # where reading the loss waits for no device
+            _check_losses(run, history, [float(loss)])
+        losses.append(loss)
+        penalties.append(penalty)
+        history.budget.append(run.allocator.budget)
+        bar.update()
+    # Read once per epoch, not once per step: each time, the host waits for the device.
+    history.loss += torch.stack(losses).tolist()
+    history.orthogonality += torch.stack(penalties).tolist()
+    _show(bar, history)
+    _check_losses(run, history, history.loss[-len(losses) :])
+
+
+def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> None:
+    if not np.isfinite(losses).all():
+        raise FloatingPointError(
+            "The training loss must stay finite. Got NaN or infinity in epoch "
+            f"{history.epochs + 1} of {run.recipe.epochs}. Lower `learning_rate`"
+            f"{run.place.or_exact}."
+        )
+
+
+def _check_finite(run: Run) -> None:
+    """Check the parameters after the last step: no later loss would show a fault."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
+        raise FloatingPointError(
+            "Trained numbers must stay finite. Got NaN or infinity after the last "
+            f"step. Lower `learning_rate`{run.place.or_exact}."
+        )
+
+
+def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step: algorithm 1 of arXiv:2303.10512.
+
+    Parameters
+    ----------
+    run : Run
+        The training.
+    group : sequence of ndarray of shape (batch_size,)
+        Rows of the batches whose gradients are accumulated.
+
+    Returns
+    -------
+    loss, orthogonality : torch.Tensor of shape ()
+        Mean loss of the rows, weights included, and the penalty.
+    """
+    model, optimizer, scaler = run.network.encoder, run.optimizer, run.scaler
+    total_weight = sum(map(len, group)) * run.examples.mean_weight
+    penalty = model.orthogonality_loss()
+    loss = torch.zeros_like(penalty)
+    for index, rows in enumerate(_parts(run, group)):
+        share = _loss_sum(run, rows) / total_weight
+        # The penalty belongs to the step, not to each part of it.
+        objective = share + penalty if index == 0 else share
+        scaler.scale(objective).backward()
+        loss += share.detach()
+    scaler.unscale_(optimizer)
+    if run.recipe.max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.trained, run.recipe.max_grad_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    model.update_and_allocate(run.step)
+    optimizer.zero_grad()
+    _compact_when_final(run)
+    run.scheduler.step()
+    run.step += 1
+    return loss, penalty.detach()
+
+
+def _parts(run: Run, group: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Cut the batches of a step into parts that go through the network at once."""
+    tokens, limit = run.examples.tokens, run.place.tokens_to_train
+    return [part for rows in group for part in micro_batches(tokens, rows, limit)]
+
+
+def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
+    """Add up the weighted losses of some rows."""
+    examples, device = run.examples, run.place.device
+    index = torch.from_numpy(rows)
+    batch: Batch = pad(examples.tokens, rows, run.place.length_multiple)
+    outputs = run.network(batch.to(device))  # (n, k)
+    losses = examples.loss(outputs, send(examples.targets[index], device))  # (n,)
+    if examples.weights is not None:
+        losses = losses * send(examples.weights[index], device)
+    return losses.sum()
+
+
+def _compact_when_final(run: Run) -> None:
+    """Delete the pruned triplets, once the last allocation has happened."""
+    model = run.network.encoder
+    if run.allocator.finished and run.allocator.budget < len(run.allocator.kept):
+        model.compact(run.optimizer)
+
+
+def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make AdamW with one group for the triplets and one for the head."""
+    head = network.head_parameters()
+    adapter = list(network.encoder.triplets.parameters())
+    stray = {id(p) for p in network.parameters() if p.requires_grad}
+    stray -= {id(p) for p in (*head, *adapter)}
+    assert not stray, "every trained parameter belongs to the adapter or the head"
+    return torch.optim.AdamW(
+        [
+            {"params": adapter, "lr": recipe.learning_rate},
+            {"params": head, "lr": recipe.head_learning_rate},
+        ],
+        weight_decay=recipe.weight_decay,
+        fused=head[0].device.type in ("cpu", "cuda"),
+    )
+
+
+def _show(bar: Any, history: TrainingHistory) -> None:
+    """Write the latest numbers beside the bar."""
+    shown = {"loss": f"{history.loss[-1]:.3f}", "budget": f"{history.budget[-1]}"}
+    if history.score:
+        shown["score"] = f"{history.score[-1]:.3f}"
+    bar.set_postfix(shown)

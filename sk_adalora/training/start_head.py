@@ -1,0 +1,287 @@
+"""Prepare the head before training: by default, as a linear model of the features.
+
+A randomly initialised head first distorts the pretrained features to suit itself; one
+that fits them leaves them intact, which matters most with few rows (Kumar et al. 2022,
+arXiv:2202.10054). By default, the head of a regressor is randomly initialised
+nevertheless: on numbers, a probe learns noise (docs/defaults.md). Either head is
+trained on standardised features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sk_adalora.network.head import LinearHead, spread
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.runtime.devices import Place
+from sk_adalora.tokens.batches import pad, prediction_batches, uniform_batches
+from sk_adalora.tokens.table import TokenTable
+
+from .linear_probe import are_indicators, fit_linear, penalties_of
+from .loop import Examples, Run
+
+# The number of rows that the probe is fitted to: more take time and do not score higher
+# (docs/defaults.md).
+_ENOUGH_ROWS = 1000
+# Rows of each class among them: a class without any would get a bias that training does
+# not correct.
+_ROWS_OF_A_CLASS = 5
+# A bias of more than _CERTAIN decides, where the norm of the weights on standardised
+# features is below _LITTLE.
+_CERTAIN, _LITTLE = 10, 1
+# Texts from which the head's centre and length are computed where no probe is fitted.
+_TEXTS_TO_MEASURE = 64
+# Rows of indicators that are converted to float64 at once.
+_ROWS = 1000
+
+
+def fit_head(run: Run, generator: torch.Generator) -> None:
+    """Fit the head to the features of the pretrained model, which is not trained.
+
+    The head minimises the weighted mean loss of the rows, with a penalty. Where the
+    fitted weight is 0, only the bias is overwritten.
+    """
+    head, examples = run.network.head, run.examples
+    rows = choose_rows(examples.targets, generator)
+    weights = weights_of(rows, examples)
+    features = _features(run, examples.tokens.take(rows.numpy()))
+    centre, length = spread(features, weights, run.place.dtype)
+    head.set_scale(centre, length)
+    inputs = (features.double() - centre) / length
+    targets = examples.targets[rows]
+    penalties = penalties_of(targets, weights, run.network.n_outputs)
+    weight, bias = fit_linear(inputs, targets, weights, examples.loss, penalties)
+    with torch.no_grad():
+        # A weight of 0 would pass no gradient to the encoder: keep the initial one.
+        if weight.any():
+            head.weight.copy_(weight)
+        head.bias.copy_(bias + bias_shift(rows, examples))
+
+
+def centre_head(run: Run) -> None:
+    """Prepare a randomly initialised head: its outputs start around 0.
+
+    For a regressor, that is the mean of the targets. Centre and length of the features
+    are set from up to 64 evenly spaced distinct texts, and the bias to 0.
+    """
+    head = run.network.head
+    head.set_scale(*_measure(run))
+    torch.nn.init.zeros_(head.bias)
+
+
+def continue_head(run: Run, generator: torch.Generator, length: float) -> None:
+    """Prepare the head of an earlier fit to be trained further; its outputs stay.
+
+    Only those that have learned nothing are fitted anew, as by :func:`fit_head`. The
+    centre is that of pretrained features, as in the first fit, though the encoder has
+    learned since. `length` is that of the first fit, whatever these rows are.
+    """
+    network, head, targets = run.network, run.network.head, run.examples.targets
+    learned = {name: value.clone() for name, value in network.head_state().items()}
+    centre, _ = _measure(run)
+    head.set_scale(centre, length)
+    network.load_head_state(learned)
+    unlearned = _have_learned_nothing(head, targets)
+    if unlearned.any():
+        before = head.bias.detach().clone()
+        fit_head(run, generator)
+        if not targets.is_floating_point():
+            # Only differences count between classes: start at the level of the others.
+            level = (before - head.bias.detach())[~unlearned].mean()
+            with torch.no_grad():
+                head.bias += level
+        fitted = network.head_state()
+        for name, value in learned.items():
+            value[unlearned] = fitted[name][unlearned]
+        head.set_scale(centre, length)
+        network.load_head_state(learned)
+
+
+def _have_learned_nothing(head: LinearHead, targets: Tensor) -> Tensor:
+    """Tell which classes or labels a probe saw no row of, or no row without.
+
+    It left them without weights, and with a bias of about 20 against all others, which
+    training would not correct.
+
+    Returns
+    -------
+    torch.Tensor of shape (k,)
+        On the CPU; all False for targets that are numbers.
+    """
+    weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
+    if not targets.is_floating_point():
+        certainty = bias.max() - bias
+    elif are_indicators(targets):
+        certainty = bias.abs()
+    else:
+        certainty = torch.zeros_like(bias)
+    return (certainty > _CERTAIN) & (weight.norm(dim=1) < _LITTLE)
+
+
+def _measure(run: Run) -> tuple[Tensor, float]:
+    """Measure the features of up to 64 evenly spaced distinct texts.
+
+    Returns
+    -------
+    centre : torch.Tensor of shape (w,)
+        Their mean, in which each counts as its rows do.
+    length : float
+        Their distance from their mean, in which all count alike: one text of many rows
+        or of a large weight tells little of the others.
+    """
+    tokens, weights = run.examples.tokens, run.examples.weights
+    distinct = tokens.distinct()
+    n_texts = len(distinct)
+    texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
+    features = _features(run, distinct.take(texts))
+    counts = np.bincount(tokens.text_of, weights, minlength=n_texts)[texts]
+    centre, _ = spread(features, torch.from_numpy(counts), run.place.dtype)
+    _, length = spread(features, None, run.place.dtype)
+    return centre, length
+
+
+def _features(run: Run, tokens: TokenTable) -> Tensor:
+    return frozen_features(run.network, tokens, run.place, run.recipe.batch_size)
+
+
+def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw the rows that the probe learns from, some of each class among them.
+
+    Parameters
+    ----------
+    targets : torch.Tensor of shape (n,) or (n, k)
+        Class indices, indicators, or centred numbers.
+    generator : torch.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    torch.Tensor of shape (m,)
+        All rows in order, if they are at most 1,000. Otherwise 1,000 drawn rows, five
+        of each class among them (all of a rarer one), and for each label five with it
+        and five without; more only if these are more.
+    """
+    n_rows = len(targets)
+    if n_rows <= _ENOUGH_ROWS:
+        return torch.arange(n_rows)
+    drawn = torch.randperm(n_rows, generator=generator)
+    first = _first_of_each_class(targets, drawn)
+    order = torch.argsort(first, descending=True, stable=True)
+    return drawn[order[: max(_ENOUGH_ROWS, int(first.sum()))]]
+
+
+def _first_of_each_class(targets: Tensor, drawn: Tensor) -> Tensor:
+    """Mark the first five drawn rows of each class.
+
+    For indicators and numbers: of each column, the first five that are above 0, and the
+    first five that are not.
+    """
+    if targets.is_floating_point():
+        first = torch.zeros(len(drawn), dtype=torch.bool)
+        for column in targets.reshape(len(targets), -1).unbind(dim=1):
+            above = (column > 0)[drawn]  # bytes are found faster than spread numbers
+            for side in (above, ~above):
+                first[side.nonzero()[:_ROWS_OF_A_CLASS]] = True
+        return first
+    targets = targets[drawn]
+    by_class = torch.argsort(targets, stable=True)
+    counts = torch.bincount(targets)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    nth = torch.arange(len(targets)) - starts  # position within its class
+    return torch.zeros(len(targets), dtype=torch.bool).index_fill_(
+        0, by_class[nth < _ROWS_OF_A_CLASS], True
+    )
+
+
+def weights_of(rows: Tensor, examples: Examples) -> Tensor | None:
+    """Return weights that give each class the share that it has in all rows.
+
+    Parameters
+    ----------
+    rows : torch.Tensor of shape (m,)
+        Rows that were drawn.
+    examples : Examples
+        All rows.
+
+    Returns
+    -------
+    torch.Tensor of shape (m,) or None
+        None where all are equal.
+    """
+    # Sums of millions of numbers need more digits than float32 has.
+    all_weights = None if examples.weights is None else examples.weights.double()
+    weights = None if all_weights is None else all_weights[rows]
+    targets = examples.targets
+    if len(rows) == len(targets) or targets.is_floating_point():
+        return weights
+    drawn = targets[rows]
+    of_all = torch.bincount(targets, all_weights)
+    of_drawn = torch.bincount(drawn, weights)
+    shares = (of_all / of_drawn)[drawn]
+    return shares if weights is None else shares * weights
+
+
+def bias_shift(rows: Tensor, examples: Examples) -> Tensor:
+    """Return what the bias of each label lacks, since more of rare labels was drawn.
+
+    It is the log odds of a label in all rows, less those in the drawn ones: the prior
+    correction of King and Zeng (2001, Political Analysis 9:137). Of classes,
+    :func:`weights_of` corrects the shares.
+
+    Parameters
+    ----------
+    rows : torch.Tensor of shape (m,)
+        Rows that were drawn.
+    examples : Examples
+        All rows.
+
+    Returns
+    -------
+    torch.Tensor of shape (k,) or ()
+        0 for a label that all rows or none have, and for anything but labels.
+    """
+    targets, weights = examples.targets, examples.weights
+    if len(rows) == len(targets) or not are_indicators(targets[rows]):
+        return torch.zeros(())
+    if weights is None:
+        weights = targets.new_ones(len(targets))
+    weights = weights.double()
+
+    def log_odds(targets: Tensor, weights: Tensor) -> Tensor:
+        # In parts: a copy of all in float64 would take much memory.
+        parts = zip(weights.split(_ROWS), targets.split(_ROWS), strict=True)
+        present = torch.stack([of_rows @ part.double() for of_rows, part in parts])
+        return torch.logit(present.sum(dim=0) / weights.sum())
+
+    shift = log_odds(targets, weights) - log_odds(targets[rows], weights[rows])
+    return torch.where(shift.isfinite(), shift, 0.0)
+
+
+def frozen_features(
+    network: TextNetwork, tokens: TokenTable, place: Place, batch_size: int
+) -> Tensor:
+    """Compute the features (n, w) that the pretrained model gives without its updates.
+
+    In float32, on the CPU. The adapter is switched off meanwhile. Features that are not
+    finite are an error. `batch_size` is that of training.
+    """
+    distinct = tokens.distinct()
+    if place.compiles_shapes:
+        batches = uniform_batches(distinct, batch_size, place.tokens_to_train)
+    else:
+        batches = prediction_batches(distinct, place.tokens_to_predict)
+    width = network.head.in_features
+    features = torch.empty(len(distinct), width, dtype=torch.float32)
+    with torch.no_grad(), network.encoder.disable_adapter():
+        for rows in batches:
+            batch = pad(distinct, rows, place.length_multiple)
+            batch = batch.to(place.device)
+            features[torch.from_numpy(rows)] = network.features(batch).cpu()
+    if not torch.isfinite(features).all():
+        raise FloatingPointError(
+            "The pretrained model must compute finite features. Got NaN or infinity "
+            f"in {place.precision}. Set another `model`{place.or_exact}."
+        )
+    return features[torch.from_numpy(tokens.text_of)]

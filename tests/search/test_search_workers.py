@@ -1,0 +1,577 @@
+"""Who works on a study, and whose trials are tried again."""
+
+import os
+import socket
+import threading
+import time
+import warnings
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import joblib
+import optuna
+import pytest
+from _search_worker import FLOAT, SPACE, Peak, rows, search
+from _threads import WAIT
+from optuna.trial import TrialState
+from sklearn.exceptions import FitFailedWarning
+
+from sk_adalora import AdaLoraSearchCV
+from sk_adalora.search import workers as _search_workers
+from sk_adalora.search.marks import FOLD, is_over
+
+X, Y = rows()
+OWN_START = _search_workers._started(os.getpid())
+needs_proc = pytest.mark.skipif(OWN_START is None, reason="needs /proc, as Linux has")
+
+
+@pytest.fixture
+def kept():
+    """Options of a search with which another one can go on."""
+    return {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+
+
+@pytest.mark.parametrize(
+    ("change", "alive"),
+    [
+        ({}, True),
+        ({"ended": True}, False),
+        pytest.param({"pid": 2**22 + 1}, False, marks=needs_proc),
+        ({"started": "1"}, False),
+        # A run that this process does not know, though it has its number.
+        pytest.param(
+            {"pid": os.getpid(), "started": OWN_START}, False, marks=needs_proc
+        ),
+        # Without /proc, only the heartbeat tells.
+        ({"started": None, "pid": 2**22 + 1}, True),
+        ({"started": None, "beat": -601.0}, False),
+        ({"machine": "elsewhere"}, True),
+        ({"machine": "elsewhere", "beat": -601.0}, False),
+    ],
+)
+def test_who_is_alive(change, alive):
+    pid = os.getppid()  # of this process, the module knows all runs
+    record = {
+        "machine": _search_workers.machine(),
+        "pid": pid,
+        "started": _search_workers._started(pid),
+        "beat": 0.0,
+        "ended": False,
+    } | change
+    record["beat"] += time.time()
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(f"{_search_workers.WORKER}r", record)
+
+    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
+
+
+@needs_proc
+def test_a_forked_process_notices_that_its_parent_died():
+    study = optuna.create_study(direction="maximize")
+    with _search_workers.Worker(study, beats=False) as worker:
+        name = f"{_search_workers.WORKER}{worker.run_id}"
+        parents = {**study.user_attrs[name], "pid": 2**22 + 1}
+        study.set_user_attr(name, parents)
+        # The child has a copy of what the parent knew.
+        assert worker.run_id in _search_workers._here
+
+        assert _search_workers.living_runs(study) == set()
+
+
+@pytest.fixture
+def process(monkeypatch, tmp_path):
+    """Function: name and state of a process -> when it began, by its number."""
+    monkeypatch.setattr(_search_workers, "_PROC", tmp_path)
+    (tmp_path / "7").mkdir()
+
+    def started(name, state):
+        fields = state + b" " + b"0 " * 18 + b"42 0"
+        (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (name, fields))
+        return _search_workers._started(7)
+
+    return started
+
+
+@pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
+def test_when_a_process_of_any_name_began(process, name):
+    """Linux keeps 15 bytes of a name, which may be half a character at the end."""
+    assert process(name.encode()[:15], b"S") == "42"
+
+
+@pytest.mark.parametrize("state", [b"Z", b"X"])
+def test_a_process_that_was_killed_is_gone_before_its_parent_looks(process, state):
+    assert process(b"python3", state) is None
+
+
+def test_a_system_without_proc(monkeypatch):
+    """As macOS and Windows."""
+    monkeypatch.setattr(_search_workers, "_PROC", Path("nowhere"))
+
+    assert _search_workers.machine.__wrapped__() == socket.gethostname()
+    assert _search_workers._started(os.getpid()) is None
+    record = {"machine": _search_workers.machine(), "pid": os.getppid(), "ended": False}
+    for waited, lives in [(0, True), (2 * _search_workers._GRACE, False)]:
+        beat = {"beat": time.time() - waited, "started": None}
+        assert _search_workers._lives("of another process", record | beat) is lives
+
+
+def test_a_point_whose_run_ended_at_once_is_tried_again(kept):
+    def space(trial):
+        if not given.allowed:
+            raise ArithmeticError
+        return {"a": trial.suggest_float("a", 0, 1)}
+
+    given = search(space=space, n_trials=1, enqueue=[{"a": 0.123}], **kept)
+    given.allowed = True
+    study = optuna.create_study(**kept, direction="maximize")
+    study.enqueue_trial({"a": 0.123})
+    given.allowed = False
+    with pytest.raises(ArithmeticError):
+        given.set_params(enqueue=None).fit(X, Y)
+    given.allowed = True
+
+    assert given.fit(X, Y).trials_[-1].params == {"a": 0.123}
+
+
+def test_what_kills_each_process_is_given_up():
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"a": 0.9})
+    for deaths in (1, 2, 3):
+        trial = study.ask()
+        trial.suggest_float("a", 0, 1)
+        trial.set_user_attr(_search_workers.RUN, "of a dead process")
+        assert not is_over(study.trials[-1])
+        _search_workers.take_back(study, {})
+        waiting = [t for t in study.trials if t.state is TrialState.WAITING]
+        assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
+            : deaths < 3
+        ]
+
+    last = study.trials[-1]
+    assert is_over(last)
+    assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
+
+
+def test_what_has_failed_is_not_tried_again_though_the_search_ended_then():
+    class Broken(optuna.storages.InMemoryStorage):
+        def set_trial_user_attr(self, trial_id, key, value):
+            if key == f"{FOLD}1" and self.get_trial(trial_id).number == 0:
+                raise KeyboardInterrupt
+            super().set_trial_user_attr(trial_id, key, value)
+
+    point = {"a": 0.9, "b": 0.7}
+    given = search(Peak(fail_above=0.8), n_trials=2, enqueue=point, refit=False)
+    given.set_params(storage=Broken(), study_name="s")
+    with pytest.raises(KeyboardInterrupt):
+        given.fit(X, Y)
+    with pytest.warns(FitFailedWarning, match="1 of 2 trials failed"):
+        fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
+    assert fitted.cv_results_["params"][1] != point
+
+
+def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for(kept):
+    def space(trial):
+        return {name: trial.suggest_float(name, 0, 1) for name in ("a", "b")}
+
+    search(space=space, n_trials=1, **kept).fit(X, Y)
+    lost = optuna.load_study(**kept).ask()
+    lost.suggest_float("a", 0, 1)
+    for name, value in ((_search_workers.RUN, "dead"), (_search_workers.DEATHS, 2)):
+        lost.set_user_attr(name, value)
+    with pytest.warns(FitFailedWarning, match="3 processes died while they"):
+        fitted = search(space=space, n_trials=2, **kept).fit(X, Y)
+
+    assert fitted.cv_results_["params"][1] == lost.params
+
+
+def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(
+    monkeypatch, kept
+):
+    ask = optuna.Study.ask
+
+    def ask_after_another(study):
+        monkeypatch.setattr(optuna.Study, "ask", ask)
+        study.tell(study.ask(), 1.0)
+        return study.ask()
+
+    monkeypatch.setattr(optuna.Study, "ask", ask_after_another)
+    points = [{"a": 0.1, "b": 0.7}, {"a": 0.2, "b": 0.7}]
+    given = search(n_trials=1, enqueue=points, refit=False, **kept)
+    withdrawn, again = given.fit(X, Y).trials_[1:]
+
+    assert (withdrawn.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert again.system_attrs["fixed_params"] == points[1]
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["with a place alone", "asked"])
+@pytest.mark.parametrize("n_before", [1, 2])
+def test_what_a_grid_lost_is_tried_again(n_before, asked, kept):
+    """What fails is not shown to the sampler, which would end the search."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=n_before, refit=False, **options).fit(X, Y)
+    lost = optuna.load_study(**kept, sampler=sampler).ask()
+    if asked:
+        lost.suggest_categorical("a", [0.1, 0.3, 0.6])
+    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
+
+    assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
+    assert all(trial.state.is_finished() for trial in fitted.trials_)
+
+
+def test_all_that_a_grid_lost_is_tried_again(kept):
+    """Of two lost trials, the sampler takes the second for tried after the first."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=1, refit=False, **options).fit(X, Y)
+    study = optuna.load_study(**kept, sampler=sampler)
+    lost, later = study.ask(), study.ask()
+    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    _search_workers.take_back(study, {})
+    later.set_user_attr(_search_workers.RUN, "of a dead process")
+    fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
+
+    assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
+    assert all(trial.state.is_finished() for trial in fitted.trials_)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [{_search_workers.DEATHS: 2}, {_search_workers.ERROR: "of a fold"}],
+    ids=["given up", "failed"],
+)
+def test_nothing_is_tried_after_the_last_setting_was_given_up(mark, kept):
+    """The sampler sees it, or it would draw one of the settings a second time."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1, 0.3, 0.6]}, seed=0)
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=2, refit=False, enqueue=None, **options).fit(X, Y)
+    lost = optuna.load_study(**kept, sampler=sampler).ask()
+    lost.suggest_categorical("a", [0.1, 0.3, 0.6])
+    for name, value in {_search_workers.RUN: "of a dead process", **mark}.items():
+        lost.set_user_attr(name, value)
+    given = search(n_trials=10, refit=False, enqueue=None, **options)
+    with pytest.warns(FitFailedWarning):
+        fitted = given.fit(X, Y)
+
+    assert [t.state.name for t in fitted.trials_] == ["COMPLETE", "COMPLETE", "FAIL"]
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_queued_trial_has_no_place_in_a_grid(given_up, kept):
+    """For which the sampler looks when one of its settings is left."""
+    sampler = optuna.samplers.GridSampler({"a": [0.1]}, seed=0)
+    options = {"space": {"a": [0.1, 0.3]}, "sampler": sampler, **kept}
+    given = search(n_trials=5, refit=False, enqueue={"a": 0.3}, **options)
+    if given_up:
+        study = optuna.create_study(**kept, direction="maximize")
+        study.enqueue_trial({"a": 0.3})
+        lost = study.ask()
+        lost.set_user_attr(_search_workers.RUN, "of a dead process")
+        lost.set_user_attr(_search_workers.DEATHS, 2)
+        with pytest.warns(FitFailedWarning, match="3 processes died"):
+            fitted = given.fit(X, Y)
+    else:
+        fitted = given.fit(X, Y)
+
+    states = ["FAIL" if given_up else "COMPLETE", "COMPLETE"]
+    assert [t.state.name for t in fitted.trials_] == states
+    assert fitted.trials_[1].params == {"a": 0.1}
+
+
+def test_a_grid_begins_with_none_but_its_own_settings():
+    """It cannot draw what the estimator has for `b` and the space has not."""
+    space = {"a": [0.1, 0.5], "b": [0.6, 0.7]}
+    sampler = optuna.samplers.GridSampler(space, seed=0)
+    given = search(space=space, sampler=sampler, enqueue="paper", n_trials=9)
+    points = [(t.params["a"], t.params["b"]) for t in given.fit(X, Y).trials_]
+
+    assert sorted(points) == [(0.1, 0.6), (0.1, 0.7), (0.5, 0.6), (0.5, 0.7)]
+
+
+@pytest.mark.filterwarnings("ignore:BruteForceSampler is experimental")
+@pytest.mark.parametrize("n_deaths", [(2, 0), (0, 2)])
+def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths, kept):
+    """The sampler takes what still runs for tried, and stops the study at once."""
+    sampler = optuna.samplers.BruteForceSampler(seed=0)
+    options = {"space": {"a": [0.1, 0.3, 0.6]}, "sampler": sampler, **kept}
+    search(n_trials=1, refit=False, enqueue=None, **options).fit(X, Y)
+    study = optuna.load_study(**kept, sampler=sampler)
+    for lost, deaths in zip([study.ask(), study.ask()], n_deaths, strict=True):
+        lost.suggest_categorical("a", [0.1, 0.3, 0.6])
+        lost.set_user_attr(_search_workers.RUN, "of a dead process")
+        lost.set_user_attr(_search_workers.DEATHS, deaths)
+    given = search(n_trials=5, refit=False, enqueue=None, **options)
+    with pytest.warns(FitFailedWarning):
+        fitted = given.fit(X, Y)
+
+    names = [trial.state.name for trial in fitted.trials_]
+    assert names == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+
+
+class EndsWithoutParameters(optuna.samplers.RandomSampler):
+    """Takes a trial that has none for the last one, as `BruteForceSampler` does."""
+
+    def after_trial(self, study, trial, state, values):
+        if not trial.params:
+            study.stop()
+
+
+def test_a_trial_that_was_lost_before_it_had_parameters_does_not_end_the_search(kept):
+    given = search(sampler=EndsWithoutParameters(seed=0), refit=False, **kept)
+    given.set_params(n_trials=1).fit(X, Y)
+    lost = optuna.load_study(**kept).ask()
+    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    fitted = given.set_params(n_trials=3).fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [0, 2, 3]
+
+
+@pytest.mark.parametrize("hours", [-2, 0, 2])
+def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
+    """Whoever did has not signed it yet, and may have a clock of another time zone."""
+    study = optuna.create_study(direction="maximize")
+    trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+    trial.datetime_start += timedelta(hours=hours)
+    study.add_trial(trial)
+    seen = {}
+    works = partial(_search_workers.Worker, study, beats=False)
+    with works(), works():
+        _search_workers.take_back(study, seen)
+        assert study.trials[0].state is TrialState.RUNNING
+        now = time.monotonic() + _search_workers._GRACE + 1
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        _search_workers.take_back(study, seen)
+
+    assert study.trials[0].state is TrialState.FAIL  # who asked for it is gone
+
+
+def test_a_worker_on_its_own_need_not_wait_for_who_asked_long_ago():
+    """As where a process was killed before it signed its trial, on the day before."""
+    study = optuna.create_study(direction="maximize")
+    trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+    for hours in (0, -2):
+        trial.datetime_start += timedelta(hours=hours)
+        study.add_trial(trial)
+    with _search_workers.Worker(study, beats=False):
+        _search_workers.take_back(study, {})
+
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.RUNNING, TrialState.FAIL]
+
+
+class TerminatedWorkerError(Exception):
+    """Named as joblib's."""
+
+
+class Killer(Peak):
+    def fit(self, X, y):
+        if self.a == 0.9:
+            raise TerminatedWorkerError
+        return super().fit(X, y)
+
+
+def test_only_what_kills_is_given_up():
+    points = [{"a": a, "b": 0.7} for a in (0.1, 0.9, 0.2, 0.3)]
+    options = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
+    given = search(
+        Killer(), n_trials=4, n_jobs=4, enqueue=points, error_score="raise", **options
+    )
+    before = {*threading.enumerate()}
+    with joblib.parallel_config("threading"):
+        for _ in range(3):
+            with pytest.raises(TerminatedWorkerError):
+                given.fit(X, Y)
+        # Threads that go on after the error put the filters of warnings back.
+        for thread in {*threading.enumerate()} - before:
+            thread.join(WAIT)
+        with pytest.warns(FitFailedWarning, match="3 processes died while they"):
+            given.fit(X, Y)
+    table = given.cv_results_
+    complete = table["state"] == "complete"
+
+    assert sorted(table["param_a"][complete]) == [0.1, 0.2, 0.3]
+    assert table["param_a"][~complete].tolist() == [0.9]
+
+
+@pytest.mark.parametrize("order", [(0.1, 0.9), (0.9, 0.1)])
+def test_what_may_kill_is_evaluated_alone(order, kept):
+    study = optuna.create_study(**kept, direction="maximize")
+    for a in order:
+        deaths = {_search_workers.DEATHS: 1} if a == 0.9 else None
+        study.enqueue_trial({"a": a, "b": 0.7}, user_attrs=deaths)
+    given = search(Killer(), n_trials=2, n_jobs=2, error_score="raise", **kept)
+    with joblib.parallel_config("threading"), pytest.raises(TerminatedWorkerError):
+        given.fit(X, Y)
+    blamed = [t for t in study.trials if _search_workers.DEATHS in t.user_attrs]
+
+    assert {t.system_attrs["fixed_params"]["a"] for t in blamed} == {0.9}
+
+
+def test_an_interruption_is_no_death(kept):
+    class Stopped(Peak):
+        def fit(self, X, y):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(Stopped(), n_trials=2, **kept).fit(X, Y)
+    *_, again = optuna.load_study(**kept).trials
+
+    assert again.state is TrialState.WAITING
+    assert _search_workers.DEATHS not in again.user_attrs
+
+
+def test_an_error_of_the_storage_is_the_one_to_see(monkeypatch):
+    def report(self, value, step):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(optuna.Trial, "report", report)
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        search(n_trials=1, timeout=2).fit(X, Y)
+
+
+def test_a_trial_that_was_taken_away_in_the_end_is_not_shown(monkeypatch, kept):
+    report = optuna.Trial.report
+
+    def report_and_steal(self, value, step):
+        report(self, value, step)
+        if self.number == 0 and step == 2:
+            optuna.load_study(**kept).tell(0, state=TrialState.FAIL)
+
+    monkeypatch.setattr(optuna.Trial, "report", report_and_steal)
+    shown = []
+    callbacks = [lambda study, trial: shown.append(trial.number)]
+    fitted = search(n_trials=3, callbacks=callbacks, **kept).fit(X, Y)
+
+    assert shown == fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("pruner", "n_fits"), [(None, 3), ("auto", 1)])
+def test_a_trial_that_was_taken_away_is_not_told(pruner, n_fits):
+    """As when a machine sleeps for longer than others wait for its heartbeat."""
+
+    class Thief(Peak):
+        def fit(self, X, y):
+            fits.append(1)
+            if not stolen:
+                number = len(studies[0].trials) - 1
+                studies[0].tell(number, state=TrialState.FAIL)
+                stolen.append(number)
+            return super().fit(X, y)
+
+    fits, stolen, studies = [], [], []
+    storage = optuna.storages.InMemoryStorage()
+    kept = {"storage": storage, "study_name": "s"}
+    given = search(Thief(), n_trials=3, pruner=pruner, **kept)
+    optuna.create_study(**kept, direction="maximize")
+    studies.append(optuna.load_study(**kept))
+
+    fitted = given.fit(X, Y)
+
+    assert fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
+    assert stolen == [0]
+    assert len(fits) == n_fits + 3 * 3 + 1  # in a race, none of its further folds
+
+
+def test_an_interrupt_at_the_beginning_leaves_nothing_behind(monkeypatch):
+    start, study = threading.Thread.start, optuna.create_study()
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt  # as while Python waits for the thread
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), _search_workers.Worker(study, beats=True):
+        raise AssertionError("entered")
+
+    assert threading.active_count() == before
+    assert _search_workers.living_runs(study) == set()
+    assert not _search_workers._here
+
+
+def test_a_heart_beats_on_after_an_error(monkeypatch):
+    """Of a busy storage, for example."""
+    study = optuna.create_study()
+    write, beats, third = study.set_user_attr, [], threading.Event()
+
+    def busy(name, record):
+        beats.append(record)
+        if len(beats) == 2:
+            raise RuntimeError("the database is locked")
+        if len(beats) == 3:
+            third.set()
+        write(name, record)
+
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
+    monkeypatch.setattr(study, "set_user_attr", busy)
+    with _search_workers.Worker(study, beats=True):
+        assert third.wait(10)
+
+
+def test_the_first_of_two_errors_is_told_alone(monkeypatch):
+    """Of the storage, the warning says that nothing is lost."""
+    study = optuna.create_study()
+    write = study.set_user_attr
+
+    def broken(name, record):
+        if record["ended"]:
+            raise RuntimeError("the database is gone")
+        write(name, record)
+
+    monkeypatch.setattr(study, "set_user_attr", broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="the fit"):
+            with _search_workers.Worker(study, beats=False):
+                raise ValueError("the fit failed")
+
+
+def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
+    study = optuna.create_study()
+    write, under_way = study.set_user_attr, threading.Event()
+
+    def slow(name, record):
+        if threading.current_thread() is not threading.main_thread():
+            under_way.set()
+            time.sleep(0.3)
+        write(name, record)
+
+    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
+    monkeypatch.setattr(study, "set_user_attr", slow)
+    with _search_workers.Worker(study, beats=True):
+        monkeypatch.setattr(_search_workers, "_BEAT", 5.0)  # the wait at the end
+        assert under_way.wait(10)
+    time.sleep(0.5)
+
+    assert [record["ended"] for record in study.user_attrs.values()] == [True]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_error_has_the_trials_with_it(error):
+    class Fails(Peak):
+        def fit(self, X, y):
+            if len(X) == len(Y):  # the refit
+                raise error
+            return super().fit(X, y)
+
+    with pytest.raises(error) as caught:
+        search(Fails(), n_trials=3).fit(X, Y)
+    (note,) = caught.value.__notes__
+    read = AdaLoraSearchCV.from_study(
+        caught.value.study, Fails(), X, Y, space={**SPACE}, cv=3, refit=False
+    )
+
+    assert note.startswith("3 complete trials are in `study` of this error")
+    assert len(read.trials_) == 3
+
+
+def test_an_error_before_any_trial_has_no_study():
+    with pytest.raises(ValueError, match="`space` must name parameters") as caught:
+        search(space={"c": FLOAT(0, 1)}).fit(X, Y)
+
+    assert not hasattr(caught.value, "study")
+    assert not hasattr(caught.value, "__notes__")

@@ -1,0 +1,154 @@
+"""The folders: imports go down only, little is loaded at first, functions are short."""
+
+import ast
+import graphlib
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from _process import run_python
+
+import sk_adalora
+
+PACKAGE = Path(sk_adalora.__file__).parent
+PYPROJECT = PACKAGE.parent / "pyproject.toml"
+# From the outside in: a folder imports from those below it.
+FOLDERS = (
+    "search displays estimators files training network tokens data pretrained runtime "
+    "adalora"
+).split()
+FILES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = {name: path for name, path in FILES.items() if name.count(".") == 2}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items()}
+LONGEST_BODY, LONGEST_FIT = 40, 25
+# Constructors that remember one parameter a line.
+ONLY_REMEMBER = {"__init__"}
+
+
+def imported_by(name):
+    """The dotted names that a module imports, in functions too."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            here = name.split(".")[: -node.level] if node.level else []
+            base = ".".join([*here, *filter(None, [node.module])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (full if full in FILES else base for full in names)
+
+
+def ours(name):
+    return {dotted for dotted in imported_by(name) if dotted in MODULES}
+
+
+def test_a_folder_imports_only_from_those_below_it():
+    up = [
+        (name, other)
+        for name in MODULES
+        for other in ours(name)
+        if FOLDERS.index(other.split(".")[1]) < FOLDERS.index(name.split(".")[1])
+    ]
+
+    assert up == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graphlib.TopologicalSorter({name: ours(name) for name in MODULES}).prepare()
+
+
+def test_the_engine_needs_torch_and_safetensors_only():
+    allowed = {*sys.stdlib_module_names, "torch", "safetensors", "sk_adalora"}
+    engine = [name for name in FILES if name.startswith("sk_adalora.adalora")]
+    loaded = {dotted.split(".")[0] for name in engine for dotted in imported_by(name)}
+
+    assert loaded - allowed <= {"transformers"}  # in a function, for its own layers
+
+
+def distribution(requirement):
+    """The module's name that a requirement brings: "scikit-learn>=1.9" -> sklearn."""
+    name = re.match(r"[\w.-]+", requirement).group().replace("-", "_")
+    return {"scikit_learn": "sklearn"}.get(name, name)
+
+
+def test_what_is_imported_is_declared():
+    if not PYPROJECT.exists():
+        pytest.skip("the package is installed apart from its pyproject.toml")
+    project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    extras = [*project["optional-dependencies"].values()]
+    declared = map(distribution, sum(extras, project["dependencies"]))
+    imported = {dotted.split(".")[0] for name in FILES for dotted in imported_by(name)}
+
+    known = {*sys.stdlib_module_names, *declared, "sk_adalora"}
+    assert imported - known == set()
+
+
+def test_importing_the_package_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys, time; start = time.process_time(); import sk_adalora; "
+        "seconds = time.process_time() - start; dir(sk_adalora); "
+        "heavy = 'datasets numpy optuna pandas pyarrow sklearn torch transformers'; "
+        "print(seconds, *(set(heavy.split()) & set(sys.modules))); "
+        "sk_adalora.AdaLoraSpace; print('torch' in sys.modules)"
+    )
+    (seconds, *loaded), of_space = map(str.split, run_python(code).stdout.splitlines())
+
+    assert loaded == []
+    assert float(seconds) < 0.5
+    assert of_space == ["False"]
+
+
+@pytest.mark.parametrize("home", sorted(set(sk_adalora._HOMES.values())))
+def test_public_names_say_that_they_are_of_the_package(home):
+    names = [name for name, of in sk_adalora._HOMES.items() if of == home]
+
+    assert {getattr(sk_adalora, name).__module__ for name in names} == {"sk_adalora"}
+
+
+def test_the_version_has_one_source():
+    assert importlib.metadata.version("sk-adalora") == sk_adalora.__version__
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("OTHER", "", "3000"),
+        ("GOMP_SPINCOUNT", "5", "5"),
+        ("OMP_WAIT_POLICY", "x", "-"),
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(name, value, expected):
+    code = f"""
+import os
+for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+    os.environ.pop(known, None)
+os.environ[{name!r}] = {value!r}
+import sk_adalora
+print(os.environ.get("GOMP_SPINCOUNT", "-"))
+"""
+    assert run_python(code).stdout.split() == [expected]
+
+
+def body_lines(function, source):
+    """The number of lines of code of a function's body: no comments, no docstring."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    lines = {n for node in body for n in range(node.lineno, node.end_lineno + 1)}
+    return sum(bool(source[n - 1].split("#")[0].strip()) for n in lines)
+
+
+def test_functions_are_short():
+    long = []
+    for name, tree in TREES.items():
+        source = FILES[name].read_text("utf-8").splitlines()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name not in ONLY_REMEMBER:
+                most = LONGEST_FIT if node.name == "fit" else LONGEST_BODY
+                if body_lines(node, source) > most:
+                    long.append((name, node.name))
+
+    assert long == []

@@ -1,0 +1,304 @@
+"""What is kept of a training: a point between its start and its end."""
+
+import functools
+
+import numpy as np
+import pytest
+from _toy import make as make_classifier
+from _toy import numbers, topics
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora.estimators import fitting as _fitting
+
+X, Y = topics(36)
+X_VAL, Y_VAL = topics(24, seed=1)
+# Training that changes nothing leaves the head where it started.
+STILL = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
+DEFAULT = 0.85
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model):
+    """Function: changed parameters -> a classifier that is quick to fit."""
+    return functools.partial(make_classifier, tiny_model, epochs=4)
+
+
+def is_head(name):
+    return name.startswith("head.")
+
+
+def is_value(name):
+    return name.endswith("lora_E")
+
+
+# The point between
+
+
+@pytest.mark.parametrize("share", [0.25, 0.85])
+def test_updates_and_head_go_back_together(make, share):
+    """The other numbers of an update, its directions, stay."""
+    start = numbers(make(interpolation=1.0, **STILL).fit(X, Y))
+    end = numbers(make(interpolation=1).fit(X, Y))
+    kept = numbers(make(interpolation=share).fit(X, Y))
+
+    assert kept.keys() == end.keys()
+    assert sum(map(is_head, kept)) == 2
+    for name, value in kept.items():
+        expected = end[name]
+        if is_value(name):
+            expected = share * end[name]
+        elif is_head(name):
+            expected = (1 - share) * start[name] + share * end[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert any(np.abs(v).max() > 1e-3 for n, v in end.items() if is_value(n))
+
+
+def test_at_zero_the_linear_probe_is_left(make):
+    probe = make(**STILL).fit(X, Y)
+    trained = make(interpolation=1).fit(X, Y)
+    back = make(interpolation=0).fit(X, Y)
+
+    np.testing.assert_allclose(back.predict_proba(X), probe.predict_proba(X), atol=1e-5)
+    assert not np.allclose(back.predict_proba(X), trained.predict_proba(X), atol=1e-3)
+    assert back.history_.loss == trained.history_.loss
+
+
+def test_it_is_less_sure_of_itself(make):
+    shares = [0, 0.5, 1]
+    fits = [make(interpolation=share, epochs=8).fit(X, Y) for share in shares]
+    sure = [fit.predict_proba(X).max(axis=1).mean() for fit in fits]
+
+    assert sure[0] < sure[1] < sure[2]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "model"])
+def test_a_random_head_goes_back_to_where_it_started(make, pooling):
+    options = {"head_init": "random", "pooling": pooling}
+    start = make(**options, **STILL).fit(X, Y).predict_proba(X)
+    back = make(**options, interpolation=0).fit(X, Y).predict_proba(X)
+
+    np.testing.assert_allclose(back, start, atol=1e-5)
+
+
+def test_a_head_of_several_labels_goes_back_to_where_it_started(make):
+    indicator = np.column_stack([Y == "art", Y != "sport"]).astype(int)
+    start = make(**STILL).fit(X, indicator).predict_proba(X)
+    back = make(interpolation=0).fit(X, indicator).predict_proba(X)
+
+    np.testing.assert_allclose(back, start, atol=1e-5)
+
+
+def test_in_half_precision(make):
+    options = {"precision": "bfloat16"}
+    end = numbers(make(interpolation=1, **options).fit(X, Y))
+    kept = numbers(make(interpolation=0.5, **options).fit(X, Y))
+
+    for name in filter(is_value, end):
+        np.testing.assert_allclose(kept[name], 0.5 * end[name], rtol=1e-5)
+
+
+# What "auto" is
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({}, DEFAULT),
+        ({"epochs": 3}, 1),
+        ({"epochs": "auto"}, DEFAULT),  # ten, of so few rows
+        ({"head_init": "linear_probe"}, DEFAULT),
+        ({"head_init": "random"}, 1),
+        ({"pooling": "model"}, 1),
+        ({"pooling": "model", "head_init": "linear_probe"}, 1),
+    ],
+)
+def test_auto_of_a_classifier(make, options, share):
+    auto = make(**options).fit(X, Y)
+    named = make(**options, interpolation=share).fit(X, Y)
+
+    assert auto.interpolation == "auto"
+    np.testing.assert_array_equal(auto.predict_proba(X), named.predict_proba(X))
+
+
+def test_the_default_is_no_other(make):
+    """That the test above can tell."""
+    auto = make().fit(X, Y)
+    all_of_it = make(interpolation=1).fit(X, Y)
+
+    assert not np.allclose(auto.predict_proba(X), all_of_it.predict_proba(X), atol=1e-4)
+    assert _fitting._INTERPOLATION == DEFAULT
+    assert _fitting._FEW_ROWS == 1000  # as the docstring says
+
+
+@pytest.mark.parametrize(("few", "share"), [(36, DEFAULT), (35, 1)])
+def test_auto_keeps_all_of_a_training_on_many_rows(make, monkeypatch, few, share):
+    monkeypatch.setattr(_fitting, "_FEW_ROWS", few)
+    assert len(X) == 36
+    auto = make().fit(X, Y)
+    named = make(interpolation=share).fit(X, Y)
+
+    np.testing.assert_array_equal(auto.predict_proba(X), named.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({}, DEFAULT),
+        ({"epochs": 3}, 1),
+        ({"epochs": "auto"}, DEFAULT),  # ten, of so few rows
+        ({"head_init": "linear_probe"}, DEFAULT),
+        ({"pooling": "model"}, 1),
+    ],
+)
+def test_auto_of_a_regressor(tiny_model, options, share):
+    y = np.array([len(text) for text in X], float)
+    options = {"random_state": 0, "device": "cpu", "epochs": 4, **options}
+    auto = AdaLoraRegressor(tiny_model, **options).fit(X, y)
+    named = AdaLoraRegressor(tiny_model, interpolation=share, **options).fit(X, y)
+    other = AdaLoraRegressor(tiny_model, interpolation=0.5, **options).fit(X, y)
+
+    np.testing.assert_array_equal(auto.predict(X), named.predict(X))
+    assert not np.allclose(auto.predict(X), other.predict(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2])
+def test_a_regressor_that_keeps_nothing_predicts_the_mean(tiny_model, n_columns):
+    """Whatever features the texts have in common: a drawn head is put around it."""
+    texts = X[:24]
+    y = np.array([[len(text), 100 - len(text)] for text in texts], float)[:, :n_columns]
+    options = {"random_state": 0, "device": "cpu", "precision": "float32", "epochs": 4}
+    start = AdaLoraRegressor(tiny_model, interpolation=0, **options).fit(texts, y)
+
+    error = start.predict(texts).reshape(y.shape).mean(axis=0) - y.mean(axis=0)
+    np.testing.assert_allclose(error / y.std(axis=0), 0, atol=1e-5)
+
+
+def test_that_mean_is_weighted_as_the_rows_are(tiny_model):
+    texts = X[:12] + X[:4] * 3  # some texts are of several rows
+    y, weight = np.arange(24.0), np.linspace(0.1, 3, 24)
+    options = {"random_state": 0, "device": "cpu", "precision": "float32", "epochs": 4}
+    start = AdaLoraRegressor(tiny_model, interpolation=0, **options)
+    start.fit(texts, y, sample_weight=weight)
+
+    error = np.average(start.predict(texts) - y, weights=weight)
+    assert error / y.std() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_regressor_goes_back_to_the_mean(tiny_model):
+    y = np.array([len(text) for text in X], float)
+    options = {"random_state": 0, "device": "cpu", "epochs": 8, "learning_rate": 0.03}
+    spreads = [
+        AdaLoraRegressor(tiny_model, interpolation=share, **options)
+        .fit(X, y)
+        .predict(X)
+        .std()
+        for share in (1, 0.7, 0.3)
+    ]
+
+    assert spreads[0] > spreads[1] > spreads[2]
+
+
+@pytest.mark.parametrize("share", ["auto", 0])
+def test_a_fit_that_continues_keeps_all(make, share):
+    fitted = make().fit(X, Y)
+    expected = fitted.predict_proba(X)
+    fitted.set_params(warm_start=True, interpolation=share, **STILL).fit(X, Y)
+
+    np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=1e-4)
+
+
+# While the training goes on
+
+
+class Watch:
+    """A callback that keeps what the estimator of each epoch predicts."""
+
+    def __init__(self):
+        self.found = []
+
+    def setup(self, estimator, context): ...
+    def teardown(self, estimator, context): ...
+    def on_fit_task_begin(self, estimator, context): ...
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        self.found.append(fitted_estimator.predict_proba(X))
+
+
+def test_callbacks_see_what_would_be_kept(make):
+    watch = Watch()
+    fitted = make(interpolation=0.5).set_callbacks(watch).fit(X, Y)
+    last, end = watch.found[-2:]
+
+    np.testing.assert_allclose(last, fitted.predict_proba(X), atol=1e-5)
+    np.testing.assert_allclose(end, fitted.predict_proba(X), atol=1e-5)
+
+
+def test_a_look_at_an_epoch_leaves_no_trace(make):
+    alone = make(interpolation=0.5).fit(X, Y)
+    watched = make(interpolation=0.5).set_callbacks(Watch()).fit(X, Y)
+    trained = make(interpolation=1).fit(X, Y)  # in which there is nothing to see
+
+    assert watched.history_.loss == alone.history_.loss == trained.history_.loss
+    for name, value in numbers(alone).items():
+        np.testing.assert_array_equal(numbers(watched)[name], value)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_the_state_that_is_scored_is_kept(make, share):
+    def confidence(estimator, rows, labels):
+        return estimator.predict_proba(rows).max(axis=1).mean()
+
+    fitted = make(
+        interpolation=share, early_stopping=True, scoring=confidence, epochs=6
+    ).fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+    history = fitted.history_
+
+    assert history.best_epoch is not None
+    assert confidence(fitted, X_VAL, Y_VAL) == pytest.approx(
+        history.score[history.best_epoch], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_what_is_scored_is_what_callbacks_see(make, share):
+    """Also between two allocations, when what was pruned trains on."""
+    scored, watch = [], Watch()
+
+    def note(estimator, rows, labels):
+        scored.append(estimator.predict_proba(X))
+        return len(scored)
+
+    options = {"deltaT": 7, "tfinal": 0.1, "learning_rate": 0.05, "epochs": 6}
+    early = {"early_stopping": True, "scoring": note, "n_iter_no_change": 9}
+    classifier = make(interpolation=share, **options, **early).set_callbacks(watch)
+    classifier.fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+
+    assert len(scored) == 6
+    for seen, shares in zip(watch.found, scored, strict=False):
+        np.testing.assert_allclose(seen, shares, atol=2e-5)
+
+
+def test_a_scorer_that_fails_leaves_the_estimator(make):
+    def fail(estimator, rows, labels):
+        raise RuntimeError("no score today")
+
+    fitted = make().fit(X, Y)
+    expected = fitted.predict_proba(X)
+    with pytest.raises(RuntimeError, match="no score today"):
+        fitted.set_params(early_stopping=True, scoring=fail).fit(X, Y)
+
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+
+
+# Afterwards
+
+
+def test_what_is_saved_is_what_predicts(make, tmp_path):
+    fitted = make(interpolation=0.5).fit(X, Y)
+    fitted.save_pretrained(tmp_path / "kept")
+    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "kept")
+
+    assert loaded.interpolation == 0.5
+    np.testing.assert_allclose(
+        loaded.predict_proba(X), fitted.predict_proba(X), atol=1e-6
+    )

@@ -1,0 +1,836 @@
+"""The training loop: loss, budget, accumulation, weights, stopping, interruption."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from _process import run_python
+from _spy import LAYERS, Spy
+from _toy import attributes, make, same_attributes, topics, toy
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from torch import nn
+from torch.nn import functional as F
+
+from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule
+from sk_adalora.estimators import fitting as _fitting
+from sk_adalora.estimators.fitting import make_generator
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.runtime.devices import Place, resolve_place
+from sk_adalora.runtime.rules import SCHEDULERS, rate_share
+from sk_adalora.tokens.tokenize import encode
+from sk_adalora.training import loop as _training
+from sk_adalora.training.advice import warn_of_divergence
+from sk_adalora.training.loop import Examples, Run, train_step
+
+PLACE = resolve_place("cpu", "float32")
+
+
+def unlike(seed=0):
+    """Three classes of 9, 18 and 27 rows."""
+    X, y = topics(81, seed)
+    order = np.concatenate(
+        [
+            np.flatnonzero(y == k)[:n]
+            for k, n in zip(["art", "business", "sport"], (9, 18, 27), strict=True)
+        ]
+    )
+    return [X[i] for i in order], y[order]
+
+
+# ---- it learns --------------------------------------------------------------
+
+
+def test_weight_decay_makes_weights_smaller(tiny_model):
+    X, y = toy(32)
+    settings = {"epochs": 4, "max_grad_norm": None, "head_init": "random"}
+
+    def size(decay):
+        fitted = make(tiny_model, weight_decay=decay, **settings).fit(X, y)
+        arrays = fitted._adapter.arrays
+        rows = [arrays[name] for name in arrays if "lora_A" in name]
+        assert len(rows) == LAYERS
+        updates = sum(float(np.square(array).sum()) for array in rows)
+        return updates, float(np.square(arrays["head.weight"]).sum())
+
+    for decayed, plain in zip(size(5.0), size(0.0), strict=True):
+        assert decayed < 0.9 * plain
+
+
+def test_a_separable_task_is_learned_to_the_last_row(tiny_model):
+    X, y = toy(96)
+    fitted = make(tiny_model, epochs=12, batch_size=8).fit(X, y)
+    loss = fitted.history_.loss
+
+    assert fitted.score(X, y) == 1.0
+    assert np.mean(loss[-8:]) < 0.1 * np.mean(loss[:8])
+    unseen, labels = toy(64, seed=1)
+    assert fitted.score(unseen, labels) > 0.9
+
+
+def test_the_loss_of_the_first_step_is_that_of_chance(tiny_model):
+    X, y = topics(48)
+    fitted = make(tiny_model, batch_size=48, epochs=3, head_init="random").fit(X, y)
+
+    # The update starts at zero, and a head at random near it.
+    assert fitted.history_.loss[0] == pytest.approx(np.log(3), abs=0.3)
+
+
+# ---- steps and budget -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "accumulation", "epochs"),
+    [(48, 16, 1, 2), (50, 16, 1, 2), (50, 16, 3, 2), (5, 16, 4, 6)],
+)
+def test_as_many_steps_as_the_schedule_says(
+    tiny_model, monkeypatch, n_rows, batch_size, accumulation, epochs
+):
+    spy = Spy(monkeypatch)
+    X, y = toy(n_rows)
+    fitted = make(
+        tiny_model,
+        batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        epochs=epochs,
+    ).fit(X, y)
+    history = fitted.history_
+    per_epoch = fitted.schedule_.steps_per_epoch
+
+    assert fitted.total_step_ == epochs * per_epoch == len(spy.groups)
+    for series in (history.loss, history.budget, history.learning_rate):
+        assert len(series) == fitted.total_step_
+    assert history.epochs == fitted.n_iter_ == epochs
+    for first in range(0, len(spy.groups), per_epoch):
+        epoch = spy.groups[first : first + per_epoch]
+        assert all(len(group) <= accumulation for group in epoch)
+        rows = np.concatenate([rows for group in epoch for rows in group])
+        assert sorted(rows) == list(range(n_rows))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "task"), [("mean", "FEATURE_EXTRACTION"), ("model", "SEQ_CLS")]
+)
+def test_the_adapter_is_configured_as_it_was_asked_for(tiny_model, pooling, task):
+    asked = {
+        "init_r": 5,
+        "target_r": 3,
+        "tinit": 2,
+        "tfinal": 1,
+        "deltaT": 3,
+        "beta1": 0.7,
+        "beta2": 0.6,
+        "orth_reg_weight": 0.3,
+        "lora_alpha": 12.0,
+        "lora_dropout": 0.2,
+        "target_modules": ["query"],
+    }
+    fitted = make(tiny_model, pooling=pooling, epochs=3, **asked).fit(*toy(48))
+    config = fitted._adapter.config
+
+    assert {name: config[name] for name in asked} == asked
+    assert config["task_type"] == task
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"deltaT": 3},
+        {"tinit": 0, "tfinal": 0},
+        {"tinit": 5, "tfinal": 2, "deltaT": 4},
+        {"init_r": 2},
+        {"init_r": 6, "target_r": 1},
+        {"target_r": 0.5, "init_r": 4},
+    ],
+)
+def test_the_budget_is_that_of_the_schedule_at_every_step(tiny_model, changed):
+    X, y = toy(64)
+    fitted = make(tiny_model, batch_size=8, epochs=3, **changed).fit(X, y)
+    plan = fitted.schedule_
+    budget = BudgetSchedule(
+        initial=plan.init_r * LAYERS,
+        target=plan.target_r * LAYERS,
+        tinit=plan.tinit,
+        tfinal=plan.tfinal,
+        deltaT=plan.deltaT,
+        total_step=plan.total_step,
+    )
+    expected = [budget.held_budget(step) for step in range(plan.total_step)]
+
+    assert fitted.history_.budget == expected
+    assert expected[-1] == plan.target_r * LAYERS
+    assert len(fitted.ranks_) == LAYERS
+    assert sum(fitted.ranks_.values()) == plan.target_r * LAYERS
+    assert max(fitted.ranks_.values()) <= plan.init_r
+
+
+def test_what_was_pruned_is_deleted_as_soon_as_the_budget_is_final(
+    tiny_model, monkeypatch
+):
+    spy = Spy(monkeypatch)
+    X, y = toy(64)
+    fitted = make(tiny_model, batch_size=8, init_r=6, target_r=2).fit(X, y)
+    final = fitted.total_step_ - fitted.schedule_.tfinal
+    head = 2 * 32 + 2
+
+    assert set(spy.sizes[: final - 1]) == {spy.sizes[0]}
+    assert set(spy.sizes[final:]) == {spy.sizes[-1]}
+    assert spy.sizes[-1] < spy.sizes[0]
+    assert fitted.fit_report_.trainable_parameters == spy.sizes[-1]
+    held = {n: a.size for n, a in fitted._adapter.arrays.items()}
+    assert sum(held.values()) == spy.sizes[-1]
+    assert held["head.weight"] + held["head.bias"] == head
+    # The optimizer shrank with the parameters.
+    (optimizer,) = {id(run.optimizer): run.optimizer for run in spy.runs}.values()
+    for parameter, state in optimizer.state.items():
+        assert state["exp_avg"].shape == parameter.shape
+
+
+def test_ranks_patterns_and_arrays_agree(tiny_model):
+    X, y = toy(64)
+    fitted = make(tiny_model, batch_size=8).fit(X, y)
+
+    for path, rank in fitted.ranks_.items():
+        pattern = fitted.rank_pattern_[f"{path}.lora_E"]
+        assert len(pattern) == fitted.schedule_.init_r
+        assert sum(pattern) == rank
+        start = f"base_model.model.{path}.lora_"
+        assert fitted._adapter.arrays[start + "A"].shape[0] == rank
+        assert fitted._adapter.arrays[start + "B"].shape[1] == rank
+
+
+def test_auto_counts_the_classes(tiny_model):
+    X = [f"good {i} film" for i in range(40)]
+    few = make(tiny_model, epochs=1).fit(X, [i % 2 for i in range(40)])
+    many = make(tiny_model, epochs=1).fit(X, [i % 20 for i in range(40)])
+
+    auto = {"epochs": "auto", "batch_size": 2}  # 20 steps an epoch
+    assert few.set_params(**auto)._resolve_schedule(40).epochs == 5
+    assert many.set_params(**auto)._resolve_schedule(40).epochs == 8
+
+
+def test_auto_takes_numbers_less_often_than_labels(tiny_model):
+    X = [f"good {i} film" for i in range(40)]
+    options = {"epochs": "auto", "batch_size": 8, "device": "cpu", "random_state": 0}
+    classifier = AdaLoraClassifier(tiny_model, **options).fit(X, [0, 1] * 20)
+    regressor = AdaLoraRegressor(tiny_model, **options).fit(X, np.arange(40.0))
+
+    assert classifier.n_iter_ == 20  # 5 steps an epoch: 96 and the rest of an epoch
+    assert regressor.n_iter_ == 7  # 32
+
+
+# ---- the step itself --------------------------------------------------------
+
+
+def run_of(fitted, weights=None):
+    """A fresh run of an estimator's recipe on the rows of `toy(16)`."""
+    X, y = toy(16)
+    texts = fitted._read_texts(X, reset=True)
+    backbone = fitted._live.backbone
+    tokens = encode(texts, backbone.tokenizer, 64)
+    fitted = make(fitted.model)
+    fitted._multilabel, fitted.classes_ = False, np.array([0, 1])
+    schedule = fitted._resolve_schedule(16)
+    network = fitted._adapt(backbone, schedule, make_generator(0))
+    examples = Examples(tokens, torch.from_numpy(y), weights, fitted._loss())
+    run = Run(network, examples, fitted._recipe(schedule), PLACE)
+    network.train()
+    return run
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model):
+    """Fitted on `toy(48)`. Do not refit."""
+    return make(tiny_model).fit(*toy(48))
+
+
+def gradients(run, group):
+    """The gradients that a step sees before the optimizer takes them."""
+    seen = {}
+
+    def take(*args, **kwargs):
+        for name, parameter in run.network.named_parameters():
+            if parameter.requires_grad:
+                seen[name] = parameter.grad.clone()
+
+    run.optimizer.register_step_pre_hook(take)
+    loss, _ = train_step(run, group)
+    return loss, seen
+
+
+def rows_of(*values):
+    return [np.array(values)]
+
+
+def test_the_loss_is_the_mean_over_the_rows(fitted):
+    run = run_of(fitted)
+    rows = np.arange(10)
+    with torch.no_grad():
+        outputs = run.network(_training.pad(run.examples.tokens, rows))
+    expected = F.cross_entropy(outputs, run.examples.targets[:10])
+    loss, _ = train_step(run, [rows])
+
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "same"),
+    [([1.0, 1, 1, 0, 0, 1, 1, 1], [0, 1, 2, 5, 6, 7]), ([1.0, 2, 1], [0, 1, 1, 2])],
+)
+def test_a_row_is_there_as_often_as_its_weight_says(fitted, weights, same):
+    # The others weigh what the rows of the step do on average.
+    own = torch.full((16,), sum(weights) / len(weights))
+    own[: len(weights)] = torch.tensor(weights)
+    weighted = gradients(run_of(fitted, own), rows_of(*range(len(weights))))
+    repeated = gradients(run_of(fitted), rows_of(*same))
+
+    torch.testing.assert_close(weighted[0], repeated[0])
+    for name, value in repeated[1].items():
+        torch.testing.assert_close(weighted[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_of_rows_of_weight_0_changes_no_loss(fitted):
+    run = run_of(fitted, torch.cat([torch.zeros(4), torch.ones(12)]))
+    with pytest.warns(UserWarning, match="got no gradient"):
+        loss, _ = train_step(run, rows_of(0, 1, 2, 3))
+
+    assert loss == 0
+    assert all(torch.isfinite(p).all() for p in run.trained)
+
+
+def test_a_batch_of_light_rows_counts_less_than_one_of_heavy_rows(tiny_model):
+    """Over an epoch, the loss is that of all rows, each with its weight."""
+    X, y = toy(48)
+    weight = np.where(y == 1, 10.0, 0.1) * np.linspace(0.5, 2, 48)
+    still = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
+    fitted = make(tiny_model, batch_size=4, **still).fit(X, y, sample_weight=weight)
+    losses = -np.log(fitted.predict_proba(X)[np.arange(48), y])
+
+    expected = np.average(losses, weights=weight)
+    assert np.mean(fitted.history_.loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_steps_of_an_epoch_have_about_equally_many_batches(tiny_model, monkeypatch):
+    spy = Spy(monkeypatch)
+    options = {"batch_size": 8, "gradient_accumulation_steps": 4, "epochs": 1}
+    fitted = make(tiny_model, **options).fit(*toy(33))
+
+    assert [len(group) for group in spy.groups] == [3, 2]  # and not four, and one
+    assert fitted.total_step_ == 2
+
+
+def test_batches_that_are_accumulated_are_one_large_batch(fitted):
+    """And the penalty is added once: its gradients are among those compared."""
+    rows = np.arange(13)
+    large = gradients(run_of(fitted), [rows])
+    small = gradients(run_of(fitted), [rows[:8], rows[8:]])  # of unequal size
+
+    torch.testing.assert_close(small[0], large[0])
+    for name, value in large[1].items():
+        torch.testing.assert_close(small[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [None, torch.linspace(0.2, 2, 16)])
+def test_the_parts_of_a_batch_are_one_large_batch(fitted, monkeypatch, weights):
+    rows = np.arange(13)
+    whole = gradients(run_of(fitted, weights), [rows])
+    seen = []
+    loss_sum = _training._loss_sum
+    monkeypatch.setattr(
+        _training,
+        "_loss_sum",
+        lambda run, part: seen.append(part) or loss_sum(run, part),
+    )
+    monkeypatch.setattr(Place, "tokens_to_train", 20)
+    parts = gradients(run_of(fitted, weights), [rows])
+
+    assert len(seen) > 2
+    assert sorted(np.concatenate(seen)) == rows.tolist()
+    torch.testing.assert_close(parts[0], whole[0])
+    for name, value in whole[1].items():
+        torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_the_gradient_is_clipped(fitted):
+    run = run_of(fitted)
+    norms = []
+    run.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            torch.cat([p.grad.flatten() for p in run.trained]).norm()
+        )
+    )
+    object.__setattr__(run.recipe, "max_grad_norm", 1e-3)
+    train_step(run, rows_of(0, 1, 2))
+    object.__setattr__(run.recipe, "max_grad_norm", None)
+    train_step(run, rows_of(0, 1, 2))
+
+    assert norms[0] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[1] > 1e-2
+
+
+def test_importance_is_that_of_the_weights_after_the_step(fitted):
+    """And of the gradients of the step: before it, all singular values are 0."""
+    run = run_of(fitted)
+    recipe = dataclasses.replace(run.recipe, warmup_ratio=0.0)
+    run = Run(run.network, run.examples, recipe, run.place)
+    _, seen = gradients(run, rows_of(*range(8)))
+    (gradient,) = (seen[name] for name in seen if name.endswith("singular_values"))
+    values, beta = run.network.encoder.triplets.singular_values, run.allocator.beta1
+
+    sensitivity = run.allocator.averages[0].sensitivity
+    torch.testing.assert_close(sensitivity, (1 - beta) * (values * gradient).abs())
+    assert sensitivity.any()
+
+
+# ---- learning rates ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "head", "expected"),
+    [
+        ("linear_probe", None, (0.01, 0.001)),
+        ("random", None, (0.01, 0.01)),
+        ("linear_probe", 0.05, (0.01, 0.05)),
+        ("random", 1e-9, (0.01, 1e-9)),
+    ],
+)
+def test_triplets_and_head_have_learning_rates_of_their_own(
+    tiny_model, monkeypatch, start, head, expected
+):
+    spy = Spy(monkeypatch)
+    X, y = toy(16)
+    make(
+        tiny_model,
+        learning_rate=0.01,
+        head_learning_rate=head,
+        head_init=start,
+        epochs=3,
+        lr_scheduler_type="constant",
+    ).fit(X, y)
+    triplets, own = spy.runs[0].optimizer.param_groups
+
+    assert (triplets["lr"], own["lr"]) == expected
+    assert {p.ndim for p in own["params"]} == {1, 2}
+    assert len(own["params"]) == 2
+
+
+def test_a_head_that_hardly_learns_stays(tiny_model):
+    X, y = toy(16)
+
+    def head(rate, epochs):
+        fitted = make(
+            tiny_model, learning_rate=1e-6, head_learning_rate=rate, epochs=epochs
+        ).fit(X, y)
+        return fitted._adapter.arrays["head.weight"]
+
+    np.testing.assert_allclose(head(1e-9, 3), head(1e-9, 5), atol=1e-6)
+    assert np.abs(head(0.1, 5) - head(1e-9, 5)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("precision", "scaled"),
+    [("float32", False), ("bfloat16", False), ("float16", True)],
+)
+def test_gradients_are_scaled_where_they_would_underflow(fitted, precision, scaled):
+    run = run_of(fitted)
+    place = dataclasses.replace(run.place, precision=precision)
+    run = Run(run.network, run.examples, run.recipe, place)
+    assert run.scaler.is_enabled() == scaled
+
+
+def test_learning_rates_rise_then_fall(tiny_model):
+    X, y = toy(64)
+    fitted = make(
+        tiny_model, batch_size=8, epochs=5, warmup_ratio=0.23, learning_rate=0.01
+    ).fit(X, y)
+    rates = fitted.history_.learning_rate  # 40 steps, of which 9.2 are rounded up
+
+    assert np.argmax(rates) == 10
+    assert max(rates) == pytest.approx(0.01)
+    assert np.all(np.diff(rates[:11]) > 0)
+    assert np.all(np.diff(rates[10:]) < 0)
+
+
+@pytest.mark.parametrize(("share", "total"), [(0.07, 100), (0.14, 50), (0.28, 25)])
+def test_a_whole_number_of_warm_up_steps_is_not_rounded_up(fitted, share, total):
+    """0.07 * 100 is 7.000000000000001."""
+    recipe = run_of(fitted).recipe
+    recipe = dataclasses.replace(recipe, warmup_ratio=share, total_step=total)
+    assert recipe.warmup_steps == 7
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"]
+)
+def test_every_scheduler_trains(tiny_model, name):
+    fitted = make(tiny_model, lr_scheduler_type=name).fit(*toy(32))
+
+    rates = np.array(fitted.history_.learning_rate)
+    assert np.all((rates >= 0) & (rates <= 0.02))
+    assert rates.max() > 0
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("total_step", [1, 2, 17, 100])
+@pytest.mark.parametrize("warmup", [0, 0.06, 0.5, 1])
+def test_learning_rates_are_those_of_transformers(kind, total_step, warmup):
+    from transformers import get_scheduler
+
+    warmup_steps = round(warmup * total_step)
+    theirs = get_scheduler(
+        kind,
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0),
+        num_warmup_steps=warmup_steps,
+        num_training_steps=total_step,
+    )
+    expected = theirs.lr_lambdas[0]
+    steps = range(total_step + 2)
+    rates = [
+        rate_share(s, kind=kind, warmup_steps=warmup_steps, total_step=total_step)
+        for s in steps
+    ]
+
+    assert rates == [expected(step) for step in steps]
+
+
+BESIDE_ANOTHER_PEFT = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from sk_adalora import AdaLoraClassifier
+texts, labels = ["a", "b"] * 8, [0, 1] * 8
+fitted = AdaLoraClassifier(sys.argv[1], epochs=1, random_state=0).fit(texts, labels)
+fitted.save_pretrained(sys.argv[2])
+loaded = AdaLoraClassifier.from_pretrained(sys.argv[2])
+print((loaded.predict(texts) == fitted.predict(texts)).all())
+"""
+
+
+def test_a_version_of_peft_that_does_not_go_with_transformers_is_no_matter(
+    tiny_model, tmp_path
+):
+    # transformers 5 and PEFT 0.17, say, which Trainer's modules import.
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "__init__.py").write_text("raise ImportError('HybridCache')")
+    done = run_python(BESIDE_ANOTHER_PEFT, tiny_model, tmp_path / "saved", tmp_path)
+
+    assert done.stdout.split() == ["True"]
+
+
+# ---- weights of rows and classes --------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1, 0.25, 7.0])
+def test_equal_weights_are_no_weights_to_the_last_bit(tiny_model, value):
+    X, y = toy(40)
+    without = make(tiny_model).fit(X, y)
+    weighted = make(tiny_model).fit(X, y, sample_weight=np.full(40, value))
+
+    np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
+    assert weighted.history_.loss == without.history_.loss
+
+
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True, "epochs": 4}])
+def test_rows_of_weight_0_are_rows_that_are_not_there(tiny_model, options):
+    X, y = toy(64)
+    weight = np.tile([2.0, 2.0, 0.0, 0.0], 16)
+    weighted = make(tiny_model, **options).fit(X, y, sample_weight=weight)
+    kept = np.flatnonzero(weight)
+    without = make(tiny_model, **options).fit([X[i] for i in kept], y[kept])
+
+    assert weighted.total_step_ == without.total_step_
+    assert weighted.fit_report_.n_rows == without.fit_report_.n_rows
+    np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
+
+
+def test_rows_of_weight_0_are_neither_learned_nor_scored(tiny_model, monkeypatch):
+    X, y = toy(64)
+    X = [f"{text} {i}" for i, text in enumerate(X)]
+    weight = np.random.default_rng(0).permutation(np.tile([1.0, 2.0, 0.0, 0.0], 16))
+    seen, learned = [], []
+    encode = _fitting.encode_for_training
+
+    def watched(texts, *others):
+        learned.extend(texts.first.to_pylist())
+        return encode(texts, *others)
+
+    def score(estimator, rows, labels):
+        seen.append(dict(zip(rows, labels, strict=True)))
+        return 0.5
+
+    monkeypatch.setattr(_fitting, "encode_for_training", watched)
+    make(tiny_model, early_stopping=True, scoring=score).fit(X, y, sample_weight=weight)
+    used = {X[i]: y[i] for i in np.flatnonzero(weight)}
+
+    assert seen[0].items() <= used.items()
+    assert sorted([*learned, *seen[0]]) == sorted(used)
+
+
+def test_rows_that_all_count_nothing(tiny_model):
+    X, y = toy(64)
+    classifier = make(tiny_model, class_weight={0: 0.0, 1: 1.0})
+    with pytest.raises(ValueError, match="Got 0 for all 64 rows, from `sample_weight`"):
+        classifier.fit(X, y, sample_weight=1 - y)
+
+
+def test_balanced_classes_are_the_weights_of_scikit_learn(tiny_model):
+    X, y = unlike()
+    counts = {"art": 9, "business": 18, "sport": 27}
+    weight = np.array([54 / (3 * counts[label]) for label in y])
+    balanced = make(tiny_model, class_weight="balanced").fit(X, y)
+    by_row = make(tiny_model).fit(X, y, sample_weight=weight)
+    by_class = make(
+        tiny_model, class_weight={k: 54 / (3 * n) for k, n in counts.items()}
+    ).fit(X, y)
+    plain = make(tiny_model).fit(X, y)
+
+    for other in (by_row, by_class):
+        np.testing.assert_allclose(
+            balanced.predict_proba(X), other.predict_proba(X), rtol=1e-4
+        )
+    assert np.abs(balanced.predict_proba(X) - plain.predict_proba(X)).max() > 1e-3
+
+
+def test_weights_of_rows_and_classes_multiply(tiny_model):
+    X, y = unlike()
+    own = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    both = make(tiny_model, class_weight={"art": 3.0}).fit(X, y, sample_weight=own)
+    product = make(tiny_model).fit(
+        X, y, sample_weight=own * np.where(y == "art", 3.0, 1.0)
+    )
+
+    np.testing.assert_allclose(
+        both.predict_proba(X), product.predict_proba(X), rtol=1e-4
+    )
+
+
+# ---- what goes wrong --------------------------------------------------------
+
+
+def test_a_diverging_run_says_so_and_leaves_nothing(tiny_model):
+    X, y = toy(32)
+    classifier = make(tiny_model, learning_rate=1e20, max_grad_norm=None, epochs=4)
+    before = attributes(classifier)
+
+    match = (
+        r"stay finite\. Got NaN or infinity in epoch \d of 4\. Lower `learning_rate`"
+    )
+    with pytest.raises(FloatingPointError, match=match):
+        classifier.fit(X, y)
+    assert same_attributes(classifier, before)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
+    X, y = toy(32)
+    make(tiny_model, epochs=4).fit(X, y)  # no warning, which would be an error
+    options = {"early_stopping": early_stopping, "validation_fraction": 0.25}
+    classifier = make(tiny_model, learning_rate=3.0, epochs=4, **options)
+    match = (
+        r"^The training loss must fall\. Got [\d.]+ in the first epoch and [\d.]+ in "
+        r"the last\. Lower `learning_rate`\.$"
+    )
+    with pytest.warns(ConvergenceWarning, match=match):
+        classifier.fit(X, y)
+    kept = make(tiny_model, learning_rate=3.0, epochs=4, **options)
+    with pytest.raises(ConvergenceWarning):  # warnings are errors in these tests
+        kept.fit(X, y)
+    np.testing.assert_array_equal(kept.predict(X), classifier.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [(0.5, 0.59, False), (0.5, 0.61, True), (2.0, 2.19, False), (2.0, 2.21, True)],
+)
+def test_a_loss_may_rise_by_a_tenth(first, last, said):
+    """Of 1, or of what it was in the first epoch if that is more."""
+    losses = [first + 0.3, first - 0.3, last - 0.3, last + 0.3]
+    history = _training.TrainingHistory(loss=losses, epochs=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_divergence(history, head_learning_rate=1.0)
+
+    assert [warning.category for warning in caught] == [ConvergenceWarning] * said
+    advice = "Lower `learning_rate` or `head_learning_rate`."
+    assert all(str(warning.message).endswith(advice) for warning in caught)
+
+
+def interrupt_after(steps, error):
+    count = iter(range(10**6))
+
+    def before(run, group):
+        if next(count) == steps:
+            raise error
+
+    return before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError("x")])
+def test_an_interrupted_fit_leaves_an_unfitted_estimator_unfitted(
+    tiny_model, monkeypatch, error
+):
+    Spy(monkeypatch, before=interrupt_after(2, error))
+    X, y = toy(64)
+    classifier = make(tiny_model)
+    before = attributes(classifier)
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        classifier.fit(X, y)
+    assert same_attributes(classifier, before)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_an_interrupted_fit_leaves_a_fitted_estimator_as_it_was(
+    tiny_model, monkeypatch
+):
+    X, y = toy(64)
+    classifier = make(tiny_model).fit(X, y)
+    expected = classifier.predict_proba(X)
+    before = attributes(classifier)
+    Spy(monkeypatch, before=interrupt_after(2, KeyboardInterrupt))
+
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*topics(60, seed=3))
+    assert same_attributes(classifier, before)
+    np.testing.assert_array_equal(classifier.predict_proba(X), expected)
+    assert classifier.score(X, y) > 0.5  # the classes are the old ones, too
+
+
+# ---- few steps, small weights, a bad last step ------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling": "model"}])
+def test_a_fit_of_one_step_learns(tiny_model, options):
+    X, y = toy(32)
+    fits = [
+        make(tiny_model, epochs=1, batch_size=64, head_init="random", **options).fit(
+            X, labels
+        )
+        for labels in (y, 1 - y)
+    ]
+
+    assert fits[0].history_.learning_rate == [0.02]
+    assert not np.allclose(fits[0].predict_proba(X), fits[1].predict_proba(X))
+
+
+@pytest.mark.parametrize("scale", [1e-50, 1e-25, 1e-12, 1e38, 1e300])
+def test_only_ratios_of_weights_matter(tiny_model, scale):
+    X, y = toy(32)
+    weight = np.tile([1.0, 2.0], 16)
+    fits = [
+        make(tiny_model).fit(X, y, sample_weight=weight * factor)
+        for factor in (1.0, scale)
+    ]
+
+    np.testing.assert_allclose(
+        fits[0].predict_proba(X), fits[1].predict_proba(X), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "remedy"),
+    [
+        ("float32", r"Lower `learning_rate`\.$"),
+        ("bfloat16", r"Lower `learning_rate`, or set precision='float32'\.$"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`precision` 'bfloat16' needs a processor")
+def test_on_a_cpu_a_diverging_run_ends_within_the_epoch(
+    tiny_model, monkeypatch, precision, remedy
+):
+    steps = []
+    Spy(monkeypatch, before=lambda run, group: steps.append(group))
+    wild = {"learning_rate": 1e30, "max_grad_norm": None, "warmup_ratio": 0.0}
+    classifier = make(tiny_model, batch_size=2, precision=precision, epochs=1, **wild)
+    with pytest.raises(FloatingPointError, match=remedy):
+        classifier.fit(*toy(64))
+
+    assert len(steps) < 5  # of 32
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [(slice(None), torch.nan), (slice(1), torch.nan), (slice(1), -torch.inf)],
+)
+def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch, part, value):
+    last = []
+
+    def diverge(run, group):
+        result = train_step(run, group)
+        last.append(run)
+        if run.step == run.recipe.total_step:
+            with torch.no_grad():
+                run.network.head.weight[:, part] = value
+        return result
+
+    monkeypatch.setattr(_training, "train_step", diverge)
+    classifier = make(tiny_model)
+    with pytest.raises(FloatingPointError, match="infinity after the last step"):
+        classifier.fit(*toy(32))
+    assert last
+    assert not hasattr(classifier, "classes_")
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, method, value):
+    """What the last step made may be finite, and what is computed with it not."""
+    X, y = toy(32)
+    classifier = make(tiny_model).fit(X, y)
+    classifier._live.network.head.weight.data.fill_(value)
+
+    match = r"outputs of the network must be finite\. Got .*lower `learning_rate`\.$"
+    with pytest.raises(FloatingPointError, match=match):
+        getattr(classifier, method)(X)
+    classifier.set_params(precision="bfloat16").predict(X)  # builds another network
+    classifier._live.network.head.weight.data.fill_(value)
+
+    match = r"lower `learning_rate`, or set precision='float32'\.$"
+    with pytest.raises(FloatingPointError, match=match):
+        getattr(classifier, method)(X)
+
+
+def test_the_penalty_keeps_triplets_orthonormal(tiny_model):
+    X, y = toy(64)
+
+    def distance(weight):
+        fitted = make(tiny_model, epochs=6, orth_reg_weight=weight).fit(X, y)
+        arrays = fitted._adapter.arrays
+        lefts = [arrays[name] for name in arrays if "lora_A" in name]
+        return sum(np.linalg.norm(a @ a.T - np.eye(len(a))) for a in lefts)
+
+    assert distance(1.0) < 0.9 * distance(0.0)
+
+
+# ---- in half precision ------
+
+
+def test_batches_have_few_lengths(tiny_model, monkeypatch):
+    lengths = set()
+    real = TextNetwork.forward
+
+    def forward(self, batch):
+        lengths.add(batch.input_ids.shape[1])
+        return real(self, batch)
+
+    monkeypatch.setattr(TextNetwork, "forward", forward)
+    texts = [" ".join(["good"] * n) for n in range(1, 25)]
+    make(tiny_model, precision="bfloat16", batch_size=1).fit(texts, [0, 1] * 12)
+
+    assert lengths
+    assert all(length % 4 == 0 for length in lengths)
+
+
+def test_the_own_head_of_a_model_computes_in_float32(tiny_model):
+    X, y = toy(64)
+    fitted = make(tiny_model, pooling="model", precision="bfloat16").fit(X, y)
+
+    head = fitted._live.network.encoder.model.classifier
+    assert {p.dtype for p in head.parameters()} == {torch.float32}
+    outputs = fitted.decision_function(X).astype(np.float32)
+    rounded = torch.from_numpy(outputs).bfloat16().float().numpy()
+    assert not np.array_equal(outputs, rounded)
