@@ -66,7 +66,7 @@ from ._token_table import TokenTable
 from ._torch_settings import own_settings_of_torch
 from ._training import Examples, LossFunction, Recipe, Run, TrainingHistory, train
 from ._transaction import unchanged_on_error
-from .adalora.targets import check_all_match
+from .adalora.layer_matching import check_all_match
 
 # Default learning rate of a head that starts at a linear probe. docs/defaults.md has
 # the studies behind this and the next two.

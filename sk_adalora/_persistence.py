@@ -25,7 +25,8 @@ from ._report import FitReport
 from ._steps import ResolvedSchedule
 from ._training import TrainingHistory
 from .adalora import AdaLoraConfig
-from .adalora.peft_format import living, rank_pattern
+from .adalora.peft_format import rank_pattern
+from .adalora.save_load import living
 
 _HEAD = "head."
 _MOST_LISTED = 3  # entries in an error message
