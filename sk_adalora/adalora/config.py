@@ -459,6 +459,8 @@ def _as_plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if type(value) is dict:
+        return {key: _as_plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(_as_plain, value))
     return value

@@ -257,11 +257,7 @@ class AdaLoraModel(Wrapper):
         self._loop.check(global_step)
         return self.allocator.update_and_allocate(global_step)
 
-    def compact(
-        self,
-        *optimizers: torch.optim.Optimizer | None,
-        optimizer: torch.optim.Optimizer | None = None,
-    ) -> None:
+    def compact(self, *optimizers: torch.optim.Optimizer) -> None:
         """Delete pruned triplets for good, once ranks are final.
 
         This makes the rest of the training smaller and faster. Outputs stay the same
@@ -274,11 +270,9 @@ class AdaLoraModel(Wrapper):
 
         Parameters
         ----------
-        *optimizers : torch.optim.Optimizer or None
+        *optimizers : torch.optim.Optimizer
             All optimizers that train the adapter. Their state shrinks with the
-            parameters, and would not fit them otherwise. None is ignored.
-        optimizer : torch.optim.Optimizer or None, default=None
-            One more, by name.
+            parameters, and would not fit them otherwise.
 
         Raises
         ------
@@ -288,8 +282,7 @@ class AdaLoraModel(Wrapper):
             If the state of an optimizer cannot shrink, as that of Adafactor; nothing is
             changed then.
         """
-        given = [one for one in (*optimizers, optimizer) if one is not None]
-        self.allocator.compact(*given)
+        self.allocator.compact(*optimizers)
 
     # ---- what it holds ------------------------------------------------------
 
@@ -456,19 +449,13 @@ class AdaLoraModel(Wrapper):
         save_function : object, default=None
             Not used. accelerate's programs pass one.
         safe_serialization : bool, default=True
-            False is refused: nothing but safetensors is written.
+            Not used: nothing but safetensors is written.
 
         Raises
         ------
         ValueError
-            If names or shapes of `state_dict` are not the adapter's, or
-            `safe_serialization` is False.
+            If names or shapes of `state_dict` are not the adapter's.
         """
-        if not safe_serialization:
-            raise ValueError(
-                "`safe_serialization` must be True. Got "
-                f"{safe_serialization!r}. Leave it out: PEFT reads safetensors."
-            )
         if is_main_process:
             write_adapter(save_directory, *self.to_write(state_dict))
 

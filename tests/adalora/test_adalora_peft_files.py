@@ -1,20 +1,16 @@
 """PEFT's adapter folder, both ways; plain LoRA; merged models of transformers."""
 
 import json
-import re
-import shutil
 import warnings
 from pathlib import Path
 
 import accelerate
-import numpy as np
 import peft
 import pytest
 import torch
 import transformers
-from _folders import STRONG, bytes_of, strengthen
+from _folders import bytes_of
 from _tiny import (
-    adamw,
     adapt,
     build,
     randomise,
@@ -27,9 +23,8 @@ from _tiny import (
     tokens,
     train,
 )
-from _toy import make, make_regressor, rounding, topics
+from _toy import topics
 from packaging.version import Version
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -187,25 +182,6 @@ def test_other_numbers_than_the_model_has(tmp_path, learned):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"state_dict": {}}, "shapes of the adapter's. Got .* of shape None"),
-        ({"state_dict": {"net": torch.ones(1)}}, "Got 'base_model.* of shape None"),
-        ({"more": torch.ones(1)}, r"Got 'more' of shape \(1,\) in place of None"),
-        ({"safe_serialization": False}, "`safe_serialization` must be True. Got False"),
-    ],
-)
-def test_what_cannot_be_saved_is_refused(tmp_path, options, message):
-    model = trained("bert", steps=0)
-    if "more" in options:
-        options = {"state_dict": model.state_dict() | options}
-    with pytest.raises(ValueError, match=message):
-        model.save_pretrained(tmp_path / "a", **options)
-
-    assert not (tmp_path / "a").exists()
-
-
-@pytest.mark.parametrize(
     ("write", "load"),
     [
         (save_adapter, peft.AutoPeftModelForSequenceClassification.from_pretrained),
@@ -227,52 +203,6 @@ def test_a_folder_alone_finds_its_base_model(tmp_path, write, load):
 
     assert_close(outputs(load(tmp_path / "adapter").eval()), outputs(model))
     assert model.peft_config.base_model_name_or_path is None  # it is the caller's
-
-
-def test_a_base_model_that_was_named_keeps_its_name(tmp_path):
-    base = tiny_bert()
-    base.name_or_path = "by/transformers"
-    save_adapter(adapt(base, base_model_name_or_path="by/user"), tmp_path)
-
-    assert AdaLoraConfig.from_pretrained(tmp_path).base_model_name_or_path == "by/user"
-
-
-@pytest.mark.parametrize("name", ["push_to_hub", "add_adapter", "disable_adapters"])
-def test_what_knows_nothing_of_the_adapter_is_refused(name):
-    model = trained("bert", steps=0)
-
-    assert hasattr(model.model, name)
-    assert not hasattr(model, name)
-    with pytest.raises(AttributeError, match=rf"^`{name}` must be called on .* first"):
-        getattr(model, name)
-
-
-def test_a_lack_of_memory_is_not_called_a_broken_file(tmp_path, monkeypatch):
-    save_adapter(adapt(tiny_bert()), tmp_path)
-
-    def fail(path, **options):
-        raise error
-
-    error = MemoryError("allocate memory")
-    monkeypatch.setattr("sk_adalora.adalora.read_peft.load_file", fail)
-    with pytest.raises(MemoryError):
-        load_peft_adapter(tiny_bert(), tmp_path)
-
-    weights = tmp_path / "adapter_model.safetensors"
-    weights.rename(tmp_path / "adapter_model.bin")
-    error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
-    monkeypatch.setattr("sk_adalora.adalora.read_peft.torch.load", fail)
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
-        load_peft_adapter(tiny_bert(), tmp_path)
-
-
-def test_an_adapter_may_be_loaded_in_inference_mode(tmp_path):
-    model = trained("bert")
-    save_adapter(model, tmp_path)
-    with torch.inference_mode():
-        loaded = load_peft_adapter(tiny_bert(), tmp_path)
-
-    assert_close(outputs(loaded.eval()), outputs(model))
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
@@ -299,56 +229,11 @@ def test_a_failure_leaves_the_adapter_that_was_there(
     assert after.keys() == before.keys()
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_file_that_cannot_be_moved_leaves_what_was_there(
-    tmp_path, monkeypatch, name, is_there
-):
-    """As on Windows where another program reads it: no mixture of two adapters."""
-    if is_there:
-        save_adapter(trained("bert", steps=0), tmp_path)
-    before, replace = bytes_of(tmp_path), Path.replace
-
-    def fail(path, target):
-        if path.name == name:
-            raise PermissionError(f"{path} is in use")
-        return replace(path, target)
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(PermissionError, match="is in use"):
-        save_adapter(trained("query and value"), tmp_path)
-    assert bytes_of(tmp_path) == before
-
-
-def test_a_configuration_that_is_a_link_stays_one_on_failure(tmp_path):
-    save_adapter(trained("bert", steps=0), tmp_path / "first")
-    (tmp_path / "f" / "adapter_model.safetensors").mkdir(parents=True)
-    link = tmp_path / "f" / "adapter_config.json"
-    link.symlink_to(tmp_path / "first" / link.name)
-
-    with pytest.raises(OSError, match=r"adapter_model\.safetensors"):
-        save_adapter(trained("bert", steps=0), tmp_path / "f")
-    assert link.readlink() == tmp_path / "first" / link.name
-
-
 def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
     save_adapter(trained("bert", steps=0), tmp_path)
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
 
     assert len(modes) == 1
-
-
-def test_an_adapter_in_the_home_directory(tmp_path, monkeypatch):
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(tmp_path))
-    kind = next(iter(KINDS))
-    model = trained(kind)
-    save_adapter(model, "~/adapter")
-    model.peft_config.save_pretrained("~/config")
-
-    assert len([*tmp_path.iterdir()]) == 2
-    assert load_peft_adapter(KINDS[kind][0](), "~/adapter").ranks == model.ranks
-    assert AdaLoraConfig.from_pretrained("~/config") == model.peft_config
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -394,20 +279,6 @@ def test_programs_that_read_one_alpha_compute_the_same_of_exported_lora(by, tmp_
         assert_close(values["lora_alpha"] / rank * (b @ a), deltas[path])
 
 
-def test_exported_lora_says_what_the_adapter_was_of(tmp_path):
-    said = {
-        "task_type": "SEQ_CLS",
-        "base_model_name_or_path": "by/user",
-        "revision": "v2",
-        "modules_to_save": ["classifier"],
-    }
-    export_lora(randomise(adapt(tiny_classifier(), **said)), tmp_path)
-    read = peft.PeftConfig.from_pretrained(tmp_path)
-
-    assert {name: getattr(read, name) for name in said} == said
-    assert read.inference_mode
-
-
 def test_the_tensors_of_a_folder(tmp_path):
     model = trained("bert")
     save_adapter(model, tmp_path)
@@ -427,14 +298,6 @@ def test_the_tensors_of_a_folder(tmp_path):
     assert values["target_modules"] == sorted(model.adapted)
     assert values["inference_mode"] is True
     assert list(values) == sorted(values)
-
-
-def test_an_adapter_that_has_not_learned_yet_keeps_its_ranks(tmp_path):
-    model = adapt(tiny_bert())
-    save_adapter(model, tmp_path)
-
-    assert load_peft_adapter(tiny_bert(), tmp_path).ranks == model.ranks
-    assert set(model.ranks.values()) == {4}
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
@@ -479,23 +342,6 @@ def test_a_layer_whose_path_is_the_end_of_another_s(tmp_path, write, bias, ranks
         assert_close(read(rows), model(rows))
 
 
-def test_a_path_that_ends_as_an_adapted_one_is_not_adapted(tmp_path):
-    def make_nested():
-        inner = nn.Sequential(nn.Linear(8, 8))
-        return nn.Sequential(nn.Linear(8, 8), nn.Tanh(), inner)
-
-    model = randomise(adapt(build(make_nested), target_modules="0"))
-    save_adapter(model, tmp_path / "a")
-    loaded = load_peft_adapter(build(make_nested), tmp_path / "a")
-    save_adapter(loaded, tmp_path / "b")
-    rows = torch.linspace(-1, 1, 24).view(3, 8)
-
-    assert list(loaded.adapted) == list(model.adapted) == ["0"]
-    with torch.no_grad():
-        assert_close(loaded(rows), model(rows))
-    assert bytes_of(tmp_path / "b") == bytes_of(tmp_path / "a")
-
-
 def test_without_any_rank_there_is_no_plain_lora(tmp_path):
     model = adapt(tiny_classifier(), target_r=0, task_type="SEQ_CLS")
     model.allocator.finish()
@@ -518,25 +364,6 @@ def test_peft_writes_the_frozen_part_of_an_adapted_output_layer(tmp_path, bias):
 
     assert "base_model.model.lm_head.base_layer.weight" in names
     assert_close(outputs(load_peft_adapter(tiny_gpt2(), tmp_path)), outputs(theirs))
-
-
-@pytest.mark.parametrize("write", [save_adapter, export_lora])
-@pytest.mark.parametrize("steps", [7, 11])
-def test_between_two_allocations(tmp_path, write, steps):
-    model = adapt(tiny_bert(), total_step=30, deltaT=6)
-    train(model, range(steps), adamw(model, 5e-2))
-    write(model, tmp_path)
-
-    computing = int((model.triplets.singular_values != 0).sum())
-    assert (computing > model.allocator.budget) == (steps == 11)  # pruned in step 6
-    assert computing == sum(
-        int(tensor.any(dim=0).sum())
-        for name, tensor in load_file(tmp_path / "adapter_model.safetensors").items()
-        if "lora_B" in name
-    )
-    assert_close(outputs(by_peft(tiny_bert(), tmp_path)), outputs(model))
-    if write is save_adapter:
-        assert_close(outputs(load_peft_adapter(tiny_bert(), tmp_path)), outputs(model))
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
@@ -648,18 +475,6 @@ def test_we_read_what_peft_writes(kind, tmp_path):
     assert_close(outputs(by_peft(new(), tmp_path / "again")), outputs(model))
 
 
-def test_a_bias_alone_makes_no_module_trained_in_full(tmp_path):
-    options = {"modules_to_save": ["classifier"], "bias": "all"}
-    names = {"target_modules": ["q_lin"]}
-    model = randomise(adapt(tiny_distilbert(), **names, **options))
-    save_adapter(model, tmp_path)
-    loaded = load_peft_adapter(tiny_distilbert(), tmp_path)
-
-    assert loaded.peft_config.modules_to_save == ["classifier"]
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert_close(outputs(loaded), outputs(model))
-
-
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_files_hold_single_precision(tmp_path, write, dtype):
@@ -736,29 +551,6 @@ def test_layers_that_other_options_chose_are_those_of_the_tensors(tmp_path):
         assert {config[name] for name in names if name != "target_modules"} == {None}
 
 
-class NamedLora(nn.Module):
-    """A module that is trained in full is called as LoRA's own parts are."""
-
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Linear(8, 8)
-        self.lora_head = nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.lora_head(self.inner(x))
-
-
-def test_what_is_trained_in_full_may_be_called_lora(tmp_path):
-    names = {"target_modules": ["inner"], "modules_to_save": ["lora_head"]}
-    model, x = randomise(adapt(build(NamedLora), **names)), torch.randn(6, 8)
-    nn.init.normal_(model.lora_head.bias)
-    save_adapter(model, tmp_path)
-    loaded = load_peft_adapter(build(NamedLora), tmp_path)
-
-    assert loaded.peft_config.modules_to_save == ["lora_head"]
-    assert_close(loaded(x), model(x))
-
-
 # PEFT takes names for patterns, so it reads the first three only.
 NAMES = ["en/de", "a b", "é", "(x+x+)+y", "|", "[", "\\d", "line\nbreak", "$", "+"]
 
@@ -828,12 +620,6 @@ def rename_pattern(folder, rename):
     change_config(folder, rank_pattern={rename(n): f for n, f in pattern.items()})
 
 
-def as_bin(folder, **options):
-    path = folder / "adapter_model.safetensors"
-    torch.save(load_file(path), folder / "adapter_model.bin", **options)
-    path.unlink()
-
-
 def add_frozen(folder):
     """Add what is no part of an adapter, of any shape."""
     path = folder / "adapter_model.safetensors"
@@ -868,8 +654,6 @@ VARIANTS = {
         f, lambda n: n.replace("classifier.", "classifier.modules_to_save.")
     ),
     "with something frozen": add_frozen,
-    "bin": as_bin,
-    "bin, no zip": lambda f: as_bin(f, _use_new_zipfile_serialization=False),
     "double": lambda f: cast(f, torch.float64),
     "no schedule": lambda f: change_config(f, total_step=None, tinit=0, tfinal=0),
     "no method, no schedule": lambda f: change_config(
@@ -924,16 +708,6 @@ def test_ranks_of_a_loaded_adapter_are_final(from_peft, variant):
 
     assert loaded.allocator.finished
     assert loaded.ranks == before
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_widened(from_peft, dtype):
-    model, folder = from_peft
-    cast(folder, dtype)
-    loaded = load_peft_adapter(tiny_classifier(), folder)
-
-    assert {t.dtype for t in loaded.state_dict().values()} == {torch.float32}
-    torch.testing.assert_close(outputs(loaded), outputs(model), atol=0.05, rtol=0.05)
 
 
 def test_fields_that_would_change_something_are_named(from_peft):
@@ -993,16 +767,6 @@ def test_what_peft_adapts_beside_linear_layers_is_refused(
         load_peft_adapter(make(), tmp_path)
 
 
-def test_a_model_without_numbers_is_refused(tmp_path):
-    save_adapter(trained("bert"), tmp_path)
-    with torch.device("meta"):
-        base = transformers.BertModel(tiny_bert().config)
-    with pytest.raises(ValueError, match=r"must hold its weights. Got one on the meta"):
-        load_peft_adapter(base, tmp_path)
-
-    assert not any(".base_layer" in name for name, _ in base.named_modules())
-
-
 def test_training_can_go_on(tmp_path):
     model = trained("bert")
     save_adapter(model, tmp_path)
@@ -1012,226 +776,6 @@ def test_training_can_go_on(tmp_path):
     loaded.triplets.requires_grad_()
 
     assert {n.split(".")[0] for n, _ in loaded.trainable_parameters()} == {"triplets"}
-
-
-# ---- estimators -------------------------------------------------------------
-
-
-def architecture(name, folder, tokenizer_from):
-    """Save a tiny model of another architecture with the tiny tokenizer."""
-    size = len(transformers.AutoTokenizer.from_pretrained(tokenizer_from))
-    sizes = {
-        "vocab_size": size,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 48,
-        "max_position_embeddings": 80,
-    }
-    config = {
-        "bert": lambda: transformers.BertConfig(**sizes),
-        "without pooler": lambda: transformers.BertConfig(**sizes),
-        "distilbert": lambda: transformers.DistilBertConfig(
-            vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=48
-        ),
-        "roberta": lambda: transformers.RobertaConfig(**sizes, pad_token_id=0),
-        "electra": lambda: transformers.ElectraConfig(**sizes, embedding_size=32),
-        "mpnet": lambda: transformers.MPNetConfig(**sizes, pad_token_id=0),
-    }[name]()
-    model = build(lambda: transformers.AutoModel.from_config(config))
-    if name == "without pooler":
-        model = build(lambda: transformers.BertModel(config, add_pooling_layer=False))
-    model.save_pretrained(folder)
-    for file in Path(tokenizer_from).glob("tokenizer*.json"):
-        shutil.copy(file, folder)
-    return str(folder)
-
-
-ARCHITECTURES = ["bert", "without pooler", "distilbert", "roberta", "electra", "mpnet"]
-
-
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def own_head(request, tiny_model, tmp_path_factory):
-    """A classifier with the head of its architecture, fitted. Do not refit."""
-    folder = tmp_path_factory.mktemp(request.param)
-    model = architecture(request.param, folder, tiny_model)
-    fitted = make(model, pooling="model", max_length=64, **STRONG).fit(X, Y)
-    return strengthen(fitted)
-
-
-def batch_of(folder, texts):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    return tokenizer(
-        texts, padding=True, truncation=True, max_length=64, return_tensors="pt"
-    )
-
-
-def logits(model, batch):
-    with torch.no_grad():
-        return model(**batch).logits.numpy()
-
-
-def test_transformers_and_peft_read_a_model_with_its_own_head(own_head, tmp_path):
-    own_head.save_pretrained(tmp_path / "f")
-    config = transformers.AutoConfig.from_pretrained(tmp_path / "f")
-    base = transformers.AutoModelForSequenceClassification.from_pretrained(
-        own_head.model, config=config
-    )
-    model = by_peft(base, tmp_path / "f")
-    expected = own_head._predict_outputs(X)
-
-    found = logits(model, batch_of(tmp_path / "f", X))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert config.id2label == {0: "art", 1: "business", 2: "sport"}
-    assert config.label2id == {"art": 0, "business": 1, "sport": 2}
-    assert np.ptp(expected, axis=0).max() > 1e-3
-
-
-@pytest.mark.skipif(
-    TRANSFORMERS < Version("5.18"),
-    reason="transformers before 5.18 loads no head with an adapter, not PEFT's either",
-)
-def test_transformers_alone_finds_plain_lora(own_head, tmp_path):
-    own_head.export_lora(tmp_path / "l")
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "l", num_labels=3
-    ).eval()
-
-    found = logits(model, batch_of(own_head.model, X))
-    np.testing.assert_allclose(found, own_head._predict_outputs(X), atol=1e-5)
-
-
-def test_a_merged_model_with_its_own_head(own_head, tmp_path):
-    own_head.merge_and_save(tmp_path / "m")
-    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
-    found = pipeline(X, top_k=None)
-    proba = own_head.predict_proba(X)
-
-    labels = [max(row, key=lambda entry: entry["score"])["label"] for row in found]
-    assert labels == own_head.predict(X).tolist()
-    for row, expected in zip(found, proba, strict=True):
-        scores = {entry["label"]: entry["score"] for entry in row}
-        np.testing.assert_allclose(
-            [scores[name] for name in own_head.classes_], expected, atol=1e-5
-        )
-    assert not (tmp_path / "m" / "head.safetensors").exists()
-
-
-def test_plain_lora_of_a_model_with_its_own_head(own_head, tmp_path):
-    own_head.export_lora(tmp_path / "l")
-    base = transformers.AutoModelForSequenceClassification.from_pretrained(
-        own_head.model, num_labels=3
-    )
-    found = logits(by_peft(base, tmp_path / "l"), batch_of(own_head.model, X))
-
-    np.testing.assert_allclose(found, own_head._predict_outputs(X), atol=1e-5)
-
-
-def test_several_labels_through_a_pipeline(tiny_model, tmp_path):
-    y = np.eye(3, dtype=int)[np.arange(48) % 3] | (np.arange(48) % 2)[:, None]
-    fitted = strengthen(make(tiny_model, pooling="model", **STRONG).fit(X, y))
-    fitted.merge_and_save(tmp_path / "m")
-    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
-    for row, expected in zip(
-        pipeline(X, top_k=None), fitted.predict_proba(X), strict=True
-    ):
-        scores = {entry["label"]: entry["score"] for entry in row}
-        np.testing.assert_allclose(
-            [scores[str(k)] for k in range(3)], expected, atol=1e-5
-        )
-
-
-def test_numbers_through_a_pipeline(tiny_model, tmp_path):
-    y = np.linspace(-30.0, 70.0, 48)
-    fitted = strengthen(make_regressor(tiny_model, pooling="model", **STRONG).fit(X, y))
-    fitted.merge_and_save(tmp_path / "m")
-    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "m"))
-    found = np.array([entry["score"] for entry in pipeline(X)])
-    card = (tmp_path / "m" / "README.md").read_text("utf8")
-    scale, mean = map(
-        float, re.search(r"`output \* \[(.*?)\] \+ \[(.*?)\]`", card).groups()
-    )
-
-    np.testing.assert_allclose(found * scale + mean, fitted.predict(X), rtol=1e-4)
-
-
-# ---- pooled heads -----------------------------------------------------------
-
-
-def snippet():
-    """The block of the page that reads a folder with peft, between its two marks."""
-    text = PAGE.read_text("utf8")
-    block = re.search(r"<!-- peft -->\n```python\n(.*?)^```$", text, re.M | re.S)
-    return block[1]
-
-
-def test_the_documented_snippet_is_short():
-    lines = [line for line in snippet().splitlines() if line and "import" not in line]
-
-    assert len(lines) <= 10
-
-
-def test_the_documented_snippet_gives_our_logits(tiny_model, tmp_path, monkeypatch):
-    shutil.copytree(tiny_model, tmp_path / "my-encoder")
-    monkeypatch.chdir(tmp_path)
-    fitted = strengthen(make("./my-encoder", **STRONG).fit(X, Y))
-    fitted.save_pretrained("classifier")
-    names = {"texts": X}
-    exec(snippet(), names)
-
-    np.testing.assert_allclose(
-        names["logits"].numpy(), fitted._predict_outputs(X), atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "mpnet"])
-def test_hidden_states_through_peft(tiny_model, tmp_path, name):
-    model = architecture(name, tmp_path / "model", tiny_model)
-    fitted = strengthen(make(model, max_length=64, **STRONG).fit(X, Y))
-    fitted.save_pretrained(tmp_path / "f")
-    fitted.export_lora(tmp_path / "l")
-    fitted.merge_and_save(tmp_path / "m")
-    batch = batch_of(tmp_path / "f", X)
-    with torch.no_grad():
-        expected = fitted._ready().network.encoder(**batch).last_hidden_state
-
-    def base():
-        return transformers.AutoModel.from_pretrained(model)
-
-    for other in (
-        by_peft(base(), tmp_path / "f"),
-        by_peft(base(), tmp_path / "l"),
-        transformers.AutoModel.from_pretrained(tmp_path / "m").eval(),
-    ):
-        with torch.no_grad():
-            assert_close(other(**batch).last_hidden_state, expected)
-    with torch.no_grad():
-        plain = base().eval()(**batch).last_hidden_state
-    assert (plain - expected).abs().max() > 1e-2
-    # The engine reads the folder too.
-    with torch.no_grad():
-        loaded = load_peft_adapter(base(), tmp_path / "f")
-        assert_close(loaded(**batch).last_hidden_state, expected)
-
-
-def test_the_head_beside_a_merged_model(tiny_model, tmp_path):
-    fitted = strengthen(
-        make(tiny_model, pooling="cls", head_init="random", **STRONG).fit(X, Y)
-    )
-    fitted.merge_and_save(tmp_path / "m")
-    model = transformers.AutoModel.from_pretrained(tmp_path / "m").eval()
-    head = load_file(tmp_path / "m" / "head.safetensors")
-    with torch.no_grad():
-        hidden = model(**batch_of(tmp_path / "m", X)).last_hidden_state[:, 0]
-    with safe_open(tmp_path / "m" / "head.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["labels"]) == fitted.classes_.tolist()
-    assert "metadata" in (tmp_path / "m" / "README.md").read_text("utf8")
-
-    np.testing.assert_allclose(
-        (hidden @ head["weight"].T + head["bias"]).numpy(),
-        fitted._predict_outputs(X),
-        atol=rounding(hidden, head["weight"]),
-    )
 
 
 def test_an_engine_config_round_trip(tmp_path):
