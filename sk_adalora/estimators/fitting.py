@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
-from sk_adalora.adalora.targets import check_all_match
+from sk_adalora.adalora.layer_matching import check_all_match
 from sk_adalora.data.rows import (
     TrainingRows,
     check_targets,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sk_adalora.adalora import AdaLoraConfig
-from sk_adalora.adalora.peft_format import living, rank_pattern
+from sk_adalora.adalora.peft_format import rank_pattern
+from sk_adalora.adalora.save_load import living
 from sk_adalora.network.network import TextNetwork, build_network
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import Found, commit_of, names_folder

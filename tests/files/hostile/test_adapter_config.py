@@ -56,7 +56,7 @@ CONFIGS = {
         lambda values: values.update(peft_type=None, total_step="9"),
         "`total_step`",
     ),
-    "DoRA": (put("use_dora", value=True), "DoRA"),
+    "DoRA": (put("use_dora", value=True), "use_dora"),
     "a schedule without steps": (put("total_step", value=0), "`total_step`"),
     "a schedule of text": (put("total_step", value="9"), "`total_step`"),
     "a schedule that is full": (put("tinit", value=10**9), "`tinit`"),
