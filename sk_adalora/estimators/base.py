@@ -10,7 +10,6 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sk_adalora.files.state import with_plain_records, with_records
-from sk_adalora.files.versions import check_names, is_later
 from sk_adalora.runtime.doc_links import DocLinkMixin
 from sk_adalora.runtime.rules import defaults_of
 from sk_adalora.runtime.transaction import CALLBACKS
@@ -123,12 +122,6 @@ class BaseAdaLora(
             If a later version wrote something that this one does not know.
         """
         state = defaults_of(type(self)) | with_records(state)
-        versions = getattr(state.get("_adapter"), "versions", {})
-        if is_later(versions):
-            known = self._get_param_names()
-            what = f"the parameters of {type(self).__name__}"
-            public = [name for name in state if name == name.strip("_")]
-            check_names(public, known, what, versions, may_lack=known)
         if not self.__dict__.pop(_IS_PICKLE, False) and "trust_remote_code" in state:
             state["trust_remote_code"] = False
         super().__setstate__(state)

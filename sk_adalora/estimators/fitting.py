@@ -31,7 +31,7 @@ from sk_adalora.data.rows import (
 )
 from sk_adalora.data.texts import Texts
 from sk_adalora.files.state import (
-    OF_A_FIT,
+    FITTED_ATTRIBUTES,
     collect_state,
     continue_from,
     fitted_attributes,
@@ -296,7 +296,7 @@ class FitMixin(PredictMixin):
         It keeps what `_read_targets` has set in this one.
         """
         view = copy.copy(self)
-        for name in OF_A_FIT & vars(view).keys():
+        for name in FITTED_ATTRIBUTES & vars(view).keys():
             delattr(view, name)
         return view
 
