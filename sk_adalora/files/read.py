@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -129,21 +129,25 @@ def _check_fields(
     """Refuse an object that has not the fields it must have, or of other types."""
     if not isinstance(values, dict):
         raise broken(f"hold {what}", values)
-    _refuse_unknown(values, hints, what, described)
-    missing = sorted(hints.keys() - values.keys())
-    if missing:
-        raise broken(f"hold {what}", f"them without {missing}")
+    _check_names(values, hints, what, described)
     for name, value in values.items():
         if not _fits(value, hints[name]):
             kind = hints[name] if get_args(hints[name]) else hints[name].__name__
             raise broken(f"hold {name!r} as {kind}", value)
 
 
-def _refuse_unknown(
-    values: Mapping[str, Any], known: Any, what: str, described: dict[str, Any]
+def _check_names(
+    values: Mapping[str, Any],
+    needed: Collection[str],
+    what: str,
+    described: dict[str, Any],
+    optional: Collection[str] = (),
 ) -> None:
-    """Refuse names that only a later version may know."""
-    unknown = sorted({*values} - {*known})
+    """Refuse names that are missing, and those that only a later version may know."""
+    missing = sorted({*needed} - {*values})
+    unknown = sorted({*values} - {*needed} - {*optional})
+    if missing:
+        raise broken(f"hold {what}, with {missing}", [*values])
     if unknown:
         raise ValueError(
             f"{STATE_NAME} must hold {what} only. Got {reprlib.repr(unknown)} too, of "
@@ -181,7 +185,8 @@ def read_parameters(
             f"{reprlib.repr(described['class'])}. Load it with its own class."
         )
     own, written = cls._get_param_names(), described["parameters"]
-    _refuse_unknown(written, own, f"the parameters of {cls.__name__}", described)
+    # Those of a subclass may be missing: they take their defaults.
+    _check_names(written, (), f"the parameters of {cls.__name__}", described, own)
     parameters = {name: _parameter(name, value) for name, value in written.items()}
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(
@@ -209,12 +214,9 @@ def _parameter(name: str, value: Any) -> Any:
 def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
     """Return the fitted attributes."""
     fitted = dict(described["fitted"])
-    needed = {*cls._coding, "n_features_in_", *RECORDS}
+    needed = (*cls._coding, "n_features_in_", *RECORDS)
     what = f"the attributes of a fitted {cls.__name__}"
-    _refuse_unknown(fitted, {*needed, *OPTIONAL_ATTRIBUTES}, what, described)
-    missing = sorted(needed - fitted.keys())
-    if missing:
-        raise broken(f"hold {what}", f"them without {missing}")
+    _check_names(fitted, needed, what, described, OPTIONAL_ATTRIBUTES)
     records: dict[str, Any] = {}
     for name, kind in RECORDS.items():
         what, values = f"the fields of {kind.__name__}", fitted.pop(name)
