@@ -28,7 +28,7 @@ from sk_adalora.data.rows import (
 from sk_adalora.data.targets import Targets
 from sk_adalora.data.texts import Texts
 from sk_adalora.files.state import (
-    OF_A_FIT,
+    FITTED_ATTRIBUTES,
     collect_state,
     continue_from,
     fitted_attributes,
@@ -343,7 +343,7 @@ def watch_score(
 def _without_fit(estimator: Any) -> Any:
     """Return a copy for a scorer: without what an earlier fit has trained."""
     view = copy.copy(estimator)
-    for name in OF_A_FIT & vars(view).keys():
+    for name in FITTED_ATTRIBUTES & vars(view).keys():
         delattr(view, name)
     return view
 

@@ -9,11 +9,8 @@ from typing import Any
 from sk_adalora.training.rank_table import lay_out
 from sk_adalora.training.report import FitReport
 
+from .layout import OUR_MARK
 from .state import AdapterState
-
-CARD_NAME = "README.md"
-# A card with this line marks its folder as written by sk-adalora.
-OUR_MARK = "library_name: sk-adalora"
 
 
 def write_card(estimator: Any, part: str = "") -> str:
@@ -22,11 +19,9 @@ def write_card(estimator: Any, part: str = "") -> str:
     `part` is how to get the adapted part of the pretrained model; "" if it is all of
     it.
     """
-    kind, module = type(estimator).__name__, type(estimator).__module__
-    if module.startswith(f"{__package__}."):
-        module = __package__
+    kind = type(estimator).__name__
     loading = f"""```python
-from {module} import {kind}
+from {type(estimator).__module__} import {kind}
 
 estimator = {kind}.from_pretrained("this-folder")
 estimator.predict(["a text"])

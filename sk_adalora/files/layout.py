@@ -1,26 +1,27 @@
-"""The files of a saved estimator: their names, and whether they are as written."""
+"""The folder of a saved estimator: names of files, and how it is put in place."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
 import reprlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
-
-from sk_adalora.adalora.config import CONFIG_NAME
-from sk_adalora.adalora.peft_format import WEIGHTS_NAME
-from sk_adalora.pretrained.weights import exact_state_of, weight_files
-
-from .card import CARD_NAME
+from uuid import uuid4
 
 STATE_NAME = "sk_adalora.json"
 HEAD_NAME = "head.safetensors"
+CARD_NAME = "README.md"
 BACKBONE = "backbone"
-SEAL = "sha256"
+# A card with this line marks its folder as written by sk-adalora.
+OUR_MARK = "library_name: sk-adalora"
+# An array of labels may take this much memory: each has room for the longest.
+MAX_ARRAY_BYTES = 2**28
+# The hidden folder that a writer fills: "new" is to come, "old" was there.
+_SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
 
 
 def broken(must: str, got: Any) -> ValueError:
@@ -34,7 +35,7 @@ def broken(must: str, got: Any) -> ValueError:
 def refuse_links(folder: Path, root: Path) -> None:
     """Refuse links to what lies outside of `root`."""
     if not os.path.lexists(folder / STATE_NAME):
-        return  # reading that file will raise the error
+        return  # it is none of ours, and reading that file will raise the error
     # Not by `rglob`, which fails where a writer deletes its hidden folder meanwhile.
     for inside, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -46,111 +47,145 @@ def refuse_links(folder: Path, root: Path) -> None:
                 )
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that must stay as it is, by relative path.
-
-    The card may be edited. The pretrained weights are checked when they are used.
-    """
-    left_out = {folder / STATE_NAME, folder / CARD_NAME}
-    left_out |= {*weight_files(folder / BACKBONE)}
-    return {
-        path.relative_to(folder).as_posix(): _digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in left_out
-    }
-
-
-def seal_of(described: dict[str, Any]) -> str:
-    """Return the SHA-256 of what ``sk_adalora.json`` holds, except this hash."""
-    rest = {name: value for name, value in described.items() if name != SEAL}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def with_hashes(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``sk_adalora.json`` is to hold, with the hashes of the files."""
-    files = digests(folder)
-    missing = _needed(described) - set(files)
-    if missing:
-        raise FileNotFoundError(
-            f"The folder must hold {sorted(missing)} when it is complete. Got "
-            f"{str(folder)!r} without. Another program deleted what was just written: "
-            "save again."
-        )
-    described = described | {"files": files}
-    return described | {SEAL: seal_of(described)}
-
-
-def check_files(folder: Path, described: dict[str, Any]) -> None:
-    """Refuse a folder whose files are not those that were written."""
-    listed = described["files"]
-    missing = _needed(described) - set(listed)
-    if missing:
-        raise broken(f"list {sorted(missing)} under 'files'", listed)
-    for name, digest in listed.items():
-        inside = PurePosixPath(name)
-        elsewhere = inside.is_absolute() or ".." in inside.parts
-        elsewhere |= "\\" in name or bool(PureWindowsPath(name).drive)
-        if not inside.parts or elsewhere:
-            raise broken("list files of the folder only", name)
-        path = folder / name
-        if not os.path.isfile(path):  # False for whatever is wrong with the name
-            raise FileNotFoundError(
-                f"The folder must hold {name[:80]!r}. Got {str(folder)!r} without it, "
-                "or it is replaced just now: copy or load the folder again."
-            )
-        if _digest(path) != digest:
-            raise ValueError(
-                f"{name!r} must be as it was written, with SHA-256 "
-                f"{reprlib.repr(digest)}. Got a file that differs. It is broken, was "
-                "changed, or was replaced just now: copy or load the folder again. If "
-                "git changed the line ends, set -text for the folder in .gitattributes "
-                "first."
-            )
+# ---- written whole, or not at all -------------------------------------------
 
 
 @contextmanager
-def in_one_state(folder: Path) -> Iterator[None]:
-    """Refuse what is read in a `with` block if files are replaced meanwhile.
-
-    Also by files as before: what was read in between may be of others.
-    """
-    before = _states_of(folder)
+def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Write to a temporary folder, then put it in place: all of it, or nothing."""
+    folder = Path(os.path.abspath(folder))
+    _refuse_other_mover(folder)
+    _check_vacant(folder, overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stays = folder.exists() and _must_stay(folder)
+    beside = folder if stays else folder.parent
+    # Not by tempfile: on Windows its folders are closed to other users, and files that
+    # are moved out of them stay so.
+    scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
+    new, old = scratch / "new", scratch / "old"
     try:
-        yield
-    except (OSError, ValueError) as error:
-        if _states_of(folder) == before:
-            raise
-        raise _replaced(folder) from error
-    if _states_of(folder) != before:
-        raise _replaced(folder)
+        scratch.mkdir()
+        if folder.exists():  # what is closed to others stays so meanwhile
+            mode = scratch.stat().st_mode & (folder.stat().st_mode | 0o7700)
+            _set_mode(scratch, mode & 0o7777)
+        new.mkdir()
+        yield new
+        for path in new.glob("*.safetensors"):  # only the owner may read these
+            _set_mode(path, new.stat().st_mode & 0o666)
+        if stays:
+            old.mkdir()
+            _refuse_other_mover(folder, old)
+        _check_vacant(folder, overwrite)  # others may have written meanwhile
+        put_in_place = _refill if stays else _replace
+        put_in_place(new, folder, old)
+    finally:
+        with suppress(OSError):  # not there, or not empty
+            old.rmdir()
+        # If even moving back has failed, `old` holds the old files: keep it.
+        if not old.exists() or (folder.exists() and not stays):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _replaced(folder: Path) -> ValueError:
-    return ValueError(
-        f"The folder must stay as it is while it is read. Got {str(folder)!r}, where "
-        "files were replaced just now: load it again."
+def _set_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file, if its file system has any: FAT has not."""
+    with suppress(OSError):
+        path.chmod(mode)
+
+
+def _must_stay(folder: Path) -> bool:
+    """Tell whether a folder must be refilled: others refer to it, not to its name.
+
+    It is the working directory, a mount point, an empty folder made in advance, or one
+    that another writer refills. Nor can one be replaced whose parent is closed.
+    """
+    if os.path.samefile(folder, os.curdir) or os.path.ismount(folder):
+        return True
+    if not os.access(folder.parent, os.W_OK):
+        return True
+    inside = [*folder.iterdir()]
+    return not inside or any(map(_is_scratch, inside))
+
+
+def _is_scratch(path: Path) -> bool:
+    """Tell whether a path is the hidden folder of a writer, this or another."""
+    named_so = _SCRATCH.fullmatch(path.name) is not None
+    return named_so and path.is_dir() and not path.is_symlink()
+
+
+def _refuse_other_mover(folder: Path, own: Path | None = None) -> None:
+    """Refuse to move files of a folder while another writer does, or died doing it.
+
+    Each makes its `own` before it looks for the others'. So no two go on, though both
+    may give up.
+    """
+    for other in folder.glob(".*/old"):
+        if other != own and _is_scratch(other.parent):
+            raise FileExistsError(
+                "`folder` must not be saved to by two at the same time. Got "
+                f"{str(folder)!r} with {str(other)!r}, where another has moved its old "
+                "files. Save again when that is done. If none is running, it was "
+                "killed: move back the files that you need, and delete that folder."
+            )
+
+
+def _refill(new: Path, folder: Path, old: Path) -> None:
+    """Replace the files in a folder that stays; on failure, put the old ones back."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for source in [*folder.iterdir()]:
+            if not _is_scratch(source):  # another writer's is in use
+                moved.append((old / source.name, source))
+                source.rename(old / source.name)
+        for source in [*new.iterdir()]:
+            moved.append((folder / source.name, source))
+            source.rename(folder / source.name)
+    except BaseException:
+        for there, before in reversed(moved):
+            # The last may not have been moved.
+            if os.path.lexists(there) and not os.path.lexists(before):
+                there.rename(before)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace(new: Path, folder: Path, old: Path) -> None:
+    """Replace a folder by a new one; on failure, put the old one back."""
+    try:
+        if folder.exists():
+            _set_mode(new, folder.stat().st_mode & 0o7777)
+            folder.rename(old)
+        new.rename(folder)
+    except BaseException:  # an interrupt may come when either has moved
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+
+
+def _check_vacant(folder: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there, except hidden folders of writers."""
+    if not os.path.lexists(folder):
+        return
+    plain = folder.is_dir() and not folder.is_symlink()
+    empty = plain and all(map(_is_scratch, folder.iterdir()))
+    ours = plain and _is_ours(folder)
+    if empty or (ours and overwrite):
+        return
+    do = (
+        "It is a link: pass what it points to, or choose another path."
+        if folder.is_symlink()
+        else "Pass overwrite=True to replace it, or choose another path."
+        if ours
+        else "sk-adalora did not write it, so it is not replaced: choose another path."
+    )
+    raise FileExistsError(
+        f"`folder` must be new or empty. Got {str(folder)!r}, which is not. {do}"
     )
 
 
-def _states_of(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return what tells each file that is read from others of its name."""
-    states = {}
-    for name in (STATE_NAME, CONFIG_NAME, WEIGHTS_NAME, HEAD_NAME):
-        with suppress(OSError):  # not there
-            states[name] = exact_state_of(folder / name)
-    return states
-
-
-def _needed(described: dict[str, Any]) -> set[str]:
-    """Return the files without which an estimator cannot be loaded."""
-    needed = {CONFIG_NAME, WEIGHTS_NAME}
-    if described["pooling"] != "model":
-        needed.add(HEAD_NAME)
-    if described["includes_backbone"]:
-        needed.add(f"{BACKBONE}/config.json")
-    return needed
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_ours(folder: Path) -> bool:
+    if (folder / STATE_NAME).is_file():
+        return True
+    card = folder / CARD_NAME
+    if not card.is_file():
+        return False
+    return OUR_MARK in card.read_text("utf8", errors="replace").splitlines()[:5]

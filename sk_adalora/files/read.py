@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from sk_adalora.adalora.config import CONFIG_NAME
 from sk_adalora.adalora.json_file import read_json
 from sk_adalora.adalora.peft_format import (
     WEIGHTS_NAME,
@@ -23,26 +24,35 @@ from sk_adalora.adalora.peft_format import (
 )
 from sk_adalora.adalora.read_peft import read_adapter
 from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
+from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
 from sk_adalora.runtime.rules import POOLINGS
 
-from .card import CARD_NAME
-from .json_values import from_json
-from .layout import BACKBONE, HEAD_NAME, SEAL, STATE_NAME, broken, check_files, seal_of
+from .layout import (
+    BACKBONE,
+    CARD_NAME,
+    HEAD_NAME,
+    MAX_ARRAY_BYTES,
+    STATE_NAME,
+    broken,
+)
 from .state import (
-    OF_SOME_FITS,
+    OPTIONAL_ATTRIBUTES,
     RECORDS,
     STATE_FIELDS,
     AdapterState,
     fitted_attributes,
     joined,
 )
-from .versions import check_format, check_names
+from .versions import NEWER, check_format, writer
 
-# What is fetched from the hub beside the files that STATE_NAME lists.
-_UNLISTED = [STATE_NAME, CARD_NAME, f"{BACKBONE}/*.safetensors", f"{BACKBONE}/*.bin"]
+# What is fetched from the hub: files of these names, and those of a pretrained model.
+_FETCHED = [STATE_NAME, CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, HEAD_NAME]
+_OF_BACKBONE = [*BESIDE_WEIGHTS, "*.safetensors", "*.bin"]
 
 # What the model card and warnings show.
 _HASH, _VERSION = re.compile("[0-9a-f]{64}"), re.compile(r"[\w.+!-]{1,99}", re.ASCII)
+# Types of arrays: truth, numbers, text, objects, dates and durations.
+_DTYPE = re.compile(r"[<>|]([biufUmM]\d{1,9}(\[\d{0,9}[a-zA-Z]{1,2}\])?|O)")
 
 # Types of what STATE_NAME holds.
 _OF_STATE = get_type_hints(AdapterState)
@@ -52,37 +62,7 @@ _HINTS = {name: _OF_STATE[name] for name in STATE_FIELDS} | {
     "includes_backbone": bool,
     "layers": list[str],
     "fitted": dict[str, Any],
-    "files": dict[str, str],
-    SEAL: str,
 }
-
-
-def _check_fields(
-    values: Any, hints: Mapping[str, Any], what: str, versions: Any
-) -> None:
-    """Refuse an object that has not the fields it must have, or of other types."""
-    if not isinstance(values, dict):
-        raise broken(f"hold {what}", values)
-    check_names(values, hints, what, versions, file=STATE_NAME)
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            kind = hints[name] if get_args(hints[name]) else hints[name].__name__
-            raise broken(f"hold {name!r} as {kind}", value)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if origin is dict:  # names are texts in JSON
-        return isinstance(value, dict) and all(
-            _fits(item, inner[1]) for item in value.values()
-        )
-    if inner:
-        return any(_fits(value, option) for option in inner)
-    same = type(value) is hint or (hint is float and type(value) is int)
-    return same or hint is Any
 
 
 # ---- folder -----------------------------------------------------------------
@@ -106,31 +86,10 @@ def find(
             f"{name!r}. What joblib or pickle has written, load with that: "
             "joblib.load(...)."
         )
-    known = _download(name, revision, local_files_only, [STATE_NAME])
-    described, _ = _read_fields(known)
-    listed = described["files"]
-    patterns = [file for file in listed if set(file) & set("*?[]") or file[-1:] == "/"]
-    if patterns:  # the hub would fetch all that they match
-        raise broken("list files by their names", patterns)
-    code = [file for file in listed if file.endswith(".py")]
-    if code and not trust_remote_code:
-        raise ValueError(
-            f"The repository {name!r} must not bring code along. Got "
-            f"{reprlib.repr(code)}. Pass trust_remote_code=True if you trust its "
-            "authors."
-        )
-    # The snapshot's folder is named after its commit: fetch all files from that one.
-    wanted = [*_UNLISTED, *listed]
-    folder = _download(name, known.name, local_files_only, wanted)
-    return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
-
-
-def _download(
-    name: str, revision: str | None, local_files_only: bool, wanted: list[str]
-) -> Path:
-    """Return the folder with the wanted files of a repository of the hub."""
+    of_backbone = [*_OF_BACKBONE, *(["*.py"] if trust_remote_code else [])]
+    wanted = [*_FETCHED, *(f"{BACKBONE}/{pattern}" for pattern in of_backbone)]
     try:
-        return snapshot(
+        folder = snapshot(
             name,
             revision=revision,
             local_files_only=local_files_only,
@@ -145,10 +104,11 @@ def _download(
             f"of the Hugging Face hub. Got {name!r}, which is neither, or is {where}. "
             "Check the path. If another process saves there just now, load it again."
         ) from error
+    return folder, folder.parents[1].resolve()  # the hub's cache links to its blobs
 
 
-def _read_fields(folder: Path) -> tuple[dict[str, Any], str]:
-    """Read ``sk_adalora.json``: fields of the right types, and the seal they need."""
+def read_described(folder: Path) -> dict[str, Any]:
+    """Read ``sk_adalora.json``: fields of the right types."""
     try:
         described = read_json(folder / STATE_NAME)
     except FileNotFoundError as error:  # transformers loads pretrained models like this
@@ -156,47 +116,78 @@ def _read_fields(folder: Path) -> tuple[dict[str, Any], str]:
             f"{error} A pretrained model belongs in the parameter `model`, for a fit."
         ) from None
     check_format(described)
-    seal = seal_of(described)  # before a field is filled in that an older file lacks
-    what = "the fields of a saved estimator"
-    _check_fields(described, _HINTS, what, described.get("versions"))
+    _check_fields(described, _HINTS, "the fields of a saved estimator", described)
     for name, number in described["versions"].items():
         if not _VERSION.fullmatch(name + number):
             raise broken("hold names and numbers in 'versions'", f"{name} {number}")
-    return described, seal
-
-
-def read_described(folder: Path) -> dict[str, Any]:
-    """Read ``sk_adalora.json``, and check that no file was changed by accident."""
-    described, seal = _read_fields(folder)
-    if described[SEAL] != seal:
-        raise broken(f"be as it was written, with the {SEAL} of it", described[SEAL])
-    check_files(folder, described)
     return described
 
 
-# ---- estimator --------------------------------------------------------------
+def _check_fields(
+    values: Any, hints: Mapping[str, Any], what: str, described: dict[str, Any]
+) -> None:
+    """Refuse an object that has not the fields it must have, or of other types."""
+    if not isinstance(values, dict):
+        raise broken(f"hold {what}", values)
+    _check_names(values, hints, what, described)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            kind = hints[name] if get_args(hints[name]) else hints[name].__name__
+            raise broken(f"hold {name!r} as {kind}", value)
 
 
-def _check_class(name: str, cls: Any) -> None:
-    """Refuse the folder of another estimator."""
-    # A subclass loads what its estimator saved.
-    if name not in {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}:
+def _check_names(
+    values: Mapping[str, Any],
+    needed: Collection[str],
+    what: str,
+    described: dict[str, Any],
+    optional: Collection[str] = (),
+) -> None:
+    """Refuse names that are missing, and those that only a later version may know."""
+    missing = sorted({*needed} - {*values})
+    unknown = sorted({*values} - {*needed} - {*optional})
+    if missing:
+        raise broken(f"hold {what}, with {missing}", [*values])
+    if unknown:
         raise ValueError(
-            f"The folder must hold an estimator of class {cls.__name__}. Got "
-            f"{reprlib.repr(name)}. Load it with its own class."
+            f"{STATE_NAME} must hold {what} only. Got {reprlib.repr(unknown)} too, of "
+            f"{writer(described)}. {NEWER}"
         )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
+    if origin is dict:  # names are texts in JSON
+        return isinstance(value, dict) and all(
+            _fits(item, inner[1]) for item in value.values()
+        )
+    if inner:
+        return any(_fits(value, option) for option in inner)
+    same = type(value) is hint or (hint is float and type(value) is int)
+    return same or hint is Any
+
+
+# ---- estimator --------------------------------------------------------------
 
 
 def read_parameters(
     described: dict[str, Any], folder: Path, cls: Any, trust_remote_code: bool
 ) -> dict[str, Any]:
     """Return the parameters of the estimator."""
-    _check_class(described["class"], cls)
-    own, what = cls._get_param_names(), f"the parameters of {cls.__name__}"
-    written, versions = described["parameters"], described["versions"]
-    # Those of a subclass, and later ones, may be missing: they take their defaults.
-    check_names(written, own, what, versions, file=STATE_NAME, may_lack=own)
-    parameters = from_json(written)
+    # A subclass loads what its estimator saved.
+    ours = {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}
+    if described["class"] not in ours:
+        raise ValueError(
+            f"The folder must hold an estimator of class {cls.__name__}. Got "
+            f"{reprlib.repr(described['class'])}. Load it with its own class."
+        )
+    own, written = cls._get_param_names(), described["parameters"]
+    # Those of a subclass may be missing: they take their defaults.
+    _check_names(written, (), f"the parameters of {cls.__name__}", described, own)
+    parameters = {name: _parameter(name, value) for name, value in written.items()}
     if parameters.get("trust_remote_code") and not trust_remote_code:
         raise ValueError(
             f"{STATE_NAME} must not ask for code that the pretrained model brings "
@@ -210,18 +201,32 @@ def read_parameters(
     return parameters
 
 
+def _parameter(name: str, value: Any) -> Any:
+    """Return a parameter as it was, but tuples and sets as lists."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return dict(value["items"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise broken(f"hold {name!r} as pairs in 'items'", value) from error
+
+
 def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
     """Return the fitted attributes."""
-    written, versions = described["fitted"], described["versions"]
-    known = (*cls._coding, "n_features_in_", *OF_SOME_FITS, *RECORDS)
+    fitted = dict(described["fitted"])
+    needed = (*cls._coding, "n_features_in_", *RECORDS)
     what = f"the attributes of a fitted {cls.__name__}"
-    check_names(written, known, what, versions, file=STATE_NAME, may_lack=OF_SOME_FITS)
-    fitted = from_json(written)
-    records = {n: _record(k, fitted.pop(n), versions) for n, k in RECORDS.items()}
+    _check_names(fitted, needed, what, described, OPTIONAL_ATTRIBUTES)
+    records: dict[str, Any] = {}
+    for name, kind in RECORDS.items():
+        what, values = f"the fields of {kind.__name__}", fitted.pop(name)
+        _check_fields(values, get_type_hints(kind), what, described)
+        records[name] = kind(**values)
     for name, value in fitted.items():
-        accepts, wording = _CHECKS[name]
-        if not accepts(value):
-            raise broken(f"hold {name!r} as {wording}", value)
+        if isinstance(value, dict):
+            fitted[name] = _read_array(name, value)
+        if not _CHECKS[name](fitted[name]):
+            raise broken(f"hold {name!r} as a fit leaves it", value)
     state = _read_state(described, folder)
     _check_together(fitted, state.n_outputs)
     return fitted | fitted_attributes(
@@ -229,16 +234,23 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
     )
 
 
-def _record(kind: Any, values: Any, versions: dict[str, str]) -> Any:
-    what = f"the fields of {kind.__name__}"
-    _check_fields(values, get_type_hints(kind), what, versions)
-    return kind(**values)
+def _read_array(name: str, written: dict[str, Any]) -> np.ndarray:
+    """Return an array of one dimension that was written beside its type."""
+    try:
+        dtype, values = written["dtype"], written["values"]
+        if not _DTYPE.fullmatch(dtype) or type(values) is not list:
+            raise ValueError("no type of plain values")
+        if not all(isinstance(value, bool | int | float | str) for value in values):
+            raise ValueError("values that are not plain")
+        if np.dtype(dtype).itemsize * len(values) > MAX_ARRAY_BYTES:
+            raise ValueError(f"more than {MAX_ARRAY_BYTES} bytes")
+        return np.array(values, dtype=dtype)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise broken(f"hold {name!r} as an array", written) from error
 
 
 def _is_vector(value: Any, kinds: str) -> bool:
-    return (
-        isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in kinds
-    )
+    return isinstance(value, np.ndarray) and value.dtype.kind in kinds
 
 
 def _are_classes(value: Any) -> bool:
@@ -248,28 +260,18 @@ def _are_classes(value: Any) -> bool:
     return len(set(labels)) == len(labels) and all(x == x for x in labels)
 
 
-def _are_names(value: Any) -> bool:
-    return _is_vector(value, "O") and all(type(name) is str for name in value)
-
-
-_BOOL = (lambda v: type(v) is bool, "true or false")
-_CHECKS = {
-    "n_features_in_": (lambda v: type(v) is int and v >= 1, "an int of at least 1"),
-    "feature_names_in_": (_are_names, "an array of names"),
-    "_validation_seed": (
-        lambda v: type(v) is int and 0 <= v < 2**31,
-        "an int of 31 bits, 0 or above",
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "n_features_in_": lambda v: type(v) is int and v >= 1,
+    "feature_names_in_": lambda v: (
+        _is_vector(v, "O") and all(type(name) is str for name in v)
     ),
-    "classes_": (_are_classes, "an array of distinct labels"),
-    "_multilabel": _BOOL,
-    "_one_target": _BOOL,
-    "_target_mean": (
-        lambda v: _is_vector(v, "f") and bool(np.isfinite(v).all()),
-        "an array of finite numbers",
-    ),
-    "_target_scale": (
-        lambda v: _is_vector(v, "f") and bool((np.isfinite(v) & (v >= 0)).all()),
-        "an array of finite numbers, 0 or above",
+    "_validation_seed": lambda v: type(v) is int and 0 <= v < 2**31,
+    "classes_": _are_classes,
+    "_multilabel": lambda v: type(v) is bool,
+    "_one_target": lambda v: type(v) is bool,
+    "_target_mean": lambda v: _is_vector(v, "f") and bool(np.isfinite(v).all()),
+    "_target_scale": lambda v: (
+        _is_vector(v, "f") and bool((np.isfinite(v) & (v >= 0)).all())
     ),
 }
 

@@ -21,13 +21,7 @@ from sk_adalora.training.loop import TrainingHistory
 from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
-from .versions import (
-    FORMAT,
-    check_format,
-    check_names,
-    used_versions,
-    warn_other_versions,
-)
+from .versions import FORMAT, check_format, used_versions, warn_other_versions
 
 _HEAD = "head."
 _MOST_LISTED = 3  # entries in an error message
@@ -139,12 +133,12 @@ STATE_FIELDS = tuple(
 )
 
 # What :func:`fitted_attributes` sets.
-OF_A_FIT = frozenset(
+FITTED_ATTRIBUTES = frozenset(
     "_adapter ranks_ rank_pattern_ schedule_ total_step_ history_ n_iter_ "
     "fit_report_".split()
 )
 # What a fit may leave beside, with tables and with early stopping.
-OF_SOME_FITS = ("feature_names_in_", "_validation_seed")
+OPTIONAL_ATTRIBUTES = ("feature_names_in_", "_validation_seed")
 
 
 def fitted_attributes(
@@ -178,13 +172,9 @@ def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
 
 def with_records(state: dict[str, Any]) -> dict[str, Any]:
     """Undo :func:`with_plain_records`, for attributes that come from a file."""
-    adapter = state.get("_adapter", {})
-    check_format(adapter)
+    if "_adapter" in state:
+        check_format(state["_adapter"])
     written = {n: kind for n, kind in _PICKLED_RECORDS.items() if n in state}
-    for name, kind in written.items():
-        known = [each.name for each in fields(kind)]
-        what = f"the fields of {kind.__name__}"
-        check_names(state[name], known, what, adapter.get("versions"))
     return state | {name: kind(**state[name]) for name, kind in written.items()}
 
 

@@ -43,20 +43,19 @@ def test_sentence_transformers_makes_the_vectors_of_the_fit(fitted, tmp_path):
     )
 
 
-def test_the_folder_is_a_model_for_another_fit(fitted, tmp_path):
-    fitted.merge_and_save(tmp_path / "m")
-    again = make(str(tmp_path / "m"), max_length=64).fit(LONG, ["art", *Y])
-
-    assert again.fit_report_.tokens_max > 16
-
-
 def test_without_vectors_of_texts_there_are_no_such_files(tiny_model, tmp_path):
     y = np.linspace(0.0, 1.0, 48)
-    own_head = make_regressor(tiny_model, pooling="model").fit(X, y)
-    own_head.merge_and_save(tmp_path / "m")
+    make_regressor(tiny_model, pooling="model").fit(X, y).merge_and_save(tmp_path / "m")
 
     assert not (tmp_path / "m" / "modules.json").exists()
     assert not (tmp_path / "m" / "1_Pooling").exists()
+
+
+def test_the_folder_is_a_model_for_another_fit(tiny_model, tmp_path):
+    make(tiny_model, max_length=16).fit(X, Y).merge_and_save(tmp_path / "m")
+    again = make(str(tmp_path / "m"), max_length=64).fit(LONG, ["art", *Y])
+
+    assert again.fit_report_.tokens_max > 16
 
 
 def test_of_an_encoder_alone_there_are_no_such_files(tiny_model, tmp_path):

@@ -1,7 +1,6 @@
 """Estimators on the hub: there and back, with whose access, and nothing else sent."""
 
 import errno
-import json
 import os
 import pickle
 import re
@@ -125,7 +124,7 @@ def test_to_the_hub_and_back(fitted, hub):
 
     assert address == "https://hub.example/me/topics/commit/1"
     calls = [call[0] for call in hub.calls]
-    assert calls == ["create", "upload", "download", "download"]
+    assert calls == ["create", "upload", "download"]
     assert hub.calls[0] == ("create", "me/topics", True, True)
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
@@ -253,20 +252,6 @@ def test_a_repository_of_something_else_loses_no_file(fitted, hub):
     assert {"config.json", "backbone/mine.txt"} <= bytes_of(other).keys()
 
 
-@pytest.mark.parametrize("listed", ["model_code*", "[a-z].bin", "more/"])
-def test_only_files_that_are_listed_by_name_are_fetched(fitted, hub, listed):
-    fitted.push_to_hub("me/topics")
-    state = hub.root / "me" / "topics" / "snapshots" / "main" / "sk_adalora.json"
-    described = json.loads(state.read_text("utf-8"))
-    described["files"][listed] = "0" * 64
-    blob = state.resolve()
-    blob.write_text(json.dumps(described), encoding="utf-8")
-
-    with pytest.raises(ValueError, match="must list files by their names"):
-        AdaLoraClassifier.from_pretrained("me/topics")
-    assert [call[0] for call in hub.calls].count("download") == 1
-
-
 def test_a_snapshot_with_a_link_out_of_its_repository(fitted, hub, tmp_path):
     fitted.push_to_hub("me/topics")
     AdaLoraClassifier.from_pretrained("me/topics")
@@ -279,41 +264,21 @@ def test_a_snapshot_with_a_link_out_of_its_repository(fitted, hub, tmp_path):
         AdaLoraClassifier.from_pretrained("me/topics")
 
 
-def test_a_tokenizer_with_a_file_of_its_own_on_the_hub(tiny_model, tmp_path, hub):
-    model = shutil.copytree(tiny_model, tmp_path / "model")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = "{{ messages }}"
-    tokenizer.save_pretrained(model)
-    fitted = make(str(model)).fit(X, Y)
-    fitted.push_to_hub("me/chatty", include_backbone=True)
-    loaded = AdaLoraClassifier.from_pretrained("me/chatty")
-
-    cached = hub.root / "cache" / "me" / "chatty"
-    assert list(cached.rglob("chat_template.jinja"))
-    np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
-
-
-def test_only_listed_files_are_fetched(fitted, hub):
-    fitted.push_to_hub("me/topics")
+def test_only_files_of_an_estimator_are_fetched(fitted, hub):
+    fitted.push_to_hub("me/topics", include_backbone=True)
     snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
-    (snapshot / "big.bin").symlink_to((snapshot / HEAD_NAME).resolve())
+    for name in ("big.bin", "modeling.py", "backbone/modeling.py"):
+        (snapshot / name).symlink_to((snapshot / HEAD_NAME).resolve())
+    cached = hub.root / "cache" / "me" / "topics" / "snapshots" / "main"
     AdaLoraClassifier.from_pretrained("me/topics")
+    fetched = bytes_of(cached)
 
-    fetched = {p.name for p in (hub.root / "cache").rglob("snapshots/main/*")}
-    assert "big.bin" not in fetched
-    assert {HEAD_NAME, "sk_adalora.json", "tokenizer.json", "README.md"} <= fetched
-
-
-def test_code_on_the_hub_is_not_fetched_unasked(fitted, hub):
-    fitted.push_to_hub("me/topics")
-    snapshot = hub.root / "me" / "topics" / "snapshots" / "main"
-    described = json.loads((snapshot / "sk_adalora.json").read_text())
-    described["files"]["modeling.py"] = "0" * 64
-    (snapshot / "sk_adalora.json").resolve().write_text(json.dumps(described))
-
-    with pytest.raises(ValueError, match=r"'modeling\.py'.*trust_remote_code=True"):
-        AdaLoraClassifier.from_pretrained("me/topics")
-    assert not list((hub.root / "cache").rglob(HEAD_NAME))
+    assert {HEAD_NAME, "sk_adalora.json", "README.md"} <= fetched.keys()
+    assert {"backbone/tokenizer.json", "backbone/model.safetensors"} <= fetched.keys()
+    assert not [name for name in fetched if name.endswith((".bin", ".py"))]
+    # Code comes along only for those who ask for it, and never beside the adapter.
+    AdaLoraClassifier.from_pretrained("me/topics", trust_remote_code=True)
+    assert bytes_of(cached).keys() - fetched.keys() == {"backbone/modeling.py"}
 
 
 def test_a_repository_of_something_else(hub):

@@ -1,7 +1,5 @@
 """What the tests of broken and hostile folders share."""
 
-import re
-
 import pytest
 from _folders import bytes_of
 from _toy import topics
@@ -20,24 +18,15 @@ CLEAR = (ValueError, OSError)
 
 
 def assert_refused(folder, match="", estimator=AdaLoraClassifier):
-    """Loading, or else the first prediction, says what is wrong, and only that."""
+    """Loading, or else the first prediction, says in short what is wrong."""
     before = bytes_of(folder)
     with pytest.raises(CLEAR, match=match or None) as caught:
         estimator.from_pretrained(folder).predict(X[:4])
-    message = str(caught.value)
 
     assert not isinstance(caught.value, UnicodeError)
-    assert re.search(r"\b(Got|Missing)\b", message), message
-    assert re.search(r"\b(must|supports|does not support)\b", message), message
-    assert re.search(
-        r"[Cc]opy|[Ii]nstall|[Cc]heck|[Pp]ass|[Rr]eplace|[Ll]oad it|[Cc]hange|"
-        r"[Tt]rain again|broken|belong|[Ll]eave|[Rr]aise|[Ll]ower|Choose|Save|Point|"
-        r"Put its former files",
-        message,
-    ), message
-    assert len(message) < 1500, len(message)
+    assert len(str(caught.value)) < 1500
     assert bytes_of(folder) == before
-    assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
+    assert not [*folder.parent.glob(".*")]
 
 
 def put(*path, value):

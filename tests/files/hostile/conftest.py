@@ -1,8 +1,4 @@
-"""Folders to break.
-
-Most cases are sealed again after the change, as an attacker would do: what is tested
-there is not the checksum but what stands behind it.
-"""
+"""Folders to break."""
 
 import shutil
 

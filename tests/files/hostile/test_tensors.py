@@ -1,4 +1,4 @@
-"""Tensors that a folder must not have, sealed again: a clear error each."""
+"""Tensors that a folder must not have: a clear error each."""
 
 import json
 import pickle
@@ -7,7 +7,6 @@ import struct
 
 import pytest
 import torch
-from _folders import read, write
 from _hostile import ADAPTER, HEAD, LAYER, assert_refused
 from safetensors.torch import load_file, save_file
 
@@ -154,7 +153,6 @@ def test_hostile_tensors_are_refused(folder, case):
     tensors = {n: t.clone() for n, t in tensors.items()}
     change(tensors)
     save_file(tensors, folder / name)
-    write(folder, read(folder))
 
     assert_refused(folder, match)
 
@@ -195,7 +193,6 @@ def test_tensors_of_a_model_with_its_own_head(own_head, tmp_path, case):
     tensors = {n: t.clone() for n, t in load_file(folder / ADAPTER).items()}
     HEADS[case](tensors)
     save_file(tensors, folder / ADAPTER)
-    write(folder, read(folder))
 
     assert_refused(folder)
 
@@ -246,6 +243,5 @@ RAW = {
 @pytest.mark.parametrize("case", RAW)
 def test_files_that_hold_no_tensors(folder, name, case):
     (folder / name).write_bytes(RAW[case])
-    write(folder, read(folder))
 
     assert_refused(folder)
