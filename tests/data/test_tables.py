@@ -192,14 +192,14 @@ def test_a_pair_is_two_segments(make, monkeypatch):
     X = pd.DataFrame({"first": TEXTS, "second": BODIES})
     fitted = make(row_format="pair").fit(X, LABELS)
     seen = []
-    network = type(fitted._live.network)
+    network = type(fitted._predictor.network)
     forward = network.forward
     monkeypatch.setattr(
         network,
         "forward",
         lambda self, batch: seen.append(batch) or forward(self, batch),
     )
-    tokenizer = fitted._live.backbone.tokenizer
+    tokenizer = fitted._predictor.backbone.tokenizer
 
     outputs(fitted, X)
 

@@ -369,7 +369,7 @@ def test_the_card(saved, fitted):
 
 def test_the_card_names_a_model_of_the_hub_and_where_the_fit_computed(fitted, tmp_path):
     other = copy.copy(fitted)
-    other._live = fitted._live
+    other._predictor = fitted._predictor
     other._adapter = replace(
         fitted._adapter,
         model="a`\n# <b>Pay</b>\n`",

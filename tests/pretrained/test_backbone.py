@@ -201,7 +201,7 @@ def test_the_pooler_is_not_computed(tiny_model, monkeypatch):
     fitted.predict(X)
     assert not called
     # Its weights are there still, and a head of the model's own reads it.
-    assert "pooler.dense.weight" in fitted._live.backbone.module.state_dict()
+    assert "pooler.dense.weight" in fitted._predictor.backbone.module.state_dict()
     make(tiny_model, pooling="model", head_init="random").fit(X, y)
     assert called
 
@@ -437,7 +437,7 @@ def test_a_head_reads_an_exact_pooler_where_files_lack_it(own_model):
         texts, y
     )
     seen = []
-    head = fitted._live.network.encoder.model.classifier
+    head = fitted._predictor.network.encoder.model.classifier
     head.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
     fitted.predict(texts)
 
@@ -544,9 +544,9 @@ def test_code_of_a_model_may_lie_in_another_repository(code_elsewhere, own_model
     fitted = make(own_model, trust_remote_code=True).fit(X, y)
 
     assert code_elsewhere == {*CODE}
-    assert type(fitted._live.backbone.module).__name__ == "ElsewhereModel"
+    assert type(fitted._predictor.backbone.module).__name__ == "ElsewhereModel"
     fitted.set_params(local_files_only=True)
-    assert fitted._load_backbone(PLACE) is fitted._live.backbone
+    assert fitted._load_backbone(PLACE) is fitted._predictor.backbone
 
 
 def test_code_in_another_repository_is_not_fetched_without_the_network(
@@ -695,7 +695,7 @@ def test_a_pooling_of_a_later_version_is_no_other_one(mask):
 def test_the_estimator_pools_as_asked(tiny_model, pooling):
     X, y = toy(16)
     fitted = make(tiny_model, pooling=pooling).fit(X, y)
-    network, tokenizer = fitted._live.network, fitted._live.backbone.tokenizer
+    network, tokenizer = fitted._predictor.network, fitted._predictor.backbone.tokenizer
     encoded = tokenizer(X, padding=True, return_tensors="pt")
     with torch.no_grad():
         hidden = network.encoder(**encoded).last_hidden_state
@@ -770,7 +770,7 @@ def architecture(request, tiny_model, tmp_path_factory):
 def test_architectures_fit_and_predict(architecture, precision):
     X, y = toy(32)
     fitted = make(architecture, precision=precision).fit(X, y)
-    network = fitted._live.network
+    network = fitted._predictor.network
     proba = fitted.predict_proba(X)
 
     assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)

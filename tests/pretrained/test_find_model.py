@@ -544,7 +544,7 @@ def test_code_is_that_of_the_revision_that_was_asked_for(hub, elsewhere, how):
     estimator = load(how).set_params(trust_remote_code=True, revision="c" * 40)
 
     np.testing.assert_array_equal(estimator.predict_proba(X), expected)
-    assert estimator._live.backbone.folder.name == "c" * 40
+    assert estimator._predictor.backbone.folder.name == "c" * 40
 
 
 def test_code_is_not_taken_from_where_a_file_says_a_model_was(own_model, tmp_path):
