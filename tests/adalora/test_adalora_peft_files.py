@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from pathlib import Path
 
 import accelerate
 import peft
@@ -29,16 +28,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sk_adalora.adalora import (
-    AdaLoraConfig,
     export_lora,
-    get_peft_model,
     load_peft_adapter,
     save_adapter,
 )
 
 TRANSFORMERS = Version(transformers.__version__)
 X, Y = topics(48)
-PAGE = Path(__file__).parent.parent / "docs" / "user_guide" / "persistence.md"
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -179,6 +175,11 @@ def test_other_numbers_than_the_model_has(tmp_path, learned):
     expected.load_state_dict({n: t.float() for n, t in state.items()})
 
     assert_close(outputs(load_peft_adapter(other, tmp_path)), outputs(expected))
+    state["more"] = torch.ones(2)
+    with pytest.raises(
+        ValueError, match=r"Got 'more' of shape \(2,\) in place of None"
+    ):
+        model.save_pretrained(tmp_path, state_dict=state)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_folder_alone_finds_its_base_model(tmp_path, write, load):
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
-@pytest.mark.parametrize("step", ["save_file", "json.dumps", "Path.write_text"])
+@pytest.mark.parametrize("step", ["save_file", "Path.write_text"])
 def test_a_failure_leaves_the_adapter_that_was_there(
     tmp_path, monkeypatch, write, step
 ):
@@ -227,13 +228,6 @@ def test_a_failure_leaves_the_adapter_that_was_there(
     after = bytes_of(tmp_path)
     assert [name for name in before if before[name] == after[name]] == ["notes.txt"]
     assert after.keys() == before.keys()
-
-
-def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
-    save_adapter(trained("bert", steps=0), tmp_path)
-    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
-
-    assert len(modes) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -352,6 +346,8 @@ def test_without_any_rank_there_is_no_plain_lora(tmp_path):
     save_adapter(model, tmp_path)
     for load in (by_peft, load_peft_adapter):
         assert_close(outputs(load(tiny_classifier(), tmp_path)), outputs(model))
+    model.compact()
+    assert model.orthogonality_loss() == 0
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
@@ -475,18 +471,6 @@ def test_we_read_what_peft_writes(kind, tmp_path):
     assert_close(outputs(by_peft(new(), tmp_path / "again")), outputs(model))
 
 
-@pytest.mark.parametrize("write", [save_adapter, export_lora])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_files_hold_single_precision(tmp_path, write, dtype):
-    options = {"bias": "all", "modules_to_save": ["pooler"]}
-    model = randomise(adapt(tiny_bert().to(dtype), **options))
-    write(model, tmp_path)
-    tensors = load_file(tmp_path / "adapter_model.safetensors")
-
-    assert any("pooler" in name for name in tensors)
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-
-
 class Counting(nn.Module):
     """A layer to adapt, and one to train that has buffers of whole numbers."""
 
@@ -525,30 +509,6 @@ def test_buffers_of_whole_numbers_in_what_is_trained_in_full(tmp_path):
     for read, norm in ((loaded, loaded.norm), (by_them, of_them)):
         assert_close(read(x), theirs(x))
         assert norm.num_batches_tracked == 2**40 + 1
-
-
-def test_layers_that_other_options_chose_are_those_of_the_tensors(tmp_path):
-    names = {
-        "target_modules": ["query", "value"],
-        "exclude_modules": ["value"],
-        "layers_to_transform": [1],
-        "layers_pattern": "layer",
-    }
-    theirs = peft.get_peft_model(
-        tiny_bert(), peft.AdaLoraConfig(total_step=9, init_r=4, target_r=2, **names)
-    )
-    theirs.eval().save_pretrained(tmp_path / "theirs")
-    loaded = load_peft_adapter(tiny_bert(), tmp_path / "theirs")
-    model = randomise(adapt(tiny_bert(), **names))
-    save_adapter(model, tmp_path / "ours")
-    written = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())
-
-    for adapted in (loaded, model):
-        assert [*adapted.adapted] == ["encoder.layer.1.attention.self.query"]
-    assert_close(outputs(loaded.eval()), outputs(theirs))
-    assert_close(outputs(by_peft(tiny_bert(), tmp_path / "ours")), outputs(model))
-    for config in (written, loaded.peft_config.to_dict()):
-        assert {config[name] for name in names if name != "target_modules"} == {None}
 
 
 # PEFT takes names for patterns, so it reads the first three only.
@@ -776,14 +736,3 @@ def test_training_can_go_on(tmp_path):
     loaded.triplets.requires_grad_()
 
     assert {n.split(".")[0] for n, _ in loaded.trainable_parameters()} == {"triplets"}
-
-
-def test_an_engine_config_round_trip(tmp_path):
-    """What `get_peft_model` adapts is told by our own configuration too."""
-    model = trained("query and value")
-    save_adapter(model, tmp_path)
-    config = AdaLoraConfig.from_pretrained(tmp_path)
-    again = get_peft_model(tiny_bert(), config)
-
-    assert list(again.adapted) == list(model.adapted)
-    assert again.ranks == model.ranks
