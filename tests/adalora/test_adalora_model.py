@@ -1,6 +1,7 @@
 """The adapted model: forward, gradients, precision, switching off, dropout."""
 
 import copy
+import functools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,6 +27,7 @@ from _tiny import (
     train,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
 from sk_adalora.adalora.layers import _moved
