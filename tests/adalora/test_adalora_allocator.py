@@ -270,7 +270,7 @@ def test_without_importance_the_largest_singular_values_live():
     model, other = adapt(tiny_bert()), adapt(tiny_bert(), seed=1)
     train(model, range(12))
     other.load_state_dict(model.state_dict())
-    with pytest.raises(RuntimeError, match=r"knows of no step.*Load the state of the"):
+    with pytest.raises(RuntimeError, match=r"Call `finish`.*load the state of its"):
         other.compact()
     other.allocator.finish()
     other.compact()

@@ -82,21 +82,6 @@ def test_training_on_after_compaction_equals_training_with_a_mask(make):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_compaction_takes_the_deleted_rows_out_of_the_penalty():
-    model = adapt(tiny_bert())
-    train(model, range(10))
-    expected, before = hidden(model), model.orthogonality_loss()
-    model.compact()
-    parts = model.triplets.per_layer()
-    rows = [m for left, _, right in parts for m in (left, right)]
-    norms = [torch.linalg.norm(m @ m.T - torch.eye(len(m))) for m in rows]
-
-    torch.testing.assert_close(hidden(model), expected)
-    after = model.orthogonality_loss()
-    torch.testing.assert_close(after, 0.5 * torch.stack(norms).mean())
-    assert after < 0.9 * before
-
-
 def test_compaction_waits_for_the_final_budget():
     model = small_adapted()
     give_gradients(model)

@@ -271,27 +271,6 @@ def test_programs_that_read_one_alpha_compute_the_same_of_exported_lora(by, tmp_
         assert_close(values["lora_alpha"] / rank * (b @ a), deltas[path])
 
 
-def test_the_tensors_of_a_folder(tmp_path):
-    model = trained("bert")
-    save_adapter(model, tmp_path)
-    tensors = load_file(tmp_path / "adapter_model.safetensors")
-    values = json.loads((tmp_path / "adapter_config.json").read_text("utf8"))
-
-    assert len(tensors) == 3 * len(model.adapted)
-    assert {t.dtype for t in tensors.values()} == {torch.float32}
-    for path, rank in model.ranks.items():
-        start = f"base_model.model.{path}.lora_"
-        layer = model.adapted[path]
-        assert tensors[start + "A"].shape == (rank, layer.in_features)
-        assert tensors[start + "B"].shape == (layer.out_features, rank)
-        assert tensors[start + "E"].shape == (rank, 1)
-        flags = values["rank_pattern"][f"{path}.lora_E"]
-        assert (len(flags), sum(flags)) == (4, rank)
-    assert values["target_modules"] == sorted(model.adapted)
-    assert values["inference_mode"] is True
-    assert list(values) == sorted(values)
-
-
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
 @pytest.mark.parametrize("n_pruned", [1, 11])
 @pytest.mark.parametrize("bias", ["none", "lora_only", "all"])
