@@ -16,12 +16,7 @@ from safetensors.torch import load
 
 from sk_adalora.adalora.config import CONFIG_NAME
 from sk_adalora.adalora.json_file import read_json
-from sk_adalora.adalora.peft_format import (
-    WEIGHTS_NAME,
-    is_factor,
-    rank_pattern,
-    ranks_of,
-)
+from sk_adalora.adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of
 from sk_adalora.adalora.read_peft import read_adapter
 from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
@@ -300,7 +295,7 @@ def _check_together(fitted: dict[str, Any], n_outputs: int) -> None:
 
 def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     values = {name: described[name] for name in STATE_FIELDS}
-    n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
+    own_head = values["pooling"] == "model"
     if values["pooling"] not in (*POOLINGS, "model"):
         raise broken("hold a 'pooling' that is known", values["pooling"])
     commit, length = values["commit"], values["feature_length"]
@@ -320,28 +315,12 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
         raise broken("list the adapted layers under 'layers'", layers)
     ranks = {path: ranks[path] for path in layers}
     written["rank_pattern"] = rank_pattern(ranks, config.init_r)
-    _check_own_head(tensors, n_outputs if own_head else None)
-    head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
+    head = {} if own_head else _read_head(folder / HEAD_NAME)
     return AdapterState(config=written, arrays=joined(tensors, head), **values)
 
 
-def _check_own_head(tensors: dict[str, torch.Tensor], n_outputs: int | None) -> None:
-    """Refuse tensors beside the factors, but those of the model's own head."""
-    others = {n: t for n, t in tensors.items() if not is_factor(n)}
-    if n_outputs is None:
-        if others:
-            raise ValueError(
-                f"{WEIGHTS_NAME} must hold the factors of the adapted layers only. "
-                f"Got {reprlib.repr(sorted(others))} too. The file is broken."
-            )
-    elif not any(t.ndim == 2 and len(t) == n_outputs for t in others.values()):
-        raise ValueError(
-            f"{WEIGHTS_NAME} must hold the weight of a head with {n_outputs} outputs. "
-            f"Got {reprlib.repr(sorted(others))}. The files do not belong together."
-        )
-
-
-def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
+def _read_head(path: Path) -> dict[str, torch.Tensor]:
+    """Read weight and bias; their shapes are compared with those of the network."""
     try:
         head = load(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -349,19 +328,14 @@ def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
             f"{path.name} must hold tensors. Got a file that cannot be read: "
             f"{error}. Copy it again."
         ) from error
-    fits = (
-        head.keys() == {"weight", "bias"}
-        and all(t.dtype == torch.float32 for t in head.values())
-        and head["weight"].ndim == 2
-        and len(head["weight"]) == n_outputs
-        and head["bias"].shape == (n_outputs,)
-        and all(bool(torch.isfinite(t).all()) for t in head.values())
-    )
-    if not fits:
-        found = {name: tuple(value.shape) for name, value in head.items()}
+    numbers = [*head.values()]
+    if (
+        head.keys() != {"weight", "bias"}
+        or any(value.dtype != torch.float32 for value in numbers)
+        or not all(bool(value.isfinite().all()) for value in numbers)
+    ):
         raise ValueError(
-            f"{path.name} must hold a finite 'weight' of {n_outputs} rows and a "
-            f"'bias', in float32. Got {reprlib.repr(found)}, or other numbers. The "
-            "file is broken."
+            f"{path.name} must hold a finite 'weight' and 'bias' in float32. Got "
+            f"{reprlib.repr(sorted(head))}, or other numbers. The file is broken."
         )
     return head

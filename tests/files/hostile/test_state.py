@@ -177,11 +177,11 @@ STATES = {
     "a schedule of null": (put("fitted", "schedule_", "tinit", value=None), "'tinit'"),
     "a report of lists": (put("fitted", "fit_report_", "device", value=[]), "'device'"),
     # Sizes.
-    "huge outputs": (put("n_outputs", value=10**15), "head.safetensors must hold"),
-    "no outputs": (put("n_outputs", value=0), "head.safetensors must hold"),
-    "negative outputs": (put("n_outputs", value=-3), "head.safetensors must hold"),
+    "huge outputs": (put("n_outputs", value=10**15), "as many classes"),
+    "no outputs": (put("n_outputs", value=0), "as many classes"),
+    "negative outputs": (put("n_outputs", value=-3), "as many classes"),
     "pooling that is unknown": (put("pooling", value="evil"), "'pooling' that is"),
-    "a head of the model's": (own_head, "head with 3 outputs"),
+    "a head of the model's": (own_head, "must match linear layers"),
     "a length of its own head": (put("pooling", value="model"), "or null for a model"),
 }
 
