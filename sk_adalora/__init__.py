@@ -52,6 +52,7 @@ _HOMES = {
     "OptunaPruning": ".search.pruning_callback",
     "RankAllocationDisplay": ".displays.displays",
     "TrainingHistoryDisplay": ".displays.displays",
+    "_new_of_a_pickle": ".estimators.base",  # pickles record it
     "clear_backbone_cache": ".pretrained.backbone",
     "get_peft_model": ".adalora.model",
     "suggest_params": ".search.space",

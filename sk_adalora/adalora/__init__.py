@@ -4,9 +4,8 @@ from .allocator import RankAllocator
 from .config import AdaLoraConfig, LoraConfig
 from .layers import SVDLinear
 from .model import AdaLoraModel, get_peft_model
-from .peft_format import export_lora, save_adapter
-from .read_peft import load_peft_adapter
 from .row_bank import RowBank
+from .save_load import export_lora, load_peft_adapter, save_adapter
 from .schedule import BudgetSchedule
 from .triplets import Triplets
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,12 +75,7 @@ class RankAllocator:
         Number of triplets that live.
     finished : bool
         Whether the last allocation has happened.
-    unpaired : {"adapter", "state"} or None
-        Which of the two was loaded without the other so far, since the last step or
-        allocation.
     """
-
-    unpaired: Literal["adapter", "state"] | None = None
 
     def __init__(
         self,
@@ -99,7 +94,6 @@ class RankAllocator:
         self.last_step = -1
         self.last_allocation: int | None = None
         self.finished = False
-        self.unpaired = None
         values = self.triplets.singular_values
         self.budget = len(values)
         self.kept = torch.ones_like(values, dtype=torch.bool)
@@ -156,7 +150,6 @@ class RankAllocator:
         """
         # A tensor that is counted up in place would change what is remembered here.
         step = int(step)
-        self.unpaired = None
         if step > self.last_step and not self.finished:
             self.last_step = step
             # Like the reference implementation, keep the averages at the boundary step.
@@ -231,7 +224,6 @@ class RankAllocator:
 
     @torch.no_grad()
     def _allocate(self, step: int) -> None:
-        self.unpaired = None  # what is kept follows from this adapter
         if self._averages is None:  # an adapter was loaded, and not its importance
             score = self.triplets.singular_values.abs()
         else:
@@ -342,7 +334,6 @@ class RankAllocator:
         """
         self._check_state(state)
         device = self.triplets.singular_values.device
-        self.unpaired = None if self.unpaired == "adapter" else "state"
         self.last_step = state["last_step"]
         self.last_allocation = state["last_allocation"]
         self.budget = state["budget"]

@@ -28,6 +28,8 @@ _TASKS = (
     "FEATURE_EXTRACTION",
 )
 
+_BIASES = ("none", "all", "lora_only")
+
 # Fields that hold names, or a pattern of names.
 _NAMES = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save")
 
@@ -137,12 +139,18 @@ class LoraConfig:
         for each in fields(self):  # JSON has no paths, and no numbers of NumPy
             setattr(self, each.name, _as_plain(getattr(self, each.name)))
         for name in _NAMES:
-            _check_each(name, getattr(self, name), str)
+            _check_names(name, getattr(self, name), str)
         for name in _TEXTS:
-            _check_text(name, getattr(self, name))
-        _check_each("layers_to_transform", self.layers_to_transform, int)
-        self.target_modules = _as_set(self.target_modules)
-        self.exclude_modules = _as_set(self.exclude_modules)
+            if not isinstance(getattr(self, name), str | None):
+                raise TypeError(
+                    f"`{name}` must be a str or None. Got "
+                    f"{reprlib.repr(getattr(self, name))}. Leave it out."
+                )
+        _check_names("layers_to_transform", self.layers_to_transform, int)
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, list | tuple | frozenset):
+                setattr(self, name, set(value))
         for name in ("modules_to_save", "layers_to_transform", "layers_pattern"):
             value = getattr(self, name)
             if isinstance(value, set | frozenset):  # which JSON has not
@@ -157,16 +165,12 @@ class LoraConfig:
                 "`modules_to_save` must be a list of name endings. Got the str "
                 f"{self.modules_to_save!r}. Pass [{self.modules_to_save!r}]."
             )
-        if self.bias not in ("none", "all", "lora_only"):
-            raise ValueError(
-                "`bias` must be 'none', 'all' or 'lora_only'. "
-                f"Got {self.bias!r}. Choose one of the three."
-            )
-        if self.task_type is not None and self.task_type not in _TASKS:
-            raise ValueError(
-                f"`task_type` must be None or one of {', '.join(_TASKS)}. "
-                f"Got {self.task_type!r}. Choose one of these, or leave it out."
-            )
+        for name, known in (("bias", _BIASES), ("task_type", (None, *_TASKS))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {known}. Got {getattr(self, name)!r}. "
+                    "Choose one of these, or leave it out."
+                )
 
     def _check_layers(self) -> None:
         if isinstance(self.target_modules, str):
@@ -374,10 +378,13 @@ class AdaLoraConfig(LoraConfig):
                 "`total_step` must be given. Got None. Set it to the number of "
                 "optimizer steps of the whole training."
             )
-        _check_integer("total_step", self.total_step, low=1)
+        for name in ("total_step", "init_r", "deltaT"):
+            _check_integer(name, getattr(self, name), low=1)
+        for name in ("target_r", "tinit", "tfinal"):
+            _check_integer(name, getattr(self, name), low=0)
+        for name in ("beta1", "beta2"):
+            _check_number(name, getattr(self, name), with_zero=False, below=1)
         _check_number("orth_reg_weight", self.orth_reg_weight)
-        _check_integer("tinit", self.tinit, low=0)
-        _check_integer("tfinal", self.tfinal, low=0)
         if self.tinit >= self.total_step - self.tfinal:
             raise ValueError(
                 "`tinit` + `tfinal` must be below `total_step`, or no step is left "
@@ -385,10 +392,11 @@ class AdaLoraConfig(LoraConfig):
                 f"tfinal={self.tfinal}, total_step={self.total_step}. Lower `tinit` "
                 "or `tfinal`, or raise `total_step`."
             )
-        self._check_ranks()
-        _check_integer("deltaT", self.deltaT, low=1)
-        _check_number("beta1", self.beta1, with_zero=False, below=1)
-        _check_number("beta2", self.beta2, with_zero=False, below=1)
+        if self.target_r > self.init_r:
+            raise ValueError(
+                f"`target_r` must be at most `init_r`={self.init_r}. "
+                f"Got {self.target_r}. Lower `target_r` or raise `init_r`."
+            )
         self._check_rank_pattern()
 
     def _check_rank_pattern(self) -> None:
@@ -401,26 +409,12 @@ class AdaLoraConfig(LoraConfig):
                 "leave it out to start with `init_r` everywhere."
             )
 
-    def _check_ranks(self) -> None:
-        _check_integer("init_r", self.init_r, low=1)
-        _check_integer("target_r", self.target_r, low=0)
-        if self.target_r > self.init_r:
-            raise ValueError(
-                f"`target_r` must be at most `init_r`={self.init_r}. "
-                f"Got {self.target_r}. Lower `target_r` or raise `init_r`."
-            )
-
     def _check_variants(self) -> None:
-        for name, label in (
-            ("use_dora", "DoRA"),
-            ("loftq_config", "LoftQ"),
-            ("use_rslora", "rank-stabilised LoRA"),
-            ("alpha_pattern", "`lora_alpha` by layer"),
-        ):
+        for name in ("use_dora", "loftq_config", "use_rslora", "alpha_pattern"):
             if getattr(self, name):
                 raise ValueError(
-                    f"AdaLoRA does not support {label}. "
-                    f"Got {name}={getattr(self, name)!r}. Leave `{name}` out."
+                    f"AdaLoRA does not support `{name}`. Got {getattr(self, name)!r}. "
+                    "Leave it out."
                 )
         if not isinstance(self.init_lora_weights, bool):
             raise ValueError(
@@ -460,40 +454,23 @@ class AdaLoraConfig(LoraConfig):
 
 
 def _as_plain(value: Any) -> Any:
-    """Convert paths, and numbers and arrays of other libraries, also nested ones."""
+    """Convert paths, and numbers and arrays of NumPy, also in lists: JSON has none."""
     if hasattr(value, "tolist"):
-        value = value.tolist()
+        return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, range):  # which JSON has not
-        return list(value)
     if type(value) is dict:
         return {key: _as_plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)(_as_plain(inner) for inner in value)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    return float(value) if isinstance(value, Real) else value
-
-
-def _as_set(names: Any) -> Any:
-    return set(names) if isinstance(names, list | tuple | frozenset) else names
+        return type(value)(map(_as_plain, value))
+    return value
 
 
 def _are_flags(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(f, bool) for f in value)
 
 
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str | None):
-        raise TypeError(
-            f"`{name}` must be a str or None. Got {reprlib.repr(value)}. Leave it out."
-        )
-
-
-def _check_each(name: str, value: Any, kind: type) -> None:
+def _check_names(name: str, value: Any, kind: type) -> None:
     """Refuse what is not None, a value of a type, or some values of that type."""
     several = isinstance(value, list | tuple | set | frozenset)
     each = [] if value is None else value if several else [value]
@@ -505,27 +482,25 @@ def _check_each(name: str, value: Any, kind: type) -> None:
 
 
 def _check_integer(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(
-            f"`{name}` must be an integer of at least {low}. Got {value!r} of type "
-            f"{type(value).__name__}. Pass an int."
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < low:
+        raise (ValueError if is_integer else TypeError)(
+            f"`{name}` must be an integer of at least {low}. Got {value!r}. Pass one."
         )
-    if value < low:
-        raise ValueError(f"`{name}` must be at least {low}. Got {value}. Raise it.")
 
 
 def _check_number(
     name: str, value: Any, *, with_zero: bool = True, below: float = math.inf
 ) -> None:
-    bounds = f"{'[' if with_zero else '('}0, {below})"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"`{name}` must be a number in {bounds}. Got {value!r} of type "
-            f"{type(value).__name__}. Pass a float."
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    low = 0.0 if with_zero else math.ulp(0.0)
+    if not (is_number and low <= value < below):  # NaN fails every comparison
+        raise (ValueError if is_number else TypeError)(
+            f"`{name}` must be a number in {'[' if with_zero else '('}0, {below}). "
+            f"Got {value!r}. Choose one inside."
         )
-    number = float(value)
-    above = number >= 0 if with_zero else number > 0
-    if not (above and number < below):  # NaN fails every comparison
-        raise ValueError(
-            f"`{name}` must be in {bounds}. Got {value}. Choose a value inside."
-        )
+
+
+# Where users import them from, so that pickles do not name this file. Set here, not in
+# the classes: dataclasses look up their annotations by it.
+LoraConfig.__module__ = AdaLoraConfig.__module__ = "sk_adalora"

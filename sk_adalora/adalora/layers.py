@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .passes import in_backward
+from .forward_passes import in_backward
 from .products import FrozenLinear, autocasts, fused_linear, is_plain, onednn_is_faster
-
-if TYPE_CHECKING:
-    from .triplets import Triplets
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -46,13 +43,10 @@ def _returns_rows(layer: Any) -> bool:
     """Tell whether a layer's own forward method returns one tensor of its outputs.
 
     That of a router of experts does not: PhiMoE's and Llama 4's return tuples. Nor does
-    that of groups of outputs, each computed from rows of its own, as in DeepSeek-V4. A
-    copy of the layer is called without numbers.
+    that of groups of outputs, each computed from rows of its own, as in DeepSeek-V4.
     """
     weight: Any = getattr(layer, "weight", None)  # some keep it under another name
-    if not is_plain(weight):
-        # The copy would break the layer: with bitsandbytes' weights in 4 bits, `to`
-        # also moves the scales, which copies share.
+    if not is_plain(weight):  # quantised layers need not compute without a batch
         return True
     if isinstance(layer, nn.Linear):
         n_in, n_out = layer.in_features, layer.out_features
@@ -61,12 +55,9 @@ def _returns_rows(layer: Any) -> bool:
     # One row, and rows for any number of groups.
     for rows in ((1,), (1, n_out)):
         try:
-            tensors = [*layer.parameters(), *layer.buffers()]
-            shape = copy.deepcopy(layer, {id(t): t.to("meta") for t in tensors})
-            x = weight.new_empty(*rows, n_in, device="meta")
             with torch.no_grad():
-                out = type(layer).forward(shape, x)
-        except Exception:  # quantised layers need not compute without numbers
+                out = type(layer).forward(layer, weight.new_zeros(*rows, n_in))
+        except Exception:  # it may want another shape
             continue
         return isinstance(out, Tensor) and out.shape == (*rows, n_out)
     return True
@@ -84,9 +75,9 @@ def _moved(generator: torch.Generator, device: torch.device) -> torch.Generator:
 class SVDLinear(nn.Module):
     """A frozen linear layer plus ``left.T @ diag(singular_values) @ right``.
 
-    The three factors live in the row banks of :class:`~.triplets.Triplets`, which
-    hand this layer its rows before each forward pass: `right` comes with the
-    singular values and the scale multiplied in.
+    The three factors live in row banks, from which this layer gets its rows before
+    each forward pass: `right` comes with the singular values and the scale multiplied
+    in.
 
     Parameters
     ----------
@@ -122,8 +113,8 @@ class SVDLinear(nn.Module):
         self.enabled = True
         self.transposed = is_conv1d(base_layer)
         self.left = self.right = None
-        # In a tuple, so that torch does not register it as a submodule of every layer.
-        self._lender: tuple[Triplets] | None = None
+        # Called before each forward pass, with the layer: sets `left` and `right`.
+        self.refresh: Callable[[SVDLinear], None] | None = None
         self.register_buffer("merged_weight", None, persistent=False)
 
     @property
@@ -178,12 +169,10 @@ class SVDLinear(nn.Module):
             if frozen is not None and onednn_is_faster(x, *frozen):
                 return self._linear(x, frozen[0])
             return self.base_layer(x)  # type: ignore[no-any-return]
-        left, right = self._borrow(x)
+        left, right = self._rows_for(x)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         drops = self._drops
-        # The transforms of torch.func do not support the fused product.
-        transformed = torch._C._are_functorch_transforms_active()
-        frozen = None if drops or transformed else self._readable(x)
+        frozen = None if drops else self._readable(x)
         if frozen is not None:
             weight, bias = frozen
             weight = weight.T if self.transposed else weight
@@ -226,19 +215,14 @@ class SVDLinear(nn.Module):
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
         return None if hooked or trained else (weight, bias)
 
-    def borrow_from(self, triplets: Triplets) -> None:
-        """Take rows from `triplets` from now on."""
-        self._lender = (triplets,)
-
-    def _borrow(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return left and right rows, in a precision that can be multiplied by `x`."""
-        if self._lender is not None:
-            self._lender[0].refresh(self)
+        if self.refresh is not None:
+            self.refresh(self)
         if self.left is None or self.right is None:
             raise RuntimeError(
                 "An adapted layer must belong to an adapted model to be called. Got "
-                "one without rows. Call `get_peft_model` on its model. In place of a "
-                "copy without state, as higher makes it, use `torch.func`."
+                "one without rows. Call `get_peft_model` on its model."
             )
         if x.dtype == self.right.dtype or autocasts(x.device.type):
             return self.left, self.right
@@ -270,10 +254,7 @@ class SVDLinear(nn.Module):
 
     def _linear(self, x: Tensor, weight: Tensor) -> Tensor:
         weight = weight.T if self.transposed else weight
-        # The transforms of torch.func want a forward-mode derivative.
-        transformed = torch._C._are_functorch_transforms_active()
-        autocast = autocasts(x.device.type)
-        if transformed or autocast or not onednn_is_faster(x, weight, self.bias):
+        if autocasts(x.device.type) or not onednn_is_faster(x, weight, self.bias):
             return F.linear(x, weight, self.bias)
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         out: Tensor = FrozenLinear.apply(flat, weight, self.bias)
@@ -298,16 +279,20 @@ class SVDLinear(nn.Module):
             to multiply by it and to add the bias.
         """
         weight: Tensor = self.base_layer.weight.detach()  # type: ignore[operator]
-        precise = weight.is_floating_point() and weight.itemsize > 1
-        if not (precise and is_plain(weight)):
-            got = f"quantised ones, of type {weight.dtype}"
-            if precise:
-                got = f"those of class {type(weight).__name__}: quantised or sharded"
+        if not (
+            is_plain(weight) and weight.is_floating_point() and weight.itemsize > 1
+        ):
             raise TypeError(
                 "Merging needs weights in floating point of 16 bits or more, in plain "
-                f"tensors. Got {got}. Load the model unquantised and whole to merge."
+                f"tensors. Got {weight.dtype} in a {type(weight).__name__}. Load the "
+                "model unquantised and whole to merge."
             )
-        self._check_plain()
+        if _has_own_forward(self.base_layer) and not self._only_multiplies(weight):
+            raise TypeError(
+                "Merging needs layers that multiply by their weight and add their "
+                f"bias. Got a {type(self.base_layer).__name__}, which computes "
+                "something else. Leave it out of `target_modules`, or do not merge."
+            )
         update = delta.T if self.transposed else delta
         # The sum is of the more precise of the two types, and rounded once.
         merged = (weight + update.to(weight.device)).to(weight.dtype)
@@ -318,30 +303,19 @@ class SVDLinear(nn.Module):
             )
         self.merged_weight = merged
 
-    def _check_plain(self) -> None:
-        """Refuse a layer whose class computes something else with its weight."""
-        base: Any = self.base_layer
-        if not _has_own_forward(base):
-            return
-        x = torch.linspace(-1, 2, 6 * self.in_features).view(2, 3, -1)
-        # Its class may want sequences, or rows alone.
-        same = [self._adds_nothing(base, rows.to(base.weight)) for rows in (x, x[0])]
-        if False in same or True not in same:
-            raise TypeError(
-                "Merging needs layers that multiply by their weight and add their "
-                f"bias. Got a {type(base).__name__}, which computes something else. "
-                "Leave it out of `target_modules`, or do not merge."
-            )
+    def _only_multiplies(self, weight: Tensor) -> bool:
+        """Tell whether the frozen layer computes what torch's own linear layer would.
 
-    def _adds_nothing(self, base: Any, x: Tensor) -> bool | None:
-        """Tell whether a layer's class only multiplies; None if it cannot read `x`."""
-        weight = base.weight.T if self.transposed else base.weight
+        Its class has a forward of its own: ask it, on rows of all signs.
+        """
+        base: Any = self.base_layer
+        x = torch.linspace(-1, 2, 6 * self.in_features).view(2, 3, -1).to(weight)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            expected = F.linear(x, weight, base.bias)
+            expected = F.linear(x, weight.T if self.transposed else weight, base.bias)
             try:
                 found = type(base).forward(base, x)
-            except Exception:
-                return None
+            except Exception:  # it may want rows alone
+                found = type(base).forward(base, x.flatten(0, 1))
         if found.dtype != expected.dtype or found.numel() != expected.numel():
             return False
         found = found.reshape(expected.shape)  # as `forward` does

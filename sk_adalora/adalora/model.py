@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
@@ -14,22 +15,22 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
 
-from . import state
+from . import adapter_state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
-from .exchange import (
+from .layer_matching import match_layers
+from .layer_replacement import (
     check_replaceable,
     entries,
-    exchange,
     refuse_offloaded,
+    replace_modules,
     stop_fused_layers,
 )
 from .layers import SVDLinear
-from .loop_checks import LoopChecks
-from .peft_format import save_adapter
-from .targets import find_targets
-from .trained import TrainedCopies, copied_paths
+from .modules_to_save import TrainedCopies, copied_paths
+from .peft_format import select_triplets, write_adapter
 from .triplets import Triplets
+from .user_checks import LoopChecks, check_before_saving
 from .wrapper import Wrapper
 
 
@@ -60,8 +61,7 @@ def get_peft_model(
     ------
     TypeError
         If `config` is not an :class:`AdaLoraConfig`, if `model` is not a
-        :class:`torch.nn.Module`, or if it is adapted or compiled already. If a module
-        in `modules_to_save` has more to store than tensors.
+        :class:`torch.nn.Module`, or if it is adapted or compiled already.
     ValueError
         If no layer matches `target_modules`, if a name in `modules_to_save` matches
         none, if `rank_pattern` lacks an adapted layer, or if accelerate has offloaded
@@ -85,8 +85,7 @@ class AdaLoraModel(Wrapper):
 
     :func:`get_peft_model` makes it. Attributes that it does not have itself, such as
     `generate` and `generation_config`, are those of the wrapped model, read and set
-    there. Methods of transformers that know nothing of the adapter, such as
-    `push_to_hub`, `add_adapter` and `disable_adapters`, are refused, with what to do.
+    there.
 
     Parameters
     ----------
@@ -135,14 +134,14 @@ class AdaLoraModel(Wrapper):
     ) -> None:
         super().__init__()
         _check_arguments(model, config)
-        targets = find_targets(model, config)
-        ranks = _initial_ranks(targets, config)
+        layers = match_layers(model, config)
+        ranks = _initial_ranks(layers, config)
         copied = copied_paths(model, config)  # fails before anything is changed
-        refuse_offloaded(model, [*targets, *copied])
+        refuse_offloaded(model, [*layers, *copied])
         self.model = model
         self.peft_config = config
         self.adapted: dict[str, SVDLinear] = {}
-        for path, layer in targets.items():
+        for path, layer in layers.items():
             self.adapted[path] = SVDLinear(
                 layer, ranks[path], config.lora_dropout, generator
             )
@@ -154,7 +153,7 @@ class AdaLoraModel(Wrapper):
             self.triplets, schedule, config.beta1, config.beta2
         )
         _start(self.allocator, config)
-        self._loop = LoopChecks()
+        self._loop = LoopChecks(self.adapted, self.allocator, config.orth_reg_weight)
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
         self._put_in(model, copied)
@@ -167,7 +166,7 @@ class AdaLoraModel(Wrapper):
         layers = {layer.base_layer: layer for layer in self.adapted.values()}
         try:
             model.requires_grad_(False)
-            exchange(model, layers)
+            replace_modules(model, layers)
             stop_fused_layers(model, self._unfused)
             self._copies = TrainedCopies(model, copied, self.peft_config.bias)
             self._copies.use(trained=True)
@@ -188,11 +187,6 @@ class AdaLoraModel(Wrapper):
         for entry in entries(self.model):
             self._hooks.append(entry.register_forward_pre_hook(before))
             self._hooks.append(entry.register_forward_hook(after, always_call=True))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if self._hooks and not self.model._forward_pre_hooks:
-            self._add_hooks()  # torch.fx copies its models without any
 
     # ---- forward ------------------------------------------------------------
 
@@ -216,10 +210,7 @@ class AdaLoraModel(Wrapper):
             layer.forget_rows()  # whose graph holds the tensors as they were
         super()._apply(fn, recurse)
         self._copies.apply_outside(fn)
-        device = self.triplets.singular_values.device
-        if self.allocator.kept.is_meta and device.type != "meta":  # `to_empty`
-            _start(self.allocator, self.peft_config)
-        self.allocator.to(device)
+        self.allocator.to(self.triplets.singular_values.device)
         return self
 
     # ---- training -----------------------------------------------------------
@@ -259,21 +250,14 @@ class AdaLoraModel(Wrapper):
 
         Raises
         ------
-        ValueError
-            If the step is below 0.
         RuntimeError
-            If the weights are merged. If the ranks are not final, and there are no
-            gradients at the first step that trains the triplets, or none at all until
-            the first allocation.
+            If the weights are merged, or if there are no gradients at the first step
+            that trains the triplets, while ranks are not final.
         """
-        self._loop.check(self, global_step)
+        self._loop.check(global_step)
         return self.allocator.update_and_allocate(global_step)
 
-    def compact(
-        self,
-        *optimizers: torch.optim.Optimizer | None,
-        optimizer: torch.optim.Optimizer | None = None,
-    ) -> None:
+    def compact(self, *optimizers: torch.optim.Optimizer) -> None:
         """Delete pruned triplets for good, once ranks are final.
 
         This makes the rest of the training smaller and faster. Outputs stay the same
@@ -286,11 +270,9 @@ class AdaLoraModel(Wrapper):
 
         Parameters
         ----------
-        *optimizers : torch.optim.Optimizer or None
+        *optimizers : torch.optim.Optimizer
             All optimizers that train the adapter. Their state shrinks with the
-            parameters, and would not fit them otherwise. None is ignored.
-        optimizer : torch.optim.Optimizer or None, default=None
-            One more, by name.
+            parameters, and would not fit them otherwise.
 
         Raises
         ------
@@ -300,19 +282,20 @@ class AdaLoraModel(Wrapper):
             If the state of an optimizer cannot shrink, as that of Adafactor; nothing is
             changed then.
         """
-        given = [one for one in (*optimizers, optimizer) if one is not None]
-        self.allocator.compact(*given)
+        self.allocator.compact(*optimizers)
 
     # ---- what it holds ------------------------------------------------------
 
     @property
     def ranks(self) -> dict[str, int]:
         """The rank that is left in each adapted layer, by its path."""
-        kept = torch.split(self.allocator.kept.cpu(), self.triplets.ranks)
-        return {
-            path: int(flags.sum())
-            for path, flags in zip(self.adapted, kept, strict=True)
-        }
+        kept = self.by_layer(self.allocator.kept.cpu())
+        return {path: int(flags.sum()) for path, flags in kept.items()}
+
+    def by_layer(self, flags: Tensor) -> dict[str, Tensor]:
+        """Cut what is known of all triplets, of shape (n,), by the paths of layers."""
+        parts = torch.split(flags, self.triplets.ranks)
+        return dict(zip(self.adapted, parts, strict=True))
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Go through all parameters that are trained: of updates and of copies.
@@ -366,7 +349,7 @@ class AdaLoraModel(Wrapper):
             and what `modules_to_save` and `bias` train.
         """
         collected: dict[str, Tensor] = {} if destination is None else destination
-        own = state.collect(self.adapted, self.triplets, self._copies)
+        own = adapter_state.collect(self.adapted, self.triplets, self._copies)
         collected.update({prefix + name: value for name, value in own.items()})
         return collected
 
@@ -376,9 +359,8 @@ class AdaLoraModel(Wrapper):
         """Load an adapter that `state_dict` returned; ranks follow from the shapes.
 
         Merged weights are dropped, and the allocation starts anew: to continue an
-        earlier one, load the state of the allocator, too, that of the same step, before
-        or after, without a step in between. Parameters and allocator stay the same
-        objects.
+        earlier one, load the state of the allocator afterwards, that of the same step.
+        Parameters and allocator stay the same objects.
 
         Parameters
         ----------
@@ -401,8 +383,8 @@ class AdaLoraModel(Wrapper):
             `init_r`; nothing is changed then.
         """
         left = dict(state_dict)
-        factors = state.factors(left, self.adapted, self.peft_config.init_r)
-        copies = state.match_copies(left, self._copies, strict)
+        factors = adapter_state.factors(left, self.adapted, self.peft_config.init_r)
+        copies = adapter_state.match_copies(left, self._copies, strict)
         pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
         # Training may go on after inference mode, unless all was made within it.
         within = self.triplets.singular_values.is_inference()
@@ -411,7 +393,7 @@ class AdaLoraModel(Wrapper):
             self.unmerge()
             for tensor, stored in pairs:
                 tensor.copy_(stored)
-            _start_or_go_on(self.allocator, self.peft_config)
+            _start(self.allocator, self.peft_config)
         return _IncompatibleKeys(copies.missing, copies.unknown)
 
     def _load_from_state_dict(
@@ -467,21 +449,45 @@ class AdaLoraModel(Wrapper):
         save_function : object, default=None
             Not used. accelerate's programs pass one.
         safe_serialization : bool, default=True
-            False is refused: nothing but safetensors is written.
+            Not used: nothing but safetensors is written.
 
         Raises
         ------
         ValueError
-            If names or shapes of `state_dict` are not the adapter's, or
-            `safe_serialization` is False.
+            If names or shapes of `state_dict` are not the adapter's.
         """
-        if not safe_serialization:
-            raise ValueError(
-                "`safe_serialization` must be True. Got "
-                f"{safe_serialization!r}. Leave it out: PEFT reads safetensors."
-            )
         if is_main_process:
-            save_adapter(self, save_directory, state_dict)
+            write_adapter(save_directory, *self.to_write(state_dict))
+
+    def to_write(
+        self, state_dict: Mapping[str, Tensor] | None = None
+    ) -> tuple[AdaLoraConfig, dict[str, Tensor]]:
+        """Return the configuration and the numbers that a file of this adapter holds.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to torch.Tensor or None, default=None
+            The numbers. None stands for `state_dict()`.
+
+        Returns
+        -------
+        config : AdaLoraConfig
+            A copy, which names the base model also where the user did not.
+        tensors : dict of str to torch.Tensor
+            Without pruned triplets whose singular value is 0.
+        """
+        check_before_saving(self, self._copies, self.allocator)
+        config = copy.copy(self.peft_config)
+        name = getattr(self.model, "name_or_path", None)
+        if config.base_model_name_or_path is None and name and isinstance(name, str):
+            config.base_model_name_or_path = name
+        own = self.state_dict()
+        state = own if state_dict is None else state_dict
+        adapter_state.check_same_shapes(state, own)
+        prefix, kept = adapter_state.PREFIX, self.allocator.kept
+        values = [state[f"{prefix}{path}.lora_E"].flatten() for path in self.adapted]
+        chosen = kept | (torch.cat(values).to(kept.device) != 0)
+        return config, select_triplets(state, self.by_layer(chosen))
 
     # ---- merging ------------------------------------------------------------
 
@@ -560,7 +566,7 @@ class AdaLoraModel(Wrapper):
 
     def _taken_apart(self) -> nn.Module:
         layers = self.adapted.values()
-        exchange(self.model, {layer: layer.base_layer for layer in layers})
+        replace_modules(self.model, {layer: layer.base_layer for layer in layers})
         for module, name, value in self._unfused:
             setattr(module, name, value)
         for hook in self._hooks:
@@ -591,12 +597,11 @@ class AdaLoraModel(Wrapper):
 
 def _check_arguments(model: Any, config: Any) -> None:
     if not isinstance(config, AdaLoraConfig):
-        kind = type(config)
-        got = f"{kind.__name__}. Other methods are peft's."
-        if kind.__name__ == AdaLoraConfig.__name__:
-            theirs = kind.__module__.partition(".")[0]
-            got = f"that of {theirs}. Import ours, from sk_adalora.adalora."
-        raise TypeError(f"`config` must be an AdaLoraConfig. Got {got}")
+        kind = f"{type(config).__module__}.{type(config).__name__}"
+        raise TypeError(
+            f"`config` must be an AdaLoraConfig of sk_adalora. Got a {kind}. Other "
+            "methods are peft's."
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"`model` must be a torch.nn.Module. Got {type(model).__name__}. Pass the "
@@ -614,23 +619,18 @@ def _check_arguments(model: Any, config: Any) -> None:
         )
 
 
-def _initial_ranks(
-    targets: Mapping[str, nn.Module], config: AdaLoraConfig
-) -> dict[str, int]:
+def _initial_ranks(paths: Iterable[str], config: AdaLoraConfig) -> dict[str, int]:
     """Return rank by layer: `init_r`, or what a stored pattern says."""
     if config.rank_pattern is None:
-        return dict.fromkeys(targets, config.init_r)
+        return dict.fromkeys(paths, config.init_r)
     ranks = {}
-    for path in targets:
-        key = next(
-            (k for k in (f"{path}.lora_E", path) if k in config.rank_pattern), None
-        )
-        if key is None:
+    for path in paths:
+        pattern = config.rank_pattern.get(f"{path}.lora_E")
+        if pattern is None:
             raise ValueError(
                 "`rank_pattern` must name every adapted layer. Got none for "
                 f"{path!r}. Check that `target_modules` is the one of training."
             )
-        pattern = config.rank_pattern[key]
         if len(pattern) != config.init_r:
             raise ValueError(
                 f"`rank_pattern` must hold `init_r`={config.init_r} flags a layer. "
@@ -655,15 +655,6 @@ def _start(allocator: RankAllocator, config: AdaLoraConfig) -> None:
     allocator.finished = final
 
 
-def _start_or_go_on(allocator: RankAllocator, config: AdaLoraConfig) -> None:
-    """Start anew with an adapter that was just loaded, unless its state came first."""
-    state = allocator.state_dict() if allocator.unpaired == "state" else None
-    _start(allocator, config)
-    allocator.unpaired = "adapter"
-    if state is not None and state["kept"].shape == allocator.kept.shape:
-        allocator.load_state_dict(state)
-
-
 def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:
     """Remove the names that torch reports as missing for submodules.
 
@@ -671,3 +662,7 @@ def _forgive_children(model: nn.Module, keys: _IncompatibleKeys) -> None:
     """
     assert isinstance(model, AdaLoraModel)
     del keys.missing_keys[model._n_missing :]
+
+
+# Where users import them from, so that pickles do not name this file.
+AdaLoraModel.__module__ = get_peft_model.__module__ = "sk_adalora"

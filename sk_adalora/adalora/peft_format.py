@@ -1,8 +1,7 @@
-"""Write the adapter folder of PEFT, and a form for plain-LoRA programs."""
+"""The names and files of PEFT: an adapter's folder, and one of plain LoRA."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -18,13 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from .adapter_state import PREFIX
 from .config import CONFIG_NAME, AdaLoraConfig
-from .loop_checks import check_before_saving
-from .state import PREFIX
-from .targets import ends_with
-
-if TYPE_CHECKING:
-    from .model import AdaLoraModel
+from .layer_matching import ends_with
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 # Types of counters in modules that are trained in full, such as BatchNorm's of batches.
@@ -34,105 +29,22 @@ CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern")
 FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<kind>[ABE])", re.DOTALL)
 
 
-def save_adapter(
-    model: AdaLoraModel,
-    folder: str | os.PathLike[str],
-    state_dict: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Write an adapter in the files of PEFT.
-
-    transformers without PEFT's classes cannot load pruned AdaLoRA, PEFT's included.
-    From version 5.6 on, it can load what :func:`export_lora` writes, and from 5.18 on,
-    also a trained head with it.
+def select_triplets(
+    state: Mapping[str, Tensor], chosen: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Keep the triplets of a state that are flagged, and all that is no triplet.
 
     Parameters
     ----------
-    model : AdaLoraModel
-        The adapted model. What is written are the triplets that its outputs depend on,
-        and what is trained in full. Between two allocations, pruned triplets train on
-        and are among them.
-    folder : path-like
-        The folder that gets ``adapter_config.json`` and ``adapter_model.safetensors``.
-        Files of these names are replaced once both are written; others stay.
-    state_dict : mapping of str to torch.Tensor or None, default=None
-        The numbers to write. None stands for `model.state_dict()`.
+    state : mapping of str to torch.Tensor
+        Numbers under PEFT's names.
+    chosen : mapping of str to torch.Tensor of shape (r,)
+        Flags of the triplets of each layer, by path.
 
-    Raises
-    ------
-    ValueError
-        If `state_dict` does not have the names and shapes of the model's.
+    Returns
+    -------
+    dict of str to torch.Tensor
     """
-    check_before_saving(model)
-    tensors = _computing(model, state_dict)
-    write_adapter(folder, _config_of(model), tensors)
-
-
-def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
-    """Write an adapter as plain LoRA, for programs that do not know AdaLoRA.
-
-    Parameters
-    ----------
-    model : AdaLoraModel
-        The adapted model. The LoRA gives the same outputs.
-    folder : path-like
-        The folder that gets ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-    Raises
-    ------
-    ValueError
-        If no layer has a triplet left: PEFT reads no LoRA without layers.
-    """
-    check_before_saving(model)
-    tensors = _computing(model)
-    write_lora(folder, _config_of(model), tensors)
-
-
-def _config_of(model: AdaLoraModel) -> AdaLoraConfig:
-    """Copy the configuration, and name the base model in it where the user did not."""
-    config = copy.copy(model.peft_config)
-    name = getattr(model.model, "name_or_path", None)
-    if config.base_model_name_or_path is None and name and isinstance(name, str):
-        config.base_model_name_or_path = name
-    return config
-
-
-def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor]:
-    """Leave out the triplets that were pruned but not deleted yet."""
-    return _chosen(state, model, model.allocator.kept)
-
-
-def _computing(
-    model: AdaLoraModel, given: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """Return the tensors, without pruned triplets whose singular value is 0."""
-    own = model.state_dict()
-    state = own if given is None else given
-    kept = model.allocator.kept
-    _check_same_shapes(state, own)
-    values = [state[f"{PREFIX}{path}.lora_E"].flatten() for path in model.adapted]
-    lives = torch.cat(values).to(kept.device) != 0
-    return _chosen(state, model, kept | lives)
-
-
-def _check_same_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    for name in sorted({*state, *own}):
-        got, expected = (
-            tuple(s[name].shape) if name in s else None for s in (state, own)
-        )
-        if got != expected:
-            raise ValueError(
-                "`state_dict` must have the names and shapes of the adapter's. Got "
-                f"{name!r} of shape {got} in place of {expected}. Pass what "
-                "`state_dict()` of the adapted model returns."
-            )
-
-
-def _chosen(
-    state: Mapping[str, Tensor], model: AdaLoraModel, chosen: Tensor
-) -> dict[str, Tensor]:
-    """Keep the triplets that `chosen` (n,) flags, and all that is no triplet."""
-    parts = torch.split(chosen, model.triplets.ranks)
-    flags = dict(zip(model.adapted, parts, strict=True))
     result = {}
     for name, value in state.items():
         match = FACTOR.fullmatch(name.removeprefix(PREFIX))
@@ -140,7 +52,7 @@ def _chosen(
             result[name] = value
         else:
             axis = 1 if match["kind"] == "B" else 0
-            rows = flags[match["path"]].nonzero().flatten().to(value.device)
+            rows = chosen[match["path"]].nonzero().flatten().to(value.device)
             result[name] = value.index_select(axis, rows).contiguous()
     return result
 
@@ -290,7 +202,7 @@ def _write(
 ) -> None:
     """Write both files to a temporary folder, then move them into place.
 
-    A failure leaves the files that were there.
+    A failure to write leaves the files that were there.
     """
     folder = Path(os.path.expanduser(folder))
     text = json.dumps(dict(sorted(values.items())), indent=2)
@@ -307,19 +219,7 @@ def _write(
         with suppress(OSError):  # FAT has no permissions
             # Only the owner may read what safetensors writes.
             weights.chmod(config.stat().st_mode & 0o777)
-        place, before = folder / CONFIG_NAME, scratch / "before"
-        try:
-            if not place.is_dir():
-                with suppress(FileNotFoundError):
-                    place.replace(before)
-            config.replace(place)
-            weights.replace(folder / WEIGHTS_NAME)
-        except BaseException:
-            if weights.exists():  # the old ones need the old configuration
-                if os.path.lexists(before):
-                    before.replace(place)
-                elif not config.exists():
-                    place.unlink(missing_ok=True)
-            raise
+        for path in (config, weights):
+            path.replace(folder / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

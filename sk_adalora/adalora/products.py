@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -97,31 +98,24 @@ class FrozenLinear(torch.autograd.Function):
     """``x @ weight.T + bias``, with a frozen weight."""
 
     # Dimensions: m = tokens, in, out = widths of the layer.
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(
+        ctx: Any,
         x: Tensor,  # (m, in)
         weight: Tensor,  # (out, in)
         bias: Tensor | None,  # (out,)
     ) -> Tensor:
+        ctx.save_for_backward(weight)
         return linear(x, weight, bias)  # (m, out)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, weight, _ = inputs
-        ctx.save_for_backward(weight)
-
-    @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
         (weight,) = ctx.saved_tensors
         needs_x, _, needs_bias = ctx.needs_input_grad
-        of_x = of_bias = None
-        if needs_x:
-            of_x = FrozenLinear.apply(gradient, weight.t(), None)
-        if needs_bias:
-            of_bias = gradient.sum(dim=0)
-        return of_x, None, of_bias
+        of_x = linear(gradient, weight.t()) if needs_x else None
+        return of_x, None, gradient.sum(dim=0) if needs_bias else None
 
 
 def _fused(
@@ -159,14 +153,13 @@ class _FusedLinear(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
         device = gradient.device.type
         if autocasts(device):  # the forward pass was not under it
             with torch.autocast(device, enabled=False):
                 return _FusedLinear.backward(ctx, gradient)
         x, hidden, weight, left, right = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for second derivatives, by `create_graph`
-            return _differentiable_backward(gradient, x, weight, left, right)
         needs_x, _, _, needs_left, needs_right = ctx.needs_input_grad
         of_x = of_left = of_right = None
         of_hidden = _project(gradient, left)  # (m, r)
@@ -177,24 +170,6 @@ class _FusedLinear(torch.autograd.Function):
         if needs_right:
             of_right = torch.mm(of_hidden.t(), x)  # (r, in)
         return of_x, None, None, of_left, of_right
-
-
-def _differentiable_backward(
-    gradient: Tensor,  # (m, out)
-    x: Tensor,  # (m, in)
-    weight: Tensor,  # (out, in)
-    left: Tensor,  # (r, out)
-    right: Tensor,  # (r, in)
-) -> tuple[Tensor | None, ...]:
-    """Compute the gradients of :class:`_FusedLinear`, so that they have gradients.
-
-    `hidden` is computed again: what the forward pass keeps has no graph.
-    """
-    of_hidden = gradient @ left.T  # (m, r)
-    of_x = gradient @ weight + of_hidden @ right  # (m, in)
-    of_left = (x @ right.T).T @ gradient  # (r, out)
-    of_right = of_hidden.T @ x  # (r, in)
-    return of_x, None, None, of_left, of_right
 
 
 def fused_linear(

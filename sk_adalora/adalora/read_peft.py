@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from .adapter_state import PREFIX
 from .config import CONFIG_NAME, AdaLoraConfig
 from .json_file import read_json
-from .model import AdaLoraModel, get_peft_model
+from .layer_matching import is_inside
 from .peft_format import (
     CHOOSING,
     FACTOR,
@@ -25,72 +25,11 @@ from .peft_format import (
     WHOLE,
     is_factor,
     plain_name,
-    rank_pattern,
-    ranks_of,
     stored,
 )
-from .state import PREFIX
-from .targets import is_inside
 
-_OLD_WEIGHTS_NAME = "adapter_model.bin"
-# Tensors may take this many times the bytes of their torch file, in which tied weights
-# are stored once under several names.
-_MAX_REPEATED = 4
-_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # holds two numbers per byte
-_BYTES = b"bytearray"
 # torch allows every name without a dot, such as "en/de".
 _PATH = re.compile(r"[^.]+(\.[^.]+)*")
-
-
-def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLoraModel:
-    """Load an adapter that PEFT or :func:`save_adapter` wrote, onto a model.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The pretrained model. It is changed in place.
-    folder : path-like
-        The adapter's folder.
-
-    Returns
-    -------
-    AdaLoraModel
-        The adapted model, ready to predict, and frozen. To train on, call
-        ``requires_grad_()`` on its `triplets`, and on the head that was saved beside
-        them.
-
-    Raises
-    ------
-    TypeError
-        If the model is adapted already.
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file is broken, if it does not fit the model, or if the model is on the
-        meta device.
-    """
-    config, tensors = read_adapter(folder)
-    config.inference_mode = True
-    # Ranks are final, also without a pattern, as PEFT saves before it first prunes.
-    config.rank_pattern = rank_pattern(ranks_of(tensors), config.init_r)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    training = [module for module in model.modules() if module.training]
-    adapted = get_peft_model(model, config)
-    try:
-        if any(tensor.is_meta for tensor in adapted.state_dict().values()):
-            raise ValueError(
-                "The model must hold its weights. Got one on the meta device, where "
-                "the adapter would be lost. Load the pretrained model first."
-            )
-        adapted.load_state_dict(tensors)
-        return adapted.eval()
-    except BaseException:  # such as an interrupt
-        adapted.unload()
-        for parameter in trained:  # the model is as it was
-            parameter.requires_grad_(True)
-        for module in training:
-            module.training = True
-        raise
 
 
 def read_adapter(
@@ -177,68 +116,19 @@ def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    readers: dict[str, Callable[[Path], dict[str, Tensor]]] = {
-        WEIGHTS_NAME: load_file,
-        _OLD_WEIGHTS_NAME: _read_torch_file,
-    }
-    for name, read in readers.items():
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            return read(path)
-        except MemoryError:  # which says nothing about the file
-            raise
-        except (SafetensorError, ValueError, OSError) as error:
-            raise ValueError(_broken(path, error)) from error
-        except Exception as error:  # torch's own message says how to load it unsafely
-            if "allocate memory" in str(error):  # a RuntimeError of torch's
-                raise
-            kind = type(error).__name__
-            reason = f"it holds more than tensors, or is broken ({kind})"
-            raise ValueError(_broken(path, reason)) from error
-    raise FileNotFoundError(
-        f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
-        "it. Check the path."
-    )
-
-
-def _read_torch_file(path: Path) -> dict[str, Tensor]:
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):  # torch may decompress huge records
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-        _refuse_larger(sum(record.file_size for record in records), size)
-    if _makes_bytes(path):
-        raise ValueError("it would fill memory that it does not store")
-    loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(loaded, dict) and all(isinstance(n, str) for n in loaded):
-        values = [v for v in loaded.values() if isinstance(v, Tensor)]
-        _refuse_larger(sum(v.numel() * v.element_size() for v in values), size)
-        return loaded
-    raise ValueError(f"it holds a {type(loaded).__name__} of other things")
-
-
-def _makes_bytes(path: Path) -> bool:
-    """Tell whether a file calls `bytearray`, which torch allows, with any size."""
-    if not zipfile.is_zipfile(path):
-        return _BYTES in path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        programs = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        return any(_BYTES in archive.read(name) for name in programs)
-
-
-def _refuse_larger(total: int, size: int) -> None:
-    """Refuse tensors of `total` bytes in a file of many times fewer, `size`."""
-    if total > _MAX_REPEATED * size:
-        raise ValueError(f"its tensors take {total} bytes, and it has {size}")
-
-
-def _broken(path: Path, error: Exception | str) -> str:
-    return (
-        f"{path.name} must hold tensors. Got a file in {str(path.parent)!r} that "
-        f"cannot be read: {error}. Copy it again."
-    )
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
+            "it. Check the path."
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{WEIGHTS_NAME} must hold tensors. Got a file in {str(folder)!r} that "
+            f"cannot be read: {error}. Copy it again."
+        ) from error
 
 
 def _is_frozen(name: str) -> bool:
@@ -250,16 +140,13 @@ def _is_frozen(name: str) -> bool:
     return inside or name.endswith(".base_layer.weight")
 
 
-def _check_tensor(name: str, tensor: Any) -> Tensor:
+def _check_tensor(name: str, tensor: Tensor) -> Tensor:
     of_factor = is_factor(name)
-    if not isinstance(tensor, Tensor) or not _is_plain(tensor, of_factor):
-        kind = type(tensor).__name__
-        if isinstance(tensor, Tensor):
-            layout = "nested" if tensor.is_nested else tensor.layout
-            kind = f"{tensor.dtype}, {layout}, on {tensor.device.type!r}"
+    real = tensor.is_floating_point() and tensor.itemsize > 1  # nothing quantised
+    if not real and (of_factor or tensor.dtype not in WHOLE):
         kinds = "in floating point" if of_factor else "of plain numbers"
         raise ValueError(
-            f"{name!r} must be a tensor {kinds}. Got {kind}. "
+            f"{name!r} must be a tensor {kinds}. Got {tensor.dtype}. "
             "The file is broken, or no adapter."
         )
     numbers = stored(tensor).clone()  # no longer a view into the file
@@ -269,14 +156,6 @@ def _check_tensor(name: str, tensor: Any) -> Tensor:
             "train again."
         )
     return numbers.contiguous()
-
-
-def _is_plain(tensor: Tensor, of_factor: bool) -> bool:
-    """Tell whether a tensor is dense, on the CPU, and of numbers that are stored."""
-    there = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    real = tensor.is_floating_point() and tensor.dtype is not _PACKED
-    whole = tensor.dtype in WHOLE and not of_factor
-    return there and not tensor.is_nested and (real or whole)
 
 
 def _check_factors(tensors: Mapping[str, Tensor]) -> dict[str, int]:

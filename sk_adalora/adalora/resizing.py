@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .messages import warn_user
 from .products import is_plain
 
 
@@ -31,18 +30,6 @@ def check_shrinks(
             f"as a parameter, which can shrink with it. Got {kind}, whose state holds "
             "something else, such as rows and columns, or blocks in 8 bits. Leave it "
             "out, and make a new one after `compact`."
-        )
-
-
-def warn_of_shared_memory(parameters: Sequence[nn.Parameter]) -> None:
-    """Warn of parameters in a larger buffer, which they leave when they shrink."""
-    if any(p.numel() * p.itemsize < p.untyped_storage().nbytes() for p in parameters):
-        warn_user(
-            "Parameters should own their memory when they shrink. Got some that lie in "
-            "a larger buffer, as a `ZeroRedundancyOptimizer` with "
-            "`parameters_as_bucket_view=True` makes one, and go on training there "
-            "without them. Leave that option out, or make the optimizer after "
-            "`compact`."
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .products import autocasts
@@ -51,11 +52,6 @@ class RowBank(nn.Module):
         self._tables: dict[str, Tensor] = {}
         self.lay_out(ranks)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self.lay_out(self._ranks)  # `to_empty` leaves no numbers in the indices
-        return self
-
     @property
     def width(self) -> int:
         """Length of a row."""
@@ -70,7 +66,6 @@ class RowBank(nn.Module):
             Rank of every layer of the model.
         """
         device = self.rows.device
-        self._ranks = list(ranks)
         self.sizes = [ranks[i] for i in self.positions]
         of_layers = torch.split(torch.arange(sum(ranks), device=device), list(ranks))
         self.triplet_of = torch.cat([of_layers[i] for i in self.positions])
@@ -140,10 +135,7 @@ class RowBank(nn.Module):
         if table is None or table.device != device:
             with torch.inference_mode(False):  # training steps may use it later
                 table = self._make_table(kind).to(device)
-            # A transform of torch.func wraps what is made in it, and what is wrapped
-            # cannot be copied or pickled.
-            if not torch._C._are_functorch_transforms_active():
-                self._tables[kind] = table
+            self._tables[kind] = table
         return table
 
     def _make_table(self, kind: str) -> Tensor:
@@ -170,11 +162,6 @@ class RowBank(nn.Module):
         kind = self.rows.device.type
         with torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext():
             matrices = self.matrices(self.rows.to(exact))  # (k, r, w)
-            # The transforms of torch.func do not support the product by hand.
-            if torch._C._are_functorch_transforms_active():
-                gap = matrices @ matrices.mT - identity
-                norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
-                return norms.sum()
             total: Tensor = _Deviation.apply(matrices, identity)
             return total
 
@@ -194,15 +181,13 @@ class _Deviation(torch.autograd.Function):
     ) -> Tensor:
         gap = torch.baddbmm(identity, matrices, matrices.mT, beta=-1)  # (k, r, r)
         norms: Tensor = torch.linalg.matrix_norm(gap)  # (k,)
-        ctx.save_for_backward(matrices, gap, norms, identity)
+        ctx.save_for_backward(matrices, gap, norms)
         return norms.sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        matrices, gap, norms, identity = ctx.saved_tensors
-        if torch.is_grad_enabled():  # for second derivatives: what is kept has no graph
-            gap = matrices @ matrices.mT - identity
-            norms = torch.linalg.matrix_norm(gap)
+        matrices, gap, norms = ctx.saved_tensors
         tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
         # Divide first: a gradient that a GradScaler has enlarged, divided by `tiny`,
         # would overflow.

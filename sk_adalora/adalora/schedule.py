@@ -125,3 +125,6 @@ class BudgetSchedule:
         """
         last = self.last_allocation(step)
         return self.initial if last is None else self.budget(last)
+
+
+BudgetSchedule.__module__ = "sk_adalora"  # where users import it from: for pickles

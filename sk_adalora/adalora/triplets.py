@@ -30,16 +30,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from .forward_passes import ForwardPasses, in_backward
 from .layers import SVDLinear
-from .passes import Passes, in_backward
 from .products import autocasts
-from .resizing import (
-    check_shrinks,
-    resize,
-    shrunk_state,
-    store,
-    warn_of_shared_memory,
-)
+from .resizing import check_shrinks, resize, shrunk_state, store
 from .row_bank import RowBank, pad_rank
 
 INIT_STD = 0.02
@@ -77,9 +71,9 @@ class Triplets(nn.Module):
         self.right = self._banks([layer.in_features for layer in layers])
         values = torch.zeros(sum(self.ranks), dtype=torch.float)
         self.singular_values = nn.Parameter(values)
-        self._passes = Passes()
+        self._passes = ForwardPasses()
         for layer in layers:
-            layer.borrow_from(self)
+            layer.refresh = self.refresh
 
     def _banks(self, widths: Sequence[int]) -> nn.ModuleList:
         return nn.ModuleList(
@@ -117,7 +111,7 @@ class Triplets(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._remember(state["_references"])
-        self._passes = Passes()
+        self._passes = ForwardPasses()
 
     @property
     def ranks(self) -> list[int]:
@@ -292,8 +286,6 @@ class Triplets(nn.Module):
             check_shrinks(optimizer, [] if nothing_goes else parameters)
         if nothing_goes:
             return
-        # Before anything changes, as warnings may be errors.
-        warn_of_shared_memory(parameters)
         self._passes.stop()
         per_layer = torch.split(kept.cpu(), self.ranks)
         chosen = [kept.nonzero().flatten()]

@@ -6,14 +6,6 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-# Methods of models that know nothing of the triplets: they save or copy layers without
-# the updates, or look for adapters of another kind.
-_REFUSED = frozenset(
-    "active_adapters add_adapter delete_adapter disable_adapters enable_adapters "
-    "fuse_qkv_projections get_adapter_state_dict load_adapter push_to_hub save "
-    "save_to_hub set_adapter".split()
-)
-
 
 class Wrapper(nn.Module):
     """Reads and sets the attributes of the model in it, but for its own.
@@ -39,13 +31,11 @@ class Wrapper(nn.Module):
             # "__deepcopy__", the model would be copied in place of this.
             if name == "model" or name.startswith("__"):
                 raise
-            if name in _REFUSED:
+            if name == "push_to_hub":  # the model's own leaves the updates out
                 raise AttributeError(
-                    f"`{name}` must be called on a model without an adapter. Got an "
-                    "AdaLoraModel, which has no such method. Save the adapter with "
-                    "`save_pretrained`, and upload that folder; switch it off in a "
-                    "block of `disable_adapter`; or call `unload` or "
-                    "`merge_and_unload` first."
+                    "`push_to_hub` must be called on a model without an adapter. Got "
+                    "an AdaLoraModel. Upload the folder that `save_pretrained` "
+                    "writes, or call `merge_and_unload` first."
                 ) from None
             return getattr(self.model, name)
 

@@ -1,22 +1,58 @@
-"""What classifier and regressor share: rank table, what is pickled, and tags."""
+"""The one class behind the estimators: a fit as plain steps, and thin methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
-from sk_adalora.files.state import with_plain_records, with_records
-from sk_adalora.runtime.doc_links import DocLinkMixin
-from sk_adalora.runtime.rules import defaults_of
-from sk_adalora.runtime.transaction import CALLBACKS
+from sk_adalora.data.targets import Targets
+from sk_adalora.files import folder as folder_files
+from sk_adalora.files.state import AdapterState, with_plain_records, with_records
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.pretrained.backbone import Backbone
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.doc_links import LINK_TEMPLATE
+from sk_adalora.runtime.rules import Rule, check_parameters, defaults_of
+from sk_adalora.runtime.torch_settings import own_settings_of_torch
+from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
+from sk_adalora.training.advice import warn_of_history
+from sk_adalora.training.callbacks import EpochCallbacks, data_of_fit
+from sk_adalora.training.loop import TrainingHistory, train
 from sk_adalora.training.rank_table import lay_out
+from sk_adalora.training.report import FitReport, make_report
+from sk_adalora.training.schedule_steps import ResolvedSchedule
 
-from .fitting import FitMixin
-from .folder import FolderMixin
+from .fitting import (
+    adapt,
+    choose_interpolation,
+    choose_place,
+    collect_fit,
+    keep,
+    plan_schedule,
+    prepare_run,
+    read_rows,
+    start_head,
+    tokenize,
+    watch_score,
+)
+from .predicting import (
+    Predictor,
+    load_model,
+    load_network,
+    load_predictor,
+    predict_outputs,
+)
 
 if TYPE_CHECKING:  # scikit-learn's is untyped: what it decorates would be Any
     _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -24,27 +60,131 @@ if TYPE_CHECKING:  # scikit-learn's is untyped: what it decorates would be Any
     def with_callbacks(method: _Method) -> _Method: ...
 
 else:
-    from sklearn.callback import with_callbacks as with_callbacks
+    from sklearn.callback import with_callbacks
 
 # Attribute of an instance whose state comes from a pickle or a copy.
-_IS_PICKLE = "is_pickle"
+_FROM_PICKLE = "from_pickle"
 
 
 def _new_of_a_pickle(cls: type[BaseAdaLora]) -> BaseAdaLora:
     """Make an instance for `__setstate__` to fill from a pickle or a copy."""
     new = cls.__new__(cls)
-    new.__dict__[_IS_PICKLE] = True
+    new.__dict__[_FROM_PICKLE] = True
     return new
 
 
-class BaseAdaLora(
-    FitMixin,
-    FolderMixin,
-    DocLinkMixin,
-    CallbackSupportMixin,
-    BaseEstimator,
-):
-    """A text estimator. Subclasses define targets, loss and outputs."""
+# Pickles record it, and no module of ours.
+_new_of_a_pickle.__module__ = "sk_adalora"
+
+
+class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
+    """A text estimator. Subclasses say what targets are, and what to predict of them.
+
+    They document the parameters and the attributes.
+    """
+
+    # What HTML representations link to.
+    _doc_link_module = "sk_adalora"
+    _doc_link_template = LINK_TEMPLATE
+
+    _rules: ClassVar[Mapping[str, Rule]]
+    _target_kinds: ClassVar[tuple[type[Targets], ...]]
+
+    # What a fit sets.
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    n_iter_: int
+    total_step_: int
+    schedule_: ResolvedSchedule
+    ranks_: dict[str, int]
+    rank_pattern_: dict[str, list[bool]]
+    history_: TrainingHistory
+    fit_report_: FitReport
+    _targets: Targets
+    _adapter: AdapterState
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        target_r: int | float = 8,
+        init_r: int | None = None,
+        tinit: int | float = 0.12,
+        tfinal: int | float = 0.48,
+        deltaT: int | float | str = "auto",
+        beta1: float = 0.85,
+        beta2: float = 0.85,
+        orth_reg_weight: float = 0.1,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        target_modules: Any = "all-linear",
+        epochs: int | str = "auto",
+        batch_size: int = 32,
+        gradient_accumulation_steps: int = 1,
+        learning_rate: float = 0.008,
+        head_learning_rate: float | None = None,
+        head_init: str = "auto",
+        interpolation: float | str = "auto",
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.06,
+        lr_scheduler_type: str = "linear",
+        max_grad_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 3,
+        scoring: Any = None,
+        warm_start: bool = False,
+        row_format: str | Callable[[Any], str] = "auto",
+        max_length: int = 256,
+        long_text: str = "truncate",
+        pooling: str = "mean",
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.target_r = target_r
+        self.init_r = init_r
+        self.tinit = tinit
+        self.tfinal = tfinal
+        self.deltaT = deltaT
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.orth_reg_weight = orth_reg_weight
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
+        self.target_modules = target_modules
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.learning_rate = learning_rate
+        self.head_learning_rate = head_learning_rate
+        self.head_init = head_init
+        self.interpolation = interpolation
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.lr_scheduler_type = lr_scheduler_type
+        self.max_grad_norm = max_grad_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.scoring = scoring
+        self.warm_start = warm_start
+        self.row_format = row_format
+        self.max_length = max_length
+        self.long_text = long_text
+        self.pooling = pooling
+        self.device = device
+        self.precision = precision
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.random_state = random_state
+        self.verbose = verbose
 
     if TYPE_CHECKING:  # scikit-learn's are untyped
 
@@ -55,6 +195,100 @@ class BaseAdaLora(
         def set_fit_request(self, **kwargs: bool | str | None) -> Self: ...
 
         def set_score_request(self, **kwargs: bool | str | None) -> Self: ...
+
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
+    @staticmethod
+    @abstractmethod
+    def _read_targets(y: Any) -> tuple[Targets, Tensor]:
+        """Return the kind of the targets, and the targets of the rows."""
+
+    @with_callbacks
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+    ) -> Self:
+        """Fine-tune the pretrained model on texts and their targets.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
+            One text a row, or a table, without the target column, whose rows become
+            texts by `row_format`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The target of each row. A classifier takes labels of any type that
+            scikit-learn takes, such as text, whole numbers or booleans; or an
+            indicator matrix of 0 and 1, with a column for each label, if a row may
+            have several. A regressor takes numbers, or several, one a column, and
+            standardises them internally.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How much each row counts, relative to the others; zero or more. Rows of
+            weight 0 are left out.
+        X_val, y_val : like `X` and `y`, or None, default=None
+            Validation rows to score after each epoch, with ``early_stopping=True``
+            only. None sets a part of the rows apart.
+
+        Returns
+        -------
+        estimator
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data is wrong; nothing is trained, and the estimator
+            stays as it was.
+        OSError
+            If the pretrained model cannot be found.
+        ImportError
+            If the pretrained model needs a package that is not installed.
+        FloatingPointError
+            If a feature of the pretrained model, the loss or a trained number is NaN or
+            infinite; the estimator stays as it was.
+        """
+        with unchanged_on_error(self), own_settings_of_torch():
+            start = time.perf_counter()
+            check_parameters(self, self._rules)
+            rows, held_out, rng = read_rows(self, X, y, sample_weight, X_val, y_val)
+            schedule = plan_schedule(self, len(rows.texts))
+            place = choose_place(self.device, self.precision)
+            backbone = load_model(self, place, self._targets.n_outputs)
+            tokens = tokenize(self, rows.texts, backbone)
+            network = adapt(self, backbone, schedule, rng)
+            run = prepare_run(self, network, tokens, rows, schedule, backbone.place)
+            report = partial(make_report, run, rows.texts.n_empty, start)
+            del rows  # frees the texts, which may be a copy of all of X
+            predictor = Predictor(network, backbone, os.fspath(self.model), place)
+            watcher = watch_score(self, held_out, predictor)
+            start_head(self, run, rng)
+            interpolation = choose_interpolation(self, run)
+            fitted = partial(collect_fit, predictor, schedule, report)
+            data = data_of_fit(X, y, sample_weight)
+            epochs = EpochCallbacks(self, data, run, fitted, interpolation, watcher)
+            history = train(run, rng, verbose=self.verbose, hooks=epochs)
+            epochs.settle_network()
+            keep(self, predictor, fitted(history))
+            epochs.finish(history)
+        # Only now: where warnings are errors, the fit is kept.
+        warn_of_history(self.history_, self.head_learning_rate)
+        return self
+
+    def _predict_outputs(self, X: Any) -> np.ndarray:
+        """Return the head's outputs, of shape (n_samples, n_outputs), in float32."""
+        return predict_outputs(self, X)
+
+    def _ready(self) -> Predictor:
+        """Return the network that predicts; build it if none fits the parameters."""
+        return load_predictor(self)
+
+    def _exact_network(self) -> tuple[TextNetwork, Backbone]:
+        """Build a new network in float32 on the CPU; return it and its backbone."""
+        return load_network(self, resolve_place("cpu", "float32"))
 
     def rank_table(self) -> Any:
         """Return the rank that is left in each weight matrix, as a table.
@@ -90,6 +324,207 @@ class BaseAdaLora(
             {kind: "Int64" for kind, ranks in columns.items() if None in ranks}
         )
 
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        include_backbone: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Save the fitted estimator as a folder, without pickle.
+
+        Parameters
+        ----------
+        folder : path-like
+            Where to write. The folder gets PEFT's two adapter files, the head, the
+            tokenizer, ``sk_adalora.json`` and a model card. "~" is the home directory.
+        include_backbone : bool, default=False
+            Whether to copy the pretrained model too, so that the folder is complete. A
+            model that lies in the folder to be replaced is copied in any case.
+        overwrite : bool, default=False
+            Whether to replace a folder that sk-adalora wrote, with everything that was
+            put into it since.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        FileExistsError
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; if it is a file or a link; or if another process saves to it.
+        TypeError
+            If a parameter, such as a function, cannot be written as JSON.
+        ValueError
+            If a parameter is wrong, if the pretrained model is not the one of `fit`, or
+            if the fit took more than about a million steps: save with joblib.
+        OSError
+            If the pretrained model cannot be found, or the folder cannot be written
+            (safetensors and tokenizers have errors of their own for that); what was
+            there before is still there.
+        """
+        folder_files.save(self, folder, include_backbone, overwrite)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        local_files_only: bool | None = None,
+        trust_remote_code: bool = False,
+        **parameters: Any,
+    ) -> Self:
+        """Load an estimator from a folder, or from the Hugging Face hub.
+
+        Parameters
+        ----------
+        source : path-like or str
+            A folder that :meth:`save_pretrained` wrote, or the id of a repository.
+        revision : str or None, default=None
+            Commit, tag or branch of the repository `source`. That of the pretrained
+            model is as it was saved: change it afterwards, with ``set_params``.
+        local_files_only : bool or None, default=None
+            Whether to never use the network, neither for `source` nor for the
+            pretrained model. None allows it for `source`, and leaves the parameter as
+            it was saved.
+        trust_remote_code : bool, default=False
+            Whether the pretrained model may bring code of its own.
+        **parameters : dict
+            Parameters to set on the estimator, such as ``device="cpu"``.
+
+        Returns
+        -------
+        estimator
+            A fitted estimator, which predicts as the saved one did.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder, or a file of it is missing.
+        OSError
+            If the repository cannot be downloaded for another reason.
+        ValueError
+            If a file is broken, changed or too new, if the folder is of another class
+            or asks for remote code, or if a parameter is wrong.
+        """
+        loaded: Self = folder_files.load(
+            cls, source, revision, local_files_only, trust_remote_code, parameters
+        )
+        return loaded
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload an AdaLoRA estimator",
+        include_backbone: bool = False,
+    ) -> str:
+        """Upload the fitted estimator to the Hugging Face hub.
+
+        The token is that of ``hf auth login`` or of the environment.
+
+        Parameters
+        ----------
+        repo_id : str
+            Name of the repository: ``"user/name"``, or ``"name"`` for one of your own.
+            It is created if there is none. An estimator in it is replaced; other files
+            stay.
+        private : bool or None, default=None
+            Whether a new repository is private. None stands for the hub's default.
+        revision : str or None, default=None
+            Branch to upload to; it is created if there is none. None stands for the
+            main branch.
+        commit_message : str, default="Upload an AdaLoRA estimator"
+            Message of the commit.
+        include_backbone : bool, default=False
+            Whether to upload the pretrained model too.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        TypeError
+            If a parameter, such as a function, cannot be written as JSON.
+        ValueError
+            If a parameter or `repo_id` is wrong, if the pretrained model is not the one
+            of `fit`, or if the fit took more than about a million steps.
+        OSError
+            If the hub cannot be reached or refuses, or if the pretrained model cannot
+            be found.
+        """
+        return folder_files.push_to_hub(
+            self, repo_id, private, revision, commit_message, include_backbone
+        )
+
+    def export_lora(
+        self, folder: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> None:
+        """Write the updates as plain LoRA, for programs that do not know AdaLoRA.
+
+        Parameters
+        ----------
+        folder : path-like
+            Where to write. The folder gets ``adapter_config.json``,
+            ``adapter_model.safetensors`` and a card.
+        overwrite : bool, default=False
+            Whether to replace a folder that sk-adalora wrote.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        FileExistsError
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; if it is a file or a link; or if another process saves to it.
+        ValueError
+            If it is the folder of the pretrained model, if a parameter is wrong, or if
+            no layer has a rank left.
+        OSError
+            If it cannot be written (safetensors has an error of its own for that); what
+            was there before is still there.
+        """
+        folder_files.export_lora(self, folder, overwrite)
+
+    def merge_and_save(
+        self, folder: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> None:
+        """Write a plain transformers model with the updates merged in, in float32.
+
+        Parameters
+        ----------
+        folder : path-like
+            Where to write. The folder gets the model and its tokenizer, for
+            ``AutoModel.from_pretrained``, the head in ``head.safetensors``, and what
+            ``SentenceTransformer`` needs to pool as in the fit. Of an encoder-decoder,
+            the encoder is the adapted part. With ``pooling="model"`` the head is in
+            the model, for ``transformers.pipeline("text-classification")``.
+        overwrite : bool, default=False
+            Whether to replace a folder that sk-adalora wrote.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        FileExistsError
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; if it is a file or a link; or if another process saves to it.
+        ValueError
+            If it is the folder of the pretrained model, if a parameter is wrong, or if
+            that model is not the one of `fit`.
+        OSError
+            If the pretrained model cannot be found, or the folder cannot be written
+            (safetensors and tokenizers have errors of their own for that); what was
+            there before is still there.
+        """
+        folder_files.merge_and_save(self, folder, overwrite)
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.
 
@@ -102,8 +537,8 @@ class BaseAdaLora(
         names no class but the estimator's.
         """
         state = dict(super().__getstate__())
-        state.pop("_live", None)
-        state.pop(_IS_PICKLE, None)
+        state.pop("_predictor", None)
+        state.pop(_FROM_PICKLE, None)
         # Fitted, or a copy that a callback got: its callbacks have done their work.
         if "_adapter" in state or "_callback_fit_ctx" in state:
             for name in CALLBACKS:
@@ -122,7 +557,7 @@ class BaseAdaLora(
             If a later version wrote something that this one does not know.
         """
         state = defaults_of(type(self)) | with_records(state)
-        if not self.__dict__.pop(_IS_PICKLE, False) and "trust_remote_code" in state:
+        if not self.__dict__.pop(_FROM_PICKLE, False) and "trust_remote_code" in state:
             state["trust_remote_code"] = False
         super().__setstate__(state)
 
@@ -135,7 +570,9 @@ class BaseAdaLora(
         return (_new_of_a_pickle, (type(self),), *made[2:])
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_adapter") or getattr(self, "_live", None) is not None
+        return (
+            hasattr(self, "_adapter") or getattr(self, "_predictor", None) is not None
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import type_of_target
-from torch import Tensor
-from torch.nn import functional as F
 
-from sk_adalora.data.labels import (
-    as_set,
-    check_labels,
-    class_weights,
-    in_order,
-    read_indicator,
-    read_labels,
-)
+from sk_adalora.data.targets import Classes, Labels, read_label_targets
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.training.loop import LossFunction
 
-from .base import BaseAdaLora, with_callbacks
+from .base import BaseAdaLora
 from .parameters import CLASSIFIER_RULES
-
-# Rows per chunk, when outputs are turned into probabilities.
-_ROWS = 1_000
 
 
 class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
@@ -232,9 +217,12 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     array(['fresh'], dtype='<U6')
     """
 
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+
     _rules = CLASSIFIER_RULES
-    _auto_head_init = "linear_probe"  # docs/defaults.md: why, and why not for numbers
-    _coding = ("classes_", "_multilabel")
+    _read_targets = staticmethod(read_label_targets)
+    _target_kinds = (Classes, Labels)
+    _targets: Classes
     classes_: np.ndarray
 
     def __init__(
@@ -324,58 +312,6 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         )
         self.class_weight = class_weight
 
-    if TYPE_CHECKING:  # scikit-learn's is untyped, and in its stubs takes no lists
-
-        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
-
-    @with_callbacks
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-    ) -> Self:
-        """Fine-tune the pretrained model on texts and their targets.
-
-        Parameters
-        ----------
-        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
-            One text a row, or a table, without the target column, whose rows become
-            texts by `row_format`.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            The label of each row, of a type that scikit-learn takes: text, whole
-            numbers or booleans, for example. Or an indicator matrix of 0 and 1, with a
-            column for each label, if a row may have several.
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            How much each row counts, relative to the others; zero or more. Rows of
-            weight 0 are left out.
-        X_val, y_val : like `X` and `y`, or None, default=None
-            Validation rows to score after each epoch, with ``early_stopping=True``
-            only. None sets a part of the rows apart.
-
-        Returns
-        -------
-        AdaLoraClassifier
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a parameter or the data is wrong; nothing is trained, and the estimator
-            stays as it was.
-        OSError
-            If the pretrained model cannot be found.
-        ImportError
-            If the pretrained model needs a package that is not installed.
-        FloatingPointError
-            If a feature of the pretrained model, the loss or a trained number is NaN or
-            infinite; the estimator stays as it was.
-        """
-        return self._fit(X, y, sample_weight, X_val, y_val)
-
     def decision_function(self, X: Any) -> np.ndarray:
         """Return how likely each class is, as log-odds or logits.
 
@@ -403,11 +339,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        # In float64: scikit-learn's calibration computes in the type that it gets.
-        outputs = self._predict_outputs(X).astype(np.float64)
-        if self._multilabel or len(self.classes_) > 2:
-            return outputs
-        return outputs[:, 1] - outputs[:, 0]
+        return self._targets.decision(self._predict_outputs(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest label of each row.
@@ -435,10 +367,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        outputs = self._predict_outputs(X)
-        if self._multilabel:
-            return (outputs > 0).astype(int)
-        return self.classes_[outputs.argmax(axis=1)]
+        return self._targets.decode(self._predict_outputs(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities.
@@ -466,15 +395,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        outputs = torch.from_numpy(self._predict_outputs(X))
-        logs = outputs.new_empty(outputs.shape, dtype=torch.float64)
-        # In chunks: else, doubles of all outputs would be in memory twice.
-        for rows, of_rows in zip(outputs.split(_ROWS), logs.split(_ROWS), strict=True):
-            exact = rows.double()
-            of_rows.copy_(
-                F.logsigmoid(exact) if self._multilabel else exact.log_softmax(dim=1)
-            )
-        return logs.numpy()
+        return self._targets.log_probabilities(self._predict_outputs(X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class.
@@ -505,135 +426,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         logs = self.predict_log_proba(X)
         return np.exp(logs, out=logs)
 
-    # ---- targets ------------------------------------------------------------
-
-    # Where a method has no docstring, FitMixin, PredictMixin or FolderMixin declares it
-    # and says what it is for.
-
-    def _read_targets(self, y: Any) -> Tensor:
-        classes, multilabel, targets = _encode_labels(y)
-        if self._continues():
-            self._check_same_classes(classes, multilabel)
-        self.classes_, self._multilabel = classes, multilabel
-        return targets
-
-    def _check_same_classes(self, classes: np.ndarray, multilabel: bool) -> None:
-        """Refuse labels other than those of the fit before."""
-        if multilabel != self._multilabel:
-            forms = ("one label a row", "an indicator matrix")
-            raise ValueError(
-                "With warm_start=True `y` must be of the form of the fit before: "
-                f"{forms[self._multilabel]}. Got {forms[multilabel]}. Set "
-                "warm_start=False to start anew."
-            )
-        old, new = as_set(self.classes_), as_set(classes)
-        if old != new:
-            raise ValueError(
-                f"With warm_start=True `y` must have the {len(old)} classes, or "
-                f"columns, of the fit before. Got {len(new)}: missing "
-                f"{in_order(old - new)[:5]}, new {in_order(new - old)[:5]}. Set "
-                "warm_start=False to start anew; or, if none is new, add a row of "
-                "weight 0, or a column of 0, for each."
-            )
-
-    def _row_weights(
-        self, targets: Tensor, sample_weight: np.ndarray | None
-    ) -> np.ndarray | None:
-        if self.class_weight is None:
-            return sample_weight
-        if self._multilabel:
-            raise ValueError(
-                "`class_weight` needs one label a row. Got an indicator matrix as "
-                "`y`. Use `sample_weight`."
-            )
-        codes = targets.numpy()
-        weights = class_weights(self.class_weight, self.classes_, codes, sample_weight)
-        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.any()):
-            raise ValueError(
-                "`class_weight` must hold finite numbers of at least 0, and not all "
-                f"0. Got {self.class_weight!r}. Change the weights."
-            )
-        of_rows = weights[codes]
-        return of_rows if sample_weight is None else of_rows * sample_weight
-
-    def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
-        check_labels(y, "y_val")
-        indicator = type_of_target(y, input_name="y_val") == "multilabel-indicator"
-        alike = indicator == self._multilabel
-        if alike and indicator:
-            alike = read_indicator(y, "y_val").shape[1] == len(self.classes_)
-        if not alike:
-            raise ValueError(
-                "`y_val` must be of the form of `y`: one label a row, or an indicator "
-                "matrix with the same columns. Got another form. Code it as `y`."
-            )
-        labels = set() if indicator else as_set(read_labels(y, "y_val"))
-        unknown = in_order(labels - as_set(self.classes_))
-        if unknown:
-            raise ValueError(
-                f"`y_val` must hold classes of `y`. Got {unknown[:5]}, which `y` does "
-                "not have. Drop those rows, or pass rows of these classes to learn "
-                "from."
-            )
-
-    def _label_names(self) -> dict[int, str]:
-        return {i: str(label) for i, label in enumerate(self.classes_)}
-
-    def _problem_type(self) -> str:
-        kind = "multi" if self._multilabel else "single"
-        return f"{kind}_label_classification"
-
-    def _n_classes(self) -> int:
-        return self._n_outputs()
-
-    def _n_outputs(self) -> int:
-        return len(self.classes_)
-
-    def _made_up_outputs(self, y: Any) -> np.ndarray:
-        if self._multilabel:
-            return 2 * read_indicator(y) - 1
-        codes = np.searchsorted(self.classes_, read_labels(y))
-        outputs = np.zeros((len(codes), len(self.classes_)), np.float32)
-        outputs[np.arange(len(codes)), codes] = 1
-        return outputs
-
-    def _stratify(self, y: Any) -> Any:
-        return None if self._multilabel else y
-
-    def _targets_to_score(self, y: Any) -> Any:
-        # Of pandas' nullable types, scikit-learn's scores take no indicator matrix.
-        return read_indicator(y, "y_val").astype(np.int64) if self._multilabel else y
-
-    def _loss(self) -> LossFunction:
-        return multilabel_loss if self._multilabel else multiclass_loss
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _encode_labels(y: Any) -> tuple[np.ndarray, bool, Tensor]:
-    """Return the classes, whether a row may have several, and the targets."""
-    check_labels(y)
-    if type_of_target(y, input_name="y") == "multilabel-indicator":
-        indicator = read_indicator(y)
-        return np.arange(indicator.shape[1]), True, torch.from_numpy(indicator)
-    classes, codes = np.unique(read_labels(y, warn=True), return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            "`y` must have at least 2 classes. Got 1 class: "
-            f"{classes.tolist()[0]!r}. Pass rows of another class too."
-        )
-    return classes, False, torch.from_numpy(codes.astype(np.int64))
-
-
-def multiclass_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of each row, of shape (n,)."""
-    return F.cross_entropy(outputs, targets, reduction="none")
-
-
-def multilabel_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy of each row, of shape (n,)."""
-    losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-    return losses.mean(dim=1)

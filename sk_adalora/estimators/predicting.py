@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,23 +25,33 @@ from sk_adalora.tokens.batches import pad, prediction_batches, round_count_up
 from sk_adalora.tokens.long_texts import encode_for_prediction
 from sk_adalora.tokens.table import TokenTable
 
-from .parameters import Parameters
-
 # Parameters that predictions use.
-_IN_USE = (
+_USED = (
     *("model", "revision", "local_files_only", "trust_remote_code"),
     *("row_format", "max_length", "long_text", "device", "precision"),
 )
 
 
 @dataclass(frozen=True)
-class Live:
-    """What an estimator needs to predict: rebuilt on demand, never pickled."""
+class Predictor:
+    """The network that predicts: rebuilt on demand, never pickled.
+
+    Parameters
+    ----------
+    network : TextNetwork
+        The adapted encoder with its head.
+    backbone : Backbone
+        The pretrained model in it.
+    model : str
+        What the user called that.
+    chosen_place : Place
+        What the user chose to compute with; the model may need float32 instead.
+    """
 
     network: TextNetwork
     backbone: Backbone
-    model: str  # what the user called it
-    chosen_place: Place  # what the user chose; the model may need float32 instead
+    model: str
+    chosen_place: Place
 
     @property
     def place(self) -> Place:
@@ -50,121 +59,130 @@ class Live:
         return self.backbone.place
 
 
-class PredictMixin(Parameters, metaclass=ABCMeta):
-    """Read rows, find the pretrained model, and run the network over texts."""
-
-    # What a fit sets.
-    n_features_in_: int
-    feature_names_in_: np.ndarray
-    _adapter: AdapterState
-
-    @abstractmethod
-    def _n_outputs(self) -> int:
-        """Return the number of outputs of the head."""
-
-    def _read_texts(self, X: Any, *, reset: bool) -> Texts:
-        """Turn rows into texts; set (`reset`) or check names and number of columns."""
-        # Texts contain the names of columns: where one of the two tables has none,
-        # columns are called as in the fit.
-        names = None if reset else getattr(self, "feature_names_in_", ())
-        texts = read_texts(X, self.row_format, names)
-        if texts.feature_names is not None:
-            # An empty table with these names, so that scikit-learn checks them for any
-            # kind of table.
-            X = pa.table({name: [] for name in texts.feature_names})
-        validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
-        if reset:
-            self.n_features_in_ = texts.n_features
-        elif texts.n_features != self.n_features_in_:
-            raise ValueError(
-                f"X has {texts.n_features} features, but {type(self).__name__} is "
-                f"expecting {self.n_features_in_} features as input."
-            )
-        return texts
-
-    def _load_backbone(
-        self, place: Place, fitted: AdapterState | None = None
-    ) -> Backbone:
-        """Load the pretrained model: for a new fit, or the one of `fitted` again."""
-        pooling = self.pooling if fitted is None else fitted.pooling
-        found = None
-        if fitted is not None and fitted.model == os.fspath(self.model):
-            found = fitted.found
-        return load_backbone(
-            self.model,
-            place,
-            or_float32=self.precision == "auto",
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            trust_remote_code=self.trust_remote_code,
-            n_labels=self._n_outputs() if pooling == "model" else None,
-            found=found,
+def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
+    """Turn rows into texts; set (`reset`) or check names and number of columns."""
+    # Texts contain the names of columns: where one of the two tables has none,
+    # columns are called as in the fit.
+    names = None if reset else getattr(estimator, "feature_names_in_", ())
+    texts = read_texts(X, estimator.row_format, names)
+    if texts.feature_names is not None:
+        # An empty table with these names, so that scikit-learn checks them for any
+        # kind of table.
+        X = pa.table({name: [] for name in texts.feature_names})
+    validate_data(estimator, X, reset=reset, skip_check_array=True, ensure_2d=False)
+    if reset:
+        estimator.n_features_in_ = texts.n_features
+    elif texts.n_features != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {texts.n_features} features, but {type(estimator).__name__} is "
+            f"expecting {estimator.n_features_in_} features as input."
         )
+    return texts
 
-    def _most_tokens(self, backbone: Backbone) -> int:
-        """Return `max_length`, or less where the model takes less."""
-        return int(min(self.max_length, backbone.longest or self.max_length))
 
-    @own_settings_of_torch(gradients=False)
-    def _predict_outputs(self, X: Any) -> np.ndarray:
-        """Return the head's outputs.
+def load_model(
+    estimator: Any, place: Place, n_outputs: int, fitted: AdapterState | None = None
+) -> Backbone:
+    """Load the pretrained model: for a new fit, or the one of `fitted` again."""
+    pooling = estimator.pooling if fitted is None else fitted.pooling
+    found = None
+    if fitted is not None and fitted.model == os.fspath(estimator.model):
+        found = fitted.found
+    return load_backbone(
+        estimator.model,
+        place,
+        or_float32=estimator.precision == "auto",
+        revision=estimator.revision,
+        local_files_only=estimator.local_files_only,
+        trust_remote_code=estimator.trust_remote_code,
+        n_labels=n_outputs if pooling == "model" else None,
+        found=found,
+    )
 
-        Returns
-        -------
-        ndarray of shape (n_samples, n_outputs), dtype float32
-        """
-        check_is_fitted(self)
-        # Parameters may have been changed since the fit.
-        check_parameters(self, {name: self._rules[name] for name in _IN_USE})
-        texts = self._read_texts(X, reset=False)
-        live = self._ready()
-        tokenizer, most = live.backbone.tokenizer, self._most_tokens(live.backbone)
-        tokens, windows = encode_for_prediction(texts, tokenizer, most, self.long_text)
-        del texts  # frees what may be a copy of all of X
-        check_tokens(windows.tokens, live)
-        outputs = np.empty((len(windows.tokens), self._n_outputs()), np.float32)
-        parts: Iterable[Any] = _outputs_of_batches(live, windows.tokens)
-        if live.place.device.type != "cpu":
-            parts = [*parts]  # compute all, as each copy waits for the device
-        for rows, of_rows in parts:
-            outputs[rows] = of_rows.cpu().numpy()
-        _check_finite(outputs, live.place)
-        of_texts = windows.average(outputs)
-        # Indexing copies the table, for nothing where each row has its own text.
-        return of_texts if tokens.all_distinct else of_texts[tokens.text_of]
 
-    @own_settings_of_torch()
-    def _ready(self) -> Live:
-        """Return the network that predicts; build it if none fits the parameters."""
-        live: Live | None = getattr(self, "_live", None)
-        place = resolve_place(self.device, self.precision)
-        model = os.fspath(self.model)
-        if live is not None and self.precision != "auto" and live.place != place:
-            live = None  # "auto" fell back to float32, and is not asked for any more
-        if live is None or (live.model, live.chosen_place) != (model, place):
-            backbone = self._load_backbone(place, self._adapter)
-            network = rebuild_network(self._adapter, backbone)
-            live = Live(network, backbone, model, place)
-            self._live = live
-        return live
+def most_tokens(max_length: int, backbone: Backbone) -> int:
+    """Return `max_length`, or less where the model takes less."""
+    return int(min(max_length, backbone.longest or max_length))
 
-    def _exact_network(self) -> tuple[TextNetwork, Backbone]:
-        """Build a new network in float32 on the CPU; return it and its backbone."""
-        place = resolve_place("cpu", "float32")
-        backbone = self._load_backbone(place, self._adapter)
-        return rebuild_network(self._adapter, backbone), backbone
+
+@own_settings_of_torch()
+def load_predictor(estimator: Any) -> Predictor:
+    """Return the network that predicts; build it if none fits the parameters."""
+    predictor: Predictor | None = getattr(estimator, "_predictor", None)
+    place = resolve_place(estimator.device, estimator.precision)
+    model = os.fspath(estimator.model)
+    if predictor is not None:
+        as_chosen = (predictor.model, predictor.chosen_place) == (model, place)
+        # "auto" may have fallen back to float32, and is not asked for any more.
+        exact = estimator.precision == "auto" or predictor.place == place
+        if as_chosen and exact:
+            return predictor
+    network, backbone = load_network(estimator, place)
+    predictor = Predictor(network, backbone, model, place)
+    estimator._predictor = predictor
+    return predictor
+
+
+def load_network(estimator: Any, place: Place) -> tuple[TextNetwork, Backbone]:
+    """Build a fitted estimator's network; return it and its backbone."""
+    adapter, n_outputs = estimator._adapter, estimator._targets.n_outputs
+    backbone = load_model(estimator, place, n_outputs, adapter)
+    return rebuild_network(adapter, backbone), backbone
+
+
+@own_settings_of_torch(gradients=False)
+def predict_outputs(estimator: Any, X: Any) -> np.ndarray:
+    """Return the head's outputs for each row.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_outputs), dtype float32
+    """
+    check_is_fitted(estimator)
+    # Parameters may have been changed since the fit.
+    check_parameters(estimator, {name: estimator._rules[name] for name in _USED})
+    texts = read_inputs(estimator, X, reset=False)
+    predictor = load_predictor(estimator)
+    backbone = predictor.backbone
+    most = most_tokens(estimator.max_length, backbone)
+    tokens, windows = encode_for_prediction(
+        texts, backbone.tokenizer, most, estimator.long_text
+    )
+    del texts  # frees what may be a copy of all of X
+    of_texts = windows.average(compute_outputs(predictor, windows.tokens))
+    # Indexing copies the table, for nothing where each row has its own text.
+    return of_texts if tokens.all_distinct else of_texts[tokens.text_of]
+
+
+def compute_outputs(predictor: Predictor, tokens: TokenTable) -> np.ndarray:
+    """Run the network over tokens; refuse outputs that are not finite.
+
+    Returns
+    -------
+    ndarray of shape (n_texts, n_outputs), dtype float32
+    """
+    check_tokens(tokens, predictor.backbone, predictor.model)
+    shape = (len(tokens), predictor.network.n_outputs)
+    outputs = np.empty(shape, np.float32)
+    parts: Iterable[Any] = _outputs_of_batches(predictor, tokens)
+    if predictor.place.device.type != "cpu":
+        parts = [*parts]  # compute all, as each copy waits for the device
+    for rows, of_rows in parts:
+        outputs[rows] = of_rows.cpu().numpy()
+    _check_finite(outputs, predictor.place)
+    return outputs
 
 
 def _outputs_of_batches(
-    live: Live, tokens: TokenTable
+    predictor: Predictor, tokens: TokenTable
 ) -> Iterable[tuple[np.ndarray, Tensor]]:
     """Compute outputs batch by batch: yield the rows of a batch, and theirs."""
-    place, network = live.place, live.network
+    place, network = predictor.place, predictor.network
     # Not of one in training: a model may keep tables, as of rotary embeddings, from one
     # pass to the next, and autograd refuses what inference mode has made.
     frozen = network.encoder.peft_config.inference_mode
     limit, multiple = place.tokens_to_predict, place.length_multiple
-    if live.backbone.findings.sees_padding:  # a text alone must not be padded
+    if predictor.backbone.findings.sees_padding:  # a text alone must not be padded
         multiple = 1
     for rows in prediction_batches(tokens, limit, multiple):
         n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
@@ -183,16 +201,16 @@ def _check_finite(outputs: np.ndarray, place: Place) -> None:
         )
 
 
-def check_tokens(tokens: TokenTable, live: Live) -> None:
+def check_tokens(tokens: TokenTable, backbone: Backbone, model: str) -> None:
     """Refuse tokens without an embedding.
 
     After CUDA's own error, this process could not use the GPU any more.
     """
-    count = count_vectors(live.backbone.module)
+    count = count_vectors(backbone.module)
     highest = int(tokens.ids.max(initial=0))
     if count is not None and highest >= count:
         raise ValueError(
             "The tokenizer of `model` must give tokens that the model has vectors for. "
-            f"Got token {highest} of {live.model!r}, which has {count}. Call its "
+            f"Got token {highest} of {model!r}, which has {count}. Call its "
             "`resize_token_embeddings`, and save it."
         )

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import _num_samples
-from torch import Tensor
 
-from sk_adalora.data.numbers import read_numbers
-from sk_adalora.data.rows import TrainingRows
-from sk_adalora.training.loop import LossFunction
+from sk_adalora.data.targets import Numbers, read_number_targets
 
-from .base import BaseAdaLora, with_callbacks
-from .parameters import REGRESSOR_RULES
+from .base import BaseAdaLora
+from .parameters import SHARED_RULES
 
 
 class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
@@ -216,62 +210,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     (1,)
     """
 
-    _rules = REGRESSOR_RULES
-    # On numbers, a probe overfits, and so do many steps: docs/defaults.md.
-    _auto_head_init = "random"
-    _enough_steps = 32
-    _coding = ("_one_target", "_target_mean", "_target_scale")
+    __module__ = "sk_adalora"  # where users import it from: for pickles
 
-    if TYPE_CHECKING:  # scikit-learn's is untyped, and in its stubs takes no lists
-
-        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
-
-    @with_callbacks
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-    ) -> Self:
-        """Fine-tune the pretrained model on texts and their targets.
-
-        Parameters
-        ----------
-        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
-            One text a row, or a table, without the target column, whose rows become
-            texts by `row_format`.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The number of each row, or several, one a column. The fit standardises them
-            internally.
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            How much each row counts, relative to the others; zero or more. Rows of
-            weight 0 are left out.
-        X_val, y_val : like `X` and `y`, or None, default=None
-            Validation rows to score after each epoch, with ``early_stopping=True``
-            only. None sets a part of the rows apart.
-
-        Returns
-        -------
-        AdaLoraRegressor
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a parameter or the data is wrong; nothing is trained, and the estimator
-            stays as it was.
-        OSError
-            If the pretrained model cannot be found.
-        ImportError
-            If the pretrained model needs a package that is not installed.
-        FloatingPointError
-            If a feature of the pretrained model, the loss or a trained number is NaN or
-            infinite; the estimator stays as it was.
-        """
-        return self._fit(X, y, sample_weight, X_val, y_val)
+    _rules = SHARED_RULES
+    _read_targets = staticmethod(read_number_targets)
+    _target_kinds = (Numbers,)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the expected number of each row.
@@ -299,127 +242,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        values = self._predict_outputs(X).astype(np.float64)
-        values *= self._target_scale
-        values += self._target_mean
-        return values.ravel() if self._one_target else values
-
-    # ---- targets ------------------------------------------------------------
-
-    # Where a method has no docstring, FitMixin, PredictMixin or FolderMixin declares it
-    # and says what it is for.
-
-    def _read_targets(self, y: Any) -> Tensor:
-        values = read_numbers(y, "y")
-        self._one_target = values.ndim == 1
-        values = values.reshape(len(values), -1)
-        if self._continues():
-            self._check_n_targets(values)
-        # Torch takes no array of negative strides, such as a reversed Series.
-        return torch.from_numpy(values.copy())
-
-    def _code_targets(self, rows: TrainingRows) -> TrainingRows:
-        """Standardise the targets by the training rows only."""
-        values = rows.targets.numpy()
-        weights = None if rows.weights is None else rows.weights.double().numpy()
-        if weights is not None and np.all(weights == weights[0]):
-            weights = None  # the same to the last bit as without weights
-        if self._continues():
-            self._rescale_targets(values, weights)
-        else:
-            self._fit_target_scale(values, weights)
-        varied = self._target_scale > 0  # equal numbers may differ by rounding
-        differences = np.where(varied, values - self._target_mean, 0.0)
-        scaled = differences / np.where(varied, self._target_scale, 1.0)
-        return replace(rows, targets=torch.from_numpy(scaled.astype(np.float32)))
-
-    def _fit_target_scale(self, values: np.ndarray, weights: np.ndarray | None) -> None:
-        """Set mean and scale of each target from those of the training rows."""
-        # Scale by powers of 2, which is exact: squares of 1e200 would be infinite.
-        _, exponent = np.frexp(np.abs(values).max(axis=0))
-        scaled = np.ldexp(values, -exponent)
-        mean = np.average(scaled, axis=0, weights=weights)
-        spread = np.average((scaled - mean) ** 2, axis=0, weights=weights)
-        deviation = np.sqrt(spread)
-        rounding = 4 * np.finfo(np.float64).eps * np.abs(mean)
-        scale = np.ldexp(deviation, exponent)
-        # The mean of many equal numbers may differ from them by more than `rounding`.
-        vary = values.min(axis=0) < values.max(axis=0)
-        spreads = vary & (deviation > rounding) & (scale >= np.finfo(np.float64).tiny)
-        # A scale of 0 predicts equal numbers as they are, whatever the outputs; so it
-        # does where one row has practically all of the weight.
-        equal = values[0 if weights is None else weights.argmax()]
-        self._target_mean = np.where(spreads, np.ldexp(mean, exponent), equal)
-        self._target_scale = np.where(spreads, scale, 0.0)
-
-    def _rescale_targets(self, values: np.ndarray, weights: np.ndarray | None) -> None:
-        """Learn the units of targets that were constant; widen those of the others.
-
-        Far outside the scale of the fit before, the rates would hardly move anything.
-        (In a narrower one, they could not mend what a wider one left.) Predictions
-        stay: the head's outputs shrink as their scale grows.
-        """
-        mean, scale = self._target_mean, self._target_scale
-        self._fit_target_scale(values, weights)
-        varied = scale > 0
-        reach = np.hypot(self._target_scale, self._target_mean - mean)
-        # The model's own head may be of any form.
-        wider = scale if self.pooling == "model" else np.maximum(scale, reach)
-        self._target_mean = np.where(varied, mean, self._target_mean)
-        self._target_scale = np.where(varied, wider, self._target_scale)
-        if np.any(wider > scale):
-            factors = np.divide(scale, wider, out=np.ones_like(scale), where=varied)
-            self._adapter = self._adapter.with_scaled_outputs(factors)
-
-    def _check_n_targets(self, values: np.ndarray) -> None:
-        """Refuse another number of targets than in the fit before."""
-        if values.shape[1] != len(self._target_mean):
-            raise ValueError(
-                "With warm_start=True `y` must have the number of targets of the fit "
-                f"before: {len(self._target_mean)}. Got {values.shape[1]}. Set "
-                "warm_start=False to start anew."
-            )
-
-    def _check_validation_targets(self, y: Any, targets: Tensor) -> None:
-        values = read_numbers(y, "y_val")
-        n_columns = 1 if values.ndim == 1 else values.shape[1]
-        if n_columns != targets.shape[1]:
-            raise ValueError(
-                f"`y_val` must have as many columns as `y`: {targets.shape[1]}. Got "
-                f"{n_columns}. Pass one column a target."
-            )
-
-    def _start_predicts(self) -> bool:
-        return self.pooling != "model"  # a random head, too, starts around the mean
-
-    def _label_names(self) -> dict[int, str]:
-        return {i: f"target_{i}" for i in range(self._n_outputs())}
-
-    def _problem_type(self) -> str:
-        return "regression"
-
-    def _units(self) -> str:
-        mean, scale = self._target_mean.tolist(), self._target_scale.tolist()
-        return (
-            "Its outputs are standardised: the numbers are "
-            f"`output * {scale} + {mean}`."
-        )
-
-    def _n_outputs(self) -> int:
-        return len(self._target_mean)
-
-    def _made_up_outputs(self, y: Any) -> np.ndarray:
-        return np.zeros((_num_samples(y), self._n_outputs()))  # the mean of targets
-
-    def _loss(self) -> LossFunction:
-        return squared_error
+        return self._targets.decode(self._predict_outputs(X))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared error of each row, of shape (n,)."""
-    return (outputs - targets).square().mean(dim=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .early_stopping import ScoreWatcher
 from .interpolation import Interpolation
-from .loop import Run, TrainingHistory
+from .loop import TrainingHistory, TrainingRun
 
 
 def data_of_fit(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def data_of_fit(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
     return {"X": X, "y": y, "metadata": given}
 
 
-class Hooks:
+class EpochCallbacks:
     """What happens around each epoch of a fit.
 
     Parameters
@@ -27,8 +27,8 @@ class Hooks:
         The estimator being fitted, which may hold callbacks.
     data : dict
         What :func:`data_of_fit` returned.
-    epochs : int
-        Number of epochs, at most.
+    run : TrainingRun
+        The training.
     fitted : callable
         From the history so far, returns the attributes of the estimator as it is
         now, with the ranks of this step. Called only if a callback asks.
@@ -42,15 +42,15 @@ class Hooks:
         self,
         estimator: Any,
         data: dict[str, Any],
-        epochs: int,
+        run: TrainingRun,
         fitted: Callable[[TrainingHistory], dict[str, Any]],
         interpolation: Interpolation,
         watcher: ScoreWatcher | None,
     ) -> None:
-        self.estimator, self.data = estimator, data
+        self.estimator, self.data, self.run = estimator, data, run
         self.fitted, self.interpolation = fitted, interpolation
         self.watcher = watcher
-        self.fit_task = estimator._init_callback_context(max_subtasks=epochs)
+        self.fit_task = estimator._init_callback_context(max_subtasks=run.recipe.epochs)
         self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
 
     def begin(self) -> None:
@@ -58,7 +58,7 @@ class Hooks:
         self.epoch_task = self.fit_task.subcontext(task_name="epoch")
         self.epoch_task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
-    def end(self, run: Run, history: TrainingHistory) -> bool:
+    def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Score the network and tell the callbacks; return whether to stop."""
         with self.interpolation.applied():
             enough = self.watcher is not None and self.watcher(run, history)
@@ -72,6 +72,12 @@ class Hooks:
                 **self.data,
             )
         return bool(enough or stop)
+
+    def settle_network(self) -> None:
+        """Interpolate the trained network for good, or take the best scored state."""
+        self.interpolation.apply()
+        if self.watcher is not None:  # states that it scored were interpolated already
+            self.watcher.restore(self.run.network)
 
     def finish(self, history: TrainingHistory) -> None:
         """Tell the callbacks that the fit ends."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sk_adalora.network.network import TextNetwork
 
-from .loop import Run, TrainingHistory
+from .loop import TrainingHistory, TrainingRun
 
 
 @dataclass
@@ -37,7 +37,7 @@ class ScoreWatcher:
         self.best_score, self.waited = -math.inf, 0
         self._best: dict[str, Tensor] | None = None
 
-    def __call__(self, run: Run, history: TrainingHistory) -> bool:
+    def __call__(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Score the network, add the score to the history, and tell whether to stop."""
         score = self.score()
         history.score.append(score)

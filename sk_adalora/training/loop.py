@@ -145,12 +145,12 @@ class EpochHooks(Protocol):
     def begin(self) -> None:
         """Prepare for an epoch."""
 
-    def end(self, run: Run, history: TrainingHistory) -> bool:
+    def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Evaluate the network after an epoch; True stops the training."""
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training in progress: its inputs, optimizer and number of steps taken.
 
     Parameters
@@ -191,7 +191,7 @@ class Run:
             self.optimizer.step()
 
     @property
-    def trained(self) -> list[Tensor]:
+    def parameters(self) -> list[Tensor]:
         """All trained parameters."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
@@ -202,7 +202,7 @@ class Run:
 
 
 def train(
-    run: Run,
+    run: TrainingRun,
     generator: torch.Generator,
     *,
     verbose: int = 0,
@@ -212,7 +212,7 @@ def train(
 
     Parameters
     ----------
-    run : Run
+    run : TrainingRun
         The training.
     generator : torch.Generator
         Shuffles the rows.
@@ -254,7 +254,7 @@ def train(
 
 
 def train_epoch(
-    run: Run, generator: torch.Generator, history: TrainingHistory, bar: Any
+    run: TrainingRun, generator: torch.Generator, history: TrainingHistory, bar: Any
 ) -> None:
     """Train on every row once, and add to the history."""
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
@@ -277,7 +277,9 @@ def train_epoch(
     _check_losses(run, history, history.loss[-len(losses) :])
 
 
-def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> None:
+def _check_losses(
+    run: TrainingRun, history: TrainingHistory, losses: list[float]
+) -> None:
     if not np.isfinite(losses).all():
         raise FloatingPointError(
             "The training loss must stay finite. Got NaN or infinity in epoch "
@@ -286,21 +288,21 @@ def _check_losses(run: Run, history: TrainingHistory, losses: list[float]) -> No
         )
 
 
-def _check_finite(run: Run) -> None:
+def _check_finite(run: TrainingRun) -> None:
     """Check the parameters after the last step: no later loss would show a fault."""
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in run.trained):
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in run.parameters):
         raise FloatingPointError(
             "Trained numbers must stay finite. Got NaN or infinity after the last "
             f"step. Lower `learning_rate`{run.place.or_exact}."
         )
 
 
-def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Take one optimizer step: algorithm 1 of arXiv:2303.10512.
 
     Parameters
     ----------
-    run : Run
+    run : TrainingRun
         The training.
     group : sequence of ndarray of shape (batch_size,)
         Rows of the batches whose gradients are accumulated.
@@ -322,7 +324,7 @@ def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
         loss += share.detach()
     scaler.unscale_(optimizer)
     if run.recipe.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.trained, run.recipe.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.max_grad_norm)
     scaler.step(optimizer)
     scaler.update()
     model.update_and_allocate(run.step)
@@ -333,13 +335,13 @@ def train_step(run: Run, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return loss, penalty.detach()
 
 
-def _parts(run: Run, group: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _parts(run: TrainingRun, group: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Cut the batches of a step into parts that go through the network at once."""
     tokens, limit = run.examples.tokens, run.place.tokens_to_train
     return [part for rows in group for part in micro_batches(tokens, rows, limit)]
 
 
-def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
+def _loss_sum(run: TrainingRun, rows: np.ndarray) -> Tensor:
     """Add up the weighted losses of some rows."""
     examples, device = run.examples, run.place.device
     index = torch.from_numpy(rows)
@@ -351,7 +353,7 @@ def _loss_sum(run: Run, rows: np.ndarray) -> Tensor:
     return losses.sum()
 
 
-def _compact_when_final(run: Run) -> None:
+def _compact_when_final(run: TrainingRun) -> None:
     """Delete the pruned triplets, once the last allocation has happened."""
     model = run.network.encoder
     if run.allocator.finished and run.allocator.budget < len(run.allocator.kept):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from .loop import Run
+from .loop import TrainingRun
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class FitReport:
         return "\n".join(rows)
 
 
-def make_report(run: Run, n_empty: int, start: float) -> FitReport:
+def make_report(run: TrainingRun, n_empty: int, start: float) -> FitReport:
     """Summarise a fit that ends now.
 
     It began at `start`, by `time.perf_counter`.
@@ -88,7 +88,7 @@ def make_report(run: Run, n_empty: int, start: float) -> FitReport:
         device=str(place.device),
         precision=place.precision,
         n_threads=torch.get_num_threads(),
-        trainable_parameters=sum(p.numel() for p in run.trained),
+        trainable_parameters=sum(p.numel() for p in run.parameters),
         total_parameters=sum(p.numel() for p in network.parameters()),
         seconds=time.perf_counter() - start,
     )

@@ -20,7 +20,7 @@ from sk_adalora.tokens.batches import pad, prediction_batches, uniform_batches
 from sk_adalora.tokens.table import TokenTable
 
 from .linear_probe import are_indicators, fit_linear, penalties_of
-from .loop import Examples, Run
+from .loop import Examples, TrainingRun
 
 # The number of rows that the probe is fitted to: more take time and do not score higher
 # (docs/defaults.md).
@@ -37,7 +37,7 @@ _TEXTS_TO_MEASURE = 64
 _ROWS = 1000
 
 
-def fit_head(run: Run, generator: torch.Generator) -> None:
+def fit_head(run: TrainingRun, generator: torch.Generator) -> None:
     """Fit the head to the features of the pretrained model, which is not trained.
 
     The head minimises the weighted mean loss of the rows, with a penalty. Where the
@@ -60,7 +60,7 @@ def fit_head(run: Run, generator: torch.Generator) -> None:
         head.bias.copy_(bias + bias_shift(rows, examples))
 
 
-def centre_head(run: Run) -> None:
+def centre_head(run: TrainingRun) -> None:
     """Prepare a randomly initialised head: its outputs start around 0.
 
     For a regressor, that is the mean of the targets. Centre and length of the features
@@ -71,7 +71,7 @@ def centre_head(run: Run) -> None:
     torch.nn.init.zeros_(head.bias)
 
 
-def continue_head(run: Run, generator: torch.Generator, length: float) -> None:
+def continue_head(run: TrainingRun, generator: torch.Generator, length: float) -> None:
     """Prepare the head of an earlier fit to be trained further; its outputs stay.
 
     Only those that have learned nothing are fitted anew, as by :func:`fit_head`. The
@@ -120,7 +120,7 @@ def _have_learned_nothing(head: LinearHead, targets: Tensor) -> Tensor:
     return (certainty > _CERTAIN) & (weight.norm(dim=1) < _LITTLE)
 
 
-def _measure(run: Run) -> tuple[Tensor, float]:
+def _measure(run: TrainingRun) -> tuple[Tensor, float]:
     """Measure the features of up to 64 evenly spaced distinct texts.
 
     Returns
@@ -142,7 +142,7 @@ def _measure(run: Run) -> tuple[Tensor, float]:
     return centre, length
 
 
-def _features(run: Run, tokens: TokenTable) -> Tensor:
+def _features(run: TrainingRun, tokens: TokenTable) -> Tensor:
     return frozen_features(run.network, tokens, run.place, run.recipe.batch_size)
 
 

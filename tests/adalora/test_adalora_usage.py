@@ -96,30 +96,6 @@ def test_a_language_model_over_a_long_schedule():
     assert model.generate(tokens(), max_new_tokens=2, do_sample=False).shape == (4, 9)
 
 
-def test_aggressive_pruning_from_a_high_rank():
-    config = AdaLoraConfig(
-        init_r=64,
-        target_r=4,
-        tinit=500,
-        tfinal=2000,
-        deltaT=5,
-        total_step=20000,
-        lora_alpha=64,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-        task_type="SEQ_CLS",
-    )
-    with no_warning():
-        model = get_peft_model(classifier(), config)
-    assert len(model.adapted) == 8
-    assert "model.score.weight" in dict(model.trainable_parameters())
-
-    budgets = train_at(model, [*range(0, 17500, 700), 17999, 18000, 19999])
-    assert_falls_cubically(budgets, config, n_layers=8)
-    assert budgets[0] == 512
-    assert sum(model.ranks.values()) == 32
-    assert sum(p.numel() for _, p in model.trainable_parameters()) < 32 * 70 + 100
-
-
 @pytest.mark.parametrize("compact", [True, False])
 def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
     config = AdaLoraConfig(
@@ -188,37 +164,6 @@ def test_training_goes_on_after_a_state_is_loaded_in_inference_mode(finished):
     train(model, range(4), adamw(model))  # without an error
 
 
-def test_training_goes_on_after_compaction_in_inference_mode():
-    """As where a hook of a validation ends the allocation."""
-    states = []
-    for mode in (torch.inference_mode, torch.enable_grad):
-        model = adapt(tiny_bert(), init_lora_weights=False)
-        optimizer = adamw(model)
-        train(model, range(5), optimizer)
-        with mode():
-            model.allocator.finish()
-            model.compact(optimizer)
-        train(model, range(5, 8), optimizer)
-        states.append(model.state_dict())
-
-    assert all(torch.equal(states[1][n], value) for n, value in states[0].items())
-
-
-@torch.inference_mode()
-def test_all_may_happen_in_inference_mode():
-    model, other = (adapt(tiny_bert(), init_lora_weights=False) for _ in range(2))
-    full, states = model.state_dict(), model.allocator.state_dict()
-    model.allocator.finish()
-    model.compact()
-    other.load_state_dict(model.state_dict())  # of fewer rows
-
-    assert torch.equal(hidden(other), hidden(model))
-    other.load_state_dict(full)
-    other.allocator.load_state_dict(states)
-    other.allocator.finish()
-    torch.testing.assert_close(hidden(other), hidden(model))
-
-
 @pytest.mark.parametrize("steps", [0, 3])
 def test_training_of_merged_weights_is_refused(steps):
     model = adapt(tiny_bert(), init_lora_weights=False)
@@ -230,27 +175,6 @@ def test_training_of_merged_weights_is_refused(steps):
     model.unmerge()
 
     train(model, range(steps, steps + 2), optimizer)
-
-
-def test_training_of_merged_weights_is_refused_beside_a_layer_of_rank_0():
-    model = adapt(tiny_bert(), init_lora_weights=False)
-    model.triplets.keep(torch.arange(48) >= 4)
-    model.merge()
-    with pytest.raises(RuntimeError, match="Got merged weights"):
-        model.update_and_allocate(0)
-
-
-def test_the_penalty_may_be_looked_at_in_inference_mode():
-    model = adapt(tiny_bert(), init_lora_weights=False)
-    optimizer = adamw(model)
-    train(model, range(12), optimizer)
-    model.compact(optimizer)
-    with torch.inference_mode():
-        seen = float(model.orthogonality_loss())
-    penalty = model.orthogonality_loss()
-    penalty.backward()
-
-    assert float(penalty.detach()) == pytest.approx(seen)
 
 
 def test_a_model_is_freed_at_once():
@@ -293,28 +217,6 @@ def test_an_optimizer_of_the_plain_model_is_warned_of(write, tmp_path):
         write(model, tmp_path)
 
     assert not model.triplets.singular_values.any()
-
-
-def test_singular_values_of_0_are_not_warned_of_before_the_end(tmp_path):
-    """A warm-up may begin with a learning rate of 0."""
-    model = adapt(classifier())
-    loss = model(**batch_of(model, 0)).loss + model.orthogonality_loss()
-    loss.backward()
-    model.update_and_allocate(0)
-    with no_warning():
-        save_adapter(model, tmp_path)
-
-
-def test_that_optimizer_is_warned_of_also_beside_a_layer_that_is_not_used(tmp_path):
-    plain = classifier()
-    plain.forgotten = torch.nn.Linear(4, 4)
-    targets = {"target_modules": r".*(q_proj|forgotten)", "task_type": "SEQ_CLS"}
-    model = adapt(plain, tinit=2, total_step=10, tfinal=2, **targets)
-    with pytest.warns(UserWarning, match="1 adapted layers got no .*: forgotten"):
-        train_of(model, [p for p in plain.parameters() if p.requires_grad])
-
-    with pytest.warns(UserWarning, match="all 0 at the end, though"):
-        save_adapter(model, tmp_path)
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])

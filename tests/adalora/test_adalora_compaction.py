@@ -1,7 +1,6 @@
 """Compaction: what died is left out, and nothing else changes."""
 
 import collections
-import warnings
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ import transformers
 from _tiny import (
     adamw,
     adapt,
-    alive,
     encoder_loss,
     give_gradients,
     hidden,
@@ -105,76 +103,6 @@ def test_compaction_takes_the_deleted_rows_out_of_the_penalty():
     assert after < 0.9 * before
 
 
-def test_compaction_before_the_first_step_of_an_optimizer():
-    model = adapt(tiny_bert())
-    optimizer = adamw(model)
-    model.allocator.finish()
-    model.compact(optimizer)
-    train(model, range(3), optimizer)
-
-    assert alive(model) == 24
-
-
-def trained_in_a_buffer():
-    """Like a ZeroRedundancyOptimizer with views, which would train the buffer on."""
-    model = adapt(tiny_bert())
-    parameters = [p for _, p in model.trainable_parameters()]
-    buffer = torch.cat([p.detach().flatten() for p in parameters])
-    nn.utils.vector_to_parameters(buffer, parameters)
-    train(model, range(10))
-    return model
-
-
-def test_compaction_of_parameters_in_a_buffer_is_warned_of():
-    model = trained_in_a_buffer()
-    before = hidden(model)
-    with pytest.warns(UserWarning, match=r"Got some that lie in a larger buffer"):
-        model.compact()
-
-    torch.testing.assert_close(hidden(model), before, rtol=1e-5, atol=1e-6)
-
-
-def test_nothing_changes_where_warnings_of_a_buffer_are_errors():
-    model = trained_in_a_buffer()
-    ranks, before = model.ranks, hidden(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(UserWarning, match="in a larger buffer"):
-            model.compact()
-
-    assert model.ranks == ranks
-    assert torch.equal(hidden(model), before)
-
-
-def test_compaction_leaves_other_parameters_of_the_optimizer_alone():
-    model = adapt(tiny_bert())
-    head = nn.Linear(32, 2)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for _, p in model.trainable_parameters()]},
-            {"params": head.parameters(), "lr": 0.5},
-        ]
-    )
-    train(model, range(10), optimizer)
-    model.compact(optimizer)
-
-    assert optimizer.param_groups[1]["params"] == list(head.parameters())
-    assert optimizer.param_groups[1]["lr"] == 0.5
-
-
-def test_compaction_keeps_a_schedule_of_the_learning_rate():
-    model = adapt(tiny_bert())
-    optimizer = adamw(model)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
-    for step in range(12):
-        one_step(model, optimizer, step)
-        schedule.step()
-        if step == 9:
-            model.compact(optimizer)
-
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * 0.5**12)
-
-
 def test_compaction_waits_for_the_final_budget():
     model = small_adapted()
     give_gradients(model)
@@ -182,18 +110,6 @@ def test_compaction_waits_for_the_final_budget():
         model.update_and_allocate(step)
     with pytest.raises(RuntimeError, match=r"at step 9. Got step 4. Call `finish`"):
         model.compact()
-
-
-def test_compaction_twice_is_compaction_once():
-    model = adapt(tiny_bert())
-    optimizer = adamw(model)
-    train(model, range(10), optimizer)
-    model.compact(optimizer)
-    expected, ranks = hidden(model), model.ranks
-    model.compact(optimizer)
-
-    assert torch.equal(hidden(model), expected)
-    assert model.ranks == ranks
 
 
 class NoMemory(TorchDispatchMode):
@@ -294,75 +210,6 @@ def test_compaction_shrinks_the_state_of_several_optimizers():
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"foreach": False, "capturable": False},
-        {"foreach": True, "amsgrad": True},
-        {"fused": True, "amsgrad": True},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("scaled", [False, True])
-def test_compaction_between_steps_of_adamw(options, scaled):
-    model = adapt(tiny_bert(), orth_reg_weight=0.0)
-    parameters = [p for _, p in model.trainable_parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-2, **options)
-    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
-    for step in range(13):
-        scaler.scale(encoder_loss(model, step)).backward()
-        scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        scaler.step(optimizer)
-        scaler.update()
-        model.update_and_allocate(step)
-        optimizer.zero_grad()
-        if step == 10:
-            model.compact(optimizer)
-            before = model.state_dict()
-
-    assert norm > 0
-    assert states_fit(optimizer)
-    for name, value in model.state_dict().items():
-        assert not value.numel() or not torch.equal(value, before[name])
-
-
-def test_compaction_takes_an_optimizer_by_name_or_none():
-    for by_name in (False, True):
-        model = adapt(tiny_bert())
-        optimizer = adamw(model)
-        train(model, range(10), optimizer)
-        if by_name:
-            model.compact(optimizer=optimizer)
-        else:
-            model.compact(None, optimizer)
-        train(model, range(10, 12), optimizer)
-
-        assert states_fit(optimizer)
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_an_optimizer_that_compaction_was_not_given_fails(name):
-    model = adapt(tiny_bert())
-    optimizer = OPTIMIZERS[name]([p for _, p in model.trainable_parameters()])
-    train(model, range(10), optimizer)
-    model.compact()
-    with pytest.raises(RuntimeError, match="size of tensor"):
-        train(model, range(10, 11), optimizer)
-
-    train(model, range(11, 13), adamw(model))  # a new one
-
-
-def test_the_optimizer_of_another_model_is_left_alone():
-    one, other = adapt(tiny_bert()), adapt(tiny_bert())
-    optimizer = adamw(other)
-    train(other, range(3), optimizer)
-    one.allocator.finish()
-    one.compact(optimizer)
-
-    train(other, range(3, 5), optimizer)
-
-
-@pytest.mark.parametrize(
     "make", [adamw, lambda m: torch.optim.Adafactor(list(m.triplets.parameters()))]
 )
 def test_compaction_where_nothing_was_pruned_changes_nothing(make):
@@ -380,20 +227,6 @@ def test_compaction_where_nothing_was_pruned_changes_nothing(make):
     before = model.state_dict()
     optimizer.step()
     assert any(not torch.equal(before[n], v) for n, v in model.state_dict().items())
-
-
-def test_what_compaction_cannot_shrink_is_refused_before_anything_changes():
-    model = adapt(tiny_bert())
-    parameters = [p for _, p in model.trainable_parameters()]
-    shapes = [p.shape for p in parameters]
-    optimizer = torch.optim.LBFGS(parameters)
-    model.allocator.finish()
-    with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
-        model.compact(adamw(model), optimizer)
-    with pytest.raises(TypeError, match=r"given optimizers. Got list. Pass each"):
-        model.compact([optimizer])
-
-    assert [p.shape for p in parameters] == shapes
 
 
 def halves(parameter):
@@ -434,18 +267,6 @@ class Projector:
 
 class Tables(torch.Tensor):
     """A tensor that stands for numbers computed from others."""
-
-
-def test_what_is_no_tensor_stays_in_a_state():
-    model = adapt(tiny_bert())
-    optimizer = adamw(model)
-    numbers = {"step": 3, "rate": 0.5, "momentum_buffer": None}
-    for parameter in model.triplets.parameters():
-        optimizer.state[parameter] = dict(numbers)
-    model.allocator.finish()
-    model.compact(optimizer)
-
-    assert all(state == numbers for state in optimizer.state.values())
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -496,12 +317,3 @@ def test_lbfgs_is_refused_where_its_state_is_that_of_a_head():
     model.allocator.finish()
     with pytest.raises(TypeError, match=r"Got LBFGS, whose state.*make a new one"):
         model.compact(optimizer)
-
-
-def test_a_frozen_adapter_stays_frozen():
-    model = small_adapted()
-    model.requires_grad_(False)
-    model.allocator.finish()
-    model.compact()
-
-    assert not any(p.requires_grad for p in model.parameters())

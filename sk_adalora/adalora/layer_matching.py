@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection
-from typing import Any
 
 from torch import nn
 
@@ -35,7 +34,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in model.named_modules() if name and is_linear(m)}
 
 
-def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module]:
+def match_layers(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module]:
     """Choose the linear layers that the configuration asks for.
 
     Parameters
@@ -54,16 +53,10 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     Raises
     ------
     ValueError
-        If nothing matches; the message lists the layers that exist, or those that
-        other settings leave out.
+        If nothing matches; the message lists the layers that exist.
     """
     layers, asked = linear_layers(model), _asked(config)
-    saved = modules_to_save(model, config)
-    wanted = [
-        path
-        for path, layer in layers.items()
-        if _is_wanted(path, asked, _is_protected(model, path, layer))
-    ]
+    saved = names_to_save(model, config)
     allowed = {
         path: layer
         for path, layer in layers.items()
@@ -71,20 +64,18 @@ def find_targets(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
         and not is_inside(path, saved)
         and _is_in_layers(path, config)
     }
-    targets = {path: allowed[path] for path in wanted if path in allowed}
-    # What a name matches and is protected; of a pattern, nothing.
-    names = [] if isinstance(asked, str) else asked
-    held = [path for path in allowed if path not in targets and _matches(path, names)]
-    if not targets:
-        raise ValueError(_nothing_found(asked, layers, held, wanted))
-    _warn_lost(names, layers)
-    _warn_excluded(model, config.exclude_modules, layers, targets)
-    idle = _lost(names, targets)  # names by which nothing is adapted
-    held = [p for p in held if _matches(p, idle) or _is_a_guess(model, p, layers[p])]
-    _warn_held(names, held)
-    _warn_no_head(config, saved)
-    _check_orientation(targets, config)
-    return targets
+    chosen = {
+        path: layer
+        for path, layer in allowed.items()
+        if _is_wanted(path, asked, _is_protected(model, path, layer))
+    }
+    if not chosen:
+        raise ValueError(_nothing_matches(asked, layers))
+    _warn_of_names_without_use(model, asked, allowed, chosen)
+    _warn_of_idle_exclusions(config, layers)
+    _warn_of_a_missing_head(config, saved)
+    _check_orientation(chosen, config)
+    return chosen
 
 
 def _asked(config: AdaLoraConfig) -> str | list[str]:
@@ -117,11 +108,6 @@ def _is_head(model: nn.Module, path: str, layer: nn.Module) -> bool:
     return False
 
 
-def _is_a_guess(model: nn.Module, path: str, layer: nn.Module) -> bool:
-    """Tell whether a layer is protected by a name that may mean something else."""
-    return "pooler" not in path.split(".") and not _is_head(model, path, layer)
-
-
 def _is_wanted(path: str, asked: str | list[str], protected: bool) -> bool:
     if asked == ALL_LINEAR:
         return not protected
@@ -150,7 +136,7 @@ def is_inside(path: str, names: Collection[str]) -> bool:
     return any(ends_with(prefix, name) for prefix in prefixes for name in names)
 
 
-def modules_to_save(model: nn.Module, config: AdaLoraConfig) -> list[str]:
+def names_to_save(model: nn.Module, config: AdaLoraConfig) -> list[str]:
     """Return the asked-for names, and the head that the task implies."""
     names = list(config.modules_to_save or ())
     heads = _TASK_HEADS.get(config.task_type or "", ())
@@ -188,61 +174,87 @@ def check_all_match(names: Collection[str], model: nn.Module) -> None:
     layers = linear_layers(model)
     lost = _lost(names, layers)
     if lost:
-        raise ValueError(_unmatched(lost, layers))
+        raise ValueError(_nothing_matches(lost, layers))
 
 
 def _lost(names: Collection[str], paths: Collection[str]) -> list[str]:
     return [n for n in names if not any(ends_with(path, n) for path in paths)]
 
 
-def _warn_lost(names: Collection[str], candidates: Collection[str]) -> None:
-    """Warn of names that match no layer; no error, because PEFT accepts such lists."""
-    lost = _lost(names, candidates)
-    if lost:
-        warn_user(
-            f"{_unmatched(lost, candidates)} Only the others are adapted.",
+def _nothing_matches(asked: str | list[str], layers: Collection[str]) -> str:
+    """Say which layers there are instead."""
+    if not layers:
+        return (
+            "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
+            "torch.nn.Linear and transformers' Conv1D only, inside another module."
         )
+    endings = sorted({path.split(".")[-1] for path in layers})
+    close = [
+        match
+        for name in ([asked] if isinstance(asked, str) else asked)
+        for match in difflib.get_close_matches(name.split(".")[-1], endings, n=2)
+        if match != name
+    ]
+    hint = f" Did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
+    if isinstance(asked, str) and any(ends_with(path, asked) for path in layers):
+        hint = f" A str is a pattern of whole paths: for name endings pass [{asked!r}]."
+    return (
+        "`target_modules` must match linear layers of the model that no other setting "
+        "leaves out, and a pooler, embeddings or a head only by their whole paths. Got "
+        f"{asked!r}, which matches none.{hint} Linear layers: {_listed(layers)}."
+    )
 
 
-def _warn_excluded(
-    model: nn.Module, given: Any, layers: Collection[str], targets: Collection[str]
+def _listed(paths: Collection[str]) -> str:
+    more = f" and {len(paths) - 40} more" if len(paths) > 40 else ""
+    return ", ".join(list(paths)[:40]) + more
+
+
+def _warn_of_names_without_use(
+    model: nn.Module,
+    asked: str | list[str],
+    allowed: dict[str, nn.Module],
+    chosen: Collection[str],
 ) -> None:
-    """Warn of what leaves out no layer: those that it was meant for are adapted."""
-    if not given:
-        return
-    paths = [path for path, _ in model.named_modules()]
-    parts = {path[:i] for path in targets for i, c in enumerate(path) if c == "."}
+    """Warn of names by which nothing is adapted, or less than they say.
 
-    def is_lost(entry: str | list[str]) -> bool:
-        found = {path for path in paths if _matches(path, entry)}
-        if not found.isdisjoint(layers):
-            return False
-        # Misspelt, or a part. Of embeddings, norms and such, nothing is adapted.
-        return not found or not found.isdisjoint(parts)
-
-    if isinstance(given, str):
-        lost: Any = given if is_lost(given) else None
-    else:
-        lost = [name for name in sorted(given) if is_lost([name])]
-    if lost:
-        warn_user(
-            f"`exclude_modules` must match linear layers of the model. Got {lost!r}, "
-            "which leaves out none. List ends of their paths, or write a regular "
-            r"expression for whole paths, such as 'decoder\..*' for a part. Linear "
-            f"layers: {_listed(layers)}."
-        )
-
-
-def _warn_held(names: list[str], held: Collection[str]) -> None:
-    """Warn of layers that a name matches and that are left out all the same."""
+    It is no error, because PEFT accepts such lists.
+    """
+    names = [] if isinstance(asked, str) else asked
+    idle = _lost(names, chosen)
+    if idle:
+        warn_user(f"{_nothing_matches(idle, allowed)} Only the others are adapted.")
+    # "dense" need not mean "pooler.dense"; but "heads" may be no head.
+    held = [
+        path
+        for path, layer in allowed.items()
+        if path not in chosen
+        and _matches(path, names)
+        and "pooler" not in path.split(".")
+        and not _is_head(model, path, layer)
+    ]
     if held:
         warn_user(
-            f"{_held_back(names, held)} Only the others are adapted. If that "
-            "is meant, name those paths in `exclude_modules`.",
+            "Layers in a part that is called like a pooler, embeddings or a head must "
+            f"be named by whole paths. Got {names!r}, which leaves out {_listed(held)}."
         )
 
 
-def _warn_no_head(config: AdaLoraConfig, saved: Collection[str]) -> None:
+def _warn_of_idle_exclusions(config: AdaLoraConfig, layers: Collection[str]) -> None:
+    """Warn of what leaves out no layer: those that it was meant for are adapted."""
+    given = config.exclude_modules or ()
+    entries = [given] if isinstance(given, str) else [[name] for name in sorted(given)]
+    idle = [e for e in entries if not any(_matches(path, e) for path in layers)]
+    if idle:
+        warn_user(
+            f"`exclude_modules` must match linear layers of the model. Got {given!r}, "
+            f"of which {idle} leaves out none. List ends of their paths, or write a "
+            r"regular expression for whole paths, such as 'decoder\..*' for a part. "
+            f"Linear layers: {_listed(layers)}."
+        )
+
+
+def _warn_of_a_missing_head(config: AdaLoraConfig, saved: Collection[str]) -> None:
     """Warn of a task whose head the model does not have, so that none is trained."""
     heads = _TASK_HEADS.get(config.task_type or "")
     if heads and not saved and not config.inference_mode:
@@ -254,67 +266,8 @@ def _warn_no_head(config: AdaLoraConfig, saved: Collection[str]) -> None:
         )
 
 
-def _held_back(asked: str | list[str], held: Collection[str]) -> str:
-    """Say which layers are taken for pooler, embeddings or head."""
-    first = next(iter(held))
-    return (
-        "Layers of a pooler, embeddings or a head, or of a part with such a name, must "
-        f"be named by whole paths. Got {asked!r}, which leaves out {_listed(held)}. To "
-        f"adapt them, list whole paths in `target_modules`, such as {first!r}, or "
-        "write a regular expression for whole paths."
-    )
-
-
-def _listed(paths: Collection[str]) -> str:
-    more = f" and {len(paths) - 40} more" if len(paths) > 40 else ""
-    return ", ".join(list(paths)[:40]) + more
-
-
-def _nothing_found(
-    asked: str | list[str],
-    candidates: Collection[str],
-    held: Collection[str],
-    wanted: Collection[str],
-) -> str:
-    if not candidates:
-        return (
-            "The model must have linear layers to adapt. Got none. AdaLoRA adapts "
-            "torch.nn.Linear and transformers' Conv1D only, inside another module."
-        )
-    if asked == ALL_LINEAR and not wanted:
-        held = candidates
-    if held:
-        return f"{_held_back(asked, held)} Nothing else matches."
-    if wanted:
-        return (
-            "Some of the layers that `target_modules` matches must be left to adapt. "
-            "Got `exclude_modules`, `layers_to_transform`, `layers_pattern`, "
-            "`modules_to_save` or `task_type` that leave out all: "
-            f"{_listed(wanted)}. Check them against these paths."
-        )
-    return _unmatched(asked, candidates)
-
-
-def _unmatched(asked: str | list[str], candidates: Collection[str]) -> str:
-    """Say which layers there are instead."""
-    endings = sorted({path.split(".")[-1] for path in candidates})
-    close = [
-        match
-        for name in ([asked] if isinstance(asked, str) else asked)
-        for match in difflib.get_close_matches(name.split(".")[-1], endings, n=2)
-        if match != name
-    ]
-    hint = f" Did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
-    if isinstance(asked, str) and any(ends_with(path, asked) for path in candidates):
-        hint = f" A str is a pattern of whole paths: for name endings pass [{asked!r}]."
-    return (
-        f"`target_modules` must match linear layers of the model. Got {asked!r}, "
-        f"which matches none.{hint} Linear layers: {_listed(candidates)}."
-    )
-
-
-def _check_orientation(targets: dict[str, nn.Module], config: AdaLoraConfig) -> None:
-    kinds = {is_conv1d(layer) for layer in targets.values()}
+def _check_orientation(layers: dict[str, nn.Module], config: AdaLoraConfig) -> None:
+    kinds = {is_conv1d(layer) for layer in layers.values()}
     if kinds == {True} and not config.fan_in_fan_out:
         warn_user(
             "fan_in_fan_out is set to False but the target module is `Conv1D`. "

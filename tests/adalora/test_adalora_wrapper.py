@@ -1,7 +1,6 @@
 """What the wrapper hands on to the model in it, and what packages do with parts."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -10,16 +9,15 @@ import transformers
 from _tiny import (
     adapt,
     config,
-    randomise,
     tiny_bert,
     tiny_classifier,
     tiny_llama,
     tokens,
 )
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations
 
-from sk_adalora import AdaLoraModel, get_peft_model
+from sk_adalora import get_peft_model
 
 
 class Scaled(nn.Module):
@@ -76,37 +74,6 @@ def test_attributes_of_the_wrapper_stay_there():
     assert copy.deepcopy(model).note == "of nobody"
 
 
-def test_a_wrapper_that_is_not_yet_made_has_no_attributes():
-    """It is asked for some while it is copied or unpickled."""
-    assert not hasattr(AdaLoraModel.__new__(AdaLoraModel), "anything")
-
-
-def test_a_model_that_copies_itself_is_copied_within_the_wrapper():
-    """As `torch.fx` traces it, or torchvision's feature extractors."""
-    model = randomise(adapt(torch.fx.symbolic_trace(Scaled()), target_modules="linear"))
-    copied, x = copy.deepcopy(model), torch.ones(4)
-
-    assert type(copied) is AdaLoraModel
-    assert torch.equal(copied(x), model(x))
-    before = model(x)
-    randomise(copied, seed=5)
-    assert not torch.equal(copied(x), before)
-    assert torch.equal(model(x), before)
-
-
-@pytest.mark.parametrize(
-    "other", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
-)
-def test_a_copy_of_a_model_that_copies_itself_is_copied_again(other):
-    """`torch.fx` leaves out the hooks of modules."""
-    model = randomise(adapt(torch.fx.symbolic_trace(Scaled()), target_modules="linear"))
-    again, x = copy.deepcopy(other(model)), torch.ones(4)
-
-    assert torch.equal(again(x), model(x))
-    assert len(again.model._forward_pre_hooks) == 1
-    assert not again.unload()._forward_pre_hooks
-
-
 def test_another_head_of_an_adapted_model_is_refused():
     """It would be trained, and not be saved."""
     model = adapt(tiny_classifier())
@@ -120,19 +87,6 @@ def test_another_head_of_an_adapted_model_is_refused():
     model.classifier = head  # as by `.to`, which returns it
     model.dropout = nn.Identity()
     assert isinstance(model.model.dropout, nn.Identity)
-
-
-def test_what_would_be_trained_and_not_saved_is_refused():
-    base = Scaled()
-    base.head, base.loss = None, None
-    base.shift = nn.Parameter(torch.zeros(3))
-    model = adapt(base, target_modules=["linear"])
-
-    for name, value in (("head", nn.Linear(3, 3)), ("shift", None)):
-        with pytest.raises(ValueError, match=f"Got another `{name}`"):
-            setattr(model, name, value)
-    model.loss = nn.MSELoss()
-    assert base.loss is model.loss
 
 
 # ---- its name ---------------------------------------------------------------
@@ -170,15 +124,6 @@ def test_the_trainer_takes_a_quantised_model_with_an_adapter(tmp_path):
     transformers.Trainer(adapt(base), arguments)
 
 
-def test_a_wrapper_that_could_not_be_made_has_a_name():
-    """Debuggers show it beside the error."""
-    with pytest.raises(ValueError, match="must match linear layers") as caught:
-        AdaLoraModel(Scaled(), config(target_modules=["other"]))
-    made = [entry.frame.f_locals.get("self") for entry in caught.traceback]
-
-    assert "AdaLoraModel()" in map(repr, made)
-
-
 # ---- parts ------------------------------------------------------------------
 
 
@@ -198,36 +143,7 @@ def test_a_part_without_the_others_says_what_to_keep():
         first(inputs)
 
 
-def test_parts_of_a_copy_of_all_layers_run():
-    model = randomise(adapt(tiny_bert()))
-    encoder = copy.deepcopy(model.model.encoder)
-    inputs = torch.ones(1, 3, 32)
-
-    torch.testing.assert_close(
-        encoder(inputs).last_hidden_state, model.model.encoder(inputs).last_hidden_state
-    )
-
-
 # ---- weights that are computed ----------------------------------------------
-
-
-def test_a_weight_that_is_computed_is_computed_once_a_pass():
-    class Counted(nn.Module):
-        calls = 0
-
-        def forward(self, weight):
-            Counted.calls += 1
-            return weight
-
-    layer = nn.Linear(4, 3)
-    parametrize.register_parametrization(layer, "weight", Counted())
-    model = adapt(nn.Sequential(layer), target_modules=["0"])
-    Counted.calls = 0
-    model(torch.ones(2, 4))
-
-    assert Counted.calls == 1
-    stored = layer.parametrizations.weight.original
-    assert model.adapted["0"].stored_weight is stored
 
 
 def test_spectral_norm_iterates_as_without_an_adapter():

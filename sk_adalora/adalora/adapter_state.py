@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .layers import SVDLinear
-from .trained import TrainedCopies
+from .modules_to_save import TrainedCopies
 from .triplets import Factors, Triplets
 
 PREFIX = "base_model.model."  # what PEFT puts before every path
@@ -116,3 +116,17 @@ def match_copies(
                 "the adapter."
             )
     return Matched([*pairs.values()], missing, unknown)
+
+
+def check_same_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse a state whose names and shapes are not the adapter's own."""
+    for name in sorted({*state, *own}):
+        got, expected = (
+            tuple(s[name].shape) if name in s else None for s in (state, own)
+        )
+        if got != expected:
+            raise ValueError(
+                "`state_dict` must have the names and shapes of the adapter's. Got "
+                f"{name!r} of shape {got} in place of {expected}. Pass what "
+                "`state_dict()` of the adapted model returns."
+            )

@@ -54,19 +54,6 @@ def test_the_state_is_the_adapter_under_the_names_of_peft():
     assert all(t.is_contiguous() and not t.requires_grad for t in state.values())
 
 
-def test_the_state_does_not_change_with_further_training():
-    model = trained_classifier(3)
-    state = model.state_dict()
-    before = copy.deepcopy(state)
-    train(model, range(3, 6), loss=classifier_loss)
-
-    assert all(torch.equal(state[name], before[name]) for name in state)
-    assert not torch.equal(
-        model.state_dict()["base_model.model.classifier.weight"],
-        before["base_model.model.classifier.weight"],
-    )
-
-
 @pytest.mark.parametrize("compact", [False, True], ids=["full rank", "pruned rank"])
 def test_a_fresh_model_takes_the_state(compact):
     model = trained_classifier()
@@ -157,19 +144,6 @@ def test_loading_other_ranks_of_another_precision(ranks, dtype):
     assert tuple(model.triplets.ranks) == ranks
     assert all(p.dtype == torch.float32 for p in model.triplets.parameters())
     torch.testing.assert_close(model(x), other(x), rtol=0.1, atol=0.1)
-
-
-def test_loading_other_ranks_while_the_last_loss_is_alive():
-    model = adapt_classifier()
-    small = trained_classifier()
-    small.compact()
-    loss = classifier_loss(model, 0)
-    loss.backward()
-    model.load_state_dict(small.state_dict())
-    classifier_loss(model, 1).backward()
-
-    assert all(p.grad.shape == p.shape for p in model.triplets.parameters())
-    assert loss.grad_fn is not None
 
 
 @pytest.mark.parametrize("stop", [5, 11])
@@ -266,38 +240,6 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_names_beside_the_layers_may_be_missing_when_not_strict():
-    model = adapt_classifier()
-    state = trained_classifier().state_dict()
-    del state[HEAD + "bias"]
-    state["extra"] = torch.ones(1)
-    model.load_state_dict(state, strict=False)
-
-    assert torch.equal(model.state_dict()[HEAD + "weight"], state[HEAD + "weight"])
-    del state[LAYER + "lora_E"]
-    with pytest.raises(ValueError, match="must hold"):
-        model.load_state_dict(state, strict=False)
-
-
-def test_a_state_can_be_part_of_a_bigger_one():
-    outer = nn.ModuleDict({"text": adapt(tiny_bert()), "head": nn.Linear(32, 2)})
-
-    assert {n.split(".")[0] for n in outer.state_dict()} == {"text", "head"}
-    assert sum(n.startswith("text.base_model.model.") for n in outer.state_dict()) == 36
-
-
-def test_loading_drops_rows_that_were_handed_out():
-    model = adapted_bert()
-    hidden(model)
-    layer = model.adapted["encoder.layer.0.intermediate.dense"]
-    x = torch.randn(2, 32)
-    before = layer(x)
-    model.load_state_dict(adapted_bert(seed=4).state_dict())
-
-    assert all(each.left is each.right is None for each in model.adapted.values())
-    assert not torch.allclose(layer(x), before)
-
-
 @pytest.mark.parametrize(
     ("ranks", "end"), [([0, 1, 2, 3, 4], ".lora_E"), ([4] * 5, "")]
 )
@@ -380,25 +322,6 @@ def test_a_copy_trains_on_like_the_original(duplicate):
     assert all(torch.equal(results[1][n], value) for n, value in results[0].items())
 
 
-def test_adapted_copies_share_the_frozen_tensors():
-    base = tiny_bert().requires_grad_(False)
-    frozen = {p.data_ptr() for p in base.parameters()}
-    shared = {id(p): p for p in base.parameters()}
-    one, two = (
-        randomise(adapt(copy.deepcopy(base, memo=dict(shared))), seed)
-        for seed in (1, 2)
-    )
-    for model in (one, two):
-        train(model, range(12))
-        model.merge()
-        model.unmerge()
-        kept = {p.data_ptr() for p in model.parameters() if not p.requires_grad}
-        assert kept == frozen
-
-    assert not torch.allclose(hidden(one), hidden(two), atol=1e-3)
-    assert torch.equal(hidden(base), hidden(tiny_bert()))
-
-
 def test_moving_the_model_moves_what_is_outside_of_it():
     model = adapt(tiny_classifier(), modules_to_save=["classifier"], bias="lora_only")
     train(model, range(4), loss=classifier_loss)
@@ -411,14 +334,6 @@ def test_moving_the_model_moves_what_is_outside_of_it():
     with model.disable_adapter():
         assert all(p.is_meta for p in model.parameters())
     assert all(p.is_meta for p in model.unload().parameters())
-
-
-def test_moving_the_model_while_it_is_disabled_moves_what_is_trained():
-    model = adapt(tiny_classifier(), modules_to_save=["classifier"], bias="lora_only")
-    with model.disable_adapter():
-        model.to("meta")
-
-    assert all(p.is_meta for p in model.parameters())
 
 
 # ---- loading into a model that was used ----------------------------------------
@@ -447,51 +362,6 @@ def test_loading_starts_the_allocation_anew():
     torch.testing.assert_close(hidden(again), expected)
 
 
-def test_states_of_several_steps_are_loaded_one_after_the_other():
-    model = adapted_bert()
-    optimizer, states = adamw(model), []
-    for start in (0, 3):
-        train(model, range(start, start + 3), optimizer)
-        states.append((model.state_dict(), model.allocator.state_dict()))
-    for adapter, allocator in states:
-        model.load_state_dict(adapter)
-        assert model.allocator.last_step == -1  # anew: not that of the state before
-        model.allocator.load_state_dict(allocator)
-        assert model.allocator.last_step == allocator["last_step"]
-    model.update_and_allocate(5)  # of the last step: it changes nothing
-    model.load_state_dict(states[0][0])
-
-    assert model.allocator.last_step == -1
-    assert model.allocator.kept.all()
-    other = adapted_bert()
-    other.allocator.load_state_dict(states[0][1])  # before the adapter
-    other.load_state_dict(states[0][0])
-    assert other.allocator.last_step == 2
-
-
-def test_a_state_that_came_before_an_adapter_of_other_ranks_is_not_its_state():
-    model, other = adapted_bert(), adapted_bert()
-    train(model, range(12))
-    model.compact()
-    train(other, range(3))
-    other.allocator.load_state_dict(other.allocator.state_dict())
-    other.load_state_dict(model.state_dict())
-
-    assert other.allocator.last_step == -1
-    assert other.ranks == model.ranks
-
-
-def test_a_state_that_was_used_before_an_adapter_came_is_not_its_state():
-    model, other = adapted_bert(), adapted_bert()
-    train(model, range(3))
-    other.allocator.load_state_dict(model.allocator.state_dict())
-    other.allocator.finish()
-    other.load_state_dict(model.state_dict())
-
-    assert other.allocator.last_step == -1
-    assert not other.allocator.finished
-
-
 class Around(nn.Module):
     """A module with an adapted one and a layer of its own."""
 
@@ -514,16 +384,6 @@ def test_a_module_around_it_is_saved_and_loaded():
         torch.testing.assert_close(other.state_dict()[name], value)
 
 
-def test_an_average_of_it_is_saved_and_loaded():
-    model = Around(0).net
-    average = torch.optim.swa_utils.AveragedModel(model)
-    other = torch.optim.swa_utils.AveragedModel(Around(1).net)
-    other.load_state_dict(average.state_dict())
-
-    for name, value in average.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], value)
-
-
 def test_a_module_around_it_says_what_is_missing_and_what_is_unknown():
     one, other = Around(0), Around(1)
     state = {n: v for n, v in one.state_dict().items() if not n.startswith("net.")}
@@ -540,10 +400,3 @@ def test_a_module_around_it_says_what_is_missing_and_what_is_unknown():
         other.load_state_dict({**one.state_dict(), own[0]: torch.ones(4, 5)})
     unknown = {**one.state_dict(), "net.more": torch.ones(1)}
     assert other.load_state_dict(unknown, strict=False).unexpected_keys == ["net.more"]
-
-
-def test_loading_says_what_torch_says():
-    model = Around(0).net
-    assert model.load_state_dict(model.state_dict()) == ([], [])
-    state = {**model.state_dict(), "more": torch.ones(1)}
-    assert model.load_state_dict(state, strict=False) == ([], ["more"])

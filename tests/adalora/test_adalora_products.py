@@ -79,11 +79,6 @@ def test_products_are_exact_in_any_layout(onednn, of_x, of_weight):
     assert_close(products.linear(x, weight, bias), exact + bias)
 
 
-def test_no_tokens_give_no_rows(onednn):
-    x, weight = torch.randn(0, 4), torch.randn(6, 4)
-    assert products.linear(x, weight).shape == (0, 6)
-
-
 @needs_onednn
 def test_only_plain_float32_on_a_cpu_goes_to_onednn(forced):
     x, weight = torch.randn(5, 4), torch.randn(6, 4)
@@ -126,22 +121,6 @@ def test_frozen_layers_in_bfloat16_add_their_bias(monkeypatch):
 
 
 @needs_onednn
-def test_tensors_that_multiply_themselves_do(forced):
-    class Quantised(torch.Tensor):
-        pass
-
-    weight = torch.randn(6, 4).as_subclass(Quantised)
-    assert not products.onednn_is_faster(torch.randn(5, 4), weight)
-
-
-@needs_onednn
-@pytest.mark.filterwarnings("ignore:TF32 acceleration")
-def test_a_user_may_switch_onednn_off(forced):
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert not by_onednn(products.linear, torch.randn(5, 4), torch.randn(6, 4))
-
-
-@needs_onednn
 @pytest.mark.parametrize(
     ("found", "slow"),
     [
@@ -159,18 +138,6 @@ def test_mkl_is_slow_on_zen_5(monkeypatch, found, slow):
     assert products._mkl_is_slow() is slow
 
 
-def test_a_torch_without_mkl_is_left_alone(monkeypatch):
-    amd = {"cpu_name": "AMD EPYC", "avx512_f": True, "avx_vnni": True}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: amd, raising=False)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    assert not products._mkl_is_slow()
-
-
-def test_a_torch_that_knows_no_processors_is_left_alone(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not products._mkl_is_slow()
-
-
 @needs_onednn
 def test_a_compiled_model_is_one_graph(forced):
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
@@ -186,21 +153,6 @@ def test_a_compiled_model_is_one_graph(forced):
 
 
 @needs_onednn
-def test_the_gradient_of_a_frozen_product_has_one_itself(forced):
-    torch.manual_seed(0)
-    weight, bias = torch.randn(6, 4), torch.randn(6)
-    x = torch.randn(5, 4, requires_grad=True)
-
-    def second(multiply):
-        (first,) = torch.autograd.grad(
-            multiply(x, weight, bias).sigmoid().sum(), x, create_graph=True
-        )
-        return torch.autograd.grad(first.pow(2).sum(), x)[0]
-
-    torch.testing.assert_close(second(products.FrozenLinear.apply), second(F.linear))
-
-
-@needs_onednn
 def test_a_frozen_product_has_the_gradient_of_its_bias(forced):
     torch.manual_seed(0)
     x, weight = torch.randn(5, 4), torch.randn(6, 4)
@@ -211,23 +163,6 @@ def test_a_frozen_product_has_the_gradient_of_its_bias(forced):
 
     torch.testing.assert_close(
         gradient(products.FrozenLinear.apply), gradient(F.linear)
-    )
-
-
-@needs_onednn
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_a_frozen_product_can_be_transformed(forced):
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(3, 5, 4), torch.randn(6, 4), torch.randn(6)
-
-    def gradients(multiply):
-        def score(x):
-            return multiply(x, weight, bias).sigmoid().sum()
-
-        return torch.func.vmap(torch.func.grad(score))(x)
-
-    torch.testing.assert_close(
-        gradients(products.FrozenLinear.apply), gradients(F.linear)
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .config import AdaLoraConfig
+from .layer_matching import ends_with, is_inside, names_to_save
 from .layers import SVDLinear
-from .targets import ends_with, is_inside, modules_to_save
 
 
 @dataclass
@@ -135,11 +135,11 @@ class TrainedCopies:
 def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
     """Return the paths of the modules to train in full, none inside another.
 
-    Refuse a name that matches no module, and a module that stores more than tensors.
+    Refuse a name that matches no module.
     """
     paths = [path for path, _ in model.named_modules() if path]
     chosen = []
-    for name in modules_to_save(model, config):
+    for name in names_to_save(model, config):
         found = [path for path in paths if ends_with(path, name)]
         if not found:
             raise ValueError(
@@ -148,21 +148,8 @@ def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:
                 f"{', '.join(n for n, _ in model.named_children())}."
             )
         chosen += [path for path in found if path not in chosen]
-    for path in chosen:
-        _check_state(path, model.get_submodule(path))
     return [
         path
         for path in chosen
         if not any(path.startswith(other + ".") for other in chosen)
     ]
-
-
-def _check_state(path: str, module: nn.Module) -> None:
-    """Refuse a module whose `get_extra_state` returns something else than a tensor."""
-    for name, value in module.state_dict().items():
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                "Modules to train in full must have a state of tensors only. Got "
-                f"{path!r}, whose {name!r} is a {type(value).__name__}. Leave it out "
-                "of `modules_to_save`, or name the modules inside it."
-            )

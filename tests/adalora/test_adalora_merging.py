@@ -6,7 +6,6 @@ import pickle
 import pytest
 import torch
 from _tiny import (
-    BERT_LAYERS,
     adapt,
     adapted_bert,
     classifier_loss,
@@ -39,58 +38,6 @@ def test_merged_equals_unmerged(dtype, tolerance):
     assert torch.equal(hidden(model), apart)
 
 
-def test_a_merged_weight_is_rounded_once():
-    model = randomise(adapt(tiny_bert().to(torch.bfloat16)))
-    deltas = [delta.float() for delta in model.triplets.deltas()]
-    model.merge()
-
-    layers = [m for m in model.modules() if isinstance(m, SVDLinear)]
-    for layer, delta in zip(layers, deltas, strict=True):
-        exact = (layer.base_layer.weight.float() + delta).bfloat16()
-        assert torch.equal(layer.merged_weight, exact)
-
-
-class ReadsWeights(nn.Module):
-    """A layer whose weight a model multiplies by without calling it."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.inside = nn.Linear(6, 5)
-
-    def forward(self, x):
-        return x @ self.inside.weight.T + self.inside.bias
-
-
-def test_model_code_that_reads_weights_gets_merged_ones():
-    model, x = randomise(adapt(ReadsWeights())), torch.randn(3, 6)
-    pretrained = model(x)
-    model.merge()
-    merged = model(x)
-    with model.disable_adapter():
-        off = model(x)
-    model.unmerge()
-    again, plain = model(x), model.merge_and_unload()(x)
-
-    torch.testing.assert_close(merged, plain)
-    assert not torch.allclose(merged, pretrained, atol=1e-2)
-    assert torch.equal(off, pretrained)
-    assert torch.equal(again, pretrained)
-
-
-def test_merging_is_exact_whatever_is_computed_in():
-    model = randomise(adapt(tiny_bert()))
-    expected = [delta.clone() for delta in model.triplets.deltas()]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        deltas = list(model.triplets.deltas())
-        model.merge()
-    apart = randomise(adapt(tiny_bert()))
-    apart.merge()
-
-    assert all(torch.equal(a, b) for a, b in zip(deltas, expected, strict=True))
-    assert torch.equal(hidden(model), hidden(apart))
-
-
 @pytest.mark.parametrize("make", [tiny_bert, tiny_classifier, tiny_llama, tiny_t5])
 def test_frozen_weights_are_never_written(make):
     base = make()
@@ -116,17 +63,6 @@ def test_frozen_weights_are_never_written(make):
     for (name, (address, value)), p in zip(before.items(), owners, strict=True):
         assert p.data_ptr() == address, name
         assert torch.equal(p, value), name
-
-
-def test_frozen_weights_outlive_merge_and_unload():
-    base = tiny_bert()
-    weights = {path: base.get_submodule(path).weight for path in BERT_LAYERS}
-    copies = {path: w.detach().clone() for path, w in weights.items()}
-    merged = randomise(adapt(base)).merge_and_unload()
-
-    for path, weight in weights.items():
-        assert torch.equal(weight, copies[path])
-        assert not torch.equal(merged.get_submodule(path).weight, weight)
 
 
 @pytest.mark.parametrize(
@@ -155,19 +91,6 @@ def test_a_weight_that_is_computed_is_merged_but_not_replaced(norm):
     assert type(base[0]) is nn.Linear
 
 
-def test_a_weight_that_is_computed_may_stay_where_no_rank_is_left():
-    base = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    nn.utils.parametrizations.weight_norm(base[1])
-    model = randomise(adapt(base))
-    ranks = model.triplets.ranks
-    model.triplets.keep(torch.arange(sum(ranks)) < ranks[0])
-    x = torch.randn(3, 8)
-    expected = model(x)
-
-    torch.testing.assert_close(model.merge_and_unload()(x), expected)
-    assert nn.utils.parametrize.is_parametrized(base[1])
-
-
 def test_merge_and_unload_returns_the_plain_model():
     base = tiny_bert()
     model = randomise(adapt(base))
@@ -181,14 +104,6 @@ def test_merge_and_unload_returns_the_plain_model():
     torch.testing.assert_close(hidden(plain), expected, rtol=1e-4, atol=1e-5)
     copy.deepcopy(plain)
     adapt(plain)  # can be adapted once more
-
-
-def test_merging_keeps_what_was_put_around_a_trained_module():
-    base = nn.ModuleDict({"body": nn.Linear(4, 4), "head": nn.Linear(4, 2)})
-    model = adapt(base, target_modules=["body"], modules_to_save=["head"])
-    base["head"] = around = nn.Sequential(base["head"], nn.Softmax(-1))
-
-    assert model.merge_and_unload()["head"] is around
 
 
 def hooks_of(model):
@@ -235,15 +150,6 @@ def test_unload_restores_the_model():
     assert torch.equal(plain(tokens()).logits, tiny_classifier()(tokens()).logits)
 
 
-def test_other_hooks_stay():
-    base = tiny_bert()
-    base.register_forward_hook(lambda *_: None)
-    base.register_forward_pre_hook(lambda *_: None)
-    adapt(base).unload()
-
-    assert len(hooks_of(base)) == 2
-
-
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
 def test_merging_refuses_broken_numbers_and_merges_nothing(number):
     model = adapted_bert()
@@ -280,15 +186,6 @@ def test_merging_that_is_cut_short_merges_nothing(monkeypatch, error):
     assert torch.equal(hidden(model), before)
 
 
-def test_merged_weights_are_not_stored():
-    model = adapted_bert()
-    names = set(model.state_dict())
-    model.merge()
-
-    assert set(model.state_dict()) == names
-    assert not any("merged" in name for name in model.model.state_dict())
-
-
 class Scaled(nn.Linear):
     """A layer that does more than to multiply and to add."""
 
@@ -301,14 +198,6 @@ class LastRow(nn.Linear):
 
     def forward(self, x):
         return super().forward(x[:, -1] if x.ndim == 3 else x)
-
-
-class OfImages(Scaled):
-    """One that takes neither rows nor sequences, by which it could be tried out."""
-
-    def forward(self, x):
-        assert x.ndim == 4
-        return super().forward(x)
 
 
 class Written(nn.Linear):
@@ -331,14 +220,6 @@ def test_a_layer_that_computes_in_its_own_way_is_not_merged(kind, dtype):
         with pytest.raises(TypeError, match=match):
             merge()
     assert torch.equal(adapted(x), before)
-
-
-def test_a_layer_that_cannot_be_tried_out_is_not_merged():
-    adapted = randomise(adapt(nn.Sequential(OfImages(6, 5))))
-    assert adapted(torch.randn(1, 2, 3, 6)).shape == (1, 2, 3, 5)
-
-    with pytest.raises(TypeError, match=r"^Merging needs layers .* a OfImages"):
-        adapted.merge()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -13,7 +13,7 @@ def in_backward() -> bool:
     return not compiles and torch._C._current_graph_task_id() != -1
 
 
-class Passes:
+class ForwardPasses:
     """The forward pass that is running, as hooks on a model and its parts see it.
 
     It begins where a module is called that is not inside of one that runs already.

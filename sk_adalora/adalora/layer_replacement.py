@@ -42,12 +42,11 @@ def check_replaceable(adapted: Mapping[str, SVDLinear]) -> None:
             raise ValueError(
                 "To be replaced by a merged one, a weight must be a parameter. Got "
                 f"{path!r}, whose weight is computed from others, as by weight_norm. "
-                "Call `merge` instead, or adapt the model without that, for example "
-                "after `torch.nn.utils.parametrize.remove_parametrizations`."
+                "Call `merge` instead, or remove the parametrization first."
             )
 
 
-def exchange(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
     """Replace some modules of a model by others, wherever they are used."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):

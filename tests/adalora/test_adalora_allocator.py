@@ -3,7 +3,6 @@
 import copy
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from _tiny import (
@@ -26,7 +25,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sk_adalora.adalora import BudgetSchedule, RankAllocator
+from sk_adalora.adalora import BudgetSchedule
 
 # What is said of a first step after allocations that nobody saw.
 LATE = pytest.mark.filterwarnings("ignore:The importance of triplets must be known")
@@ -143,18 +142,6 @@ def test_layers_that_never_run_get_no_rank(weight, broken):
     assert list(model.ranks.values()) == [6, 6, 0, 0]
 
 
-def test_a_loss_without_a_graph_through_any_layer_is_warned_of():
-    """As of a reversible model whose inputs need no gradients."""
-    model = half_used()
-    optimizer = adamw(model)
-
-    def cut(model, step):
-        return half_used_loss(model, step).detach()
-
-    with pytest.warns(UserWarning, match=r"4 adapted layers got no .*enable_input_re"):
-        one_step(model, optimizer, 0, cut)
-
-
 def test_a_layer_that_ran_once_keeps_its_score():
     model = half_used(tinit=30)
     give_gradients(model)
@@ -173,16 +160,6 @@ def test_a_layer_that_ran_once_keeps_its_score():
     assert positive.tolist() == [True] * 12 + [False] * 12
 
 
-def test_what_got_a_gradient_is_in_the_state():
-    model = half_used()
-    with pytest.warns(UserWarning, match="2 adapted layers got no gradient"):
-        train(model, range(2), loss=half_used_loss)
-    state = model.allocator.state_dict()
-    resumed = half_used()
-    resumed.allocator.load_state_dict(state)
-    assert torch.equal(resumed.allocator.scores(), model.allocator.scores())
-
-
 def test_an_update_after_the_gradients_are_cleared_is_refused():
     model = adapt(tiny_bert())
     optimizer = adamw(model)
@@ -195,30 +172,6 @@ def test_an_update_after_the_gradients_are_cleared_is_refused():
     train(model, range(3), optimizer)
     optimizer.zero_grad()
     model.update_and_allocate(3)  # a step that does not train the adapter
-
-
-def test_steps_that_train_the_head_first_need_no_gradients():
-    model = adapt(tiny_bert())
-    last_allocation = model.allocator.schedule.last_allocation
-    first = next(step for step in range(99) if last_allocation(step) is not None)
-    model.triplets.requires_grad_(False)
-    for step in range(first):
-        model.update_and_allocate(step)
-    with pytest.raises(RuntimeError, match=f"Got step {first}, which removes rank"):
-        model.update_and_allocate(first)
-    model.triplets.requires_grad_(True)
-    with pytest.raises(RuntimeError, match="before `zero_grad`"):
-        model.update_and_allocate(first)
-    assert model.allocator.kept.all()
-
-
-def test_a_part_of_the_numbers_may_stay_frozen():
-    model = adapt(tiny_bert())
-    model.triplets.banks[0].requires_grad_(False)
-    with no_warning():
-        train(model, range(12), adamw(model))
-
-    assert sum(model.ranks.values()) == 24
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -298,17 +251,6 @@ def test_the_count_is_exact_with_ties_and_broken_scores(scores, budget, kept):
     assert model.allocator.budget == budget
 
 
-@given(
-    st.lists(
-        st.sampled_from([0.0, 1.0, 2.0, torch.nan, torch.inf]), min_size=8, max_size=8
-    ),
-    st.integers(0, 8),
-)
-@settings(max_examples=30)
-def test_any_scores_give_the_exact_count(scores, budget):
-    assert sum(allocate(small_adapted(), scores, budget)) == budget
-
-
 @st.composite
 def plans(draw):
     total = draw(st.integers(1, 20))
@@ -351,28 +293,6 @@ def randomise_pruned(model):
         values[values == 0] = 0.1
 
 
-@LATE
-def test_reading_the_scores_changes_nothing():
-    """Not even before the first step, after which averages are frozen."""
-    read, left_alone = small_adapted(), small_adapted()
-    assert not read.allocator.scores().any()
-    assert read.allocator.state_dict()["averages"] is None
-    boundary = read.allocator.schedule.total_step - read.allocator.schedule.tfinal
-    for model in (read, left_alone):
-        give_gradients(model)
-        model.update_and_allocate(boundary - 1)
-
-    for step in (0, boundary):
-        models = small_adapted(), small_adapted()
-        models[0].allocator.scores()
-        for model in models:
-            give_gradients(model)
-            model.update_and_allocate(step)
-        kept = [model.allocator.kept for model in models]
-        assert torch.equal(*kept)
-    assert torch.equal(read.allocator.kept, left_alone.allocator.kept)
-
-
 @pytest.mark.parametrize("compact", [False, True])
 def test_the_last_allocation_drops_the_scores(compact):
     model = adapt(tiny_bert())
@@ -407,18 +327,6 @@ def test_without_importance_the_largest_singular_values_live():
     torch.testing.assert_close(hidden(other), hidden(model))
 
 
-@LATE
-def test_a_late_first_step_goes_by_the_size_of_the_singular_values():
-    model = small_adapted()
-    sizes = torch.tensor([0.0, 5.0, 0.0, -6.0, 0.1, 0.0, 3.0, -1.0])
-    with torch.no_grad():
-        model.triplets.singular_values.copy_(sizes)
-    give_gradients(model)
-    model.update_and_allocate(11)
-
-    assert model.allocator.kept.tolist() == (sizes.abs() > 0.5).tolist()
-
-
 def test_resuming_without_the_state_of_the_allocator_is_warned_of():
     for start, late in ((0, False), (3, False), (4, True), (11, True)):
         model = adapt(tiny_bert())
@@ -433,72 +341,6 @@ def test_resuming_without_the_state_of_the_allocator_is_warned_of():
     resumed.allocator.load_state_dict(model.allocator.state_dict())
     with no_warning():
         train(resumed, [12])
-
-
-def test_a_resumed_run_does_not_repeat_its_last_allocation():
-    """Until the next one the same triplets live, whatever has become important."""
-    options = {"tinit": 0, "deltaT": 4, "beta1": 0.1, "beta2": 0.1}
-    model, resumed = small_adapted(**options), small_adapted(**options)
-    for step in range(6):
-        give_gradients(model, step)
-        model.update_and_allocate(step)
-    kept = model.allocator.kept.tolist()
-    resumed.load_state_dict(model.state_dict())
-    resumed.allocator.load_state_dict(model.allocator.state_dict())
-    randomise_pruned(resumed)
-    give_gradients(resumed)
-    resumed.triplets.singular_values.grad[~model.allocator.kept] *= 1e3
-    resumed.update_and_allocate(6)
-
-    assert not all(kept)
-    assert resumed.allocator.kept.tolist() == kept
-    resumed.update_and_allocate(8)
-    assert resumed.allocator.kept.tolist() != kept
-
-
-def test_a_repeated_step_changes_nothing():
-    model = small_adapted(tinit=0)
-    for step in range(5):
-        give_gradients(model, step)
-        model.update_and_allocate(step)
-    before = copy.deepcopy(model.allocator.state_dict())
-    give_gradients(model, 9)
-    for step in (4, 2, 0):
-        model.update_and_allocate(step)
-    after = model.allocator.state_dict()
-
-    assert after["budget"] == before["budget"]
-    assert torch.equal(after["kept"], before["kept"])
-    for old, new in zip(before["averages"], after["averages"], strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
-
-
-def test_a_step_may_be_a_tensor_that_is_counted_up_in_place():
-    """As the buffer of a module that counts its steps."""
-    model, step = small_adapted(tinit=0), torch.tensor(0)
-    other = small_adapted(tinit=0)
-    for number in range(model.allocator.schedule.total_step):
-        for one, given_step in ((model, step), (other, np.int64(number))):
-            give_gradients(one, number)
-            one.update_and_allocate(given_step)
-        step += 1
-    states = [one.allocator.state_dict() for one in (model, other)]
-
-    assert model.allocator.finished
-    assert model.ranks == other.ranks
-    assert [type(state["last_step"]) for state in states] == [int, int]
-
-
-def test_a_step_below_0_is_refused():
-    """It would count as a repeated one, and the loop would be one step behind."""
-    model = small_adapted()
-    give_gradients(model, 0)
-
-    with pytest.raises(ValueError, match=r"`global_step` must be .* from 0. Got -1"):
-        model.update_and_allocate(-1)
-
-    assert model.allocator.last_step == -1  # no step was taken
-    model.update_and_allocate(0)
 
 
 def test_between_allocations_pruned_triplets_train_and_may_come_back():
@@ -541,21 +383,6 @@ def test_finishing_early_makes_the_ranks_final(step):
     assert torch.equal(model.triplets.singular_values != 0, kept)
 
 
-def test_a_longer_schedule_on_resuming_raises_no_budget():
-    model = small_adapted(tinit=0, tfinal=0, total_step=12)
-    budgets = []
-    for step in range(40):
-        if step == 3:
-            longer = model.allocator.schedule.initial, model.allocator.schedule.target
-            model.allocator.schedule = BudgetSchedule(*longer, 0, 0, 1, 40)
-        give_gradients(model, step)
-        budgets.append(model.update_and_allocate(step))
-
-    assert budgets == sorted(budgets, reverse=True)
-    assert budgets[0] > budgets[2] == budgets[3] > budgets[-1]
-    assert budgets[-1] == model.allocator.kept.sum()
-
-
 @LATE
 def test_reset_starts_again_at_full_rank():
     model = small_adapted()
@@ -570,41 +397,6 @@ def test_reset_starts_again_at_full_rank():
         give_gradients(model)
         assert [model.update_and_allocate(step) for step in range(4)] == [8, 8, 8, 6]
         model.allocator.reset()
-
-
-def test_the_last_step_of_all_counts_and_is_remembered():
-    model = small_adapted(tfinal=0)
-    give_gradients(model, scale=0.0)
-    values = model.triplets.singular_values
-    with torch.no_grad():
-        values[-1], values.grad[-1] = 1e-3, 1.0  # the smallest, and alone important
-    model.allocator.update_and_allocate(11)
-
-    assert model.allocator.kept.nonzero().flatten().tolist() == [0, 1, 2, 7]
-    model.compact()
-    assert model.allocator.got_gradients
-
-
-@LATE
-def test_reset_after_deletion_counts_what_is_left():
-    model = small_adapted()
-    give_gradients(model)
-    model.update_and_allocate(99)
-    model.compact()
-    model.allocator.reset()
-
-    assert model.allocator.budget == len(model.allocator.kept) == 4
-    give_gradients(model)
-    assert model.update_and_allocate(0) == 4
-    assert model.allocator.schedule.budget(3) > 4
-    assert model.update_and_allocate(3) == model.allocator.budget == alive(model) == 4
-
-
-def test_ranks_by_layer():
-    model = small_adapted()
-    allocate(model, [9, 1, 1, 9, 1, 1, 1, 9], 3)
-
-    assert model.ranks == {"0": 2, "1": 1}
 
 
 # ---- resuming ---------------------------------------------------------------
@@ -645,17 +437,6 @@ def test_a_resumed_run_is_bit_identical(tmp_path, stop, compact):
     expected = straight.state_dict()
     assert all(torch.equal(v, expected[n]) for n, v in resumed.state_dict().items())
     assert resumed.ranks == straight.ranks
-
-
-def test_a_state_from_before_the_first_step_forgets_the_later_ones():
-    model, fresh = small_adapted(), small_adapted()
-    give_gradients(model)
-    model.update_and_allocate(0)
-    assert model.allocator.scores().any()
-    model.allocator.load_state_dict(fresh.allocator.state_dict())
-
-    assert model.allocator.state_dict()["averages"] is None
-    assert not model.allocator.scores().any()
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -759,27 +540,3 @@ def test_forward_and_penalty_do_not_wait_either():
         if not pruned:
             model.allocator.finish()
             model.compact()
-
-
-def test_the_cost_does_not_grow_with_the_number_of_layers():
-    counts = []
-    for depth in (2, 12):
-        model = small_adapted([(6, 6)] * depth)
-        give_gradients(model)
-        model.update_and_allocate(0)
-        with Operations() as counted:
-            model.update_and_allocate(5)
-        counts.append(len(counted.names))
-
-    assert counts[0] == counts[1]
-
-
-def test_an_allocator_works_on_triplets_alone():
-    model = small_adapted()
-    schedule = BudgetSchedule(8, 2, 0, 1, 1, 5)
-    allocator = RankAllocator(model.triplets, schedule)
-    for step in range(5):
-        give_gradients(model, step)
-        allocator.update_and_allocate(step)
-
-    assert allocator.kept.sum() == allocator.budget == 2
