@@ -14,7 +14,7 @@ import numpy as np
 from sk_adalora.adalora.json_file import MAX_BYTES
 from sk_adalora.pretrained.backbone import Backbone, check_in_place
 from sk_adalora.pretrained.weights import content_hash, copy_backbone, settings_hashes
-from sk_adalora.tokens.lock import locked
+from sk_adalora.tokens.tokenize import locked
 
 from .json_values import to_json
 from .layout import BACKBONE

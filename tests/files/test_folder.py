@@ -40,7 +40,7 @@ from sk_adalora.files.layout import BACKBONE
 from sk_adalora.pretrained import read as _read_model
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.runtime.devices import Place
-from sk_adalora.tokens.lock import locked
+from sk_adalora.tokens.tokenize import locked
 from sk_adalora.training.rank_table import lay_out
 
 X, Y = topics(48)
