@@ -15,7 +15,7 @@ import numpy as np
 from sk_adalora.adalora.json_file import MAX_BYTES
 from sk_adalora.pretrained.backbone import Backbone, check_in_place
 from sk_adalora.pretrained.weights import copy_backbone
-from sk_adalora.tokens.lock import locked
+from sk_adalora.tokens.tokenize import locked
 
 from .layout import BACKBONE, MAX_ARRAY_BYTES
 from .state import OPTIONAL_ATTRIBUTES, RECORDS, STATE_FIELDS
