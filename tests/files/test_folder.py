@@ -32,7 +32,7 @@ from _toy import make, make_regressor, topics
 import sk_adalora
 from sk_adalora import AdaLoraClassifier
 from sk_adalora.pretrained import read as _read_model
-from sk_adalora.tokens.lock import locked
+from sk_adalora.tokens.tokenize import locked
 from sk_adalora.training.rank_table import lay_out
 
 X, Y = topics(48)
