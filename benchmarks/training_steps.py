@@ -11,12 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sk_adalora._backbone import load_backbone
-from sk_adalora._batches import pad
-from sk_adalora._network import build_network, pool
-from sk_adalora._token_table import TokenTable
-from sk_adalora._training import Examples, Recipe, Run, train_step
-from sk_adalora.adalora import AdaLoraConfig
+from sk_adalora import AdaLoraConfig
 
 from .contestants import Settings
 from .huggingface import (
@@ -29,6 +24,17 @@ from .huggingface import (
     lora_config,
     model_type,
     stay_in_half_precision,
+)
+from .inside import (
+    Examples,
+    Recipe,
+    Run,
+    TokenTable,
+    build_network,
+    load_backbone,
+    pad,
+    pool,
+    train_step,
 )
 
 _CLASSES = 5
