@@ -4,9 +4,9 @@ Trainer keeps its own defaults but for what a benchmark must switch off: reports
 saving, evaluation, logging and progress bars.
 """
 
-import functools
 import math
 import tempfile
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,11 +60,6 @@ class TrainerPredictor:
         rows = np.empty(len(texts), int)
         rows[order] = outputs.predictions.argmax(axis=1)
         return [self.classes[i] for i in rows]
-
-
-def fit_peft_adalora(texts, labels, settings):
-    """Fit PEFT's AdaLoRA with Trainer and the callback that it needs."""
-    return _fit_adalora("peft-adalora", texts, labels, settings)
 
 
 def fit_peft_tuned(texts, labels, settings):
@@ -136,17 +131,6 @@ def stay_in_half_precision(model, place):
     return model
 
 
-def fit_peft_lora(texts, labels, settings):
-    """Fit PEFT's LoRA with Trainer, at the final rank of AdaLoRA."""
-    return _fit_lora("peft-lora", texts, labels, settings)
-
-
-def fit_lora_tuned(texts, labels, settings):
-    """Fit PEFT's LoRA on the model of `fit_peft_tuned`, in batches by length."""
-    options = {"load": load_mean_pooled, "by_length": True}
-    return _fit_lora("lora-tuned", texts, labels, settings, **options)
-
-
 def _fit_lora(name, texts, labels, settings, **options):
     from peft import get_peft_model
 
@@ -158,19 +142,6 @@ def _fit_lora(name, texts, labels, settings, **options):
         adapt=lambda model: get_peft_model(model, lora_config()),
         **options,
     )
-
-
-def fit_full(texts, labels, settings):
-    """Fit all weights with Trainer."""
-    return _fit_trainer("full", texts, labels, settings)
-
-
-def fit_full_tuned(texts, labels, settings):
-    """Fit all weights with mean pooling, no dropout, and batches by length."""
-    # Weights that are trained stay in float32, as for Trainer's bfloat16.
-    load = functools.partial(load_mean_pooled, is_frozen=False)
-    options = {"load": load, "by_length": True}
-    return _fit_trainer("full-tuned", texts, labels, settings, **options)
 
 
 def lora_config():
@@ -347,6 +318,20 @@ def _arguments(name, settings, folder, by_length):
     return arguments
 
 
+# As documented, and with the mean pooling of `fit_peft_tuned`, in batches by length.
+fit_peft_adalora = partial(_fit_adalora, "peft-adalora")
+fit_peft_lora = partial(_fit_lora, "peft-lora")
+fit_lora_tuned = partial(_fit_lora, "lora-tuned", load=load_mean_pooled, by_length=True)
+fit_full = partial(_fit_trainer, "full")
+# Weights that are trained stay in float32, as for Trainer's bfloat16.
+fit_full_tuned = partial(
+    _fit_trainer,
+    "full-tuned",
+    load=partial(load_mean_pooled, is_frozen=False),
+    by_length=True,
+)
+
+
 # ---- skorch and SetFit -------------------------------------------------------
 
 
@@ -451,5 +436,5 @@ def fit_setfit(texts, labels, settings):
         )
         rows = Dataset.from_dict({"text": texts, "label": codes.tolist()})
         Trainer(model, options, rows).train()
-    predict = functools.partial(model.predict, show_progress_bar=False)
+    predict = partial(model.predict, show_progress_bar=False)
     return Relabelled(predict, classes.tolist())

@@ -2,6 +2,7 @@
 
 Everything else in `benchmarks/` is written with public names.
 """
+# ruff: noqa: F401 (the others import them from here)
 
 from contextlib import ExitStack, contextmanager
 from unittest import mock
@@ -17,25 +18,6 @@ from sk_adalora._steps import resolve_schedule
 from sk_adalora._token_table import TokenTable
 from sk_adalora._training import Examples, Recipe, Run, train_step
 from sk_adalora.adalora import products
-
-__all__ = [
-    "Examples",
-    "Place",
-    "Recipe",
-    "Run",
-    "TokenTable",
-    "build_network",
-    "changed",
-    "folder_of",
-    "load_backbone",
-    "pad",
-    "pool",
-    "products",
-    "resolve_place",
-    "resolve_schedule",
-    "train_step",
-    "training_batches",
-]
 
 # What a study may change: its name there -> whose attribute it is, and of which name.
 _CHANGEABLE = {

@@ -92,6 +92,11 @@ def describe():
     return f"{describe_machine()}, {_versions(_OTHERS)}{of_ours}{limit}"
 
 
+def origin():
+    """Return what a line says of where it is from."""
+    return {"commit": describe_commit(), "machine": describe_processor()}
+
+
 def describe_machine():
     """Return one line: date, processor, cores, card, versions."""
     parts = [

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.metaestimators import available_if
 
-from benchmarks.data import PLAIN
+from benchmarks.data import NUMBERS
 
 from .defaults import wrong_labels
 from .study import Study, grid, measure
@@ -49,8 +49,7 @@ STUDIES["voting"] = Study(
     "What does a soft vote of ours and of counted words score?",
     settings={"TF-IDF": "tfidf", "ours": {}, "both": _with_words},
     cells=grid(
-        ["headlines", "quotes", "newsgroups", "films"],
-        {200: [20, 21], 1000: [20, 21]},
+        ["headlines", "quotes", "newsgroups", "films"], {200: [20, 21], 1000: [20, 21]}
     ),
     cuts=False,
 )
@@ -66,9 +65,7 @@ STUDIES["regression"] = Study(
         "linear_probe": {"head_init": "linear_probe"},
         "10 epochs, all kept": {"epochs": 10, "interpolation": 1},
     },
-    cells=grid(
-        [n for n in PLAIN if n != "quickstart"], {200: [20, 21], 1000: [20, 21]}
-    ),
+    cells=grid(NUMBERS, {200: [20, 21], 1000: [20, 21]}),
     max_length=64,
 )
 
@@ -168,12 +165,7 @@ STUDIES["quickstart"] = Study(
     },
     cells={("quickstart", 1600): [0, 1, 2, 3, 4]},
     n_test=625,
-    shown={
-        "accuracy": ".3f",
-        "fit_cpu": ".1f",
-        "predict_cpu": ".2f",
-        "file_mb": ".2f",
-    },
+    shown={"accuracy": ".3f", "fit_cpu": ".1f", "predict_cpu": ".2f", "file_mb": ".2f"},
     across="measures",
     measure=_with_file,
 )

@@ -19,7 +19,6 @@ from .study import KEY, Study, grid
 STUDIES = {}  # by the name that `python -m benchmarks NAME` runs them by
 
 SPACE = AdaLoraSpace()
-_FEW_GROUPS = 5  # of newsgroups: few rows are too few for all 20
 fits = []  # CPU seconds of each fit
 
 
@@ -104,18 +103,6 @@ METHODS = {
 
 
 # ---- measuring ---------------------------------------------------------------
-
-
-def _few_groups(rows, seed):
-    """Keep every fourth class of many."""
-    X_train, y_train, X_test, y_test = rows
-    kept = sorted(set(y_train))
-    kept = set(kept[::4] if len(kept) > 4 * (_FEW_GROUPS - 1) else kept)
-    parts = []
-    for texts, labels in ((X_train, y_train), (X_test, y_test)):
-        pairs = [p for p in zip(texts, labels, strict=True) if p[1] in kept]
-        parts += map(list, zip(*pairs, strict=True))
-    return parts
 
 
 def measure(cell, setting):
@@ -227,8 +214,7 @@ def by_task(records):
 STUDIES["racing"] = Study(
     "What does `AdaLoraSearchCV` find, beside random search for the same time?",
     settings=METHODS,
-    cells=grid(["headlines", "quotes", "films", "newsgroups"], {100: [0]}),
-    cases={"": _few_groups},
+    cells=grid(["headlines", "quotes", "films", "five groups"], {100: [0]}),
     n_test=500,
     cuts=False,
     on_request=("unpruned", "optuna", "random"),

@@ -219,12 +219,7 @@ STUDIES["score"] = Study(
     cells=grid(TASKS, {size: [0, 1, 2] for size in [200, 1000, 4000]}),
     cuts=False,
     on_request=ON_REQUEST,
-    options={
-        "epochs": None,
-        "batch_size": 32,
-        "max_length": 128,
-        "learning_rate": [],
-    },
+    options={"epochs": None, "batch_size": 32, "max_length": 128, "learning_rate": []},
     fixed=fixed,
     to_markdown=to_markdown,
 )

@@ -15,19 +15,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import f1_score, log_loss, r2_score
 
+from benchmarks import results
 from benchmarks.contestants import DEFAULT_MODEL, Settings, fit
 from benchmarks.data import CUT, digest, load_csv, load_task, split
 from benchmarks.inside import changed, resolve_place
-from benchmarks.results import (
-    append,
-    describe,
-    describe_commit,
-    describe_processor,
-    read,
-    say,
-    table,
-    write,
-)
 from benchmarks.timing import Clock
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, clear_backbone_cache
 
@@ -103,7 +94,11 @@ class Cell:
     ours: dict
     options: object
     data: str | None
-    found: dict = field(default_factory=dict)  # records of the settings before
+    found: dict = field(default_factory=dict)  # records of the cell by setting
+
+    def key(self, setting):
+        """Return what tells a record of a setting from all others."""
+        return setting, self.task, self.size, self.seed, self.case
 
     def estimator(self, **parameters):
         """Return our estimator for the rows, with some parameters changed."""
@@ -177,7 +172,8 @@ def quicken(study, options):
     options.settings = options.settings[:3]
     options.tasks = (options.tasks or [task for task, _ in study.cells])[:1]
     options.sizes, options.seeds, options.n_test = [40], [0], 40
-    options.epochs, options.again = 1, True
+    options.epochs, options.trials, options.folds = 1, 3, 2
+    options.again = True
 
 
 # ---- measuring ---------------------------------------------------------------
@@ -187,22 +183,25 @@ def run(name, study, options):
     """Measure what is missing, write all to a file, and print a table of it."""
     warnings.simplefilter("ignore")  # that texts are cut, and of others' libraries
     path = options.results / f"{name}-{options.kept_as}.jsonl"
-    about, records = read(path)
+    about, records = results.read(path)
     known = by_key(records)
     if not options.show:
         tasks = load_tasks(study, options)
-        refuse_others(study, options, path, records)
+        for record in [] if options.again else records:
+            refuse_another(record, shared(study, options), path)
         # What only the first fit of a process does is in no time.
         first = AdaLoraClassifier(options.model, epochs=1, device=options.device)
         first.fit(["a", "b"] * 8, [0, 1] * 8)
         for cell in cells_of(study, options, tasks):
+            keys = {name: cell.key(name) for name in study.settings}
+            cell.found = {n: known[key] for n, key in keys.items() if key in known}
             for setting in options.settings:
                 _measure_once(study, cell, setting, known, path)
         about = {**about, "what": name, "kept_as": options.kept_as}
-        about |= {"machine": describe(), "command": options.command}
+        about |= {"machine": results.describe(), "command": options.command}
         # Another run may have written lines meanwhile.
-        records = list(by_key(read(path)[1]).values())
-        write(path, about, records)
+        records = list(by_key(results.read(path)[1]).values())
+        results.write(path, about, records)
     print(f"> {about.get('machine', 'several machines')}\n")
     print((study.to_markdown or to_markdown)(study, about, records))
 
@@ -218,22 +217,21 @@ def shared(study, options):
     return {name: getattr(options, name) for name in ("n_test", "model", *sorted(same))}
 
 
-def refuse_others(study, options, path, records):
-    """Refuse to add to a file whose lines were measured otherwise.
+def refuse_another(record, asked, path):
+    """Refuse to add to lines of which one was measured otherwise.
 
     Raises
     ------
     ValueError
-        If one of them was.
+        If `record` was.
     """
-    for record in records:
-        for name, value in shared(study, options).items():
-            known = record["fixed"].get(name, value)
-            if known != value and not options.again:
-                raise ValueError(
-                    f"All lines of {path} must have the same settings. Got {name}="
-                    f"{value} after {known}. Use another --results or --name."
-                )
+    for name, value in asked.items():
+        if (known := record["fixed"].get(name)) != value:
+            raise ValueError(
+                f"All lines of {path} must have the same settings. Got {name}={value} "
+                f"after {known} of {record['setting']}. Use --again on all that is "
+                "there, or another --results or --name."
+            )
 
 
 def load_tasks(study, options):
@@ -282,27 +280,20 @@ def _ours(study, task, options):
 
 def _measure_once(study, cell, name, known, path):
     """Measure a setting on a cell, unless it was measured; write it to a line."""
-    key = (name, cell.task, cell.size, cell.seed, cell.case)
-    options = cell.options
+    key, options = cell.key(name), cell.options
     fixed = {**shared(study, options), "data": cell.data}
     fixed |= study.fixed(cell, name) if study.fixed else {}
     if key in known and not options.again:
-        cell.found[name] = known[key]
-        for what, value in fixed.items():
-            if known[key]["fixed"].get(what, value) != value:
-                raise ValueError(
-                    f"{what} of {key} in {path} must be {value}. Got "
-                    f"{known[key]['fixed'][what]}. Use --again or another --name."
-                )
+        refuse_another(known[key], fixed, path)
         return
     found = (study.measure or measure)(cell, study.settings[name])
     record = {**dict(zip(KEY, key, strict=True)), "fixed": fixed, **found}
     record |= {"n_train": len(cell.rows[0]), "date": time.strftime("%Y-%m-%d")}
-    record |= {"commit": describe_commit(), "machine": describe_processor()}
+    record |= results.origin()
     cell.found[name] = known[key] = record
-    append(path, record)
+    results.append(path, record)
     numbers = (f"{k} {v:.3g}" for k, v in found.items() if isinstance(v, float))
-    say(f"{', '.join(map(str, key))}: {', '.join(numbers)}")
+    results.say(f"{', '.join(map(str, key))}: {', '.join(numbers)}")
 
 
 def measure(cell, setting):
@@ -392,7 +383,7 @@ def to_markdown(study, about, records):
         start = [f"{x:,}" if isinstance(x, int) else x for x in row]
         lines.append([*start, *shown])
     heads = ["rows" if name == "size" else name for name in beside]
-    return table([*heads, *columns], lines)
+    return results.table([*heads, *columns], lines)
 
 
 def _cell(study, records, counted):
