@@ -744,13 +744,13 @@ def test_a_model_with_a_head_may_give_fewer_vectors_than_tokens(folder_of):
 def test_a_model_that_leaves_padding_out_is_not_warned_of(folder_of, name):
     kind, options = SEES_NONE[name]
 
-    assert not load_backbone(folder_of(kind, **options), PLACE).findings.sees_padding
+    assert not load_backbone(folder_of(kind, **options), PLACE).sees_padding
 
 
 def test_rounding_is_not_taken_for_padding(tiny_model):
     for precision in ("float32", "bfloat16"):
         place = resolve_place("cpu", precision)
-        assert not load_backbone(tiny_model, place).findings.sees_padding
+        assert not load_backbone(tiny_model, place).sees_padding
 
 
 # ---- the two texts of a pair --------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from torch import nn
 from sk_adalora.runtime.devices import Place, lacks_memory
 from sk_adalora.runtime.messages import Muted
 
-from .identity import SAMPLES
-from .weights import check_folder, no_tokenizer
+from .weights import SAMPLES, no_tokenizer
 
 # What a tokenizer and a model are tried on.
 TRIAL_TEXT = "A few words are enough."
@@ -33,8 +31,6 @@ _ENCODER = "get_encoder()"
 _PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
 # The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
-# Whether a file that is mapped into memory can be neither moved nor deleted.
-_MAPS_HOLD_FILES = os.name == "nt"
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def read_pretrained(
     Parameters
     ----------
     folder : Path
-        A model's folder.
+        A model's folder, which :func:`check_folder` has looked at.
     place : Place
         Device and precision of the weights.
     trust_remote_code : bool
@@ -88,7 +84,6 @@ def read_pretrained(
     -------
     Pretrained
     """
-    check_folder(folder, trust_remote_code)
     tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
@@ -147,19 +142,8 @@ def read_module(
         )
         attend_in_full(module)
         skip_padding_check(module)
-        if _MAPS_HOLD_FILES:
-            _unmap(module)
     of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
     return module, of_other_shapes | found["missing_keys"]
-
-
-def _unmap(module: nn.Module) -> None:
-    """Copy weights that may be mapped from a file, so that it can be replaced.
-
-    Only before anybody computes with them: what a thread reads would be freed.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
 
 
 def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> Any:
@@ -178,7 +162,7 @@ def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> 
         raise ValueError(no_tokenizer(folder))
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
-    _pad_on_the_right(tokenizer)
+    tokenizer.padding_side = "right"  # as our batches, for programs that get a copy
     try:
         tokenizer([TRIAL_TEXT, *SAMPLES])
     except Exception as error:
@@ -191,18 +175,6 @@ def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> 
             "lacks an `unk_token` for what it does not know, set one, and save it."
         ) from error
     return tokenizer
-
-
-def _pad_on_the_right(tokenizer: Any) -> None:
-    """Have a tokenizer pad as our batches do, for programs that get a copy of it.
-
-    Some that bring their own code may read nothing then: they stay.
-    """
-    side, tokenizer.padding_side = tokenizer.padding_side, "right"
-    try:
-        tokenizer(TRIAL_TEXT)
-    except Exception:
-        tokenizer.padding_side = side
 
 
 def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:

@@ -34,7 +34,7 @@ _SHARE_OF_HALF = 0.1
 
 
 @dataclass(frozen=True)
-class Findings:
+class TrialResult:
     """What a trial found out about a model.
 
     Parameters
@@ -57,7 +57,7 @@ class Findings:
 
 def try_model(
     pretrained: Pretrained, place: Place, folder: Path, *, has_head: bool
-) -> Findings:
+) -> TrialResult:
     """Compute the hidden states of a few tokens, or what a head makes of them.
 
     A model with a head of its own need not give each token a vector, as Funnel does
@@ -73,18 +73,18 @@ def try_model(
     try:
         _check_ids(body, sum(texts, [*ids, pad_id]))
         if has_head and _head_sees_padding(model, texts, pad_id, place):
-            return Findings(0, True)
+            return TrialResult(0, True)
         skip_pooler(body)
         alone = _hidden(body, torch.tensor([ids], device=place.device))
         if alone.shape[:2] != (1, len(ids)):
             if has_head:
-                return Findings(0, False)
+                return TrialResult(0, False)
             raise TypeError(f"{len(ids)} tokens became {tuple(alone.shape[1:-1])}")
-        return Findings(alone.shape[2], _sees_padding(body, ids, pad_id, alone))
+        return TrialResult(alone.shape[2], _sees_padding(body, ids, pad_id, alone))
     except Exception as error:
         if lacks_memory(error) or not computes(place.device):
             raise  # it tells nothing of the model
-        return Findings(0, False, _refusal(model, place, folder, error))
+        return TrialResult(0, False, _refusal(model, place, folder, error))
 
 
 def _check_ids(body: nn.Module, ids: list[int]) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 
 from sk_adalora.data.texts import Texts
 
-from .lock import locked
 from .table import TokenTable
-from .tokenize import check_room, encode
+from .tokenize import check_room, encode, locked
 
 # A limit above any text's length, since `encode` always truncates.
 _NO_LIMIT = 2**30

@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +21,8 @@ import pyarrow.compute as pc
 
 from sk_adalora.data.texts import Texts
 from sk_adalora.runtime.messages import Muted
+from sk_adalora.runtime.threads import lock_of
 
-from .lock import locked
 from .table import TokenTable
 
 # From this many distinct texts on, `datasets` keeps the ids on disk.
@@ -37,8 +39,44 @@ _CHARACTERS_A_CALL = 1_000_000
 # follow the kept ones: where the start ends, only its last word can be cut.
 _CHARACTERS_A_TOKEN = 16
 _WORDS_BEHIND = 4
-# Whether a file that is mapped into memory cannot be deleted.
-_MAPS_HOLD_FILES = os.name == "nt"
+
+# What the thread that uses a tokenizer restores: truncation and padding.
+_found: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+@contextmanager
+def locked(tokenizer: Any) -> Iterator[None]:
+    """Use a tokenizer exclusively, and restore the settings that calls change.
+
+    A fast tokenizer keeps the truncation and the padding of its last call.
+    """
+    with lock_of(tokenizer):
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            yield
+            return
+        if tokenizer in _found:
+            # In a child that was forked while a thread of the parent was here. That
+            # thread, which the child does not have, still holds locks of the backend.
+            backend = type(backend).from_str(backend.to_str())
+            _give_back(backend, *_found[tokenizer])
+            tokenizer._tokenizer = backend
+        _found[tokenizer] = backend.truncation, backend.padding
+        try:
+            yield
+        finally:
+            _give_back(backend, *_found.pop(tokenizer))
+
+
+def _give_back(backend: Any, truncation: Any, padding: Any) -> None:
+    if truncation is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(**truncation)
+    if padding is None:
+        backend.no_padding()
+    else:
+        backend.enable_padding(**padding)
 
 
 def encode(texts: Texts, tokenizer: Any, max_length: int) -> TokenTable:
@@ -316,7 +354,7 @@ def _encode_in_folder(
             new_fingerprint="sk_adalora_tokens",
         )
     table = encoded.with_format("arrow")[:]
-    return _flatten(table, None if _MAPS_HOLD_FILES else folder / "ids.bin")
+    return _flatten(table, folder / "ids.bin")
 
 
 def _flatten(encoded: pa.Table, file: Path | None = None) -> dict[str, Any]:

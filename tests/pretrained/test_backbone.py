@@ -29,7 +29,8 @@ from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.pretrained.read import read_pretrained, silent_transformers
 from sk_adalora.pretrained.weights import content_hash, weight_files
 from sk_adalora.runtime.devices import resolve_place
-from sk_adalora.runtime.rules import POOLINGS, build_network, pool
+from sk_adalora.network.network import build_network, pool
+from sk_adalora.runtime.rules import POOLINGS
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
