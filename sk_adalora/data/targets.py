@@ -71,6 +71,14 @@ class Targets(ABC):
         """Public attributes of a fitted estimator."""
         return {}
 
+    def to_state(self) -> dict[str, Any]:
+        """Return plain values and arrays, which `from_state` reads."""
+        return {"kind": type(self).__name__, **vars(self)}
+
+    @abstractmethod
+    def is_sound(self) -> bool:
+        """Tell whether values that come from a file are what a fit leaves."""
+
     @staticmethod
     @abstractmethod
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -155,6 +163,15 @@ class Classes(Targets):
     @property
     def attributes(self) -> dict[str, Any]:
         return {"classes_": self.classes}
+
+    def is_sound(self) -> bool:
+        known = isinstance(self.classes, np.ndarray)
+        if not known or self.classes.dtype.kind not in "biufUOmM":
+            return False
+        labels = self.classes.tolist()
+        least = 1 if isinstance(self, Labels) else 2
+        distinct = len(set(labels)) == len(labels) >= least
+        return distinct and all(label == label for label in labels)
 
     @staticmethod
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -349,6 +366,17 @@ class Numbers(Targets):
     def n_outputs(self) -> int:
         return len(self.mean)
 
+    def is_sound(self) -> bool:
+        arrays = (self.mean, self.scale)
+        if not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays):
+            return False
+        finite = all(bool(np.isfinite(a).all()) for a in arrays)
+        alike = len(self.mean) == len(self.scale) >= 1
+        one = type(self.one_dimensional) is bool and (
+            not self.one_dimensional or len(self.mean) == 1
+        )
+        return finite and alike and one and bool((self.scale >= 0).all())
+
     @property
     def names(self) -> list[str]:
         return [f"target_{i}" for i in range(self.n_outputs)]
@@ -396,7 +424,8 @@ class Numbers(Targets):
         row_weights = None if weights is None else weights.double().numpy()
         if row_weights is not None and np.all(row_weights == row_weights[0]):
             row_weights = None  # the same to the last bit as without weights
-        fitted = replace(self, **_mean_and_scale(values, row_weights))
+        mean, scale = _mean_and_scale(values, row_weights)
+        fitted = replace(self, mean=mean, scale=scale)
         if isinstance(before, Numbers):
             fitted = fitted._widened(before, own)
         varied = fitted.scale > 0  # equal numbers may differ by rounding
@@ -437,7 +466,7 @@ class Numbers(Targets):
 
 def _mean_and_scale(
     values: np.ndarray, weights: np.ndarray | None
-) -> dict[str, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of each target."""
     # Scale by powers of 2, which is exact: squares of 1e200 would be infinite.
     _, exponent = np.frexp(np.abs(values).max(axis=0))
@@ -453,10 +482,8 @@ def _mean_and_scale(
     # A scale of 0 predicts equal numbers as they are, whatever the outputs; so it
     # does where one row has practically all of the weight.
     equal = values[0 if weights is None else weights.argmax()]
-    return {
-        "mean": np.where(spreads, np.ldexp(mean, exponent), equal),
-        "scale": np.where(spreads, scale, 0.0),
-    }
+    mean = np.where(spreads, np.ldexp(mean, exponent), equal)
+    return mean, np.where(spreads, scale, 0.0)
 
 
 def read_number_targets(y: Any) -> tuple[Targets, Tensor]:
@@ -474,3 +501,20 @@ def read_number_targets(y: Any) -> tuple[Targets, Tensor]:
     zeros = np.zeros(values.shape[1])
     # Torch takes no array of negative strides, such as a reversed Series.
     return Numbers(one_dimensional, zeros, zeros + 1), torch.from_numpy(values.copy())
+
+
+_KINDS: dict[str, type[Targets]] = {
+    kind.__name__: kind for kind in (Classes, Labels, Numbers)
+}
+
+
+def from_state(state: dict[str, Any]) -> Targets:
+    """Make targets of what `Targets.to_state` returned.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If values are missing, or others are there.
+    """
+    values = dict(state)
+    return _KINDS[values.pop("kind")](**values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -86,8 +87,7 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
     _doc_link_template = LINK_TEMPLATE
 
     _rules: ClassVar[Mapping[str, Rule]]
-    # From `y`, the targets' kind and the targets of the rows.
-    _read_targets: ClassVar[Callable[[Any], tuple[Targets, Tensor]]]
+    _target_kinds: ClassVar[tuple[type[Targets], ...]]
 
     # What a fit sets.
     n_features_in_: int
@@ -196,6 +196,11 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
         def set_score_request(self, **kwargs: bool | str | None) -> Self: ...
 
         def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
+    @staticmethod
+    @abstractmethod
+    def _read_targets(y: Any) -> tuple[Targets, Tensor]:
+        """Return the kind of the targets, and the targets of the rows."""
 
     @with_callbacks
     def fit(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 
-from sk_adalora.data.targets import Classes, read_label_targets
+from sk_adalora.data.targets import Classes, Labels, read_label_targets
 from sk_adalora.pretrained.find import DEFAULT_MODEL
 
 from .base import BaseAdaLora
@@ -221,6 +221,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     _rules = CLASSIFIER_RULES
     _read_targets = staticmethod(read_label_targets)
+    _target_kinds = (Classes, Labels)
     _targets: Classes
     classes_: np.ndarray
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 
-from sk_adalora.data.targets import read_number_targets
+from sk_adalora.data.targets import Numbers, read_number_targets
 
 from .base import BaseAdaLora
 from .parameters import SHARED_RULES
@@ -214,6 +214,7 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
 
     _rules = SHARED_RULES
     _read_targets = staticmethod(read_number_targets)
+    _target_kinds = (Numbers,)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the expected number of each row.

@@ -60,7 +60,7 @@ def write_export_card(estimator: Any, part: str = "", *, merged: bool) -> str:
         loading += (
             ' The names of its rows are in its metadata, as a JSON list "labels".'
         )
-    if units := estimator._units():
+    if units := estimator._targets.units:
         loading += f"\n\n{units}"
     return _page(estimator, title, loading, merged=merged)
 

@@ -167,14 +167,14 @@ def merge_and_save(
     network, backbone = estimator._exact_network()
     folder = _at_home(folder)
     _refuse_own_model(backbone.folder, folder)
-    part = backbone.pretrained.part
+    part, longest = backbone.pretrained.part, estimator.max_length
     _, head = estimator._adapter.tensors()
     with written_whole(folder, overwrite=overwrite) as staged:
         encoder = network.encoder.merge_and_unload()
         merged: Any = whole_model(backbone, encoder, estimator.trust_remote_code)
         if head:
             # In config.json, transformers would take them for a random head's.
-            labels = json.dumps([*estimator._label_names().values()])
+            labels = json.dumps(estimator._targets.names)
             save_file(head, staged / HEAD_NAME, metadata={"labels": labels})
         else:
             name_outputs(merged.config, estimator)
@@ -187,7 +187,7 @@ def merge_and_save(
                 staged,
                 pooling=network.pooling,
                 width=backbone.width,
-                max_length=estimator._most_tokens(backbone),
+                max_length=min(longest, backbone.longest or longest),
             )
         card = write_export_card(estimator, part, merged=True)
         write_text(staged / CARD_NAME, card)

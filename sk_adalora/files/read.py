@@ -23,6 +23,7 @@ from sk_adalora.adalora.peft_format import (
     ranks_of,
 )
 from sk_adalora.adalora.read_peft import read_adapter
+from sk_adalora.data.targets import Targets, from_state
 from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
 from sk_adalora.runtime.rules import POOLINGS
@@ -178,7 +179,7 @@ def read_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of the estimator."""
     # A subclass loads what its estimator saved.
-    ours = {base.__name__ for base in cls.__mro__ if hasattr(base, "_coding")}
+    ours = {base.__name__ for base in cls.__mro__ if hasattr(base, "_target_kinds")}
     if described["class"] not in ours:
         raise ValueError(
             f"The folder must hold an estimator of class {cls.__name__}. Got "
@@ -214,7 +215,7 @@ def _parameter(name: str, value: Any) -> Any:
 def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, Any]:
     """Return the fitted attributes."""
     fitted = dict(described["fitted"])
-    needed = (*cls._coding, "n_features_in_", *RECORDS)
+    needed = ("n_features_in_", "targets", *RECORDS)
     what = f"the attributes of a fitted {cls.__name__}"
     _check_names(fitted, needed, what, described, OPTIONAL_ATTRIBUTES)
     records: dict[str, Any] = {}
@@ -222,13 +223,18 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
         what, values = f"the fields of {kind.__name__}", fitted.pop(name)
         _check_fields(values, get_type_hints(kind), what, described)
         records[name] = kind(**values)
+    targets = _read_targets(fitted.pop("targets"), cls)
     for name, value in fitted.items():
         if isinstance(value, dict):
             fitted[name] = _read_array(name, value)
         if not _CHECKS[name](fitted[name]):
             raise broken(f"hold {name!r} as a fit leaves it", value)
     state = _read_state(described, folder)
-    _check_together(fitted, state.n_outputs)
+    if targets.n_outputs != state.n_outputs:
+        n_targets = targets.n_outputs
+        raise broken(f"hold targets for its {state.n_outputs} outputs", n_targets)
+    _check_names_of_columns(fitted)
+    fitted |= {"_targets": targets, **targets.attributes}
     return fitted | fitted_attributes(
         state, records["schedule_"], records["history_"], records["fit_report_"]
     )
@@ -249,15 +255,23 @@ def _read_array(name: str, written: dict[str, Any]) -> np.ndarray:
         raise broken(f"hold {name!r} as an array", written) from error
 
 
+def _read_targets(written: Any, cls: Any) -> Targets:
+    """Return the targets, of a kind that the estimator predicts."""
+    try:
+        values = {
+            name: _read_array(name, value) if isinstance(value, dict) else value
+            for name, value in written.items()
+        }
+        targets = from_state(values)
+        if isinstance(targets, cls._target_kinds) and targets.is_sound():
+            return targets
+    except (AttributeError, KeyError, TypeError):
+        pass
+    raise broken("hold 'targets' as a fit leaves them", written)
+
+
 def _is_vector(value: Any, kinds: str) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in kinds
-
-
-def _are_classes(value: Any) -> bool:
-    if not _is_vector(value, "biufUOmM") or not len(value):
-        return False
-    labels = value.tolist()
-    return len(set(labels)) == len(labels) and all(x == x for x in labels)
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
@@ -266,30 +280,11 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
         _is_vector(v, "O") and all(type(name) is str for name in v)
     ),
     "_validation_seed": lambda v: type(v) is int and 0 <= v < 2**31,
-    "classes_": _are_classes,
-    "_multilabel": lambda v: type(v) is bool,
-    "_one_target": lambda v: type(v) is bool,
-    "_target_mean": lambda v: _is_vector(v, "f") and bool(np.isfinite(v).all()),
-    "_target_scale": lambda v: (
-        _is_vector(v, "f") and bool((np.isfinite(v) & (v >= 0)).all())
-    ),
 }
 
 
-def _check_together(fitted: dict[str, Any], n_outputs: int) -> None:
-    """Refuse targets of another number than the outputs."""
-    if "classes_" in fitted:
-        numbers = [len(fitted["classes_"])]
-        least = 1 if fitted["_multilabel"] else 2
-    else:
-        numbers = [len(fitted["_target_mean"]), len(fitted["_target_scale"])]
-        least = 1
-    if set(numbers) != {n_outputs} or n_outputs < least:
-        raise broken(
-            f"hold as many classes or targets as outputs: {n_outputs}", numbers
-        )
-    if fitted.get("_one_target") and n_outputs > 1:
-        raise broken("hold one target only where '_one_target' says so", n_outputs)
+def _check_names_of_columns(fitted: dict[str, Any]) -> None:
+    """Refuse names of more or fewer columns than the fit had."""
     names = fitted.get("feature_names_in_")
     if names is not None and len(names) != fitted["n_features_in_"]:
         raise broken(f"hold {fitted['n_features_in_']} 'feature_names_in_'", len(names))

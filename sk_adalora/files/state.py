@@ -13,6 +13,7 @@ from torch import Tensor
 from sk_adalora.adalora import AdaLoraConfig
 from sk_adalora.adalora.peft_format import rank_pattern
 from sk_adalora.adalora.save_load import living
+from sk_adalora.data.targets import from_state
 from sk_adalora.network.network import TextNetwork, build_network
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import Found, commit_of, names_folder
@@ -164,6 +165,8 @@ def fitted_attributes(
 def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
     """Turn the records among an estimator's attributes into dicts."""
     plain = {n: dict(vars(state[n])) for n in _PICKLED_RECORDS if n in state}
+    if "_targets" in state:
+        plain["_targets"] = state["_targets"].to_state()
     return state | plain
 
 
@@ -172,7 +175,10 @@ def with_records(state: dict[str, Any]) -> dict[str, Any]:
     if "_adapter" in state:
         check_format(state["_adapter"])
     written = {n: kind for n, kind in _PICKLED_RECORDS.items() if n in state}
-    return state | {name: kind(**state[name]) for name, kind in written.items()}
+    records = {name: kind(**state[name]) for name, kind in written.items()}
+    if "_targets" in state:
+        records["_targets"] = from_state(state["_targets"])
+    return state | records
 
 
 def collect_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:

@@ -47,10 +47,14 @@ def describe(estimator: Any, include_backbone: bool) -> dict[str, Any]:
         parameters["model"] = BACKBONE
     fitted = {
         name: _named(name, vars(estimator)[name], _attribute, "fit with labels of str")
-        for name in (*estimator._coding, "n_features_in_", *OPTIONAL_ATTRIBUTES)
+        for name in ("n_features_in_", *OPTIONAL_ATTRIBUTES)
         if name in vars(estimator)
     }
     fitted |= {name: dict(vars(getattr(estimator, name))) for name in RECORDS}
+    fitted["targets"] = {
+        name: _named("y", value, _attribute, "fit with labels of str")
+        for name, value in estimator._targets.to_state().items()
+    }
     state = estimator._adapter
     described = {name: getattr(state, name) for name in STATE_FIELDS}
     # A path in a cache means nothing on another machine.
@@ -170,10 +174,10 @@ def save_tokenizer(tokenizer: Any, folder: Path, row_format: Any) -> None:
 
 def name_outputs(config: Any, estimator: Any) -> None:
     """Tell transformers' configuration what the outputs are."""
-    names = estimator._label_names()
-    config.id2label = names
-    config.label2id = {name: i for i, name in names.items()}
-    config.problem_type = estimator._problem_type()
+    targets = estimator._targets
+    config.id2label = dict(enumerate(targets.names))
+    config.label2id = {name: i for i, name in config.id2label.items()}
+    config.problem_type = targets.problem_type
 
 
 def write_sentence_files(

@@ -136,7 +136,7 @@ class OptunaPruning:
         self._next_step = self._first_step + context.parent.max_subtasks
         y_val = self.y_val
         if not callable(self.scoring):  # those of scikit-learn do not take all forms
-            y_val = fitted_estimator._targets_to_score(y_val)
+            y_val = fitted_estimator._targets.to_score(y_val)
         score = one_number(self._scorer(fitted_estimator, self.X_val, y_val))
         if math.isnan(score):
             raise TrialPruned(f"The score of epoch {epoch} is NaN.")

@@ -11,7 +11,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from sklearn.utils.validation import check_is_fitted
 
-from sk_adalora.runtime.doc_links import DocLinkMixin
+from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.rules import defaults_of
 from sk_adalora.runtime.transaction import CALLBACKS
 
@@ -27,7 +27,7 @@ _PASSWORD = re.compile(
 )
 
 
-class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
+class AdaLoraSearchCV(SearchHooks):
     """Search the parameters of an AdaLora estimator with Optuna and cross-validation.
 
     Optuna proposes parameters, and says which trials are not worth their remaining
@@ -229,6 +229,10 @@ class AdaLoraSearchCV(DocLinkMixin, SearchHooks):
 
     # scikit-learn's constructor would set this; it is not a parameter here.
     pre_dispatch = "2*n_jobs"
+
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+    _doc_link_module = "sk_adalora"
+    _doc_link_template = LINK_TEMPLATE
 
     def __init__(
         self,
