@@ -59,7 +59,7 @@ def waits_of_steps(monkeypatch):
 
 def assert_on_device(estimator):
     """The model that predicts is on the device, all of it."""
-    network = estimator._live.network
+    network = estimator._predictor.network
     tensors = [*network.parameters(), *network.buffers()]
     assert len(tensors) > 40
     assert all(isinstance(tensor, PretendedTensor) for tensor in tensors)
@@ -133,7 +133,7 @@ def test_half_precision_with_a_scaler(tiny_model, monkeypatch):
     here = make(tiny_model).fit(X, Y)
     there = make(tiny_model, precision="float16", device=str(DEVICE)).fit(X, Y)
 
-    assert next(there._live.network.encoder.model.parameters()).dtype == torch.float16
+    assert next(there._predictor.network.encoder.model.parameters()).dtype == torch.float16
     assert there.ranks_ == here.ranks_
     np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), atol=1e-2)
 
@@ -193,7 +193,6 @@ def test_what_no_model_could_compute_is_not_the_models_fault(
 
 def test_the_device_is_tried_in_a_precision_that_it_has(tiny_model, monkeypatch):
     """Where torch makes numbers in float64 by default, which Apple's GPUs lack."""
-    monkeypatch.setattr(_devices, "_tried", {})
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -383,7 +382,7 @@ def test_batches_of_a_prediction_do_not_wait_for_each_other(tiny_model, monkeypa
     texts = [*X, *LONG]
     fitted = make(tiny_model, device=str(DEVICE)).fit(X, Y)
     expected = fitted.predict_proba(texts)
-    network, seen = fitted._live.network, []
+    network, seen = fitted._predictor.network, []
     monkeypatch.setattr(_devices.Place, "tokens_to_predict", 64)
     network.register_forward_pre_hook(lambda *_: seen.append(waits.total()))
     waits.clear()
