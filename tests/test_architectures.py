@@ -20,7 +20,7 @@ import sk_adalora
 from sk_adalora import AdaLoraClassifier
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained import backbone as _backbone
-from sk_adalora.pretrained import trial as _try_model
+from sk_adalora.pretrained import read as _read_model
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.runtime import devices as _devices
 from sk_adalora.runtime.devices import resolve_place
@@ -342,7 +342,7 @@ def test_what_fails_in_float32_too_tells_nothing_of_bfloat16(
         raise RuntimeError("Deterministic behavior was enabled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_try_model, "_hidden", fail)
+        patch.setattr(_read_model, "_hidden", fail)
         with pytest.raises(ValueError, match="in float32 with RuntimeError: Determin"):
             make(tiny_model, precision="auto").fit(X, y)
     fitted = make(tiny_model, precision="auto").fit(X, y)
@@ -375,7 +375,7 @@ def test_a_lack_of_memory_tells_nothing_of_a_model(
         raise error
 
     with monkeypatch.context() as full:
-        full.setattr(_try_model, "_hidden", fail)
+        full.setattr(_read_model, "_hidden", fail)
         with pytest.raises(type(error)) as raised:
             make(tiny_model, precision="auto").fit(X, y)
         assert raised.value is error

@@ -16,8 +16,16 @@ from sk_adalora.runtime.devices import Place
 from sk_adalora.runtime.threads import lock_of
 
 from .find import Found, Request, find_again, find_folder, forget_found
-from .read import Pretrained, read_module, read_pretrained, shared_copy, text_part
-from .trial import TrialResult, try_model
+from .read import (
+    CannotComputeError,
+    Pretrained,
+    TrialResult,
+    read_module,
+    read_pretrained,
+    shared_copy,
+    text_part,
+    try_model,
+)
 from .weights import (
     check_folder,
     content_hash,
@@ -181,12 +189,15 @@ def load_backbone(
     code = (trust_remote_code, trust_remote_code and not local_files_only)
     wanted = _Wanted(folder, file_hashes(folder), place, n_labels, *code)
     instead = wanted.in_float32() if or_float32 else wanted
-    backbone = _read_once(instead if wanted in _fails else wanted)
-    if backbone.trial.failure and instead != wanted:
-        _fails.add(wanted)
+    if wanted in _fails:
+        wanted = instead
+    try:
+        backbone = _read_once(wanted)
+    except CannotComputeError:
+        if wanted == instead:
+            raise
         backbone = _read_once(instead)
-    if backbone.trial.failure:
-        raise ValueError(backbone.trial.failure)
+        _fails.add(wanted)
     others = [other for other in _last_used if other is not backbone]
     _last_used[:] = [*others, backbone][-2:]
     return backbone
