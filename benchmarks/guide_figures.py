@@ -92,7 +92,7 @@ def tokens_a_second(X_train, y_train, X_test, precision):
     start = time.process_time()
     classifier.fit(X_train, y_train)
     of_fit = time.process_time() - start
-    count = classifier._live.backbone.tokenizer
+    count = classifier._predictor.backbone.tokenizer
     n_train, n_test = (sum(map(len, count(X)["input_ids"])) for X in (X_train, X_test))
     start = time.process_time()
     classifier.predict(X_test)

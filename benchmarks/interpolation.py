@@ -77,7 +77,7 @@ def between(start, end, share):
         elif name.startswith("head."):
             arrays[name] = share * value + (1 - share) * start._adapter.arrays[name]
     mixed = copy.copy(end)
-    mixed._adapter, mixed._live = replace(end._adapter, arrays=arrays), None
+    mixed._adapter, mixed._predictor = replace(end._adapter, arrays=arrays), None
     return mixed
 
 

@@ -16,7 +16,7 @@ from sk_adalora.network.network import build_network, pool
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.tokens.batches import pad
 from sk_adalora.tokens.table import TokenTable
-from sk_adalora.training.loop import Examples, Recipe, Run, train_step
+from sk_adalora.training.loop import Examples, Recipe, TrainingRun, train_step
 
 from .contestants import Settings
 from .huggingface import (
@@ -111,7 +111,7 @@ class OurStep:
         )
         targets = _labels(len(tokens), place).cpu()
         examples = Examples(tokens, targets, None, _row_losses)
-        self.run = Run(network, examples, recipe, place)
+        self.run = TrainingRun(network, examples, recipe, place)
         network.train()
 
     def __call__(self):
@@ -125,13 +125,13 @@ class OurStep:
             model.orthogonality_loss().backward()
 
         def clip():
-            torch.nn.utils.clip_grad_norm_(run.trained, run.recipe.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.max_grad_norm)
 
         def allocate():
             model.update_and_allocate(run.step)
             run.step += 1
 
-        for parameter in run.trained:  # a step leaves none
+        for parameter in run.parameters:  # a step leaves none
             parameter.grad = 1e-3 * torch.ones_like(parameter)
         return {
             "orthogonality, forward and backward": penalty,

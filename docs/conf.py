@@ -28,7 +28,6 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     # Ours, in docs/_extensions.
     "api_pages",
-    "architecture",
     "outer_pages",
 ]
 source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructuredtext"}

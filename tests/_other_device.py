@@ -133,7 +133,9 @@ def test_half_precision_with_a_scaler(tiny_model, monkeypatch):
     here = make(tiny_model).fit(X, Y)
     there = make(tiny_model, precision="float16", device=str(DEVICE)).fit(X, Y)
 
-    assert next(there._predictor.network.encoder.model.parameters()).dtype == torch.float16
+    assert (
+        next(there._predictor.network.encoder.model.parameters()).dtype == torch.float16
+    )
     assert there.ranks_ == here.ranks_
     np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), atol=1e-2)
 

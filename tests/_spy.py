@@ -18,7 +18,7 @@ class Spy:
             result = real(run, group)
             self.runs.append(run)
             self.groups.append(group)
-            self.sizes.append(sum(p.numel() for p in run.trained))
+            self.sizes.append(sum(p.numel() for p in run.parameters))
             return result
 
         monkeypatch.setattr(_training, "train_step", step)

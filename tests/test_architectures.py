@@ -147,7 +147,7 @@ def test_the_head_is_as_wide_as_what_the_model_gives(
         return  # its layers hand no gradients on outside of its training mode
     X, y = toy(16)
     fitted = make(model, target_modules=["v_proj"]).fit(X, y)
-    assert fitted._live.network.head.in_features == width
+    assert fitted._predictor.network.head.in_features == width
     assert np.isfinite(fitted.predict_proba(X)).all()
 
 
@@ -236,7 +236,7 @@ def test_the_head_of_a_model_of_texts_and_images(gemma):
     alone = np.concatenate([fitted.predict_proba([text]) for text in X])
 
     np.testing.assert_allclose(fitted.predict_proba(X), alone, atol=1e-5)
-    backbone = fitted._live.backbone
+    backbone = fitted._predictor.backbone
     assert backbone.longest == 64
     assert backbone.module.config.text_config.pad_token_id == 0
 
@@ -312,8 +312,12 @@ def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
     assert reads == ["bfloat16", "float32"]
     # Float32 that was asked for is the same model, and computes the same.
     asked = make(model, precision="float32", pooling=pooling).fit(X, y)
-    assert same._live.backbone is asked._live.backbone is fitted._live.backbone
-    live = fitted._live
+    assert (
+        same._predictor.backbone
+        is asked._predictor.backbone
+        is fitted._predictor.backbone
+    )
+    live = fitted._predictor
     assert fitted._ready() is live  # no prediction builds the network again
     np.testing.assert_array_equal(asked.predict_proba(X), expected)
     if pooling == "mean":
@@ -997,13 +1001,13 @@ def test_a_tokenizer_that_only_pads_on_the_left(folder_of, tmp_path):
     fitted = make(str(folder), trust_remote_code=True).fit(*toy(16))
     fitted.save_pretrained(tmp_path / "saved")
 
-    assert fitted._live.backbone.tokenizer.padding_side == "left"
+    assert fitted._predictor.backbone.tokenizer.padding_side == "left"
 
 
 def test_saving_leaves_the_tokenizer_as_it_was(folder_of, tmp_path):
     X, y = toy(16)
     fitted = make(folder_of(transformers.GPT2Config, **GPT2)).fit(X, y)
-    tokenizer = fitted._live.backbone.tokenizer
+    tokenizer = fitted._predictor.backbone.tokenizer
     before = dict(tokenizer.init_kwargs)
     fitted.save_pretrained(tmp_path / "saved")
 

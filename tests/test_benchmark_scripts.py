@@ -906,7 +906,7 @@ def test_tokens_a_second_count_each_epoch(tiny_model, monkeypatch):
     monkeypatch.setattr(guide_figures, "AdaLoraClassifier", make)
     clock = iter([0.0, 3.0, 10.0, 12.0])
     monkeypatch.setattr(guide_figures.time, "process_time", lambda: next(clock))
-    tokenizer = make(epochs=1).fit(X, Y)._live.backbone.tokenizer
+    tokenizer = make(epochs=1).fit(X, Y)._predictor.backbone.tokenizer
     of_text = [len(ids) for ids in tokenizer(X)["input_ids"]]
     expected = (sum(of_text) / len(X), sum(of_text), sum(of_text[:4]) / 2)
 

@@ -2,10 +2,8 @@
 
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
-from test_imports import MODULES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -25,34 +23,6 @@ def load(monkeypatch):
     yield load
     for name in loaded:
         sys.modules.pop(name, None)
-
-
-def test_each_module_stands_in_the_picture_once(load):
-    picture = load("draw_architecture")
-    svg = ElementTree.fromstring(picture.draw())
-    texts = svg.iterfind(".//{*}text[@class='name']")
-    packages = {"", "adalora"}  # their __init__ files only list names
-
-    assert sorted(text.text for text in texts) == sorted(
-        name.removeprefix("adalora.") for name in MODULES if name not in packages
-    )
-
-
-def test_arrows_are_imports_and_none_is_implied_by_others(load):
-    picture = load("draw_architecture")
-    edges = picture.edges_of_groups(picture.read_modules())
-    titles = {(above.title, below.title) for above, below in edges}
-
-    assert {("Texts", "Tokens"), ("Training", "Saving")} <= titles
-    assert ("Texts", "Estimators") not in titles  # implied by the way between
-
-
-def test_a_module_without_a_place_is_named(load):
-    picture = load("draw_architecture")
-    modules = picture.read_modules() | {"_new": DOCS}
-
-    with pytest.raises(ValueError, match=r"one of GROUPS. Got \['_new'\]"):
-        picture.group_of_each(modules)
 
 
 def test_code_ends_without_the_empty_line_that_doctest_needs(load):

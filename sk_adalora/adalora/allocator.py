@@ -265,15 +265,11 @@ class RankAllocator:
             If the state of an optimizer cannot shrink; nothing is changed then.
         """
         if not self.finished:
-            got = f"step {self.last_step}. Call `finish` first"
-            if self.last_step < 0:
-                got = (
-                    "an allocator that knows of no step, as after an adapter was "
-                    "loaded. Load the state of the allocator, too, or call `finish`"
-                )
             raise RuntimeError(
                 "Triplets may be deleted only when the budget is final, at step "
-                f"{self.schedule.final_step}. Got {got} to end the allocation early."
+                f"{self.schedule.final_step}. Got step {self.last_step}. Call `finish` "
+                "first to end the allocation early, or, after an adapter was loaded, "
+                "load the state of its allocator, too."
             )
         # Before anything changes, as memory may run out.
         reached, kept = self._reached[self.kept], self.kept[self.kept]

@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 64 * 2**20  # no settings are this long: it is something else
+# No settings are this long, and no number in them: such a file is something else.
+MAX_BYTES = 64 * 2**20
+_MAX_DIGITS = 64
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
             path.read_text(encoding="utf8"),
             parse_constant=_read_float,
             parse_float=_read_float,
+            parse_int=_read_int,
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(
@@ -64,3 +67,9 @@ def _read_float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is no number in JSON, or too large")
     return value
+
+
+def _read_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)

@@ -71,7 +71,10 @@ def match_layers(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
     }
     if not chosen:
         raise ValueError(_nothing_matches(asked, layers))
-    _warn_of_names_without_use(model, asked, allowed, chosen)
+    if not isinstance(asked, str):
+        excluded = layers.keys() - allowed.keys()
+        _warn_of_idle_names(asked, layers, [*chosen, *excluded])
+        _warn_of_held_layers(model, asked, allowed, chosen)
     _warn_of_idle_exclusions(config, layers)
     _warn_of_a_missing_head(config, saved)
     _check_orientation(chosen, config)
@@ -210,21 +213,25 @@ def _listed(paths: Collection[str]) -> str:
     return ", ".join(list(paths)[:40]) + more
 
 
-def _warn_of_names_without_use(
+def _warn_of_idle_names(
+    names: list[str], layers: Collection[str], found: Collection[str]
+) -> None:
+    """Warn of names that find no layer; no error, because PEFT accepts such lists."""
+    idle = _lost(names, found)
+    if idle:
+        warn_user(f"{_nothing_matches(idle, layers)} Only the others are adapted.")
+
+
+def _warn_of_held_layers(
     model: nn.Module,
-    asked: str | list[str],
+    names: list[str],
     allowed: dict[str, nn.Module],
     chosen: Collection[str],
 ) -> None:
-    """Warn of names by which nothing is adapted, or less than they say.
+    """Warn of layers that a name matches, and that only a guess leaves out.
 
-    It is no error, because PEFT accepts such lists.
+    "dense" need not mean "pooler.dense"; but "heads" may be no head.
     """
-    names = [] if isinstance(asked, str) else asked
-    idle = _lost(names, chosen)
-    if idle:
-        warn_user(f"{_nothing_matches(idle, allowed)} Only the others are adapted.")
-    # "dense" need not mean "pooler.dense"; but "heads" may be no head.
     held = [
         path
         for path, layer in allowed.items()

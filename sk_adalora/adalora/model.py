@@ -289,10 +289,10 @@ class AdaLoraModel(Wrapper):
     @property
     def ranks(self) -> dict[str, int]:
         """The rank that is left in each adapted layer, by its path."""
-        kept = self.by_layer(self.allocator.kept.cpu())
+        kept = self._by_layer(self.allocator.kept.cpu())
         return {path: int(flags.sum()) for path, flags in kept.items()}
 
-    def by_layer(self, flags: Tensor) -> dict[str, Tensor]:
+    def _by_layer(self, flags: Tensor) -> dict[str, Tensor]:
         """Cut what is known of all triplets, of shape (n,), by the paths of layers."""
         parts = torch.split(flags, self.triplets.ranks)
         return dict(zip(self.adapted, parts, strict=True))
@@ -457,9 +457,9 @@ class AdaLoraModel(Wrapper):
             If names or shapes of `state_dict` are not the adapter's.
         """
         if is_main_process:
-            write_adapter(save_directory, *self.to_write(state_dict))
+            write_adapter(save_directory, *self._to_write(state_dict))
 
-    def to_write(
+    def _to_write(
         self, state_dict: Mapping[str, Tensor] | None = None
     ) -> tuple[AdaLoraConfig, dict[str, Tensor]]:
         """Return the configuration and the numbers that a file of this adapter holds.
@@ -487,7 +487,7 @@ class AdaLoraModel(Wrapper):
         prefix, kept = adapter_state.PREFIX, self.allocator.kept
         values = [state[f"{prefix}{path}.lora_E"].flatten() for path in self.adapted]
         chosen = kept | (torch.cat(values).to(kept.device) != 0)
-        return config, select_triplets(state, self.by_layer(chosen))
+        return config, select_triplets(state, self._by_layer(chosen))
 
     # ---- merging ------------------------------------------------------------
 

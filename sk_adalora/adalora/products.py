@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -17,13 +16,12 @@ def _mkl_is_slow() -> bool:
     instructions in two halves, so it loses little. Zen 5 can execute them whole; it is
     recognised by AVX-VNNI or VP2INTERSECT, which Zen 4 does not have.
     """
-    if not torch.backends.mkl.is_available():
-        return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a build without oneDNN
-        return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # an older version of torch
-        return False
-    found = torch.cpu.get_capabilities()
+    known = (
+        torch.backends.mkl.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not without oneDNN
+        and hasattr(torch.cpu, "get_capabilities")  # not in older versions of torch
+    )
+    found = torch.cpu.get_capabilities() if known else {}
     of_zen_5 = found.get("avx_vnni") or found.get("avx512_vp2intersect")
     of_amd = "AMD" in found.get("cpu_name", "")
     return of_amd and bool(found.get("avx512_f") and of_zen_5)
@@ -82,6 +80,15 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     return (of_float32 or of_bfloat16) and bool(torch.backends.mkldnn.enabled)
 
 
+def refuse_second_derivatives() -> None:
+    """Say that a backward pass has no gradients itself: it would give wrong ones."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            "The gradients of an adapted model must not be differentiated again. Got "
+            "`create_graph=True`. Leave it out, or call `merge_and_unload` first."
+        )
+
+
 def _project(x: Tensor, rows: Tensor) -> Tensor:
     """Multiply x (m, w) by few rows (r, w): ``x @ rows.T``, (m, r).
 
@@ -110,8 +117,8 @@ class FrozenLinear(torch.autograd.Function):
         return linear(x, weight, bias)  # (m, out)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
+        refuse_second_derivatives()
         (weight,) = ctx.saved_tensors
         needs_x, _, needs_bias = ctx.needs_input_grad
         of_x = linear(gradient, weight.t()) if needs_x else None
@@ -153,8 +160,8 @@ class _FusedLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # (m, out)
+        refuse_second_derivatives()
         device = gradient.device.type
         if autocasts(device):  # the forward pass was not under it
             with torch.autocast(device, enabled=False):

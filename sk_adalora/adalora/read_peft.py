@@ -90,7 +90,7 @@ def _read_config(
     values["target_modules"] = "|".join(map(re.escape, sorted(ranks)))
     try:
         config = AdaLoraConfig.from_dict(values)
-    except (TypeError, OverflowError) as error:
+    except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{CONFIG_NAME} is broken: {error}") from error
     paths = [name.removeprefix(PREFIX) for name in tensors if not is_factor(name)]
     config.modules_to_save = _saved(config.modules_to_save or (), paths) or None

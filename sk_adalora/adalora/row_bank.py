@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .products import autocasts
+from .products import autocasts, refuse_second_derivatives
 
 # In half precision, ranks are padded to multiples of this: on a CPU, a kernel is
 # compiled for each shape, and kept in memory; tensor cores are fast only at multiples
@@ -185,8 +184,8 @@ class _Deviation(torch.autograd.Function):
         return norms.sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        refuse_second_derivatives()
         matrices, gap, norms = ctx.saved_tensors
         tiny = torch.finfo(norms.dtype).tiny  # where the norm is 0, so is the gap
         # Divide first: a gradient that a GradScaler has enlarged, divided by `tiny`,

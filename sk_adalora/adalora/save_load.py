@@ -58,12 +58,12 @@ def export_lora(model: AdaLoraModel, folder: str | os.PathLike[str]) -> None:
     ValueError
         If no layer has a triplet left: PEFT reads no LoRA without layers.
     """
-    write_lora(folder, *model.to_write())
+    write_lora(folder, *model._to_write())
 
 
 def living(state: Mapping[str, Tensor], model: AdaLoraModel) -> dict[str, Tensor]:
     """Leave out the triplets that were pruned but not deleted yet."""
-    return select_triplets(state, model.by_layer(model.allocator.kept))
+    return select_triplets(state, model._by_layer(model.allocator.kept))
 
 
 def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLoraModel:

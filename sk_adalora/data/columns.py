@@ -1,8 +1,7 @@
 """What was passed as X -> a table of columns, as Arrow arrays where no cell changes."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +9,16 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
-from narwhals.exceptions import DuplicateError
 
 from .cells import (
-    IS_BASIC,
     IS_PLAIN,
     IS_TEXT,
+    TEXT,
     has_type,
     in_arrow_unit,
     is_missing,
     nan_to_null,
     text_array,
-    whole_array,
     whole_as_integer,
     write_arrow,
     write_cells,
@@ -57,14 +54,7 @@ class Column:
         Beside a missing number, pandas makes floats of integers.
         """
         if isinstance(self.cells, pa.Array):
-            try:
-                cells = nan_to_null(self.cells).to_pylist()
-            except (OverflowError, ValueError) as error:  # of dates, and of time zones
-                raise ValueError(
-                    f"The cells of {self.name!r} must be values that Python has, for "
-                    f"`row_format` to get them. Got {self.cells.type}: "
-                    f"{str(error).rstrip('.')}. Change them, or convert all to text."
-                ) from error
+            cells = nan_to_null(self.cells).to_pylist()
         else:
             cells = [None if is_missing(cell) else cell for cell in self.cells]
         return [whole_as_integer(cell) for cell in cells]
@@ -118,7 +108,11 @@ def read_table(X: Any) -> Table:
     ValueError, TypeError
         If it is none of these, or without rows or columns.
     """
-    _check_kind(X)
+    if isinstance(X, str | bytes):
+        raise ValueError(
+            "X must hold one text for each sample. Got a single "
+            f"{type(X).__name__}. Pass [X] instead."
+        )
     table = _read_kind(X)
     _check_not_empty(table)
     return table
@@ -126,110 +120,38 @@ def read_table(X: Any) -> Table:
 
 def _read_kind(X: Any) -> Table:
     """Dispatch on the kind of `X`; nothing is copied that Arrow can share."""
-    X = _unwrap_dataset(X)
     if isinstance(X, list | tuple):
         return _read_list(X)
+    datasets = sys.modules.get("datasets")  # X cannot be one if it was never imported
+    if datasets is not None and isinstance(X, datasets.Dataset):
+        X = _dataset_to_arrow(X)
+    if datasets is not None and isinstance(X, datasets.Column):
+        return _single_column(list(X[:]))  # lists are cells
     if isinstance(X, pa.Array):
         X = pa.chunked_array([X])
-    native = from_native(X)
-    if isinstance(native, nw.LazyFrame):
-        raise TypeError(_lazy(X, "X", "X.collect(), or the like, as X.df() of DuckDB"))
+    native: Any = nw.from_native(X, allow_series=True, pass_through=True)
+    # Of an array of xarray's, Arrow would make a table with the numbers of the rows.
+    if native is X and hasattr(X, "__arrow_c_stream__") and not hasattr(X, "dtype"):
+        native = nw.from_native(pa.table(X))
     if isinstance(native, nw.DataFrame):
         return _read_frame(native)
     if isinstance(native, nw.Series):
         return _single_column(_series_cells(native))
-    # Of an array of xarray's, Arrow would make a table with the numbers of the rows.
-    if hasattr(X, "__arrow_c_stream__") and not hasattr(X, "dtype"):
-        return _read_frame(from_native(pa.table(X)))
-    if isinstance(X, np.ma.MaskedArray):
-        return _read_array(X)
     if hasattr(X, "detach") and hasattr(X, "cpu"):  # a tensor, on whatever device
         X = X.detach().cpu()
-        X = X.float() if X.is_floating_point() and X.itemsize < 4 else X
-    if hasattr(X, "__array__"):
-        return _read_array(np.asarray(X))
-    way = "list(X), or a table with one row for each sample"
-    if hasattr(X, "to_pandas"):  # a stream of records, or a data set of Ray's
-        way = "the columns of X.to_pandas() that are not the target"
+    if hasattr(X, "__array__") and not isinstance(native, nw.LazyFrame):
+        return _read_array(X if isinstance(X, np.ma.MaskedArray) else np.asarray(X))
     raise TypeError(
-        f"X must be a list, array, series or table of texts. Got {type(X).__name__}. "
-        f"Pass {way}."
+        "X must be a list or tuple, a 1-D or 2-D array, a series or table of pandas, "
+        "polars or Arrow, or a Dataset or column of `datasets`: in memory, and dense "
+        f"data, not sparse. Got {type(X).__module__}.{type(X).__qualname__}. Convert "
+        "it to one of these, with one row for each sample."
     )
 
 
-def _lazy(X: Any, name: str, ways: str) -> str:
-    """Say why a table that is not in memory is refused."""
-    got = f"Got a lazy {type(X).__name__}"
-    return f"{name} must be a table in memory. {got}. Pass {ways}."
-
-
-def from_native(X: Any, name: str = "X") -> Any:
-    """Wrap a frame or a series of any library; leave other things as they are.
-
-    Raises
-    ------
-    TypeError
-        If it is a table of dask; `name` is what the message calls it.
-    ValueError
-        If columns share a name.
-    """
-    dask = sys.modules.get("dask.dataframe")  # imported if X is a table of it
-    if dask is not None and isinstance(X, dask.DataFrame):
-        raise TypeError(_lazy(X, name, f"{name}.compute()"))  # narwhals would warn
-    try:
-        return nw.from_native(X, allow_series=True, pass_through=True)
-    except DuplicateError as error:
-        names = Counter(map(str, getattr(X, "column_names", X.columns)))
-        twice = [name for name, count in names.items() if count > 1]
-        raise ValueError(
-            f"The columns of {name} must have names of their own. Got "
-            f"{', '.join(map(repr, twice[:20]))} more than once. Rename them."
-        ) from error
-
-
-def _check_kind(X: Any) -> None:
-    """Refuse what would only fail later, and obscurely."""
-    sparse = sys.modules.get("scipy.sparse")  # imported if X is sparse
-    if sparse is not None and sparse.issparse(X):
-        raise TypeError(
-            "Sparse data was passed for X, but dense data is required. Pass the texts "
-            "themselves, or X.toarray() to have the numbers written out."
-        )
-    if X is None or isinstance(X, str | bytes | Mapping) or np.isscalar(X):
-        wrap = "pd.DataFrame(X)" if isinstance(X, Mapping) else "[X]"
-        if type(X).__name__ == "BatchEncoding":  # what a tokenizer returns
-            wrap = "the texts that it was made of"
-        is_splits = type(X).__name__.endswith("DatasetDict")
-        if isinstance(X, Mapping) and is_splits:
-            wrap = f"X[{next(iter(X), 'train')!r}]"
-        raise ValueError(
-            "X must hold one text for each sample. Got a single "
-            f"{type(X).__name__}. Pass {wrap} instead."
-        )
-
-
-def _unwrap_dataset(X: Any) -> Any:
-    """Return a Hugging Face dataset or its column as Arrow, other things unchanged."""
-    datasets = sys.modules.get("datasets")  # X cannot be one if it was never imported
-    if datasets is None:
-        return X
-    if isinstance(X, datasets.Dataset):
-        chosen = X.format  # of its columns, `set_format` may have chosen some
-        columns = None if chosen["output_all_columns"] else chosen["columns"]
-        return _arrow_rows(X, columns)
-    if not isinstance(X, datasets.Column):
-        return X
-    source, name = X.source, X.column_name
-    if not isinstance(source, datasets.Dataset) or source.format["type"] == "custom":
-        # A field of records, or what a transform makes of whole rows.
-        cells = X[:]
-        several = isinstance(cells, list | Iterator) or np.ndim(cells) > 1
-        return np.fromiter(cells, object) if several else cells  # lists are cells
-    return _arrow_rows(source.select_columns(name), None)[name]
-
-
-def _arrow_rows(dataset: Any, columns: list[str] | None) -> pa.Table:
-    """Return some columns of a dataset, or all, with its transform applied."""
+def _dataset_to_arrow(dataset: Any) -> pa.Table:
+    """Return the columns of a dataset that its format chose, or its transform made."""
+    columns = dataset.format["columns"]
     if dataset.format["type"] == "custom":  # another format would replace the transform
         dataset, columns = type(dataset).from_dict(dataset[:]), None
     return dataset.with_format("arrow", columns=columns)[:]
@@ -273,15 +195,11 @@ def _read_array(X: np.ndarray) -> Table:
             "and the imaginary parts as columns."
         )
     if X.ndim not in (1, 2) or X.dtype.names is not None:
-        way = "Reshape your data to one row for each sample"
-        if X.ndim == 1:  # of records
-            way = "Pass pd.DataFrame(X) as a table"
         raise ValueError(
             "X must be a 1-D array of texts or a 2-D array of cells. Got an array of "
-            f"shape {X.shape} and type {X.dtype}. {way}."
+            f"shape {X.shape} and type {X.dtype}. Reshape your data to one row for "
+            "each sample; a structured array can be passed as pd.DataFrame(X)."
         )
-    if X.dtype.kind == "f" and X.dtype.itemsize > 8:
-        X = X.astype(np.float64)  # Arrow knows no wider float
     if X.dtype.kind == "U":
         X = X.astype(object)  # Arrow ends the texts of such an array at a NUL
     if X.dtype == object and isinstance(X, np.ma.MaskedArray):
@@ -310,54 +228,38 @@ def _numbered(n_columns: int) -> list[str]:
 
 def _series_cells(series: nw.Series[Any]) -> pa.Array | list[Any]:
     """Return a frame's column as Arrow, or as a list if Arrow would write it oddly."""
-    if _holds_objects(series):
+    dtype = getattr(series.to_native(), "dtype", "")
+    dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
+    if str(dtype).lower() == "object":  # of which Arrow would make one type
         return _to_cells(series.to_list())
     try:
-        array = whole_array(series.to_arrow())
-    except (pa.ArrowException, UnicodeError):
+        array = series.to_arrow()
+    except (pa.ArrowException, UnicodeError):  # intervals, say, or lone surrogates
         return series.to_list()
     return array if has_type(array, IS_PLAIN) else series.to_list()
-
-
-def _holds_objects(series: nw.Series[Any]) -> bool:
-    """Tell whether the cells, or the categories they name, are objects of any class."""
-    # Of pandas' columns, narwhals tells it from the first hundred cells.
-    dtype = getattr(series.to_native(), "dtype", None)
-    dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
-    return series.dtype == nw.Object or str(dtype) == "object"
 
 
 def _to_cells(cells: pa.Array | np.ndarray | list[Any]) -> pa.Array | list[Any]:
     """Convert an array or a list of objects to Arrow, if no cell changes by that."""
     if isinstance(cells, pa.Array):
         return cells
-    is_typed = isinstance(cells, np.ndarray) and cells.dtype != object
-    kinds = set() if is_typed else set(map(type, cells))
-    if not all(map(_is_for_arrow, kinds)):
-        return list(cells)
-    try:
-        array = whole_array(pa.array(cells, from_pandas=True))
-    except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        return list(cells)
-    if is_typed:
+    if isinstance(cells, np.ndarray) and cells.dtype != object:
+        try:
+            array = pa.array(cells, from_pandas=True)
+        except pa.ArrowException:  # of bytes in another order, say
+            return list(cells)
         return array if has_type(array, IS_PLAIN) else list(cells)
     # Arrow converts all objects of a list to one type: integers beside floats. A row's
     # text would depend on the other rows.
-    alike = len(kinds - {type(None)}) == 1
-    safe = has_type(array, IS_BASIC if alike else IS_TEXT)
-    return array if safe else list(cells)
-
-
-def _is_for_arrow(kind: type) -> bool:
-    """Tell whether Arrow may be asked to convert objects of this class.
-
-    Of others it keeps no type that is used here; and of a date of NumPy's beside a
-    number of NumPy's, also inside of cells, it ends the process.
-    """
-    plain = (str, int, float, np.bool_, np.integer, np.floating, type(None))
-    pandas = sys.modules.get("pandas")  # no cell is pd.NA if pandas was never imported
-    missing = () if pandas is None else (type(pandas.NA), type(pandas.NaT))
-    return issubclass(kind, (*plain, *missing))
+    cells = [None if is_missing(cell) else cell for cell in cells]
+    kinds = set(map(type, cells)) - {type(None)}
+    are_texts = all(issubclass(kind, str) for kind in kinds)
+    if not are_texts and (len(kinds) > 1 or not kinds <= {int, float, bool}):
+        return cells
+    try:
+        return pa.array(cells, TEXT if are_texts else None)
+    except (pa.ArrowException, OverflowError, UnicodeError):
+        return cells
 
 
 def _check_not_empty(table: Table) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from numbers import Number
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from sklearn import config_context
 from sklearn.model_selection import train_test_split
@@ -17,7 +15,6 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import Tensor
 
-from .columns import from_native
 from .texts import Texts
 
 
@@ -67,31 +64,15 @@ class TrainingRows:
 
 def take_rows(data: Any, rows: np.ndarray) -> Any:
     """Return some rows of what the user passed, in the form it was passed in."""
-    data = _takeable(data)
+    if isinstance(data, pa.Array | pa.RecordBatch):
+        return data.take(pa.array(rows))  # scikit-learn would make it a list
     try:
-        if isinstance(data, pa.Array | pa.RecordBatch):
-            return data.take(pa.array(rows))  # scikit-learn would make it a list
-        return _safe_indexing(data, rows)
-    except TypeError:  # an Index of pandas, a table of `datasets`
-        for method in ("select", "take"):
-            if hasattr(data, method):
-                return getattr(data, method)(rows)
-        return np.asarray(data)[rows]  # a data set of HDF5
-
-
-def _takeable(data: Any) -> Any:
-    """Convert what rows cannot be taken of: some sparse matrices and texts of Arrow."""
-    if hasattr(data, "tocsr"):
-        return data.tocsr()
-    if isinstance(data, pa.Table | pa.RecordBatch):  # polars exports string views
-        columns = [_takeable(column) for column in data.columns]
-        return type(data).from_arrays(columns, names=data.column_names)
-    if isinstance(data, pa.Array | pa.ChunkedArray):
-        if pa.types.is_run_end_encoded(data.type):
-            data = pc.run_end_decode(data)
-        if pa.types.is_string_view(data.type):
-            data = data.cast(pa.large_string())
-    return data
+        # Of some sparse matrices, rows cannot be taken.
+        return _safe_indexing(data.tocsr() if hasattr(data, "tocsr") else data, rows)
+    except TypeError:  # a table of `datasets`, or an Index of pandas
+        if hasattr(data, "select"):
+            return data.select(rows)
+        return np.asarray(data)[rows]
 
 
 def read_at_once(y: Any) -> Any:
@@ -114,7 +95,6 @@ def check_targets(
             "the target y is None. Pass a target for each row."
         )
     refuse_name(y, names)
-    from_native(y, of_targets)  # refuses a table of dask, or columns that share a name
     n_targets = _num_samples(y)
     if n_targets != n_samples:
         raise ValueError(
@@ -122,7 +102,6 @@ def check_targets(
             f"Got {n_samples} and {n_targets}. Pass one target a row."
         )
     _refuse_masked(y, of_targets)
-    _refuse_types(y, of_targets)
 
 
 def refuse_name(y: Any, names: tuple[str, str] = ("X", "y")) -> None:
@@ -135,30 +114,12 @@ def refuse_name(y: Any, names: tuple[str, str] = ("X", "y")) -> None:
         )
 
 
-def _refuse_types(y: Any, name: str) -> None:
-    """Refuse types of NumPy's that scikit-learn reads otherwise, or cannot score."""
-    dtype = getattr(y, "dtype", None)
-    if getattr(dtype, "kind", None) == "T":
-        raise ValueError(
-            f"`{name}` must be of a type that scikit-learn knows. Got strings of "
-            "NumPy's StringDType. Convert them with .astype(object)."
-        )
-    fields = getattr(dtype, "names", None)
-    if fields:
-        raise ValueError(
-            f"`{name}` must be an array without fields. Got a structured array with "
-            f"the fields {', '.join(fields)}. Pass one of them, as in "
-            f"{name}[{fields[0]!r}]."
-        )
-
-
 def _refuse_masked(values: Any, name: str) -> None:
     """Refuse masked arrays: whatever reads them would ignore the mask."""
     if np.ma.is_masked(values):
-        count = int(np.ma.getmaskarray(values).sum())
         raise ValueError(
-            f"`{name}` must not hold masked values. Got {count} of them. Drop those "
-            "rows, or fill them by its method `filled`."
+            f"`{name}` must not hold masked values. Drop those rows, or fill them by "
+            "its method `filled`."
         )
 
 
@@ -181,14 +142,6 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     _refuse_masked(sample_weight, "sample_weight")
-    if isinstance(sample_weight, Number):  # scikit-learn looks for NaN in arrays only
-        sample_weight = np.full(n_samples, sample_weight)
-    n_weights = _num_samples(sample_weight)
-    if n_weights != n_samples:
-        raise ValueError(
-            "`X` and `sample_weight` must have the same number of rows. "
-            f"Got {n_samples} and {n_weights}. Pass one weight a row."
-        )
     rows = np.empty((n_samples, 0))
     with config_context(assume_finite=False):  # NaN would leave out its row silently
         return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)

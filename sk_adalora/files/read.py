@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,12 +16,7 @@ from safetensors.torch import load
 
 from sk_adalora.adalora.config import CONFIG_NAME
 from sk_adalora.adalora.json_file import read_json
-from sk_adalora.adalora.peft_format import (
-    WEIGHTS_NAME,
-    is_factor,
-    rank_pattern,
-    ranks_of,
-)
+from sk_adalora.adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of
 from sk_adalora.adalora.read_peft import read_adapter
 from sk_adalora.data.targets import Targets, from_state
 from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
@@ -224,16 +219,15 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
         _check_fields(values, get_type_hints(kind), what, described)
         records[name] = kind(**values)
     targets = _read_targets(fitted.pop("targets"), cls)
-    for name, value in fitted.items():
-        if isinstance(value, dict):
-            fitted[name] = _read_array(name, value)
-        if not _CHECKS[name](fitted[name]):
-            raise broken(f"hold {name!r} as a fit leaves it", value)
+    if "feature_names_in_" in fitted:
+        names = _read_array("feature_names_in_", fitted["feature_names_in_"])
+        fitted["feature_names_in_"] = names
+    if not _are_sound(fitted):
+        raise broken("hold columns and seed as a fit leaves them", fitted)
     state = _read_state(described, folder)
     if targets.n_outputs != state.n_outputs:
         n_targets = targets.n_outputs
         raise broken(f"hold targets for its {state.n_outputs} outputs", n_targets)
-    _check_names_of_columns(fitted)
     fitted |= {"_targets": targets, **targets.attributes}
     return fitted | fitted_attributes(
         state, records["schedule_"], records["history_"], records["fit_report_"]
@@ -270,24 +264,15 @@ def _read_targets(written: Any, cls: Any) -> Targets:
     raise broken("hold 'targets' as a fit leaves them", written)
 
 
-def _is_vector(value: Any, kinds: str) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in kinds
-
-
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "n_features_in_": lambda v: type(v) is int and v >= 1,
-    "feature_names_in_": lambda v: (
-        _is_vector(v, "O") and all(type(name) is str for name in v)
-    ),
-    "_validation_seed": lambda v: type(v) is int and 0 <= v < 2**31,
-}
-
-
-def _check_names_of_columns(fitted: dict[str, Any]) -> None:
-    """Refuse names of more or fewer columns than the fit had."""
-    names = fitted.get("feature_names_in_")
-    if names is not None and len(names) != fitted["n_features_in_"]:
-        raise broken(f"hold {fitted['n_features_in_']} 'feature_names_in_'", len(names))
+def _are_sound(fitted: dict[str, Any]) -> bool:
+    """Tell whether columns and seed are what a fit leaves."""
+    n_features, names = fitted["n_features_in_"], fitted.get("feature_names_in_")
+    seed = fitted.get("_validation_seed", 0)
+    counted = type(n_features) is int and n_features >= 1
+    named = names is None or (
+        len(names) == n_features and {type(name) for name in names} == {str}
+    )
+    return counted and named and type(seed) is int and 0 <= seed < 2**31
 
 
 # ---- numbers ----------------------------------------------------------------
@@ -295,7 +280,7 @@ def _check_names_of_columns(fitted: dict[str, Any]) -> None:
 
 def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
     values = {name: described[name] for name in STATE_FIELDS}
-    n_outputs, own_head = values["n_outputs"], values["pooling"] == "model"
+    own_head = values["pooling"] == "model"
     if values["pooling"] not in (*POOLINGS, "model"):
         raise broken("hold a 'pooling' that is known", values["pooling"])
     commit, length = values["commit"], values["feature_length"]
@@ -315,28 +300,12 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
         raise broken("list the adapted layers under 'layers'", layers)
     ranks = {path: ranks[path] for path in layers}
     written["rank_pattern"] = rank_pattern(ranks, config.init_r)
-    _check_own_head(tensors, n_outputs if own_head else None)
-    head = {} if own_head else _read_head(folder / HEAD_NAME, n_outputs)
+    head = {} if own_head else _read_head(folder / HEAD_NAME)
     return AdapterState(config=written, arrays=joined(tensors, head), **values)
 
 
-def _check_own_head(tensors: dict[str, torch.Tensor], n_outputs: int | None) -> None:
-    """Refuse tensors beside the factors, but those of the model's own head."""
-    others = {n: t for n, t in tensors.items() if not is_factor(n)}
-    if n_outputs is None:
-        if others:
-            raise ValueError(
-                f"{WEIGHTS_NAME} must hold the factors of the adapted layers only. "
-                f"Got {reprlib.repr(sorted(others))} too. The file is broken."
-            )
-    elif not any(t.ndim == 2 and len(t) == n_outputs for t in others.values()):
-        raise ValueError(
-            f"{WEIGHTS_NAME} must hold the weight of a head with {n_outputs} outputs. "
-            f"Got {reprlib.repr(sorted(others))}. The files do not belong together."
-        )
-
-
-def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
+def _read_head(path: Path) -> dict[str, torch.Tensor]:
+    """Read weight and bias; their shapes are compared with those of the network."""
     try:
         head = load(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -344,19 +313,14 @@ def _read_head(path: Path, n_outputs: int) -> dict[str, torch.Tensor]:
             f"{path.name} must hold tensors. Got a file that cannot be read: "
             f"{error}. Copy it again."
         ) from error
-    fits = (
-        head.keys() == {"weight", "bias"}
-        and all(t.dtype == torch.float32 for t in head.values())
-        and head["weight"].ndim == 2
-        and len(head["weight"]) == n_outputs
-        and head["bias"].shape == (n_outputs,)
-        and all(bool(torch.isfinite(t).all()) for t in head.values())
-    )
-    if not fits:
-        found = {name: tuple(value.shape) for name, value in head.items()}
+    numbers = [*head.values()]
+    if (
+        head.keys() != {"weight", "bias"}
+        or any(value.dtype != torch.float32 for value in numbers)
+        or not all(bool(value.isfinite().all()) for value in numbers)
+    ):
         raise ValueError(
-            f"{path.name} must hold a finite 'weight' of {n_outputs} rows and a "
-            f"'bias', in float32. Got {reprlib.repr(found)}, or other numbers. The "
-            "file is broken."
+            f"{path.name} must hold a finite 'weight' and 'bias' in float32. Got "
+            f"{reprlib.repr(sorted(head))}, or other numbers. The file is broken."
         )
     return head

@@ -1,7 +1,9 @@
 """Faults of the reference implementation that ours must not have.
 
 Where it is cheap, PEFT runs beside: `has_fault` notes on the report which of them the
-installed version still has. A version that mends one does not fail the test.
+installed version still has. A version that mends one does not fail the test. Three
+are tested elsewhere: 8 (resuming) with the allocator, 11 (nothing gets smaller) with
+compaction, and 12 (architectures without default targets) with the matching of layers.
 """
 
 import copy
@@ -10,7 +12,6 @@ import json
 import peft
 import pytest
 import torch
-import transformers
 from _oracle import (
     classifier_batch,
     layers,
@@ -23,10 +24,8 @@ from _oracle import (
 )
 from _tiny import (
     BERT_LAYERS,
-    SIZES,
     adamw,
     adapt,
-    build,
     config,
     encoder_loss,
     hidden,
@@ -34,7 +33,6 @@ from _tiny import (
     randomise,
     tiny_bert,
     tiny_classifier,
-    tokens,
     train,
 )
 
@@ -188,37 +186,6 @@ def test_fault_07_early_stopping_still_ends_on_the_target(has_fault, stop):
     assert ours.peft_config.target_r * len(ours.adapted) == 24
 
 
-@pytest.mark.parametrize("first", ["adapter", "allocator"])
-def test_fault_08_a_resumed_run_goes_on_as_if_never_stopped(first):
-    straight = adapt(tiny_bert(), total_step=30)
-    optimizer = adamw(straight)
-    train(straight, range(10), optimizer)
-    saved = copy.deepcopy(
-        [
-            straight.state_dict(),
-            straight.allocator.state_dict(),
-            optimizer.state_dict(),
-        ]
-    )
-    rows = saved[0]["base_model.model.encoder.layer.0.output.dense.lora_A"]
-    assert len(rows) == 4  # at full rank, although some triplets are pruned
-    assert straight.allocator.budget < 48
-
-    resumed = adapt(tiny_bert(), seed=3, total_step=30)
-    if first == "adapter":
-        resumed.load_state_dict(saved[0])
-    resumed.allocator.load_state_dict(saved[1])
-    if first == "allocator":
-        resumed.load_state_dict(saved[0])
-    other = adamw(resumed)
-    other.load_state_dict(saved[2])
-    expected = train(straight, range(10, 30), optimizer)
-
-    assert train(resumed, range(10, 30), other) == expected
-    assert torch.equal(hidden(resumed), hidden(straight))
-    assert sum(resumed.ranks.values()) == 24
-
-
 def test_fault_09_the_penalty_is_in_the_training_step_alone(has_fault):
     ours, theirs = pair(tiny_classifier, orth_reg_weight=0.5)
     batch = classifier_batch(0)
@@ -256,60 +223,6 @@ def test_fault_10_the_scale_is_a_constant_on_any_base(has_fault):
     assert model.triplets.scale == 8 / (4 + 1e-5)
     assert all(n.endswith(("rows", "singular_values")) for n in names)
     assert not any("scale" in n or "ranknum" in n for n in model.state_dict())
-
-
-def test_fault_11_pruned_triplets_are_gone_in_the_last_phase(has_fault):
-    ours, theirs = pair(tiny_bert)
-    optimizer = adamw(ours)
-    train(ours, range(10), optimizer)
-
-    def size(model):
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-    def state_size():
-        tensors = [t for s in optimizer.state.values() for t in s.values()]
-        return sum(t.numel() for t in tensors if t.ndim)
-
-    before = size(ours), state_size()
-    has_fault(size(theirs) == before[0])
-    ours.compact(optimizer)
-
-    widths = [
-        layer.in_features + layer.out_features + 1 for layer in ours.adapted.values()
-    ]
-    ranks = ours.ranks.values()
-    assert size(ours) == sum(r * w for r, w in zip(ranks, widths, strict=True))
-    assert size(ours) < 0.6 * before[0]
-    assert state_size() == 2 * size(ours) < 0.6 * before[1]
-    train(ours, range(10, 12), optimizer)
-
-
-ARCHITECTURES = {
-    "distilbert": lambda: transformers.DistilBertConfig(
-        vocab_size=50, dim=32, n_layers=2, n_heads=2, hidden_dim=48
-    ),
-    "electra": lambda: transformers.ElectraConfig(**SIZES, embedding_size=32),
-    "mpnet": lambda: transformers.MPNetConfig(**SIZES),
-    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**SIZES),
-    "modernbert": lambda: transformers.ModernBertConfig(**SIZES, pad_token_id=0),
-}
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_fault_12_every_architecture_has_default_targets(has_fault, name):
-    def make():
-        return build(lambda: transformers.AutoModel.from_config(ARCHITECTURES[name]()))
-
-    settings = {"init_r": 4, "target_r": 2, "total_step": 12}
-    reference = peft.AdaLoraConfig(**settings)
-    has_fault(not survives(lambda: peft.get_peft_model(make(), reference)))
-    model = get_peft_model(make(), AdaLoraConfig(**settings))
-
-    assert len(model.adapted) in (8, 12)  # 4 or 6 a layer
-    parts = {part for path in model.adapted for part in path.split(".")}
-    assert not parts & {"pooler", "embeddings", "classifier", "head"}
-    randomise(model)(tokens()).last_hidden_state.square().sum().backward()
-    assert model.triplets.singular_values.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(

@@ -178,27 +178,6 @@ def test_pooler_and_head_are_hit_when_they_are_named(make, name, expected):
     assert chosen(make(), target_modules=[name]) == {expected}
 
 
-def test_a_wrapper_with_the_attributes_of_its_model_has_the_same_head():
-    """As `PeftModel` has, in which paths begin with the wrapper's names."""
-
-    class Wrapping(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.whole = tiny_classifier()
-
-        def __getattr__(self, name):
-            try:
-                return super().__getattr__(name)
-            except AttributeError:
-                return getattr(self.whole, name)
-
-    for wanted in ("all-linear", ["query"]):
-        expected = chosen(tiny_classifier(), target_modules=wanted)
-        assert expected
-        found = chosen(Wrapping(), target_modules=wanted)
-        assert found == {f"whole.{path}" for path in expected}
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -265,14 +244,6 @@ def test_layers_are_counted_at_the_first_number(pattern):
     }
 
     assert chosen(Experts(), **options) == of_peft(Experts(), **options)
-
-
-def test_a_pattern_of_layers_is_a_name_and_no_regular_expression():
-    options = {"target_modules": ["query"], "layers_to_transform": [1]}
-
-    assert chosen(tiny_bert(), **options, layers_pattern="layer")
-    with pytest.raises(ValueError, match="must"):
-        chosen(tiny_bert(), **options, layers_pattern="lay.r")
 
 
 class OwnOutput(nn.Module):

@@ -1,6 +1,7 @@
 """The adapted model: forward, gradients, precision, switching off, dropout."""
 
 import copy
+import functools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,18 +10,13 @@ import pytest
 import torch
 import transformers
 from _tiny import (
-    QUIET,
     SIZES,
-    adamw,
     adapt,
     adapted_bert,
     build,
     classifier_loss,
     encoder_loss,
     hidden,
-    labels,
-    no_warning,
-    one_step,
     randomise,
     tiny_bert,
     tiny_classifier,
@@ -31,6 +27,7 @@ from _tiny import (
     train,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sk_adalora.adalora import AdaLoraConfig, RowBank, SVDLinear, get_peft_model
 from sk_adalora.adalora.layers import _moved
@@ -91,18 +88,6 @@ def test_rows_start_small_and_depend_on_the_generator_alone():
     assert not one.triplets.singular_values.any()
 
 
-def test_the_whole_adapter_is_five_tensors():
-    trained = dict(adapt(tiny_bert()).trainable_parameters())
-
-    assert {name: tuple(p.shape) for name, p in trained.items()} == {
-        "triplets.singular_values": (48,),
-        "triplets.left.0.rows": (40, 32),
-        "triplets.left.1.rows": (8, 48),
-        "triplets.right.0.rows": (40, 32),
-        "triplets.right.1.rows": (8, 48),
-    }
-
-
 def test_an_adapted_layer_computes_the_formula():
     model = randomise(adapt(nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2))))
     x = torch.randn(7, 5)
@@ -151,24 +136,6 @@ def test_an_adapted_layer_without_a_model_says_so():
         SVDLinear(nn.Linear(4, 4), rank=2)(torch.zeros(1, 4))
 
 
-def test_a_failed_forward_leaves_no_trace():
-    model = adapted_bert()
-    expected = hidden(model)
-    randomise(model, seed=7)
-    with pytest.raises(IndexError):
-        model(torch.full((2, 3), 10_000))
-
-    assert not torch.allclose(hidden(model), expected)
-    randomise(model, seed=1)
-    torch.testing.assert_close(hidden(model), expected)
-    with pytest.raises(IndexError):
-        model(torch.full((2, 3), 10_000))
-    part, x = model.model.encoder.layer[0].intermediate, torch.randn(2, 3, 32)
-    before = part(x)
-    randomise(model, seed=8)
-    assert not torch.equal(part(x), before)
-
-
 def interrupt(run, at):
     """Interrupt `run` after the module `at`, as Ctrl+C does."""
 
@@ -179,17 +146,6 @@ def interrupt(run, at):
     with pytest.raises(KeyboardInterrupt):
         run()
     hook.remove()
-
-
-def test_a_step_after_an_interrupted_evaluation_trains():
-    model, other = adapted_bert(), adapted_bert()
-    interrupt(lambda: hidden(model), at=model.model.encoder.layer[0])
-    encoder_loss(model, 0).backward()
-    encoder_loss(other, 0).backward()
-
-    gradient = model.triplets.singular_values.grad
-    assert gradient.any()
-    assert torch.equal(gradient, other.triplets.singular_values.grad)
 
 
 def loaded(model):
@@ -329,6 +285,32 @@ def test_gradient_checkpointing_of_parts_that_are_called_by_themselves(duplicate
 
     for parameter, gradient in zip(model.triplets.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+class Halves(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.second = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.run = lambda part, x: part(x)
+
+    def forward(self, x):
+        return self.run(self.second, self.run(self.first, x))
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["inside", "alone"])
+def test_checkpointing_of_what_may_begin_a_pass(alone):
+    model = randomise(adapt(build(Halves)))
+    x = torch.randn(3, 8)
+    before = model if alone else model.model.first
+    before(x)  # in the other way
+    gradients = []
+    for run in (model.model.run, functools.partial(checkpoint, use_reentrant=False)):
+        model.model.run = run
+        out = run(model.model.first, x) if alone else model(x)
+        gradients.append(torch.autograd.grad(out.sum(), model.triplets.parameters()))
+
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_model_compiles_into_one_graph():
@@ -540,15 +522,13 @@ def test_an_update_is_added_to_what_a_layer_returns_in_float32(dtype):
 
 @pytest.mark.parametrize("term", ["output", "penalty"])
 def test_second_derivatives_are_an_error(term):
-    model, x = adapted_bert(), torch.randn(4, 5, requires_grad=True)
-    if term == "output":
-        model = randomise(adapt(nn.Sequential(nn.Linear(5, 3))))
-    first = model(x).sum() if term == "output" else model.orthogonality_loss()
+    model = randomise(adapt(nn.Sequential(nn.Linear(5, 3))))
+    first = model(torch.ones(5)).sum()
+    if term == "penalty":
+        first = model.orthogonality_loss()
     rows = [bank.rows for bank in model.triplets.banks]
-    gradients = torch.autograd.grad(first, rows, create_graph=True)
-
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        sum(g.square().sum() for g in gradients).backward()
+    with pytest.raises(RuntimeError, match="must not be differentiated again"):
+        torch.autograd.grad(first, rows, create_graph=True)
 
 
 def test_a_backward_pass_may_run_under_autocast():
@@ -558,11 +538,9 @@ def test_a_backward_pass_may_run_under_autocast():
     loss = model(x).square().sum()
     (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
     with torch.autocast("cpu", torch.bfloat16):
-        (found,) = torch.autograd.grad(loss, x, create_graph=True)
         loss.backward()
 
     torch.testing.assert_close(x.grad, expected, rtol=2e-2, atol=1e-2)
-    torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("scale", [1, 2**16])  # which a GradScaler starts with
@@ -626,17 +604,6 @@ def test_rank_zero_layers_are_passed_by_and_gradients_end_above_them():
 
 
 # ---- precision --------------------------------------------------------------
-
-
-def test_on_a_bfloat16_base_the_triplets_stay_float32():
-    model = randomise(adapt(tiny_bert().bfloat16()))
-    out = model(tokens()).last_hidden_state
-    out.float().mean().backward()
-
-    assert out.dtype == torch.bfloat16
-    for parameter in model.triplets.parameters():
-        assert parameter.dtype == parameter.grad.dtype == torch.float32
-    assert model.orthogonality_loss().dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -735,18 +702,6 @@ def test_autocast_leaves_penalty_and_gradients_in_float32():
         )
 
 
-def test_autocast_leaves_a_model_in_float64_alone():
-    model, x = (
-        randomise(adapt(nn.Sequential(nn.Linear(8, 8)).double())),
-        torch.ones(3, 8),
-    )
-    expected = model(x.double())
-    with torch.autocast("cpu", torch.bfloat16):
-        found = model(x.double())
-
-    torch.testing.assert_close(found, expected)
-
-
 def test_a_region_without_autocast_inside_an_autocast_forward():
     class Exact(nn.Module):
         def __init__(self):
@@ -809,9 +764,17 @@ class Packed(torch.Tensor):
         return result.as_subclass(torch.Tensor) if name == "linear" else result
 
 
-def test_weights_of_another_class_compute_in_their_own_way():
+class PackedLinear(nn.Linear):
+    """A layer for such weights, as bitsandbytes has one."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, PackedLinear])
+def test_weights_of_another_class_compute_in_their_own_way(kind):
     torch.manual_seed(0)
-    base = nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 6))
+    base = nn.Sequential(kind(6, 6, bias=False), nn.ReLU(), kind(6, 6))
     for layer in (base[0], base[2]):  # the second one passes gradients on
         layer.weight = nn.Parameter(
             layer.weight.detach().as_subclass(Packed), requires_grad=False
@@ -820,7 +783,7 @@ def test_weights_of_another_class_compute_in_their_own_way():
     model(torch.randn(3, 6)).mean().backward()
 
     assert model.triplets.singular_values.grad.all()
-    with pytest.raises(TypeError, match="those of class Packed: quantised or"):
+    with pytest.raises(TypeError, match="in a Packed"):
         model.merge()
 
 
@@ -904,6 +867,24 @@ def test_dropout_can_be_turned_off_and_on_by_others():
     assert not torch.equal(hidden(model), hidden(model))
 
 
+class AlwaysDropout(nn.Module):
+    """Dropout in evaluation, too, as packages of active learning put it in."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+@pytest.mark.parametrize("new", [nn.Identity(), AlwaysDropout()])
+def test_dropout_may_be_replaced_by_another_module(new):
+    model = randomise(adapt(tiny_bert(), lora_dropout=0.5))
+    for layer in model.adapted.values():
+        layer.dropout = new
+    model.train(isinstance(new, nn.Identity))
+    same = torch.equal(hidden(model), hidden(model))
+
+    assert same == isinstance(new, nn.Identity)
+
+
 @pytest.mark.parametrize("seeded", [False, True])
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation(seeded):
     generator = torch.Generator().manual_seed(0) if seeded else None
@@ -925,49 +906,24 @@ def test_dropout_keeps_the_mean_and_is_off_in_evaluation(seeded):
 
 
 @pytest.mark.parametrize(
-    ("here", "there", "moves"),
-    [
-        ("cuda:0", "cpu", True),
-        ("cpu", "cuda:1", True),
-        ("cuda:0", "cuda:1", True),
-        ("cuda", "cuda:0", False),
-        ("mps:0", "mps", False),
-    ],
+    ("there", "moves"), [("cuda:1", True), ("meta", True), ("cpu", False)]
 )
-def test_a_generator_for_dropout_moves_with_its_layer(monkeypatch, here, there, moves):
+def test_a_generator_for_dropout_moves_with_its_layer(monkeypatch, there, moves):
+    seeded = []
+    before = torch.Generator("cpu").manual_seed(0)
+
     class Generator:  # this machine need not have its device
         def __init__(self, device):
-            self.device = torch.device(device)
+            seeded.append(str(device))
 
         def manual_seed(self, seed):
-            self.seed = seed
             return self
 
-    def randint(high, size, *, generator, device):
-        assert device == generator.device
-        return torch.tensor(7)
-
     monkeypatch.setattr(torch, "Generator", Generator)
-    monkeypatch.setattr(torch, "randint", randint)
-    before = Generator(here)
     after = _moved(before, torch.device(there))
 
     assert (after is not before) == moves
-    if moves:
-        assert (after.device, after.seed) == (torch.device(there), 7)
-
-
-@pytest.mark.gpu
-def test_a_generator_for_dropout_comes_from_a_gpu_to_the_cpu():
-    settings = AdaLoraConfig(init_r=4, target_r=2, total_step=9, lora_dropout=0.5)
-    model = randomise(get_peft_model(nn.Sequential(nn.Linear(8, 8)), settings)).train()
-    layer, outputs = model.adapted["0"], []
-    for _ in range(2):
-        layer.generator = torch.Generator("cuda").manual_seed(3)
-        outputs.append(model(torch.ones(4, 8)))
-
-    assert torch.equal(*outputs)
-    assert layer.generator.device.type == "cpu"
+    assert seeded == [there] * moves
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -1009,30 +965,6 @@ def test_generate_uses_the_present_numbers(make):
     assert first.shape != second.shape or not torch.equal(first, second)
     assert torch.equal(plain, generated(make()))
     assert torch.equal(generated(merged), second)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_training_lowers_the_loss(dropout):
-    settings = transformers.BertConfig(**SIZES, **QUIET, num_labels=3)
-    base = build(lambda: transformers.BertForSequenceClassification(settings))
-    model = adapt(
-        base, total_step=60, tfinal=20, lora_dropout=dropout, task_type="SEQ_CLS"
-    )
-    ids, target = tokens(rows=16), labels(rows=16)
-
-    def loss(model, _):
-        return model(ids, labels=target).loss
-
-    with torch.no_grad():
-        before = loss(model, 0)
-    optimizer = adamw(model, lr=2e-2)
-    with no_warning():
-        for step in range(60):
-            one_step(model, optimizer, step, loss)
-            if step == 45:
-                model.compact(optimizer)
-
-    assert loss(model.eval(), 0) < 0.5 * before
 
 
 def save_less(model, kwargs=None):

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from pathlib import Path
 
 import accelerate
 import peft
@@ -29,16 +28,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sk_adalora.adalora import (
-    AdaLoraConfig,
     export_lora,
-    get_peft_model,
     load_peft_adapter,
     save_adapter,
 )
 
 TRANSFORMERS = Version(transformers.__version__)
 X, Y = topics(48)
-PAGE = Path(__file__).parent.parent / "docs" / "user_guide" / "persistence.md"
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -179,6 +175,9 @@ def test_other_numbers_than_the_model_has(tmp_path, learned):
     expected.load_state_dict({n: t.float() for n, t in state.items()})
 
     assert_close(outputs(load_peft_adapter(other, tmp_path)), outputs(expected))
+    state["more"] = torch.ones(2)
+    with pytest.raises(ValueError, match=r"Got 'more' of shape \(2,\) in place of N"):
+        model.save_pretrained(tmp_path, state_dict=state)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +205,7 @@ def test_a_folder_alone_finds_its_base_model(tmp_path, write, load):
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
-@pytest.mark.parametrize("step", ["save_file", "json.dumps", "Path.write_text"])
+@pytest.mark.parametrize("step", ["save_file", "Path.write_text"])
 def test_a_failure_leaves_the_adapter_that_was_there(
     tmp_path, monkeypatch, write, step
 ):
@@ -227,13 +226,6 @@ def test_a_failure_leaves_the_adapter_that_was_there(
     after = bytes_of(tmp_path)
     assert [name for name in before if before[name] == after[name]] == ["notes.txt"]
     assert after.keys() == before.keys()
-
-
-def test_others_may_read_an_adapter_as_they_may_its_configuration(tmp_path):
-    save_adapter(trained("bert", steps=0), tmp_path)
-    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
-
-    assert len(modes) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -277,27 +269,6 @@ def test_programs_that_read_one_alpha_compute_the_same_of_exported_lora(by, tmp_
         a, b = tensors[f"{start}A.weight"], tensors[f"{start}B.weight"]
         rank = len(a) if by == "rank of the tensor" else values["r"]
         assert_close(values["lora_alpha"] / rank * (b @ a), deltas[path])
-
-
-def test_the_tensors_of_a_folder(tmp_path):
-    model = trained("bert")
-    save_adapter(model, tmp_path)
-    tensors = load_file(tmp_path / "adapter_model.safetensors")
-    values = json.loads((tmp_path / "adapter_config.json").read_text("utf8"))
-
-    assert len(tensors) == 3 * len(model.adapted)
-    assert {t.dtype for t in tensors.values()} == {torch.float32}
-    for path, rank in model.ranks.items():
-        start = f"base_model.model.{path}.lora_"
-        layer = model.adapted[path]
-        assert tensors[start + "A"].shape == (rank, layer.in_features)
-        assert tensors[start + "B"].shape == (layer.out_features, rank)
-        assert tensors[start + "E"].shape == (rank, 1)
-        flags = values["rank_pattern"][f"{path}.lora_E"]
-        assert (len(flags), sum(flags)) == (4, rank)
-    assert values["target_modules"] == sorted(model.adapted)
-    assert values["inference_mode"] is True
-    assert list(values) == sorted(values)
 
 
 @pytest.mark.parametrize("write", [save_adapter, export_lora])
@@ -352,6 +323,8 @@ def test_without_any_rank_there_is_no_plain_lora(tmp_path):
     save_adapter(model, tmp_path)
     for load in (by_peft, load_peft_adapter):
         assert_close(outputs(load(tiny_classifier(), tmp_path)), outputs(model))
+    model.compact()
+    assert model.orthogonality_loss() == 0
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
@@ -475,18 +448,6 @@ def test_we_read_what_peft_writes(kind, tmp_path):
     assert_close(outputs(by_peft(new(), tmp_path / "again")), outputs(model))
 
 
-@pytest.mark.parametrize("write", [save_adapter, export_lora])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_files_hold_single_precision(tmp_path, write, dtype):
-    options = {"bias": "all", "modules_to_save": ["pooler"]}
-    model = randomise(adapt(tiny_bert().to(dtype), **options))
-    write(model, tmp_path)
-    tensors = load_file(tmp_path / "adapter_model.safetensors")
-
-    assert any("pooler" in name for name in tensors)
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-
-
 class Counting(nn.Module):
     """A layer to adapt, and one to train that has buffers of whole numbers."""
 
@@ -525,30 +486,6 @@ def test_buffers_of_whole_numbers_in_what_is_trained_in_full(tmp_path):
     for read, norm in ((loaded, loaded.norm), (by_them, of_them)):
         assert_close(read(x), theirs(x))
         assert norm.num_batches_tracked == 2**40 + 1
-
-
-def test_layers_that_other_options_chose_are_those_of_the_tensors(tmp_path):
-    names = {
-        "target_modules": ["query", "value"],
-        "exclude_modules": ["value"],
-        "layers_to_transform": [1],
-        "layers_pattern": "layer",
-    }
-    theirs = peft.get_peft_model(
-        tiny_bert(), peft.AdaLoraConfig(total_step=9, init_r=4, target_r=2, **names)
-    )
-    theirs.eval().save_pretrained(tmp_path / "theirs")
-    loaded = load_peft_adapter(tiny_bert(), tmp_path / "theirs")
-    model = randomise(adapt(tiny_bert(), **names))
-    save_adapter(model, tmp_path / "ours")
-    written = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())
-
-    for adapted in (loaded, model):
-        assert [*adapted.adapted] == ["encoder.layer.1.attention.self.query"]
-    assert_close(outputs(loaded.eval()), outputs(theirs))
-    assert_close(outputs(by_peft(tiny_bert(), tmp_path / "ours")), outputs(model))
-    for config in (written, loaded.peft_config.to_dict()):
-        assert {config[name] for name in names if name != "target_modules"} == {None}
 
 
 # PEFT takes names for patterns, so it reads the first three only.
@@ -776,14 +713,3 @@ def test_training_can_go_on(tmp_path):
     loaded.triplets.requires_grad_()
 
     assert {n.split(".")[0] for n, _ in loaded.trainable_parameters()} == {"triplets"}
-
-
-def test_an_engine_config_round_trip(tmp_path):
-    """What `get_peft_model` adapts is told by our own configuration too."""
-    model = trained("query and value")
-    save_adapter(model, tmp_path)
-    config = AdaLoraConfig.from_pretrained(tmp_path)
-    again = get_peft_model(tiny_bert(), config)
-
-    assert list(again.adapted) == list(model.adapted)
-    assert again.ranks == model.ranks

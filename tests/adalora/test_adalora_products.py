@@ -212,20 +212,3 @@ def test_autocast_has_its_way(forced, state):
     layer = make_layer(nn.Linear(4, 6), state)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(3, 4)).dtype == torch.bfloat16
-
-
-def test_complex_layers_have_the_gradients_of_autograd():
-    """The fused product is its own backward pass, and conjugates nothing."""
-    torch.manual_seed(0)
-    layer = nn.Linear(4, 3, dtype=torch.complex64)
-    config = AdaLoraConfig(
-        init_r=2, target_r=2, total_step=9, init_lora_weights=False, target_modules="0"
-    )
-    model = get_peft_model(nn.Sequential(layer), config)
-    x = torch.randn(5, 4, dtype=torch.complex64, requires_grad=True)
-    same = x.detach().clone().requires_grad_()
-
-    model(x).abs().square().sum().backward()
-    weight = layer.weight + next(model.triplets.deltas())
-    F.linear(same, weight, layer.bias).abs().square().sum().backward()
-    torch.testing.assert_close(x.grad, same.grad)

@@ -71,21 +71,6 @@ def test_a_fresh_model_takes_the_state(compact):
     assert fresh.ranks == (model.ranks if compact else dict.fromkeys(fresh.adapted, 4))
 
 
-def test_pruned_ranks_are_final_and_full_ones_start_again():
-    pruned = trained_classifier()
-    full = pruned.state_dict()
-    pruned.compact()
-    small = pruned.state_dict()
-    model = adapt(tiny_classifier(), task_type="SEQ_CLS", bias="lora_only")
-    model.load_state_dict(small)
-
-    assert model.allocator.finished
-    assert train(model, range(12), loss=classifier_loss) == [24] * 12
-    model.load_state_dict(full)
-    assert not model.allocator.finished
-    assert train(model, range(12), loss=classifier_loss)[-1] == 24
-
-
 @pytest.mark.parametrize("compact", [False, True], ids=["full rank", "pruned rank"])
 def test_loading_keeps_parameters_and_allocator_as_objects(compact):
     trained = trained_classifier()
@@ -107,25 +92,6 @@ def test_loading_keeps_parameters_and_allocator_as_objects(compact):
         for name, value in model.state_dict().items()
         if value.numel() and "lora_B" in name
     )
-
-
-@pytest.mark.parametrize("ends", ["1.attention.self.query.lora_A", "lora_A", "bias"])
-def test_a_state_without_numbers_changes_nothing(ends):
-    small = trained_classifier()
-    small.compact()
-    state = small.state_dict()
-    chosen = [name for name in state if name.endswith(ends)]
-    assert chosen
-    state.update({name: state[name].to("meta") for name in chosen})
-    model = adapt_classifier(seed=3)
-    before, ranks = model.state_dict(), model.ranks
-    with pytest.raises(RuntimeError, match=r"device|meta"):
-        model.load_state_dict(state)
-
-    assert model.ranks == ranks
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
-    train(model, range(2), loss=classifier_loss)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -188,31 +154,13 @@ HEAD = "base_model.model.classifier."
         (lambda s: s.pop(HEAD + "bias"), r"Missing: \['.*classifier.bias'\]"),
         (lambda s: s.update(extra=torch.ones(1)), r"Unknown: \['extra'\]"),
         (
-            lambda s: s.update({f"extra{i}": torch.ones(1) for i in range(6)}),
-            r"Unknown: \['extra0', [^\]]*'extra4'\]\.",
-        ),
-        (
             lambda s: s.update({LAYER + "lora_A": torch.ones(4, 32)}),
             r"'bert.encoder.layer.1.output.dense' must have shapes \(4, 48\), "
             r"\(32, 4\), \(4, 1\). Got \(4, 32\), ",
         ),
         (
-            lambda s: s.update({LAYER + "lora_B": torch.ones(4, 32)}),
-            r"must have shapes .* Got \(4, 48\), \(4, 32\), \(4, 1\)",
-        ),
-        (
-            lambda s: s.update({LAYER + "lora_E": torch.ones(3, 1)}),
-            r"must have shapes \(3, 48\)",
-        ),
-        (lambda s: s.update({LAYER + "lora_E": torch.ones(4)}), r"Got .*\(4,\)"),
-        (lambda s: s.update({LAYER + "lora_E": torch.tensor(1.0)}), "must have shapes"),
-        (
             lambda s: s.update({HEAD + "weight": torch.ones(5, 32)}),
             r"'.*classifier.weight' must have shape \(3, 32\). Got \(5, 32\)",
-        ),
-        (
-            lambda s: s.update({HEAD + "weight": torch.ones(32, 3)}),
-            r"must have shape \(3, 32\). Got \(32, 3\)",
         ),
         # Would be broadcast.
         (lambda s: s.update({HEAD + "bias": torch.ones(1)}), r"Got \(1,\)"),
@@ -240,18 +188,16 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "end"), [([0, 1, 2, 3, 4], ".lora_E"), ([4] * 5, "")]
-)
-def test_a_rank_pattern_gives_the_ranks(ranks, end):
+def test_a_rank_pattern_gives_the_ranks():
     pattern = {
-        path + end: [i < n for i in range(4)]
-        for n, path in zip(ranks * 3, sorted(BERT_LAYERS), strict=False)
+        f"{path}.lora_E": [i < n for i in range(4)]
+        for n, path in zip([0, 1, 2, 3, 4] * 3, sorted(BERT_LAYERS), strict=False)
     }
     model = adapt(tiny_bert(), rank_pattern=pattern)
-    found = {path + end: rank for path, rank in model.ranks.items()}
 
-    assert found == {path: sum(flags) for path, flags in pattern.items()}
+    assert {f"{path}.lora_E": rank for path, rank in model.ranks.items()} == {
+        name: sum(flags) for name, flags in pattern.items()
+    }
     assert model.allocator.finished
     assert model.peft_config.scale == 8 / (4 + 1e-5)  # pruning does not rescale
 

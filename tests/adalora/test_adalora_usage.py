@@ -65,37 +65,6 @@ def assert_falls_cubically(budgets, config, n_layers):
                 assert budget == int((first - last) * left**3 + last)
 
 
-def test_a_language_model_over_a_long_schedule():
-    config = AdaLoraConfig(
-        init_r=12,
-        target_r=4,
-        tinit=200,
-        tfinal=1000,
-        deltaT=10,
-        total_step=10000,
-        beta1=0.85,
-        beta2=0.85,
-        orth_reg_weight=0.1,
-        lora_alpha=32,
-        lora_dropout=0.1,
-        target_modules=["q_proj", "v_proj"],
-        task_type="CAUSAL_LM",
-    )
-    with no_warning():
-        model = get_peft_model(tiny_llama(), config)
-    assert {path.split(".")[-1] for path in model.adapted} == {"q_proj", "v_proj"}
-
-    # A part of the 10,000 steps: what is skipped is caught up.
-    steps = [0, 100, 200, 201, 205, 209, 210, 211, 220, *range(400, 8900, 400)]
-    budgets = train_at(model.train(), [*steps, 8999, 9000, 9001, 9999])
-
-    assert_falls_cubically(budgets, config, n_layers=4)
-    assert budgets[209] == 48
-    assert budgets[220] < 48
-    assert sum(model.ranks.values()) == 4 * 4
-    assert model.generate(tokens(), max_new_tokens=2, do_sample=False).shape == (4, 9)
-
-
 @pytest.mark.parametrize("compact", [True, False])
 def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
     config = AdaLoraConfig(

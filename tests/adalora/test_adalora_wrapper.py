@@ -89,6 +89,11 @@ def test_another_head_of_an_adapted_model_is_refused():
     assert isinstance(model.model.dropout, nn.Identity)
 
 
+def test_the_wrapped_model_is_not_pushed_without_its_updates():
+    with pytest.raises(AttributeError, match="Upload the folder that `save_p"):
+        adapt(tiny_bert()).push_to_hub("nobody/nothing")
+
+
 # ---- its name ---------------------------------------------------------------
 
 

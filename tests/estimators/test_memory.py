@@ -103,22 +103,22 @@ def test_estimators_share_the_frozen_weights(make, fresh_cache):
     one, other = (
         {
             parameter.data_ptr()
-            for parameter in e._live.network.encoder.model.parameters()
+            for parameter in e._predictor.network.encoder.model.parameters()
             if parameter.data_ptr()
         }
         for e in (first, second)
     )
-    backbone = first._live.backbone
+    backbone = first._predictor.backbone
     frozen = {parameter.data_ptr() for parameter in backbone.module.parameters()}
 
-    assert backbone is second._live.backbone
+    assert backbone is second._predictor.backbone
     assert frozen <= one & other
 
 
 def test_clearing_frees_the_weights(make, fresh_cache, no_collector):
     """Once nobody predicts with them any more."""
     fitted = make().fit(X, Y)
-    module = fitted._live.backbone.module
+    module = fitted._predictor.backbone.module
     weights = [weakref.ref(module), *map(weakref.ref, module.parameters())]
     del fitted, module
     assert all(weight() is not None for weight in weights)  # kept for the next fit
@@ -160,7 +160,7 @@ def test_a_fitted_estimator_keeps_nothing_of_its_training(
 
     assert optimizer() is None
     assert all(part() is None for part in parts)
-    live = fitted._live.network
+    live = fitted._predictor.network
     assert not any(parameter.requires_grad for parameter in live.parameters())
     assert all(parameter.grad is None for parameter in live.parameters())
 

@@ -301,7 +301,7 @@ def test_predictions_check_what_they_use(tiny_model, monkeypatch):
 
     X, y = toy(16)
     fitted = make(tiny_model).fit(X, y)
-    fitted._live = None  # finds the pretrained model again
+    fitted._predictor = None  # finds the pretrained model again
     fitted.__class__ = Watched
     monkeypatch.setattr(_predicting, "check_parameters", lambda *args: None)
     fitted.predict(X)

@@ -64,7 +64,7 @@ def test_there_and_back(fitted, tmp_path, way):
     loaded = WAYS[way](fitted, tmp_path)
 
     assert vars(fitted) == before
-    assert "_live" not in vars(loaded)
+    assert "_predictor" not in vars(loaded)
     for method in ("predict", "predict_log_proba", "decision_function"):
         np.testing.assert_array_equal(
             getattr(loaded, method)(X), getattr(fitted, method)(X)
@@ -103,7 +103,7 @@ def test_other_fits_there_and_back(tiny_model, fit):
     loaded = pickle.loads(pickle.dumps(fitted))
     rows = TABLE if hasattr(fitted, "feature_names_in_") else X
 
-    fitted._live = None
+    fitted._predictor = None
     assert_equal_estimators(loaded, fitted)
     np.testing.assert_array_equal(loaded.predict(rows), fitted.predict(rows))
 
@@ -195,7 +195,7 @@ loads = {"folder": AdaLoraClassifier.from_pretrained, "file": joblib.load}
 for place, load in loads.items():
     clear_backbone_cache()
     fitted = load(place)
-    assert "_live" not in vars(fitted)
+    assert "_predictor" not in vars(fitted)
     numpy.save(place, fitted.predict_proba(sys.argv[1:]))
 """
 

@@ -81,7 +81,7 @@ def test_a_file_does_not_have_code_run(tiny_model, tmp_path):
     assert loaded.trust_remote_code is False
     for kept in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
         assert kept.trust_remote_code is True
-        assert vars(kept).keys() == vars(fitted).keys() - {"_live"}
+        assert vars(kept).keys() == vars(fitted).keys() - {"_predictor"}
     with zipfile.ZipFile(tmp_path / "f.skops") as archive:
         names = archive.namelist()
     assert {Path(name).suffix for name in names} == {".json", ".npy"}

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_adalora import AdaLoraRegressor, OptunaPruning
-from sk_adalora.training.callbacks import Hooks
+from sk_adalora.training.callbacks import EpochCallbacks
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -103,13 +103,13 @@ def test_the_scores_are_those_of_the_held_out_rows(make):
 )
 def test_no_report_before_the_ranks_are_final(make, monkeypatch, tinit, tfinal, first):
     final = []
-    end = Hooks.end
+    end = EpochCallbacks.end
 
     def noting(hooks, run, history):
         final.append(run.allocator.finished)
         return end(hooks, run, history)
 
-    monkeypatch.setattr(Hooks, "end", noting)
+    monkeypatch.setattr(EpochCallbacks, "end", noting)
     trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
     make(tinit=tinit, tfinal=tfinal).set_callbacks(watch(trial)).fit(X, Y)
 

@@ -22,7 +22,7 @@ from sk_adalora.runtime.rules import SCHEDULERS, rate_share
 from sk_adalora.tokens.tokenize import encode
 from sk_adalora.training import loop as _training
 from sk_adalora.training.advice import warn_of_divergence
-from sk_adalora.training.loop import Examples, Run, train_step
+from sk_adalora.training.loop import Examples, TrainingRun, train_step
 
 PLACE = resolve_place("cpu", "float32")
 
@@ -228,14 +228,14 @@ def run_of(fitted, weights=None):
     """A fresh run of an estimator's recipe on the rows of `toy(16)`."""
     X, y = toy(16)
     texts = fitted._read_texts(X, reset=True)
-    backbone = fitted._live.backbone
+    backbone = fitted._predictor.backbone
     tokens = encode(texts, backbone.tokenizer, 64)
     fitted = make(fitted.model)
     fitted._multilabel, fitted.classes_ = False, np.array([0, 1])
     schedule = fitted._resolve_schedule(16)
     network = fitted._adapt(backbone, schedule, make_generator(0))
     examples = Examples(tokens, torch.from_numpy(y), weights, fitted._loss())
-    run = Run(network, examples, fitted._recipe(schedule), PLACE)
+    run = TrainingRun(network, examples, fitted._recipe(schedule), PLACE)
     network.train()
     return run
 
@@ -297,7 +297,7 @@ def test_a_step_of_rows_of_weight_0_changes_no_loss(fitted):
         loss, _ = train_step(run, rows_of(0, 1, 2, 3))
 
     assert loss == 0
-    assert all(torch.isfinite(p).all() for p in run.trained)
+    assert all(torch.isfinite(p).all() for p in run.parameters)
 
 
 def test_a_batch_of_light_rows_counts_less_than_one_of_heavy_rows(tiny_model):
@@ -358,7 +358,7 @@ def test_the_gradient_is_clipped(fitted):
     norms = []
     run.optimizer.register_step_pre_hook(
         lambda *_: norms.append(
-            torch.cat([p.grad.flatten() for p in run.trained]).norm()
+            torch.cat([p.grad.flatten() for p in run.parameters]).norm()
         )
     )
     object.__setattr__(run.recipe, "max_grad_norm", 1e-3)
@@ -374,7 +374,7 @@ def test_importance_is_that_of_the_weights_after_the_step(fitted):
     """And of the gradients of the step: before it, all singular values are 0."""
     run = run_of(fitted)
     recipe = dataclasses.replace(run.recipe, warmup_ratio=0.0)
-    run = Run(run.network, run.examples, recipe, run.place)
+    run = TrainingRun(run.network, run.examples, recipe, run.place)
     _, seen = gradients(run, rows_of(*range(8)))
     (gradient,) = (seen[name] for name in seen if name.endswith("singular_values"))
     values, beta = run.network.encoder.triplets.singular_values, run.allocator.beta1
@@ -436,7 +436,7 @@ def test_a_head_that_hardly_learns_stays(tiny_model):
 def test_gradients_are_scaled_where_they_would_underflow(fitted, precision, scaled):
     run = run_of(fitted)
     place = dataclasses.replace(run.place, precision=precision)
-    run = Run(run.network, run.examples, run.recipe, place)
+    run = TrainingRun(run.network, run.examples, run.recipe, place)
     assert run.scaler.is_enabled() == scaled
 
 
@@ -781,13 +781,13 @@ def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, method,
     """What the last step made may be finite, and what is computed with it not."""
     X, y = toy(32)
     classifier = make(tiny_model).fit(X, y)
-    classifier._live.network.head.weight.data.fill_(value)
+    classifier._predictor.network.head.weight.data.fill_(value)
 
     match = r"outputs of the network must be finite\. Got .*lower `learning_rate`\.$"
     with pytest.raises(FloatingPointError, match=match):
         getattr(classifier, method)(X)
     classifier.set_params(precision="bfloat16").predict(X)  # builds another network
-    classifier._live.network.head.weight.data.fill_(value)
+    classifier._predictor.network.head.weight.data.fill_(value)
 
     match = r"lower `learning_rate`, or set precision='float32'\.$"
     with pytest.raises(FloatingPointError, match=match):
@@ -829,7 +829,7 @@ def test_the_own_head_of_a_model_computes_in_float32(tiny_model):
     X, y = toy(64)
     fitted = make(tiny_model, pooling="model", precision="bfloat16").fit(X, y)
 
-    head = fitted._live.network.encoder.model.classifier
+    head = fitted._predictor.network.encoder.model.classifier
     assert {p.dtype for p in head.parameters()} == {torch.float32}
     outputs = fitted.decision_function(X).astype(np.float32)
     rounded = torch.from_numpy(outputs).bfloat16().float().numpy()

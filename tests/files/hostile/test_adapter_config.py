@@ -4,35 +4,26 @@ import json
 
 import numpy as np
 import pytest
-from _hostile import CLEAR, CONFIG, LAYER, X, assert_refused, put
+from _hostile import CONFIG, LAYER, X, assert_refused, put
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.adalora.read_peft import read_adapter
+
+FLAGS = ("rank_pattern", f"{LAYER}.lora_E")
 
 
-def pattern(change):
+def flags(change):
     """A change of the flags of one layer."""
-
-    def changed(values):
-        flags = values["rank_pattern"][f"{LAYER}.lora_E"]
-        values["rank_pattern"][f"{LAYER}.lora_E"] = change(flags)
-
-    return changed
+    return lambda values: put(*FLAGS, value=change(values[FLAGS[0]][FLAGS[1]]))(values)
 
 
 CONFIGS = {
-    "a flag too few": (pattern(lambda f: f[:-1]), "3 flags for|`init_r`=3 flags"),
-    "a flag too many": (pattern(lambda f: [*f, False]), "`init_r`=3 flags"),
-    "flags 0 and 1": (pattern(lambda f: [int(x) for x in f]), "true and false"),
-    "flags turned round": (pattern(lambda f: [not x for x in f]), "`init_r`=3 flags"),
-    "flags of null": (pattern(lambda f: None), "true and false"),
-    "flags as text": (pattern(lambda f: "TTT"), "true and false"),
+    "a flag too few": (flags(lambda f: f[:-1]), "3 flags for|`init_r`=3 flags"),
+    "flags 0 and 1": (flags(lambda f: [int(x) for x in f]), "true and false"),
+    "flags turned round": (flags(lambda f: [not x for x in f]), "`init_r`=3 flags"),
+    "flags of null": (put(*FLAGS, value=None), "true and false"),
+    "flags as text": (put(*FLAGS, value="TTT"), "true and false"),
     "a list of flags": (put("rank_pattern", value=[True]), "true and false"),
-    "a text of flags": (put("rank_pattern", value="T"), "true and false"),
-    "a layer without flags": (
-        put("rank_pattern", f"{LAYER}.lora_E", value=...),
-        "no flags",
-    ),
+    "a layer without flags": (put(*FLAGS, value=...), "no flags"),
     "no pattern": (put("rank_pattern", value=None), "no pattern"),
     "a huge rank": (put("init_r", value=10**12), "`init_r`"),
     "a huge rank, no pattern": (
@@ -42,24 +33,16 @@ CONFIGS = {
     "a rank of 0": (put("init_r", value=0), "`init_r`"),
     "a rank of text": (put("init_r", value="3"), "`init_r`"),
     "target above init": (put("target_r", value=99), "`target_r` must be at most"),
-    "a target of null": (put("target_r", value=None), "`target_r`"),
     "alpha of text": (put("lora_alpha", value="8"), "`lora_alpha`"),
-    "a huge alpha": (put("lora_alpha", value=10**63), ""),
     "a negative alpha": (put("lora_alpha", value=-1), "`lora_alpha`"),
     "dropout of 1": (put("lora_dropout", value=1.0), "`lora_dropout`"),
     "an unknown bias": (put("bias", value="evil"), "`bias`"),
-    "a bias that is a list": (put("bias", value=[]), "`bias`"),
     "another method": (put("peft_type", value="LORA"), "`peft_type`"),
     "a method that is a list": (put("peft_type", value=[1]), "`peft_type`"),
-    "no method, and a schedule of text": (
-        lambda values: values.update(peft_type=None, total_step="9"),
-        "`total_step`",
-    ),
     "DoRA": (put("use_dora", value=True), "use_dora"),
     "a schedule without steps": (put("total_step", value=0), "`total_step`"),
     "a schedule of text": (put("total_step", value="9"), "`total_step`"),
     "a schedule that is full": (put("tinit", value=10**9), "`tinit`"),
-    "a negative interval": (put("deltaT", value=-1), "`deltaT`"),
     "beta of 2": (put("beta1", value=2.0), "`beta1`"),
     "a task that is a list": (put("task_type", value=[1]), "`task_type`"),
     "modules as text": (put("modules_to_save", value="classifier"), "modules_to"),
@@ -76,13 +59,8 @@ def test_a_hostile_config_is_refused(folder, case):
     values = json.loads((folder / CONFIG).read_text("utf8"))
     change(values)
     (folder / CONFIG).write_text(json.dumps(values), "utf8")
-    if case == "a huge alpha":  # is a number as others
-        read_adapter(folder)
-        return
 
     assert_refused(folder, match)
-    with pytest.raises(CLEAR):
-        read_adapter(folder)
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,15 @@ from _hostile import CONFIG, STATE, assert_refused
 
 from sk_adalora import AdaLoraClassifier
 
-DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
 TEXTS = {
     "nothing": "",
     "no JSON": "not JSON",
     "a list": "[]",
-    "a number": "1",
     "null": "null",
-    "a str": '"text"',
-    "nested deeply": DEEP,
-    "a deep list": "[" * 100_000,
+    "nested deeply": '{"a":' * 100_000 + "1" + "}" * 100_000,
     "just too deep": '{"format": ' + "[" * 60 + "]" * 60 + "}",
     "NaN": '{"format": NaN}',
-    "infinity": '{"format": -Infinity}',
     "too large": '{"format": 1e999}',
-    "many digits": '{"format": ' + "1" * 4000 + "}",
     "very many digits": '{"format": ' + "1" * 10_000 + "}",
     "a key twice": '{"format": 1, "format": 1}',
     "a mark before": '\ufeff{"format": 1}',

@@ -14,8 +14,12 @@ def array(dtype, values):
     return {"dtype": dtype, "values": values}
 
 
+def targets(name, value):
+    return put("fitted", "targets", name, value=value)
+
+
 def classes(dtype, values):
-    return put("fitted", "classes_", value=array(dtype, values))
+    return targets("classes", array(dtype, values))
 
 
 def parameter(name, value):
@@ -128,12 +132,12 @@ STATES = {
         "pairs in 'items'",
     ),
     # Labels and other coding.
-    "too few labels": (classes("<U1", ["a", "b"]), "as many classes"),
-    "too many labels": (classes("<i8", [1, 2, 3, 4]), "as many classes"),
-    "equal labels": (classes("<U1", ["a", "a", "b"]), "as a fit leaves it"),
-    "no labels": (classes("<i8", []), "as a fit leaves it"),
-    "a NaN label": (classes("<f8", ["nan", 1.0, 2.0]), "as a fit leaves it"),
-    "labels that are no array": (put("fitted", "classes_", value=[1, 2]), "as a fit"),
+    "too few labels": (classes("<U1", ["a", "b"]), "targets for its"),
+    "too many labels": (classes("<i8", [1, 2, 3, 4]), "targets for its"),
+    "equal labels": (classes("<U1", ["a", "a", "b"]), "as a fit leaves them"),
+    "no labels": (classes("<i8", []), "as a fit leaves them"),
+    "a NaN label": (classes("<f8", ["nan", 1.0, 2.0]), "as a fit leaves them"),
+    "labels that are no array": (targets("classes", [1, 2]), "as a fit"),
     "lists as labels": (classes("|O", [[], [1], [2]]), "as an array"),
     "labels in two dimensions": (classes("<i8", [[1], [2], [3]]), "as an array"),
     "null as a label": (classes("|O", [None, 1, 2]), "as an array"),
@@ -144,7 +148,7 @@ STATES = {
     "a type of an odd size": (classes("<i3", [1, 2, 3]), "as an array"),
     "a date of a wrong unit": (classes("<M8[qq]", [1, 2, 3]), "as an array"),
     "a type that is a list": (classes([1], [1, 2, 3]), "as an array"),
-    "no type": (put("fitted", "classes_", value={"values": [1]}), "as an array"),
+    "no type": (targets("classes", {"values": [1]}), "as an array"),
     "no values": (classes("<i8", None), "as an array"),
     "long texts": (classes("<U99999999", ["a", "b", "c"]), "as an array"),
     "longer than numpy has": (classes("<U999999999", ["a", "b", "c"]), "as an array"),
@@ -153,16 +157,23 @@ STATES = {
     "too large for int8": (classes("|i1", [1, 2, 300]), "as an array"),
     "too large for any": (classes("<i8", [1, 2, 10**50]), "as an array"),
     "negative unsigned": (classes("<u8", [1, 2, -1]), "as an array"),
-    "_multilabel is 1": (put("fitted", "_multilabel", value=1), "as a fit leaves it"),
-    "no features": (put("fitted", "n_features_in_", value=0), "as a fit leaves it"),
-    "true features": (put("fitted", "n_features_in_", value=True), "as a fit leaves"),
+    "targets of another estimator": (targets("kind", "Numbers"), "as a fit leaves"),
+    "an unknown kind": (targets("kind", "os.system"), "as a fit leaves them"),
+    "a kind that is a list": (targets("kind", []), "as a fit leaves them"),
+    "a value too many": (targets("evil", 1), "as a fit leaves them"),
+    "no targets": (put("fitted", "targets", value=None), "as a fit leaves them"),
+    "no features": (put("fitted", "n_features_in_", value=0), "as a fit leaves them"),
+    "true features": (
+        put("fitted", "n_features_in_", value=True),
+        "as a fit leaves them",
+    ),
     "names of too many features": (
         put("fitted", "feature_names_in_", value=array("|O", ["a", "b"])),
-        "feature_names_in_",
+        "as a fit leaves them",
     ),
     "names that are numbers": (
         put("fitted", "feature_names_in_", value=array("<i8", [1])),
-        "as a fit leaves it",
+        "as a fit leaves them",
     ),
     "a private attribute": (put("fitted", "__class__", value=1), "Install a newer"),
     # Records.
@@ -175,11 +186,11 @@ STATES = {
     "a schedule of null": (put("fitted", "schedule_", "tinit", value=None), "'tinit'"),
     "a report of lists": (put("fitted", "fit_report_", "device", value=[]), "'device'"),
     # Sizes.
-    "huge outputs": (put("n_outputs", value=10**15), "head.safetensors must hold"),
-    "no outputs": (put("n_outputs", value=0), "head.safetensors must hold"),
-    "negative outputs": (put("n_outputs", value=-3), "head.safetensors must hold"),
+    "huge outputs": (put("n_outputs", value=10**15), "targets for its"),
+    "no outputs": (put("n_outputs", value=0), "targets for its"),
+    "negative outputs": (put("n_outputs", value=-3), "targets for its"),
     "pooling that is unknown": (put("pooling", value="evil"), "'pooling' that is"),
-    "a head of the model's": (own_head, "head with 3 outputs"),
+    "a head of the model's": (own_head, "must match linear layers"),
     "a length of its own head": (put("pooling", value="model"), "or null for a model"),
 }
 
@@ -195,31 +206,31 @@ def test_a_hostile_state_is_refused(folder, case):
 
 
 REGRESSORS = {
-    "a scale below 0": ("_target_scale", array("<f8", [-1.0]), "as a fit leaves it"),
-    "an infinite scale": ("_target_scale", array("<f8", ["inf"]), "as a fit leaves it"),
-    "a mean of NaN": ("_target_mean", array("<f8", ["nan"]), "as a fit leaves it"),
-    "two means": ("_target_mean", array("<f8", [0.0, 1.0]), "as many classes or tar"),
-    "a mean of text": ("_target_mean", array("<U1", ["a"]), "as a fit leaves it"),
-    "_one_target is null": ("_one_target", None, "as a fit leaves it"),
+    "a scale below 0": ("scale", array("<f8", [-1.0])),
+    "an infinite scale": ("scale", array("<f8", ["inf"])),
+    "a mean of NaN": ("mean", array("<f8", ["nan"])),
+    "two means": ("mean", array("<f8", [0.0, 1.0])),
+    "a mean of text": ("mean", array("<U1", ["a"])),
+    "one_dimensional is null": ("one_dimensional", None),
+    "one_dimensional is 1": ("one_dimensional", 1),
 }
 
 
 @pytest.mark.parametrize("case", REGRESSORS)
 def test_a_hostile_state_of_a_regressor_is_refused(regressor, tmp_path, case):
-    name, value, match = REGRESSORS[case]
     folder = shutil.copytree(regressor, tmp_path / "f")
     described = read(folder)
-    put("fitted", name, value=value)(described)
+    targets(*REGRESSORS[case])(described)
     write(folder, described)
 
-    assert_refused(folder, match, AdaLoraRegressor)
+    assert_refused(folder, "as a fit leaves them", AdaLoraRegressor)
 
 
 def test_one_target_of_several_outputs_is_refused(tiny_model, tmp_path):
     several = make_regressor(tiny_model).fit(X, [[i, -i] for i in range(48)])
     several.save_pretrained(tmp_path / "f")
     described = read(tmp_path / "f")
-    described["fitted"]["_one_target"] = True
+    described["fitted"]["targets"]["one_dimensional"] = True
     write(tmp_path / "f", described)
 
-    assert_refused(tmp_path / "f", "one target only", AdaLoraRegressor)
+    assert_refused(tmp_path / "f", "as a fit leaves them", AdaLoraRegressor)
