@@ -16,8 +16,7 @@ from _threads import WAIT, Gate, in_threads, start
 from _tiny import build
 from _tiny_model import SIZES, random_bert, write_model
 from _toy import global_states, make, toy
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 from transformers import dynamic_module_utils
 from transformers.models.bert.modeling_bert import BertPooler
 
@@ -263,9 +262,7 @@ def test_a_fit_warns_of_weights_that_the_files_lack(own_model, pooling, part, n)
         make(str(own_model), pooling=pooling, epochs=1).fit(*toy(16))
 
 
-@pytest.mark.parametrize(
-    "part", ["token_type_embeddings", "embeddings.LayerNorm", "layer.0.output.dense"]
-)
+@pytest.mark.parametrize("part", ["embeddings.LayerNorm", "layer.0.output.dense"])
 def test_what_files_lack_is_trained_amid_half_precision(own_model, part):
     """It is in float32, and what comes behind it is not."""
     write_without(own_model, part)
@@ -474,18 +471,15 @@ def architecture(request, tiny_model, tmp_path_factory):
     return str(folder)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_architectures_fit_and_predict(architecture, precision):
+def test_architectures_fit_and_predict(architecture):
     X, y = toy(32)
-    fitted = make(architecture, precision=precision).fit(X, y)
-    network = fitted._predictor.network
+    fitted = make(architecture, precision="bfloat16").fit(X, y)
     proba = fitted.predict_proba(X)
 
     assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
     assert len(fitted.ranks_) >= 2 * 4  # GPT-2 and ModernBERT join q, k and v
     assert np.isfinite(proba).all()
     assert len(np.unique(proba)) > 2
-    assert network.encoder.peft_config.inference_mode
     # All layers were reached: their values moved away from 0.
     for path, rank in fitted.ranks_.items():
         values = fitted._adapter.arrays[f"base_model.model.{path}.lora_E"]
@@ -495,34 +489,19 @@ def test_architectures_fit_and_predict(architecture, precision):
     np.testing.assert_array_equal(loaded.predict_proba(X), proba)
 
 
-def test_padding_does_not_change_what_a_text_gets(architecture):
-    X, y = toy(16)
-    fitted = make(architecture).fit(X, y)
-    alone = np.concatenate([fitted.decision_function([text]) for text in X])
-
-    np.testing.assert_allclose(fitted.decision_function(X), alone, atol=1e-4)
-
-
-def test_no_text_is_longer_than_the_positions(architecture):
+def test_texts_are_cut_to_the_positions_and_padding_changes_nothing(architecture):
     X, y = toy(16)
     long = ["the good film " * 300, *X[1:]]
     fitted = make(architecture, max_length=256).fit(long, y)
-
-    assert fitted.fit_report_.truncated_share == 1 / 16
-    assert fitted.fit_report_.max_length <= 256
-    assert np.isfinite(fitted.predict_proba(long)).all()
-
-
-def test_the_width_is_that_of_the_hidden_states(architecture):
+    alone = np.concatenate([fitted.decision_function([text]) for text in long])
     backbone = load_backbone(architecture, PLACE)
 
+    assert fitted.fit_report_.truncated_share == 1 / 16
+    np.testing.assert_allclose(fitted.decision_function(long), alone, atol=1e-4)
     assert backbone.width == 32
-    assert isinstance(backbone.module, nn.Module)
-    config = json.loads((Path(architecture) / "config.json").read_text())
-    if config["model_type"] == "t5":
-        assert backbone.longest == 512  # no positions: what the tokenizer says
-    else:
-        assert backbone.longest <= 64
+    # T5 has no positions: it takes what the tokenizer says.
+    is_t5 = backbone.module.config.model_type == "t5"
+    assert backbone.longest == 512 if is_t5 else backbone.longest <= 64
 
 
 # ---- what a model is read from beside its weights --------------------------------
@@ -643,17 +622,3 @@ def test_a_head_beside_an_encoder_saved_alone_reads_texts_with_end_tokens(t5):
         fitted = make(str(t5), pooling="model", epochs=1).fit(*toy(16))
 
     assert fitted.predict(["good film", "good [SEP] film"]).shape == (2,)
-
-
-def test_a_decoder_that_the_files_lack_is_saved_alike_each_time(t5, tmp_path):
-    weights = load_file(t5 / "model.safetensors")
-    kept = {n: w for n, w in weights.items() if not n.startswith("decoder.")}
-    save_file(kept, t5 / "model.safetensors", metadata={"format": "pt"})
-    fitted = make(str(t5), max_length=32).fit(*toy(32))
-    written = set()
-    for name in "ab":
-        torch.rand(1)  # the global generator is in another state
-        fitted.merge_and_save(tmp_path / name)
-        written.add((tmp_path / name / "model.safetensors").read_bytes())
-
-    assert len(written) == 1

@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-import transformers
 from _process import run_python
 from _threads import in_threads
 from _toy import make, toy
@@ -14,7 +13,6 @@ from sklearn.model_selection import cross_val_predict
 from sk_adalora import AdaLoraConfig
 from sk_adalora.adalora import AdaLoraModel, get_peft_model
 from sk_adalora.files import versions as _file_versions
-from sk_adalora.pretrained.read import silent_transformers
 from sk_adalora.runtime.messages import Muted, progress_bar
 
 X, Y = toy(24)
@@ -119,24 +117,6 @@ def test_a_library_is_silent_until_the_last_thread_is_done():
     assert levels == [1, 0, 1]
     in_threads(work, range(4))
     assert levels == [1, *[0, 1] * (len(levels) // 2)]
-
-
-def test_transformers_gets_its_settings_back():
-    logging = transformers.utils.logging
-    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    try:
-        for bars in (logging.disable_progress_bar, logging.enable_progress_bar):
-            bars()
-            logging.set_verbosity_warning()
-            wanted = logging.is_progress_bar_enabled()
-            with silent_transformers():
-                assert logging.get_verbosity() == logging.ERROR
-                assert not logging.is_progress_bar_enabled()
-            assert logging.get_verbosity() == logging.WARNING
-            assert logging.is_progress_bar_enabled() == wanted
-    finally:
-        logging.set_verbosity(before[0])
-        (logging.enable_progress_bar if before[1] else logging.disable_progress_bar)()
 
 
 def test_a_bar_says_what_is_done_and_how_much_of_it(capsys):
