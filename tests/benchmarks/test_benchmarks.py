@@ -279,7 +279,8 @@ def test_how_far_ours_is_ahead():
         *records({"ours": 0.8, "full": 0.7}, size=4000),
     ]
     other = records({"ours": 0.7, "tfidf": 0.6})
-    page = ahead_to_markdown([({"splits": "some"}, found), ({"kept_as": "cpu"}, other)])
+    some = {"splits": "some", "kept_as": "cpu-some"}
+    page = ahead_to_markdown([(some, found), ({"kept_as": "cpu"}, other)])
 
     assert page.splitlines() == [
         "| ours beside | some: 200 rows (1 task) | some: more rows (1 task) "
@@ -317,7 +318,8 @@ def test_a_measurement_runs_and_becomes_a_part_of_a_page(
 
     for module in (speed, memory):
         monkeypatch.setattr(module, "run_job", in_this_process)
-    printed = run(what, "--quick", mine=what in ("profile", "speed"))
+    beside = ["--contestants", "peft-tuned"] if what in ("speed", "memory") else []
+    printed = run(what, "--quick", *beside, mine=what in ("profile", "speed"))
 
     (found,) = results.find(tmp_path / "quick", what)
     assert report.WRITERS[what](*found) in printed
