@@ -5,23 +5,17 @@ import os
 import signal
 import threading
 import time
-from types import SimpleNamespace
 
 import joblib
 import numpy as np
-import pyarrow as pa
 import pytest
 from _process import run_python
 from _toy import make_regressor, toy
-from transformers import AutoTokenizer
 
 from sk_adalora.pretrained import backbone as _backbone
 from sk_adalora.runtime import threads as _locks
 from sk_adalora.runtime.messages import Muted
 from sk_adalora.runtime.threads import lock_of, make_lock
-from sk_adalora.tokens import lock as _tokenizer_lock
-from sk_adalora.tokens.lock import turns_of
-from sk_adalora.tokens.tokenize import encode
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
@@ -72,16 +66,12 @@ class BusyThread:
         self.thread.join()
 
 
-def as_texts(text):
-    return SimpleNamespace(first=pa.array([text], pa.large_string()), second=None)
-
-
 def take(lock):
     with lock:
         pass
 
 
-@pytest.mark.parametrize("module", [_tokenizer_lock, _backbone, _locks])
+@pytest.mark.parametrize("module", [_backbone, _locks])
 def test_a_lock_of_another_thread_is_free_in_a_child(module):
     with BusyThread(module._lock):
         assert in_child(lambda: take(module._lock))
@@ -104,28 +94,6 @@ def test_a_thing_that_another_thread_is_at_is_free_in_a_child():
     with BusyThread(lock_of("this")):
         assert in_child(lambda: take(lock_of("this")))
         assert not lock_of("this").acquire(blocking=False)
-
-
-def test_a_tokenizer_in_use_can_be_used_in_a_child(tiny_model):
-    """It has locks of its own, which stay with the thread that was using it."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    settings = tokenizer.backend_tokenizer.to_str()
-    texts = as_texts("good film")
-    ids = encode(texts, tokenizer, 3).ids.tolist()
-    long = as_texts("the good film " * 100_000)
-    read = threading.Thread(target=encode, args=(long, tokenizer, 1_000_000))
-
-    def work():
-        assert encode(texts, tokenizer, 3).ids.tolist() == ids
-        assert tokenizer.backend_tokenizer.to_str() == settings
-
-    read.start()
-    while turns_of(tokenizer).found is None:
-        time.sleep(0.001)
-    time.sleep(0.2)  # the library beneath is reading by now
-    assert read.is_alive()
-    assert in_child(work)
-    read.join()
 
 
 def test_a_lock_of_the_thread_that_forks_stays_its_own():
