@@ -158,9 +158,7 @@ def training_batches(
     n_rows = len(table)
     n_batches = -(-n_rows // batch_size)
     order = torch.randperm(n_rows, generator=generator).numpy()
-    # int64: by itself, NumPy 1 counts in int32 on Windows, which the product overflows.
-    places = np.arange(n_rows, dtype=np.int64)
-    batch = places * n_batches // n_rows  # (n_rows,) of each place
+    batch = np.arange(n_rows) * n_batches // n_rows  # (n_rows,) of each place
     order = order[np.lexsort((table.lengths[order], batch // _MEGABATCH))]
     batches = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
     shuffled = torch.randperm(len(batches), generator=generator).tolist()

@@ -5,7 +5,6 @@ are written to a temporary folder as they are made, and read through a memory ma
 """
 
 import mmap
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -213,12 +212,6 @@ def _pack(
     columns = {"ids": _to_lists([row or [filler] for row in ids], np.int32)}
     if types is not None:
         columns["type_ids"] = _to_lists([row or [0] for row in types], np.int8)
-        if not columns["type_ids"].offsets.equals(columns["ids"].offsets):
-            raise ValueError(
-                "The tokenizer must return a type for each token of a pair. Got a "
-                f"{type(tokenizer).__name__} that returns another number of them. "
-                "Join the two texts with a template as `row_format`."
-            )
     columns["truncated"] = pa.array(truncated)
     return pa.RecordBatch.from_pydict(columns)
 
@@ -396,11 +389,8 @@ def _has_no_bars() -> bool:
 
 
 def _set_no_bars(disabled: bool) -> None:
-    """Silence the bars of `datasets`, unless the environment decides about them."""
     import datasets
 
-    if "HF_DATASETS_DISABLE_PROGRESS_BARS" in os.environ:
-        return
     if disabled:
         datasets.disable_progress_bars()
     else:

@@ -15,7 +15,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sk_adalora import AdaLoraRegressor
 from sk_adalora.data.texts import read_texts
-from sk_adalora.estimators.parameters import SHARED_RULES
 from sk_adalora.tokens.long_texts import (
     Windows,
     encode_for_prediction,
@@ -97,22 +96,21 @@ tables = st.lists(sentences, min_size=1, max_size=8)
 lengths = st.integers(3, 40)
 
 
+def first_window(ids, ends, max_length):
+    return windows(ids, ends, max_length)[0]
+
+
+WAYS = {"truncate": cut, "head_tail": both_ends, "windows": first_window}
+
+
+@pytest.mark.parametrize("long_text", LONG_TEXTS)
 @given(texts=tables, max_length=lengths)
-def test_truncate_cuts_the_end(tokenizer, texts, max_length):
-    table = encode_for_training(read_texts(texts), tokenizer, max_length, "truncate")
-    expected, ends = whole(tokenizer, texts)
+def test_training_reads_the_start_or_both_ends(tokenizer, long_text, texts, max_length):
+    table = encode_for_training(read_texts(texts), tokenizer, max_length, long_text)
+    ids, ends = whole(tokenizer, texts)
 
-    assert rows_of(table) == [cut(ids, ends, max_length) for ids in expected]
-    assert table.truncated_share == np.mean([len(ids) > max_length for ids in expected])
-
-
-@given(texts=tables, max_length=lengths)
-def test_head_tail_cuts_the_middle(tokenizer, texts, max_length):
-    table = encode_for_training(read_texts(texts), tokenizer, max_length, "head_tail")
-    expected, ends = whole(tokenizer, texts)
-
-    assert rows_of(table) == [both_ends(ids, ends, max_length) for ids in expected]
-    assert table.truncated_share == np.mean([len(ids) > max_length for ids in expected])
+    assert rows_of(table) == [WAYS[long_text](row, ends, max_length) for row in ids]
+    assert table.truncated_share == np.mean([len(row) > max_length for row in ids])
     assert table.max_length == max_length  # none is padded to more
 
 
@@ -186,25 +184,6 @@ def test_windows_of_a_tokenizer_whose_ends_are_not_alike(template, opening, clos
         ] == [opening + content[i : i + room] + closing for i in firsts]
 
 
-@given(texts=tables, max_length=lengths)
-def test_windows_are_learned_from_by_the_first(tokenizer, texts, max_length):
-    table = encode_for_training(read_texts(texts), tokenizer, max_length, "windows")
-    expected, ends = whole(tokenizer, texts)
-
-    assert rows_of(table) == [windows(ids, ends, max_length)[0] for ids in expected]
-
-
-@given(texts=tables, long_text=st.sampled_from(LONG_TEXTS))
-def test_short_texts_are_unaffected(tokenizer, texts, long_text):
-    table = encode_for_training(read_texts(texts), tokenizer, 64, long_text)
-    tokens, pieces = encode_for_prediction(read_texts(texts), tokenizer, 64, long_text)
-    expected, _ = whole(tokenizer, texts)
-
-    assert rows_of(table) == rows_of(tokens) == expected
-    assert rows_of(pieces.tokens) == rows_of(tokens.distinct())
-    assert table.truncated_share == 0
-
-
 @given(
     owners=st.lists(st.integers(0, 4), max_size=12),
     seed=st.integers(0, 100),
@@ -222,27 +201,11 @@ def test_windows_average(owners, seed):
 
 
 @pytest.mark.parametrize("long_text", LONG_TEXTS)
-def test_no_way_with_long_texts_changes_the_tokenizer(bert, long_text):
-    bert.backend_tokenizer.enable_truncation(7)
-    before = bert.backend_tokenizer.to_str()
-    try:
-        encode_for_prediction(read_texts(["good " * 30]), bert, 9, long_text)
-        assert bert.backend_tokenizer.to_str() == before
-    finally:
-        bert.backend_tokenizer.no_truncation()
-
-
-@pytest.mark.parametrize("long_text", LONG_TEXTS)
 def test_each_way_with_long_texts_leaves_room_for_text(bert, long_text):
     with pytest.raises(ValueError, match=r"2 special tokens\. Got 2\. Raise"):
         encode_for_training(read_texts(["good"]), bert, 2, long_text)
     with pytest.raises(ValueError, match=r"2 special tokens\. Got 2\. Raise"):
         encode_for_prediction(read_texts(["good"]), bert, 2, long_text)
-
-
-def test_the_rule_of_the_parameter_knows_them_all():
-    assert all(SHARED_RULES["long_text"].accepts(name) for name in LONG_TEXTS)
-    assert not SHARED_RULES["long_text"].accepts("middle")
 
 
 # Estimators
@@ -319,14 +282,6 @@ def test_what_is_cut_off_is_not_seen(make):
         assert changed.tolist() == [sees_end, sees_middle], long_text
 
 
-def test_head_tail_learns_what_the_end_says(make):
-    words = ["good" if label else "bad" for label in Y]
-    texts = ["the " * 20 + f"{word} {word}" for word in words]
-    fitted = make(long_text="head_tail", epochs=25, learning_rate=0.03)
-
-    assert fitted.fit(texts, Y).score(texts, Y) == 1
-
-
 @pytest.mark.parametrize("long_text", LONG_TEXTS)
 def test_the_share_of_long_texts_is_reported(make, long_text):
     texts = [*LONG[:6], *SHORT[6:]]
@@ -362,13 +317,6 @@ def test_pairs_are_refused(make, long_text):
     fitted.set_params(long_text=long_text)
     with pytest.raises(ValueError, match=f"with pairs.*Got '{long_text}'"):
         fitted.predict(X)
-
-
-def test_of_pairs_that_are_cut_the_warning_offers_what_there_is(make):
-    X = pd.DataFrame({"first": LONG, "second": SHORT})
-
-    with pytest.warns(UserWarning, match=r"can read more tokens\.$"):
-        make(row_format="pair", epochs=1).fit(X, Y)
 
 
 def test_windows_of_equal_and_mixed_texts(make):
@@ -412,13 +360,3 @@ def test_a_model_without_special_tokens(gpt2, long_text, pooling):
             fitted.decision_function(pieces).mean(),
             atol=1e-5,
         )
-
-
-def test_models_with_few_positions_take_less_than_asked(gpt2):
-    """64 positions: texts are cut there, whatever `max_length` says."""
-    texts = [" ".join(np.resize(GOOD if label else BAD, 100)) for label in Y]
-    fitted = make_classifier(gpt2, max_length=256, long_text="windows", epochs=1)
-    fitted.fit(texts, Y)
-
-    assert fitted.fit_report_.max_length == 64
-    assert np.isfinite(fitted.predict_proba(texts)).all()
