@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 from . import (
     defaults,
@@ -235,7 +235,7 @@ def complete(options):
         options.results = results.QUICK if options.quick else mine
     elif options.quick:  # what hours have measured stays
         options.results = options.results / "quick"
-    device_type = resolve_place(options.device).device.type
+    device_type = resolve_compute(options.device).device.type
     options.kept_as = f"{device_type}-{options.name}" if options.name else device_type
     options.epochs = options.epochs or _EPOCHS.get(options.what)
     options.learning_rates = dict(options.learning_rate)

@@ -16,7 +16,7 @@ from sk_adalora.adalora import AdaLoraConfig
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
 from sk_adalora.pretrained.read import silent_transformers
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 from sk_adalora.tokens.batches import Batch
 
 from .machine import describe_machine
@@ -27,7 +27,7 @@ ROUNDS = 15
 SHAPES = ((32, 16), (32, 64), (32, 128))
 
 
-def build_networks(place):
+def build_networks(compute):
     """Return the adapted default model with each kernel."""
     from transformers import AutoModel
 
@@ -36,12 +36,12 @@ def build_networks(place):
     for kernel in ("eager", "sdpa"):
         with silent_transformers():
             module = AutoModel.from_pretrained(
-                folder, dtype=place.dtype, attn_implementation=kernel
+                folder, dtype=compute.dtype, attn_implementation=kernel
             )
         width = module.config.hidden_size
         backbone = SimpleNamespace(copy=lambda m=module: m, width=width)
         config = AdaLoraConfig(init_r=12, target_r=8, total_step=100)
-        networks[kernel] = TextNetwork(backbone, config, 5, "mean").to(place.device)
+        networks[kernel] = TextNetwork(backbone, config, 5, "mean").to(compute.device)
     return networks
 
 
@@ -77,13 +77,13 @@ def main():
     """Print a table of ratios: above 1, eager is faster."""
     lines = []
     for precision in ("bfloat16", "float32"):
-        place = resolve_place("auto", precision)
-        networks = build_networks(place)
+        compute = resolve_compute("auto", precision)
+        networks = build_networks(compute)
         for rows, length in SHAPES:
             for padded in (False, True):
-                batch = make_batch(rows, length, padded, place.device)
+                batch = make_batch(rows, length, padded, compute.device)
                 ratios = [
-                    f"{measure(networks, task, batch, place.device):.2f}"
+                    f"{measure(networks, task, batch, compute.device):.2f}"
                     for task in (train_step, predict)
                 ]
                 lines.append([precision, f"{rows} x {length}", padded, *ratios])

@@ -12,7 +12,7 @@ import torch
 from sk_adalora import AdaLoraClassifier
 from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
 from sk_adalora.pretrained.read import silent_transformers
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 from sk_adalora.training.schedule_steps import resolve_schedule
 
 from . import contrastive, huggingface
@@ -63,10 +63,10 @@ class Settings:
         return str(find_folder(Request(self.model)))
 
     @property
-    def place(self):
+    def compute(self):
         """Device, and the precision that others than ours compute in."""
         default = self.precision == "default"
-        return resolve_place(self.device, "float32" if default else self.precision)
+        return resolve_compute(self.device, "float32" if default else self.precision)
 
 
 def settings_of(options, **more):
@@ -140,15 +140,15 @@ class Embedder:
     def __init__(self, settings):
         from transformers import AutoModel, AutoTokenizer
 
-        self.settings, self.place = settings, settings.place
+        self.settings, self.compute = settings, settings.compute
         with silent_transformers():
             self.tokenizer = AutoTokenizer.from_pretrained(settings.folder)
             if self.tokenizer.pad_token is None:  # GPT-2 and others have none
                 self.tokenizer.pad_token = self.tokenizer.eos_token
             self.model = AutoModel.from_pretrained(
-                settings.folder, dtype=self.place.dtype
+                settings.folder, dtype=self.compute.dtype
             )
-        self.model.eval().to(self.place.device)
+        self.model.eval().to(self.compute.device)
 
     @torch.inference_mode()
     def __call__(self, texts, batch_size=64):
@@ -163,7 +163,7 @@ class Embedder:
                 max_length=self.settings.max_length,
                 padding=True,
                 return_tensors="pt",
-            ).to(self.place.device)
+            ).to(self.compute.device)
             hidden = self.model(**batch).last_hidden_state.float()  # (n, t, w)
             mask = batch["attention_mask"].unsqueeze(2)
             mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)

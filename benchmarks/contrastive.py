@@ -32,7 +32,7 @@ def fit_setfit(texts, labels, settings):
     from setfit import SetFitModel, Trainer, TrainingArguments
     from sklearn.linear_model import LogisticRegression
 
-    if settings.place.precision != "float32":
+    if settings.compute.precision != "float32":
         raise ValueError(
             "SetFit is measured in float32, its default. Got "
             f"precision={settings.precision!r}. Leave it out of this comparison."
@@ -41,7 +41,7 @@ def fit_setfit(texts, labels, settings):
     encoder = modules.Transformer(settings.folder, max_seq_length=settings.max_length)
     pooling = modules.Pooling(encoder.get_embedding_dimension())
     parts = [encoder, pooling, modules.Normalize()]
-    body = SentenceTransformer(modules=parts, device=str(settings.place.device))
+    body = SentenceTransformer(modules=parts, device=str(settings.compute.device))
     classes = sorted(set(labels))
     model = SetFitModel(body, LogisticRegression(), labels=classes)
     rows = {"text": texts, "label": [classes.index(label) for label in labels]}

@@ -21,7 +21,7 @@ from collections import defaultdict
 from unittest import mock
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.runtime.devices import Place, resolve_place
+from sk_adalora.runtime.devices import Compute, resolve_compute
 
 from .data import load_task, split
 from .machine import describe_machine
@@ -39,7 +39,7 @@ def main():
         print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
         return
     found = defaultdict(list)
-    precisions = dict.fromkeys(["float32", resolve_place("cpu").precision])
+    precisions = dict.fromkeys(["float32", resolve_compute("cpu").precision])
     for _ in range(ROUNDS):
         for case in itertools.product(precisions, MULTIPLES):
             module = ["-W", "ignore", "-m", __spec__.name]
@@ -63,7 +63,7 @@ def measure(precision, multiple):
     """Return CPU seconds of a fit and of a prediction, and peak memory in MB."""
     X_train, y_train, X_test, _ = split(load_task("quotes"), 1000, 1000, 0)
     settings = {"random_state": 0, "device": "cpu", "precision": precision}
-    with mock.patch.object(Place, "length_multiple", multiple):
+    with mock.patch.object(Compute, "length_multiple", multiple):
         AdaLoraClassifier(epochs=1, **settings).fit(X_train[:40], y_train[:40])
         start = time.process_time()
         classifier = AdaLoraClassifier(epochs=2, **settings).fit(X_train, y_train)

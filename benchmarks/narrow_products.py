@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 from .machine import describe_machine
 from .results import table
@@ -28,21 +28,21 @@ ROUNDS = 50
 def main():
     """Time both layouts in turn, for each width and rank."""
     lines = []
-    for precision in dict.fromkeys(["float32", resolve_place("cpu").precision]):
+    for precision in dict.fromkeys(["float32", resolve_compute("cpu").precision]):
         for width in WIDTHS:
-            place = resolve_place("cpu", precision)
-            shown = [f"{measure(place, width, rank):.2f}" for rank in RANKS]
+            compute = resolve_compute("cpu", precision)
+            shown = [f"{measure(compute, width, rank):.2f}" for rank in RANKS]
             lines.append([precision, f"{TOKENS:,} x {width:,}", *shown])
     print(f"{describe_machine()}\n")
     header = ["precision", "tokens x width"]
     print(table(header + [f"rank {rank}" for rank in RANKS], lines))
 
 
-def measure(place, width, rank):
+def measure(compute, width, rank):
     """Return the median seconds of the transposed layout beside those of the plain."""
     torch.manual_seed(0)
-    x, out = torch.randn(2, TOKENS, width, dtype=place.dtype)
-    rows = torch.randn(rank, width, dtype=place.dtype)
+    x, out = torch.randn(2, TOKENS, width, dtype=compute.dtype)
+    rows = torch.randn(rank, width, dtype=compute.dtype)
 
     def plain():
         products(x @ rows.T, x, out, rows)
@@ -50,7 +50,7 @@ def measure(place, width, rank):
     def transposed():
         products((rows @ x.T).T, x, out, rows)
 
-    return ratio(transposed, plain, place.device, ROUNDS)
+    return ratio(transposed, plain, compute.device, ROUNDS)
 
 
 def products(hidden, x, out, rows):

@@ -16,7 +16,7 @@ from collections import defaultdict
 from unittest import mock
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.runtime.devices import Place
+from sk_adalora.runtime.devices import Compute
 
 from .data import load_task, split
 from .machine import describe_machine
@@ -37,7 +37,7 @@ def main():
         taken = defaultdict(list)
         for turn in range(ROUNDS + 1):
             for size in SIZES:
-                with mock.patch.object(Place, "tokens_to_predict", size):
+                with mock.patch.object(Compute, "tokens_to_predict", size):
                     start = time.process_time()
                     classifier.predict(X_test)
                 if turn:  # the first one warms up

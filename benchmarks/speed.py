@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 from . import results
 from .arguments import positive
@@ -51,7 +51,7 @@ def run(options):
         split(task, options.n_train, options.n_test, seed)
         for seed in range(options.rounds)
     ]
-    own = resolve_place(options.device, "auto").precision
+    own = resolve_compute(options.device, "auto").precision
     calls = {}
     for name in ["ours", *options.contestants]:
         for precision in dict.fromkeys(["float32", own]):

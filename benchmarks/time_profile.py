@@ -6,7 +6,7 @@ from sk_adalora.adalora import AdaLoraModel
 from sk_adalora.estimators import fitting as _fitting
 from sk_adalora.estimators import predicting as _predicting
 from sk_adalora.network.network import TextNetwork
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 from sk_adalora.training import loop as _training
 
 from . import results
@@ -65,7 +65,7 @@ def run(options):
     X_train, y_train, X_test, _ = split(
         options.load(), options.n_train, options.n_test, 0
     )
-    own = resolve_place(options.device, "auto").precision
+    own = resolve_compute(options.device, "auto").precision
     rows = []
     for precision in dict.fromkeys(["float32", own]):
         settings = settings_of(options, precision=precision)
@@ -78,7 +78,7 @@ def run(options):
 
 def measure(X_train, y_train, X_test, settings):
     """Return the seconds of each part of a fit, and of each part of a prediction."""
-    device = settings.place.device
+    device = settings.compute.device
     fitting, predicting = Stopwatch(device), Stopwatch(device)
     with fitting.watching(FIT), fitting.watch(REST):
         classifier = fit("ours", X_train, y_train, settings)

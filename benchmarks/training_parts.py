@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from unittest import mock
 
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.runtime.devices import Place, resolve_place
+from sk_adalora.runtime.devices import Compute, resolve_compute
 
 from .machine import describe_machine
 from .results import table
@@ -31,9 +31,9 @@ def main():
     """Take steps with each limit in turn."""
     lines = []
     for precision in ("bfloat16", "float32"):
-        place = resolve_place("cpu", precision)
+        compute = resolve_compute("cpu", precision)
         for shape in SHAPES:
-            seconds = measure(place, *shape)
+            seconds = measure(compute, *shape)
             whole = seconds[None]
             ratios = [f"{seconds[limit] / whole:.2f}" for limit in LIMITS[1:]]
             name = f"{shape[0]} x {shape[1]}"
@@ -44,19 +44,19 @@ def main():
     print(table(header + limits, lines))
 
 
-def measure(place, rows, length):
+def measure(compute, rows, length):
     """Return the median seconds of a step, by the number of tokens at once."""
-    step = make_step("ours", rows, length, place, DEFAULT_MODEL)
+    step = make_step("ours", rows, length, compute, DEFAULT_MODEL)
 
     def limited(limit):
         def call():
-            with mock.patch.object(Place, "tokens_to_train", limit):
+            with mock.patch.object(Compute, "tokens_to_train", limit):
                 step()
 
         return call
 
     calls = {limit: limited(limit) for limit in LIMITS}
-    return median_seconds(calls, place.device, ROUNDS, warm_ups=1)
+    return median_seconds(calls, compute.device, ROUNDS, warm_ups=1)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def measure_fit(contestant, data, settings):
         "peak_bytes": peak_bytes(),
         "bytes_before": before,
         "cuda_peak_bytes": cuda_peak_bytes(settings),
-        "precision": report.precision if report else settings.place.precision,
+        "precision": report.precision if report else settings.compute.precision,
     }
 
 
@@ -90,7 +90,7 @@ class Clock:
     """Wall and CPU seconds from its making until `stop`."""
 
     def __init__(self, settings):
-        self.device = settings.place.device
+        self.device = settings.compute.device
         wait_for(self.device)
         self._start = time.perf_counter(), time.process_time()
 
@@ -125,7 +125,7 @@ def measure_memory(contestant, n_rows, steps, settings):
 
     settings = Settings(**settings)
     texts, labels = make_texts(n_rows)
-    wait_for(settings.place.device)  # starts CUDA, whose memory is not the fit's
+    wait_for(settings.compute.device)  # starts CUDA, whose memory is not the fit's
     before = resident_bytes()
     clock = Clock(settings)
     done = fit_some_steps(contestant, texts, labels, settings, steps)
@@ -157,11 +157,11 @@ def resident_bytes():
 
 def cuda_peak_bytes(settings):
     """Return the most memory that tensors took on the card, or None without one."""
-    if settings.place.device.type != "cuda":
+    if settings.compute.device.type != "cuda":
         return None
     import torch
 
-    return torch.cuda.max_memory_allocated(settings.place.device)
+    return torch.cuda.max_memory_allocated(settings.compute.device)
 
 
 KINDS = {"fit": measure_fit, "memory": measure_memory}

@@ -15,7 +15,7 @@ from benchmarks.operations import count
 from benchmarks.timing import Stopwatch, run_job, seconds_of, take_turns
 from benchmarks.training_steps import STEPS, make_step
 from sk_adalora.runtime import devices as _devices
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 CPU = torch.device("cpu")
 
@@ -142,7 +142,7 @@ def test_reads_of_the_optimizer_are_no_waits():
 
 
 def operations(name, tiny_model):
-    step = make_step(name, 4, 8, resolve_place("cpu", "float32"), tiny_model)
+    step = make_step(name, 4, 8, resolve_compute("cpu", "float32"), tiny_model)
     step()
     return count(step, CPU)
 
@@ -166,7 +166,7 @@ def test_operations_are_counted_by_nesting():
 
 
 def test_the_floor_goes_down_to_the_lowest_layer(tiny_model):
-    step = make_step("floor", 4, 8, resolve_place("cpu", "float32"), tiny_model)
+    step = make_step("floor", 4, 8, resolve_compute("cpu", "float32"), tiny_model)
     reached = []
     lowest = step.encoder.encoder.layer[0].attention.self.query
     lowest.register_forward_hook(
@@ -184,11 +184,11 @@ def test_a_step_is_set_up_for_where_it_is_taken(precision, tiny_model, monkeypat
     monkeypatch.setattr(_devices, "available_devices", lambda: ["cuda:0", "cpu"])
     given = []
     monkeypatch.setitem(STEPS, "floor", lambda settings, *_: given.append(settings))
-    place = resolve_place("cpu", precision)
+    compute = resolve_compute("cpu", precision)
 
-    make_step("floor", 4, 8, place, tiny_model)
+    make_step("floor", 4, 8, compute, tiny_model)
 
-    assert [settings.place for settings in given] == [place]
+    assert [settings.compute for settings in given] == [compute]
 
 
 @pytest.mark.parametrize("name", memory.CONTESTANTS)
