@@ -260,6 +260,10 @@ def clear_backbone_cache() -> None:
         torch.mps.empty_cache()
 
 
+# As of all public names: pickles say where they are imported from.
+clear_backbone_cache.__module__ = "sk_adalora"
+
+
 def check_unchanged(backbone: Backbone) -> None:
     """Refuse a folder that has got another model since one was read from it.
 
