@@ -14,7 +14,7 @@ import torch
 from . import memory, operations, parts_of_a_fit, report, results, speed, step
 from .contestants import DEFAULT_MODEL, FINE_TUNING
 from .data import TASKS, load_csv, load_task
-from .inside import resolve_place
+from .inside import resolve_compute
 from .studies import STUDIES, TIMINGS, overlap, public_data, study, timings
 
 MEASUREMENTS = {
@@ -156,7 +156,7 @@ def complete(options, arguments):
         options.results = results.QUICK if mine else options.results / "quick"
     elif what == "short" and options.results == results.MINE:
         options.results = results.MINE / "short"
-    kept_as = resolve_place(options.device).device.type
+    kept_as = resolve_compute(options.device).device.type
     options.kept_as = f"{kept_as}-{options.name}" if options.name else kept_as
     asked = _without(arguments, "--results", "--name")
     options.command = shlex.join(["python", "-m", "benchmarks", *asked])

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sk_adalora import AdaLoraClassifier
 
 from . import huggingface
-from .inside import folder_of, resolve_place, resolve_schedule
+from .inside import folder_of, resolve_compute, resolve_schedule
 
 _REGULARISATION = [0.1, 1, 10, 100]
 DEFAULT_MODEL = AdaLoraClassifier().model
@@ -66,10 +66,10 @@ class Settings:
         return folder_of(self.model)
 
     @property
-    def place(self):
+    def compute(self):
         """Device, and the precision that others than ours compute in."""
         default = self.precision == "default"
-        return resolve_place(self.device, "float32" if default else self.precision)
+        return resolve_compute(self.device, "float32" if default else self.precision)
 
 
 def settings_of(options, **more):
@@ -143,10 +143,12 @@ class Embedder:
     def __init__(self, settings):
         from transformers import AutoModel
 
-        self.settings, self.place = settings, settings.place
+        self.settings, self.compute = settings, settings.compute
         self.tokenizer = huggingface.load_tokenizer(settings)
-        self.model = AutoModel.from_pretrained(settings.folder, dtype=self.place.dtype)
-        self.model.eval().to(self.place.device)
+        self.model = AutoModel.from_pretrained(
+            settings.folder, dtype=self.compute.dtype
+        )
+        self.model.eval().to(self.compute.device)
 
     @torch.inference_mode()
     def __call__(self, texts, batch_size=64):
@@ -161,7 +163,7 @@ class Embedder:
                 max_length=self.settings.max_length,
                 padding=True,
                 return_tensors="pt",
-            ).to(self.place.device)
+            ).to(self.compute.device)
             hidden = self.model(**batch).last_hidden_state.float()  # (n, t, w)
             mask = batch["attention_mask"].unsqueeze(2)
             mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)

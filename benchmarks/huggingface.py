@@ -77,12 +77,12 @@ def fit_peft_tuned(texts, labels, settings):
         settings,
         load=load_mean_pooled,
         by_length=True,
-        adapt=lambda model: stay_in_half_precision(model, settings.place),
+        adapt=lambda model: stay_in_half_precision(model, settings.compute),
     )
     trainer = predictor.trainer
     trainer.model = trainer.model_wrapped = trainer.model.merge_and_unload()
     # In evaluation, Trainer casts the weights then, rather than at each product.
-    trainer.args.bf16_full_eval = settings.place.precision == "bfloat16"
+    trainer.args.bf16_full_eval = settings.compute.precision == "bfloat16"
     return predictor
 
 
@@ -111,18 +111,18 @@ def _fit_adalora(name, texts, labels, settings, adapt=lambda model: model, **opt
     )
 
 
-def is_half_on_cpu(place):
+def is_half_on_cpu(compute):
     """Tell where frozen weights in half precision save time: see `load_mean_pooled`."""
-    return place.device.type == "cpu" and place.precision != "float32"
+    return compute.device.type == "cpu" and compute.precision != "float32"
 
 
-def stay_in_half_precision(model, place):
+def stay_in_half_precision(model, compute):
     """Keep what PEFT's layers compute out of float32, where that is faster.
 
     The number of ranks that an update is divided by, a vector in float32, would make
     the update one of float32, and the layer casts what it is given to float32 first.
     """
-    if is_half_on_cpu(place):
+    if is_half_on_cpu(compute):
         for layer in model.modules():
             if hasattr(layer, "ranknum"):
                 number = layer.ranknum["default"]
@@ -202,7 +202,7 @@ def load_mean_pooled(settings, n_classes, is_frozen=True):
             "--model."
         )
     transformers.set_seed(settings.seed)
-    half = is_half_on_cpu(settings.place)
+    half = is_half_on_cpu(settings.compute)
     model = make_mean_pooled(config).from_pretrained(
         settings.folder,
         num_labels=n_classes,
@@ -212,7 +212,7 @@ def load_mean_pooled(settings, n_classes, is_frozen=True):
         attn_implementation="eager" if half else None,
     )
     if half and is_frozen:
-        model.base_model.to(settings.place.dtype)
+        model.base_model.to(settings.compute.dtype)
     return load_tokenizer(settings), model
 
 
@@ -295,15 +295,15 @@ def _arguments(name, settings, folder, by_length):
     """Return Trainer's defaults, silent and without files."""
     from transformers import TrainingArguments
 
-    place = settings.place
+    compute = settings.compute
     arguments = TrainingArguments(
         output_dir=folder,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or LEARNING_RATES[name],
-        bf16=place.precision == "bfloat16",
-        use_cpu=place.device.type == "cpu",
+        bf16=compute.precision == "bfloat16",
+        use_cpu=compute.device.type == "cpu",
         seed=settings.seed,
         report_to="none",
         save_strategy="no",
@@ -363,7 +363,7 @@ def fit_skorch(texts, labels, settings):
     from skorch.callbacks import LRScheduler
     from skorch.hf import HuggingfacePretrainedTokenizer
 
-    if settings.place.precision != "float32":
+    if settings.compute.precision != "float32":
         raise ValueError(
             "skorch computes in float32 unless one writes a network class of one's "
             "own. Got precision='bfloat16'. Leave it out of this comparison."
@@ -380,7 +380,7 @@ def fit_skorch(texts, labels, settings):
         batch_size=settings.batch_size,
         iterator_train__shuffle=True,
         train_split=None,  # learn from all rows, as the others do
-        device=settings.place.device.type,
+        device=settings.compute.device.type,
         callbacks=[
             LRScheduler(
                 torch.optim.lr_scheduler.LambdaLR,
@@ -413,7 +413,7 @@ def fit_setfit(texts, labels, settings):
     from setfit import SetFitModel, Trainer, TrainingArguments
     from sklearn.linear_model import LogisticRegression
 
-    if settings.place.precision != "float32":
+    if settings.compute.precision != "float32":
         raise ValueError(
             "SetFit is measured in float32, its default. Got "
             f"precision={settings.precision!r}. Leave it out of this comparison."
@@ -422,7 +422,7 @@ def fit_setfit(texts, labels, settings):
     encoder = modules.Transformer(settings.folder, max_seq_length=settings.max_length)
     pooling = modules.Pooling(encoder.get_embedding_dimension())
     parts = [encoder, pooling, modules.Normalize()]
-    body = SentenceTransformer(modules=parts, device=str(settings.place.device))
+    body = SentenceTransformer(modules=parts, device=str(settings.compute.device))
     classes, codes = np.unique(labels, return_inverse=True)
     model = SetFitModel(body, LogisticRegression())
     with tempfile.TemporaryDirectory() as folder:

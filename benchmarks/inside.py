@@ -13,7 +13,7 @@ from sk_adalora.network.head import LinearHead
 from sk_adalora.network.network import build_network, pool
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.pretrained.find import Request, find_folder
-from sk_adalora.runtime.devices import Place, resolve_place
+from sk_adalora.runtime.devices import Compute, resolve_compute
 from sk_adalora.tokens.batches import pad, training_batches
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training import linear_probe as _linear_probe
@@ -24,10 +24,10 @@ from sk_adalora.training.schedule_steps import resolve_schedule
 
 # What a study may change: its name there -> whose attribute it is, and of which name.
 _CHANGEABLE = {
-    "attention": (Place, "attention"),
-    "length_multiple": (Place, "length_multiple"),
-    "tokens_to_predict": (Place, "tokens_to_predict"),
-    "tokens_to_train": (Place, "tokens_to_train"),
+    "attention": (Compute, "attention"),
+    "length_multiple": (Compute, "length_multiple"),
+    "tokens_to_predict": (Compute, "tokens_to_predict"),
+    "tokens_to_train": (Compute, "tokens_to_train"),
     "training_batches": (_training, "training_batches"),
     "mkl_is_slow": (products, "MKL_IS_SLOW"),
     "probe_rows": (_prepare_head, "_ENOUGH_ROWS"),

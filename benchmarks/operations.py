@@ -2,7 +2,7 @@
 
 from torch.profiler import ProfilerActivity, profile
 
-from .inside import resolve_place
+from .inside import resolve_compute
 from .results import say, table
 from .training_steps import make_step, steps_of
 
@@ -21,13 +21,13 @@ def quicken(options):
 
 def run(options):
     """Count the operations of a step of each."""
-    place = resolve_place(options.device, "float32")
+    compute = resolve_compute(options.device, "float32")
     rows = []
     for name in steps_of(options.model):
-        step = make_step(name, *options.shape, place, options.model)
+        step = make_step(name, *options.shape, compute, options.model)
         for _ in range(_WARM_UPS):
             step()
-        rows.append({"contestant": name, **count(step, place.device)})
+        rows.append({"contestant": name, **count(step, compute.device)})
         say(f"{name}: {rows[-1]['operations']} operations")
     return {"shape": options.shape}, rows
 

@@ -12,7 +12,7 @@ from sk_adalora import AdaLoraModel
 
 from .contestants import fit, settings_of
 from .data import split
-from .inside import resolve_place
+from .inside import resolve_compute
 from .results import say, table
 from .timing import wait_for
 from .worker import warm_up
@@ -105,7 +105,7 @@ def run(options):
     """Fit and predict under a stopwatch, in each precision."""
     rows_of_split = split(options.load(), options.n_train, options.n_test, 0)
     X_train, y_train, X_test, _ = rows_of_split
-    own = resolve_place(options.device, "auto").precision
+    own = resolve_compute(options.device, "auto").precision
     rows = []
     for precision in dict.fromkeys(["float32", own]):
         settings = settings_of(options, precision=precision)
@@ -118,7 +118,7 @@ def run(options):
 
 def measure(X_train, y_train, X_test, settings):
     """Return the seconds of each part of a fit, and of each part of a prediction."""
-    device = settings.place.device
+    device = settings.compute.device
     fitting, predicting = Stopwatch(device), Stopwatch(device)
     with fitting.watching(PARTS), fitting.watch(REST):
         classifier = fit("ours", X_train, y_train, settings)

@@ -5,7 +5,7 @@ from statistics import mean, median
 
 from .contestants import CONTESTANTS, settings_of
 from .data import split
-from .inside import resolve_place
+from .inside import resolve_compute
 from .results import say, table
 from .timing import take_turns
 from .worker import run_job
@@ -36,7 +36,7 @@ def run(options):
     task = options.load()
     seeds = range(options.rounds)
     splits = [split(task, options.n_train, options.n_test, seed) for seed in seeds]
-    own = resolve_place(options.device, "auto").precision
+    own = resolve_compute(options.device, "auto").precision
     calls = {}
     for name in ["ours", *options.contestants]:
         for precision in dict.fromkeys(["float32", own]):

@@ -1,6 +1,6 @@
 """A training step against the floor, and what of it is not forward and backward."""
 
-from .inside import resolve_place
+from .inside import resolve_compute
 from .results import say, table
 from .timing import median_seconds
 from .training_steps import make_step, steps_of
@@ -25,29 +25,29 @@ def quicken(options):
 
 def run(options):
     """Time steps of all in turn, in one process."""
-    own = resolve_place(options.device, "auto").precision
+    own = resolve_compute(options.device, "auto").precision
     rows = []
     for precision in dict.fromkeys(["float32", own]):
         for shape in options.shapes:
-            row = measure(options, resolve_place(options.device, precision), *shape)
+            row = measure(options, resolve_compute(options.device, precision), *shape)
             rows.append(row)
             ours, floor = row["seconds"]["ours"], row["seconds"]["floor"]
             say(f"{precision} {shape}: ours {ours:.3f} s, {ours / floor:.2f} floors")
     return {"rounds": options.rounds}, rows
 
 
-def measure(options, place, rows, length):
+def measure(options, compute, rows, length):
     """Return medians of a shape: seconds, ratios to the floor, and parts of ours."""
     steps = {
-        name: make_step(name, rows, length, place, options.model)
+        name: make_step(name, rows, length, compute, options.model)
         for name in steps_of(options.model)
     }
     warm_ups = min(3, options.rounds)
-    seconds = median_seconds(steps, place.device, options.rounds, warm_ups)
+    seconds = median_seconds(steps, compute.device, options.rounds, warm_ups)
     parts = steps["ours"].parts()
-    parts = median_seconds(parts, place.device, options.rounds, warm_ups)
+    parts = median_seconds(parts, compute.device, options.rounds, warm_ups)
     return {
-        "precision": place.precision,
+        "precision": compute.precision,
         "rows": rows,
         "length": length,
         "seconds": seconds,

@@ -42,15 +42,15 @@ def make_tokens(rows, length, vocabulary=20_000):
 class Floor:
     """Forward and backward through the frozen model."""
 
-    def __init__(self, settings, tokens, place):
-        backbone = inside.load_backbone(settings.model, place)
+    def __init__(self, settings, tokens, compute):
+        backbone = inside.load_backbone(settings.model, compute)
         self.encoder = backbone.copy()
         for module in self.encoder.modules():
             if isinstance(module, nn.Linear):
                 module.register_forward_hook(_let_gradients_in)
-        self.head = nn.Linear(backbone.width, _CLASSES).to(place.device)
-        self.batch = inside.pad(tokens, np.arange(len(tokens))).to(place.device)
-        self.labels = _labels(len(tokens), place)
+        self.head = nn.Linear(backbone.width, _CLASSES).to(compute.device)
+        self.batch = inside.pad(tokens, np.arange(len(tokens))).to(compute.device)
+        self.labels = _labels(len(tokens), compute)
 
     def __call__(self):
         outputs = self.encoder(
@@ -70,7 +70,7 @@ def _let_gradients_in(module, inputs, output):
 class OurStep:
     """A step of `AdaLoraClassifier`: batching, training, allocation."""
 
-    def __init__(self, settings, tokens, place):
+    def __init__(self, settings, tokens, compute):
         generator = torch.Generator().manual_seed(0)
         config = AdaLoraConfig(
             init_r=hf.INIT_R,
@@ -81,7 +81,7 @@ class OurStep:
             orth_reg_weight=0.1,
             **_SCHEDULE,
         )
-        backbone = inside.load_backbone(settings.model, place)
+        backbone = inside.load_backbone(settings.model, compute)
         network = inside.build_network(backbone, config, _CLASSES, "mean", generator)
         recipe = inside.Recipe(
             epochs=1,
@@ -95,9 +95,9 @@ class OurStep:
             lr_scheduler_type="linear",
             max_grad_norm=1.0,
         )
-        targets = _labels(len(tokens), place).cpu()
+        targets = _labels(len(tokens), compute).cpu()
         examples = inside.Examples(tokens, targets, None, _row_losses)
-        self.run = inside.Run(network, examples, recipe, place)
+        self.run = inside.Run(network, examples, recipe, compute)
         network.train()
 
     def __call__(self):
@@ -134,7 +134,9 @@ def _row_losses(outputs, targets):
 class PeftStep:
     """A step as Trainer takes it, with PEFT's LoRA or AdaLoRA."""
 
-    def __init__(self, settings, tokens, place, method="lora", load=hf.load_classifier):
+    def __init__(
+        self, settings, tokens, compute, method="lora", load=hf.load_classifier
+    ):
         from peft import AdaLoraConfig, TaskType, get_peft_model
 
         _, model = load(settings, _CLASSES)
@@ -148,21 +150,21 @@ class PeftStep:
                 target_modules="all-linear",
                 **_SCHEDULE,
             )
-        self.model = get_peft_model(model, config).to(place.device).train()
+        self.model = get_peft_model(model, config).to(compute.device).train()
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, fused=True)
-        self.method, self.place, self.step = method, place, 0
-        batch = inside.pad(tokens, np.arange(len(tokens))).to(place.device)
+        self.method, self.compute, self.step = method, compute, 0
+        batch = inside.pad(tokens, np.arange(len(tokens))).to(compute.device)
         self.batch = {
             "input_ids": batch.input_ids,
             "attention_mask": torch.ones_like(batch.input_ids),  # as Trainer's collator
-            "labels": _labels(len(tokens), place),
+            "labels": _labels(len(tokens), compute),
         }
 
     def __call__(self):
         cast = nullcontext()
-        if self.place.precision != "float32":
-            cast = torch.autocast(self.place.device.type, self.place.dtype)
+        if self.compute.precision != "float32":
+            cast = torch.autocast(self.compute.device.type, self.compute.dtype)
         with cast:
             loss = self.model(**self.batch).loss
         loss.backward()
@@ -174,17 +176,17 @@ class PeftStep:
         self.step += 1
 
 
-def _labels(rows, place):
-    return (torch.arange(rows) % _CLASSES).to(place.device)
+def _labels(rows, compute):
+    return (torch.arange(rows) % _CLASSES).to(compute.device)
 
 
-def _peft_adalora(settings, tokens, place):
-    return PeftStep(settings, tokens, place, "adalora")
+def _peft_adalora(settings, tokens, compute):
+    return PeftStep(settings, tokens, compute, "adalora")
 
 
-def _peft_tuned(settings, tokens, place):
-    step = PeftStep(settings, tokens, place, "adalora", hf.load_mean_pooled)
-    hf.stay_in_half_precision(step.model, place)
+def _peft_tuned(settings, tokens, compute):
+    step = PeftStep(settings, tokens, compute, "adalora", hf.load_mean_pooled)
+    hf.stay_in_half_precision(step.model, compute)
     return step
 
 
@@ -203,7 +205,7 @@ def steps_of(model):
     return [name for name in STEPS if known or name != "peft-tuned"]
 
 
-def make_step(name, rows, length, place, model):
+def make_step(name, rows, length, compute, model):
     """Return a step of a contestant, as a function without arguments.
 
     Parameters
@@ -212,13 +214,13 @@ def make_step(name, rows, length, place, model):
         One of `STEPS`.
     rows, length : int
         Shape of its batch, in texts and tokens.
-    place : Place
+    compute : Compute
         Where, and in which precision.
     model : str
         Folder or Hugging Face id of the pretrained model.
     """
-    vocabulary = inside.load_backbone(model, place).module.config.vocab_size
+    vocabulary = inside.load_backbone(model, compute).module.config.vocab_size
     tokens = make_tokens(rows, length, min(20_000, vocabulary))
     # Some choose kernels by it: not those of the card, where the CPU is asked for.
-    where = {"device": str(place.device), "precision": place.precision}
-    return STEPS[name](Settings(model=model, **where), tokens, place)
+    where = {"device": str(compute.device), "precision": compute.precision}
+    return STEPS[name](Settings(model=model, **where), tokens, compute)

@@ -78,7 +78,7 @@ def _measure_fit(contestant, data, settings):
     settings = Settings(**settings)
     X_train, y_train, X_test, y_test = data
     warm_up(fit, contestant, X_train, y_train, settings)
-    before, device = resident_bytes(), settings.place.device
+    before, device = resident_bytes(), settings.compute.device
     fit_clock = Clock(device)
     predictor = fit(contestant, X_train, y_train, settings)
     fit_clock.stop()
@@ -124,7 +124,7 @@ def measure_memory(contestant, n_rows, steps, settings):
     from .memory import fit_some_steps, make_texts
 
     settings = Settings(**settings)
-    device = settings.place.device
+    device = settings.compute.device
     texts, labels = make_texts(n_rows)
     wait_for(device)  # starts CUDA, whose memory is not the fit's
     before = resident_bytes()

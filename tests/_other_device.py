@@ -363,7 +363,7 @@ def test_batches_of_a_prediction_do_not_wait_for_each_other(tiny_model, monkeypa
     fitted = make(tiny_model, device=str(DEVICE)).fit(X, Y)
     expected = fitted.predict_proba(texts)
     network, seen = fitted._predictor.network, []
-    monkeypatch.setattr(_devices.Place, "tokens_to_predict", 64)
+    monkeypatch.setattr(_devices.Compute, "tokens_to_predict", 64)
     network.register_forward_pre_hook(lambda *_: seen.append(waits.total()))
     waits.clear()
 

@@ -23,11 +23,11 @@ from sk_adalora.pretrained import backbone as _backbone
 from sk_adalora.pretrained import read as _read_model
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.runtime import devices as _devices
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
-PLACE = resolve_place("cpu", "float32")
+CPU = resolve_compute("cpu", "float32")
 SEQ2SEQ = {
     "d_model": 32,
     "encoder_layers": 2,
@@ -63,7 +63,7 @@ def test_a_model_that_says_minus_one_has_no_limit(folder_of):
     model = folder_of(
         transformers.XLNetConfig, d_model=32, n_layer=2, n_head=2, d_inner=64
     )
-    backbone = load_backbone(model, PLACE)
+    backbone = load_backbone(model, CPU)
     assert backbone.module.config.max_position_embeddings == -1
     assert backbone.longest == backbone.tokenizer.model_max_length
 
@@ -93,7 +93,7 @@ def test_a_model_that_says_minus_one_has_no_limit(folder_of):
 )
 def test_positions_are_read_under_each_name(folder_of, kind, options, layer):
     model = folder_of(kind, **options)
-    assert load_backbone(model, PLACE).longest == 64
+    assert load_backbone(model, CPU).longest == 64
 
     X, y = toy(16)
     long = ["the good film " * 100, *X[1:]]
@@ -138,7 +138,7 @@ def test_the_head_is_as_wide_as_what_the_model_gives(
     model = folder_of(kind, **options)
     before = global_states()
     capfd.readouterr()
-    backbone = load_backbone(model, PLACE)
+    backbone = load_backbone(model, CPU)
     assert tuple(capfd.readouterr()) == ("", "")
     assert global_states() == before
     assert (backbone.module.config.hidden_size, backbone.width) == (32, width)
@@ -161,7 +161,7 @@ def test_trying_a_model_leaves_it_as_it_was(tiny_model, monkeypatch):
 
     monkeypatch.setattr(transformers.BertModel, "forward", watch)
     sk_adalora.clear_backbone_cache()
-    module = load_backbone(tiny_model, PLACE).module
+    module = load_backbone(tiny_model, CPU).module
 
     (copy,) = set(tried)
     assert copy is not module
@@ -273,7 +273,7 @@ def test_a_model_that_cannot_compute_in_half_precision_is_refused(folder_of):
         r"a few tokens in bfloat16 with .*set precision='float32'\. Otherwise, give a"
     )
     with pytest.raises(ValueError, match=match):
-        load_backbone(model, resolve_place("cpu", "bfloat16"))
+        load_backbone(model, resolve_compute("cpu", "bfloat16"))
 
 
 @pytest.fixture
@@ -282,9 +282,9 @@ def reads(monkeypatch):
     found = []
     read = _backbone.read_pretrained
 
-    def read_and_note(folder, place, *settings):
-        found.append(place.precision)
-        return read(folder, place, *settings)
+    def read_and_note(folder, compute, *settings):
+        found.append(compute.precision)
+        return read(folder, compute, *settings)
 
     monkeypatch.setattr(_backbone, "read_pretrained", read_and_note)
     monkeypatch.setattr(_devices, "_has_bfloat16", lambda device: True)
@@ -440,10 +440,10 @@ def test_a_tokenizer_is_known_by_what_it_does(with_own_tokenizer, tmp_path):
 
 
 def test_a_vocabulary_that_changes_is_read_again(with_own_tokenizer):
-    before = load_backbone(with_own_tokenizer, PLACE)
+    before = load_backbone(with_own_tokenizer, CPU)
     for path in Path(with_own_tokenizer).glob("*.tokenizer"):
         path.write_text(path.read_text().replace("good", "goat"))
-        assert load_backbone(with_own_tokenizer, PLACE) is not before
+        assert load_backbone(with_own_tokenizer, CPU) is not before
 
 
 def test_the_files_of_every_tokenizer_are_fetched(monkeypatch, tiny_model):
@@ -454,7 +454,7 @@ def test_the_files_of_every_tokenizer_are_fetched(monkeypatch, tiny_model):
         return tiny_model
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    load_backbone("some/model", PLACE)
+    load_backbone("some/model", CPU)
     names = ["source.spm", "prophetnet.tokenizer", "bpe.codes", "spiece.model"]
     assert list(filter_repo_objects(names, allow_patterns=asked)) == names
 
@@ -468,7 +468,7 @@ def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
     (Path(model) / "tokenizer_config.json").write_text(settings)
 
     with pytest.raises(ValueError, match=r"must hold a tokenizer.*save_pretrained"):
-        load_backbone(model, PLACE)
+        load_backbone(model, CPU)
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ def test_a_tokenizer_that_cannot_read_every_text(folder_of, known):
 
     match = r"must read any text\. Got .*Missing \[UNK\].*\. If it lacks an `unk_token`"
     with pytest.raises(ValueError, match=match):
-        load_backbone(model, PLACE)
+        load_backbone(model, CPU)
 
 
 def test_an_encoder_that_is_no_model_of_transformers(folder_of):
@@ -497,7 +497,7 @@ def test_an_encoder_that_is_no_model_of_transformers(folder_of):
     with pytest.raises(
         ValueError, match=r"Got .*is a plain FSMTEncoder\. Give another"
     ):
-        load_backbone(model, PLACE)
+        load_backbone(model, CPU)
 
 
 def test_an_architecture_without_a_head_of_its_own(folder_of):
@@ -554,7 +554,7 @@ def test_the_end_of_a_text_is_told_from_what_the_text_says(folder_of, name):
         own = {"t5": unigrams(GOOD + BAD), "byt5": transformers.ByT5Tokenizer()}[name]
         own.save_pretrained(model)
     X, y = toy(16)
-    tokenizer = load_backbone(model, PLACE).tokenizer
+    tokenizer = load_backbone(model, CPU).tokenizer
     end = tokenizer.eos_token or tokenizer.sep_token
     texts = [f"good {end} film", f"good{end}{end}film", end, *X[3:]]
     fitted = make(model, pooling="model", target_modules=r".*encoder.*").fit(texts, y)
@@ -570,7 +570,7 @@ def test_only_heads_that_count_ends_have_them_split(folder_of):
     kind, options = ENDS["bart"]
     model = folder_of(kind, **options)
     split = [
-        load_backbone(model, PLACE, n_labels=n).tokenizer.split_special_tokens
+        load_backbone(model, CPU, n_labels=n).tokenizer.split_special_tokens
         for n in (None, 2)
     ]
     assert split == [False, True]
@@ -748,13 +748,13 @@ def test_a_model_with_a_head_may_give_fewer_vectors_than_tokens(folder_of):
 def test_a_model_that_leaves_padding_out_is_not_warned_of(folder_of, name):
     kind, options = SEES_NONE[name]
 
-    assert not load_backbone(folder_of(kind, **options), PLACE).sees_padding
+    assert not load_backbone(folder_of(kind, **options), CPU).sees_padding
 
 
 def test_rounding_is_not_taken_for_padding(tiny_model):
     for precision in ("float32", "bfloat16"):
-        place = resolve_place("cpu", precision)
-        assert not load_backbone(tiny_model, place).sees_padding
+        compute = resolve_compute("cpu", precision)
+        assert not load_backbone(tiny_model, compute).sees_padding
 
 
 # ---- the two texts of a pair --------------------------------------------------------

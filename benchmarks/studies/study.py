@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score, log_loss, r2_score
 from benchmarks import results
 from benchmarks.contestants import DEFAULT_MODEL, Settings, fit
 from benchmarks.data import CUT, digest, load_csv, load_task, split
-from benchmarks.inside import changed, resolve_place
+from benchmarks.inside import changed, resolve_compute
 from benchmarks.timing import Clock
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, clear_backbone_cache
 
@@ -318,7 +318,7 @@ def measure(cell, setting):
     else:
         estimator = setting
     X_train, y_train, X_test, y_test = cell.rows
-    device = resolve_place(cell.options.device).device
+    device = resolve_compute(cell.options.device).device
     with changed(inner):
         clock = Clock(device)
         estimator.fit(X_train, y_train)

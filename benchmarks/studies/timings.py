@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.data import load_task, split
-from benchmarks.inside import changed, products, resolve_place
+from benchmarks.inside import changed, products, resolve_compute
 from benchmarks.results import describe_machine, say, table, write
 from benchmarks.timing import median_seconds
 from benchmarks.training_steps import make_step
@@ -153,7 +153,7 @@ TIMINGS["narrow"] = Timing(
 
 
 def _parts(model, precision, rows, length):
-    step = make_step("ours", rows, length, resolve_place("cpu", precision), model)
+    step = make_step("ours", rows, length, resolve_compute("cpu", precision), model)
 
     def limited(tokens):
         with changed({"tokens_to_train": tokens}):

@@ -21,7 +21,7 @@ from sk_adalora.files.state import AdapterState, with_plain_records, with_record
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.runtime.devices import own_settings_of_torch, resolve_place
+from sk_adalora.runtime.devices import own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.rules import Rule, check_parameters, defaults_of
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
@@ -34,8 +34,8 @@ from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .fitting import (
     adapt,
+    choose_compute,
     choose_interpolation,
-    choose_place,
     collect_fit,
     keep,
     plan_schedule,
@@ -255,14 +255,14 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
             check_parameters(self, self._rules)
             rows, held_out, rng = read_rows(self, X, y, sample_weight, X_val, y_val)
             schedule = plan_schedule(self, len(rows.texts))
-            place = choose_place(self.device, self.precision)
-            backbone = load_model(self, place, self._targets.n_outputs)
+            compute = choose_compute(self.device, self.precision)
+            backbone = load_model(self, compute, self._targets.n_outputs)
             tokens = tokenize(self, rows.texts, backbone)
             network = adapt(self, backbone, schedule, rng)
-            run = prepare_run(self, network, tokens, rows, schedule, backbone.place)
+            run = prepare_run(self, network, tokens, rows, schedule, backbone.compute)
             report = partial(make_report, run, rows.texts.n_empty, start)
             del rows  # frees the texts, which may be a copy of all of X
-            predictor = Predictor(network, backbone, os.fspath(self.model), place)
+            predictor = Predictor(network, backbone, os.fspath(self.model), compute)
             watcher = watch_score(self, held_out, predictor)
             start_head(self, run, rng)
             interpolation = choose_interpolation(self, run)
@@ -287,7 +287,7 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
 
     def _exact_network(self) -> tuple[TextNetwork, Backbone]:
         """Build a new network in float32 on the CPU; return it and its backbone."""
-        return load_network(self, resolve_place("cpu", "float32"))
+        return load_network(self, resolve_compute("cpu", "float32"))
 
     def rank_table(self) -> Any:
         """Return the rank that is left in each weight matrix, as a table.

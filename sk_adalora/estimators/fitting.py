@@ -38,8 +38,8 @@ from sk_adalora.network.network import TextNetwork, build_network
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import commit_of
 from sk_adalora.runtime.devices import (
-    Place,
-    resolve_place,
+    Compute,
+    resolve_compute,
     warn_of_emulation,
     warn_of_sharing,
 )
@@ -194,12 +194,12 @@ def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
     )
 
 
-def choose_place(device: str, precision: str) -> Place:
+def choose_compute(device: str, precision: str) -> Compute:
     """Choose what to compute with, and warn where that is slow."""
-    place = resolve_place(device, precision)
-    warn_of_sharing(place)
-    warn_of_emulation(place)
-    return place
+    compute = resolve_compute(device, precision)
+    warn_of_sharing(compute)
+    warn_of_emulation(compute)
+    return compute
 
 
 def tokenize(estimator: Any, texts: Texts, backbone: Backbone) -> TokenTable:
@@ -254,12 +254,12 @@ def prepare_run(
     tokens: TokenTable,
     rows: TrainingRows,
     schedule: ResolvedSchedule,
-    place: Place,
+    compute: Compute,
 ) -> TrainingRun:
     """Put together what is trained, on what, and how."""
     loss = estimator._targets.loss
     examples = Examples(tokens, rows.targets, rows.weights, loss)
-    return TrainingRun(network, examples, _make_recipe(estimator, schedule), place)
+    return TrainingRun(network, examples, _make_recipe(estimator, schedule), compute)
 
 
 def _make_recipe(estimator: Any, schedule: ResolvedSchedule) -> Recipe:

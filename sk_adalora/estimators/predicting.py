@@ -18,7 +18,7 @@ from sk_adalora.files.state import AdapterState, rebuild_network
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
-from sk_adalora.runtime.devices import Place, own_settings_of_torch, resolve_place
+from sk_adalora.runtime.devices import Compute, own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.rules import check_parameters
 from sk_adalora.tokens.batches import pad, prediction_batches, round_count_up
 from sk_adalora.tokens.long_texts import encode_for_prediction
@@ -43,19 +43,19 @@ class Predictor:
         The pretrained model in it.
     model : str
         What the user called that.
-    chosen_place : Place
+    chosen_compute : Compute
         What the user chose to compute with; the model may need float32 instead.
     """
 
     network: TextNetwork
     backbone: Backbone
     model: str
-    chosen_place: Place
+    chosen_compute: Compute
 
     @property
-    def place(self) -> Place:
+    def compute(self) -> Compute:
         """Device and precision that it computes with."""
-        return self.backbone.place
+        return self.backbone.compute
 
 
 def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
@@ -80,7 +80,7 @@ def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
 
 
 def load_model(
-    estimator: Any, place: Place, n_outputs: int, fitted: AdapterState | None = None
+    estimator: Any, compute: Compute, n_outputs: int, fitted: AdapterState | None = None
 ) -> Backbone:
     """Load the pretrained model: for a new fit, or the one of `fitted` again."""
     pooling = estimator.pooling if fitted is None else fitted.pooling
@@ -89,7 +89,7 @@ def load_model(
         found = fitted.found
     return load_backbone(
         estimator.model,
-        place,
+        compute,
         or_float32=estimator.precision == "auto",
         revision=estimator.revision,
         local_files_only=estimator.local_files_only,
@@ -108,24 +108,24 @@ def most_tokens(max_length: int, backbone: Backbone) -> int:
 def load_predictor(estimator: Any) -> Predictor:
     """Return the network that predicts; build it if none fits the parameters."""
     predictor: Predictor | None = getattr(estimator, "_predictor", None)
-    place = resolve_place(estimator.device, estimator.precision)
+    compute = resolve_compute(estimator.device, estimator.precision)
     model = os.fspath(estimator.model)
     if predictor is not None:
-        as_chosen = (predictor.model, predictor.chosen_place) == (model, place)
+        as_chosen = (predictor.model, predictor.chosen_compute) == (model, compute)
         # "auto" may have fallen back to float32, and is not asked for any more.
-        exact = estimator.precision == "auto" or predictor.place == place
+        exact = estimator.precision == "auto" or predictor.compute == compute
         if as_chosen and exact:
             return predictor
-    network, backbone = load_network(estimator, place)
-    predictor = Predictor(network, backbone, model, place)
+    network, backbone = load_network(estimator, compute)
+    predictor = Predictor(network, backbone, model, compute)
     estimator._predictor = predictor
     return predictor
 
 
-def load_network(estimator: Any, place: Place) -> tuple[TextNetwork, Backbone]:
+def load_network(estimator: Any, compute: Compute) -> tuple[TextNetwork, Backbone]:
     """Build a fitted estimator's network; return it and its backbone."""
     adapter, n_outputs = estimator._adapter, estimator._targets.n_outputs
-    backbone = load_model(estimator, place, n_outputs, adapter)
+    backbone = load_model(estimator, compute, n_outputs, adapter)
     return rebuild_network(adapter, backbone), backbone
 
 
@@ -164,11 +164,11 @@ def compute_outputs(predictor: Predictor, tokens: TokenTable) -> np.ndarray:
     shape = (len(tokens), predictor.network.n_outputs)
     outputs = np.empty(shape, np.float32)
     parts: Iterable[Any] = _outputs_of_batches(predictor, tokens)
-    if predictor.place.device.type != "cpu":
+    if predictor.compute.device.type != "cpu":
         parts = [*parts]  # compute all, as each copy waits for the device
     for rows, of_rows in parts:
         outputs[rows] = of_rows.cpu().numpy()
-    _check_finite(outputs, predictor.place)
+    _check_finite(outputs, predictor.compute)
     return outputs
 
 
@@ -176,27 +176,27 @@ def _outputs_of_batches(
     predictor: Predictor, tokens: TokenTable
 ) -> Iterable[tuple[np.ndarray, Tensor]]:
     """Compute outputs batch by batch: yield the rows of a batch, and theirs."""
-    place, network = predictor.place, predictor.network
+    compute, network = predictor.compute, predictor.network
     # Not of one in training: a model may keep tables, as of rotary embeddings, from one
     # pass to the next, and autograd refuses what inference mode has made.
     frozen = network.encoder.peft_config.inference_mode
-    limit, multiple = place.tokens_to_predict, place.length_multiple
+    limit, multiple = compute.tokens_to_predict, compute.length_multiple
     if predictor.backbone.sees_padding:  # a text alone must not be padded
         multiple = 1
     for rows in prediction_batches(tokens, limit, multiple):
-        n_rows = round_count_up(len(rows)) if place.compiles_shapes else None
-        batch = pad(tokens, rows, multiple, n_rows).to(place.device)
+        n_rows = round_count_up(len(rows)) if compute.compiles_shapes else None
+        batch = pad(tokens, rows, multiple, n_rows).to(compute.device)
         with torch.inference_mode(frozen):
             outputs = network(batch)
         yield rows, outputs[: len(rows)].float()
 
 
-def _check_finite(outputs: np.ndarray, place: Place) -> None:
+def _check_finite(outputs: np.ndarray, compute: Compute) -> None:
     """Refuse NaN and infinite outputs: argmax would make a class even of these."""
     if not np.isfinite(outputs).all():
         raise FloatingPointError(
             "The outputs of the network must be finite. Got NaN or infinity. Fit with "
-            f"a lower `learning_rate`{place.or_exact}."
+            f"a lower `learning_rate`{compute.or_exact}."
         )
 
 

@@ -119,7 +119,7 @@ class ModelHeadNetwork(TextNetwork):
         config.modules_to_save = own_head(module, backbone.pretrained.drawn)
 
     def _make_head(self, backbone: Backbone, generator: torch.Generator | None) -> Any:
-        model, dtype = self.encoder.model, backbone.place.dtype
+        model, dtype = self.encoder.model, backbone.compute.dtype
         for name in self.encoder.peft_config.modules_to_save or ():
             part = model.get_submodule(name).float()
             part.register_forward_pre_hook(

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
-from sk_adalora.runtime.devices import Place
+from sk_adalora.runtime.devices import Compute
 from sk_adalora.runtime.threads import lock_of
 
 from .find import Found, Request, find_again, find_folder, forget_found
@@ -62,7 +62,7 @@ class _Wanted:
         Where it is.
     files : tuple of (str, str)
         Name and SHA-256 of each of its files.
-    place : Place
+    compute : Compute
         Device and precision of the weights.
     n_labels : int or None
         Outputs of the architecture's own classification head. None leaves it out.
@@ -74,14 +74,14 @@ class _Wanted:
 
     folder: Path
     files: tuple[tuple[str, str], ...]
-    place: Place
+    compute: Compute
     n_labels: int | None
     trust_remote_code: bool
     fetch_code: bool = field(compare=False)
 
     def in_float32(self) -> _Wanted:
         """Return the same model in float32."""
-        return replace(self, place=replace(self.place, precision="float32"))
+        return replace(self, compute=replace(self.compute, precision="float32"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Backbone:
     pretrained : Pretrained
         Module and tokenizer. All copies share the module's parameters: never write to
         them.
-    place : Place
+    compute : Compute
         Device and precision of the weights.
     trial : TrialResult
         What the model made of a few tokens.
@@ -112,7 +112,7 @@ class Backbone:
     tokenizer_hash: str
     settings: dict[str, Any]
     pretrained: Pretrained
-    place: Place
+    compute: Compute
     trial: TrialResult
 
     @property
@@ -164,7 +164,7 @@ class Backbone:
 
 def load_backbone(
     model: str | os.PathLike[str],
-    place: Place,
+    compute: Compute,
     *,
     or_float32: bool = False,
     revision: str | None = None,
@@ -176,7 +176,7 @@ def load_backbone(
     """Load an encoder, or return the one loaded before.
 
     The default model's packaged copy is used where it is installed. With `or_float32`,
-    float32 is taken where the model cannot compute in the precision of `place`.
+    float32 is taken where the model cannot compute in the precision of `compute`.
     `n_labels` are the outputs of the architecture's own classification head; None
     leaves it out. A model that was `found` before is used as long as its weights are on
     this machine: a relative path is found from another directory, and the hub is not
@@ -187,7 +187,7 @@ def load_backbone(
     folder = find_folder(asked) if found is None else find_again(asked, found)
     check_folder(folder, trust_remote_code)
     code = (trust_remote_code, trust_remote_code and not local_files_only)
-    wanted = _Wanted(folder, file_hashes(folder), place, n_labels, *code)
+    wanted = _Wanted(folder, file_hashes(folder), compute, n_labels, *code)
     instead = wanted.in_float32() if or_float32 else wanted
     if wanted in _fails:
         wanted = instead
@@ -216,10 +216,10 @@ def _read_once(wanted: _Wanted) -> Backbone:
 
 
 def _read(wanted: _Wanted) -> Backbone:
-    folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
+    folder, compute, n_labels = wanted.folder, wanted.compute, wanted.n_labels
     hash_of_weights = content_hash(folder)
     pretrained = read_pretrained(
-        folder, place, wanted.trust_remote_code, n_labels, wanted.fetch_code
+        folder, compute, wanted.trust_remote_code, n_labels, wanted.fetch_code
     )
     backbone = Backbone(
         folder=folder,
@@ -227,8 +227,8 @@ def _read(wanted: _Wanted) -> Backbone:
         tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
         settings=read_settings(folder),
         pretrained=pretrained,
-        place=place,
-        trial=try_model(pretrained, place, folder, has_head=n_labels is not None),
+        compute=compute,
+        trial=try_model(pretrained, compute, folder, has_head=n_labels is not None),
     )
     if file_hashes(folder) != wanted.files:  # it would be held under wrong hashes
         raise ValueError(
@@ -258,6 +258,10 @@ def clear_backbone_cache() -> None:
     torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+# As of all public names: pickles say where they are imported from.
+clear_backbone_cache.__module__ = "sk_adalora"
 
 
 def check_unchanged(backbone: Backbone) -> None:
@@ -291,7 +295,7 @@ def whole_model(
     if not backbone.pretrained.part:
         return encoder
     with lock_of(_READING):
-        whole, _ = read_module(backbone.folder, backbone.place, trust_remote_code)
+        whole, _ = read_module(backbone.folder, backbone.compute, trust_remote_code)
     check_unchanged(backbone)
     text_part(whole).load_state_dict(encoder.state_dict())
     return whole

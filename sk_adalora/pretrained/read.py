@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sk_adalora.runtime.devices import Place, computes, lacks_memory
+from sk_adalora.runtime.devices import Compute, computes, lacks_memory
 from sk_adalora.runtime.messages import Muted
 
 from .weights import SAMPLES, no_tokenizer
@@ -60,7 +60,7 @@ class Pretrained:
 
 def read_pretrained(
     folder: Path,
-    place: Place,
+    compute: Compute,
     trust_remote_code: bool,
     n_labels: int | None,
     fetch_code: bool = False,
@@ -71,7 +71,7 @@ def read_pretrained(
     ----------
     folder : Path
         A model's folder, which :func:`check_folder` has looked at.
-    place : Place
+    compute : Compute
         Device and precision of the weights.
     trust_remote_code : bool
         Whether the model may bring its own code.
@@ -88,7 +88,9 @@ def read_pretrained(
     tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    whole, lacking = read_module(folder, place, trust_remote_code, n_labels, fetch_code)
+    whole, lacking = read_module(
+        folder, compute, trust_remote_code, n_labels, fetch_code
+    )
     part = "" if n_labels else _name_of_text_part(whole)
     module = _part(whole, part)
     # The decoder beside an encoder may be lacking: nobody computes with it.
@@ -106,13 +108,13 @@ def read_pretrained(
     _agree_on_types(module, tokenizer)
     config: Any = module.config
     config.use_cache = False
-    module = module.requires_grad_(False).eval().to(place.device)
+    module = module.requires_grad_(False).eval().to(compute.device)
     return Pretrained(module, tokenizer, part, drawn)
 
 
 def read_module(
     folder: Path,
-    place: Place,
+    compute: Compute,
     trust_remote_code: bool,
     n_labels: int | None = None,
     fetch_code: bool = False,
@@ -135,8 +137,8 @@ def read_module(
         module, found = getattr(transformers, kind).from_pretrained(
             folder,
             output_loading_info=True,
-            dtype=place.dtype,
-            attn_implementation=place.attention,
+            dtype=compute.dtype,
+            attn_implementation=compute.attention,
             trust_remote_code=trust_remote_code,
             local_files_only=not fetch_code,
             **options,
@@ -398,7 +400,7 @@ class CannotComputeError(ValueError):
 
 
 def try_model(
-    pretrained: Pretrained, place: Place, folder: Path, *, has_head: bool
+    pretrained: Pretrained, compute: Compute, folder: Path, *, has_head: bool
 ) -> TrialResult:
     """Compute the hidden states of a few tokens, or what a head makes of them.
 
@@ -419,19 +421,19 @@ def try_model(
     pad_id = tokenizer.pad_token_id or 0
     try:
         _check_ids(body, sum(texts, [*ids, pad_id]))
-        if has_head and _head_sees_padding(model, texts, pad_id, place):
+        if has_head and _head_sees_padding(model, texts, pad_id, compute):
             return TrialResult(0, True)
         skip_pooler(body)
-        alone = _hidden(body, torch.tensor([ids], device=place.device))
+        alone = _hidden(body, torch.tensor([ids], device=compute.device))
         if alone.shape[:2] != (1, len(ids)):
             if has_head:
                 return TrialResult(0, False)
             raise TypeError(f"{len(ids)} tokens became {tuple(alone.shape[1:-1])}")
         return TrialResult(alone.shape[2], _sees_padding(body, ids, pad_id, alone))
     except Exception as error:
-        if lacks_memory(error) or not computes(place.device):
+        if lacks_memory(error) or not computes(compute.device):
             raise  # it tells nothing of the model
-        raise CannotComputeError(_refusal(model, place, folder, error)) from error
+        raise CannotComputeError(_refusal(model, compute, folder, error)) from error
 
 
 def _check_ids(body: nn.Module, ids: list[int]) -> None:
@@ -470,7 +472,7 @@ def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -
 
 
 def _head_sees_padding(
-    model: nn.Module, texts: list[list[int]], pad_id: int, place: Place
+    model: nn.Module, texts: list[list[int]], pad_id: int, compute: Compute
 ) -> bool:
     """Tell whether a head gives texts other outputs in a padded batch than alone.
 
@@ -479,13 +481,13 @@ def _head_sees_padding(
     of decoders find the last token by the padding behind it.
     """
     most = max(map(len, texts)) + 2
-    as_tensor = partial(torch.tensor, device=place.device)
+    as_tensor = partial(torch.tensor, device=compute.device)
     ids = [text + [pad_id] * (most - len(text)) for text in texts]
     kept = [[1] * len(text) + [0] * (most - len(text)) for text in texts]
     padded = _run(model, as_tensor(ids), as_tensor(kept)).logits.float()
     alone = [_run(model, as_tensor([text])).logits for text in texts]
     expected = torch.cat(alone).float()
-    share = _LEAST_SHARE if place.precision == "float32" else _SHARE_OF_HALF
+    share = _LEAST_SHARE if compute.precision == "float32" else _SHARE_OF_HALF
     return bool((padded - expected).abs().max() > share * expected.abs().max())
 
 
@@ -501,9 +503,9 @@ def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Any:
         return model(input_ids=ids, attention_mask=mask)
 
 
-def _refusal(model: nn.Module, place: Place, folder: Path, error: Exception) -> str:
+def _refusal(model: nn.Module, compute: Compute, folder: Path, error: Exception) -> str:
     do = "Give one that was pretrained on texts, and takes them at any length."
-    if place.dtype != torch.float32:
+    if compute.dtype != torch.float32:
         do = (
             "If it cannot compute in this precision, set precision='float32'. "
             "Otherwise, give a model that was pretrained on texts."
@@ -511,6 +513,6 @@ def _refusal(model: nn.Module, place: Place, folder: Path, error: Exception) -> 
     return (
         "`model` must be a text model, which turns each token into a vector. Got "
         f"{str(folder)!r}, a {type(model).__name__}, which failed on a few tokens in "
-        f"{str(place.dtype).removeprefix('torch.')} with {type(error).__name__}: "
+        f"{str(compute.dtype).removeprefix('torch.')} with {type(error).__name__}: "
         f"{error}. {do}"
     )

@@ -41,7 +41,7 @@ _computed_in: int | None = None
 
 
 @dataclass(frozen=True)
-class Place:
+class Compute:
     """Where to compute, and in which precision.
 
     Parameters
@@ -128,9 +128,9 @@ class Place:
         return 4 if self.compiles_shapes else 1
 
 
-def resolve_place(
+def resolve_compute(
     device: str | torch.device = "auto", precision: str = "auto"
-) -> Place:
+) -> Compute:
     """Choose the device and the precision.
 
     "auto" is the first CUDA device, else Apple's, else the CPU; one that cannot compute
@@ -146,7 +146,7 @@ def resolve_place(
             "`precision` 'float16' needs a GPU. Got device='cpu'. "
             "Use 'bfloat16' or 'float32'."
         )
-    return Place(where, precision)
+    return Compute(where, precision)
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -224,25 +224,27 @@ def computes(device: torch.device) -> bool:
     return True
 
 
-def warn_of_sharing(place: Place) -> None:
+def warn_of_sharing(compute: Compute) -> None:
     """Warn, once per process, if each worker process loads its own model on one GPU."""
     global _warned_of_sharing
     is_worker = multiprocessing.parent_process() is not None  # of joblib, for one
-    if place.device.type != "cuda" or not is_worker or _warned_of_sharing:
+    if compute.device.type != "cuda" or not is_worker or _warned_of_sharing:
         return
     _warned_of_sharing = True
     warn_user(
         "Each process keeps a pretrained model of its own on the GPU. Got "
-        f"{place.device} in the worker process "
+        f"{compute.device} in the worker process "
         f"{multiprocessing.current_process().name}. Use n_jobs=1, whose fits share "
         "one model, unless the GPU has room for all of them.",
     )
 
 
-def warn_of_emulation(place: Place) -> None:
+def warn_of_emulation(compute: Compute) -> None:
     """Warn if bfloat16 is only emulated on this device."""
-    emulated = place.device.type in ("cpu", "cuda") and place.precision == "bfloat16"
-    if emulated and not _has_bfloat16(place.device):
+    emulated = (
+        compute.device.type in ("cpu", "cuda") and compute.precision == "bfloat16"
+    )
+    if emulated and not _has_bfloat16(compute.device):
         warn_user(
             "`precision` 'bfloat16' needs a processor that multiplies in it. Got one "
             "that does not, where a fit takes many times as long as in float32. Use "

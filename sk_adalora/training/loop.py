@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sk_adalora.adalora import RankAllocator
 from sk_adalora.network.network import TextNetwork
-from sk_adalora.runtime.devices import Place
+from sk_adalora.runtime.devices import Compute
 from sk_adalora.runtime.messages import progress_bar
 from sk_adalora.tokens.batches import Batch, micro_batches, pad, send, training_batches
 from sk_adalora.tokens.table import TokenTable
@@ -161,14 +161,14 @@ class TrainingRun:
         The rows to train on.
     recipe : Recipe
         Settings of the training.
-    place : Place
+    compute : Compute
         Device and precision.
     """
 
     network: TextNetwork
     examples: Examples
     recipe: Recipe
-    place: Place
+    compute: Compute
 
     def __post_init__(self) -> None:
         self.step = 0
@@ -182,7 +182,7 @@ class TrainingRun:
         self.scheduler = LambdaLR(self.optimizer, share)
         # Only float16 gradients underflow; elsewhere the scaler does nothing.
         self.scaler = torch.amp.GradScaler(
-            self.place.device.type, enabled=self.place.precision == "float16"
+            self.compute.device.type, enabled=self.compute.precision == "float16"
         )
         if self.scaler.is_enabled():
             # It leaves out steps whose gradients overflow, the first ones too, and then
@@ -264,7 +264,9 @@ def train_epoch(
     for step in np.array_split(np.arange(len(batches)), n_steps):
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         loss, penalty = train_step(run, [batches[i] for i in step])
-        if run.place.device.type == "cpu":  # where reading the loss waits for no device
+        if (
+            run.compute.device.type == "cpu"
+        ):  # where reading the loss waits for no device
             _check_losses(run, history, [float(loss)])
         losses.append(loss)
         penalties.append(penalty)
@@ -284,7 +286,7 @@ def _check_losses(
         raise FloatingPointError(
             "The training loss must stay finite. Got NaN or infinity in epoch "
             f"{history.epochs + 1} of {run.recipe.epochs}. Lower `learning_rate`"
-            f"{run.place.or_exact}."
+            f"{run.compute.or_exact}."
         )
 
 
@@ -293,7 +295,7 @@ def _check_finite(run: TrainingRun) -> None:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in run.parameters):
         raise FloatingPointError(
             "Trained numbers must stay finite. Got NaN or infinity after the last "
-            f"step. Lower `learning_rate`{run.place.or_exact}."
+            f"step. Lower `learning_rate`{run.compute.or_exact}."
         )
 
 
@@ -337,15 +339,15 @@ def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, T
 
 def _parts(run: TrainingRun, group: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Cut the batches of a step into parts that go through the network at once."""
-    tokens, limit = run.examples.tokens, run.place.tokens_to_train
+    tokens, limit = run.examples.tokens, run.compute.tokens_to_train
     return [part for rows in group for part in micro_batches(tokens, rows, limit)]
 
 
 def _loss_sum(run: TrainingRun, rows: np.ndarray) -> Tensor:
     """Add up the weighted losses of some rows."""
-    examples, device = run.examples, run.place.device
+    examples, device = run.examples, run.compute.device
     index = torch.from_numpy(rows)
-    batch: Batch = pad(examples.tokens, rows, run.place.length_multiple)
+    batch: Batch = pad(examples.tokens, rows, run.compute.length_multiple)
     outputs = run.network(batch.to(device))  # (n, k)
     losses = examples.loss(outputs, send(examples.targets[index], device))  # (n,)
     if examples.weights is not None:

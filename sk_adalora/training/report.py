@@ -72,7 +72,7 @@ def make_report(run: TrainingRun, n_empty: int, start: float) -> FitReport:
 
     It began at `start`, by `time.perf_counter`.
     """
-    network, tokens, place = run.network, run.examples.tokens, run.place
+    network, tokens, compute = run.network, run.examples.tokens, run.compute
     lengths = tokens.lengths
     # A length that some row has: more than a tenth may exceed what lies between two.
     p90 = np.quantile(lengths, 0.9, method="inverted_cdf")
@@ -85,8 +85,8 @@ def make_report(run: TrainingRun, n_empty: int, start: float) -> FitReport:
         tokens_max=int(lengths.max()),
         truncated_share=tokens.truncated_share,
         max_length=tokens.max_length,
-        device=str(place.device),
-        precision=place.precision,
+        device=str(compute.device),
+        precision=compute.precision,
         n_threads=torch.get_num_threads(),
         trainable_parameters=sum(p.numel() for p in run.parameters),
         total_parameters=sum(p.numel() for p in network.parameters()),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sk_adalora.network.head import LinearHead, spread
 from sk_adalora.network.network import TextNetwork
-from sk_adalora.runtime.devices import Place
+from sk_adalora.runtime.devices import Compute
 from sk_adalora.tokens.batches import pad, prediction_batches, uniform_batches
 from sk_adalora.tokens.table import TokenTable
 
@@ -47,7 +47,7 @@ def fit_head(run: TrainingRun, generator: torch.Generator) -> None:
     rows = choose_rows(examples.targets, generator)
     weights = weights_of(rows, examples)
     features = _features(run, examples.tokens.take(rows.numpy()))
-    centre, length = spread(features, weights, run.place.dtype)
+    centre, length = spread(features, weights, run.compute.dtype)
     head.set_scale(centre, length)
     inputs = (features.double() - centre) / length
     targets = examples.targets[rows]
@@ -137,13 +137,13 @@ def _measure(run: TrainingRun) -> tuple[Tensor, float]:
     texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
     features = _features(run, distinct.take(texts))
     counts = np.bincount(tokens.text_of, weights, minlength=n_texts)[texts]
-    centre, _ = spread(features, torch.from_numpy(counts), run.place.dtype)
-    _, length = spread(features, None, run.place.dtype)
+    centre, _ = spread(features, torch.from_numpy(counts), run.compute.dtype)
+    _, length = spread(features, None, run.compute.dtype)
     return centre, length
 
 
 def _features(run: TrainingRun, tokens: TokenTable) -> Tensor:
-    return frozen_features(run.network, tokens, run.place, run.recipe.batch_size)
+    return frozen_features(run.network, tokens, run.compute, run.recipe.batch_size)
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -260,7 +260,7 @@ def bias_shift(rows: Tensor, examples: Examples) -> Tensor:
 
 
 def frozen_features(
-    network: TextNetwork, tokens: TokenTable, place: Place, batch_size: int
+    network: TextNetwork, tokens: TokenTable, compute: Compute, batch_size: int
 ) -> Tensor:
     """Compute the features (n, w) that the pretrained model gives without its updates.
 
@@ -268,20 +268,20 @@ def frozen_features(
     finite are an error. `batch_size` is that of training.
     """
     distinct = tokens.distinct()
-    if place.compiles_shapes:
-        batches = uniform_batches(distinct, batch_size, place.tokens_to_train)
+    if compute.compiles_shapes:
+        batches = uniform_batches(distinct, batch_size, compute.tokens_to_train)
     else:
-        batches = prediction_batches(distinct, place.tokens_to_predict)
+        batches = prediction_batches(distinct, compute.tokens_to_predict)
     width = network.head.in_features
     features = torch.empty(len(distinct), width, dtype=torch.float32)
     with torch.no_grad(), network.encoder.disable_adapter():
         for rows in batches:
-            batch = pad(distinct, rows, place.length_multiple)
-            batch = batch.to(place.device)
+            batch = pad(distinct, rows, compute.length_multiple)
+            batch = batch.to(compute.device)
             features[torch.from_numpy(rows)] = network.features(batch).cpu()
     if not torch.isfinite(features).all():
         raise FloatingPointError(
             "The pretrained model must compute finite features. Got NaN or infinity "
-            f"in {place.precision}. Set another `model`{place.or_exact}."
+            f"in {compute.precision}. Set another `model`{compute.or_exact}."
         )
     return features[torch.from_numpy(tokens.text_of)]

@@ -24,7 +24,7 @@ from benchmarks import (
 )
 from benchmarks.__main__ import main, questions
 from benchmarks.contestants import CONTESTANTS, Settings, fit
-from benchmarks.inside import changed, resolve_place
+from benchmarks.inside import changed, resolve_compute
 from benchmarks.studies import STUDIES, TIMINGS, beside, overlap, public_data, timings
 from benchmarks.studies.defaults import wrong_labels
 from benchmarks.studies.score import ahead_to_markdown, summarise
@@ -201,11 +201,11 @@ def test_tasks_of_the_folder_of_public_data(run, csv_file, tmp_path):
 
 
 def test_a_change_of_an_inner_name_is_undone():
-    place = resolve_place("cpu", "float32")
-    before = place.tokens_to_predict
+    compute = resolve_compute("cpu", "float32")
+    before = compute.tokens_to_predict
     with changed({"tokens_to_predict": 7}):
-        assert place.tokens_to_predict == 7
-    assert place.tokens_to_predict == before
+        assert compute.tokens_to_predict == 7
+    assert compute.tokens_to_predict == before
 
 
 def test_what_predictions_score():
@@ -397,7 +397,7 @@ def test_operations_of_a_step(tiny_model):
     pytest.importorskip("peft")
     counted = {}
     for name in STEPS:
-        step = make_step(name, 4, 8, resolve_place("cpu", "float32"), tiny_model)
+        step = make_step(name, 4, 8, resolve_compute("cpu", "float32"), tiny_model)
         step()
         counted[name] = operations.count(step, CPU)["operations"]
 

@@ -21,7 +21,7 @@ from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, clear_backbone_cache
 from sk_adalora.data.texts import Texts, read_texts
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.runtime import devices as _devices
-from sk_adalora.runtime.devices import Place, resolve_place, warn_of_sharing
+from sk_adalora.runtime.devices import Compute, resolve_compute, warn_of_sharing
 from sk_adalora.tokens import tokenize as _tokens
 from sk_adalora.tokens.long_texts import _keep_both_ends
 from sk_adalora.tokens.table import TokenTable
@@ -44,7 +44,7 @@ def test_a_prediction_holds_its_outputs_once(tiny_model, monkeypatch):
         return computed
 
     monkeypatch.setattr(TextNetwork, "forward", watched)
-    monkeypatch.setattr(Place, "tokens_to_predict", 32)
+    monkeypatch.setattr(Compute, "tokens_to_predict", 32)
     fitted.predict([f"{text} {i}" for i, text in enumerate(X * 3)])
 
     assert len(alive) > 10
@@ -168,8 +168,8 @@ def test_a_fitted_estimator_keeps_nothing_of_its_training(
 # Processes that share a GPU
 
 
-CUDA = Place(torch.device("cuda:0"), "bfloat16")
-CPU = Place(torch.device("cpu"), "float32")
+CUDA = Compute(torch.device("cuda:0"), "bfloat16")
+CPU = Compute(torch.device("cpu"), "float32")
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_the_warning_is_about_the_caller_of_fit(make, worker, monkeypatch):
     """Who sees it looks for `n_jobs`, not into this library."""
     from sk_adalora.estimators import fitting as _fitting
 
-    monkeypatch.setattr(_fitting, "resolve_place", lambda *_: CUDA)
+    monkeypatch.setattr(_fitting, "resolve_compute", lambda *_: CUDA)
     monkeypatch.setattr(_fitting, "warn_of_emulation", stop)
     with (
         pytest.warns(UserWarning, match="Each process keeps") as caught,
@@ -212,7 +212,7 @@ def test_the_warning_is_about_the_caller_of_fit(make, worker, monkeypatch):
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def stop(place):
+def stop(compute):
     raise StopIteration
 
 
@@ -290,7 +290,7 @@ def resident():
 
 
 needs_bfloat16 = pytest.mark.skipif(
-    resolve_place("cpu").precision != "bfloat16",
+    resolve_compute("cpu").precision != "bfloat16",
     reason="this processor computes bfloat16 in software: 36 fits take 10 minutes",
 )
 
@@ -302,14 +302,14 @@ needs_bfloat16 = pytest.mark.skipif(
 def test_resident_memory_of_36_fits(loads, precision):
     """12 candidates on 3 folds take what one fit takes."""
     texts, labels = headlines(90)
-    place = {"device": "cpu", "precision": precision}
+    compute = {"device": "cpu", "precision": precision}
     fitted = AdaLoraClassifier(
-        target_r=8, epochs=1, max_length=32, random_state=0, **place
+        target_r=8, epochs=1, max_length=32, random_state=0, **compute
     ).fit(texts, labels)
     fitted.predict(texts)
     after_one = resident()
     grid = search()
-    grid.estimator.set_params(**place)
+    grid.estimator.set_params(**compute)
 
     grid.fit(texts, labels)
 

@@ -18,7 +18,7 @@ from sklearn.metrics import r2_score
 from sk_adalora.data.rows import split_rows
 from sk_adalora.files.state import continue_from
 from sk_adalora.network.head import LinearHead
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 from sk_adalora.training.start_head import _have_learned_nothing
 
 X, Y = topics(36)
@@ -47,8 +47,8 @@ def copy(estimator, **changed):
 def new_network(estimator, **changed):
     """The network that the next fit would start from, before it looks back."""
     other = copy(estimator, **changed, warm_start=False)
-    place = resolve_place(other.device, other.precision)
-    backbone = other._load_backbone(place)
+    compute = resolve_compute(other.device, other.precision)
+    backbone = other._load_backbone(compute)
     generator = torch.Generator().manual_seed(7)
     return other._adapt(backbone, other._resolve_schedule(36), generator), backbone
 

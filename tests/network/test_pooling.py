@@ -8,10 +8,10 @@ from _toy import make, toy
 from sk_adalora.adalora import AdaLoraConfig
 from sk_adalora.network.network import build_network, pool
 from sk_adalora.pretrained.backbone import load_backbone
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 from sk_adalora.runtime.rules import POOLINGS
 
-PLACE = resolve_place("cpu", "float32")
+CPU = resolve_compute("cpu", "float32")
 
 
 def naive_pool(hidden, mask, pooling):
@@ -76,7 +76,7 @@ def test_the_estimator_pools_as_asked(tiny_model, pooling):
 
 
 def test_a_head_starts_at_random_and_as_small_as_its_input_is_wide(tiny_model):
-    backbone = load_backbone(tiny_model, PLACE)
+    backbone = load_backbone(tiny_model, CPU)
     config = AdaLoraConfig(total_step=9)
     generator = torch.Generator().manual_seed(0)
     weight = build_network(backbone, config, 9, "mean", generator).head.weight

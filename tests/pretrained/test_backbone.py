@@ -25,12 +25,12 @@ from sk_adalora.pretrained import backbone as _backbone
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.pretrained.read import read_pretrained
 from sk_adalora.pretrained.weights import content_hash
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
-PLACE = resolve_place("cpu", "float32")
-BFLOAT16 = resolve_place("cpu", "bfloat16")
+CPU = resolve_compute("cpu", "float32")
+BFLOAT16 = resolve_compute("cpu", "bfloat16")
 
 
 # ---- the cache --------------------------------------------------------------
@@ -40,7 +40,7 @@ def test_a_folder_is_loaded_once_under_all_its_names(tiny_model, monkeypatch):
     monkeypatch.chdir(Path(tiny_model).parent)
     name = Path(tiny_model).name
     names = [tiny_model, tiny_model, Path(tiny_model), name, f"./{name}"]
-    first, *others = (load_backbone(name, PLACE) for name in names)
+    first, *others = (load_backbone(name, CPU) for name in names)
     in_half = load_backbone(tiny_model, BFLOAT16)
 
     assert all(other is first for other in others)
@@ -49,17 +49,17 @@ def test_a_folder_is_loaded_once_under_all_its_names(tiny_model, monkeypatch):
     assert {p.dtype for p in in_half.module.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad for p in first.module.parameters())
     assert not any(m.training for m in first.module.modules())
-    assert load_backbone(name, PLACE) is first
+    assert load_backbone(name, CPU) is first
     sk_adalora.clear_backbone_cache()
-    assert load_backbone(name, PLACE).module is not first.module
+    assert load_backbone(name, CPU).module is not first.module
 
 
 def test_the_cache_forgets_what_was_used_least_recently(tiny_model, tmp_path):
     """What is still held is found all the same."""
     folders = [shutil.copytree(tiny_model, tmp_path / name) for name in "abc"]
-    a, b, c = held = [load_backbone(folder, PLACE) for folder in folders]
-    assert [load_backbone(folder, PLACE) for folder in folders] == held
-    assert load_backbone(folders[0], PLACE) is a  # used again: b is older now
+    a, b, c = held = [load_backbone(folder, CPU) for folder in folders]
+    assert [load_backbone(folder, CPU) for folder in folders] == held
+    assert load_backbone(folders[0], CPU) is a  # used again: b is older now
     watched = [weakref.ref(backbone) for backbone in held]
     del a, b, c, held
     gc.collect()
@@ -78,9 +78,9 @@ def test_memory_of_a_gpu_is_given_back_too(monkeypatch, kind):
 
 
 def test_a_model_that_changed_on_disk_is_loaded_anew(own_model):
-    before = load_backbone(own_model, PLACE)
+    before = load_backbone(own_model, CPU)
     write_model(own_model, random_bert(own_model, seed=1))
-    after = load_backbone(own_model, PLACE)
+    after = load_backbone(own_model, CPU)
 
     assert after is not before
     assert after.content_hash != before.content_hash
@@ -100,22 +100,22 @@ def test_a_model_that_changes_while_it_is_read(own_model, monkeypatch, file):
     with monkeypatch.context() as patched:
         patched.setattr(_backbone, "read_pretrained", changing)
         with pytest.raises(ValueError, match="must stay as they are while they are"):
-            load_backbone(own_model, PLACE)
+            load_backbone(own_model, CPU)
     write_model(own_model, random_bert(own_model, seed=1))
-    assert load_backbone(own_model, PLACE).content_hash == content_hash(own_model)
+    assert load_backbone(own_model, CPU).content_hash == content_hash(own_model)
 
 
 def test_a_token_without_a_vector_is_refused_on_the_host(own_model):
     """On a GPU, whatever the process computed there next would fail."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(own_model)
     count = len(tokenizer)
-    assert load_backbone(own_model, PLACE).module.config.vocab_size == count
+    assert load_backbone(own_model, CPU).module.config.vocab_size == count
     tokenizer.add_special_tokens({"pad_token": "<a padding of its own>"})
     tokenizer.save_pretrained(own_model)
 
     match = f"IndexError: the tokenizer gave token {count}, .* for {count} tokens"
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
 
 
 def test_words_without_a_vector_are_refused_before_training(own_model):
@@ -154,7 +154,7 @@ def test_a_model_that_was_first_loaded_to_predict_can_be_trained(tiny_model):
     loaded = pickle.loads(pickle.dumps(make(tiny_model).fit(X, y)))
     sk_adalora.clear_backbone_cache()
     loaded.predict(X)
-    backbone = load_backbone(tiny_model, PLACE)
+    backbone = load_backbone(tiny_model, CPU)
     tensors = [*backbone.module.parameters(), *backbone.module.buffers()]
 
     assert not any(t.is_inference() for t in tensors)
@@ -180,7 +180,7 @@ def test_models_are_read_one_at_a_time_and_once(tiny_model, tmp_path, monkeypatc
     monkeypatch.setattr(_backbone, "read_pretrained", slowly)
     folders = [Path(shutil.copytree(tiny_model, tmp_path / name)) for name in "ab"]
     before = global_states()
-    found = in_threads(lambda folder: load_backbone(folder, PLACE), folders * 3)
+    found = in_threads(lambda folder: load_backbone(folder, CPU), folders * 3)
 
     assert sorted(entered) == [(folder, 1) for folder in folders]
     assert len({id(backbone.module) for backbone in found}) == 2
@@ -190,11 +190,11 @@ def test_models_are_read_one_at_a_time_and_once(tiny_model, tmp_path, monkeypatc
 def test_a_held_model_does_not_wait_while_another_is_read(
     tiny_model, own_model, monkeypatch
 ):
-    held = load_backbone(tiny_model, PLACE)
+    held = load_backbone(tiny_model, CPU)
     with Gate(monkeypatch, _backbone, "read_pretrained", own_model) as gate:
-        loading = start(load_backbone, own_model, PLACE)
+        loading = start(load_backbone, own_model, CPU)
         assert gate.reached.wait(WAIT)
-        assert start(load_backbone, tiny_model, PLACE).result(WAIT) is held
+        assert start(load_backbone, tiny_model, CPU).result(WAIT) is held
         assert not loading.done()
 
     assert loading.result(WAIT).folder == own_model
@@ -204,7 +204,7 @@ def test_a_held_model_does_not_wait_while_another_is_read(
 
 
 def test_copies_share_parameters_but_no_modules_and_no_buffers(tiny_model):
-    backbone = load_backbone(tiny_model, PLACE)
+    backbone = load_backbone(tiny_model, CPU)
     first, second = backbone.copy(), backbone.copy()
     modules = [set(m.modules()) for m in (backbone.module, first, second)]
 
@@ -219,12 +219,12 @@ def test_copies_share_parameters_but_no_modules_and_no_buffers(tiny_model):
 
 
 def test_a_fit_changes_nothing_of_the_backbone(tiny_model):
-    backbone = load_backbone(tiny_model, PLACE)
+    backbone = load_backbone(tiny_model, CPU)
     before = {n: t.clone() for n, t in backbone.module.state_dict().items()}
     names = [name for name, _ in backbone.module.named_modules()]
     make(tiny_model, lora_dropout=0.1).fit(*toy(16))
 
-    assert load_backbone(tiny_model, PLACE) is backbone
+    assert load_backbone(tiny_model, CPU) is backbone
     assert [name for name, _ in backbone.module.named_modules()] == names
     after = backbone.module.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -247,7 +247,7 @@ def test_what_files_lack_is_drawn_alike_in_every_process(tiny_model):
         sk_adalora.clear_backbone_cache()
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
-            backbone = load_backbone(tiny_model, PLACE, n_labels=3)
+            backbone = load_backbone(tiny_model, CPU, n_labels=3)
         return backbone.module.get_parameter("classifier.weight")
 
     assert torch.equal(head(1), head(2))
@@ -301,7 +301,7 @@ def test_a_fit_does_not_warn_of_a_pooler_and_a_head(own_model, pooling):
     write_without(own_model, "pooler")
     make(str(own_model), pooling=pooling, epochs=1).fit(*toy(16))
 
-    backbone = load_backbone(own_model, PLACE, n_labels=2)
+    backbone = load_backbone(own_model, CPU, n_labels=2)
     drawn = backbone.pretrained.drawn
     assert {"bert.pooler.dense.weight", "classifier.weight"} <= {*drawn}
     assert list(drawn) == sorted(drawn)  # in the same order in every process
@@ -313,7 +313,7 @@ def test_all_names_of_a_weight_that_files_lack_are_known(t5):
     weights = {k: v.clone() for k, v in kept.items()}
     save_file(weights, t5 / "model.safetensors", {"format": "pt"})
 
-    drawn = read_pretrained(t5, PLACE, False, n_labels=2).drawn
+    drawn = read_pretrained(t5, CPU, False, n_labels=2).drawn
     assert {
         "transformer.shared.weight",
         "transformer.encoder.embed_tokens.weight",
@@ -378,7 +378,7 @@ def test_code_of_a_model_may_lie_in_another_repository(code_elsewhere, own_model
     assert code_elsewhere == {*CODE}
     assert type(fitted._predictor.backbone.module).__name__ == "ElsewhereModel"
     options = {"trust_remote_code": True, "local_files_only": True}
-    assert load_backbone(own_model, PLACE, **options) is fitted._predictor.backbone
+    assert load_backbone(own_model, CPU, **options) is fitted._predictor.backbone
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_code_in_another_repository_is_not_fetched_unasked(
     code_elsewhere, own_model, options, match
 ):
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, PLACE, **options)
+        load_backbone(own_model, CPU, **options)
     assert code_elsewhere <= {"configuration_elsewhere.py"}
 
 
@@ -413,7 +413,7 @@ def test_loading_prints_nothing_and_leaves_the_settings_of_transformers(
     logging.set_verbosity_warning()
     capfd.readouterr()
     try:
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
         assert tuple(capfd.readouterr()) == ("", "")
         assert logging.get_verbosity() == logging.WARNING
         assert logging.is_progress_bar_enabled()
@@ -494,7 +494,7 @@ def test_texts_are_cut_to_the_positions_and_padding_changes_nothing(architecture
     long = ["the good film " * 300, *X[1:]]
     fitted = make(architecture, max_length=256).fit(long, y)
     alone = np.concatenate([fitted.decision_function([text]) for text in long])
-    backbone = load_backbone(architecture, PLACE)
+    backbone = load_backbone(architecture, CPU)
 
     assert fitted.fit_report_.truncated_share == 1 / 16
     np.testing.assert_allclose(fitted.decision_function(long), alone, atol=1e-4)
@@ -554,7 +554,7 @@ def test_a_tokenizer_without_padding_pads_with_the_end(own_model):
     path = own_model / "tokenizer_config.json"
     settings = json.loads(path.read_text()) | {"pad_token": None, "eos_token": "[SEP]"}
     path.write_text(json.dumps(settings))
-    tokenizer = load_backbone(own_model, PLACE).tokenizer
+    tokenizer = load_backbone(own_model, CPU).tokenizer
 
     assert tokenizer.pad_token == "[SEP]"
 
@@ -569,9 +569,9 @@ def test_a_checkpoint_with_a_head_for_other_labels(own_model):
     fitted = make(str(own_model), pooling="model", epochs=6).fit(X, y)
 
     assert fitted.predict_proba(X).shape == (32, 2)
-    drawn = load_backbone(own_model, PLACE, n_labels=2).pretrained.drawn
+    drawn = load_backbone(own_model, CPU, n_labels=2).pretrained.drawn
     assert {"classifier.weight", "classifier.bias"} <= set(drawn)
-    kept = load_backbone(own_model, PLACE, n_labels=5).module
+    kept = load_backbone(own_model, CPU, n_labels=5).module
     assert torch.equal(kept.classifier.weight, other.classifier.weight)
 
 

@@ -24,11 +24,11 @@ from sk_adalora.pretrained import find as _find_model
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
 from sk_adalora.pretrained.weights import content_hash
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
-PLACE = resolve_place("cpu", "float32")
+CPU = resolve_compute("cpu", "float32")
 
 
 # ---- the hub ----------------------------------------------------------------
@@ -126,15 +126,15 @@ def test_a_missing_folder(name, tmp_path):
 
     match = re.escape(repr(name)) + r", which is no folder\. Check the path"
     with pytest.raises(FileNotFoundError, match=match):
-        load_backbone(name, PLACE)
+        load_backbone(name, CPU)
 
 
 def test_the_home_directory_is_found(own_model, monkeypatch):
     monkeypatch.setenv("HOME", str(own_model.parent))
-    backbone = load_backbone("~/own", PLACE)
+    backbone = load_backbone("~/own", CPU)
 
     assert backbone.folder == own_model.resolve()
-    assert load_backbone(Path("~/own"), PLACE) is backbone
+    assert load_backbone(Path("~/own"), CPU) is backbone
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_home_directory_is_found(own_model, monkeypatch):
 )
 def test_an_unknown_id_offline(name, options, match):
     with pytest.raises(OSError, match=match):
-        load_backbone(name, PLACE, **options)
+        load_backbone(name, CPU, **options)
 
 
 # ---- the default model ------------------------------------------------------

@@ -33,11 +33,11 @@ from sk_adalora.pretrained.weights import (
     tokenizer_hash,
     weight_names,
 )
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import resolve_compute
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
-PLACE = resolve_place("cpu", "float32")
+CPU = resolve_compute("cpu", "float32")
 X, Y = toy(32)
 
 
@@ -102,7 +102,7 @@ def test_the_weights_are_what_transformers_reads(own_model, tmp_path, weights):
     assert content_hash(own_model) == content_hash(tmp_path / "copy") == before
     copied = {path.name for path in (tmp_path / "copy").iterdir()}
     assert copied.isdisjoint(others)
-    load_backbone(own_model, PLACE)  # transformers does not look at the empty files
+    load_backbone(own_model, CPU)  # transformers does not look at the empty files
 
 
 @pytest.mark.parametrize("replace", [os.replace, shutil.copy2])
@@ -203,15 +203,15 @@ def test_an_index_of_weights_elsewhere_is_refused(own_model, tmp_path, name):
     (own_model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
     with pytest.raises(ValueError, match=r"must be files of its folder.* which names"):
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
 
 
 def test_an_index_of_weights_in_the_folder(own_model):
-    expected = load_backbone(own_model, PLACE).module.state_dict()
+    expected = load_backbone(own_model, CPU).module.state_dict()
     sk_adalora.clear_backbone_cache()
     point_to(own_model, "model-1.safetensors", "model-2.safetensors")
 
-    found = load_backbone(own_model, PLACE).module.state_dict()
+    found = load_backbone(own_model, CPU).module.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -222,7 +222,7 @@ def test_a_folder_without_weights(own_model, index):
         (own_model / "model.safetensors.index.json").write_text(index)
 
     with pytest.raises(ValueError, match=r"must hold weights\. Got .*own"):
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
 
 
 def test_a_file_that_is_replaced_is_refused_before_it_is_copied(own_model, tmp_path):
@@ -257,7 +257,7 @@ def test_what_settings_must_not_name(own_model, case):
     settings, match = NAMED[case]
     change(own_model / "config.json", **settings)
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, PLACE, local_files_only=True)
+        load_backbone(own_model, CPU, local_files_only=True)
 
     if case not in ("weights", "settings"):
         check_folder(own_model, trust_remote_code=True)
@@ -283,7 +283,7 @@ def test_what_a_folder_must_not_hold(own_model, name, match):
     (own_model / name).write_text("{}")
 
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_what_a_folder_must_hold(own_model, patterns, match):
             path.unlink()
 
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
 
 
 def test_a_package_that_is_missing(own_model, monkeypatch):
@@ -309,7 +309,7 @@ def test_a_package_that_is_missing(own_model, monkeypatch):
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
     match = r"what is installed\. Got .*own.* SentencePiece library\. Install the pack"
     with pytest.raises(ImportError, match=match):
-        load_backbone(own_model, PLACE)
+        load_backbone(own_model, CPU)
 
 
 # ---- settings ---------------------------------------------------------------
@@ -468,9 +468,9 @@ def test_another_tokenizer_is_refused(own_model, tmp_path, how, edit):
     ("edit", "same"), [(split_otherwise, False), (write_otherwise, True)]
 )
 def test_a_tokenizer_whose_files_change_is_read_again(own_model, edit, same):
-    before = load_backbone(own_model, PLACE)
+    before = load_backbone(own_model, CPU)
     edit(own_model)
-    after = load_backbone(own_model, PLACE)
+    after = load_backbone(own_model, CPU)
 
     assert after is not before
     assert after.content_hash == before.content_hash

@@ -14,9 +14,9 @@ from _toy import toy
 from sk_adalora import clear_backbone_cache
 from sk_adalora.runtime import devices as _devices
 from sk_adalora.runtime.devices import (
-    Place,
+    Compute,
     available_devices,
-    resolve_place,
+    resolve_compute,
     warn_of_emulation,
 )
 
@@ -60,15 +60,15 @@ def cpu_that_computes_bfloat16(monkeypatch, *, avx512=False, amx=False):
 
 def test_auto_is_the_cpu_where_there_is_nothing_else(no_gpu):
     assert available_devices() == ["cpu"]
-    assert resolve_place().device == torch.device("cpu")
+    assert resolve_compute().device == torch.device("cpu")
 
 
 def test_a_gpu_that_the_driver_is_too_old_for_is_none(no_gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
-    assert resolve_place().device == torch.device("cpu")
+    assert resolve_compute().device == torch.device("cpu")
     with pytest.raises(ValueError, match=r"one of 'cpu'\. Got 'cuda'"):
-        resolve_place("cuda")
+        resolve_compute("cuda")
 
 
 def test_who_asks_for_the_cpu_does_not_start_cuda(monkeypatch, tiny_model):
@@ -92,10 +92,10 @@ def test_who_asks_for_the_cpu_does_not_start_cuda(monkeypatch, tiny_model):
 def test_auto_is_the_first_gpu(two_gpus, tried):
     assert available_devices()[:2] == ["cuda:0", "cuda:1"]
     # Otherwise the same place would have two names, and the model two copies.
-    assert resolve_place("cuda") == resolve_place("cuda:0")
-    assert resolve_place("cuda:1").device.index == 1
+    assert resolve_compute("cuda") == resolve_compute("cuda:0")
+    assert resolve_compute("cuda:1").device.index == 1
     assert tried == []  # who names a device gets it untried
-    assert resolve_place() == resolve_place() == resolve_place("cuda:0")
+    assert resolve_compute() == resolve_compute() == resolve_compute("cuda:0")
     assert tried == ["cuda:0"]  # once a process
 
 
@@ -144,12 +144,12 @@ def test_auto_passes_over_what_cannot_compute(
     monkeypatch.setattr(_devices, "available_devices", lambda: devices)
     raising(monkeypatch, devices[0], error)
     with pytest.warns(UserWarning, match=match) as caught:
-        assert resolve_place(precision="float32").device == torch.device(devices[1])
+        assert resolve_compute(precision="float32").device == torch.device(devices[1])
     assert [warning.filename for warning in caught] == [__file__]
 
     with warnings.catch_warnings():  # once a process
         warnings.simplefilter("error")
-        assert resolve_place(precision="float32").device == torch.device(devices[1])
+        assert resolve_compute(precision="float32").device == torch.device(devices[1])
 
 
 @pytest.mark.parametrize("error", BUSY, ids=str)
@@ -159,15 +159,15 @@ def test_auto_stays_with_a_card_that_computes_at_other_times(
     """What fails then says so; a CPU would be taken until the process ends."""
     raising(monkeypatch, "cuda:0", error)
 
-    assert resolve_place().device == torch.device("cuda:0")
+    assert resolve_compute().device == torch.device("cuda:0")
 
 
 def test_apples_device_may_have_a_number(no_gpu, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
-    assert resolve_place("mps:0") == resolve_place("mps")
+    assert resolve_compute("mps:0") == resolve_compute("mps")
     with pytest.raises(ValueError, match="Got 'mps:1'"):
-        resolve_place("mps:1")
+        resolve_compute("mps:1")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_apples_device_may_have_a_number(no_gpu, monkeypatch):
 def test_an_unknown_device_is_refused_with_those_that_exist(no_gpu, device):
     match = rf"`device` must be 'auto' or one of 'cpu'\. Got '{device}'\. Choose one"
     with pytest.raises(ValueError, match=match):
-        resolve_place(device)
+        resolve_compute(device)
 
 
 # ---- which precision --------------------------------------------------------
@@ -195,9 +195,9 @@ def test_auto_is_bfloat16_where_the_cpu_computes_in_it(monkeypatch, older, avx51
         cpu_that_computes_bfloat16(monkeypatch, avx512=avx512, amx=amx)
 
     expected = "bfloat16" if avx512 or amx else "float32"
-    assert resolve_place("cpu").precision == expected
+    assert resolve_compute("cpu").precision == expected
     for asked in ("float32", "bfloat16"):  # beats what is found
-        assert resolve_place(torch.device("cpu"), asked).precision == asked
+        assert resolve_compute(torch.device("cpu"), asked).precision == asked
 
 
 @pytest.mark.parametrize(
@@ -215,23 +215,23 @@ def test_auto_is_bfloat16_from_ampere_on(
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
 
-    assert resolve_place("cuda:1").precision == precision
+    assert resolve_compute("cuda:1").precision == precision
 
 
 def test_auto_is_apples_device_before_the_cpu_in_float32(no_gpu, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
-    assert resolve_place() == Place(torch.device("mps"), "float32")
+    assert resolve_compute() == Compute(torch.device("mps"), "float32")
 
 
 def test_float16_needs_a_gpu(two_gpus):
-    assert [resolve_place("cuda", p).dtype for p in PRECISIONS] == [
+    assert [resolve_compute("cuda", p).dtype for p in PRECISIONS] == [
         torch.float32,
         torch.bfloat16,
         torch.float16,
     ]
     with pytest.raises(ValueError, match=r"'float16' needs a GPU\. Got device='cpu'"):
-        resolve_place("cpu", "float16")
+        resolve_compute("cpu", "float16")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_bfloat16_in_software_is_warned_of(monkeypatch, device, fast, emulated):
     for precision in PRECISIONS:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            warn_of_emulation(Place(torch.device(device), precision))
+            warn_of_emulation(Compute(torch.device(device), precision))
         said = [str(warning.message) for warning in caught]
         assert bool(said) == (precision in emulated)
         assert all("needs a processor that multiplies in it" in text for text in said)
@@ -279,9 +279,9 @@ def test_attention_and_lengths_are_what_is_fast_there(
 ):
     monkeypatch.setattr(_devices, "MKL_IS_SLOW", mkl_is_slow)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    place = Place(torch.device(device), precision)
+    compute = Compute(torch.device(device), precision)
 
-    assert (place.attention, place.length_multiple) == (attention, multiple)
+    assert (compute.attention, compute.length_multiple) == (attention, multiple)
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,12 @@ def test_how_many_tokens_go_through_a_model_at_once(
     device, precision, threads, to_train, to_predict, monkeypatch
 ):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    place = Place(torch.device(device), precision)
+    compute = Compute(torch.device(device), precision)
 
-    assert (place.tokens_to_train, place.tokens_to_predict) == (to_train, to_predict)
+    assert (compute.tokens_to_train, compute.tokens_to_predict) == (
+        to_train,
+        to_predict,
+    )
 
 
 @pytest.mark.parametrize(

@@ -396,7 +396,7 @@ def pretrained_features(fitted):
     texts = fitted._read_texts(X, reset=False)
     most = fitted._most_tokens(live.backbone)
     tokens = encode_for_training(texts, live.backbone.tokenizer, most, "truncate")
-    return frozen_features(live.network, tokens, live.place, 16).numpy()
+    return frozen_features(live.network, tokens, live.compute, 16).numpy()
 
 
 def test_the_probe_learns_from_the_pretrained_model_alone(make):

@@ -17,14 +17,14 @@ from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule
 from sk_adalora.estimators import fitting as _fitting
 from sk_adalora.estimators.fitting import make_generator
 from sk_adalora.network.network import TextNetwork
-from sk_adalora.runtime.devices import Place, resolve_place
+from sk_adalora.runtime.devices import Compute, resolve_compute
 from sk_adalora.runtime.rules import SCHEDULERS, rate_share
 from sk_adalora.tokens.tokenize import encode
 from sk_adalora.training import loop as _training
 from sk_adalora.training.advice import warn_of_divergence
 from sk_adalora.training.loop import Examples, TrainingRun, train_step
 
-PLACE = resolve_place("cpu", "float32")
+CPU = resolve_compute("cpu", "float32")
 
 
 def unlike(seed=0):
@@ -235,7 +235,7 @@ def run_of(fitted, weights=None):
     schedule = fitted._resolve_schedule(16)
     network = fitted._adapt(backbone, schedule, make_generator(0))
     examples = Examples(tokens, torch.from_numpy(y), weights, fitted._loss())
-    run = TrainingRun(network, examples, fitted._recipe(schedule), PLACE)
+    run = TrainingRun(network, examples, fitted._recipe(schedule), CPU)
     network.train()
     return run
 
@@ -343,7 +343,7 @@ def test_the_parts_of_a_batch_are_one_large_batch(fitted, monkeypatch, weights):
         "_loss_sum",
         lambda run, part: seen.append(part) or loss_sum(run, part),
     )
-    monkeypatch.setattr(Place, "tokens_to_train", 20)
+    monkeypatch.setattr(Compute, "tokens_to_train", 20)
     parts = gradients(run_of(fitted, weights), [rows])
 
     assert len(seen) > 2
@@ -374,7 +374,7 @@ def test_importance_is_that_of_the_weights_after_the_step(fitted):
     """And of the gradients of the step: before it, all singular values are 0."""
     run = run_of(fitted)
     recipe = dataclasses.replace(run.recipe, warmup_ratio=0.0)
-    run = TrainingRun(run.network, run.examples, recipe, run.place)
+    run = TrainingRun(run.network, run.examples, recipe, run.compute)
     _, seen = gradients(run, rows_of(*range(8)))
     (gradient,) = (seen[name] for name in seen if name.endswith("singular_values"))
     values, beta = run.network.encoder.triplets.singular_values, run.allocator.beta1
@@ -435,8 +435,8 @@ def test_a_head_that_hardly_learns_stays(tiny_model):
 )
 def test_gradients_are_scaled_where_they_would_underflow(fitted, precision, scaled):
     run = run_of(fitted)
-    place = dataclasses.replace(run.place, precision=precision)
-    run = TrainingRun(run.network, run.examples, run.recipe, place)
+    compute = dataclasses.replace(run.compute, precision=precision)
+    run = TrainingRun(run.network, run.examples, run.recipe, compute)
     assert run.scaler.is_enabled() == scaled
 
 
