@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from .adapter_state import PREFIX
@@ -123,7 +123,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             "it. Check the path."
         )
     try:
-        return load_file(path)
+        return load(path.read_bytes())  # it may be replaced meanwhile
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(
             f"{WEIGHTS_NAME} must hold tensors. Got a file in {str(folder)!r} that "
