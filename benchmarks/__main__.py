@@ -1,291 +1,213 @@
 """The one entry point: ``python -m benchmarks WHAT [options]``; see README.md."""
 
-import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # packages hold all that is needed
-
 import argparse
+import os
+import re
 import shlex
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
-from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.runtime.devices import resolve_place
+import torch
 
-from . import (
-    defaults,
-    memory,
-    operations,
-    report,
-    results,
-    score,
-    speed,
-    step,
-    time_profile,
-)
-from .arguments import part_of_a_name, positive, without_results
-from .contestants import CONTESTANTS, FINE_TUNING, ON_REQUEST
+from . import memory, operations, parts_of_a_fit, report, results, speed, step
+from .contestants import DEFAULT_MODEL, FINE_TUNING
 from .data import TASKS, load_csv, load_task
+from .inside import resolve_place
+from .studies import STUDIES, TIMINGS, overlap, public_data, study, timings
 
 MEASUREMENTS = {
     "speed": speed,
     "step": step,
     "operations": operations,
-    "profile": time_profile,
+    "profile": parts_of_a_fit,
     "memory": memory,
-    "score": score,
-    "defaults": defaults,
 }
-SCRIPTS = {
-    "attention": "attention_kernels",
-    "quickstart": "quickstart_baselines",
-    "racing": "search_racing",
-    "batches": "prediction_batches",
-    "busy": "busy_cores",
-    "lengths": "length_multiples",
-    "latency": "latency",
-    "parts": "training_parts",
-    "float32": "float32_products",
-    "bias": "bias_products",
-    "narrow": "narrow_products",
-    "regression": "regression",
-    "grouping": "grouping",
-    "features": "feature_sizes",
-    "few": "few_rows",
-    "interpolation": "interpolation",
-    "calibration": "calibration",
-    "voting": "voting",
-    "guide": "guide_figures",
-    "overlap": "shared_rows",
-    "public": "public_data",
-    "many": "many_classes",
-    "faster": "faster_learning",
-    "wrong": "wrong_labels",
-    "epochs": "epochs",
-    "models": "other_models",
-    "ranks": "ranks",
-}
-# Scripts with options of their own, which they get as they are.
-_WITH_OPTIONS = {
-    "epochs",
-    "faster",
-    "few",
-    "grouping",
-    "interpolation",
-    "many",
-    "models",
-    "public",
-    "racing",
-    "ranks",
-    "regression",
-    "wrong",
-}
-COMMON_DEFAULTS = {
-    "task": "quotes",
-    "batch_size": 32,
-    "max_length": 128,
-    "model": DEFAULT_MODEL,
-    "learning_rate": [],
-}
-# Common options that a measurement would ignore.
-_OF_FITS = ("task", "data", "epochs", "batch_size", "max_length", "learning_rate")
-UNUSED = {
-    "step": _OF_FITS,
-    "operations": _OF_FITS,
-    "memory": (*_OF_FITS, "model"),
-    "defaults": (*_OF_FITS, "model"),
-    "score": ("task",),
-    "profile": ("learning_rate",),
-    "report": (*_OF_FITS, "model", "name"),
-    "short": ("task", "data"),
-}
-# What `all` runs, each without options: `defaults` compares nothing with others.
-ALL = {name: [] for name in MEASUREMENTS if name != "defaults"}
-# What `short` runs: few rows and rounds of what matters most.
-_SCORED = [name for name in CONTESTANTS if name not in ON_REQUEST]
+# These use all threads, as a user would; CPU seconds of the others are of one.
+ALL_THREADS = {*MEASUREMENTS, "score", "all", "short", "report", "list"}
+_OF_FITS = {"speed", "profile"}  # which have options of the fits
+COMMANDS = {"overlap": overlap, "public": public_data}
+# What `all` and `short` run: of the latter, few rows and rounds of what matters most.
+ALL = {name: [] for name in [*MEASUREMENTS, "score"]}
 SHORT = {
     "speed": ["--n-train", "1000", "--epochs", "2", "--rounds", "1"],
     "step": ["--rounds", "3"],
     "score": [
         *["--tasks", "headlines", "quotes", "--sizes", "200", "--seeds", "0"],
-        *["--again", *_SCORED],  # what an earlier version scored is no answer
+        "--again",  # what an earlier version scored is no answer
     ],
 }
-# Epochs where --epochs is not given: None is as many as ours takes by itself.
-_EPOCHS = {"speed": 3, "profile": 3}
-_TO_PREDICT = 1000  # rows where --n-test is not given; of a short file, a quarter
+_TEXTS = {
+    "all": "all measurements one after the other, then the report",
+    "short": "a part of speed, step and score, in about twenty minutes",
+    "report": "write the generated parts of docs/benchmarks.md",
+    "list": "list all of these, with what they ask",
+}
 
 
 def main(arguments=None):
     """Parse the command line and run what it asks for."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = make_parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.what not in _WITH_OPTIONS:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.what in SCRIPTS:
-        command = [sys.executable, "-m", f"benchmarks.{SCRIPTS[options.what]}", *rest]
-        sys.exit(subprocess.run(command, check=False).returncode)
-    _refuse_unused(parser, options)
-    complete(options)
-    if options.what == "report":
-        report.run(options)
-    elif options.what == "all":
-        run_all(options, ALL, arguments)
-    elif options.what == "short":
-        run_all(options, SHORT, arguments)
+    options = make_parser().parse_args(arguments)
+    what = options.what
+    warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
+    if what not in ALL_THREADS and "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"  # of processes that a study starts
+        torch.set_num_threads(1)
+    if what == "list":
+        for name, text in questions().items():
+            print(f"{name:14} {text}")
+        return
+    if what in COMMANDS:
+        COMMANDS[what].main(options)
+        return
+    complete(options, arguments)
+    if what == "report":
+        report.run(options.results)
+    elif what in ("all", "short"):
+        run_all(options, ALL if what == "all" else SHORT)
+    elif what in STUDIES:
+        study.run(what, STUDIES[what], options)
+    elif what in TIMINGS:
+        timings.run(what, TIMINGS[what], options)
     else:
-        measure(options, arguments)
+        measure(options)
 
 
-def _refuse_unused(parser, options):
-    """Refuse options that would change nothing, unless they are for all."""
-    for name in () if options.of_all else UNUSED.get(options.what, ()):
-        if getattr(options, name) != COMMON_DEFAULTS.get(name):
-            option = "--" + name.replace("_", "-")
-            parser.error(f"`{options.what}` has no use for {option}")
-    if options.data and not (options.text and options.label):
-        parser.error("--data needs --text and --label, the names of its columns")
-    if (options.text or options.label) and not options.data:
-        parser.error("--text and --label are of --data, which is not given")
-    if options.data and options.task != COMMON_DEFAULTS["task"]:
-        parser.error("--data is classified instead of a --task: give one of them")
-    idle = set(getattr(options, "again", ())) - set(getattr(options, "contestants", ()))
-    if idle:
-        parser.error(f"--again {min(idle)} needs it among the --contestants")
-    if options.what in ("speed", "score"):
-        ours = ["ours"] if options.what == "speed" else []  # which all are beside
-        rates = dict(options.learning_rate)
-        idle = rates.keys() - {*ours, *options.contestants}
-        if idle and not options.of_all:
-            parser.error(
-                f"--learning-rate {min(idle)} needs it among the --contestants"
-            )
+def questions():
+    """Return what each command asks or does, in one line."""
+    modules = {**MEASUREMENTS, **COMMANDS}
+    return {
+        **{name: module.__doc__.splitlines()[0] for name, module in modules.items()},
+        **{name: x.question for name, x in {**STUDIES, **TIMINGS}.items()},
+        **_TEXTS,
+    }
 
 
 def make_parser():
-    """Return the parser of all subcommands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     subparsers = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, module in MEASUREMENTS.items():
-        text = (module.__doc__ or "").splitlines()[0]
-        subparser = subparsers.add_parser(name, help=text, description=text)
-        add_common_options(subparser)
-        module.add_options(subparser)
-    for name, script in SCRIPTS.items():
-        own = name in _WITH_OPTIONS
-        subparsers.add_parser(name, help=f"run {script}.py", add_help=not own)
-    for name, text in (
-        ("report", "write the generated parts of docs/benchmarks.md"),
-        ("all", "all measurements one after the other, then the report"),
-        ("short", "a part of speed, step and score, in about twenty minutes"),
-    ):
-        add_common_options(subparsers.add_parser(name, help=text, description=text))
+    for name, text in questions().items():
+        form = argparse.ArgumentDefaultsHelpFormatter
+        text = text.replace("%", "%%")
+        own = subparsers.add_parser(
+            name, help=text, description=text, formatter_class=form
+        )
+        add = own.add_argument
+        if name in COMMANDS:
+            COMMANDS[name].add_options(add)
+        elif name != "list":
+            own_threads = name in ALL_THREADS
+            _add_common_options(add, "auto" if own_threads else "cpu")
+        if name in STUDIES:
+            study.add_options(add, STUDIES[name])
+        elif name in {*MEASUREMENTS, *TIMINGS}:
+            add("--model", default=DEFAULT_MODEL, help="folder or Hugging Face id")
+        if name in _OF_FITS:
+            _add_options_of_fits(add)
+        if name in MEASUREMENTS:
+            MEASUREMENTS[name].add_options(add)
     return parser
 
 
-def add_common_options(parser):
-    """Declare the options that all subcommands know."""
-    parser.set_defaults(**COMMON_DEFAULTS)
-    add = parser.add_argument
-    add("--of-all", action="store_true", help=argparse.SUPPRESS)
-    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+def _add_common_options(add, device):
+    add("--device", default=device, help="auto, cpu or cuda")
     add("--quick", action="store_true", help="a smoke test, into results/tmp")
-    add(
-        "--results",
-        type=Path,
-        help="folder of the results (default: benchmarks/results/mine)",
-    )
-    add("--name", type=part_of_a_name, help="what the names of files end with")
-    add("--task", choices=list(TASKS), help="(default: quotes)")
+    add("--results", type=Path, default=results.MINE, help="folder of the results")
+    add("--name", type=_part_of_a_name, help="what the names of files end with")
+
+
+def _add_options_of_fits(add):
+    add("--task", choices=list(TASKS), default="quotes")
     add("--data", help="a CSV file of your own instead, with --text and --label")
     add("--text", help="name of the column with the texts")
     add("--label", help="name of the column with the labels")
-    add("--epochs", type=positive, help="of all fine-tuning contestants")
-    add("--batch-size", type=positive, help="(default: 32)")
-    add("--max-length", type=positive, help="tokens (default: 128)")
-    add("--model", help="folder or Hugging Face id (default: MiniLM)")
-    add(
-        "--learning-rate",
-        nargs="+",
-        type=_named_rate,
-        metavar="NAME=VALUE",
-        help="of contestants, such as peft-lora=2e-3",
-    )
+    add("--n-test", type=int, default=1000, help="rows to predict")
+    add("--epochs", type=int, default=3, help="of all fine-tuning contestants")
+    add("--batch-size", type=int, default=32)
+    add("--max-length", type=int, default=128, help="tokens")
+    text = "of contestants, such as peft-lora=2e-3"
+    add("--learning-rate", nargs="+", type=_rate, default=[], metavar="X=Y", help=text)
 
 
-def _named_rate(text):
+def _rate(text):
     name, _, value = text.partition("=")
     if name not in FINE_TUNING:
+        known = ", ".join(FINE_TUNING)
+        raise argparse.ArgumentTypeError(f"{text!r}: name one of {known}")
+    return name, float(value)
+
+
+def _part_of_a_name(text):
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: write one of {', '.join(FINE_TUNING)}, '=' and a number"
+            f"must be of letters, digits, - and _. Got {text!r}"
         )
-    rate = float(value)
-    if not rate > 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: the number must be above 0")
-    return name, rate
+    return text
 
 
-def complete(options):
+def complete(options, arguments):
     """Add what the measurements use beside what was typed."""
-    if options.results is None:
-        mine = results.MINE / "short" if options.what == "short" else results.MINE
-        options.results = results.QUICK if options.quick else mine
-    elif options.quick:  # what hours have measured stays
-        options.results = options.results / "quick"
-    device_type = resolve_place(options.device).device.type
-    options.kept_as = f"{device_type}-{options.name}" if options.name else device_type
-    options.epochs = options.epochs or _EPOCHS.get(options.what)
-    options.learning_rates = dict(options.learning_rate)
-    if options.quick and options.what in MEASUREMENTS:
-        MEASUREMENTS[options.what].quicken(options)
+    what = options.what
+    if options.quick:  # what hours have measured stays
+        mine = options.results == results.MINE
+        options.results = results.QUICK if mine else options.results / "quick"
+    elif what == "short" and options.results == results.MINE:
+        options.results = results.MINE / "short"
+    kept_as = resolve_place(options.device).device.type
+    options.kept_as = f"{kept_as}-{options.name}" if options.name else kept_as
+    asked = _without(arguments, "--results", "--name")
+    options.command = shlex.join(["python", "-m", "benchmarks", *asked])
+    if options.quick and what in STUDIES:
+        study.quicken(STUDIES[what], options)
+    if options.quick and what in MEASUREMENTS:
+        if what in _OF_FITS:
+            options.n_test = 64
+        MEASUREMENTS[what].quicken(options)
 
-    def load(name=None):
+    def load():
         if options.data:
-            return load_csv(options.data, options.text, options.label)
-        return load_task(name or options.task)
+            task = load_csv(options.data, options.text, options.label)
+            options.n_test = min(options.n_test, max(1, len(task.texts) // 4))
+            return task
+        return load_task(options.task)
 
-    options.load, options.say = load, results.say
-    n_test = getattr(options, "n_test", 0)
-    if n_test is None or (n_test and options.quick):
-        options.n_test = n_test or _TO_PREDICT
-        if options.data:
-            options.n_test = min(options.n_test, max(1, len(load().texts) // 4))
-    options.show = lambda name, turn, result: results.say(
-        f"round {turn}, {name}: fit {result['fit_wall']:.1f} s, predict "
-        f"{result['predict_wall']:.2f} s, accuracy {result['accuracy']:.3f}"
-    )
+    options.load = load
 
 
-def measure(options, arguments):
-    """Run a measurement; write its JSON and print its Markdown."""
+def _without(arguments, *names):
+    """Return a command line without some options: they are no part of a result."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for name in names:
+        parser.add_argument(name)
+    return parser.parse_known_args(arguments)[1]
+
+
+def measure(options):
+    """Run a measurement; write its file and print its Markdown."""
     module = MEASUREMENTS[options.what]
-    warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
-    asked = without_results(arguments)
-    command = shlex.join(["python", "-m", "benchmarks", *asked])
-    result = module.run(options)
-    path = results.write(
-        options.results, options.what, options.kept_as, command, **result
-    )
-    print(f"> {results.describe()}\n\n{module.to_markdown(result)}")
-    options.say(f"\nWrote {path}.")
+    said, rows = module.run(options)
+    about = {"what": options.what, "kept_as": options.kept_as}
+    about |= {"machine": results.describe(), "command": options.command, **said}
+    path = options.results / f"{options.what}-{options.kept_as}.jsonl"
+    results.write(path, about, rows)
+    print(f"> {about['machine']}\n\n{module.to_markdown(about, rows)}")
+    results.say(f"\nWrote {path}.")
 
 
-def run_all(options, measurements, arguments):
-    """Run measurements each in a process of its own, so that none warms another.
-
-    `measurements` has the options of each, before what was typed behind the name.
-    """
-    for what, given in measurements.items():
-        where = [] if options.quick else ["--results", str(options.results)]
-        command = [sys.executable, "-m", "benchmarks", what, "--of-all"]
-        command += [*given, *arguments[1:], *where]
+def run_all(options, commands):
+    """Run commands each in a process of its own, so that none warms another."""
+    name = ["--name", options.name] if options.name else []
+    quick = ["--quick"] if options.quick else ["--results", str(options.results)]
+    for what, given in commands.items():
+        command = [sys.executable, "-m", "benchmarks", what, *given]
+        command += ["--device", options.device, *name, *quick]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"`{what}` failed; what came before it is kept.")
     if not options.quick:
-        report.run(options)
+        report.run(options.results)
 
 
 if __name__ == "__main__":

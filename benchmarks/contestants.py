@@ -1,23 +1,26 @@
 """Who is compared: functions ``fit(texts, labels, settings) -> predictor``.
 
-A predictor has ``predict(texts) -> list of labels``. Reading the pretrained model and
-tokenising belong to `fit`, for everyone. `CONTESTANTS` at the end names them all.
+A predictor has ``predict(texts)``, which returns a label a text. Reading the pretrained
+model and tokenising belong to `fit`, for everyone. `CONTESTANTS` at the end names them.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.pretrained.find import DEFAULT_MODEL, Request, find_folder
-from sk_adalora.pretrained.read import silent_transformers
-from sk_adalora.runtime.devices import resolve_place
-from sk_adalora.training.schedule_steps import resolve_schedule
 
-from . import contrastive, huggingface
+from . import huggingface
+from .inside import folder_of, resolve_place, resolve_schedule
 
 _REGULARISATION = [0.1, 1, 10, 100]
+DEFAULT_MODEL = AdaLoraClassifier().model
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Settings:
     @property
     def folder(self):
         """Folder of the pretrained model."""
-        return str(find_folder(Request(self.model)))
+        return folder_of(self.model)
 
     @property
     def place(self):
@@ -89,7 +92,7 @@ def fit(name, texts, labels, settings):
             "Choose one."
         )
     settings = replace(settings, epochs=epochs_of(name, settings, labels))
-    return CONTESTANTS[name](list(texts), list(labels), settings)
+    return CONTESTANTS[name](list(texts), labels, settings)
 
 
 def epochs_of(name, settings, labels):
@@ -138,16 +141,11 @@ class Embedder:
     """Texts -> normalised mean of the frozen model's hidden states."""
 
     def __init__(self, settings):
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         self.settings, self.place = settings, settings.place
-        with silent_transformers():
-            self.tokenizer = AutoTokenizer.from_pretrained(settings.folder)
-            if self.tokenizer.pad_token is None:  # GPT-2 and others have none
-                self.tokenizer.pad_token = self.tokenizer.eos_token
-            self.model = AutoModel.from_pretrained(
-                settings.folder, dtype=self.place.dtype
-            )
+        self.tokenizer = huggingface.load_tokenizer(settings)
+        self.model = AutoModel.from_pretrained(settings.folder, dtype=self.place.dtype)
         self.model.eval().to(self.place.device)
 
     @torch.inference_mode()
@@ -171,41 +169,27 @@ class Embedder:
         return vectors
 
 
-class Regression:
-    """Features and a logistic regression on them."""
-
-    def __init__(self, features, regression):
-        self.features, self.regression = features, regression
-
-    def predict(self, texts):
-        return self.regression.predict(self.features(list(texts))).tolist()
-
-
 def fit_embeddings(texts, labels, settings):
-    """Fit a logistic regression on the frozen model's embeddings."""
+    """Fit a linear model on the frozen model's embeddings."""
     embed = Embedder(settings)
-    return Regression(embed, _regression(embed(texts), labels, settings))
+    linear = _linear_model(labels, settings).fit(embed(texts), labels)
+    return make_pipeline(FunctionTransformer(embed), linear)
 
 
 def fit_tfidf(texts, labels, settings):
-    """Fit a logistic regression on weighted counts of words."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+    """Fit a linear model on weighted counts of words."""
     words = TfidfVectorizer(sublinear_tf=True)
-    features = words.fit_transform(texts)
-    regression = _regression(features, labels, settings, [*_REGULARISATION, 1000])
-    return Regression(words.transform, regression)
+    linear = _linear_model(labels, settings, [*_REGULARISATION, 1000])
+    return make_pipeline(words, linear).fit(texts, labels)
 
 
-def _regression(features, labels, settings, regularisation=_REGULARISATION):
-    """Choose the regularisation by cross-validation: no straw man."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
-
+def _linear_model(y, settings, regularisation=_REGULARISATION):
+    """Return one whose regularisation is chosen by cross-validation: no straw man."""
+    if np.asarray(y).dtype.kind == "f":  # numbers; a penalty of each column
+        return RidgeCV(np.logspace(-2, 3, 16), alpha_per_target=True)
     folds = StratifiedKFold(3, shuffle=True, random_state=settings.seed)
     regression = LogisticRegression(max_iter=1000)
-    search = GridSearchCV(regression, {"C": regularisation}, cv=folds)
-    return search.fit(features, labels)
+    return GridSearchCV(regression, {"C": regularisation}, cv=folds)
 
 
 CONTESTANTS = {
@@ -217,7 +201,7 @@ CONTESTANTS = {
     "full": huggingface.fit_full,
     "full-tuned": huggingface.fit_full_tuned,
     "skorch": huggingface.fit_skorch,
-    "setfit": contrastive.fit_setfit,
+    "setfit": huggingface.fit_setfit,
     "embeddings": fit_embeddings,
     "tfidf": fit_tfidf,
 }

@@ -10,12 +10,14 @@ import importlib.util
 import io
 import json
 import sqlite3
+import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
 # Tokens that long texts are cut to where settings are compared, so that it takes
 # minutes and not hours.
@@ -50,8 +52,26 @@ class Task:
         object.__setattr__(self, "labels", list(first.values()))
 
 
-def load_task(name):
-    """Read a task of `TASKS`.
+@dataclass(frozen=True)
+class Plain:
+    """Rows that `train_test_split` deals: numbers, or labels of repeated texts.
+
+    Parameters
+    ----------
+    name : str
+        Short name, as on the command line.
+    texts : list of str
+    labels : list of str, or ndarray of floats
+        One of each a row; an array of two axes has several numbers a row.
+    """
+
+    name: str
+    texts: list
+    labels: object
+
+
+def load_task(name, folder=None):
+    """Read a task of `TASKS`, or a file that ``benchmarks public FOLDER`` wrote.
 
     Raises
     ------
@@ -60,12 +80,17 @@ def load_task(name):
     ModuleNotFoundError
         If the package that it lies in is missing; the message says how to install it.
     """
-    if name not in TASKS:
+    if name in TASKS:
+        return Task(name, *TASKS[name]())
+    if name in OTHERS:
+        return OTHERS[name](name)
+    if folder is None or not (file := Path(folder) / f"{name}.csv").exists():
         raise ValueError(
-            f"The task must be one of {', '.join(TASKS)}. Got {name!r}. Choose one, or "
-            "name a file of your own with --data."
+            f"The task must be one of {', '.join([*TASKS, *OTHERS])}, or a file in the "
+            f"folder of --public. Got {name!r} and {folder}. Choose one, run `python "
+            "-m benchmarks public FOLDER`, or name a file of your own with --data."
         )
-    return Task(name, *TASKS[name]())
+    return load_csv(file, "text", "label")
 
 
 def load_csv(path, text, label):
@@ -118,7 +143,7 @@ def split(task, n_train, n_test, seed):
 
     Parameters
     ----------
-    task : Task
+    task : Task or Plain
         Texts and labels.
     n_train, n_test : int
         Numbers of rows.
@@ -139,6 +164,13 @@ def split(task, n_train, n_test, seed):
             f"`n_test` must be below the {len(task.texts)} rows of {task.name!r}. "
             f"Got {n_test}. Lower it."
         )
+    if isinstance(task, Plain):
+        classes = task.labels if isinstance(task.labels, list) else None
+        sizes = {"train_size": n_train, "test_size": n_test, "random_state": seed}
+        X_train, X_test, y_train, y_test = train_test_split(
+            task.texts, task.labels, stratify=classes, **sizes
+        )
+        return X_train, y_train, X_test, y_test
     rng = np.random.default_rng(seed)
     order = _stratified_order(np.asarray(task.labels), rng)
     test = order[:n_test]
@@ -150,37 +182,6 @@ def split(task, n_train, n_test, seed):
 
     X_test, y_test = take(test)
     return *take(train), X_test, y_test
-
-
-def cells(sizes, tasks, seeds, n_test, left_out=()):
-    """Yield the cells of a study: task, number of rows, seed, and the rows.
-
-    Parameters
-    ----------
-    sizes : list of int
-        Numbers of rows to learn from.
-    tasks : list of str
-        Names of `TASKS`.
-    seeds : dict of int to list of int
-        The splits of each number of rows.
-    n_test : int
-        Rows to test on.
-    left_out : set of (str, int)
-        Tasks and numbers of rows that are no cell.
-
-    Yields
-    ------
-    name : str
-    size, seed : int
-    rows : tuple
-        As `split` returns them.
-    """
-    for size in sizes:
-        for name in tasks:
-            if (name, size) not in left_out:
-                task = load_task(name)
-                for seed in seeds[size]:
-                    yield name, size, seed, split(task, size, n_test, seed)
 
 
 def _stratified_order(labels, rng):
@@ -245,20 +246,23 @@ def orange_datasets():
 
 def read_films():
     """Return what two joined tables say of films, and the first genre of each."""
-    root = installed("bokeh_sampledata", "bokeh-sampledata==2026.1")
-    file = root / "_data" / "movies.db"
-    query = """
+    rows = _query_films("""
         SELECT omdb.Genre, omdb.Title, omdb.Year, omdb.Rating, omdb.Director,
                omdb.Country, omdb."Cast"
         FROM omdb JOIN tomatoes ON omdb.ID = tomatoes.ID ORDER BY omdb.ID
-    """
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-        rows = connection.execute(query).fetchall()
+    """)
     genres = [(row[0] or "").split(",")[0].strip() for row in rows]
     common = {g for g, n in Counter(genres).items() if g and n >= _FEWEST_FILMS}
     names = ("title", "year", "rating", "director", "country", "cast")
     kept = [i for i, genre in enumerate(genres) if genre in common]
     return [fields(names, rows[i][1:]) for i in kept], [genres[i] for i in kept]
+
+
+def _query_films(query):
+    root = installed("bokeh_sampledata", "bokeh-sampledata==2026.1")
+    file = root / "_data" / "movies.db"
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()
 
 
 def fields(names, values):
@@ -281,6 +285,67 @@ def installed(package, requirement):
     return Path(spec.submodule_search_locations[0])
 
 
+_GENRES = "Drama Comedy Romance Action Crime Thriller Horror Fantasy".split()
+_FILMS = """
+    SELECT o.Title, o.Director, o."Cast", o.Genre, o.Country,
+           t.Rating, o.Year, o.Runtime, t.Reviews
+    FROM omdb AS o JOIN tomatoes AS t ON o.ID = t.ID
+    WHERE t.Rating IS NOT NULL AND t.Reviews >= 10 AND o.Runtime IS NOT NULL
+    ORDER BY o.ID
+"""
+
+
+def read_fresh(name):
+    """Return quotes of film reviews, and 1 or 0: whether they are fresh."""
+    quotes = load_task("quotes")
+    fresh = [label == "fresh" for label in quotes.labels]
+    return Plain(name, quotes.texts, np.array(fresh, float))
+
+
+def read_numbers(name):
+    """Return what is said of films, and one of their numbers, or twelve."""
+    films = _query_films(_FILMS)
+    names = ("title", "director", "cast", "genres", "countries")
+    rating, year, minutes, reviews = np.array([film[-4:] for film in films], float).T
+    four = [rating, year, minutes.clip(40, 240), np.log(reviews)]
+    if name != _TWELVE:
+        texts = [fields(names, film[:-4]) for film in films]
+        return Plain(name, texts, four[_FOUR.index(name)])
+    genres = [{genre.strip() for genre in film[3].split(",")} for film in films]
+    eight = [[genre in film for film in genres] for genre in _GENRES]
+    texts = [fields(names, (*film[:3], None, film[4])) for film in films]
+    return Plain(name, texts, np.array([*four, *eight], float).T)
+
+
+def read_quickstart(name):
+    """Return the headlines of the quickstart, some of them repeated, and topics."""
+    sys.path.append(str(Path(__file__).parent.parent / "examples"))
+    from quickstart import read_headlines
+
+    headlines, topics = read_headlines()
+    return Plain(name, list(headlines), list(topics))
+
+
+_FOUR = ["rating of a film", "year", "minutes, 40 to 240", "logarithm of reviews"]
+_TWELVE = "twelve numbers"
+
+
+def read_five_groups(name):
+    """Return the posts of every fourth newsgroup: few rows are too few for all 20."""
+    task = load_task("newsgroups")
+    kept = set(sorted(set(task.labels))[::4])
+    rows = [r for r in zip(task.texts, task.labels, strict=True) if r[1] in kept]
+    return Task(name, *map(list, zip(*rows, strict=True)))
+
+
+NUMBERS = ["a quote is fresh", *_FOUR, _TWELVE]
+# What is no part of a comparison of all contestants.
+OTHERS = {
+    **dict.fromkeys(NUMBERS, read_numbers),
+    "a quote is fresh": read_fresh,
+    "quickstart": read_quickstart,
+    "five groups": read_five_groups,
+}
 TASKS = {
     "headlines": read_headlines,
     "articles": read_articles,

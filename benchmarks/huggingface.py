@@ -1,17 +1,19 @@
-"""Contestants built from transformers' Trainer, PEFT and skorch, as they document it.
+"""Contestants built from Trainer, PEFT, skorch and SetFit, as these document it.
 
 Trainer keeps its own defaults but for what a benchmark must switch off: reports,
 saving, evaluation, logging and progress bars.
 """
 
-import functools
 import math
 import tempfile
+from functools import partial
 
 import numpy as np
 import torch
+import transformers
 
-from sk_adalora.pretrained.read import silent_transformers
+transformers.logging.set_verbosity_error()  # that a head is new is no news
+transformers.logging.disable_progress_bar()
 
 # Chosen, because the defaults of Trainer (5e-5) and of PEFT's tour (1e-3) would have
 # made straw men: the best mean of the accuracies on 400 headlines (500 to test on) and
@@ -58,11 +60,6 @@ class TrainerPredictor:
         rows = np.empty(len(texts), int)
         rows[order] = outputs.predictions.argmax(axis=1)
         return [self.classes[i] for i in rows]
-
-
-def fit_peft_adalora(texts, labels, settings):
-    """Fit PEFT's AdaLoRA with Trainer and the callback that it needs."""
-    return _fit_adalora("peft-adalora", texts, labels, settings)
 
 
 def fit_peft_tuned(texts, labels, settings):
@@ -134,17 +131,6 @@ def stay_in_half_precision(model, place):
     return model
 
 
-def fit_peft_lora(texts, labels, settings):
-    """Fit PEFT's LoRA with Trainer, at the final rank of AdaLoRA."""
-    return _fit_lora("peft-lora", texts, labels, settings)
-
-
-def fit_lora_tuned(texts, labels, settings):
-    """Fit PEFT's LoRA on the model of `fit_peft_tuned`, in batches by length."""
-    options = {"load": load_mean_pooled, "by_length": True}
-    return _fit_lora("lora-tuned", texts, labels, settings, **options)
-
-
 def _fit_lora(name, texts, labels, settings, **options):
     from peft import get_peft_model
 
@@ -156,19 +142,6 @@ def _fit_lora(name, texts, labels, settings, **options):
         adapt=lambda model: get_peft_model(model, lora_config()),
         **options,
     )
-
-
-def fit_full(texts, labels, settings):
-    """Fit all weights with Trainer."""
-    return _fit_trainer("full", texts, labels, settings)
-
-
-def fit_full_tuned(texts, labels, settings):
-    """Fit all weights with mean pooling, no dropout, and batches by length."""
-    # Weights that are trained stay in float32, as for Trainer's bfloat16.
-    load = functools.partial(load_mean_pooled, is_frozen=False)
-    options = {"load": load, "by_length": True}
-    return _fit_trainer("full-tuned", texts, labels, settings, **options)
 
 
 def lora_config():
@@ -196,35 +169,31 @@ def make_allocation_callback():
     return Allocate()
 
 
+def load_tokenizer(settings):
+    """Return the tokenizer of the pretrained folder, which can pad."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.folder)
+    if tokenizer.pad_token is None:  # GPT-2 and others have none
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def load_classifier(settings, n_classes):
     """Return tokenizer and classification model of the pretrained folder."""
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        set_seed,
+    transformers.set_seed(settings.seed)  # the head is drawn at random
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        settings.folder, num_labels=n_classes, dtype=torch.float32
     )
-
-    set_seed(settings.seed)  # the head is drawn at random
-    with silent_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(settings.folder)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            settings.folder, num_labels=n_classes, dtype=torch.float32
-        )
-    return tokenizer, model
+    return load_tokenizer(settings), model
 
 
 def model_type(settings):
     """Return what the configuration of the pretrained model calls its architecture."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(settings.folder).model_type
+    return transformers.AutoConfig.from_pretrained(settings.folder).model_type
 
 
 def load_mean_pooled(settings, n_classes, is_frozen=True):
     """Return tokenizer and a classification model with mean pooling."""
-    from transformers import AutoConfig, AutoTokenizer, set_seed
-
-    config = AutoConfig.from_pretrained(settings.folder)
+    config = transformers.AutoConfig.from_pretrained(settings.folder)
     if config.model_type not in MEAN_POOLED:
         raise ValueError(
             "The model of peft-tuned, lora-tuned and full-tuned must be one of "
@@ -232,21 +201,19 @@ def load_mean_pooled(settings, n_classes, is_frozen=True):
             f"{config.model_type}. Leave them out of --contestants, or choose another "
             "--model."
         )
-    set_seed(settings.seed)
+    transformers.set_seed(settings.seed)
     half = is_half_on_cpu(settings.place)
-    with silent_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(settings.folder)
-        model = make_mean_pooled(config).from_pretrained(
-            settings.folder,
-            num_labels=n_classes,
-            dtype=torch.float32,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            attn_implementation="eager" if half else None,
-        )
+    model = make_mean_pooled(config).from_pretrained(
+        settings.folder,
+        num_labels=n_classes,
+        dtype=torch.float32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="eager" if half else None,
+    )
     if half and is_frozen:
         model.base_model.to(settings.place.dtype)
-    return tokenizer, model
+    return load_tokenizer(settings), model
 
 
 def make_mean_pooled(config):
@@ -351,18 +318,31 @@ def _arguments(name, settings, folder, by_length):
     return arguments
 
 
-# ---- skorch ------------------------------------------------------------------
+# As documented, and with the mean pooling of `fit_peft_tuned`, in batches by length.
+fit_peft_adalora = partial(_fit_adalora, "peft-adalora")
+fit_peft_lora = partial(_fit_lora, "peft-lora")
+fit_lora_tuned = partial(_fit_lora, "lora-tuned", load=load_mean_pooled, by_length=True)
+fit_full = partial(_fit_trainer, "full")
+# Weights that are trained stay in float32, as for Trainer's bfloat16.
+fit_full_tuned = partial(
+    _fit_trainer,
+    "full-tuned",
+    load=partial(load_mean_pooled, is_frozen=False),
+    by_length=True,
+)
 
 
-class SkorchPredictor:
-    """A scikit-learn pipeline of skorch's tokenizer and network."""
+# ---- skorch and SetFit -------------------------------------------------------
 
-    def __init__(self, pipeline, classes):
-        self.pipeline, self.classes = pipeline, classes
+
+class Relabelled:
+    """Predicts classes where another model predicts their numbers."""
+
+    def __init__(self, predict, classes):
+        self._predict, self.classes = predict, classes
 
     def predict(self, texts):
-        rows = self.pipeline.predict(list(texts))
-        return [self.classes[i] for i in np.asarray(rows)]
+        return [self.classes[i] for i in np.asarray(self._predict(list(texts)), int)]
 
 
 class LogitsModule(torch.nn.Module):
@@ -411,13 +391,50 @@ def fit_skorch(texts, labels, settings):
         verbose=0,
     )
     # It pads all texts to one length, so one sets that to the longest of them.
+    longest = max(len(ids) for ids in encoder(texts, verbose=False)["input_ids"])
     tokenizer = HuggingfacePretrainedTokenizer(
-        settings.folder, max_length=min(settings.max_length, _longest(encoder, texts))
+        settings.folder, max_length=min(settings.max_length, longest)
     )
     pipeline = Pipeline([("tokenizer", tokenizer), ("network", network)])
-    return SkorchPredictor(pipeline.fit(texts, codes), classes.tolist())
+    return Relabelled(pipeline.fit(texts, codes).predict, classes.tolist())
 
 
-def _longest(tokenizer, texts):
-    """Return the most tokens that a text has."""
-    return max(len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"])
+def fit_setfit(texts, labels, settings):
+    """Fit the encoder on pairs, and a logistic regression on it, with SetFit's Trainer.
+
+    It learns to tell pairs of texts of one class from pairs of two (Tunstall et al.
+    2022, arXiv:2209.11055), which grow in number with the square of the rows. All
+    settings are SetFit's defaults: batches of 16 pairs, one pass over all of them, the
+    rarer of the two kinds repeated until there are as many as of the other.
+    """
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+    from setfit import SetFitModel, Trainer, TrainingArguments
+    from sklearn.linear_model import LogisticRegression
+
+    if settings.place.precision != "float32":
+        raise ValueError(
+            "SetFit is measured in float32, its default. Got "
+            f"precision={settings.precision!r}. Leave it out of this comparison."
+        )
+    # The three parts of the published model: its encoder, mean pooling, length 1.
+    encoder = modules.Transformer(settings.folder, max_seq_length=settings.max_length)
+    pooling = modules.Pooling(encoder.get_embedding_dimension())
+    parts = [encoder, pooling, modules.Normalize()]
+    body = SentenceTransformer(modules=parts, device=str(settings.place.device))
+    classes, codes = np.unique(labels, return_inverse=True)
+    model = SetFitModel(body, LogisticRegression())
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingArguments(
+            folder,
+            seed=settings.seed,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            show_progress_bar=False,
+        )
+        rows = Dataset.from_dict({"text": texts, "label": codes.tolist()})
+        Trainer(model, options, rows).train()
+    predict = partial(model.predict, show_progress_bar=False)
+    return Relabelled(predict, classes.tolist())

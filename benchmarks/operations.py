@@ -1,21 +1,17 @@
-"""How many tensor operations a training step asks for."""
+"""How many tensor operations a training step asks for, by torch's profiler."""
 
 from torch.profiler import ProfilerActivity, profile
 
-from sk_adalora.runtime.devices import resolve_place
-
-from . import results
-from .arguments import positive
+from .inside import resolve_place
+from .results import say, table
 from .training_steps import make_step, steps_of
 
 _WARM_UPS = 3
 
 
-def add_options(parser):
-    """Declare the options of the subcommand."""
-    parser.add_argument(
-        "--shape", type=positive, nargs=2, default=[32, 32], help="texts and tokens"
-    )
+def add_options(add):
+    """Declare the options of the command."""
+    add("--shape", type=int, nargs=2, default=[32, 32], help="texts and tokens")
 
 
 def quicken(options):
@@ -32,8 +28,8 @@ def run(options):
         for _ in range(_WARM_UPS):
             step()
         rows.append({"contestant": name, **count(step, place.device)})
-        options.say(f"{name}: {rows[-1]['operations']} operations")
-    return {"shape": options.shape, "rows": rows}
+        say(f"{name}: {rows[-1]['operations']} operations")
+    return {"shape": options.shape}, rows
 
 
 def count(step, device):
@@ -75,20 +71,14 @@ def _within(event, prefix):
     return parent is not None
 
 
-def to_markdown(result):
+def to_markdown(about, rows):
     """Return the table."""
-    plain = next(r for r in result["rows"] if r["contestant"] == "peft-lora")
-    lines = [
-        [
-            row["contestant"],
-            f"{row['operations']:,}",
-            f"{row['operations'] / plain['operations']:.2f}",
-            f"{row['outermost']:,}",
-            row["waits"],
-            *([f"{row['launches']:,}"] if plain["launches"] else []),
-        ]
-        for row in result["rows"]
-    ]
+    plain = next(row for row in rows if row["contestant"] == "peft-lora")
+    lines = []
+    for row in rows:
+        line = [row["contestant"], f"{row['operations']:,}"]
+        line.append(f"{row['operations'] / plain['operations']:.2f}")
+        line += [f"{row['outermost']:,}", row["waits"]]
+        lines.append(line + ([f"{row['launches']:,}"] if plain["launches"] else []))
     header = ["step", "operations", "/ peft-lora", "outermost", "numbers read"]
-    header += ["kernels"] if plain["launches"] else []
-    return results.table(header, lines)
+    return table(header + (["kernels"] if plain["launches"] else []), lines)

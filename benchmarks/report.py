@@ -4,34 +4,33 @@ import re
 from functools import partial
 from pathlib import Path
 
-from . import memory, operations, results, score, speed, step, time_profile
+from . import memory, operations, parts_of_a_fit, results, speed, step
+from .studies import score
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 WRITERS = {
     "speed": speed.to_markdown,
     "step": step.to_markdown,
     "operations": operations.to_markdown,
-    "profile": time_profile.to_markdown,
-    "score": score.to_markdown,
+    "profile": parts_of_a_fit.to_markdown,
+    "score": partial(score.to_markdown, None),
     "memory": memory.to_markdown,
 }
 
 
 def render(what, folder):
-    """Return the generated part of a subcommand: a block for each device."""
-    found = results.read(folder, what)
-    if not found:
-        return f"Not measured yet: `python -m benchmarks {what}`."
+    """Return the generated part of a measurement: a block for each device."""
     blocks = []
-    for record in found:
-        origin = record.get("origin", f"`{record['command']}` wrote:")
-        blocks.append(f"{origin}\n\n> {record['machine']}\n\n{WRITERS[what](record)}")
-    return "\n\n".join(blocks)
+    for about, rows in results.find(folder, what):
+        origin = about.get("origin", f"`{about['command']}` wrote:")
+        table = WRITERS[what](about, rows)
+        blocks.append(f"{origin}\n\n> {about['machine']}\n\n{table}")
+    return "\n\n".join(blocks) or f"Not measured yet: `python -m benchmarks {what}`."
 
 
 def render_ahead(folder):
     """Return the table of how far ours is ahead of the others."""
-    found = results.read(folder, "score")
+    found = results.find(folder, "score")
     return score.ahead_to_markdown(found) if found else "Nothing to compare yet."
 
 
@@ -66,17 +65,15 @@ def fill(page, folder):
     return page
 
 
-def run(options):
+def run(folder):
     """Rewrite the page; of results in another folder, write one beside them."""
-    ours = options.results.resolve() == results.RESULTS.resolve()
-    page = PAGE if ours else options.results / PAGE.name
-    text = PAGE.read_text("utf-8") if ours else _blank_page()
+    ours = folder.resolve() == results.RESULTS.resolve()
+    page = PAGE if ours else folder / PAGE.name
+    # Without what we say of our figures.
+    marks = [f"<!-- benchmarks: {what} -->\n<!-- end -->" for what in PARTS]
+    text = (
+        PAGE.read_text("utf-8") if ours else "\n\n".join(["# Benchmarks", *marks, ""])
+    )
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(fill(text, options.results), encoding="utf-8")
+    page.write_text(fill(text, folder), encoding="utf-8")
     print(f"Wrote {page}.")
-
-
-def _blank_page():
-    """Return a page of marks, without what we say of our figures."""
-    parts = [f"<!-- benchmarks: {what} -->\n<!-- end -->" for what in PARTS]
-    return "\n\n".join(["# Benchmarks", *parts, ""])

@@ -1,30 +1,21 @@
 """A training step against the floor, and what of it is not forward and backward."""
 
-from sk_adalora.runtime.devices import resolve_place
-
-from . import results
-from .arguments import positive
+from .inside import resolve_place
+from .results import say, table
 from .timing import median_seconds
 from .training_steps import make_step, steps_of
 
 
-def add_options(parser):
-    """Declare the options of the subcommand."""
-    parser.add_argument(
-        "--shapes",
-        nargs="+",
-        type=_shape,
-        default=[(32, 32), (32, 128)],
-        help="texts x tokens of a batch (default: 32x32 32x128)",
-    )
-    parser.add_argument(
-        "--rounds", type=positive, default=30, help="steps of each (default: 30)"
-    )
+def add_options(add):
+    """Declare the options of the command."""
+    default = [(32, 32), (32, 128)]
+    add("--shapes", nargs="+", type=_shape, default=default, help="texts x tokens")
+    add("--rounds", type=int, default=30, help="steps of each")
 
 
 def _shape(text):
     rows, length = text.split("x")
-    return positive(rows), positive(length)
+    return int(rows), int(length)
 
 
 def quicken(options):
@@ -40,11 +31,9 @@ def run(options):
         for shape in options.shapes:
             row = measure(options, resolve_place(options.device, precision), *shape)
             rows.append(row)
-            options.say(
-                f"{precision} {shape}: ours {row['seconds']['ours'] * 1e3:.1f} ms, "
-                f"{row['ratio']['ours']:.2f} of the floor"
-            )
-    return {"rounds": options.rounds, "rows": rows}
+            ours, floor = row["seconds"]["ours"], row["seconds"]["floor"]
+            say(f"{precision} {shape}: ours {ours:.3f} s, {ours / floor:.2f} floors")
+    return {"rounds": options.rounds}, rows
 
 
 def measure(options, place, rows, length):
@@ -67,32 +56,20 @@ def measure(options, place, rows, length):
     }
 
 
-def to_markdown(result):
+def to_markdown(about, rows):
     """Return the tables of ratios and of parts."""
-    names = [name for name in result["rows"][0]["ratio"] if name != "floor"]
-    lines = [
-        [
-            row["precision"],
-            f"{row['rows']} x {row['length']}",
-            f"{row['seconds']['floor'] * 1e3:.1f}",
-            *(f"{row['ratio'][name]:.2f}" for name in names),
-        ]
-        for row in result["rows"]
-    ]
+    names = [name for name in rows[0]["ratio"] if name != "floor"]
+    parts = list(rows[0]["parts"])
+    ratios, shares = [], []
+    for row in rows:
+        shape = [row["precision"], f"{row['rows']} x {row['length']}"]
+        floor = f"{row['seconds']['floor'] * 1e3:.1f}"
+        ratios.append([*shape, floor, *(f"{row['ratio'][n]:.2f}" for n in names)])
+        of_ours = [*row["parts"].values(), sum(row["parts"].values())]
+        shares.append([*shape, *(f"{share:.1%}" for share in of_ours)])
     header = ["precision", "texts x tokens", "floor, ms"]
-    text = results.table(header + [f"{name} / floor" for name in names], lines)
-    parts = list(result["rows"][0]["parts"])
-    lines = [
-        [
-            row["precision"],
-            f"{row['rows']} x {row['length']}",
-            *(f"{row['parts'][name]:.1%}" for name in parts),
-            f"{sum(row['parts'].values()):.1%}",
-        ]
-        for row in result["rows"]
-    ]
-    header = ["precision", "texts x tokens", *parts, "together"]
     return (
-        f"{text}\n\nShares of a step of ours that allocates:\n\n"
-        f"{results.table(header, lines)}"
+        f"{table(header + [f'{name} / floor' for name in names], ratios)}\n\n"
+        "Shares of a step of ours that allocates:\n\n"
+        f"{table([*header[:2], *parts, 'together'], shares)}"
     )

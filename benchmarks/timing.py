@@ -1,48 +1,43 @@
 """Fair measurements: contestants take turns, and medians are compared."""
 
-import json
-import os
+import re
 import statistics
-import subprocess
 import sys
 import time
-from collections import defaultdict
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest import mock
 
-from .worker import RESULT, wait_for
+import psutil
 
-_ROOT = Path(__file__).parent.parent
-
-
-def run_job(job):
-    """Run a job of `benchmarks.worker` in a new process and return its result.
-
-    Raises
-    ------
-    RuntimeError
-        If the process fails; the message ends with what it wrote.
-    """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.worker"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        cwd=_ROOT,
-        env=environment,
-    )
-    lines = [x for x in done.stdout.splitlines() if x.startswith(RESULT)]
-    if done.returncode or not lines:
-        raise RuntimeError(
-            f"The worker must print a result. Got exit code {done.returncode}. It "
-            f"wrote:\n{done.stderr[-3000:]}"
-        )
-    return json.loads(lines[-1].removeprefix(RESULT))
+_PEAK = re.compile(r"VmHWM:\s*(\d+)")  # in KiB, as Linux tells it
 
 
-def take_turns(contestants, rounds, warm_ups=0, show=None):
+def wait_for(device):
+    """Wait until a card, of CUDA or of Apple, has done what it was asked for."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class Clock:
+    """Wall and CPU seconds from its making until `stop`, to the end on the device."""
+
+    def __init__(self, device):
+        self.device = device
+        wait_for(device)
+        self._start = time.perf_counter(), time.process_time()
+
+    def stop(self):
+        """Take the time; return the clock."""
+        wait_for(self.device)
+        self.wall = time.perf_counter() - self._start[0]
+        self.cpu = time.process_time() - self._start[1]
+        return self
+
+
+def take_turns(contestants, rounds, warm_ups=0):
     """Call contestants in turn, every other round in the opposite order.
 
     Parameters
@@ -53,8 +48,6 @@ def take_turns(contestants, rounds, warm_ups=0, show=None):
         Calls of each that count.
     warm_ups : int, default=0
         Calls of each before, which do not count.
-    show : callable or None, default=None
-        Called with name, round and result.
 
     Returns
     -------
@@ -68,102 +61,46 @@ def take_turns(contestants, rounds, warm_ups=0, show=None):
             result = contestants[name](turn)
             if turn >= 0:
                 results[name].append(result)
-                if show:
-                    show(name, turn, result)
     return results
 
 
-def seconds_of(task, device):
-    """Return a function that takes the seconds of `task`, to its end on the device."""
-
-    def timed(turn):
-        wait_for(device)
-        start = time.perf_counter()
-        task()
-        wait_for(device)
-        return time.perf_counter() - start
-
-    return timed
-
-
 def median_seconds(tasks, device, rounds, warm_ups=3):
-    """Return the median seconds of tasks that take turns, by name."""
-    calls = {name: seconds_of(task, device) for name, task in tasks.items()}
+    """Return the median wall seconds of tasks that take turns, by name."""
+
+    def timed(task):
+        def call(turn):
+            clock = Clock(device)
+            task()
+            return clock.stop().wall
+
+        return call
+
+    calls = {name: timed(task) for name, task in tasks.items()}
     taken = take_turns(calls, rounds, warm_ups)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def ratio(task, other, device, rounds):
-    """Return the median seconds of a task beside those of another, in turn."""
-    found = median_seconds({"task": task, "other": other}, device, rounds)
-    return found["task"] / found["other"]
+def peak_bytes():
+    """Return the most memory that this process ever held."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := _PEAK.search(status.read_text())):
+        return 1024 * int(found[1])
+    # On Linux, this would be at least that of the process that started this one.
+    import resource  # which Windows does not have
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-def medians(rows):
-    """Return the median of each numeric field of some results."""
-    numbers = [k for k, v in rows[0].items() if isinstance(v, int | float)]
-    return {key: statistics.median(row[key] for row in rows) for key in numbers}
+def resident_bytes():
+    """Return the memory that this process holds."""
+    return psutil.Process().memory_info().rss
 
 
-class Stopwatch:
-    """Where the time goes: seconds inside some functions, without what these call.
+def cuda_peak_bytes(device):
+    """Return the most memory that tensors took on the card, or None without one."""
+    if device.type != "cuda":
+        return None
+    import torch
 
-    Parameters
-    ----------
-    device : torch.device
-        Waited for at each border, so that its work is counted where it was asked for.
-
-    Attributes
-    ----------
-    seconds : dict of name -> float
-        Seconds by name. What a watched function spends in another watched one is
-        counted there only.
-    """
-
-    def __init__(self, device):
-        self.device = device
-        self.seconds = defaultdict(float)
-        self._running = []
-        self._since = 0.0
-
-    @contextmanager
-    def watch(self, name):
-        """Count the time of a block."""
-        self._switch()
-        self._running.append(name)
-        try:
-            yield
-        finally:
-            self._switch()
-            self._running.pop()
-
-    def _switch(self):
-        """Give the time since the last border to whoever ran."""
-        wait_for(self.device)
-        now = time.perf_counter()
-        if self._running:
-            self.seconds[self._running[-1]] += now - self._since
-        self._since = now
-
-    @contextmanager
-    def watching(self, functions):
-        """Watch functions while a block runs.
-
-        Parameters
-        ----------
-        functions : list of (owner, attribute, name)
-            A class or module, what it calls the function, and what to count it as.
-            A name that does not exist is an error.
-        """
-        with ExitStack() as stack:
-            for owner, attribute, name in functions:
-                wrapped = self._wrap(getattr(owner, attribute), name)
-                stack.enter_context(mock.patch.object(owner, attribute, wrapped))
-            yield self
-
-    def _wrap(self, function, name):
-        def watched(*args, **kwargs):
-            with self.watch(name):
-                return function(*args, **kwargs)
-
-        return watched
+    return torch.cuda.max_memory_allocated(device)

@@ -11,25 +11,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sk_adalora.adalora import AdaLoraConfig
-from sk_adalora.network.network import build_network, pool
-from sk_adalora.pretrained.backbone import load_backbone
-from sk_adalora.tokens.batches import pad
-from sk_adalora.tokens.table import TokenTable
-from sk_adalora.training.loop import Examples, Recipe, TrainingRun, train_step
+from sk_adalora import AdaLoraConfig
 
+from . import huggingface as hf
+from . import inside
 from .contestants import Settings
-from .huggingface import (
-    ALPHA,
-    INIT_R,
-    MEAN_POOLED,
-    TARGET_R,
-    load_classifier,
-    load_mean_pooled,
-    lora_config,
-    model_type,
-    stay_in_half_precision,
-)
 
 _CLASSES = 5
 # Every step is one of the reduction phase and allocates: the most that a step can do.
@@ -41,7 +27,7 @@ def make_tokens(rows, length, vocabulary=20_000):
     rng = np.random.default_rng(0)
     low = min(1000, vocabulary // 2)
     starts = np.arange(rows, dtype=np.int64) * length
-    return TokenTable(
+    return inside.TokenTable(
         ids=rng.integers(low, vocabulary, rows * length).astype(np.int32),
         starts=starts,
         stops=starts + length,
@@ -57,20 +43,20 @@ class Floor:
     """Forward and backward through the frozen model."""
 
     def __init__(self, settings, tokens, place):
-        backbone = load_backbone(settings.model, place)
+        backbone = inside.load_backbone(settings.model, place)
         self.encoder = backbone.copy()
         for module in self.encoder.modules():
             if isinstance(module, nn.Linear):
                 module.register_forward_hook(_let_gradients_in)
         self.head = nn.Linear(backbone.width, _CLASSES).to(place.device)
-        self.batch = pad(tokens, np.arange(len(tokens))).to(place.device)
+        self.batch = inside.pad(tokens, np.arange(len(tokens))).to(place.device)
         self.labels = _labels(len(tokens), place)
 
     def __call__(self):
         outputs = self.encoder(
             input_ids=self.batch.input_ids, attention_mask=self.batch.attention_mask
         )
-        pooled = pool(outputs.last_hidden_state.float(), None, "mean")
+        pooled = inside.pool(outputs.last_hidden_state.float(), None, "mean")
         cross_entropy(self.head(pooled), self.labels).backward()
         self.head.zero_grad()
 
@@ -87,17 +73,17 @@ class OurStep:
     def __init__(self, settings, tokens, place):
         generator = torch.Generator().manual_seed(0)
         config = AdaLoraConfig(
-            init_r=INIT_R,
-            target_r=TARGET_R,
-            lora_alpha=INIT_R,
+            init_r=hf.INIT_R,
+            target_r=hf.TARGET_R,
+            lora_alpha=hf.INIT_R,
             target_modules="all-linear",
             task_type="FEATURE_EXTRACTION",
             orth_reg_weight=0.1,
             **_SCHEDULE,
         )
-        backbone = load_backbone(settings.model, place)
-        network = build_network(backbone, config, _CLASSES, "mean", generator)
-        recipe = Recipe(
+        backbone = inside.load_backbone(settings.model, place)
+        network = inside.build_network(backbone, config, _CLASSES, "mean", generator)
+        recipe = inside.Recipe(
             epochs=1,
             batch_size=len(tokens),
             accumulation=1,
@@ -110,12 +96,12 @@ class OurStep:
             max_grad_norm=1.0,
         )
         targets = _labels(len(tokens), place).cpu()
-        examples = Examples(tokens, targets, None, _row_losses)
-        self.run = TrainingRun(network, examples, recipe, place)
+        examples = inside.Examples(tokens, targets, None, _row_losses)
+        self.run = inside.Run(network, examples, recipe, place)
         network.train()
 
     def __call__(self):
-        train_step(self.run, [np.arange(len(self.run.examples.tokens))])
+        inside.train_step(self.run, [np.arange(len(self.run.examples.tokens))])
 
     def parts(self):
         """Return what a step does beside forward and backward, as functions."""
@@ -148,17 +134,17 @@ def _row_losses(outputs, targets):
 class PeftStep:
     """A step as Trainer takes it, with PEFT's LoRA or AdaLoRA."""
 
-    def __init__(self, settings, tokens, place, method="lora", load=load_classifier):
+    def __init__(self, settings, tokens, place, method="lora", load=hf.load_classifier):
         from peft import AdaLoraConfig, TaskType, get_peft_model
 
         _, model = load(settings, _CLASSES)
-        config = lora_config()
+        config = hf.lora_config()
         if method == "adalora":
             config = AdaLoraConfig(
                 task_type=TaskType.SEQ_CLS,
-                init_r=INIT_R,
-                target_r=TARGET_R,
-                lora_alpha=ALPHA,
+                init_r=hf.INIT_R,
+                target_r=hf.TARGET_R,
+                lora_alpha=hf.ALPHA,
                 target_modules="all-linear",
                 **_SCHEDULE,
             )
@@ -166,7 +152,7 @@ class PeftStep:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-3, fused=True)
         self.method, self.place, self.step = method, place, 0
-        batch = pad(tokens, np.arange(len(tokens))).to(place.device)
+        batch = inside.pad(tokens, np.arange(len(tokens))).to(place.device)
         self.batch = {
             "input_ids": batch.input_ids,
             "attention_mask": torch.ones_like(batch.input_ids),  # as Trainer's collator
@@ -197,8 +183,8 @@ def _peft_adalora(settings, tokens, place):
 
 
 def _peft_tuned(settings, tokens, place):
-    step = PeftStep(settings, tokens, place, "adalora", load_mean_pooled)
-    stay_in_half_precision(step.model, place)
+    step = PeftStep(settings, tokens, place, "adalora", hf.load_mean_pooled)
+    hf.stay_in_half_precision(step.model, place)
     return step
 
 
@@ -213,7 +199,7 @@ STEPS = {
 
 def steps_of(model):
     """Return the names of `STEPS` that a model can take: some lack `peft-tuned`."""
-    known = model_type(Settings(model=model)) in MEAN_POOLED
+    known = hf.model_type(Settings(model=model)) in hf.MEAN_POOLED
     return [name for name in STEPS if known or name != "peft-tuned"]
 
 
@@ -231,7 +217,7 @@ def make_step(name, rows, length, place, model):
     model : str
         Folder or Hugging Face id of the pretrained model.
     """
-    vocabulary = load_backbone(model, place).module.config.vocab_size
+    vocabulary = inside.load_backbone(model, place).module.config.vocab_size
     tokens = make_tokens(rows, length, min(20_000, vocabulary))
     # Some choose kernels by it: not those of the card, where the CPU is asked for.
     where = {"device": str(place.device), "precision": place.precision}

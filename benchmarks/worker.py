@@ -4,29 +4,53 @@ Reads a job from standard input; its last line of output is the result, as JSON.
 """
 
 import json
-import re
+import os
 import statistics
+import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
-import psutil
+from .timing import Clock, cuda_peak_bytes, peak_bytes, resident_bytes, wait_for
 
-RESULT = "RESULT "
+_RESULT = "RESULT "
 _WARM_UP_ROWS = 8  # of each class
 _PREDICTIONS = 3  # of which the median counts
-_PEAK = re.compile(r"VmHWM:\s*(\d+)")  # in KiB, as Linux tells it
+
+
+def run_job(**job):
+    """Run a job, one of `JOBS` and its arguments, in a new process.
+
+    Raises
+    ------
+    RuntimeError
+        If the process fails; the message ends with what it wrote.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.worker"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    lines = [x for x in done.stdout.splitlines() if x.startswith(_RESULT)]
+    if done.returncode or not lines:
+        raise RuntimeError(
+            f"The worker must print a result. Got exit code {done.returncode}. It "
+            f"wrote:\n{done.stderr[-3000:]}"
+        )
+    return json.loads(lines[-1].removeprefix(_RESULT))
 
 
 def main():
     """Run the job on standard input."""
     job = json.load(sys.stdin)
     warnings.simplefilter("ignore")  # of the contestants' libraries: not our subject
-    print(RESULT + json.dumps(KINDS[job.pop("kind")](**job)), flush=True)
+    print(_RESULT + json.dumps(JOBS[job.pop("job")](**job)), flush=True)
 
 
-def measure_fit(contestant, data, settings):
+def measure_fit(contestant, data, settings, inside=None):
     """Fit and predict: seconds, memory, accuracy.
 
     A few rows are fitted first. What that leaves in memory is dropped.
@@ -35,42 +59,44 @@ def measure_fit(contestant, data, settings):
     ----------
     contestant : str
         One of `CONTESTANTS`.
-    data : dict
+    data : list
         ``X_train, y_train, X_test, y_test``.
     settings : dict
         Fields of `Settings`.
-
-    Returns
-    -------
-    dict
+    inside : dict or None
+        What `changed` gives other values meanwhile.
     """
+    from .inside import changed
+
+    with changed(inside or {}):
+        return _measure_fit(contestant, data, settings)
+
+
+def _measure_fit(contestant, data, settings):
     from .contestants import Settings, fit
 
     settings = Settings(**settings)
-    X_train, y_train = data["X_train"], data["y_train"]
-    X_test, y_test = data["X_test"], data["y_test"]
+    X_train, y_train, X_test, y_test = data
     warm_up(fit, contestant, X_train, y_train, settings)
-    before = resident_bytes()
-    fit_clock = Clock(settings)
+    before, device = resident_bytes(), settings.place.device
+    fit_clock = Clock(device)
     predictor = fit(contestant, X_train, y_train, settings)
     fit_clock.stop()
     clocks = []
     for _ in range(_PREDICTIONS):
-        clock = Clock(settings)
+        clock = Clock(device)
         predicted = predictor.predict(X_test)
         clocks.append(clock.stop())
     hits = [p == t for p, t in zip(predicted, y_test, strict=True)]
-    report = getattr(predictor, "fit_report_", None)
     return {
         "fit_wall": fit_clock.wall,
         "fit_cpu": fit_clock.cpu,
         "predict_wall": statistics.median(c.wall for c in clocks),
         "predict_cpu": statistics.median(c.cpu for c in clocks),
-        "accuracy": statistics.mean(hits),
+        "accuracy": statistics.mean(map(float, hits)),
         "peak_bytes": peak_bytes(),
         "bytes_before": before,
-        "cuda_peak_bytes": cuda_peak_bytes(settings),
-        "precision": report.precision if report else settings.place.precision,
+        "cuda_peak_bytes": cuda_peak_bytes(device),
     }
 
 
@@ -86,32 +112,6 @@ def warm_up(fit, contestant, X_train, y_train, settings):
     clear_backbone_cache()  # others read the weights anew, so ours has to
 
 
-class Clock:
-    """Wall and CPU seconds from its making until `stop`."""
-
-    def __init__(self, settings):
-        self.device = settings.place.device
-        wait_for(self.device)
-        self._start = time.perf_counter(), time.process_time()
-
-    def stop(self):
-        """Take the time; return the clock."""
-        wait_for(self.device)
-        self.wall = time.perf_counter() - self._start[0]
-        self.cpu = time.process_time() - self._start[1]
-        return self
-
-
-def wait_for(device):
-    """Wait until a card, of CUDA or of Apple, has done what it was asked for."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def measure_memory(contestant, n_rows, steps, settings):
     """Start a fit on many made-up texts, and stop it after some optimizer steps.
 
@@ -121,50 +121,25 @@ def measure_memory(contestant, n_rows, steps, settings):
         Peak memory, and memory before the fit, texts included.
     """
     from .contestants import Settings
-    from .stopped_fit import fit_some_steps, make_texts
+    from .memory import fit_some_steps, make_texts
 
     settings = Settings(**settings)
+    device = settings.place.device
     texts, labels = make_texts(n_rows)
-    wait_for(settings.place.device)  # starts CUDA, whose memory is not the fit's
+    wait_for(device)  # starts CUDA, whose memory is not the fit's
     before = resident_bytes()
-    clock = Clock(settings)
+    clock = Clock(device)
     done = fit_some_steps(contestant, texts, labels, settings, steps)
     return {
         "steps": done,
         "seconds": clock.stop().wall,
         "peak_bytes": peak_bytes(),
         "bytes_before": before,
-        "cuda_peak_bytes": cuda_peak_bytes(settings),
+        "cuda_peak_bytes": cuda_peak_bytes(device),
     }
 
 
-def peak_bytes():
-    """Return the most memory that this process ever held."""
-    status = Path("/proc/self/status")
-    if status.exists() and (found := _PEAK.search(status.read_text())):
-        return 1024 * int(found[1])
-    # On Linux, this would be at least that of the process that started this one.
-    import resource  # which Windows does not have
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def resident_bytes():
-    """Return the memory that this process holds."""
-    return psutil.Process().memory_info().rss
-
-
-def cuda_peak_bytes(settings):
-    """Return the most memory that tensors took on the card, or None without one."""
-    if settings.place.device.type != "cuda":
-        return None
-    import torch
-
-    return torch.cuda.max_memory_allocated(settings.place.device)
-
-
-KINDS = {"fit": measure_fit, "memory": measure_memory}
+JOBS = {"fit": measure_fit, "memory": measure_memory}
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ import torch
 from _folders import STRONG
 from _pretend import DEVICE, KIND, Pretend, PretendedTensor, waits
 from _tiny import adamw
-from _toy import make, make_regressor, topics, toy
+from _toy import make, make_regressor, topics
 from safetensors.torch import load_file
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV, clear_backbone_cache
@@ -109,11 +109,8 @@ def test_the_device_has_gradients():
         ({}, 1e-5),
         ({"precision": "bfloat16"}, 1e-2),
         ({"pooling": "model"}, 1e-2),
-        ({"pooling": "cls", "max_grad_norm": None}, 1e-5),
         ({"pooling": "last", "gradient_accumulation_steps": 2}, 1e-5),
-        ({"pooling": "max", "class_weight": "balanced"}, 1e-5),
-        ({"early_stopping": True, "epochs": 4}, 1e-5),
-        ({"target_modules": ["query", "value"], "weight_decay": 0.1}, 1e-5),
+        ({"class_weight": "balanced", "early_stopping": True, "epochs": 4}, 1e-5),
     ],
     ids=str,
 )
@@ -195,7 +192,6 @@ def test_what_no_model_could_compute_is_not_the_models_fault(
 
 def test_the_device_is_tried_in_a_precision_that_it_has(tiny_model, monkeypatch):
     """Where torch makes numbers in float64 by default, which Apple's GPUs lack."""
-    monkeypatch.setattr(_devices, "_tried", {})
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -208,28 +204,14 @@ def test_the_device_is_tried_in_a_precision_that_it_has(tiny_model, monkeypatch)
     assert computes
 
 
-@pytest.mark.parametrize("long_text", ["truncate", "head_tail", "windows"])
 @pytest.mark.filterwarnings("ignore:100% of the texts are longer")
-def test_long_texts_are_predicted_as_on_the_cpu(tiny_model, long_text):
-    options = {"long_text": long_text, "max_length": 8}
+def test_long_texts_are_predicted_as_on_the_cpu(tiny_model):
+    options = {"long_text": "windows", "max_length": 8}
     here = make(tiny_model, **options).fit(LONG, Y[::2])
     there = make(tiny_model, **options, device=str(DEVICE)).fit(LONG, Y[::2])
 
     np.testing.assert_allclose(
         there.predict_proba(LONG), here.predict_proba(LONG), atol=1e-5
-    )
-
-
-def test_several_labels_and_weights(tiny_model):
-    texts, y = toy(48)
-    labels = np.column_stack([y, 1 - y])
-    weight = np.linspace(0.1, 2, 48)
-    here = make(tiny_model).fit(texts, labels, sample_weight=weight)
-    there = make(tiny_model, device=str(DEVICE))
-    there.fit(texts, labels, sample_weight=weight)
-
-    np.testing.assert_allclose(
-        there.predict_proba(texts), here.predict_proba(texts), atol=1e-5
     )
 
 
@@ -243,6 +225,7 @@ def test_regressors_predict_as_on_the_cpu(tiny_model):
 
 
 def test_what_is_saved_is_on_no_device(tiny_model, tmp_path):
+    here = make(tiny_model).fit(X, Y)
     there = make(tiny_model, device=str(DEVICE)).fit(X, Y)
     expected = there.predict_proba(X)
     joblib.dump(there, tmp_path / "there.joblib")
@@ -255,15 +238,9 @@ def test_what_is_saved_is_on_no_device(tiny_model, tmp_path):
     np.testing.assert_allclose(read.predict_proba(X), expected, atol=1e-5)
     moved = loaded.set_params(device="cpu").predict_proba(X)
     np.testing.assert_allclose(moved, expected, atol=1e-5)
-
-
-def test_what_others_read_is_on_no_device(tiny_model, tmp_path):
-    there = make(tiny_model, device=str(DEVICE)).fit(X, Y)
-    here = make(tiny_model).fit(X, Y)
-    for estimator, name in ((there, "there"), (here, "here")):
+    for name, estimator in {"there": there, "here": here}.items():
         estimator.merge_and_save(tmp_path / name / "merged")
         estimator.export_lora(tmp_path / name / "lora")
-
     for file in ("merged/model.safetensors", "lora/adapter_model.safetensors"):
         found = load_file(tmp_path / "there" / file)
         expected = load_file(tmp_path / "here" / file)
@@ -286,7 +263,7 @@ def test_searches_fit_on_the_device(tiny_model):
 
 @pytest.mark.parametrize(
     "name",
-    ["bert", "distilbert", "mpnet", "deberta-v2", "modernbert", "gpt2", "llama"],
+    ["bert", "deberta-v2", "modernbert", "gpt2", "llama"],
 )
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 def test_architectures_train_as_on_the_cpu(tiny_architecture, name):

@@ -6,7 +6,7 @@ import torch
 import transformers
 from _tiny import build
 
-from sk_adalora.pretrained.weights import weight_files
+from sk_adalora.pretrained.weights import weight_names
 
 # Of it, and of other architectures beside it, by the names that most configs have.
 SIZES = {
@@ -57,8 +57,8 @@ def _vocabulary():
 
 def write_model(folder, module):
     """Save a random module beside the tokenizer in `folder`."""
-    for path in weight_files(folder):
-        path.unlink()
+    for name in weight_names(folder):
+        (folder / name).unlink()
     module.save_pretrained(folder)
 
 

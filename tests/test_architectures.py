@@ -20,7 +20,7 @@ import sk_adalora
 from sk_adalora import AdaLoraClassifier
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained import backbone as _backbone
-from sk_adalora.pretrained import trial as _try_model
+from sk_adalora.pretrained import read as _read_model
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.runtime import devices as _devices
 from sk_adalora.runtime.devices import resolve_place
@@ -346,7 +346,7 @@ def test_what_fails_in_float32_too_tells_nothing_of_bfloat16(
         raise RuntimeError("Deterministic behavior was enabled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_try_model, "_hidden", fail)
+        patch.setattr(_read_model, "_hidden", fail)
         with pytest.raises(ValueError, match="in float32 with RuntimeError: Determin"):
             make(tiny_model, precision="auto").fit(X, y)
     fitted = make(tiny_model, precision="auto").fit(X, y)
@@ -379,7 +379,7 @@ def test_a_lack_of_memory_tells_nothing_of_a_model(
         raise error
 
     with monkeypatch.context() as full:
-        full.setattr(_try_model, "_hidden", fail)
+        full.setattr(_read_model, "_hidden", fail)
         with pytest.raises(type(error)) as raised:
             make(tiny_model, precision="auto").fit(X, y)
         assert raised.value is error
@@ -748,13 +748,13 @@ def test_a_model_with_a_head_may_give_fewer_vectors_than_tokens(folder_of):
 def test_a_model_that_leaves_padding_out_is_not_warned_of(folder_of, name):
     kind, options = SEES_NONE[name]
 
-    assert not load_backbone(folder_of(kind, **options), PLACE).findings.sees_padding
+    assert not load_backbone(folder_of(kind, **options), PLACE).sees_padding
 
 
 def test_rounding_is_not_taken_for_padding(tiny_model):
     for precision in ("float32", "bfloat16"):
         place = resolve_place("cpu", precision)
-        assert not load_backbone(tiny_model, place).findings.sees_padding
+        assert not load_backbone(tiny_model, place).sees_padding
 
 
 # ---- the two texts of a pair --------------------------------------------------------

@@ -18,6 +18,7 @@ OUTER_PAGES = {
     "CONTRIBUTING.md": "generated/contributing",
     "CODE_OF_CONDUCT.md": "generated/conduct",
     "benchmarks/README.md": "generated/benchmarking",
+    "benchmarks/METHODS.md": "generated/methods",
 }
 # Pages of the site that are there already under another name.
 OTHER_NAMES = {

@@ -12,7 +12,6 @@ import pyarrow.types as pt
 
 from .cells import (
     IS_PLAIN,
-    IS_TEXT,
     TEXT,
     has_type,
     in_arrow_unit,
@@ -43,10 +42,6 @@ class Column:
         if not isinstance(self.cells, pa.Array):
             return False
         return pt.is_integer(self.cells.type) or pt.is_boolean(self.cells.type)
-
-    @property
-    def holds_texts(self) -> bool:
-        return isinstance(self.cells, pa.Array) and has_type(self.cells, IS_TEXT)
 
     def values(self) -> list[Any]:
         """Python values: None where missing, and integers for whole floats.

@@ -21,10 +21,9 @@ from sk_adalora.files.state import AdapterState, with_plain_records, with_record
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.runtime.devices import resolve_place
+from sk_adalora.runtime.devices import own_settings_of_torch, resolve_place
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.rules import Rule, check_parameters, defaults_of
-from sk_adalora.runtime.torch_settings import own_settings_of_torch
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 from sk_adalora.training.advice import warn_of_history
 from sk_adalora.training.callbacks import EpochCallbacks, data_of_fit

@@ -18,9 +18,8 @@ from sk_adalora.files.state import AdapterState, rebuild_network
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
-from sk_adalora.runtime.devices import Place, resolve_place
+from sk_adalora.runtime.devices import Place, own_settings_of_torch, resolve_place
 from sk_adalora.runtime.rules import check_parameters
-from sk_adalora.runtime.torch_settings import own_settings_of_torch
 from sk_adalora.tokens.batches import pad, prediction_batches, round_count_up
 from sk_adalora.tokens.long_texts import encode_for_prediction
 from sk_adalora.tokens.table import TokenTable
@@ -182,7 +181,7 @@ def _outputs_of_batches(
     # pass to the next, and autograd refuses what inference mode has made.
     frozen = network.encoder.peft_config.inference_mode
     limit, multiple = place.tokens_to_predict, place.length_multiple
-    if predictor.backbone.findings.sees_padding:  # a text alone must not be padded
+    if predictor.backbone.sees_padding:  # a text alone must not be padded
         multiple = 1
     for rows in prediction_batches(tokens, limit, multiple):
         n_rows = round_count_up(len(rows)) if place.compiles_shapes else None

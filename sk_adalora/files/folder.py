@@ -18,11 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 from sk_adalora.adalora import AdaLoraConfig
 from sk_adalora.adalora.json_file import read_json
 from sk_adalora.adalora.peft_format import write_adapter, write_lora
-from sk_adalora.pretrained.backbone import made_whole
+from sk_adalora.pretrained.backbone import whole_model
 from sk_adalora.pretrained.read import silent_transformers
 from sk_adalora.pretrained.weights import lies_in
+from sk_adalora.runtime.devices import own_settings_of_torch, prepare_threads
 from sk_adalora.runtime.rules import check_parameters
-from sk_adalora.runtime.torch_settings import own_settings_of_torch, prepare_threads
 
 from .card import write_card, write_export_card
 from .layout import (
@@ -171,7 +171,7 @@ def merge_and_save(
     _, head = estimator._adapter.tensors()
     with written_whole(folder, overwrite=overwrite) as staged:
         encoder = network.encoder.merge_and_unload()
-        merged: Any = made_whole(backbone, encoder, estimator.trust_remote_code)
+        merged: Any = whole_model(backbone, encoder, estimator.trust_remote_code)
         if head:
             # In config.json, transformers would take them for a random head's.
             labels = json.dumps(estimator._targets.names)

@@ -17,7 +17,7 @@ from sk_adalora.data.targets import from_state
 from sk_adalora.network.network import TextNetwork, build_network
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import Found, commit_of, names_folder
-from sk_adalora.pretrained.identity import changed_settings
+from sk_adalora.pretrained.weights import changed_settings
 from sk_adalora.training.loop import TrainingHistory
 from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
@@ -49,7 +49,7 @@ class AdapterState:
     content_hash : str
         SHA-256 of its weights.
     tokenizer_hash : str
-        SHA-256 of the token ids that its tokenizer makes of some texts.
+        SHA-256 of what its tokenizer does to some texts, and of its vocabulary.
     is_folder : bool
         Whether `model` was a folder, and not a name on the hub.
     feature_length : float or None
@@ -58,8 +58,6 @@ class AdapterState:
     commit : str or None
         The hub's commit that the model was found at. None for a folder and the
         packaged model.
-    vocabulary_hash : str or None
-        SHA-256 of the vocabulary of its tokenizer. None without any.
     settings : dict
         What its config.json says of how it computes.
     format : int
@@ -79,7 +77,6 @@ class AdapterState:
     is_folder: bool
     feature_length: float | None
     commit: str | None
-    vocabulary_hash: str | None
     settings: dict[str, Any]
     format: int = FORMAT
     versions: dict[str, str] = field(default_factory=used_versions)
@@ -206,7 +203,6 @@ def collect_state(network: TextNetwork, backbone: Backbone, model: str) -> Adapt
         is_folder=names_folder(model),
         feature_length=getattr(network.head, "length", None),
         commit=commit_of(backbone.folder),
-        vocabulary_hash=backbone.vocabulary_hash,
         settings=backbone.settings,
     )
 
@@ -311,8 +307,7 @@ def check_backbone(
             f"estimator was trained on {state.model!r}. Got {str(backbone.folder)!r} "
             f"with {_listed(changed)}. Put its former files back, or {instead}."
         )
-    then = (state.tokenizer_hash, state.vocabulary_hash)
-    if then != (backbone.tokenizer_hash, backbone.vocabulary_hash):
+    if state.tokenizer_hash != backbone.tokenizer_hash:
         raise ValueError(
             "The tokenizer must make the tokens of texts that it made when the "
             f"estimator was trained on {state.model!r}. Got one in "

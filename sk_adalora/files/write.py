@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sk_adalora.adalora.json_file import MAX_BYTES
-from sk_adalora.pretrained.backbone import Backbone, check_in_place
+from sk_adalora.pretrained.backbone import Backbone, check_unchanged
 from sk_adalora.pretrained.weights import copy_backbone
 from sk_adalora.tokens.tokenize import locked
 
@@ -147,7 +147,7 @@ def readable(described: dict[str, Any]) -> str:
 
 def copy_model(backbone: Backbone, target: Path, with_code: bool) -> None:
     """Copy the files of a pretrained model."""
-    check_in_place(backbone)
+    check_unchanged(backbone)
     copy_backbone(backbone.folder, target, with_code=with_code)
 
 

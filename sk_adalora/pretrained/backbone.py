@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,26 @@ import torch
 from torch import nn
 
 from sk_adalora.runtime.devices import Place
-from sk_adalora.runtime.threads import lock_of, make_lock
+from sk_adalora.runtime.threads import lock_of
 
 from .find import Found, Request, find_again, find_folder, forget_found
-from .identity import read_settings, tokenizer_hash, vocabulary_hash
-from .read import Pretrained, read_module, read_pretrained, shared_copy, text_part
-from .trial import Findings, try_model
+from .read import (
+    CannotComputeError,
+    Pretrained,
+    TrialResult,
+    read_module,
+    read_pretrained,
+    shared_copy,
+    text_part,
+    try_model,
+)
 from .weights import (
+    check_folder,
     content_hash,
+    file_hashes,
     forget_hashes,
-    refuse_estimator,
-    settings_hashes,
-    states_of,
+    read_settings,
+    tokenizer_hash,
 )
 
 # Names of the number of positions in configs: of most models, LED and MPT.
@@ -35,16 +42,14 @@ _POSITIONS = (
     "max_seq_len",
 )
 
-# The cache: it keeps the models that were used last, and finds all that are in use.
-_last_used: deque[Backbone] = deque(maxlen=2)
+# The cache: it keeps the two models that were used last, and finds all that are in use.
+_last_used: list[Backbone] = []
 _held: WeakValueDictionary[_Wanted, Backbone] = WeakValueDictionary()
 # Models that failed to compute with the device and precision they were tried with.
 _fails: set[_Wanted] = set()
-# Held for moments, to look into the cache or to change it.
-_lock = make_lock()
-# Held while a model is read and tried, which changes for all threads what torch and
-# transformers do: the default precision, the random state, functions.
-_reading = make_lock()
+# The lock of this is held while a model is read and tried, which changes for all
+# threads what torch and transformers do: default precision, random state, functions.
+_READING = "a pretrained model"
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,8 @@ class _Wanted:
     ----------
     folder : Path
         Where it is.
-    content_hash : str
-        SHA-256 of the weights.
-    settings_hashes : tuple of (str, str)
-        Name and SHA-256 of each of its other files.
+    files : tuple of (str, str)
+        Name and SHA-256 of each of its files.
     place : Place
         Device and precision of the weights.
     n_labels : int or None
@@ -67,18 +70,14 @@ class _Wanted:
         Whether the model may bring its own code.
     fetch_code : bool
         Whether that code may come from another repository on the hub: the same model.
-    states : list of tuple of int or str
-        What tells its files from others, of before the hashes above.
     """
 
     folder: Path
-    content_hash: str
-    settings_hashes: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]
     place: Place
     n_labels: int | None
     trust_remote_code: bool
     fetch_code: bool = field(compare=False)
-    states: list[tuple[int | str, ...]] = field(compare=False)
 
     def in_float32(self) -> _Wanted:
         """Return the same model in float32."""
@@ -96,9 +95,7 @@ class Backbone:
     content_hash : str
         SHA-256 of the weights.
     tokenizer_hash : str
-        SHA-256 of the token ids that the tokenizer makes of some texts.
-    vocabulary_hash : str or None
-        SHA-256 of its vocabulary, if it has one.
+        SHA-256 of what the tokenizer does to some texts, and of its vocabulary.
     settings : dict
         What its config.json says of how it computes.
     pretrained : Pretrained
@@ -106,18 +103,17 @@ class Backbone:
         them.
     place : Place
         Device and precision of the weights.
-    findings : Findings
-        Results of a trial run.
+    trial : TrialResult
+        What the model made of a few tokens.
     """
 
     folder: Path
     content_hash: str
     tokenizer_hash: str
-    vocabulary_hash: str | None
     settings: dict[str, Any]
     pretrained: Pretrained
     place: Place
-    findings: Findings
+    trial: TrialResult
 
     @property
     def module(self) -> nn.Module:
@@ -132,7 +128,12 @@ class Backbone:
     @property
     def width(self) -> int:
         """Length of a hidden state."""
-        return self.findings.width
+        return self.trial.width
+
+    @property
+    def sees_padding(self) -> bool:
+        """Whether what a text gets depends on what it is padded with."""
+        return self.trial.sees_padding
 
     @cached_property
     def longest(self) -> int | None:
@@ -184,58 +185,52 @@ def load_backbone(
     """
     asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
     folder = find_folder(asked) if found is None else find_again(asked, found)
-    refuse_estimator(folder)
-    fetch_code = trust_remote_code and not local_files_only
-    with lock_of(folder):
-        states = states_of(folder)  # before the hashes that it is held under
-        hashes = (content_hash(folder), settings_hashes(folder))
-        code = (trust_remote_code, fetch_code)
-        wanted = _Wanted(folder, *hashes, place, n_labels, *code, states)
-        if or_float32 and wanted in _fails:
-            wanted = wanted.in_float32()
+    check_folder(folder, trust_remote_code)
+    code = (trust_remote_code, trust_remote_code and not local_files_only)
+    wanted = _Wanted(folder, file_hashes(folder), place, n_labels, *code)
+    instead = wanted.in_float32() if or_float32 else wanted
+    if wanted in _fails:
+        wanted = instead
+    try:
         backbone = _read_once(wanted)
-        if backbone.findings.failure and or_float32 and wanted != wanted.in_float32():
-            backbone = _read_once(wanted.in_float32())
-            if not backbone.findings.failure:  # else it may not be the precision's
-                _fails.add(wanted)
-        if backbone.findings.failure:
-            raise ValueError(backbone.findings.failure)
-        with _lock:
-            if backbone in _last_used:
-                _last_used.remove(backbone)
-            _last_used.append(backbone)
-        return backbone
+    except CannotComputeError:
+        if wanted == instead:
+            raise
+        backbone = _read_once(instead)
+        _fails.add(wanted)
+    others = [other for other in _last_used if other is not backbone]
+    _last_used[:] = [*others, backbone][-2:]
+    return backbone
 
 
 def _read_once(wanted: _Wanted) -> Backbone:
     """Return the model from the cache, or read it and try it."""
-    with _lock:
+    backbone = _held.get(wanted)
+    if backbone is not None:  # waits for no other model that is read
+        return backbone
+    with lock_of(_READING):
         backbone = _held.get(wanted)
-    if backbone is None:
-        with _reading:
-            backbone = _read(wanted)
-    # A model that has a key keeps it. With another one, Python would compare the two
-    # when the model goes, which fails as Python ends.
-    with _lock:
-        return _held.setdefault(wanted, backbone)
+        if backbone is None:
+            backbone = _held[wanted] = _read(wanted)
+        return backbone
 
 
 def _read(wanted: _Wanted) -> Backbone:
     folder, place, n_labels = wanted.folder, wanted.place, wanted.n_labels
+    hash_of_weights = content_hash(folder)
     pretrained = read_pretrained(
         folder, place, wanted.trust_remote_code, n_labels, wanted.fetch_code
     )
     backbone = Backbone(
         folder=folder,
-        content_hash=wanted.content_hash,
+        content_hash=hash_of_weights,
         tokenizer_hash=tokenizer_hash(pretrained.tokenizer),
-        vocabulary_hash=vocabulary_hash(pretrained.tokenizer),
         settings=read_settings(folder),
         pretrained=pretrained,
         place=place,
-        findings=try_model(pretrained, place, folder, has_head=n_labels is not None),
+        trial=try_model(pretrained, place, folder, has_head=n_labels is not None),
     )
-    if states_of(folder) != wanted.states:
+    if file_hashes(folder) != wanted.files:  # it would be held under wrong hashes
         raise ValueError(
             "The files of `model` must stay as they are while they are read. Got "
             f"{str(folder)!r}, where some were replaced just now. Try again."
@@ -255,10 +250,9 @@ def clear_backbone_cache() -> None:
     >>> import sk_adalora
     >>> sk_adalora.clear_backbone_cache()
     """
-    with _lock:
-        _last_used.clear()
-        _held.clear()
-        _fails.clear()
+    _last_used.clear()
+    _held.clear()
+    _fails.clear()
     forget_found()
     forget_hashes()
     torch.cuda.empty_cache()  # does nothing unless this process uses CUDA
@@ -266,7 +260,7 @@ def clear_backbone_cache() -> None:
         torch.mps.empty_cache()
 
 
-def check_in_place(backbone: Backbone) -> None:
+def check_unchanged(backbone: Backbone) -> None:
     """Refuse a folder that has got another model since one was read from it.
 
     That is told by the weights and by what `config.json` says of how it computes.
@@ -286,7 +280,7 @@ def check_in_place(backbone: Backbone) -> None:
         ) from failure
 
 
-def made_whole(
+def whole_model(
     backbone: Backbone, encoder: nn.Module, trust_remote_code: bool
 ) -> nn.Module:
     """Return a model that transformers can save, with an encoder's weights in it.
@@ -296,8 +290,8 @@ def made_whole(
     """
     if not backbone.pretrained.part:
         return encoder
-    with _reading:
+    with lock_of(_READING):
         whole, _ = read_module(backbone.folder, backbone.place, trust_remote_code)
-    check_in_place(backbone)
+    check_unchanged(backbone)
     text_part(whole).load_state_dict(encoder.state_dict())
     return whole

@@ -11,17 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sk_adalora.runtime.threads import lock_of
-
 from .weights import (
     BESIDE_WEIGHTS,
-    OF_PROCESSES,
     PYTORCH,
     SAFETENSORS,
     content_hash,
     file_hash,
     has_vocabulary,
-    named_weights,
+    weight_names,
 )
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -104,6 +101,8 @@ def find_again(asked: Request, found: Found) -> Path:
     only then what the name means by now. That comes first where code is run too: of
     what the parameters name, and of no other place that a file names.
     """
+    from huggingface_hub import errors
+
     if asked.trust_remote_code:
         return find_folder(asked)
     for folder in _on_this_machine(asked, found):
@@ -114,7 +113,8 @@ def find_again(asked: Request, found: Found) -> Path:
         try:
             return _from_hub_once(replace(asked, revision=found.commit))
         except OSError as error:
-            if not _is_gone(error.__cause__):
+            gone = errors.RepositoryNotFoundError | errors.RevisionNotFoundError
+            if not isinstance(error.__cause__, gone):
                 raise
     return find_folder(asked)
 
@@ -153,9 +153,9 @@ def _has_weights(folder: Path, expected: str) -> bool:
     """Tell whether a folder is there, and holds the weights that are expected."""
     try:
         return content_hash(folder) == expected
-    except OSError:  # closed to this user, as /root is, or on a drive that is gone
-        return False
-    except ValueError:  # without weights, or a name that no folder can have
+    # Closed to this user, as /root is, or on a drive that is gone; without weights, or
+    # of a name that no folder can have.
+    except (OSError, ValueError):
         return False
 
 
@@ -174,19 +174,18 @@ def _packaged_folder(asked: Request) -> Path | None:
 
 def _from_hub_once(asked: Request) -> Path:
     """Return what was found before in this process, or what :func:`_from_hub` finds."""
-    with lock_of(asked):
-        folder = _found.get(asked)
-        if folder is None or not folder.is_dir():
-            folder = _found[asked] = _from_hub(asked)
-        return folder
+    folder = _found.get(asked)
+    if folder is None or not folder.is_dir():
+        folder = _found[asked] = _from_hub(asked)
+    return folder
 
 
 def _from_hub(asked: Request) -> Path:
     wanted = [*BESIDE_WEIGHTS, *(["*.py"] if asked.trust_remote_code else [])]
-    folder = _fetch(asked, [*wanted, SAFETENSORS, OF_PROCESSES])
-    named = named_weights(folder) or {PYTORCH}
-    if not all(os.path.isfile(folder / name) for name in named):
-        folder = _fetch(asked, [*wanted, *named])
+    folder = _fetch(asked, [*wanted, SAFETENSORS])
+    names = weight_names(folder) or [PYTORCH]
+    if not all(os.path.isfile(folder / name) for name in names):
+        folder = _fetch(asked, [*wanted, *names])
     return folder
 
 
@@ -208,14 +207,8 @@ def _fetch(asked: Request, wanted: list[str]) -> Path:
 
 def snapshot(name: str, **options: Any) -> Path:
     """Return the folder of files of a repository, out of the hub or its local cache."""
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    if constants.HF_HUB_CACHE.startswith("~"):  # as for a user that has no entry
-        raise OSError(
-            f"{name!r} must be a folder, or the hub's cache must have a place. Got no "
-            "folder and no home directory. Check the path, or set the environment "
-            "variable HF_HOME to a folder for the cache."
-        )
     return Path(snapshot_download(name, **options))
 
 
@@ -236,15 +229,6 @@ def is_absent(error: Exception) -> bool:
     )
     gated = isinstance(error, errors.GatedRepoError)  # also a RepositoryNotFoundError
     return isinstance(error, absent) and not gated
-
-
-def _is_gone(error: BaseException | None) -> bool:
-    """Tell whether the hub answered that it has no such repository or commit."""
-    from huggingface_hub import errors
-
-    return isinstance(
-        error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError
-    )
 
 
 def _not_found(asked: Request) -> str:

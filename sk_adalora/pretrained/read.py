@@ -1,25 +1,24 @@
-"""Read a pretrained encoder and its tokenizer from a folder; copy and trim it."""
+"""Read a pretrained encoder and its tokenizer from a folder, and try it."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from logging import ERROR
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sk_adalora.runtime.devices import Place, lacks_memory
+from sk_adalora.runtime.devices import Place, computes, lacks_memory
 from sk_adalora.runtime.messages import Muted
 
-from .identity import SAMPLES
-from .weights import check_folder, no_tokenizer
+from .weights import SAMPLES, no_tokenizer
 
 # What a tokenizer and a model are tried on.
 TRIAL_TEXT = "A few words are enough."
@@ -33,8 +32,6 @@ _ENCODER = "get_encoder()"
 _PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
 # The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
-# Whether a file that is mapped into memory can be neither moved nor deleted.
-_MAPS_HOLD_FILES = os.name == "nt"
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def read_pretrained(
     Parameters
     ----------
     folder : Path
-        A model's folder.
+        A model's folder, which :func:`check_folder` has looked at.
     place : Place
         Device and precision of the weights.
     trust_remote_code : bool
@@ -88,7 +85,6 @@ def read_pretrained(
     -------
     Pretrained
     """
-    check_folder(folder, trust_remote_code)
     tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
@@ -147,19 +143,8 @@ def read_module(
         )
         attend_in_full(module)
         skip_padding_check(module)
-        if _MAPS_HOLD_FILES:
-            _unmap(module)
     of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
     return module, of_other_shapes | found["missing_keys"]
-
-
-def _unmap(module: nn.Module) -> None:
-    """Copy weights that may be mapped from a file, so that it can be replaced.
-
-    Only before anybody computes with them: what a thread reads would be freed.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
 
 
 def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> Any:
@@ -178,7 +163,7 @@ def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> 
         raise ValueError(no_tokenizer(folder))
     if tokenizer.pad_token is None:  # GPT-2 has none
         tokenizer.pad_token = tokenizer.eos_token
-    _pad_on_the_right(tokenizer)
+    tokenizer.padding_side = "right"  # as our batches, for programs that get a copy
     try:
         tokenizer([TRIAL_TEXT, *SAMPLES])
     except Exception as error:
@@ -191,18 +176,6 @@ def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> 
             "lacks an `unk_token` for what it does not know, set one, and save it."
         ) from error
     return tokenizer
-
-
-def _pad_on_the_right(tokenizer: Any) -> None:
-    """Have a tokenizer pad as our batches do, for programs that get a copy of it.
-
-    Some that bring their own code may read nothing then: they stay.
-    """
-    side, tokenizer.padding_side = tokenizer.padding_side, "right"
-    try:
-        tokenizer(TRIAL_TEXT)
-    except Exception:
-        tokenizer.padding_side = side
 
 
 def _agree_on_tokens(module: nn.Module, tokenizer: Any) -> None:
@@ -386,3 +359,158 @@ def _set_verbosity(setting: tuple[int, bool]) -> None:
 silent_transformers = Muted(
     _read_verbosity, _set_verbosity, lambda wanted: (ERROR, False)
 )
+
+
+# ---- a trial, before anything is trained --------------------------------------
+
+# So many tokens of a text are tried: ids of our own may be too high for the model, or
+# mean padding.
+_MOST = 4
+# A head is tried on these. CANINE's needs four characters.
+_TEXTS = ("A few", "A few words", "Words are enough")
+# Up to this share of the largest number, a change counts as rounding.
+_LEAST_SHARE = 1e-4
+# The same for the outputs of a head in half precision, of texts in other shapes.
+_SHARE_OF_HALF = 0.1
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial found out about a model.
+
+    Parameters
+    ----------
+    width : int
+        Length of a hidden state, or 0 if it is not known. Configs do not tell: OPT may
+        project what it returns, and Reformer returns twice the width that it computes
+        in.
+    sees_padding : bool
+        Whether the vectors of a text depend on what it is padded with; of a model with
+        a head of its own, whether the outputs depend on padding.
+    """
+
+    width: int
+    sees_padding: bool
+
+
+class CannotComputeError(ValueError):
+    """A model fails on a few tokens, at least in this precision."""
+
+
+def try_model(
+    pretrained: Pretrained, place: Place, folder: Path, *, has_head: bool
+) -> TrialResult:
+    """Compute the hidden states of a few tokens, or what a head makes of them.
+
+    A model with a head of its own need not give each token a vector, as Funnel does
+    not. `folder` is where it was read from, for the message.
+
+    Raises
+    ------
+    CannotComputeError
+        If the model fails, and not for lack of memory or by the device's fault.
+    """
+    model, tokenizer = shared_copy(pretrained.module), pretrained.tokenizer
+    whole: Any = model
+    body = text_part(whole.base_model) if has_head else model
+    tried = _TEXTS if has_head else ()
+    texts = [tokenizer(text)["input_ids"] or [0] for text in tried]
+    ids = tokenizer(TRIAL_TEXT)["input_ids"][:_MOST] or [0]
+    pad_id = tokenizer.pad_token_id or 0
+    try:
+        _check_ids(body, sum(texts, [*ids, pad_id]))
+        if has_head and _head_sees_padding(model, texts, pad_id, place):
+            return TrialResult(0, True)
+        skip_pooler(body)
+        alone = _hidden(body, torch.tensor([ids], device=place.device))
+        if alone.shape[:2] != (1, len(ids)):
+            if has_head:
+                return TrialResult(0, False)
+            raise TypeError(f"{len(ids)} tokens became {tuple(alone.shape[1:-1])}")
+        return TrialResult(alone.shape[2], _sees_padding(body, ids, pad_id, alone))
+    except Exception as error:
+        if lacks_memory(error) or not computes(place.device):
+            raise  # it tells nothing of the model
+        raise CannotComputeError(_refusal(model, place, folder, error)) from error
+
+
+def _check_ids(body: nn.Module, ids: list[int]) -> None:
+    """Refuse tokens that the model has no vector for.
+
+    CUDA would raise an error too, but after it the process cannot use the GPU any more;
+    and Apple's GPUs would raise none.
+    """
+    count = count_vectors(body)
+    if count is not None and max(ids) >= count:
+        raise IndexError(
+            f"the tokenizer gave token {max(ids)}, and there are vectors for {count} "
+            "tokens"
+        )
+
+
+def _sees_padding(body: nn.Module, ids: list[int], pad_id: int, alone: Tensor) -> bool:
+    """Tell whether tokens that the mask leaves out change the others.
+
+    Two paddings of the same shape are compared, which most models compute alike to the
+    last bit in any precision. MobileBERT also reads the next token, whose embedding is
+    0 where it is padding: so the text must differ from the text without padding too.
+    """
+    count = len(ids)
+    kept = torch.tensor([[1] * count + [0] * count], device=alone.device)
+    padded, other = (
+        _hidden(body, torch.tensor([ids + behind], device=alone.device), kept)
+        for behind in ([pad_id] * count, ids[::-1])
+    )
+    padded, other = padded[:, :count].float(), other[:, :count].float()
+    # Mixtures of experts round differently if other tokens are beside those of a text.
+    rounding = max(_LEAST_SHARE, 2 * torch.finfo(alone.dtype).eps)
+    limit = rounding * float(alone.abs().max())
+    change = float((padded - other).abs().max())
+    return change > limit and float((padded - alone.float()).abs().max()) > limit
+
+
+def _head_sees_padding(
+    model: nn.Module, texts: list[list[int]], pad_id: int, place: Place
+) -> bool:
+    """Tell whether a head gives texts other outputs in a padded batch than alone.
+
+    XLNet's reads the last position, which is padding there; T5Gemma's the one after the
+    last token. The batch cannot be padded with anything else for comparison: the heads
+    of decoders find the last token by the padding behind it.
+    """
+    most = max(map(len, texts)) + 2
+    as_tensor = partial(torch.tensor, device=place.device)
+    ids = [text + [pad_id] * (most - len(text)) for text in texts]
+    kept = [[1] * len(text) + [0] * (most - len(text)) for text in texts]
+    padded = _run(model, as_tensor(ids), as_tensor(kept)).logits.float()
+    alone = [_run(model, as_tensor([text])).logits for text in texts]
+    expected = torch.cat(alone).float()
+    share = _LEAST_SHARE if place.precision == "float32" else _SHARE_OF_HALF
+    return bool((padded - expected).abs().max() > share * expected.abs().max())
+
+
+def _hidden(body: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the hidden states of some tokens, of shape (1, t, w)."""
+    return _run(body, ids, mask).last_hidden_state
+
+
+def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Any:
+    """Return what a model returns for some tokens."""
+    apart, plain = torch.random.fork_rng(devices=[]), torch.inference_mode(False)
+    with silent_transformers(), apart, plain, torch.no_grad():
+        return model(input_ids=ids, attention_mask=mask)
+
+
+def _refusal(model: nn.Module, place: Place, folder: Path, error: Exception) -> str:
+    do = "Give one that was pretrained on texts, and takes them at any length."
+    if place.dtype != torch.float32:
+        do = (
+            "If it cannot compute in this precision, set precision='float32'. "
+            "Otherwise, give a model that was pretrained on texts."
+        )
+    return (
+        "`model` must be a text model, which turns each token into a vector. Got "
+        f"{str(folder)!r}, a {type(model).__name__}, which failed on a few tokens in "
+        f"{str(place.dtype).removeprefix('torch.')} with {type(error).__name__}: "
+        f"{error}. {do}"
+    )

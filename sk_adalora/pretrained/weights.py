@@ -1,4 +1,4 @@
-"""Which files of a folder a pretrained model is read from; hash and copy them."""
+"""The files that a pretrained model is read from: check, hash, compare, copy them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sk_adalora.runtime.threads import lock_of
-
 # Files of vocabularies alone. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's
 # *.codes.
 _PIECES = ("*.model", "*.spm", "*.tokenizer", "*.codes", "*.tiktoken")
+_VOCABULARIES = (*_PIECES, "vocab*", "tokenizer*", "tekken.json")
 # Name patterns of the files that models are read from beside their weights.
 BESIDE_WEIGHTS = ("*.json", "*.txt", *_PIECES)
 # Where transformers looks for weights, in this order.
 _INDEX = ".index.json"
 SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
 _WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}{_INDEX}", PYTORCH, f"{PYTORCH}{_INDEX}")
-# A file of a checkpoint that several processes wrote. Where there is one, transformers
-# reads all safetensors beside it.
-OF_PROCESSES = "shard-*-model-*-of-*.safetensors"
-_VOCABULARIES = (*_PIECES, "vocab*", "tokenizer*", "tekken.json")
 
 # State and hash of files, by path.
 _hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+# ---- which files ------------------------------------------------------------
 
 
 def has_vocabulary(folder: Path) -> bool:
@@ -36,114 +34,30 @@ def has_vocabulary(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in _VOCABULARIES)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that transformers reads weights from."""
-    own = (name for name in sorted(named_weights(folder)) if Path(name).name == name)
-    # False for whatever is wrong with a name.
-    return [path for path in map(folder.joinpath, own) if os.path.isfile(path)]
-
-
-def named_weights(folder: Path) -> set[str]:
-    """Return the names of the files that transformers reads weights from."""
-    of_processes = any(folder.glob(f"{OF_PROCESSES}*"))
-    safetensors = folder.glob("*.safetensors") if of_processes else ()
-    return _named_whole(folder) | {path.name for path in safetensors}
-
-
-def _named_whole(folder: Path) -> set[str]:
-    """Return the names of the files of weights in the usual formats."""
-    named = read_object(folder / "config.json").get("transformers_weights")
-    if named is None:
-        named = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if named is None:
-        return set()
-    if not str(named).endswith(_INDEX) or Path(named).name != named:
-        return {str(named)}
-    shards = read_object(folder / named).get("weight_map")
-    return set(map(str, shards.values())) if isinstance(shards, dict) else set()
+def weight_names(folder: Path) -> list[str]:
+    """Name the files that transformers reads weights from."""
+    name = next((name for name in _WEIGHTS if (folder / name).is_file()), "")
+    if not name.endswith(_INDEX):
+        return [name] if name else []
+    shards = read_object(folder / name).get("weight_map")
+    return sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; transformers will say what is wrong with another file."""
     try:
         values = json.loads(path.read_text(encoding="utf8"))
-    # Not of other errors of the system: the file may name the weights.
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
-def states_of(folder: Path) -> list[tuple[int | str, ...]]:
-    """Return what tells whether the weights or the settings are other files by now.
-
-    Also by their hashes: a file that is overwritten may get the time of another.
-    """
-    files = [*weight_files(folder), folder / "config.json"]
-    return [(*_state_of(path), file_hash(path)) for path in files if path.is_file()]
-
-
-def _state_of(path: Path) -> tuple[int, ...]:
-    """Return other numbers for another file, and for one that was written to."""
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def exact_state_of(path: Path) -> tuple[int, ...]:
-    """Return other numbers also for a file that was moved away and back.
-
-    By the time of any change: archives and copies keep that of writing, and the number
-    of a file may be given again. (A backup changes it, too.)
-    """
-    return *_state_of(path), path.stat().st_ctime_ns
-
-
-def content_hash(folder: Path) -> str:
-    """Return the SHA-256 of a model's weights.
-
-    For a single file its own hash, as published; for several, the hash of their hashes.
-    """
-    named, files = named_weights(folder), weight_files(folder)
-    if not named:
-        raise ValueError(
-            f"The folder of `model` must hold weights. Got {str(folder)!r} without "
-            f"{SAFETENSORS} or {PYTORCH}, or an index that names several such files. "
-            "Save it with `save_pretrained`."
-        )
-    elsewhere = named - {path.name for path in files}
-    if elsewhere:
-        raise ValueError(
-            f"The weights of `model` must be files of its folder. Got {str(folder)!r}, "
-            f"which names {reprlib.repr(sorted(elsewhere))}. Save it with "
-            "`save_pretrained`."
-        )
-    hashes = [file_hash(path) for path in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def settings_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
-    """Hash the files that a model is read from beside its weights."""
-    found = [*_beside_weights(folder), *folder.glob("*.py")]
-    files = sorted(path for path in found if path.is_file())
-    return tuple((path.name, file_hash(path)) for path in files)
-
-
-def _beside_weights(folder: Path) -> list[Path]:
-    """Return the files that a model is read from beside its weights and code."""
-    return [path for pattern in BESIDE_WEIGHTS for path in folder.glob(pattern)]
-
-
-def file_hash(path: Path) -> str:
-    """Hash a file once a process, as long as it does not change."""
-    with lock_of(("hash", path)):
-        state = exact_state_of(path)
-        known, digest = _hashes.get(path, (None, ""))
-        if known != state:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            _hashes[path] = state, digest
-        return digest
+def _files(folder: Path, *, with_code: bool) -> list[Path]:
+    """Return the files that a model is read from."""
+    patterns = (*BESIDE_WEIGHTS, "*.py") if with_code else BESIDE_WEIGHTS
+    beside = [path for pattern in patterns for path in folder.glob(pattern)]
+    found = {*map(folder.joinpath, weight_names(folder)), *beside}
+    return sorted(path for path in found if os.path.isfile(path))
 
 
 def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> None:
@@ -152,11 +66,8 @@ def copy_backbone(folder: Path, target: Path, *, with_code: bool = False) -> Non
     `target` is a folder that does not exist yet.
     """
     target.mkdir()
-    wanted = [*weight_files(folder), *_beside_weights(folder)]
-    wanted += folder.glob("*.py") if with_code else ()
-    for path in wanted:
-        if path.is_file():  # a link of the hub's cache is followed
-            shutil.copyfile(path, target / path.name)
+    for path in _files(folder, with_code=with_code):
+        shutil.copyfile(path, target / path.name)  # follows links of the hub's cache
 
 
 def lies_in(model: Path, folder: Path) -> bool:
@@ -172,11 +83,160 @@ def lies_in(model: Path, folder: Path) -> bool:
     )
 
 
+# ---- hashes -----------------------------------------------------------------
+
+
+def content_hash(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights.
+
+    For a single file its own hash, as published; for several, the hash of their hashes.
+    """
+    names = weight_names(folder)
+    if not names:
+        raise ValueError(
+            f"The folder of `model` must hold weights. Got {str(folder)!r} without "
+            f"{SAFETENSORS} or {PYTORCH}, or an index that names several such files. "
+            "Save it with `save_pretrained`."
+        )
+    own = [n for n in names if Path(n).name == n and os.path.isfile(folder / n)]
+    if own != names:
+        elsewhere = [name for name in names if name not in own]
+        raise ValueError(
+            f"The weights of `model` must be files of its folder. Got {str(folder)!r}, "
+            f"which names {reprlib.repr(elsewhere)}. Save it with `save_pretrained`."
+        )
+    hashes = [file_hash(folder / name) for name in names]
+    return hashes[0] if len(hashes) == 1 else _hash_text("\n".join(hashes))
+
+
+def file_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return name and SHA-256 of each file that a model is read from."""
+    files = _files(folder, with_code=True)
+    return tuple((path.name, file_hash(path)) for path in files)
+
+
+def file_hash(path: Path) -> str:
+    """Hash a file once a process, as long as it does not change."""
+    status = path.stat()
+    # With the time of any change: archives and copies keep that of writing, and the
+    # number of a file may be given again.
+    state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    known, digest = _hashes.get(path, (None, ""))
+    if known != state:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _hashes[path] = state, digest
+    return digest
+
+
 def forget_hashes() -> None:
     """Forget the hashes of files."""
     _hashes.clear()
 
 
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---- tokenizer and settings -------------------------------------------------
+
+# Texts that tokenizers with the same vocabulary may still split differently: capitals,
+# accents, punctuation, scripts.
+SAMPLES = [
+    "The quick brown Fox didn't jump: 3.14 times, at 10%!",
+    "Na\u00efve caf\u00e9s\tand\u00a0e-mails\nin UPPER_case, unbelievably",
+    "\u65e5\u672c\u8a9e \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
+]
+
+# Entries of config.json that change nothing of what a model computes: where it comes
+# from, what its outputs are called, how it was stored, how it is trained from scratch.
+_OTHER_ENTRIES = {
+    *("_name_or_path", "transformers_version", "architectures", "auto_map"),
+    *("id2label", "label2id", "num_labels", "problem_type", "task_specific_params"),
+    *("dtype", "torch_dtype", "use_cache", "gradient_checkpointing", "return_dict"),
+    *("initializer_range", "initializer_factor"),
+}
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return the SHA-256 of what a tokenizer does to texts, and of its vocabulary.
+
+    Not of its files, which may be written differently and mean the same: of the token
+    ids that it makes of some texts, and the side on which it cuts long ones.
+    """
+    tokens = tokenizer(SAMPLES)["input_ids"]
+    side = getattr(tokenizer, "truncation_side", "right")
+    return _hash_text(json.dumps([tokens, side, _vocabulary(tokenizer)]))
+
+
+def _vocabulary(tokenizer: Any) -> list[tuple[int, str]] | None:
+    """Return the tokens of a tokenizer and their ids; None if it does not tell.
+
+    Where a tokenizer tells them apart, tokens that were added to the vocabulary are
+    left out: which ones are may change with the version of transformers.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    try:
+        if backend is None:
+            found = tokenizer.get_vocab()
+        else:
+            found = backend.get_vocab(with_added_tokens=False)
+    except (NotImplementedError, AttributeError, TypeError):  # of a model's own
+        return None
+    # Tokens are bytes in some tokenizers that models bring along.
+    return sorted((int(i), repr(token)) for token, i in found.items())
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return what the config.json of a model's folder says of how it computes."""
+    text = (folder / "config.json").read_text(encoding="utf8")
+    # NaN and infinity, which strict readers of JSON refuse, become texts.
+    return _without_others(json.loads(text, parse_constant=str))
+
+
+def _without_others(settings: Any) -> Any:
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: _without_others(value)  # a model of texts and images has one for each
+        for name, value in settings.items()
+        if name not in _OTHER_ENTRIES
+    }
+
+
+def changed_settings(then: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Return the entries of config.json that differ, and how.
+
+    Parameters
+    ----------
+    then, now : dict
+        What :func:`read_settings` returned. `then` may be of an untrusted file.
+
+    Returns
+    -------
+    dict of str to str
+        By name, what to read in an error message. An entry that only one has, or that
+        is None, is no difference: files may leave out what is so by default, or be of
+        another version of transformers, with other names.
+    """
+    changed: dict[str, str] = {}
+    for name in sorted(then.keys() & now.keys()):
+        before, after = then[name], now[name]
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = changed_settings(before, after)
+            changed |= {f"{name}.{entry}": how for entry, how in inner.items()}
+        elif before != after and before is not None and after is not None:
+            changed[name] = f"{reprlib.repr(after)} instead of {reprlib.repr(before)}"
+    return changed
+
+
+# ---- what is refused --------------------------------------------------------
+
+# What transformers would load silently beside the weights that are hashed: an adapter,
+# where PEFT is installed, and the checkpoints that several processes wrote.
+_LOADED_BESIDE = ("adapter_config.json", "shard-*-model-*-of-*.safetensors*")
+# Entries of config.json by which transformers reads other files than the usual ones.
+_NAMES_FILES = ("configuration_files", "transformers_weights")
 # Parts of the names of entries of config.json that name code, of attention or experts.
 # With a "/" in it, that is a repository of the hub, whose code would be run.
 _NAMES_CODE = ("attn_implementation", "experts_implementation")
@@ -190,29 +250,41 @@ _NAMES_MODEL = "backbone"
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
     """Refuse a folder that lacks files, or names others than those it is known by.
 
-    One that holds an adapter is refused, too, and, without `trust_remote_code`, one
-    that names code or a model of the hub.
+    One that holds an estimator or an adapter is refused, too, and, without
+    `trust_remote_code`, one that names code or a model of the hub.
     """
+    if (folder / "sk_adalora.json").is_file():
+        raise ValueError(
+            f"The folder of `model` must hold a pretrained model. Got {str(folder)!r} "
+            "with a fitted estimator. Load that with `from_pretrained`, or write a "
+            "model with its `merge_and_save`."
+        )
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"The folder of `model` must hold config.json. Got {str(folder)!r} "
             "without it. Save the model with `save_pretrained`."
         )
-    # Where PEFT is installed, transformers would load the adapter too, silently.
-    if (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            "The folder of `model` must hold no adapter of PEFT's beside the model. "
-            f"Got {str(folder)!r} with adapter_config.json. Merge it, or move it away."
-        )
     if not has_vocabulary(folder):
         raise ValueError(no_tokenizer(folder))
-    settings = read_object(folder / "config.json")
-    if "configuration_files" in settings:  # for other versions of transformers
+    beside = [path.name for name in _LOADED_BESIDE for path in folder.glob(name)]
+    if beside:
         raise ValueError(
-            "The config.json of `model` must hold all settings. Got "
-            f"{str(folder)!r}, where it names others by `configuration_files`. Put the "
-            "right one in its place."
+            "The folder of `model` must hold no adapter of PEFT's and no parts of a "
+            f"model beside its weights. Got {str(folder)!r} with {beside[0]}. Merge "
+            "it, or move it away."
         )
+    _check_settings(folder, trust_remote_code)
+
+
+def _check_settings(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse a config.json that names other files, or what lies on the hub."""
+    settings = read_object(folder / "config.json")
+    for name in _NAMES_FILES:
+        if name in settings:
+            raise ValueError(
+                "The config.json of `model` must name no other files. Got "
+                f"{str(folder)!r} with `{name}`. Save it with `save_pretrained`."
+            )
     code = None if trust_remote_code else next(_named_code(settings), None)
     if code is not None:
         raise ValueError(
@@ -221,16 +293,6 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
             f"{reprlib.repr(code)} in {str(folder)!r}. "
             "Remove that entry, or pass trust_remote_code=True if you trust its "
             "authors."
-        )
-
-
-def refuse_estimator(folder: Path) -> None:
-    """Refuse the folder of an estimator, which may hold no weights of a model."""
-    if (folder / "sk_adalora.json").is_file():
-        raise ValueError(
-            f"The folder of `model` must hold a pretrained model. Got {str(folder)!r} "
-            "with a fitted estimator. Load that with `from_pretrained`, or write a "
-            "model with its `merge_and_save`."
         )
 
 

@@ -1,9 +1,13 @@
-""" "auto" -> a device and a precision, decided once."""
+"""Where and how torch computes: device, precision, settings and threads."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -11,7 +15,6 @@ import torch
 from sk_adalora.adalora.products import MKL_IS_SLOW
 
 from .messages import warn_user
-from .threads import make_lock
 
 _DTYPES = {
     "float32": torch.float32,
@@ -30,13 +33,11 @@ _NO_MEMORY = (
     *("not enough memory", "can't allocate memory"),
 )
 
-# Why devices that "auto" came upon do not compute; "" of those that do. Each is tried
-# once a process.
-_tried: dict[str, str] = {}
-_lock = make_lock()
-
 # Whether this process has warned that it shares a GPU with others.
 _warned_of_sharing = False
+
+# The first process of this one and its ancestors that has computed, by its number.
+_computed_in: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _device(name: str | torch.device) -> torch.device:
         return torch.device("cpu")
     available = available_devices()
     if name == "auto":
-        return torch.device(_first_that_computes(available))
+        return torch.device(_first_that_computes(tuple(available)))
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -179,22 +180,22 @@ def available_devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def _first_that_computes(names: list[str]) -> str:
-    """Return the preferred device of those that compute; the last one is the CPU."""
+@cache
+def _first_that_computes(names: tuple[str, ...]) -> str:
+    """Return the preferred device of those that compute; the last one is the CPU.
+
+    Each is tried once a process.
+    """
     for name, following in pairwise(names):
-        with _lock:
-            is_new = name not in _tried
-            if is_new:
-                _tried[name] = _why_not(name)
-        if not _tried[name]:
+        reason = _why_not(name)
+        if not reason:
             return name
-        if is_new:
-            warn_user(
-                "device='auto' takes the first accelerator that can compute. Got "
-                f"{name!r}, where a small sum raised {_tried[name]} The next choice is "
-                f"{following!r}. Install a build of torch for that accelerator, or set "
-                "`device`."
-            )
+        warn_user(
+            "device='auto' takes the first accelerator that can compute. Got "
+            f"{name!r}, where a small sum raised {reason} The next choice is "
+            f"{following!r}. Install a build of torch for that accelerator, or set "
+            "`device`."
+        )
     return names[-1]
 
 
@@ -284,3 +285,43 @@ def _cpu_has_bfloat16() -> bool:
         return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     # Older versions of torch; every processor with AMX has it for bfloat16.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@contextmanager
+def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
+    """Compute as the estimator's parameters say, whatever the caller has set for torch.
+
+    Three of the caller's settings stay in force: the precision of float32 products
+    (`torch.set_float32_matmul_precision`), whether algorithms must be deterministic
+    (`torch.use_deterministic_algorithms`), and which kernels may be used, as by
+    `torch.backends` and `sdpa_kernel`.
+
+    Parameters
+    ----------
+    gradients : bool, default=True
+        Whether to record gradients.
+    """
+    prepare_threads()
+    with ExitStack() as settings:
+        settings.enter_context(torch.inference_mode(False))
+        settings.enter_context(torch.set_grad_enabled(gradients))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+        # Before torch 2.7, get_default_device ignores `with torch.device(...)`.
+        if torch.empty(0).device.type != "cpu":
+            settings.enter_context(torch.device("cpu"))
+        yield
+
+
+def prepare_threads() -> None:
+    """Let torch compute with one thread where it would wait for others for ever.
+
+    Call it before torch computes. The threads of OpenMP are not forked with a process,
+    and it does not notice. torch's own DataLoader does the same in its workers.
+    """
+    global _computed_in
+    if _computed_in is None:
+        _computed_in = os.getpid()
+    if _computed_in != os.getpid() and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)

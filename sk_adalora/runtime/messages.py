@@ -9,7 +9,7 @@ from typing import Any
 
 from sk_adalora.adalora.messages import warn_user as warn_user
 
-from .threads import make_lock
+from .threads import lock_of
 
 
 class _NoBar:
@@ -68,27 +68,19 @@ class Muted:
         self._silence = silence
         self._wanted: Any = None  # the user's setting, while blocks are open
         self._n_open = 0
-        self._lock = make_lock()
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Keep the library silent in a `with` block."""
-        with self._lock:
+        with lock_of(self):
             if self._n_open == 0:
                 self._wanted = self._read()
-                self._change_to(self._silence(self._wanted))
+                self._write(self._silence(self._wanted))
             self._n_open += 1
         try:
             yield
         finally:
-            with self._lock:
+            with lock_of(self):
                 self._n_open -= 1
                 if self._n_open == 0:
-                    self._change_to(self._wanted)
-
-    def _change_to(self, setting: Any) -> None:
-        try:
-            self._write(setting)
-        except BaseException:  # such as an interrupt halfway
-            self._write(self._wanted)
-            raise
+                    self._write(self._wanted)

@@ -1,50 +1,31 @@
-"""Locks that work after a fork: a child has its parent's locks, not its threads."""
+"""Locks that a forked child does not wait for: it has none of its parent's threads."""
 
 import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
-_locks: WeakSet[Any] = WeakSet()
 # The locks of things, each as long as a thread has it or waits for it.
-_of_things: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
-
-
-def make_lock() -> Any:
-    """Make a reentrant lock that is free in a forked child, whoever held it."""
-    lock = threading.RLock()
-    _locks.add(lock)
-    return lock
-
-
-_lock = make_lock()
+_locks: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+_guard = threading.Lock()
 
 
 def lock_of(thing: Hashable) -> Any:
-    """Return the lock of one thing, so that threads wait only for others that use it.
-
-    Equal things have one lock.
-    """
-    with _lock:
-        lock = _of_things.get(thing)
+    """Return the reentrant lock of one thing; equal things have one lock."""
+    with _guard:
+        lock = _locks.get(thing)
         if lock is None:
-            lock = _of_things[thing] = make_lock()
+            lock = _locks[thing] = threading.RLock()
         return lock
 
 
-def in_children(call: Callable[[], None]) -> None:
-    """Have something called in each child, once its locks are free."""
-    if hasattr(os, "register_at_fork"):  # Windows does not fork
-        os.register_at_fork(after_in_child=call)
+def _forget() -> None:
+    """Have new locks in a child: those that other threads held are never released."""
+    global _guard
+    _guard = threading.Lock()
+    _locks.clear()
 
 
-def _free() -> None:
-    for lock in _locks:
-        if lock.acquire(blocking=False):  # free, or held by the thread that lives on
-            lock.release()
-        else:
-            lock._at_fork_reinit()  # as the standard library does it
-
-
-in_children(_free)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_forget)

@@ -22,8 +22,8 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from sklearn.utils import check_random_state
 
+from sk_adalora.runtime.devices import own_settings_of_torch
 from sk_adalora.runtime.messages import Muted
-from sk_adalora.runtime.torch_settings import own_settings_of_torch
 
 from .marks import ERROR
 

@@ -74,7 +74,7 @@ def warn_of_model(model: str, backbone: Backbone, pooling: str) -> None:
 
 def _warn_of_padding(model: str, backbone: Backbone, pooling: str) -> None:
     """Warn if the model gives a text other vectors when it is padded otherwise."""
-    if backbone.findings.sees_padding:
+    if backbone.sees_padding:
         ways = "`model` or `pooling`" if pooling == "model" else "`model`"
         warn_user(
             "`model` must ignore what texts are padded with. Got "

@@ -3,7 +3,6 @@
 import collections
 import copy
 import enum
-import gc
 import json
 import os
 import pickle
@@ -31,7 +30,6 @@ from _toy import make, make_regressor, topics
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier
-from sk_adalora.pretrained import read as _read_model
 from sk_adalora.tokens.tokenize import locked
 from sk_adalora.training.rank_table import lay_out
 
@@ -558,28 +556,6 @@ def test_sources_that_are_no_estimators(tiny_model, tmp_path, monkeypatch):
         AdaLoraClassifier.from_pretrained("model.joblib")
     with pytest.raises(FileNotFoundError, match="in the parameter `model`, for a fit"):
         AdaLoraClassifier.from_pretrained(tiny_model)
-
-
-def mapped(folder):
-    """Files in a folder that this process has mapped to memory."""
-    maps = Path("/proc/self/maps").read_text()
-    return [line for line in maps.splitlines() if str(folder) in line]
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
-@pytest.mark.parametrize("holds", [True, False])
-def test_no_file_stays_mapped_where_that_would_hold_it(
-    fitted, tmp_path, monkeypatch, holds
-):
-    """As on Windows, which is pretended here: there, it could not be replaced."""
-    monkeypatch.setattr(_read_model, "_MAPS_HOLD_FILES", holds)
-    fitted.save_pretrained(tmp_path / "f", include_backbone=True)
-    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f")
-    predicted = loaded.predict_proba(X)
-    gc.collect()
-
-    assert bool(mapped(tmp_path)) is not holds
-    np.testing.assert_array_equal(predicted, fitted.predict_proba(X))
 
 
 @pytest.mark.parametrize("method", WRITERS)

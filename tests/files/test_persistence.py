@@ -244,7 +244,7 @@ def test_a_copy_of_a_project_uses_its_own_model(
 
 
 @pytest.mark.parametrize(
-    ("module", "closed"), [(_weights, "weight_files"), (_find, "content_hash")]
+    ("module", "closed"), [(_weights, "weight_names"), (_find, "content_hash")]
 )
 def test_another_user_uses_a_model_of_their_own(
     tiny_model, tmp_path, monkeypatch, module, closed

@@ -164,15 +164,6 @@ def test_the_network_can_be_left_out(fitted, hub):
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
 
-def test_the_network_may_be_used_again(tiny_model, tmp_path):
-    make(tiny_model, local_files_only=True).fit(X, Y).save_pretrained(tmp_path / "f")
-    as_saved = AdaLoraClassifier.from_pretrained(tmp_path / "f")
-    loaded = AdaLoraClassifier.from_pretrained(tmp_path / "f", local_files_only=False)
-
-    assert as_saved.local_files_only is True
-    assert loaded.local_files_only is False
-
-
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda e: type(e).__name__)
 def test_what_is_not_absence_keeps_its_words(tmp_path, monkeypatch, error):
     def fail(*args, **kwargs):
@@ -230,15 +221,6 @@ def test_nothing_is_left_of_what_was_pushed_before(
         assert bytes_of(snapshot).keys() == names | {"notes.md"}
     loaded = AdaLoraClassifier.from_pretrained("me/topics", revision=revision)
     np.testing.assert_array_equal(loaded.predict_proba(X), own_head.predict_proba(X))
-
-
-def test_weights_that_were_pushed_in_other_files(fitted, in_several_files, hub):
-    before = make(in_several_files).fit(X, Y)
-    before.push_to_hub("me/topics", include_backbone=True)
-    fitted.push_to_hub("me/topics", include_backbone=True)
-    loaded = AdaLoraClassifier.from_pretrained("me/topics")
-
-    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
 
 
 def test_a_repository_of_something_else_loses_no_file(fitted, hub):

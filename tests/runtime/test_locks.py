@@ -1,6 +1,5 @@
 """A child that is forked beside a busy thread of its parent."""
 
-import gc
 import os
 import signal
 import threading
@@ -15,12 +14,8 @@ from _process import run_python
 from _toy import make_regressor, toy
 from transformers import AutoTokenizer
 
-from sk_adalora.pretrained import backbone as _backbone
-from sk_adalora.runtime import threads as _locks
-from sk_adalora.runtime.messages import Muted
-from sk_adalora.runtime.threads import lock_of, make_lock
-from sk_adalora.tokens import lock as _tokenizer_lock
-from sk_adalora.tokens.lock import turns_of
+from sk_adalora.pretrained.read import silent_transformers
+from sk_adalora.runtime.threads import lock_of
 from sk_adalora.tokens.tokenize import encode
 
 pytestmark = [
@@ -72,94 +67,51 @@ class BusyThread:
         self.thread.join()
 
 
-def as_texts(text):
-    return SimpleNamespace(first=pa.array([text], pa.large_string()), second=None)
-
-
-def take(lock):
-    with lock:
+def take(thing):
+    with lock_of(thing), lock_of(thing), silent_transformers():
         pass
 
 
-@pytest.mark.parametrize("module", [_tokenizer_lock, _backbone, _locks])
-def test_a_lock_of_another_thread_is_free_in_a_child(module):
-    with BusyThread(module._lock):
-        assert in_child(lambda: take(module._lock))
-        # in the parent the other thread still has it
-        assert not module._lock.acquire(blocking=False)
-
-
-def test_each_thing_has_a_lock_as_long_as_a_thread_is_at_it():
-    n_before = len(_locks._of_things)
-    with BusyThread(lock_of("this")):
-        assert not lock_of("this").acquire(blocking=False)
+@pytest.mark.parametrize("thing", ["this", silent_transformers])
+def test_what_another_thread_is_at_is_free_in_a_child(thing):
+    with BusyThread(lock_of(thing)):
         assert lock_of("other").acquire(blocking=False)
-        assert len(_locks._of_things) == n_before + 1
-    gc.collect()
-    take(lock_of("this"))
-    assert len(_locks._of_things) == n_before
+        assert in_child(lambda: take(thing))
+        # in the parent the other thread still has it
+        assert not lock_of(thing).acquire(blocking=False)
+    take(thing)
 
 
-def test_a_thing_that_another_thread_is_at_is_free_in_a_child():
-    with BusyThread(lock_of("this")):
-        assert in_child(lambda: take(lock_of("this")))
-        assert not lock_of("this").acquire(blocking=False)
+def test_a_lock_of_the_thread_that_forks_can_be_taken_and_released():
+    with lock_of("this") as _:
+        assert in_child(lambda: take("this"))
+    assert in_child(lambda: take("this"))
 
 
 def test_a_tokenizer_in_use_can_be_used_in_a_child(tiny_model):
     """It has locks of its own, which stay with the thread that was using it."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    settings = tokenizer.backend_tokenizer.to_str()
-    texts = as_texts("good film")
-    ids = encode(texts, tokenizer, 3).ids.tolist()
-    long = as_texts("the good film " * 100_000)
-    read = threading.Thread(target=encode, args=(long, tokenizer, 1_000_000))
+
+    def as_texts(text):
+        return SimpleNamespace(first=pa.array([text], pa.large_string()), second=None)
 
     def work():
         assert encode(texts, tokenizer, 3).ids.tolist() == ids
         assert tokenizer.backend_tokenizer.to_str() == settings
 
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    settings = tokenizer.backend_tokenizer.to_str()
+    texts, long = as_texts("good film"), as_texts("the good film " * 100_000)
+    ids = encode(texts, tokenizer, 3).ids.tolist()
+    read = threading.Thread(target=encode, args=(long, tokenizer, 1_000_000))
     read.start()
-    while turns_of(tokenizer).found is None:
-        time.sleep(0.001)
-    time.sleep(0.2)  # the library beneath is reading by now
+    time.sleep(0.5)  # the library beneath is reading by now
     assert read.is_alive()
+    assert not lock_of(tokenizer).acquire(blocking=False)
     assert in_child(work)
     read.join()
 
 
-def test_a_lock_of_the_thread_that_forks_stays_its_own():
-    lock = make_lock()
-    with lock:
-        assert in_child(lambda: (take(lock), lock.release()))
-    assert in_child(lambda: take(lock))
-
-
-def test_a_free_lock_is_free_for_the_threads_of_a_child():
-    lock = make_lock()
-
-    def work():
-        with BusyThread(lock):
-            pass
-
-    assert in_child(work, seconds=5)
-
-
-def counted():
-    """A muted library, and its volume: 0 or 1."""
-    volume = [1]
-
-    def set_volume(level):
-        volume[0] = level
-
-    return Muted(lambda: volume[0], set_volume, lambda wanted: 0), volume
-
-
-def test_a_child_waits_for_no_thread_that_was_muting():
-    muted, _ = counted()
-    with BusyThread(muted._lock):
-        assert in_child(lambda: take(muted()))
-
+# ---- threads of torch -------------------------------------------------------
 
 FORKS = """
 import multiprocessing, os, signal, sys
