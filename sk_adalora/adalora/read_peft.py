@@ -124,7 +124,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         )
     try:
         return load(path.read_bytes())  # it may be replaced meanwhile
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(
             f"{WEIGHTS_NAME} must hold tensors. Got a file in {str(folder)!r} that "
             f"cannot be read: {error}. Copy it again."
