@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from .adapter_state import PREFIX
@@ -123,8 +123,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             "it. Check the path."
         )
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
+        return load(path.read_bytes())  # it may be replaced meanwhile
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(
             f"{WEIGHTS_NAME} must hold tensors. Got a file in {str(folder)!r} that "
             f"cannot be read: {error}. Copy it again."

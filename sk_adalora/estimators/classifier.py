@@ -339,7 +339,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        return self._targets.decision(self._predict_outputs(X))
+        outputs = self._predict_outputs(X)  # refuses what is not fitted
+        return self._targets.decision(outputs)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest label of each row.
@@ -367,7 +368,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        return self._targets.decode(self._predict_outputs(X))
+        outputs = self._predict_outputs(X)  # refuses what is not fitted
+        return self._targets.decode(outputs)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of the probabilities.
@@ -395,7 +397,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        return self._targets.log_probabilities(self._predict_outputs(X))
+        outputs = self._predict_outputs(X)  # refuses what is not fitted
+        return self._targets.log_probabilities(outputs)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class.

@@ -242,7 +242,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         FloatingPointError
             If an output of the network is NaN or infinite.
         """
-        return self._targets.decode(self._predict_outputs(X))
+        outputs = self._predict_outputs(X)  # refuses what is not fitted
+        return self._targets.decode(outputs)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import joblib
 import transformers
+from _tiny import build
 from _tiny_model import write_model, write_tiny_model
 from _toy import make, make_regressor, topics
 
@@ -46,7 +47,7 @@ def small_model(folder):
         intermediate_size=16,
         max_position_embeddings=64,
     )
-    write_model(Path(folder), transformers.BertModel(config))
+    write_model(Path(folder), build(lambda: transformers.BertModel(config)))
     return folder
 
 

@@ -126,8 +126,8 @@ def test_labels_that_are_no_plain_values_are_not_written(
     fitted, tmp_path, labels, reason
 ):
     changed = copy.copy(fitted)
-    changed.classes_ = labels
-    with pytest.raises(TypeError, match=rf"`classes_` must be.*{reason}.*joblib"):
+    changed._targets = replace(fitted._targets, classes=labels)
+    with pytest.raises(TypeError, match=rf"`y` must be a plain.*{reason}.*joblib"):
         changed.save_pretrained(tmp_path / "f")
 
     assert list(tmp_path.iterdir()) == []
@@ -334,7 +334,8 @@ def test_the_state_is_for_people(saved, fitted):
     described = json.loads(text)
 
     assert described["class"] == "AdaLoraClassifier"
-    assert described["fitted"]["classes_"]["values"] == ["art", "business", "sport"]
+    classes = described["fitted"]["targets"]["classes"]
+    assert classes["values"] == ["art", "business", "sport"]
     assert described["parameters"]["target_r"] == 2
     assert described["versions"] == fitted._adapter.versions
     lines = len(text.splitlines()) - len(described["settings"])

@@ -118,18 +118,6 @@ def test_another_model_is_never_taken_for_the_one_that_was_hashed(
     assert complete._adapter.content_hash == other._adapter.content_hash
 
 
-def test_the_model_of_another_is_not_saved_as_its_own(complete, other, place):
-    complete.predict(X)
-    other.save_pretrained(place, **COMPLETE)
-    for target in ("copy", place):
-        with pytest.raises(ValueError, match=r"must hold the weights and the config"):
-            complete.save_pretrained(target, **COMPLETE)
-
-    assert not Path("copy").exists()
-    loaded = AdaLoraClassifier.from_pretrained(place)
-    np.testing.assert_array_equal(loaded.predict_proba(X), other.predict_proba(X))
-
-
 # ---- another process --------------------------------------------------------
 
 

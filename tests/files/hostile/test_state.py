@@ -46,6 +46,7 @@ FIELDS = {
     "settings": [{}],
     "model": ["x"],
     "content_hash": [],
+    "tokenizer_hash": ["x"],
     "versions": [{}],
 }
 
@@ -88,6 +89,7 @@ STATES = {
     "a path for a commit": (put("commit", value="../" * 40), "the hash of a commit"),
     "a commit and more": (put("commit", value="a" * 41), "the hash of a commit"),
     "other settings": (put("settings", value={"hidden_size": 8}), r"config\.json of"),
+    "another tokenizer": (put("tokenizer_hash", value="x"), "must make the tokens"),
     "another hash": (put("content_hash", value="0" * 64), "must be the one that"),
     "a hash and more": (put("content_hash", value="0" * 65), "as a SHA-256"),
     "a length of 0": (put("feature_length", value=0), "number above 0"),

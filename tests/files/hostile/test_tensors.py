@@ -63,7 +63,7 @@ ADAPTERS = {
     "integers": (tensor(START + "A", lambda t: t.int()), "floating point"),
     "two numbers a byte": (
         tensor(START + "A", lambda t: t.byte().view(PACKED)),
-        "floating point",
+        "floating point|must hold tensors",
     ),
     "a factor turned round": (tensor(START + "A", lambda t: t.T), ""),
     "a factor of one dimension": (tensor(START + "A", torch.flatten), "shape"),
