@@ -238,12 +238,6 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
         assert schedule.epochs == int(epochs), rows
 
 
-def test_the_page_on_the_design_names_each_file():
-    page = (DOCS / "design.md").read_text("utf-8")
-    files = Path(_backbone.__file__).parent.rglob("*.py")
-
-    assert sorted(f.name for f in files if f"`{f.name}`" not in page) == []
-
 
 def test_the_figures_of_the_readme_are_measured():
     """Its tables are copied from the page that the benchmarks wrote."""
