@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sk_adalora.displays.plotting import (
+from sk_adalora.displays.draw import (
     GREY,
     VERMILION,
     blue_on,
