@@ -225,18 +225,6 @@ def test_rows_of_any_array_can_be_set_apart(tiny_model):
     assert held.history_.score == plain.history_.score
 
 
-def test_weights_go_with_their_rows_when_some_are_set_apart(tiny_model):
-    X, y = toy(64)
-    X, y = X + X, np.concatenate([y, 1 - y])
-    weight = np.concatenate([np.ones(64), np.zeros(64)])
-    X_val, y_val = toy(20, seed=9)
-    fitted = make(tiny_model, early_stopping=True, epochs=12, batch_size=8).fit(
-        X, y, sample_weight=weight
-    )
-
-    assert fitted.score(X_val, y_val) > 0.9
-
-
 def test_the_seed_chooses_the_rows_that_are_set_apart(tiny_model):
     X, y = toy(32)
     held = []

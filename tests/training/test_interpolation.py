@@ -7,7 +7,6 @@ import pytest
 from _toy import make as make_classifier
 from _toy import make_regressor, numbers, topics
 
-from sk_adalora import AdaLoraRegressor
 from sk_adalora.estimators import fitting as _fitting
 
 X, Y = topics(36)
@@ -76,23 +75,30 @@ def test_a_random_head_goes_back_to_where_it_started(make, pooling):
 
 
 @pytest.mark.parametrize(
-    ("options", "share"),
+    ("kind", "options", "share"),
     [
-        ({}, DEFAULT),
-        ({"epochs": 3}, 1),
-        ({"epochs": "auto"}, DEFAULT),  # ten, of so few rows
-        ({"head_init": "linear_probe"}, DEFAULT),
-        ({"head_init": "random"}, 1),
-        ({"pooling": "model"}, 1),
-        ({"pooling": "model", "head_init": "linear_probe"}, 1),
+        (make_classifier, {}, DEFAULT),
+        (make_classifier, {"epochs": 3}, 1),
+        (make_classifier, {"epochs": "auto"}, DEFAULT),  # ten, of so few rows
+        (make_classifier, {"head_init": "random"}, 1),
+        (make_classifier, {"pooling": "model", "head_init": "linear_probe"}, 1),
+        (make_regressor, {}, DEFAULT),
+        (make_regressor, {"epochs": 3}, 1),
+        (make_regressor, {"head_init": "linear_probe"}, DEFAULT),
+        (make_regressor, {"pooling": "model"}, 1),
     ],
 )
-def test_auto_of_a_classifier(make, options, share):
-    auto = make(**options).fit(X, Y)
-    named = make(**options, interpolation=share).fit(X, Y)
+def test_auto(tiny_model, kind, options, share):
+    y = Y if kind is make_classifier else np.array([len(text) for text in X], float)
+    options = {"epochs": 4, **options}
+    fits = [
+        kind(tiny_model, interpolation=each, **options).fit(X, y)
+        for each in ("auto", share, 0.5)
+    ]
+    auto, named, other = (fit._predict_outputs(X) for fit in fits)
 
-    assert auto.interpolation == "auto"
-    np.testing.assert_array_equal(auto.predict_proba(X), named.predict_proba(X))
+    np.testing.assert_array_equal(auto, named)
+    assert not np.allclose(auto, other, rtol=1e-4)
 
 
 def test_auto_keeps_all_of_a_training_on_many_rows(make, monkeypatch):
@@ -102,25 +108,6 @@ def test_auto_keeps_all_of_a_training_on_many_rows(make, monkeypatch):
     named = make(interpolation=1).fit(X, Y)
 
     np.testing.assert_array_equal(auto.predict_proba(X), named.predict_proba(X))
-
-
-@pytest.mark.parametrize(
-    ("options", "share"),
-    [
-        ({}, DEFAULT),
-        ({"epochs": 3}, 1),
-        ({"pooling": "model"}, 1),
-    ],
-)
-def test_auto_of_a_regressor(tiny_model, options, share):
-    y = np.array([len(text) for text in X], float)
-    options = {"random_state": 0, "device": "cpu", "epochs": 4, **options}
-    auto = AdaLoraRegressor(tiny_model, **options).fit(X, y)
-    named = AdaLoraRegressor(tiny_model, interpolation=share, **options).fit(X, y)
-    other = AdaLoraRegressor(tiny_model, interpolation=0.5, **options).fit(X, y)
-
-    np.testing.assert_array_equal(auto.predict(X), named.predict(X))
-    assert not np.allclose(auto.predict(X), other.predict(X), rtol=1e-4)
 
 
 @pytest.mark.parametrize("n_columns", [1, 2])

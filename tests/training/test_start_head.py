@@ -187,16 +187,6 @@ def test_of_numbers_it_is_ridge_regression():
     )
 
 
-def test_only_the_ratios_of_weights_matter():
-    """Where a far heavier row is not among those that are measured."""
-    features, scores, weights = draw()
-
-    got = fit(features, scores.argmax(1), weights * 1e-30, Classes.loss, 3)
-    expected = fit(features, scores.argmax(1), weights, Classes.loss, 3)
-    for one, other in zip(got, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-3)
-
-
 @pytest.mark.parametrize("loss", [Classes.loss, Labels.loss, Numbers.loss])
 def test_rounding_of_features_that_do_not_vary_is_no_signal(loss):
     n = 60
@@ -301,7 +291,7 @@ def test_a_regressor_may_start_as_the_probe(tiny_model):
         for start in ("linear_probe", "random")
     )
 
-    assert probe.score(X, y) > 0 > drawn.score(X, y)
+    assert probe.score(X, y) > 0.2 > drawn.score(X, y)
 
 
 @pytest.mark.parametrize(
@@ -319,16 +309,6 @@ def test_auto_starts_labels_at_the_probe_and_numbers_at_random(
     assert auto.head_init == "auto"
     assert auto.history_.loss == named.history_.loss
     np.testing.assert_array_equal(auto.predict(X), named.predict(X))
-
-
-def test_a_head_may_start_at_random(make):
-    one = make(head_init="random", **STILL).fit(X, Y)
-    other = make(head_init="random", **STILL, random_state=1).fit(X, Y)
-    probe = make(**STILL).fit(X, Y)
-
-    outputs = [e.decision_function(X) for e in (one, other, probe)]
-    assert not np.allclose(outputs[0], outputs[1], atol=1e-3)
-    assert not np.allclose(outputs[0], outputs[2], atol=1e-3)
 
 
 def draw_rows(targets, seed=0):
