@@ -16,7 +16,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_adalora import (
-    AdaLoraClassifier,
     BudgetDisplay,
     BudgetSchedule,
     RankAllocationDisplay,
@@ -110,17 +109,6 @@ def test_pipelines_and_searches_are_opened(tiny_model):
     search = GridSearchCV(pipeline, {"adaloraclassifier__target_r": [2]}, cv=2)
     for estimator in (pipeline.fit(X, Y), search.fit(X, Y)):
         assert RankAllocationDisplay.from_estimator(estimator).ranks.any()
-
-
-def test_loaded_estimators_can_be_drawn(display, fitted, tmp_path):
-    fitted.save_pretrained(tmp_path / "folder")
-    first = display.from_estimator(fitted)
-    for loaded in (
-        pickle.loads(pickle.dumps(fitted)),
-        AdaLoraClassifier.from_pretrained(tmp_path / "folder"),
-    ):
-        drawn = display.from_estimator(loaded)
-        assert written(drawn.figure_) == written(first.figure_)
 
 
 def test_unfitted_estimators_are_refused(display, tiny_model):
@@ -259,17 +247,6 @@ def test_numbers_too_small_to_read_are_left_out(plt):
 
     assert set(drawn.text_.ravel()) == {None}
     assert len(ax.get_yticks()) < 48
-
-
-def test_long_names_of_rows_leave_room_for_the_cells(plt):
-    long = "encoder.embeddings.position_embeddings.projection.mapping_in"
-    drawn = RankAllocationDisplay.from_ranks({long: 3, "h.0.fc1": 3, "h.1.fc1": 3})
-    short = RankAllocationDisplay.from_ranks({"h.0.fc1": 3, "h.1.fc1": 3})
-    drawn.figure_.canvas.draw()
-    short.figure_.canvas.draw()
-
-    width = drawn.ax_.get_window_extent().width
-    assert width > 0.9 * short.ax_.get_window_extent().width
 
 
 def test_no_grid_runs_through_the_numbers(plt):
@@ -425,23 +402,6 @@ def test_a_training_of_one_step_is_drawn(tiny_model, plt):
     # A line needs two points.
     assert all(line.get_marker() == "o" for line in [*budget.ax_.lines, *curves])
     assert [tick for tick in budget.ax_.get_xticks() if -0.5 <= tick <= 0.5] == [0]
-
-
-@pytest.mark.parametrize("n_steps", [4, 15_000])
-def test_ticks_of_narrow_pictures_do_not_overlap(plt, n_steps):
-    _, axes = plt.subplots(1, 2, figsize=(8, 3))
-    schedule = BudgetSchedule(
-        initial=16, target=8, tinit=1, tfinal=1, deltaT=1, total_step=n_steps
-    )
-    drawn = BudgetDisplay.from_schedule(schedule, ax=axes[0])
-    drawn.figure_.canvas.draw()
-    inside = axes[0].get_window_extent().padded(1)
-    boxes = [label.get_window_extent() for label in axes[0].get_xticklabels()]
-    boxes = [box for box in boxes if inside.x0 <= (box.x0 + box.x1) / 2 <= inside.x1]
-
-    assert len(boxes) >= 3
-    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
-    assert all(float(tick).is_integer() for tick in axes[0].get_xticks())
 
 
 def test_a_wrong_schedule_is_refused(fitted):
