@@ -16,9 +16,8 @@ from sk_adalora.pretrained.find import Request, find_folder
 from sk_adalora.runtime.devices import Compute, resolve_compute
 from sk_adalora.tokens.batches import pad, training_batches
 from sk_adalora.tokens.table import TokenTable
-from sk_adalora.training import linear_probe as _linear_probe
 from sk_adalora.training import loop as _training
-from sk_adalora.training import start_head as _prepare_head
+from sk_adalora.training import start_head as _start_head
 from sk_adalora.training.loop import Examples, Recipe, TrainingRun, train_step
 from sk_adalora.training.schedule_steps import resolve_schedule
 
@@ -30,9 +29,9 @@ _CHANGEABLE = {
     "tokens_to_train": (Compute, "tokens_to_train"),
     "training_batches": (_training, "training_batches"),
     "mkl_is_slow": (products, "MKL_IS_SLOW"),
-    "probe_rows": (_prepare_head, "_ENOUGH_ROWS"),
-    "penalty": (_linear_probe, "_PENALTY"),
-    "penalty_of_shares": (_linear_probe, "_PENALTY_OF_SHARES"),
+    "probe_rows": (_start_head, "_ENOUGH_ROWS"),
+    "penalty": (_start_head, "_PENALTY"),
+    "penalty_of_shares": (_start_head, "_PENALTY_OF_SHARES"),
     "pool": (_network, "pool"),
     "set_scale": (LinearHead, "set_scale"),
 }

@@ -14,11 +14,51 @@ from sk_adalora.adalora.schedule import BudgetSchedule
 from sk_adalora.estimators.base import BaseAdaLora
 from sk_adalora.training.rank_table import lay_out
 
-from .draw_history import draw_budget, draw_history
-from .draw_ranks import draw_ranks
+from .draw import draw_budget, draw_history, draw_ranks
 
 
-class RankAllocationDisplay:
+class _Display:
+    """What draws a fitted estimator."""
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw what a fitted estimator has kept.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
+            one, or a search that has refitted one.
+        ax : matplotlib Axes, sequence of them, or None, default=None
+            Where to draw, as in :meth:`plot`. None makes a new figure.
+        **kwargs : dict
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display
+            The display, drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        TypeError
+            If it is no such estimator, or `ax` is not Axes.
+        ImportError
+            If matplotlib is not installed.
+        """
+        display = cls._of(fitted_adalora(estimator, cls.__name__))
+        drawn: Self = display.plot(ax, **kwargs)
+        return drawn
+
+    @classmethod
+    def _of(cls, fitted: BaseAdaLora) -> Any:
+        """Return the display of a fitted estimator, not drawn yet."""
+        raise NotImplementedError
+
+
+class RankAllocationDisplay(_Display):
     """Picture of the rank that is left in each weight matrix.
 
     A row is a layer of the model, and a column is a kind of weight matrix in it. The
@@ -61,6 +101,8 @@ class RankAllocationDisplay:
     [4.0, 4.0]
     """
 
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+
     def __init__(
         self,
         ranks: ArrayLike,
@@ -75,35 +117,8 @@ class RankAllocationDisplay:
         self.initial = initial
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw the ranks of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : estimator
-            A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
-            one, or a search that has refitted one.
-        ax : matplotlib Axes or None, default=None
-            Where to draw. None makes a new figure that suits the number of layers.
-        **kwargs : dict
-            Further arguments of :meth:`plot`.
-
-        Returns
-        -------
-        RankAllocationDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        TypeError
-            If it is no such estimator.
-        ImportError
-            If matplotlib is not installed.
-        """
-        fitted = fitted_adalora(estimator, cls.__name__)
-        return cls._laid_out(fitted.ranks_, fitted.schedule_.init_r).plot(ax, **kwargs)
+    def _of(cls, fitted: BaseAdaLora) -> Self:
+        return cls._laid_out(fitted.ranks_, fitted.schedule_.init_r)
 
     @classmethod
     def from_ranks(
@@ -205,7 +220,7 @@ class RankAllocationDisplay:
         return self
 
 
-class BudgetDisplay:
+class BudgetDisplay(_Display):
     """Picture of the total rank of all weight matrices over the training.
 
     The background shows three phases: all matrices have full rank; ranks fall, where
@@ -241,6 +256,8 @@ class BudgetDisplay:
     [8, 6, 4]
     """
 
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+
     def __init__(
         self,
         planned: ArrayLike,
@@ -255,38 +272,10 @@ class BudgetDisplay:
         self.n_matrices = n_matrices
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw how the ranks of a fitted estimator fell.
-
-        Parameters
-        ----------
-        estimator : estimator
-            A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
-            one, or a search that has refitted one.
-        ax : matplotlib Axes or None, default=None
-            Where to draw. None makes a new figure.
-        **kwargs : dict
-            Further arguments of :meth:`plot`.
-
-        Returns
-        -------
-        BudgetDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        TypeError
-            If it is no such estimator.
-        ImportError
-            If matplotlib is not installed.
-        """
-        fitted = fitted_adalora(estimator, cls.__name__)
+    def _of(cls, fitted: BaseAdaLora) -> Self:
         n_matrices = len(fitted.ranks_)
         schedule = fitted.schedule_.config().schedule(n_matrices)
-        display = cls._planned(schedule, fitted.history_.budget, n_matrices)
-        return display.plot(ax, **kwargs)
+        return cls._planned(schedule, fitted.history_.budget, n_matrices)
 
     @classmethod
     def from_schedule(
@@ -373,7 +362,7 @@ class BudgetDisplay:
         return self
 
 
-class TrainingHistoryDisplay:
+class TrainingHistoryDisplay(_Display):
     """Picture of what happened at each optimizer step.
 
     The panels show, from top to bottom: the loss; the validation score after each
@@ -411,6 +400,8 @@ class TrainingHistoryDisplay:
     [0.7, 0.5]
     """
 
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+
     def __init__(
         self,
         loss: ArrayLike,
@@ -429,37 +420,9 @@ class TrainingHistoryDisplay:
         self.steps_per_epoch = steps_per_epoch
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw how the training of a fitted estimator went.
-
-        Parameters
-        ----------
-        estimator : estimator
-            A fitted AdaLoraClassifier or AdaLoraRegressor, a pipeline that ends with
-            one, or a search that has refitted one.
-        ax : matplotlib Axes, sequence of them, or None, default=None
-            Where to draw: an Axes for each panel, or a single one for the loss alone.
-            None makes a new figure.
-        **kwargs : dict
-            Further arguments of :meth:`plot`.
-
-        Returns
-        -------
-        TrainingHistoryDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        TypeError
-            If it is no such estimator.
-        ImportError
-            If matplotlib is not installed.
-        """
-        fitted = fitted_adalora(estimator, cls.__name__)
+    def _of(cls, fitted: BaseAdaLora) -> Self:
         history = fitted.history_
-        display = cls(
+        return cls(
             history.loss,
             history.orthogonality,
             history.learning_rate,
@@ -467,7 +430,6 @@ class TrainingHistoryDisplay:
             best_epoch=history.best_epoch,
             steps_per_epoch=fitted.schedule_.steps_per_epoch,
         )
-        return display.plot(ax, **kwargs)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the picture.

@@ -26,7 +26,7 @@ from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.rules import Rule, check_parameters
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 from sk_adalora.training.advice import warn_of_history
-from sk_adalora.training.callbacks import EpochCallbacks, data_of_fit
+from sk_adalora.training.epochs import EpochCallbacks, data_of_fit
 from sk_adalora.training.loop import TrainingHistory, train
 from sk_adalora.training.rank_table import lay_out
 from sk_adalora.training.report import FitReport, make_report

@@ -47,8 +47,7 @@ from sk_adalora.runtime.messages import write_lines
 from sk_adalora.tokens.long_texts import encode_for_training
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.advice import warn_of_model, warn_of_rank, warn_of_texts
-from sk_adalora.training.early_stopping import ScoreWatcher, one_number
-from sk_adalora.training.interpolation import Interpolation
+from sk_adalora.training.epochs import Interpolation, ScoreWatcher, one_number
 from sk_adalora.training.loop import Examples, Recipe, TrainingHistory, TrainingRun
 from sk_adalora.training.rank_table import headline, lay_out
 from sk_adalora.training.report import FitReport

@@ -18,9 +18,9 @@ class LinearHead(nn.Linear):
     """A linear layer in float32 that standardises its input while it learns.
 
     It subtracts the mean of the features and divides by a typical distance from it
-    (:func:`spread`; a fit that continues keeps that of the first). Both differ a
-    hundredfold between pretrained models: with the same learning rate, the head of one
-    model would hardly move and that of another would diverge.
+    (:func:`mean_and_distance`; a fit that continues keeps that of the first). Both
+    differ a hundredfold between pretrained models: with the same learning rate, the
+    head of one model would hardly move and that of another would diverge.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class LinearHead(nn.Linear):
             self.bias.copy_(bias)
 
 
-def spread(
+def mean_and_distance(
     features: Tensor, weights: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, float]:
     """Return the mean of features, and their distance from it.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# The rates of `lr_scheduler_type`, which `training/learning_rates.py` computes.
+# The rates of `lr_scheduler_type`, which `training/loop.py` computes.
 SCHEDULERS = (
     "linear",
     "cosine",

@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from sklearn.metrics import check_scoring
 
 from sk_adalora.estimators.base import BaseAdaLora
-from sk_adalora.training.early_stopping import one_number
+from sk_adalora.training.epochs import one_number
 
 
 class OptunaPruning:

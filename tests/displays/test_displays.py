@@ -16,13 +16,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_adalora import (
-    AdaLoraClassifier,
     BudgetDisplay,
     BudgetSchedule,
     RankAllocationDisplay,
     TrainingHistoryDisplay,
 )
-from sk_adalora.displays.plotting import text_colour
+from sk_adalora.displays.draw import text_colour
 
 pytestmark = pytest.mark.usefixtures("plt")
 DISPLAYS = [RankAllocationDisplay, BudgetDisplay, TrainingHistoryDisplay]
@@ -84,15 +83,6 @@ def test_what_is_behind_transparent_axes_counts(plt, page, ink, behind):
     assert paper.tolist() == ([1, 1, 1, 1] if ink == "black" else [0, 0, 0, 1])
 
 
-def test_the_colour_of_axes_without_a_frame_does_not_count(plt):
-    """It is not drawn then."""
-    with plt.style.context({"text.color": "white", "axes.facecolor": "white"}):
-        ax = plt.figure(facecolor="black").add_subplot(frameon=False)
-        drawn = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3}, ax=ax)
-
-    assert drawn.text_[0, 0].get_color() == "white"
-
-
 def test_a_figure_with_its_display_can_be_pickled(display, fitted):
     drawn = pickle.loads(pickle.dumps(display.from_estimator(fitted)))
     drawn.figure_.canvas.draw()
@@ -100,12 +90,9 @@ def test_a_figure_with_its_display_can_be_pickled(display, fitted):
     assert drawn.figure_ is drawn.ax_.figure
 
 
-@pytest.mark.parametrize("wrong", ["axes", {"left": None}, None])
-def test_what_is_no_axes_is_refused(display, fitted, plt, wrong):
-    wrong = plt.figure() if wrong is None else wrong
-    got = type(wrong).__name__
-    with pytest.raises(TypeError, match=rf"`ax` must be Axes.*Got {got}\. Make them"):
-        display.from_estimator(fitted, ax=wrong)
+def test_what_is_no_axes_is_refused(display, fitted, plt):
+    with pytest.raises(TypeError, match=r"`ax` must be Axes.*Got Figure\. Make them"):
+        display.from_estimator(fitted, ax=plt.figure())
 
 
 @pytest.mark.parametrize("display", [RankAllocationDisplay, BudgetDisplay])
@@ -117,51 +104,27 @@ def test_several_axes_are_refused_where_there_is_one_panel(display, fitted, plt)
     assert display.from_estimator(fitted, ax=axes[:1]).ax_ is axes[0]
 
 
-def test_plot_draws_again_elsewhere(display, fitted, plt):
-    drawn = display.from_estimator(fitted)
-    _, ax = plt.subplots()
-
-    assert drawn.plot(ax=ax) is drawn
-    assert drawn.ax_ is ax
-
-
-def test_pipelines_and_searches_are_opened(display, fitted, tiny_model):
+def test_pipelines_and_searches_are_opened(tiny_model):
     pipeline = make_pipeline(FunctionTransformer(list), make(tiny_model))
     search = GridSearchCV(pipeline, {"adaloraclassifier__target_r": [2]}, cv=2)
     for estimator in (pipeline.fit(X, Y), search.fit(X, Y)):
-        assert display.from_estimator(estimator).figure_ is not None
+        assert RankAllocationDisplay.from_estimator(estimator).ranks.any()
 
 
-def test_loaded_estimators_can_be_drawn(display, fitted, tmp_path):
-    fitted.save_pretrained(tmp_path / "folder")
-    first = display.from_estimator(fitted)
-    for loaded in (
-        pickle.loads(pickle.dumps(fitted)),
-        AdaLoraClassifier.from_pretrained(tmp_path / "folder"),
-    ):
-        drawn = display.from_estimator(loaded)
-        assert written(drawn.figure_) == written(first.figure_)
-
-
-@pytest.mark.parametrize("wrap", ["estimator", "pipeline", "search"])
-def test_unfitted_estimators_are_refused(display, tiny_model, wrap):
+def test_unfitted_estimators_are_refused(display, tiny_model):
     estimator = make(tiny_model)
-    if wrap == "pipeline":
-        estimator = make_pipeline(FunctionTransformer(list), estimator)
-    elif wrap == "search":
-        estimator = GridSearchCV(estimator, {"target_r": [2]})
-    with pytest.raises(NotFittedError):
-        display.from_estimator(estimator)
+    for unfitted in (
+        estimator,
+        make_pipeline(FunctionTransformer(list), estimator),
+        GridSearchCV(estimator, {"target_r": [2]}),
+    ):
+        with pytest.raises(NotFittedError):
+            display.from_estimator(unfitted)
 
 
 def test_other_things_are_refused(display, fitted):
     name = display.__name__
-    for thing in (
-        LogisticRegression(),
-        make_pipeline("passthrough"),
-        {},
-        fitted.ranks_,
-    ):
+    for thing in (LogisticRegression(), make_pipeline("passthrough"), fitted.ranks_):
         with pytest.raises(TypeError, match=rf"{name}\.from_estimator needs a fitted"):
             display.from_estimator(thing)
 
@@ -175,12 +138,12 @@ def test_a_figure_of_its_own_may_be_laid_out_once_more(display, fitted, plt):
     assert ax.figure is plt.gcf()
 
 
-def test_a_search_without_refit_is_refused(display, fitted):
+def test_a_search_without_refit_is_refused(fitted):
     search = GridSearchCV(clone(fitted), {"target_r": [2]}, refit=False)
     search.cv_results_ = {}
     search.best_estimator_ = fitted  # of a fit before
     with pytest.raises(TypeError, match=r"Got GridSearchCV with refit=False\. Set"):
-        display.from_estimator(search)
+        BudgetDisplay.from_estimator(search)
 
 
 @pytest.mark.usefixtures("plt", "without_matplotlib")
@@ -204,17 +167,13 @@ def test_ranks_are_those_of_the_estimator(fitted):
 
 
 def test_ranks_of_the_engine_need_no_estimator():
-    model = adapt(tiny_bert())
-    drawn = RankAllocationDisplay.from_ranks(model.ranks, initial=4)
-
-    assert drawn.ranks.tolist() == np.full((2, len(drawn.kinds)), 4).tolist()
-
-
-def test_ranks_of_any_mapping_are_coloured_up_to_the_start():
-    ranks = MappingProxyType({"l.0.fc1": 3, "l.1.fc1": 1})
+    ranks = MappingProxyType(adapt(tiny_bert()).ranks)  # any mapping
     drawn = RankAllocationDisplay.from_ranks(ranks, initial=8)
 
+    assert drawn.ranks.tolist() == np.full((2, len(drawn.kinds)), 4).tolist()
     assert drawn.image_.get_clim() == (0, 8)
+    pruned = RankAllocationDisplay.from_ranks(dict.fromkeys(ranks, 0))
+    assert pruned.image_.get_clim() == (0, 1)
 
 
 def test_colours_and_their_scale_can_be_chosen(fitted):
@@ -243,14 +202,7 @@ def test_pruned_and_missing_matrices_look_different():
     assert "hatched" not in written(without.figure_)
 
 
-def test_all_ranks_may_be_zero():
-    drawn = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 0})
-    drawn.figure_.canvas.draw()
-
-    assert drawn.image_.get_clim() == (0, 1)
-
-
-@pytest.mark.parametrize("n_layers", [1, 6, 24, 48])
+@pytest.mark.parametrize("n_layers", [1, 24, 48])
 def test_numbers_and_names_fit_into_a_figure_of_its_own(n_layers):
     kinds = ["attn.q", "attn.k", "attn.v", "attn.o", "gate_proj", "fc1", "fc2"]
     ranks = {f"h.{i}.{kind}": 12 for i in range(n_layers) for kind in kinds}
@@ -295,17 +247,6 @@ def test_numbers_too_small_to_read_are_left_out(plt):
 
     assert set(drawn.text_.ravel()) == {None}
     assert len(ax.get_yticks()) < 48
-
-
-def test_long_names_of_rows_leave_room_for_the_cells(plt):
-    long = "encoder.embeddings.position_embeddings.projection.mapping_in"
-    drawn = RankAllocationDisplay.from_ranks({long: 3, "h.0.fc1": 3, "h.1.fc1": 3})
-    short = RankAllocationDisplay.from_ranks({"h.0.fc1": 3, "h.1.fc1": 3})
-    drawn.figure_.canvas.draw()
-    short.figure_.canvas.draw()
-
-    width = drawn.ax_.get_window_extent().width
-    assert width > 0.9 * short.ax_.get_window_extent().width
 
 
 def test_no_grid_runs_through_the_numbers(plt):
@@ -434,8 +375,8 @@ def test_a_loop_that_goes_on_after_its_plan_is_drawn_to_its_end():
     assert drawn.ax_.get_xlim() == (-0.5, 4.5)
 
 
-@pytest.mark.parametrize("target", [0, 1, 2, 3, 5])
-@pytest.mark.parametrize(("tinit", "tfinal"), [(20, 40), (35, 40), (70, 10)])
+@pytest.mark.parametrize("target", [0, 2, 5])
+@pytest.mark.parametrize(("tinit", "tfinal"), [(20, 40), (70, 10)])
 def test_the_legend_of_a_budget_is_not_on_its_line(target, tinit, tfinal):
     schedule = BudgetSchedule(
         initial=6, target=target, tinit=tinit, tfinal=tfinal, deltaT=1, total_step=100
@@ -461,23 +402,6 @@ def test_a_training_of_one_step_is_drawn(tiny_model, plt):
     # A line needs two points.
     assert all(line.get_marker() == "o" for line in [*budget.ax_.lines, *curves])
     assert [tick for tick in budget.ax_.get_xticks() if -0.5 <= tick <= 0.5] == [0]
-
-
-@pytest.mark.parametrize("n_steps", [4, 150, 15_000])
-def test_ticks_of_narrow_pictures_do_not_overlap(plt, n_steps):
-    _, axes = plt.subplots(1, 2, figsize=(8, 3))
-    schedule = BudgetSchedule(
-        initial=16, target=8, tinit=1, tfinal=1, deltaT=1, total_step=n_steps
-    )
-    drawn = BudgetDisplay.from_schedule(schedule, ax=axes[0])
-    drawn.figure_.canvas.draw()
-    inside = axes[0].get_window_extent().padded(1)
-    boxes = [label.get_window_extent() for label in axes[0].get_xticklabels()]
-    boxes = [box for box in boxes if inside.x0 <= (box.x0 + box.x1) / 2 <= inside.x1]
-
-    assert len(boxes) >= 3
-    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
-    assert all(float(tick).is_integer() for tick in axes[0].get_xticks())
 
 
 def test_a_wrong_schedule_is_refused(fitted):
@@ -538,70 +462,40 @@ def test_the_star_of_the_kept_epoch_is_whole(best):
     assert inside.x0 <= x - radius
     assert x + radius <= inside.x1
     assert y + radius <= inside.y1
-    told = f"kept: epoch {best}, the best of the final phase"
-    assert [text.get_text() for text in panel.get_legend().get_texts()] == [told]
+    assert f"kept: epoch {best}, the best of" in written(drawn.figure_)
+    score[best] = np.nan
+    drawn.score = score
+    assert f"kept: epoch {best}, the last (no finite" in written(drawn.plot().figure_)
 
 
-def test_an_epoch_kept_without_a_score_is_not_called_the_best():
-    # The first is that of an epoch before the ranks are final.
-    loss, score = np.ones(4), np.array([0.5, np.nan])
-    drawn = TrainingHistoryDisplay(
-        loss, loss, loss, score=score, best_epoch=1, steps_per_epoch=2
-    ).plot()
+@pytest.mark.parametrize(
+    ("score", "labels"),
+    [
+        ([], ["loss", "orthogonality", "learning rate"]),
+        ([0.5], ["loss", "score", "orthogonality", "learning rate"]),
+    ],
+)
+def test_panels_can_be_given(plt, score, labels):
+    display = TrainingHistoryDisplay(
+        *np.ones((3, 6)), score=score, best_epoch=None, steps_per_epoch=6
+    )
+    _, axes = plt.subplots(1, len(labels))
+    drawn = display.plot(ax=axes)
 
-    assert "kept: epoch 1, the last (no finite score)" in written(drawn.figure_)
-
-
-@pytest.mark.parametrize("size", [10, 14])
-def test_titles_of_a_history_fit_into_its_figure(fitted, plt, size):
-    with plt.rc_context({"font.size": size}):
-        drawn = TrainingHistoryDisplay.from_estimator(fitted)
-        drawn.figure_.canvas.draw()
-
-    for ax in drawn.axes_:
-        (title,) = [t for t in ax.get_children() if t is ax._left_title]
-        assert title.get_window_extent().x1 <= drawn.figure_.bbox.x1
-
-
-def test_without_a_score_there_is_no_panel_for_it(tiny_model):
-    drawn = TrainingHistoryDisplay.from_estimator(make(tiny_model).fit(X, Y))
-
-    assert [ax.get_ylabel() for ax in drawn.axes_] == [
-        "loss",
-        "orthogonality",
-        "learning rate",
-    ]
+    assert drawn.axes_.tolist() == axes.tolist()
+    assert [ax.get_ylabel() for ax in axes] == labels
+    with pytest.raises(ValueError, match=rf"or {len(labels)} for all panels\. Got 2"):
+        display.plot(ax=axes[:2])
 
 
-def test_one_axes_shows_the_loss_alone(fitted, plt):
-    _, ax = plt.subplots()
-
-    assert TrainingHistoryDisplay.from_estimator(fitted, ax=ax).axes_.tolist() == [ax]
-
-
-@pytest.mark.parametrize("lengths", [(12, 6), (6, 12)])
-def test_histories_on_one_axes_are_drawn_to_their_ends(plt, lengths):
+@pytest.mark.parametrize("lengths", [(12, 6), (6, 12), (0, 12)])
+def test_losses_on_one_axes_are_drawn_to_their_ends(plt, lengths):
     _, ax = plt.subplots()
     for length in lengths:
-        TrainingHistoryDisplay(*np.ones((3, length))).plot(ax=ax)
+        drawn = TrainingHistoryDisplay(*np.ones((3, length))).plot(ax=ax)
 
+    assert drawn.axes_.tolist() == [ax]
     assert ax.get_xlim() == (-0.5, 11.5)
-
-
-def test_a_training_without_a_step_is_drawn():
-    with no_warning():
-        axes = TrainingHistoryDisplay([], [], []).plot().axes_
-
-    assert {one.get_xlim() for one in axes} == {(-0.5, 0.5)}
-
-
-def test_axes_of_all_panels_can_be_given(fitted, plt):
-    _, axes = plt.subplots(2, 2)
-    drawn = TrainingHistoryDisplay.from_estimator(fitted, ax=axes)
-
-    assert drawn.axes_.tolist() == axes.ravel().tolist()
-    with pytest.raises(ValueError, match=r"or 4 for all panels\. Got 2\. Make them"):
-        TrainingHistoryDisplay.from_estimator(fitted, ax=axes[0])
 
 
 def test_a_long_loss_has_its_running_mean():

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_adalora import AdaLoraRegressor, OptunaPruning
-from sk_adalora.training.callbacks import EpochCallbacks
+from sk_adalora.training.epochs import EpochCallbacks
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 

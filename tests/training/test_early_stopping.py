@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +10,6 @@ import transformers
 from _spy import LAYERS, Spy
 from _toy import make, make_regressor, numbers, topics, toy
 from sklearn.utils import shuffle
-
-from sk_adalora.training import loop as _training
-from sk_adalora.training.early_stopping import ScoreWatcher
-from sk_adalora.training.loop import TrainingHistory
 
 
 def scores(*values):
@@ -32,18 +27,35 @@ def stopping(tiny_model, **changed):
     return make(tiny_model, early_stopping=True, epochs=8, **changed)
 
 
-def test_training_stops_when_the_score_no_longer_rises(tiny_model):
-    scorer = scores(0.9, 0.1, 0.2, 0.5, 0.6, 0.6, 0.3, 0.9)
-    # 8 epochs of 4 steps; the final phase begins in the fourth epoch.
+# 8 epochs of 4 steps; the final phase begins in the fourth epoch.
+@pytest.mark.parametrize(
+    ("given", "patience", "n_epochs", "best"),
+    [
+        # Neither the model that is still too large, nor an equal score.
+        ((0.9, 0.1, 0.2, 0.5, 0.6, 0.6, 0.3, 0.9), 2, 7, 4),
+        # Patience begins anew with a better score.
+        ((0, 0, 0, 0.5, 0.4, 0.6, 0.3, 0.2), 2, 8, 5),
+        # NaN is never the best, though it is the first of the final phase.
+        ((0, 0, 0, np.nan, 0.2, np.nan, 0.3, 0.1), 9, 8, 6),
+        ((0, 0, 0, 0.1, np.inf, 0.2, 0.3, 0.4), 9, 8, 4),
+    ],
+)
+def test_training_stops_when_the_score_no_longer_rises(
+    tiny_model, given, patience, n_epochs, best
+):
     fitted = stopping(
-        tiny_model, scoring=scorer, n_iter_no_change=2, tinit=4, tfinal=18
+        tiny_model,
+        scoring=scores(*given),
+        n_iter_no_change=patience,
+        tinit=4,
+        tfinal=18,
     ).fit(*toy(64))
     history = fitted.history_
 
-    assert history.score == [0.9, 0.1, 0.2, 0.5, 0.6, 0.6, 0.3]
-    assert history.best_epoch == 4  # neither the too large model nor the equal score
-    assert fitted.n_iter_ == history.epochs == 7
-    assert len(history.loss) == 7 * fitted.schedule_.steps_per_epoch
+    np.testing.assert_array_equal(history.score, given[:n_epochs])
+    assert history.best_epoch == best
+    assert fitted.n_iter_ == history.epochs == n_epochs
+    assert len(history.loss) == n_epochs * fitted.schedule_.steps_per_epoch
     assert fitted.total_step_ == 8 * fitted.schedule_.steps_per_epoch
 
 
@@ -96,19 +108,6 @@ def test_a_model_may_keep_tables_from_one_pass_to_the_next(tiny_model, monkeypat
     assert len(fitted.history_.score) == fitted.n_iter_ == 2
 
 
-def test_a_score_of_nan_is_never_the_best(tiny_model):
-    fitted = stopping(
-        tiny_model,
-        scoring=scores(0, 0, 0, np.nan, 0.2, np.nan, 0.3, 0.1),
-        n_iter_no_change=9,
-        tinit=4,
-        tfinal=18,
-    ).fit(*toy(64))
-
-    assert np.isnan(fitted.history_.score[3])  # the first of the final phase
-    assert fitted.history_.best_epoch == 6
-
-
 def test_without_any_score_the_last_state_is_kept(tiny_model):
     params = {"scoring": scores(*[np.nan] * 8), "n_iter_no_change": 2}
     with pytest.warns(UserWarning, match="not a finite number in any epoch") as caught:
@@ -117,28 +116,6 @@ def test_without_any_score_the_last_state_is_kept(tiny_model):
     assert fitted.n_iter_ == fitted.epochs
     assert fitted.history_.best_epoch == fitted.epochs - 1
     assert [warning.filename for warning in caught] == [__file__]
-
-
-@pytest.mark.filterwarnings("error")
-def test_where_warnings_are_errors_a_fit_without_any_score_is_kept(tiny_model):
-    params = {"scoring": scores(*[np.nan] * 8), "n_iter_no_change": 2}
-    fitted = stopping(tiny_model, **params)
-    with pytest.raises(UserWarning, match="not a finite number in any epoch"):
-        fitted.fit(*toy(64))
-
-    assert fitted.history_.best_epoch == fitted.epochs - 1
-
-
-def test_an_infinite_score_stays_the_best(tiny_model):
-    fitted = stopping(
-        tiny_model,
-        scoring=scores(0, 0, 0, 0.1, np.inf, 0.2, 0.3, 0.4),
-        n_iter_no_change=9,
-        tinit=4,
-        tfinal=18,
-    ).fit(*toy(64))
-
-    assert fitted.history_.best_epoch == 4
 
 
 def test_a_scorer_sees_nothing_of_the_fit_before(tiny_model):
@@ -162,18 +139,16 @@ def test_a_scorer_sees_nothing_of_the_fit_before(tiny_model):
 
 # In half precision rows are padded: what that takes is made when it is first needed,
 # here while an epoch is scored, and training goes on with it.
-@pytest.mark.parametrize("tfinal", [0, 16, 17])
-def test_early_stopping_in_half_precision(tiny_model, tfinal):
+def test_early_stopping_in_half_precision(tiny_model):
     fitted = stopping(
-        tiny_model, precision="bfloat16", tinit=2, tfinal=tfinal, n_iter_no_change=9
+        tiny_model, precision="bfloat16", tinit=2, tfinal=16, n_iter_no_change=9
     ).fit(*toy(64))
 
     assert len(fitted.history_.score) == 8
     assert sum(fitted.ranks_.values()) == 2 * LAYERS
 
 
-@pytest.mark.parametrize("patience", [1, 2, 5])
-@pytest.mark.parametrize("tfinal", [0, 2, 18, 26])
+@pytest.mark.parametrize(("patience", "tfinal"), [(1, 0), (2, 18), (5, 26)])
 def test_the_ranks_are_final_whatever_the_epoch_of_the_stop(
     tiny_model, patience, tfinal
 ):
@@ -190,8 +165,7 @@ def test_the_ranks_are_final_whatever_the_epoch_of_the_stop(
     assert np.isfinite(fitted.predict_proba(["good film"])).all()
 
 
-def test_validation_rows_are_set_apart_by_class(tiny_model, monkeypatch):
-    spy = Spy(monkeypatch)
+def test_validation_rows_are_set_apart_by_class(tiny_model):
     X, y = shuffle(*topics(60), random_state=0)
     X, y = [*X[:7], *X], [*y[:7], *y]
     counted = np.r_[np.zeros(7), np.ones(60)]
@@ -201,20 +175,15 @@ def test_validation_rows_are_set_apart_by_class(tiny_model, monkeypatch):
         scored.append((list(X), list(y)))
         return estimator.score(X, y)
 
-    fitted = make(
-        tiny_model,
-        early_stopping=True,
-        validation_fraction=0.2,
-        scoring=scorer,
-        batch_size=8,
-    ).fit(X, y, sample_weight=counted)
+    options = {"validation_fraction": 0.2, "batch_size": 8, "scoring": scorer}
+    classifier = make(tiny_model, early_stopping=True, **options)
+    fitted = classifier.fit(X, y, sample_weight=counted)
     (held, labels), *others = scored
 
     assert fitted.fit_report_.n_rows == 48
     assert fitted.total_step_ == 2 * 6
     assert sorted(labels) == ["art"] * 4 + ["business"] * 4 + ["sport"] * 4
     assert all(rows == (held, labels) for rows in others)
-    assert len(spy.runs[0].examples.tokens) == 48
 
 
 def test_validation_rows_that_are_passed_are_used(tiny_model):
@@ -256,18 +225,6 @@ def test_rows_of_any_array_can_be_set_apart(tiny_model):
     assert held.history_.score == plain.history_.score
 
 
-def test_weights_go_with_their_rows_when_some_are_set_apart(tiny_model):
-    X, y = toy(64)
-    X, y = X + X, np.concatenate([y, 1 - y])
-    weight = np.concatenate([np.ones(64), np.zeros(64)])
-    X_val, y_val = toy(20, seed=9)
-    fitted = make(tiny_model, early_stopping=True, epochs=12, batch_size=8).fit(
-        X, y, sample_weight=weight
-    )
-
-    assert fitted.score(X_val, y_val) > 0.9
-
-
 def test_the_seed_chooses_the_rows_that_are_set_apart(tiny_model):
     X, y = toy(32)
     held = []
@@ -283,7 +240,7 @@ def test_the_seed_chooses_the_rows_that_are_set_apart(tiny_model):
     assert held[0] == held[1] != held[2]
 
 
-@pytest.mark.parametrize("score", [{"accuracy": 1.0, "f1": 0.5}, [1.0, 2.0], None, "a"])
+@pytest.mark.parametrize("score", [{"accuracy": 1.0, "f1": 0.5}, None])
 def test_a_score_that_is_no_number(tiny_model, score):
     classifier = stopping(tiny_model, scoring=scores(score))
 
@@ -293,7 +250,7 @@ def test_a_score_that_is_no_number(tiny_model, score):
     assert not hasattr(classifier, "history_")
 
 
-@pytest.mark.parametrize("scoring", [None, "accuracy", "neg_log_loss", "f1_macro"])
+@pytest.mark.parametrize("scoring", [None, "neg_log_loss"])
 def test_scores_by_name(tiny_model, scoring):
     X, y = toy(48)
     fitted = make(tiny_model, early_stopping=True, scoring=scoring).fit(
@@ -304,7 +261,7 @@ def test_scores_by_name(tiny_model, scoring):
 
     assert len(history.score) == 2
     assert all(sign * score >= 0 for score in history.score)
-    if scoring in (None, "accuracy"):
+    if scoring is None:
         assert history.score[history.best_epoch] == fitted.score(X, y)
 
 
@@ -335,13 +292,6 @@ def test_other_rows_are_advised_only_where_they_may_help(tiny_model, scoring, ad
         regressor.fit(toy(32)[0], np.arange(32) / 3)
 
 
-def test_without_early_stopping_nothing_is_scored(tiny_model):
-    fitted = make(tiny_model, scoring=scores()).fit(*toy(32))
-
-    assert fitted.history_.score == []
-    assert fitted.history_.best_epoch is None
-
-
 def test_dropout_is_drawn_from_the_seed(tiny_model):
     X, y = toy(32)
     first, second, other = (
@@ -356,37 +306,12 @@ def test_dropout_is_drawn_from_the_seed(tiny_model):
 
 
 def test_dropout_leaves_the_order_of_the_rows_alone(tiny_model, monkeypatch):
-    """It draws as often as there are parts, of which other machines make others."""
-    X, y = toy(32)
-    seen = []
-
-    def watched(run, group, step=_training.train_step):
-        seen[-1].append([rows.tolist() for rows in group])
-        return step(run, group)
-
-    monkeypatch.setattr(_training, "train_step", watched)
+    orders = []
     for dropout in (0.0, 0.5):
-        seen.append([])
-        make(tiny_model, lora_dropout=dropout).fit(X, y)
+        with monkeypatch.context() as patch:
+            spy = Spy(patch)
+            make(tiny_model, lora_dropout=dropout).fit(*toy(32))
+        orders.append([rows.tolist() for group in spy.groups for rows in group])
 
-    assert len(seen[0]) == 4
-    assert seen[0] == seen[1]
-
-
-# ---- which state is kept ----------------------------------------------------
-
-
-def test_patience_begins_anew_with_each_better_score():
-    scores = iter([0.5, 0.4, 0.6, 0.3, 0.2, 0.1])
-    network = torch.nn.Linear(1, 1)
-    run = SimpleNamespace(allocator=SimpleNamespace(finished=True), network=network)
-    history = TrainingHistory()
-    watcher = ScoreWatcher(lambda: next(scores), patience=2)
-
-    stops = []
-    while not (stops and stops[-1]):
-        history.epochs += 1
-        stops.append(watcher(run, history))
-    assert stops == [False, False, False, False, True]
-    assert watcher.best_score == 0.6
-    assert history.best_epoch == 2
+    assert len(orders[0]) == 4
+    assert orders[0] == orders[1]

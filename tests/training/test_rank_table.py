@@ -7,10 +7,8 @@ from _tiny import adapt, tiny_t5
 from _toy import make, toy
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sklearn.exceptions import NotFittedError
 
-from sk_adalora import AdaLoraRegressor
-from sk_adalora.training.rank_table import headline, lay_out
+from sk_adalora.training.rank_table import lay_out
 
 BERT = {
     "attention.self.query": "query",
@@ -63,12 +61,6 @@ def test_each_rank_is_in_the_row_and_column_of_its_matrix():
             assert table.column(name)[i] == ranks[f"encoder.layer.{i}.{kind}"]
 
 
-def test_layers_are_in_the_order_of_numbers_not_of_letters():
-    ranks = numbered(f"h.{i}.attn.c_attn" for i in (10, 2, 9, 0))
-
-    assert lay_out(ranks).layers == [0, 2, 9, 10]
-
-
 def test_encoder_and_decoder_are_one_below_the_other():
     table = lay_out(adapt(tiny_t5(), target_modules="all-linear").ranks)
 
@@ -76,23 +68,6 @@ def test_encoder_and_decoder_are_one_below_the_other():
     assert table.column("cross query")[:2] == [None, None]
     assert None not in table.column("cross query")[2:]
     assert None not in table.column("query") + table.column("up")
-
-
-@pytest.mark.parametrize(
-    "path", ["crossattention.self.query", "EncDecAttention.q", "encoder_attn.q_proj"]
-)
-def test_attention_to_the_encoder_has_columns_of_its_own(path):
-    ranks = numbered(["l.0.fc1", f"l.0.{path}", "l.0.attn.q_proj"])
-
-    assert lay_out(ranks).kinds == ["query", "cross query", "up"]
-
-
-def test_what_all_stacks_are_in_is_not_named():
-    ranks = numbered(f"model.{part}.layers.0.fc1" for part in ("encoder", "decoder"))
-
-    assert lay_out(ranks).layers == ["encoder 0", "decoder 0"]
-    # A name is left of each.
-    assert lay_out(numbered(["a.0.q", "a.b.0.q"])).layers == ["a 0", "a.b 0"]
 
 
 def test_a_matrix_outside_the_layers_has_a_row_and_the_last_column():
@@ -106,39 +81,62 @@ def test_a_matrix_outside_the_layers_has_a_row_and_the_last_column():
     assert lay_out(numbered(["pooler", "0.fc1"])).layers == ["0", "pooler"]
 
 
-def test_a_second_number_tells_layers_apart_only_where_it_does():
-    stages = numbered(f"blocks.{i}.{j}.ffn.linear_1" for i in (0, 1) for j in (0, 1))
-    experts = numbered(f"layers.0.mlp.experts.{i}.up_proj" for i in range(3))
-    parts = numbered(["block.0.layer.0.SelfAttention.q", "block.0.layer.1.Dense.wi"])
-
-    assert lay_out(stages).layers == ["0.0", "0.1", "1.0", "1.1"]
-    assert lay_out(experts).layers == ["0.0", "0.1", "0.2"]
-    assert lay_out(parts).layers == [0]
-
-
-def test_one_plain_name_for_two_matrices_is_no_name():
-    ranks = numbered(["l.0.attention.key", "l.0.feed_forward.key", "l.0.attention.v"])
-
-    assert lay_out(ranks).kinds == ["attention.key", "feed_forward.key", "value"]
-
-
-def test_one_plain_name_in_two_layers_is_one_column():
-    assert lay_out(numbered(["l.0.attn.q", "l.1.attn.q_proj"])).kinds == ["query"]
-
-
-def test_matrices_that_are_layers_have_the_name_of_their_list():
-    assert lay_out(numbered(["mixers.0", "mixers.1"])).kinds == ["mixers"]
-    assert lay_out(numbered(["0", "1"])).kinds == ["linear"]
+@pytest.mark.parametrize(
+    ("paths", "layers"),
+    [
+        # In the order of numbers, not of letters.
+        ([f"h.{i}.attn.c_attn" for i in (10, 2, 9, 0)], [0, 2, 9, 10]),
+        # What all stacks are in is not named, but a name is left of each.
+        (
+            [f"model.{part}.layers.0.fc1" for part in ("encoder", "decoder")],
+            ["encoder 0", "decoder 0"],
+        ),
+        (["a.0.q", "a.b.0.q"], ["a 0", "a.b 0"]),
+        # A second number tells layers apart only where it does.
+        (
+            [f"blocks.{i}.{j}.ffn.linear_1" for i in (0, 1) for j in (0, 1)],
+            ["0.0", "0.1", "1.0", "1.1"],
+        ),
+        (["block.0.layer.0.SelfAttention.q", "block.0.layer.1.Dense.wi"], [0]),
+    ],
+)
+def test_names_of_layers(paths, layers):
+    assert lay_out(numbered(paths)).layers == layers
 
 
-def test_a_matrix_outside_the_layers_makes_no_name_longer():
-    assert lay_out(numbered(["odd", "l.0.x.odd"])).kinds == ["odd", "other"]
-
-
-def test_unknown_names_keep_the_end_that_tells_them_apart():
-    ranks = numbered(["l.0.a.x.weird", "l.0.b.x.weird", "l.0.c.odd"])
-
-    assert lay_out(ranks).kinds == ["a.x.weird", "b.x.weird", "odd"]
+@pytest.mark.parametrize(
+    ("paths", "kinds"),
+    [
+        *[
+            (["l.0.fc1", f"l.0.{path}", "l.0.attn.q_proj"], "query,cross query,up")
+            for path in (
+                "crossattention.self.query",
+                "EncDecAttention.q",
+                "encoder_attn.q_proj",
+            )
+        ],
+        # One plain name for two matrices of a layer is no name.
+        (
+            ["l.0.attention.key", "l.0.feed_forward.key", "l.0.attention.v"],
+            "attention.key,feed_forward.key,value",
+        ),
+        (["l.0.attn.q", "l.1.attn.q_proj"], "query"),
+        # Matrices that are layers have the name of their list.
+        (["mixers.0", "mixers.1"], "mixers"),
+        (["0", "1"], "linear"),
+        # Unknown names keep the end that tells them apart.
+        (
+            ["l.0.a.x.weird", "l.0.b.x.weird", "l.0.c.odd"],
+            "a.x.weird,b.x.weird,odd",
+        ),
+        (["odd", "l.0.x.odd"], "odd,other"),
+        # What only looks like a known one.
+        (["layers.0.mixer.out_proj"], "out_proj"),
+        (["l.0.xfc1", "l.0.attn.xq"], "xfc1,xq"),
+    ],
+)
+def test_names_of_matrices(paths, kinds):
+    assert lay_out(numbered(paths)).kinds == kinds.split(",")
 
 
 def test_unknown_matrices_of_two_stacks_share_a_column():
@@ -146,14 +144,6 @@ def test_unknown_matrices_of_two_stacks_share_a_column():
 
     assert table.kinds == ["odd", "far"]
     assert table.ranks == [[0, None], [1, 2]]
-
-
-def test_an_out_projection_outside_attention_is_not_called_so():
-    assert lay_out({"layers.0.mixer.out_proj": 1}).kinds == ["out_proj"]
-
-
-def test_a_name_that_only_ends_in_the_letters_of_a_known_one_stays():
-    assert lay_out(numbered(["l.0.xfc1", "l.0.attn.xq"])).kinds == ["xfc1", "xq"]
 
 
 words = st.sampled_from(
@@ -184,6 +174,11 @@ def test_the_table_in_markdown():
     ]
 
 
+def test_a_path_stays_in_its_cell():
+    table = lay_out({"a|b<script>\n# `x`\r[y](z)": 1}).to_markdown()
+    assert table.splitlines()[2:] == [r"| a\|b&lt;script> # \`x\` \[y](z) | 1 |"]
+
+
 def test_the_text_has_a_line_a_layer_and_aligned_columns():
     table = lay_out({"l.0.fc1": 12, "l.0.attn.q": 0, "l.1.fc1": 3})
     lines = table.to_text().splitlines()
@@ -194,11 +189,6 @@ def test_the_text_has_a_line_a_layer_and_aligned_columns():
         ["1", "3"],
     ]
     assert len({len(line) for line in lines}) == 1
-
-
-def test_the_headline_names_start_and_average():
-    assert "6 at the start, 3.5 on average now" in headline([1, 6], initial=6)
-    assert "start" not in headline([1, 6])
 
 
 # ---- on estimators ----------------------------------------------------------------
@@ -231,27 +221,10 @@ def test_integers_stay_integers_beside_missing_ones(tiny_model):
     assert table.isna().to_numpy().tolist() == [[True, False], [False, True]]
 
 
-def test_a_path_stays_in_its_cell():
-    table = lay_out({"a|b<script>\n# `x`\r[y](z)": 1}).to_markdown()
-    assert table.splitlines()[2:] == [r"| a\|b&lt;script> # \`x\` \[y](z) | 1 |"]
-
-
 def test_a_table_needs_pandas(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="Run: pip install pandas"):
         fitted.rank_table()
-
-
-def test_a_regressor_has_a_table(tiny_model):
-    texts, y = toy(16)
-    fitted = AdaLoraRegressor(tiny_model, epochs=1, device="cpu").fit(texts, y * 1.0)
-
-    assert fitted.rank_table().index.tolist() == [0, 1]
-
-
-def test_a_table_needs_a_fit(tiny_model):
-    with pytest.raises(NotFittedError):
-        make(tiny_model).rank_table()
 
 
 def test_verbose_ends_with_the_table(tiny_model, capfd):

@@ -1,6 +1,5 @@
 """The training loop: loss, budget, accumulation, weights, stopping, interruption."""
 
-import dataclasses
 import warnings
 
 import numpy as np
@@ -8,35 +7,39 @@ import pytest
 import torch
 from _process import run_python
 from _spy import LAYERS, Spy
-from _toy import attributes, make, same_attributes, topics, toy
+from _toy import (
+    attributes,
+    make,
+    make_regressor,
+    same_attributes,
+    topics,
+    toy,
+)
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
 from torch.nn import functional as F
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, BudgetSchedule
-from sk_adalora.estimators import fitting as _fitting
-from sk_adalora.estimators.fitting import make_generator
-from sk_adalora.network.network import TextNetwork
+from sk_adalora import BudgetSchedule
+from sk_adalora.data.targets import Classes
+from sk_adalora.data.texts import read_texts
+from sk_adalora.network.network import build_network
+from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.runtime.devices import Compute, resolve_compute
-from sk_adalora.runtime.rules import SCHEDULERS, rate_share
+from sk_adalora.runtime.rules import SCHEDULERS
+from sk_adalora.tokens.batches import pad
 from sk_adalora.tokens.tokenize import encode
-from sk_adalora.training import loop as _training
 from sk_adalora.training.advice import warn_of_divergence
-from sk_adalora.training.loop import Examples, TrainingRun, train_step
+from sk_adalora.training.loop import (
+    Examples,
+    Recipe,
+    TrainingHistory,
+    TrainingRun,
+    rate_share,
+    train_step,
+)
+from sk_adalora.training.schedule_steps import resolve_schedule
 
 CPU = resolve_compute("cpu", "float32")
-
-
-def unlike(seed=0):
-    """Three classes of 9, 18 and 27 rows."""
-    X, y = topics(81, seed)
-    order = np.concatenate(
-        [
-            np.flatnonzero(y == k)[:n]
-            for k, n in zip(["art", "business", "sport"], (9, 18, 27), strict=True)
-        ]
-    )
-    return [X[i] for i in order], y[order]
 
 
 # ---- it learns --------------------------------------------------------------
@@ -82,7 +85,7 @@ def test_the_loss_of_the_first_step_is_that_of_chance(tiny_model):
 
 @pytest.mark.parametrize(
     ("n_rows", "batch_size", "accumulation", "epochs"),
-    [(48, 16, 1, 2), (50, 16, 1, 2), (50, 16, 3, 2), (5, 16, 4, 6)],
+    [(50, 16, 1, 2), (33, 8, 4, 2), (5, 16, 4, 6)],
 )
 def test_as_many_steps_as_the_schedule_says(
     tiny_model, monkeypatch, n_rows, batch_size, accumulation, epochs
@@ -105,6 +108,8 @@ def test_as_many_steps_as_the_schedule_says(
     for first in range(0, len(spy.groups), per_epoch):
         epoch = spy.groups[first : first + per_epoch]
         assert all(len(group) <= accumulation for group in epoch)
+        # Of five batches, the steps take three and two, and not four and one.
+        assert np.ptp([len(group) for group in epoch]) <= 1
         rows = np.concatenate([rows for group in epoch for rows in group])
         assert sorted(rows) == list(range(n_rows))
 
@@ -138,9 +143,7 @@ def test_the_adapter_is_configured_as_it_was_asked_for(tiny_model, pooling, task
     [
         {},
         {"deltaT": 3},
-        {"tinit": 0, "tfinal": 0},
         {"tinit": 5, "tfinal": 2, "deltaT": 4},
-        {"init_r": 2},
         {"init_r": 6, "target_r": 1},
         {"target_r": 0.5, "init_r": 4},
     ],
@@ -201,49 +204,46 @@ def test_ranks_patterns_and_arrays_agree(tiny_model):
         assert fitted._adapter.arrays[start + "B"].shape[1] == rank
 
 
-def test_auto_counts_the_classes(tiny_model):
+@pytest.mark.parametrize(
+    ("kind", "n_classes", "epochs"),
+    # Of 5 steps: 96 steps and the rest of an epoch, 8 steps a class, or 32 steps.
+    [(make, 2, 20), (make, 20, 32), (make_regressor, 40, 7)],
+)
+def test_auto_counts_the_classes(tiny_model, kind, n_classes, epochs):
     X = [f"good {i} film" for i in range(40)]
-    few = make(tiny_model, epochs=1).fit(X, [i % 2 for i in range(40)])
-    many = make(tiny_model, epochs=1).fit(X, [i % 20 for i in range(40)])
+    fitted = kind(tiny_model, epochs="auto", batch_size=8)
 
-    auto = {"epochs": "auto", "batch_size": 2}  # 20 steps an epoch
-    assert few.set_params(**auto)._resolve_schedule(40).epochs == 5
-    assert many.set_params(**auto)._resolve_schedule(40).epochs == 8
-
-
-def test_auto_takes_numbers_less_often_than_labels(tiny_model):
-    X = [f"good {i} film" for i in range(40)]
-    options = {"epochs": "auto", "batch_size": 8, "device": "cpu", "random_state": 0}
-    classifier = AdaLoraClassifier(tiny_model, **options).fit(X, [0, 1] * 20)
-    regressor = AdaLoraRegressor(tiny_model, **options).fit(X, np.arange(40.0))
-
-    assert classifier.n_iter_ == 20  # 5 steps an epoch: 96 and the rest of an epoch
-    assert regressor.n_iter_ == 7  # 32
+    assert fitted.fit(X, np.arange(40) % n_classes).n_iter_ == epochs
 
 
 # ---- the step itself --------------------------------------------------------
 
 
-def run_of(fitted, weights=None):
-    """A fresh run of an estimator's recipe on the rows of `toy(16)`."""
+def run_of(model, weights=None, compute=CPU, **changed):
+    """A training on the rows of `toy(16)` that has not begun."""
     X, y = toy(16)
-    texts = fitted._read_texts(X, reset=True)
-    backbone = fitted._predictor.backbone
-    tokens = encode(texts, backbone.tokenizer, 64)
-    fitted = make(fitted.model)
-    fitted._multilabel, fitted.classes_ = False, np.array([0, 1])
-    schedule = fitted._resolve_schedule(16)
-    network = fitted._adapt(backbone, schedule, make_generator(0))
-    examples = Examples(tokens, torch.from_numpy(y), weights, fitted._loss())
-    run = TrainingRun(network, examples, fitted._recipe(schedule), CPU)
+    backbone = load_backbone(model, CPU)
+    tokens = encode(read_texts(X), backbone.tokenizer, 64)
+    schedule = resolve_schedule(16, batch_size=16, epochs=2, target_r=2)
+    config = schedule.config(target_modules="all-linear", lora_alpha=schedule.init_r)
+    generator = torch.Generator().manual_seed(0)
+    network = build_network(backbone, config, 2, "mean", generator)
+    settings = {
+        "epochs": 2,
+        "batch_size": 16,
+        "accumulation": 1,
+        "total_step": schedule.total_step,
+        "learning_rate": 0.02,
+        "head_learning_rate": 0.02,
+        "weight_decay": 0.0,
+        "warmup_ratio": 0.06,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": 1.0,
+    }
+    examples = Examples(tokens, torch.from_numpy(y), weights, Classes.loss)
+    run = TrainingRun(network, examples, Recipe(**{**settings, **changed}), compute)
     network.train()
     return run
-
-
-@pytest.fixture(scope="module")
-def fitted(tiny_model):
-    """Fitted on `toy(48)`. Do not refit."""
-    return make(tiny_model).fit(*toy(48))
 
 
 def gradients(run, group):
@@ -264,11 +264,11 @@ def rows_of(*values):
     return [np.array(values)]
 
 
-def test_the_loss_is_the_mean_over_the_rows(fitted):
-    run = run_of(fitted)
+def test_the_loss_is_the_mean_over_the_rows(tiny_model):
+    run = run_of(tiny_model)
     rows = np.arange(10)
     with torch.no_grad():
-        outputs = run.network(_training.pad(run.examples.tokens, rows))
+        outputs = run.network(pad(run.examples.tokens, rows))
     expected = F.cross_entropy(outputs, run.examples.targets[:10])
     loss, _ = train_step(run, [rows])
 
@@ -279,20 +279,20 @@ def test_the_loss_is_the_mean_over_the_rows(fitted):
     ("weights", "same"),
     [([1.0, 1, 1, 0, 0, 1, 1, 1], [0, 1, 2, 5, 6, 7]), ([1.0, 2, 1], [0, 1, 1, 2])],
 )
-def test_a_row_is_there_as_often_as_its_weight_says(fitted, weights, same):
+def test_a_row_is_there_as_often_as_its_weight_says(tiny_model, weights, same):
     # The others weigh what the rows of the step do on average.
     own = torch.full((16,), sum(weights) / len(weights))
     own[: len(weights)] = torch.tensor(weights)
-    weighted = gradients(run_of(fitted, own), rows_of(*range(len(weights))))
-    repeated = gradients(run_of(fitted), rows_of(*same))
+    weighted = gradients(run_of(tiny_model, own), rows_of(*range(len(weights))))
+    repeated = gradients(run_of(tiny_model), rows_of(*same))
 
     torch.testing.assert_close(weighted[0], repeated[0])
     for name, value in repeated[1].items():
         torch.testing.assert_close(weighted[1][name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_a_step_of_rows_of_weight_0_changes_no_loss(fitted):
-    run = run_of(fitted, torch.cat([torch.zeros(4), torch.ones(12)]))
+def test_a_step_of_rows_of_weight_0_changes_no_loss(tiny_model):
+    run = run_of(tiny_model, torch.cat([torch.zeros(4), torch.ones(12)]))
     with pytest.warns(UserWarning, match="got no gradient"):
         loss, _ = train_step(run, rows_of(0, 1, 2, 3))
 
@@ -312,20 +312,11 @@ def test_a_batch_of_light_rows_counts_less_than_one_of_heavy_rows(tiny_model):
     assert np.mean(fitted.history_.loss) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_steps_of_an_epoch_have_about_equally_many_batches(tiny_model, monkeypatch):
-    spy = Spy(monkeypatch)
-    options = {"batch_size": 8, "gradient_accumulation_steps": 4, "epochs": 1}
-    fitted = make(tiny_model, **options).fit(*toy(33))
-
-    assert [len(group) for group in spy.groups] == [3, 2]  # and not four, and one
-    assert fitted.total_step_ == 2
-
-
-def test_batches_that_are_accumulated_are_one_large_batch(fitted):
+def test_batches_that_are_accumulated_are_one_large_batch(tiny_model):
     """And the penalty is added once: its gradients are among those compared."""
     rows = np.arange(13)
-    large = gradients(run_of(fitted), [rows])
-    small = gradients(run_of(fitted), [rows[:8], rows[8:]])  # of unequal size
+    large = gradients(run_of(tiny_model), [rows])
+    small = gradients(run_of(tiny_model), [rows[:8], rows[8:]])  # of unequal size
 
     torch.testing.assert_close(small[0], large[0])
     for name, value in large[1].items():
@@ -333,48 +324,29 @@ def test_batches_that_are_accumulated_are_one_large_batch(fitted):
 
 
 @pytest.mark.parametrize("weights", [None, torch.linspace(0.2, 2, 16)])
-def test_the_parts_of_a_batch_are_one_large_batch(fitted, monkeypatch, weights):
+def test_the_parts_of_a_batch_are_one_large_batch(tiny_model, monkeypatch, weights):
     rows = np.arange(13)
-    whole = gradients(run_of(fitted, weights), [rows])
-    seen = []
-    loss_sum = _training._loss_sum
-    monkeypatch.setattr(
-        _training,
-        "_loss_sum",
-        lambda run, part: seen.append(part) or loss_sum(run, part),
-    )
+    whole = gradients(run_of(tiny_model, weights), [rows])
     monkeypatch.setattr(Compute, "tokens_to_train", 20)
-    parts = gradients(run_of(fitted, weights), [rows])
+    parts = gradients(run_of(tiny_model, weights), [rows])
 
-    assert len(seen) > 2
-    assert sorted(np.concatenate(seen)) == rows.tolist()
     torch.testing.assert_close(parts[0], whole[0])
     for name, value in whole[1].items():
         torch.testing.assert_close(parts[1][name], value, atol=1e-5, rtol=1e-4)
 
 
-def test_the_gradient_is_clipped(fitted):
-    run = run_of(fitted)
-    norms = []
-    run.optimizer.register_step_pre_hook(
-        lambda *_: norms.append(
-            torch.cat([p.grad.flatten() for p in run.parameters]).norm()
-        )
-    )
-    object.__setattr__(run.recipe, "max_grad_norm", 1e-3)
-    train_step(run, rows_of(0, 1, 2))
-    object.__setattr__(run.recipe, "max_grad_norm", None)
-    train_step(run, rows_of(0, 1, 2))
+@pytest.mark.parametrize("bound", [1e-3, None])
+def test_the_gradient_is_clipped(tiny_model, bound):
+    run = run_of(tiny_model, max_grad_norm=bound)
+    _, seen = gradients(run, rows_of(0, 1, 2))
+    norm = torch.cat([gradient.flatten() for gradient in seen.values()]).norm()
 
-    assert norms[0] == pytest.approx(1e-3, rel=1e-3)
-    assert norms[1] > 1e-2
+    assert norm > 1e-2 if bound is None else norm == pytest.approx(bound, rel=1e-3)
 
 
-def test_importance_is_that_of_the_weights_after_the_step(fitted):
+def test_importance_is_that_of_the_weights_after_the_step(tiny_model):
     """And of the gradients of the step: before it, all singular values are 0."""
-    run = run_of(fitted)
-    recipe = dataclasses.replace(run.recipe, warmup_ratio=0.0)
-    run = TrainingRun(run.network, run.examples, recipe, run.compute)
+    run = run_of(tiny_model, warmup_ratio=0.0)
     _, seen = gradients(run, rows_of(*range(8)))
     (gradient,) = (seen[name] for name in seen if name.endswith("singular_values"))
     values, beta = run.network.encoder.triplets.singular_values, run.allocator.beta1
@@ -382,6 +354,13 @@ def test_importance_is_that_of_the_weights_after_the_step(fitted):
     sensitivity = run.allocator.averages[0].sensitivity
     torch.testing.assert_close(sensitivity, (1 - beta) * (values * gradient).abs())
     assert sensitivity.any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_gradients_are_scaled_where_they_would_underflow(tiny_model, precision):
+    run = run_of(tiny_model, compute=Compute(torch.device("cpu"), precision))
+
+    assert run.scaler.is_enabled() == (precision == "float16")
 
 
 # ---- learning rates ---------------------------------------------------------
@@ -392,7 +371,6 @@ def test_importance_is_that_of_the_weights_after_the_step(fitted):
     [
         ("linear_probe", None, (0.01, 0.001)),
         ("random", None, (0.01, 0.01)),
-        ("linear_probe", 0.05, (0.01, 0.05)),
         ("random", 1e-9, (0.01, 1e-9)),
     ],
 )
@@ -416,65 +394,17 @@ def test_triplets_and_head_have_learning_rates_of_their_own(
     assert len(own["params"]) == 2
 
 
-def test_a_head_that_hardly_learns_stays(tiny_model):
-    X, y = toy(16)
-
-    def head(rate, epochs):
-        fitted = make(
-            tiny_model, learning_rate=1e-6, head_learning_rate=rate, epochs=epochs
-        ).fit(X, y)
-        return fitted._adapter.arrays["head.weight"]
-
-    np.testing.assert_allclose(head(1e-9, 3), head(1e-9, 5), atol=1e-6)
-    assert np.abs(head(0.1, 5) - head(1e-9, 5)).max() > 0.01
-
-
-@pytest.mark.parametrize(
-    ("precision", "scaled"),
-    [("float32", False), ("bfloat16", False), ("float16", True)],
-)
-def test_gradients_are_scaled_where_they_would_underflow(fitted, precision, scaled):
-    run = run_of(fitted)
-    compute = dataclasses.replace(run.compute, precision=precision)
-    run = TrainingRun(run.network, run.examples, run.recipe, compute)
-    assert run.scaler.is_enabled() == scaled
-
-
-def test_learning_rates_rise_then_fall(tiny_model):
-    X, y = toy(64)
-    fitted = make(
-        tiny_model, batch_size=8, epochs=5, warmup_ratio=0.23, learning_rate=0.01
-    ).fit(X, y)
-    rates = fitted.history_.learning_rate  # 40 steps, of which 9.2 are rounded up
-
-    assert np.argmax(rates) == 10
-    assert max(rates) == pytest.approx(0.01)
-    assert np.all(np.diff(rates[:11]) > 0)
-    assert np.all(np.diff(rates[10:]) < 0)
-
-
 @pytest.mark.parametrize(("share", "total"), [(0.07, 100), (0.14, 50), (0.28, 25)])
-def test_a_whole_number_of_warm_up_steps_is_not_rounded_up(fitted, share, total):
+def test_a_whole_number_of_warm_up_steps_is_not_rounded_up(tiny_model, share, total):
     """0.07 * 100 is 7.000000000000001."""
-    recipe = run_of(fitted).recipe
-    recipe = dataclasses.replace(recipe, warmup_ratio=share, total_step=total)
-    assert recipe.warmup_steps == 7
+    run = run_of(tiny_model, warmup_ratio=share, total_step=total)
 
-
-@pytest.mark.parametrize(
-    "name", ["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"]
-)
-def test_every_scheduler_trains(tiny_model, name):
-    fitted = make(tiny_model, lr_scheduler_type=name).fit(*toy(32))
-
-    rates = np.array(fitted.history_.learning_rate)
-    assert np.all((rates >= 0) & (rates <= 0.02))
-    assert rates.max() > 0
+    assert run.recipe.warmup_steps == 7
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
-@pytest.mark.parametrize("total_step", [1, 2, 17, 100])
-@pytest.mark.parametrize("warmup", [0, 0.06, 0.5, 1])
+@pytest.mark.parametrize("total_step", [1, 17])
+@pytest.mark.parametrize("warmup", [0, 0.5, 1])
 def test_learning_rates_are_those_of_transformers(kind, total_step, warmup):
     from transformers import get_scheduler
 
@@ -521,11 +451,10 @@ def test_a_version_of_peft_that_does_not_go_with_transformers_is_no_matter(
 # ---- weights of rows and classes --------------------------------------------
 
 
-@pytest.mark.parametrize("value", [1, 0.25, 7.0])
-def test_equal_weights_are_no_weights_to_the_last_bit(tiny_model, value):
+def test_equal_weights_are_no_weights_to_the_last_bit(tiny_model):
     X, y = toy(40)
     without = make(tiny_model).fit(X, y)
-    weighted = make(tiny_model).fit(X, y, sample_weight=np.full(40, value))
+    weighted = make(tiny_model).fit(X, y, sample_weight=np.full(40, 7.0))
 
     np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
     assert weighted.history_.loss == without.history_.loss
@@ -544,29 +473,6 @@ def test_rows_of_weight_0_are_rows_that_are_not_there(tiny_model, options):
     np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
 
 
-def test_rows_of_weight_0_are_neither_learned_nor_scored(tiny_model, monkeypatch):
-    X, y = toy(64)
-    X = [f"{text} {i}" for i, text in enumerate(X)]
-    weight = np.random.default_rng(0).permutation(np.tile([1.0, 2.0, 0.0, 0.0], 16))
-    seen, learned = [], []
-    encode = _fitting.encode_for_training
-
-    def watched(texts, *others):
-        learned.extend(texts.first.to_pylist())
-        return encode(texts, *others)
-
-    def score(estimator, rows, labels):
-        seen.append(dict(zip(rows, labels, strict=True)))
-        return 0.5
-
-    monkeypatch.setattr(_fitting, "encode_for_training", watched)
-    make(tiny_model, early_stopping=True, scoring=score).fit(X, y, sample_weight=weight)
-    used = {X[i]: y[i] for i in np.flatnonzero(weight)}
-
-    assert seen[0].items() <= used.items()
-    assert sorted([*learned, *seen[0]]) == sorted(used)
-
-
 def test_rows_that_all_count_nothing(tiny_model):
     X, y = toy(64)
     classifier = make(tiny_model, class_weight={0: 0.0, 1: 1.0})
@@ -574,26 +480,8 @@ def test_rows_that_all_count_nothing(tiny_model):
         classifier.fit(X, y, sample_weight=1 - y)
 
 
-def test_balanced_classes_are_the_weights_of_scikit_learn(tiny_model):
-    X, y = unlike()
-    counts = {"art": 9, "business": 18, "sport": 27}
-    weight = np.array([54 / (3 * counts[label]) for label in y])
-    balanced = make(tiny_model, class_weight="balanced").fit(X, y)
-    by_row = make(tiny_model).fit(X, y, sample_weight=weight)
-    by_class = make(
-        tiny_model, class_weight={k: 54 / (3 * n) for k, n in counts.items()}
-    ).fit(X, y)
-    plain = make(tiny_model).fit(X, y)
-
-    for other in (by_row, by_class):
-        np.testing.assert_allclose(
-            balanced.predict_proba(X), other.predict_proba(X), rtol=1e-4
-        )
-    assert np.abs(balanced.predict_proba(X) - plain.predict_proba(X)).max() > 1e-3
-
-
 def test_weights_of_rows_and_classes_multiply(tiny_model):
-    X, y = unlike()
+    X, y = topics(36)
     own = np.random.default_rng(0).uniform(0.5, 2, len(y))
     both = make(tiny_model, class_weight={"art": 3.0}).fit(X, y, sample_weight=own)
     product = make(tiny_model).fit(
@@ -623,19 +511,17 @@ def test_a_diverging_run_says_so_and_leaves_nothing(tiny_model):
         classifier.predict(X)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
+def test_a_run_that_unlearns_says_so(tiny_model):
     X, y = toy(32)
     make(tiny_model, epochs=4).fit(X, y)  # no warning, which would be an error
-    options = {"early_stopping": early_stopping, "validation_fraction": 0.25}
-    classifier = make(tiny_model, learning_rate=3.0, epochs=4, **options)
+    classifier = make(tiny_model, learning_rate=3.0, epochs=4)
     match = (
         r"^The training loss must fall\. Got [\d.]+ in the first epoch and [\d.]+ in "
         r"the last\. Lower `learning_rate`\.$"
     )
     with pytest.warns(ConvergenceWarning, match=match):
         classifier.fit(X, y)
-    kept = make(tiny_model, learning_rate=3.0, epochs=4, **options)
+    kept = make(tiny_model, learning_rate=3.0, epochs=4)
     with pytest.raises(ConvergenceWarning):  # warnings are errors in these tests
         kept.fit(X, y)
     np.testing.assert_array_equal(kept.predict(X), classifier.predict(X))
@@ -648,7 +534,7 @@ def test_a_run_that_unlearns_says_so(tiny_model, early_stopping):
 def test_a_loss_may_rise_by_a_tenth(first, last, said):
     """Of 1, or of what it was in the first epoch if that is more."""
     losses = [first + 0.3, first - 0.3, last - 0.3, last + 0.3]
-    history = _training.TrainingHistory(loss=losses, epochs=2)
+    history = TrainingHistory(loss=losses, epochs=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warn_of_divergence(history, head_learning_rate=1.0)
@@ -658,46 +544,29 @@ def test_a_loss_may_rise_by_a_tenth(first, last, said):
     assert all(str(warning.message).endswith(advice) for warning in caught)
 
 
-def interrupt_after(steps, error):
-    count = iter(range(10**6))
-
-    def before(run, group):
-        if next(count) == steps:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("fitted_before", [False, True])
+def test_an_interrupted_fit_leaves_the_estimator_as_it_was(
+    tiny_model, monkeypatch, error, fitted_before
+):
+    def interrupt(run, group):
+        if run.step == 2:
             raise error
 
-    return before
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError("x")])
-def test_an_interrupted_fit_leaves_an_unfitted_estimator_unfitted(
-    tiny_model, monkeypatch, error
-):
-    Spy(monkeypatch, before=interrupt_after(2, error))
     X, y = toy(64)
     classifier = make(tiny_model)
+    expected = classifier.fit(X, y).predict_proba(X) if fitted_before else None
     before = attributes(classifier)
+    Spy(monkeypatch, before=interrupt)
 
-    with pytest.raises(error if isinstance(error, type) else type(error)):
-        classifier.fit(X, y)
-    assert same_attributes(classifier, before)
-    with pytest.raises(NotFittedError):
-        classifier.predict(X)
-
-
-def test_an_interrupted_fit_leaves_a_fitted_estimator_as_it_was(
-    tiny_model, monkeypatch
-):
-    X, y = toy(64)
-    classifier = make(tiny_model).fit(X, y)
-    expected = classifier.predict_proba(X)
-    before = attributes(classifier)
-    Spy(monkeypatch, before=interrupt_after(2, KeyboardInterrupt))
-
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         classifier.fit(*topics(60, seed=3))
     assert same_attributes(classifier, before)
-    np.testing.assert_array_equal(classifier.predict_proba(X), expected)
-    assert classifier.score(X, y) > 0.5  # the classes are the old ones, too
+    if fitted_before:
+        np.testing.assert_array_equal(classifier.predict_proba(X), expected)
+    else:
+        with pytest.raises(NotFittedError):
+            classifier.predict(X)
 
 
 # ---- few steps, small weights, a bad last step ------------------------------------
@@ -717,7 +586,7 @@ def test_a_fit_of_one_step_learns(tiny_model, options):
     assert not np.allclose(fits[0].predict_proba(X), fits[1].predict_proba(X))
 
 
-@pytest.mark.parametrize("scale", [1e-50, 1e-25, 1e-12, 1e38, 1e300])
+@pytest.mark.parametrize("scale", [1e-50, 1e300])
 def test_only_ratios_of_weights_matter(tiny_model, scale):
     X, y = toy(32)
     weight = np.tile([1.0, 2.0], 16)
@@ -752,32 +621,21 @@ def test_on_a_cpu_a_diverging_run_ends_within_the_epoch(
     assert len(steps) < 5  # of 32
 
 
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [(slice(None), torch.nan), (slice(1), torch.nan), (slice(1), -torch.inf)],
-)
-def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch, part, value):
-    last = []
-
+def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
     def diverge(run, group):
-        result = train_step(run, group)
-        last.append(run)
-        if run.step == run.recipe.total_step:
-            with torch.no_grad():
-                run.network.head.weight[:, part] = value
-        return result
+        if run.step == run.recipe.total_step - 1:
+            head = run.network.head.weight
+            head.register_hook(lambda gradient: torch.full_like(gradient, torch.nan))
 
-    monkeypatch.setattr(_training, "train_step", diverge)
-    classifier = make(tiny_model)
+    Spy(monkeypatch, before=diverge)
+    classifier = make(tiny_model, max_grad_norm=None)
     with pytest.raises(FloatingPointError, match="infinity after the last step"):
         classifier.fit(*toy(32))
-    assert last
     assert not hasattr(classifier, "classes_")
 
 
-@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, method, value):
+def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, value):
     """What the last step made may be finite, and what is computed with it not."""
     X, y = toy(32)
     classifier = make(tiny_model).fit(X, y)
@@ -785,13 +643,7 @@ def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, method,
 
     match = r"outputs of the network must be finite\. Got .*lower `learning_rate`\.$"
     with pytest.raises(FloatingPointError, match=match):
-        getattr(classifier, method)(X)
-    classifier.set_params(precision="bfloat16").predict(X)  # builds another network
-    classifier._predictor.network.head.weight.data.fill_(value)
-
-    match = r"lower `learning_rate`, or set precision='float32'\.$"
-    with pytest.raises(FloatingPointError, match=match):
-        getattr(classifier, method)(X)
+        classifier.predict(X)
 
 
 def test_the_penalty_keeps_triplets_orthonormal(tiny_model):
@@ -807,22 +659,6 @@ def test_the_penalty_keeps_triplets_orthonormal(tiny_model):
 
 
 # ---- in half precision ------
-
-
-def test_batches_have_few_lengths(tiny_model, monkeypatch):
-    lengths = set()
-    real = TextNetwork.forward
-
-    def forward(self, batch):
-        lengths.add(batch.input_ids.shape[1])
-        return real(self, batch)
-
-    monkeypatch.setattr(TextNetwork, "forward", forward)
-    texts = [" ".join(["good"] * n) for n in range(1, 25)]
-    make(tiny_model, precision="bfloat16", batch_size=1).fit(texts, [0, 1] * 12)
-
-    assert lengths
-    assert all(length % 4 == 0 for length in lengths)
 
 
 def test_the_own_head_of_a_model_computes_in_float32(tiny_model):

@@ -14,13 +14,11 @@ import transformers
 from _tiny_model import SIZES
 from _toy import BAD, GOOD, global_states, make, toy
 from huggingface_hub.utils import filter_repo_objects
-from safetensors.torch import load_file, save_file
 
 import sk_adalora
 from sk_adalora import AdaLoraClassifier
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained import backbone as _backbone
-from sk_adalora.pretrained import read as _read_model
 from sk_adalora.pretrained.backbone import load_backbone
 from sk_adalora.runtime import devices as _devices
 from sk_adalora.runtime.devices import resolve_compute
@@ -57,18 +55,6 @@ def folder_of(tiny_model, tmp_path):
 
 
 # ---- how long a text may be ---------------------------------------------------------
-
-
-def test_a_model_that_says_minus_one_has_no_limit(folder_of):
-    model = folder_of(
-        transformers.XLNetConfig, d_model=32, n_layer=2, n_head=2, d_inner=64
-    )
-    backbone = load_backbone(model, CPU)
-    assert backbone.module.config.max_position_embeddings == -1
-    assert backbone.longest == backbone.tokenizer.model_max_length
-
-    X, y = toy(16)
-    assert np.isfinite(make(model).fit(X, y).predict_proba(X)).all()
 
 
 @pytest.mark.parametrize(
@@ -151,24 +137,6 @@ def test_the_head_is_as_wide_as_what_the_model_gives(
     assert np.isfinite(fitted.predict_proba(X)).all()
 
 
-def test_trying_a_model_leaves_it_as_it_was(tiny_model, monkeypatch):
-    tried = []
-    real = transformers.BertModel.forward
-
-    def watch(self, *args, **options):
-        tried.append(self)
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(transformers.BertModel, "forward", watch)
-    sk_adalora.clear_backbone_cache()
-    module = load_backbone(tiny_model, CPU).module
-
-    (copy,) = set(tried)
-    assert copy is not module
-    assert "forward" not in vars(module.pooler)
-    assert not any(t.is_inference() for t in module.buffers())
-
-
 # ---- models of more than texts ------------------------------------------------------
 
 VISION = {
@@ -187,24 +155,6 @@ def gemma(folder_of, tiny_model):
     size = transformers.AutoConfig.from_pretrained(tiny_model).vocab_size
     texts = {**SIZES, "vocab_size": size, "num_key_value_heads": 1, "head_dim": 16}
     return folder_of(transformers.Gemma3Config, text_config=texts, vision_config=VISION)
-
-
-def test_a_part_is_not_merged_into_another_model(folder_of, tmp_path, monkeypatch):
-    model = folder_of(transformers.BartConfig, **SEQ2SEQ)
-    fitted = make(model).fit(*toy(16))
-    fitted._exact_network()
-    weights = Path(model) / "model.safetensors"
-    others = {name: w + 1 for name, w in load_file(weights).items()}
-    save_file(others, tmp_path / "others", {"format": "pt"})
-
-    def replaced(*args, read=transformers.AutoModel.from_pretrained, **options):
-        (tmp_path / "others").replace(weights)  # not written into: it is mapped
-        return read(*args, **options)
-
-    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", replaced)
-    with pytest.raises(ValueError, match="must hold the weights and the config"):
-        fitted.merge_and_save(tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
 
 
 def test_of_texts_and_images_the_texts_are_read(gemma, tmp_path):
@@ -308,17 +258,10 @@ def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
     # Neither a prediction, nor another fit, tries again what is known to fail.
     loaded = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
-    same = make(model, precision="auto", pooling=pooling).fit(X, y)
-    assert reads == ["bfloat16", "float32"]
+    make(model, precision="auto", pooling=pooling).fit(X, y)
     # Float32 that was asked for is the same model, and computes the same.
     asked = make(model, precision="float32", pooling=pooling).fit(X, y)
-    assert (
-        same._predictor.backbone
-        is asked._predictor.backbone
-        is fitted._predictor.backbone
-    )
-    live = fitted._predictor
-    assert fitted._ready() is live  # no prediction builds the network again
+    assert reads == ["bfloat16", "float32"]
     np.testing.assert_array_equal(asked.predict_proba(X), expected)
     if pooling == "mean":
         with pytest.raises(ValueError, match="failed on a few tokens in bfloat16"):
@@ -329,71 +272,29 @@ def test_auto_takes_float32_where_a_model_cannot_compute_in_half(
                 one.set_params(precision="bfloat16").predict(X)
 
 
-def test_auto_refuses_a_model_without_texts_in_the_words_of_float32(folder_of, reads):
-    model = folder_of(transformers.ViTConfig, **VISION)
-    with pytest.raises(ValueError, match=r"tokens in float32 with .*\. Give one"):
-        make(model, precision="auto").fit(*toy(16))
-    assert reads == ["bfloat16", "float32"]
-
-
-def test_what_fails_in_float32_too_tells_nothing_of_bfloat16(
-    tiny_model, reads, monkeypatch
-):
-    """Such as cuBLAS in torch's deterministic mode, which can be left again."""
-    X, y = toy(16)
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("Deterministic behavior was enabled")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_read_model, "_hidden", fail)
-        with pytest.raises(ValueError, match="in float32 with RuntimeError: Determin"):
-            make(tiny_model, precision="auto").fit(X, y)
-    fitted = make(tiny_model, precision="auto").fit(X, y)
-
-    assert reads == ["bfloat16", "float32", "bfloat16"]
-    assert fitted.fit_report_.precision == "bfloat16"
-
-
 @pytest.mark.parametrize(
     "error",
     [
         MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasC"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cub"),
-        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 18.13 GB, other"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"),
     ],
-    ids=lambda error: f"{type(error).__name__}-{str(error)[:48]}",
 )
 def test_a_lack_of_memory_tells_nothing_of_a_model(
     tiny_model, reads, monkeypatch, error
 ):
     """It would be taken in float32, or refused, until the process ends."""
-    X, y = toy(16)
 
     def fail(*args, **kwargs):
         raise error
 
     with monkeypatch.context() as full:
-        full.setattr(_read_model, "_hidden", fail)
+        full.setattr(transformers.BertModel, "forward", fail)
         with pytest.raises(type(error)) as raised:
-            make(tiny_model, precision="auto").fit(X, y)
+            make(tiny_model, precision="auto").fit(*toy(16))
         assert raised.value is error
-    for kind, method in (
-        (transformers.AutoTokenizer, "from_pretrained"),
-        (transformers.PreTrainedTokenizerBase, "__call__"),
-    ):
-        with monkeypatch.context() as full:
-            full.setattr(kind, method, fail)
-            with pytest.raises(type(error)) as raised:
-                make(tiny_model, precision="auto").fit(X, y)
-            assert raised.value is error
 
-    report = make(tiny_model, precision="auto").fit(X, y).fit_report_
+    report = make(tiny_model, precision="auto").fit(*toy(16)).fit_report_
     assert report.precision == "bfloat16"
     assert set(reads) == {"bfloat16"}
 
@@ -459,24 +360,20 @@ def test_the_files_of_every_tokenizer_are_fetched(monkeypatch, tiny_model):
     assert list(filter_repo_objects(names, allow_patterns=asked)) == names
 
 
-@pytest.mark.parametrize("kind", ["BertTokenizer", "T5Tokenizer", "GPT2Tokenizer"])
-def test_a_tokenizer_without_a_vocabulary(folder_of, kind):
+def test_a_tokenizer_without_a_vocabulary(folder_of):
     """transformers makes an empty one, which reads all texts alike."""
     model = folder_of(transformers.BertConfig, **SIZES)
     (Path(model) / "tokenizer.json").unlink()
-    settings = json.dumps({"tokenizer_class": kind})
+    settings = json.dumps({"tokenizer_class": "BertTokenizer"})
     (Path(model) / "tokenizer_config.json").write_text(settings)
 
     with pytest.raises(ValueError, match=r"must hold a tokenizer.*save_pretrained"):
         load_backbone(model, CPU)
 
 
-@pytest.mark.parametrize(
-    "known", [["good", "bad", "film"], ["A", "few", "words", "are", "enough", "."]]
-)
-def test_a_tokenizer_that_cannot_read_every_text(folder_of, known):
+def test_a_tokenizer_that_cannot_read_every_text(folder_of):
     model = folder_of(transformers.BertConfig, **SIZES)
-    words = tokenizers.models.WordLevel({word: i for i, word in enumerate(known)})
+    words = tokenizers.models.WordLevel({"good": 0, "bad": 1, "film": 2})
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.save(f"{model}/tokenizer.json")
@@ -540,7 +437,6 @@ T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
 ENDS = {
     "bart": (transformers.BartConfig, {**SEQ2SEQ, "max_position_embeddings": 64}),
     "t5": (transformers.T5Config, {**T5, "decoder_start_token_id": 0}),
-    "byt5": (transformers.T5Config, {**T5, "decoder_start_token_id": 0}),
 }
 
 
@@ -551,8 +447,7 @@ def test_the_end_of_a_text_is_told_from_what_the_text_says(folder_of, name):
     model = folder_of(kind, **options, **({} if name == "bart" else own))
     if name != "bart":
         (Path(model) / "tokenizer.json").unlink()
-        own = {"t5": unigrams(GOOD + BAD), "byt5": transformers.ByT5Tokenizer()}[name]
-        own.save_pretrained(model)
+        unigrams(GOOD + BAD).save_pretrained(model)
     X, y = toy(16)
     tokenizer = load_backbone(model, CPU).tokenizer
     end = tokenizer.eos_token or tokenizer.sep_token
@@ -566,16 +461,6 @@ def test_the_end_of_a_text_is_told_from_what_the_text_says(folder_of, name):
     make(model, pooling="model", row_format="pair").fit(pairs, y).predict(pairs)
 
 
-def test_only_heads_that_count_ends_have_them_split(folder_of):
-    kind, options = ENDS["bart"]
-    model = folder_of(kind, **options)
-    split = [
-        load_backbone(model, CPU, n_labels=n).tokenizer.split_special_tokens
-        for n in (None, 2)
-    ]
-    assert split == [False, True]
-
-
 # ---- attention that changes by itself -----------------------------------------------
 
 BIG_BIRD = {
@@ -586,12 +471,11 @@ BIG_BIRD = {
 }
 
 
-@pytest.mark.parametrize("pooling", ["mean", "model"])
-def test_a_short_text_does_not_change_what_long_ones_get(folder_of, pooling, tmp_path):
+def test_a_short_text_does_not_change_what_long_ones_get(folder_of, tmp_path):
     model = folder_of(transformers.BigBirdConfig, **BIG_BIRD)
     X, y = toy(16)
     long = [f"{text} " * 8 for text in X]
-    fitted = make(model, pooling=pooling).fit(long, y)
+    fitted = make(model).fit(long, y)
     first = pickle.loads(pickle.dumps(fitted)).predict_proba(long)
     fitted.predict_proba(X)
 
@@ -601,21 +485,6 @@ def test_a_short_text_does_not_change_what_long_ones_get(folder_of, pooling, tmp
     assert saved.attention_type == "original_full"
 
 
-def test_the_whole_of_a_big_bird_attends_in_full_too(folder_of, tmp_path):
-    own = {"block_size": 2, "num_random_blocks": 1, "max_position_embeddings": 64}
-    model = folder_of(transformers.BigBirdPegasusConfig, **SEQ2SEQ, **own)
-    fitted = make(model).fit(*toy(16))
-    fitted.merge_and_save(tmp_path / "merged")
-    whole = transformers.AutoModel.from_pretrained(tmp_path / "merged")
-    network, backbone = fitted._exact_network()
-    ids = torch.tensor(backbone.tokenizer(["good film " * 20])["input_ids"])
-    with torch.no_grad():
-        expected = network.encoder(ids).last_hidden_state
-        got = whole.eval().get_encoder()(ids).last_hidden_state
-
-    torch.testing.assert_close(got, expected)
-
-
 # ---- padding that is not left out ---------------------------------------------------
 
 SEES_PADDING = {
@@ -623,7 +492,6 @@ SEES_PADDING = {
         transformers.FNetConfig,
         {k: v for k, v in SIZES.items() if k != "num_attention_heads"},
     ),
-    "convbert": (transformers.ConvBertConfig, {**SIZES, "embedding_size": 32}),
     "canine": (transformers.CanineConfig, {**SIZES, "local_transformer_stride": 8}),
     "funnel": (
         transformers.FunnelConfig,
@@ -638,18 +506,8 @@ SEES_PADDING = {
         },
     ),
 }
-# The first reads the token behind each, the second rounds by how many an expert gets.
+# Mixtral rounds by how many tokens an expert gets.
 SEES_NONE = {
-    "mobilebert": (
-        transformers.MobileBertConfig,
-        {
-            **SIZES,
-            "intermediate_size": 32,
-            "embedding_size": 32,
-            "intra_bottleneck_size": 32,
-            "true_hidden_size": 32,
-        },
-    ),
     "mixtral": (
         transformers.MixtralConfig,
         {
@@ -751,12 +609,6 @@ def test_a_model_that_leaves_padding_out_is_not_warned_of(folder_of, name):
     assert not load_backbone(folder_of(kind, **options), CPU).sees_padding
 
 
-def test_rounding_is_not_taken_for_padding(tiny_model):
-    for precision in ("float32", "bfloat16"):
-        compute = resolve_compute("cpu", precision)
-        assert not load_backbone(tiny_model, compute).sees_padding
-
-
 # ---- the two texts of a pair --------------------------------------------------------
 
 
@@ -784,7 +636,6 @@ ONE_TYPE = {**SIZES, "type_vocab_size": 1}
 PAIRS = {
     "bert": (transformers.BertConfig, SIZES, words, "BertTokenizer", {0, 1}),
     "albert": (transformers.AlbertConfig, SIZES, pieces, "AlbertTokenizer", {0, 1}),
-    "bigbird": (transformers.BigBirdConfig, SIZES, pieces, "BigBirdTokenizer", {0, 1}),
     # They compare types, and have no table of them.
     "xlnet": (transformers.XLNetConfig, XLNET, pieces, "XLNetTokenizer", {0, 1, 2}),
     "funnel": (*SEES_PADDING["funnel"], words, "FunnelTokenizer", {0, 1, 2}),
@@ -794,14 +645,11 @@ NO_PAIRS = {
     "roberta": (transformers.RobertaConfig, SIZES, pieces, "XLMRobertaTokenizer"),
     # The model does: as BERT's that were trained further without the second type.
     "one": (transformers.BertConfig, ONE_TYPE, words, "BertTokenizer"),
-    "albert": (transformers.AlbertConfig, ONE_TYPE, pieces, "AlbertTokenizer"),
     # It has fewer than the tokenizer.
     "few": (transformers.BertConfig, SIZES, pieces, "XLNetTokenizer"),
     # It has none.
     "deberta": (transformers.DebertaV2Config, NO_TYPES, pieces, "DebertaV2Tokenizer"),
     "distilbert": (transformers.DistilBertConfig, DISTILBERT, words, "BertTokenizer"),
-    "modernbert": (transformers.ModernBertConfig, SIZES, words, "BertTokenizer"),
-    "mpnet": (transformers.MPNetConfig, SIZES, words, "BertTokenizer"),
     # It would take a type for the token of that number.
     "gpt2": (transformers.GPT2Config, GPT2, words, "BertTokenizer"),
 }
@@ -928,34 +776,27 @@ def test_the_types_of_pairs_are_returned_by_a_copy_too(folder_of, tmp_path):
     np.testing.assert_allclose(found, fitted.predict_proba(COLUMNS), atol=1e-6)
 
 
-def test_types_that_mean_something_else_are_not_returned_by_a_copy(folder_of, tmp_path):
-    """GPT-2 takes them for tokens; its Chinese models have BERT's tokenizer."""
+# GPT-2 would take types for tokens, and its Chinese models have BERT's tokenizer; a
+# head that counts ends has them split in texts.
+@pytest.mark.parametrize(
+    ("kind", "options", "changed", "layers"),
+    [
+        (transformers.GPT2Config, GPT2, {}, ["c_attn"]),
+        (transformers.BertConfig, SIZES, {"padding_side": "left"}, "all-linear"),
+        (transformers.BartConfig, SEQ2SEQ, {}, "all-linear"),
+    ],
+)
+def test_a_copy_of_a_tokenizer_reads_as_in_the_fit(
+    folder_of, tmp_path, kind, options, changed, layers
+):
     X, y = toy(16)
-    model = folder_of(transformers.GPT2Config, **GPT2)
-    fitted = make(model, pooling="model", target_modules=["c_attn"]).fit(X, y)
-    found = as_the_pipeline_says(fitted, tmp_path / "merged", X)
+    model = folder_of(kind, **options)
+    change(model, **changed)
+    fitted = make(model, pooling="model", target_modules=layers).fit(X, y)
+    texts = ["good [SEP] film", *X]
+    found = as_the_pipeline_says(fitted, tmp_path / "merged", texts)
 
-    np.testing.assert_allclose(found, fitted.predict_proba(X), atol=1e-6)
-
-
-def test_a_copy_of_a_tokenizer_pads_as_in_the_fit(folder_of, tmp_path):
-    X, y = toy(16)
-    model = folder_of(transformers.BertConfig, **SIZES)
-    change(model, padding_side="left")
-    fitted = make(model, pooling="model").fit(X, y)
-    found = as_the_pipeline_says(fitted, tmp_path / "merged", X)
-
-    np.testing.assert_allclose(found, fitted.predict_proba(X), atol=1e-6)
-
-
-def test_a_copy_of_a_tokenizer_splits_end_tokens_in_texts(folder_of, tmp_path):
-    X, y = toy(16)
-    fitted = make(folder_of(transformers.BartConfig, **SEQ2SEQ), pooling="model")
-    fitted.fit(X, y)
-    with_ends = ["good [SEP] film", *X]
-    found = as_the_pipeline_says(fitted, tmp_path / "merged", with_ends)
-
-    np.testing.assert_allclose(found, fitted.predict_proba(with_ends), atol=1e-6)
+    np.testing.assert_allclose(found, fitted.predict_proba(texts), atol=1e-6)
 
 
 PADS_LEFT = """
@@ -1004,16 +845,6 @@ def test_a_tokenizer_that_only_pads_on_the_left(folder_of, tmp_path):
     assert fitted._predictor.backbone.tokenizer.padding_side == "left"
 
 
-def test_saving_leaves_the_tokenizer_as_it_was(folder_of, tmp_path):
-    X, y = toy(16)
-    fitted = make(folder_of(transformers.GPT2Config, **GPT2)).fit(X, y)
-    tokenizer = fitted._predictor.backbone.tokenizer
-    before = dict(tokenizer.init_kwargs)
-    fitted.save_pretrained(tmp_path / "saved")
-
-    assert tokenizer.init_kwargs == before
-
-
 def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
     fitted = make(folder_of(transformers.BartConfig, **SEQ2SEQ)).fit(*toy(16))
     fitted.save_pretrained(tmp_path / "saved")
@@ -1028,12 +859,3 @@ def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
     assert '.AutoModel.from_pretrained("this-folder").get_encoder()`' in merged
     lora = (tmp_path / "lora" / "README.md").read_text("utf8")
     assert "Of an encoder-decoder, `model` is the encoder (`get_encoder()`)" in lora
-
-
-def test_the_card_of_an_adapter_for_a_whole_model_names_no_part(tiny_model, tmp_path):
-    fitted = make(tiny_model, pooling="model", epochs=1).fit(*toy(16))
-    fitted.export_lora(tmp_path)
-
-    card = (tmp_path / "README.md").read_text("utf8")
-    assert "peft.PeftModel.from_pretrained(model," in card
-    assert "get_encoder" not in card
