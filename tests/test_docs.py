@@ -238,7 +238,6 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
         assert schedule.epochs == int(epochs), rows
 
 
-
 def test_the_figures_of_the_readme_are_measured():
     """Its tables are copied from the page that the benchmarks wrote."""
     measured = (DOCS / "benchmarks.md").read_text("utf-8").splitlines()

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 from sklearn.exceptions import FitFailedWarning
 
-from sk_adalora.displays.plotting import (
+from sk_adalora.displays.draw import (
     GREY,
     VERMILION,
     blue_on,
