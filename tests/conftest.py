@@ -3,6 +3,7 @@
 import builtins
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
@@ -37,6 +38,13 @@ hypothesis.settings.load_profile(
 # The search for doctests would import them, and with them the device stays: they are
 # run by test_other_device.py, which names the file.
 collect_ignore = ["_pretend.py", "_other_device.py"]
+
+# The programs of benchmarks/ are not installed, and perhaps not there.
+ROOT = Path(__file__).parent.parent
+if (ROOT / "benchmarks" / "__main__.py").exists():
+    sys.path.append(str(ROOT))
+else:
+    collect_ignore.append("benchmarks")
 
 
 def pytest_configure(config):
@@ -207,3 +215,13 @@ def without_matplotlib(monkeypatch):
         return load(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", hide)
+
+
+@pytest.fixture(scope="session")
+def csv_file(tmp_path_factory):
+    """A file of 240 texts on three topics. Do not write into it."""
+    texts, labels = topics(240)
+    rows = [f"{x} {i},{y}" for i, (x, y) in enumerate(zip(texts, labels, strict=True))]
+    path = tmp_path_factory.mktemp("data") / "mine.csv"
+    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    return path
