@@ -32,7 +32,6 @@ from sklearn.ensemble import (
 from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from sklearn.model_selection import (
@@ -340,21 +339,6 @@ def test_tuned_threshold(make):
     np.testing.assert_array_equal(tuned.predict(X2), scores >= tuned.best_threshold_)
 
 
-# Inspection
-
-
-def test_permutation_importance(make):
-    """A table, whose columns are shuffled one by one."""
-    fitted = make(epochs=12, learning_rate=0.03).fit(TABLE[["title", "noise"]], Y3)
-    found = permutation_importance(
-        fitted, TABLE[["title", "noise"]], Y3, n_repeats=3, random_state=0
-    )
-
-    assert found.importances.shape == (2, 3)
-    assert fitted.score(TABLE[["title", "noise"]], Y3) > 0.7
-    assert found.importances_mean[0] > found.importances_mean[1]
-
-
 # Metadata routing
 
 
@@ -433,15 +417,6 @@ def test_two_jobs_give_the_scores_of_one(make, backend):
     np.testing.assert_allclose(
         together.predict_proba(X3), alone.predict_proba(X3), atol=1e-5
     )
-
-
-def test_a_fitted_estimator_predicts_in_threads(make):
-    fitted = make().fit(X3, Y3)
-    expected = fitted.predict_proba(X3)
-    jobs = (joblib.delayed(fitted.predict_proba)(X3) for _ in range(6))
-
-    for found in joblib.Parallel(2, backend="threading")(jobs):
-        np.testing.assert_array_equal(found, expected)
 
 
 # On real text

