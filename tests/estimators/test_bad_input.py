@@ -1,10 +1,7 @@
 """Bad input is refused before training, with a message, and changes nothing."""
 
-import datetime
 import re
-import shutil
 
-import huggingface_hub
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,16 +9,16 @@ import pyarrow as pa
 import pytest
 import scipy.sparse
 import sklearn
-import torch
 from _tiny import no_warning
 from _toy import attributes, make, make_regressor, same_attributes, toy
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
-from sk_adalora.pretrained import find as _find_model
 
 X, Y = toy(24)
 LABELS = np.array(["no", "yes"])[Y]
 NAN = float("nan")
+DAYS = np.arange(24).astype("M8[D]")
+INDICATOR = np.eye(24, 3, dtype=int)
 
 
 def refused(estimator, given, y, error=ValueError, match="", **fit_params):
@@ -48,133 +45,82 @@ def with_value(values, index, value):
 
 BAD_X = {
     "one text": ("good film", r"Got a single str\. Pass \[X\]"),
-    "an empty list": ([], r"0 sample\(s\) \(shape=\(0,\)\) while a minimum of 1"),
+    "no rows": ([], r"0 sample\(s\)"),
     "no columns": (pd.DataFrame(index=range(24)), r"0 feature\(s\)"),
-    "numbers": (np.arange(24), "one text for each sample.*Reshape your data"),
+    "numbers": (np.arange(24), "one text for each sample"),
     "a number among texts": (with_value(X, 3, 7), "Got int in row 3"),
-    "a list among texts": (with_value(X, 3, ["a"]), "Got str in row 0"),
     "complex numbers": (np.ones((24, 1), dtype=complex), "Complex data not supported"),
     "three dimensions": (np.full((24, 1, 1), "a"), r"shape \(24, 1, 1\)"),
     "a lone surrogate": (with_value(X, 3, "\ud800"), "lone surrogate in row 3"),
     "rows of unequal length": ([["a", "b"]] * 23 + [["a"]], "Got 1 in row 23"),
-}
-NOT_ROWS = {
-    "nothing": (None, "X must be a list .* Got builtins.NoneType"),
-    "a number": (3, "Got builtins.int"),
+    "nothing": (None, "X must be"),
     "a dict": ({"text": X}, "Got builtins.dict"),
-    "a generator": ((text for text in X), "Got builtins.generator"),
-    "a set": (set(X), "Got builtins.set"),
     "bytes among texts": (with_value(X, 3, b"a"), "Got bytes in row 3"),
     "a lazy table": (pl.LazyFrame({"text": X}), "in memory, .* Got polars.*LazyFrame"),
     "sparse": (scipy.sparse.eye(24, format="csr"), "not sparse"),
 }
 
 
-@pytest.mark.parametrize("name", {**BAD_X, **NOT_ROWS})
+@pytest.mark.parametrize("name", BAD_X)
 def test_bad_rows_are_refused_before_a_model_is_loaded(name):
-    given, match = {**BAD_X, **NOT_ROWS}[name]
-    error = TypeError if name in NOT_ROWS else ValueError
-
-    refused(make("unused"), given, Y, error, match)
+    given, match = BAD_X[name]
+    refused(make("unused"), given, Y, (ValueError, TypeError), match)
 
 
-def test_bad_rows_at_predict_change_nothing(tiny_model):
-    fitted = make(tiny_model, epochs=1).fit(X, Y)
+def test_bad_rows_at_predict_change_nothing(fitted):
     before = attributes(fitted)
 
-    for name, (given, match) in {**BAD_X, **NOT_ROWS}.items():
+    for name, (given, match) in BAD_X.items():
         if name != "no columns":
             with pytest.raises((ValueError, TypeError), match=match):
                 fitted.predict(given)
+    with pytest.raises(ValueError, match=r"X has 2 features, but .* 1 feat"):
+        fitted.predict(np.array([X, X]).T)
     assert same_attributes(fitted, before)
 
 
 # Targets
 
-HELP = "got 1 of them. Drop those rows"
+MISSING = "got 1 of them. Drop those rows"
 BAD_Y = {
-    "missing": (None, "requires y to be passed, but the target y is None"),
+    "nothing": (None, "requires y to be passed, but the target y is None"),
     "short": (Y[:-1], r"same number of rows\. Got 24 and 23\. Pass one target a row"),
     "a column's name": ("label", r"single str\. .*pass X\['label'\], and X"),
-    "a scalar": (1, "[Ee]xpected sequence or array-like"),
     "one class": (["no"] * 24, r"at least 2 classes\. Got 1 class: .*no"),
-    "NaN": (with_value(Y.astype(float), 3, NAN), HELP),
-    "infinity in an array": (np.append(np.inf, Y[1:]), HELP),
-    "infinity as an object": (
-        np.array([np.float32(np.inf), *Y[1:]], dtype=object),
-        HELP,
-    ),
-    "None": (with_value(LABELS, 3, None), HELP),
-    "NaN in a list of labels": (with_value(LABELS, 3, NAN), HELP),
-    "NA in a series of str": (
-        pd.Series(with_value(LABELS, 3, pd.NA), dtype="string"),
-        HELP,
-    ),
-    "NA in a series of numbers": (
-        pd.Series(with_value(Y, 3, pd.NA), dtype="Int64"),
-        HELP,
-    ),
-    "None in categories": (
-        pd.Series(with_value(LABELS, 3, None), dtype="category"),
-        HELP,
-    ),
-    "NaT": (np.append(np.datetime64("NaT", "D"), np.arange(23).astype("M8[D]")), HELP),
-    "null in polars": (pl.Series(with_value(LABELS, 3, None)), HELP),
+    "infinity": (np.append(np.inf, Y[1:]), MISSING),
+    "None": (with_value(LABELS, 3, None), MISSING),
+    "NaN in a list of labels": (with_value(LABELS, 3, NAN), MISSING),
+    "NA": (pd.Series(with_value(Y, 3, pd.NA), dtype="Int64"), MISSING),
+    "NaT": (np.append(np.datetime64("NaT"), DAYS[1:]), MISSING),
+    "null in polars": (pl.Series(with_value(LABELS, 3, None)), MISSING),
     "masked": (np.ma.masked_array(Y, mask=np.arange(24) < 2), "not hold masked values"),
     "continuous": (np.linspace(0, 1, 24), "Unknown label type: continuous"),
     "mixed types": (
         np.array([1, "a"] * 12, dtype=object),
-        r"labels of one type\. Got int and str\. Convert them",
+        r"one type\. Got int and str",
     ),
-    "mixed types in a list": ([True, "a"] * 12, "Got bool and str"),
-    "numbers as objects": (
-        pd.Series(Y, dtype=object),
-        r"Got objects of int: .*\.astype\(int\)",
-    ),
-    "dates as objects": ([datetime.date(2020 + k, 1, 1) for k in Y], "objects of date"),
-    "bytes": (LABELS.astype("S"), "bytes is not supported"),
-    "sets of labels": ([{"a", "b"}, {"a"}] * 12, "MultiLabelBinarizer"),
-    "lists in Arrow": (pa.array([["a", "b"], ["a"]] * 12), "MultiLabelBinarizer"),
-    "lists in polars": (pl.Series([["a", "b"], ["a"]] * 12), "MultiLabelBinarizer"),
-    "several columns": (
-        np.array([Y + 1, Y + 2]).T,
-        r"one label a row.*Got 2 columns of other labels.*MultiOutputClassifier",
-    ),
-    "as many tags in each row": (
-        [("funny", "long"), ("sad", "long")] * 12,
-        "2 columns",
-    ),
-    "words beside numbers": (pd.DataFrame({"a": LABELS, "b": Y}), "Got int and str"),
-    "columns that share a name": (
-        pd.DataFrame(np.eye(24, 2), columns=["a", "a"]),
-        "unique column names",
-    ),
-    "three dimensions": (np.zeros((24, 1, 1)), "Unknown label type|dimension|shape"),
+    "numbers as objects": (pd.Series(Y, dtype=object), r"Got objects of int"),
+    "lists": (pa.array([["a", "b"], ["a"]] * 12), "MultiLabelBinarizer"),
+    "several columns": (np.array([Y + 1, Y + 2]).T, "one label a row.*Got 2 columns"),
     "NaN in an indicator": (np.where(np.eye(24, 2), NAN, 0), "got 2 of them"),
     "an indicator of -1 and 1": (
-        np.where(np.eye(24, 3, dtype=bool), 1, -1),
-        r"must hold 1 for yes and 0 for no\. Got -1\. .*`y == 1`",
+        2 * np.eye(24, 3) - 1,
+        r"1 for yes and 0 for no\. Got",
     ),
     "NaN in a sparse indicator": (
         scipy.sparse.csr_matrix(np.where(np.eye(24, 2), NAN, 0)),
         "got 2 of them",
     ),
-    "a sparse column": (
-        scipy.sparse.csr_array(np.eye(24, 3))[:, [0]],
-        "Sparse data was passed for y, but dense data is required",
-    ),
     "a sparse indicator that has a cell twice": (
         scipy.sparse.coo_matrix(([1] * 25, ([*range(24), 3], [0] * 25)), (24, 3)),
         "Got 2",
     ),
-    "a tensor without values": (torch.eye(2)[Y].to("meta"), "meta device type"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_Y)
 def test_bad_targets_are_refused_before_a_model_is_loaded(name):
     y, match = BAD_Y[name]
-
     refused(make("unused"), X, y, (ValueError, TypeError), match)
 
 
@@ -185,13 +131,13 @@ def test_bad_targets_are_refused_before_a_model_is_loaded(name):
     ("weight", "match"),
     [
         (np.ones(23), r"sample_weight.shape == \(23,\), expected \(24,\)"),
-        (np.ones((24, 2)), "must be 1D|must be scalar or 1D"),
         (with_value(np.ones(24), 3, NAN), "contains NaN"),
         (with_value(np.ones(24), 3, -1.0), "[Nn]egative"),
         (["a"] * 24, "could not convert|dtype"),
         (np.zeros(24), "zero"),
         (np.ma.masked_array(np.ones(24), mask=Y), "`sample_weight` must not hold mask"),
     ],
+    ids=["short", "NaN", "negative", "words", "zero", "masked"],
 )
 def test_bad_weights_are_refused_before_a_model_is_loaded(weight, match):
     refused(make("unused"), X, Y, ValueError, match, sample_weight=weight)
@@ -227,7 +173,6 @@ def test_a_number_that_scikit_learn_is_told_to_take_for_finite(kind, number):
         ),
         ({"no": NAN}, r"class_weight.*nan"),
         ({"no": -1.0}, r"class_weight.*-1"),
-        ({"no": "heavy"}, r"class_weight|could not convert"),
         ({"no": 0.0, "yes": 0.0}, r"class_weight"),
     ],
 )
@@ -236,11 +181,9 @@ def test_bad_weights_of_classes(class_weight, match):
 
 
 def test_weights_of_classes_need_one_label_a_row():
-    indicator = np.eye(24, 3, dtype=int)
     classifier = make("unused", class_weight="balanced")
-
-    match = r"`class_weight` needs one label a row\. Got an indicator.*`sample_weight`"
-    refused(classifier, X, indicator, match=match)
+    match = r"`class_weight` needs one label a row\. Got an indicator"
+    refused(classifier, X, INDICATOR, match=match)
 
 
 # Validation rows
@@ -256,27 +199,20 @@ def test_validation_rows_come_in_twos_and_for_early_stopping():
     refused(make("unused"), X, Y, match=match, X_val=X, y_val=Y)
 
 
-INDICATOR = np.eye(24, 3, dtype=int)
-
-
 @pytest.mark.parametrize(
     ("y", "X_val", "y_val", "match"),
     [
         (Y, X, Y[:-1], r"^`X_val` and `y_val` must have the same.*Got 24 and 23"),
-        (Y, [], [], r"0 sample\(s\)"),
         (Y, np.array([X, X]).T, Y, "X has 2 features"),
         (Y, X, with_value(LABELS, 3, None), "`y_val` must not hold NaN.*missing"),
         (Y, X, LABELS, r"y_val.*'no'"),
         (Y, X, with_value(Y, 3, 7), r"y_val.*7"),
-        (Y, X, np.eye(24, 2, dtype=int), "y_val|1d array"),
+        (Y, X, np.eye(24, 2, dtype=int), "`y_val` must be of the form"),
+        (INDICATOR, X, INDICATOR[:, :2], "`y_val` must be of the form"),
+        (INDICATOR, X, Y, "`y_val` must be of the form"),
         (Y, X, np.ma.masked_array(Y, mask=Y), "^`y_val` must not hold masked values"),
-        (
-            Y,
-            X,
-            np.array([LABELS, LABELS]).T,
-            "`y_val` must have one label a row.*2 col",
-        ),
-        (INDICATOR, X, INDICATOR * 2, "`y_val` as an indicator .*Got 2.*`y_val == 1`"),
+        (Y, X, np.array([LABELS, LABELS]).T, "`y_val` must have one label a row"),
+        (INDICATOR, X, INDICATOR * 2, "`y_val` as an indicator .*Got 2"),
     ],
 )
 def test_bad_validation_rows(y, X_val, y_val, match):
@@ -326,9 +262,7 @@ def test_a_score_that_the_validation_rows_do_not_have(
 
 def test_a_regressor_has_no_score_of_probabilities(tiny_model):
     regressor = make_regressor(tiny_model, early_stopping=True, scoring="roc_auc")
-
-    match = "`scoring` must be .*'roc_auc', which failed on.*has none.*Choose another"
-    refused(regressor, X, Y, match=match)
+    refused(regressor, X, Y, match="`scoring` must be .*'roc_auc', which failed on")
 
 
 # Parameters that contradict each other or the data
@@ -384,36 +318,20 @@ def test_a_model_that_is_not_there(model):
     refused(make(model), X, Y, OSError, re.escape(repr(model)))
 
 
-def test_a_default_model_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(_find_model, "_packaged_folder", lambda *asked: None)
-    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
-
-    def offline(*args, **kwargs):
-        raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    match = re.escape("pip install 'sk-adalora[offline]'")
-    refused(make(_find_model.DEFAULT_MODEL), X, Y, OSError, match)
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("model.safetensors", b""),
         ("model.safetensors", b"not safetensors"),
-        ("model.safetensors", b"\x00" * 100),
-        ("config.json", b""),
         ("config.json", b"{"),
-        ("config.json", b"{}"),
         ("config.json", b'{"model_type": "nonsense"}'),
         ("config.json", None),
     ],
     ids=str,
 )
-def test_files_of_a_model_that_are_broken(tiny_model, tmp_path, name, content):
-    folder = shutil.copytree(tiny_model, tmp_path / "model")
+def test_files_of_a_model_that_are_broken(own_model, name, content):
     if content is None:  # weights of another shape than the configuration says
-        content = (folder / name).read_bytes().replace(b": 64,", b": 96,", 1)
-    (folder / name).write_bytes(content)
+        content = (own_model / name).read_bytes().replace(b": 64,", b": 96,", 1)
+    (own_model / name).write_bytes(content)
 
-    refused(make(str(folder)), X, Y, (ValueError, OSError), re.escape(str(folder)))
+    match = re.escape(str(own_model))
+    refused(make(str(own_model)), X, Y, (ValueError, OSError), match)

@@ -92,10 +92,8 @@ def test_precisions_agree(fitted, split):
     _, X, _, _ = split
     proba = []
     for precision in ("float32", "bfloat16"):
-        again = joblib.hash(fitted._adapter)  # the same numbers for both
         fitted.set_params(precision=precision)
         proba.append(fitted.predict_proba(X[:100]))
-        assert joblib.hash(fitted._adapter) == again
     fitted.set_params(precision="auto")
 
     assert np.abs(proba[0] - proba[1]).mean() < 0.01

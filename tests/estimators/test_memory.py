@@ -6,7 +6,6 @@ import multiprocessing
 import tracemalloc
 import weakref
 
-import joblib
 import numpy as np
 import pytest
 import torch
@@ -18,13 +17,12 @@ from _toy import topics
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, clear_backbone_cache
-from sk_adalora.data.texts import Texts, read_texts
+from sk_adalora.data.texts import Texts
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.runtime import devices as _devices
 from sk_adalora.runtime.devices import Compute, resolve_compute, warn_of_sharing
-from sk_adalora.tokens import tokenize as _tokens
-from sk_adalora.tokens.long_texts import _keep_both_ends
 from sk_adalora.tokens.table import TokenTable
+from sk_adalora.training.loop import TrainingRun
 
 FOLDS = StratifiedKFold(3)
 GRID = {"target_r": [2, 3, 5, 8], "learning_rate": [1e-3, 4e-3, 8e-3]}  # 12 candidates
@@ -52,14 +50,6 @@ def test_a_prediction_holds_its_outputs_once(tiny_model, monkeypatch):
 
 
 @pytest.fixture
-def fresh_cache():
-    """No pretrained model is in memory, before and after."""
-    clear_backbone_cache()
-    yield
-    clear_backbone_cache()
-
-
-@pytest.fixture
 def no_collector():
     """What Python frees without looking for circles: at once, on a GPU too."""
     gc.collect()
@@ -69,7 +59,7 @@ def no_collector():
 
 
 @pytest.fixture
-def loads(monkeypatch, fresh_cache):
+def loads(monkeypatch, empty_cache):
     """List that gets an entry whenever weights are loaded."""
     seen = []
     load = transformers.AutoModel.from_pretrained
@@ -98,7 +88,7 @@ def test_a_search_loads_once(make, loads):
     assert len(loads) == 1
 
 
-def test_estimators_share_the_frozen_weights(make, fresh_cache):
+def test_estimators_share_the_frozen_weights(make, empty_cache):
     first, second = make().fit(X, Y), make(random_state=1).fit(X, Y)
     one, other = (
         {
@@ -115,7 +105,16 @@ def test_estimators_share_the_frozen_weights(make, fresh_cache):
     assert frozen <= one & other
 
 
-def test_clearing_frees_the_weights(make, fresh_cache, no_collector):
+def test_a_fitted_estimator_outlives_the_cache(make, loads):
+    fitted = make().fit(X, Y)
+    expected = fitted.predict_proba(X)
+    clear_backbone_cache()
+
+    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
+    assert len(loads) == 1  # it went on with the one that it held
+
+
+def test_clearing_frees_the_weights(make, empty_cache, no_collector):
     """Once nobody predicts with them any more."""
     fitted = make().fit(X, Y)
     module = fitted._predictor.backbone.module
@@ -128,41 +127,19 @@ def test_clearing_frees_the_weights(make, fresh_cache, no_collector):
     assert all(weight() is None for weight in weights)
 
 
-def test_a_fitted_estimator_outlives_the_cache(make, loads):
-    fitted = make().fit(X, Y)
-    expected = fitted.predict_proba(X)
-    clear_backbone_cache()
-
-    np.testing.assert_array_equal(fitted.predict_proba(X), expected)
-    assert len(loads) == 1  # it went on with the one that it held
-
-
 @pytest.mark.parametrize("pooling", ["mean", "model"])
 def test_a_fitted_estimator_keeps_nothing_of_its_training(
-    make, fresh_cache, no_collector, pooling
+    make, empty_cache, no_collector, pooling
 ):
     """No optimizer, no gradients, no rows: what lives is what predicts."""
-    from sk_adalora.estimators import fitting as _fitting
+    kinds = {TrainingRun, TokenTable, torch.optim.AdamW}
+    before = sum(type(thing) in kinds for thing in gc.get_objects())
+    fitted = make(pooling=pooling).fit(X, Y)
 
-    class Watched(_fitting.Run):
-        pass
-
-    runs = []
-    original = _fitting.Run
-    try:
-        _fitting.Run = lambda *args: runs.append(Watched(*args)) or runs[-1]
-        fitted = make(pooling=pooling).fit(X, Y)
-    finally:
-        _fitting.Run = original
-    optimizer = weakref.ref(runs[0].optimizer)
-    parts = [weakref.ref(part) for part in runs[0].network.modules()]
-    runs.clear()
-
-    assert optimizer() is None
-    assert all(part() is None for part in parts)
-    live = fitted._predictor.network
-    assert not any(parameter.requires_grad for parameter in live.parameters())
-    assert all(parameter.grad is None for parameter in live.parameters())
+    assert sum(type(thing) in kinds for thing in gc.get_objects()) == before
+    parameters = [*fitted._predictor.network.parameters()]
+    assert not any(parameter.requires_grad for parameter in parameters)
+    assert all(parameter.grad is None for parameter in parameters)
 
 
 # Processes that share a GPU
@@ -184,49 +161,7 @@ def test_workers_on_a_gpu_warn_once(worker):
         warn_of_sharing(CUDA)
     with no_warning():
         warn_of_sharing(CUDA)
-
-
-def test_workers_on_the_cpu_share_the_file(worker):
-    with no_warning():
-        warn_of_sharing(CPU)
-
-
-def test_the_main_process_does_not_warn(monkeypatch):
-    monkeypatch.setattr(_devices, "_warned_of_sharing", False)
-    with no_warning():
-        warn_of_sharing(CUDA)
-
-
-def test_the_warning_is_about_the_caller_of_fit(make, worker, monkeypatch):
-    """Who sees it looks for `n_jobs`, not into this library."""
-    from sk_adalora.estimators import fitting as _fitting
-
-    monkeypatch.setattr(_fitting, "resolve_compute", lambda *_: CUDA)
-    monkeypatch.setattr(_fitting, "warn_of_emulation", stop)
-    with (
-        pytest.warns(UserWarning, match="Each process keeps") as caught,
-        pytest.raises(StopIteration),
-    ):
-        make().fit(X, Y)
-
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-def stop(compute):
-    raise StopIteration
-
-
-def is_a_worker():
-    return multiprocessing.parent_process() is not None
-
-
-@pytest.mark.parametrize(
-    ("backend", "expected"), [("loky", True), ("threading", False)]
-)
-def test_workers_of_joblib_are_told_from_threads(backend, expected):
-    jobs = (joblib.delayed(is_a_worker)() for _ in range(2))
-
-    assert joblib.Parallel(2, backend=backend)(jobs) == [expected, expected]
+        warn_of_sharing(CPU)  # shares the file
 
 
 # Predictions
@@ -319,22 +254,6 @@ def test_resident_memory_of_36_fits(loads, precision):
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
 
 
-@pytest.mark.slow
-def test_resident_memory_of_a_second_search(loads):
-    """In bfloat16 a CPU's kernels are compiled for each shape, and kept: what is
-    left of that after a first search does not come again."""
-    texts, labels = headlines(150)
-    grid = search({"target_r": [2, 8]})
-    grid.estimator.set_params(device="cpu")
-    grid.fit(texts, labels)
-    after_first = resident()
-
-    grid.fit(texts, labels)
-
-    assert resident() <= 1.05 * after_first
-    assert len(loads) == 1
-
-
 def test_requests_of_any_size_have_few_shapes(tiny_model, monkeypatch):
     """Kernels are compiled for each shape in bfloat16, and a service gets them all."""
     estimator = AdaLoraClassifier(
@@ -360,7 +279,7 @@ def test_requests_of_any_size_have_few_shapes(tiny_model, monkeypatch):
 
 @pytest.mark.slow
 @needs_bfloat16
-def test_resident_memory_of_single_rows(fresh_cache):
+def test_resident_memory_of_single_rows(empty_cache):
     """Without few shapes, 120 lengths took twice the memory of the first."""
     texts, labels = headlines(60)
     estimator = AdaLoraClassifier(epochs=1, device="cpu", random_state=0)
@@ -404,7 +323,7 @@ def test_gpu_memory_of_36_fits(loads):
 
 @pytest.mark.slow
 @pytest.mark.gpu
-def test_two_jobs_on_one_gpu(fresh_cache):
+def test_two_jobs_on_one_gpu(empty_cache):
     texts, labels = headlines(150)
     classifier = AdaLoraClassifier(epochs=1, max_length=32, random_state=0)
     grid = GridSearchCV(classifier, {"target_r": [2, 8]}, cv=2, n_jobs=2)
@@ -426,33 +345,3 @@ def test_copies_of_the_texts_are_gone_once_there_are_tokens(tiny_model, monkeypa
 
     assert len(held) > 1
     assert not any(held)
-
-
-def test_texts_that_are_all_distinct_are_not_copied():
-    texts = read_texts([f"text {i}" for i in range(100)])
-    _, distinct = _tokens._distinct(texts)
-    (column,) = distinct["first"].chunks
-
-    assert column.buffers()[2].address == texts.first.buffers()[2].address
-
-
-def test_cutting_the_middle_out_takes_few_bytes_a_token():
-    n_texts, length, kept = 200, 1000, 900
-    starts = np.arange(n_texts, dtype=np.int64) * length
-    table = TokenTable(
-        ids=np.zeros(n_texts * length, np.int32),
-        starts=starts,
-        stops=starts + length,
-        text_of=np.arange(n_texts),
-        type_ids=None,
-        truncated=np.zeros(n_texts, bool),
-        pad_id=0,
-        max_length=length,
-    )
-    tracemalloc.start()
-    cut = _keep_both_ends(table, kept)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-
-    assert len(cut.ids) == n_texts * kept
-    assert peak < 8 * table.ids.size  # of which the result takes 3.6

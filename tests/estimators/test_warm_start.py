@@ -15,11 +15,7 @@ from _toy import numbers, topics, toy
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import r2_score
 
-from sk_adalora.data.rows import split_rows
-from sk_adalora.files.state import continue_from
-from sk_adalora.network.head import LinearHead
-from sk_adalora.runtime.devices import resolve_compute
-from sk_adalora.training.start_head import _have_learned_nothing
+from sk_adalora.data.targets import read_number_targets
 
 X, Y = topics(36)
 INDICATORS = (Y[:, None] == np.unique(Y)).astype(int)
@@ -44,84 +40,25 @@ def copy(estimator, **changed):
     return pickle.loads(pickle.dumps(estimator)).set_params(**changed)
 
 
-def new_network(estimator, **changed):
-    """The network that the next fit would start from, before it looks back."""
-    other = copy(estimator, **changed, warm_start=False)
-    compute = resolve_compute(other.device, other.precision)
-    backbone = other._load_backbone(compute)
-    generator = torch.Generator().manual_seed(7)
-    return other._adapt(backbone, other._resolve_schedule(36), generator), backbone
-
-
-def outputs(network, estimator):
-    """What a network computes of the rows."""
-    from sk_adalora.data.texts import read_texts
-    from sk_adalora.tokens.batches import pad
-    from sk_adalora.tokens.tokenize import encode
-
-    tokenizer = estimator._ready().backbone.tokenizer
-    tokens = encode(read_texts(X), tokenizer, 64)
-    with torch.no_grad():
-        return network.eval()(pad(tokens, np.arange(36))).numpy()
-
-
 # Where it starts
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("first", "changed", "y"),
     [
-        {},
-        {"init_r": 9},
-        {"lora_alpha": 32.0},
-        {"lora_alpha": 0.5, "init_r": 7},
-        {"target_r": 1},
-        {"epochs": 2, "lora_dropout": 0.2},
+        ({}, {}, Y),
+        ({}, {"init_r": 9}, Y),
+        ({}, {"lora_alpha": 0.5, "init_r": 7, "lora_dropout": 0.2}, Y),
+        ({}, {"lora_alpha": 32.0}, INDICATORS),
+        ({"pooling": "model"}, {}, Y),
+        ({"pooling": "model"}, {"init_r": 6}, INDICATORS),
     ],
-    ids=str,
 )
-def test_a_continued_network_computes_what_the_old_one_did(fitted, changed):
-    """Before any step, whatever the new rank and scale."""
-    network, backbone = new_network(fitted, **changed)
-    expected = outputs(fitted._ready().network, fitted)
-    assert not np.allclose(outputs(network, fitted), expected, atol=1e-3)
-
-    continue_from(fitted._adapter, network, backbone)
-
-    np.testing.assert_allclose(outputs(network, fitted), expected, atol=1e-5)
-
-
-def test_all_ranks_are_there_to_be_moved_again(fitted):
-    """A layer that was left with nothing gets fresh triplets, which do nothing yet."""
-    network, backbone = new_network(fitted, init_r=6)
-    continue_from(fitted._adapter, network, backbone)
-    assert 0 < min(network.encoder.ranks.values())
-
-    for path, rank in fitted.ranks_.items():
-        values = network.encoder.state_dict()[f"{_name(network, path)}.lora_E"]
-        assert len(values) == 6
-        assert (values[:rank] != 0).all()
-        assert (values[rank:] == 0).all()
-        left = network.encoder.state_dict()[f"{_name(network, path)}.lora_B"]
-        assert (left[:, rank:] != 0).any()  # not dead: gradients reach the value
-
-
-def _name(network, path):
-    """The name that a layer's triplets have in the state of the network."""
-    (name,) = {
-        name.removesuffix(".lora_E")
-        for name in network.encoder.state_dict()
-        if name.endswith(f"{path}.lora_E")
-    }
-    return name
-
-
-@pytest.mark.parametrize("pooling", ["mean", "model"])
-@pytest.mark.parametrize("y", [Y, INDICATORS], ids=["one label", "several labels"])
-def test_a_fit_that_learns_nothing_predicts_as_before(make, pooling, y):
-    """The triplets with value 0 are the least important: pruned, they change little."""
-    estimator = make(pooling=pooling, epochs=2).fit(X, y)
-    still = copy(estimator, **STILL).fit(X, y)
+def test_a_fit_that_learns_nothing_predicts_as_before(make, first, changed, y):
+    """Whatever the new rank and scale. The triplets with value 0 are the least
+    important: pruned, they change little."""
+    estimator = make(**first, epochs=2).fit(X, y)
+    still = copy(estimator, **STILL, **changed).fit(X, y)
 
     np.testing.assert_allclose(
         still.predict_proba(X), estimator.predict_proba(X), atol=1e-3
@@ -141,15 +78,43 @@ def test_the_loss_goes_on_from_where_it_was(make):
     assert np.mean(continued.history_.loss[-3:]) < last
 
 
-def test_many_short_fits_learn(make):
-    classifier = make(epochs=1, learning_rate=0.03, head_init="random")
-    scores = [classifier.fit(X, Y).score(X, Y) for _ in range(12)]
-
-    assert max(scores[-3:]) > 0.9
-    assert max(scores[-3:]) > scores[0]
-
-
 # A new schedule
+
+
+@pytest.mark.parametrize("kept", ["object", "pickle", "folder"])
+def test_a_continued_fit_sets_the_same_rows_apart(make, tmp_path, kept):
+    """Others would have been learned from before: a score of what is known by heart."""
+    held = []
+
+    def watch(estimator, X, y):
+        held.append([*X])
+        return 0.0
+
+    texts = [f"{text} {number}" for number, text in enumerate(X)]
+    options = {"early_stopping": True, "epochs": 1, "random_state": None}
+    estimator = make(**options, scoring=watch).fit(texts, Y).set_params(scoring=None)
+    if kept == "pickle":
+        estimator = copy(estimator)
+    if kept == "folder":
+        estimator.save_pretrained(tmp_path / "saved")
+        estimator = type(estimator).from_pretrained(tmp_path / "saved")
+
+    estimator.set_params(warm_start=True, scoring=watch).fit(texts, Y)
+    assert held[0] == held[1]
+    estimator.set_params(warm_start=False).fit(texts, Y)
+    assert held[2] != held[1]
+
+
+def test_it_continues_after_a_pickle_on_other_rows(make):
+    one = make().fit(X, Y)
+    other = copy(one)
+    texts, labels = topics(24, seed=5)
+
+    np.testing.assert_array_equal(
+        one.fit(texts, labels).predict_proba(X),
+        other.fit(texts, labels).predict_proba(X),
+    )
+    assert one.fit_report_.n_rows == 24
 
 
 def test_the_schedule_is_a_new_one(fitted):
@@ -161,54 +126,6 @@ def test_the_schedule_is_a_new_one(fitted):
     assert len(continued.history_.loss) == 6
     assert sum(continued.ranks_.values()) == len(continued.ranks_)
     assert continued.history_.budget[0] > sum(fitted.ranks_.values())
-
-
-def test_early_stopping_of_a_continued_fit(fitted):
-    continued = copy(fitted, early_stopping=True, epochs=3)
-    continued.fit(X, Y, X_val=X[:12], y_val=Y[:12])
-
-    assert len(continued.history_.score) == continued.n_iter_
-
-
-@pytest.mark.parametrize("kept", ["object", "pickle", "folder"])
-def test_a_continued_fit_sets_the_same_rows_apart(make, monkeypatch, tmp_path, kept):
-    """Others would have been learned from before: a score of what is known by heart."""
-    held = []
-
-    def split(*args):
-        parts = split_rows(*args)
-        held.append(parts[1].tolist())
-        return parts
-
-    monkeypatch.setattr("sk_adalora.estimators.fitting.split_rows", split)
-    estimator = make(early_stopping=True, epochs=1, random_state=None).fit(X, Y)
-    if kept == "pickle":
-        estimator = pickle.loads(pickle.dumps(estimator))
-    if kept == "folder":
-        estimator.save_pretrained(tmp_path / "saved")
-        estimator = type(estimator).from_pretrained(tmp_path / "saved")
-
-    estimator.set_params(warm_start=True).fit(X, Y)
-    assert held[0] == held[1]
-    estimator.set_params(warm_start=False).fit(X, Y)
-    assert held[2] != held[1]
-
-
-def test_it_continues_after_a_pickle(make, fitted):
-    one, other = copy(fitted), make().fit(X, Y)
-    one.fit(X, Y)
-    other.fit(X, Y)
-
-    for name, array in numbers(one).items():
-        np.testing.assert_array_equal(array, numbers(other)[name])
-
-
-def test_rows_may_be_others(fitted):
-    """Fewer texts, new texts: only the classes must be the same."""
-    texts, labels = topics(24, seed=5)
-    continued = copy(fitted).fit(texts, labels)
-
-    assert continued.fit_report_.n_rows == 24
 
 
 @pytest.mark.parametrize("first", [INDICATORS * [0, 1, 1], INDICATORS | [1, 0, 0]])
@@ -231,13 +148,6 @@ def test_classes_that_had_no_row_are_learned_later(make, missing):
     assert classifier.fit(X, Y).score(X, Y) == 1
 
 
-def test_one_of_two_classes_that_had_no_row_is_learned_later(make):
-    texts, signs = toy(36)
-    classifier = make(epochs=2).fit(texts, signs, sample_weight=signs)
-
-    assert classifier.fit(texts, signs).score(texts, signs) == 1
-
-
 def test_what_starts_anew_leaves_the_others_as_they_were(make):
     labels = make().fit(X, INDICATORS * [0, 1, 1])
     classes = make().fit(X, Y, sample_weight=1.0 * (Y != "art"))
@@ -252,56 +162,33 @@ def test_what_starts_anew_leaves_the_others_as_they_were(make):
     assert classes._adapter.feature_length == length
 
 
-def test_a_label_starts_anew_whatever_the_others_are(make):
-    """Only classes share their odds."""
-    first = make().fit(X, INDICATORS * [0, 1, 1])
-    starts = [
-        copy(first, **STILL).fit(X, labels).predict_proba(X)[:, 0]
-        for labels in (INDICATORS, INDICATORS ^ [0, 1, 1])
-    ]
-
-    np.testing.assert_allclose(*starts, atol=1e-3)
-
-
-def test_a_label_that_is_rare_but_learned_does_not_start_anew():
-    head = LinearHead(4, 2)
-    with torch.no_grad():
-        head.bias.fill_(-12)
-        head.weight.copy_(torch.tensor([[0.1] * 4, [4.0] * 4]))
-    unlearned = _have_learned_nothing(head, torch.eye(2))
-
-    assert unlearned.tolist() == [True, False]
-
-
-def test_what_was_learned_is_not_started_anew(make, monkeypatch):
-    classifier = make().fit(X, Y)
-    monkeypatch.setattr(
-        "sk_adalora.training.start_head.fit_linear", None
-    )  # not called again
-    classifier.fit(X, Y)
-
-    assert classifier.n_iter_ == 4
-
-
 # What must fit
 
+REFUSED = {
+    "classes": ({}, np.where(Y == "art", "arts", Y), r"missing \['art'\], new \['arts"),
+    "fewer classes": (
+        {},
+        np.where(Y == "art", "sport", Y),
+        r"missing \['art'\], new \[",
+    ),
+    "several labels": ({}, INDICATORS, r": one label a row\. Got an indicator"),
+    "init_r": (
+        {"init_r": 2},
+        Y,
+        "`init_r` must be at least the largest rank.*init_r=2",
+    ),
+    "fewer layers": (
+        {"target_modules": ["query"]},
+        Y,
+        "adapted layers.*warm_start=Fal",
+    ),
+    "pooling": ({"pooling": "cls"}, Y, r"of the fit before: 'mean'. Got 'cls'"),
+}
 
-@pytest.mark.parametrize(
-    ("changed", "y", "match"),
-    [
-        ({}, np.where(Y == "art", "arts", Y), r"missing \['art'\], new \['arts'\]\."),
-        (
-            {},
-            np.where(Y == "art", "sport", Y),
-            r"missing \['art'\], new \[\]\..* a row of weight 0, .* for each\.$",
-        ),
-        ({"init_r": 2}, Y, r"`init_r` must be at least the largest rank.*init_r=2"),
-        ({"target_modules": ["query"]}, Y, "the adapted layers and the number of"),
-        ({"target_modules": ["query", "key", "value"]}, Y, "set warm_start=False"),
-    ],
-    ids=["classes", "fewer classes", "init_r", "fewer layers", "other layers"],
-)
-def test_what_does_not_fit_is_refused(fitted, changed, y, match):
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused(fitted, name):
+    changed, y, match = REFUSED[name]
     estimator = copy(fitted, **changed)
     predicted = estimator.predict_proba(X)
     before = dict(vars(estimator))
@@ -311,6 +198,14 @@ def test_what_does_not_fit_is_refused(fitted, changed, y, match):
 
     assert vars(estimator) == before
     np.testing.assert_array_equal(estimator.predict_proba(X), predicted)
+
+
+@pytest.mark.parametrize("kind", [_toy.make, _toy.make_regressor])
+def test_columns_must_be_as_many_as_before(tiny_model, kind):
+    estimator = kind(tiny_model, **CONTINUED).fit(X, INDICATORS)
+
+    with pytest.raises(ValueError, match=r"of the fit before.* 3|3 .*fit before"):
+        estimator.fit(X, INDICATORS[:, :2])
 
 
 def changed_weights(folder):
@@ -351,29 +246,6 @@ def test_another_pretrained_model_is_refused(fitted, tmp_path, change, what):
     estimator.set_params(warm_start=False).fit(X, Y).predict(X)
 
 
-def test_one_label_a_row_and_several_are_not_mixed(make):
-    indicator = np.eye(3, dtype=int)[np.arange(36) % 3]
-    estimator = make(epochs=1).fit(X, np.arange(36) % 3)
-
-    with pytest.raises(ValueError, match=r": one label a row\. Got an indicator"):
-        estimator.fit(X, indicator)
-
-
-@pytest.mark.parametrize(
-    ("n_columns", "match"),
-    [
-        (2, r"3 .* Got 2: missing \[2\], new \[\]\..* column of 0, for each\.$"),
-        (4, r"3 .* Got 4: missing \[\], new \[3\]\."),
-    ],
-)
-def test_several_labels_a_row_keep_their_number_of_columns(make, n_columns, match):
-    indicator = np.eye(4, dtype=int)[np.arange(36) % 2]
-    estimator = make(epochs=1).fit(X, indicator[:, :3])
-
-    with pytest.raises(ValueError, match=match):
-        estimator.fit(X, indicator[:, :n_columns])
-
-
 # Fresh fits
 
 
@@ -396,17 +268,6 @@ def test_a_fresh_fit_forgets_which_rows_were_set_apart(make):
 
     for name, array in numbers(fresh).items():
         np.testing.assert_array_equal(array, numbers(older)[name])
-
-
-def test_a_failed_first_fit_leaves_nothing_to_continue(make):
-    estimator = make()
-    with pytest.raises(ValueError, match="2 classes"):
-        estimator.fit(X, ["one"] * 36)
-
-    fresh = make().fit(X, Y)
-    np.testing.assert_array_equal(
-        estimator.fit(X, Y).predict_proba(X), fresh.predict_proba(X)
-    )
 
 
 # The model's own head
@@ -440,6 +301,28 @@ def test_an_own_head_with_a_tensor_without_dimensions_continues(own_model, monke
 # Regressors
 
 
+def units(y, before=None, own=False):
+    """The targets that standardise `y`, after those of the fit before."""
+    targets, values = read_number_targets(y)
+    return targets.encode(values, None, before, own)[0]
+
+
+def test_each_target_is_rescaled_by_itself():
+    """One spreads less, one wider, and one was constant."""
+    y = np.column_stack([SIGNS * 100.0, SIGNS, np.full(36, 7.0)])
+    later = np.column_stack([SIGNS, 50 * SIGNS - 9, SIGNS])
+    before = units(y)
+    now, own = units(later, before), units(later, before, own=True)
+
+    np.testing.assert_allclose(now.mean, [50, 0.5, 0.5])
+    wider = np.sqrt(((later[:, 1] - 0.5) ** 2).mean())
+    np.testing.assert_allclose(now.scale, [50, wider, 0.5])
+    # The head's outputs shrink as their scale grows: predictions stay.
+    np.testing.assert_allclose(now.output_factors(before), [1, 0.5 / wider, 1])
+    np.testing.assert_allclose(own.scale, [50, 0.5, 0.5])
+    assert units(y * 0.1, before).output_factors(before) is None
+
+
 @pytest.fixture(scope="module")
 def make_regressor(tiny_model):
     """Function: changed parameters -> a regressor that continues its fits."""
@@ -468,54 +351,3 @@ def test_targets_may_spread_wider_later(make_regressor, mean):
     regressor.set_params(epochs=30).fit(TEXTS, SIGNS)
 
     assert r2_score(SIGNS, regressor.predict(TEXTS)) > 0.5
-
-
-def test_targets_that_spread_less_keep_the_scale(make_regressor):
-    regressor = make_regressor(epochs=3).fit(TEXTS, SIGNS)
-    before = regressor._target_mean[0], regressor._target_scale[0]
-    regressor.fit(TEXTS, 0.1 * SIGNS)
-
-    assert (regressor._target_mean[0], regressor._target_scale[0]) == before
-
-
-def test_a_target_that_was_constant_may_vary_later(make_regressor):
-    y = np.column_stack([np.full(36, 7.0), SIGNS])
-    regressor = make_regressor(epochs=10).fit(TEXTS, y)
-    before = regressor._target_mean[1], regressor._target_scale[1]
-
-    regressor.set_params(epochs=30, learning_rate=0.03)
-    regressor.fit(TEXTS, np.column_stack([SIGNS * 100.0, SIGNS]))
-
-    assert (regressor._target_mean[1], regressor._target_scale[1]) == before
-    assert r2_score(SIGNS * 100.0, regressor.predict(TEXTS)[:, 0]) > 0.8
-
-
-def test_each_target_is_rescaled_by_itself(make_regressor):
-    """One that is as before, one that spreads wider, and one that was constant."""
-    y = np.column_stack([SIGNS * 100.0, SIGNS, np.full(36, 7.0)])
-    regressor = make_regressor(epochs=10).fit(TEXTS, y)
-    before, mean = regressor.predict(TEXTS), regressor._target_mean
-    y[:, 1:] = np.column_stack([50 * SIGNS - 9, SIGNS])
-    still = copy(regressor, **STILL).fit(TEXTS, y)
-
-    predicted = still.predict(TEXTS)
-    np.testing.assert_allclose(predicted[:, :2], before[:, :2], atol=0.01)
-    np.testing.assert_allclose(still._target_mean, [*mean[:2], SIGNS.mean()])
-    distance = np.sqrt(((y - still._target_mean) ** 2).mean(axis=0))
-    np.testing.assert_allclose(still._target_scale, distance)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "model"])
-def test_a_regressor_of_other_targets_is_refused(make_regressor, pooling):
-    y = np.column_stack([SIGNS, 1 - SIGNS, SIGNS])
-    regressor = make_regressor(epochs=1, pooling=pooling).fit(TEXTS, y)
-
-    with pytest.raises(ValueError, match=r"targets of the fit before: 3\. Got 2\. Set"):
-        regressor.fit(TEXTS, y[:, :2])
-
-
-def test_another_pooling_is_refused(make):
-    estimator = make(warm_start=True).fit(X, Y)
-
-    with pytest.raises(ValueError, match=r"of the fit before: 'mean'. Got 'cls'"):
-        estimator.set_params(pooling="cls").fit(X, Y)
