@@ -799,52 +799,6 @@ def test_a_copy_of_a_tokenizer_reads_as_in_the_fit(
     np.testing.assert_allclose(found, fitted.predict_proba(texts), atol=1e-6)
 
 
-PADS_LEFT = """
-import transformers
-
-class PadsLeft(transformers.PreTrainedTokenizer):
-    vocab_files_names = {}
-
-    def __init__(self, padding_side="left", **options):
-        super().__init__(padding_side=padding_side, **options)
-
-    vocab_size = 140
-
-    def get_vocab(self):
-        return {self._convert_id_to_token(i): i for i in range(self.vocab_size)}
-
-    def _tokenize(self, text, **options):
-        return list(text)
-
-    def _convert_token_to_id(self, token):
-        return min(ord(token[0]), self.vocab_size - 1)
-
-    def _convert_id_to_token(self, index):
-        return chr(index)
-
-    def save_vocabulary(self, folder, filename_prefix=None):
-        return ()
-
-    def _pad(self, *args, **options):
-        assert self.padding_side == "left"
-        return super()._pad(*args, **options)
-"""
-
-
-def test_a_tokenizer_that_only_pads_on_the_left(folder_of, tmp_path):
-    """Code of a model's own may assert it even where there is nothing to pad."""
-    folder = Path(folder_of(transformers.BertConfig, **SIZES))
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenization_pads.py").write_text(PADS_LEFT)
-    named = {"AutoTokenizer": ["tokenization_pads.PadsLeft", None]}
-    settings = {"auto_map": named, "tokenizer_class": "PadsLeft", "pad_token": "x"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    fitted = make(str(folder), trust_remote_code=True).fit(*toy(16))
-    fitted.save_pretrained(tmp_path / "saved")
-
-    assert fitted._predictor.backbone.tokenizer.padding_side == "left"
-
-
 def test_cards_name_the_part_that_is_adapted(folder_of, tmp_path):
     fitted = make(folder_of(transformers.BartConfig, **SEQ2SEQ)).fit(*toy(16))
     fitted.save_pretrained(tmp_path / "saved")
