@@ -19,7 +19,6 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
 from torch.nn import functional as F
 
-from sk_adalora import BudgetSchedule
 from sk_adalora.data.targets import Classes
 from sk_adalora.data.texts import read_texts
 from sk_adalora.network.network import build_network
@@ -152,14 +151,7 @@ def test_the_budget_is_that_of_the_schedule_at_every_step(tiny_model, changed):
     X, y = toy(64)
     fitted = make(tiny_model, batch_size=8, epochs=3, **changed).fit(X, y)
     plan = fitted.schedule_
-    budget = BudgetSchedule(
-        initial=plan.init_r * LAYERS,
-        target=plan.target_r * LAYERS,
-        tinit=plan.tinit,
-        tfinal=plan.tfinal,
-        deltaT=plan.deltaT,
-        total_step=plan.total_step,
-    )
+    budget = plan.config().schedule(LAYERS)
     expected = [budget.held_budget(step) for step in range(plan.total_step)]
 
     assert fitted.history_.budget == expected
