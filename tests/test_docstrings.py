@@ -1,5 +1,7 @@
 """Public docstrings are in numpydoc's form, complete, and their examples run."""
 
+import doctest
+import importlib
 import inspect
 
 import pytest
@@ -64,3 +66,15 @@ def test_what_refers_to_its_parent_documents_all_fields():
 @pytest.mark.parametrize("name", sorted({*sk_adalora.__all__} - WITHOUT_EXAMPLES))
 def test_classes_and_functions_have_an_example(name):
     assert ">>> " in (getattr(sk_adalora, name).__doc__ or "")
+
+
+@pytest.mark.parametrize("name", sk_adalora.__all__)
+def test_examples(name):
+    """pytest looks for them in the module that a class says it is of: not in ours."""
+    value = getattr(sk_adalora, name)
+    home = importlib.import_module(sk_adalora._HOMES[name], "sk_adalora")
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(verbose=False)
+    for test in finder.find(value, name, module=False, globs=vars(home).copy()):
+        runner.run(test)
+
+    assert runner.failures == 0

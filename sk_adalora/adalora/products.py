@@ -66,11 +66,11 @@ def onednn_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     In float32, torch multiplies by MKL, which leaves AVX512 unused on processors of
     AMD. On Zen 5, oneDNN takes less than half the time, and is used. On Zen 4, it takes
     0.92 of the time, and is not used: it would compile a kernel for each length of a
-    batch, and the gain is not worth the memory (`benchmarks/float32_products.py`).
+    batch, and the gain is not worth the memory (`python -m benchmarks float32`).
 
     In bfloat16, torch multiplies by oneDNN too, but first fills the result with the
     bias, to which the product is added. To add the bias while multiplying takes 0.8 to
-    1.0 of the time (`benchmarks/bias_products.py`).
+    1.0 of the time (`python -m benchmarks bias`).
     """
     if not (is_plain(weight) and x.device.type == "cpu" and x.dtype == weight.dtype):
         return False
@@ -94,7 +94,7 @@ def _project(x: Tensor, rows: Tensor) -> Tensor:
 
     In float32, ``(rows @ x.T).T`` is computed: with up to 12 rows, that takes 0.8 to
     1.06 of the time on a CPU, together with what reads the transposed result
-    (`benchmarks/narrow_products.py`).
+    (`python -m benchmarks narrow`).
     """
     if x.dtype == torch.float32:
         return torch.mm(rows, x.t()).t()

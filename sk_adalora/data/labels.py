@@ -84,7 +84,7 @@ def read_indicator(y: Any, name: str = "y") -> np.ndarray:
 
 def read_labels(y: Any, name: str = "y", warn: bool = False) -> np.ndarray:
     """Return the labels in the type that they came in, of shape (n_samples,)."""
-    shape = np.shape(y)
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
             f"`{name}` must have one label a row, or be a matrix of 0 and 1. Got "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date, time, timedelta
 from typing import Any
 
 import numpy as np
 from sklearn import config_context
 from sklearn.utils import check_array
+
+_TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
 def read_numbers(y: Any, name: str) -> np.ndarray:
@@ -25,9 +28,9 @@ def _refuse_times(values: np.ndarray, name: str) -> None:
     kinds = {values.dtype.type}
     if values.dtype == object:
         kinds = set(map(type, values.ravel()))
-    for kind in kinds & {np.datetime64, np.timedelta64}:
+    got = [kind.__name__ for kind in kinds if issubclass(kind, _TIMES)]
+    if got:
         raise ValueError(
-            f"`{name}` of a regressor must be numbers. Got {kind.__name__}. Divide "
-            "durations by a unit, such as np.timedelta64(1, 'D'); of dates, subtract "
-            "one first."
+            f"`{name}` of a regressor must be numbers. Got {got[0]}. Divide durations "
+            "by a unit, such as np.timedelta64(1, 'D'); of dates, subtract one first."
         )

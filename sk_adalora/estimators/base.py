@@ -23,7 +23,7 @@ from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import DEFAULT_MODEL
 from sk_adalora.runtime.devices import own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
-from sk_adalora.runtime.rules import Rule, check_parameters, defaults_of
+from sk_adalora.runtime.rules import Rule, check_parameters
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 from sk_adalora.training.advice import warn_of_history
 from sk_adalora.training.epochs import EpochCallbacks, data_of_fit
@@ -555,7 +555,7 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
         ValueError
             If a later version wrote something that this one does not know.
         """
-        state = defaults_of(type(self)) | with_records(state)
+        state = with_records(state)
         if not self.__dict__.pop(_FROM_PICKLE, False) and "trust_remote_code" in state:
             state["trust_remote_code"] = False
         super().__setstate__(state)

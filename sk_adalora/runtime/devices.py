@@ -72,7 +72,7 @@ class Compute:
         On a CPU in bfloat16, a training step takes 1.4 to 1.7 times as long with the
         fused kernel as with plain products, and a prediction no less time; in float32
         the fused kernel is as fast, and faster on long texts
-        (`benchmarks/attention_kernels.py`).
+        (`python -m benchmarks attention`).
         """
         slow = self.device.type == "cpu" and self.precision == "bfloat16"
         return "eager" if slow else None
@@ -83,7 +83,7 @@ class Compute:
 
         A CPU is fastest while the activations between two layers fit in its cache:
         with 8,192 tokens a prediction took 1.3 times as long as with 2,048
-        (`benchmarks/prediction_batches.py`).
+        (`python -m benchmarks batches`).
         """
         return 2048 if self.device.type == "cpu" else 8192
 
@@ -94,7 +94,7 @@ class Compute:
         Larger batches are processed in parts. On a CPU that needs less memory, and no
         more time, because the activations fit in the cache: in parts, a batch of 8,192
         tokens took 0.6 of the time in bfloat16 and 0.8 in float32
-        (`benchmarks/training_parts.py`). With two threads, twice as large parts would
+        (`python -m benchmarks parts`). With two threads, twice as large parts would
         take up to 4% less time for long texts, and more memory. More threads get
         larger parts, to share enough work; nobody has measured that.
         """
@@ -109,7 +109,7 @@ class Compute:
 
         oneDNN does so, which multiplies in half precision on a CPU, and in float32 on
         some. Fewer different numbers of tokens take less memory, and hardly more time
-        (`benchmarks/length_multiples.py`). On Apple's GPUs torch keeps a graph for each
+        (`python -m benchmarks lengths`). On Apple's GPUs torch keeps a graph for each
         shape (pytorch/pytorch#181213). On NVIDIA's Hopper and its Blackwell for data
         centres, attention in half precision may be cuDNN's, which prepares and keeps a
         plan for each (pytorch/pytorch#155958). Neither effect is measured.

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from sk_adalora.runtime.messages import warn_user
 
-from .marks import may_be_best
+from .study import may_be_best
 
 # Complete trials before the first is stopped.
 _STARTUP_TRIALS = 3

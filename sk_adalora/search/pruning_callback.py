@@ -65,6 +65,8 @@ class OptunaPruning:
     ...     return classifier.fit(X, y).score(X_val, y_val)
     """
 
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+
     def __init__(
         self,
         trial: Any,

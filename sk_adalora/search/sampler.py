@@ -25,7 +25,7 @@ from sklearn.utils import check_random_state
 from sk_adalora.runtime.devices import own_settings_of_torch
 from sk_adalora.runtime.messages import Muted
 
-from .marks import ERROR
+from .study import ERROR
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100

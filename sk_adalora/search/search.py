@@ -1,23 +1,72 @@
-"""AdaLoraSearchCV: its parameters, its ways to begin, and what is pickled of it."""
+"""AdaLoraSearchCV: its parameters, its fit, and what is pickled of it."""
 
 from __future__ import annotations
 
+import math
 import re
+import time
+import warnings
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import optuna
+from joblib import Parallel, effective_n_jobs
+from optuna.samplers import GridSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone, is_classifier
+from sklearn.model_selection import check_cv
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import indexable
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from sk_adalora.data.rows import refuse_name
+from sk_adalora.estimators.base import with_callbacks
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
-from sk_adalora.runtime.rules import defaults_of
-from sk_adalora.runtime.transaction import CALLBACKS
+from sk_adalora.runtime.messages import progress_bar, write_lines
+from sk_adalora.runtime.rules import check_parameters, defaults_of
+from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 
-from .hooks import NOT_SENT, SearchHooks
-from .plot import draw_trials, trial_curves
-from .study import check_directions, in_memory, record_of
+from .dimensions import CalledSpace, Space
+from .fingerprint import fingerprint
+from .folds import FoldEvaluator
+from .pruner import make_pruner
+from .results import (
+    TrialTable,
+    check_best,
+    draw_trials,
+    make_table,
+    summarise,
+    trial_curves,
+    warn_of_failures,
+    warn_of_few_settings,
+)
+from .sampler import count_points, make_sampler
+from .space import AdaLoraSpace, read_space
+from .start import (
+    SEARCH_RULES,
+    check_names,
+    check_rows,
+    find_prefix,
+    starting_points,
+)
+from .storage import open_storage
+from .study import (
+    SearchStudy,
+    bind,
+    check_bound,
+    check_directions,
+    handed_over,
+    in_memory,
+    load_study,
+    open_study,
+    record_of,
+    silent_optuna,
+)
+from .trials import TrialRunner
+from .workers import Worker
 
 # The password in the URL of a database: up to its last "@", or in its query, whose
 # values may be settings in their turn, as ODBC's are.
@@ -27,7 +76,62 @@ _PASSWORD = re.compile(
 )
 
 
-class AdaLoraSearchCV(SearchHooks):
+# What a fit finds, some of it depending on the scores and on `refit`.
+_FOUND = {
+    *("best_estimator_", "best_index_", "best_params_", "best_score_"),
+    *("cv_results_", "feature_names_in_", "multimetric_", "refit_time_", "scorer_"),
+    *("study_", "trials_", "_study_record"),
+}
+# Parameters that stay in the process of the search.
+_NOT_SENT = ("storage", "callbacks", "space", "sampler", "pruner", "enqueue", "cv")
+
+
+@dataclass(kw_only=True, eq=False)
+class _Data:
+    """What a search is fitted to, and how its folds are scored.
+
+    Parameters
+    ----------
+    X, y : object
+        The rows and their targets.
+    params : dict
+        What `fit` got beside them.
+    routed : Bunch
+        The same, for the estimator, the scorer and the splitter.
+    scorer : callable
+        Of one score or several.
+    splits : list of pair of ndarray
+        Training and test rows of each fold.
+    """
+
+    X: Any
+    y: Any
+    params: dict[str, Any]
+    routed: Any
+    scorer: Any
+    splits: list[tuple[np.ndarray, np.ndarray]]
+
+    def told(self) -> dict[str, Any]:
+        """Return what callbacks of scikit-learn are told."""
+        weight = self.params.get("sample_weight")
+        metadata = None if weight is None else {"sample_weight": weight}
+        return {"X": self.X, "y": self.y, "metadata": metadata}
+
+    def compared(self) -> list[Any]:
+        """Return what a study must go on with. None is not passed on.
+
+        Groups make the folds, which are compared themselves.
+        """
+        passed = {**self.routed.estimator.fit, **self.routed.scorer.score}
+        given = {
+            name: value
+            for name, value in self.params.items()
+            if value is not None and (name != "groups" or name in passed)
+        }
+        return [self.X, self.y, given]
+
+
+class AdaLoraSearchCV(BaseSearchCV):
     """Search the parameters of an AdaLora estimator with Optuna and cross-validation.
 
     Optuna proposes parameters, and says which trials are not worth their remaining
@@ -175,9 +279,9 @@ class AdaLoraSearchCV(SearchHooks):
     Notes
     -----
     A study belongs to the rows, folds, space, scoring and estimator that it began with;
-    to go on with others is an error. A trial whose process died is tried again: at once
-    if that was on the same machine, under Linux; otherwise after ten minutes without a
-    sign of life. Parameters over which three processes have died are not.
+    to go on with others is an error. A trial whose process died is tried again, after
+    two minutes without a sign of life. Parameters over which three processes have died
+    are not.
 
     A pickle of a fitted search holds no storage, whose URL may have a password in it,
     and no callbacks but those set on `estimator`. `best_estimator_` is saved without
@@ -387,6 +491,223 @@ class AdaLoraSearchCV(SearchHooks):
         search = cls(estimator, space, storage=storage, study_name=name, **options)
         return search._fit(X, y, fit_params or {}, stored_only=True)
 
+    # ---- the steps of a fit -------------------------------------------------
+
+    @with_callbacks
+    def _fit(
+        self, X: Any, y: Any, params: dict[str, Any], *, stored_only: bool = False
+    ) -> Self:
+        check_parameters(self, SEARCH_RULES)
+        self._validate_params()
+        refuse_name(y)
+        with unchanged_on_error(self), silent_optuna(), ExitStack() as stack:
+            for name in _FOUND & vars(self).keys():  # of an earlier fit
+                delattr(self, name)
+            root, data = self._begin(X, y, params)
+            space = self._read_space()
+            check_names(self.estimator, space)
+            study = self._open_study(data, space, stored_only)
+            task = root.subcontext(task_name="search", max_subtasks=None)
+            task.call_on_fit_task_begin(estimator=self)
+            if not stored_only:
+                worker = self._join(study, space, stack)
+                self._run_trials(study, space, worker, data, task)
+            table = self._make_table(study, space, len(data.splits))
+            task.call_on_fit_task_end(estimator=self)
+            self._choose(table)
+            if self.refit:
+                self._refit(data, root)
+            # Of several scorers, a dict.
+            self.scorer_ = data.scorer
+            if not callable(self.scoring):
+                self.scorer_ = getattr(data.scorer, "_scorers", data.scorer)
+            root.call_on_fit_task_end(estimator=self, **data.told())
+        warn_of_failures(table)
+        return self
+
+    def _begin(self, X: Any, y: Any, params: dict[str, Any]) -> tuple[Any, _Data]:
+        """Split the rows into folds, and tell callbacks that the fit begins."""
+        scorer, _ = self._get_scorers()
+        X, y = indexable(X, y)
+        params = _check_method_params(X, params=params)
+        routed = self._get_routed_params_for_fit(params)
+        data = _Data(X=X, y=y, params=params, routed=routed, scorer=scorer, splits=[])
+        root = self._init_callback_context(max_subtasks=1 + (self.refit is not False))
+        root.call_on_fit_task_begin(estimator=self, **data.told())
+        check_rows(X, "X")
+        if y is not None:
+            check_rows(y, "y")
+        cv = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        data.splits = list(cv.split(X, y, **routed.splitter.split))
+        if not data.splits:
+            raise ValueError(
+                f"`cv` must give at least one fold. Got {self.cv!r}, which gives none. "
+                "Pass a list of folds: a generator gives them to one fit only."
+            )
+        self.n_splits_ = len(data.splits)
+        return root, data
+
+    def _read_space(self) -> Space:
+        space = AdaLoraSpace() if self.space is None else self.space
+        prefix = self.prefix
+        if prefix == "auto":
+            named = isinstance(space, AdaLoraSpace)
+            prefix = find_prefix(self.estimator) if named else ""
+        return read_space(space, prefix)
+
+    def _open_study(self, data: _Data, space: Space, stored_only: bool) -> SearchStudy:
+        """Create the study, with what is tried first in line, or go on with it."""
+        scoring = [self.scoring, self._metric()]
+        made_with = fingerprint(
+            data.compared(), data.splits, space, scoring, self.estimator
+        )
+        if stored_only:
+            study = load_study(open_storage(self.storage), self.study_name)
+            check_bound(study, made_with)
+            return study
+        warn_of_few_settings(self._n_settings(space), self.n_trials)
+        enqueue = self.enqueue
+        if isinstance(enqueue, str) and isinstance(self.sampler, GridSampler):
+            enqueue = None  # it has its own settings, and draws no others beside them
+        points = starting_points(enqueue, self.estimator, space)
+        study = open_study(
+            open_storage(self.storage),  # from here on, something is written
+            self.study_name,
+            make_pruner(self.pruner),
+            points,
+            load_if_exists=self.load_if_exists,
+        )
+        bind(study, made_with)
+        return study
+
+    def _join(self, study: SearchStudy, space: Space, stack: ExitStack) -> Worker:
+        """Begin to work on a study, until the fit ends."""
+        if self.storage is None:
+            stack.enter_context(handed_over(study))
+        worker = Worker(study, beats=self.storage is not None)
+        stack.enter_context(worker)
+        over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
+        study.sampler = make_sampler(
+            self.sampler,
+            space.distributions(),
+            self.n_trials,
+            self.random_state,
+            [over] if worker.alone() else [over, int(worker.run_id, 16)],
+        )
+        return worker
+
+    def _n_settings(self, space: Space) -> float:
+        """Return after how many settings a search ends; infinity for never."""
+        if self.sampler != "auto" or isinstance(space, CalledSpace):
+            return math.inf
+        return count_points(space.distributions())
+
+    def _metric(self) -> str | None:
+        """Return the one of several scores that the search maximises, if known yet."""
+        if isinstance(self.refit, str):
+            return self.refit
+        if isinstance(self.scoring, list | tuple | dict):
+            return next(iter(self.scoring), None)
+        return None
+
+    def _run_trials(
+        self, study: SearchStudy, space: Space, worker: Worker, data: _Data, task: Any
+    ) -> None:
+        """Evaluate trials until the study has enough of them."""
+        n_settings = self._n_settings(space)
+        total = int(min(self.n_trials, n_settings))
+        with (
+            closing(progress_bar(total, self.verbose, "search", "trial")) as bar,
+            Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch) as parallel,
+        ):
+            evaluate = FoldEvaluator(
+                search=self,
+                sent=self._twin(**dict.fromkeys(_NOT_SENT)),
+                X=data.X,
+                y=data.y,
+                splits=data.splits,
+                scorer=data.scorer,
+                fit_params=data.routed.estimator.fit,
+                score_params=data.routed.scorer.score,
+                parallel=parallel,
+                task=task,
+                study=study,
+            )
+            runner = TrialRunner(
+                study=study,
+                space=space,
+                worker=worker,
+                n_trials=self.n_trials,
+                finite=n_settings < math.inf,
+                n_folds=len(data.splits),
+                batch=effective_n_jobs(self.n_jobs),
+                racing=self.pruner is not None,
+                timeout=self.timeout,
+                metric=self._metric(),
+                callbacks=self.callbacks or (),
+                bar=bar,
+            )
+            runner.run(evaluate)
+
+    def _make_table(self, study: SearchStudy, space: Space, n_folds: int) -> TrialTable:
+        """Turn the study into scikit-learn's table."""
+        trials = study.get_trials(deepcopy=False)
+        # Before the refit, after which the storage may be gone.
+        self.study_, self.trials_ = study, trials
+        self._study_record = record_of(study)
+        table, metric = make_table(trials, space, n_folds), self._metric()
+        check_best(table, trials)
+        with warnings.catch_warnings():  # folds that never ran have no score
+            warnings.filterwarnings("ignore", message=".*scores are non-finite")
+            results = self._format_results(
+                [row.params for row in table.rows],
+                n_folds,
+                table.out(with_train=self.return_train_score),
+                table.more(metric),
+            )
+        table.correct(results)
+        self.cv_results_ = results
+        self.multimetric_ = table.metrics is not None
+        if self.verbose:
+            write_lines(summarise(table, results, n_folds, metric))
+        return table
+
+    def _choose(self, table: TrialTable) -> None:
+        """Choose the best trial, unless nobody said by which of several scores."""
+        if not self.refit and self.multimetric_:
+            return
+        if table.metrics is not None:
+            self._check_refit_for_multimetric(table.metrics)
+        name = self.refit if self.multimetric_ else "score"
+        index = int(self._select_best_index(self.refit, name, self.cv_results_))
+        row = table.rows[index]
+        if row.state != "complete":
+            raise ValueError(
+                "`refit` must choose a complete trial. Got row "
+                f"{index} of `cv_results_`, whose state is {row.state!r}. Choose among "
+                "the rows with state 'complete': others have NaN for a mean score, "
+                "which argmax takes for the largest and np.nanargmax leaves out."
+            )
+        self.best_index_, self.best_params_ = index, row.params
+        if not callable(self.refit):
+            self.best_score_ = self.cv_results_[f"mean_test_{name}"][index]
+
+    def _refit(self, data: _Data, root: Any) -> None:
+        """Fit the best trial on all rows."""
+        # Some of the parameters may be estimators themselves.
+        best = clone(self.best_params_, safe=False)
+        self.best_estimator_ = clone(self.estimator).set_params(**best)
+        task = root.subcontext(task_name="refit-with-best-params")
+        with task.propagate_callback_context(self.best_estimator_):
+            task.call_on_fit_task_begin(estimator=self, **data.told())
+            rows = (data.X,) if data.y is None else (data.X, data.y)
+            start = time.time()
+            self.best_estimator_.fit(*rows, **data.routed.estimator.fit)
+            self.refit_time_ = time.time() - start
+        if hasattr(self.best_estimator_, "feature_names_in_"):
+            self.feature_names_in_ = self.best_estimator_.feature_names_in_
+        task.call_on_fit_task_end(estimator=self, **data.told())
+
     # ---- after fit ----------------------------------------------------------
 
     def plot_trials(self, ax: Any = None) -> np.ndarray:
@@ -421,24 +742,14 @@ class AdaLoraSearchCV(SearchHooks):
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled.
 
-        Of a fitted search, and of one that sends its fits to workers: neither the
-        storage nor the live study, which hold the URL of a database and its password,
-        nor Optuna's callbacks. Of a fitted one, nor scikit-learn's, which workers call.
-        Of one that sends its fits to workers, nor what only the search itself uses, and
-        what an earlier fit found. All else is pickled: the other parameters, the
-        trials, the table and the refitted estimator. An unfitted search keeps its
-        storage, for a worker to use it.
+        Of a fitted search neither the storage nor the live study, which hold the URL of
+        a database and its password, nor callbacks of Optuna's or scikit-learn's. All
+        else is pickled: the other parameters, the trials, the table and the refitted
+        estimator. An unfitted search keeps its storage, for a worker to use it.
         """
         state = dict(super().__getstate__())
-        running = state.pop("_now", None)
-        fitted = state.pop("study_", None) is not None
-        if fitted or running is not None:
+        if state.pop("study_", None) is not None:
             state |= dict.fromkeys(("storage", "callbacks"))
-        if running is not None:
-            state |= dict.fromkeys(("space", "sampler", "pruner", "enqueue", "cv"))
-            for name in NOT_SENT & state.keys():
-                del state[name]
-        if fitted and running is None:
             for name in CALLBACKS:
                 state.pop(name, None)
         return state
@@ -458,8 +769,12 @@ class AdaLoraSearchCV(SearchHooks):
 
     def _without_password(self) -> Self:
         """Return a twin to show: the text may be cut in the middle of the password."""
+        if not isinstance(self.storage, str):
+            return self
+        return self._twin(storage=_PASSWORD.sub(r"\1\2***", self.storage))
+
+    def _twin(self, **changes: Any) -> Self:
+        """Return a search with the same attributes, but for some."""
         twin = object.__new__(type(self))
-        twin.__dict__.update(vars(self))
-        if isinstance(self.storage, str):
-            twin.storage = _PASSWORD.sub(r"\1\2***", self.storage)
+        twin.__dict__.update(vars(self) | changes)
         return twin

@@ -337,6 +337,10 @@ def suggest_params(
     return {**read_space(space, prefix).suggest(trial), **fixed}
 
 
+# Where users import them from: for pickles.
+AdaLoraSpace.__module__ = suggest_params.__module__ = "sk_adalora"
+
+
 def read_space(space: Any, prefix: str = "") -> Space:
     """Read a space of any kind.
 

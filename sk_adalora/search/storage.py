@@ -8,10 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import unquote
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 # Optuna locks a journal by a symbolic link, which few users may make on Windows.
 _LINKS_ARE_FREE = os.name != "nt"
@@ -51,33 +53,29 @@ def open_storage(storage: Any) -> BaseStorage:
     return _open_database(path)
 
 
-def _open_database(url: str) -> RDBStorage:
-    scheme = url.partition("://")[0]
-    if scheme == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
-        url = url.replace(scheme, "postgresql+psycopg", 1)
-    # A server may have closed a connection during a long fit.
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    path = None  # of SQLite's file
-    if scheme.partition("+")[0] == "sqlite":  # behind it may be the driver
-        file = url.partition(":///")[2].partition("?")[0]
-        if file and not file.startswith((":", "file:")):  # in memory, or a URI
-            path = os.path.abspath(file)
-            # SQLAlchemy decodes "%20" since 2.1.
-            if not os.path.isdir(os.path.dirname(path)):
-                path = unquote(path)
-            _check_file(path)
-        options = {"connect_args": {"timeout": _PATIENCE}}
+def _open_database(text: str) -> RDBStorage:
+    scheme = text.partition("://")[0]
     try:
-        storage = _create_tables(partial(RDBStorage, url, engine_kwargs=options))
+        url = make_url(text)
+        has_psycopg_3 = not find_spec("psycopg2") and find_spec("psycopg")
+        if scheme == "postgresql" and has_psycopg_3:
+            url = url.set(drivername="postgresql+psycopg")
+        # A server may have closed a connection during a long fit.
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        path = _file_of(url)
+        if url.get_backend_name() == "sqlite":
+            options = {"connect_args": {"timeout": _PATIENCE}}
+        if path is not None:
+            _check_file(path)
+        full = url.render_as_string(hide_password=False)
+        storage = _create_tables(partial(RDBStorage, full, engine_kwargs=options))
     except ImportError as error:
         raise ImportError(
             f"`storage` needs a driver for databases of {scheme!r}. Got none that is "
             "installed. For PostgreSQL, run: pip install 'sk-adalora[scale]'"
         ) from error
-    except Exception as error:
-        if not _is_about_url(error):
-            raise
-        # Not `from error`: older releases put the whole URL in it, password and all.
+    except (ArgumentError, ValueError):
+        # Without a cause: Optuna's has the whole URL in it, password and all.
         raise ValueError(
             "`storage` must be the URL of a database, or the path of a journal file. "
             f"Got a URL of {scheme!r} that SQLAlchemy does not understand. Pass one "
@@ -89,13 +87,20 @@ def _open_database(url: str) -> RDBStorage:
     return storage
 
 
+def _file_of(url: Any) -> str | None:
+    """Return the path of SQLite's file; None for memory, a URI or another database."""
+    file = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or file.startswith((":", "file:")):
+        return None
+    return os.path.abspath(file)
+
+
 def _lock_before_reading(storage: RDBStorage) -> None:
     """Have SQLite lock its file when a transaction begins, as SQLAlchemy documents.
 
     By itself it locks when the transaction writes first. So two workers could read that
     a trial waits, and both take it.
     """
-    from sqlalchemy import event
 
     @event.listens_for(storage.engine, "connect")
     def leave_beginning_to_us(connection: Any, _: Any) -> None:
@@ -118,12 +123,6 @@ def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:
                 raise
         time.sleep(seconds)
     return connect()
-
-
-def _is_about_url(error: Exception) -> bool:
-    """Tell whether SQLAlchemy, which Optuna brings, cannot read or place a URL."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return not kinds.isdisjoint({"ArgumentError", "ValueError"})
 
 
 class _Journal(JournalFileBackend):

@@ -14,11 +14,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from .dimensions import Space
-from .marks import DEATHS, ERROR, FOLD, RUN, is_over, may_be_best
+from .folds import FoldResult
+from .results import warn_of_unasked
 from .sampler import all_tried
-from .study import SearchStudy
-from .table import FoldResult
-from .warnings import warn_of_unasked
+from .study import DEATHS, ERROR, FOLD, RUN, SearchStudy, is_over, may_be_best
 from .workers import Worker, take_back, try_again
 
 # Parameters of some trials and numbers of folds -> for each trial, results by fold.

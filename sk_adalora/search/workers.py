@@ -1,7 +1,7 @@
 """Which processes work on a study, and which of its trials nobody will finish.
 
-Optuna's own heartbeats need `study.optimize`. A search asks and tells, so it signs each
-trial with its run, and the study lists the runs: machine, process, latest heartbeat.
+Optuna's own heartbeats need a database. A search signs each trial with its run, and the
+study lists the runs: where they are, and their latest sign of life.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import socket
 import threading
 import time
 import uuid
-from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,11 +18,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sk_adalora.runtime.messages import warn_user
 
-from .marks import AGAIN, DEATHS, ERROR, RUN, WORKER
+from .study import AGAIN, DEATHS, ERROR, RUN, WORKER
 
-# Seconds between two heartbeats, and seconds without one after which a worker is dead.
-_BEAT = 30.0
-_GRACE = 600.0
+# Seconds between two signs of life, and seconds without one after which a run is dead.
+_BEAT = 20.0
+_GRACE = 120.0
 
 # Processes that may die over the same parameters before these are given up.
 _MOST_DEATHS = 3
@@ -33,9 +30,6 @@ _MOST_DEATHS = 3
 # System attributes by which a `GridSampler` knows the place of a trial, and without
 # which it fails.
 _PLACE = ("grid_id", "search_space")
-
-_PROC = Path("/proc")
-_here: set[str] = set()  # runs of this process
 
 
 class Worker:
@@ -46,7 +40,7 @@ class Worker:
     study : optuna.Study
         The study.
     beats : bool
-        Whether to write a heartbeat, for processes on other machines.
+        Whether to write signs of life, for other processes.
     """
 
     def __init__(self, study: optuna.Study, *, beats: bool) -> None:
@@ -57,7 +51,6 @@ class Worker:
 
     def __enter__(self) -> Worker:
         try:
-            _here.add(self.run_id)
             self._write()
             if self.beats:
                 self._heart = threading.Thread(target=self._keep_beating, daemon=True)
@@ -72,7 +65,6 @@ class Worker:
         # A beat under way must not overwrite the end.
         if self._heart is not None and self._heart.is_alive():
             self._heart.join(_BEAT)
-        _here.discard(self.run_id)
         try:
             self._write(ended=True)
         except Exception as failure:
@@ -80,9 +72,8 @@ class Worker:
                 warn_user(
                     "The storage of the study could not be told that this search is "
                     f"over. Got {type(failure).__name__}: {failure}. Nothing is lost, "
-                    "and there is nothing to do: other machines notice it in "
-                    f"{_GRACE / 60:.0f} minutes, and other programs on this one then "
-                    "or, on Linux, when this program ends."
+                    "and there is nothing to do: others notice it in "
+                    f"{_GRACE / 60:.0f} minutes."
                 )
 
     def alone(self) -> bool:
@@ -97,11 +88,9 @@ class Worker:
                 continue
 
     def _write(self, *, ended: bool = False) -> None:
-        pid = os.getpid()
         record = {
-            "machine": machine(),
-            "pid": pid,
-            "started": _started(pid),
+            "machine": socket.gethostname(),
+            "pid": os.getpid(),
             "beat": time.time(),
             "ended": ended,
         }
@@ -110,24 +99,31 @@ class Worker:
 
 def living_runs(study: optuna.Study) -> set[str]:
     """Return the runs that still work on a study."""
-    records = {
-        name.removeprefix(WORKER): record
+    return {
+        name.removeprefix(WORKER)
         for name, record in study.user_attrs.items()
         if name.startswith(WORKER)
+        and not record["ended"]
+        and time.time() - record["beat"] < _GRACE
     }
-    return {run for run, record in records.items() if _lives(run, record)}
 
 
 def take_back(study: optuna.Study, unsigned: dict[int, float]) -> None:
     """Fail the running trials of dead workers, and queue their parameters again.
 
     `unsigned` is the caller's, who keeps it: since when it has seen trials without a
-    run, by number.
+    run, by number. Whoever asked for them will sign them in a moment, or is dead.
     """
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     alive = living_runs(study) if running else set()
+    now = time.monotonic()
     for trial in running:
-        if _is_stale(trial, alive, unsigned):
+        run = trial.user_attrs.get(RUN)
+        if run is None:
+            dead = now - unsigned.setdefault(trial.number, now) > _GRACE
+        else:
+            dead = run not in alive
+        if dead:
             try_again(study, trial, died=True)
 
 
@@ -164,66 +160,3 @@ def try_again(study: optuna.Study, trial: FrozenTrial, *, died: bool) -> None:
             system_attrs={"fixed_params": point, **place},
         )
         study.add_trial(again)
-
-
-def _is_stale(trial: FrozenTrial, alive: set[str], unsigned: dict[int, float]) -> bool:
-    run = trial.user_attrs.get(RUN)
-    if run is not None:
-        return run not in alive
-    # Not signed: asked for a moment ago, or not by a search. Beside other workers, when
-    # it began does not tell: before 5.0, Optuna writes the clock of a machine, whatever
-    # its time zone.
-    now = time.monotonic()
-    waited = now - unsigned.setdefault(trial.number, now)
-    if len(alive) < 2 and trial.datetime_start is not None:  # no other would sign it
-        begun = trial.datetime_start
-        waited = max(waited, (datetime.now() - begun).total_seconds())
-    return waited > _GRACE
-
-
-def _lives(run: str, record: dict[str, Any]) -> bool:
-    """Tell whether a run still works.
-
-    A run of this machine lives if a process with its number and its start time exists,
-    which /proc tells. Without /proc, as on macOS, another process may have the number
-    by now, and another machine may have the same name. Then, as on other machines, a
-    run lives while its heartbeat is fresh.
-    """
-    if record["ended"]:
-        return False
-    if run in _here and record["pid"] == os.getpid():  # not the parent's, after a fork
-        return True
-    if record["machine"] == machine() and record["started"] is not None:
-        same = _started(record["pid"]) == record["started"]
-        return same and record["pid"] != os.getpid()  # its own runs are in `_here`
-    return time.time() - record["beat"] < _GRACE
-
-
-@cache
-def machine() -> str:
-    """Name the machine, or the container, whose process numbers we see.
-
-    After its name comes what tells it from others of that name, where /proc has it:
-    boot and space of process numbers.
-    """
-    parts = [socket.gethostname()]
-    for read in (
-        lambda: (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip(),
-        lambda: os.readlink(_PROC / "self" / "ns" / "pid"),
-    ):
-        try:
-            parts.append(read())
-        except OSError:  # not on this system
-            continue
-    return " ".join(parts)
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process began, in ticks of this machine, or None."""
-    try:
-        stat = (_PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
-    # The name in parentheses may hold spaces, and end within a character.
-    fields = stat.rpartition(b")")[2].decode().split()
-    return None if fields[0] in "ZX" else fields[19]  # a zombie is dead

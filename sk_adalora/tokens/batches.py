@@ -16,7 +16,7 @@ from .table import TokenTable
 # padding. With more rows than that, each epoch has other batches. With fewer, the
 # batches are the same in each epoch, except for rows of equal length: mixing rows of
 # all lengths takes up to 1.5 times as long, and scores no higher
-# (`benchmarks/grouping.py`).
+# (`python -m benchmarks grouping`).
 _MEGABATCH = 50
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import copy
-import doctest
 import graphlib
 import pickle
 import sys
@@ -68,16 +67,3 @@ def test_a_model_is_kept_without_the_files_of_its_public_classes():
     for again in (pickle.loads(stored), copy.deepcopy(model)):
         assert again.peft_config == model.peft_config
         assert (hidden(again) == hidden(model)).all()
-
-
-@pytest.mark.parametrize("name", PUBLIC)
-def test_examples(name):
-    """pytest looks for them in the module that a class says it is of, and lists."""
-    public = getattr(sk_adalora, name)
-    tests = doctest.DocTestFinder().find(
-        public, name, module=False, globs={name: public}
-    )
-    results = [doctest.DocTestRunner(verbose=False).run(test) for test in tests]
-
-    assert sum(failed for failed, _ in results) == 0
-    assert name == "LoraConfig" or sum(tried for _, tried in results) > 0

@@ -178,25 +178,6 @@ def test_bad_targets_are_refused_before_a_model_is_loaded(name):
     refused(make("unused"), X, y, (ValueError, TypeError), match)
 
 
-@pytest.mark.parametrize(
-    ("y", "match"),
-    [
-        (LABELS, "could not convert string to float"),
-        (np.arange(24).astype("M8[D]"), "must be numbers. Got datetime64. Divide dur"),
-        ([np.timedelta64(int(k), "D") for k in Y], "must be numbers. Got timedelta64"),
-        (
-            pl.DataFrame({"a": Y, "b": [datetime.date(2024, 1, 1)] * 24}),
-            "must be numbers. Got datetime64",
-        ),
-        (pd.Series(with_value(Y, 3, pd.NA), dtype="Int64"), "Input y contains NaN"),
-        (with_value(Y, 3, pd.NA), "NAType"),
-        (np.zeros((24, 1, 1)), "dim 3"),
-    ],
-)
-def test_targets_that_are_no_numbers(y, match):
-    refused(make_regressor("unused"), X, y, (ValueError, TypeError), match)
-
-
 # Weights
 
 

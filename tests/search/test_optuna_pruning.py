@@ -17,7 +17,7 @@ from optuna.trial import FixedTrial, TrialState
 from scipy import sparse
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -116,22 +116,6 @@ def test_no_report_before_the_ranks_are_final(make, monkeypatch, tinit, tfinal, 
     assert list(reported(trial)) == np.flatnonzero(final).tolist() == [*range(first, 4)]
 
 
-def test_rows_are_counted_as_they_are_trained_on(make):
-    """Early stopping sets rows apart; accumulation makes steps larger."""
-    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
-    fitted = make(
-        early_stopping=True,
-        validation_fraction=0.5,
-        gradient_accumulation_steps=2,
-        n_iter_no_change=9,
-        tfinal=0.5,
-    )
-    fitted.set_callbacks(watch(trial)).fit(X, Y)
-
-    assert fitted.total_step_ == 4
-    assert list(reported(trial)) == [2, 3]
-
-
 def test_a_score_of_choice(make):
     trial = new_study().ask()
     watcher = watch(trial, scoring="neg_log_loss")
@@ -156,18 +140,6 @@ def test_indicators_may_be_sparse_or_nullable(make, form, scoring):
 
     assert scores[0] == scores[1]
     assert len(scores[0]) == 1
-
-
-def test_a_scorer_of_choice_gets_the_targets_as_they_are(make):
-    y = np.eye(3, dtype=int)[np.arange(len(X)) % 3]
-    y_val = pd.DataFrame(y[: len(X_VAL)], columns=list("abc"))
-    trial = new_study().ask()
-    watcher = watch(
-        trial, y_val=y_val, scoring=lambda e, X, y: len(y.columns), phase="any"
-    )
-    make(epochs=1).set_callbacks(watcher).fit(X, y)
-
-    assert reported(trial) == {0: 3}
 
 
 def test_wrong_validation_targets_are_named(make):
@@ -227,14 +199,6 @@ def test_a_pruned_fit_leaves_the_estimator_as_it_was(make):
     assert same_attributes(estimator, before)
 
 
-def test_the_pruner_decides_when(make):
-    for phase, first, expected in [("any", 0, 0), ("any", 1, 1), ("final", 0, 2)]:
-        trial = new_study(pruner=Always(first)).ask()
-        with pytest.raises(optuna.TrialPruned):
-            make().set_callbacks(watch(trial, phase=phase)).fit(X, Y)
-        assert max(reported(trial)) == expected
-
-
 @pytest.mark.parametrize("phase", ["final", "any"])
 def test_nan_ends_a_trial_at_any_time(make, phase):
     study = new_study(pruner=optuna.pruners.NopPruner())
@@ -245,20 +209,6 @@ def test_nan_ends_a_trial_at_any_time(make, phase):
 
     assert not any(map(math.isnan, reported(trial).values()))
     study.tell(trial, state=TrialState.PRUNED)
-
-
-def test_an_infinite_score_ends_no_trial_by_itself(make):
-    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
-    scores = [-math.inf, math.inf, -math.inf, 0.5]
-    make().set_callbacks(watch(trial, phase="any", scoring=Scores(*scores))).fit(X, Y)
-
-    assert [*reported(trial).values()] == scores
-
-
-def test_a_threshold_may_be_zero(make):
-    watcher = watch(new_study().ask(), threshold=0, scoring=Scores(0.0, -0.1))
-    with pytest.raises(optuna.TrialPruned, match=r"epoch 1 is -0\.1, below .* of 0"):
-        make().set_callbacks(watcher).fit(X, Y)
 
 
 def test_a_threshold_ends_a_trial_at_any_time(make):
@@ -335,33 +285,6 @@ def test_cross_validation_continues_the_steps(make):
     assert list(reported(trial)) == [2, 3, 6, 7]
 
 
-def test_folds_of_other_numbers_of_epochs_continue_the_steps_too(make):
-    texts = [f"{text} {i}" for i, text in enumerate(np.resize(X, 97))]
-    labels = np.resize(Y, 97)
-    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
-    classifier = make(epochs="auto").set_callbacks(watch(trial, phase="any"))
-    epochs = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Optuna's, of a step that was reported before
-        for rows, _ in KFold(3).split(texts):
-            fitted = classifier.fit([texts[i] for i in rows], labels[rows])
-            epochs.append(fitted.n_iter_)
-
-    assert len(set(epochs)) == 2
-    assert list(reported(trial)) == [*range(sum(epochs))]
-
-
-def test_a_fit_that_ended_early_leaves_the_next_its_steps(make):
-    """So that trials are compared with each other on the same fold."""
-    trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
-    classifier = make(early_stopping=True, n_iter_no_change=1, tfinal=0.65)
-    classifier.set_callbacks(watch(trial, phase="any"))
-    epochs = [classifier.fit(X, Y).n_iter_ for _ in range(2)]
-
-    assert epochs == [3, 3]  # of 4
-    assert list(reported(trial)) == [0, 1, 2, 4, 5, 6]
-
-
 def test_cross_validation_lets_pruning_through_only_if_errors_are_raised(make):
     estimator = make().set_callbacks(watch(new_study(pruner=Always()).ask()))
     with pytest.raises(optuna.TrialPruned):
@@ -432,9 +355,3 @@ def test_other_estimators_have_other_epochs():
     estimator = LogisticRegression().set_callbacks(watch(new_study().ask()))
     with pytest.raises(TypeError, match=r"Got LogisticRegression.*In a pipeline"):
         estimator.fit(np.eye(2), [0, 1])
-
-
-def test_an_error_of_the_scorer_surfaces(make):
-    watcher = watch(new_study().ask(), scoring="roc_auc")  # of two classes only
-    with pytest.raises(ValueError, match="multi_class"):
-        make().set_callbacks(watcher).fit(X, Y)

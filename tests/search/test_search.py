@@ -1,15 +1,11 @@
 """What a search asks, races, tells and finds."""
 
-import pickle
 import time
-from types import MappingProxyType
 
 import joblib
 import numpy as np
 import optuna
-import polars as pl
 import pytest
-import torch
 from _search_worker import FLOAT, SPACE, Peak, rows, search, two_scores, values
 from _toy import make, toy
 from optuna.trial import TrialState
@@ -21,17 +17,17 @@ from sklearn.svm import SVC
 
 from sk_adalora import (
     AdaLoraClassifier,
-    AdaLoraRegressor,
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
-from sk_adalora.search.marks import ERROR
+from sk_adalora.search.folds import FoldEvaluator
 from sk_adalora.search.sampler import (
     DistinctTPESampler,
     InformedGPSampler,
     with_estimates,
 )
 from sk_adalora.search.start import check_names, starting_points
+from sk_adalora.search.study import ERROR
 
 X, Y = rows()
 WHOLE = optuna.distributions.IntDistribution
@@ -120,23 +116,6 @@ def test_the_first_trial_is_the_estimator_as_it_is(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "prefix"),
-    [
-        (AdaLoraClassifier(), ""),
-        (Pipeline([("clf", AdaLoraClassifier())]), "clf__"),
-        (
-            Pipeline([("outer", Pipeline([("inner", AdaLoraRegressor())]))]),
-            "outer__inner__",
-        ),
-    ],
-)
-def test_the_prefix_is_found(estimator, prefix):
-    from sk_adalora.search.start import find_prefix
-
-    assert find_prefix(estimator) == prefix
-
-
-@pytest.mark.parametrize(
     ("steps", "found"),
     [
         ([("clf", Peak())], "none"),
@@ -190,32 +169,6 @@ class Any(Peak):
         return 0.5
 
 
-@pytest.mark.parametrize("first", [None, 0.7, np.float64(0.7)])
-def test_none_is_a_choice_like_others(first):
-    space = {"b": [0.3, None, 0.7]}
-    one = search(Any(), space=space, n_trials=1, enqueue={"b": first}, refit=False)
-    own = search(Any(b=first), space=space, n_trials=1, enqueue="paper", refit=False)
-
-    assert one.fit(X, Y).cv_results_["params"] == [{"b": first}]
-    assert own.fit(X, Y).cv_results_["params"] == [{"b": first}]
-
-
-def test_what_is_equal_is_the_same_choice():
-    space = {"a": [0.0, 0.1], "b": [["query", "value"], "all"]}
-    own = Any(a=0, b=("query", "value"))
-    fitted = search(own, space=space, n_trials=1, enqueue="paper").fit(X, Y)
-
-    assert fitted.best_params_ == {"a": 0.0, "b": ["query", "value"]}
-    (point,) = starting_points("paper", own, AdaLoraSearchCV(own, space)._read_space())
-    assert point == {"a": 0.0, "b": "['query', 'value']"}
-    with pytest.raises(ValueError, match=r"values of the space\. Got False for 'a'"):
-        search(own, space=space, n_trials=1, enqueue={"a": False}).fit(X, Y)
-    for number in (1, 1.0):
-        texts = {"a": [str(number), "2"]}
-        with pytest.raises(ValueError, match=f"values of the space. Got {number} for"):
-            search(own, texts, n_trials=1, enqueue={"a": number}).fit(X, Y)
-
-
 HALF_OF_16 = {"target_r": 0.5, "init_r": 16}
 
 
@@ -258,36 +211,6 @@ def test_the_own_ranks_and_steps_are_choices_like_others(own, space, point):
     assert {name: first[name] for name in named & {*first}} == point
 
 
-@pytest.mark.parametrize("own", [{"init_r": 0}, {"init_r": "12"}, {"target_r": 0}])
-def test_a_rank_that_is_none_is_left_to_a_space_that_has_others(own):
-    given = AdaLoraSearchCV(AdaLoraClassifier(**own))
-    (first,) = starting_points("paper", given.estimator, given._read_space())
-
-    assert first["learning_rate"] == given.estimator.learning_rate
-    assert "target_r" not in first  # 8 is no share of it
-
-
-@pytest.mark.parametrize(
-    "searched",
-    [
-        WHOLE(1, 10),
-        FLOAT(0.5, 1, step=0.25),
-        FLOAT(0, 0.3, step=0.1),  # of which three are more than 0.3
-        FLOAT(0.1, 1, log=True),
-    ],
-)
-def test_an_infinite_number_is_moved_to_the_nearest(searched):
-    space, ends = AdaLoraSearchCV(Any(), {"a": searched})._read_space(), {}
-    for own in (np.inf, -np.inf, np.nan):
-        found = starting_points("paper", Any(a=own), space)
-        ends[own] = found[0]["a"] if found else None
-        with pytest.raises(ValueError, match=r"must hold values of the space\. Got"):
-            starting_points({"a": own}, Any(), space)
-
-    high, low = searched.high, searched.low
-    assert [*ends.values()] == [high, low, None]  # NaN is near to nothing
-
-
 def test_a_fixed_share_does_not_hide_what_the_initial_rank_is():
     pipeline = Pipeline([("clf", AdaLoraClassifier())])  # target_r=8, so init_r is 12
     space = {"clf": AdaLoraSpace(target_r=0.5, init_r=[8, 12])}
@@ -295,25 +218,6 @@ def test_a_fixed_share_does_not_hide_what_the_initial_rank_is():
     (first,) = starting_points("paper", pipeline, read)
 
     assert first["clf__init_r"] == 12
-
-
-def test_a_fixed_value_is_known_by_how_it_is_written():
-    """An array, NaN or an unpickled estimator is not equal to the same."""
-    fixed = {"log": [np.array([1, 2])], "seconds": [Peak(float("nan"))]}
-    best = {"a": 0.3, **{name: value for name, (value,) in fixed.items()}}
-    space = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1), **fixed})._read_space()
-
-    again = pickle.loads(pickle.dumps(best))
-    assert starting_points(again, Peak(), space) == [{"a": 0.3}]
-    long = np.zeros(2001)  # which NumPy does not write out
-    fixed = {"log": [long], "seconds": [1.0]}
-    read = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1), **fixed})._read_space()
-    assert starting_points({"a": 0.3, "log": long.copy()}, Peak(), read) == [{"a": 0.3}]
-    with pytest.raises(ValueError, match="Got 'log'"):
-        starting_points({"a": 0.3, "log": long + np.eye(1, 2001, 9)[0]}, Peak(), read)
-    for name, other in (("log", np.array([1, 3])), ("seconds", Peak(0.1))):
-        with pytest.raises(ValueError, match=f"Got '{name}'"):
-            starting_points({**best, name: other}, Peak(), space)
 
 
 @pytest.mark.parametrize(
@@ -336,60 +240,10 @@ def test_a_choice_is_known_by_its_content(choices, value):
         assert repr(point["a"]) == repr(label)
 
 
-@pytest.mark.parametrize(
-    "choices",
-    [
-        [{"fill": None}, {"fill": float("nan")}],
-        [[1, 2], (1, 2), np.array([1, 2])],
-        [{1, 2}, frozenset({1, 2})],
-        [{"x": 0, "y": 1}, {"y": 1, "x": 0}],
-    ],
-)
-def test_of_choices_with_the_same_content_it_is_the_one_that_is_written_so(choices):
-    space = AdaLoraSearchCV(Any(), {"a": choices})._read_space()
-    labels = space.distributions()["a"].choices
-
-    assert [starting_points({"a": c}, Any(), space)[0]["a"] for c in choices] == [
-        *labels
-    ]
-
-
-@pytest.mark.parametrize("hold", [pl.Series, torch.tensor])
-def test_a_fixed_value_may_be_neither_true_nor_false(hold):
-    fixed = {"log": [hold([1.0, 2.0])]}
-    space = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1), **fixed})._read_space()
-
-    point = {"a": 0.3, "log": hold([1.0, 2.0])}
-    assert starting_points(point, Peak(), space) == [{"a": 0.3}]
-    with pytest.raises(ValueError, match="Got 'log'"):
-        starting_points({**point, "log": hold([1.0, 3.0])}, Peak(), space)
-
-
 def conditional(trial):
     if trial.suggest_categorical("kind", ["x", "y"]) == "x":
         return {"a": trial.suggest_float("of x", 0, 1)}
     return {"b": trial.suggest_float("of y", 0, 1)}
-
-
-def test_a_setting_to_try_first_may_be_any_mapping():
-    space = AdaLoraSearchCV(Peak(), {"a": FLOAT(0, 1)})._read_space()
-    point = MappingProxyType({"a": 0.3})
-
-    for given in (point, [point]):
-        assert starting_points(given, Peak(), space) == [{"a": 0.3}]
-
-
-def test_numbers_to_try_first_may_differ_in_the_last_digit_and_in_type():
-    steps = FLOAT(0, 1, step=0.1), FLOAT(-0.3, 0.3, step=0.1)
-    given = {"a": steps[0], "seconds": steps[1], "b": 1.0}
-    space = AdaLoraSearchCV(Peak(), given)._read_space()
-    (point,) = starting_points({"a": 0.3, "seconds": 0, "b": 1}, Peak(), space)
-
-    assert point == {"a": pytest.approx(0.3), "seconds": pytest.approx(0)}
-    assert point["a"] == 3 * 0.1 != 0.3
-    assert point["seconds"] == -0.3 + 3 * 0.1 != 0
-    with pytest.raises(ValueError, match=r"values of the space. Got 0\.01 for 'secon"):
-        starting_points({"seconds": 0.01}, Peak(), space)
 
 
 def test_a_tied_parameter_may_be_named_with_the_value_that_it_gets():
@@ -400,12 +254,6 @@ def test_a_tied_parameter_may_be_named_with_the_value_that_it_gets():
     assert starting_points(point, AdaLoraClassifier(), space) == [{"beta1": 0.9}]
     with pytest.raises(ValueError, match="Got 'beta2'"):
         starting_points({**point, "beta2": 0.8}, AdaLoraClassifier(), space)
-
-
-def test_nothing_is_tried_first_where_a_function_asks():
-    space = AdaLoraSearchCV(Peak(), conditional)._read_space()
-
-    assert starting_points("paper", Peak(), space) == []
 
 
 def test_a_step_that_is_set_brings_parameters_of_its_own():
@@ -452,13 +300,6 @@ def test_the_best_of_an_earlier_search_comes_first():
 def test_settings_outside_the_space_are_refused(enqueue, message):
     with pytest.raises(ValueError, match=message):
         search(enqueue=enqueue).fit(X, Y)
-
-
-def test_a_name_without_its_step_is_recognised():
-    given = AdaLoraSearchCV(Pipeline([("peak", Peak())]), {"a": FLOAT(0, 1)}, cv=2)
-
-    with pytest.raises(ValueError, match=r"Got 'a'\. Did you mean 'peak__a'"):
-        given.fit(X, Y)
 
 
 def test_what_a_function_does_not_ask_for_is_warned_of_once(kept):
@@ -532,15 +373,6 @@ def test_a_function_may_say_that_there_is_no_such_combination():
     assert fitted.best_params_ == {"a": 0.3, "b": 0.1}
 
 
-def test_a_function_may_get_a_whole_number_for_a_float():
-    def space(trial):
-        return {"a": trial.suggest_float("a", 0, 1), "fail_above": float("nan")}
-
-    fitted = search(Any(), space=space, n_trials=1, enqueue={"a": 1}).fit(X, Y)
-
-    assert fitted.best_params_["a"] == 1
-
-
 def test_time_runs_out_for_what_is_no_combination_too():
     def space(trial):
         time.sleep(0.05)
@@ -575,13 +407,6 @@ def test_a_function_that_cannot_be_called_again_is_refused_at_once(space, messag
     assert Peak.fits == before
 
 
-def test_names_that_the_estimator_lacks_are_refused_before_anything_is_fitted():
-    before = Peak.fits
-    with pytest.raises(ValueError, match=r"Got 'c__a'\. "):
-        search(space={"c__a": FLOAT(0, 1)}).fit(X, Y)
-    assert Peak.fits == before
-
-
 def test_errors_of_set_params_surface():
     with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
         search(space=lambda trial: {"nothing": 1}).fit(X, Y)
@@ -613,13 +438,13 @@ def test_trials_that_are_behind_see_one_fold(raced):
 
 def test_workers_that_a_race_leaves_free_take_further_folds(monkeypatch):
     seen = []
-    evaluate = AdaLoraSearchCV._evaluate
+    evaluate = FoldEvaluator.__call__
 
-    def spy(self, evaluate_candidates, task, params, folds):
-        seen.append((len(params), folds))
-        return evaluate(self, evaluate_candidates, task, params, folds)
+    def spy(self, candidates, folds):
+        seen.append((len(candidates), folds))
+        return evaluate(self, candidates, folds)
 
-    monkeypatch.setattr(AdaLoraSearchCV, "_evaluate", spy)
+    monkeypatch.setattr(FoldEvaluator, "__call__", spy)
     good = [{"a": 0.34 - 0.01 * k, "b": 0.7} for k in range(5)]
     points = [*good[:4], {"a": 1.0, "b": 0.0}, good[4]]
     options = {"n_jobs": 2, "n_trials": 6, "pruner": "auto", "refit": False}
@@ -711,20 +536,6 @@ def test_a_pruned_trial_gets_a_value_that_allows_for_its_folds():
     assert pruned.state is TrialState.PRUNED  # the study's own is as it was
 
 
-def test_a_pruned_trial_is_judged_by_its_last_fold():
-    complete = trial(0, TrialState.COMPLETE, [0.9, 0.8, 0.7], 0.7)
-    pruned = trial(1, TrialState.PRUNED, [0.2, 0.5], 0.5)
-
-    assert with_estimates([complete, pruned])[1].value == pytest.approx(0.4)
-
-
-def test_a_trial_without_folds_does_not_say_how_hard_they_are():
-    complete = trial(0, TrialState.COMPLETE, [], 0.7)
-    pruned = trial(1, TrialState.PRUNED, [0.8], 0.8)
-
-    assert with_estimates([complete, pruned])[1].value == 0.8
-
-
 def test_a_failed_trial_gets_the_worst_value_and_others_none():
     failure = {"user_attrs": {ERROR: "too much"}}
     other = {"params": {"b": 0.5}, "distributions": {"b": SPACE["b"]}}
@@ -744,19 +555,6 @@ def test_a_failed_trial_gets_the_worst_value_and_others_none():
     rest = [0, 1, 3, 4, 5]
     assert all(estimated[k] is trials[k] for k in rest)
     assert trials[2].state is TrialState.FAIL
-
-
-@pytest.mark.parametrize("value", [-np.inf, np.inf])
-def test_a_trial_of_no_finite_value_says_nothing_of_others(value):
-    """A score may be infinite, too, where no fit failed."""
-    trials = [
-        trial(0, TrialState.COMPLETE, [value, value], value),
-        trial(1, TrialState.COMPLETE, [0.5, 0.75], 0.75),
-        trial(2, TrialState.PRUNED, [0.25], 0.25),
-    ]
-    endless, good, pruned = with_estimates(trials)
-
-    assert (endless.value, good.value, pruned.value) == (value, 0.75, 0.5)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

@@ -1,9 +1,6 @@
 """What a search does about fits that fail, and scores that are no numbers."""
 
-import time
-
 import numpy as np
-import optuna
 import pytest
 from _search_worker import SPACE, Peak, rows, search
 from sklearn.exceptions import FitFailedWarning
@@ -154,21 +151,6 @@ def test_without_a_complete_trial_the_first_cause_is_shown(pruner):
     assert not hasattr(given, "best_estimator_")
 
 
-@pytest.mark.parametrize("pruner", [None, "auto"])
-def test_fits_that_all_fail_take_their_time(pruner):
-    class Late(Peak):
-        def fit(self, X, y):
-            time.sleep(0.1)
-            return super().fit(X, y)
-
-    points = [{"a": 0.1}, {"a": 0.9}]
-    given = search(Late(fail_above=0.5), n_trials=2, enqueue=points, pruner=pruner)
-    with pytest.warns(FitFailedWarning):
-        times = given.fit(X, Y).cv_results_["mean_fit_time"]
-
-    assert 0.1 <= times[1] < 2 * times[0]
-
-
 def test_an_error_surfaces_when_it_shall():
     given = search(Peak(fail_above=-1.0), error_score="raise")
 
@@ -241,26 +223,6 @@ def test_a_trial_that_an_error_ended_is_queued_again(tmp_path):
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2]
     assert fitted.cv_results_["state"].tolist() == ["complete", "failed"]
     assert fitted.cv_results_["param_a"].tolist() == [0.2, 0.9]
-
-
-def test_a_storage_that_breaks_does_not_hide_the_error_that_ends_a_search():
-    class Breaks(optuna.storages.InMemoryStorage):
-        broken = False
-
-        def get_all_trials(self, *args, **options):
-            if self.broken:
-                raise ConnectionError("the server is away")
-            return super().get_all_trials(*args, **options)
-
-    storage = Breaks()
-
-    def scoring(estimator, X, y):
-        storage.broken = True
-        raise RuntimeError("why")
-
-    given = search(scoring=scoring, storage=storage, error_score="raise")
-    with pytest.raises(RuntimeError, match="why"):
-        given.fit(X, Y)
 
 
 # ---- scores that are no numbers -------------------------------------------------

@@ -2,7 +2,6 @@
 
 import pickle
 
-import joblib
 import numpy as np
 import optuna
 import pytest
@@ -40,25 +39,10 @@ def test_a_pickle_holds_the_study_and_no_storage(tmp_path):
     assert fitted.storage == options["storage"]
 
 
-def test_a_storage_object_is_not_pickled_either(tmp_path):
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'hush-hush.db'}")
-    fitted = search(storage=storage, n_trials=2).fit(X, Y)
-
-    assert b"hush-hush" not in pickle.dumps(fitted)
-
-
 def test_an_unfitted_search_keeps_its_storage_for_workers():
     given = search(storage="sqlite:///some.db")
 
     assert pickle.loads(pickle.dumps(given)).storage == "sqlite:///some.db"
-
-
-def test_an_unpickled_search_can_be_saved_again(tmp_path):
-    fitted = search(n_trials=2).fit(X, Y)
-    joblib.dump(fitted, tmp_path / "a.joblib")
-    joblib.dump(joblib.load(tmp_path / "a.joblib"), tmp_path / "b.joblib")
-
-    assert joblib.load(tmp_path / "b.joblib").study_.best_params == fitted.best_params_
 
 
 def test_a_trial_that_was_queued_out_of_range_comes_along():
@@ -117,31 +101,6 @@ def test_workers_of_several_scores_leave_the_refit_to_another(kept):
     assert fitted.best_score_ == fitted.cv_results_["mean_test_accuracy"].max()
     with pytest.raises(ValueError, match="or the metric that `refit` names"):
         search(refit="f1", **scores, **kept).fit(X, Y)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"scoring": ["accuracy", "f1"], "refit": "f1"},
-        {"refit": False},
-        {"scoring": ["accuracy", "f1"], "refit": False},
-        {"refit": lambda table: 0},
-    ],
-)
-def test_a_study_that_is_read_ends_as_scikit_learn_ends_a_fit(options):
-    """`_take_over` does by hand what `BaseSearchCV.fit` does."""
-    fitted = search(n_trials=3, **options).fit(X, Y)
-    read = AdaLoraSearchCV.from_study(
-        fitted.study_, Peak(), X, Y, space={**SPACE}, cv=3, **options
-    )
-
-    assert vars(read).keys() == vars(fitted).keys()
-    for name in ("best_index_", "best_score_", "best_params_", "multimetric_"):
-        assert getattr(read, name, None) == getattr(fitted, name, None), name
-    assert type(read.scorer_) is type(fitted.scorer_)
-    for name, column in fitted.cv_results_.items():
-        np.testing.assert_array_equal(read.cv_results_[name], column, err_msg=name)
 
 
 def test_a_study_of_other_data_is_not_refitted(kept):

@@ -4,9 +4,8 @@ import numpy as np
 import optuna
 import pytest
 from _search_worker import FLOAT, Peak, rows, search
-from sklearn.exceptions import NotFittedError
 
-from sk_adalora.search.plot import TrialCurves, draw_trials, trial_curves
+from sk_adalora.search.results import draw_trials, trial_curves
 
 X, Y = rows()
 
@@ -65,13 +64,6 @@ def test_the_best_so_far_stays_while_worse_trials_follow(plt):
     assert len(trial_curves(study, study.trials[3:]).best) == 0
 
 
-def test_one_axes_shows_trials_only(plt):
-    ax = plt.figure().add_subplot()
-    drawn = search(n_trials=1).fit(X, Y).plot_trials(ax=ax)
-
-    assert drawn.tolist() == [ax]
-
-
 def test_the_picture_needs_one_axes_or_two(plt):
     drawn = search(n_trials=1).fit(X, Y)
     _, axes = plt.subplots(2, 2)
@@ -83,86 +75,12 @@ def test_the_picture_needs_one_axes_or_two(plt):
     assert drawn.plot_trials(ax=axes[:, :1]).tolist() == [axes[0, 0], axes[1, 0]]
 
 
-def test_a_picture_of_one_trial_has_no_importances(plt):
-    _, importances = search(n_trials=1).fit(X, Y).plot_trials()
-
-    assert importances.get_title() == "too few trials to tell"
-
-
-def test_equal_values_tell_nothing_of_a_parameter_with_one_choice():
-    study = optuna.create_study(direction="maximize")
-    study.optimize(lambda t: len(t.suggest_categorical("a", ["x"])), n_trials=3)
-
-    assert trial_curves(study, study.trials).importances == {}
-
-
-def made_up(n_trials, n_parameters):
-    points = np.column_stack([np.arange(n_trials), np.linspace(0, 1, n_trials)])
-    importances = {f"parameter_{i}": 1 / (i + 1) for i in range(n_parameters)}
-    return TrialCurves(points, points[:0], points, importances)
-
-
-@pytest.mark.parametrize(("n_complete", "told"), [(2, False), (3, True)])
-def test_importances_need_more_trials_than_parameters(n_complete, told):
-    """Two values are explained by each of two parameters alike."""
-    study = optuna.create_study(direction="maximize")
-    between = optuna.distributions.FloatDistribution(0, 1)
-    for k in range(n_complete + 4):
-        complete = k < n_complete
-        trial = optuna.trial.create_trial(
-            value=0.1 * k if complete else None,
-            params={"a": 0.1 * k, "b": 0.5},
-            distributions={"a": between, "b": between},
-            state=getattr(
-                optuna.trial.TrialState, "COMPLETE" if complete else "PRUNED"
-            ),
-        )
-        study.add_trial(trial)
-
-    assert bool(trial_curves(study, study.trials).importances) == told
-
-
-def test_of_many_parameters_the_most_important_are_shown(plt):
-    _, importances = draw_trials(made_up(n_trials=20, n_parameters=30))
-    names = [label.get_text() for label in importances.get_yticklabels()]
-
-    assert names == [f"parameter_{i}" for i in reversed(range(12))]
-
-
-def test_points_of_many_trials_are_smaller(plt):
-    few, _ = draw_trials(made_up(n_trials=5, n_parameters=2))
-    many, _ = draw_trials(made_up(n_trials=1000, n_parameters=2))
-
-    assert many.lines[0].get_markersize() < few.lines[0].get_markersize()
-
-
 def contrast(colour, other):
     """The contrast ratio of two colours, as WCAG 2.1 defines it."""
     parts = np.array([colour, other])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     darker, lighter = np.sort(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
     return lighter / darker
-
-
-@pytest.mark.parametrize("style", ["default", "dark_background"])
-def test_trials_stand_out_on_any_background(plt, style):
-    from matplotlib.colors import to_rgb
-
-    with plt.style.context(style):
-        values, importances = draw_trials(made_up(n_trials=5, n_parameters=2))
-    background = np.array(to_rgb(values.get_facecolor()))
-    drawn = [*(line.get_color() for line in values.lines)]
-    drawn += [bar.get_facecolor()[:3] for bar in importances.patches]
-
-    for colour in drawn:
-        assert contrast(to_rgb(colour), background) >= 3  # WCAG 2.1, 1.4.11
-
-
-@pytest.mark.usefixtures("without_matplotlib")
-def test_a_picture_without_matplotlib_names_the_extra():
-    fitted = search(n_trials=1).fit(X, Y)
-    with pytest.raises(ImportError, match=r"pip install 'sk-adalora\[plot\]'"):
-        fitted.plot_trials()
 
 
 def test_a_picture_does_not_change_with_the_study(plt, tmp_path):
@@ -178,11 +96,6 @@ def test_a_picture_does_not_change_with_the_study(plt, tmp_path):
     assert before == widths() != []
     optuna.delete_study(study_name="s", storage=kept["storage"])
     assert before == widths()
-
-
-def test_an_unfitted_search_has_no_trials_to_draw():
-    with pytest.raises(NotFittedError):
-        search().plot_trials()
 
 
 @pytest.mark.parametrize("other", [-np.inf, 0.1 + 1e-17])

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sk_adalora.search.marks import is_feasible
 from sk_adalora.search.pruner import FoldPruner, fold_scores, make_pruner
 
 # Three complete trials: the folds differ by 0.4, the trials by little.
@@ -39,10 +38,6 @@ def stopped(scores, complete=COMPLETE):
     return FoldPruner().prune(study_of(*complete), running(scores))
 
 
-def test_the_automatic_race_is_this_one():
-    assert isinstance(make_pruner("auto"), FoldPruner)
-
-
 def test_the_pruner_of_the_user_is_left_alone():
     """A pruner may keep what it has seen of a study."""
     given_by_user = FoldPruner()
@@ -67,18 +62,6 @@ def test_scores_of_folds_come_back_from_the_means(scores):
     np.testing.assert_allclose(fold_scores(running(scores)), scores, atol=1e-9)
 
 
-@pytest.mark.parametrize("reported", [{1: 0.5}, {0: 0.5, 2: 0.5}, {-1: 0.5, 0: 0.5}])
-def test_other_steps_are_no_folds(reported):
-    """Trials of another program: neither stopped nor compared with."""
-    trial = create_trial(state=TrialState.RUNNING, intermediate_values=reported)
-    study = study_of(*COMPLETE[:2])
-    add(study, reported)
-
-    assert fold_scores(trial) is None
-    assert not FoldPruner().prune(study_of(*COMPLETE), trial)
-    assert not FoldPruner().prune(study, running([0.0]))  # only two are comparable
-
-
 def test_a_trial_is_compared_on_the_folds_that_it_has_seen():
     """0.5 is far below the others on the first fold, and as good on the second."""
     assert stopped([0.5])
@@ -92,16 +75,6 @@ def test_the_best_is_that_of_all_folds():
 
     assert not stopped([0.9], [*first, [0.9, 0.7, 0.7]])
     assert stopped([0.6], [*first, [0.9, 0.7, 0.7]])
-
-
-def test_it_is_the_present_mean_that_counts():
-    """Optuna's percentiles would look at the better one after the first fold."""
-    study, fallen = study_of(*COMPLETE), running([0.95, 0.2])
-
-    assert not FoldPruner().prune(study, running([0.95]))
-    assert FoldPruner().prune(study, fallen)
-    percentiles = optuna.pruners.PercentilePruner(20, n_startup_trials=3)
-    assert not percentiles.prune(study, fallen)
 
 
 def test_a_lag_within_half_the_standard_error_is_forgiven():
@@ -136,13 +109,6 @@ def test_equals_go_on():
     assert not stopped([0.06, 0.88, 0.24], [[0.24, 0.88, 0.06, 0.34]] * 3)
 
 
-def test_twins_of_the_best_do_not_hide_the_noise():
-    lag = [0.9 - 0.0075]
-
-    assert not stopped(lag)
-    assert not stopped(lag, [COMPLETE[0]] * 5 + COMPLETE[1:])
-
-
 def test_some_trials_have_to_be_complete_first():
     for n_complete in range(3):
         assert not stopped([0.0], COMPLETE[:n_complete])
@@ -155,22 +121,6 @@ def test_pruned_and_failed_trials_are_not_compared_with():
     add(study, means([0.9, 0.5]), value=None, state=TrialState.FAIL)
 
     assert not FoldPruner().prune(study, running([0.0]))
-
-
-@pytest.mark.parametrize(
-    ("kept", "feasible"),
-    [
-        ({}, True),
-        ({"constraints": None}, True),  # as Optuna leaves it where the function fails
-        ({"constraints": []}, True),
-        ({"constraints": [0.0, -1.0]}, True),
-        ({"constraints": (-1.0, 0.5)}, False),
-        ({"constraints:memory": -1.0, "other": 1.0}, True),
-        ({"constraints:memory": 0.5}, False),
-    ],
-)
-def test_who_keeps_the_constraints(kept, feasible):
-    assert is_feasible(create_trial(value=0.5, system_attrs=kept)) == feasible
 
 
 def test_nothing_is_stopped_for_being_behind_what_breaks_a_constraint():
@@ -207,15 +157,3 @@ def test_trials_with_another_number_of_folds_are_left_out():
     assert stopped([0.4], COMPLETE + five)
     assert not stopped([0.5], COMPLETE + five)  # 0.9 was the best on other folds
     assert not stopped([0.0] * 3)  # over: nothing left to save
-
-
-def test_a_complete_trial_without_a_report_is_left_out():
-    """Another program may have added it."""
-    study = study_of(*COMPLETE)
-    add(study, {}, value=0.9)
-
-    assert FoldPruner().prune(study, running([0.5]))
-
-
-def test_a_trial_without_a_report_goes_on():
-    assert not stopped([])

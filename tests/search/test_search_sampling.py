@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -15,19 +14,12 @@ from optuna.samplers import GPSampler, RandomSampler
 from optuna.trial import TrialState
 from sklearn.exceptions import FitFailedWarning
 
-from sk_adalora.search import sampler as _search_sampling
-from sk_adalora.search.marks import ERROR
 from sk_adalora.search.sampler import (
     DistinctTPESampler,
     InformedGPSampler,
-    _Estimated,
-    _others,
-    _points,
-    _was_tried,
     all_tried,
     count_points,
     make_sampler,
-    with_estimates,
 )
 
 X, Y = rows()
@@ -103,14 +95,6 @@ def test_each_seed_and_each_run_draws_its_own(n_trials):
     runs = [[0], [1], [1, 2]]
     assert len({of(seed, run) for seed in (0, 1) for run in runs}) == 6
     assert of(0, [1]) == of(0, [1])
-
-
-@pytest.mark.parametrize("n_trials", [30, 200])
-def test_a_copy_that_is_reseeded_draws_its_own(n_trials):
-    given, copied = (make_sampler("auto", SPACE, n_trials, 0, [0]) for _ in range(2))
-    copied.reseed_rng()
-
-    assert draws(copied) != draws(given)
 
 
 # ---- nothing twice -------------------------------------------------------------
@@ -254,45 +238,6 @@ def test_the_points_of_a_space_are_counted(space, n_points):
     assert count_points(space) == n_points
 
 
-def test_a_wide_range_of_steps_is_not_listed():
-    tracemalloc.start()
-    try:
-        assert count_points({"n": INT(1, 10**6)}) == math.inf
-        assert tracemalloc.get_traced_memory()[1] < 1e6
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize(
-    ("other", "same"),
-    [
-        ({"rate": 1e-3 * (1 + 1e-9)}, True),
-        ({"rate": 1.001e-3}, False),
-        ({"n": 1}, False),
-        ({"one": 5, "of_another_branch": 0.5}, True),
-    ],
-)
-def test_numbers_that_differ_by_rounding_are_the_same(other, same):
-    space = {"rate": FLOAT(1e-4, 1e-2, log=True), "n": INT(1, 3), "one": INT(5, 5)}
-    tried = finished({"rate": 1e-3, "n": 2, "one": 5}, space)
-
-    assert _was_tried({"rate": 1e-3, "n": 2, **other}, [tried]) == same
-
-
-def test_numbers_of_a_logarithmic_range_are_compared_by_their_logarithms():
-    space = {"rate": FLOAT(1e-6, 1.0, log=True)}
-    tried = finished({"rate": 1e-6}, space)
-
-    assert not _was_tried({"rate": 1.9e-6}, [tried])
-    assert _was_tried({"rate": 1.00001e-6}, [tried])
-
-
-def test_the_points_of_a_range_of_steps_are_within_it():
-    space = {"x": FLOAT(0.1, 0.3, step=0.1)}  # 0.1 + 2 * 0.1 is above 0.3
-
-    assert [point["x"] for point in _points(space)] == [0.1, 0.2, 0.3]
-
-
 def finished(params, space, value=0.5):
     return optuna.trial.create_trial(params=params, distributions=space, value=value)
 
@@ -313,19 +258,6 @@ def test_what_a_branch_does_not_ask_for_makes_no_difference(warned):
 
     assert isinstance(fitted.study_.sampler, DistinctTPESampler)
     assert n_distinct(points) == 6
-    assert warned == []
-
-
-def test_a_conditional_space_is_modelled_as_one(warned):
-    """Each parameter of a branch together with what all branches have."""
-
-    def space(trial):
-        if trial.suggest_categorical("c", ["x", "y"]) == "x":
-            return {"a": trial.suggest_float("a_x", 0, 1)}
-        return {"b": trial.suggest_float("b_y", 0, 1)}
-
-    search(space=space, n_trials=16).fit(X, Y)
-
     assert warned == []
 
 
@@ -369,27 +301,6 @@ def test_where_all_trials_are_complete_the_process_proposes_what_optunas_does():
     assert proposed[0] == proposed[1]
 
 
-def test_the_process_gets_running_trials_as_they_are():
-    study = optuna.create_study(direction="maximize")
-    for value in (0.25, 0.75):
-        study.add_trial(finished({"a": value}, {"a": SPACE["a"]}, value))
-    study.ask({"a": SPACE["a"]})
-    study.ask()
-    as_they_are = [trial.state for trial in study.trials]
-
-    for given in ((TrialState.COMPLETE, TrialState.RUNNING), None):
-        seen = _Estimated(study)._get_trials(states=given)
-        assert [trial.state for trial in seen] == as_they_are
-
-
-def test_before_a_trial_is_complete_nothing_is_made_up():
-    study = optuna.create_study(direction="maximize")
-    study.ask(SPACE)
-
-    shown = _Estimated(study)
-    assert shown._get_trials(states=(TrialState.COMPLETE,)) == []
-
-
 def test_trials_at_the_same_time_are_apart():
     points = run(auto(SPACE), SPACE, lambda p: -((p["a"] - 0.5) ** 2), 16, batch=2)
 
@@ -397,49 +308,7 @@ def test_trials_at_the_same_time_are_apart():
         assert max(abs(one[name] - other[name]) for name in SPACE) > 1e-3
 
 
-def test_trees_learn_from_what_runs():
-    space = {"x": FLOAT(0, 1)}
-
-    def proposed(*running):
-        study = auto(space, n_trials=200)
-        run(study, space, parabola, 12)
-        for x in running:
-            begun = optuna.trial.create_trial(
-                state=TrialState.RUNNING, params={"x": x}, distributions=space
-            )
-            study.add_trial(begun)
-        return study.ask(space).params
-
-    assert proposed() == proposed()
-    assert proposed() != proposed(0.3)
-
-
-def test_trials_of_all_brackets_are_learned_from(monkeypatch, warned):
-    """Asked for its trials, the study of a bracket leaves those of others out."""
-    seen = []
-
-    def spy(trials):
-        seen.append(len(trials))
-        return with_estimates(trials)
-
-    monkeypatch.setattr(_search_sampling, "with_estimates", spy)
-    search(n_trials=14, cv=4, pruner=optuna.pruners.HyperbandPruner()).fit(X, Y)
-
-    assert seen[-1] == 14  # the last one, which begins, included
-    assert warned == []
-
-
 LETTERS = CategoricalDistribution(["p", "q"])
-
-
-def left_by(state, **attributes):
-    """A trial that has drawn its first parameter only."""
-    return optuna.trial.create_trial(
-        state=state,
-        params={"letter": "q"},
-        distributions={"letter": LETTERS},
-        user_attrs=attributes,
-    )
 
 
 @pytest.mark.parametrize("steps", [{}, {0: 0.5}])
@@ -461,38 +330,6 @@ def test_the_process_leaves_out_pruned_trials_of_other_parameters(steps):
 
     assert fitted.cv_results_["state"].tolist().count("complete") == 13
     assert np.isnan(fitted.cv_results_["mean_test_score"][11])
-
-
-def test_what_did_not_get_to_its_end_bars_nothing():
-    """It is tried again, and had asked for a part of its parameters only."""
-    study = optuna.create_study()
-    study.add_trial(left_by(TrialState.FAIL))
-    study.add_trial(left_by(TrialState.FAIL, **{ERROR: "an error of its own"}))
-    asked = study.get_trials(deepcopy=False)
-    new = optuna.trial.create_trial(state=TrialState.RUNNING)
-    new.number = 7
-
-    assert _others(study, new) == [asked[1]]
-
-
-def test_a_running_trial_may_ask_for_more():
-    running = left_by(TrialState.RUNNING)
-    pruned = left_by(TrialState.PRUNED)
-
-    assert not _was_tried({"letter": "q", "a": 0.5}, [running])
-    assert _was_tried({"letter": "q"}, [running])
-    assert _was_tried({"letter": "q", "a": 0.5}, [pruned])
-
-
-def test_a_trial_without_a_choice_bars_nothing():
-    fixed = optuna.trial.create_trial(
-        state=TrialState.COMPLETE,
-        value=1.0,
-        params={"fixed": 1},
-        distributions={"fixed": INT(1, 1)},
-    )
-
-    assert not _was_tried({"fixed": 1, "a": 0.5}, [fixed])
 
 
 def choose_a(trial):
@@ -529,13 +366,6 @@ def branch(trial):
     return {"a": a, "b": trial.suggest_float("high" if a > 0.5 else "low", 0, 1)}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_what_a_function_asks_for_anew_has_a_number_of_its_own(seed):
-    fitted = search(space=branch, random_state=seed).fit(X, Y)
-
-    assert all(len({*trial.params.values()}) == 2 for trial in fitted.trials_)
-
-
 def test_a_trial_that_has_drawn_nothing_yet_may_get_the_last_setting():
     space, study = {"a": INT(0, 1)}, optuna.create_study()
     study.ask(space)
@@ -545,17 +375,3 @@ def test_a_trial_that_has_drawn_nothing_yet_may_get_the_last_setting():
     assert not all_tried(space, study.trials)
     study.ask()
     assert all_tried(space, study.trials)
-
-
-def test_the_last_point_beside_what_is_queued_is_found(monkeypatch):
-    monkeypatch.setattr(_search_sampling, "_DRAWS", 0)
-    space = {"a": INT(0, 1), "b": INT(0, 5)}
-    study = optuna.create_study(sampler=make_sampler("auto", space, 200, 0, [0]))
-    for b in (0, 1, 2, 4, 5):
-        params = {"a": 1, "b": b}
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=space, value=b)
-        )
-    study.enqueue_trial({"a": 1})
-
-    assert study.ask(space).params == {"a": 1, "b": 3}

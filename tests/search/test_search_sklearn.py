@@ -22,7 +22,6 @@ from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
-    StratifiedKFold,
     cross_val_score,
     cross_validate,
 )
@@ -34,7 +33,6 @@ from sk_adalora import (
     AdaLoraSearchCV,
     AdaLoraSpace,
 )
-from sk_adalora.search.marks import FOLD
 
 X, Y = rows()
 
@@ -70,23 +68,6 @@ def test_the_search_maximises_the_score_that_refit_names():
 def test_refit_must_name_one_of_the_scores_of_a_callable():
     with pytest.raises(ValueError, match="refit must be set to a scorer key"):
         search(scoring=two_scores).fit(X, Y)
-
-
-@pytest.mark.parametrize("refit", ["high", "low"])
-def test_the_running_mean_is_of_the_score_that_is_compared(refit):
-    table = search(n_trials=2, scoring=two_scores, refit=refit).fit(X, Y).cv_results_
-
-    assert table["running_mean"].tolist() == table[f"mean_test_{refit}"].tolist()
-
-
-def test_times_are_means_of_all_folds():
-    fitted = search(n_trials=1).fit(X, Y)
-    folds = [fitted.trials_[0].user_attrs[f"{FOLD}{k}"] for k in range(3)]
-
-    for name in ("fit_time", "score_time"):
-        times = [fold[name] for fold in folds]
-        assert fitted.cv_results_[f"mean_{name}"] == pytest.approx(np.mean(times))
-        assert fitted.cv_results_[f"std_{name}"] == pytest.approx(np.std(times))
 
 
 def test_several_scores_of_a_fit_that_fails():
@@ -178,12 +159,6 @@ def test_clone_and_parameters_of_parts():
     copied.fit(X, Y)
 
 
-def test_an_integer_of_folds_is_stratified_for_a_classifier():
-    y = np.repeat([0, 1], 20)
-
-    assert isinstance(search(n_trials=1).fit(X, y)._checked_cv_orig, StratifiedKFold)
-
-
 @pytest.mark.parametrize(
     ("container", "message"),
     [
@@ -215,30 +190,9 @@ def test_rows_that_have_no_folds_are_refused_first(tmp_path, container, message)
     assert not study["storage"].exists()
 
 
-def test_targets_that_have_no_folds_are_refused_first(tmp_path):
-    given = search(n_trials=1, storage=tmp_path / "journal.log", study_name="s")
-
-    match = r"y must be of a type .* Got RecordBatch\. Pass y\.to_pandas\(\)\."
-    with pytest.raises(TypeError, match=match):
-        given.fit(X, pa.RecordBatch.from_pydict({"y": Y}))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_name_of_a_column_is_no_target():
     with pytest.raises(ValueError, match=r"names a column, pass X\['label'\]"):
         search(n_trials=1).fit(pd.DataFrame({"label": Y}), "label")
-
-
-def test_tables_of_dask_are_refused_first(tmp_path):
-    dask = pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
-    lazy = dask.from_pandas(pd.DataFrame({"a": X.ravel(), "b": Y}), npartitions=1)
-    given = search(n_trials=1, storage=tmp_path / "journal.log", study_name="s")
-
-    for name, both in {"X": (lazy, Y), "y": (X, lazy)}.items():
-        match = rf"{name} must be of a type .* Got DataFrame\. Pass {name}\.compute\(\)"
-        with pytest.raises(TypeError, match=match):
-            given.fit(*both)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -307,14 +261,6 @@ def test_callbacks_of_scikit_learn_see_the_fits(tiny_model):
     assert depths[1] <= depths[0]  # as deep below the search
 
 
-def test_the_representation_hides_passwords():
-    given = search(storage="postgresql://me:hush-hush@host/db")
-
-    assert "hush-hush" not in repr(given)
-    assert "hush-hush" not in given._repr_html_()
-    assert "me:***@host" in repr(given)
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -348,17 +294,6 @@ def test_the_representation_shows_no_part_of_a_password():
         assert "ugh@" not in text
 
 
-def test_a_pickle_of_an_older_version_lacks_a_parameter():
-    given = search()
-    state = given.__getstate__()
-    del state["enqueue"], state["pruner"]
-    loaded = object.__new__(type(given))
-    loaded.__setstate__(state)
-
-    assert loaded.enqueue == AdaLoraSearchCV(None).enqueue
-    assert "pruner" in loaded.get_params()
-
-
 def test_callbacks_are_neither_sent_to_workers_nor_saved():
     lock = threading.Lock()
     seen = []
@@ -374,54 +309,6 @@ def test_callbacks_are_neither_sent_to_workers_nor_saved():
     assert loaded.callbacks is None
     assert fitted.callbacks == [callback]
     assert loaded.best_params_ == fitted.best_params_
-
-
-def test_workers_get_neither_folds_nor_what_an_earlier_fit_found():
-    sent = []
-    given = search(n_trials=2, cv=KFold(3).split(X))  # which cannot be pickled
-    given.callbacks = [lambda study, trial: sent.append(pickle.dumps(given))]
-    given.fit(X, Y).set_params(cv=3)
-    given.best_estimator_.lock_ = threading.Lock()  # nor can this
-    given.fit(X, Y)
-
-    assert len(sent) == 4
-    assert vars(pickle.loads(sent[3])).keys() == vars(pickle.loads(sent[1])).keys()
-
-
-def test_callbacks_of_scikit_learn_go_to_workers_and_are_not_saved():
-    """Workers call them. A fit after another one is no exception."""
-    sent = []
-    given = search(n_trials=1).set_callbacks(ScoringMonitor(scoring="accuracy"))
-    given.callbacks = [lambda study, trial: sent.append(pickle.dumps(given))]
-    given.fit(X, Y).fit(X, Y)
-
-    assert ["_skl_callbacks" in vars(pickle.loads(one)) for one in sent] == [True] * 2
-    assert not hasattr(pickle.loads(pickle.dumps(given)), "_skl_callbacks")
-    assert len(given._skl_callbacks) == 1
-
-
-class _Scaled(AdaLoraSearchCV):
-    """Sets what its own scorer needs."""
-
-    def fit(self, X, y):
-        self.factor_ = 2.0
-        return super().fit(X, y)
-
-    def scaled(self, estimator, X, y):
-        return self.factor_ * self.n_splits_ * estimator.score(X, y)
-
-
-def test_workers_get_what_this_fit_has_set():
-    options = {"n_trials": 1, "cv": 3, "n_jobs": 2, "pruner": None}
-    given = _Scaled(Peak(b=0.7), {"a": [0.3]}, **options)
-    given.scoring = given.scaled
-    given.fit(X, Y)
-
-    assert given.best_score_ == pytest.approx(6, abs=0.2)
-
-
-def test_the_representation_of_a_fitted_search():
-    assert "Peak" in search(n_trials=1).fit(X, Y)._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -465,14 +352,6 @@ def test_a_seed_makes_the_search_repeatable():
 
     assert first == second
     assert first != other
-
-
-def test_a_seed_makes_a_search_of_choices_repeatable():
-    space = {"a": FLOAT(0, 1), "b": [0.1, 0.7]}
-    first, second = (values(search(space=space).fit(X, Y)) for _ in range(2))
-
-    assert first == second
-    assert first != values(search(space=space, random_state=1).fit(X, Y))
 
 
 def test_without_a_seed_it_is_drawn_from_numpys_generator():
@@ -531,14 +410,6 @@ def test_time_runs_out_after_a_trial():
     assert fitted.predict(X).shape == (len(X),)
 
 
-@pytest.mark.parametrize("n_jobs", [1, 4])
-def test_only_one_trial_begins_when_the_time_is_over(n_jobs):
-    with joblib.parallel_config("threading"):
-        fitted = search(n_trials=9, n_jobs=n_jobs, timeout=1e-9).fit(X, Y)
-
-    assert len(fitted.trials_) == 1
-
-
 def test_callbacks_see_each_trial_and_may_stop():
     seen = []
 
@@ -551,16 +422,6 @@ def test_callbacks_see_each_trial_and_may_stop():
 
     assert seen == [(k, TrialState.COMPLETE) for k in range(3)]
     assert len(fitted.trials_) == 3
-
-
-def test_a_search_that_is_stopped_waits_for_no_other(monkeypatch):
-    def others_run(self):
-        raise AssertionError("asked")
-
-    monkeypatch.setattr("sk_adalora.search.trials.TrialRunner._others_run", others_run)
-    fitted = search(callbacks=[lambda study, trial: study.stop()]).fit(X, Y)
-
-    assert len(fitted.trials_) == 1
 
 
 def test_a_callback_may_stop_amid_what_is_no_combination():
@@ -583,12 +444,6 @@ def test_the_bar_counts_trials(capfd):
     assert "4/4" in err
     assert f"best={fitted.best_score_:.4g}]" in err
     assert out == ""
-
-
-def test_nothing_is_shown_unless_asked_for(capfd):
-    search().fit(X, Y)
-
-    assert "".join(capfd.readouterr()) == ""
 
 
 # ---- parallel work -------------------------------------------------------------

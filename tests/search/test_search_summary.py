@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import optuna
 import pytest
-from _search_worker import Peak, rows, search, two_scores
+from _search_worker import rows, search
 from sklearn.base import BaseEstimator
 
 X, Y = rows()
@@ -37,17 +37,6 @@ def test_it_counts_the_fits_that_a_race_saved(capfd):
     assert "5 trials: 3 complete, 2 pruned. 11 fits instead of 15." in lines_of(capfd)
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
-def test_it_counts_trials_that_failed(capfd):
-    points = [{"a": 0.9, "b": 0.7}, {"a": 0.3, "b": 0.7}]
-    given = search(Peak(fail_above=0.5), n_trials=2, enqueue=points, verbose=1)
-    given.fit(X, Y)
-
-    lines = lines_of(capfd)
-    assert "2 trials: 1 complete, 1 failed. 6 fits." in lines
-    assert any(line.endswith(", of trial 1:") for line in lines)
-
-
 def test_settings_that_a_function_excludes_have_no_fits(capfd):
     def asked(trial):
         a = trial.suggest_float("a", 0, 1)
@@ -58,24 +47,6 @@ def test_settings_that_a_function_excludes_have_no_fits(capfd):
     search(space=asked, n_trials=3, verbose=1).fit(X, Y)
 
     assert "3 trials: 2 complete, 1 pruned. 6 fits." in lines_of(capfd)
-
-
-@pytest.mark.parametrize("refit", ["low", False])
-def test_of_several_scores_it_shows_the_one_that_is_compared(refit, capfd):
-    given = search(scoring={"acc": "accuracy", "low": Low()}, refit=refit, verbose=1)
-    fitted = given.fit(X, Y)
-
-    name = refit or "acc"
-    best = fitted.cv_results_[f"mean_test_{name}"].max()
-    expected = f"Best mean {name}: {best:.4g}, of trial "
-    assert any(line.startswith(expected) for line in lines_of(capfd))
-
-
-class Low:
-    """A score that is higher for what `Peak` thinks worse."""
-
-    def __call__(self, estimator, X, y):
-        return two_scores(estimator, X, y)["low"]
 
 
 class Any(BaseEstimator):
@@ -121,23 +92,6 @@ def test_values_of_any_kind_have_a_short_line(value, shown, capfd):
         "Best mean score: 1, of trial 0:",
         f"  value  {shown}",
     ]
-
-
-def test_a_space_without_parameters_has_no_lines_of_them(capfd):
-    search(Any(), space={}, n_trials=1, verbose=1).fit(X, Y)
-
-    assert lines_of(capfd)[-1] == "Best mean score: 1, of trial 0."
-
-
-def test_trials_are_named_by_their_numbers(capfd):
-    """The first trial still runs, so it has no row."""
-    kept = {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
-    optuna.create_study(**kept, direction="maximize").ask()
-    search(n_trials=2, timeout=1e-3, verbose=1, **kept).fit(X, Y)
-
-    lines = lines_of(capfd)
-    assert "1 trial: 1 complete. 3 fits." in lines
-    assert any(line.endswith(", of trial 1:") for line in lines)
 
 
 @pytest.mark.filterwarnings(r"ignore:.*constraints_func")

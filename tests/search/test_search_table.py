@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from sk_adalora.search.marks import ERROR, FOLD
-from sk_adalora.search.space import read_space
-from sk_adalora.search.table import (
+from sk_adalora.search.results import (
     FoldResult,
     TrialRow,
     TrialTable,
     check_best,
     make_table,
 )
+from sk_adalora.search.space import read_space
+from sk_adalora.search.study import ERROR, FOLD
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 NAN, INF = float("nan"), float("inf")
@@ -49,60 +49,6 @@ def test_the_end_of_a_long_error_is_kept():
 
     assert len(read.error) == 4000
     assert read.error.endswith("what happened")
-
-
-def test_only_what_is_complete_is_called_infeasible():
-    broken = {"system_attrs": {"constraints": [1.0]}}
-    rows = [
-        row(COMPLETE, value=0.5, **broken),
-        row(PRUNED, **broken),
-        row(FAIL, **broken),
-    ]
-
-    assert [each.state for each in rows] == ["infeasible", "pruned", "failed"]
-
-
-def test_a_trial_of_which_nothing_is_known_has_no_mean():
-    assert np.isnan(row(FAIL, None).mean(None))
-    assert row(PRUNED, fold(0.25), None, value=0.5).mean(None) == 0.25
-
-
-def test_scores_on_training_rows_are_told_from_those_on_test_rows():
-    table = TrialTable([row(PRUNED, fold(0.25, 0.75), None)], None)
-    ran, never = table.out(with_train=True)
-
-    assert (ran["test_scores"], ran["train_scores"]) == (0.25, 0.75)
-    assert np.isnan([*never.values()]).all()
-    assert "train_scores" not in table.out(with_train=False)[0]
-    assert table.number_of_fits() == 1
-
-
-def test_a_number_for_a_fit_that_failed_stands_for_each_of_several_scores():
-    trial = row(COMPLETE, fold(-1.0, error="it failed"), None, value=-1.0)
-    failed, never = TrialTable([trial], ["a", "b"]).out(with_train=False)
-
-    assert failed["test_scores"] == {"a": -1.0, "b": -1.0}
-    np.testing.assert_equal(never["test_scores"], {"a": NAN, "b": NAN})
-
-
-def test_what_is_not_complete_has_no_mean_and_the_last_rank():
-    rows = [
-        row(FAIL, fold(0.9), fold(NAN, error="it failed")),
-        row(COMPLETE, fold(0.5), fold(0.5), value=0.5),
-        row(PRUNED, fold(0.9), None),
-        row(COMPLETE, fold(0.5), fold(0.5), value=0.5),
-    ]
-    statistics = ["mean_test", "std_test", "mean_train", "std_train"]
-    results = {f"{name}_score": np.full(4, 0.5) for name in statistics}
-    TrialTable(rows, None).correct(results)
-
-    assert results["mean_test_score"][[1, 3]].tolist() == [0.5, 0.5]
-    for name in statistics:
-        assert np.isnan(results[f"{name}_score"][[0, 2]]).all()
-    assert results["rank_test_score"].tolist() == [3, 1, 3, 1]
-    assert results["rank_test_score"].dtype == np.int32  # as in a grid search
-    np.testing.assert_equal(results["mean_fit_time"], [2, 2, 2, 2])
-    np.testing.assert_equal(results["std_score_time"], [0, 0, 0, 0])
 
 
 def test_a_score_that_is_nan_has_the_last_rank():
@@ -141,22 +87,6 @@ def test_a_function_that_asks_for_more_than_was_drawn():
     assert make_table([ended], space, 0).rows[0].params == {}
     with pytest.raises(ValueError, match="'a'"):
         make_table([complete], space, 0)
-
-
-def test_errors_of_trials_that_failed_have_no_score():
-    rows = [
-        row(COMPLETE, fold(0.0, error="first"), fold(1.0), value=0.5),
-        row(FAIL, fold(NAN, error="second")),
-    ]
-
-    assert TrialTable(rows, None).scored_errors() == ["first"]
-
-
-def test_without_a_best_trial_the_first_cause_is_told():
-    failed = [row(COMPLETE, fold(0.0, error=e), value=0.0) for e in ("first", "second")]
-
-    with pytest.raises(ValueError, match=r"Got 2 complete trials, all .*with:\nfirst$"):
-        check_best(TrialTable(failed, None), [])
 
 
 def test_without_a_best_trial_those_that_run_are_counted():

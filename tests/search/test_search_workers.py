@@ -1,13 +1,9 @@
 """Who works on a study, and whose trials are tried again."""
 
-import os
-import socket
 import threading
 import time
-import warnings
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import joblib
 import optuna
@@ -19,64 +15,15 @@ from sklearn.exceptions import FitFailedWarning
 
 from sk_adalora import AdaLoraSearchCV
 from sk_adalora.search import workers as _search_workers
-from sk_adalora.search.marks import FOLD, is_over
+from sk_adalora.search.study import FOLD, is_over
 
 X, Y = rows()
-OWN_START = _search_workers._started(os.getpid())
-needs_proc = pytest.mark.skipif(OWN_START is None, reason="needs /proc, as Linux has")
 
 
 @pytest.fixture
 def kept():
     """Options of a search with which another one can go on."""
     return {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
-
-
-@pytest.mark.parametrize(
-    ("change", "alive"),
-    [
-        ({}, True),
-        ({"ended": True}, False),
-        pytest.param({"pid": 2**22 + 1}, False, marks=needs_proc),
-        ({"started": "1"}, False),
-        # A run that this process does not know, though it has its number.
-        pytest.param(
-            {"pid": os.getpid(), "started": OWN_START}, False, marks=needs_proc
-        ),
-        # Without /proc, only the heartbeat tells.
-        ({"started": None, "pid": 2**22 + 1}, True),
-        ({"started": None, "beat": -601.0}, False),
-        ({"machine": "elsewhere"}, True),
-        ({"machine": "elsewhere", "beat": -601.0}, False),
-    ],
-)
-def test_who_is_alive(change, alive):
-    pid = os.getppid()  # of this process, the module knows all runs
-    record = {
-        "machine": _search_workers.machine(),
-        "pid": pid,
-        "started": _search_workers._started(pid),
-        "beat": 0.0,
-        "ended": False,
-    } | change
-    record["beat"] += time.time()
-    study = optuna.create_study(direction="maximize")
-    study.set_user_attr(f"{_search_workers.WORKER}r", record)
-
-    assert _search_workers.living_runs(study) == ({"r"} if alive else set())
-
-
-@needs_proc
-def test_a_forked_process_notices_that_its_parent_died():
-    study = optuna.create_study(direction="maximize")
-    with _search_workers.Worker(study, beats=False) as worker:
-        name = f"{_search_workers.WORKER}{worker.run_id}"
-        parents = {**study.user_attrs[name], "pid": 2**22 + 1}
-        study.set_user_attr(name, parents)
-        # The child has a copy of what the parent knew.
-        assert worker.run_id in _search_workers._here
-
-        assert _search_workers.living_runs(study) == set()
 
 
 @pytest.fixture
@@ -91,29 +38,6 @@ def process(monkeypatch, tmp_path):
         return _search_workers._started(7)
 
     return started
-
-
-@pytest.mark.parametrize("name", ["python3", "a ) b", "\u043f" * 9])
-def test_when_a_process_of_any_name_began(process, name):
-    """Linux keeps 15 bytes of a name, which may be half a character at the end."""
-    assert process(name.encode()[:15], b"S") == "42"
-
-
-@pytest.mark.parametrize("state", [b"Z", b"X"])
-def test_a_process_that_was_killed_is_gone_before_its_parent_looks(process, state):
-    assert process(b"python3", state) is None
-
-
-def test_a_system_without_proc(monkeypatch):
-    """As macOS and Windows."""
-    monkeypatch.setattr(_search_workers, "_PROC", Path("nowhere"))
-
-    assert _search_workers.machine.__wrapped__() == socket.gethostname()
-    assert _search_workers._started(os.getpid()) is None
-    record = {"machine": _search_workers.machine(), "pid": os.getppid(), "ended": False}
-    for waited, lives in [(0, True), (2 * _search_workers._GRACE, False)]:
-        beat = {"beat": time.time() - waited, "started": None}
-        assert _search_workers._lives("of another process", record | beat) is lives
 
 
 def test_a_point_whose_run_ended_at_once_is_tried_again(kept):
@@ -349,20 +273,6 @@ def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
     assert study.trials[0].state is TrialState.FAIL  # who asked for it is gone
 
 
-def test_a_worker_on_its_own_need_not_wait_for_who_asked_long_ago():
-    """As where a process was killed before it signed its trial, on the day before."""
-    study = optuna.create_study(direction="maximize")
-    trial = optuna.trial.create_trial(state=TrialState.RUNNING)
-    for hours in (0, -2):
-        trial.datetime_start += timedelta(hours=hours)
-        study.add_trial(trial)
-    with _search_workers.Worker(study, beats=False):
-        _search_workers.take_back(study, {})
-
-    states = [trial.state for trial in study.trials]
-    assert states == [TrialState.RUNNING, TrialState.FAIL]
-
-
 class TerminatedWorkerError(Exception):
     """Named as joblib's."""
 
@@ -474,80 +384,6 @@ def test_a_trial_that_was_taken_away_is_not_told(pruner, n_fits):
     assert fitted.cv_results_["trial_number"].tolist() == [1, 2, 3]
     assert stolen == [0]
     assert len(fits) == n_fits + 3 * 3 + 1  # in a race, none of its further folds
-
-
-def test_an_interrupt_at_the_beginning_leaves_nothing_behind(monkeypatch):
-    start, study = threading.Thread.start, optuna.create_study()
-
-    def interrupted(thread):
-        start(thread)
-        raise KeyboardInterrupt  # as while Python waits for the thread
-
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
-    before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), _search_workers.Worker(study, beats=True):
-        raise AssertionError("entered")
-
-    assert threading.active_count() == before
-    assert _search_workers.living_runs(study) == set()
-    assert not _search_workers._here
-
-
-def test_a_heart_beats_on_after_an_error(monkeypatch):
-    """Of a busy storage, for example."""
-    study = optuna.create_study()
-    write, beats, third = study.set_user_attr, [], threading.Event()
-
-    def busy(name, record):
-        beats.append(record)
-        if len(beats) == 2:
-            raise RuntimeError("the database is locked")
-        if len(beats) == 3:
-            third.set()
-        write(name, record)
-
-    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
-    monkeypatch.setattr(study, "set_user_attr", busy)
-    with _search_workers.Worker(study, beats=True):
-        assert third.wait(10)
-
-
-def test_the_first_of_two_errors_is_told_alone(monkeypatch):
-    """Of the storage, the warning says that nothing is lost."""
-    study = optuna.create_study()
-    write = study.set_user_attr
-
-    def broken(name, record):
-        if record["ended"]:
-            raise RuntimeError("the database is gone")
-        write(name, record)
-
-    monkeypatch.setattr(study, "set_user_attr", broken)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(ValueError, match="the fit"):
-            with _search_workers.Worker(study, beats=False):
-                raise ValueError("the fit failed")
-
-
-def test_a_slow_heartbeat_does_not_have_the_last_word(monkeypatch):
-    study = optuna.create_study()
-    write, under_way = study.set_user_attr, threading.Event()
-
-    def slow(name, record):
-        if threading.current_thread() is not threading.main_thread():
-            under_way.set()
-            time.sleep(0.3)
-        write(name, record)
-
-    monkeypatch.setattr(_search_workers, "_BEAT", 0.01)
-    monkeypatch.setattr(study, "set_user_attr", slow)
-    with _search_workers.Worker(study, beats=True):
-        monkeypatch.setattr(_search_workers, "_BEAT", 5.0)  # the wait at the end
-        assert under_way.wait(10)
-    time.sleep(0.5)
-
-    assert [record["ended"] for record in study.user_attrs.values()] == [True]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

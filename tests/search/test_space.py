@@ -292,13 +292,6 @@ def test_what_is_named_in_full_counts_more_than_the_space_of_its_step():
         assert params["clf__epochs"] == 7
 
 
-def test_names_that_the_space_does_not_know_stay():
-    """`study.best_params` may hold what the objective asked for besides."""
-    values = {"clf__beta1": 0.7, "tfidf__min_df": 3}
-
-    assert AdaLoraSpace().complete(values, "clf__")["tfidf__min_df"] == 3
-
-
 MODULES = ["all-linear", ["query", "value"], ["query"]]
 
 
@@ -520,35 +513,6 @@ def test_arrays_and_ranges_are_choices_of_a_field_too():
     assert space.grid()["beta1"] == space.random()["beta1"] == [0.5, 0.75]
 
 
-def test_one_value_that_is_an_array_stands_in_a_list():
-    weights = np.ones((2, 2))
-
-    assert read_space({"a": [weights]}).fixed()["a"] is weights
-    assert suggest_params(None, {}, fixed={"a": weights})["a"] is weights
-
-
-def test_a_step_of_a_distribution_is_kept():
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    space = {
-        "a": FloatDistribution(0.0, 1.0, step=0.25),
-        "b": IntDistribution(0, 40, step=20),
-    }
-    drawn = [suggest_params(study.ask(), space) for _ in range(40)]
-
-    assert {params["a"] for params in drawn} == {0.0, 0.25, 0.5, 0.75, 1.0}
-    assert {params["b"] for params in drawn} == {0, 20, 40}
-
-
-def test_what_is_no_label_of_a_choice_stays_as_it_is():
-    """A study may hold it from before the choices were changed."""
-    space = AdaLoraSpace(init_r=[8, 16], target_modules=MODULES)
-
-    assert space.complete({"init_r": 12, "target_modules": "['key']"}) == {
-        "init_r": 12,
-        "target_modules": "['key']",
-    }
-
-
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_full_name_takes_precedence_over_a_space_and_a_tie(order):
     items = [("clf", AdaLoraSpace()), ("clf__beta1", 0.9), ("clf__beta2", 0.5)]
@@ -556,16 +520,6 @@ def test_a_full_name_takes_precedence_over_a_space_and_a_tie(order):
     params = read.suggest(optuna.create_study().ask())
 
     assert (params["clf__beta1"], params["clf__beta2"]) == (0.9, 0.5)
-
-
-def test_a_range_from_a_whole_number_to_a_fraction_is_of_fractions():
-    read = read_space({"a": (0, 2.5), "b": (0.5, 2), "c": (0, 2)})
-
-    assert read.distributions() == {
-        "a": FloatDistribution(0.0, 2.5),
-        "b": FloatDistribution(0.5, 2.0),
-        "c": IntDistribution(0, 2),
-    }
 
 
 @pytest.mark.parametrize(
@@ -585,15 +539,6 @@ def test_a_function_that_returns_more_or_less_again_is_refused(returned, match):
 
     with pytest.raises(ValueError, match=match):
         suggest_params(optuna.create_study().ask(), space)
-
-
-def test_a_function_may_return_nan():
-    def space(trial):
-        return {"a": trial.suggest_float("a", 0, 1), "b": float("nan")}
-
-    params = suggest_params(optuna.create_study().ask(), space)
-
-    assert np.isnan(params["b"])
 
 
 def ask(trial):
@@ -717,13 +662,6 @@ def test_steps_are_allowed_but_then_nobody_can_check_them():
     assert space.distributions()["tinit"] == IntDistribution(10, 50)
 
 
-@pytest.mark.parametrize("name", ["target_r", "tinit", "tfinal", "deltaT"])
-def test_ranges_of_whole_numbers_stay_whole(name):
-    space = AdaLoraSpace(init_r=60, **{name: (10, 50)})
-
-    assert space.distributions()[name] == IntDistribution(10, 50)
-
-
 @pytest.mark.parametrize("space", [3, "init_r", AdaLoraSpace, [("a", (1, 2))]])
 def test_what_is_no_space_is_refused(space):
     with pytest.raises(TypeError, match="`space` must be an AdaLoraSpace, a dict"):
@@ -759,10 +697,3 @@ def test_distributions_of_an_unknown_kind_are_refused():
 
     with pytest.raises(TypeError, match="`a` of the space must be a FloatDistribution"):
         suggest_params(optuna.create_study().ask(), {"a": Odd()})
-
-
-def test_the_size_of_the_default_grid_is_as_documented():
-    assert (
-        f" {len(ParameterGrid(AdaLoraSpace().grid()))} points"
-        in AdaLoraSpace.grid.__doc__
-    )

@@ -1,0 +1,224 @@
+"""The folds that all trials are evaluated on, and what a fit on one of them gave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from optuna import Study
+from optuna.trial import FrozenTrial
+from sklearn.base import clone
+from sklearn.model_selection._validation import _fit_and_score
+
+from .study import FOLD
+
+# Characters that are kept of an error's text: its end, which says what happened.
+_LONGEST_ERROR = 4000
+
+Scores = float | dict[str, float]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What fitting and scoring on one fold gave.
+
+    Parameters
+    ----------
+    test : float or dict of str to float
+        Score on the test rows, or one of each metric.
+    train : float, dict of str to float or None
+        The same on the training rows, if it was asked for.
+    fit_time, score_time : float
+        Seconds.
+    error : str or None
+        Traceback of a fit that failed.
+    """
+
+    test: Scores
+    train: Scores | None
+    fit_time: float
+    score_time: float
+    error: str | None = None
+
+    @classmethod
+    def read(cls, out: dict[str, Any]) -> FoldResult:
+        """Read what scikit-learn's `_fit_and_score` returned for a fold."""
+        error = out["fit_error"]
+        return cls(
+            _map_numbers(out["test_scores"], float),
+            _map_numbers(out.get("train_scores"), float),
+            float(out["fit_time"]),
+            float(out["score_time"]),
+            None if error is None else error[-_LONGEST_ERROR:],
+        )
+
+    def objective(self, metric: str | None) -> float:
+        """Return the score to compare: of several, `metric` or else the first."""
+        if isinstance(self.test, dict):
+            return self.test[metric or next(iter(self.test))]
+        return self.test
+
+    def as_attribute(self) -> dict[str, Any]:
+        """Return what a storage keeps: JSON, which has no NaN."""
+        numbers = {**asdict(self), "error": None}
+        kept = _map_numbers(numbers, lambda x: x if math.isfinite(x) else repr(x))
+        return {**kept, "error": self.error}
+
+    @classmethod
+    def of_attribute(cls, kept: dict[str, Any]) -> FoldResult:
+        """Read what a storage has kept."""
+        numbers = {name: kept[name] for name in kept if name != "error"}
+        return cls(**_map_numbers(numbers, float), error=kept["error"])
+
+
+def folds_of(trial: FrozenTrial, n_folds: int) -> list[FoldResult | None]:
+    """Return the results of a trial's folds, with None for those that never ran."""
+    kept = [trial.user_attrs.get(f"{FOLD}{k}") for k in range(n_folds)]
+    return [None if k is None else FoldResult.of_attribute(k) for k in kept]
+
+
+def score_names(trials: Sequence[FrozenTrial]) -> list[str] | None:
+    """Return the names of the scores, if folds have several: those of the first."""
+    kept = (
+        value["test"]
+        for trial in trials
+        for name, value in trial.user_attrs.items()
+        if name.startswith(FOLD)
+    )
+    return next((list(scores) for scores in kept if isinstance(scores, dict)), None)
+
+
+@dataclass(kw_only=True, eq=False)
+class FoldEvaluator:
+    """Fits and scores trials on folds, as scikit-learn's searches do.
+
+    Parameters
+    ----------
+    search : AdaLoraSearchCV
+        What callbacks of scikit-learn are told to be fitting.
+    sent : AdaLoraSearchCV
+        What they are told in another process.
+    X, y : object
+        The rows and their targets.
+    splits : list of pair of ndarray
+        Training and test rows of each fold.
+    scorer : callable
+        Of one score or several.
+    fit_params, score_params : dict
+        What fits and scorers get beside the rows.
+    parallel : joblib.Parallel
+        Runs the fits.
+    task : sklearn.callback.CallbackContext
+        The task of the search.
+    study : optuna.Study
+        Has the names of several scores.
+    """
+
+    search: Any
+    sent: Any
+    X: Any
+    y: Any
+    splits: list[tuple[np.ndarray, np.ndarray]]
+    scorer: Any
+    fit_params: dict[str, Any]
+    score_params: dict[str, Any]
+    parallel: Parallel
+    task: Any
+    study: Study
+
+    def __call__(
+        self, candidates: list[dict[str, Any]], folds: list[int]
+    ) -> list[list[FoldResult]]:
+        """Return for each candidate the results of some of the folds."""
+        search, n_fits = self.search, len(candidates) * len(folds)
+        task = self.task.subcontext(
+            task_name=_name_of(folds, len(self.splits)),
+            max_subtasks=n_fits,
+            sequential_subtasks=False,
+        ).call_on_fit_task_begin(estimator=search)
+        name = "candidate-split-evaluation"
+        # Before the first is sent to a worker: sending copies the whole tree of tasks.
+        tasks = [task.subcontext(task_name=name, task_id=k) for k in range(n_fits)]
+        out = self.parallel(
+            delayed(_fit_and_score)(
+                clone(search.estimator),
+                self.X,
+                self.y,
+                scorer=self.scorer,
+                train=self.splits[fold][0],
+                test=self.splits[fold][1],
+                parameters=params,
+                fit_params=self.fit_params,
+                score_params=self.score_params,
+                return_train_score=search.return_train_score,
+                return_times=True,
+                split_progress=(fold, len(self.splits)),
+                candidate_progress=(number, len(candidates)),
+                error_score=search.error_score,
+                verbose=search.verbose,
+                caller=self.sent,
+                callback_ctx=tasks[number * len(folds) + place],
+            )
+            for (number, params), (place, fold) in product(
+                enumerate(candidates), enumerate(folds)
+            )
+        )
+        task.call_on_fit_task_end(estimator=search)
+        results = self._checked([FoldResult.read(one) for one in out])
+        return [results[i : i + len(folds)] for i in range(0, n_fits, len(folds))]
+
+    def _checked(self, results: list[FoldResult]) -> list[FoldResult]:
+        """Order the scores of a callable, whose names nobody knew before."""
+        if not callable(self.search.scoring):
+            return results
+        results = _in_one_order(results, self.study.get_trials(deepcopy=False))
+        for result in results:
+            if isinstance(result.test, dict):
+                self.search._check_refit_for_multimetric(result.test)
+        return results
+
+
+def _in_one_order(
+    results: list[FoldResult], trials: Sequence[FrozenTrial]
+) -> list[FoldResult]:
+    """Order the scores as the study's first: that may be the one to compare."""
+    named = [result.test for result in results if isinstance(result.test, dict)]
+    names = score_names(trials) or (list(named[0]) if named else [])
+    for scores in named:
+        if not scores:
+            raise ValueError(
+                "`scoring` must return a score, or a dict of at least one. Got {}. "
+                "Return what the search shall maximise."
+            )
+        if scores.keys() != set(names):
+            raise ValueError(
+                "`scoring` must return a dict of the same names for each fold. Got "
+                f"{list(scores)} after {names}. Return NaN for a score that a fold "
+                "does not have."
+            )
+    return [
+        replace(result, test={name: result.test[name] for name in names})
+        if isinstance(result.test, dict)
+        else result
+        for result in results
+    ]
+
+
+def _map_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Change what is not None, in nested dicts."""
+    if isinstance(value, dict):
+        return {str(key): _map_numbers(item, change) for key, item in value.items()}
+    return None if value is None else change(value)
+
+
+def _name_of(folds: list[int], n_folds: int) -> str:
+    if len(folds) == 1:
+        return f"fold {folds[0] + 1}"
+    if len(folds) == n_folds:
+        return "all folds"
+    return f"folds {folds[0] + 1} to {folds[-1] + 1}"
