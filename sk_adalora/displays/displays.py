@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from sk_adalora.training.rank_table import lay_out
 from .draw import draw_budget, draw_history, draw_ranks
 
 
-class _Display:
+class _Display(ABC):
     """What draws a fitted estimator."""
 
     @classmethod
@@ -53,9 +54,9 @@ class _Display:
         return drawn
 
     @classmethod
+    @abstractmethod
     def _of(cls, fitted: BaseAdaLora) -> Any:
         """Return the display of a fitted estimator, not drawn yet."""
-        raise NotImplementedError
 
 
 class RankAllocationDisplay(_Display):

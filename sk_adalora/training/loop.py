@@ -205,8 +205,8 @@ def train(
     run: TrainingRun,
     generator: torch.Generator,
     *,
+    hooks: EpochHooks,
     verbose: int = 0,
-    hooks: EpochHooks | None = None,
 ) -> TrainingHistory:
     """Train until all epochs are over, or the hook stops it.
 
@@ -216,10 +216,10 @@ def train(
         The training.
     generator : torch.Generator
         Shuffles the rows.
+    hooks : EpochHooks
+        Called around each epoch; after it, with the network in evaluation mode.
     verbose : int, default=0
         Whether to show a progress bar.
-    hooks : EpochHooks or None, default=None
-        Called around each epoch; after it, with the network in evaluation mode.
 
     Returns
     -------
@@ -235,15 +235,14 @@ def train(
     start = time.perf_counter()
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
         for _ in range(run.recipe.epochs):
-            if hooks is not None:
-                hooks.begin()
+            hooks.begin()
             run.network.train()
             train_epoch(run, generator, history, bar)
             history.epochs += 1
             history.seconds = time.perf_counter() - start
             run.network.eval()
-            stop = hooks is not None and hooks.end(run, history)
-            _show(bar, history)  # with the score, which the hook may have added
+            stop = hooks.end(run, history)
+            _show(bar, history)  # with the score, which a hook may have added
             if stop:
                 break
     run.allocator.finish()  # where training stops early, the ranks may still fall

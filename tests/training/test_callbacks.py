@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from _toy import make as make_classifier
 from _toy import topics
-from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
@@ -262,16 +261,6 @@ def test_an_unfitted_estimator_takes_its_callbacks_along(make):
     copy = pickle.loads(pickle.dumps(estimator))
 
     assert [type(callback) for callback in copy._skl_callbacks] == [Plain]
-
-
-def test_a_clone_shares_the_callbacks(make):
-    """As scikit-learn has it: one instance serves the clones of a search."""
-    recorder = Recorder()
-    estimator = make().set_callbacks(recorder)
-    copy = clone(estimator.fit(X, Y))
-
-    assert copy._skl_callbacks == [recorder]
-    assert not hasattr(copy, "history_")
 
 
 # scikit-learn's own callbacks

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sk_adalora import AdaLoraConfig, BudgetSchedule
+from sk_adalora import AdaLoraConfig
 from sk_adalora.training.schedule_steps import resolve_schedule
 
 
@@ -17,14 +17,7 @@ def resolve(n_samples=1600, **changed):
 
 def budgets(schedule, n_layers=7):
     """What lives after each step of a model of `n_layers`."""
-    planned = BudgetSchedule(
-        initial=schedule.init_r * n_layers,
-        target=schedule.target_r * n_layers,
-        tinit=schedule.tinit,
-        tfinal=schedule.tfinal,
-        deltaT=schedule.deltaT,
-        total_step=schedule.total_step,
-    )
+    planned = schedule.config().schedule(n_layers)
     return [planned.held_budget(step) for step in range(schedule.total_step)]
 
 
