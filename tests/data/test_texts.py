@@ -222,7 +222,7 @@ CELLS = [
 ]
 
 
-@pytest.mark.parametrize(("cell", "text"), CELLS, ids=str)
+@pytest.mark.parametrize(("cell", "text"), CELLS, ids=range(len(CELLS)))
 def test_a_cell_reads_the_same_alone_and_beside_any_other(cell, text):
     alone = np.empty((1, 1), dtype=object)
     alone[0, 0] = cell
