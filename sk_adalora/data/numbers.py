@@ -9,6 +9,8 @@ import numpy as np
 from sklearn import config_context
 from sklearn.utils import check_array
 
+# Characters of a cell that a message shows.
+_SHOWN = 80
 _TIMES = (date, time, timedelta, np.datetime64, np.timedelta64)
 
 
@@ -19,8 +21,17 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
     for column in columns():
         _refuse_times(np.asarray(column), name)
     # With array_api_dispatch, a tensor would stay one.
-    with config_context(array_api_dispatch=False, assume_finite=False):
-        return check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    try:
+        with config_context(array_api_dispatch=False, assume_finite=False):
+            return check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    except ValueError as error:
+        got = str(error)
+        if "could not convert string" not in got:
+            raise
+        raise ValueError(
+            f"`{name}` of a regressor must be numbers. Got text: {got[:_SHOWN]}. Use "
+            "AdaLoraClassifier for labels."
+        ) from error
 
 
 def _refuse_times(values: np.ndarray, name: str) -> None:

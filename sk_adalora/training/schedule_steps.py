@@ -8,15 +8,16 @@ from numbers import Integral
 from typing import Any
 
 from sk_adalora.adalora.config import AdaLoraConfig
+from sk_adalora.data.targets import Targets
 
 # Allocations in the reduction phase under deltaT="auto": the paper's runs have 64
 # to 1500, and more than a few hundred change nothing.
 _ALLOCATIONS = 200
 
 # Few rows need more passes, and so do many classes: epochs="auto" stands for as many as
-# make this many optimizer steps, or this many per class if that is more.
+# make the targets' `enough_steps`, or this many per class if that is more.
 # docs/defaults.md has the studies.
-ENOUGH_STEPS, _STEPS_OF_A_CLASS = 96, 8
+_STEPS_OF_A_CLASS = 8
 # The bounds of these epochs. The lower one is higher for more than _FEW_CLASSES, or
 # thousands of rows would get fewer than a thousand.
 _FEWEST_EPOCHS, _MOST_EPOCHS = 3, 10
@@ -86,7 +87,7 @@ def resolve_schedule(
     *,
     batch_size: int,
     epochs: int | str,
-    enough_steps: int = ENOUGH_STEPS,
+    enough_steps: int = Targets.enough_steps,
     n_classes: int = 1,
     gradient_accumulation_steps: int = 1,
     init_r: int | None = None,

@@ -232,7 +232,7 @@ BAD_Y = {
     "masked": (np.ma.masked_greater(Y, 50), "must not hold masked values"),
     "three dimensions": (np.zeros((40, 1, 1)), "dim 3"),
     "no columns": (np.zeros((40, 0)), r"0 feature\(s\)"),
-    "words": (["much"] * 40, "could not convert string to float: 'much'"),
+    "words": (["much"] * 40, "Got text: .*'much'. Use AdaLoraClassifier"),
     "records": ([{"a": 1}] * 40, "a real number, not 'dict'"),
     "complex": (Y * 1j, "Complex data not supported"),
     "short": (Y[:-1], "same number of rows. Got 40 and 39"),
