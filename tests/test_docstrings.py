@@ -10,6 +10,7 @@ import sk_adalora
 from sk_adalora import adalora as engine
 
 validate = pytest.importorskip("numpydoc.validate").validate
+ClassDoc = pytest.importorskip("numpydoc.docscrape").ClassDoc
 
 IGNORED = {
     "ES01",  # no extended summary: one line often says it all
@@ -51,6 +52,18 @@ def test_it_is_in_the_form_of_numpydoc(target):
     faults = validate(f"sk_adalora.{target}")["errors"]
 
     assert [fault for fault in faults if fault[0] not in ignored] == []
+
+
+def test_the_estimators_have_the_same_parameters_in_the_same_words():
+    both = sk_adalora.AdaLoraClassifier, sk_adalora.AdaLoraRegressor
+    classifier, regressor = (
+        {p.name: (p.type, p.desc) for p in ClassDoc(cls)["Parameters"]} for cls in both
+    )
+    given, shared = (dict(inspect.signature(cls).parameters) for cls in both)
+
+    del classifier["class_weight"], given["class_weight"]
+    assert classifier == regressor
+    assert [*given.values()] == [*shared.values()]
 
 
 def test_what_refers_to_its_parent_documents_all_fields():
