@@ -24,6 +24,7 @@ if sys.platform == "linux" and os.uname().machine == "x86_64":
 __all__ = [
     "AdaLoraClassifier",
     "AdaLoraConfig",
+    "AdaLoraEncoder",
     "AdaLoraModel",
     "AdaLoraRegressor",
     "AdaLoraSearchCV",
@@ -42,6 +43,7 @@ __all__ = [
 _HOMES = {
     "AdaLoraClassifier": ".estimators.classifier",
     "AdaLoraConfig": ".adalora.config",
+    "AdaLoraEncoder": ".estimators.encoder",
     "AdaLoraModel": ".adalora.model",
     "AdaLoraRegressor": ".estimators.regressor",
     "AdaLoraSearchCV": ".search.search",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         TrainingHistoryDisplay,
     )
     from .estimators.classifier import AdaLoraClassifier
+    from .estimators.encoder import AdaLoraEncoder
     from .estimators.regressor import AdaLoraRegressor
     from .pretrained.backbone import clear_backbone_cache
     from .search.pruning_callback import OptunaPruning

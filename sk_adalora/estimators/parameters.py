@@ -15,6 +15,7 @@ from sk_adalora.runtime.rules import (
     RANDOM_STATE,
     SCHEDULERS,
     SCORER,
+    SPLITS,
     TEXT,
     Rule,
     choice,
@@ -69,4 +70,22 @@ SHARED_RULES: dict[str, Rule] = {
 CLASSIFIER_RULES: dict[str, Rule] = {
     **SHARED_RULES,
     "class_weight": choice("balanced") | instance(Mapping, "a dict") | NONE,
+}
+
+# Of an encoder's own fits, none is scored or continued.
+_NOT_OF_ENCODERS = {
+    "early_stopping",
+    "validation_fraction",
+    "n_iter_no_change",
+    "scoring",
+    "warm_start",
+}
+ENCODER_RULES: dict[str, Rule] = {
+    **{name: r for name, r in CLASSIFIER_RULES.items() if name not in _NOT_OF_ENCODERS},
+    "pooling": choice(*POOLINGS),
+    "n_components": integer(1) | NONE,
+    "output": choice("vectors", "predictions", "both"),
+    "tune": BOOLEAN,
+    "cv": integer(2) | SPLITS,
+    "target_type": choice("auto", "multiclass", "continuous"),
 }
