@@ -86,6 +86,12 @@ class AdapterState:
         """Where `model` was found."""
         return Found(self.found_in, self.content_hash, self.commit)
 
+    @property
+    def width(self) -> int | None:
+        """Length of the vectors that the head reads; None for a model's own head."""
+        weight = self.arrays.get("head.weight")
+        return None if weight is None else weight.shape[1]
+
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return copies of the adapter's tensors and of the head's.
 
