@@ -381,7 +381,9 @@ class AdaLoraEncoder(BaseAdaLora):
         return self
 
     @with_callbacks
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def fit_transform(  # type: ignore[override]
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> Any:
         """Fit, and encode the rows of the fit out of fold.
 
         Parameters
