@@ -23,7 +23,6 @@ from sk_adalora.tokens.long_texts import Windows
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.epochs import EpochCallbacks
 from sk_adalora.training.loop import TrainingHistory, TrainingRun, train
-from sk_adalora.training.report import make_report
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .fitting import (
@@ -37,6 +36,7 @@ from .fitting import (
     plan_schedule,
     prepare_run,
     read_all_rows,
+    report_later,
     start_head,
     tokenize_for_both,
 )
@@ -221,7 +221,7 @@ def fit_whole(
     schedule = plan_schedule(estimator, len(rows))
     network = adapt(estimator, backbone, schedule, generator)
     run = shared.prepare(estimator, network, rows, schedule)
-    report = partial(make_report, run, shared.rows.texts.n_empty, start)
+    report = report_later(run, shared.rows, start)
     predictor = shared.predictor(estimator, network)
     start_head(estimator, run, generator)
     interpolation = choose_interpolation(estimator, run)
@@ -240,7 +240,7 @@ def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predicto
     schedule = ResolvedSchedule(1, 1, 0, 0, 1, 1, 1)
     network = adapt(estimator, shared.backbone, schedule, shared.generator())
     run = shared.prepare(estimator, network, shared.used, schedule)
-    report = make_report(run, shared.rows.texts.n_empty, start)
+    report = report_later(run, shared.rows, start)()
     predictor = shared.predictor(estimator, network)
     state = collect_state(network, shared.backbone, predictor.model).without_updates()
     vars(estimator).update(

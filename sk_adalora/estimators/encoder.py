@@ -252,6 +252,7 @@ class AdaLoraEncoder(BaseAdaLora):
 
     __module__ = "sk_adalora"  # where users import it from: for pickles
 
+    _for_tables = "AdaLoraTableClassifier` or `AdaLoraTableRegressor"
     _rules = ENCODER_RULES
     _target_kinds = (Classes, Labels, Numbers)
     _array_names = ("_centre", "_components")
