@@ -7,6 +7,7 @@ import tempfile
 import pytest
 import sklearn
 from _tiny_model import write_tiny_model
+from sklearn.model_selection import ShuffleSplit
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, AdaLoraSearchCV
@@ -61,8 +62,14 @@ class TinySearch(AdaLoraSearchCV):
 
 _CLASSIFIER = TinyClassifier(**_TINY)
 _REGRESSOR = TinyRegressor(**_TINY)
+# One fold: with the fit of the best trial, a fit of the search is two.
+HALVES = ShuffleSplit(1, test_size=0.5, random_state=0)
 _SEARCH = TinySearch(
-    AdaLoraClassifier(**_TINY), {"target_r": [1, 2]}, n_trials=1, cv=2, random_state=0
+    AdaLoraClassifier(**_TINY),
+    {"target_r": [1, 2]},
+    n_trials=1,
+    cv=HALVES,
+    random_state=0,
 )
 _LAST_DIGITS = (
     "The check allows 1e-7, and float32 matrix products of one row and of twenty "
