@@ -314,7 +314,9 @@ def test_checkpointing_of_what_may_begin_a_pass(alone):
 
 
 def test_a_model_compiles_into_one_graph():
-    model = adapted_bert()
+    base = tiny_bert()
+    del base.encoder.layer[1:]  # a layer takes seconds to trace
+    model = randomise(adapt(base))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     for seed in (2, 3):
         randomise(model, seed)

@@ -106,15 +106,15 @@ def test_the_pretrained_model():
         target_modules="all-linear",
         init_r=12,
         target_r=8,
-        tinit=4,
-        tfinal=12,
-        total_step=32,
+        tinit=2,
+        tfinal=6,
+        total_step=16,
         lora_alpha=12,
         orth_reg_weight=0.1,
     )
     one, two = adamw(ours, 4e-3), adamw(theirs, 4e-3)
     budgets = []
-    for step in range(32):
+    for step in range(16):
         step_ours(ours, one, step, batch(step))
         step_peft(theirs, two, step, batch(step))
         mine, reference = ours.triplets.per_layer(), numbers_of_peft(theirs)

@@ -65,8 +65,7 @@ def assert_falls_cubically(budgets, config, n_layers):
                 assert budget == int((first - last) * left**3 + last)
 
 
-@pytest.mark.parametrize("compact", [True, False])
-def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
+def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target():
     config = AdaLoraConfig(
         init_r=12,
         target_r=8,
@@ -77,8 +76,6 @@ def test_ten_steps_of_warmup_seventy_of_reduction_twenty_at_the_target(compact):
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(tiny_llama(), config)
-    if not compact:
-        model.compact = lambda optimizer: None
     budgets = train_at(model, range(100))
     values = list(budgets.values())
 
