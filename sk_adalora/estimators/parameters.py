@@ -15,6 +15,7 @@ from sk_adalora.runtime.rules import (
     RANDOM_STATE,
     SCHEDULERS,
     SCORER,
+    SPLITS,
     TEXT,
     Rule,
     choice,
@@ -69,4 +70,24 @@ SHARED_RULES: dict[str, Rule] = {
 CLASSIFIER_RULES: dict[str, Rule] = {
     **SHARED_RULES,
     "class_weight": choice("balanced") | instance(Mapping, "a dict") | NONE,
+}
+
+# What the estimators of mixed tables average.
+TABLE_PARTS = ("table", "text", "words")
+TABLE_RULES: dict[str, Rule] = {
+    "encoder": Rule(lambda v: hasattr(v, "target_r"), "an AdaLoraEncoder") | NONE,
+    "final_estimator": Rule(
+        lambda v: hasattr(v, "fit") and not isinstance(v, type),
+        "an estimator of scikit-learn's interface",
+    )
+    | NONE,
+    "column_roles": instance(Mapping, "a dict") | NONE,
+    "parts": Rule(
+        lambda v: NAMES.accepts(v) and set(v) <= set(TABLE_PARTS),
+        f"some of {', '.join(map(repr, TABLE_PARTS))}, in a tuple or list",
+    ),
+    "cv": integer(2) | SPLITS,
+    "class_weight": CLASSIFIER_RULES["class_weight"],
+    "random_state": RANDOM_STATE,
+    "verbose": integer(0) | BOOLEAN,
 }

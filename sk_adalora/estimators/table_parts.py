@@ -1,0 +1,396 @@
+"""The steps of a fit to a mixed table, and the parts whose predictions are blended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sklearn import clone
+from sklearn.base import is_classifier, is_regressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils.validation import has_fit_parameter
+
+from sk_adalora.data.columns import Table, read_table
+from sk_adalora.data.roles import MixedTable, Roles, find_roles, import_skrub
+from sk_adalora.data.rows import (
+    check_targets,
+    read_at_once,
+    read_sample_weight,
+)
+from sk_adalora.data.targets import Labels, Numbers, Targets
+from sk_adalora.data.texts import write_fields
+from sk_adalora.runtime.messages import warn_user, write_lines
+
+from .blend import Blended, blended
+from .cross_fit import make_folds
+from .parameters import TABLE_PARTS
+from .predicting import check_columns
+
+# Terms that half of a few rows would lack.
+_FEW_ROWS = 200
+_MOST_TERMS = 50_000
+# Single letters and digits are words too, as in "rating: 5".
+_WORD = r"(?u)\b\w+\b"
+_ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a mixed table, read.
+
+    Parameters
+    ----------
+    cells : MixedTable
+        Texts, and what is not text.
+    words : ndarray of shape (n_samples,), dtype object
+        Each row as words.
+    """
+
+    cells: MixedTable
+    words: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def take(self, rows: np.ndarray) -> TableRows:
+        """Return some of the rows."""
+        return TableRows(self.cells.take(rows), self.words[rows])
+
+
+@dataclass(frozen=True)
+class TableFit:
+    """What the parts of a fit share.
+
+    Parameters
+    ----------
+    rows : TableRows
+        The rows, without those of weight 0.
+    blended : Blended
+        What is predicted.
+    coded : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Their targets.
+    weights : ndarray of shape (n_samples,) or None
+        Their weights.
+    folds : list of (ndarray, ndarray)
+        Rows to fit to, and rows to predict.
+    seed : int
+        Of all that is random.
+    """
+
+    rows: TableRows
+    blended: Blended
+    coded: np.ndarray
+    weights: np.ndarray | None
+    folds: list[tuple[np.ndarray, np.ndarray]]
+    seed: int
+
+    def constants(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return what a learner of these rows need not learn."""
+        return self.blended.constants(self.coded[rows])
+
+
+def read_columns(estimator: Any, X: Any, *, reset: bool) -> tuple[Table, Roles]:
+    """Read a table; find (`reset`) the roles of its columns, or check their names."""
+    table = read_table(X)
+    if not reset:
+        table = table.called_as(getattr(estimator, "feature_names_in_", ()))
+    check_columns(estimator, table.feature_names, len(table.columns), reset=reset)
+    if reset:
+        return table, find_roles(table, estimator.column_roles)
+    return table, Roles(estimator.column_roles_, estimator._date_formats)
+
+
+def read_cells(table: Table, roles: Roles) -> TableRows:
+    """Read the cells of a table by the roles of its columns."""
+    words = write_fields(table.columns).fill_null("").to_numpy(zero_copy_only=False)
+    return TableRows(roles.read(table), words)
+
+
+def read_fit(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> TableFit:
+    """Check and read what the user gave, before anything is loaded."""
+    table, roles = read_columns(estimator, X, reset=True)
+    check_targets(y, table.n_rows, estimator)
+    targets, tensor = estimator._read_targets(read_at_once(y))
+    weights = read_sample_weight(read_at_once(sample_weight), table.n_rows)
+    class_weight = getattr(estimator, "class_weight", None)
+    weights = targets.row_weights(tensor, weights, class_weight)
+    coded = tensor.numpy()
+    used = _used_rows(weights, table.n_rows)
+    rows = read_cells(table, roles).take(used)
+    coded, weights = coded[used], None if weights is None else weights[used]
+    seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
+    folds = make_folds(estimator.cv, coded, targets, len(used), seed)
+    vars(estimator).update(
+        column_roles_=roles.of,
+        _date_formats=roles.date_formats,
+        _targets=targets,
+        **targets.attributes,
+    )
+    return TableFit(rows, blended(targets), coded, weights, folds, seed)
+
+
+def _used_rows(weights: np.ndarray | None, n_rows: int) -> np.ndarray:
+    if weights is None:
+        return np.arange(n_rows)
+    if not weights.any():
+        raise ValueError(
+            f"At least one row must have a weight above 0. Got 0 for all {n_rows} "
+            "rows, from `sample_weight` or `class_weight`. Raise some weights."
+        )
+    return np.flatnonzero(weights > 0)
+
+
+def choose_parts(estimator: Any, rows: TableRows) -> tuple[str, ...]:
+    """Return the parts that a table with these columns can have.
+
+    Without other columns, the table's part would read what the text's reads.
+    """
+    if not rows.cells.texts.num_columns:
+        warn_user(
+            f"{type(estimator).__name__} found no column of text in X: it fits "
+            "`final_estimator` alone. If a column is text, say so, such as by "
+            "column_roles={'name': 'text'}."
+        )
+        return ("table",)
+    without = {"table"} if rows.cells.others.columns.empty else set()
+    if estimator.encoder is not None and not estimator.encoder.tune:
+        without.add("text")  # a model that is not tuned predicts nothing
+    parts = tuple(part for part in TABLE_PARTS if part in {*estimator.parts} - without)
+    return parts or ("table",)
+
+
+# ---- the text ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder makes of the text columns.
+
+    Parameters
+    ----------
+    predictions : ndarray of shape (n_samples, k) or None
+        What a blend averages; None of a model that is not tuned.
+    vectors : ndarray of shape (n_samples, n_components)
+        Its vectors.
+    """
+
+    predictions: np.ndarray | None
+    vectors: np.ndarray
+
+
+def make_encoder(estimator: Any, seed: int) -> Any:
+    """Return a new encoder for a fit, without its folds."""
+    from .encoder import AdaLoraEncoder
+
+    encoder = AdaLoraEncoder() if estimator.encoder is None else clone(estimator.encoder)
+    encoder.set_params(
+        output="both" if encoder.tune else "vectors",
+        target_type="continuous" if is_regressor(estimator) else "multiclass",
+        verbose=max(encoder.verbose, estimator.verbose),
+    )
+    return _seeded(encoder, seed)
+
+
+def encode_out_of_fold(encoder: Any, fit: TableFit) -> Encoded:
+    """Fit an encoder, and encode each row by a model that was not tuned on it."""
+    cv = encoder.cv
+    encoder.set_params(cv=fit.folds)
+    y = fit.blended.for_encoder(fit.coded)
+    columns = encoder.fit_transform(fit.rows.cells.texts, y, fit.weights)
+    encoder.set_params(cv=cv)  # a pickle needs no lists of rows
+    return _split(encoder, columns, fit.blended)
+
+
+def encode(encoder: Any, rows: TableRows, blended: Blended) -> Encoded:
+    """Encode new rows."""
+    return _split(encoder, encoder.transform(rows.cells.texts), blended)
+
+
+def _split(encoder: Any, columns: Any, blended: Blended) -> Encoded:
+    columns = np.asarray(columns)
+    n_predictions = columns.shape[1] - encoder.n_components_
+    predictions, vectors = np.split(columns, [n_predictions], axis=1)
+    return Encoded(blended.from_encoder(predictions) if n_predictions else None, vectors)
+
+
+# ---- the table, and words ---------------------------------------------------
+
+
+def features_of(part: str, rows: TableRows, encoded: Encoded | None) -> Any:
+    """Return what the learner of a part reads.
+
+    The final estimator reads numbers, categories and dates, and vectors of the text.
+    """
+    import pandas as pd
+
+    if part == "words":
+        return rows.words
+    if encoded is None:
+        return rows.cells.others
+    names = [f"adalora_vector_{i}" for i in range(encoded.vectors.shape[1])]
+    index = rows.cells.others.index
+    vectors = pd.DataFrame(encoded.vectors, columns=names, index=index)
+    return pd.concat([rows.cells.others, vectors], axis=1)
+
+
+def make_learner(part: str, estimator: Any, fit: TableFit) -> Pipeline:
+    """Return a new learner for a part, which prepares what it reads."""
+    targets = fit.blended.targets
+    if part == "words":
+        return make_words(targets, len(fit.rows))
+    learner = prepare_for(_final_estimator(estimator, fit), targets)
+    return _seeded(learner, fit.seed)
+
+
+def make_words(targets: Targets, n_rows: int) -> Pipeline:
+    """Return a linear model on counted words and pairs of words."""
+    terms = TfidfVectorizer(
+        ngram_range=(1, 2),
+        token_pattern=_WORD,
+        sublinear_tf=True,
+        min_df=2 if n_rows > _FEW_ROWS else 1,
+        max_features=_MOST_TERMS,
+        dtype=np.float64,
+    )
+    if isinstance(targets, Numbers):
+        return make_pipeline(terms, RidgeCV(_ALPHAS, cv=3))
+    linear: Any = LogisticRegression(C=10, max_iter=1000)
+    several = isinstance(targets, Labels)
+    return make_pipeline(terms, MultiOutputClassifier(linear) if several else linear)
+
+
+def default_final_estimator(estimator: Any) -> Any:
+    """Return the learner that `final_estimator=None` stands for."""
+    # A split for early stopping needs two rows of each class.
+    if is_regressor(estimator):
+        return HistGradientBoostingRegressor(early_stopping=False)
+    return HistGradientBoostingClassifier(early_stopping=False)
+
+
+def _final_estimator(estimator: Any, fit: TableFit) -> Any:
+    """Return a new final estimator; refuse one that cannot do what is asked for."""
+    kind = type(estimator).__name__
+    if estimator.final_estimator is None:
+        return default_final_estimator(estimator)
+    final = clone(estimator.final_estimator)
+    got = type(final).__name__
+    classifies = not is_regressor(estimator)
+    if not (is_classifier(final) if classifies else is_regressor(final)):
+        wanted = "classifier" if classifies else "regressor"
+        raise ValueError(
+            f"`final_estimator` of {kind} must be a {wanted}. Got {got}. Pass a "
+            f"{wanted} of scikit-learn's interface."
+        )
+    if classifies and not hasattr(final, "predict_proba"):
+        raise ValueError(
+            f"`final_estimator` of {kind} must have `predict_proba`. Got {got} "
+            "without it. Pass another one, or wrap it in "
+            "sklearn.calibration.CalibratedClassifierCV."
+        )
+    tags = get_tags(final)
+    several = tags.classifier_tags.multi_label if classifies else _multi_output(tags)
+    if _has_several(fit.blended.targets) and not several:
+        wrapper = "MultiOutputClassifier" if classifies else "MultiOutputRegressor"
+        raise ValueError(
+            "`final_estimator` must predict several outputs, as `y` has them. Got "
+            f"{got}. Wrap it in sklearn.multioutput.{wrapper}."
+        )
+    last = final[-1] if isinstance(final, Pipeline) else final
+    if fit.weights is not None and not has_fit_parameter(last, "sample_weight"):
+        raise ValueError(
+            "`final_estimator` must take `sample_weight`, as rows have weights by "
+            f"`sample_weight` or `class_weight`. Got {got}. Pass another one, or no "
+            "weights."
+        )
+    return final
+
+
+def _multi_output(tags: Any) -> bool:
+    return bool(tags.target_tags.multi_output)
+
+
+def _has_several(targets: Targets) -> bool:
+    numbers = isinstance(targets, Numbers) and targets.n_outputs > 1
+    return numbers or isinstance(targets, Labels)
+
+
+def prepare_for(final: Any, targets: Targets) -> Pipeline:
+    """Put before a final estimator what prepares numbers, categories and dates."""
+    learner: Pipeline = import_skrub().tabular_pipeline(final)
+    if learner[0].cardinality_threshold == 40:  # a category of 40 values is one, too
+        learner[0].set_params(cardinality_threshold=41)
+    default = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+    if _has_several(targets) and isinstance(final, default):
+        numbers = isinstance(targets, Numbers)
+        several = (MultiOutputRegressor if numbers else MultiOutputClassifier)(final)
+        learner.steps[-1] = (learner.steps[-1][0], several)
+    return learner
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    """Seed all that is random in an estimator, and not seeded yet."""
+    seeds = {
+        name: seed
+        for name, value in estimator.get_params().items()
+        if name.split("__")[-1] == "random_state" and value is None
+    }
+    return estimator.set_params(**seeds)
+
+
+def fit_learner(
+    learner: Pipeline, X: Any, fit: TableFit, rows: np.ndarray | slice = slice(None)
+) -> np.ndarray:
+    """Fit a learner to some rows, of which `X` are the features.
+
+    Returns
+    -------
+    ndarray of shape (k,)
+        What it need not learn, as `Blended.constants`.
+    """
+    constants = fit.constants(rows)
+    if np.isnan(constants).any():
+        y = fit.blended.for_learner(fit.coded[rows], constants)
+        weights = {} if fit.weights is None else {"sample_weight": fit.weights[rows]}
+        # Step by step: a pipeline would ask for routing of the weights.
+        learner[-1].fit(learner[:-1].fit_transform(X, y), y, **weights)
+    return constants
+
+
+def predict_learner(
+    learner: Pipeline, X: Any, constants: np.ndarray, blended: Blended
+) -> np.ndarray:
+    """Return what is averaged, of shape (n_samples, k)."""
+    predictions = np.tile(constants, (len(X), 1))
+    learned = np.isnan(constants)
+    if learned.any():
+        predictions[:, learned] = blended.from_learner(learner, X, constants)
+    return predictions
+
+
+def predict_out_of_fold(learner: Pipeline, X: Any, fit: TableFit) -> np.ndarray:
+    """Return what a learner predicts of each row when fitted to other rows."""
+    predictions = np.empty((len(X), fit.blended.targets.n_outputs))
+    for rows, held in fit.folds:
+        of_fold = clone(learner)
+        constants = fit_learner(of_fold, _take(X, rows), fit, rows)
+        predictions[held] = predict_learner(
+            of_fold, _take(X, held), constants, fit.blended
+        )
+    return predictions
+
+
+def _take(X: Any, rows: np.ndarray) -> Any:
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
