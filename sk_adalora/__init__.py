@@ -24,10 +24,13 @@ if sys.platform == "linux" and os.uname().machine == "x86_64":
 __all__ = [
     "AdaLoraClassifier",
     "AdaLoraConfig",
+    "AdaLoraEncoder",
     "AdaLoraModel",
     "AdaLoraRegressor",
     "AdaLoraSearchCV",
     "AdaLoraSpace",
+    "AdaLoraTableClassifier",
+    "AdaLoraTableRegressor",
     "BudgetDisplay",
     "BudgetSchedule",
     "LoraConfig",
@@ -42,10 +45,13 @@ __all__ = [
 _HOMES = {
     "AdaLoraClassifier": ".estimators.classifier",
     "AdaLoraConfig": ".adalora.config",
+    "AdaLoraEncoder": ".estimators.encoder",
     "AdaLoraModel": ".adalora.model",
     "AdaLoraRegressor": ".estimators.regressor",
     "AdaLoraSearchCV": ".search.search",
     "AdaLoraSpace": ".search.space",
+    "AdaLoraTableClassifier": ".estimators.table",
+    "AdaLoraTableRegressor": ".estimators.table",
     "BudgetDisplay": ".displays.displays",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
@@ -68,7 +74,9 @@ if TYPE_CHECKING:
         TrainingHistoryDisplay,
     )
     from .estimators.classifier import AdaLoraClassifier
+    from .estimators.encoder import AdaLoraEncoder
     from .estimators.regressor import AdaLoraRegressor
+    from .estimators.table import AdaLoraTableClassifier, AdaLoraTableRegressor
     from .pretrained.backbone import clear_backbone_cache
     from .search.pruning_callback import OptunaPruning
     from .search.search import AdaLoraSearchCV

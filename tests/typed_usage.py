@@ -39,6 +39,7 @@ def estimators() -> None:
     assert_type(fitted, AdaLoraClassifier)
     assert_type(fitted.predict_proba(texts), np.ndarray)
     assert_type(fitted.score(texts, labels), float)
+    assert_type(fitted.set_output(transform="pandas").transform(texts), np.ndarray)
     assert_type(fitted.set_params(epochs=2), AdaLoraClassifier)
     assert_type(fitted.set_fit_request(sample_weight=True), AdaLoraClassifier)
     fitted.fit(texts, labels, sample_weights=[1, 1])  # type: ignore[call-arg]

@@ -13,7 +13,7 @@ import pyarrow.types as pt
 
 from sk_adalora.runtime.rules import did_you_mean
 
-from .cells import IS_TEXT, TEXT, nan_to_null
+from .cells import TEXT, nan_to_null
 from .columns import Column, Table
 from .texts import check_column_of_texts
 
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 ROLES = ("text", "number", "category", "date")
 
 # More distinct strings than these are text; so are those of which half are distinct.
-_MOST_CATEGORIES = 40
+MOST_CATEGORIES = 40
 _MOST_DISTINCT = 0.5
 # What stands for a missing number or date in tables of strings, in lower case.
 _MISSING = pa.array(
-    ["", "-", "--", "...", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat"]
-    + ["none", "null", "nil", "missing", "unknown"],
+    "- -- ... ? na n/a #n/a <na> nan nat none null nil missing unknown".split(),
     TEXT,
 )
 # No date is longer.
@@ -189,7 +188,7 @@ def _role_of(column: Column) -> str:
         return "number"
     if _guess_format(distinct) is not None:
         return "date"
-    few = min(_MOST_CATEGORIES, _MOST_DISTINCT * _n_values(column))
+    few = min(MOST_CATEGORIES, _MOST_DISTINCT * _n_values(column))
     return "category" if len(distinct) <= few else "text"
 
 
@@ -236,8 +235,8 @@ def _numbers(column: Column) -> np.ndarray:
             zero_copy_only=False
         ) / np.timedelta64(1, "s")
         return seconds
-    if _has(column, _IS_NUMBER):
-        if _has(column, (pt.is_boolean,)):
+    if isinstance(cells, pa.Array) and _has(column, _IS_NUMBER):
+        if pt.is_boolean(cells.type):
             cells = cells.cast(pa.uint8())
         numbers: np.ndarray = (
             nan_to_null(cells)
@@ -260,7 +259,9 @@ def _unreadable(texts: pa.LargeStringArray, parsed: np.ndarray) -> np.ndarray:
     """Tell which texts are neither parsed nor a word for what is missing."""
     trimmed = pc.utf8_lower(pc.utf8_trim_whitespace(texts))
     missing = pc.or_(texts.is_null(), pc.is_in(trimmed, _MISSING))
-    unread: np.ndarray = np.isnat(parsed) if parsed.dtype.kind == "M" else parsed != parsed
+    unread: np.ndarray = (
+        np.isnat(parsed) if parsed.dtype.kind == "M" else parsed != parsed
+    )
     return unread & ~missing.to_numpy(zero_copy_only=False)
 
 
@@ -289,18 +290,16 @@ def _parse_each(column: Column, parse: Any, wanted: str, role: str) -> np.ndarra
 def _dates(column: Column, form: str | None) -> np.ndarray:
     """Return a column's dates in UTC, of shape (n_samples,): NaT where missing."""
     column = _with_arrow_dates(column)
-    if _has(column, _IS_DATE):
-        cells = pc.cast(column.cells, _moments(column.cells.type), safe=False)
+    if isinstance(column.cells, pa.Array) and _has(column, _IS_DATE):
+        kind = column.cells.type
+        zone = kind.tz if pt.is_timestamp(kind) else None
+        cells = pc.cast(column.cells, pa.timestamp("us", zone), safe=False)
         moments: np.ndarray = cells.cast(pa.timestamp("us")).to_numpy(
             zero_copy_only=False
         )
         return moments
     form = form or "ISO8601"
     return _parse_each(column, lambda t: _parse_dates(t, form), "a date", "date")
-
-
-def _moments(kind: pa.DataType) -> pa.DataType:
-    return pa.timestamp("us", kind.tz if pt.is_timestamp(kind) else None)
 
 
 def _parse_dates(texts: pa.LargeStringArray, form: str) -> np.ndarray:
@@ -314,7 +313,6 @@ def _parse_dates(texts: pa.LargeStringArray, form: str) -> np.ndarray:
 
 def _guess_format(distinct: pa.LargeStringArray) -> str | None:
     """Guess how dates are written; None if these are none."""
-    import pandas as pd
 
     words = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(distinct)), _MISSING)
     distinct = distinct.filter(pc.invert(words))

@@ -136,6 +136,15 @@ class Targets(ABC):
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Turn outputs of the head, of shape (n, k), into predictions."""
 
+    @abstractmethod
+    def columns(self, outputs: np.ndarray) -> np.ndarray:
+        """Turn outputs of the head into columns (n, p) that another model can use."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of :meth:`columns`."""
+        return self.names
+
 
 @dataclass(frozen=True)
 class Classes(Targets):
@@ -244,6 +253,13 @@ class Classes(Targets):
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         return self.classes[outputs.argmax(axis=1)]
 
+    def columns(self, outputs: np.ndarray) -> np.ndarray:
+        return self.decision(outputs).reshape(len(outputs), -1)
+
+    @property
+    def column_names(self) -> list[str]:
+        return self.names if len(self.classes) > 2 else self.names[1:]
+
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return logits, or with two classes the log-odds of the second, in float64."""
         # scikit-learn's calibration computes in the type that it gets.
@@ -305,6 +321,10 @@ class Labels(Classes):
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         return (outputs > 0).astype(int)
+
+    @property
+    def column_names(self) -> list[str]:
+        return self.names
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return the log-odds of each label."""
@@ -462,6 +482,9 @@ class Numbers(Targets):
         values *= self.scale
         values += self.mean
         return values.ravel() if self.one_dimensional else values
+
+    def columns(self, outputs: np.ndarray) -> np.ndarray:
+        return self.decode(outputs).reshape(len(outputs), -1)
 
 
 def _mean_and_scale(

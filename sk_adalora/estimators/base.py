@@ -10,7 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -47,10 +51,12 @@ from .fitting import (
 )
 from .predicting import (
     Predictor,
+    check_has_vectors,
     load_model,
     load_network,
     load_predictor,
     predict_outputs,
+    predict_vectors,
 )
 
 if TYPE_CHECKING:  # scikit-learn's is untyped: what it decorates would be Any
@@ -76,7 +82,12 @@ def _new_of_a_pickle(cls: type[BaseAdaLora]) -> BaseAdaLora:
 _new_of_a_pickle.__module__ = "sk_adalora"
 
 
-class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
+class BaseAdaLora(
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
     """A text estimator. Subclasses say what targets are, and what to predict of them.
 
     They document the parameters and the attributes.
@@ -191,6 +202,8 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
 
         def set_params(self, **params: Any) -> Self: ...
 
+        def set_output(self, *, transform: str | None = None) -> Self: ...
+
         def set_fit_request(self, **kwargs: bool | str | None) -> Self: ...
 
         def set_score_request(self, **kwargs: bool | str | None) -> Self: ...
@@ -276,6 +289,94 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
         # Only now: where warnings are errors, the fit is kept.
         warn_of_history(self.history_, self.head_learning_rate)
         return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the vector that the fine-tuned model makes of each row.
+
+        It is what the head reads: the vectors of a text's tokens, pooled. So one can
+        draw a map of texts, look for similar ones, or learn something else from them.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            Texts or rows, in the form in which `fit` got them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, width), or a table by `set_output`
+            The vectors, in float32, as wide as the model's hidden states. Of a text in
+            windows (`long_text`), their mean.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError, TypeError
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, if the pretrained model is not the one of `fit`, or if the fit
+            was one with ``pooling="model"``.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If a vector is NaN or infinite.
+
+        Notes
+        -----
+        The vectors of the rows that `fit` got know the targets of these rows. A model
+        that learns the same targets from them trusts them more than it can trust those
+        of new rows. `AdaLoraEncoder` has vectors for that: its ``fit_transform`` gives
+        each row the vector of a model that was tuned without it.
+        """
+        return predict_vectors(self, X)
+
+    def fit_transform(self, X: Any, y: Any, **fit_params: Any) -> np.ndarray:
+        """Fit, and return the vectors of the same rows, which know their targets.
+
+        They serve for a picture of the training rows. Another model must not learn the
+        same targets from them: see :meth:`transform`, and use `AdaLoraEncoder`.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
+            Texts or rows, as for :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The target of each row, as for :meth:`fit`.
+        **fit_params : dict
+            More for :meth:`fit`, such as `sample_weight`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, width), or a table by `set_output`
+            The vectors, in float32.
+        """
+        return self.fit(X, y, **fit_params).transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the columns of `X`, which are only compared with those of `fit`.
+
+        Returns
+        -------
+        ndarray of shape (width,)
+            The name of the class in small letters, and a number from 0 on.
+
+        Raises
+        ------
+        ValueError
+            If the estimator has not been fitted, or with ``pooling="model"``, which
+            has no vectors.
+        """
+        check_has_vectors(self)
+        names: np.ndarray = super().get_feature_names_out(input_features)
+        return names
+
+    @property
+    def _n_features_out(self) -> int | None:
+        return self._adapter.width
 
     def _predict_outputs(self, X: Any) -> np.ndarray:
         """Return the head's outputs, of shape (n_samples, n_outputs), in float32."""
@@ -578,4 +679,5 @@ class BaseAdaLora(CallbackSupportMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.allow_nan = True
         tags.input_tags.two_d_array = True
+        tags.transformer_tags.preserves_dtype = []  # of texts, float32
         return tags

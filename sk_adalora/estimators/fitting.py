@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
+from torch import Tensor
 
 from sk_adalora.adalora.layer_matching import check_all_match
 from sk_adalora.data.rows import (
@@ -44,7 +45,11 @@ from sk_adalora.runtime.devices import (
     warn_of_sharing,
 )
 from sk_adalora.runtime.messages import write_lines
-from sk_adalora.tokens.long_texts import encode_for_training
+from sk_adalora.tokens.long_texts import (
+    Windows,
+    encode_for_both,
+    encode_for_training,
+)
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.advice import warn_of_model, warn_of_rank, warn_of_texts
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher, one_number
@@ -84,7 +89,7 @@ def read_rows(
         The randomness of the fit.
     """
     before: Targets | None = estimator._targets if continues(estimator) else None
-    rows, targets = _read_all_rows(estimator, X, y, sample_weight, before)
+    rows, targets = read_all_rows(estimator, X, y, sample_weight, before)
     _check_validation_rows(estimator, X_val, y_val, targets)
     # Only now: bad rows must not move a generator of the user's on.
     generator = make_generator(estimator.random_state)
@@ -113,9 +118,10 @@ def continues(estimator: Any) -> bool:
     return bool(estimator.warm_start) and hasattr(estimator, "_adapter")
 
 
-def _read_all_rows(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, before: Targets | None
+def read_all_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, before: Targets | None = None
 ) -> tuple[TrainingRows, Targets]:
+    """Read all rows; their targets are not yet in the form that is trained on."""
     texts = read_inputs(estimator, X, reset=True)
     check_targets(y, len(texts), estimator)
     weight = read_sample_weight(read_at_once(sample_weight), len(texts))
@@ -206,9 +212,26 @@ def tokenize(estimator: Any, texts: Texts, backbone: Backbone) -> TokenTable:
     most = most_tokens(estimator.max_length, backbone)
     long_text = estimator.long_text
     tokens = encode_for_training(texts, backbone.tokenizer, most, long_text)
-    check_tokens(tokens, backbone, os.fspath(estimator.model))
-    warn_of_texts(texts, tokens, long_text, estimator.row_format)
+    _check_tokenized(estimator, texts, tokens, backbone)
     return tokens
+
+
+def tokenize_for_both(
+    estimator: Any, texts: Texts, backbone: Backbone
+) -> tuple[TokenTable, Windows]:
+    """Cut the texts into tokens to train on and to predict, once."""
+    most = most_tokens(estimator.max_length, backbone)
+    tokenizer, long_text = backbone.tokenizer, estimator.long_text
+    tokens, windows = encode_for_both(texts, tokenizer, most, long_text)
+    _check_tokenized(estimator, texts, tokens, backbone)
+    return tokens, windows
+
+
+def _check_tokenized(
+    estimator: Any, texts: Texts, tokens: TokenTable, backbone: Backbone
+) -> None:
+    check_tokens(tokens, backbone, os.fspath(estimator.model))
+    warn_of_texts(texts, tokens, estimator.long_text, estimator.row_format)
 
 
 def adapt(
@@ -217,9 +240,20 @@ def adapt(
     schedule: ResolvedSchedule,
     generator: torch.Generator,
 ) -> TextNetwork:
+    """Build the network of :func:`build_adapted`, and warn of what it is built of."""
+    warn_of_model(os.fspath(estimator.model), backbone, estimator.pooling)
+    network = build_adapted(estimator, backbone, schedule, generator)
+    warn_of_rank(network, schedule.target_r)
+    return network
+
+
+def build_adapted(
+    estimator: Any,
+    backbone: Backbone,
+    schedule: ResolvedSchedule,
+    generator: torch.Generator,
+) -> TextNetwork:
     """Build the network: a copy of the backbone, adapted, with a head."""
-    model = os.fspath(estimator.model)
-    warn_of_model(model, backbone, estimator.pooling)
     modules = estimator.target_modules
     if not isinstance(modules, str):
         modules = list(modules)
@@ -233,12 +267,11 @@ def adapt(
         lora_dropout=estimator.lora_dropout,
         target_modules=modules,
         task_type="SEQ_CLS" if own_head else "FEATURE_EXTRACTION",
-        base_model_name_or_path=model,
+        base_model_name_or_path=os.fspath(estimator.model),
         revision=commit_of(backbone.folder) or estimator.revision,
     )
     n_outputs = estimator._targets.n_outputs
     network = build_network(backbone, config, n_outputs, estimator.pooling, generator)
-    warn_of_rank(network, schedule.target_r)
     if continues(estimator):
         continue_from(estimator._adapter, network, backbone)
     return network
@@ -254,11 +287,17 @@ def prepare_run(
     rows: TrainingRows,
     schedule: ResolvedSchedule,
     compute: Compute,
+    frozen: dict[int, Tensor] | None = None,
 ) -> TrainingRun:
-    """Put together what is trained, on what, and how."""
+    """Put together what is trained, on what, and how.
+
+    Fits that share a table of tokens may share the `frozen` vectors of its texts.
+    """
     loss = estimator._targets.loss
     examples = Examples(tokens, rows.targets, rows.weights, loss)
-    return TrainingRun(network, examples, _make_recipe(estimator, schedule), compute)
+    recipe = _make_recipe(estimator, schedule)
+    frozen = {} if frozen is None else frozen
+    return TrainingRun(network, examples, recipe, compute, frozen)
 
 
 def _make_recipe(estimator: Any, schedule: ResolvedSchedule) -> Recipe:

@@ -72,10 +72,28 @@ CLASSIFIER_RULES: dict[str, Rule] = {
     "class_weight": choice("balanced") | instance(Mapping, "a dict") | NONE,
 }
 
+# Of an encoder's own fits, none is scored or continued.
+_NOT_OF_ENCODERS = {
+    "early_stopping",
+    "validation_fraction",
+    "n_iter_no_change",
+    "scoring",
+    "warm_start",
+}
+ENCODER_RULES: dict[str, Rule] = {
+    **{name: r for name, r in CLASSIFIER_RULES.items() if name not in _NOT_OF_ENCODERS},
+    "pooling": choice(*POOLINGS),
+    "n_components": integer(1) | NONE,
+    "output": choice("vectors", "predictions", "both"),
+    "tune": BOOLEAN,
+    "cv": integer(2) | SPLITS,
+    "target_type": choice("auto", "multiclass", "continuous"),
+}
+
 # What the estimators of mixed tables average.
 TABLE_PARTS = ("table", "text", "words")
 TABLE_RULES: dict[str, Rule] = {
-    "encoder": Rule(lambda v: hasattr(v, "target_r"), "an AdaLoraEncoder") | NONE,
+    "encoder": Rule(lambda v: hasattr(v, "n_components"), "an AdaLoraEncoder") | NONE,
     "final_estimator": Rule(
         lambda v: hasattr(v, "fit") and not isinstance(v, type),
         "an estimator of scikit-learn's interface",

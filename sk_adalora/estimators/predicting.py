@@ -1,9 +1,9 @@
-"""From rows to the head's outputs: what a fit needs of it, and every prediction."""
+"""From rows to outputs and vectors: what a fit needs of it, and every prediction."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,12 @@ from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
 from sk_adalora.runtime.devices import Compute, own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.rules import check_parameters
-from sk_adalora.tokens.batches import pad, prediction_batches, round_count_up
+from sk_adalora.tokens.batches import (
+    Batch,
+    pad,
+    prediction_batches,
+    round_count_up,
+)
 from sk_adalora.tokens.long_texts import encode_for_prediction
 from sk_adalora.tokens.table import TokenTable
 
@@ -137,7 +142,29 @@ def load_network(estimator: Any, compute: Compute) -> tuple[TextNetwork, Backbon
     return rebuild_network(adapter, backbone), backbone
 
 
-@own_settings_of_torch(gradients=False)
+# ---- predict ----------------------------------------------------------------
+
+# What is computed of a batch of n rows, as a tensor of shape (n, any).
+OfBatch = Callable[[TextNetwork, Batch], Tensor]
+
+
+def outputs_of(network: TextNetwork, batch: Batch) -> Tensor:
+    """Compute the head's outputs, of shape (n, k)."""
+    outputs: Tensor = network(batch)
+    return outputs
+
+
+def vectors_of(network: TextNetwork, batch: Batch) -> Tensor:
+    """Compute the pooled vectors, of shape (n, w)."""
+    return network.features(batch)
+
+
+def both_of(network: TextNetwork, batch: Batch) -> Tensor:
+    """Compute outputs and vectors in one pass, of shape (n, k + w)."""
+    vectors = network.features(batch)
+    return torch.cat([network.head(vectors), vectors], dim=1)
+
+
 def predict_outputs(estimator: Any, X: Any) -> np.ndarray:
     """Return the head's outputs for each row.
 
@@ -145,6 +172,34 @@ def predict_outputs(estimator: Any, X: Any) -> np.ndarray:
     -------
     ndarray of shape (n_samples, n_outputs), dtype float32
     """
+    return predict_rows(estimator, X, outputs_of)
+
+
+def predict_vectors(estimator: Any, X: Any) -> np.ndarray:
+    """Return the pooled vector of each row, before any head.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, width), dtype float32
+    """
+    check_has_vectors(estimator)
+    return predict_rows(estimator, X, vectors_of)
+
+
+def check_has_vectors(estimator: Any) -> None:
+    """Refuse an estimator that is not fitted, or was with the model's own head."""
+    check_is_fitted(estimator)
+    if estimator._adapter.width is None:
+        raise ValueError(
+            "`transform` needs vectors that `pooling` made of tokens. Got a fit with "
+            "pooling='model', which leaves that to the model's own head. Fit with "
+            "another `pooling`, such as 'mean'."
+        )
+
+
+@own_settings_of_torch(gradients=False)
+def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
+    """Compute something of each row, of shape (n_samples, any), in float32."""
     check_is_fitted(estimator)
     # Parameters may have been changed since the fit.
     check_parameters(estimator, {name: estimator._rules[name] for name in _USED})
@@ -156,34 +211,47 @@ def predict_outputs(estimator: Any, X: Any) -> np.ndarray:
         texts, backbone.tokenizer, most, estimator.long_text
     )
     del texts  # frees what may be a copy of all of X
-    of_texts = windows.average(compute_outputs(predictor, windows.tokens))
+    of_texts = windows.average(compute_rows(predictor, windows.tokens, of_batch))
     # Indexing copies the table, for nothing where each row has its own text.
     return of_texts if tokens.all_distinct else of_texts[tokens.text_of]
 
 
-def compute_outputs(predictor: Predictor, tokens: TokenTable) -> np.ndarray:
-    """Run the network over tokens; refuse outputs that are not finite.
+def compute_rows(
+    predictor: Predictor, tokens: TokenTable, of_batch: OfBatch = outputs_of
+) -> np.ndarray:
+    """Run the network over tokens; refuse numbers that are not finite.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network.
+    tokens : TokenTable
+        The texts, or windows of them.
+    of_batch : callable, default=outputs_of
+        What to compute of each batch: `outputs_of`, `vectors_of` or `both_of`.
 
     Returns
     -------
-    ndarray of shape (n_texts, n_outputs), dtype float32
+    ndarray of shape (n_texts, any), dtype float32
+        What `of_batch` returns, in the order of the texts.
     """
     check_tokens(tokens, predictor.backbone, predictor.model)
-    shape = (len(tokens), predictor.network.n_outputs)
-    outputs = np.empty(shape, np.float32)
-    parts: Iterable[Any] = _outputs_of_batches(predictor, tokens)
+    parts: Iterable[Any] = _batch_by_batch(predictor, tokens, of_batch)
     if predictor.compute.device.type != "cpu":
         parts = [*parts]  # compute all, as each copy waits for the device
+    of_texts = np.empty((0, 0), np.float32)
     for rows, of_rows in parts:
-        outputs[rows] = of_rows.cpu().numpy()
-    _check_finite(outputs, predictor.compute)
-    return outputs
+        if not len(of_texts):
+            of_texts = np.empty((len(tokens), of_rows.shape[1]), np.float32)
+        of_texts[rows] = of_rows.cpu().numpy()
+    _check_finite(of_texts, predictor.compute)
+    return of_texts
 
 
-def _outputs_of_batches(
-    predictor: Predictor, tokens: TokenTable
+def _batch_by_batch(
+    predictor: Predictor, tokens: TokenTable, of_batch: OfBatch
 ) -> Iterable[tuple[np.ndarray, Tensor]]:
-    """Compute outputs batch by batch: yield the rows of a batch, and theirs."""
+    """Yield the rows of each batch, and what is computed of them."""
     compute, network = predictor.compute, predictor.network
     # Not of one in training: a model may keep tables, as of rotary embeddings, from one
     # pass to the next, and autograd refuses what inference mode has made.
@@ -195,8 +263,8 @@ def _outputs_of_batches(
         n_rows = round_count_up(len(rows)) if compute.compiles_shapes else None
         batch = pad(tokens, rows, multiple, n_rows).to(compute.device)
         with torch.inference_mode(frozen):
-            outputs = network(batch)
-        yield rows, outputs[: len(rows)].float()
+            of_rows = of_batch(network, batch)
+        yield rows, of_rows[: len(rows)].float()
 
 
 def _check_finite(outputs: np.ndarray, compute: Compute) -> None:

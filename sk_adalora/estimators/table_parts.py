@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from sklearn import clone
 from sklearn.base import is_classifier, is_regressor
 from sklearn.ensemble import (
@@ -18,11 +17,19 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from sk_adalora.data.columns import Table, read_table
-from sk_adalora.data.roles import MixedTable, Roles, find_roles, import_skrub
+from sk_adalora.data.roles import (
+    MOST_CATEGORIES,
+    ROLES,
+    MixedTable,
+    Roles,
+    find_roles,
+    import_skrub,
+)
 from sk_adalora.data.rows import (
     check_targets,
     read_at_once,
@@ -34,8 +41,10 @@ from sk_adalora.runtime.messages import warn_user, write_lines
 
 from .blend import Blended, blended
 from .cross_fit import make_folds
+from .encoder import AdaLoraEncoder
 from .parameters import TABLE_PARTS
 from .predicting import check_columns
+from .table_report import TableFitReport
 
 # Terms that half of a few rows would lack.
 _FEW_ROWS = 200
@@ -117,9 +126,7 @@ def read_cells(table: Table, roles: Roles) -> TableRows:
     return TableRows(roles.read(table), words)
 
 
-def read_fit(
-    estimator: Any, X: Any, y: Any, sample_weight: Any
-) -> TableFit:
+def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
     """Check and read what the user gave, before anything is loaded."""
     table, roles = read_columns(estimator, X, reset=True)
     check_targets(y, table.n_rows, estimator)
@@ -191,11 +198,16 @@ class Encoded:
     vectors: np.ndarray
 
 
+def default_encoder() -> Any:
+    """Return the encoder that `encoder=None` stands for."""
+    return AdaLoraEncoder()
+
+
 def make_encoder(estimator: Any, seed: int) -> Any:
     """Return a new encoder for a fit, without its folds."""
-    from .encoder import AdaLoraEncoder
-
-    encoder = AdaLoraEncoder() if estimator.encoder is None else clone(estimator.encoder)
+    encoder = default_encoder()
+    if estimator.encoder is not None:
+        encoder = clone(estimator.encoder)
     encoder.set_params(
         output="both" if encoder.tune else "vectors",
         target_type="continuous" if is_regressor(estimator) else "multiclass",
@@ -223,7 +235,9 @@ def _split(encoder: Any, columns: Any, blended: Blended) -> Encoded:
     columns = np.asarray(columns)
     n_predictions = columns.shape[1] - encoder.n_components_
     predictions, vectors = np.split(columns, [n_predictions], axis=1)
-    return Encoded(blended.from_encoder(predictions) if n_predictions else None, vectors)
+    return Encoded(
+        blended.from_encoder(predictions) if n_predictions else None, vectors
+    )
 
 
 # ---- the table, and words ---------------------------------------------------
@@ -330,8 +344,12 @@ def _has_several(targets: Targets) -> bool:
 def prepare_for(final: Any, targets: Targets) -> Pipeline:
     """Put before a final estimator what prepares numbers, categories and dates."""
     learner: Pipeline = import_skrub().tabular_pipeline(final)
-    if learner[0].cardinality_threshold == 40:  # a category of 40 values is one, too
-        learner[0].set_params(cardinality_threshold=41)
+    vectorizer = learner[0]
+    if vectorizer.cardinality_threshold == MOST_CATEGORIES:  # "below", and not "up to"
+        vectorizer.set_params(cardinality_threshold=MOST_CATEGORIES + 1)
+    if isinstance(vectorizer.low_cardinality, OneHotEncoder):
+        # It would warn of categories that a fold, or a fit, has not seen.
+        vectorizer.set_params(low_cardinality__drop=None)
     default = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
     if _has_several(targets) and isinstance(final, default):
         numbers = isinstance(targets, Numbers)
@@ -394,3 +412,151 @@ def predict_out_of_fold(learner: Pipeline, X: Any, fit: TableFit) -> np.ndarray:
 
 def _take(X: Any, rows: np.ndarray) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+# ---- the blend --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a fit, not fitted yet.
+
+    Parameters
+    ----------
+    names : tuple of str
+        What is blended.
+    encoder : AdaLoraEncoder or None
+        Of the text; None if no part needs it.
+    learners : dict of str to Pipeline
+        Of the parts "table" and "words".
+    """
+
+    names: tuple[str, ...]
+    encoder: Any
+    learners: dict[str, Pipeline]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What the parts predict of rows that they were not fitted to.
+
+    Parameters
+    ----------
+    predictions : dict of str to ndarray of shape (n_samples, k)
+        By part.
+    encoded : Encoded or None
+        What the encoder made of the text.
+    seconds : dict of str to float
+        How long each part took so far.
+    """
+
+    predictions: dict[str, np.ndarray]
+    encoded: Encoded | None
+    seconds: dict[str, float]
+
+
+def prepare_parts(estimator: Any, fit: TableFit) -> Parts:
+    """Choose the parts, and make what each of them fits."""
+    names = choose_parts(estimator, fit.rows)
+    texts = fit.rows.cells.texts.num_columns
+    learners = {
+        name: make_learner(name, estimator, fit) for name in names if name != "text"
+    }
+    encodes = texts and names != ("words",)
+    encoder = make_encoder(estimator, fit.seed) if encodes else None
+    if estimator.verbose:
+        found = estimator.column_roles_
+        of_roles = ", ".join(f"{name} {role}" for name, role in found.items())
+        write_lines(f"{len(fit.rows):,} rows of {of_roles}; parts {', '.join(names)}")
+    return Parts(names, encoder, learners)
+
+
+def blend_out_of_fold(estimator: Any, fit: TableFit, parts: Parts) -> OutOfFold:
+    """Fit each part to the folds, and the encoder to all rows too."""
+    predictions: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
+    encoded = None
+    if parts.encoder is not None:
+        start = time.perf_counter()
+        n_fits = len(fit.folds) + 1
+        _say(estimator, f"text: {n_fits} fits of the encoder ...")
+        encoded = encode_out_of_fold(parts.encoder, fit)
+        seconds["text"] = time.perf_counter() - start
+        if "text" in parts.names and encoded.predictions is not None:
+            predictions["text"] = encoded.predictions
+    for name, learner in parts.learners.items():
+        start = time.perf_counter()
+        _say(estimator, f"{name}: {len(fit.folds)} fits to folds ...")
+        X = features_of(name, fit.rows, encoded)
+        predictions[name] = predict_out_of_fold(learner, X, fit)
+        seconds[name] = time.perf_counter() - start
+    in_order = {name: predictions[name] for name in parts.names}
+    return OutOfFold(in_order, encoded, seconds)
+
+
+def refit_parts(
+    estimator: Any, fit: TableFit, parts: Parts, out_of_fold: OutOfFold
+) -> None:
+    """Fit to all rows what has a share, and keep it on the estimator."""
+    shares = estimator.weights_
+    shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    _say(estimator, f"weights: {shown}; fitting to all rows ...")
+    fitted: dict[str, Any] = {"table": None, "words": None}
+    for name, learner in parts.learners.items():
+        if shares[name]:
+            start = time.perf_counter()
+            X = features_of(name, fit.rows, out_of_fold.encoded)
+            fit_learner(learner, X, fit)
+            fitted[name] = learner
+            out_of_fold.seconds[name] += time.perf_counter() - start
+    estimator.encoder_ = parts.encoder
+    estimator.final_estimator_ = fitted["table"]
+    estimator.words_ = fitted["words"]
+    estimator._constants = fit.constants()
+
+
+def make_report(
+    estimator: Any, fit: TableFit, out_of_fold: OutOfFold, start: float
+) -> TableFitReport:
+    """Summarise a fit that ends now, and began at `start`."""
+    roles = Roles(estimator.column_roles_)
+    predictions, shares = out_of_fold.predictions, estimator.weights_
+    mean = sum(shares[name] * of_part for name, of_part in predictions.items())
+    scores = {
+        name: fit.blended.scores(of_part, fit.coded, fit.weights)
+        for name, of_part in {**predictions, "blend": np.asarray(mean)}.items()
+    }
+    return TableFitReport(
+        n_rows=len(fit.rows),
+        columns={role: roles.named(role) for role in (*ROLES, "empty")},
+        weights=dict(shares),
+        scores=scores,
+        part_seconds=dict(out_of_fold.seconds),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def predict_blend(estimator: Any, X: Any) -> np.ndarray:
+    """Return the weighted mean of the parts' predictions, of shape (n_samples, k)."""
+    rows = read_cells(*read_columns(estimator, X, reset=False))
+    averaged, constants = blended(estimator._targets), estimator._constants
+    shares = {name: share for name, share in estimator.weights_.items() if share}
+    encoded = None
+    if estimator.encoder_ is not None and {*shares} != {"words"}:
+        encoded = encode(estimator.encoder_, rows, averaged)
+    learners = {"table": estimator.final_estimator_, "words": estimator.words_}
+    mean = np.zeros((len(rows), len(constants)))
+    for name, share in shares.items():
+        if name == "text":
+            assert encoded is not None, "the text has an encoder"
+            of_part = encoded.predictions
+        else:
+            features = features_of(name, rows, encoded)
+            of_part = predict_learner(learners[name], features, constants, averaged)
+        mean += share * of_part
+    return mean
+
+
+def _say(estimator: Any, text: str) -> None:
+    if estimator.verbose:
+        write_lines(text)

@@ -24,7 +24,7 @@ def write_card(estimator: Any, part: str = "") -> str:
 from {type(estimator).__module__} import {kind}
 
 estimator = {kind}.from_pretrained("this-folder")
-estimator.predict(["a text"])
+estimator.{"predict" if hasattr(estimator, "predict") else "transform"}(["a text"])
 ```
 
 `adapter_config.json` and `adapter_model.safetensors` are PEFT's:

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,6 +27,7 @@ from sk_adalora.runtime.rules import check_parameters
 
 from .card import write_card, write_export_card
 from .layout import (
+    ARRAYS_NAME,
     BACKBONE,
     CARD_NAME,
     HEAD_NAME,
@@ -46,7 +48,7 @@ from .write import (
 
 # Files that not every estimator has. On the hub, those of the estimator that is
 # replaced would stay, so they are deleted.
-_OF_SOME_ONLY = [HEAD_NAME, "config.json", f"{BACKBONE}/*"]
+_OF_SOME_ONLY = [HEAD_NAME, ARRAYS_NAME, "config.json", f"{BACKBONE}/*"]
 
 
 def save(
@@ -73,6 +75,9 @@ def save(
             own.dtype = None  # that of the weights, not the precision of `fit`
             name_outputs(own, estimator)
             own.save_pretrained(staged)
+        if names := estimator._array_names:
+            arrays = {n: torch.from_numpy(getattr(estimator, n)) for n in names}
+            save_file(arrays, staged / ARRAYS_NAME)
         save_tokenizer(backbone.tokenizer, staged, estimator.row_format)
         if include_backbone:
             copy_model(backbone, staged / BACKBONE, estimator.trust_remote_code)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 STATE_NAME = "sk_adalora.json"
 HEAD_NAME = "head.safetensors"
+ARRAYS_NAME = "arrays.safetensors"
 CARD_NAME = "README.md"
 BACKBONE = "backbone"
 # A card with this line marks its folder as written by sk-adalora.

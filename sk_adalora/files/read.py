@@ -24,6 +24,7 @@ from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
 from sk_adalora.runtime.rules import POOLINGS
 
 from .layout import (
+    ARRAYS_NAME,
     BACKBONE,
     CARD_NAME,
     HEAD_NAME,
@@ -42,7 +43,7 @@ from .state import (
 from .versions import NEWER, check_format, writer
 
 # What is fetched from the hub: files of these names, and those of a pretrained model.
-_FETCHED = [STATE_NAME, CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, HEAD_NAME]
+_FETCHED = [STATE_NAME, CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, HEAD_NAME, ARRAYS_NAME]
 _OF_BACKBONE = [*BESIDE_WEIGHTS, "*.safetensors", "*.bin"]
 
 # What the model card and warnings show.
@@ -229,6 +230,8 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
         n_targets = targets.n_outputs
         raise broken(f"hold targets for its {state.n_outputs} outputs", n_targets)
     fitted |= {"_targets": targets, **targets.attributes}
+    if cls._array_names:
+        fitted |= _read_arrays(folder / ARRAYS_NAME, cls._array_names)
     return fitted | fitted_attributes(
         state, records["schedule_"], records["history_"], records["fit_report_"]
     )
@@ -306,21 +309,38 @@ def _read_state(described: dict[str, Any], folder: Path) -> AdapterState:
 
 def _read_head(path: Path) -> dict[str, torch.Tensor]:
     """Read weight and bias; their shapes are compared with those of the network."""
+    return _read_tensors(path, {"weight", "bias"})
+
+
+def _read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Read an encoder's mean (w,) and axes (c, w)."""
+    arrays = {n: t.numpy() for n, t in _read_tensors(path, {*names}).items()}
+    shapes = [arrays[name].shape for name in names]
+    if [len(shape) for shape in shapes] != [1, 2] or shapes[0] != shapes[1][1:]:
+        raise ValueError(
+            f"{path.name} must hold a mean and axes of vectors. Got arrays of shapes "
+            f"{shapes}. The file is broken."
+        )
+    return arrays
+
+
+def _read_tensors(path: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """Read tensors of these names from a small file."""
     try:
-        head = load(path.read_bytes())
+        tensors = load(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path.name} must hold tensors. Got a file that cannot be read: "
             f"{error}. Copy it again."
         ) from error
-    numbers = [*head.values()]
+    numbers = [*tensors.values()]
     if (
-        head.keys() != {"weight", "bias"}
+        tensors.keys() != {*names}
         or any(value.dtype != torch.float32 for value in numbers)
         or not all(bool(value.isfinite().all()) for value in numbers)
     ):
         raise ValueError(
-            f"{path.name} must hold a finite 'weight' and 'bias' in float32. Got "
-            f"{reprlib.repr(sorted(head))}, or other numbers. The file is broken."
+            f"{path.name} must hold finite {sorted(names)} in float32. Got "
+            f"{reprlib.repr(sorted(tensors))}, or other numbers. The file is broken."
         )
-    return head
+    return tensors

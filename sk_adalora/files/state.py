@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sk_adalora.adalora import AdaLoraConfig
-from sk_adalora.adalora.peft_format import rank_pattern
+from sk_adalora.adalora.peft_format import rank_pattern, select_triplets
 from sk_adalora.adalora.save_load import living
 from sk_adalora.data.targets import from_state
 from sk_adalora.network.network import TextNetwork, build_network
@@ -86,6 +86,12 @@ class AdapterState:
         """Where `model` was found."""
         return Found(self.found_in, self.content_hash, self.commit)
 
+    @property
+    def width(self) -> int | None:
+        """Length of the vectors that the head reads; None for a model's own head."""
+        weight = self.arrays.get("head.weight")
+        return None if weight is None else weight.shape[1]
+
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return copies of the adapter's tensors and of the head's.
 
@@ -97,6 +103,20 @@ class AdapterState:
         adapter = {n: torch.from_numpy(np.array(a)) for n, a in self.arrays.items()}
         own = [name for name in adapter if name.startswith(_HEAD)]
         return adapter, {n.removeprefix(_HEAD): adapter.pop(n) for n in own}
+
+    def without_updates(self) -> AdapterState:
+        """Return a copy with updates of rank 0, and outputs of 0."""
+        adapter, head = self.tensors()
+        before = self.config["rank_pattern"]
+        pattern = {name: [False] * len(flags) for name, flags in before.items()}
+        none = {n.removesuffix(".lora_E"): torch.tensor(f) for n, f in pattern.items()}
+        zeros = {name: torch.zeros_like(value) for name, value in head.items()}
+        return replace(
+            self,
+            config={**self.config, "rank_pattern": pattern},
+            arrays=joined(select_triplets(adapter, none), zeros),
+            feature_length=1.0,
+        )
 
     def with_scaled_outputs(self, factors: np.ndarray) -> AdapterState:
         """Return a copy whose linear head gives outputs that are larger by factors.

@@ -142,6 +142,10 @@ NAMES = Rule(
     ),
     "a list of str",
 )
+SPLITS = Rule(
+    lambda v: not isinstance(v, str) and (isinstance(v, Iterable) or _splits(v)),
+    "a cross-validation generator or pairs of indices",
+)
 RANDOM_STATE = (
     integer(0, high=2**32 - 1) | instance(np.random.RandomState, "a RandomState") | NONE
 )
@@ -189,6 +193,10 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     others = difflib.get_close_matches(given, words, n=3)
     close = [*dict.fromkeys([*longer, *others])][:3]
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _splits(value: Any) -> bool:
+    return hasattr(value, "split") and hasattr(value, "get_n_splits")
 
 
 def _is_bool(value: Any) -> bool:

@@ -31,6 +31,12 @@ class Windows:
     tokens: TokenTable
     owners: np.ndarray
 
+    def take(self, texts: np.ndarray) -> Windows:
+        """Return the windows of some distinct texts, which are sorted."""
+        kept = np.flatnonzero(np.isin(self.owners, texts))
+        owners = np.searchsorted(texts, self.owners[kept])
+        return Windows(self.tokens.take(kept), owners)
+
     def average(self, outputs: np.ndarray) -> np.ndarray:
         """Average the outputs of the windows of each text.
 
@@ -63,6 +69,22 @@ def encode_for_training(
     if long_text != "head_tail":
         return encode(texts, tokenizer, max_length)
     return _keep_both_ends(_encode_whole(texts, tokenizer, max_length), max_length)
+
+
+def encode_for_both(
+    texts: Texts, tokenizer: Any, max_length: int, long_text: str
+) -> tuple[TokenTable, Windows]:
+    """Encode texts once, to train on and to predict.
+
+    Of windows, training uses only the first. Return it of each row, and all windows of
+    the distinct texts.
+    """
+    tokens, windows = encode_for_prediction(texts, tokenizer, max_length, long_text)
+    if long_text != "windows":
+        return tokens, windows
+    first = windows.tokens.take(np.arange(len(tokens.starts)))
+    long = tokens.stops - tokens.starts > max_length
+    return replace(first, text_of=tokens.text_of, truncated=long), windows
 
 
 def encode_for_prediction(

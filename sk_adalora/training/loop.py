@@ -163,12 +163,16 @@ class TrainingRun:
         Settings of the training.
     compute : Compute
         Device and precision.
+    frozen : dict of int to torch.Tensor, default={}
+        Vectors (w,) of texts by the pretrained model without updates, by where a text
+        begins in the table of tokens. Those computed to start the head are added.
     """
 
     network: TextNetwork
     examples: Examples
     recipe: Recipe
     compute: Compute
+    frozen: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.step = 0

@@ -67,7 +67,7 @@ def fit_head(run: TrainingRun, generator: torch.Generator) -> None:
     head, examples = run.network.head, run.examples
     rows = choose_rows(examples.targets, generator)
     weights = weights_of(rows, examples)
-    features = _features(run, examples.tokens.take(rows.numpy()))
+    features = vectors_before(run, examples.tokens.take(rows.numpy()))
     centre, length = mean_and_distance(features, weights, run.compute.dtype)
     head.set_scale(centre, length)
     inputs = (features.double() - centre) / length
@@ -156,15 +156,25 @@ def _measure(run: TrainingRun) -> tuple[Tensor, float]:
     distinct = tokens.distinct()
     n_texts = len(distinct)
     texts = np.linspace(0, n_texts - 1, min(n_texts, _TEXTS_TO_MEASURE)).astype(int)
-    features = _features(run, distinct.take(texts))
+    features = vectors_before(run, distinct.take(texts))
     counts = np.bincount(tokens.text_of, weights, minlength=n_texts)[texts]
     centre, _ = mean_and_distance(features, torch.from_numpy(counts), run.compute.dtype)
     _, length = mean_and_distance(features, None, run.compute.dtype)
     return centre, length
 
 
-def _features(run: TrainingRun, tokens: TokenTable) -> Tensor:
-    return frozen_features(run.network, tokens, run.compute, run.recipe.batch_size)
+def vectors_before(run: TrainingRun, tokens: TokenTable) -> Tensor:
+    """Return the frozen vectors of rows; those that the run does not know are added."""
+    distinct, known = tokens.distinct(), run.frozen
+    unknown = [i for i, at in enumerate(distinct.starts.tolist()) if at not in known]
+    if unknown:
+        missing = distinct.take(unknown)
+        vectors = frozen_features(
+            run.network, missing, run.compute, run.recipe.batch_size
+        )
+        known.update(zip(missing.starts.tolist(), vectors, strict=True))
+    found = torch.stack([known[at] for at in distinct.starts.tolist()])
+    return found[torch.from_numpy(tokens.text_of)]
 
 
 def choose_rows(targets: Tensor, generator: torch.Generator) -> Tensor:

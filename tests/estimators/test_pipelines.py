@@ -5,6 +5,7 @@ list of texts, the docstring of the test says so.
 """
 
 import functools
+import pickle
 import warnings
 
 import _toy
@@ -29,7 +30,7 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
-from sklearn.exceptions import FitFailedWarning
+from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -54,6 +55,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sk_adalora import AdaLoraClassifier
+from sk_adalora.estimators.predicting import both_of, predict_outputs, predict_rows
 
 X3, Y3 = topics(36)
 X2, Y2 = toy(36)
@@ -65,6 +67,7 @@ TABLE = pd.DataFrame(
         "noise": np.random.default_rng(0).permutation(36),
     }
 )
+HEAD = ("weight", "bias")
 FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
 
 
@@ -154,6 +157,79 @@ def test_texts_made_numbers_are_asked_about(make, max_length):
         pipeline.fit(*topics(48))
     assert [warning.filename for warning in caught] == [__file__]
     assert (pipeline[-1].fit_report_.truncated_share > 0.1) == (max_length == 64)
+
+
+# Vectors
+
+
+@pytest.fixture(scope="module", params=["classifier", "regressor"])
+def with_vectors(request, make, make_regressor):
+    """A fitted estimator; do not refit it."""
+    kind = {"classifier": make, "regressor": make_regressor}[request.param]
+    return kind().fit(X2, Y2)
+
+
+def test_vectors_are_what_the_head_reads(with_vectors):
+    vectors = with_vectors.transform(X2)
+    outputs = predict_outputs(with_vectors, X2)
+    head = {name: with_vectors._adapter.arrays[f"head.{name}"] for name in HEAD}
+
+    assert (vectors.dtype, vectors.shape) == (np.float32, (36, 32))
+    read = vectors @ head["weight"].T + head["bias"]
+    np.testing.assert_allclose(read, outputs, rtol=1e-4, atol=1e-4)
+    both = predict_rows(with_vectors, X2, both_of)
+    np.testing.assert_array_equal(both, np.hstack([outputs, vectors]))
+
+
+def test_a_vector_depends_on_its_row_alone(with_vectors):
+    vectors = with_vectors.transform(X2)
+
+    np.testing.assert_array_equal(with_vectors.transform(X2[::-1])[::-1], vectors)
+    few = with_vectors.transform(X2[:5])
+    np.testing.assert_allclose(few, vectors[:5], rtol=1e-4, atol=1e-5)
+
+
+def test_files_keep_the_vectors(with_vectors, tmp_path):
+    with_vectors.save_pretrained(tmp_path / "folder")
+    loaded = [
+        type(with_vectors).from_pretrained(tmp_path / "folder"),
+        pickle.loads(pickle.dumps(with_vectors)),
+    ]
+
+    for each in loaded:
+        np.testing.assert_array_equal(each.transform(X2), with_vectors.transform(X2))
+        assert each.get_feature_names_out().size == 32
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_vectors_in_a_frame(make, output):
+    frame = pd.DataFrame({"text": X2}, index=range(100, 136))
+    estimator = make(epochs=1).set_output(transform=output)
+    vectors = estimator.fit_transform(frame, Y2, sample_weight=np.ones(36))
+
+    assert list(vectors.columns) == [f"adaloraclassifier{i}" for i in range(32)]
+    assert list(vectors.columns) == estimator.get_feature_names_out().tolist()
+    if output == "pandas":
+        assert vectors.index.equals(frame.index)
+    again = make(epochs=1).fit(frame, Y2).transform(frame)
+    np.testing.assert_array_equal(vectors.to_numpy(), again)
+
+
+def test_an_estimator_is_a_step_before_another(make):
+    pipeline = make_pipeline(make(), LogisticRegression())
+
+    assert pipeline.fit(X2, Y2).score(X2, Y2) > 0.9
+
+
+def test_what_has_no_vectors_says_so_before_a_model_is_loaded(make):
+    with pytest.raises(NotFittedError):
+        make().transform(X2)
+    with pytest.raises(NotFittedError):
+        make().get_feature_names_out()
+    fitted = make(pooling="model", epochs=1).fit(X2, Y2).set_params(model="missing")
+    for ask in (lambda: fitted.transform(X2), fitted.get_feature_names_out):
+        with pytest.raises(ValueError, match="Got a fit with pooling='model'"):
+            ask()
 
 
 # Searches

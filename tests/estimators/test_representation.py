@@ -54,6 +54,13 @@ def test_the_page_shows_parameters_and_fitted_attributes(estimator, fitted):
     assert "_adapter" not in page
 
 
+def test_the_page_of_a_fit_with_the_own_head_of_the_model(estimator):
+    """It has no vectors, whose names the page lists of others."""
+    fitted = sklearn.clone(estimator).set_params(pooling="model").fit(X, Y)
+
+    assert "Fitted attributes" in estimator_html_repr(fitted)
+
+
 def test_looking_loads_and_changes_nothing(fitted):
     """A notebook draws an estimator at every mention."""
     moved = pickle.loads(pickle.dumps(fitted)).set_params(model="unused")

@@ -255,11 +255,12 @@ def test_windows_are_averaged_before_the_probabilities(make, kind):
     ]  # 20 words, 6 in a window
 
     outputs = fitted.predict if kind == "regressor" else fitted.decision_function
-    one_by_one = np.array([[outputs([piece])[0] for piece in row] for row in pieces])
+    for method in (outputs, fitted.transform):
+        one_by_one = np.array([[method([piece])[0] for piece in row] for row in pieces])
 
-    np.testing.assert_allclose(
-        outputs(LONG[:5]), one_by_one.mean(axis=1), rtol=1e-4, atol=1e-5
-    )
+        np.testing.assert_allclose(
+            method(LONG[:5]), one_by_one.mean(axis=1), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_what_is_cut_off_is_not_seen(make):

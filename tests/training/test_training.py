@@ -612,11 +612,12 @@ def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, value):
     """What the last step made may be finite, and what is computed with it not."""
     X, y = toy(32)
     classifier = make(tiny_model).fit(X, y)
-    classifier._predictor.network.head.weight.data.fill_(value)
+    classifier._predictor.network.encoder.triplets.singular_values.data.fill_(value)
 
     match = r"outputs of the network must be finite\. Got .*lower `learning_rate`\.$"
-    with pytest.raises(FloatingPointError, match=match):
-        classifier.predict(X)
+    for method in (classifier.predict, classifier.transform):
+        with pytest.raises(FloatingPointError, match=match):
+            method(X)
 
 
 def test_the_penalty_keeps_triplets_orthonormal(tiny_model):

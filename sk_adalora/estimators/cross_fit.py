@@ -1,0 +1,327 @@
+"""Vectors of rows by models that have not seen them: one fine-tuning for each fold."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import orthogonal_procrustes
+from sklearn.decomposition import PCA
+from sklearn.model_selection import check_cv
+from torch import Tensor
+
+from sk_adalora.data.labels import read_labels
+from sk_adalora.data.rows import TrainingRows, read_at_once
+from sk_adalora.data.targets import Numbers, Targets
+from sk_adalora.files.state import collect_state, fitted_attributes, rebuild_network
+from sk_adalora.network.network import TextNetwork
+from sk_adalora.pretrained.backbone import Backbone
+from sk_adalora.runtime.devices import Compute
+from sk_adalora.tokens.long_texts import Windows
+from sk_adalora.tokens.table import TokenTable
+from sk_adalora.training.epochs import EpochCallbacks
+from sk_adalora.training.loop import TrainingHistory, TrainingRun, train
+from sk_adalora.training.report import make_report
+from sk_adalora.training.schedule_steps import ResolvedSchedule
+
+from .fitting import (
+    adapt,
+    build_adapted,
+    choose_compute,
+    choose_interpolation,
+    collect_fit,
+    keep,
+    make_generator,
+    plan_schedule,
+    prepare_run,
+    read_all_rows,
+    start_head,
+    tokenize_for_both,
+)
+from .predicting import Predictor, both_of, compute_rows, load_model, read_inputs
+
+# Rows whose vectors fix the axes: more would not move them.
+_ENOUGH_ROWS = 2000
+
+# Pairs of rows to train on and rows to encode.
+Folds = list[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class SharedInputs:
+    """What all fits of an encoder share.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The pretrained model.
+    chosen_compute : Compute
+        What the user chose to compute with.
+    tokens : TokenTable
+        Tokens of all rows, to train on.
+    windows : Windows
+        Their distinct texts, to encode.
+    rows : TrainingRows
+        Targets of all rows, in the form that is trained on, and weights.
+    folds : list of (ndarray, ndarray)
+        Rows to train on, and rows to encode; empty where none are held out.
+    seed : int
+        Every fit starts from it: at the same updates, which differ by what they learn.
+    frozen : dict of int to torch.Tensor
+        Vectors of texts by the pretrained model, each computed once.
+    """
+
+    backbone: Backbone
+    chosen_compute: Compute
+    tokens: TokenTable
+    windows: Windows
+    rows: TrainingRows
+    folds: Folds
+    seed: int
+    frozen: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def used(self) -> np.ndarray:
+        """Positions of the rows with a weight above 0."""
+        return self.rows.weighted()
+
+    def generator(self) -> torch.Generator:
+        """Return the randomness of a fit."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def prepare(
+        self, estimator: Any, network: TextNetwork, rows: np.ndarray, schedule: Any
+    ) -> TrainingRun:
+        """Put together a training on some of the rows."""
+        tokens, of_rows = self.tokens.take(rows), self.rows.take(rows)
+        compute = self.backbone.compute
+        return prepare_run(
+            estimator, network, tokens, of_rows, schedule, compute, self.frozen
+        )
+
+    def predictor(self, estimator: Any, network: TextNetwork) -> Predictor:
+        """Return what predicts with a network."""
+        model = os.fspath(estimator.model)
+        return Predictor(network, self.backbone, model, self.chosen_compute)
+
+    def encode(
+        self, predictor: Predictor, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors (m, w) and outputs (m, k) of some rows."""
+        texts, text_of = np.unique(self.tokens.text_of[rows], return_inverse=True)
+        pieces = self.windows.take(texts)
+        with torch.no_grad():
+            both = pieces.average(compute_rows(predictor, pieces.tokens, both_of))
+        outputs, vectors = np.split(both[text_of], [predictor.network.n_outputs], 1)
+        return vectors, outputs
+
+
+class _NoHooks:
+    """A training that nobody watches."""
+
+    def begin(self) -> None: ...
+
+    def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
+        return False
+
+
+def make_folds(cv: Any, y: Any, targets: Targets, n_rows: int, seed: int) -> Folds:
+    """Return the folds of `cv`; together they hold out each row once.
+
+    An int shuffles the rows, and spreads those of each class evenly.
+    """
+    classes = targets.stratify(y)
+    if isinstance(cv, int | np.integer):
+        return _even_folds(int(cv), classes, n_rows, seed)
+    splitter = check_cv(cv, y, classifier=classes is not None)
+    rows = np.zeros((n_rows, 1))
+    folds = [(np.asarray(a), np.asarray(b)) for a, b in splitter.split(rows, classes)]
+    counts = np.bincount(np.concatenate([held for _, held in folds]), minlength=n_rows)
+    if len(counts) != n_rows or (counts != 1).any():
+        raise ValueError(
+            "The folds of `cv` must hold out each row once. Got rows that are held out "
+            f"{counts.min()} to {counts.max()} times. Pass an int, or a splitter such "
+            "as KFold."
+        )
+    return folds
+
+
+def _even_folds(n_folds: int, classes: Any, n_rows: int, seed: int) -> Folds:
+    # StratifiedKFold would warn of a class of fewer rows than folds, which is common.
+    if n_rows < n_folds:
+        raise ValueError(
+            "`cv` must be at most the number of rows. Got "
+            f"{n_folds} for {n_rows} rows. Pass more rows, or lower it."
+        )
+    order = np.random.RandomState(seed).permutation(n_rows)
+    if classes is not None:
+        _, codes = np.unique(read_labels(classes), return_inverse=True)
+        order = order[np.argsort(codes[order], kind="stable")]
+    fold_of = np.empty(n_rows, np.int64)
+    fold_of[order] = np.arange(n_rows) % n_folds
+    every = np.arange(n_rows)
+    return [(every[fold_of != k], every[fold_of == k]) for k in range(n_folds)]
+
+
+def share_inputs(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, cross_fit: bool
+) -> SharedInputs:
+    """Check and read all rows, then load the model and tokenise them.
+
+    Without `y` there is nothing to tune: all targets are 0.
+    """
+    if y is None:
+        texts = read_inputs(estimator, X, reset=True)
+        targets: Targets = Numbers(True, np.zeros(1), np.zeros(1))
+        rows = TrainingRows(texts, torch.zeros(len(texts), 1), None)
+    else:
+        rows, targets = read_all_rows(estimator, X, y, sample_weight)
+        rows, targets = _encode_targets(rows, targets)
+    seed = make_generator(estimator.random_state).initial_seed()
+    folds: Folds = []
+    if cross_fit and y is not None:
+        n_rows = len(rows.texts)
+        folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
+    vars(estimator).pop("classes_", None)
+    vars(estimator).update(_targets=targets, **targets.attributes)
+    compute = choose_compute(estimator.device, estimator.precision)
+    backbone = load_model(estimator, compute, targets.n_outputs)
+    tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
+    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed)
+
+
+def _encode_targets(
+    rows: TrainingRows, targets: Targets
+) -> tuple[TrainingRows, Targets]:
+    """Code the targets; those of rows of weight 0 do not count, and are not used."""
+    used = rows.weighted()
+    kept = rows.take(used)
+    targets, coded = targets.encode(kept.targets, kept.weights, None, own=False)
+    of_all = coded.new_zeros(len(rows.texts), *coded.shape[1:])
+    of_all[torch.from_numpy(used)] = coded
+    return replace(rows, targets=of_all), targets
+
+
+def fit_whole(
+    estimator: Any, shared: SharedInputs, data: dict[str, Any], start: float
+) -> Predictor:
+    """Fine-tune on all rows, and set the fitted attributes."""
+    generator, backbone, rows = shared.generator(), shared.backbone, shared.used
+    schedule = plan_schedule(estimator, len(rows))
+    network = adapt(estimator, backbone, schedule, generator)
+    run = shared.prepare(estimator, network, rows, schedule)
+    report = partial(make_report, run, shared.rows.texts.n_empty, start)
+    predictor = shared.predictor(estimator, network)
+    start_head(estimator, run, generator)
+    interpolation = choose_interpolation(estimator, run)
+    fitted = partial(collect_fit, predictor, schedule, report)
+    epochs = EpochCallbacks(estimator, data, run, fitted, interpolation, None)
+    history = train(run, generator, verbose=estimator.verbose, hooks=epochs)
+    epochs.settle_network()
+    keep(estimator, predictor, fitted(history))
+    epochs.finish(history)
+    kept: Predictor = estimator._predictor
+    return kept
+
+
+def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predictor:
+    """Set the fitted attributes to those of the pretrained model: updates of rank 0."""
+    schedule = ResolvedSchedule(1, 1, 0, 0, 1, 1, 1)
+    network = adapt(estimator, shared.backbone, schedule, shared.generator())
+    run = shared.prepare(estimator, network, shared.used, schedule)
+    report = make_report(run, shared.rows.texts.n_empty, start)
+    predictor = shared.predictor(estimator, network)
+    state = collect_state(network, shared.backbone, predictor.model).without_updates()
+    vars(estimator).update(
+        fitted_attributes(
+            state,
+            schedule,
+            TrainingHistory(),
+            replace(report, trainable_parameters=0),
+        )
+    )
+    kept = replace(predictor, network=rebuild_network(state, shared.backbone))
+    estimator._predictor = kept
+    return kept
+
+
+def fit_fold(estimator: Any, shared: SharedInputs, rows: np.ndarray) -> Predictor:
+    """Fine-tune on some of the rows."""
+    generator = shared.generator()
+    schedule = plan_schedule(estimator, len(rows))
+    network = build_adapted(estimator, shared.backbone, schedule, generator)
+    run = shared.prepare(estimator, network, rows, schedule)
+    start_head(estimator, run, generator)
+    interpolation = choose_interpolation(estimator, run)
+    train(run, generator, verbose=estimator.verbose, hooks=_NoHooks())
+    interpolation.apply()
+    return shared.predictor(estimator, network)
+
+
+def encode_out_of_fold(
+    estimator: Any, shared: SharedInputs, whole: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return vectors and outputs of each row by a model that was not tuned on it.
+
+    The vectors of each fold's model are rotated onto those of the whole one: each model
+    may turn its space another way.
+
+    Parameters
+    ----------
+    estimator : AdaLoraEncoder
+        The encoder.
+    shared : SharedInputs
+        The rows, with folds.
+    whole : ndarray of shape (n_spread, width)
+        What the model that all rows have tuned makes of `spread_rows`.
+
+    Returns
+    -------
+    vectors : ndarray of shape (n_samples, width), dtype float32
+    outputs : ndarray of shape (n_samples, n_outputs), dtype float32
+    """
+    n_rows = len(shared.tokens)
+    vectors = np.empty((n_rows, shared.backbone.width), np.float32)
+    outputs = np.empty((n_rows, estimator._targets.n_outputs), np.float32)
+    spread = spread_rows(n_rows)
+    for trained, held in shared.folds:
+        rows = np.intersect1d(trained, shared.used)
+        fitted = fit_fold(estimator, shared, rows)
+        seen = np.isin(spread, rows)
+        source, _ = shared.encode(fitted, spread[seen])
+        found, outputs[held] = shared.encode(fitted, held)
+        vectors[held] = _rotated(found, source, whole[seen])
+    return vectors, outputs
+
+
+def spread_rows(n_rows: int) -> np.ndarray:
+    """Return the positions of up to 2,000 evenly spaced rows."""
+    return np.linspace(0, n_rows - 1, min(n_rows, _ENOUGH_ROWS)).astype(np.int64)
+
+
+def _rotated(vectors: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Move vectors by the rotation that brings `source` closest to `target`."""
+    old, new = source.mean(axis=0), target.mean(axis=0)
+    rotation, _ = orthogonal_procrustes(source - old, target - new)
+    moved: np.ndarray = (vectors - old) @ rotation + new
+    return moved
+
+
+def principal_axes(
+    vectors: np.ndarray, n_components: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean (w,) of vectors and the axes (c, w) of their largest variance.
+
+    None keeps the vectors as they are.
+    """
+    width = vectors.shape[1]
+    if n_components is None:
+        return np.zeros(width, np.float32), np.eye(width, dtype=np.float32)
+    n_components = min(n_components, *vectors.shape)
+    pca = PCA(n_components, svd_solver="covariance_eigh").fit(vectors)
+    axes = np.ascontiguousarray(pca.components_, np.float32)
+    return pca.mean_.astype(np.float32), axes

@@ -1,0 +1,521 @@
+"""The encoder of texts: vectors tuned to a target, out of fold on training rows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sk_adalora.data.targets import (
+    Classes,
+    Labels,
+    Numbers,
+    Targets,
+    read_label_targets,
+    read_number_targets,
+)
+from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.runtime.devices import own_settings_of_torch
+from sk_adalora.runtime.rules import check_parameters
+from sk_adalora.runtime.transaction import unchanged_on_error
+from sk_adalora.training.epochs import data_of_fit
+
+from .base import BaseAdaLora, with_callbacks
+from .cross_fit import (
+    SharedInputs,
+    encode_out_of_fold,
+    fit_whole,
+    keep_untuned,
+    principal_axes,
+    share_inputs,
+    spread_rows,
+)
+from .parameters import ENCODER_RULES
+from .predicting import Predictor, predict_both
+
+
+class AdaLoraEncoder(BaseAdaLora):
+    """Encode texts as vectors that a pretrained transformer was fine-tuned to give.
+
+    A fit fine-tunes the model with AdaLoRA [1]_ to predict `y` from the texts, and
+    keeps the vectors that it predicts from. :meth:`transform` gives those of new rows,
+    for any model beside any other columns.
+
+    The vectors of rows that a model was tuned on know the targets of these rows, and
+    mislead what is fitted next. So :meth:`fit_transform`, which a
+    :class:`~sklearn.pipeline.Pipeline` calls, is cross-fitted: as in
+    :class:`sklearn.preprocessing.TargetEncoder`, each row is encoded by a model that
+    was tuned on other folds only.
+
+    Parameters
+    ----------
+    model : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
+        The pretrained transformer: a Hugging Face id or a local folder. The default is
+        small enough for a CPU, and knows English only.
+    n_components : int or None, default=30
+        Number of columns that the vectors are reduced to, by their principal components
+        over the rows of the fit; fewer if the rows are fewer. None keeps all.
+    output : {"vectors", "predictions", "both"}, default="vectors"
+        What the columns are: vectors; what the tuned model predicts of `y`, as log-odds
+        or logits of classes or as numbers in the units of `y`; or predictions, then
+        vectors.
+    tune : bool, default=True
+        Whether to fine-tune the model. False gives the vectors of the pretrained model,
+        and so does a fit without `y`.
+    cv : int, cross-validation generator or iterable, default=3
+        Folds of `fit_transform`: each costs a fine-tuning. An int shuffles the rows and
+        spreads those of each class evenly.
+    target_type : {"auto", "multiclass", "continuous"}, default="auto"
+        What `y` holds: labels (or an indicator matrix), or numbers. "auto" takes text
+        and whole numbers as labels and other numbers as numbers, as
+        :class:`sklearn.preprocessing.TargetEncoder` does.
+    target_r : int or float, default=8
+        Average rank of the updates when training ends. A higher rank can express more,
+        and costs more. A float in (0, 1) is a share of `init_r`, which must then be
+        given.
+    init_r : int or None, default=None
+        Rank of every update when training starts. None stands for
+        ``ceil(1.5 * target_r)``. If it equals `target_r`, no rank is removed.
+    tinit : int or float, default=0.12
+        Last optimizer step, counted from 0, at which all updates have full rank; ranks
+        fall at the allocations after it. A float in [0, 1) is a share of all steps.
+    tfinal : int or float, default=0.48
+        Number of optimizer steps at the final ranks, before training ends. A float in
+        [0, 1) is a share of all steps.
+    deltaT : int, float or "auto", default="auto"
+        Number of optimizer steps between two allocations, which remove rank. A float in
+        (0, 1) is a share of all steps. "auto" is 1/200 of the steps in which ranks
+        fall, at least 1.
+    beta1 : float, default=0.85
+        Decay factor, in (0, 1), of the moving average of the sensitivity,
+        ``|number * gradient|``. Rank is removed where that and its uncertainty are low.
+    beta2 : float, default=0.85
+        Decay factor, in (0, 1), of the moving average of the uncertainty: how much the
+        sensitivity varies. Like `beta1`, it rarely needs a change.
+    orth_reg_weight : float, default=0.1
+        Weight, in the loss, of the penalty that keeps the directions of an update
+        orthogonal.
+    lora_alpha : float or None, default=None
+        Strength of the updates: they are multiplied by ``lora_alpha / init_r``. None
+        stands for `init_r`, which makes that 1.
+    lora_dropout : float, default=0.0
+        Probability, in [0, 1), with which training drops an input of an update. Above
+        0, a fit may take twice the time.
+    target_modules : str or list of str, default="all-linear"
+        Which linear layers get an update. A list holds endings of their names, a str is
+        a regular expression for whole paths, and "all-linear" is every linear layer
+        except pooler, embeddings and head.
+    epochs : int or "auto", default="auto"
+        How many times training goes over the rows. "auto" takes few rows and many
+        classes more often: as many times as make 96 optimizer steps, or 8 for each
+        class or label if that is more; at least 3, or 5 for more than 12 classes or
+        labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
+        32. Numbers have 32 and 22 in the place of 96 and 64, however many columns.
+    batch_size : int, default=32
+        Largest number of rows in a training batch; all batches of a fit have about the
+        same number. Predictions do not depend on it.
+    gradient_accumulation_steps : int, default=1
+        Largest number of batches in an optimizer step; all steps have about the same
+        number. If memory is short, raise it and lower `batch_size`: the steps are those
+        of larger batches.
+    learning_rate : float, default=0.008
+        Peak learning rate of the updates. One for training all weights, such as 2e-5,
+        hardly changes anything. Lower it if the training loss rises, and search it,
+        from the default downwards, for another `model`.
+    head_learning_rate : float or None, default=None
+        Peak learning rate of the head. None stands for 0.001 if the head starts as a
+        linear probe, and otherwise for `learning_rate`.
+    head_init : {"auto", "linear_probe", "random"}, default="auto"
+        How the head starts. "linear_probe": as a linear model of the pretrained model's
+        features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
+        arXiv:2202.10054). "random": at random, which for numbers is around their mean.
+        "auto" is "linear_probe" for classes and "random" for numbers.
+    interpolation : float or "auto", default="auto"
+        How much of the training is kept, from 0, its start, to 1, its end (WiSE-FT,
+        arXiv:2109.01903). "auto" is 0.85 after more than three `epochs` over at most
+        1,000 rows, of numbers or with a head that started at a linear probe; otherwise
+        it is 1.
+    weight_decay : float, default=0.0
+        AdamW's decoupled weight decay, of updates and head.
+    warmup_ratio : float, default=0.06
+        Share of all optimizer steps, the first ones, in which the learning rates rise
+        to their peak.
+    lr_scheduler_type : str, default="linear"
+        How the learning rates fall afterwards: "linear", "cosine", "constant" (not at
+        all, and without a rise), "constant_with_warmup" or "inverse_sqrt".
+    max_grad_norm : float or None, default=1.0
+        Largest norm of all gradients together; larger gradients are scaled down to it.
+        None does not limit them.
+    class_weight : dict, "balanced" or None, default=None
+        How much the rows of each class count, as everywhere in scikit-learn. It needs
+        one label a row; with an indicator matrix, use `sample_weight`.
+    row_format : str or callable, default="auto"
+        How a row of a table becomes a text. "auto": a single column is the text,
+        several become lines ``name: value`` without the missing cells. "pair": two
+        columns are a pair of texts. Any other str is a `str.format` template with the
+        names of columns. A function gets a row, as a dict, and returns its text. For a
+        list or Series, give "auto", or a function, which then gets the cell.
+    max_length : int, default=256
+        Longest text in tokens, or less if the model takes less; `fit_report_` counts
+        the longer ones. If texts are long, a lower value saves time and memory.
+    long_text : str, default="truncate"
+        What happens to longer texts. "truncate" cuts off their end, "head_tail" cuts
+        out their middle. "windows": a prediction averages the outputs of windows that
+        overlap by half, and training reads the first window.
+    pooling : {"mean", "cls", "last", "max"}, default="mean"
+        How the vectors of a text's tokens become one. Give what the model was
+        pretrained with.
+    device : str, default="auto"
+        Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
+        that computes, and otherwise the CPU.
+    precision : str, default="auto"
+        Number format of the frozen weights and of what is computed with them:
+        "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
+        hardware and model compute in it, and otherwise float32. Updates, head, loss and
+        optimizer are always in float32.
+    revision : str or None, default=None
+        Commit, tag or branch of the model on the hub. None stands for an installed
+        copy, if there is one, and otherwise for the main branch.
+    local_files_only : bool, default=False
+        Whether to never use the network. The model must then be a folder, in the hub's
+        cache or in an installed package.
+    trust_remote_code : bool, default=False
+        Whether to run code that the model's repository contains, or names in another.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is random: initial values, folds, order of rows and dropout.
+        None draws a seed from NumPy's global generator, as everywhere in scikit-learn;
+        no other global generator is used or changed.
+    verbose : int, default=0
+        Whether to show a progress bar for each fine-tuning, and at the end the table of
+        ranks.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; only of a fit to labels.
+    n_components_ : int
+        Number of columns with vectors.
+    n_features_in_ : int
+        Number of columns of `X`; 1 for a list of texts.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if all of them are strings.
+    n_iter_, total_step_, schedule_, ranks_, rank_pattern_, history_, fit_report_
+        As of :class:`AdaLoraClassifier`, of the fine-tuning on all rows.
+
+    See Also
+    --------
+    AdaLoraClassifier : Predict from the texts alone.
+    sklearn.preprocessing.TargetEncoder : The same idea for categories.
+
+    Notes
+    -----
+    `fit` costs one fine-tuning, and `fit_transform` one more for each fold. They share
+    the pretrained model, the tokens and the vectors before tuning. Every fold starts
+    from the same seed, and its vectors are rotated onto those of the model that all
+    rows have tuned (orthogonal Procrustes, on rows that both have seen).
+
+    References
+    ----------
+    .. [1] Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient
+       Fine-Tuning", ICLR 2023, arXiv:2303.10512.
+
+    Examples
+    --------
+    >>> from sk_adalora import AdaLoraEncoder
+    >>> from sklearn.ensemble import HistGradientBoostingRegressor
+    >>> from sklearn.compose import make_column_transformer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> columns = make_column_transformer(
+    ...     (AdaLoraEncoder(target_r=4), ["title", "plot"]),
+    ...     ("passthrough", ["year", "length"]),
+    ... )
+    >>> model = make_pipeline(columns, HistGradientBoostingRegressor())
+    """
+
+    __module__ = "sk_adalora"  # where users import it from: for pickles
+
+    _rules = ENCODER_RULES
+    _target_kinds = (Classes, Labels, Numbers)
+    _array_names = ("_centre", "_components")
+    # What it has no parameters for.
+    early_stopping = warm_start = False
+    scoring = None
+
+    classes_: np.ndarray
+    _centre: np.ndarray
+    _components: np.ndarray
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        n_components: int | None = 30,
+        output: str = "vectors",
+        tune: bool = True,
+        cv: Any = 3,
+        target_type: str = "auto",
+        target_r: int | float = 8,
+        init_r: int | None = None,
+        tinit: int | float = 0.12,
+        tfinal: int | float = 0.48,
+        deltaT: int | float | str = "auto",
+        beta1: float = 0.85,
+        beta2: float = 0.85,
+        orth_reg_weight: float = 0.1,
+        lora_alpha: float | None = None,
+        lora_dropout: float = 0.0,
+        target_modules: Any = "all-linear",
+        epochs: int | str = "auto",
+        batch_size: int = 32,
+        gradient_accumulation_steps: int = 1,
+        learning_rate: float = 0.008,
+        head_learning_rate: float | None = None,
+        head_init: str = "auto",
+        interpolation: float | str = "auto",
+        weight_decay: float = 0.0,
+        warmup_ratio: float = 0.06,
+        lr_scheduler_type: str = "linear",
+        max_grad_norm: float | None = 1.0,
+        class_weight: Any = None,
+        row_format: str | Callable[[Any], str] = "auto",
+        max_length: int = 256,
+        long_text: str = "truncate",
+        pooling: str = "mean",
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.n_components = n_components
+        self.output = output
+        self.tune = tune
+        self.cv = cv
+        self.target_type = target_type
+        self.target_r = target_r
+        self.init_r = init_r
+        self.tinit = tinit
+        self.tfinal = tfinal
+        self.deltaT = deltaT
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.orth_reg_weight = orth_reg_weight
+        self.lora_alpha = lora_alpha
+        self.lora_dropout = lora_dropout
+        self.target_modules = target_modules
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.learning_rate = learning_rate
+        self.head_learning_rate = head_learning_rate
+        self.head_init = head_init
+        self.interpolation = interpolation
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.lr_scheduler_type = lr_scheduler_type
+        self.max_grad_norm = max_grad_norm
+        self.class_weight = class_weight
+        self.row_format = row_format
+        self.max_length = max_length
+        self.long_text = long_text
+        self.pooling = pooling
+        self.device = device
+        self.precision = precision
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.trust_remote_code = trust_remote_code
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _read_targets(self, y: Any) -> tuple[Targets, Tensor]:  # type: ignore[override]
+        kind = self.target_type
+        if kind == "auto":
+            continuous = type_of_target(y, input_name="y").startswith("continuous")
+            kind = "continuous" if continuous else "multiclass"
+        return read_number_targets(y) if kind == "continuous" else read_label_targets(y)
+
+    @with_callbacks
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:  # type: ignore[override]
+        """Fine-tune the pretrained model on texts and their targets.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
+            One text a row, or a table of texts, whose rows become texts by
+            `row_format`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The target of each row: labels, an indicator matrix, or numbers. None leaves
+            the model as it is.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How much each row counts, relative to the others; zero or more.
+
+        Returns
+        -------
+        AdaLoraEncoder
+            The encoder itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data is wrong; nothing is trained, and the encoder
+            stays as it was.
+        OSError
+            If the pretrained model cannot be found.
+        ImportError
+            If the pretrained model needs a package that is not installed.
+        FloatingPointError
+            If a feature of the pretrained model, the loss or a trained number is NaN or
+            infinite; the encoder stays as it was.
+        """
+        with unchanged_on_error(self), own_settings_of_torch():
+            self._fit(X, y, sample_weight)
+        return self
+
+    @with_callbacks
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, and encode the rows of the fit out of fold.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As of :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns), dtype float32, or DataFrame
+            Each row as a model gives it that was tuned on the other folds of `cv`. It
+            is not what :meth:`transform` gives of these rows: that knows their targets.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError, ImportError, FloatingPointError
+            As :meth:`fit`.
+        """
+        with unchanged_on_error(self), own_settings_of_torch():
+            shared, whole, spread = self._fit(X, y, sample_weight, cross_fit=True)
+            if shared.folds:
+                vectors, outputs = encode_out_of_fold(self, shared, spread)
+            else:
+                vectors, outputs = shared.encode(whole, np.arange(len(shared.tokens)))
+            return self._to_columns(vectors, outputs)
+
+    @property
+    def n_components_(self) -> int:
+        """Number of columns with vectors."""
+        return len(self._components)
+
+    def _is_tuned(self, y: Any) -> bool:
+        return bool(self.tune) and y is not None
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, cross_fit: bool = False
+    ) -> tuple[SharedInputs, Predictor, np.ndarray]:
+        """Fit to all rows, and find the axes.
+
+        Returns
+        -------
+        shared : SharedInputs
+            For fits to folds.
+        whole : Predictor
+            The network that all rows have tuned.
+        vectors : ndarray of shape (n_spread, width)
+            What it makes of `spread_rows`.
+        """
+        start = time.perf_counter()
+        check_parameters(self, self._rules)
+        if not self._is_tuned(y):
+            self._refuse_predictions()
+            y = None
+        shared = share_inputs(self, X, y, sample_weight, cross_fit)
+        if y is None:
+            whole = keep_untuned(self, shared, start)
+        else:
+            whole = fit_whole(self, shared, data_of_fit(X, y, sample_weight), start)
+        vectors, _ = shared.encode(whole, spread_rows(len(shared.tokens)))
+        self._centre, self._components = principal_axes(vectors, self.n_components)
+        return shared, whole, vectors
+
+    def _refuse_predictions(self) -> None:
+        if self.output != "vectors":
+            raise ValueError(
+                "`output` must be 'vectors' where nothing is tuned. Got "
+                f"{self.output!r} with {'no y' if self.tune else 'tune=False'}. Change "
+                "it, or pass `y` and set tune=True."
+            )
+
+    def transform(self, X: Any) -> Any:
+        """Encode rows with the model that all rows of the fit have tuned.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,), or table
+            Texts or rows, in the form in which `fit` got them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_columns), dtype float32, or DataFrame
+            The columns that `output` names, as :meth:`set_output` asks for.
+
+        Raises
+        ------
+        NotFittedError
+            If the encoder has not been fitted.
+        ValueError, TypeError
+            If `X` has another form than in `fit`, if a parameter was set to a wrong
+            value since, or if the pretrained model is not the one of `fit`.
+        OSError
+            If the pretrained model cannot be found any more.
+        FloatingPointError
+            If a number of the network is NaN or infinite.
+        """
+        vectors, outputs = predict_both(self, X)  # refuses what is not fitted
+        return self._to_columns(vectors, outputs)
+
+    def _to_columns(self, vectors: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Lay out vectors and outputs as `output` says."""
+        parts = []
+        if self.output != "vectors":
+            parts.append(self._targets.columns(outputs).astype(np.float32))
+        if self.output != "predictions":
+            parts.append((vectors - self._centre) @ self._components.T)
+        return np.hstack(parts)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Name the columns: "prediction_" and a label, and "adaloraencoder0", ...
+
+        Parameters
+        ----------
+        input_features : ignored
+            Only to be used like other transformers.
+
+        Returns
+        -------
+        ndarray of shape (n_columns,), dtype object
+
+        Raises
+        ------
+        NotFittedError
+            If the encoder has not been fitted.
+        """
+        check_is_fitted(self)
+        names = []
+        if self.output != "vectors":
+            names += [f"prediction_{name}" for name in self._targets.column_names]
+        if self.output != "predictions":
+            prefix = type(self).__name__.lower()
+            names += [f"{prefix}{i}" for i in range(self.n_components_)]
+        return np.array(names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
