@@ -99,6 +99,8 @@ class BaseAdaLora(
 
     _rules: ClassVar[Mapping[str, Rule]]
     _target_kinds: ClassVar[tuple[type[Targets], ...]]
+    # Attributes that are a mean and axes of vectors; an encoder's.
+    _array_names: ClassVar[tuple[str, ...]] = ()
 
     # What a fit sets.
     n_features_in_: int

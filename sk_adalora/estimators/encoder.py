@@ -205,8 +205,21 @@ class AdaLoraEncoder(BaseAdaLora):
         Number of columns of `X`; 1 for a list of texts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if all of them are strings.
-    n_iter_, total_step_, schedule_, ranks_, rank_pattern_, history_, fit_report_
-        As of :class:`AdaLoraClassifier`, of the fine-tuning on all rows.
+    n_iter_ : int
+        Number of epochs of the fine-tuning on all rows; 0 where nothing is tuned.
+    total_step_ : int
+        Number of optimizer steps that its schedule has.
+    schedule_ : ResolvedSchedule
+        The ranks and steps that shares, None and "auto" stood for.
+    ranks_ : dict of str to int
+        The rank that is left in each adapted weight matrix, by its path in the model.
+    rank_pattern_ : dict of str to list of bool
+        The same, as PEFT writes it.
+    history_ : TrainingHistory
+        Lists: `loss`, `orthogonality` (the penalty), `learning_rate` and `budget` at
+        each step.
+    fit_report_ : FitReport
+        What the fit used: rows, tokens, device, precision, size and time. `print` it.
 
     See Also
     --------
@@ -381,12 +394,18 @@ class AdaLoraEncoder(BaseAdaLora):
         return self
 
     @with_callbacks
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def fit_transform(  # type: ignore[override]
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> Any:
         """Fit, and encode the rows of the fit out of fold.
 
         Parameters
         ----------
-        X, y, sample_weight
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
+            As of :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            As of :meth:`fit`.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
             As of :meth:`fit`.
 
         Returns
@@ -494,12 +513,13 @@ class AdaLoraEncoder(BaseAdaLora):
 
         Parameters
         ----------
-        input_features : ignored
-            Only to be used like other transformers.
+        input_features : None, default=None
+            Ignored; it is there for scikit-learn.
 
         Returns
         -------
         ndarray of shape (n_columns,), dtype object
+            The names.
 
         Raises
         ------

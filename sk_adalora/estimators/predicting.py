@@ -186,6 +186,19 @@ def predict_vectors(estimator: Any, X: Any) -> np.ndarray:
     return predict_rows(estimator, X, vectors_of)
 
 
+def predict_both(estimator: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return vector and outputs of each row, of one pass.
+
+    Returns
+    -------
+    vectors : ndarray of shape (n_samples, width), dtype float32
+    outputs : ndarray of shape (n_samples, n_outputs), dtype float32
+    """
+    both = predict_rows(estimator, X, both_of)
+    outputs, vectors = np.split(both, [estimator._adapter.n_outputs], axis=1)
+    return vectors, outputs
+
+
 def check_has_vectors(estimator: Any) -> None:
     """Refuse an estimator that is not fitted, or was with the model's own head."""
     check_is_fitted(estimator)
