@@ -100,12 +100,12 @@ class Roles:
 
         texts: dict[str, pa.Array] = {}
         others: dict[str, Any] = {}
-        for column in table.columns:
+        for column in map(_with_arrow_dates, table.columns):
             role = self.of[column.name]
             if role == "text":
                 texts[column.name] = column.texts()
             elif role == "number":
-                others[column.name] = _numbers(column)
+                others[column.name] = _finite(_numbers(column), column.name)
             elif role == "category":
                 words = _blank_to_null(column.texts())
                 others[column.name] = pd.Categorical(words.to_pandas())
@@ -142,8 +142,7 @@ def find_roles(table: Table, given: Mapping[str, str] | None = None) -> Roles:
     given = dict(given or {})
     _check_given(given, [column.name for column in table.columns])
     roles, formats = {}, {}
-    for column in table.columns:
-        column = _with_arrow_dates(column)
+    for column in map(_with_arrow_dates, table.columns):
         role = given.get(column.name)
         if _blank_to_null(column.texts()).null_count == table.n_rows:
             role = "empty"
@@ -155,6 +154,11 @@ def find_roles(table: Table, given: Mapping[str, str] | None = None) -> Roles:
         roles[column.name] = role
         if role == "date" and not _has(column, _IS_DATE):
             formats[column.name] = _format_of(column)
+    if {*roles.values()} == {"empty"}:
+        raise ValueError(
+            "X must have a column with values. Got none in "
+            f"{', '.join(map(repr, [*roles][:20]))}. Pass at least one."
+        )
     return Roles(roles, formats)
 
 
@@ -228,7 +232,6 @@ def _blank_to_null(texts: pa.LargeStringArray) -> pa.LargeStringArray:
 
 def _numbers(column: Column) -> np.ndarray:
     """Return a column's numbers, of shape (n_samples,): NaN where missing."""
-    column = _with_arrow_dates(column)
     cells = column.cells
     if _has(column, (pt.is_duration,)):
         seconds: np.ndarray = pc.cast(cells, pa.duration("us"), safe=False).to_numpy(
@@ -244,7 +247,18 @@ def _numbers(column: Column) -> np.ndarray:
             .to_numpy(zero_copy_only=False)
         )
         return numbers
-    return _parse_each(column, _parse_numbers, "a number", "number")
+    return _parse_each(column, _parse_numbers, "number")
+
+
+def _finite(numbers: np.ndarray, name: str) -> np.ndarray:
+    """Refuse numbers that are infinite in float32, which learners compute in."""
+    rows = np.flatnonzero(np.abs(numbers) > np.finfo(np.float32).max)
+    if len(rows):
+        raise ValueError(
+            f"The column {name!r} must hold finite numbers. Got {numbers[rows[0]]:g} "
+            f"in row {rows[0]}. Replace it, or make it missing."
+        )
+    return numbers
 
 
 def _parse_numbers(texts: pa.LargeStringArray) -> np.ndarray:
@@ -265,7 +279,7 @@ def _unreadable(texts: pa.LargeStringArray, parsed: np.ndarray) -> np.ndarray:
     return unread & ~missing.to_numpy(zero_copy_only=False)
 
 
-def _parse_each(column: Column, parse: Any, wanted: str, role: str) -> np.ndarray:
+def _parse_each(column: Column, parse: Any, role: str) -> np.ndarray:
     """Parse a column of texts, each distinct one once."""
     coded = _blank_to_null(column.texts()).dictionary_encode()
     distinct = coded.dictionary
@@ -276,9 +290,9 @@ def _parse_each(column: Column, parse: Any, wanted: str, role: str) -> np.ndarra
         row = int(np.flatnonzero(np.isin(codes, bad))[0])
         cell = distinct[int(codes[row])].as_py()
         raise ValueError(
-            f"The column {column.name!r} must hold {wanted} in each row, as in `fit`. "
-            f"Got {cell[:80]!r} in row {row}. Mend the cell, make it missing, or fit "
-            f"with another role than {role!r} in `column_roles`."
+            f"The column {column.name!r} has the role {role!r}, and must hold one in "
+            f"each row. Got {cell[:80]!r} in row {row}. Mend the cell, make it "
+            "missing, or fit with another role in `column_roles`."
         )
     nothing = np.array(["NaT" if parsed.dtype.kind == "M" else "nan"], parsed.dtype)
     return np.concatenate([parsed, nothing])[codes]
@@ -289,7 +303,6 @@ def _parse_each(column: Column, parse: Any, wanted: str, role: str) -> np.ndarra
 
 def _dates(column: Column, form: str | None) -> np.ndarray:
     """Return a column's dates in UTC, of shape (n_samples,): NaT where missing."""
-    column = _with_arrow_dates(column)
     if isinstance(column.cells, pa.Array) and _has(column, _IS_DATE):
         kind = column.cells.type
         zone = kind.tz if pt.is_timestamp(kind) else None
@@ -299,7 +312,7 @@ def _dates(column: Column, form: str | None) -> np.ndarray:
         )
         return moments
     form = form or "ISO8601"
-    return _parse_each(column, lambda t: _parse_dates(t, form), "a date", "date")
+    return _parse_each(column, lambda t: _parse_dates(t, form), "date")
 
 
 def _parse_dates(texts: pa.LargeStringArray, form: str) -> np.ndarray:

@@ -34,6 +34,7 @@ from sk_adalora.data.rows import (
     check_targets,
     read_at_once,
     read_sample_weight,
+    take_rows,
 )
 from sk_adalora.data.targets import Labels, Numbers, Targets
 from sk_adalora.data.texts import write_fields
@@ -51,6 +52,8 @@ _FEW_ROWS = 200
 _MOST_TERMS = 50_000
 # Single letters and digits are words too, as in "rating: 5".
 _WORD = r"(?u)\b\w+\b"
+# Strengths of the linear models, on tables of films: the loss is flat around them.
+_C = 3.0
 _ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -130,34 +133,37 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
     """Check and read what the user gave, before anything is loaded."""
     table, roles = read_columns(estimator, X, reset=True)
     check_targets(y, table.n_rows, estimator)
-    targets, tensor = estimator._read_targets(read_at_once(y))
+    y = read_at_once(y)
+    targets, coded = estimator._read_targets(y)
     weights = read_sample_weight(read_at_once(sample_weight), table.n_rows)
     class_weight = getattr(estimator, "class_weight", None)
-    weights = targets.row_weights(tensor, weights, class_weight)
-    coded = tensor.numpy()
-    used = _used_rows(weights, table.n_rows)
-    rows = read_cells(table, roles).take(used)
-    coded, weights = coded[used], None if weights is None else weights[used]
+    weights = targets.row_weights(coded, weights, class_weight)
+    rows = read_cells(table, roles)
+    if weights is not None and not weights.all():
+        used = _weighted(weights)
+        rows, weights = rows.take(used), weights[used]
+        targets, coded = estimator._read_targets(take_rows(y, used))
+    # Only now: bad rows must not move a generator of the user's on.
     seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
-    folds = make_folds(estimator.cv, coded, targets, len(used), seed)
+    folds = make_folds(estimator.cv, coded.numpy(), targets, len(rows), seed)
     vars(estimator).update(
         column_roles_=roles.of,
         _date_formats=roles.date_formats,
         _targets=targets,
         **targets.attributes,
     )
-    return TableFit(rows, blended(targets), coded, weights, folds, seed)
+    return TableFit(rows, blended(targets), coded.numpy(), weights, folds, seed)
 
 
-def _used_rows(weights: np.ndarray | None, n_rows: int) -> np.ndarray:
-    if weights is None:
-        return np.arange(n_rows)
+def _weighted(weights: np.ndarray) -> np.ndarray:
+    """Return the positions of the rows with a weight above 0: at least one."""
     if not weights.any():
         raise ValueError(
-            f"At least one row must have a weight above 0. Got 0 for all {n_rows} "
-            "rows, from `sample_weight` or `class_weight`. Raise some weights."
+            "At least one row must have a weight above 0. Got 0 for all "
+            f"{len(weights)} rows, from `sample_weight` or `class_weight`. Raise some "
+            "weights."
         )
-    return np.flatnonzero(weights > 0)
+    return np.flatnonzero(weights)
 
 
 def choose_parts(estimator: Any, rows: TableRows) -> tuple[str, ...]:
@@ -281,7 +287,7 @@ def make_words(targets: Targets, n_rows: int) -> Pipeline:
     )
     if isinstance(targets, Numbers):
         return make_pipeline(terms, RidgeCV(_ALPHAS, cv=3))
-    linear: Any = LogisticRegression(C=10, max_iter=1000)
+    linear: Any = LogisticRegression(C=_C, max_iter=1000)
     several = isinstance(targets, Labels)
     return make_pipeline(terms, MultiOutputClassifier(linear) if several else linear)
 
