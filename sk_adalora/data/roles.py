@@ -15,7 +15,6 @@ from sk_adalora.runtime.rules import did_you_mean
 
 from .cells import TEXT, nan_to_null
 from .columns import Column, Table
-from .texts import check_column_of_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,11 +145,8 @@ def find_roles(table: Table, given: Mapping[str, str] | None = None) -> Roles:
         role = given.get(column.name)
         if _blank_to_null(column.texts()).null_count == table.n_rows:
             role = "empty"
-        elif table.is_1d and role is None:
-            check_column_of_texts(column, "auto")
-            role = "text"
         elif role is None:
-            role = _role_of(column)
+            role = "text" if table.is_1d else _role_of(column)
         roles[column.name] = role
         if role == "date" and not _has(column, _IS_DATE):
             formats[column.name] = _format_of(column)

@@ -90,10 +90,9 @@ ENCODER_RULES: dict[str, Rule] = {
     "target_type": choice("auto", "multiclass", "continuous"),
 }
 
-# What the estimators of mixed tables average.
+# What the estimators of mixed tables average, and their rules but for `encoder`.
 TABLE_PARTS = ("table", "text", "words")
 TABLE_RULES: dict[str, Rule] = {
-    "encoder": Rule(lambda v: hasattr(v, "n_components"), "an AdaLoraEncoder") | NONE,
     "final_estimator": Rule(
         lambda v: hasattr(v, "fit") and not isinstance(v, type),
         "an estimator of scikit-learn's interface",

@@ -22,10 +22,11 @@ from sk_adalora.data.targets import (
     read_number_targets,
 )
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
-from sk_adalora.runtime.rules import Rule, check_parameters
+from sk_adalora.runtime.rules import NONE, Rule, check_parameters, instance
 from sk_adalora.runtime.transaction import unchanged_on_error
 
 from .blend import blended
+from .encoder import AdaLoraEncoder
 from .parameters import TABLE_RULES
 from .table_parts import (
     blend_out_of_fold,
@@ -50,7 +51,10 @@ class _BaseTable(BaseEstimator):
     _doc_link_module = "sk_adalora"
     _doc_link_template = LINK_TEMPLATE
 
-    _rules: ClassVar[Mapping[str, Rule]] = TABLE_RULES
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "encoder": instance(AdaLoraEncoder, "an AdaLoraEncoder") | NONE,
+        **TABLE_RULES,
+    }
 
     # What a fit sets.
     encoder_: Any

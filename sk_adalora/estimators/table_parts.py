@@ -19,7 +19,7 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import _num_samples, has_fit_parameter
 
 from sk_adalora.data.columns import Table, read_table
 from sk_adalora.data.roles import (
@@ -37,7 +37,7 @@ from sk_adalora.data.rows import (
     take_rows,
 )
 from sk_adalora.data.targets import Labels, Numbers, Targets
-from sk_adalora.data.texts import write_fields
+from sk_adalora.data.texts import check_column_of_texts, write_fields
 from sk_adalora.runtime.messages import warn_user, write_lines
 
 from .blend import Blended, blended
@@ -55,6 +55,8 @@ _WORD = r"(?u)\b\w+\b"
 # Strengths of the linear models, on tables of films: the loss is flat around them.
 _C = 3.0
 _ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
+# The default, and what a user makes of it: for several outputs there is one of each.
+_WRAPPED = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class TableFit:
 def read_columns(estimator: Any, X: Any, *, reset: bool) -> tuple[Table, Roles]:
     """Read a table; find (`reset`) the roles of its columns, or check their names."""
     table = read_table(X)
+    if table.is_1d:
+        check_column_of_texts(table.columns[0], "auto")
     if not reset:
         table = table.called_as(getattr(estimator, "feature_names_in_", ()))
     check_columns(estimator, table.feature_names, len(table.columns), reset=reset)
@@ -138,14 +142,13 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
     weights = read_sample_weight(read_at_once(sample_weight), table.n_rows)
     class_weight = getattr(estimator, "class_weight", None)
     weights = targets.row_weights(coded, weights, class_weight)
-    rows = read_cells(table, roles)
-    if weights is not None and not weights.all():
-        used = _weighted(weights)
+    rows, used = read_cells(table, roles), _weighted(weights, table.n_rows)
+    if weights is not None and len(used) < table.n_rows:
         rows, weights = rows.take(used), weights[used]
         targets, coded = estimator._read_targets(take_rows(y, used))
     # Only now: bad rows must not move a generator of the user's on.
     seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
-    folds = make_folds(estimator.cv, coded.numpy(), targets, len(rows), seed)
+    folds = _folds_of(estimator.cv, y, targets, coded.numpy(), used, seed)
     vars(estimator).update(
         column_roles_=roles.of,
         _date_formats=roles.date_formats,
@@ -155,15 +158,30 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
     return TableFit(rows, blended(targets), coded.numpy(), weights, folds, seed)
 
 
-def _weighted(weights: np.ndarray) -> np.ndarray:
-    """Return the positions of the rows with a weight above 0: at least one."""
-    if not weights.any():
+def _weighted(weights: np.ndarray | None, n_rows: int) -> np.ndarray:
+    """Return the positions of the rows with a weight above 0: at least two."""
+    used = np.arange(n_rows) if weights is None else np.flatnonzero(weights)
+    if len(used) < 2:
         raise ValueError(
-            "At least one row must have a weight above 0. Got 0 for all "
-            f"{len(weights)} rows, from `sample_weight` or `class_weight`. Raise some "
-            "weights."
+            "At least 2 rows must have a weight above 0: some are fitted, and others "
+            f"predicted. Got {len(used)} sample(s) of {n_rows}. Pass more rows, or "
+            "raise some weights."
         )
-    return np.flatnonzero(weights)
+    return used
+
+
+def _folds_of(
+    cv: Any, y: Any, targets: Targets, coded: np.ndarray, used: np.ndarray, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the folds of the rows that are used, by their positions among these."""
+    if isinstance(cv, int | np.integer):
+        return make_folds(cv, coded, targets, len(used), seed)
+    n_rows = _num_samples(y)  # which the user's own folds are of
+    position = np.full(n_rows, -1)
+    position[used] = np.arange(len(used))
+    folds = make_folds(cv, y, targets, n_rows, seed)
+    of_used = [(position[rows], position[held]) for rows, held in folds]
+    return [(rows[rows >= 0], held[held >= 0]) for rows, held in of_used]
 
 
 def choose_parts(estimator: Any, rows: TableRows) -> tuple[str, ...]:
@@ -322,6 +340,7 @@ def _final_estimator(estimator: Any, fit: TableFit) -> Any:
         )
     tags = get_tags(final)
     several = tags.classifier_tags.multi_label if classifies else _multi_output(tags)
+    several = several or isinstance(final, _WRAPPED)
     if _has_several(fit.blended.targets) and not several:
         wrapper = "MultiOutputClassifier" if classifies else "MultiOutputRegressor"
         raise ValueError(
@@ -356,8 +375,7 @@ def prepare_for(final: Any, targets: Targets) -> Pipeline:
     if isinstance(vectorizer.low_cardinality, OneHotEncoder):
         # It would warn of categories that a fold, or a fit, has not seen.
         vectorizer.set_params(low_cardinality__drop=None)
-    default = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
-    if _has_several(targets) and isinstance(final, default):
+    if _has_several(targets) and isinstance(final, _WRAPPED):
         numbers = isinstance(targets, Numbers)
         several = (MultiOutputRegressor if numbers else MultiOutputClassifier)(final)
         learner.steps[-1] = (learner.steps[-1][0], several)

@@ -226,7 +226,10 @@ def test_a_fold_may_lack_all_classes_but_one():
     assert np.isfinite(clf.fit_report_.scores["words"]["log loss"])
 
 
-@pytest.mark.parametrize("final", [None, RandomForestClassifier(5)])
+@pytest.mark.parametrize(
+    "final",
+    [None, HistGradientBoostingClassifier(max_iter=9), RandomForestClassifier(5)],
+)
 def test_several_labels_a_row(encoder, final):
     X, y = films()
     never, other = np.zeros_like(y), np.arange(60) % 3 == 0
@@ -259,6 +262,18 @@ def test_rows_of_weight_0_do_not_count(encoder):
     assert with_all.classes_.tolist() == [0, 1]
     assert with_all.fit_report_.n_rows == 48
     np.testing.assert_array_equal(with_all.predict_proba(X), without.predict_proba(X))
+
+
+def test_folds_of_the_user_count_all_rows(encoder):
+    X, y = films()
+    weights = np.r_[np.zeros(4), np.ones(56)]
+    own = [(np.arange(30, 60), np.arange(30)), (np.arange(30), np.arange(30, 60))]
+    shifted = [(a[a >= 4] - 4, b[b >= 4] - 4) for a, b in own]
+    clf = AdaLoraTableClassifier(encoder, cv=own, random_state=0)
+    expected = clone(clf).set_params(cv=shifted).fit(X[4:], y[4:], weights[4:])
+
+    scores = clf.fit(X, y, sample_weight=weights).fit_report_.scores
+    assert scores == expected.fit_report_.scores
 
 
 def test_weights_of_classes_are_weights_of_rows(encoder):
@@ -381,7 +396,11 @@ def test_several_outputs_need_an_estimator_that_has_them(cls, final, nowhere, en
         ),
         (lambda X, y: (X.assign(price=np.inf), y), "'price' must hold finite numbers"),
         (lambda X, y: (X.minutes.fillna(1), y), "one text for each sample"),
-        (lambda X, y: (X, y, np.zeros(60)), "non-zero|above 0"),
+        (lambda X, y: (X, y, np.zeros(60)), "non-zero"),
+        (
+            lambda X, y: (X, y, np.eye(60)[0]),
+            r"At least 2 rows .*Got 1 sample\(s\) of 60",
+        ),
         (lambda X, y: (X, y, y), "at least 2 classes"),
     ],
 )
