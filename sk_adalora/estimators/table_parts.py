@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn import clone
+from sklearn import clone, config_context
 from sklearn.base import is_classifier, is_regressor
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -307,7 +307,7 @@ def make_words(targets: Targets, n_rows: int) -> Pipeline:
         return make_pipeline(terms, RidgeCV(_ALPHAS, cv=3))
     linear: Any = LogisticRegression(C=_C, max_iter=1000)
     several = isinstance(targets, Labels)
-    return make_pipeline(terms, MultiOutputClassifier(linear) if several else linear)
+    return make_pipeline(terms, _for_each(linear, targets) if several else linear)
 
 
 def default_final_estimator(estimator: Any) -> Any:
@@ -376,10 +376,16 @@ def prepare_for(final: Any, targets: Targets) -> Pipeline:
         # It would warn of categories that a fold, or a fit, has not seen.
         vectorizer.set_params(low_cardinality__drop=None)
     if _has_several(targets) and isinstance(final, _WRAPPED):
-        numbers = isinstance(targets, Numbers)
-        several = (MultiOutputRegressor if numbers else MultiOutputClassifier)(final)
-        learner.steps[-1] = (learner.steps[-1][0], several)
+        learner.steps[-1] = (learner.steps[-1][0], _for_each(final, targets))
     return learner
+
+
+def _for_each(learner: Any, targets: Targets) -> Any:
+    """Fit one learner for each output."""
+    with config_context(enable_metadata_routing=True):  # where a user has it on
+        learner.set_fit_request(sample_weight=True)
+    numbers = isinstance(targets, Numbers)
+    return (MultiOutputRegressor if numbers else MultiOutputClassifier)(learner)
 
 
 def _seeded(estimator: Any, seed: int) -> Any:

@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import sklearn
 from _process import run_python
 from _toy import QUICK, attributes, global_states, same_attributes, toy
 from sklearn import clone
@@ -274,6 +275,17 @@ def test_folds_of_the_user_count_all_rows(encoder):
 
     scores = clf.fit(X, y, sample_weight=weights).fit_report_.scores
     assert scores == expected.fit_report_.scores
+
+
+def test_weights_pass_where_metadata_is_routed(encoder):
+    X, y = films()
+    labels, weights = np.column_stack([y, 1 - y]), np.linspace(1, 2, 60)
+    clf = AdaLoraTableClassifier(encoder, random_state=0)
+    expected = clone(clf).fit(X, labels, weights).predict_proba(X)
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        clf.set_fit_request(sample_weight=True).fit(X, labels, sample_weight=weights)
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
 
 
 def test_weights_of_classes_are_weights_of_rows(encoder):
