@@ -29,7 +29,8 @@ train[["title", "director", "cast", "studio", "genres", "rating"]].head()
 
 # %%
 # Each row becomes one text, with a line for each column and without the missing cells.
-# This is what the model reads of the first film:
+# Numbers become words, too, of which the fits below warn. This is what the model reads
+# of the first film:
 
 for name, value in train[columns].iloc[0].dropna().items():
     print(f"{name}: {value:g}" if isinstance(value, float) else f"{name}: {value}")

@@ -37,9 +37,9 @@ _INEXACT = float(2**53)
 
 IS_TEXT = (pt.is_string, pt.is_large_string, pt.is_string_view)
 _IS_NUMBER = (pt.is_null, pt.is_boolean, pt.is_integer, pt.is_floating, pt.is_decimal)
-_IS_TIME = (pt.is_date, pt.is_timestamp, pt.is_time, pt.is_duration)
+IS_TIME = (pt.is_date, pt.is_timestamp, pt.is_time, pt.is_duration)
 # Types that `write_arrow` writes as a reader expects.
-IS_PLAIN = (*IS_TEXT, *_IS_NUMBER, *_IS_TIME)
+IS_PLAIN = (*IS_TEXT, *_IS_NUMBER, *IS_TIME)
 
 
 def has_type(

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date, time, timedelta
+from numbers import Number
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -12,6 +14,7 @@ import pyarrow.types as pt
 
 from .cells import (
     IS_PLAIN,
+    IS_TIME,
     TEXT,
     has_type,
     in_arrow_unit,
@@ -22,6 +25,14 @@ from .cells import (
     write_arrow,
     write_cells,
 )
+
+# What the cells of a column are, by their type in Arrow. All others are text.
+_ROLES = {
+    "category": (pt.is_dictionary,),
+    "boolean": (pt.is_boolean,),
+    "number": (pt.is_integer, pt.is_floating, pt.is_decimal),
+    "date": IS_TIME,
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,14 @@ class Column:
         if not isinstance(self.cells, pa.Array):
             return False
         return pt.is_integer(self.cells.type) or pt.is_boolean(self.cells.type)
+
+    @property
+    def role(self) -> str:
+        """What the cells are: "text", "number", "date", "boolean" or "category"."""
+        if isinstance(self.cells, pa.Array):
+            return _role_of_type(self.cells.type)
+        roles = {_role_of_cell(cell) for cell in self.cells if not is_missing(cell)}
+        return roles.pop() if len(roles) == 1 else "text"
 
     def values(self) -> list[Any]:
         """Python values: None where missing, and integers for whole floats.
@@ -255,6 +274,19 @@ def _to_cells(cells: pa.Array | np.ndarray | list[Any]) -> pa.Array | list[Any]:
         return pa.array(cells, TEXT if are_texts else None)
     except (pa.ArrowException, OverflowError, UnicodeError):
         return cells
+
+
+def _role_of_type(kind: pa.DataType) -> str:
+    roles = (role for role, kinds in _ROLES.items() if any(is_(kind) for is_ in kinds))
+    return next(roles, "text")
+
+
+def _role_of_cell(cell: Any) -> str:
+    if isinstance(cell, bool | np.bool_):
+        return "boolean"
+    if isinstance(cell, date | time | timedelta | np.datetime64 | np.timedelta64):
+        return "date"
+    return "number" if isinstance(cell, Number) else "text"
 
 
 def _check_not_empty(table: Table) -> None:

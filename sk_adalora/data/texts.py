@@ -46,6 +46,9 @@ class Texts:
         The column names; None where the input has none, or not all are strings.
     n_features : int
         The number of columns, 1 for one-dimensional input.
+    columns : dict of str to str
+        The role of each column by its name, see `Column.role`. Empty for
+        one-dimensional input.
     all_numbers : bool
         Whether all columns hold floats or, without names, integers and booleans, and
         `row_format` writes them as they are.
@@ -55,6 +58,7 @@ class Texts:
     second: pa.LargeStringArray | None
     feature_names: np.ndarray | None
     n_features: int
+    columns: dict[str, str]
     all_numbers: bool
 
     def __len__(self) -> int:
@@ -127,8 +131,14 @@ def read_texts(
     first, second = _write_rows(table, row_format)
     first = pc.fill_null(first, "")
     second = None if second is None else pc.fill_null(second, "")
-    numbers = row_format == "auto" and _all_numbers(table)
-    return Texts(first, second, table.feature_names, len(table.columns), numbers)
+    return Texts(
+        first,
+        second,
+        table.feature_names,
+        n_features=len(table.columns),
+        columns={} if table.is_1d else {c.name: c.role for c in table.columns},
+        all_numbers=row_format == "auto" and _all_numbers(table),
+    )
 
 
 def _all_numbers(table: Table) -> bool:

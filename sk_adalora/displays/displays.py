@@ -503,14 +503,16 @@ def fitted_adalora(estimator: Any, display: str) -> BaseAdaLora:
             )
         elif hasattr(inner, "best_estimator_"):
             inner = inner.best_estimator_
+        elif getattr(inner, "encoder_", None) is not None:  # of a table
+            inner = inner.encoder_
         else:
             if isinstance(getattr(inner, "estimator", None), BaseAdaLora | Pipeline):
                 check_is_fitted(inner)  # a search that has not run
             raise TypeError(
-                f"{display}.from_estimator needs a fitted AdaLoraClassifier or "
-                "AdaLoraRegressor, a Pipeline that ends with one, or a search over "
-                f"one. Got {type(inner).__name__}. Pass such an estimator; the "
-                "docstring says how to draw other models."
+                f"{display}.from_estimator needs a fitted AdaLoraClassifier, "
+                "AdaLoraRegressor or AdaLoraEncoder, a Pipeline that ends with one, or "
+                f"a search over one. Got {type(inner).__name__}. Pass such an "
+                "estimator; the docstring says how to draw other models."
             )
     check_is_fitted(inner)
     return inner

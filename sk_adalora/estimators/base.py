@@ -33,7 +33,7 @@ from sk_adalora.training.advice import warn_of_history
 from sk_adalora.training.epochs import EpochCallbacks, data_of_fit
 from sk_adalora.training.loop import TrainingHistory, train
 from sk_adalora.training.rank_table import lay_out
-from sk_adalora.training.report import FitReport, make_report
+from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .fitting import (
@@ -45,6 +45,7 @@ from .fitting import (
     plan_schedule,
     prepare_run,
     read_rows,
+    report_later,
     start_head,
     tokenize,
     watch_score,
@@ -99,6 +100,8 @@ class BaseAdaLora(
 
     _rules: ClassVar[Mapping[str, Rule]]
     _target_kinds: ClassVar[tuple[type[Targets], ...]]
+    # The estimator for tables with numbers.
+    _for_tables: ClassVar[str]
     # Attributes that are a mean and axes of vectors; an encoder's.
     _array_names: ClassVar[tuple[str, ...]] = ()
 
@@ -275,7 +278,7 @@ class BaseAdaLora(
             tokens = tokenize(self, rows.texts, backbone)
             network = adapt(self, backbone, schedule, rng)
             run = prepare_run(self, network, tokens, rows, schedule, backbone.compute)
-            report = partial(make_report, run, rows.texts.n_empty, start)
+            report = report_later(run, rows, start)
             del rows  # frees the texts, which may be a copy of all of X
             predictor = Predictor(network, backbone, os.fspath(self.model), compute)
             watcher = watch_score(self, held_out, predictor)

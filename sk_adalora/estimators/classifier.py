@@ -134,10 +134,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         new schedule.
     row_format : str or callable, default="auto"
         How a row of a table becomes a text. "auto": a single column is the text,
-        several become lines ``name: value`` without the missing cells. "pair": two
-        columns are a pair of texts. Any other str is a `str.format` template with the
-        names of columns. A function gets a row, as a dict, and returns its text. For a
-        list or Series, give "auto", or a function, which then gets the cell.
+        several become lines ``name: value`` without the missing cells, numbers too,
+        which a warning tells. "pair": two columns are a pair of texts. Any other str is
+        a `str.format` template with the names of columns. A function gets a row, as a
+        dict, and returns its text. For a list or Series, give "auto", or a function,
+        which then gets the cell.
     max_length : int, default=256
         Longest text in tokens, or less if the model takes less; `fit_report_` counts
         the longer ones. If texts are long, a lower value saves time and memory.
@@ -196,7 +197,8 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         Lists: `loss`, `orthogonality` (the penalty), `learning_rate` and `budget` at
         each step, and the validation `score` after each epoch.
     fit_report_ : FitReport
-        What the fit used: rows, tokens, device, precision, size and time. `print` it.
+        What the fit used: rows, columns, tokens, device, precision, size and time.
+        `print` it.
 
     See Also
     --------
@@ -219,6 +221,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
 
     __module__ = "sk_adalora"  # where users import it from: for pickles
 
+    _for_tables = "AdaLoraTableClassifier"
     _rules = CLASSIFIER_RULES
     _read_targets = staticmethod(read_label_targets)
     _target_kinds = (Classes, Labels)

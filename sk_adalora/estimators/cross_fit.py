@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import orthogonal_procrustes
-from sklearn.decomposition import PCA
 from sklearn.model_selection import check_cv
 from torch import Tensor
 
@@ -25,7 +23,6 @@ from sk_adalora.tokens.long_texts import Windows
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.epochs import EpochCallbacks
 from sk_adalora.training.loop import TrainingHistory, TrainingRun, train
-from sk_adalora.training.report import make_report
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .fitting import (
@@ -39,6 +36,7 @@ from .fitting import (
     plan_schedule,
     prepare_run,
     read_all_rows,
+    report_later,
     start_head,
     tokenize_for_both,
 )
@@ -46,6 +44,9 @@ from .predicting import Predictor, both_of, compute_rows, load_model, read_input
 
 # Rows whose vectors fix the axes: more would not move them.
 _ENOUGH_ROWS = 2000
+# Directions of less than this share of the strongest agreement are not turned: few rows
+# leave most directions open.
+_LEAST_TURNED = 0.01
 
 # Pairs of rows to train on and rows to encode.
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -88,6 +89,12 @@ class SharedInputs:
     def used(self) -> np.ndarray:
         """Positions of the rows with a weight above 0."""
         return self.rows.weighted()
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Positions of up to 2,000 evenly spaced rows of those used."""
+        count = min(len(self.used), _ENOUGH_ROWS)
+        return self.used[np.linspace(0, len(self.used) - 1, count).astype(np.int64)]
 
     def generator(self) -> torch.Generator:
         """Return the randomness of a fit."""
@@ -214,7 +221,7 @@ def fit_whole(
     schedule = plan_schedule(estimator, len(rows))
     network = adapt(estimator, backbone, schedule, generator)
     run = shared.prepare(estimator, network, rows, schedule)
-    report = partial(make_report, run, shared.rows.texts.n_empty, start)
+    report = report_later(run, shared.rows, start)
     predictor = shared.predictor(estimator, network)
     start_head(estimator, run, generator)
     interpolation = choose_interpolation(estimator, run)
@@ -233,7 +240,7 @@ def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predicto
     schedule = ResolvedSchedule(1, 1, 0, 0, 1, 1, 1)
     network = adapt(estimator, shared.backbone, schedule, shared.generator())
     run = shared.prepare(estimator, network, shared.used, schedule)
-    report = make_report(run, shared.rows.texts.n_empty, start)
+    report = report_later(run, shared.rows, start)()
     predictor = shared.predictor(estimator, network)
     state = collect_state(network, shared.backbone, predictor.model).without_updates()
     vars(estimator).update(
@@ -277,17 +284,16 @@ def encode_out_of_fold(
     shared : SharedInputs
         The rows, with folds.
     whole : ndarray of shape (n_spread, width)
-        What the model that all rows have tuned makes of `spread_rows`.
+        What the model that all rows have tuned makes of the spread rows.
 
     Returns
     -------
     vectors : ndarray of shape (n_samples, width), dtype float32
     outputs : ndarray of shape (n_samples, n_outputs), dtype float32
     """
-    n_rows = len(shared.tokens)
+    n_rows, spread = len(shared.tokens), shared.spread
     vectors = np.empty((n_rows, shared.backbone.width), np.float32)
     outputs = np.empty((n_rows, estimator._targets.n_outputs), np.float32)
-    spread = spread_rows(n_rows)
     for trained, held in shared.folds:
         rows = np.intersect1d(trained, shared.used)
         fitted = fit_fold(estimator, shared, rows)
@@ -298,30 +304,36 @@ def encode_out_of_fold(
     return vectors, outputs
 
 
-def spread_rows(n_rows: int) -> np.ndarray:
-    """Return the positions of up to 2,000 evenly spaced rows."""
-    return np.linspace(0, n_rows - 1, min(n_rows, _ENOUGH_ROWS)).astype(np.int64)
-
-
 def _rotated(vectors: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Move vectors by the rotation that brings `source` closest to `target`."""
+    """Move vectors by the rotation that brings `source` closest to `target`.
+
+    Directions in which these do not vary stay: both began at the same weights.
+    """
     old, new = source.mean(axis=0), target.mean(axis=0)
-    rotation, _ = orthogonal_procrustes(source - old, target - new)
-    moved: np.ndarray = (vectors - old) @ rotation + new
+    covariance = (source - old).T @ (target - new)
+    left, strengths, right = np.linalg.svd(covariance)
+    covariance += _LEAST_TURNED * strengths[0] * np.eye(len(covariance))
+    left, _, right = np.linalg.svd(covariance)
+    moved: np.ndarray = (vectors - old) @ (left @ right) + new
     return moved
 
 
 def principal_axes(
-    vectors: np.ndarray, n_components: int | None
+    vectors: np.ndarray, weights: np.ndarray | None, n_components: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean (w,) of vectors and the axes (c, w) of their largest variance.
 
-    None keeps the vectors as they are.
+    None keeps the vectors as they are. Rows count by their weights.
     """
     width = vectors.shape[1]
     if n_components is None:
         return np.zeros(width, np.float32), np.eye(width, dtype=np.float32)
-    n_components = min(n_components, *vectors.shape)
-    pca = PCA(n_components, svd_solver="covariance_eigh").fit(vectors)
-    axes = np.ascontiguousarray(pca.components_, np.float32)
-    return pca.mean_.astype(np.float32), axes
+    # scikit-learn's PCA takes no weights.
+    centre = np.average(vectors.astype(np.float64), axis=0, weights=weights)
+    covariance = np.cov(vectors, rowvar=False, aweights=weights, dtype=np.float64)
+    _, axes = np.linalg.eigh(covariance)
+    axes = axes[:, ::-1][:, : min(n_components, *vectors.shape)].T
+    largest = np.abs(axes).argmax(axis=1)
+    signs = np.sign(axes[np.arange(len(axes)), largest])  # an axis has two directions
+    axes = np.ascontiguousarray(axes * signs[:, None], np.float32)
+    return centre.astype(np.float32), axes

@@ -34,7 +34,6 @@ from .cross_fit import (
     keep_untuned,
     principal_axes,
     share_inputs,
-    spread_rows,
 )
 from .parameters import ENCODER_RULES
 from .predicting import Predictor, predict_both
@@ -253,6 +252,7 @@ class AdaLoraEncoder(BaseAdaLora):
 
     __module__ = "sk_adalora"  # where users import it from: for pickles
 
+    _for_tables = "AdaLoraTableClassifier` or `AdaLoraTableRegressor"
     _rules = ENCODER_RULES
     _target_kinds = (Classes, Labels, Numbers)
     _array_names = ("_centre", "_components")
@@ -447,7 +447,7 @@ class AdaLoraEncoder(BaseAdaLora):
         whole : Predictor
             The network that all rows have tuned.
         vectors : ndarray of shape (n_spread, width)
-            What it makes of `spread_rows`.
+            What it makes of the spread rows.
         """
         start = time.perf_counter()
         check_parameters(self, self._rules)
@@ -459,8 +459,13 @@ class AdaLoraEncoder(BaseAdaLora):
             whole = keep_untuned(self, shared, start)
         else:
             whole = fit_whole(self, shared, data_of_fit(X, y, sample_weight), start)
-        vectors, _ = shared.encode(whole, spread_rows(len(shared.tokens)))
-        self._centre, self._components = principal_axes(vectors, self.n_components)
+        vectors, _ = shared.encode(whole, shared.spread)
+        weights = shared.rows.weights
+        self._centre, self._components = principal_axes(
+            vectors,
+            None if weights is None else weights.numpy()[shared.spread],
+            self.n_components,
+        )
         return shared, whole, vectors
 
     def _refuse_predictions(self) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ from sk_adalora.training.advice import warn_of_model, warn_of_rank, warn_of_text
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher, one_number
 from sk_adalora.training.loop import Examples, Recipe, TrainingHistory, TrainingRun
 from sk_adalora.training.rank_table import headline, lay_out
-from sk_adalora.training.report import FitReport
+from sk_adalora.training.report import FitReport, make_report
 from sk_adalora.training.schedule_steps import ResolvedSchedule, resolve_schedule
 from sk_adalora.training.start_head import centre_head, continue_head, fit_head
 
@@ -231,7 +232,13 @@ def _check_tokenized(
     estimator: Any, texts: Texts, tokens: TokenTable, backbone: Backbone
 ) -> None:
     check_tokens(tokens, backbone, os.fspath(estimator.model))
-    warn_of_texts(texts, tokens, estimator.long_text, estimator.row_format)
+    warn_of_texts(
+        texts,
+        tokens,
+        estimator.long_text,
+        estimator.row_format,
+        estimator._for_tables,
+    )
 
 
 def adapt(
@@ -403,6 +410,13 @@ def _try_scorer(scorer: Callable[..., Any], view: Any, X: Any, y: Any) -> None:
             f"{view.scoring!r}, which failed on them: {reason}. Choose another "
             f"score{instead if of_rows else ''}."
         ) from error
+
+
+def report_later(
+    run: TrainingRun, rows: TrainingRows, start: float
+) -> Callable[[], FitReport]:
+    """Return what makes the report when the fit ends, without a hold on the texts."""
+    return partial(make_report, run, rows.texts.n_empty, rows.texts.columns, start)
 
 
 # ---- keep -------------------------------------------------------------------

@@ -14,7 +14,6 @@ import numpy as np
 from optuna.distributions import distribution_to_json
 from scipy import sparse
 
-from sk_adalora.estimators.base import BaseAdaLora
 from sk_adalora.pretrained.weights import content_hash
 
 from .dimensions import CalledSpace, Space
@@ -139,7 +138,7 @@ def _models(own: Mapping[str, Any], space: Space) -> dict[str, str]:
     hashes = {}
     for name, value in own.items():
         prefix, _, last = name.rpartition("__")
-        if last != "model" or not isinstance(own.get(prefix), BaseAdaLora):
+        if last != "model" or f"{prefix}__target_r".removeprefix("__") not in own:
             continue
         models = {name: fixed.get(name, value)}
         if name in choices:

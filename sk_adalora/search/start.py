@@ -93,8 +93,9 @@ def find_prefix(estimator: Any) -> str:
     """
     if isinstance(estimator, BaseAdaLora):
         return ""
-    parts = estimator.get_params(deep=True).items()
-    found = [name for name, part in parts if isinstance(part, BaseAdaLora)]
+    # By a parameter that only these have: a default encoder is there when it is set.
+    names = estimator.get_params(deep=True)
+    found = [n.removesuffix("__target_r") for n in names if n.endswith("__target_r")]
     if len(found) != 1:
         raise ValueError(
             "`estimator` must hold one AdaLora estimator for prefix='auto'. Got "

@@ -23,13 +23,17 @@ _RISE = 0.1
 
 
 def warn_of_texts(
-    texts: Texts, tokens: TokenTable, long_text: str, row_format: Any
+    texts: Texts, tokens: TokenTable, long_text: str, row_format: Any, instead: str
 ) -> None:
-    """Warn of texts that are equal, look like numbers, or are truncated."""
+    """Warn of texts that are equal, hold or are numbers, or are truncated.
+
+    `instead` names the estimator for tables with numbers.
+    """
     _warn_of_equal_texts(texts, len(tokens.starts))
     if texts.seem_encoded:  # a larger `max_length` would not help
-        _warn_of_numbers(texts)
+        _warn_of_vectors(texts)
     else:
+        _warn_of_numbers(texts, row_format, instead)
         _warn_of_cuts(tokens, long_text, row_format)
 
 
@@ -44,7 +48,7 @@ def _warn_of_equal_texts(texts: Texts, n_distinct: int) -> None:
         )
 
 
-def _warn_of_numbers(texts: Texts) -> None:
+def _warn_of_vectors(texts: Texts) -> None:
     """Warn that a step before the estimator seems to have replaced the texts."""
     warn_user(
         "X should hold texts, not numbers made from them. Got "
@@ -52,6 +56,20 @@ def _warn_of_numbers(texts: Texts) -> None:
         "such as a tokenizer, a vectorizer or an encoder, replaces the texts, leave it "
         "out: pass the texts themselves."
     )
+
+
+def _warn_of_numbers(texts: Texts, row_format: Any, instead: str) -> None:
+    """Warn that the numbers of a table become words, unless the user wrote how."""
+    numbers = [name for name, role in texts.columns.items() if role == "number"]
+    if row_format == "auto" and numbers and "text" in texts.columns.values():
+        where = f"the column {numbers[0]!r}"
+        if len(numbers) > 1:
+            where = f"{len(numbers)} columns, such as {numbers[0]!r},"
+        warn_user(
+            "X should hold texts: numbers in it are written out as words. Got numbers "
+            f"in {where} beside texts. Use `{instead}`, which takes numbers as "
+            "numbers. To have them read as words, name the columns in `row_format`."
+        )
 
 
 def _warn_of_cuts(tokens: TokenTable, long_text: str, row_format: Any) -> None:

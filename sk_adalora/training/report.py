@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -39,6 +40,9 @@ class FitReport:
         the whole network has.
     seconds : float
         How long the whole fit took.
+    columns : dict of str to str
+        What each column of a table holds, by its name: "text", "number", "date" (or
+        time), "boolean" or "category". Empty for one text a row.
     """
 
     n_rows: int
@@ -55,20 +59,27 @@ class FitReport:
     trainable_parameters: int
     total_parameters: int
     seconds: float
+    columns: dict[str, str]
 
     def __str__(self) -> str:
-        rows = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            shown = f"{value:,}" if isinstance(value, int) else value
-            if isinstance(value, float):
-                shown = f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
-            rows.append(f"{field.name:<21}{shown:>12}")
-        return "\n".join(rows)
+        table = {field.name: getattr(self, field.name) for field in fields(self)}
+        roles = Counter(table.pop("columns").values())
+        if roles:
+            table["columns"] = roles.total()
+            table |= {f"  {role}": count for role, count in roles.most_common()}
+        return "\n".join(f"{name:<21}{_shown(x):>12}" for name, x in table.items())
 
 
-def make_report(run: TrainingRun, n_empty: int, start: float) -> FitReport:
-    """Summarise a fit that ends now.
+def _shown(value: int | float | str) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def make_report(
+    run: TrainingRun, n_empty: int, columns: dict[str, str], start: float
+) -> FitReport:
+    """Summarise a fit that ends now, of texts with these empty ones and columns.
 
     It began at `start`, by `time.perf_counter`.
     """
@@ -91,4 +102,5 @@ def make_report(run: TrainingRun, n_empty: int, start: float) -> FitReport:
         trainable_parameters=sum(p.numel() for p in run.parameters),
         total_parameters=sum(p.numel() for p in network.parameters()),
         seconds=time.perf_counter() - start,
+        columns=columns,
     )

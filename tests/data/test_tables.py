@@ -18,6 +18,9 @@ from sklearn.tree import DecisionTreeClassifier
 from sk_adalora.data.rows import take_rows
 from sk_adalora.data.texts import read_texts
 
+# A table of every kind of cell has numbers.
+pytestmark = pytest.mark.filterwarnings("ignore:X should hold texts:UserWarning")
+
 N = 24
 TEXTS, LABELS = toy(N)
 BODIES, _ = toy(N, seed=1)
@@ -135,6 +138,18 @@ def test_rows_are_taken_out_of_any_container(container):
     if container.startswith("text"):
         titles = [COLUMNS["title"][row] or "" for row in rows]
         assert expected == titles
+
+
+@pytest.mark.parametrize("container", TABLES)
+def test_cells_tell_what_a_column_holds(container):
+    """Whatever is missing in it."""
+    roles = [*read_texts(TABLES[container]()).columns.values()]
+
+    group = "category" if container == "pandas" else "text"
+    expected = ["text", "text", "number", "number", "boolean", group, "date"]
+    if container.startswith("text"):
+        expected = ["text"] if container.endswith(("rows", "frame")) else []
+    assert roles == expected
 
 
 def test_an_index_is_not_read(fitted):

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scipy.sparse
-from _toy import make, toy
+from _toy import make, make_regressor, toy
 from sklearn.base import clone
 
 # Labels
@@ -192,6 +192,7 @@ def test_missing_and_empty_texts(tiny_model):
     assert np.all(proba == proba[0])
 
 
+@pytest.mark.filterwarnings("ignore:X should hold texts:UserWarning")
 @pytest.mark.parametrize(
     "row_format",
     [
@@ -214,6 +215,46 @@ def test_a_table_is_read_as_the_texts_of_its_rows(tiny_model, row_format):
     np.testing.assert_array_equal(
         fitted.predict_proba(table), plain.predict_proba(written)
     )
+
+
+@pytest.mark.parametrize("make", [make, make_regressor])
+def test_numbers_beside_texts_are_warned_of(make, tiny_model):
+    X, y = toy(32)
+    table = pd.DataFrame({"title": X, "price": np.arange(32) / 4, "new": y == 1})
+    estimator = make(tiny_model, epochs=1)
+    kind = "Classifier" if hasattr(estimator, "class_weight") else "Regressor"
+
+    match = f"numbers in the column 'price' beside texts. Use `AdaLoraTable{kind}`"
+    with pytest.warns(UserWarning, match=match) as caught:
+        estimator.fit(table, y)
+    assert [warning.filename for warning in caught] == [__file__]
+    roles = {"title": "text", "price": "number", "new": "boolean"}
+    assert estimator.fit_report_.columns == roles
+    lines = str(estimator.fit_report_).splitlines()[-4:]
+    assert [line.split() for line in lines] == [
+        ["columns", "3"],
+        *([role, "1"] for role in roles.values()),
+    ]
+    with pytest.warns(UserWarning, match="in 2 columns, such as 'price', beside"):
+        estimator.fit(table.assign(year=y), y)
+
+
+@pytest.mark.parametrize(
+    ("columns", "row_format"),
+    [
+        ({"price": 2, "new": True}, "auto"),
+        ({"title": "a film", "new": True, "day": pd.Timestamp("2024-01-01")}, "auto"),
+        ({"title": "a film", "price": 2}, "{title} for {price}"),
+        ({"title": "a film", "price": 2}, "pair"),
+    ],
+)
+def test_other_columns_are_not_warned_of(tiny_model, columns, row_format):
+    """Numbers alone, no numbers, and numbers whose words the user asked for."""
+    _, y = toy(16)
+    table = pd.DataFrame(columns, index=range(16))
+    table.iloc[0, 0] = table.iloc[1, 0] * 2  # else all texts would be equal
+
+    make(tiny_model, epochs=1, row_format=row_format).fit(table, y)
 
 
 def test_a_pair_is_two_segments(tiny_model):

@@ -12,7 +12,12 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor, AdaLoraSearchCV
+from sk_adalora import (
+    AdaLoraClassifier,
+    AdaLoraEncoder,
+    AdaLoraRegressor,
+    AdaLoraSearchCV,
+)
 
 # The checks are collected before fixtures exist, so the model is written here.
 _FOLDER = tempfile.mkdtemp()
@@ -56,6 +61,10 @@ class TinyRegressor(Named, AdaLoraRegressor):
         return tags
 
 
+class TinyEncoder(Named, AdaLoraEncoder):
+    pass
+
+
 class TinySearch(Named, AdaLoraSearchCV):
     # It hands on `transform`. The checks want `fit_transform` of whatever has that, and
     # no search of scikit-learn's has one.
@@ -72,6 +81,7 @@ class TinySearch(Named, AdaLoraSearchCV):
 _CLASSIFIER = TinyClassifier(**_TINY)
 # An epoch from a random head leaves outputs so small that their last digits may agree.
 _REGRESSOR = TinyRegressor(head_init="linear_probe", **_TINY)
+_ENCODER = TinyEncoder(n_components=4, cv=2, **_TINY)
 _SEARCH = TinySearch(
     AdaLoraClassifier(**_TINY), {"target_r": [1, 2]}, n_trials=1, cv=2, random_state=0
 )
@@ -103,6 +113,13 @@ def test_scikit_learn_check(estimator, check):
 
 
 @pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
+@pytest.mark.filterwarnings("ignore:X should hold texts, not numbers:UserWarning")
+@parametrize_with_checks([_ENCODER])
+def test_scikit_learn_check_of_a_transformer(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore:.*of the texts are longer:UserWarning")
 @_checks(_CLASSIFIER, _REGRESSOR)
 def test_scikit_learn_check_with_metadata_routing(estimator, check):
     with sklearn.config_context(enable_metadata_routing=True):
@@ -124,8 +141,8 @@ def test_scikit_learn_check_of_a_regressor_with_its_default_head(estimator, chec
 
 @pytest.mark.parametrize(
     ("estimator", "minimum"),
-    [(_CLASSIFIER, 65), (_REGRESSOR, 58), (_SEARCH, 56)],
-    ids=["classifier", "regressor", "search"],
+    [(_CLASSIFIER, 65), (_REGRESSOR, 58), (_SEARCH, 56), (_ENCODER, 50)],
+    ids=["classifier", "regressor", "search", "encoder"],
 )
 def test_the_checks_are_really_collected(estimator, minimum):
     """One wrong tag makes scikit-learn collect a single check, which passes."""

@@ -127,6 +127,7 @@ def columns_as(output):
     ).set_output(transform=output)
 
 
+@pytest.mark.filterwarnings("ignore:X should hold texts:UserWarning")
 @pytest.mark.parametrize("output", ["pandas", "polars"])
 def test_column_transformer_gives_a_frame(make, output):
     """The names of the columns reach the texts: `title: ...`."""
@@ -365,6 +366,7 @@ def test_ensembles_that_take_lists_of_texts(make, name):
     assert ensemble.score(X3, Y3) > 0.5
 
 
+@pytest.mark.filterwarnings("ignore:X should hold texts:UserWarning")
 @pytest.mark.parametrize("name", OF_TABLES)
 @pytest.mark.parametrize("X", [TABLE, np.array(X3, dtype=object)[:, np.newaxis]])
 def test_ensembles_that_take_tables(make, name, X):
