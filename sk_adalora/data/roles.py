@@ -83,10 +83,6 @@ class Roles:
     of: dict[str, str]
     date_formats: dict[str, str] = field(default_factory=dict)
 
-    def named(self, role: str) -> list[str]:
-        """Return the names of the columns of a role."""
-        return [name for name, has in self.of.items() if has == role]
-
     def read(self, table: Table) -> MixedTable:
         """Read the cells of a table with these columns.
 

@@ -28,17 +28,16 @@ from sk_adalora.runtime.transaction import unchanged_on_error
 from .blend import blended
 from .encoder import AdaLoraEncoder
 from .parameters import TABLE_RULES
+from .table_learners import default_final_estimator
 from .table_parts import (
     blend_out_of_fold,
-    default_encoder,
-    default_final_estimator,
     make_report,
     predict_blend,
     prepare_parts,
-    read_fit,
     refit_parts,
 )
 from .table_report import TableFitReport
+from .table_rows import read_fit
 
 
 class _BaseTable(BaseEstimator):
@@ -115,16 +114,41 @@ class _BaseTable(BaseEstimator):
         estimator
             The estimator itself.
         """
-        makers = {"encoder": default_encoder, "final_estimator": self._default_final}
-        for name, make in makers.items():
+        for name, default in self._defaults().items():
             nested = any(key.startswith(f"{name}__") for key in params)
             if nested and params.get(name, getattr(self, name)) is None:
-                params = {**params, name: make()}
+                params = {**params, name: default}
         super().set_params(**params)
         return self
 
-    def _default_final(self) -> Any:
-        return default_final_estimator(self)
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters by name.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to return those of the encoder and the final estimator too. Where
+            these are None, they are those of the default, as :meth:`set_params` would
+            set them.
+
+        Returns
+        -------
+        dict of str to any
+            The parameters.
+        """
+        params: dict[str, Any] = super().get_params(deep)
+        for name, default in self._defaults().items():
+            if deep and params[name] is None:
+                own = default.get_params()
+                params |= {f"{name}__{key}": value for key, value in own.items()}
+        return params
+
+    def _defaults(self) -> dict[str, Any]:
+        """Return what None stands for."""
+        return {
+            "encoder": AdaLoraEncoder(),
+            "final_estimator": default_final_estimator(self),
+        }
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the parts to a table, and choose their weights out of fold.

@@ -13,8 +13,8 @@ class TableFitReport:
     ----------
     n_rows : int
         Number of rows with a weight above 0.
-    columns : dict of str to list of str
-        The names of the columns of each role.
+    columns : dict of str to str
+        The role of each column by its name, as `column_roles_`.
     weights : dict of str to float
         The share of each part in a prediction.
     scores : dict of str to dict of str to float
@@ -27,7 +27,7 @@ class TableFitReport:
     """
 
     n_rows: int
-    columns: dict[str, list[str]]
+    columns: dict[str, str]
     weights: dict[str, float]
     scores: dict[str, dict[str, float]]
     part_seconds: dict[str, float]
@@ -35,11 +35,9 @@ class TableFitReport:
 
     def __str__(self) -> str:
         lines = [f"{'rows':<9}{self.n_rows:,}"]
-        lines += [
-            f"{role:<9}{', '.join(names)}"
-            for role, names in self.columns.items()
-            if names
-        ]
+        for role in dict.fromkeys(self.columns.values()):
+            names = [name for name, has in self.columns.items() if has == role]
+            lines.append(f"{role:<9}{', '.join(names)}")
         scored = [*self.scores["blend"]]
         titles = ["weight", *scored, "seconds"]
         lines += ["", f"{'part':<9}" + "".join(f"{title:>10}" for title in titles)]

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 
 import datasets
 import numpy as np
@@ -10,7 +11,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import sklearn
-from _process import run_python
 from _toy import QUICK, attributes, global_states, same_attributes, toy
 from sklearn import clone
 from sklearn.datasets import make_regression
@@ -30,6 +30,8 @@ from sklearn.svm import LinearSVC
 
 from sk_adalora import (
     AdaLoraEncoder,
+    AdaLoraSearchCV,
+    AdaLoraSpace,
     AdaLoraTableClassifier,
     AdaLoraTableRegressor,
     clear_backbone_cache,
@@ -141,7 +143,7 @@ def test_the_report_is_a_table(fitted, encoder):
     report = fitted.fit_report_
 
     assert report.n_rows == 60
-    assert report.columns["number"] == ["minutes", "price"]
+    assert report.columns == ROLES
     assert report.weights == fitted.weights_
     assert report.part_seconds.keys() == fitted.weights_.keys()
     assert 0 < sum(report.part_seconds.values()) <= report.seconds
@@ -457,17 +459,11 @@ def test_what_is_not_fitted_does_not_predict():
         AdaLoraTableClassifier().predict(films()[0])
 
 
-def test_a_missing_skrub_is_named():
-    program = """
-import sys
-sys.modules["skrub"] = None
-from sk_adalora import AdaLoraTableClassifier
-try:
-    AdaLoraTableClassifier().fit([["a b", 1], ["b c", 2]], [0, 1])
-except ImportError as error:
-    print(error)
-"""
-    assert "pip install 'sk-adalora[tables]'" in run_python(program).stdout
+def test_a_missing_skrub_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skrub", None)
+
+    with pytest.raises(ImportError, match=r"pip install 'sk-adalora\[tables\]'"):
+        AdaLoraTableClassifier().fit(*films())
 
 
 # ---- rows, copies, searches -------------------------------------------------
@@ -543,6 +539,7 @@ def test_parameters_of_a_default_can_be_set_by_name():
     clf = AdaLoraTableClassifier()
     clf.set_params(encoder__target_r=4, final_estimator__max_iter=7, cv=2)
 
+    assert AdaLoraTableClassifier().get_params()["encoder__target_r"] == 8
     assert (clf.encoder.target_r, clf.final_estimator.max_iter, clf.cv) == (4, 7, 2)
     with pytest.raises(ValueError, match="Invalid parameter 'target'"):
         AdaLoraTableRegressor().set_params(encoder__target=4)
@@ -556,6 +553,14 @@ def test_a_search_sets_parameters_of_both(encoder):
 
     assert search.best_estimator_.final_estimator.max_iter == 3
     assert search.best_estimator_.encoder_.target_r in (1, 2)
+
+
+def test_a_search_with_optuna_finds_the_encoder(encoder, quiet_optuna):
+    clf = AdaLoraTableClassifier(encoder, cv=2, random_state=0)
+    space = AdaLoraSpace(target_r=[1, 2], learning_rate=None)
+    search = AdaLoraSearchCV(clf, space, n_trials=1, cv=2, random_state=0)
+
+    assert "encoder__target_r" in search.fit(*films()).best_params_
 
 
 def test_cross_validation_of_a_regressor_without_text():
