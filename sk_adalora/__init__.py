@@ -29,6 +29,8 @@ __all__ = [
     "AdaLoraRegressor",
     "AdaLoraSearchCV",
     "AdaLoraSpace",
+    "AdaLoraTableClassifier",
+    "AdaLoraTableRegressor",
     "BudgetDisplay",
     "BudgetSchedule",
     "LoraConfig",
@@ -48,6 +50,8 @@ _HOMES = {
     "AdaLoraRegressor": ".estimators.regressor",
     "AdaLoraSearchCV": ".search.search",
     "AdaLoraSpace": ".search.space",
+    "AdaLoraTableClassifier": ".estimators.table",
+    "AdaLoraTableRegressor": ".estimators.table",
     "BudgetDisplay": ".displays.displays",
     "BudgetSchedule": ".adalora.schedule",
     "LoraConfig": ".adalora.config",
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from .estimators.classifier import AdaLoraClassifier
     from .estimators.encoder import AdaLoraEncoder
     from .estimators.regressor import AdaLoraRegressor
+    from .estimators.table import AdaLoraTableClassifier, AdaLoraTableRegressor
     from .pretrained.backbone import clear_backbone_cache
     from .search.pruning_callback import OptunaPruning
     from .search.search import AdaLoraSearchCV

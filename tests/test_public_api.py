@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 import sk_adalora
 import sk_adalora.adalora
+from sk_adalora.estimators.table_report import TableFitReport
 from sk_adalora.training.loop import TrainingHistory
 from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
@@ -124,16 +125,17 @@ def test_the_api_page_names_what_only_the_engine_offers():
 
 
 @pytest.mark.parametrize(
-    ("attribute", "cls"),
+    ("title", "cls"),
     [
-        ("fit_report_", FitReport),
-        ("history_", TrainingHistory),
-        ("schedule_", ResolvedSchedule),
+        ("`fit_report_`", FitReport),
+        ("a table estimator's `fit_report_`", TableFitReport),
+        ("`history_`", TrainingHistory),
+        ("`schedule_`", ResolvedSchedule),
     ],
 )
-def test_the_api_page_lists_the_fields(attribute, cls):
+def test_the_api_page_lists_the_fields(title, cls):
     page = (DOCS / "api.md").read_text(encoding="utf-8")
-    part = re.split(r"^##", page.split(f"### Fields of `{attribute}`")[1], flags=re.M)
+    part = re.split(r"^##", page.split(f"### Fields of {title}")[1], flags=re.M)
     rows = re.findall(r"^\| (`.*?) \|", part[0], re.MULTILINE)
     listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
 
@@ -208,13 +210,16 @@ def test_estimators_document_their_defaults(estimators):
 
 
 def test_estimators_take_the_model_by_position_and_the_rest_by_name(estimators):
-    of_searches = ["estimator", "space"]
+    others = {
+        "AdaLoraSearchCV": ["estimator", "space"],
+        "AdaLoraTableClassifier": ["encoder", "final_estimator"],
+        "AdaLoraTableRegressor": ["encoder", "final_estimator"],
+    }
     for estimator in estimators:
         parameters = inspect.signature(estimator).parameters.values()
         positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
 
-        search = issubclass(estimator, sk_adalora.AdaLoraSearchCV)
-        assert positional == (of_searches if search else ["model"])
+        assert positional == others.get(estimator.__name__, ["model"])
 
 
 def test_the_reader_of_docstrings_reads():

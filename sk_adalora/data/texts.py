@@ -154,10 +154,10 @@ def _write_rows(
     if callable(row_format):
         return _call_rows(table, row_format), None
     if table.is_1d:
-        _check_column_of_texts(table.columns[0], row_format)
+        check_column_of_texts(table.columns[0], row_format)
         return table.columns[0].texts(), None
     if row_format == "auto":
-        return _write_fields(table.columns), None
+        return write_fields(table.columns), None
     if row_format == "pair":
         if len(table.columns) != 2:
             raise ValueError(
@@ -168,7 +168,7 @@ def _write_rows(
     return _fill_template(table.columns, row_format), None
 
 
-def _check_column_of_texts(column: Column, row_format: str) -> None:
+def check_column_of_texts(column: Column, row_format: str) -> None:
     if row_format != "auto":
         raise ValueError(
             f"row_format={row_format!r} needs a table. Got a one-dimensional X. Pass a "
@@ -192,7 +192,7 @@ def _check_column_of_texts(column: Column, row_format: str) -> None:
         )
 
 
-def _write_fields(columns: list[Column]) -> pa.LargeStringArray:
+def write_fields(columns: list[Column]) -> pa.LargeStringArray:
     """Join `name: value` fields by newlines; a missing cell takes no line."""
     if len(columns) == 1:
         return columns[0].texts()

@@ -89,3 +89,22 @@ ENCODER_RULES: dict[str, Rule] = {
     "cv": integer(2) | SPLITS,
     "target_type": choice("auto", "multiclass", "continuous"),
 }
+
+# What the estimators of mixed tables average, and their rules but for `encoder`.
+TABLE_PARTS = ("table", "text", "words")
+TABLE_RULES: dict[str, Rule] = {
+    "final_estimator": Rule(
+        lambda v: hasattr(v, "fit") and not isinstance(v, type),
+        "an estimator of scikit-learn's interface",
+    )
+    | NONE,
+    "column_roles": instance(Mapping, "a dict") | NONE,
+    "parts": Rule(
+        lambda v: NAMES.accepts(v) and set(v) <= set(TABLE_PARTS),
+        f"some of {', '.join(map(repr, TABLE_PARTS))}, in a tuple or list",
+    ),
+    "cv": integer(2) | SPLITS,
+    "class_weight": CLASSIFIER_RULES["class_weight"],
+    "random_state": RANDOM_STATE,
+    "verbose": integer(0) | BOOLEAN,
+}

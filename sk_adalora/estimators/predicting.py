@@ -69,19 +69,27 @@ def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
     # columns are called as in the fit.
     names = None if reset else getattr(estimator, "feature_names_in_", ())
     texts = read_texts(X, estimator.row_format, names)
-    if texts.feature_names is not None:
+    check_columns(estimator, texts.feature_names, texts.n_features, reset=reset)
+    return texts
+
+
+def check_columns(
+    estimator: Any, names: np.ndarray | None, n_features: int, *, reset: bool
+) -> None:
+    """Set (`reset`) or check the names and the number of the columns."""
+    X = None
+    if names is not None:
         # An empty table with these names, so that scikit-learn checks them for any
         # kind of table.
-        X = pa.table({name: [] for name in texts.feature_names})
+        X = pa.table({name: [] for name in names})
     validate_data(estimator, X, reset=reset, skip_check_array=True, ensure_2d=False)
     if reset:
-        estimator.n_features_in_ = texts.n_features
-    elif texts.n_features != estimator.n_features_in_:
+        estimator.n_features_in_ = n_features
+    elif n_features != estimator.n_features_in_:
         raise ValueError(
-            f"X has {texts.n_features} features, but {type(estimator).__name__} is "
+            f"X has {n_features} features, but {type(estimator).__name__} is "
             f"expecting {estimator.n_features_in_} features as input."
         )
-    return texts
 
 
 def load_model(

@@ -1,0 +1,268 @@
+"""The parts of a blend: which a table has, what each reads, and their mean."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn import clone
+from sklearn.base import is_regressor
+from sklearn.pipeline import Pipeline
+
+from sk_adalora.runtime.messages import warn_user, write_lines
+
+from .blend import Blended, blended
+from .encoder import AdaLoraEncoder
+from .parameters import TABLE_PARTS
+from .table_learners import (
+    fit_learner,
+    make_learner,
+    predict_learner,
+    predict_out_of_fold,
+    seeded,
+)
+from .table_report import TableFitReport
+from .table_rows import TableFit, TableRows, read_cells, read_columns
+
+# ---- what the study decided -------------------------------------------------
+
+
+def choose_parts(estimator: Any, rows: TableRows) -> tuple[str, ...]:
+    """Return the parts that a table with these columns can have.
+
+    Without other columns, the table's part would read what the text's reads.
+    """
+    if not rows.cells.texts.num_columns:
+        warn_user(
+            f"{type(estimator).__name__} found no column of text in X: it fits "
+            "`final_estimator` alone. If a column is text, say so, such as by "
+            "column_roles={'name': 'text'}."
+        )
+        return ("table",)
+    without = {"table"} if rows.cells.others.columns.empty else set()
+    if estimator.encoder is not None and not estimator.encoder.tune:
+        without.add("text")  # a model that is not tuned predicts nothing
+    parts = tuple(part for part in TABLE_PARTS if part in {*estimator.parts} - without)
+    return parts or ("table",)
+
+
+def features_of(part: str, rows: TableRows, encoded: Encoded | None) -> Any:
+    """Return what the learner of a part reads.
+
+    The final estimator reads numbers, categories and dates, and vectors of the text.
+    """
+    import pandas as pd
+
+    if part == "words":
+        return rows.words
+    if encoded is None:
+        return rows.cells.others
+    names = [f"adalora_vector_{i}" for i in range(encoded.vectors.shape[1])]
+    index = rows.cells.others.index
+    vectors = pd.DataFrame(encoded.vectors, columns=names, index=index)
+    return pd.concat([rows.cells.others, vectors], axis=1)
+
+
+# ---- the text ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder makes of the text columns.
+
+    Parameters
+    ----------
+    predictions : ndarray of shape (n_samples, k) or None
+        What a blend averages; None of a model that is not tuned.
+    vectors : ndarray of shape (n_samples, n_components)
+        Its vectors.
+    """
+
+    predictions: np.ndarray | None
+    vectors: np.ndarray
+
+
+def make_encoder(estimator: Any, seed: int) -> Any:
+    """Return a new encoder for a fit, without its folds."""
+    encoder = AdaLoraEncoder()
+    if estimator.encoder is not None:
+        encoder = clone(estimator.encoder)
+    encoder.set_params(
+        output="both" if encoder.tune else "vectors",
+        target_type="continuous" if is_regressor(estimator) else "multiclass",
+        verbose=max(encoder.verbose, estimator.verbose),
+    )
+    return seeded(encoder, seed)
+
+
+def encode_out_of_fold(encoder: Any, fit: TableFit) -> Encoded:
+    """Fit an encoder, and encode each row by a model that was not tuned on it."""
+    cv = encoder.cv
+    encoder.set_params(cv=fit.folds)
+    y = fit.blended.for_encoder(fit.coded)
+    columns = encoder.fit_transform(fit.rows.cells.texts, y, fit.weights)
+    encoder.set_params(cv=cv)  # a pickle needs no lists of rows
+    return _split(encoder, columns, fit.blended)
+
+
+def encode(encoder: Any, rows: TableRows, blended: Blended) -> Encoded:
+    """Encode new rows."""
+    return _split(encoder, encoder.transform(rows.cells.texts), blended)
+
+
+def _split(encoder: Any, columns: Any, blended: Blended) -> Encoded:
+    columns = np.asarray(columns)
+    n_predictions = columns.shape[1] - encoder.n_components_
+    predictions, vectors = np.split(columns, [n_predictions], axis=1)
+    return Encoded(
+        blended.from_encoder(predictions) if n_predictions else None, vectors
+    )
+
+
+# ---- the blend --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a fit, not fitted yet.
+
+    Parameters
+    ----------
+    names : tuple of str
+        What is blended.
+    encoder : AdaLoraEncoder or None
+        Of the text; None if no part needs it.
+    learners : dict of str to Pipeline
+        Of the parts "table" and "words".
+    """
+
+    names: tuple[str, ...]
+    encoder: Any
+    learners: dict[str, Pipeline]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What the parts predict of rows that they were not fitted to.
+
+    Parameters
+    ----------
+    predictions : dict of str to ndarray of shape (n_samples, k)
+        By part.
+    encoded : Encoded or None
+        What the encoder made of the text.
+    seconds : dict of str to float
+        How long each part took so far.
+    """
+
+    predictions: dict[str, np.ndarray]
+    encoded: Encoded | None
+    seconds: dict[str, float]
+
+
+def prepare_parts(estimator: Any, fit: TableFit) -> Parts:
+    """Choose the parts, and make what each of them fits."""
+    names = choose_parts(estimator, fit.rows)
+    texts = fit.rows.cells.texts.num_columns
+    learners = {
+        name: make_learner(name, estimator, fit) for name in names if name != "text"
+    }
+    encodes = texts and names != ("words",)
+    encoder = make_encoder(estimator, fit.seed) if encodes else None
+    if estimator.verbose:
+        found = estimator.column_roles_
+        of_roles = ", ".join(f"{name} {role}" for name, role in found.items())
+        write_lines(f"{len(fit.rows):,} rows of {of_roles}; parts {', '.join(names)}")
+    return Parts(names, encoder, learners)
+
+
+def blend_out_of_fold(estimator: Any, fit: TableFit, parts: Parts) -> OutOfFold:
+    """Fit each part to the folds, and the encoder to all rows too."""
+    predictions: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
+    encoded = None
+    if parts.encoder is not None:
+        start = time.perf_counter()
+        n_fits = len(fit.folds) + 1
+        _say(estimator, f"text: {n_fits} fits of the encoder ...")
+        encoded = encode_out_of_fold(parts.encoder, fit)
+        seconds["text"] = time.perf_counter() - start
+        if "text" in parts.names and encoded.predictions is not None:
+            predictions["text"] = encoded.predictions
+    for name, learner in parts.learners.items():
+        start = time.perf_counter()
+        _say(estimator, f"{name}: {len(fit.folds)} fits to folds ...")
+        X = features_of(name, fit.rows, encoded)
+        predictions[name] = predict_out_of_fold(learner, X, fit)
+        seconds[name] = time.perf_counter() - start
+    in_order = {name: predictions[name] for name in parts.names}
+    return OutOfFold(in_order, encoded, seconds)
+
+
+def refit_parts(
+    estimator: Any, fit: TableFit, parts: Parts, out_of_fold: OutOfFold
+) -> None:
+    """Fit to all rows what has a share, and keep it on the estimator."""
+    shares = estimator.weights_
+    shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    _say(estimator, f"weights: {shown}; fitting to all rows ...")
+    fitted: dict[str, Any] = {"table": None, "words": None}
+    for name, learner in parts.learners.items():
+        if shares[name]:
+            start = time.perf_counter()
+            X = features_of(name, fit.rows, out_of_fold.encoded)
+            fit_learner(learner, X, fit)
+            fitted[name] = learner
+            out_of_fold.seconds[name] += time.perf_counter() - start
+    estimator.encoder_ = parts.encoder
+    estimator.final_estimator_ = fitted["table"]
+    estimator.words_ = fitted["words"]
+    estimator._constants = fit.constants()
+
+
+def make_report(
+    estimator: Any, fit: TableFit, out_of_fold: OutOfFold, start: float
+) -> TableFitReport:
+    """Summarise a fit that ends now, and began at `start`."""
+    predictions, shares = out_of_fold.predictions, estimator.weights_
+    mean = sum(shares[name] * of_part for name, of_part in predictions.items())
+    scores = {
+        name: fit.blended.scores(of_part, fit.coded, fit.weights)
+        for name, of_part in {**predictions, "blend": np.asarray(mean)}.items()
+    }
+    return TableFitReport(
+        n_rows=len(fit.rows),
+        columns=dict(estimator.column_roles_),
+        weights=dict(shares),
+        scores=scores,
+        part_seconds=dict(out_of_fold.seconds),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def predict_blend(estimator: Any, X: Any) -> np.ndarray:
+    """Return the weighted mean of the parts' predictions, of shape (n_samples, k)."""
+    rows = read_cells(*read_columns(estimator, X, reset=False))
+    averaged, constants = blended(estimator._targets), estimator._constants
+    shares = {name: share for name, share in estimator.weights_.items() if share}
+    encoded = None
+    if estimator.encoder_ is not None and {*shares} != {"words"}:
+        encoded = encode(estimator.encoder_, rows, averaged)
+    learners = {"table": estimator.final_estimator_, "words": estimator.words_}
+    mean = np.zeros((len(rows), len(constants)))
+    for name, share in shares.items():
+        if name == "text":
+            assert encoded is not None, "the text has an encoder"
+            of_part = encoded.predictions
+        else:
+            features = features_of(name, rows, encoded)
+            of_part = predict_learner(learners[name], features, constants, averaged)
+        mean += share * of_part
+    return mean
+
+
+def _say(estimator: Any, text: str) -> None:
+    if estimator.verbose:
+        write_lines(text)
