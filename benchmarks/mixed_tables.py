@@ -63,10 +63,11 @@ def read_csv(path, label):
 def _predict(name, table, label, without=()):
     """Return a task: a column is predicted from all but some others."""
     table = table.dropna(subset=label)
-    y = table[label]
+    # A row in the training and the test rows at once would be no test.
+    X = table.drop(columns=[label, *without]).drop_duplicates()
+    y = table.loc[X.index, label]
     numbers = pd.api.types.is_numeric_dtype(y)
-    y = y.astype(float) if numbers else y.astype(str).tolist()
-    return Plain(name, table.drop(columns=[label, *without]), y)
+    return Plain(name, X, y.astype(float) if numbers else y.astype(str).tolist())
 
 
 def _read_carte(name):

@@ -322,9 +322,10 @@ def test_scores_on_tables_beside_the_recipe():
 def test_tables_of_a_file_of_movies(tmp_path, capsys):
     film = {"Title": "Heat", "US Gross": 1000, "Worldwide Gross": 2000}
     film |= {"US DVD Sales": None, "Major Genre": "Drama", "Director": "Michael Mann"}
+    films = [{**film, "Title": f"Heat {i}"} for i in range(30)]
     rare = {**film, "Title": 300, "US Gross": 0, "Major Genre": "Western"}
     file = tmp_path / "movies.json"
-    file.write_text(json.dumps([film] * 30 + [rare]), encoding="utf-8")
+    file.write_text(json.dumps([*films, films[0], rare]), encoding="utf-8")
     options = SimpleNamespace(data=None, movies=str(file))
     gross, genres = tables.load(["gross", "genres"], options).values()
 
