@@ -60,8 +60,8 @@ class Plain:
     ----------
     name : str
         Short name, as on the command line.
-    texts : list of str
-    labels : list of str, or ndarray of floats
+    texts : list of str, or DataFrame
+    labels : list of str, or ndarray or Series of floats
         One of each a row; an array of two axes has several numbers a row.
     """
 
@@ -130,7 +130,8 @@ def load_csv(path, text, label):
 
 def digest(task):
     """Return what tells a task from others of its name: a hash of its rows."""
-    rows = json.dumps([task.texts, task.labels])
+    # Tables of several columns are no JSON.
+    rows = json.dumps([task.texts, task.labels], default=lambda x: x.to_csv())
     return hashlib.sha256(rows.encode()).hexdigest()[:12]
 
 
@@ -166,6 +167,7 @@ def split(task, n_train, n_test, seed):
         )
     if isinstance(task, Plain):
         classes = task.labels if isinstance(task.labels, list) else None
+        n_train = min(n_train, len(task.texts) - n_test)
         sizes = {"train_size": n_train, "test_size": n_test, "random_state": seed}
         X_train, X_test, y_train, y_test = train_test_split(
             task.texts, task.labels, stratify=classes, **sizes
@@ -246,7 +248,7 @@ def orange_datasets():
 
 def read_films():
     """Return what two joined tables say of films, and the first genre of each."""
-    rows = _query_films("""
+    rows = query_films("""
         SELECT omdb.Genre, omdb.Title, omdb.Year, omdb.Rating, omdb.Director,
                omdb.Country, omdb."Cast"
         FROM omdb JOIN tomatoes ON omdb.ID = tomatoes.ID ORDER BY omdb.ID
@@ -258,7 +260,8 @@ def read_films():
     return [fields(names, rows[i][1:]) for i in kept], [genres[i] for i in kept]
 
 
-def _query_films(query):
+def query_films(query):
+    """Return the rows that a query finds in the two tables of films."""
     root = installed("bokeh_sampledata", "bokeh-sampledata==2026.1")
     file = root / "_data" / "movies.db"
     with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
@@ -304,7 +307,7 @@ def read_fresh(name):
 
 def read_numbers(name):
     """Return what is said of films, and one of their numbers, or twelve."""
-    films = _query_films(_FILMS)
+    films = query_films(_FILMS)
     names = ("title", "director", "cast", "genres", "countries")
     rating, year, minutes, reviews = np.array([film[-4:] for film in films], float).T
     four = [rating, year, minutes.clip(40, 240), np.log(reviews)]

@@ -46,6 +46,21 @@ def changed(values):
         yield
 
 
+def text_columns(X):
+    """Return the names of the columns of a table that are text."""
+    try:
+        from sk_adalora.data.columns import read_table
+        from sk_adalora.data.roles import find_roles
+    except ModuleNotFoundError:  # before there are roles, what skrub takes for text
+        from skrub import TableVectorizer
+
+        kept = dict.fromkeys(("low_cardinality", "high_cardinality"), "passthrough")
+        kinds = TableVectorizer(**kept, datetime="passthrough").fit(X)
+        return kinds.kind_to_columns_["high_cardinality"]
+    roles = find_roles(read_table(X)).of
+    return [name for name, role in roles.items() if role == "text"]
+
+
 def folder_of(model):
     """Return the folder of a pretrained model: given, packaged or cached."""
     return str(find_folder(Request(model)))

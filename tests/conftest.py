@@ -219,9 +219,9 @@ def without_matplotlib(monkeypatch):
 
 @pytest.fixture(scope="session")
 def csv_file(tmp_path_factory):
-    """A file of 240 texts on three topics. Do not write into it."""
-    texts, labels = topics(240)
-    rows = [f"{x} {i},{y}" for i, (x, y) in enumerate(zip(texts, labels, strict=True))]
+    """A file of 240 texts on three topics, beside numbers. Do not write into it."""
+    rows = zip(*topics(240), strict=True)
+    rows = [f"{x} {i},{i % 7},{y}" for i, (x, y) in enumerate(rows)]
     path = tmp_path_factory.mktemp("data") / "mine.csv"
-    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    path.write_text("\n".join(["text,number,label", *rows]), encoding="utf-8")
     return path

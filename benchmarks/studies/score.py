@@ -39,13 +39,15 @@ def fixed(cell, name):
 # ---- summing up --------------------------------------------------------------
 
 
-def summarise(records):
+def summarise(records, among=CONTESTANTS):
     """Return mean accuracies by cell, mean ranks and worst gaps.
 
     Parameters
     ----------
     records : list of dict
         With `setting` (the contestant), `task`, `size`, `seed` and `accuracy`.
+    among : iterable of str
+        Contestants in the order of the columns.
 
     Returns
     -------
@@ -64,7 +66,7 @@ def summarise(records):
         cell = values.setdefault((record["task"], record["size"]), {})
         cell.setdefault(record["setting"], {})[record["seed"]] = record["accuracy"]
     present = {record["setting"] for record in records}
-    names = [name for name in CONTESTANTS if name in present]
+    names = [name for name in among if name in present]
     shared = {
         key: set.intersection(*map(set, cell.values())) for key, cell in values.items()
     }
@@ -125,9 +127,8 @@ def _rank(cell, name):
     return sum(gain > 0 for gain in gains) + (sum(gain == 0 for gain in gains) + 1) / 2
 
 
-def to_markdown(study, about, records):
-    """Return the table of cells, mean ranks and worst gaps."""
-    summary = summarise(records)
+def rows_of(summary):
+    """Return the rows of a table: of cells, mean ranks and worst gaps."""
     names = summary["names"]
     lines = []
     for (task, size), cell in summary["cells"].items():
@@ -140,6 +141,12 @@ def to_markdown(study, about, records):
         lines.append(["**mean rank**", shown, "", *ranks])
     gaps = [f"{100 * summary['gap'][name]:.1f}" for name in names]
     lines.append(["**worst gap, points**", "all", "", *gaps])
+    return lines
+
+
+def to_markdown(study, about, records):
+    """Return the table of cells, mean ranks and worst gaps."""
+    summary = summarise(records)
     note = (
         "Mean accuracy over the seeds that all in a row have; ranks over the "
         f"{len(summary['complete'])} of {len(summary['cells'])} rows that all "
@@ -150,7 +157,8 @@ def to_markdown(study, about, records):
     if len(machines) > 1:
         parts = (f"{count} on {name}" for name, count in machines.items())
         note += f"\n\nOf the fits, {'; '.join(parts)}."
-    return f"{table(['task', 'rows', 'seeds', *names], lines)}\n\n{note}"
+    heads = ["task", "rows", "seeds", *summary["names"]]
+    return f"{table(heads, rows_of(summary))}\n\n{note}"
 
 
 def ahead_to_markdown(found):

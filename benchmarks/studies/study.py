@@ -56,6 +56,9 @@ class Study:
     options : dict of str to object
         Further options of the command line, and their defaults. All lines of a file
         must have the same, except of options that are None or empty by default.
+    load : callable or None
+        ``(names of tasks, options) -> dict``: the tasks by name, in place of those of
+        `load_task` and `load_csv`.
     measure : callable
         ``(cell, setting) -> dict``: what is written to a line.
     fixed : callable or None
@@ -77,6 +80,7 @@ class Study:
     across: str = "settings"
     on_request: tuple = ()
     options: dict = field(default_factory=dict)
+    load: Callable | None = None
     measure: Callable | None = None
     fixed: Callable | None = None
     to_markdown: Callable | None = None
@@ -100,10 +104,14 @@ class Cell:
         """Return what tells a record of a setting from all others."""
         return setting, self.task, self.size, self.seed, self.case
 
+    @property
+    def has_numbers(self):
+        """Whether numbers are predicted, not classes."""
+        return np.asarray(self.rows[1]).dtype.kind == "f"
+
     def estimator(self, **parameters):
         """Return our estimator for the rows, with some parameters changed."""
-        numbers = np.asarray(self.rows[1]).dtype.kind == "f"
-        make = AdaLoraRegressor if numbers else AdaLoraClassifier
+        make = AdaLoraRegressor if self.has_numbers else AdaLoraClassifier
         return make(**{**self.ours, "random_state": self.seed, **parameters})
 
     def contestant(self, name, **more):
@@ -237,11 +245,18 @@ def refuse_another(record, asked, path):
 def load_tasks(study, options):
     """Return the tasks that a command line asks for, by name; settle the test rows."""
     options.n_test = options.n_test or study.n_test
+    names = dict.fromkeys(options.tasks or (task for task, _ in study.cells))
+    tasks = (study.load or _load)(names, options)
+    if options.data:
+        (task,) = tasks.values()
+        options.n_test = min(options.n_test, max(1, len(task.texts) // 4))
+    return tasks
+
+
+def _load(names, options):
     if options.data:
         task = load_csv(options.data, options.text, options.label)
-        options.n_test = min(options.n_test, max(1, len(task.texts) // 4))
         return {task.name: task}
-    names = dict.fromkeys(options.tasks or (task for task, _ in study.cells))
     return {name: load_task(name, options.public) for name in names}
 
 

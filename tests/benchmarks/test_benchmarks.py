@@ -1,5 +1,6 @@
 """Each kind of benchmark runs end to end, with a tiny model and tiny data."""
 
+import json
 import re
 from collections import Counter
 from types import SimpleNamespace
@@ -25,7 +26,15 @@ from benchmarks import (
 from benchmarks.__main__ import main, questions
 from benchmarks.contestants import CONTESTANTS, Settings, fit
 from benchmarks.inside import changed, resolve_compute
-from benchmarks.studies import STUDIES, TIMINGS, beside, overlap, public_data, timings
+from benchmarks.studies import (
+    STUDIES,
+    TIMINGS,
+    beside,
+    overlap,
+    public_data,
+    tables,
+    timings,
+)
 from benchmarks.studies.defaults import wrong_labels
 from benchmarks.studies.score import ahead_to_markdown, summarise
 from benchmarks.studies.study import scores
@@ -289,6 +298,46 @@ def test_how_far_ours_is_ahead():
         "| `full` | +10.0, 1/1 | +0.0, 1/2 | - |",
         "| `tfidf` | - | - | +10.0, 1/1 |",
     ]
+
+
+# ---- mixed tables ------------------------------------------------------------
+
+
+def test_scores_on_tables_beside_the_recipe():
+    cost = {"fit_cpu": 2.0, "predict_cpu": 0.5}
+    of_classes = records({tables.FROZEN: 0.5, "table": 0.7}, **cost, log_loss=0.25)
+    of_numbers = [
+        {**record, "r2": record.pop("accuracy")}
+        for record in records({tables.FROZEN: 0.6, "table": 0.5}, task="films", **cost)
+    ]
+    page = tables.to_markdown(STUDIES["tables"], {}, of_classes + of_numbers)
+
+    assert "| films | 200 | 1 | **0.600** | 0.500 |" in page
+    assert "| **worst gap, points** | all |  | 20.0 | 10.0 |" in page
+    assert "| **better than frozen + trees** | all |  | 0/2 | 1/2 |" in page
+    assert "| **CPU seconds, fit** | all |  | 2.0 | 2.0 |" in page
+    assert page.endswith("| quotes | 200 | 0.250 | 0.250 |")
+
+
+def test_tables_of_a_file_of_movies(tmp_path, capsys):
+    film = {"Title": "Heat", "US Gross": 1000, "Worldwide Gross": 2000}
+    film |= {"US DVD Sales": None, "Major Genre": "Drama", "Director": "Michael Mann"}
+    films = [{**film, "Title": f"Heat {i}"} for i in range(30)]
+    rare = {**film, "Title": 300, "US Gross": 0, "Major Genre": "Western"}
+    file = tmp_path / "movies.json"
+    file.write_text(json.dumps([*films, films[0], rare]), encoding="utf-8")
+    options = SimpleNamespace(data=None, movies=str(file))
+    gross, genres = tables.load(["gross", "genres"], options).values()
+
+    assert list(gross.texts) == ["Title", "Major Genre", "Director"]
+    assert gross.labels.tolist() == [3.0] * 30
+    assert list(genres.texts) == [name for name in film if name != "Major Genre"]
+    assert genres.labels == ["Drama"] * 30
+    options.movies = ""
+    assert tables.load(["gross", "genres"], options) == {}
+    assert "Without --movies, gross and genres are left out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"must be one of wines_pl, .* Got 'poems'"):
+        tables.load(["poems"], options)
 
 
 # ---- timings and measurements ------------------------------------------------
