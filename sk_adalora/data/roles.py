@@ -13,8 +13,9 @@ import pyarrow.types as pt
 
 from sk_adalora.runtime.rules import did_you_mean
 
-from .cells import TEXT, nan_to_null
+from .cells import TEXT, join, nan_to_null
 from .columns import Column, Table
+from .texts import write_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,18 @@ class MixedTable:
 
     texts: pa.Table
     others: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.others)
+
+    @property
+    def words(self) -> np.ndarray:
+        """The texts of each row as one, of shape (n_samples,); none is empty."""
+        cells = [self.texts[name].combine_chunks() for name in self.texts.column_names]
+        columns = [*map(Column, self.texts.column_names, cells)]
+        fields = write_fields(columns).fill_null("")
+        words: np.ndarray = join(["text ", fields]).to_numpy(zero_copy_only=False)
+        return words
 
     def take(self, rows: np.ndarray) -> MixedTable:
         """Return some of the rows."""

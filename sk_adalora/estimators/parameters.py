@@ -91,7 +91,7 @@ ENCODER_RULES: dict[str, Rule] = {
 }
 
 # What the estimators of mixed tables average, and their rules but for `encoder`.
-TABLE_PARTS = ("table", "text", "words")
+TABLE_PARTS = ("columns", "vectors", "text", "linear")
 TABLE_RULES: dict[str, Rule] = {
     "final_estimator": Rule(
         lambda v: hasattr(v, "fit") and not isinstance(v, type),

@@ -27,7 +27,7 @@ from sk_adalora.runtime.transaction import unchanged_on_error
 
 from .blend import blended
 from .encoder import AdaLoraEncoder
-from .parameters import TABLE_RULES
+from .parameters import TABLE_PARTS, TABLE_RULES
 from .table_learners import default_final_estimator
 from .table_parts import (
     blend_out_of_fold,
@@ -57,8 +57,7 @@ class _BaseTable(BaseEstimator):
 
     # What a fit sets.
     encoder_: Any
-    final_estimator_: Any
-    words_: Any
+    named_estimators_: dict[str, Any]
     weights_: dict[str, float]
     column_roles_: dict[str, str]
     n_features_in_: int
@@ -74,7 +73,7 @@ class _BaseTable(BaseEstimator):
         final_estimator: Any = None,
         *,
         column_roles: Mapping[str, str] | None = None,
-        parts: Sequence[str] = ("table", "text", "words"),
+        parts: Sequence[str] = TABLE_PARTS,
         cv: Any = 3,
         random_state: Any = None,
         verbose: int = 0,
@@ -232,11 +231,11 @@ class _BaseTable(BaseEstimator):
 class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
     """Predict labels from tables of text, numbers, categories and dates.
 
-    A prediction is a weighted mean of those of three parts: a learner of tables that
-    reads numbers as numbers and vectors of the text; a transformer that is fine-tuned
-    on the text; and a linear model on words. Each part predicts the rows of the fit out
-    of fold, and the weights are those with the least log loss. It needs the extra
-    `tables`, which installs skrub.
+    A prediction is a weighted mean of those of four parts: a learner of tables on the
+    columns that are not text; the same with vectors of the text; a transformer that is
+    fine-tuned on the text; and a linear model on words and columns. Each part predicts
+    the rows of the fit out of fold, and the weights are those with the least
+    log loss. It needs the extra `tables`, which installs skrub.
 
     Parameters
     ----------
@@ -245,17 +244,18 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
         `target_type` are set by this estimator. With ``tune=False`` there is no part
         "text".
     final_estimator : estimator or None, default=None
-        The classifier of the part "table", of scikit-learn's interface. For it, skrub's
+        The classifier of two parts, of scikit-learn's interface. For it, skrub's
         ``tabular_pipeline`` prepares categories, dates and missing values. None is
         :class:`~sklearn.ensemble.HistGradientBoostingClassifier`. It gets
         the classes as 0, 1, ..., in the order of `classes_`.
     column_roles : dict of str to str or None, default=None
         Roles of columns that are not to be found by themselves: "text", "number",
         "category" or "date". The columns of a table without names are x0, x1, ...
-    parts : tuple or list of str, default=("table", "text", "words")
-        Which predictions are averaged. "table" is the final estimator on numbers,
-        categories, dates and the vectors of the text. "text" is the fine-tuned model on
-        the text alone. "words" is a linear model on the words of all columns.
+    parts : tuple or list of str, default=("columns", "vectors", "text", "linear")
+        Which predictions are averaged. "columns" is the final estimator on numbers,
+        categories and dates; "vectors" is the same with vectors of the text beside
+        them; "text" is the fine-tuned model on the text alone; "linear" is a linear
+        model on counted words, numbers, categories and dates.
     cv : int, cross-validation generator or iterable, default=3
         Folds that the weights of the parts are chosen on; the encoder is fine-tuned
         once for each, and once to all rows. An int shuffles the rows and spreads those
@@ -275,10 +275,8 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
         The labels, sorted; column numbers if `y` is an indicator matrix.
     encoder_ : AdaLoraEncoder or None
         The encoder, fitted to all rows; None if there is no text.
-    final_estimator_ : Pipeline or None
-        The final estimator, after what prepares the columns; None if it has no weight.
-    words_ : Pipeline or None
-        The linear model on words; None if it has no weight.
+    named_estimators_ : dict of str to Pipeline
+        The fitted learners of the parts that have a share, but for "text".
     weights_ : dict of str to float
         The share of each part in a prediction. They sum to 1.
     column_roles_ : dict of str to str
@@ -323,7 +321,7 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
         final_estimator: Any = None,
         *,
         column_roles: Mapping[str, str] | None = None,
-        parts: Sequence[str] = ("table", "text", "words"),
+        parts: Sequence[str] = TABLE_PARTS,
         cv: Any = 3,
         class_weight: Any = None,
         random_state: Any = None,
@@ -424,11 +422,11 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
 class AdaLoraTableRegressor(RegressorMixin, _BaseTable):
     """Predict numbers from tables of text, numbers, categories and dates.
 
-    A prediction is a weighted mean of those of three parts: a learner of tables that
-    reads numbers as numbers and vectors of the text; a transformer that is fine-tuned
-    on the text; and a linear model on words. Each part predicts the rows of the fit out
-    of fold, and the weights are those with the least squared error. It needs the extra
-    `tables`, which installs skrub.
+    A prediction is a weighted mean of those of four parts: a learner of tables on the
+    columns that are not text; the same with vectors of the text; a transformer that is
+    fine-tuned on the text; and a linear model on words and columns. Each part predicts
+    the rows of the fit out of fold, and the weights are those with the least
+    squared error. It needs the extra `tables`, which installs skrub.
 
     Parameters
     ----------
@@ -437,16 +435,17 @@ class AdaLoraTableRegressor(RegressorMixin, _BaseTable):
         `target_type` are set by this estimator. With ``tune=False`` there is no part
         "text".
     final_estimator : estimator or None, default=None
-        The regressor of the part "table", of scikit-learn's interface. For it, skrub's
+        The regressor of two parts, of scikit-learn's interface. For it, skrub's
         ``tabular_pipeline`` prepares categories, dates and missing values. None is
         :class:`~sklearn.ensemble.HistGradientBoostingRegressor`.
     column_roles : dict of str to str or None, default=None
         Roles of columns that are not to be found by themselves: "text", "number",
         "category" or "date". The columns of a table without names are x0, x1, ...
-    parts : tuple or list of str, default=("table", "text", "words")
-        Which predictions are averaged. "table" is the final estimator on numbers,
-        categories, dates and the vectors of the text. "text" is the fine-tuned model on
-        the text alone. "words" is a linear model on the words of all columns.
+    parts : tuple or list of str, default=("columns", "vectors", "text", "linear")
+        Which predictions are averaged. "columns" is the final estimator on numbers,
+        categories and dates; "vectors" is the same with vectors of the text beside
+        them; "text" is the fine-tuned model on the text alone; "linear" is a linear
+        model on counted words, numbers, categories and dates.
     cv : int, cross-validation generator or iterable, default=3
         Folds that the weights of the parts are chosen on; the encoder is fine-tuned
         once for each, and once to all rows. An int shuffles the rows and spreads those
@@ -461,10 +460,8 @@ class AdaLoraTableRegressor(RegressorMixin, _BaseTable):
     ----------
     encoder_ : AdaLoraEncoder or None
         The encoder, fitted to all rows; None if there is no text.
-    final_estimator_ : Pipeline or None
-        The final estimator, after what prepares the columns; None if it has no weight.
-    words_ : Pipeline or None
-        The linear model on words; None if it has no weight.
+    named_estimators_ : dict of str to Pipeline
+        The fitted learners of the parts that have a share, but for "text".
     weights_ : dict of str to float
         The share of each part in a prediction. They sum to 1.
     column_roles_ : dict of str to str

@@ -1,4 +1,4 @@
-"""The learners of a blend: the final estimator on a table, a linear model on words."""
+"""The learners of a blend: the final estimator, and a linear model with words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn import clone, config_context
 from sklearn.base import is_classifier, is_regressor
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -19,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
-from sk_adalora.data.roles import MOST_CATEGORIES, import_skrub
+from sk_adalora.data.roles import MOST_CATEGORIES, MixedTable, import_skrub
 from sk_adalora.data.targets import Labels, Numbers, Targets
 
 from .blend import Blended
@@ -30,7 +31,11 @@ _FEW_ROWS = 200
 _MOST_TERMS = 50_000
 # Single letters and digits are words too, as in "rating: 5".
 _WORD = r"(?u)\b\w+\b"
-# Strengths of the linear models, on tables of films: the loss is flat around them.
+# The column of each row's texts as one.
+WORDS = "adalora_words"
+# How large standardised columns are beside words, of which all of a row together have
+# length 1; and strengths of the linear models. The loss is flat around all of these.
+_OF_COLUMNS = 0.3
 _C = 3.0
 _ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 # The default, and what a user makes of it: for several outputs there is one of each.
@@ -50,27 +55,33 @@ def seeded(estimator: Any, seed: int) -> Any:
 def make_learner(part: str, estimator: Any, fit: TableFit) -> Pipeline:
     """Return a new learner for a part, which prepares what it reads."""
     targets = fit.blended.targets
-    if part == "words":
-        return make_words(targets, len(fit.rows))
-    learner = prepare_for(_final_estimator(estimator, fit), targets)
+    if part == "linear":
+        learner = make_linear(targets, fit.rows)
+    else:
+        learner = prepare_for(_final_estimator(estimator, fit), targets)
     return seeded(learner, fit.seed)
 
 
-def make_words(targets: Targets, n_rows: int) -> Pipeline:
-    """Return a linear model on counted words and pairs of words."""
+def make_linear(targets: Targets, rows: MixedTable) -> Pipeline:
+    """Return a linear model on counted words and pairs of words, beside the columns."""
     terms = TfidfVectorizer(
         ngram_range=(1, 2),
         token_pattern=_WORD,
         sublinear_tf=True,
-        min_df=2 if n_rows > _FEW_ROWS else 1,
+        min_df=2 if len(rows) > _FEW_ROWS else 1,
         max_features=_MOST_TERMS,
         dtype=np.float64,
     )
+    read: list[Any] = [("words", terms, WORDS)]
+    if len(rows.others.columns):
+        columns = prepare_for(RidgeCV(), targets)[:-1]
+        read.append(("columns", columns, [*rows.others.columns]))
+    features = ColumnTransformer(read, transformer_weights={"columns": _OF_COLUMNS})
     if isinstance(targets, Numbers):
-        return make_pipeline(terms, RidgeCV(_ALPHAS, cv=3))
+        return make_pipeline(features, RidgeCV(_ALPHAS, cv=3))
     linear: Any = LogisticRegression(C=_C, max_iter=1000)
     several = isinstance(targets, Labels)
-    return make_pipeline(terms, _for_each(linear, targets) if several else linear)
+    return make_pipeline(features, _for_each(linear, targets) if several else linear)
 
 
 def default_final_estimator(estimator: Any) -> Any:

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn import clone
 from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline
 
+from sk_adalora.data.roles import MixedTable
 from sk_adalora.runtime.messages import warn_user, write_lines
 
 from .blend import Blended, blended
 from .encoder import AdaLoraEncoder
 from .parameters import TABLE_PARTS
 from .table_learners import (
+    WORDS,
     fit_learner,
     make_learner,
     predict_learner,
@@ -24,45 +27,44 @@ from .table_learners import (
     seeded,
 )
 from .table_report import TableFitReport
-from .table_rows import TableFit, TableRows, read_cells, read_columns
+from .table_rows import TableFit, read_cells
+
+# Parts that read what the encoder gives.
+_ENCODED = {"vectors", "text"}
 
 # ---- what the study decided -------------------------------------------------
 
 
-def choose_parts(estimator: Any, rows: TableRows) -> tuple[str, ...]:
+def choose_parts(estimator: Any, rows: MixedTable) -> tuple[str, ...]:
     """Return the parts that a table with these columns can have.
 
-    Without other columns, the table's part would read what the text's reads.
+    Without other columns, "vectors" would read what "text" reads.
     """
-    if not rows.cells.texts.num_columns:
+    if not rows.texts.num_columns:
         warn_user(
             f"{type(estimator).__name__} found no column of text in X: it fits "
             "`final_estimator` alone. If a column is text, say so, such as by "
             "column_roles={'name': 'text'}."
         )
-        return ("table",)
-    without = {"table"} if rows.cells.others.columns.empty else set()
+        return ("columns",)
+    without = {"columns", "vectors"} if rows.others.columns.empty else set()
     if estimator.encoder is not None and not estimator.encoder.tune:
         without.add("text")  # a model that is not tuned predicts nothing
     parts = tuple(part for part in TABLE_PARTS if part in {*estimator.parts} - without)
-    return parts or ("table",)
+    return parts or ("vectors",)
 
 
-def features_of(part: str, rows: TableRows, encoded: Encoded | None) -> Any:
-    """Return what the learner of a part reads.
-
-    The final estimator reads numbers, categories and dates, and vectors of the text.
-    """
-    import pandas as pd
-
-    if part == "words":
-        return rows.words
-    if encoded is None:
-        return rows.cells.others
+def features_of(part: str, rows: MixedTable, encoded: Encoded | None) -> pd.DataFrame:
+    """Return what the learner of a part reads beside numbers, categories and dates."""
+    if part == "columns":
+        return rows.others
+    if part == "linear":
+        return rows.others.assign(**{WORDS: rows.words})
+    assert encoded is not None, "vectors are of an encoder"
     names = [f"adalora_vector_{i}" for i in range(encoded.vectors.shape[1])]
-    index = rows.cells.others.index
-    vectors = pd.DataFrame(encoded.vectors, columns=names, index=index)
-    return pd.concat([rows.cells.others, vectors], axis=1)
+    return rows.others.join(
+        pd.DataFrame(encoded.vectors, columns=names, index=rows.others.index)
+    )
 
 
 # ---- the text ---------------------------------------------------------------
@@ -102,14 +104,14 @@ def encode_out_of_fold(encoder: Any, fit: TableFit) -> Encoded:
     cv = encoder.cv
     encoder.set_params(cv=fit.folds)
     y = fit.blended.for_encoder(fit.coded)
-    columns = encoder.fit_transform(fit.rows.cells.texts, y, fit.weights)
+    columns = encoder.fit_transform(fit.rows.texts, y, fit.weights)
     encoder.set_params(cv=cv)  # a pickle needs no lists of rows
     return _split(encoder, columns, fit.blended)
 
 
-def encode(encoder: Any, rows: TableRows, blended: Blended) -> Encoded:
+def encode(encoder: Any, rows: MixedTable, blended: Blended) -> Encoded:
     """Encode new rows."""
-    return _split(encoder, encoder.transform(rows.cells.texts), blended)
+    return _split(encoder, encoder.transform(rows.texts), blended)
 
 
 def _split(encoder: Any, columns: Any, blended: Blended) -> Encoded:
@@ -135,7 +137,7 @@ class Parts:
     encoder : AdaLoraEncoder or None
         Of the text; None if no part needs it.
     learners : dict of str to Pipeline
-        Of the parts "table" and "words".
+        Of all parts but "text".
     """
 
     names: tuple[str, ...]
@@ -165,11 +167,11 @@ class OutOfFold:
 def prepare_parts(estimator: Any, fit: TableFit) -> Parts:
     """Choose the parts, and make what each of them fits."""
     names = choose_parts(estimator, fit.rows)
-    texts = fit.rows.cells.texts.num_columns
+    texts = fit.rows.texts.num_columns
     learners = {
         name: make_learner(name, estimator, fit) for name in names if name != "text"
     }
-    encodes = texts and names != ("words",)
+    encodes = texts and _ENCODED & {*names}
     encoder = make_encoder(estimator, fit.seed) if encodes else None
     if estimator.verbose:
         found = estimator.column_roles_
@@ -208,17 +210,15 @@ def refit_parts(
     shares = estimator.weights_
     shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
     _say(estimator, f"weights: {shown}; fitting to all rows ...")
-    fitted: dict[str, Any] = {"table": None, "words": None}
+    estimator.named_estimators_ = {}
     for name, learner in parts.learners.items():
         if shares[name]:
             start = time.perf_counter()
             X = features_of(name, fit.rows, out_of_fold.encoded)
             fit_learner(learner, X, fit)
-            fitted[name] = learner
+            estimator.named_estimators_[name] = learner
             out_of_fold.seconds[name] += time.perf_counter() - start
     estimator.encoder_ = parts.encoder
-    estimator.final_estimator_ = fitted["table"]
-    estimator.words_ = fitted["words"]
     estimator._constants = fit.constants()
 
 
@@ -244,13 +244,12 @@ def make_report(
 
 def predict_blend(estimator: Any, X: Any) -> np.ndarray:
     """Return the weighted mean of the parts' predictions, of shape (n_samples, k)."""
-    rows = read_cells(*read_columns(estimator, X, reset=False))
+    rows = read_cells(estimator, X)
     averaged, constants = blended(estimator._targets), estimator._constants
     shares = {name: share for name, share in estimator.weights_.items() if share}
     encoded = None
-    if estimator.encoder_ is not None and {*shares} != {"words"}:
+    if _ENCODED & {*shares}:
         encoded = encode(estimator.encoder_, rows, averaged)
-    learners = {"table": estimator.final_estimator_, "words": estimator.words_}
     mean = np.zeros((len(rows), len(constants)))
     for name, share in shares.items():
         if name == "text":
@@ -258,7 +257,8 @@ def predict_blend(estimator: Any, X: Any) -> np.ndarray:
             of_part = encoded.predictions
         else:
             features = features_of(name, rows, encoded)
-            of_part = predict_learner(learners[name], features, constants, averaged)
+            learner = estimator.named_estimators_[name]
+            of_part = predict_learner(learner, features, constants, averaged)
         mean += share * of_part
     return mean
 

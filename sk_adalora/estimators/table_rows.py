@@ -18,34 +18,11 @@ from sk_adalora.data.rows import (
     take_rows,
 )
 from sk_adalora.data.targets import Targets
-from sk_adalora.data.texts import check_column_of_texts, write_fields
+from sk_adalora.data.texts import check_column_of_texts
 
 from .blend import Blended, blended
 from .cross_fit import Folds, make_folds
 from .predicting import check_columns
-
-
-@dataclass(frozen=True)
-class TableRows:
-    """Rows of a mixed table, read.
-
-    Parameters
-    ----------
-    cells : MixedTable
-        Texts, and what is not text.
-    words : ndarray of shape (n_samples,), dtype object
-        Each row as words.
-    """
-
-    cells: MixedTable
-    words: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, rows: np.ndarray) -> TableRows:
-        """Return some of the rows."""
-        return TableRows(self.cells.take(rows), self.words[rows])
 
 
 @dataclass(frozen=True)
@@ -54,7 +31,7 @@ class TableFit:
 
     Parameters
     ----------
-    rows : TableRows
+    rows : MixedTable
         The rows, without those of weight 0.
     blended : Blended
         What is predicted.
@@ -68,7 +45,7 @@ class TableFit:
         Of all that is random.
     """
 
-    rows: TableRows
+    rows: MixedTable
     blended: Blended
     coded: np.ndarray
     weights: np.ndarray | None
@@ -93,10 +70,10 @@ def read_columns(estimator: Any, X: Any, *, reset: bool) -> tuple[Table, Roles]:
     return table, Roles(estimator.column_roles_, estimator._date_formats)
 
 
-def read_cells(table: Table, roles: Roles) -> TableRows:
-    """Read the cells of a table by the roles of its columns."""
-    words = write_fields(table.columns).fill_null("").to_numpy(zero_copy_only=False)
-    return TableRows(roles.read(table), words)
+def read_cells(estimator: Any, X: Any) -> MixedTable:
+    """Read new rows by the roles of the fit."""
+    table, roles = read_columns(estimator, X, reset=False)
+    return roles.read(table)
 
 
 def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
@@ -108,7 +85,7 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
     weights = read_sample_weight(read_at_once(sample_weight), table.n_rows)
     class_weight = getattr(estimator, "class_weight", None)
     weights = targets.row_weights(coded, weights, class_weight)
-    rows, used = read_cells(table, roles), _weighted(weights, table.n_rows)
+    rows, used = roles.read(table), _weighted(weights, table.n_rows)
     if weights is not None and len(used) < table.n_rows:
         rows, weights = rows.take(used), weights[used]
         targets, coded = estimator._read_targets(take_rows(y, used))

@@ -48,7 +48,7 @@ ROLES = {
     "nothing": "empty",
 }
 # What tests of the other parts need no encoder for.
-WORDS = {"parts": ["words"], "random_state": 0}
+WORDS = {"parts": ["linear"], "random_state": 0}
 
 
 def films(n_rows=60, seed=0):
@@ -111,7 +111,7 @@ def test_a_mixed_table_is_learned(fitted):
 def test_shares_are_those_of_the_least_loss_out_of_fold(fitted):
     shares, scores = fitted.weights_, fitted.fit_report_.scores
 
-    assert list(shares) == ["table", "text", "words"]
+    assert list(shares) == ["columns", "vectors", "text", "linear"]
     assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) >= 0
     least = min(scores[part]["log loss"] for part in shares)
@@ -149,8 +149,8 @@ def test_the_report_is_a_table(fitted, encoder):
     assert 0 < sum(report.part_seconds.values()) <= report.seconds
     lines = str(report).splitlines()
     assert "number   minutes, price" in lines
-    assert lines[-5].split() == ["part", "weight", "accuracy", "log", "loss", "seconds"]
-    assert [line.split()[0] for line in lines[-4:]] == [*fitted.weights_, "blend"]
+    assert lines[-6].split() == ["part", "weight", "accuracy", "log", "loss", "seconds"]
+    assert [line.split()[0] for line in lines[-5:]] == [*fitted.weights_, "blend"]
 
 
 def test_verbose_says_each_step(encoder, capsys):
@@ -161,8 +161,8 @@ def test_verbose_says_each_step(encoder, capsys):
     for words in (
         "review text",
         "text: 3 fits",
-        "table: 2 fits",
-        "words: 2",
+        "vectors: 2 fits",
+        "linear: 2",
         "weights:",
     ):
         assert words in said.err
@@ -172,8 +172,8 @@ def test_a_part_without_a_share_is_not_computed(nowhere):
     X, y = films()
     clf = AdaLoraTableClassifier(nowhere, **WORDS).fit(X, y)
 
-    assert clf.weights_ == {"words": 1.0}
-    assert clf.encoder_ is clf.final_estimator_ is None
+    assert clf.weights_ == {"linear": 1.0}
+    assert clf.encoder_ is None
     assert clf.score(X, y) > 0.9
 
 
@@ -181,10 +181,10 @@ def test_text_alone_needs_no_learner_of_tables(encoder):
     texts, y = toy()
     clf = AdaLoraTableClassifier(encoder, random_state=0).fit(texts, y)
 
-    assert list(clf.weights_) == ["text", "words"]
+    assert list(clf.weights_) == ["text", "linear"]
     assert clf.score(texts, y) > 0.9
-    table = AdaLoraTableClassifier(encoder, parts=("table",), random_state=0)
-    assert table.fit(texts, y).weights_ == {"table": 1.0}
+    table = AdaLoraTableClassifier(encoder, parts=("vectors",), random_state=0)
+    assert table.fit(texts, y).weights_ == {"vectors": 1.0}
 
 
 def test_without_text_there_is_the_final_estimator_alone(nowhere):
@@ -194,7 +194,7 @@ def test_without_text_there_is_the_final_estimator_alone(nowhere):
         clf.fit(X.drop(columns="review"), y)
 
     assert len(warnings) == 1
-    assert clf.weights_ == {"table": 1.0}
+    assert clf.weights_ == {"columns": 1.0}
     assert clf.encoder_ is None
 
 
@@ -203,7 +203,7 @@ def test_an_encoder_that_is_not_tuned_gives_vectors_alone(encoder):
     frozen = clone(encoder).set_params(tune=False)
     clf = AdaLoraTableClassifier(frozen, random_state=0).fit(X, y)
 
-    assert list(clf.weights_) == ["table", "words"]
+    assert list(clf.weights_) == ["columns", "vectors", "linear"]
     assert len(clf.predict(X)) == len(X)
 
 
@@ -226,7 +226,7 @@ def test_a_fold_may_lack_all_classes_but_one():
     clf = AdaLoraTableClassifier(**WORDS).fit(X, y)
 
     assert clf.classes_.tolist() == [False, True]
-    assert np.isfinite(clf.fit_report_.scores["words"]["log loss"])
+    assert np.isfinite(clf.fit_report_.scores["linear"]["log loss"])
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_weights_of_classes_are_weights_of_rows(encoder):
 def test_any_classifier_may_be_the_final_one(encoder, final):
     X, y = films()
     before = repr(final)
-    clf = AdaLoraTableClassifier(encoder, final, parts=["table"], random_state=0)
+    clf = AdaLoraTableClassifier(encoder, final, parts=["vectors"], random_state=0)
     clf.fit(X, np.where(y == 1, "fresh", "rotten"))
     new = X.assign(genre="unheard of", minutes=None, seen=None, nothing="something")
 
@@ -354,7 +354,10 @@ def test_a_category_of_many_values_has_vectors(encoder):
         ),
         (AdaLoraTableClassifier(final_estimator=Ridge), "scikit-learn's interface"),
         (AdaLoraTableClassifier("bert"), "an AdaLoraEncoder, or None. Got 'bert'"),
-        (AdaLoraTableClassifier(parts=["tabel"]), "some of 'table', 'text', 'words'"),
+        (
+            AdaLoraTableClassifier(parts=["tabel"]),
+            "some of 'columns', 'vectors', 'text', 'linear'",
+        ),
         (AdaLoraTableClassifier(parts="table"), "in a tuple or list. Got 'table'"),
         (AdaLoraTableClassifier(cv=1), "an int of at least 2"),
         (AdaLoraTableClassifier(column_roles={"preis": "text"}), "you mean 'price'"),
