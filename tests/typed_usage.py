@@ -17,6 +17,8 @@ from sk_adalora import (
     AdaLoraRegressor,
     AdaLoraSearchCV,
     AdaLoraSpace,
+    AdaLoraTableClassifier,
+    AdaLoraTableRegressor,
     OptunaPruning,
     RankAllocationDisplay,
     suggest_params,
@@ -48,6 +50,15 @@ def estimators() -> None:
     assert_type(regressor.fit(texts, numbers).score(texts, numbers), float)
     assert_type(Mine().fit(texts, labels), Mine)
     assert_type(Mine.from_pretrained("folder"), Mine)
+
+
+def tables() -> None:
+    classifier = AdaLoraTableClassifier(parts=["table"], column_roles={"a": "text"})
+    assert_type(classifier.set_params(cv=2), AdaLoraTableClassifier)
+    assert_type(classifier.fit(texts, labels).predict_proba(texts), np.ndarray)
+    regressor = AdaLoraTableRegressor(cv=2).fit(texts, numbers, sample_weight=[1, 2])
+    assert_type(regressor, AdaLoraTableRegressor)
+    assert_type(regressor.score(texts, numbers), float)
 
 
 def objective(trial: optuna.Trial) -> float:
