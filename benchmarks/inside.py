@@ -48,15 +48,6 @@ def changed(values):
 
 def text_columns(X):
     """Return the names of the columns of a table that are text."""
-    try:
-        from sk_adalora.data.columns import read_table
-        from sk_adalora.data.roles import find_roles
-    except ModuleNotFoundError:  # before there are roles, what skrub takes for text
-        from skrub import TableVectorizer
-
-        kept = dict.fromkeys(("low_cardinality", "high_cardinality"), "passthrough")
-        kinds = TableVectorizer(**kept, datetime="passthrough").fit(X)
-        return kinds.kind_to_columns_["high_cardinality"]
     roles = find_roles(read_table(X)).of
     return [name for name, role in roles.items() if role == "text"]
 

@@ -22,7 +22,11 @@ from sklearn.preprocessing import FunctionTransformer
 from benchmarks.inside import text_columns
 from benchmarks.mixed_tables import OF_MOVIES, TABLES, load_table, read_csv
 from benchmarks.results import say, table
-from sk_adalora import AdaLoraEncoder
+from sk_adalora import (
+    AdaLoraEncoder,
+    AdaLoraTableClassifier,
+    AdaLoraTableRegressor,
+)
 
 from .score import rows_of, summarise
 from .study import Study, grid
@@ -101,8 +105,6 @@ def _words(cell):
 
 
 def _table(cell):
-    from sk_adalora import AdaLoraTableClassifier, AdaLoraTableRegressor
-
     make = AdaLoraTableRegressor if cell.has_numbers else AdaLoraTableClassifier
     return make(_encoder(cell), random_state=cell.seed)
 
