@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 from sk_adalora.adalora import products
+from sk_adalora.data.columns import read_table
+from sk_adalora.data.roles import find_roles
 from sk_adalora.network import network as _network
 from sk_adalora.network.head import LinearHead
 from sk_adalora.network.network import build_network, pool
