@@ -15,8 +15,8 @@ The films come with ``pip install bokeh-sampledata==2026.1``, the model with
 # The table
 # ---------
 #
-# Four of five films have no certificate, and two of five no studio. Nothing is filled in
-# or scaled: that is the estimator's work.
+# Four of five films have no certificate, and two of five no studio. Nothing is filled
+# in or scaled: that is the estimator's work.
 
 from gallery_data import films
 from sklearn.model_selection import train_test_split
@@ -31,8 +31,8 @@ X.head()
 # One line
 # --------
 #
-# The report shows what each column was taken for, and what each part of the model scored
-# on rows that it had not seen.
+# The report shows what each column was taken for, and what each part of the model
+# scored on rows that it had not seen.
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableRegressor
 
@@ -114,8 +114,8 @@ plt.show()
 # What decided
 # ------------
 #
-# The prediction is a weighted mean of four parts, whose weights are chosen on rows that a
-# part has not seen. A part that does not help gets none.
+# The prediction is a weighted mean of four parts, whose weights are chosen on rows that
+# a part has not seen. A part that does not help gets none.
 
 for part, weight in model.weights_.items():
     print(f"{part:<8} {weight:.2f}")
