@@ -32,7 +32,8 @@ X.head()
 # --------
 #
 # The report shows what each column was taken for, and what each part of the model
-# scored on rows that it had not seen.
+# scored on rows that it had not seen. The prediction is their mean by these weights,
+# which are chosen on the same rows: a part that does not help gets none.
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableRegressor
 
@@ -109,13 +110,3 @@ axes.bar_label(bars, fmt="%.2f", padding=3)
 axes.set(xlabel="R² on 1,000 other films", xlim=(0, 0.3))
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()
-
-# %%
-# What decided
-# ------------
-#
-# The prediction is a weighted mean of four parts, whose weights are chosen on rows that
-# a part has not seen. A part that does not help gets none.
-
-for part, weight in model.weights_.items():
-    print(f"{part:<8} {weight:.2f}")
