@@ -24,6 +24,7 @@ from sk_adalora.pretrained.find import DEFAULT_MODEL
 from sk_adalora.runtime.devices import own_settings_of_torch
 from sk_adalora.runtime.rules import check_parameters
 from sk_adalora.runtime.transaction import unchanged_on_error
+from sk_adalora.training.advice import warn_of_history
 from sk_adalora.training.epochs import data_of_fit
 
 from .base import BaseAdaLora, with_callbacks
@@ -391,6 +392,7 @@ class AdaLoraEncoder(BaseAdaLora):
         """
         with unchanged_on_error(self), own_settings_of_torch():
             self._fit(X, y, sample_weight)
+        self._warn_of_fit()
         return self
 
     @with_callbacks
@@ -425,7 +427,13 @@ class AdaLoraEncoder(BaseAdaLora):
                 vectors, outputs = encode_out_of_fold(self, shared, spread)
             else:
                 vectors, outputs = shared.encode(whole, np.arange(len(shared.tokens)))
-            return self._to_columns(vectors, outputs)
+        self._warn_of_fit()
+        return self._to_columns(vectors, outputs)
+
+    def _warn_of_fit(self) -> None:
+        # Only then: where warnings are errors, the fit is kept.
+        if self.history_.loss:
+            warn_of_history(self.history_, self.head_learning_rate)
 
     @property
     def n_components_(self) -> int:
