@@ -68,6 +68,12 @@ class MixedTable:
         return len(self.others)
 
     @property
+    def whole(self) -> pd.DataFrame:
+        """All columns, with the texts as strings."""
+        texts = self.texts.to_pandas().set_axis(self.others.index)
+        return self.others.join(texts)
+
+    @property
     def words(self) -> np.ndarray:
         """The texts of each row as one, of shape (n_samples,); none is empty."""
         cells = [self.texts[name].combine_chunks() for name in self.texts.column_names]

@@ -231,8 +231,8 @@ class _BaseTable(BaseEstimator):
 class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
     """Predict labels from tables of text, numbers, categories and dates.
 
-    A prediction is a weighted mean of those of four parts: a learner of tables on the
-    columns that are not text; the same with vectors of the text; a transformer that is
+    A prediction is a weighted mean of those of four parts: a learner of tables on all
+    columns; the same with fine-tuned vectors of the text; a transformer that is
     fine-tuned on the text; and a linear model on words and columns. Each part predicts
     the rows of the fit out of fold, and the weights are those with the least
     log loss. It needs the extra `tables`, which installs skrub.
@@ -252,10 +252,11 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
         Roles of columns that are not to be found by themselves: "text", "number",
         "category" or "date". The columns of a table without names are x0, x1, ...
     parts : tuple or list of str, default=("columns", "vectors", "text", "linear")
-        Which predictions are averaged. "columns" is the final estimator on numbers,
-        categories and dates; "vectors" is the same with vectors of the text beside
-        them; "text" is the fine-tuned model on the text alone; "linear" is a linear
-        model on counted words, numbers, categories and dates.
+        Which predictions are averaged. "columns" is the final estimator on all columns,
+        with the text as skrub's :class:`~skrub.StringEncoder` counts it; "vectors" is
+        the same with fine-tuned vectors in the place of the text; "text" is the
+        fine-tuned model on the text alone; "linear" is a linear model on counted words,
+        numbers, categories and dates.
     cv : int, cross-validation generator or iterable, default=3
         Folds that the weights of the parts are chosen on; the encoder is fine-tuned
         once for each, and once to all rows. An int shuffles the rows and spreads those
@@ -422,8 +423,8 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
 class AdaLoraTableRegressor(RegressorMixin, _BaseTable):
     """Predict numbers from tables of text, numbers, categories and dates.
 
-    A prediction is a weighted mean of those of four parts: a learner of tables on the
-    columns that are not text; the same with vectors of the text; a transformer that is
+    A prediction is a weighted mean of those of four parts: a learner of tables on all
+    columns; the same with fine-tuned vectors of the text; a transformer that is
     fine-tuned on the text; and a linear model on words and columns. Each part predicts
     the rows of the fit out of fold, and the weights are those with the least
     squared error. It needs the extra `tables`, which installs skrub.
@@ -442,10 +443,11 @@ class AdaLoraTableRegressor(RegressorMixin, _BaseTable):
         Roles of columns that are not to be found by themselves: "text", "number",
         "category" or "date". The columns of a table without names are x0, x1, ...
     parts : tuple or list of str, default=("columns", "vectors", "text", "linear")
-        Which predictions are averaged. "columns" is the final estimator on numbers,
-        categories and dates; "vectors" is the same with vectors of the text beside
-        them; "text" is the fine-tuned model on the text alone; "linear" is a linear
-        model on counted words, numbers, categories and dates.
+        Which predictions are averaged. "columns" is the final estimator on all columns,
+        with the text as skrub's :class:`~skrub.StringEncoder` counts it; "vectors" is
+        the same with fine-tuned vectors in the place of the text; "text" is the
+        fine-tuned model on the text alone; "linear" is a linear model on counted words,
+        numbers, categories and dates.
     cv : int, cross-validation generator or iterable, default=3
         Folds that the weights of the parts are chosen on; the encoder is fine-tuned
         once for each, and once to all rows. An int shuffles the rows and spreads those

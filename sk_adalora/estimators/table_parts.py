@@ -57,7 +57,7 @@ def choose_parts(estimator: Any, rows: MixedTable) -> tuple[str, ...]:
 def features_of(part: str, rows: MixedTable, encoded: Encoded | None) -> pd.DataFrame:
     """Return what the learner of a part reads beside numbers, categories and dates."""
     if part == "columns":
-        return rows.others
+        return rows.whole
     if part == "linear":
         return rows.others.assign(**{WORDS: rows.words})
     assert encoded is not None, "vectors are of an encoder"
