@@ -69,15 +69,14 @@ def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
     # columns are called as in the fit.
     names = None if reset else getattr(estimator, "feature_names_in_", ())
     texts = read_texts(X, estimator.row_format, names)
-    check_columns(estimator, texts.feature_names, texts.n_features, reset=reset)
+    check_columns(estimator, X, texts.feature_names, texts.n_features, reset=reset)
     return texts
 
 
 def check_columns(
-    estimator: Any, names: np.ndarray | None, n_features: int, *, reset: bool
+    estimator: Any, X: Any, names: np.ndarray | None, n_features: int, *, reset: bool
 ) -> None:
-    """Set (`reset`) or check the names and the number of the columns."""
-    X = None
+    """Set (`reset`) or check the names and the number of the columns of `X`."""
     if names is not None:
         # An empty table with these names, so that scikit-learn checks them for any
         # kind of table.

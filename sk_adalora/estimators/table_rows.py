@@ -64,7 +64,7 @@ def read_columns(estimator: Any, X: Any, *, reset: bool) -> tuple[Table, Roles]:
         check_column_of_texts(table.columns[0], "auto")
     if not reset:
         table = table.called_as(getattr(estimator, "feature_names_in_", ()))
-    check_columns(estimator, table.feature_names, len(table.columns), reset=reset)
+    check_columns(estimator, X, table.feature_names, len(table.columns), reset=reset)
     if reset:
         return table, find_roles(table, estimator.column_roles)
     return table, Roles(estimator.column_roles_, estimator._date_formats)
