@@ -495,7 +495,7 @@ class AdaLoraEncoder(BaseAdaLora):
         Returns
         -------
         ndarray of shape (n_samples, n_columns), dtype float32, or DataFrame
-            The columns that `output` names, as :meth:`set_output` asks for.
+            The columns that `output` names, as `set_output` asks for.
 
         Raises
         ------
@@ -522,7 +522,7 @@ class AdaLoraEncoder(BaseAdaLora):
         return np.hstack(parts)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Name the columns: "prediction_" and a label, and "adaloraencoder0", ...
+        """Name the columns: a prediction by its label, and "adaloraencoder0", ...
 
         Parameters
         ----------

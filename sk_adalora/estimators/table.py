@@ -253,7 +253,7 @@ class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):
         "category" or "date". The columns of a table without names are x0, x1, ...
     parts : tuple or list of str, default=("columns", "vectors", "text", "linear")
         Which predictions are averaged. "columns" is the final estimator on all columns,
-        with the text as skrub's :class:`~skrub.StringEncoder` counts it; "vectors" is
+        with the text as skrub's ``StringEncoder`` counts it; "vectors" is
         the same with fine-tuned vectors in the place of the text; "text" is the
         fine-tuned model on the text alone; "linear" is a linear model on counted words,
         numbers, categories and dates.
@@ -444,7 +444,7 @@ class AdaLoraTableRegressor(RegressorMixin, _BaseTable):
         "category" or "date". The columns of a table without names are x0, x1, ...
     parts : tuple or list of str, default=("columns", "vectors", "text", "linear")
         Which predictions are averaged. "columns" is the final estimator on all columns,
-        with the text as skrub's :class:`~skrub.StringEncoder` counts it; "vectors" is
+        with the text as skrub's ``StringEncoder`` counts it; "vectors" is
         the same with fine-tuned vectors in the place of the text; "text" is the
         fine-tuned model on the text alone; "linear" is a linear model on counted words,
         numbers, categories and dates.
