@@ -133,9 +133,8 @@ def _write_table(estimator: Any) -> bytes:
         bare.encoder = copy.copy(bare.encoder)
         bare.encoder.model = os.fspath(bare.encoder.model)
     for each in filter(None, (bare, bare.encoder)):
-        vars(each).pop(
-            "_metadata_request", None
-        )  # it holds its owner: skops has no end
+        # It refers to its owner, which skops follows without end.
+        vars(each).pop("_metadata_request", None)
     try:
         written = _compact(skops.dumps(bare))
     except (AttributeError, RecursionError, TypeError, ValueError) as error:
