@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from sk_adalora.data.targets import (
     read_label_targets,
     read_number_targets,
 )
+from sk_adalora.files import table_folder
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.rules import NONE, Rule, check_parameters, instance
 from sk_adalora.runtime.transaction import unchanged_on_error
@@ -200,6 +202,102 @@ class _BaseTable(BaseEstimator):
         """Return the weighted mean of the parts' predictions, of shape (n, k)."""
         check_is_fitted(self)
         return predict_blend(self, X)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        include_backbone: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Save the fitted estimator as a folder, without pickle.
+
+        To share it on the Hugging Face hub, upload the folder with
+        ``huggingface_hub.upload_folder``. Requests made with `set_fit_request` of the
+        estimator and of its `encoder` are left out.
+
+        Parameters
+        ----------
+        folder : path-like
+            Where to write. The folder gets ``encoder/``, as
+            :meth:`AdaLoraEncoder.save_pretrained` writes it, if there is an encoder;
+            ``table.skops`` with the rest; and ``README.md``. "~" is the home directory.
+        include_backbone : bool, default=False
+            Whether to copy the pretrained model too, so that the folder is complete. A
+            model that lies in the folder to be replaced is copied in any case.
+        overwrite : bool, default=False
+            Whether to replace a folder that sk-adalora wrote, with everything that was
+            put into it since.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        FileExistsError
+            If the folder is not empty and `overwrite` is False, or sk-adalora did not
+            write it; if it is a file or a link; or if another process saves to it.
+        TypeError
+            If skops cannot write a parameter or the final estimator: save with joblib.
+        ValueError
+            If a parameter is wrong, if the pretrained model is not the one of `fit`, or
+            if the fit is too large: save with joblib.
+        OSError
+            If the pretrained model cannot be found, or the folder cannot be written;
+            what was there before is still there.
+        ImportError
+            If skops is not installed.
+        """
+        table_folder.save(self, folder, include_backbone, overwrite)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        trusted: Sequence[str | type] | None = None,
+        trust_remote_code: bool = False,
+        **parameters: Any,
+    ) -> Self:
+        """Load an estimator from a folder.
+
+        What is on the Hugging Face hub, download before, with
+        ``huggingface_hub.snapshot_download``.
+
+        Parameters
+        ----------
+        source : path-like
+            A folder that :meth:`save_pretrained` wrote.
+        trusted : list of str or type, or None, default=None
+            Types that the file may hold beside those of the default final estimator,
+            or their names. Whoever wrote the file can then have them do anything.
+        trust_remote_code : bool, default=False
+            Whether the pretrained model may bring code of its own.
+        **parameters : dict
+            Parameters to set on the estimator. Those of the encoder, such as
+            ``encoder__device="cpu"``, are set on the fitted `encoder_` too, except
+            `output`, `cv` and `target_type`.
+
+        Returns
+        -------
+        estimator
+            A fitted estimator, which predicts as the saved one did.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder, or a file of it is missing.
+        ValueError
+            If a file is broken or changed, if it holds types that are not trusted, if
+            the folder is of another class or asks for remote code, or if a parameter is
+            wrong.
+        ImportError
+            If skops or skrub is not installed.
+        """
+        import_skrub()
+        loaded: Self = table_folder.load(
+            cls, AdaLoraEncoder, source, trusted, trust_remote_code, parameters
+        )
+        return loaded
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: the report as a dict, so that no module is named."""

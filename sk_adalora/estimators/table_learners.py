@@ -40,6 +40,7 @@ _C = 3.0
 _ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 # The default, and what a user makes of it: for several outputs there is one of each.
 _WRAPPED = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+_FOR_EACH = (MultiOutputClassifier, MultiOutputRegressor)
 
 
 def seeded(estimator: Any, seed: int) -> Any:
@@ -155,9 +156,7 @@ def prepare_for(final: Any, targets: Targets) -> Pipeline:
 
 
 def _for_each(learner: Any, targets: Targets) -> Any:
-    """Fit one learner for each output."""
-    with config_context(enable_metadata_routing=True):  # where a user has it on
-        learner.set_fit_request(sample_weight=True)
+    """Return a learner that fits one for each output."""
     numbers = isinstance(targets, Numbers)
     return (MultiOutputRegressor if numbers else MultiOutputClassifier)(learner)
 
@@ -176,8 +175,11 @@ def fit_learner(
     if np.isnan(constants).any():
         y = fit.blended.for_learner(fit.coded[rows], constants)
         weights = {} if fit.weights is None else {"sample_weight": fit.weights[rows]}
-        # Step by step: a pipeline would ask for routing of the weights.
-        learner[-1].fit(learner[:-1].fit_transform(X, y), y, **weights)
+        # Step by step: a pipeline would ask for routing of the weights. One for each
+        # output would ask for a request, which refers to its owner: skops has no end.
+        own = {"enable_metadata_routing": False}
+        with config_context(**own if isinstance(learner[-1], _FOR_EACH) else {}):
+            learner[-1].fit(learner[:-1].fit_transform(X, y), y, **weights)
     return constants
 
 

@@ -33,9 +33,9 @@ def broken(must: str, got: Any) -> ValueError:
     )
 
 
-def refuse_links(folder: Path, root: Path) -> None:
-    """Refuse links to what lies outside of `root`."""
-    if not os.path.lexists(folder / STATE_NAME):
+def refuse_links(folder: Path, root: Path, mark: str = STATE_NAME) -> None:
+    """Refuse links to what lies outside of `root`, in a folder with a file `mark`."""
+    if not os.path.lexists(folder / mark):
         return  # it is none of ours, and reading that file will raise the error
     # Not by `rglob`, which fails where a writer deletes its hidden folder meanwhile.
     for inside, folders, files in os.walk(folder):

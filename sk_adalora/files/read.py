@@ -231,7 +231,7 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
         raise broken(f"hold targets for its {state.n_outputs} outputs", n_targets)
     fitted |= {"_targets": targets, **targets.attributes}
     if cls._array_names:
-        fitted |= _read_arrays(folder / ARRAYS_NAME, cls._array_names)
+        fitted |= _read_arrays(folder / ARRAYS_NAME, cls._array_names, state.width)
     return fitted | fitted_attributes(
         state, records["schedule_"], records["history_"], records["fit_report_"]
     )
@@ -312,14 +312,16 @@ def _read_head(path: Path) -> dict[str, torch.Tensor]:
     return _read_tensors(path, {"weight", "bias"})
 
 
-def _read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Read an encoder's mean (w,) and axes (c, w)."""
+def _read_arrays(
+    path: Path, names: Collection[str], width: int | None
+) -> dict[str, np.ndarray]:
+    """Read an encoder's mean (w,) and axes (c, w), of as wide vectors as the head's."""
     arrays = {n: t.numpy() for n, t in _read_tensors(path, {*names}).items()}
-    shapes = [arrays[name].shape for name in names]
-    if [len(shape) for shape in shapes] != [1, 2] or shapes[0] != shapes[1][1:]:
+    mean, axes = (arrays[name].shape for name in names)
+    if mean != (width,) or axes[1:] != mean or not 1 <= axes[0] <= axes[1]:
         raise ValueError(
-            f"{path.name} must hold a mean and axes of vectors. Got arrays of shapes "
-            f"{shapes}. The file is broken."
+            f"{path.name} must hold a mean and axes of vectors, which have length "
+            f"{width}. Got arrays of shapes {mean} and {axes}. The file is broken."
         )
     return arrays
 

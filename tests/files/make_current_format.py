@@ -16,7 +16,9 @@ import joblib
 import transformers
 from _tiny import build
 from _tiny_model import write_model, write_tiny_model
-from _toy import make, make_regressor, topics
+from _toy import QUICK, make, make_regressor, topics
+
+from sk_adalora import AdaLoraEncoder
 
 PLACE = Path(__file__).parent / "current_format"
 X, Y = topics(48)
@@ -27,13 +29,15 @@ FITS = {
     "regressor": lambda model: make_regressor(model).fit(
         X, [float(x) for x in range(48)]
     ),
+    "encoder": lambda model: AdaLoraEncoder(model, n_components=3, **QUICK).fit(X, Y),
 }
 
 
 def outputs(fitted):
     """What an estimator says of some rows, for JSON."""
-    predict = getattr(fitted, "predict_proba", fitted.predict)
-    return predict(ROWS).tolist()
+    names = ("predict_proba", "predict", "transform")
+    method = next(name for name in names if hasattr(fitted, name))
+    return getattr(fitted, method)(ROWS).tolist()
 
 
 def small_model(folder):

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from make_current_format import FITS, PLACE, outputs
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
+from sk_adalora import AdaLoraClassifier, AdaLoraEncoder, AdaLoraRegressor
 from sk_adalora.files.versions import FORMAT
 
-CLASSES = {"classifier": AdaLoraClassifier, "regressor": AdaLoraRegressor}
+CLASSES = {
+    "classifier": AdaLoraClassifier,
+    "regressor": AdaLoraRegressor,
+    "encoder": AdaLoraEncoder,
+}
 
 
 def from_folder(name):

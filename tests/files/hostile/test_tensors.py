@@ -7,8 +7,10 @@ import struct
 
 import pytest
 import torch
-from _hostile import ADAPTER, HEAD, LAYER, assert_refused
+from _hostile import ADAPTER, ARRAYS, HEAD, LAYER, assert_refused
 from safetensors.torch import load_file, save_file
+
+from sk_adalora import AdaLoraEncoder
 
 PACKED = getattr(torch, "float4_e2m1fn_x2", torch.uint8)
 START = f"base_model.model.{LAYER}.lora_"
@@ -107,6 +109,35 @@ OWN_HEADS = {
     "other width": tensor(OWN_HEAD + "weight", lambda t: t[:, :5]),
     "another module": renamed(OWN_HEAD + "bias", "base_model.model.evil.bias"),
 }
+# Of an encoder: a mean (32,) and axes (3, 32).
+MEAN, AXES = "_centre", "_components"
+
+
+def of_width(width):
+    def change(arrays):
+        arrays |= {MEAN: torch.zeros(width), AXES: torch.zeros(3, width)}
+
+    return change
+
+
+OF_ENCODERS = {
+    "no mean": (tensor(MEAN, lambda t: None), "must hold finite"),
+    "another name": (renamed(AXES, "axes"), "must hold finite"),
+    "more": (more("evil", torch.zeros(1)), "must hold finite"),
+    "nothing": (lambda arrays: arrays.clear(), "must hold finite"),
+    "NaN": (tensor(AXES, spoilt(torch.nan)), "must hold finite"),
+    "infinity": (tensor(MEAN, spoilt(torch.inf)), "must hold finite"),
+    "doubles": (tensor(AXES, torch.Tensor.double), "in float32"),
+    "integers": (tensor(MEAN, torch.Tensor.int), "in float32"),
+    "axes turned round": (tensor(AXES, lambda t: t.T), "have length 32"),
+    "one axis": (tensor(AXES, lambda t: t[0]), "have length 32"),
+    "no axes": (tensor(AXES, lambda t: t[:0]), "have length 32"),
+    "more axes than numbers": (tensor(AXES, lambda t: t.repeat(11, 1)), "length 32"),
+    "a mean of none": (tensor(MEAN, torch.sum), "have length 32"),
+    "a mean of another width": (tensor(MEAN, lambda t: t[:31]), "have length 32"),
+    "both of another width": (of_width(31), "have length 32"),
+    "no width": (of_width(0), "have length 32"),
+}
 
 
 def change_tensors(path, change):
@@ -137,6 +168,25 @@ def test_hostile_tensors_of_a_model_s_own_head_are_refused(own_head, tmp_path, c
     change_tensors(folder / ADAPTER, OWN_HEADS[case])
 
     assert_refused(folder)
+
+
+@pytest.mark.parametrize("case", OF_ENCODERS)
+def test_hostile_arrays_of_an_encoder_are_refused(encoder, tmp_path, case):
+    change, match = OF_ENCODERS[case]
+    folder = shutil.copytree(encoder, tmp_path / "f")
+    change_tensors(folder / ARRAYS, change)
+
+    assert_refused(folder, match, AdaLoraEncoder)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", None])
+def test_an_encoder_without_arrays(encoder, tmp_path, data):
+    folder = shutil.copytree(encoder, tmp_path / "f")
+    (folder / ARRAYS).unlink()
+    if data is not None:
+        (folder / ARRAYS).write_bytes(data)
+
+    assert_refused(folder, ARRAYS, AdaLoraEncoder)
 
 
 def with_header(header, body=b""):
