@@ -231,13 +231,10 @@ needs_bfloat16 = pytest.mark.skipif(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)]
-)
-def test_resident_memory_of_36_fits(loads, precision):
+def test_resident_memory_of_36_fits(loads):
     """12 candidates on 3 folds take what one fit takes."""
     texts, labels = headlines(90)
-    compute = {"device": "cpu", "precision": precision}
+    compute = {"device": "cpu", "precision": "float32"}
     fitted = AdaLoraClassifier(
         target_r=8, epochs=1, max_length=32, random_state=0, **compute
     ).fit(texts, labels)

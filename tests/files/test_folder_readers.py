@@ -154,7 +154,7 @@ def test_a_reader_beside_another_process_that_writes(fitted, place, refilled):
     code = WRITER
     if refilled:  # then files are moved one by one
         code = f"import os\nos.path.ismount = lambda path: True\n{code}"
-    written = [sys.executable, "-c", code, *sources, place, "4"]
+    written = [sys.executable, "-c", code, *sources, place, "2"]
     root = Path(sk_adalora.__file__).parent.parent
     env = {**os.environ, "PYTHONPATH": str(root)}
     states = set()
