@@ -289,7 +289,7 @@ class BaseAdaLora(
             epochs = EpochCallbacks(self, data, run, fitted, interpolation, watcher)
             history = train(run, rng, verbose=self.verbose, hooks=epochs)
             epochs.settle_network()
-            keep(self, predictor, fitted(history))
+            keep(self, predictor, run, fitted(history))
             epochs.finish(history)
         # Only now: where warnings are errors, the fit is kept.
         warn_of_history(self.history_, self.head_learning_rate)

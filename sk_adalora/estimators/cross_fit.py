@@ -229,7 +229,7 @@ def fit_whole(
     epochs = EpochCallbacks(estimator, data, run, fitted, interpolation, None)
     history = train(run, generator, verbose=estimator.verbose, hooks=epochs)
     epochs.settle_network()
-    keep(estimator, predictor, fitted(history))
+    keep(estimator, predictor, run, fitted(history))
     epochs.finish(history)
     kept: Predictor = estimator._predictor
     return kept

@@ -16,7 +16,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from sk_adalora.adalora.layer_matching import check_all_match
+from sk_adalora.adalora.layer_matching import check_all_match, linear_layers
 from sk_adalora.data.rows import (
     TrainingRows,
     check_targets,
@@ -60,7 +60,13 @@ from sk_adalora.training.report import FitReport, make_report
 from sk_adalora.training.schedule_steps import ResolvedSchedule, resolve_schedule
 from sk_adalora.training.start_head import centre_head, continue_head, fit_head
 
-from .predicting import Predictor, check_tokens, most_tokens, read_inputs
+from .predicting import (
+    Predictor,
+    check_tokens,
+    compute_rows,
+    most_tokens,
+    read_inputs,
+)
 
 # Default learning rate of a head that starts at a linear probe. docs/defaults.md has
 # the studies behind this and the next two.
@@ -70,6 +76,8 @@ _FITTED_HEAD_RATE = 1e-3
 # the trained network as it is.
 _INTERPOLATION = 0.85
 _FEW_EPOCHS, _FEW_ROWS = 3, 1000
+# Rows that a fitted network must have outputs for.
+_TRIED = 8
 
 
 # ---- read the rows ----------------------------------------------------------
@@ -248,10 +256,30 @@ def adapt(
     generator: torch.Generator,
 ) -> TextNetwork:
     """Build the network of :func:`build_adapted`, and warn of what it is built of."""
+    _check_rank(estimator, backbone, schedule)
     warn_of_model(os.fspath(estimator.model), backbone, estimator.pooling)
     network = build_adapted(estimator, backbone, schedule, generator)
     warn_of_rank(network, schedule.target_r)
     return network
+
+
+def _check_rank(estimator: Any, backbone: Backbone, schedule: ResolvedSchedule) -> None:
+    """Refuse ranks above all widths: they would only fill the memory."""
+    layers: list[Any] = [*linear_layers(backbone.module).values()]
+    shapes = [
+        (each.in_features, each.out_features)
+        if isinstance(each, torch.nn.Linear)
+        else each.weight.shape
+        for each in layers
+    ]
+    widest = max(map(min, shapes), default=math.inf)
+    if schedule.init_r > widest:
+        from_target = "" if estimator.init_r else ", which `target_r` stands for"
+        raise ValueError(
+            f"`init_r` must be at most {widest}, the largest rank of a weight matrix "
+            f"of {os.fspath(estimator.model)!r}. Got {schedule.init_r}{from_target}. "
+            f"Lower `{'init_r' if estimator.init_r else 'target_r'}`."
+        )
 
 
 def build_adapted(
@@ -433,13 +461,21 @@ def collect_fit(
     return fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
 
 
-def keep(estimator: Any, predictor: Predictor, fitted: dict[str, Any]) -> None:
-    """Set the fitted attributes, and show the ranks where a bar was asked for."""
+def keep(
+    estimator: Any, predictor: Predictor, run: TrainingRun, fitted: dict[str, Any]
+) -> None:
+    """Set the fitted attributes, and show the ranks where a bar was asked for.
+
+    A network whose outputs are not finite is refused here: it would fail to predict.
+    """
     vars(estimator).update(fitted)
     # Predict with the network that is also built after unpickling: predictions are
     # the same before and after, and the network in training can be freed.
     network = rebuild_network(estimator._adapter, predictor.backbone)
     estimator._predictor = replace(predictor, network=network)
+    tokens = run.examples.tokens
+    with torch.no_grad():
+        compute_rows(estimator._predictor, tokens.take(range(len(tokens))[:_TRIED]))
     if estimator.verbose:
         ranks = estimator.ranks_
         title = headline(list(ranks.values()), estimator.schedule_.init_r)

@@ -607,6 +607,15 @@ def test_a_last_step_that_diverges_is_noticed(tiny_model, monkeypatch):
     assert not hasattr(classifier, "classes_")
 
 
+def test_a_fit_that_could_not_predict_is_none(tiny_model):
+    """Numbers of 1e10 are finite, and what the network makes of them is not."""
+    wild = {"learning_rate": 1e10, "max_grad_norm": None, "warmup_ratio": 0.0}
+    classifier = make(tiny_model, epochs=1, batch_size=48, **wild)
+    with pytest.raises(FloatingPointError, match="outputs of the network must be finite"):
+        classifier.fit(*toy(48))
+    assert not hasattr(classifier, "classes_")
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_outputs_that_are_no_numbers_are_not_the_first_class(tiny_model, value):
     """What the last step made may be finite, and what is computed with it not."""
