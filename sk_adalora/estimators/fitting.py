@@ -273,13 +273,15 @@ def _check_rank(estimator: Any, backbone: Backbone, schedule: ResolvedSchedule) 
         for each in layers
     ]
     widest = max(map(min, shapes), default=math.inf)
-    if schedule.init_r > widest:
-        from_target = "" if estimator.init_r else ", which `target_r` stands for"
-        raise ValueError(
-            f"`init_r` must be at most {widest}, the largest rank of a weight matrix "
-            f"of {os.fspath(estimator.model)!r}. Got {schedule.init_r}{from_target}. "
-            f"Lower `{'init_r' if estimator.init_r else 'target_r'}`."
-        )
+    # At the start, ranks are half as large again by default.
+    most = {"target_r": widest, "init_r": 1.5 * widest}
+    for name, limit in most.items():
+        if (got := getattr(schedule, name)) > limit:
+            raise ValueError(
+                f"`{name}` must be at most {int(limit)}, since the widest layer of "
+                f"{os.fspath(estimator.model)!r} has a rank of {widest}. Got {got}. "
+                "Lower it."
+            )
 
 
 def build_adapted(

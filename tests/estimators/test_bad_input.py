@@ -313,8 +313,8 @@ def test_contradictions_to_the_model(tiny_model, changed, match):
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"target_r": 10**9}, "`init_r` must be at most 32.*Lower `target_r`"),
-        ({"target_r": 1, "init_r": 10**6}, "Got 1000000. Lower `init_r`"),
+        ({"target_r": 10**9}, "`target_r` must be at most 32.*Got 1000000000"),
+        ({"target_r": 1, "init_r": 10**6}, "`init_r` must be at most 48.*Got 1000000"),
     ],
 )
 def test_a_rank_above_all_widths(tiny_model, changed, match):

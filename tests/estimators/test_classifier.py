@@ -256,15 +256,10 @@ def test_target_modules_choose_what_is_adapted(tiny_model, modules, endings):
     assert sum(fitted.ranks_.values()) == 2 * len(fitted.ranks_)
 
 
-def test_more_rank_than_the_layers_can_have_is_warned_of(tiny_model):
-    texts, y = toy(16)
-    full = make(tiny_model, target_r=32, init_r=40).fit(texts, y)  # layers 32 wide
+def test_the_layers_may_have_all_their_rank(tiny_model):
+    full = make(tiny_model, target_r=32, init_r=40).fit(*toy(16))  # layers 32 wide
 
-    match = r"^`target_r` must be at most 32, which .* Got 33, which .*\. Lower it\.$"
-    with pytest.warns(UserWarning, match=match):
-        wide = make(tiny_model, target_r=33).fit(texts, y)
-    for fitted in (full, wide):  # which is what the ranks sum to, all the same
-        assert np.mean(list(fitted.ranks_.values())) == fitted.target_r
+    assert np.mean(list(full.ranks_.values())) == 32
 
 
 def test_much_that_was_cut_is_warned_about(tiny_model):

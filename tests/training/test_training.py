@@ -611,7 +611,9 @@ def test_a_fit_that_could_not_predict_is_none(tiny_model):
     """Numbers of 1e10 are finite, and what the network makes of them is not."""
     wild = {"learning_rate": 1e10, "max_grad_norm": None, "warmup_ratio": 0.0}
     classifier = make(tiny_model, epochs=1, batch_size=48, **wild)
-    with pytest.raises(FloatingPointError, match="outputs of the network must be finite"):
+    with pytest.raises(
+        FloatingPointError, match="outputs of the network must be finite"
+    ):
         classifier.fit(*toy(48))
     assert not hasattr(classifier, "classes_")
 
