@@ -311,8 +311,8 @@ def _rotated(vectors: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.
     """
     old, new = source.mean(axis=0), target.mean(axis=0)
     covariance = (source - old).T @ (target - new)
-    left, strengths, right = np.linalg.svd(covariance)
-    covariance += _LEAST_TURNED * strengths[0] * np.eye(len(covariance))
+    strongest = np.linalg.norm(covariance, 2)
+    covariance += _LEAST_TURNED * strongest * np.eye(len(covariance))
     left, _, right = np.linalg.svd(covariance)
     moved: np.ndarray = (vectors - old) @ (left @ right) + new
     return moved
@@ -330,7 +330,9 @@ def principal_axes(
         return np.zeros(width, np.float32), np.eye(width, dtype=np.float32)
     # scikit-learn's PCA takes no weights.
     centre = np.average(vectors.astype(np.float64), axis=0, weights=weights)
-    covariance = np.cov(vectors, rowvar=False, aweights=weights, dtype=np.float64)
+    covariance = np.cov(
+        vectors, rowvar=False, ddof=0, aweights=weights, dtype=np.float64
+    )
     _, axes = np.linalg.eigh(covariance)
     axes = axes[:, ::-1][:, : min(n_components, *vectors.shape)].T
     largest = np.abs(axes).argmax(axis=1)

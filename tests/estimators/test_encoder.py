@@ -189,6 +189,11 @@ def test_fewer_rows_give_fewer_columns(tiny_model):
     assert few.n_components_ == few.transform(X3).shape[1] == 9
 
 
+def test_a_single_text_has_a_vector(tiny_model):
+    alone = encoder(tiny_model, tune=False).fit(X[:1])
+    assert np.isfinite(alone.transform(X)).all()
+
+
 # ---- beside others ----------------------------------------------------------
 
 
