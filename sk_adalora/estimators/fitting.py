@@ -52,7 +52,7 @@ from sk_adalora.tokens.long_texts import (
     encode_for_training,
 )
 from sk_adalora.tokens.table import TokenTable
-from sk_adalora.training.advice import warn_of_model, warn_of_rank, warn_of_texts
+from sk_adalora.training.advice import warn_of_model, warn_of_texts
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher, one_number
 from sk_adalora.training.loop import Examples, Recipe, TrainingHistory, TrainingRun
 from sk_adalora.training.rank_table import headline, lay_out
@@ -258,9 +258,7 @@ def adapt(
     """Build the network of :func:`build_adapted`, and warn of what it is built of."""
     _check_rank(estimator, backbone, schedule)
     warn_of_model(os.fspath(estimator.model), backbone, estimator.pooling)
-    network = build_adapted(estimator, backbone, schedule, generator)
-    warn_of_rank(network, schedule.target_r)
-    return network
+    return build_adapted(estimator, backbone, schedule, generator)
 
 
 def _check_rank(estimator: Any, backbone: Backbone, schedule: ResolvedSchedule) -> None:

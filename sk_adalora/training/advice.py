@@ -8,7 +8,6 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sk_adalora.data.texts import Texts
-from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.messages import warn_user
 from sk_adalora.tokens.table import TokenTable
@@ -114,19 +113,6 @@ def _warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
             f"{model!r} without {len(lacks)} of a {type(backbone.module).__name__}, "
             f"such as {lacks[0]!r}, which were drawn at random. Check that it was "
             "saved as this kind of model, with such names."
-        )
-
-
-def warn_of_rank(network: TextNetwork, target_r: int) -> None:
-    """Warn of an average rank that no updates of these layers can have."""
-    layers = network.encoder.adapted.values()
-    full = [min(layer.in_features, layer.out_features) for layer in layers]
-    most = int(np.mean(full))
-    if target_r > most:
-        warn_user(
-            f"`target_r` must be at most {most}, which is as much rank as "
-            f"updates of the adapted layers can have on average. Got {target_r}, which "
-            "takes more time and memory and cannot express more. Lower it."
         )
 
 
