@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from sk_adalora.data.targets import Targets
 from sk_adalora.files import folder as folder_files
+from sk_adalora.files.checkpoint import remove_checkpoints, sole_fit
 from sk_adalora.files.state import AdapterState, with_plain_records, with_records
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
@@ -39,14 +42,14 @@ from sk_adalora.training.schedule_steps import ResolvedSchedule
 from .fitting import (
     adapt,
     choose_compute,
-    choose_interpolation,
     collect_fit,
     keep,
+    open_checkpoint,
     plan_schedule,
     prepare_run,
     read_rows,
     report_later,
-    start_head,
+    start_training,
     tokenize,
     watch_score,
 )
@@ -159,6 +162,8 @@ class BaseAdaLora(
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         random_state: Any = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | float | str = "auto",
         verbose: int = 0,
     ) -> None:
         self.model = model
@@ -199,6 +204,8 @@ class BaseAdaLora(
         self.local_files_only = local_files_only
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
         self.verbose = verbose
 
     if TYPE_CHECKING:  # scikit-learn's are untyped
@@ -268,9 +275,8 @@ class BaseAdaLora(
             If a feature of the pretrained model, the loss or a trained number is NaN or
             infinite; the estimator stays as it was.
         """
-        with unchanged_on_error(self), own_settings_of_torch():
-            start = time.perf_counter()
-            check_parameters(self, self._rules)
+        start = time.perf_counter()
+        with self._fitting() as folder:
             rows, held_out, rng = read_rows(self, X, y, sample_weight, X_val, y_val)
             schedule = plan_schedule(self, len(rows.texts))
             compute = choose_compute(self.device, self.precision)
@@ -280,20 +286,30 @@ class BaseAdaLora(
             run = prepare_run(self, network, tokens, rows, schedule, backbone.compute)
             report = report_later(run, rows, start)
             del rows  # frees the texts, which may be a copy of all of X
+            saved = open_checkpoint(self, folder, run, backbone, rng, held_out)
             predictor = Predictor(network, backbone, os.fspath(self.model), compute)
             watcher = watch_score(self, held_out, predictor)
-            start_head(self, run, rng)
-            interpolation = choose_interpolation(self, run)
+            interpolation = start_training(self, run, rng, saved, watcher)
             fitted = partial(collect_fit, predictor, schedule, report)
             data = data_of_fit(X, y, sample_weight)
             epochs = EpochCallbacks(self, data, run, fitted, interpolation, watcher)
-            history = train(run, rng, verbose=self.verbose, hooks=epochs)
+            history = train(run, rng, verbose=self.verbose, hooks=epochs, saver=saved)
             epochs.settle_network()
             keep(self, predictor, run, fitted(history))
             epochs.finish(history)
         # Only now: where warnings are errors, the fit is kept.
         warn_of_history(self.history_, self.head_learning_rate)
         return self
+
+    @contextmanager
+    def _fitting(self, keep_checkpoints: bool = False) -> Iterator[Path | None]:
+        """Change the estimator whole or not at all; return the folder to save in."""
+        with unchanged_on_error(self), own_settings_of_torch():
+            check_parameters(self, self._rules)
+            with sole_fit(self.checkpoint_dir) as folder:
+                yield folder
+            if not keep_checkpoints:
+                remove_checkpoints(self.checkpoint_dir)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the vector that the fine-tuned model makes of each row.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from sk_adalora.data.labels import read_labels
 from sk_adalora.data.rows import TrainingRows, read_at_once
 from sk_adalora.data.targets import Numbers, Targets
+from sk_adalora.files.checkpoint import WHOLE, Checkpoint, name_of_fold
 from sk_adalora.files.state import collect_state, fitted_attributes, rebuild_network
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
@@ -29,15 +31,15 @@ from .fitting import (
     adapt,
     build_adapted,
     choose_compute,
-    choose_interpolation,
     collect_fit,
     keep,
     make_generator,
+    open_checkpoint,
     plan_schedule,
     prepare_run,
     read_all_rows,
     report_later,
-    start_head,
+    start_training,
     tokenize_for_both,
 )
 from .predicting import Predictor, both_of, compute_rows, load_model, read_inputs
@@ -72,6 +74,8 @@ class SharedInputs:
         Rows to train on, and rows to encode; empty where none are held out.
     seed : int
         Every fit starts from it: at the same updates, which differ by what they learn.
+    folder : Path or None
+        Where the fits are saved, to go on after a kill.
     frozen : dict of int to torch.Tensor
         Vectors of texts by the pretrained model, each computed once.
     """
@@ -83,6 +87,7 @@ class SharedInputs:
     rows: TrainingRows
     folds: Folds
     seed: int
+    folder: Path | None
     frozen: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -110,6 +115,15 @@ class SharedInputs:
             estimator, network, tokens, of_rows, schedule, compute, self.frozen
         )
 
+    def checkpoint(
+        self, estimator: Any, run: TrainingRun, name: str = WHOLE
+    ) -> Checkpoint:
+        """Return what saves a training, and has what is saved of it."""
+        generator = self.generator()
+        return open_checkpoint(
+            estimator, self.folder, run, self.backbone, generator, name=name
+        )
+
     def predictor(self, estimator: Any, network: TextNetwork) -> Predictor:
         """Return what predicts with a network."""
         model = os.fspath(estimator.model)
@@ -129,6 +143,8 @@ class SharedInputs:
 
 class _NoHooks:
     """A training that nobody watches."""
+
+    def skip(self) -> None: ...
 
     def begin(self) -> None: ...
 
@@ -175,7 +191,12 @@ def _even_folds(n_folds: int, classes: Any, n_rows: int, seed: int) -> Folds:
 
 
 def share_inputs(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, cross_fit: bool
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    folder: Path | None,
+    cross_fit: bool,
 ) -> SharedInputs:
     """Check and read all rows, then load the model and tokenise them.
 
@@ -188,7 +209,7 @@ def share_inputs(
     else:
         rows, targets = read_all_rows(estimator, X, y, sample_weight)
         rows, targets = _encode_targets(rows, targets)
-    seed = make_generator(estimator.random_state).initial_seed()
+    seed = make_generator(estimator).initial_seed()
     folds: Folds = []
     if cross_fit and y is not None:
         n_rows = len(rows.texts)
@@ -198,7 +219,7 @@ def share_inputs(
     compute = choose_compute(estimator.device, estimator.precision)
     backbone = load_model(estimator, compute, targets.n_outputs)
     tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
-    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed)
+    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed, folder)
 
 
 def _encode_targets(
@@ -223,11 +244,13 @@ def fit_whole(
     run = shared.prepare(estimator, network, rows, schedule)
     report = report_later(run, shared.rows, start)
     predictor = shared.predictor(estimator, network)
-    start_head(estimator, run, generator)
-    interpolation = choose_interpolation(estimator, run)
+    saved = shared.checkpoint(estimator, run)
+    interpolation = start_training(estimator, run, generator, saved)
     fitted = partial(collect_fit, predictor, schedule, report)
     epochs = EpochCallbacks(estimator, data, run, fitted, interpolation, None)
-    history = train(run, generator, verbose=estimator.verbose, hooks=epochs)
+    history = train(
+        run, generator, verbose=estimator.verbose, hooks=epochs, saver=saved
+    )
     epochs.settle_network()
     keep(estimator, predictor, run, fitted(history))
     epochs.finish(history)
@@ -256,15 +279,17 @@ def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predicto
     return kept
 
 
-def fit_fold(estimator: Any, shared: SharedInputs, rows: np.ndarray) -> Predictor:
+def fit_fold(
+    estimator: Any, shared: SharedInputs, rows: np.ndarray, name: str
+) -> Predictor:
     """Fine-tune on some of the rows."""
     generator = shared.generator()
     schedule = plan_schedule(estimator, len(rows))
     network = build_adapted(estimator, shared.backbone, schedule, generator)
     run = shared.prepare(estimator, network, rows, schedule)
-    start_head(estimator, run, generator)
-    interpolation = choose_interpolation(estimator, run)
-    train(run, generator, verbose=estimator.verbose, hooks=_NoHooks())
+    saved = shared.checkpoint(estimator, run, name)
+    interpolation = start_training(estimator, run, generator, saved)
+    train(run, generator, verbose=estimator.verbose, hooks=_NoHooks(), saver=saved)
     interpolation.apply()
     return shared.predictor(estimator, network)
 
@@ -294,9 +319,9 @@ def encode_out_of_fold(
     n_rows, spread = len(shared.tokens), shared.spread
     vectors = np.empty((n_rows, shared.backbone.width), np.float32)
     outputs = np.empty((n_rows, estimator._targets.n_outputs), np.float32)
-    for trained, held in shared.folds:
+    for number, (trained, held) in enumerate(shared.folds):
         rows = np.intersect1d(trained, shared.used)
-        fitted = fit_fold(estimator, shared, rows)
+        fitted = fit_fold(estimator, shared, rows, name_of_fold(number))
         seen = np.isin(spread, rows)
         source, _ = shared.encode(fitted, spread[seen])
         found, outputs[held] = shared.encode(fitted, held)

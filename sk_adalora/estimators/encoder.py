@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -21,9 +22,6 @@ from sk_adalora.data.targets import (
     read_number_targets,
 )
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.runtime.devices import own_settings_of_torch
-from sk_adalora.runtime.rules import check_parameters
-from sk_adalora.runtime.transaction import unchanged_on_error
 from sk_adalora.training.advice import warn_of_history
 from sk_adalora.training.epochs import data_of_fit
 
@@ -191,6 +189,14 @@ class AdaLoraEncoder(BaseAdaLora):
         Seed of all that is random: initial values, folds, order of rows and dropout.
         None draws a seed from NumPy's global generator, as everywhere in scikit-learn;
         no other global generator is used or changed.
+    checkpoint_dir : path-like or None, default=None
+        Where to save the state of the fits now and then, so that they can be killed.
+        Run the same program again: they go on from there, and on a CPU end at the same
+        numbers as if nothing had happened. The folder is of one fit; what is in it is
+        deleted when the fit ends. None saves nothing.
+    checkpoint_every : int, float or "auto", default="auto"
+        Optimizer steps (int) or seconds (float) between two checkpoints. "auto" stands
+        for 30 seconds, or more where a checkpoint takes above 0.3 seconds to write.
     verbose : int, default=0
         Whether to show a progress bar for each fine-tuning, and at the end the table of
         ranks.
@@ -307,6 +313,8 @@ class AdaLoraEncoder(BaseAdaLora):
         local_files_only: bool = False,
         trust_remote_code: bool = False,
         random_state: Any = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | float | str = "auto",
         verbose: int = 0,
     ) -> None:
         self.model = model
@@ -348,6 +356,8 @@ class AdaLoraEncoder(BaseAdaLora):
         self.local_files_only = local_files_only
         self.trust_remote_code = trust_remote_code
         self.random_state = random_state
+        self.checkpoint_dir = checkpoint_dir
+        self.checkpoint_every = checkpoint_every
         self.verbose = verbose
 
     def _read_targets(self, y: Any) -> tuple[Targets, Tensor]:  # type: ignore[override]
@@ -390,12 +400,11 @@ class AdaLoraEncoder(BaseAdaLora):
             If a feature of the pretrained model, the loss or a trained number is NaN or
             infinite; the encoder stays as it was.
         """
-        with unchanged_on_error(self), own_settings_of_torch():
-            self._fit(X, y, sample_weight)
+        with self._fitting() as folder:
+            self._fit(X, y, sample_weight, folder)
         self._warn_of_fit()
         return self
 
-    @with_callbacks
     def fit_transform(  # type: ignore[override]
         self, X: Any, y: Any = None, sample_weight: Any = None
     ) -> Any:
@@ -421,8 +430,15 @@ class AdaLoraEncoder(BaseAdaLora):
         ValueError, TypeError, OSError, ImportError, FloatingPointError
             As :meth:`fit`.
         """
-        with unchanged_on_error(self), own_settings_of_torch():
-            shared, whole, spread = self._fit(X, y, sample_weight, cross_fit=True)
+        return self._fit_transform(X, y, sample_weight)
+
+    @with_callbacks
+    def _fit_transform(
+        self, X: Any, y: Any, sample_weight: Any, keep_checkpoints: bool = False
+    ) -> Any:
+        """Fit and encode, and perhaps leave the checkpoints to whoever goes on."""
+        with self._fitting(keep_checkpoints) as folder:
+            shared, whole, spread = self._fit(X, y, sample_weight, folder, True)
             if shared.folds:
                 vectors, outputs = encode_out_of_fold(self, shared, spread)
             else:
@@ -444,7 +460,12 @@ class AdaLoraEncoder(BaseAdaLora):
         return bool(self.tune) and y is not None
 
     def _fit(
-        self, X: Any, y: Any, sample_weight: Any, cross_fit: bool = False
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        folder: Path | None,
+        cross_fit: bool = False,
     ) -> tuple[SharedInputs, Predictor, np.ndarray]:
         """Fit to all rows, and find the axes.
 
@@ -458,11 +479,10 @@ class AdaLoraEncoder(BaseAdaLora):
             What it makes of the spread rows.
         """
         start = time.perf_counter()
-        check_parameters(self, self._rules)
         if not self._is_tuned(y):
             self._refuse_predictions()
             y = None
-        shared = share_inputs(self, X, y, sample_weight, cross_fit)
+        shared = share_inputs(self, X, y, sample_weight, folder, cross_fit)
         if y is None:
             whole = keep_untuned(self, shared, start)
         else:

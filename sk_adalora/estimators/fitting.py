@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from sk_adalora.data.rows import (
 )
 from sk_adalora.data.targets import Targets
 from sk_adalora.data.texts import Texts
+from sk_adalora.files.checkpoint import WHOLE, Checkpoint, parts_of_fit, stored_seed
 from sk_adalora.files.state import (
     FITTED_ATTRIBUTES,
     collect_state,
@@ -101,7 +103,7 @@ def read_rows(
     rows, targets = read_all_rows(estimator, X, y, sample_weight, before)
     _check_validation_rows(estimator, X_val, y_val, targets)
     # Only now: bad rows must not move a generator of the user's on.
-    generator = make_generator(estimator.random_state)
+    generator = make_generator(estimator)
     used = rows.weighted()
     held_out = None
     if before is None:  # rows that an earlier fit set apart do not matter
@@ -182,9 +184,16 @@ def _split(
     return used[kept], used[held]
 
 
-def make_generator(random_state: Any) -> torch.Generator:
-    """Make torch's generator from scikit-learn's `random_state`."""
-    seed = check_random_state(random_state).randint(2**31 - 1)
+def make_generator(estimator: Any) -> torch.Generator:
+    """Make torch's generator from scikit-learn's `random_state`.
+
+    Where none is given, a fit that was killed goes on from the seed that it drew.
+    """
+    seed, given = None, estimator.random_state
+    if not isinstance(given, int | np.integer):
+        seed = stored_seed(estimator.checkpoint_dir)
+    if seed is None:
+        seed = check_random_state(given).randint(2**31 - 1)
     return torch.Generator().manual_seed(int(seed))
 
 
@@ -353,7 +362,50 @@ def _make_recipe(estimator: Any, schedule: ResolvedSchedule) -> Recipe:
     )
 
 
-def start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
+def open_checkpoint(
+    estimator: Any,
+    folder: Path | None,
+    run: TrainingRun,
+    backbone: Backbone,
+    generator: torch.Generator,
+    held_out: tuple[Any, Any] | None = None,
+    name: str = WHOLE,
+) -> Checkpoint:
+    """Read the checkpoint of a training that was killed, if there is one."""
+    every, verbose = estimator.checkpoint_every, estimator.verbose
+    checkpoint = Checkpoint(folder, name, every, verbose)
+    if folder is not None:
+        parts = parts_of_fit(
+            estimator,
+            run,
+            held_out=held_out,
+            before=estimator._adapter if continues(estimator) else None,
+            model=backbone.content_hash,
+            seed=generator.initial_seed(),
+        )
+        checkpoint.open(parts)
+    return checkpoint
+
+
+def start_training(
+    estimator: Any,
+    run: TrainingRun,
+    generator: torch.Generator,
+    saved: Checkpoint,
+    watcher: ScoreWatcher | None = None,
+) -> Interpolation:
+    """Bring the network to where its training begins, or goes on from a checkpoint.
+
+    Returns what keeps a point between the start and the end.
+    """
+    if not saved.found:
+        _start_head(estimator, run, generator)
+    interpolation = _choose_interpolation(estimator, run)
+    saved.restore(run, generator, interpolation, watcher)
+    return interpolation
+
+
+def _start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
     """Initialise the head: from the fit before, by a linear probe, or at random."""
     if estimator.pooling == "model":
         return
@@ -375,7 +427,7 @@ def _fits_head_first(estimator: Any) -> bool:
     return start == "linear_probe" and estimator.pooling != "model"
 
 
-def choose_interpolation(estimator: Any, run: TrainingRun) -> Interpolation:
+def _choose_interpolation(estimator: Any, run: TrainingRun) -> Interpolation:
     """Return what keeps a point between the network of now and the trained one.
 
     It remembers the head as it is now.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from sk_adalora.runtime.rules import (
@@ -64,6 +65,10 @@ SHARED_RULES: dict[str, Rule] = {
     "local_files_only": BOOLEAN,
     "trust_remote_code": BOOLEAN,
     "random_state": RANDOM_STATE,
+    "checkpoint_dir": instance((str, os.PathLike), "a folder") | NONE,
+    "checkpoint_every": integer(1)
+    | Rule(lambda v: isinstance(v, float) and v > 0, "a float above 0, of seconds")
+    | choice("auto"),
     "verbose": integer(0) | BOOLEAN,
 }
 

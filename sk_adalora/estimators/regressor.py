@@ -167,6 +167,14 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         ``pooling="model"``), rows set apart, order of rows and dropout. None draws a
         seed from NumPy's global generator, as everywhere in scikit-learn; no other
         global generator is used or changed.
+    checkpoint_dir : path-like or None, default=None
+        Where to save the state of the fit now and then, so that it can be killed. Run
+        the same program again: it goes on from there, and on a CPU ends at the same
+        numbers as if it had not been killed. The folder is of one fit; what is in it is
+        deleted when the fit ends. None saves nothing.
+    checkpoint_every : int, float or "auto", default="auto"
+        Optimizer steps (int) or seconds (float) between two checkpoints. "auto" stands
+        for 30 seconds, or more where a checkpoint takes above 0.3 seconds to write.
     verbose : int, default=0
         Whether to show a progress bar, and at the end the table of ranks.
 

@@ -23,6 +23,7 @@ from sk_adalora.data.targets import (
     read_number_targets,
 )
 from sk_adalora.files import table_folder
+from sk_adalora.files.checkpoint import remove_checkpoints
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.rules import NONE, Rule, check_parameters, instance
 from sk_adalora.runtime.transaction import unchanged_on_error
@@ -196,6 +197,8 @@ class _BaseTable(BaseEstimator):
             )
             refit_parts(self, fit, parts, out_of_fold)
             self.fit_report_ = make_report(self, fit, out_of_fold, start)
+            if self.encoder_ is not None:
+                remove_checkpoints(self.encoder_.checkpoint_dir)
         return self
 
     def _predict(self, X: Any) -> np.ndarray:

@@ -104,7 +104,7 @@ def encode_out_of_fold(encoder: Any, fit: TableFit) -> Encoded:
     cv = encoder.cv
     encoder.set_params(cv=fit.folds)
     y = fit.blended.for_encoder(fit.coded)
-    columns = encoder.fit_transform(fit.rows.texts, y, fit.weights)
+    columns = encoder._fit_transform(fit.rows.texts, y, fit.weights, True)
     encoder.set_params(cv=cv)  # a pickle needs no lists of rows
     return _split(encoder, columns, fit.blended)
 

@@ -19,6 +19,7 @@ from sk_adalora.data.rows import (
 )
 from sk_adalora.data.targets import Targets
 from sk_adalora.data.texts import check_column_of_texts
+from sk_adalora.files.checkpoint import stored_seed
 
 from .blend import Blended, blended
 from .cross_fit import Folds, make_folds
@@ -90,7 +91,7 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
         rows, weights = rows.take(used), weights[used]
         targets, coded = estimator._read_targets(take_rows(y, used))
     # Only now: bad rows must not move a generator of the user's on.
-    seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
+    seed = _draw_seed(estimator)
     folds = _folds_of(estimator.cv, y, targets, coded.numpy(), used, seed)
     vars(estimator).update(
         column_roles_=roles.of,
@@ -99,6 +100,16 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
         **targets.attributes,
     )
     return TableFit(rows, blended(targets), coded.numpy(), weights, folds, seed)
+
+
+def _draw_seed(estimator: Any) -> int:
+    """Draw a seed from `random_state`; or take that of a fit that was killed."""
+    given, seed = estimator.random_state, None
+    if not isinstance(given, int | np.integer):
+        seed = stored_seed(
+            getattr(estimator.encoder, "checkpoint_dir", None), given=True
+        )
+    return int(check_random_state(given).randint(2**31 - 1)) if seed is None else seed
 
 
 def _weighted(weights: np.ndarray | None, n_rows: int) -> np.ndarray:

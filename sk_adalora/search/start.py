@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage
 from sklearn.utils import _safe_indexing
 
 from sk_adalora.estimators.base import BaseAdaLora
+from sk_adalora.runtime.digest import digest
 from sk_adalora.runtime.rules import (
     BOOLEAN,
     NONE,
@@ -34,7 +35,6 @@ from sk_adalora.runtime.rules import (
 from sk_adalora.training.schedule_steps import default_init_r, rank_of_share
 
 from .dimensions import CalledSpace, Space, plain
-from .fingerprint import digest
 
 _PLACE = Rule(PATH.accepts, "the URL of a database or the path of a journal file")
 _POINTS = instance(dict, "a dict") | instance((list, tuple), "a list of dict")

@@ -31,11 +31,16 @@ class Interpolation:
         A network before its training: the head is initialised, and all updates are 0.
     share : float
         Position between that state (0) and the trained one (1), in [0, 1].
+
+    Attributes
+    ----------
+    start : list of torch.Tensor
+        The parameters of the head before the training.
     """
 
     def __init__(self, network: TextNetwork, share: float) -> None:
         self.network, self.share = network, share
-        self._start = [p.detach().clone() for p in network.head_parameters()]
+        self.start = [p.detach().clone() for p in network.head_parameters()]
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -47,7 +52,7 @@ class Interpolation:
         # An update is linear in its singular values, and starts at 0.
         self.network.encoder.triplets.singular_values.mul_(self.share)
         head = self.network.head_parameters()
-        for start, parameter in zip(self._start, head, strict=True):
+        for start, parameter in zip(self.start, head, strict=True):
             parameter.lerp_(start, 1 - self.share)
 
     @contextmanager
@@ -80,14 +85,19 @@ class ScoreWatcher:
         Returns the validation score of the network; greater is better.
     patience : int
         Epochs of the final phase without a better score before training stops.
+    best_score : float, default=-inf
+        The best finite score of the final phase.
+    waited : int, default=0
+        Epochs since then.
+    best : dict of str to torch.Tensor or None, default=None
+        The state of the network that had it.
     """
 
     score: Callable[[], float]
     patience: int
-
-    def __post_init__(self) -> None:
-        self.best_score, self.waited = -math.inf, 0
-        self._best: dict[str, Tensor] | None = None
+    best_score: float = -math.inf
+    waited: int = 0
+    best: dict[str, Tensor] | None = None
 
     def __call__(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Score the network, add the score to the history, and tell whether to stop."""
@@ -101,15 +111,15 @@ class ScoreWatcher:
         if score > self.best_score or self.best_score == -math.inf:
             self.best_score, self.waited = score, 0
             history.best_epoch = history.epochs - 1
-            self._best = copy.deepcopy(run.network.state_dict())
+            self.best = copy.deepcopy(run.network.state_dict())
             return False
         self.waited += 1
         return self.waited >= self.patience
 
     def restore(self, network: TextNetwork) -> None:
         """Put the best state back, if the final phase had one."""
-        if self._best is not None:
-            network.load_state_dict(self._best)
+        if self.best is not None:
+            network.load_state_dict(self.best)
 
 
 def one_number(score: Any) -> float:
@@ -163,6 +173,10 @@ class EpochCallbacks:
         self.watcher = watcher
         self.fit_task = estimator._init_callback_context(max_subtasks=run.recipe.epochs)
         self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
+
+    def skip(self) -> None:
+        """Count an epoch that a checkpoint has; callbacks saw it before."""
+        self.fit_task.subcontext(task_name="epoch")
 
     def begin(self) -> None:
         """Tell the callbacks that an epoch begins."""

@@ -142,11 +142,50 @@ class TrainingHistory:
 class EpochHooks(Protocol):
     """Methods that are called before and after each epoch."""
 
+    def skip(self) -> None:
+        """Count an epoch that a checkpoint has."""
+
     def begin(self) -> None:
         """Prepare for an epoch."""
 
     def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Evaluate the network after an epoch; True stops the training."""
+
+
+@dataclass
+class Progress:
+    """Where a training is: what a resumed one needs beside the state of the run.
+
+    Attributes
+    ----------
+    history : TrainingHistory
+        What happened so far; losses and penalties only of epochs that are over.
+    losses, penalties : list of torch.Tensor of shape ()
+        Those of the steps of this epoch.
+    shuffled_by : torch.Tensor or None
+        State of the generator before it shuffled the rows of this epoch.
+    """
+
+    history: TrainingHistory = field(default_factory=TrainingHistory)
+    losses: list[Tensor] = field(default_factory=list)
+    penalties: list[Tensor] = field(default_factory=list)
+    shuffled_by: Tensor | None = None
+
+
+@dataclass
+class Saver:
+    """Knows where a training is. Subclasses save it.
+
+    Parameters
+    ----------
+    progress : Progress
+        Where the training is, or an earlier one was, whose state the run has.
+    """
+
+    progress: Progress = field(default_factory=Progress)
+
+    def after_step(self, run: TrainingRun) -> None:
+        """Save the training, if it is time to."""
 
 
 @dataclass
@@ -210,6 +249,7 @@ def train(
     generator: torch.Generator,
     *,
     hooks: EpochHooks,
+    saver: Saver | None = None,
     verbose: int = 0,
 ) -> TrainingHistory:
     """Train until all epochs are over, or the hook stops it.
@@ -222,6 +262,8 @@ def train(
         Shuffles the rows.
     hooks : EpochHooks
         Called around each epoch; after it, with the network in evaluation mode.
+    saver : Saver or None, default=None
+        Says where to go on, and is called after each step.
     verbose : int, default=0
         Whether to show a progress bar.
 
@@ -235,13 +277,17 @@ def train(
     FloatingPointError
         If the loss stops being finite.
     """
-    history = TrainingHistory()
-    start = time.perf_counter()
+    saver = Saver() if saver is None else saver
+    history = saver.progress.history
+    start = time.perf_counter() - history.seconds
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
-        for _ in range(run.recipe.epochs):
+        bar.update(run.step)
+        for _ in range(history.epochs):
+            hooks.skip()
+        for _ in range(history.epochs, run.recipe.epochs):
             hooks.begin()
             run.network.train()
-            train_epoch(run, generator, history, bar)
+            train_epoch(run, generator, saver, bar)
             history.epochs += 1
             history.seconds = time.perf_counter() - start
             run.network.eval()
@@ -257,14 +303,15 @@ def train(
 
 
 def train_epoch(
-    run: TrainingRun, generator: torch.Generator, history: TrainingHistory, bar: Any
+    run: TrainingRun, generator: torch.Generator, saver: Saver, bar: Any
 ) -> None:
     """Train on every row once, and add to the history."""
+    progress = saver.progress
+    history, losses, penalties = progress.history, progress.losses, progress.penalties
+    progress.shuffled_by = generator.get_state()
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
-    losses: list[Tensor] = []
-    penalties: list[Tensor] = []
     n_steps = -(-len(batches) // run.recipe.accumulation)
-    for step in np.array_split(np.arange(len(batches)), n_steps):
+    for step in np.array_split(np.arange(len(batches)), n_steps)[len(losses) :]:
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         loss, penalty = train_step(run, [batches[i] for i in step])
         if run.compute.device.type == "cpu":  # reading the loss waits for no device
@@ -273,11 +320,14 @@ def train_epoch(
         penalties.append(penalty)
         history.budget.append(run.allocator.budget)
         bar.update()
+        saver.after_step(run)
     # Read once per epoch, not once per step: each time, the host waits for the device.
     history.loss += torch.stack(losses).tolist()
     history.orthogonality += torch.stack(penalties).tolist()
     _show(bar, history)
     _check_losses(run, history, history.loss[-len(losses) :])
+    losses.clear()
+    penalties.clear()
 
 
 def _check_losses(
