@@ -11,7 +11,16 @@ from pathlib import Path
 
 import torch
 
-from . import memory, operations, parts_of_a_fit, report, results, speed, step
+from . import (
+    memory,
+    operations,
+    parts_of_a_fit,
+    report,
+    results,
+    soak,
+    speed,
+    step,
+)
 from .contestants import DEFAULT_MODEL, FINE_TUNING
 from .data import TASKS, load_csv, load_task
 from .inside import resolve_compute
@@ -23,13 +32,14 @@ MEASUREMENTS = {
     "operations": operations,
     "profile": parts_of_a_fit,
     "memory": memory,
+    "soak": soak,
 }
 # These use all threads, as a user would; CPU seconds of the others are of one.
 ALL_THREADS = {*MEASUREMENTS, "score", "all", "short", "report", "list"}
 _OF_FITS = {"speed", "profile"}  # which have options of the fits
 COMMANDS = {"overlap": overlap, "public": public_data}
 # What `all` and `short` run: of the latter, few rows and rounds of what matters most.
-ALL = {name: [] for name in [*MEASUREMENTS, "score"]}
+ALL = {name: [] for name in [*MEASUREMENTS, "score"] if name != "soak"}
 SHORT = {
     "speed": ["--n-train", "1000", "--epochs", "2", "--rounds", "1"],
     "step": ["--rounds", "3"],
