@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 from optuna import Study
 from optuna.trial import FrozenTrial
 from sklearn.base import clone
 from sklearn.model_selection._validation import _fit_and_score
 
-from .study import FOLD
+from .study import AGAIN, FOLD
 
 # Characters that are kept of an error's text: its end, which says what happened.
 _LONGEST_ERROR = 4000
@@ -93,6 +93,34 @@ def score_names(trials: Sequence[FrozenTrial]) -> list[str] | None:
     return next((list(scores) for scores in kept if isinstance(scores, dict)), None)
 
 
+def kept_folds(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+    """Return what the earlier tries of a trial have kept of folds, by attribute."""
+    kept: dict[str, Any] = {}
+    while AGAIN in trial.user_attrs:
+        trial = trials[trial.user_attrs[AGAIN]]
+        kept |= {k: v for k, v in trial.user_attrs.items() if k.startswith(FOLD)}
+    return kept
+
+
+@dataclass(frozen=True)
+class FoldFit:
+    """A fold to evaluate.
+
+    Parameters
+    ----------
+    number : int
+        The trial, by its number.
+    params : dict
+        Its parameters.
+    fold : int
+        The fold, counted from 0.
+    """
+
+    number: int
+    params: dict[str, Any]
+    fold: int
+
+
 @dataclass(kw_only=True, eq=False)
 class FoldEvaluator:
     """Fits and scores trials on folds, as scikit-learn's searches do.
@@ -131,82 +159,78 @@ class FoldEvaluator:
     task: Any
     study: Study
 
-    def __call__(
-        self, candidates: list[dict[str, Any]], folds: list[int]
-    ) -> list[list[FoldResult]]:
-        """Return for each candidate the results of some of the folds."""
-        search, n_fits = self.search, len(candidates) * len(folds)
+    def __call__(self, fits: list[FoldFit]) -> Iterator[tuple[FoldFit, FoldResult]]:
+        """Evaluate folds of some candidates, and give each as soon as it ends."""
+        search, names = self.search, score_names(self.study.get_trials(deepcopy=False))
         task = self.task.subcontext(
-            task_name=_name_of(folds, len(self.splits)),
-            max_subtasks=n_fits,
+            task_name=_name_of(sorted({fit.fold for fit in fits}), len(self.splits)),
+            max_subtasks=len(fits),
             sequential_subtasks=False,
         ).call_on_fit_task_begin(estimator=search)
         name = "candidate-split-evaluation"
         # Before the first is sent to a worker: sending copies the whole tree of tasks.
-        tasks = [task.subcontext(task_name=name, task_id=k) for k in range(n_fits)]
-        out = self.parallel(
-            delayed(_fit_and_score)(
+        tasks = [task.subcontext(task_name=name, task_id=k) for k in range(len(fits))]
+        candidates = list(dict.fromkeys(fit.number for fit in fits))
+        outs = self.parallel(
+            delayed(_evaluate)(
+                place,
                 clone(search.estimator),
                 self.X,
                 self.y,
                 scorer=self.scorer,
-                train=self.splits[fold][0],
-                test=self.splits[fold][1],
-                parameters=params,
+                train=self.splits[fit.fold][0],
+                test=self.splits[fit.fold][1],
+                parameters=fit.params,
                 fit_params=self.fit_params,
                 score_params=self.score_params,
                 return_train_score=search.return_train_score,
                 return_times=True,
-                split_progress=(fold, len(self.splits)),
-                candidate_progress=(number, len(candidates)),
+                split_progress=(fit.fold, len(self.splits)),
+                candidate_progress=(candidates.index(fit.number), len(candidates)),
                 error_score=search.error_score,
                 verbose=search.verbose,
                 caller=self.sent,
-                callback_ctx=tasks[number * len(folds) + place],
+                callback_ctx=tasks[place],
             )
-            for (number, params), (place, fold) in product(
-                enumerate(candidates), enumerate(folds)
-            )
+            for place, fit in enumerate(fits)
         )
+        for place, out in outs:
+            result = FoldResult.read(out)
+            if callable(search.scoring) and isinstance(result.test, dict):
+                names = names or list(result.test)
+                result = _in_order(result, names)
+                search._check_refit_for_multimetric(result.test)
+            yield fits[place], result
         task.call_on_fit_task_end(estimator=search)
-        results = self._checked([FoldResult.read(one) for one in out])
-        return [results[i : i + len(folds)] for i in range(0, n_fits, len(folds))]
-
-    def _checked(self, results: list[FoldResult]) -> list[FoldResult]:
-        """Order the scores of a callable, whose names nobody knew before."""
-        if not callable(self.search.scoring):
-            return results
-        results = _in_one_order(results, self.study.get_trials(deepcopy=False))
-        for result in results:
-            if isinstance(result.test, dict):
-                self.search._check_refit_for_multimetric(result.test)
-        return results
 
 
-def _in_one_order(
-    results: list[FoldResult], trials: Sequence[FrozenTrial]
-) -> list[FoldResult]:
+def _evaluate(place: int, *args: Any, **named: Any) -> tuple[int, dict[str, Any]]:
+    """Fit and score on a fold, and say which of several it was."""
+    return place, _fit_and_score(*args, **named)
+
+
+def streaming() -> str:
+    """Return how joblib gives the results of fits: each as it ends, where it can."""
+    backend, _ = get_active_backend()
+    gives = getattr(backend, "supports_return_generator", False)
+    return "generator_unordered" if gives else "list"
+
+
+def _in_order(result: FoldResult, names: list[str]) -> FoldResult:
     """Order the scores as the study's first: that may be the one to compare."""
-    named = [result.test for result in results if isinstance(result.test, dict)]
-    names = score_names(trials) or (list(named[0]) if named else [])
-    for scores in named:
-        if not scores:
-            raise ValueError(
-                "`scoring` must return a score, or a dict of at least one. Got {}. "
-                "Return what the search shall maximise."
-            )
-        if scores.keys() != set(names):
-            raise ValueError(
-                "`scoring` must return a dict of the same names for each fold. Got "
-                f"{list(scores)} after {names}. Return NaN for a score that a fold "
-                "does not have."
-            )
-    return [
-        replace(result, test={name: result.test[name] for name in names})
-        if isinstance(result.test, dict)
-        else result
-        for result in results
-    ]
+    scores: dict[str, float] = result.test  # type: ignore[assignment]
+    if not scores:
+        raise ValueError(
+            "`scoring` must return a score, or a dict of at least one. Got {}. "
+            "Return what the search shall maximise."
+        )
+    if scores.keys() != set(names):
+        raise ValueError(
+            "`scoring` must return a dict of the same names for each fold. Got "
+            f"{list(scores)} after {names}. Return NaN for a score that a fold "
+            "does not have."
+        )
+    return replace(result, test={name: scores[name] for name in names})
 
 
 def _map_numbers(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -25,7 +25,7 @@ from sklearn.utils import check_random_state
 from sk_adalora.runtime.devices import own_settings_of_torch
 from sk_adalora.runtime.messages import Muted
 
-from .study import ERROR
+from .study import ERROR, READY, setting_of
 
 # The Gaussian process takes cubic time in the trials.
 _GP_TRIALS = 100
@@ -151,7 +151,8 @@ class DistinctTPESampler(TPESampler):
             (point | queued for point in _points(search_space)),
         )
         tried = _others(study, trial)
-        return next((p for p in points if not _was_tried(p, tried)), first)
+        fresh = (p for p in points if not _was_tried(p, search_space, tried))
+        return next(fresh, first)
 
 
 def _searched(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
@@ -173,35 +174,41 @@ def _others(study: optuna.Study, trial: FrozenTrial) -> list[FrozenTrial]:
     return [
         t
         for t in study._get_trials(deepcopy=False)
-        if t.params
+        if setting_of(t)
         and t.number != trial.number
         and not (t.state is TrialState.FAIL and ERROR not in t.user_attrs)
     ]
 
 
-def _was_tried(params: dict[str, Any], tried: list[FrozenTrial]) -> bool:
+def _was_tried(
+    params: dict[str, Any],
+    space: Mapping[str, BaseDistribution],
+    tried: list[FrozenTrial],
+) -> bool:
     """Tell whether a trial had these parameters, or those of them that it asked for.
 
-    Of a trial that runs, all of them: it may ask for more.
+    Of a trial that is not over, all of them: it may ask for more. So it is with one
+    that was given up, as its process may have died before it had asked for all.
     """
     for trial in tried:
-        drawn = [n for n, d in trial.distributions.items() if not d.single()]
-        may_ask = trial.state is TrialState.RUNNING and not params.keys() <= {*drawn}
-        if drawn and not may_ask and _has(params, trial, drawn):
-            return True
+        over = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        asked_all = over or READY in trial.user_attrs
+        had = trial.params if asked_all else setting_of(trial)
+        known = {**space, **trial.distributions}
+        drawn = {n: had[n] for n in had if n not in known or not known[n].single()}
+        if drawn and (asked_all or params.keys() <= drawn.keys()):
+            if drawn.keys() <= params.keys() and all(
+                _is_same(known[n], params[n], drawn[n]) for n in drawn
+            ):
+                return True
     return False
 
 
-def _has(params: dict[str, Any], trial: FrozenTrial, names: list[str]) -> bool:
-    return all(
-        name in params
-        and _is_same(trial.distributions[name], params[name], trial.params[name])
-        for name in names
-    )
-
-
 def _is_same(distribution: Any, one: Any, other: Any) -> bool:
-    first, second = map(distribution.to_internal_repr, (one, other))
+    try:
+        first, second = map(distribution.to_internal_repr, (one, other))
+    except ValueError:  # what was queued is no value of it
+        return False
     if isinstance(distribution, CategoricalDistribution):
         return first == second
     low, high = distribution.low, distribution.high
@@ -232,8 +239,8 @@ def all_tried(space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]) 
     drawn = _searched(space)
     if len(trials) < count_points(drawn):
         return False
-    left = sum(not _was_tried(point, trials) for point in _points(drawn))
-    begins = sum(not t.params and not t.state.is_finished() for t in trials)
+    left = sum(not _was_tried(point, drawn, trials) for point in _points(drawn))
+    begins = sum(not setting_of(t) and not t.state.is_finished() for t in trials)
     return not drawn or left <= begins
 
 
@@ -292,7 +299,7 @@ class InformedGPSampler(GPSampler):
             params = super().sample_relative(estimated, trial, search_space)
         # Only now, because other workers go on while a proposal is computed.
         proposal = params | _queued(trial, search_space)
-        if params and not _was_tried(proposal, _others(estimated, trial)):
+        if params and not _was_tried(proposal, search_space, _others(estimated, trial)):
             return params
         return self._instead.sample_relative(study, trial, search_space)
 

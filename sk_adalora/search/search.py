@@ -31,7 +31,7 @@ from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 
 from .dimensions import CalledSpace, Space
 from .fingerprint import fingerprint
-from .folds import FoldEvaluator
+from .folds import FoldEvaluator, streaming
 from .pruner import make_pruner
 from .results import (
     TrialTable,
@@ -58,11 +58,11 @@ from .study import (
     bind,
     check_bound,
     check_directions,
-    handed_over,
     in_memory,
     load_study,
     open_study,
     record_of,
+    resumable,
     silent_optuna,
 )
 from .trials import TrialRunner
@@ -185,6 +185,11 @@ class AdaLoraSearchCV(BaseSearchCV):
     load_if_exists : bool, default=True
         Whether to go on with a study of that name. If False, it is an error that there
         is one.
+    max_deaths : int or None, default=3
+        How many processes may die in a row while they evaluate the same parameters, as
+        for lack of memory, before these are given up. A process that ended a fold
+        before does not count. Raise it where processes are often stopped from outside;
+        None never gives up.
     enqueue : "paper", dict, list of dict or None, default="paper"
         The settings that a study tries first, if the search creates it. "paper" is the
         estimator as it is, as far as the space allows. A number outside its range is
@@ -279,9 +284,9 @@ class AdaLoraSearchCV(BaseSearchCV):
     Notes
     -----
     A study belongs to the rows, folds, space, scoring and estimator that it began with;
-    to go on with others is an error. A trial whose process died is tried again, after
-    two minutes without a sign of life. Parameters over which three processes have died
-    are not.
+    to go on with others is an error. A trial whose process died goes on after the
+    folds that have ended, once there was no sign of life for two minutes. A database
+    that cannot be reached is waited for, for up to 10 minutes.
 
     A pickle of a fitted search holds no storage, whose URL may have a password in it,
     and no callbacks but those set on `estimator`. `best_estimator_` is saved without
@@ -351,6 +356,7 @@ class AdaLoraSearchCV(BaseSearchCV):
         storage: Any = None,
         study_name: str | None = None,
         load_if_exists: bool = True,
+        max_deaths: int | None = 3,
         enqueue: Any = "paper",
         callbacks: Any = None,
         scoring: Any = None,
@@ -372,6 +378,7 @@ class AdaLoraSearchCV(BaseSearchCV):
         self.storage = storage
         self.study_name = study_name
         self.load_if_exists = load_if_exists
+        self.max_deaths = max_deaths
         self.enqueue = enqueue
         self.callbacks = callbacks
         self.scoring = scoring
@@ -582,18 +589,19 @@ class AdaLoraSearchCV(BaseSearchCV):
 
     def _join(self, study: SearchStudy, space: Space, stack: ExitStack) -> Worker:
         """Begin to work on a study, until the fit ends."""
-        if self.storage is None:
-            stack.enter_context(handed_over(study))
-        worker = Worker(study, beats=self.storage is not None)
+        stored = self.storage is not None
+        stack.enter_context(resumable(study, stored=stored))
+        worker = Worker(study, beats=stored, max_deaths=self.max_deaths)
         stack.enter_context(worker)
         over = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
-        study.sampler = make_sampler(
+        sampler = make_sampler(
             self.sampler,
             space.distributions(),
             self.n_trials,
             self.random_state,
             [over] if worker.alone() else [over, int(worker.run_id, 16)],
         )
+        study.sampler = worker.signing(sampler)
         return worker
 
     def _n_settings(self, space: Space) -> float:
@@ -618,7 +626,11 @@ class AdaLoraSearchCV(BaseSearchCV):
         total = int(min(self.n_trials, n_settings))
         with (
             closing(progress_bar(total, self.verbose, "search", "trial")) as bar,
-            Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch) as parallel,
+            Parallel(
+                n_jobs=self.n_jobs,
+                pre_dispatch=self.pre_dispatch,
+                return_as=streaming(),
+            ) as parallel,
         ):
             evaluate = FoldEvaluator(
                 search=self,

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import (
+    BaseStorage,
+    InMemoryStorage,
+    JournalStorage,
+    RDBStorage,
+    _CachedStorage,
+)
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnection
+
+from sk_adalora.runtime.messages import warn_user
 
 # Optuna locks a journal by a symbolic link, which few users may make on Windows.
 _LINKS_ARE_FREE = os.name != "nt"
@@ -23,6 +42,15 @@ _PATIENCE = 60
 # what an error says then: also that their version stands in its table already.
 _WAITS = (0.1, 0.5, 2.0)
 _OTHERS_CREATE = ("already exists", "alembic_version")
+# Seconds for which a database may be away, and between two tries, of which each waits
+# twice as long as the one before.
+_AWAY = 600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
+# What an error says that waiting does not mend.
+_LASTING = ("readonly database", "no such table")
+# The calls of a storage, and the one that ends a trial.
+_CALLS = {name for name in dir(BaseStorage) if not name.startswith("_")}
+_ENDS = "set_trial_state_values"
 # How a database of SQLite begins, and how a line of a journal.
 _SQLITE = b"SQLite format 3\0"
 _LINE = b'{"op_code"'
@@ -46,11 +74,12 @@ def open_storage(storage: Any) -> BaseStorage:
     if storage is None:
         return InMemoryStorage()
     if isinstance(storage, BaseStorage):
-        return storage
+        is_database = isinstance(storage, RDBStorage)
+        return PatientStorage(storage) if is_database else storage
     path = os.fspath(storage)
     if "://" not in path:
         return _open_journal(os.path.expanduser(path))
-    return _open_database(path)
+    return PatientStorage(_open_database(path))
 
 
 def _open_database(text: str) -> RDBStorage:
@@ -123,6 +152,94 @@ def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:
                 raise
         time.sleep(seconds)
     return connect()
+
+
+class PatientStorage(_CachedStorage):
+    """A database that is waited for while it cannot be reached.
+
+    A call that fails for that is made again, for minutes. So the trials that run go on
+    after a restart of the server.
+
+    Parameters
+    ----------
+    backend : RDBStorage
+        The database.
+    """
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._state = threading.Lock()
+        self._gone: float | None = None  # since when, while it is away
+        self._gone_at = ""
+        self._patience = _AWAY
+        # When it was back. Until then, nobody could write a sign of life.
+        self.back = -math.inf
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(self._until_reached, found) if name in _CALLS else found
+
+    def hurry(self) -> None:
+        """Wait no longer, as when a search is to end."""
+        self._patience = 0.0
+
+    def _until_reached(self, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                result = call(*args, **named)
+            except UpdateFinishedTrialError:
+                # Only the answer was lost, where an earlier try has ended the trial so.
+                ends = pause > _FIRST_PAUSE and call.__name__ == _ENDS
+                if not ends or self._backend.get_trial(args[0]).state is not args[1]:
+                    raise
+                result = True
+            except (StorageInternalError, SQLAlchemyError) as error:
+                cause = error if isinstance(error, SQLAlchemyError) else error.__cause__
+                if not _may_pass(cause):
+                    raise
+                self._backend.remove_session()  # and roll back what it had begun
+                self._note_gone(cause)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            self._note_back()
+            return result
+
+    def _note_gone(self, cause: BaseException | None) -> None:
+        """Say once that the database is away; raise an error if it is for too long."""
+        with self._state:
+            is_new = self._gone is None
+            if self._gone is None:
+                self._gone, self._gone_at = time.monotonic(), time.strftime("%H:%M:%S")
+            late = time.monotonic() - self._gone >= self._patience
+        text = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
+        if late:
+            raise ConnectionError(
+                "The database of the study must be reachable. Got no answer since "
+                f"{self._gone_at}: {text}. Start it, and call `fit` again."
+            ) from cause
+        if is_new:
+            warn_user(
+                "The database of the study should be reachable. Got no answer since "
+                f"{self._gone_at}, retrying for {_AWAY / 60:.0f} minutes: {text}. "
+                "Start it, if it does not come back by itself."
+            )
+
+    def _note_back(self) -> None:
+        with self._state:
+            if self._gone is not None:
+                self._gone, self.back = None, time.monotonic()
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Tell whether an error is one of a database that may be back later."""
+    # The last is raised instead of the first, where Optuna asks a second time.
+    passing = (OperationalError, InterfaceError, NoConnection, PendingRollbackError)
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if not (lost or isinstance(error, passing)):
+        return False
+    return not any(words in str(error) for words in _LASTING)
 
 
 class _Journal(JournalFileBackend):

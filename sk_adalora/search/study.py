@@ -22,6 +22,8 @@ FINGERPRINT = "sk_adalora:fingerprint"
 WORKER = "sk_adalora:worker:"
 # Attribute of a trial: the run that evaluates it.
 RUN = "sk_adalora:run"
+# Attribute of a trial that has all of its parameters: its folds are evaluated.
+READY = "sk_adalora:ready"
 # Attribute of a trial, followed by the number of a fold, counted from 0: its results.
 FOLD = "sk_adalora:fold:"
 # Attribute of a trial that failed by an error of its own. Whoever fails a trial without
@@ -32,12 +34,18 @@ FIRST = "sk_adalora:first"
 # Attribute of a trial that was queued again: the number of the one that did not get to
 # its end.
 AGAIN = "sk_adalora:again"
-# Attribute of a trial: how many processes died while they evaluated its parameters.
+# Attribute of a trial: how many processes died in a row while they evaluated its
+# parameters, without ending a fold.
 DEATHS = "sk_adalora:deaths"
 
 # System attribute of a trial where Optuna keeps what a sampler's `constraints_func`
 # returned; since 5.0 also, with a colon and a name, each constraint that was set.
 _CONSTRAINTS = "constraints"
+
+
+def setting_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what was queued for a trial, and what it has asked for."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def is_over(trial: FrozenTrial) -> bool:
@@ -209,22 +217,43 @@ def check_bound(study: optuna.Study, fingerprint: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def handed_over(study: optuna.Study) -> Iterator[None]:
-    """Attach a study in memory to an error: its trials would be lost otherwise."""
+def resumable(study: optuna.Study, *, stored: bool) -> Iterator[None]:
+    """Have an error say how the search goes on.
+
+    Attach a study that is in memory: its trials would be lost otherwise.
+    """
     try:
         yield
     except BaseException as error:
-        n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
-        if n_complete:
-            carrier: Any = error
-            with suppress(AttributeError):  # of an error that takes no attributes
+        carrier: Any = error
+        with suppress(Exception):  # the error that ended the search is to be raised
+            n_complete = sum(map(may_be_best, study.get_trials(deepcopy=False)))
+            if stored:
+                error.add_note(
+                    f"The study {study.study_name!r} keeps {n_complete} complete "
+                    "trials, and the folds that ended. `fit` with the same `storage` "
+                    f"and study_name={study.study_name!r} goes on with them."
+                )
+            elif n_complete:
                 carrier.study = study
                 error.add_note(
                     f"{n_complete} complete trials are in `study` of this error. "
                     "AdaLoraSearchCV.from_study refits the best of them, if nothing "
-                    "of what was searched has changed."
+                    f"of what was searched has changed. {_KEEP}"
                 )
+            elif worker_died(error) or not isinstance(error, Exception):
+                error.add_note(f"No trial was complete. {_KEEP}")
         raise
+
+
+# What to do so that a search that is cut short is not lost.
+_KEEP = "With a `storage` and a `study_name`, `fit` would go on where it was."
+
+
+def worker_died(error: BaseException) -> bool:
+    """Tell whether an error is that of joblib whose process was killed."""
+    # By its name: it is loky's, which is imported only for several `n_jobs`.
+    return type(error).__name__ == "TerminatedWorkerError"
 
 
 def in_memory(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,18 +13,33 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sk_adalora.runtime.messages import warn_user
+
 from .dimensions import Space
-from .folds import FoldResult
+from .fingerprint import digest
+from .folds import FoldFit, FoldResult, kept_folds
 from .results import warn_of_unasked
 from .sampler import all_tried
-from .study import DEATHS, ERROR, FOLD, RUN, SearchStudy, is_over, may_be_best
-from .workers import Worker, take_back, try_again
+from .study import (
+    AGAIN,
+    DEATHS,
+    ERROR,
+    FOLD,
+    READY,
+    SearchStudy,
+    is_over,
+    may_be_best,
+    worker_died,
+)
+from .workers import GRACE, Worker
 
-# Parameters of some trials and numbers of folds -> for each trial, results by fold.
-Evaluate = Callable[[list[dict[str, Any]], list[int]], list[list[FoldResult]]]
+# Folds to evaluate -> their results, each as soon as it is there.
+Evaluate = Callable[[list[FoldFit]], Iterable[tuple[FoldFit, FoldResult]]]
 
-# Seconds between two looks at trials that other workers have not finished.
+# Seconds between two looks at trials that other workers have not finished, and looks
+# before it is said what is waited for.
 _POLL = 1.0
+_LOOKS = 5
 
 
 @dataclass(eq=False)
@@ -34,6 +49,8 @@ class Candidate:
     trial: optuna.Trial
     params: dict[str, Any] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)
+    # By fold: also those that an earlier try has kept, and this has not come to yet.
+    results: dict[int, FoldResult] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -83,7 +100,7 @@ class TrialRunner:
 
     def __post_init__(self) -> None:
         self.open: list[Candidate] = []
-        self.unsigned: dict[int, float] = {}  # of `take_back`
+        self.looks = 0  # at the trials of others, with nothing else to do
         seconds = math.inf if self.timeout is None else self.timeout
         self.deadline = time.monotonic() + seconds
 
@@ -100,21 +117,19 @@ class TrialRunner:
                 if batch:
                     self._evaluate(batch, evaluate)
                 elif self._over() < self.n_trials and self._others_run():
-                    time.sleep(_POLL)
+                    self._wait()
                 else:
                     break
                 if self._is_late():
                     break
         except BaseException as error:
-            # By its name: it is joblib's or loky's, and without `n_jobs` neither is
-            # imported.
-            self._abandon(died=type(error).__name__ == "TerminatedWorkerError")
+            self._abandon(died=worker_died(error))
             raise
         self._show()
 
     def _ask(self) -> list[Candidate]:
         """Begin as many trials at once as there is room for."""
-        take_back(self.study, self.unsigned)
+        self.worker.take_back()
         asked: list[Candidate] = []
         while (
             len(asked) < self.batch and not self.study.stopped and not self._no_room()
@@ -143,12 +158,11 @@ class TrialRunner:
         candidate = Candidate(self.study.ask())
         self.open.append(candidate)
         trial = candidate.trial
-        trial.set_user_attr(RUN, self.worker.run_id)
         queued = self.study.get_trials(deepcopy=False)[trial.number]
         # Another worker may have asked at the same time: the lower number stays.
         if self._no_room(trial.number):
             self.open.remove(candidate)
-            try_again(self.study, queued, died=False)
+            self.worker.try_again(queued, died=False)
             return None
         try:
             candidate.params = self.space.suggest(trial)
@@ -156,7 +170,26 @@ class TrialRunner:
             self._tell(candidate, TrialState.PRUNED)
             return None
         warn_of_unasked(queued, trial.params)
+        candidate.results = self._results_of_earlier_tries(candidate, queued)
+        trial.set_user_attr(READY, True)
         return candidate
+
+    def _results_of_earlier_tries(
+        self, candidate: Candidate, queued: FrozenTrial
+    ) -> dict[int, FoldResult]:
+        """Return the folds that a trial need not evaluate again, as it has them."""
+        kept = kept_folds(queued, self.study.get_trials(deepcopy=False))
+        if not kept:
+            return {}
+        # A function may return something else for another number.
+        number = queued.user_attrs[AGAIN]
+        before = self.space.complete(candidate.trial.params, number)
+        if digest(before) != digest(candidate.params):
+            return {}
+        return {
+            int(name.removeprefix(FOLD)): FoldResult.of_attribute(value)
+            for name, value in kept.items()
+        }
 
     def _no_room(self, below: float = math.inf) -> bool:
         """Tell whether the trials with numbers below a bound are all that there are.
@@ -180,6 +213,18 @@ class TrialRunner:
         running = (TrialState.RUNNING,)
         return bool(self.study.get_trials(deepcopy=False, states=running))
 
+    def _wait(self) -> None:
+        """Wait for the trials of others, and say once what for."""
+        self.looks += 1
+        if self.looks == _LOOKS:
+            warn_user(
+                "The search waits for trials that others have begun. Got "
+                f"{self.worker.waits_for()}. There is nothing to do: those of a "
+                f"process that has ended are tried again here, {GRACE / 60:.0f} "
+                "minutes after its last sign of life."
+            )
+        time.sleep(_POLL)
+
     def _evaluate(self, batch: list[Candidate], evaluate: Evaluate) -> None:
         """Evaluate all folds at once, or in a race one after the other.
 
@@ -190,35 +235,50 @@ class TrialRunner:
         while batch and folds:
             width = self.batch // len(batch) if self.racing else len(folds)
             group, folds = folds[:width], folds[width:]
-            results = evaluate([candidate.params for candidate in batch], group)
-            for candidate, by_fold in zip(batch, results, strict=True):
-                for fold, result in zip(group, by_fold, strict=True):
+            self._fill(batch, group, evaluate)
+            for candidate in batch:
+                for fold in group:
                     if candidate in self.open:
-                        self._record(candidate, fold, result, last=fold == group[-1])
+                        self._record(candidate, fold, last=fold == group[-1])
             batch = [candidate for candidate in batch if candidate in self.open]
 
-    def _record(
-        self, candidate: Candidate, fold: int, result: FoldResult, *, last: bool
+    def _fill(
+        self, batch: list[Candidate], group: list[int], evaluate: Evaluate
     ) -> None:
-        """Keep the result of a fold, and end the trial if that was enough.
+        """Keep the results of some folds of trials, each as soon as it is there."""
+        trials = {candidate.trial.number: candidate for candidate in batch}
+        left = []
+        for number, candidate in trials.items():
+            for fold in group:
+                if fold in candidate.results:  # of an earlier try
+                    self._keep(candidate, fold, candidate.results[fold])
+                else:
+                    left.append(FoldFit(number, candidate.params, fold))
+        if left:
+            for fit, result in evaluate(left):
+                self._keep(trials[fit.number], fit.fold, result)
+
+    def _keep(self, candidate: Candidate, fold: int, result: FoldResult) -> None:
+        candidate.results[fold] = result
+        with self._unless_taken(candidate):
+            candidate.trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
+
+    def _record(self, candidate: Candidate, fold: int, *, last: bool) -> None:
+        """Report the result of a fold, and end the trial if that was enough.
 
         `last` tells whether it is the last of the folds that were evaluated at once: a
         trial that fails keeps them all.
         """
-        trial = candidate.trial
+        trial, result = candidate.trial, candidate.results[fold]
         score = result.objective(self.metric)
         candidate.scores.append(score)
         mean = _mean(candidate.scores)
-        try:
-            trial.set_user_attr(f"{FOLD}{fold}", result.as_attribute())
+        with self._unless_taken(candidate):
             if not math.isnan(mean):
                 trial.report(mean, step=fold)
             elif ERROR not in trial.user_attrs:
                 trial.set_user_attr(ERROR, result.error or _no_mean(candidate.scores))
-        except (ValueError, RuntimeError):
-            if self._is_ours(trial):
-                raise
-            self.open.remove(candidate)  # another run took us for dead and requeued it
+        if candidate not in self.open:
             return
         if math.isnan(mean):
             if last:
@@ -231,15 +291,28 @@ class TrialRunner:
     def _tell(
         self, candidate: Candidate, state: TrialState, value: float | None = None
     ) -> None:
-        frozen = self.study.tell(
-            candidate.trial, value, state=state, skip_if_finished=True
-        )
-        self.open.remove(candidate)
-        if frozen.state is not state:
+        frozen = None
+        with self._unless_taken(candidate):
+            frozen = self.study.tell(
+                candidate.trial, value, state=state, skip_if_finished=True
+            )
+            self.open.remove(candidate)
+        if frozen is None or frozen.state is not state:
             return  # another run took us for dead and requeued it
         self._show()
         for callback in self.callbacks:
             callback(self.study, frozen)
+
+    @contextmanager
+    def _unless_taken(self, candidate: Candidate) -> Iterator[None]:
+        """Drop a trial that another run has queued again, as it took us for dead."""
+        try:
+            yield
+        except (ValueError, RuntimeError):
+            if self._is_ours(candidate.trial):
+                raise
+            if candidate in self.open:
+                self.open.remove(candidate)
 
     def _is_ours(self, trial: optuna.Trial) -> bool:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
@@ -250,10 +323,11 @@ class TrialRunner:
 
         That a worker process of joblib `died` counts against them.
         """
+        self.worker.hurry()
         for candidate in self.open:
             with suppress(Exception):  # the error that ends the run is to be raised
                 trials = self.study.get_trials(deepcopy=False)
-                try_again(self.study, trials[candidate.trial.number], died=died)
+                self.worker.try_again(trials[candidate.trial.number], died=died)
 
     def _show(self) -> None:
         if self.bar.disable:

@@ -440,9 +440,9 @@ def test_workers_that_a_race_leaves_free_take_further_folds(monkeypatch):
     seen = []
     evaluate = FoldEvaluator.__call__
 
-    def spy(self, candidates, folds):
-        seen.append((len(candidates), folds))
-        return evaluate(self, candidates, folds)
+    def spy(self, fits):
+        seen.append((len({f.number for f in fits}), sorted({f.fold for f in fits})))
+        return evaluate(self, fits)
 
     monkeypatch.setattr(FoldEvaluator, "__call__", spy)
     good = [{"a": 0.34 - 0.01 * k, "b": 0.7} for k in range(5)]

@@ -173,7 +173,7 @@ def test_a_killed_study_goes_on_where_it_was(storage, tmp_path, monkeypatch):
     over = in_state(study, TrialState.COMPLETE)
     running = in_state(study, TrialState.RUNNING)
 
-    monkeypatch.setattr(_search_workers, "_GRACE", 1.0)  # not to wait for so long
+    monkeypatch.setattr(_search_workers, "GRACE", 1.0)  # not to wait for so long
     monkeypatch.setattr(_search_workers, "_BEAT", 0.1)
     fitted = search(storage, "killed", 6, log).fit(X, Y)
 
@@ -200,13 +200,13 @@ def test_sqlite_locks_a_study_before_it_reads_it(tmp_path):
     storage = open_storage(f"sqlite:///{path}")
     other = sqlite3.connect(path, timeout=0)
 
-    with storage.engine.begin() as reads:
+    with storage._backend.engine.begin() as reads:
         reads.exec_driver_sql("SELECT * FROM studies")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
     other.execute("BEGIN IMMEDIATE")
     other.close()
-    storage.engine.dispose()
+    storage._backend.engine.dispose()
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_a_trial_of_a_living_worker_is_left_to_it(tmp_path):
     assert alive.trials_[theirs.number].state is TrialState.RUNNING
     assert alive.cv_results_["trial_number"].tolist() == [0, 2]
 
-    sign(study, time.time() - 2 * _search_workers._GRACE)
+    sign(study, time.time() - 2 * _search_workers.GRACE)
     dead = quick.fit(X, Y)
 
     assert dead.trials_[theirs.number].state is TrialState.FAIL
@@ -314,7 +314,7 @@ def test_workers_that_begin_at_once_try_different_parameters(tmp_path):
         quick = search(storage, "s", 1, enqueue=None, **options)
         return quick.set_params(estimator__seconds=0).fit(X, Y).trials_[0].params
 
-    gone, now = time.time() - 2 * _search_workers._GRACE, time.time()
+    gone, now = time.time() - 2 * _search_workers.GRACE, time.time()
     alone, again = first_trial("alone.db", gone), first_trial("again.db", gone)
 
     assert alone == again

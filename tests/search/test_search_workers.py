@@ -3,7 +3,6 @@
 import threading
 import time
 from datetime import timedelta
-from functools import partial
 
 import joblib
 import optuna
@@ -15,7 +14,7 @@ from sklearn.exceptions import FitFailedWarning
 
 from sk_adalora import AdaLoraSearchCV
 from sk_adalora.search import workers as _search_workers
-from sk_adalora.search.study import FOLD, is_over
+from sk_adalora.search.study import DEATHS, ERROR, FOLD, READY, RUN, is_over
 
 X, Y = rows()
 
@@ -26,18 +25,16 @@ def kept():
     return {"storage": optuna.storages.InMemoryStorage(), "study_name": "s"}
 
 
-@pytest.fixture
-def process(monkeypatch, tmp_path):
-    """Function: name and state of a process -> when it began, by its number."""
-    monkeypatch.setattr(_search_workers, "_PROC", tmp_path)
-    (tmp_path / "7").mkdir()
+def lose(trial, deaths=0):
+    """Leave a trial as a process does that is killed while it evaluates the folds."""
+    trial.set_user_attr(RUN, "of a dead process")
+    trial.set_user_attr(READY, True)
+    if deaths:
+        trial.set_user_attr(DEATHS, deaths)
 
-    def started(name, state):
-        fields = state + b" " + b"0 " * 18 + b"42 0"
-        (tmp_path / "7" / "stat").write_bytes(b"7 (%s) %s" % (name, fields))
-        return _search_workers._started(7)
 
-    return started
+def worker_of(study, max_deaths=3):
+    return _search_workers.Worker(study, beats=False, max_deaths=max_deaths)
 
 
 def test_a_point_whose_run_ended_at_once_is_tried_again(kept):
@@ -64,17 +61,15 @@ def test_what_kills_each_process_is_given_up():
     for deaths in (1, 2, 3):
         trial = study.ask()
         trial.suggest_float("a", 0, 1)
-        trial.set_user_attr(_search_workers.RUN, "of a dead process")
+        lose(trial)
         assert not is_over(study.trials[-1])
-        _search_workers.take_back(study, {})
+        worker_of(study).take_back()
         waiting = [t for t in study.trials if t.state is TrialState.WAITING]
-        assert [t.user_attrs.get(_search_workers.DEATHS) for t in waiting] == [deaths][
-            : deaths < 3
-        ]
+        assert [t.user_attrs.get(DEATHS) for t in waiting] == [deaths][: deaths < 3]
 
     last = study.trials[-1]
     assert is_over(last)
-    assert last.user_attrs[_search_workers.ERROR].startswith("3 processes died while")
+    assert last.user_attrs[ERROR].startswith("3 processes died in a row")
 
 
 def test_what_has_failed_is_not_tried_again_though_the_search_ended_then():
@@ -94,21 +89,6 @@ def test_what_has_failed_is_not_tried_again_though_the_search_ended_then():
 
     assert fitted.cv_results_["state"].tolist() == ["failed", "complete"]
     assert fitted.cv_results_["params"][1] != point
-
-
-def test_what_was_given_up_may_have_drawn_less_than_a_function_asks_for(kept):
-    def space(trial):
-        return {name: trial.suggest_float(name, 0, 1) for name in ("a", "b")}
-
-    search(space=space, n_trials=1, **kept).fit(X, Y)
-    lost = optuna.load_study(**kept).ask()
-    lost.suggest_float("a", 0, 1)
-    for name, value in ((_search_workers.RUN, "dead"), (_search_workers.DEATHS, 2)):
-        lost.set_user_attr(name, value)
-    with pytest.warns(FitFailedWarning, match="3 processes died while they"):
-        fitted = search(space=space, n_trials=2, **kept).fit(X, Y)
-
-    assert fitted.cv_results_["params"][1] == lost.params
 
 
 def test_a_setting_for_which_another_worker_left_no_room_stays_in_line(
@@ -140,7 +120,7 @@ def test_what_a_grid_lost_is_tried_again(n_before, asked, kept):
     lost = optuna.load_study(**kept, sampler=sampler).ask()
     if asked:
         lost.suggest_categorical("a", [0.1, 0.3, 0.6])
-    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    lose(lost)
     fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
 
     assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
@@ -154,9 +134,9 @@ def test_all_that_a_grid_lost_is_tried_again(kept):
     search(n_trials=1, refit=False, **options).fit(X, Y)
     study = optuna.load_study(**kept, sampler=sampler)
     lost, later = study.ask(), study.ask()
-    lost.set_user_attr(_search_workers.RUN, "of a dead process")
-    _search_workers.take_back(study, {})
-    later.set_user_attr(_search_workers.RUN, "of a dead process")
+    lose(lost)
+    worker_of(study).take_back()
+    lose(later)
     fitted = search(n_trials=5, refit=False, **options).fit(X, Y)
 
     assert sorted(p["a"] for p in fitted.cv_results_["params"]) == [0.1, 0.3, 0.6]
@@ -165,7 +145,7 @@ def test_all_that_a_grid_lost_is_tried_again(kept):
 
 @pytest.mark.parametrize(
     "mark",
-    [{_search_workers.DEATHS: 2}, {_search_workers.ERROR: "of a fold"}],
+    [{DEATHS: 2}, {ERROR: "of a fold"}],
     ids=["given up", "failed"],
 )
 def test_nothing_is_tried_after_the_last_setting_was_given_up(mark, kept):
@@ -175,7 +155,8 @@ def test_nothing_is_tried_after_the_last_setting_was_given_up(mark, kept):
     search(n_trials=2, refit=False, enqueue=None, **options).fit(X, Y)
     lost = optuna.load_study(**kept, sampler=sampler).ask()
     lost.suggest_categorical("a", [0.1, 0.3, 0.6])
-    for name, value in {_search_workers.RUN: "of a dead process", **mark}.items():
+    lose(lost)
+    for name, value in mark.items():
         lost.set_user_attr(name, value)
     given = search(n_trials=10, refit=False, enqueue=None, **options)
     with pytest.warns(FitFailedWarning):
@@ -194,8 +175,7 @@ def test_a_queued_trial_has_no_place_in_a_grid(given_up, kept):
         study = optuna.create_study(**kept, direction="maximize")
         study.enqueue_trial({"a": 0.3})
         lost = study.ask()
-        lost.set_user_attr(_search_workers.RUN, "of a dead process")
-        lost.set_user_attr(_search_workers.DEATHS, 2)
+        lose(lost, deaths=2)
         with pytest.warns(FitFailedWarning, match="3 processes died"):
             fitted = given.fit(X, Y)
     else:
@@ -226,8 +206,7 @@ def test_what_was_lost_beside_what_is_given_up_is_tried_again(n_deaths, kept):
     study = optuna.load_study(**kept, sampler=sampler)
     for lost, deaths in zip([study.ask(), study.ask()], n_deaths, strict=True):
         lost.suggest_categorical("a", [0.1, 0.3, 0.6])
-        lost.set_user_attr(_search_workers.RUN, "of a dead process")
-        lost.set_user_attr(_search_workers.DEATHS, deaths)
+        lose(lost, deaths)
     given = search(n_trials=5, refit=False, enqueue=None, **options)
     with pytest.warns(FitFailedWarning):
         fitted = given.fit(X, Y)
@@ -248,7 +227,7 @@ def test_a_trial_that_was_lost_before_it_had_parameters_does_not_end_the_search(
     given = search(sampler=EndsWithoutParameters(seed=0), refit=False, **kept)
     given.set_params(n_trials=1).fit(X, Y)
     lost = optuna.load_study(**kept).ask()
-    lost.set_user_attr(_search_workers.RUN, "of a dead process")
+    lose(lost)
     fitted = given.set_params(n_trials=3).fit(X, Y)
 
     assert fitted.cv_results_["trial_number"].tolist() == [0, 2, 3]
@@ -261,14 +240,12 @@ def test_a_trial_that_was_just_asked_for_is_left_alone(hours, monkeypatch):
     trial = optuna.trial.create_trial(state=TrialState.RUNNING)
     trial.datetime_start += timedelta(hours=hours)
     study.add_trial(trial)
-    seen = {}
-    works = partial(_search_workers.Worker, study, beats=False)
-    with works(), works():
-        _search_workers.take_back(study, seen)
+    with worker_of(study), worker_of(study) as worker:
+        worker.take_back()
         assert study.trials[0].state is TrialState.RUNNING
-        now = time.monotonic() + _search_workers._GRACE + 1
+        now = time.monotonic() + _search_workers.GRACE + 1
         monkeypatch.setattr(time, "monotonic", lambda: now)
-        _search_workers.take_back(study, seen)
+        worker.take_back()
 
     assert study.trials[0].state is TrialState.FAIL  # who asked for it is gone
 
@@ -298,7 +275,7 @@ def test_only_what_kills_is_given_up():
         # Threads that go on after the error put the filters of warnings back.
         for thread in {*threading.enumerate()} - before:
             thread.join(WAIT)
-        with pytest.warns(FitFailedWarning, match="3 processes died while they"):
+        with pytest.warns(FitFailedWarning, match="3 processes died in a row"):
             given.fit(X, Y)
     table = given.cv_results_
     complete = table["state"] == "complete"
@@ -311,12 +288,12 @@ def test_only_what_kills_is_given_up():
 def test_what_may_kill_is_evaluated_alone(order, kept):
     study = optuna.create_study(**kept, direction="maximize")
     for a in order:
-        deaths = {_search_workers.DEATHS: 1} if a == 0.9 else None
+        deaths = {DEATHS: 1} if a == 0.9 else None
         study.enqueue_trial({"a": a, "b": 0.7}, user_attrs=deaths)
     given = search(Killer(), n_trials=2, n_jobs=2, error_score="raise", **kept)
     with joblib.parallel_config("threading"), pytest.raises(TerminatedWorkerError):
         given.fit(X, Y)
-    blamed = [t for t in study.trials if _search_workers.DEATHS in t.user_attrs]
+    blamed = [t for t in study.trials if DEATHS in t.user_attrs]
 
     assert {t.system_attrs["fixed_params"]["a"] for t in blamed} == {0.9}
 
@@ -331,7 +308,7 @@ def test_an_interruption_is_no_death(kept):
     *_, again = optuna.load_study(**kept).trials
 
     assert again.state is TrialState.WAITING
-    assert _search_workers.DEATHS not in again.user_attrs
+    assert DEATHS not in again.user_attrs
 
 
 def test_an_error_of_the_storage_is_the_one_to_see(monkeypatch):
