@@ -31,6 +31,8 @@ from .layout import (
     MAX_ARRAY_BYTES,
     STATE_NAME,
     broken,
+    is_kept,
+    settled,
 )
 from .state import (
     OPTIONAL_ATTRIBUTES,
@@ -74,8 +76,8 @@ def find(
     """Return the folder, and the folder that its links must stay inside."""
     given = os.path.expanduser(source)
     if os.path.isdir(given):
-        folder = Path(given).resolve()
-        return folder, folder
+        root = Path(given).resolve()
+        return settled(root), root
     name = os.fspath(source)
     if os.path.isfile(given):
         raise NotADirectoryError(
@@ -109,9 +111,10 @@ def read_described(folder: Path) -> dict[str, Any]:
     try:
         described = read_json(folder / STATE_NAME)
     except FileNotFoundError as error:  # transformers loads pretrained models like this
-        raise FileNotFoundError(
-            f"{error} A pretrained model belongs in the parameter `model`, for a fit."
-        ) from None
+        do = "A pretrained model belongs in the parameter `model`, for a fit."
+        if is_kept(folder):
+            do = f"{str(folder.parent)!r} is of a save that did not finish: save again."
+        raise FileNotFoundError(f"{error} {do}") from None
     check_format(described)
     _check_fields(described, _HINTS, "the fields of a saved estimator", described)
     for name, number in described["versions"].items():
