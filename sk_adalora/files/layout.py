@@ -120,7 +120,7 @@ def _is_scratch(path: Path) -> bool:
 def _held(scratch: Path) -> Iterator[bool]:
     """Lock a hidden folder for as long as this process lives; tell whether that went.
 
-    It does not where another holds it, and where there are no such locks, as on Windows.
+    It does not where another holds it, and where there are no such locks: on Windows.
     """
     if sys.platform == "win32":
         yield False
