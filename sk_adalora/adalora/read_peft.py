@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from .adapter_state import PREFIX
@@ -27,6 +25,7 @@ from .peft_format import (
     plain_name,
     stored,
 )
+from .tensor_file import read_tensors
 
 # torch allows every name without a dot, such as "en/de".
 _PATH = re.compile(r"[^.]+(\.[^.]+)*")
@@ -122,13 +121,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
             "it. Check the path."
         )
-    try:
-        return load(path.read_bytes())  # it may be replaced meanwhile
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(
-            f"{WEIGHTS_NAME} must hold tensors. Got a file in {str(folder)!r} that "
-            f"cannot be read: {error}. Copy it again."
-        ) from error
+    return read_tensors(path)
 
 
 def _is_frozen(name: str) -> bool:

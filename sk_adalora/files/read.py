@@ -11,13 +11,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from sk_adalora.adalora.config import CONFIG_NAME
 from sk_adalora.adalora.json_file import read_json
 from sk_adalora.adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of
 from sk_adalora.adalora.read_peft import read_adapter
+from sk_adalora.adalora.tensor_file import read_tensors
 from sk_adalora.data.targets import Targets, from_state
 from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
@@ -331,13 +330,7 @@ def _read_arrays(
 
 def _read_tensors(path: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
     """Read tensors of these names from a small file."""
-    try:
-        tensors = load(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path.name} must hold tensors. Got a file that cannot be read: "
-            f"{error}. Copy it again."
-        ) from error
+    tensors = read_tensors(path)
     numbers = [*tensors.values()]
     if (
         tensors.keys() != {*names}

@@ -214,7 +214,7 @@ def test_a_full_disk(fitted, there, saved, monkeypatch, method, folder):
 
 
 def test_a_training_that_is_too_long_to_be_read(fitted, tmp_path, monkeypatch):
-    """About a million steps: a folder that cannot be loaded would lose the model."""
+    """Some 250,000 steps: a folder that cannot be loaded would lose the model."""
     fitted.save_pretrained(tmp_path / "f")
     length = (tmp_path / "f" / "sk_adalora.json").stat().st_size
     monkeypatch.setattr(json_file, "MAX_BYTES", length)
