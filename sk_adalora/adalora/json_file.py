@@ -58,13 +58,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_bounded(path: Path) -> str:
+def read_bounded(
+    path: Path, most_bytes: int = MAX_BYTES, most_nested: int = MAX_NESTED
+) -> str:
     """Return the text of a JSON file; refuse one that would take much time or memory.
 
     Parameters
     ----------
     path : Path
         The file.
+    most_bytes : int, default=MAX_BYTES
+        How long it may be.
+    most_nested : int, default=MAX_NESTED
+        How many lists and objects it may hold.
 
     Returns
     -------
@@ -76,19 +82,24 @@ def read_bounded(path: Path) -> str:
         If it is too long, holds too many lists and objects, or is no UTF-8.
     """
     size = path.stat().st_size
-    if size > MAX_BYTES:
+    if size > most_bytes:
         raise ValueError(
-            f"{path} must be at most {MAX_BYTES} bytes long. Got {size}. It is "
+            f"{path} must be at most {most_bytes} bytes long. Got {size}. It is "
             "not what it says it is."
         )
     data = path.read_bytes()
     n_nested = data.count(b"[") + data.count(b"{")
-    if n_nested > MAX_NESTED:
+    if n_nested > most_nested:
         raise ValueError(
-            f"{path} must hold at most {MAX_NESTED} lists and objects. Got {n_nested}. "
-            "It is not what it says it is."
+            f"{path} must hold at most {most_nested} lists and objects. Got "
+            f"{n_nested}. It is not what it says it is."
         )
-    return data.decode("utf8")
+    try:
+        return data.decode("utf8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} must be UTF-8. Got: {error}. The file is broken."
+        ) from error
 
 
 def _read_float(text: str) -> float:

@@ -62,7 +62,7 @@ def read_adapter(
         AdaLoraConfig.from_dict(values)  # raises, before its tensors look broken
     tensors = {
         plain_name(name): _check_tensor(name, tensor)
-        for name, tensor in _read_tensors(source).items()
+        for name, tensor in read_tensors(source / WEIGHTS_NAME).items()
         if not _is_frozen(name)
     }
     ranks = _check_factors(tensors)
@@ -112,16 +112,6 @@ def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
         if longer and own != "bias" and not is_inside(path, kept):
             kept.append(longer[0])
     return kept
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
-            "it. Check the path."
-        )
-    return read_tensors(path)
 
 
 def _is_frozen(name: str) -> bool:

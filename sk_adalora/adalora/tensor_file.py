@@ -29,9 +29,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
-        If it is no such file, or has too many tensors.
+        If it is none of safetensors, or has too many tensors.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The folder must hold {path.name}. Got {str(path.parent)!r} without it. "
+            "Check the path."
+        )
     try:
         check_header(path)
         return load(path.read_bytes())

@@ -193,9 +193,15 @@ def _vocabulary(tokenizer: Any) -> list[tuple[int, str]] | None:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return what the config.json of a model's folder says of how it computes."""
-    text = read_bounded(folder / "config.json")
-    # NaN and infinity, which strict readers of JSON refuse, become texts.
-    return _without_others(json.loads(text, parse_constant=str))
+    path = folder / "config.json"
+    text = read_bounded(path)
+    try:
+        # NaN and infinity, which strict readers of JSON refuse, become texts.
+        return _without_others(json.loads(text, parse_constant=str))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} must be JSON. Got: {error}. The file is broken."
+        ) from error
 
 
 def _without_others(settings: Any) -> Any:
@@ -264,6 +270,8 @@ _MOST = {
     "seq_len": 2**27,
 }
 _LABELS = ("id2label", "label2id")
+# Each pair of tokens that belong together is a list in it: Gemma's has 0.5 million.
+_TOKENIZER, _MOST_OF_TOKENIZER = "tokenizer.json", (2**27, 2**21)
 
 
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
@@ -307,7 +315,7 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
 
 
 def _read_small(folder: Path) -> dict[str, Any]:
-    """Return config.json; refuse settings, of a tokenizer too, that are very long."""
+    """Return config.json; refuse files of a tokenizer that no tokenizer has."""
     for name in (
         "tokenizer_config.json",
         "added_tokens.json",
@@ -315,6 +323,8 @@ def _read_small(folder: Path) -> dict[str, Any]:
     ):
         if (folder / name).is_file():
             read_bounded(folder / name)
+    if (folder / _TOKENIZER).is_file():
+        read_bounded(folder / _TOKENIZER, *_MOST_OF_TOKENIZER)
     return read_object(folder / "config.json")
 
 
