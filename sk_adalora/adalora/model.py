@@ -27,7 +27,7 @@ from .layer_replacement import (
     stop_fused_layers,
 )
 from .layers import SVDLinear
-from .modules_to_save import TrainedCopies, copied_paths
+from .modules_to_save import TrainedCopies, called_alike, copied_paths
 from .peft_format import select_triplets, write_adapter
 from .triplets import Triplets
 from .user_checks import LoopChecks, check_before_saving
@@ -472,7 +472,8 @@ class AdaLoraModel(Wrapper):
         Returns
         -------
         config : AdaLoraConfig
-            A copy, which names the base model also where the user did not.
+            A copy, which names the base model also where the user did not, and modules
+            to save by whole paths, which PEFT cannot mistake.
         tensors : dict of str to torch.Tensor
             Without pruned triplets whose singular value is 0.
         """
@@ -487,7 +488,15 @@ class AdaLoraModel(Wrapper):
         prefix, kept = adapter_state.PREFIX, self.allocator.kept
         values = [state[f"{prefix}{path}.lora_E"].flatten() for path in self.adapted]
         chosen = kept | (torch.cat(values).to(kept.device) != 0)
-        return config, select_triplets(state, self._by_layer(chosen))
+        tensors = select_triplets(state, self._by_layer(chosen))
+        if config.modules_to_save:
+            saved = self._copies.modules
+            alike = called_alike(self.model, saved)
+            config.modules_to_save = saved + alike
+            for path in alike:
+                numbers = self.model.get_submodule(path).state_dict()
+                tensors |= {f"{prefix}{path}.{n}": t for n, t in numbers.items()}
+        return config, tensors
 
     # ---- merging ------------------------------------------------------------
 

@@ -102,6 +102,12 @@ class TrainedCopies:
             name = f"{path}.bias" if path else "bias"  # that of the model itself
             self._copies[name] = _Copy([(module, "bias")], bias, trained)
 
+    @property
+    def modules(self) -> list[str]:
+        """The paths of the modules that are trained in full."""
+        copies = self._copies.items()
+        return [path for path, c in copies if isinstance(c.trained, nn.Module)]
+
     def use(self, trained: bool) -> None:
         """Put the trained copies, or the originals, into the model."""
         for copied in self._copies.values():
@@ -130,6 +136,21 @@ class TrainedCopies:
             else:
                 for name, tensor in copied.trained.state_dict(keep_vars=True).items():
                     yield f"{path}.{name}", tensor
+
+
+def called_alike(model: nn.Module, paths: list[str]) -> list[str]:
+    """Return the frozen modules that PEFT looks for in a file beside those to save.
+
+    It takes every module whose path ends with the letters of one of them: "norm", at
+    the top of a model, stands for each "input_layernorm" too.
+    """
+    return [
+        path
+        for path, module in model.named_modules()
+        if path.endswith(tuple(paths))
+        and not is_inside(path, paths)
+        and not any(isinstance(part, SVDLinear) for part in module.modules())
+    ]
 
 
 def copied_paths(model: nn.Module, config: AdaLoraConfig) -> list[str]:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from .adapter_state import PREFIX
@@ -27,6 +25,7 @@ from .peft_format import (
     plain_name,
     stored,
 )
+from .tensor_file import read_tensors
 
 # torch allows every name without a dot, such as "en/de".
 _PATH = re.compile(r"[^.]+(\.[^.]+)*")
@@ -63,7 +62,7 @@ def read_adapter(
         AdaLoraConfig.from_dict(values)  # raises, before its tensors look broken
     tensors = {
         plain_name(name): _check_tensor(name, tensor)
-        for name, tensor in _read_tensors(source).items()
+        for name, tensor in read_tensors(source / WEIGHTS_NAME).items()
         if not _is_frozen(name)
     }
     ranks = _check_factors(tensors)
@@ -113,22 +112,6 @@ def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
         if longer and own != "bias" and not is_inside(path, kept):
             kept.append(longer[0])
     return kept
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"An adapter folder must hold {WEIGHTS_NAME}. Got {str(folder)!r} without "
-            "it. Check the path."
-        )
-    try:
-        return load(path.read_bytes())  # it may be replaced meanwhile
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(
-            f"{WEIGHTS_NAME} must hold tensors. Got a file in {str(folder)!r} that "
-            f"cannot be read: {error}. Copy it again."
-        ) from error
 
 
 def _is_frozen(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sk_adalora.data.texts import Texts, read_texts
-from sk_adalora.files.state import AdapterState, rebuild_network
+from sk_adalora.files.state import AdapterState, check_files, rebuild_network
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
@@ -108,6 +109,7 @@ def load_model(
         trust_remote_code=estimator.trust_remote_code,
         n_labels=n_outputs if pooling == "model" else None,
         found=found,
+        check=None if fitted is None else partial(check_files, fitted),
     )
 
 

@@ -6,11 +6,16 @@ import os
 import re
 import reprlib
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+if sys.platform != "win32":
+    import fcntl
 
 STATE_NAME = "sk_adalora.json"
 HEAD_NAME = "head.safetensors"
@@ -21,8 +26,10 @@ BACKBONE = "backbone"
 OUR_MARK = "library_name: sk-adalora"
 # An array of labels may take this much memory: each has room for the longest.
 MAX_ARRAY_BYTES = 2**28
-# The hidden folder that a writer fills: "new" is to come, "old" was there.
+# The hidden folder of a writer, and what may be in it: "new" is to come; "old", once it
+# has this name, is all that was there; "moving" says that files are being replaced.
 _SCRATCH = re.compile(r"\..*-[0-9a-f]{16}", re.DOTALL)
+_NEW, _KEPT, _OLD, _GONE, _MOVING = "new", "kept", "old", "gone", "moving"
 
 
 def broken(must: str, got: Any) -> ValueError:
@@ -53,38 +60,48 @@ def refuse_links(folder: Path, root: Path, mark: str = STATE_NAME) -> None:
 
 @contextmanager
 def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Write to a temporary folder, then put it in place: all of it, or nothing."""
+    """Write to a temporary folder, then put it in place: all of it, or nothing.
+
+    A folder that is there stays, and its files are replaced: others may refer to it, as
+    to a working directory or a mount point, and its parent may be closed. A process
+    that is killed meanwhile leaves what :func:`settled` finds.
+    """
     folder = Path(os.path.abspath(folder))
-    _refuse_other_mover(folder)
     _check_vacant(folder, overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    stays = folder.exists() and _must_stay(folder)
-    beside = folder if stays else folder.parent
+    stays = folder.exists()
     # Not by tempfile: on Windows its folders are closed to other users, and files that
     # are moved out of them stay so.
+    beside = folder if stays else folder.parent
     scratch = beside / f".{folder.name}-{uuid4().hex[:16]}"
-    new, old = scratch / "new", scratch / "old"
+    new = scratch / _NEW
     try:
         scratch.mkdir()
-        if folder.exists():  # what is closed to others stays so meanwhile
-            mode = scratch.stat().st_mode & (folder.stat().st_mode | 0o7700)
-            _set_mode(scratch, mode & 0o7777)
-        new.mkdir()
-        yield new
-        for path in new.glob("*.safetensors"):  # only the owner may read these
-            _set_mode(path, new.stat().st_mode & 0o666)
-        if stays:
-            old.mkdir()
-            _refuse_other_mover(folder, old)
-        _check_vacant(folder, overwrite)  # others may have written meanwhile
-        put_in_place = _refill if stays else _replace
-        put_in_place(new, folder, old)
+        with _held(scratch):
+            if stays:  # what is closed to others stays so meanwhile
+                mode = scratch.stat().st_mode & (folder.stat().st_mode | 0o7700)
+                _set_mode(scratch, mode & 0o7777)
+            new.mkdir()
+            yield new
+            for path in new.glob("*.safetensors"):  # only the owner may read these
+                _set_mode(path, new.stat().st_mode & 0o666)
+            _put_in_place(new, folder, stays, overwrite)
     finally:
-        with suppress(OSError):  # not there, or not empty
-            old.rmdir()
-        # If even moving back has failed, `old` holds the old files: keep it.
-        if not old.exists() or (folder.exists() and not stays):
+        if not (scratch / _OLD).exists():  # else even putting back has failed
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def settled(folder: Path) -> Path:
+    """Return where the files of a folder are whole: it, or what a writer keeps of it.
+
+    That is so while a writer replaces them, and after it was killed doing so.
+    """
+    return next(filter(is_kept, folder.glob(f".*/{_OLD}")), folder)
+
+
+def is_kept(folder: Path) -> bool:
+    """Tell whether a folder is what a writer keeps of another one."""
+    return folder.name == _OLD and _is_scratch(folder.parent)
 
 
 def _set_mode(path: Path, mode: int) -> None:
@@ -93,73 +110,128 @@ def _set_mode(path: Path, mode: int) -> None:
         path.chmod(mode)
 
 
-def _must_stay(folder: Path) -> bool:
-    """Tell whether a folder must be refilled: others refer to it, not to its name.
-
-    It is the working directory, a mount point, an empty folder made in advance, or one
-    that another writer refills. Nor can one be replaced whose parent is closed.
-    """
-    if os.path.samefile(folder, os.curdir) or os.path.ismount(folder):
-        return True
-    if not os.access(folder.parent, os.W_OK):
-        return True
-    inside = [*folder.iterdir()]
-    return not inside or any(map(_is_scratch, inside))
-
-
 def _is_scratch(path: Path) -> bool:
     """Tell whether a path is the hidden folder of a writer, this or another."""
     named_so = _SCRATCH.fullmatch(path.name) is not None
     return named_so and path.is_dir() and not path.is_symlink()
 
 
-def _refuse_other_mover(folder: Path, own: Path | None = None) -> None:
-    """Refuse to move files of a folder while another writer does, or died doing it.
+@contextmanager
+def _held(scratch: Path) -> Iterator[bool]:
+    """Lock a hidden folder for as long as this process lives; tell whether that went.
 
-    Each makes its `own` before it looks for the others'. So no two go on, though both
-    may give up.
+    It does not where another holds it, and where there are no such locks: on Windows.
     """
-    for other in folder.glob(".*/old"):
-        if other != own and _is_scratch(other.parent):
-            raise FileExistsError(
-                "`folder` must not be saved to by two at the same time. Got "
-                f"{str(folder)!r} with {str(other)!r}, where another has moved its old "
-                "files. Save again when that is done. If none is running, it was "
-                "killed: move back the files that you need, and delete that folder."
-            )
-
-
-def _refill(new: Path, folder: Path, old: Path) -> None:
-    """Replace the files in a folder that stays; on failure, put the old ones back."""
-    moved: list[tuple[Path, Path]] = []
+    if sys.platform == "win32":
+        yield False
+        return
+    handle = os.open(scratch, os.O_RDONLY)
     try:
-        for source in [*folder.iterdir()]:
-            if not _is_scratch(source):  # another writer's is in use
-                moved.append((old / source.name, source))
-                source.rename(old / source.name)
-        for source in [*new.iterdir()]:
-            moved.append((folder / source.name, source))
-            source.rename(folder / source.name)
-    except BaseException:
-        for there, before in reversed(moved):
-            # The last may not have been moved.
-            if os.path.lexists(there) and not os.path.lexists(before):
-                there.rename(before)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
 
 
-def _replace(new: Path, folder: Path, old: Path) -> None:
-    """Replace a folder by a new one; on failure, put the old one back."""
-    try:
-        if folder.exists():
-            _set_mode(new, folder.stat().st_mode & 0o7777)
-            folder.rename(old)
+def _put_in_place(new: Path, folder: Path, stays: bool, overwrite: bool) -> None:
+    """Rename what is new to a folder, or move it into one, where no other does."""
+    scratch = new.parent
+    if stays:
+        (scratch / _MOVING).mkdir()  # before looking for others, who do the same
+        _sweep(folder, ".*", scratch)
+        _check_vacant(folder, overwrite)  # others may have written meanwhile
+        _refill(new, folder, scratch)
+    else:
+        _sweep(folder.parent, f".{escape(folder.name)}-*", scratch)
+        _check_vacant(folder, overwrite=False)
         new.rename(folder)
-    except BaseException:  # an interrupt may come when either has moved
-        if old.exists() and not folder.exists():
-            old.rename(folder)
+
+
+def _sweep(beside: Path, names: str, own: Path) -> None:
+    """Remove the hidden folders of killed writers, and put back what one has kept.
+
+    Refuse to go on beside another writer that moves files.
+    """
+    for other in [*beside.glob(names)]:
+        if other == own or not _is_scratch(other):
+            continue
+        with suppress(FileNotFoundError), _held(other) as is_dead:  # it may just end
+            if is_dead:
+                if (other / _OLD).exists():
+                    _put_back(beside, other)
+                shutil.rmtree(other, ignore_errors=True)
+            elif (other / _MOVING).exists():
+                raise FileExistsError(
+                    "`folder` must not be saved to by two at the same time. Got "
+                    f"{str(beside)!r} with {str(other)!r}, where another keeps its old "
+                    "files. Save again when that is done. If none is running, move "
+                    f"what is in its {_OLD!r} back, and delete it."
+                )
+
+
+def _refill(new: Path, folder: Path, scratch: Path) -> None:
+    """Replace the files in a folder; on failure, put the old ones back."""
+    kept, old = scratch / _KEPT, scratch / _OLD
+    _copy(folder, kept)
+    try:
+        kept.rename(old)
+        _clear(folder)
+        for source in [*new.iterdir()]:
+            source.rename(folder / source.name)
+        old.rename(scratch / _GONE)
+    except BaseException:  # an interrupt may also come when all is done
+        if old.exists():
+            _put_back(folder, scratch)
         raise
+
+
+def _put_back(folder: Path, scratch: Path) -> None:
+    """Have a folder hold again what a writer has kept of it.
+
+    Until that is done, it is kept: this may be stopped, and begun again.
+    """
+    _clear(folder)
+    _copy(scratch / _OLD, folder)
+    (scratch / _OLD).rename(scratch / _GONE)
+
+
+def _clear(folder: Path) -> None:
+    """Delete what is in a folder, except hidden folders of writers: they are in use."""
+    for path in [*folder.iterdir()]:
+        if path.is_dir() and not path.is_symlink():
+            if not _is_scratch(path):
+                shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _copy(folder: Path, target: Path) -> None:
+    """Give a folder's files a second name in another one."""
+
+    def of_writers(inside: str, names: list[str]) -> list[str]:
+        top = Path(inside) == folder
+        return [name for name in names if top and _is_scratch(folder / name)]
+
+    shutil.copytree(
+        folder,
+        target,
+        symlinks=True,
+        ignore=of_writers,
+        copy_function=_link,
+        dirs_exist_ok=True,
+    )
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name, or make a second file where it can have one only."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _check_vacant(folder: Path, overwrite: bool) -> None:
@@ -167,8 +239,9 @@ def _check_vacant(folder: Path, overwrite: bool) -> None:
     if not os.path.lexists(folder):
         return
     plain = folder.is_dir() and not folder.is_symlink()
-    empty = plain and all(map(_is_scratch, folder.iterdir()))
-    ours = plain and _is_ours(folder)
+    whole = settled(folder) if plain else folder
+    empty = plain and all(map(_is_scratch, whole.iterdir()))
+    ours = plain and _is_ours(whole)
     if empty or (ours and overwrite):
         return
     do = (

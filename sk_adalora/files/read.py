@@ -11,13 +11,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from sk_adalora.adalora.config import CONFIG_NAME
 from sk_adalora.adalora.json_file import read_json
 from sk_adalora.adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of
 from sk_adalora.adalora.read_peft import read_adapter
+from sk_adalora.adalora.tensor_file import read_tensors
 from sk_adalora.data.targets import Targets, from_state
 from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
@@ -31,6 +30,8 @@ from .layout import (
     MAX_ARRAY_BYTES,
     STATE_NAME,
     broken,
+    is_kept,
+    settled,
 )
 from .state import (
     OPTIONAL_ATTRIBUTES,
@@ -74,8 +75,8 @@ def find(
     """Return the folder, and the folder that its links must stay inside."""
     given = os.path.expanduser(source)
     if os.path.isdir(given):
-        folder = Path(given).resolve()
-        return folder, folder
+        root = Path(given).resolve()
+        return settled(root), root
     name = os.fspath(source)
     if os.path.isfile(given):
         raise NotADirectoryError(
@@ -109,9 +110,10 @@ def read_described(folder: Path) -> dict[str, Any]:
     try:
         described = read_json(folder / STATE_NAME)
     except FileNotFoundError as error:  # transformers loads pretrained models like this
-        raise FileNotFoundError(
-            f"{error} A pretrained model belongs in the parameter `model`, for a fit."
-        ) from None
+        do = "A pretrained model belongs in the parameter `model`, for a fit."
+        if is_kept(folder):
+            do = f"{str(folder.parent)!r} is of a save that did not finish: save again."
+        raise FileNotFoundError(f"{error} {do}") from None
     check_format(described)
     _check_fields(described, _HINTS, "the fields of a saved estimator", described)
     for name, number in described["versions"].items():
@@ -328,13 +330,7 @@ def _read_arrays(
 
 def _read_tensors(path: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
     """Read tensors of these names from a small file."""
-    try:
-        tensors = load(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path.name} must hold tensors. Got a file that cannot be read: "
-            f"{error}. Copy it again."
-        ) from error
+    tensors = read_tensors(path)
     numbers = [*tensors.values()]
     if (
         tensors.keys() != {*names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,26 +314,39 @@ def check_backbone(
 
     Its former files are one way out, `instead` is the other.
     """
-    if state.content_hash != backbone.content_hash:
-        raise ValueError(
-            "The pretrained model must be the one that the estimator was trained "
-            f"on: {state.model!r}, found then in {state.found_in!r} with SHA-256 "
-            f"{state.content_hash}. Got {str(backbone.folder)!r} with SHA-256 "
-            f"{backbone.content_hash}. Point `model` to the former, or {instead}."
-        )
-    changed = changed_settings(state.settings, backbone.settings)
-    if changed:
-        raise ValueError(
-            "The config.json of the pretrained model must say what it said when the "
-            f"estimator was trained on {state.model!r}. Got {str(backbone.folder)!r} "
-            f"with {_listed(changed)}. Put its former files back, or {instead}."
-        )
+    check_files(
+        state, backbone.folder, backbone.content_hash, backbone.settings, instead
+    )
     if state.tokenizer_hash != backbone.tokenizer_hash:
         raise ValueError(
             "The tokenizer must make the tokens of texts that it made when the "
             f"estimator was trained on {state.model!r}. Got one in "
             f"{str(backbone.folder)!r} that makes others. Put its former files back, "
             f"or {instead}."
+        )
+
+
+def check_files(
+    state: AdapterState,
+    folder: Path,
+    content_hash: str,
+    settings: dict[str, Any],
+    instead: str = "fit again",
+) -> None:
+    """Refuse other weights and settings than those of training, also unread ones."""
+    if state.content_hash != content_hash:
+        raise ValueError(
+            "The pretrained model must be the one that the estimator was trained "
+            f"on: {state.model!r}, found then in {state.found_in!r} with SHA-256 "
+            f"{state.content_hash}. Got {str(folder)!r} with SHA-256 "
+            f"{content_hash}. Point `model` to the former, or {instead}."
+        )
+    changed = changed_settings(state.settings, settings)
+    if changed:
+        raise ValueError(
+            "The config.json of the pretrained model must say what it said when the "
+            f"estimator was trained on {state.model!r}. Got {str(folder)!r} "
+            f"with {_listed(changed)}. Put its former files back, or {instead}."
         )
 
 

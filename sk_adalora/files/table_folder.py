@@ -26,7 +26,14 @@ from sk_adalora.pretrained.weights import lies_in
 from sk_adalora.runtime.rules import check_parameters
 
 from . import folder as encoder_folder
-from .layout import CARD_NAME, OUR_MARK, STATE_NAME, refuse_links, written_whole
+from .layout import (
+    CARD_NAME,
+    OUR_MARK,
+    STATE_NAME,
+    refuse_links,
+    settled,
+    written_whole,
+)
 from .write import write_text
 
 TABLE_NAME = "table.skops"
@@ -208,8 +215,9 @@ def load(
     parameters: dict[str, Any],
 ) -> Any:
     """Load an estimator of tables, of a class, from a folder."""
-    folder = _find(source)
-    refuse_links(folder, folder, TABLE_NAME)
+    root = _find(source)
+    folder = settled(root)
+    refuse_links(folder, root, TABLE_NAME)
     data = (folder / TABLE_NAME).read_bytes()
     estimator = _read_table(data, cls, trusted)
     if estimator.encoder is not None:
@@ -242,9 +250,10 @@ def load(
 
 def _find(source: str | os.PathLike[str]) -> Path:
     """Return the folder."""
-    folder = Path(os.path.expanduser(source)).resolve()
+    root = Path(os.path.expanduser(source)).resolve()
+    folder = settled(root)
     if (folder / TABLE_NAME).is_file():
-        return folder
+        return root
     name = os.fspath(source)
     if (folder / STATE_NAME).is_file():
         raise ValueError(

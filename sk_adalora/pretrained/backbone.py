@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -172,6 +173,7 @@ def load_backbone(
     trust_remote_code: bool = False,
     n_labels: int | None = None,
     found: Found | None = None,
+    check: Callable[[Path, str, dict[str, Any]], None] | None = None,
 ) -> Backbone:
     """Load an encoder, or return the one loaded before.
 
@@ -180,12 +182,15 @@ def load_backbone(
     `n_labels` are the outputs of the architecture's own classification head; None
     leaves it out. A model that was `found` before is used as long as its weights are on
     this machine: a relative path is found from another directory, and the hub is not
-    asked again. Refuse a folder that lacks something, is broken, holds no model of
-    texts, or an estimator.
+    asked again. `check` may refuse a folder by the hash of its weights and by its
+    settings, before transformers reads any of it. Refuse a folder that lacks
+    something, is broken, holds no model of texts, or an estimator.
     """
     asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
     folder = find_folder(asked) if found is None else find_again(asked, found)
     check_folder(folder, trust_remote_code)
+    if check is not None:
+        check(folder, content_hash(folder), read_settings(folder))
     code = (trust_remote_code, trust_remote_code and not local_files_only)
     wanted = _Wanted(folder, file_hashes(folder), compute, n_labels, *code)
     instead = wanted.in_float32() if or_float32 else wanted

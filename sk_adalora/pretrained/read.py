@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sk_adalora.runtime.devices import Compute, computes, lacks_memory
 from sk_adalora.runtime.messages import Muted
 
-from .weights import SAMPLES, no_tokenizer
+from .weights import SAMPLES, no_tokenizer, weight_names
 
 # What a tokenizer and a model are tried on.
 TRIAL_TEXT = "A few words are enough."
@@ -30,6 +30,9 @@ _TYPES = "token_type_ids"
 _ENCODER = "get_encoder()"
 # How a model of transformers looks for padding in a batch that has no mask.
 _PADDING_CHECK = "warn_if_padding_and_no_attention_mask"
+# How many bytes a model may take beside so many times those of its weights. They may be
+# of 4 bits a number, and be those of an encoder whose decoder is made beside it.
+_FREE_BYTES, _MOST_TIMES = 2**26, 16
 # The number of types of models that accept any: above all that tokenizers return.
 _ANY_TYPES = 128
 
@@ -133,8 +136,11 @@ def read_module(
     # weights, and need gradients of what is computed from them.
     trainable = torch.inference_mode(False)
     with silent_transformers(), random_apart, trainable, _named_errors(folder):
+        loader = getattr(transformers, kind)
+        if not trust_remote_code:
+            _check_size(loader, folder, compute)
         torch.default_generator.manual_seed(0)
-        module, found = getattr(transformers, kind).from_pretrained(
+        module, found = loader.from_pretrained(
             folder,
             output_loading_info=True,
             dtype=compute.dtype,
@@ -147,6 +153,26 @@ def read_module(
         skip_padding_check(module)
     of_other_shapes = {name for name, *_ in found["mismatched_keys"]}
     return module, of_other_shapes | found["missing_keys"]
+
+
+def _check_size(loader: Any, folder: Path, compute: Compute) -> None:
+    """Refuse settings of a model that would be much larger than the files of weights.
+
+    What the files lack is drawn at random: an embedding of any size, for example.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):  # takes no memory
+        model = loader.from_config(config, attn_implementation=compute.attention)
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(4 * tensor.numel() for tensor in tensors)
+    stored = sum((folder / name).stat().st_size for name in weight_names(folder))
+    if size > _FREE_BYTES + _MOST_TIMES * stored:
+        raise ValueError(
+            f"its settings ask for {size} bytes of numbers, and there are {stored} in "
+            "the files of weights"
+        )
 
 
 def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> Any:

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sk_adalora.adalora.json_file import read_bounded
+from sk_adalora.adalora.tensor_file import check_header
+
 # Files of vocabularies alone. Marian's are *.spm, ProphetNet's *.tokenizer, PhoBERT's
 # *.codes.
 _PIECES = ("*.model", "*.spm", "*.tokenizer", "*.codes", "*.tiktoken")
@@ -45,8 +48,9 @@ def weight_names(folder: Path) -> list[str]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; transformers will say what is wrong with another file."""
+    text = read_bounded(path)
     try:
-        values = json.loads(path.read_text(encoding="utf8"))
+        values = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -189,9 +193,15 @@ def _vocabulary(tokenizer: Any) -> list[tuple[int, str]] | None:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """Return what the config.json of a model's folder says of how it computes."""
-    text = (folder / "config.json").read_text(encoding="utf8")
-    # NaN and infinity, which strict readers of JSON refuse, become texts.
-    return _without_others(json.loads(text, parse_constant=str))
+    path = folder / "config.json"
+    text = read_bounded(path)
+    try:
+        # NaN and infinity, which strict readers of JSON refuse, become texts.
+        return _without_others(json.loads(text, parse_constant=str))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} must be JSON. Got: {error}. The file is broken."
+        ) from error
 
 
 def _without_others(settings: Any) -> Any:
@@ -245,6 +255,23 @@ _RENAMES = "attribute_map"
 # The entry of models of images that may name a model of the hub, of which transformers
 # would fetch the settings, whether or not the network may be used.
 _NAMES_MODEL = "backbone"
+# Numbers of config.json that cost time by themselves, and what no model exceeds: by the
+# ends of their names.
+_MOST = {
+    "labels": 100_000,
+    "layers": 1_000,
+    "layer": 1_000,
+    "groups": 1_000,
+    "group_num": 1_000,
+    "experts": 10_000,
+    "positions": 2**27,
+    "position_embeddings": 2**27,
+    "ctx": 2**27,
+    "seq_len": 2**27,
+}
+_LABELS = ("id2label", "label2id")
+# Each pair of tokens that belong together is a list in it: Gemma's has 0.5 million.
+_TOKENIZER, _MOST_OF_TOKENIZER = "tokenizer.json", (2**27, 2**21)
 
 
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
@@ -273,12 +300,53 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
             f"model beside its weights. Got {str(folder)!r} with {beside[0]}. Merge "
             "it, or move it away."
         )
-    _check_settings(folder, trust_remote_code)
+    settings = _read_small(folder)
+    _check_settings(settings, folder, trust_remote_code)
+    _check_numbers(settings, folder)
+    for name in weight_names(folder):
+        if name.endswith(".safetensors") and os.path.isfile(folder / name):
+            try:
+                check_header(folder / name)
+            except ValueError as error:
+                raise ValueError(
+                    "The weights of `model` must be files of safetensors. Got "
+                    f"{str(folder)!r} with {name}: {error}. Copy it again."
+                ) from error
 
 
-def _check_settings(folder: Path, trust_remote_code: bool) -> None:
+def _read_small(folder: Path) -> dict[str, Any]:
+    """Return config.json; refuse files of a tokenizer that no tokenizer has."""
+    for name in (
+        "tokenizer_config.json",
+        "added_tokens.json",
+        "special_tokens_map.json",
+    ):
+        if (folder / name).is_file():
+            read_bounded(folder / name)
+    if (folder / _TOKENIZER).is_file():
+        read_bounded(folder / _TOKENIZER, *_MOST_OF_TOKENIZER)
+    return read_object(folder / "config.json")
+
+
+def _check_numbers(settings: Any, folder: Path) -> None:
+    """Refuse settings, nested ones too, with numbers that no model has."""
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        _check_numbers(value, folder)
+        most = next((n for end, n in _MOST.items() if name.endswith(end)), None)
+        if name in _LABELS and isinstance(value, dict | list):
+            most, value = _MOST["labels"], len(value)
+        if most is not None and isinstance(value, int | float) and value > most:
+            raise ValueError(
+                f"The config.json of `model` must say at most {most} of `{name}`. Got "
+                f"{str(folder)!r} with {reprlib.repr(value)}. It is broken, or was "
+                "changed: save the model with `save_pretrained`."
+            )
+
+
+def _check_settings(
+    settings: dict[str, Any], folder: Path, trust_remote_code: bool
+) -> None:
     """Refuse a config.json that names other files, or what lies on the hub."""
-    settings = read_object(folder / "config.json")
     for name in _NAMES_FILES:
         if name in settings:
             raise ValueError(

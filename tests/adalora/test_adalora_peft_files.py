@@ -81,6 +81,12 @@ KINDS = {
         {"target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"},
     ),
     "saved by name": (tiny_classifier, {"modules_to_save": ["classifier", "pooler"]}),
+    # PEFT takes every module whose path ends with these letters.
+    "norms of llama": (tiny_llama, {"modules_to_save": ["norm"]}),
+    "norms of a bare llama": (
+        lambda seed=0: tiny_llama(seed, transformers.LlamaModel),
+        {"modules_to_save": ["norm"]},
+    ),
     "biases of layers": (tiny_bert, {"bias": "lora_only"}),
     "all biases": (tiny_bert, {"bias": "all"}),
     "gpt2": (tiny_gpt2, {"fan_in_fan_out": True}),

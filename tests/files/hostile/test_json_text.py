@@ -39,5 +39,5 @@ def test_texts_that_are_no_settings(folder, name, text):
 def test_a_file_that_is_too_long(folder):
     with (folder / STATE).open("r+b") as file:
         file.truncate(2**40)  # sparse: it takes no room
-    with pytest.raises(ValueError, match="must be at most 67108864 bytes long"):
+    with pytest.raises(ValueError, match="must be at most 16777216 bytes long"):
         AdaLoraClassifier.from_pretrained(folder)

@@ -1,0 +1,51 @@
+"""Every reader meets many broken files, each within 2 seconds and 200 MB."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _hostile import X, Y
+from _limits import READERS
+from _tiny import adapted_bert
+from _toy import make
+
+from sk_adalora.adalora import save_adapter
+
+FEWEST = 120
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model, tmp_path_factory):
+    """The folders that are broken, by reader. Do not write into them."""
+    root = tmp_path_factory.mktemp("whole")
+    estimator = make(tiny_model).fit(X, Y)
+    estimator.save_pretrained(root / "estimator" / "f", include_backbone=True)
+    save_adapter(adapted_bert(), root / "adapter" / "f")
+    return {
+        "estimator": root / "estimator" / "f",
+        "adapter": root / "adapter" / "f",
+        "backbone": Path(tiny_model),
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process")
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_under_limits(whole, reader):
+    program = Path(__file__).with_name("_limits.py")
+    path = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, program, reader, whole[reader]],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    cases = dict(line.split("\t") for line in done.stdout.splitlines())
+    wrong = {n: c for n, c in cases.items() if c not in ("read", "refused")}
+
+    assert done.returncode == 0, (done.stdout[-200:], done.stderr[-2000:])
+    assert not wrong
+    assert len(cases) >= FEWEST
