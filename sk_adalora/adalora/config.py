@@ -44,6 +44,14 @@ _INERT_VALUES: dict[str, Any] = {
     "runtime_config": {"ephemeral_gpu_offload": False},
 }
 
+# Fields of plain LoRA that AdaLoRA refuses, and why.
+_REFUSED = {
+    "use_dora": "it learns a length for each row of a weight, which triplets lack",
+    "loftq_config": "it starts from what quantising has lost, and triplets from zero",
+    "alpha_pattern": "PEFT's AdaLoRA ignores it, so files would mean something else "
+    "there, and singular values learn how strong the update of a layer is",
+}
+
 
 @dataclass
 class LoraConfig:
@@ -71,10 +79,11 @@ class LoraConfig:
         Which biases are trained: none, all, or those of the adapted layers.
     modules_to_save : list of str or None, default=None
         Modules to train in full and to store with the adapter: endings of their names.
-    init_lora_weights : bool, default=True
+    init_lora_weights : bool or "gaussian", default=True
         Whether the update starts as zero, so that the model first computes what the
         pretrained one does. False draws all its numbers from N(0, 1), for tests: the
-        update is then much larger than the weights of most models.
+        update is then much larger than the weights of most models. "gaussian" is True:
+        the directions of an update of zero are drawn from a normal distribution.
     layers_to_transform : int, list of int or None, default=None
         Numbers of the layers to adapt. None stands for all.
     layers_pattern : str, list of str or None, default=None
@@ -85,14 +94,20 @@ class LoraConfig:
         ``qa_outputs``; ``"CAUSAL_LM"``, ``"SEQ_2_SEQ_LM"`` and
         ``"FEATURE_EXTRACTION"`` add nothing. A head of another name is not found:
         name it in ``modules_to_save``.
-    use_rslora, use_dora : bool, default=False
-        Variants of plain LoRA, which AdaLoRA does not have.
+    use_rslora : bool, default=False
+        Whether to multiply updates by ``lora_alpha / init_r ** 0.5``, as in
+        rank-stabilised LoRA. :class:`AdaLoraConfig` turns it into a larger
+        `lora_alpha` and False, since PEFT's AdaLoRA ignores it: outputs are the same
+        there.
+    use_dora : bool, default=False
+        A variant of plain LoRA, which AdaLoRA does not have.
     loftq_config : dict, default={}
         A variant of plain LoRA, which AdaLoRA does not have.
     rank_pattern : dict, default={}
         The rank of each layer.
     alpha_pattern : dict, default={}
-        The ``lora_alpha`` of each layer, in plain LoRA.
+        The ``lora_alpha`` of each layer, in plain LoRA. In AdaLoRA, the singular values
+        learn how strong the update of a layer is.
     base_model_name_or_path : str, os.PathLike or None, default=None
         The pretrained model that the adapter belongs to. For None, saving an adapter
         writes the name or path that transformers loaded the model from.
@@ -116,7 +131,7 @@ class LoraConfig:
     fan_in_fan_out: bool = False
     bias: Literal["none", "all", "lora_only"] = "none"
     modules_to_save: list[str] | None = None
-    init_lora_weights: bool = True
+    init_lora_weights: bool | Literal["gaussian"] = True
     layers_to_transform: list[int] | int | None = None
     layers_pattern: list[str] | str | None = None
     task_type: str | None = None
@@ -133,6 +148,8 @@ class LoraConfig:
     peft_version: str | None = None
 
     method: ClassVar[str] = "LORA"
+    # Fields that PEFT has written without any effect of theirs on the numbers.
+    _without_effect: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         self.peft_type = self.method
@@ -224,8 +241,9 @@ class LoraConfig:
         Parameters
         ----------
         values : dict
-            The values, by the names of the fields. Unknown fields are left out; a
-            warning names those that would have changed something.
+            The values, by the names of the fields. Unknown fields are left out, and
+            those that PEFT's own method ignores; a warning names those that would have
+            changed something.
 
         Returns
         -------
@@ -243,7 +261,7 @@ class LoraConfig:
                 f"`peft_type` must be {cls.method!r}. Got {method!r}. "
                 "Load it with peft, which has that method."
             )
-        known = {f.name for f in fields(cls)}
+        known = {f.name for f in fields(cls)}.difference(cls._without_effect)
         unknown = sorted(
             name
             for name, value in values.items()
@@ -251,8 +269,9 @@ class LoraConfig:
         )
         if unknown:
             warn_user(
-                f"Left out of {cls.__name__}, unknown here: {', '.join(unknown)}. "
-                "They come from another version of PEFT.",
+                f"The fields of {cls.__name__} must be known here, and have an effect "
+                f"in PEFT. Got others, which are left out: {', '.join(unknown)}. They "
+                "may come from another version of PEFT: update sk-adalora.",
             )
         return cls(**{name: value for name, value in values.items() if name in known})
 
@@ -308,9 +327,10 @@ class AdaLoraConfig(LoraConfig):
 
     Parameters
     ----------
-    target_r : int, default=8
+    target_r : int or None, default=None
         Average rank of a matrix when training ends; at most ``init_r``, and at least 0,
-        unlike in the estimators.
+        unlike in the estimators. None stands for 8, as in PEFT, or for two thirds of an
+        ``init_r`` below 12.
     init_r : int, default=12
         Rank of every matrix when training starts.
     tinit : int, default=0
@@ -354,7 +374,7 @@ class AdaLoraConfig(LoraConfig):
     """
 
     rank_pattern: dict[str, list[bool]] | None = None
-    target_r: int = 8
+    target_r: int | None = None
     init_r: int = 12
     tinit: int = 0
     tfinal: int = 0
@@ -365,6 +385,7 @@ class AdaLoraConfig(LoraConfig):
     total_step: int | None = None
 
     method: ClassVar[str] = "ADALORA"
+    _without_effect: ClassVar[tuple[str, ...]] = ("use_rslora", "alpha_pattern")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -380,6 +401,8 @@ class AdaLoraConfig(LoraConfig):
             )
         for name in ("total_step", "init_r", "deltaT"):
             _check_integer(name, getattr(self, name), low=1)
+        if self.target_r is None:
+            self.target_r = min(8, max(1, 2 * self.init_r // 3))
         for name in ("target_r", "tinit", "tfinal"):
             _check_integer(name, getattr(self, name), low=0)
         for name in ("beta1", "beta2"):
@@ -398,6 +421,9 @@ class AdaLoraConfig(LoraConfig):
                 f"Got {self.target_r}. Lower `target_r` or raise `init_r`."
             )
         self._check_rank_pattern()
+        if self.use_rslora:
+            self.lora_alpha = (self.lora_alpha or self.init_r) * math.sqrt(self.init_r)
+            self.use_rslora = False
 
     def _check_rank_pattern(self) -> None:
         pattern = self.rank_pattern
@@ -410,16 +436,18 @@ class AdaLoraConfig(LoraConfig):
             )
 
     def _check_variants(self) -> None:
-        for name in ("use_dora", "loftq_config", "use_rslora", "alpha_pattern"):
+        for name, why in _REFUSED.items():
             if getattr(self, name):
                 raise ValueError(
-                    f"AdaLoRA does not support `{name}`. Got {getattr(self, name)!r}. "
-                    "Leave it out."
+                    f"`{name}` must be empty for AdaLoRA: {why}. Got "
+                    f"{reprlib.repr(getattr(self, name))}. Leave it out."
                 )
-        if not isinstance(self.init_lora_weights, bool):
+        start = self.init_lora_weights
+        if not isinstance(start, bool) and start != "gaussian":
             raise ValueError(
-                "AdaLoRA supports `init_lora_weights` True or False. "
-                f"Got {self.init_lora_weights!r}. Leave it out."
+                '`init_lora_weights` must be True, False or "gaussian" for AdaLoRA: '
+                "others start from parts of the weights or of the data, and triplets "
+                f"from zero. Got {start!r}. Leave it out."
             )
 
     @property
@@ -442,7 +470,9 @@ class AdaLoraConfig(LoraConfig):
         BudgetSchedule
             The total rank at each step.
         """
-        assert self.total_step is not None  # checked by __post_init__
+        # By __post_init__.
+        assert self.total_step is not None
+        assert self.target_r is not None
         return BudgetSchedule(
             initial=self.init_r * n_layers,
             target=self.target_r * n_layers,

@@ -111,6 +111,8 @@ class SVDLinear(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.generator = generator
         self.enabled = True
+        # Whether the update is zero, as it is before the first step.
+        self.idle = False
         self.transposed = is_conv1d(base_layer)
         self.left = self.right = None
         # Called before each forward pass, with the layer: sets `left` and `right`.
@@ -164,19 +166,27 @@ class SVDLinear(nn.Module):
         """Apply the frozen layer and add the update."""
         if self.merged_weight is not None and self.enabled:
             return self._linear(x, self.merged_weight)
+        if not self.enabled:  # exactly as the pretrained model, by no other library
+            return self.base_layer(x)  # type: ignore[no-any-return]
         if not self.needs_rows:
             frozen = self._readable(x)
             if frozen is not None and onednn_is_faster(x, *frozen):
                 return self._linear(x, frozen[0])
             return self.base_layer(x)  # type: ignore[no-any-return]
         left, right = self._rows_for(x)
+        if self.idle and not torch.is_grad_enabled():
+            return self.base_layer(x)  # type: ignore[no-any-return]
         flat = x.reshape(-1, x.shape[-1])  # (m, in)
         drops = self._drops
         frozen = None if drops else self._readable(x)
         if frozen is not None:
             weight, bias = frozen
             weight = weight.T if self.transposed else weight
-            out = fused_linear(flat, weight, bias, left, right)
+            exact = None
+            if self.idle:  # with gradients: the triplets learn from this pass
+                with torch.no_grad():
+                    exact = self.base_layer(x).reshape(-1, self.out_features)
+            out = fused_linear(flat, weight, bias, left, right, exact)
         else:
             seen = self._drop(flat) if drops else flat
             hidden = F.linear(seen, right)  # (m, r)

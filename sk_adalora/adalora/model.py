@@ -146,7 +146,7 @@ class AdaLoraModel(Wrapper):
                 layer, ranks[path], config.lora_dropout, generator
             )
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
-        self.triplets.initialise(config.init_lora_weights, generator)
+        self.triplets.initialise(bool(config.init_lora_weights), generator)
         self.triplets.to(next(iter(self.adapted.values())).stored_weight.device)
         schedule = config.schedule(len(ranks))
         self.allocator = RankAllocator(
@@ -601,6 +601,8 @@ class AdaLoraModel(Wrapper):
     def _switch(self, on: bool) -> None:
         for layer in self.adapted.values():
             layer.enabled = on
+        for module, name, value in self._unfused:
+            setattr(module, name, 0 if on else value)
         self._copies.use(trained=on)
 
 

@@ -131,9 +131,12 @@ def _fused(
     bias: Tensor | None,  # (out,)
     left: Tensor,  # (r, out)
     right: Tensor,  # (r, in)
+    frozen: Tensor | None,  # (m, out)
 ) -> tuple[Tensor, Tensor]:  # (m, out), (m, r)
     """Compute a layer with its update, which is added in place: no gradients."""
     hidden = _project(x, right)
+    if frozen is not None:
+        return torch.addmm(frozen, hidden, left), hidden
     return linear(x, weight, bias).addmm_(hidden, left), hidden
 
 
@@ -154,8 +157,9 @@ class _FusedLinear(torch.autograd.Function):
         bias: Tensor | None,  # (out,)
         left: Tensor,  # (r, out)
         right: Tensor,  # (r, in)
+        frozen: Tensor | None,  # (m, out)
     ) -> Tensor:
-        out, hidden = _fused(x, weight, bias, left, right)
+        out, hidden = _fused(x, weight, bias, left, right, frozen)
         ctx.save_for_backward(x, hidden, weight, left, right)
         return out
 
@@ -167,7 +171,7 @@ class _FusedLinear(torch.autograd.Function):
             with torch.autocast(device, enabled=False):
                 return _FusedLinear.backward(ctx, gradient)
         x, hidden, weight, left, right = ctx.saved_tensors
-        needs_x, _, _, needs_left, needs_right = ctx.needs_input_grad
+        needs_x, _, _, needs_left, needs_right, _ = ctx.needs_input_grad
         of_x = of_left = of_right = None
         of_hidden = _project(gradient, left)  # (m, r)
         if needs_x:
@@ -176,7 +180,7 @@ class _FusedLinear(torch.autograd.Function):
             of_left = torch.mm(hidden.t(), gradient)  # (r, out)
         if needs_right:
             of_right = torch.mm(of_hidden.t(), x)  # (r, in)
-        return of_x, None, None, of_left, of_right
+        return of_x, None, None, of_left, of_right, None
 
 
 def fused_linear(
@@ -185,9 +189,13 @@ def fused_linear(
     bias: Tensor | None,  # (out,)
     left: Tensor,  # (r, out)
     right: Tensor,  # (r, in)
+    frozen: Tensor | None = None,  # (m, out)
 ) -> Tensor:  # (m, out)
-    """Compute :class:`_FusedLinear`; without gradients, not by way of autograd."""
-    operands = (x, weight, bias, left, right)
+    """Compute :class:`_FusedLinear`; without gradients, not by way of autograd.
+
+    `frozen` is the product with the frozen weight, where it is known already.
+    """
+    operands = (x, weight, bias, left, right, frozen)
     if torch.is_grad_enabled():
         return _FusedLinear.apply(*operands)  # type: ignore[no-any-return]
     return _fused(*operands)[0]

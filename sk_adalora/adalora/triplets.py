@@ -180,6 +180,9 @@ class Triplets(nn.Module):
         """
         weights = self.singular_values * self.scale  # (n,)
         layers = self._layers
+        idle = self._are_zero()
+        for layer in layers:
+            layer.idle = idle
         left, right = self._sides()
         for bank in right:
             own = (
@@ -194,6 +197,18 @@ class Triplets(nn.Module):
             parts = _split(bank, bank.rows, receivers)
             for layer, part in zip(receivers, parts, strict=True):
                 layer.left = part
+
+    def _are_zero(self) -> bool:
+        """Tell whether all updates are zero: layers compute the frozen one exactly.
+
+        Only on a CPU, where layers may multiply by another library than torch does:
+        elsewhere the host would have to wait for the answer.
+        """
+        values = self.singular_values
+        if values.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        # A read of memory: torch would count it as the host waiting.
+        return not values.detach().float().numpy().any()
 
     def orthogonality(self) -> Tensor:
         """Average ``||M M^T - I||_F`` over all left and right matrices.

@@ -40,15 +40,14 @@ RULES = [
         ValueError,
         r"`layers_pattern` needs `layers_to_transform`. Got.*'layer' alone",
     ),
-    ({"use_dora": True}, ValueError, r"does not support `use_dora`. Got True"),
-    ({"loftq_config": {"a": 1}}, ValueError, r"does not support `loftq_config`"),
-    ({"use_rslora": True}, ValueError, r"does not support `use_rslora`"),
-    ({"alpha_pattern": {"a": 64}}, ValueError, r"does not support `alpha_pattern`"),
+    ({"use_dora": True}, ValueError, r"`use_dora` .*triplets lack. Got True"),
+    ({"loftq_config": {"a": 1}}, ValueError, r"`loftq_config` must be empty"),
+    ({"alpha_pattern": {"a": 64}}, ValueError, r"`alpha_pattern` .*Got {'a': 64}"),
     ({"modules_to_save": "score"}, TypeError, r"Got the str 'score'. Pass \['score'\]"),
     (
-        {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": "pissa"},
         ValueError,
-        r"`init_lora_weights` True or False. Got 'gaussian'",
+        r"`init_lora_weights` must .* triplets from zero. Got 'pissa'",
     ),
     ({"target_modules": "("}, ValueError, r"`target_modules` must be .*Got '\('"),
     ({"exclude_modules": "["}, ValueError, r"`exclude_modules` must be .*Got '\['"),
@@ -158,6 +157,34 @@ def test_the_scale_is_constant_and_alpha_zero_stands_for_the_rank(alpha, scale):
     config = AdaLoraConfig(init_r=4, target_r=2, lora_alpha=alpha, total_step=1)
 
     assert config.scale == pytest.approx(scale, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "target_r"), [({}, 8), ({"init_r": 4}, 2), ({"init_r": 1}, 1)]
+)
+def test_the_final_rank_follows_a_low_first_one(given, target_r):
+    assert AdaLoraConfig(**given, total_step=10).target_r == target_r
+
+
+@pytest.mark.parametrize("alpha", [8, 0])
+def test_rank_stabilised_scale_is_in_alpha_where_peft_reads_it(tmp_path, alpha):
+    config = AdaLoraConfig(init_r=9, lora_alpha=alpha, use_rslora=True, total_step=10)
+    config.save_pretrained(tmp_path)
+    theirs = peft.AdaLoraConfig.from_pretrained(tmp_path)
+
+    assert config.scale == pytest.approx((alpha or 9) / 3, rel=1e-5)
+    assert theirs.lora_alpha / theirs.init_r == pytest.approx(config.scale, rel=1e-5)
+
+
+def test_what_peft_ignored_in_training_its_file_does_not_mean(tmp_path):
+    values = {"init_lora_weights": "gaussian", "total_step": 10}
+    without = {"use_rslora": True, "alpha_pattern": {"query": 64}}
+    peft.AdaLoraConfig(**values, **without).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="left out: alpha_pattern, use_rslora"):
+        config = AdaLoraConfig.from_pretrained(tmp_path)
+
+    config.peft_version = None
+    assert config == AdaLoraConfig(**values)
 
 
 FULL = {

@@ -692,7 +692,7 @@ def with_convolution():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 4))
 
 
-@pytest.mark.filterwarnings("ignore:Left out of AdaLoraConfig")
+@pytest.mark.filterwarnings("ignore:The fields of AdaLoraConfig")
 @pytest.mark.parametrize(
     ("make", "targets", "options", "saving"),
     [

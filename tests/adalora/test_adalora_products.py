@@ -1,5 +1,7 @@
 """Products by MKL and by oneDNN: the same numbers, gradients and rules."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -105,17 +107,14 @@ def test_onednn_adds_the_bias_of_bfloat16():
 
 @needs_bfloat16
 def test_frozen_layers_in_bfloat16_add_their_bias(monkeypatch):
-    """With the adapter and without, so that both share their compiled kernels."""
     layer = nn.Linear(4, 6).bfloat16().requires_grad_(False)
     model = nn.Sequential(layer)
     config = AdaLoraConfig(init_r=2, target_r=1, total_step=9, target_modules=["0"])
     model = get_peft_model(model, config)
+    nn.init.ones_(model.triplets.singular_values)
     x = torch.randn(5, 4).bfloat16()
 
     assert by_onednn(model, x)
-    with model.disable_adapter():
-        assert by_onednn(model, x)
-        torch.testing.assert_close(model(x), layer(x), rtol=2e-2, atol=2e-2)
     monkeypatch.setattr(products, "ONEDNN_HAS_BFLOAT16", False)
     assert not by_onednn(model, x)
 
@@ -190,7 +189,8 @@ def test_layers_compute_the_same_by_either(monkeypatch, kind, state, onednn):
     with Called() as called:
         out = layer(x)
         out.pow(2).sum().backward()
-    assert ("mkldnn::_linear_pointwise" in called.names) is onednn
+    by_onednn = "mkldnn::_linear_pointwise" in called.names
+    assert by_onednn is (onednn and state != "disabled")  # which is as pretrained
 
     left, right = (rows.detach().double() for rows in (layer.left, layer.right))
     left, right = left.requires_grad_(), right.requires_grad_()
@@ -204,6 +204,50 @@ def test_layers_compute_the_same_by_either(monkeypatch, kind, state, onednn):
     if state == "adapted":
         assert_close(layer.left.grad, left.grad)
         assert_close(layer.right.grad, right.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["Linear", "Conv1D"])
+def test_updates_of_zero_leave_the_outputs_exactly_as_they_were(onednn, kind, dtype):
+    """At the start and switched off, whichever library multiplies afterwards."""
+    torch.manual_seed(0)
+    base = nn.Linear(300, 500) if kind == "Linear" else Conv1D(500, 300)
+    plain = nn.Sequential(base).to(dtype)
+    config = AdaLoraConfig(init_r=4, target_r=2, total_step=9)
+    config.fan_in_fan_out = kind == "Conv1D"
+    model = get_peft_model(copy.deepcopy(plain), config)
+    inputs = torch.randn(6, 7, 300, dtype=dtype)
+    for x in (inputs, inputs.transpose(0, 1), inputs[0, :1]):
+        x = x.contiguous() if kind == "Conv1D" else x
+        expected = plain(x).detach()
+        assert torch.equal(model(x), expected)
+        with torch.no_grad():
+            assert torch.equal(model(x), expected)
+
+    model(inputs).float().square().sum().backward()
+    assert model.triplets.singular_values.grad.any()
+    nn.init.ones_(model.triplets.singular_values)
+    assert not torch.equal(model(inputs), plain(inputs))
+    with model.disable_adapter():
+        assert torch.equal(model(inputs), plain(inputs))
+
+
+def test_switched_off_a_transformer_of_torch_takes_its_fast_path_again():
+    """Which gives rows of padding other outputs."""
+    layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+    plain = nn.TransformerEncoder(layer, 2).eval()
+    names = ["linear1", "linear2"]
+    config = AdaLoraConfig(init_r=4, target_r=2, total_step=9, target_modules=names)
+    model = get_peft_model(copy.deepcopy(plain), config)
+    x, padding = torch.randn(3, 5, 32), torch.arange(5) >= torch.tensor([[5], [3], [2]])
+
+    def outputs(encoder):
+        with torch.no_grad():
+            return encoder(x, src_key_padding_mask=padding)
+
+    with model.disable_adapter():
+        assert torch.equal(outputs(model), outputs(plain))
+    assert not torch.equal(outputs(model), outputs(plain))
 
 
 @needs_onednn

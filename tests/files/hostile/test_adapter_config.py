@@ -75,7 +75,7 @@ def test_a_hostile_config_is_refused(folder, case):
     ],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:Left out:UserWarning")
+@pytest.mark.filterwarnings("ignore:The fields of:UserWarning")
 def test_settings_that_are_not_followed(folder, fitted, changed):
     values = json.loads((folder / CONFIG).read_text("utf8")) | changed
     (folder / CONFIG).write_text(json.dumps(values), "utf8")
