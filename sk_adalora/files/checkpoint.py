@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sk_adalora.adalora.tensor_file import check_header
 from sk_adalora.runtime.digest import digest, is_compared
 from sk_adalora.runtime.messages import warn_user, write_lines
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher
@@ -408,6 +409,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _describe(path: Path) -> dict[str, Any]:
     """Return what is no tensor in a checkpoint."""
     try:
+        check_header(path)
         with safe_open(path, "pt") as file:
             described = json.loads(file.metadata()["fit"])
         if described["format"] != FORMAT:
@@ -433,8 +435,10 @@ def remove_checkpoints(checkpoint_dir: Any) -> None:
     if checkpoint_dir is None:
         return
     folder = Path(os.path.expanduser(checkpoint_dir))
-    for path in (folder / f"{WHOLE}.safetensors", *folder.glob("fold-*.safetensors")):
-        path.unlink(missing_ok=True)
+    for name in (WHOLE, "fold-*"):
+        for suffix in ("safetensors", "new"):  # the latter of a writer that was killed
+            for path in folder.glob(f"{name}.{suffix}"):
+                path.unlink(missing_ok=True)
     with suppress(OSError):  # something else is in it
         folder.rmdir()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 from sklearn.base import clone
 from sklearn.model_selection._validation import _fit_and_score
+
+from sk_adalora.runtime.digest import digest
 
 from .study import AGAIN, FOLD
 
@@ -180,7 +184,7 @@ class FoldEvaluator:
                 scorer=self.scorer,
                 train=self.splits[fit.fold][0],
                 test=self.splits[fit.fold][1],
-                parameters=fit.params,
+                parameters={**fit.params, **self._folders(fit)},
                 fit_params=self.fit_params,
                 score_params=self.score_params,
                 return_train_score=search.return_train_score,
@@ -202,6 +206,19 @@ class FoldEvaluator:
                 search._check_refit_for_multimetric(result.test)
             yield fits[place], result
         task.call_on_fit_task_end(estimator=search)
+
+    def _folders(self, fit: FoldFit) -> dict[str, Path]:
+        """Return folders of its own for the checkpoints of a fit, if it writes any.
+
+        Another run finds them again, if this one is killed.
+        """
+        given = {**self.search.estimator.get_params(), **fit.params}
+        own = f"{digest(fit.params)}-{fit.fold}"
+        return {
+            name: Path(os.path.expanduser(folder), own)
+            for name, folder in given.items()
+            if name.rpartition("__")[2] == "checkpoint_dir" and folder is not None
+        }
 
 
 def _evaluate(place: int, *args: Any, **named: Any) -> tuple[int, dict[str, Any]]:

@@ -13,10 +13,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sk_adalora.runtime.digest import digest
 from sk_adalora.runtime.messages import warn_user
 
 from .dimensions import Space
-from .fingerprint import digest
 from .folds import FoldFit, FoldResult, kept_folds
 from .results import warn_of_unasked
 from .sampler import all_tried

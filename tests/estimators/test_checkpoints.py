@@ -9,9 +9,10 @@ import pytest
 from _checkpoint_worker import CASES
 from _process import run_python
 from _toy import make, numbers, toy
+from optuna.distributions import CategoricalDistribution
 from safetensors import safe_open
 
-from sk_adalora import AdaLoraEncoder
+from sk_adalora import AdaLoraEncoder, AdaLoraSearchCV
 
 SAVING = {"checkpoint_every": 1, "epochs": 3}
 
@@ -177,3 +178,37 @@ def test_the_folds_of_an_encoder_that_are_done_are_not_fitted_again(
         assert json.loads(file.metadata()["fit"])["step"] == 2
     whole = AdaLoraEncoder(tiny_model, **settings).fit_transform(X, y)
     np.testing.assert_array_equal(encoder.fit_transform(X, y), whole)
+
+
+def test_a_search_that_was_killed_goes_on_within_a_fold(
+    tiny_model, tmp_path, monkeypatch, capsys
+):
+    X, y = toy()
+    folder, real = tmp_path / "checkpoints", os.fsync
+    classifier = make(tiny_model, checkpoint_dir=folder, verbose=1, **SAVING)
+
+    def fit():
+        return AdaLoraSearchCV(
+            classifier,
+            {"lora_dropout": CategoricalDistribution([0.0, 0.1])},
+            n_trials=2,
+            cv=2,
+            pruner=None,
+            storage=f"sqlite:///{tmp_path / 'study.db'}",
+            study_name="study",
+            random_state=0,
+        ).fit(X, y)
+
+    def interrupt(handle):
+        if sum(1 for _ in folder.glob("*/fit.safetensors")) == 1:  # the first has one
+            raise KeyboardInterrupt
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    monkeypatch.setattr(os, "fsync", real)
+    assert len([*folder.iterdir()]) == 1
+    assert len(fit().trials_) == 2
+    assert capsys.readouterr().err.count("going on at step") == 1
+    assert not any(folder.glob("*"))
