@@ -209,6 +209,6 @@ def test_a_search_that_was_killed_goes_on_within_a_fold(
         fit()
     monkeypatch.setattr(os, "fsync", real)
     assert len([*folder.iterdir()]) == 1
-    assert len(fit().trials_) == 2
+    assert sum(trial.value is not None for trial in fit().trials_) == 2
     assert capsys.readouterr().err.count("going on at step") == 1
     assert not any(folder.glob("*"))
