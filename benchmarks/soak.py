@@ -23,6 +23,7 @@ import transformers
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sk_adalora import AdaLoraClassifier, AdaLoraSearchCV
+from sk_adalora.search import workers
 
 from .results import say, table
 
@@ -46,6 +47,8 @@ def quicken(options):
 def run(options):
     """Try faults, in children of this process, which has all imports."""
     torch.set_num_threads(1)
+    # A worker that was killed is noticed after seconds, not after two minutes.
+    workers._BEAT, workers.GRACE = 0.3, 3.0
     chance = random.Random(options.seed)
     outcomes = {name: Counter() for name in FAULTS}
     end = time.monotonic() + 60 * options.minutes
@@ -312,10 +315,10 @@ def _check_study(storage):
 def _end_search(number):
     def fault(bench, place):
         storage = f"sqlite:///{place / 'study.db'}"
-        workers = [_start(lambda: _search(storage)) for _ in range(2)]
+        both = [_start(lambda: _search(storage)) for _ in range(2)]
         time.sleep(bench.chance.uniform(0, 2))
-        workers[0].send(number)
-        for worker in workers:
+        both[0].send(number)
+        for worker in both:
             worker.wait()
         return _check_study(storage)
 
@@ -330,10 +333,10 @@ def _restart_database(bench, place):
     storage = bench.database.url
     with contextlib.suppress(KeyError):
         optuna.delete_study(study_name="study", storage=storage)
-    workers = [_start(lambda: _search(storage)) for _ in range(2)]
+    both = [_start(lambda: _search(storage)) for _ in range(2)]
     time.sleep(bench.chance.uniform(0, 2))
     bench.database.restart(bench.chance.choice(["fast", "immediate"]))
-    ended = [worker.wait() for worker in workers]
+    ended = [worker.wait() for worker in both]
     return "lost" if any(ended) else _check_study(storage)
 
 
