@@ -74,8 +74,7 @@ def open_storage(storage: Any) -> BaseStorage:
     if storage is None:
         return InMemoryStorage()
     if isinstance(storage, BaseStorage):
-        is_database = isinstance(storage, RDBStorage)
-        return PatientStorage(storage) if is_database else storage
+        return PatientStorage(storage) if isinstance(storage, RDBStorage) else storage
     path = os.fspath(storage)
     if "://" not in path:
         return _open_journal(os.path.expanduser(path))
