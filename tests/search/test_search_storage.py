@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -24,7 +25,7 @@ from sk_adalora.search import storage as _search_storage
 from sk_adalora.search import workers as _search_workers
 from sk_adalora.search.folds import FoldResult
 from sk_adalora.search.storage import open_storage
-from sk_adalora.search.study import FOLD, is_over
+from sk_adalora.search.study import DEATHS, ERROR, FOLD, is_over
 
 WORKER = Path(__file__).parents[1] / "_search_worker.py"
 X, Y = rows()
@@ -59,8 +60,8 @@ def server_folder():
 
 
 @pytest.fixture(scope="module")
-def postgresql(server_folder):
-    """URL of a database on a server of our own, which keeps nothing."""
+def server(server_folder):
+    """A server of our own."""
     pytest.importorskip("psycopg", reason="needs the extra `scale`")
     programs = programs_of_postgresql()
     if programs is None:
@@ -82,18 +83,36 @@ def postgresql(server_folder):
         timeout=120,
         **options,
     )
-    server = subprocess.Popen(
-        [programs / "postgres", "-F", "-D", data, "-k", "", "-p", str(port)],
-        stderr=subprocess.DEVNULL,
-        **options,
-    )
+    command = [programs / "postgres", "-F", "-D", data, "-k", "", "-p", str(port)]
+    server = Server(command, port, {"stderr": subprocess.DEVNULL, **options})
     try:
-        wait_for(lambda: answers(port) or server.poll() is not None, 60)
-        assert server.poll() is None, "PostgreSQL has ended"
-        yield f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+        server.start()
+        yield server
     finally:
-        server.send_signal(signal.SIGQUIT)
-        server.wait(30)
+        server.stop()
+
+
+class Server:
+    """A PostgreSQL that can be stopped and started again."""
+
+    def __init__(self, command, port, options):
+        self.command, self.port, self.options = command, port, options
+        self.url = f"postgresql://tester:hush-hush@127.0.0.1:{port}/postgres"
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, **self.options)
+        wait_for(lambda: answers(self.port) or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, "PostgreSQL has ended"
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)  # as `pg_ctl stop -m fast`
+        self.process.wait(30)
+
+
+@pytest.fixture
+def postgresql(server):
+    """URL of its database."""
+    return server.url
 
 
 def answers(port):
@@ -474,3 +493,79 @@ def test_a_storage_that_breaks_during_the_refit_costs_nothing(tmp_path):
 
     assert given.best_estimator_.a == given.best_params_["a"]
     assert len(given.trials_) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 6])
+def test_a_restart_of_the_database_costs_no_trial(server, seconds, tmp_path):
+    name = f"restarted {seconds}"
+    log = tmp_path / "fits.log"
+    workers = [start_worker(server.url, name, 12, "--log", log) for _ in range(2)]
+    wait_for(lambda: log.exists() and len(log.read_text().split()) >= 8)
+    server.stop()
+    time.sleep(seconds)
+    server.start()
+    said = [worker.communicate(timeout=120)[1] for worker in workers]
+    trials = load(server.url, name).trials
+
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    if seconds:
+        assert all(text.count("retrying for 10 minutes") == 1 for text in said)
+    assert sum(map(is_over, trials)) == 12
+    # At most withdrawn, or asked for when the answer was lost.
+    assert all(is_over(t) or not t.params for t in trials)
+    assert not any(DEATHS in t.user_attrs or ERROR in t.user_attrs for t in trials)
+
+
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """URL of a database, and a function that keeps all others out of it for a while."""
+    monkeypatch.setattr(_search_storage, "_PATIENCE", 0.05)
+    path = tmp_path / "study.db"
+
+    def lock(seconds):
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        timer = threading.Timer(seconds, other.close)
+        timer.start()
+        return timer
+
+    return f"sqlite:///{path}", lock
+
+
+def test_a_database_that_is_away_is_waited_for(locked):
+    storage, lock = locked
+    timers = []
+
+    def away(study, trial):
+        if not timers:
+            timers.append(lock(1.0))
+
+    given = search(storage, "s", 3, callbacks=[away], refit=False)
+    message = "Got no answer since .*, retrying for 10 minutes: database is locked"
+    with pytest.warns(UserWarning, match=message) as warned:
+        fitted = given.set_params(estimator__seconds=0).fit(X, Y)
+    timers[0].join()
+
+    assert len(warned) == 1
+    assert fitted.cv_results_["state"].tolist() == ["complete"] * 3
+    assert len(fitted.trials_) == 3
+
+
+def test_a_database_that_stays_away_ends_the_search(locked, monkeypatch):
+    storage, lock = locked
+    monkeypatch.setattr(_search_storage, "_AWAY", 0.5)
+    timers = []
+    given = search(storage, "s", 2, callbacks=[lambda *_: timers.append(lock(4.0))])
+    given.set_params(estimator__seconds=0, refit=False)
+    with (
+        pytest.warns(UserWarning, match="retrying"),
+        pytest.raises(
+            ConnectionError,
+            match=r"must be reachable\. .* Start it, and call `fit` again",
+        ),
+    ):
+        given.fit(X, Y)
+    timers[0].join()
+
+    assert len(given.set_params(callbacks=None).fit(X, Y).cv_results_["params"]) == 2

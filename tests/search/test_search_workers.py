@@ -1,10 +1,14 @@
 """Who works on a study, and whose trials are tried again."""
 
+import multiprocessing
+import os
+import signal
 import threading
 import time
 from datetime import timedelta
 
 import joblib
+import numpy as np
 import optuna
 import pytest
 from _search_worker import FLOAT, SPACE, Peak, rows, search
@@ -388,3 +392,149 @@ def test_an_error_before_any_trial_has_no_study():
 
     assert not hasattr(caught.value, "study")
     assert not hasattr(caught.value, "__notes__")
+
+
+# ---- nothing lost, nothing silent ----------------------------------------------
+
+
+def test_a_trial_is_signed_before_anything_is_proposed(kept):
+    class Looks(optuna.samplers.RandomSampler):
+        def before_trial(self, study, trial):
+            signed.append(RUN in study.trials[trial.number].user_attrs)
+
+    signed = []
+    fitted = search(sampler=Looks(seed=0), n_trials=2, refit=False, **kept).fit(X, Y)
+    fitted.study_.ask()  # nobody's any more
+
+    assert signed == [True, True, False]
+
+
+def test_a_search_says_what_it_waits_for(kept, monkeypatch):
+    monkeypatch.setattr("sk_adalora.search.trials._POLL", 0.05)
+    search(n_trials=1, refit=False, **kept).fit(X, Y)
+    study = optuna.load_study(**kept)
+    study.ask(SPACE).set_user_attr(RUN, "theirs")
+    record = {"machine": "there", "pid": 12, "beat": time.time() + 1, "ended": False}
+    study.set_user_attr(f"{_search_workers.WORKER}theirs", record)
+    study.ask(SPACE)
+    monkeypatch.setattr(_search_workers, "GRACE", 2.0)
+    message = r"Got trial 1 of process 12 on 'there', last seen 0 s ago; trial 2 of a p"
+    with pytest.warns(UserWarning, match=message):
+        fitted = search(n_trials=3, refit=False, **kept).fit(X, Y)
+
+    assert fitted.cv_results_["state"].tolist() == ["complete"] * 3
+
+
+@pytest.mark.filterwarnings("ignore:.n_trials. should", "ignore:1 of 13 trials failed")
+@pytest.mark.parametrize("given_up", [False, True])
+def test_processes_that_die_between_two_parameters_block_nothing(kept, given_up):
+    """Neither does such a trial that was given up, as its parameters are not known."""
+    space = {"a": [0.1, 0.3, 0.5], "b": [0.1, 0.3, 0.5, 0.7]}
+    given = search(space=space, n_trials=12, refit=False, enqueue=None, **kept)
+    given.set_params(n_trials=1).fit(X, Y)
+    study = optuna.load_study(**kept)
+    for _ in range(3):
+        lost = study.ask()
+        lost.suggest_categorical("a", space["a"])
+        lost.set_user_attr(RUN, "of a dead process")
+        worker_of(study).take_back()
+    if given_up:
+        lost = study.ask()
+        lost.suggest_categorical("a", space["a"])
+        lost.set_user_attr(RUN, "of a dead process")
+        lost.set_user_attr(ERROR, "3 processes died")
+        study.tell(lost, state=TrialState.FAIL)
+    given.set_params(n_trials=12 + given_up)
+    fitted = given.fit(X, Y)
+    tried = [tuple(t.params.values()) for t in fitted.study_.trials if t.values]
+
+    assert len(tried) == len(set(tried)) == 12
+
+
+@pytest.mark.parametrize(
+    ("max_deaths", "ends_folds", "counted"),
+    [(3, False, [1, 2]), (3, True, [None] * 4), (1, False, []), (None, False, None)],
+)
+def test_only_deaths_without_progress_count(max_deaths, ends_folds, counted):
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"a": 0.9})
+    deaths = []
+    for k in range(4):
+        trial = study.ask()
+        trial.suggest_float("a", 0, 1)
+        lose(trial)
+        if ends_folds:
+            trial.set_user_attr(f"{FOLD}{k}", {})
+        worker_of(study, max_deaths).take_back()
+        if is_over(study.trials[-1]):
+            break
+        deaths.append(study.trials[-1].user_attrs.get(DEATHS))
+
+    assert deaths == ([1, 2, 3, 4] if counted is None else counted)
+
+
+class StopsIn(Peak):
+    """Ends the search in its fourth fit, the second of the second trial."""
+
+    def fit(self, X, y):
+        fits.append((self.a, int(np.setdiff1d(rows()[0], X)[0])))
+        if len(fits) == 5:
+            raise KeyboardInterrupt
+        return super().fit(X, y)
+
+
+fits = []
+
+
+@pytest.mark.parametrize("pruner", [None, "auto"])
+def test_folds_that_ended_are_not_computed_again(pruner, kept):
+    fits.clear()
+    given = search(StopsIn(), n_trials=3, pruner=pruner, refit=False, **kept)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        given.fit(X, Y)
+    table = given.fit(X, Y).cv_results_
+    whole = search(n_trials=3, enqueue=table["params"][:2]).fit(X, Y)
+
+    assert len(fits) == 3 * 3 + 1
+    assert len(set(fits)) == 3 * 3
+    assert (
+        "fit` with the same `storage` and study_name='s'" in caught.value.__notes__[0]
+    )
+    scores = [f"split{k}_test_score" for k in range(3)]
+    for name in scores:
+        assert table[name][:2].tolist() == whole.cv_results_[name][:2].tolist()
+
+
+def test_a_function_that_uses_the_number_of_a_trial_gets_all_folds_anew(kept):
+    def space(trial):
+        return {"a": trial.suggest_float("a", 0, 1), "b": trial.number / 10}
+
+    fits.clear()
+    given = search(StopsIn(), space, n_trials=2, refit=False, **kept)
+    with pytest.raises(KeyboardInterrupt):
+        given.fit(X, Y)
+    given.fit(X, Y)
+
+    assert len(fits) == 2 * 3 + 2
+
+
+class Dies(Peak):
+    def fit(self, X, y):
+        if self.a == 0.9 and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(X, y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_killed_process_of_joblib_says_how_to_go_on(stored, kept):
+    options = kept if stored else {}
+    given = search(Dies(), n_trials=2, n_jobs=2, enqueue={"a": 0.9, "b": 0.7})
+    given.set_params(refit=False, **options)
+    with pytest.raises(Exception, match="was unexpectedly terminated") as caught:
+        given.fit(X, Y)
+    note = caught.value.__notes__[-1]
+
+    assert (
+        "study_name='s' goes on" if stored else "No trial was complete. With"
+    ) in note
