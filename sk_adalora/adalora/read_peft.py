@@ -65,11 +65,28 @@ def read_adapter(
         for name, tensor in read_tensors(source / WEIGHTS_NAME).items()
         if not _is_frozen(name)
     }
-    ranks = _check_factors(tensors)
-    config = _read_config(values, tensors, ranks)
-    for path, rank in ranks.items():
-        _check_rank(config, path, rank)
+    config = _read_config(values, tensors, _check_factors(tensors))
+    check_ranks(config, tensors)
     return config, tensors
+
+
+def check_ranks(config: AdaLoraConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse factors that do not belong together, or to a configuration.
+
+    Parameters
+    ----------
+    config : AdaLoraConfig
+        Of an adapter.
+    tensors : mapping of str to torch.Tensor
+        Its numbers, under PEFT's names.
+
+    Raises
+    ------
+    ValueError
+        If shapes or ranks do not fit.
+    """
+    for path, rank in _check_factors(tensors).items():
+        _check_rank(config, path, rank)
 
 
 def _read_config(

@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
 from sk_adalora.runtime.rules import POOLINGS
 
+from .checks import are_sound, fits
 from .layout import (
     ARRAYS_NAME,
     BACKBONE,
@@ -130,7 +131,7 @@ def _check_fields(
         raise broken(f"hold {what}", values)
     _check_names(values, hints, what, described)
     for name, value in values.items():
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             kind = hints[name] if get_args(hints[name]) else hints[name].__name__
             raise broken(f"hold {name!r} as {kind}", value)
 
@@ -152,21 +153,6 @@ def _check_names(
             f"{STATE_NAME} must hold {what} only. Got {reprlib.repr(unknown)} too, of "
             f"{writer(described)}. {NEWER}"
         )
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a type such as ``list[int]`` or ``int | None``."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value)
-    if origin is dict:  # names are texts in JSON
-        return isinstance(value, dict) and all(
-            _fits(item, inner[1]) for item in value.values()
-        )
-    if inner:
-        return any(_fits(value, option) for option in inner)
-    same = type(value) is hint or (hint is float and type(value) is int)
-    return same or hint is Any
 
 
 # ---- estimator --------------------------------------------------------------
@@ -225,7 +211,7 @@ def read_fitted(described: dict[str, Any], folder: Path, cls: Any) -> dict[str, 
     if "feature_names_in_" in fitted:
         names = _read_array("feature_names_in_", fitted["feature_names_in_"])
         fitted["feature_names_in_"] = names
-    if not _are_sound(fitted):
+    if not are_sound(fitted):
         raise broken("hold columns and seed as a fit leaves them", fitted)
     state = _read_state(described, folder)
     if targets.n_outputs != state.n_outputs:
@@ -267,17 +253,6 @@ def _read_targets(written: Any, cls: Any) -> Targets:
     except (AttributeError, KeyError, TypeError):
         pass
     raise broken("hold 'targets' as a fit leaves them", written)
-
-
-def _are_sound(fitted: dict[str, Any]) -> bool:
-    """Tell whether columns and seed are what a fit leaves."""
-    n_features, names = fitted["n_features_in_"], fitted.get("feature_names_in_")
-    seed = fitted.get("_validation_seed", 0)
-    counted = type(n_features) is int and n_features >= 1
-    named = names is None or (
-        len(names) == n_features and {type(name) for name in names} == {str}
-    )
-    return counted and named and type(seed) is int and 0 <= seed < 2**31
 
 
 # ---- numbers ----------------------------------------------------------------

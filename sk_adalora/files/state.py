@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sk_adalora.adalora import AdaLoraConfig
-from sk_adalora.adalora.peft_format import rank_pattern, select_triplets
+from sk_adalora.adalora.peft_format import (
+    CHOOSING,
+    rank_pattern,
+    ranks_of,
+    select_triplets,
+)
+from sk_adalora.adalora.read_peft import check_ranks
 from sk_adalora.adalora.save_load import living
 from sk_adalora.data.targets import from_state
 from sk_adalora.network.network import TextNetwork, build_network
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import Found, commit_of, names_folder
 from sk_adalora.pretrained.weights import changed_settings
+from sk_adalora.runtime.rules import POOLINGS
 from sk_adalora.training.loop import TrainingHistory
 from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
+from .checks import are_sound, fits
 from .versions import FORMAT, check_format, used_versions, warn_other_versions
 
 _HEAD = "head."
@@ -192,14 +202,77 @@ def with_plain_records(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_records(state: dict[str, Any]) -> dict[str, Any]:
-    """Undo :func:`with_plain_records`, for attributes that come from a file."""
+    """Undo :func:`with_plain_records`, for attributes that come from a file.
+
+    Refuse those that no fit leaves so: not each file of skops can be trusted.
+    """
     if "_adapter" in state:
+        _check(isinstance(state["_adapter"], dict), "_adapter", state["_adapter"])
         check_format(state["_adapter"])
-    written = {n: kind for n, kind in _PICKLED_RECORDS.items() if n in state}
-    records = {name: kind(**state[name]) for name, kind in written.items()}
+    records: dict[str, Any] = {}
+    for name, kind in _PICKLED_RECORDS.items():
+        if name in state:
+            hints, values = get_type_hints(kind), state[name]
+            sound = isinstance(values, dict) and values.keys() == hints.keys()
+            sound = sound and all(fits(v, hints[n]) for n, v in values.items())
+            _check(sound, name, values)
+            records[name] = kind(**values)
     if "_targets" in state:
-        records["_targets"] = from_state(state["_targets"])
+        try:
+            records["_targets"] = from_state(state["_targets"])
+            sound = records["_targets"].is_sound()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            sound = False
+        _check(sound, "_targets", state["_targets"])
+    if "n_features_in_" in state:
+        _check(are_sound(state), "n_features_in_", state["n_features_in_"])
+    if "_adapter" in state:
+        _check_adapter(records["_adapter"])
+        n_outputs, targets = records["_adapter"].n_outputs, records.get("_targets")
+        alike = targets is None or targets.n_outputs == n_outputs
+        _check(alike, "_targets", state.get("_targets"))
     return state | records
+
+
+def _check(sound: bool, name: str, got: Any) -> None:
+    if not sound:
+        raise ValueError(
+            f"`{name}` of an estimator must be what a fit leaves. Got "
+            f"{reprlib.repr(got)}. The file is broken, or was changed: copy it again."
+        )
+
+
+def _check_adapter(state: AdapterState) -> None:
+    """Refuse arrays that do not belong together, or are not finite."""
+    for name, array in state.arrays.items():
+        sound = array.dtype == np.float32 and bool(np.isfinite(array).all())
+        _check(sound, f"_adapter.arrays[{name!r:.80}]", array)
+    adapter, head = state.tensors()
+    config = _config_of(state)
+    check_ranks(config, adapter)
+    if state.pooling != "model":
+        shapes = {name: value.shape for name, value in head.items()}
+        n_outputs, width = state.n_outputs, state.width
+        sound = shapes == {"weight": (n_outputs, width), "bias": (n_outputs,)}
+        _check(sound, "_adapter", shapes)
+    _check(state.pooling in (*POOLINGS, "model"), "_adapter", state.pooling)
+
+
+def _config_of(state: AdapterState) -> AdaLoraConfig:
+    """Return the configuration of a network that predicts.
+
+    The arrays say which layers are adapted: a pattern of a file may never end.
+    """
+    adapter, _ = state.tensors()
+    paths = "|".join(map(re.escape, ranks_of(adapter)))
+    values = {**state.config, **dict.fromkeys(CHOOSING), "target_modules": paths}
+    try:
+        return AdaLoraConfig.from_dict({**values, "inference_mode": True})
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            "`_adapter` of an estimator must be what a fit leaves. Got a configuration "
+            f"with which it raised: {error}. The file is broken: copy it again."
+        ) from error
 
 
 def collect_state(network: TextNetwork, backbone: Backbone, model: str) -> AdapterState:
@@ -240,9 +313,8 @@ def rebuild_network(state: AdapterState, backbone: Backbone) -> TextNetwork:
     """Build the network that predicts; refuse a backbone other than that of the fit."""
     check_backbone(state, backbone)
     warn_other_versions(state.versions)
-    config = AdaLoraConfig.from_dict({**state.config, "inference_mode": True})
     network = build_network(
-        backbone, config, state.n_outputs, state.pooling, torch.Generator()
+        backbone, _config_of(state), state.n_outputs, state.pooling, torch.Generator()
     )
     adapter, head = state.tensors()
     for name, value in network.head_state().items():

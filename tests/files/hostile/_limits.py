@@ -230,6 +230,49 @@ def read_backbone(folder):
     load_backbone(folder, resolve_compute("cpu", "float32"))
 
 
+def read_state(folder):
+    """As skops does: it makes an instance, and hands it what the file holds."""
+    import joblib
+
+    from sk_adalora import AdaLoraClassifier
+
+    made = AdaLoraClassifier.__new__(AdaLoraClassifier)
+    made.__setstate__(joblib.load(folder / "state.joblib"))
+    made.predict(TEXTS)
+
+
+def of_state(folder):
+    """Values of the attributes, and of what is in them."""
+    import joblib
+
+    path, cases = "state.joblib", {}
+    state = joblib.load(folder / path)
+
+    def put(keys, value):
+        def change(folder):
+            state = inner = joblib.load(folder / path)
+            *outer, last = keys
+            for key in outer:
+                inner = inner[key]
+            inner[last] = value
+            joblib.dump(state, folder / path)
+
+        return change
+
+    places = [("_adapter",), ("_targets",), ("n_features_in_",), ("max_length",)]
+    places += [("history_", "loss"), ("schedule_", "tinit"), ("fit_report_", "device")]
+    for name in ("_adapter", "_targets"):
+        places += [(name, key) for key in state[name]]
+    used = "init_r rank_pattern target_modules modules_to_save bias lora_alpha".split()
+    places += [("_adapter", "config", key) for key in used]
+    arrays = sorted(state["_adapter"]["arrays"])
+    places += [("_adapter", "arrays", key) for key in (arrays[0], arrays[-1])]
+    for place in places:
+        for kind, value in VALUES.items():
+            cases[f"{' '.join(place)}: {kind}"] = put(place, value)
+    return cases
+
+
 SETTINGS = """vocab_size hidden_size num_hidden_layers num_attention_heads
 max_position_embeddings num_labels id2label model_type hidden_act auto_map
 quantization_config""".split()
@@ -238,6 +281,8 @@ STATE = "sk_adalora.json"
 ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
 MODEL = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
+# To add a reader, add what reads a folder, and the changes of one that it must stand:
+# most are in `of_files`. `test_limits.py` has the folder that is whole.
 # Of each reader: how it reads a folder, and the changes of one.
 READERS = {
     "estimator": (
@@ -268,6 +313,7 @@ READERS = {
             **entries(MODEL[3], OF_TOKENIZER),
         },
     ),
+    "state": (read_state, of_state),
 }
 
 

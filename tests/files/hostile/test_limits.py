@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import pytest
 from _hostile import X, Y
 from _limits import READERS
@@ -23,7 +24,10 @@ def whole(tiny_model, tmp_path_factory):
     estimator = make(tiny_model).fit(X, Y)
     estimator.save_pretrained(root / "estimator" / "f", include_backbone=True)
     save_adapter(adapted_bert(), root / "adapter" / "f")
+    (root / "state" / "f").mkdir(parents=True)
+    joblib.dump(estimator.__getstate__(), root / "state" / "f" / "state.joblib")
     return {
+        "state": root / "state" / "f",
         "estimator": root / "estimator" / "f",
         "adapter": root / "adapter" / "f",
         "backbone": Path(tiny_model),
