@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -136,7 +137,8 @@ class Checkpoint(Saver):
         assert self.path is not None, "there is a folder to write to"
         start = time.perf_counter()
         state, tensors = _capture(self, run)
-        metadata = {"fit": json.dumps({**self.described, **state})}
+        said = json.dumps({**self.described, **state})
+        metadata = {"fit": said, "checksum": _checksum(said, tensors)}
         beside = self.path.with_suffix(".new")
         try:
             with open(beside, "wb") as file:
@@ -402,8 +404,23 @@ def _named(
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what a fit wrote."""
     described = _describe(path)
-    with safe_open(path, "pt") as file:
-        return described, {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata()
+        if metadata["checksum"] != _checksum(metadata["fit"], tensors):
+            raise ValueError("its numbers have changed")
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise _broken(path, error) from error
+    return described, tensors
+
+
+def _checksum(said: str, tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.blake2b(said.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _describe(path: Path) -> dict[str, Any]:

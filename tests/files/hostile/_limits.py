@@ -17,6 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 MORE_MEMORY, MOST_SECONDS = 200 * 2**20, 2
@@ -177,14 +178,16 @@ def of_lists(names):
     }
 
 
-def of_tensors(name, factors=(0.0, float("nan"), 1e300)):
+def of_tensors(name, n_tensors=5, factors=(0.0, float("nan"), 1e300)):
     """Numbers and shapes of each tensor of a file."""
 
     def one(key, make):
         def change(folder):
+            with safe_open(folder / name, "pt") as file:
+                metadata = file.metadata()
             tensors = {n: t.clone() for n, t in load_file(folder / name).items()}
             made = make(tensors.pop(key))
-            save_file(tensors | {key: made.contiguous()}, folder / name)
+            save_file(tensors | {key: made.contiguous()}, folder / name, metadata)
 
         return change
 
@@ -199,7 +202,7 @@ def of_tensors(name, factors=(0.0, float("nan"), 1e300)):
     changes = {**shapes, **{f"times {x}": lambda t, x=x: t * x for x in factors}}
     return lambda folder: {
         f"{name}: {key} {kind}": one(key, make)
-        for key in sorted(load_file(folder / name))[:5]
+        for key in sorted(load_file(folder / name))[:n_tensors]
         for kind, make in changes.items()
     }
 
@@ -273,6 +276,44 @@ def of_state(folder):
     return cases
 
 
+def fit_from_checkpoint(folder):
+    from _hostile import X, Y
+    from _toy import make
+
+    model = (folder / "model").read_text("utf8")
+    with tempfile.TemporaryDirectory() as used:  # the fit deletes what has served
+        shutil.copytree(folder / "own", used, symlinks=True, dirs_exist_ok=True)
+        make(model, epochs=3, checkpoint_dir=used).fit(X, Y)
+
+
+def written(key, value):
+    """A change of what a checkpoint says beside its tensors."""
+
+    def change(folder):
+        path = folder / CHECKPOINT
+        with safe_open(path, "pt") as file:
+            said = json.loads(file.metadata()["fit"])
+        tensors = load_file(path)
+        if value is None:
+            del said[key]
+        else:
+            said[key] = value
+        save_file(tensors, path, {"fit": json.dumps(said)})
+
+    return change
+
+
+def of_saying(keys):
+    return {
+        f"{CHECKPOINT}: {key} {kind}": written(key, value)
+        for key in keys
+        for kind, value in VALUES.items()
+    }
+
+
+CHECKPOINT = "own/fit.safetensors"
+SAID = """format parts step rates allocator epochs best_epoch length seconds waited
+best_score""".split()
 SETTINGS = """vocab_size hidden_size num_hidden_layers num_attention_heads
 max_position_embeddings num_labels id2label model_type hidden_act auto_map
 quantization_config""".split()
@@ -302,6 +343,15 @@ READERS = {
             **of_lists(ADAPTER[1:]),
             **of_tensors(ADAPTER[1])(folder),
             **entries(ADAPTER[0], ["init_r", "rank_pattern", "lora_alpha"]),
+        },
+    ),
+    "checkpoint": (
+        fit_from_checkpoint,
+        lambda folder: {
+            **of_files([CHECKPOINT]),
+            **of_lists([CHECKPOINT]),
+            **of_tensors(CHECKPOINT, 8)(folder),
+            **of_saying(SAID),
         },
     ),
     "backbone": (

@@ -23,15 +23,34 @@ def whole(tiny_model, tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     estimator = make(tiny_model).fit(X, Y)
     estimator.save_pretrained(root / "estimator" / "f", include_backbone=True)
+    leave_a_checkpoint(tiny_model, root / "checkpoint" / "f")
     save_adapter(adapted_bert(), root / "adapter" / "f")
     (root / "state" / "f").mkdir(parents=True)
     joblib.dump(estimator.__getstate__(), root / "state" / "f" / "state.joblib")
     return {
         "state": root / "state" / "f",
         "estimator": root / "estimator" / "f",
+        "checkpoint": root / "checkpoint" / "f",
         "adapter": root / "adapter" / "f",
         "backbone": Path(tiny_model),
     }
+
+
+def leave_a_checkpoint(model, folder):
+    """Interrupt a fit as it writes its fifth checkpoint."""
+
+    def fsync(handle):
+        if next(count) == 5:
+            raise KeyboardInterrupt
+
+    count = iter(range(1, 10))
+    (folder / "own").mkdir(parents=True)
+    (folder / "model").write_text(str(model), "utf8")
+    own = {"checkpoint_dir": folder / "own", "checkpoint_every": 1, "epochs": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(KeyboardInterrupt):
+            make(model, **own).fit(X, Y)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process")
