@@ -173,7 +173,13 @@ def write_cell(cell: Any) -> str | None:
     if isinstance(cell, np.generic):
         with suppress(pa.ArrowException):  # such as of a structured array
             return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
-    return str(_nested(cell))
+    try:
+        return str(_nested(cell))
+    except RecursionError as error:
+        raise ValueError(
+            f"The cells of X must end somewhere. Got a {type(cell).__name__} that "
+            "contains itself, or is nested too deep. Pass a text in its place."
+        ) from error
 
 
 def _nested(cell: Any) -> Any:

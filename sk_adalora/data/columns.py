@@ -76,7 +76,7 @@ class Column:
     def texts(self) -> pa.LargeStringArray:
         """Texts of shape (n_samples,), null where missing."""
         if isinstance(self.cells, pa.Array):
-            return write_arrow(self.cells)
+            return self._check_utf8(write_arrow(self.cells))
         for row, cell in enumerate(self.cells):
             if isinstance(cell, bytes | bytearray):
                 raise TypeError(
@@ -84,6 +84,16 @@ class Column:
                     "Decode them first, for example with .decode('utf-8')."
                 )
         return text_array(write_cells(self.cells), self.name)
+
+    def _check_utf8(self, texts: pa.LargeStringArray) -> pa.LargeStringArray:
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{self.name} must hold valid Unicode. Got text of Arrow that is no "
+                f"UTF-8: {error}. Read it as pa.binary(), and decode that."
+            ) from error
+        return texts
 
 
 @dataclass(frozen=True)
@@ -185,10 +195,20 @@ def _read_list(X: Sequence[Any]) -> Table:
             got = len(cells) if is_row[row] else type(cells).__name__
             raise ValueError(
                 f"The rows of X must all be lists of {n_columns} cells. Got {got} in "
-                f"row {row}. Fill the missing cells with None."
+                f"row {row}. {_advice(X[is_row.index(True)])}"
             )
     columns = [list(cells) for cells in zip(*X, strict=True)]
     return _nameless_table(columns, len(X))
+
+
+def _advice(cells: Sequence[Any]) -> str:
+    """Say what to do with rows of unequal length: those of words may be tokens."""
+    if all(isinstance(cell, str) for cell in cells):
+        return (
+            'If the cells are tokens, pass " ".join(row) of each row; else, fill the '
+            "missing ones with None."
+        )
+    return "Fill the missing cells with None."
 
 
 def _read_frame(frame: nw.DataFrame[Any]) -> Table:

@@ -24,6 +24,11 @@ def read_numbers(y: Any, name: str) -> np.ndarray:
     try:
         with config_context(array_api_dispatch=False, assume_finite=False):
             return check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(
+            f"`{name}` of a regressor must be numbers that a float can hold. Got "
+            f"others: {error}. Convert or scale them."
+        ) from error
     except ValueError as error:
         got = str(error)
         if "could not convert string" not in got:

@@ -95,6 +95,8 @@ def check_targets(
             "the target y is None. Pass a target for each row."
         )
     refuse_name(y, names)
+    _refuse_nested(y, of_targets)
+    _refuse_complex(y, of_targets)
     n_targets = _num_samples(y)
     if n_targets != n_samples:
         raise ValueError(
@@ -123,6 +125,28 @@ def _refuse_masked(values: Any, name: str) -> None:
         )
 
 
+def _refuse_nested(y: Any, name: str) -> None:
+    """Refuse lists in the rows of a list: NumPy crashes on one that holds itself."""
+    rows = y if isinstance(y, list | tuple) else ()
+    rows = [row for row in rows if isinstance(row, list | tuple)]
+    if any(isinstance(cell, list | tuple) for row in rows for cell in row):
+        raise ValueError(
+            f"`{name}` must have one or two dimensions. Got lists within its rows. "
+            "Pass one target a row, or a list of numbers a row."
+        )
+
+
+def _refuse_complex(values: Any, name: str) -> None:
+    """Refuse complex numbers, of which scikit-learn would print all, and no name."""
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    cells = values if isinstance(values, list | tuple) else ()
+    if kind == "c" or any(isinstance(value, complex) for value in cells):
+        raise ValueError(
+            f"`{name}` must be real. Got complex numbers: Complex data not supported. "
+            "Pass their real part, or their size by np.abs."
+        )
+
+
 def check_validation_rows(X_val: Any, y_val: Any, early_stopping: bool) -> None:
     """Refuse one of `X_val` and `y_val` alone, and both without early stopping."""
     if (X_val is None) != (y_val is None):
@@ -142,9 +166,19 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
     _refuse_masked(sample_weight, "sample_weight")
+    _refuse_complex(sample_weight, "sample_weight")
     rows = np.empty((n_samples, 0))
-    with config_context(assume_finite=False):  # NaN would leave out its row silently
-        return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+    try:
+        with config_context(assume_finite=False):  # NaN would leave out its row
+            return _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        reason = str(error)
+        if "sample_weight" in reason:
+            raise
+        raise ValueError(
+            "`sample_weight` must hold a number of at least 0 for each row. Got "
+            f"others: {reason.rstrip('.')}. Pass floats, or leave it out."
+        ) from error
 
 
 def weights_tensor(weights: np.ndarray | None) -> Tensor | None:

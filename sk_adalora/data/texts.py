@@ -178,10 +178,12 @@ def check_column_of_texts(column: Column, row_format: str) -> None:
     if isinstance(cells, list):
         for row, cell in enumerate(cells):
             if not (isinstance(cell, str | bytes) or is_missing(cell)):
+                do = "Pass a table to have its cells written out, or convert with str."
+                if isinstance(cell, list | tuple | np.ndarray):
+                    do = 'If these are tokens, pass " ".join(row) of each row.'
                 raise ValueError(
                     "X must hold one text for each sample. Got "
-                    f"{type(cell).__name__} in row {row}. Pass a table to have its "
-                    "cells written out, or convert with str."
+                    f"{type(cell).__name__} in row {row}. {do}"
                 )
     elif not has_type(cells, IS_TEXT) and nan_to_null(cells).null_count < len(cells):
         raise ValueError(

@@ -54,7 +54,12 @@ from sk_adalora.tokens.long_texts import (
     encode_for_training,
 )
 from sk_adalora.tokens.table import TokenTable
-from sk_adalora.training.advice import warn_of_model, warn_of_texts
+from sk_adalora.training.advice import (
+    warn_of_model,
+    warn_of_processes,
+    warn_of_rows,
+    warn_of_texts,
+)
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher, one_number
 from sk_adalora.training.loop import Examples, Recipe, TrainingHistory, TrainingRun
 from sk_adalora.training.rank_table import headline, lay_out
@@ -136,7 +141,9 @@ def read_all_rows(
     texts = read_inputs(estimator, X, reset=True)
     check_targets(y, len(texts), estimator)
     weight = read_sample_weight(read_at_once(sample_weight), len(texts))
-    targets, coded = estimator._read_targets(read_at_once(y))
+    y = read_at_once(y)
+    targets, coded = estimator._read_targets(y)
+    warn_of_rows(X, y, texts, targets, coded)
     if before is not None:
         targets.check_continues(before)
     class_weight = getattr(estimator, "class_weight", None)  # a regressor has none
@@ -222,6 +229,7 @@ def choose_compute(device: str, precision: str) -> Compute:
     compute = resolve_compute(device, precision)
     warn_of_sharing(compute)
     warn_of_emulation(compute)
+    warn_of_processes()
     return compute
 
 

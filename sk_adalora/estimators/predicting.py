@@ -78,6 +78,8 @@ def check_columns(
     estimator: Any, X: Any, names: np.ndarray | None, n_features: int, *, reset: bool
 ) -> None:
     """Set (`reset`) or check the names and the number of the columns of `X`."""
+    if names is None and not reset:  # scikit-learn would warn of names beside it
+        _check_number(estimator, n_features)
     if names is not None:
         # An empty table with these names, so that scikit-learn checks them for any
         # kind of table.
@@ -85,10 +87,16 @@ def check_columns(
     validate_data(estimator, X, reset=reset, skip_check_array=True, ensure_2d=False)
     if reset:
         estimator.n_features_in_ = n_features
-    elif n_features != estimator.n_features_in_:
+    else:
+        _check_number(estimator, n_features)
+
+
+def _check_number(estimator: Any, n_features: int) -> None:
+    if n_features != estimator.n_features_in_:
         raise ValueError(
             f"X has {n_features} features, but {type(estimator).__name__} is "
-            f"expecting {estimator.n_features_in_} features as input."
+            f"expecting {estimator.n_features_in_} features as input. Pass the columns "
+            "of the fit."
         )
 
 

@@ -20,6 +20,7 @@ from sk_adalora.data.rows import (
 from sk_adalora.data.targets import Targets
 from sk_adalora.data.texts import check_column_of_texts
 from sk_adalora.files.checkpoint import stored_seed
+from sk_adalora.training.advice import warn_of_leak
 
 from .blend import Blended, blended
 from .cross_fit import Folds, make_folds
@@ -83,6 +84,7 @@ def read_fit(estimator: Any, X: Any, y: Any, sample_weight: Any) -> TableFit:
     check_targets(y, table.n_rows, estimator)
     y = read_at_once(y)
     targets, coded = estimator._read_targets(y)
+    warn_of_leak(X, y)
     weights = read_sample_weight(read_at_once(sample_weight), table.n_rows)
     class_weight = getattr(estimator, "class_weight", None)
     weights = targets.row_weights(coded, weights, class_weight)

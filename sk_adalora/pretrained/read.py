@@ -360,6 +360,9 @@ def _named_errors(folder: Path) -> Iterator[None]:
         # transformers goes on with the names of all that it has.
         reason, lacks, _ = str(error).partition("\nModel type should be one of")
         do = "Choose another `model` or `pooling`." if lacks else "Check the files."
+        if reason.startswith("Weights only load failed"):  # torch would have it run
+            reason = "its weights are a pickle, which may run code."
+            do = "Give a `model` with weights in safetensors."
         raise ValueError(
             f"`model` must be one that transformers can read. Got {str(folder)!r}, "
             f"with which it raised {type(error).__name__}: {reason} {do}"

@@ -1,12 +1,17 @@
-"""The warnings of a fit: of its texts, its model, its loss and its scores."""
+"""The warnings of a fit: of its rows, its model, its rates, its loss and its scores."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
+from sk_adalora.data.mix_ups import column_of_targets, is_one_hot, seem_swapped
+from sk_adalora.data.targets import Targets
 from sk_adalora.data.texts import Texts
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.messages import warn_user
@@ -19,6 +24,54 @@ _TRUNCATED = 0.10
 # Warn if the last epoch's mean loss exceeds the first's by more than
 # `_RISE * max(1, first)`: losses near 0 fluctuate.
 _RISE = 0.1
+# A learning rate of these is a habit from full fine-tuning: a smaller one is meant to
+# train nothing, and a larger one trains, if slowly.
+_HABITS = (1e-6, 1e-4)
+# Steps of such a rate reach somewhere if they add up to this; the default's add up to
+# 0.3 and more (docs/defaults.md).
+_FAR = 0.1
+
+
+def warn_of_rows(X: Any, y: Any, texts: Texts, targets: Targets, coded: Tensor) -> None:
+    """Warn of what looks like a mistake in `X` or `y`."""
+    warn_of_leak(X, y)
+    if seem_swapped(texts, targets):
+        warn_user(
+            "X must hold texts, and `y` labels that repeat. Got nearly as many classes "
+            f"as rows, {len(targets.attributes['classes_']):,} of {len(texts):,}, and "
+            "X of fewer and shorter texts. If they are swapped, pass them the other "
+            "way round."
+        )
+    if is_one_hot(targets, coded):
+        warn_user(
+            "`y` must be one label a row where a row has exactly one. Got an indicator "
+            "matrix with one 1 in each row, which is learned as several labels a row, "
+            "each by itself. Pass np.argmax(y, axis=1)."
+        )
+
+
+def warn_of_leak(X: Any, y: Any) -> None:
+    """Warn of a column with the targets: new rows will not have it."""
+    if (name := column_of_targets(X, y)) is not None:
+        warn_user(
+            f"X must not hold the targets. Got the column {name!r}, which is equal to "
+            "`y` in every row, so that nothing else is learned. Drop it from X."
+        )
+
+
+def warn_of_processes() -> None:
+    """Warn of a launcher that starts several processes, each of which fits by itself.
+
+    A program that has joined its processes knows what it does.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if world.isdecimal() and int(world) > 1 and not joined:
+        warn_user(
+            "A fit must run in one process, as it shares no work with others. Got "
+            f"WORLD_SIZE={world} in the environment, as of torchrun: each process fits "
+            "the same by itself. Start the program with python."
+        )
 
 
 def warn_of_texts(
@@ -118,8 +171,22 @@ def _warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
 
 def warn_of_history(history: TrainingHistory, head_learning_rate: float | None) -> None:
     """Warn of what the training has come to."""
+    _warn_of_rate(history.learning_rate)
     warn_of_divergence(history, head_learning_rate)
     _warn_of_scores(history)
+
+
+def _warn_of_rate(rates: list[float]) -> None:
+    """Warn of updates that can hardly have moved: a step is of the size of its rate."""
+    largest = max(rates)
+    if _HABITS[0] <= largest < _HABITS[1] and sum(rates) < _FAR:
+        warn_user(
+            "`learning_rate` must be much larger than for full fine-tuning, since "
+            f"updates start at zero. Got {largest:.2g} for {len(rates):,} steps, which "
+            "have hardly changed the model. Use the default of 0.008, or one from "
+            "0.001 to 0.02.",
+            ConvergenceWarning,
+        )
 
 
 def warn_of_divergence(
