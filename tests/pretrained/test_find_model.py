@@ -140,8 +140,6 @@ def test_the_home_directory_is_found(own_model, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("nobody/none", {}, "Got 'nobody/none', .* local cache or the network. Check"),
-        ("no-such-model", {}, "Check the spelling and the network, or give a local"),
         ("this is not an id?", {}, "must be a Hugging Face id or a folder"),
         (
             "nobody/none",
@@ -193,7 +191,7 @@ def test_the_packaged_model_is_used_where_its_weights_are_the_published_ones(
     monkeypatch.setattr(_find_model, "_DEFAULT_HASH", content_hash(packaged))
     assert find_folder(Request(DEFAULT_MODEL)) == packaged
     for other in (Request(DEFAULT_MODEL, "main"), Request("other/model")):
-        with pytest.raises(OSError, match="Check the spelling"):
+        with pytest.raises(OSError, match="check the spelling"):
             find_folder(other)
     assert asked == [DEFAULT_MODEL, DEFAULT_MODEL, "other/model"]
 
