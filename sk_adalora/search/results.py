@@ -184,15 +184,21 @@ class TrialTable:
 def make_table(trials: Sequence[FrozenTrial], space: Space, n_folds: int) -> TrialTable:
     """Collect the trials that are over and will not be tried again."""
     rows = [
-        TrialRow(
-            trial,
-            space.complete(trial.params, trial.number),
-            folds_of(trial, n_folds),
-        )
+        TrialRow(trial, _params_of(trial, space), folds_of(trial, n_folds))
         for trial in trials
         if is_over(trial)
     ]
     return TrialTable(rows, score_names([row.trial for row in rows]))
+
+
+def _params_of(trial: FrozenTrial, space: Space) -> dict[str, Any]:
+    """Return what `set_params` takes, or what a trial had drawn before it ended."""
+    try:
+        return space.complete(trial.params, trial.number)
+    except ValueError:  # a function asks for what the trial never came to
+        if trial.state is TrialState.COMPLETE:
+            raise
+        return dict(trial.params)
 
 
 def check_best(table: TrialTable, trials: Sequence[FrozenTrial]) -> None:
