@@ -21,7 +21,8 @@ def fits(value: Any, hint: Any) -> bool:
     if isinstance(value, np.generic):  # a score of scikit-learn's
         value = value.item()
     same = type(value) is hint or (hint is float and type(value) is int)
-    return same or hint is Any
+    mapped = hint is np.ndarray and isinstance(value, np.memmap)
+    return same or mapped or hint is Any
 
 
 def are_sound(fitted: dict[str, Any]) -> bool:

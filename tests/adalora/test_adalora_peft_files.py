@@ -656,7 +656,7 @@ def test_ranks_of_a_loaded_adapter_are_final(from_peft, variant):
 def test_fields_that_would_change_something_are_named(from_peft):
     _, folder = from_peft
     change_config(folder, use_something_new=True)
-    with pytest.warns(UserWarning, match=r"unknown here: use_something_new\."):
+    with pytest.warns(UserWarning, match=r"left out: use_something_new\."):
         load_peft_adapter(tiny_classifier(), folder)
 
 

@@ -68,7 +68,7 @@ def config(**changed):
         (lambda: config(r=4), "`r`=4 is not used"),
         (
             lambda: AdaLoraConfig.from_dict({"total_step": 10, "of_later": 1}),
-            "unknown here: of_later",
+            "left out: of_later",
         ),
         (lambda: get_peft_model(layers(), config()), "which matches none"),
         (lambda: AdaLoraModel(layers(), config()), "which matches none"),
