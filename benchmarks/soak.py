@@ -27,7 +27,7 @@ from sk_adalora.search import workers
 
 from .results import say, table
 
-_TRIALS, _FOLDS = 6, 2  # of a search
+_TRIALS, _FOLDS = 12, 2  # of a search
 _RESTARTS = 10  # after which something that does not end is lost
 _WORDS = ["good", "great", "best", "win", "bad", "poor", "worst", "loss"]
 
@@ -262,11 +262,15 @@ def _kill_save(bench, place):
 class Hill(ClassifierMixin, BaseEstimator):
     """A classifier whose score says which parameters and rows it got."""
 
-    def __init__(self, a=0.5, seconds=0.02):
+    began = None  # the file that a worker makes when its first fit begins
+
+    def __init__(self, a=0.5, seconds=0.05):
         self.a, self.seconds = a, seconds
 
     def fit(self, X, y):
         """Wait."""
+        if Hill.began is not None:
+            Hill.began.touch()
         time.sleep(self.seconds)
         self.classes_ = np.unique(y)
         return self
@@ -280,7 +284,8 @@ class Hill(ClassifierMixin, BaseEstimator):
         return 1 - (self.a - 0.3) ** 2 - float(np.mean(X)) / 1000
 
 
-def _search(storage):
+def _search(storage, began=None):
+    Hill.began = began
     optuna.logging.disable_default_handler()
     space = {"a": optuna.distributions.FloatDistribution(0.0, 1.0)}
     settings = {"cv": _FOLDS, "enqueue": None, "pruner": None, "refit": False}
@@ -333,8 +338,11 @@ def _restart_database(bench, place):
     storage = bench.database.url
     with contextlib.suppress(KeyError):
         optuna.delete_study(study_name="study", storage=storage)
-    both = [_start(lambda: _search(storage)) for _ in range(2)]
-    time.sleep(bench.chance.uniform(0, 2))
+    files = [place / "first", place / "second"]
+    both = [_start(lambda file=file: _search(storage, file)) for file in files]
+    while not all(file.exists() for file in files) and None in [b.poll() for b in both]:
+        time.sleep(0.05)
+    time.sleep(bench.chance.uniform(0, 1))
     bench.database.restart(bench.chance.choice(["fast", "immediate"]))
     ended = [worker.wait() for worker in both]
     return "lost" if any(ended) else _check_study(storage)

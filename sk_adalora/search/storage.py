@@ -38,10 +38,17 @@ from sk_adalora.runtime.messages import warn_user
 _LINKS_ARE_FREE = os.name != "nt"
 # Seconds that SQLite waits for another worker's write.
 _PATIENCE = 60
-# Seconds to wait, again and again, where another program is creating the tables, and
-# what an error says then: also that their version stands in its table already.
+# Seconds to wait, again and again, for what will pass in a moment, and what an error
+# says then: that another program is creating the tables, or that a server restarts.
 _WAITS = (0.1, 0.5, 2.0)
-_OTHERS_CREATE = ("already exists", "alembic_version")
+_PASSING = (
+    "already exists",
+    "alembic_version",
+    "starting up",
+    "shutting down",
+    "terminating connection",
+    "closed the connection",
+)
 # Seconds for which a database may be away, and between two tries, of which each waits
 # twice as long as the one before.
 _AWAY = 600.0
@@ -144,12 +151,15 @@ def _lock_before_reading(storage: RDBStorage) -> None:
 
 
 def _create_tables(connect: Callable[[], RDBStorage]) -> RDBStorage:
-    """Connect to a database, whose tables several programs may create at once."""
+    """Connect to a database, whose tables several programs may create at once.
+
+    A server that restarts is tried again. One that is not there may be misspelt.
+    """
     for seconds in _WAITS:
         try:
             return connect()
         except Exception as error:  # of whichever driver
-            if not any(words in str(error) for words in _OTHERS_CREATE):
+            if not any(words in str(error) for words in _PASSING):
                 raise
         time.sleep(seconds)
     return connect()
