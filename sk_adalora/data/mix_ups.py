@@ -26,6 +26,8 @@ def column_of_targets(X: Any, y: Any) -> str | None:
     """Return the name of a column of a table that is equal to the targets, if any."""
     if isinstance(X, Texts) or getattr(y, "ndim", 1) > 1 or hasattr(y, "tocoo"):
         return None
+    # What is only convertible to an array has no rows to take.
+    X, y = (a if hasattr(a, "__len__") else np.asarray(a) for a in (X, y))
     n_rows = len(y)
     for rows in dict.fromkeys((min(n_rows, _HEAD), n_rows)):
         head = np.arange(rows)
