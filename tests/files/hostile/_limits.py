@@ -350,7 +350,7 @@ READERS = {
         lambda folder: {
             **of_files([CHECKPOINT]),
             **of_lists([CHECKPOINT]),
-            **of_tensors(CHECKPOINT, 8)(folder),
+            **of_tensors(CHECKPOINT, 3)(folder),
             **of_saying(SAID),
         },
     ),
