@@ -123,7 +123,9 @@ class Bench:
         fitted = self.make(checkpoint_dir=folder, checkpoint_every=1)
         fitted.fit(self.X, self.y)
         history = {**vars(fitted.history_), "seconds": None}
-        joblib.dump((fitted.ranks_, history, fitted._adapter.arrays), place / "end")
+        learned = (fitted.ranks_, history, fitted._adapter.arrays)
+        joblib.dump(learned, place / "new")
+        (place / "new").rename(place / "end")  # whole, or not there
 
     def moment(self):
         """Wait until a random moment of a fit."""
