@@ -62,7 +62,7 @@ def test_a_reader_under_limits(whole, reader):
         [sys.executable, program, reader, whole[reader]],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
