@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from sklearn.base import clone
 from sklearn.model_selection._validation import _fit_and_score
 
+from sk_adalora.files.checkpoint import remove_checkpoints
 from sk_adalora.runtime.digest import digest
 
 from .study import AGAIN, FOLD
@@ -217,13 +218,22 @@ class FoldEvaluator:
         return {
             name: Path(os.path.expanduser(folder), own)
             for name, folder in given.items()
-            if name.rpartition("__")[2] == "checkpoint_dir" and folder is not None
+            if _is_folder(name) and folder is not None
         }
 
 
 def _evaluate(place: int, *args: Any, **named: Any) -> tuple[int, dict[str, Any]]:
     """Fit and score on a fold, and say which of several it was."""
-    return place, _fit_and_score(*args, **named)
+    out = _fit_and_score(*args, **named)
+    for name, value in named["parameters"].items():
+        if _is_folder(name):  # a fit that failed has left its checkpoint
+            remove_checkpoints(value)
+    return place, out
+
+
+def _is_folder(name: str) -> bool:
+    """Tell whether a parameter is the folder of checkpoints of an estimator."""
+    return name.rpartition("__")[2] == "checkpoint_dir"
 
 
 def streaming() -> str:

@@ -11,6 +11,7 @@ from _process import run_python
 from _toy import make, numbers, toy
 from optuna.distributions import CategoricalDistribution
 from safetensors import safe_open
+from sklearn.exceptions import FitFailedWarning
 
 from sk_adalora import AdaLoraEncoder, AdaLoraSearchCV
 
@@ -211,4 +212,28 @@ def test_a_search_that_was_killed_goes_on_within_a_fold(
     assert len([*folder.iterdir()]) == 1
     assert sum(trial.value is not None for trial in fit().trials_) == 2
     assert capsys.readouterr().err.count("going on at step") == 1
+    assert not any(folder.glob("*"))
+
+
+def test_a_fold_that_fails_in_a_search_leaves_no_checkpoint(
+    tiny_model, tmp_path, monkeypatch
+):
+    def fail(handle):
+        if next(count) == 3:
+            raise ValueError("the fit fails here")
+        real(handle)
+
+    count, real = iter(range(1, 1000)), os.fsync
+    monkeypatch.setattr(os, "fsync", fail)
+    folder = tmp_path / "checkpoints"
+    search = AdaLoraSearchCV(
+        make(tiny_model, checkpoint_dir=folder, **SAVING),
+        {"lora_dropout": CategoricalDistribution([0.0, 0.1])},
+        n_trials=1,
+        cv=2,
+        error_score=0.0,
+        random_state=0,
+    )
+    with pytest.warns(FitFailedWarning, match="the fit fails here"):
+        search.fit(*toy())
     assert not any(folder.glob("*"))
