@@ -479,9 +479,8 @@ class BaseAdaLora(
             If a parameter is wrong, if the pretrained model is not the one of `fit`, or
             if the fit took more than about a million steps: save with joblib.
         OSError
-            If the pretrained model cannot be found, or the folder cannot be written
-            (safetensors and tokenizers have errors of their own for that); what was
-            there before is still there.
+            If the pretrained model cannot be found, or the folder cannot be written;
+            what was there before is still there.
         """
         folder_files.save(self, folder, include_backbone, overwrite)
 
@@ -608,8 +607,7 @@ class BaseAdaLora(
             If it is the folder of the pretrained model, if a parameter is wrong, or if
             no layer has a rank left.
         OSError
-            If it cannot be written (safetensors has an error of its own for that); what
-            was there before is still there.
+            If it cannot be written; what was there before is still there.
         """
         folder_files.export_lora(self, folder, overwrite)
 
@@ -640,9 +638,8 @@ class BaseAdaLora(
             If it is the folder of the pretrained model, if a parameter is wrong, or if
             that model is not the one of `fit`.
         OSError
-            If the pretrained model cannot be found, or the folder cannot be written
-            (safetensors and tokenizers have errors of their own for that); what was
-            there before is still there.
+            If the pretrained model cannot be found, or the folder cannot be written;
+            what was there before is still there.
         """
         folder_files.merge_and_save(self, folder, overwrite)
 

@@ -82,13 +82,36 @@ def written_whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
                 mode = scratch.stat().st_mode & (folder.stat().st_mode | 0o7700)
                 _set_mode(scratch, mode & 0o7777)
             new.mkdir()
-            yield new
+            with _named_errors(scratch, folder):
+                yield new
             for path in new.glob("*.safetensors"):  # only the owner may read these
                 _set_mode(path, new.stat().st_mode & 0o666)
             _put_in_place(new, folder, stays, overwrite)
     finally:
         if not (scratch / _OLD).exists():  # else even putting back has failed
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _named_errors(scratch: Path, folder: Path) -> Iterator[None]:
+    """Have errors of the system, such as of a full disk, name the user's folder.
+
+    safetensors and tokenizers tell their number in a text, Python's writers no path.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(told[1]) if told else getattr(error, "errno", None)
+        path = getattr(error, "filename", None)
+        ours = path is None or Path(str(path)).is_relative_to(scratch)
+        if number is None or not ours:
+            raise
+        full = OSError(number, os.strerror(number), str(folder))
+        full.add_note(
+            "Make room there, or choose another `folder`. What was there is unchanged."
+        )
+        raise full from error
 
 
 def settled(folder: Path) -> Path:

@@ -202,13 +202,23 @@ def meanwhile(monkeypatch, act):
     monkeypatch.setattr(_folder, "write_text", first)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it limits no files")
 @pytest.mark.parametrize("method", WRITERS)
+@pytest.mark.parametrize("size", [100, 3_000])
 @pytest.mark.parametrize("folder", ["f", "new"])
-def test_a_full_disk(fitted, there, saved, monkeypatch, method, folder):
-    meanwhile(monkeypatch, fail)
-    with pytest.raises(OSError, match="No space left on device"):
-        getattr(fitted, method)(there.parent / folder, overwrite=True)
+def test_a_disk_without_room(fitted, there, saved, method, size, folder):
+    import resource
 
+    target, limits = there.parent / folder, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            getattr(fitted, method)(target, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(target))
+    assert "Make room there" in caught.value.__notes__[0]
     assert [*there.parent.iterdir()] == [there]
     assert bytes_of(there) == bytes_of(saved)
 
