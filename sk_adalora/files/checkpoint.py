@@ -30,6 +30,7 @@ from .versions import FORMAT
 # is more. A fit then takes at most a hundredth longer.
 _SECONDS, _TIMES_WRITING = 30.0, 100
 _STEPS = ("loss", "orthogonality", "learning_rate", "budget", "score")
+_RANKS = ("ranks", "rank_steps")  # whole numbers
 _SHOWN = 60  # characters of a value in a message
 WHOLE = "fit"  # the name of a fit to all rows
 
@@ -290,6 +291,9 @@ def _capture(
     for name in _STEPS:
         steps = torch.tensor(getattr(history, name), dtype=torch.float64)
         tensors[f"history.{name}"] = steps
+    progress.read_ranks()  # all of this is read now
+    for name in _RANKS:
+        tensors[f"history.{name}"] = torch.tensor(getattr(history, name))
     watcher = checkpoint.watcher
     if watcher is not None and watcher.best is not None:
         tensors |= {f"best.{name}": value for name, value in watcher.best.items()}
@@ -335,7 +339,7 @@ def _restore(checkpoint: Checkpoint, run: TrainingRun) -> Progress:
     for name, generator in _generators(run).items():
         generator.set_state(tensors[name])
     history = TrainingHistory(
-        **{name: tensors[f"history.{name}"].tolist() for name in _STEPS},
+        **{n: tensors[f"history.{n}"].tolist() for n in (*_STEPS, *_RANKS)},
         epochs=state["epochs"],
         best_epoch=state["best_epoch"],
         seconds=state["seconds"],
@@ -347,7 +351,7 @@ def _restore(checkpoint: Checkpoint, run: TrainingRun) -> Progress:
     losses, penalties = (
         list(tensors[name].to(device)) for name in ("losses", "penalties")
     )
-    return Progress(history, losses, penalties, tensors["shuffled_by"])
+    return Progress(history, losses, penalties, shuffled_by=tensors["shuffled_by"])
 
 
 def _restore_optimizer(
