@@ -285,15 +285,7 @@ def _capture(
     tensors["shuffled_by"] = progress.shuffled_by
     for name, generator in _generators(run).items():
         tensors[name] = generator.get_state()
-    for name in ("losses", "penalties"):
-        numbers: list[Tensor] = getattr(progress, name)
-        tensors[name] = torch.stack(numbers) if numbers else torch.empty(0)
-    for name in _STEPS:
-        steps = torch.tensor(getattr(history, name), dtype=torch.float64)
-        tensors[f"history.{name}"] = steps
-    progress.read_ranks()  # all of this is read now
-    for name in _RANKS:
-        tensors[f"history.{name}"] = torch.tensor(getattr(history, name))
+    tensors |= _lists(progress)
     watcher = checkpoint.watcher
     if watcher is not None and watcher.best is not None:
         tensors |= {f"best.{name}": value for name, value in watcher.best.items()}
@@ -310,6 +302,20 @@ def _capture(
         "best_score": 0.0 if watcher is None else watcher.best_score,
     }
     return state, {name: _own(value) for name, value in tensors.items()}
+
+
+def _lists(progress: Progress) -> dict[str, Tensor]:
+    """Return what is kept of each step and each allocation."""
+    progress.read_ranks()
+    lists = {}
+    for name in ("losses", "penalties"):
+        numbers: list[Tensor] = getattr(progress, name)
+        lists[name] = torch.stack(numbers) if numbers else torch.empty(0)
+    for name in (*_STEPS, *_RANKS):
+        kind = torch.int64 if name in _RANKS else torch.float64
+        values = getattr(progress.history, name)
+        lists[f"history.{name}"] = torch.tensor(values, dtype=kind)
+    return lists
 
 
 def _own(value: Tensor) -> Tensor:
