@@ -1,5 +1,7 @@
 """`AdaLoraCallback` in the Trainer of transformers, with the Trainer's defaults."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -118,9 +120,10 @@ def test_a_checkpoint_may_be_elsewhere(tmp_path):
     assert_same(resumed, unbroken)
 
 
-def test_evaluates_predicts_and_saves_with_the_defaults(tmp_path):
+@pytest.mark.parametrize("bf16", [False, True])  # with it, `forward` is wrapped
+def test_evaluates_predicts_and_saves_with_the_defaults(tmp_path, bf16):
     model = classifier()
-    trainer = train(model, tmp_path)
+    trainer = train(model, tmp_path, bf16=bf16)
     metrics = trainer.evaluate()
     predicted = trainer.predict(rows_of(8))
 
@@ -129,7 +132,20 @@ def test_evaluates_predicts_and_saves_with_the_defaults(tmp_path):
     assert predicted.label_ids.shape == (8,)
     again = load_peft_adapter(tiny_classifier(), tmp_path)
     ids = tokens(rows=2)
+    vars(model).pop("forward", None)
     torch.testing.assert_close(again(ids).logits, model.eval()(ids).logits)
+
+
+def test_the_penalty_is_scaled_as_the_loss_is():
+    model, scaled = classifier(), classifier()
+    model.orthogonality_loss().backward()
+    optimizer = SimpleNamespace(scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    AdaLoraCallback().on_step_begin(None, None, None, scaled, optimizer)
+
+    pairs = zip(model.triplets.parameters(), scaled.triplets.parameters(), strict=True)
+    for one, other in pairs:
+        if one.grad is not None:
+            torch.testing.assert_close(8 * one.grad, other.grad)
 
 
 def test_labels_of_question_answering_are_found(tmp_path):
