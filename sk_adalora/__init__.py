@@ -22,6 +22,7 @@ if sys.platform == "linux" and os.uname().machine == "x86_64":
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __all__ = [
+    "AdaLoraCallback",
     "AdaLoraClassifier",
     "AdaLoraConfig",
     "AdaLoraEncoder",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaLoraCallback": ".training.trainer_callback",
     "AdaLoraClassifier": ".estimators.classifier",
     "AdaLoraConfig": ".adalora.config",
     "AdaLoraEncoder": ".estimators.encoder",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from .search.pruning_callback import OptunaPruning
     from .search.search import AdaLoraSearchCV
     from .search.space import AdaLoraSpace, suggest_params
+    from .training.trainer_callback import AdaLoraCallback
 else:  # hidden from type checkers, to which every name would exist, misspelt ones too
 
     def __getattr__(name: str) -> Any:

@@ -66,3 +66,11 @@ def test_pipeline_search(example, monkeypatch, capsys):
     assert re.search(r"^ +0 +0\.\d+ +0 +12 +0\.67 +0\.0080", out, re.MULTILINE)
     assert out.count("  best\n") == 1
     assert "opening__n_words = " in out
+
+
+def test_trainer_causal_learns_to_count(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.delitem(sys.modules, "trainer_causal", raising=False)
+    __import__("trainer_causal")
+
+    assert str([*range(21, 32)]) in capsys.readouterr().out

@@ -172,6 +172,17 @@ class RankAllocator:
         if not self.finished:
             self._allocate(self.schedule.final_step)
 
+    def rank_of_layers(self) -> Tensor:
+        """Count the live triplets of each layer; the host does not wait for it.
+
+        Returns
+        -------
+        torch.Tensor of shape (n_layers,)
+            Integers, on the device of the triplets.
+        """
+        ranks = self._layer_of.new_zeros(len(self.triplets.ranks))
+        return ranks.index_add_(0, self._layer_of, self.kept.to(ranks.dtype))
+
     @torch.no_grad()
     def _update_importance(self) -> None:
         current = [_sensitivity(p) for p in self._tensors()]

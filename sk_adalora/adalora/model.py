@@ -157,6 +157,7 @@ class AdaLoraModel(Wrapper):
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
         self._put_in(model, copied)
+        self._show_signature()
 
     def _put_in(self, model: nn.Module, copied: list[str]) -> None:
         """Freeze the model, and put adapted layers and copies into it."""

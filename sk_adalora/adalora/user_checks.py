@@ -67,9 +67,8 @@ class LoopChecks:
         if all(p.grad is None for p in parameters):
             raise RuntimeError(
                 "`update_and_allocate` must be called before `zero_grad`, as it "
-                "needs the gradients of the step. Got an adapter without any. In a "
-                "callback of the Trainer, call it in `on_optimizer_step`, not in "
-                "`on_step_end`."
+                "needs the gradients of the step. Got an adapter without any. With the "
+                "Trainer of transformers, use `AdaLoraCallback`."
             )
         triplets = self.allocator.triplets
         gradient = triplets.singular_values.grad

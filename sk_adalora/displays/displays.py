@@ -15,7 +15,7 @@ from sk_adalora.adalora.schedule import BudgetSchedule
 from sk_adalora.estimators.base import BaseAdaLora
 from sk_adalora.training.rank_table import lay_out
 
-from .draw import draw_budget, draw_history, draw_ranks
+from .draw import animate_ranks, draw_budget, draw_history, draw_ranks
 
 
 class _Display(ABC):
@@ -80,6 +80,10 @@ class RankAllocationDisplay(_Display):
     initial : int or None, default=None
         Rank of each matrix at the start, at which the colours end. None stands for the
         largest rank in `ranks`.
+    history : array-like of shape (n_states, n_layers, n_kinds) or None, default=None
+        The ranks during the training, for :meth:`animate`; the last are `ranks`.
+    steps : array-like of int of shape (n_states,) or None, default=None
+        The number of optimizer steps taken before each of them.
 
     Attributes
     ----------
@@ -111,15 +115,24 @@ class RankAllocationDisplay(_Display):
         kinds: Sequence[str],
         *,
         initial: int | None = None,
+        history: ArrayLike | None = None,
+        steps: ArrayLike | None = None,
     ) -> None:
         self.ranks = np.asarray(ranks, dtype=float)
         self.layers = list(layers)
         self.kinds = list(kinds)
         self.initial = initial
+        self.history = None if history is None else np.asarray(history, dtype=float)
+        self.steps = None if steps is None else np.asarray(steps)
 
     @classmethod
     def _of(cls, fitted: BaseAdaLora) -> Self:
-        return cls._laid_out(fitted.ranks_, fitted.schedule_.init_r)
+        display = cls._laid_out(fitted.ranks_, fitted.schedule_.init_r)
+        rows = [dict(zip(fitted.ranks_, r, strict=True)) for r in fitted.history_.ranks]
+        tables = [lay_out(row).ranks for row in rows]
+        display.history = np.array(tables, dtype=float)
+        display.steps = np.array(fitted.history_.rank_steps)
+        return display
 
     @classmethod
     def from_ranks(
@@ -219,6 +232,61 @@ class RankAllocationDisplay(_Display):
         )
         self.figure_ = self.ax_.figure
         return self
+
+    def animate(
+        self,
+        ax: Any = None,
+        *,
+        cmap: Any = "cividis",
+        colorbar: bool = True,
+        interval: int = 100,
+    ) -> Any:
+        """Show how the ranks fell during the training.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            Where to draw. None makes a new figure that suits the number of layers.
+        cmap : str or matplotlib Colormap, default="cividis"
+            Colours from rank 0 to the rank at the start.
+        colorbar : bool, default=True
+            Whether to draw the scale of the colours.
+        interval : int, default=100
+            Milliseconds between two frames.
+
+        Returns
+        -------
+        matplotlib.animation.FuncAnimation
+            A frame for the start of the training and for each allocation. Show it with
+            ``to_jshtml()``, or write it with ``save("ranks.gif")``. Keep a reference to
+            it until then.
+
+        Raises
+        ------
+        ValueError
+            If the display has no history, as one of :meth:`from_ranks`.
+        TypeError
+            If `ax` is not a single Axes.
+        ImportError
+            If matplotlib is not installed.
+        """
+        if self.history is None or self.steps is None or not len(self.history):
+            raise ValueError(
+                "`animate` must have the ranks at each allocation. Got a display "
+                "without a history. Make it with `from_estimator`, or give `history` "
+                "and `steps` to the constructor."
+            )
+        return animate_ranks(
+            self.history,
+            self.steps,
+            self.layers,
+            self.kinds,
+            initial=self.initial or int(max(np.nanmax(self.history), 1)),
+            ax=ax,
+            cmap=cmap,
+            colorbar=colorbar,
+            interval=interval,
+        )
 
 
 class BudgetDisplay(_Display):

@@ -165,6 +165,38 @@ def draw_ranks(
     return ax, cells, numbers
 
 
+def animate_ranks(
+    history: np.ndarray,
+    steps: np.ndarray,
+    layers: Sequence[Any],
+    kinds: Sequence[str],
+    *,
+    initial: int,
+    ax: Any,
+    cmap: Any,
+    colorbar: bool,
+    interval: int,
+) -> Any:
+    """Draw a picture for each state, as `RankAllocationDisplay.animate` says."""
+    import_pyplot()
+    from matplotlib.animation import FuncAnimation
+
+    draw = partial(draw_ranks, layers=layers, kinds=kinds, initial=initial, cmap=cmap)
+    is_own = ax is None
+    ax, *_ = draw(history[-1], ax=ax, colorbar=colorbar)
+    if is_own:  # with the room of the last picture, which may explain hatches
+        ax.figure.get_layout_engine().execute(ax.figure)
+        ax.figure.set_layout_engine("none")
+
+    def show(frame: int) -> None:
+        ax.clear()
+        draw(history[frame], ax=ax, colorbar=False)
+        title = ax.get_title("left").replace(" now", f" after {steps[frame]} steps")
+        ax.set_title(title, loc="left", fontsize="medium")
+
+    return FuncAnimation(ax.figure, show, frames=len(history), interval=interval)
+
+
 def _figure_size(n_layers: int, n_kinds: int, longest: int) -> tuple[float, float]:
     row = 0.3 if n_layers <= 24 else 0.22  # inches
     names = 0.1 * max(longest - 10, 0)  # of the rows; a number needs no room

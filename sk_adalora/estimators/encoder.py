@@ -223,7 +223,7 @@ class AdaLoraEncoder(BaseAdaLora):
         The same, as PEFT writes it.
     history_ : TrainingHistory
         Lists: `loss`, `orthogonality` (the penalty), `learning_rate` and `budget` at
-        each step.
+        each step, and the `ranks` of all matrices whenever they fell.
     fit_report_ : FitReport
         What the fit used: rows, tokens, device, precision, size and time. `print` it.
 

@@ -196,7 +196,8 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         The same, as PEFT writes it.
     history_ : TrainingHistory
         Lists: `loss`, `orthogonality` (the penalty), `learning_rate` and `budget` at
-        each step, and the validation `score` after each epoch.
+        each step, the validation `score` after each epoch, and the `ranks` of all
+        matrices whenever they fell.
     fit_report_ : FitReport
         What the fit used: rows, columns, tokens, device, precision, size and time.
         `print` it.

@@ -30,6 +30,7 @@ from .versions import FORMAT
 # is more. A fit then takes at most a hundredth longer.
 _SECONDS, _TIMES_WRITING = 30.0, 100
 _STEPS = ("loss", "orthogonality", "learning_rate", "budget", "score")
+_RANKS = ("ranks", "rank_steps")  # whole numbers
 _SHOWN = 60  # characters of a value in a message
 WHOLE = "fit"  # the name of a fit to all rows
 
@@ -284,12 +285,7 @@ def _capture(
     tensors["shuffled_by"] = progress.shuffled_by
     for name, generator in _generators(run).items():
         tensors[name] = generator.get_state()
-    for name in ("losses", "penalties"):
-        numbers: list[Tensor] = getattr(progress, name)
-        tensors[name] = torch.stack(numbers) if numbers else torch.empty(0)
-    for name in _STEPS:
-        steps = torch.tensor(getattr(history, name), dtype=torch.float64)
-        tensors[f"history.{name}"] = steps
+    tensors |= _lists(progress)
     watcher = checkpoint.watcher
     if watcher is not None and watcher.best is not None:
         tensors |= {f"best.{name}": value for name, value in watcher.best.items()}
@@ -306,6 +302,20 @@ def _capture(
         "best_score": 0.0 if watcher is None else watcher.best_score,
     }
     return state, {name: _own(value) for name, value in tensors.items()}
+
+
+def _lists(progress: Progress) -> dict[str, Tensor]:
+    """Return what is kept of each step and each allocation."""
+    progress.read_ranks()
+    lists = {}
+    for name in ("losses", "penalties"):
+        numbers: list[Tensor] = getattr(progress, name)
+        lists[name] = torch.stack(numbers) if numbers else torch.empty(0)
+    for name in (*_STEPS, *_RANKS):
+        kind = torch.int64 if name in _RANKS else torch.float64
+        values = getattr(progress.history, name)
+        lists[f"history.{name}"] = torch.tensor(values, dtype=kind)
+    return lists
 
 
 def _own(value: Tensor) -> Tensor:
@@ -335,7 +345,7 @@ def _restore(checkpoint: Checkpoint, run: TrainingRun) -> Progress:
     for name, generator in _generators(run).items():
         generator.set_state(tensors[name])
     history = TrainingHistory(
-        **{name: tensors[f"history.{name}"].tolist() for name in _STEPS},
+        **{n: tensors[f"history.{n}"].tolist() for n in (*_STEPS, *_RANKS)},
         epochs=state["epochs"],
         best_epoch=state["best_epoch"],
         seconds=state["seconds"],
@@ -347,7 +357,7 @@ def _restore(checkpoint: Checkpoint, run: TrainingRun) -> Progress:
     losses, penalties = (
         list(tensors[name].to(device)) for name in ("losses", "penalties")
     )
-    return Progress(history, losses, penalties, tensors["shuffled_by"])
+    return Progress(history, losses, penalties, shuffled_by=tensors["shuffled_by"])
 
 
 def _restore_optimizer(

@@ -112,6 +112,12 @@ class TrainingHistory:
     budget : list of int
         The total rank of all updates, which is the number of live triplets, after each
         optimizer step.
+    ranks : list of list of int
+        The rank of each matrix, in the order of `ranks_`: a row before the first step,
+        one after each step at which the total rank fell, and one when ranks became
+        final.
+    rank_steps : list of int
+        The number of optimizer steps taken before each row of `ranks`.
     score : list of float
         The validation score after each epoch; empty without early stopping.
     epochs : int
@@ -126,6 +132,8 @@ class TrainingHistory:
     orthogonality: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     budget: list[int] = field(default_factory=list)
+    ranks: list[list[int]] = field(default_factory=list)
+    rank_steps: list[int] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
     epochs: int = 0
     best_epoch: int | None = None
@@ -162,6 +170,8 @@ class Progress:
         What happened so far; losses and penalties only of epochs that are over.
     losses, penalties : list of torch.Tensor of shape ()
         Those of the steps of this epoch.
+    ranks : list of torch.Tensor of shape (n_matrices,)
+        Rows that the history lacks yet.
     shuffled_by : torch.Tensor or None
         State of the generator before it shuffled the rows of this epoch.
     """
@@ -169,7 +179,19 @@ class Progress:
     history: TrainingHistory = field(default_factory=TrainingHistory)
     losses: list[Tensor] = field(default_factory=list)
     penalties: list[Tensor] = field(default_factory=list)
+    ranks: list[Tensor] = field(default_factory=list)
     shuffled_by: Tensor | None = None
+
+    def note_ranks(self, run: TrainingRun) -> None:
+        """Note the present ranks, without waiting for the device."""
+        self.ranks.append(run.allocator.rank_of_layers())
+        self.history.rank_steps.append(run.step)
+
+    def read_ranks(self) -> None:
+        """Add noted ranks to the history, for which the host waits for the device."""
+        if self.ranks:
+            self.history.ranks += torch.stack(self.ranks).tolist()
+            self.ranks.clear()
 
 
 @dataclass
@@ -282,6 +304,8 @@ def train(
     start = time.perf_counter() - history.seconds
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
         bar.update(run.step)
+        if not history.rank_steps:
+            saver.progress.note_ranks(run)
         for _ in range(history.epochs):
             hooks.skip()
         for _ in range(history.epochs, run.recipe.epochs):
@@ -295,7 +319,10 @@ def train(
             _show(bar, history)  # with the score, which a hook may have added
             if stop:
                 break
-    run.allocator.finish()  # where training stops early, the ranks may still fall
+    if not run.allocator.finished:  # training has stopped early: ranks may still fall
+        run.allocator.finish()
+        saver.progress.note_ranks(run)
+    saver.progress.read_ranks()
     _compact_when_final(run)
     _check_finite(run)
     history.seconds = time.perf_counter() - start
@@ -313,7 +340,10 @@ def train_epoch(
     n_steps = -(-len(batches) // run.recipe.accumulation)
     for step in np.array_split(np.arange(len(batches)), n_steps)[len(losses) :]:
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
+        before = (run.allocator.budget, run.allocator.finished)
         loss, penalty = train_step(run, [batches[i] for i in step])
+        if (run.allocator.budget, run.allocator.finished) != before:
+            progress.note_ranks(run)
         if run.compute.device.type == "cpu":  # reading the loss waits for no device
             _check_losses(run, history, [float(loss)])
         losses.append(loss)
@@ -324,6 +354,7 @@ def train_epoch(
     # Read once per epoch, not once per step: each time, the host waits for the device.
     history.loss += torch.stack(losses).tolist()
     history.orthogonality += torch.stack(penalties).tolist()
+    progress.read_ranks()
     _show(bar, history)
     _check_losses(run, history, history.loss[-len(losses) :])
     losses.clear()

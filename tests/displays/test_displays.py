@@ -509,3 +509,40 @@ def test_a_long_loss_has_its_running_mean():
     assert np.ptp(mean.get_ydata()) < 0.5
     assert mean.get_ydata().mean() == pytest.approx(2, abs=0.05)
     assert mean.get_xdata().mean() == pytest.approx(49.5)
+
+
+# ---- animation --------------------------------------------------------------------
+
+
+def test_the_animation_goes_from_the_first_ranks_to_the_last(fitted, plt):
+    display = RankAllocationDisplay.from_estimator(fitted)
+    animation = display.animate(colorbar=False)
+    figure = plt.gcf()
+    (ax,) = figure.axes
+    seen = []
+    for frame in range(len(display.history)):
+        animation._func(frame)  # what `save` calls, without its files
+        cells = np.ma.filled(ax.collections[0].get_array(), 0)
+        seen.append(cells.reshape(display.ranks.shape))
+    animation._draw_was_started = True  # it warns otherwise that nobody watched
+
+    assert (seen[0] == fitted.schedule_.init_r).all()
+    np.testing.assert_array_equal(seen[-1], display.ranks)
+    np.testing.assert_array_equal(seen, display.history)
+    assert f"after {fitted.history_.rank_steps[-1]} steps" in written(figure)
+    assert [int(states.sum()) for states in seen] == [
+        sum(row) for row in fitted.history_.ranks
+    ]
+
+
+def test_the_animation_is_written(fitted, tmp_path):
+    animation = RankAllocationDisplay.from_estimator(fitted).animate()
+    animation.save(tmp_path / "ranks.gif", dpi=30)
+
+    assert (tmp_path / "ranks.gif").read_bytes().startswith(b"GIF8")
+
+
+def test_ranks_without_a_history_are_not_animated():
+    display = RankAllocationDisplay.from_ranks({"l.0.fc1": 0, "l.1.fc1": 3})
+    with pytest.raises(ValueError, match="Make it with `from_estimator`, or give"):
+        display.animate()

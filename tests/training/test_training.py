@@ -151,6 +151,13 @@ def test_the_budget_is_that_of_the_schedule_at_every_step(tiny_model, changed):
     expected = [budget.held_budget(step) for step in range(plan.total_step)]
 
     assert fitted.history_.budget == expected
+    rows, steps = fitted.history_.ranks, fitted.history_.rank_steps
+    for row, steps_taken in zip(rows[1:], steps[1:], strict=True):
+        assert sum(row) == expected[steps_taken - 1]
+    assert steps[0] == 0
+    assert rows[0] == [plan.init_r] * LAYERS
+    assert rows[-1] == [*fitted.ranks_.values()]
+    assert {sum(row) for row in rows} == {sum(rows[0]), *expected}
     assert expected[-1] == plan.target_r * LAYERS
     assert len(fitted.ranks_) == LAYERS
     assert sum(fitted.ranks_.values()) == plan.target_r * LAYERS
