@@ -78,6 +78,12 @@ class Texts:
         wide = self.n_features > _FEW_COLUMNS and len(self) > _FEW_ROWS
         return wide and self.all_numbers
 
+    def slice(self, start: int, count: int) -> "Texts":
+        """Return up to `count` texts from a row on, without a copy."""
+        first = self.first.slice(start, count)
+        second = None if self.second is None else self.second.slice(start, count)
+        return replace(self, first=first, second=second)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "Texts":
         """Return the texts of some rows, in the order of `indices`."""
         indices = pa.array(np.asarray(indices, dtype=np.int64))

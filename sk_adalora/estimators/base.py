@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -53,9 +53,12 @@ from .fitting import (
     tokenize,
     watch_score,
 )
+from .in_parts import PredictsInParts
 from .predicting import (
+    EncodedRows,
     Predictor,
     check_has_vectors,
+    encode_ahead,
     load_model,
     load_network,
     load_predictor,
@@ -90,6 +93,7 @@ class BaseAdaLora(
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
+    PredictsInParts,
     BaseEstimator,
 ):
     """A text estimator. Subclasses say what targets are, and what to predict of them.
@@ -402,6 +406,9 @@ class BaseAdaLora(
     def _predict_outputs(self, X: Any) -> np.ndarray:
         """Return the head's outputs, of shape (n_samples, n_outputs), in float32."""
         return predict_outputs(self, X)
+
+    def _make_ready(self) -> Callable[[Iterable[Any]], Generator[EncodedRows]]:
+        return encode_ahead(self)
 
     def _ready(self) -> Predictor:
         """Return the network that predicts; build it if none fits the parameters."""

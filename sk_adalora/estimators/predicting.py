@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,16 +21,21 @@ from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
 from sk_adalora.runtime.devices import Compute, own_settings_of_torch, resolve_compute
+from sk_adalora.runtime.messages import progress_bar
 from sk_adalora.runtime.rules import check_parameters
+from sk_adalora.runtime.threads import ahead
 from sk_adalora.tokens.batches import (
     Batch,
     pad,
     prediction_batches,
     round_count_up,
 )
-from sk_adalora.tokens.long_texts import encode_for_prediction
+from sk_adalora.tokens.long_texts import Windows, encode_for_prediction
 from sk_adalora.tokens.table import TokenTable
+from sk_adalora.tokens.tokenize import distinct_texts
 
+# Distinct texts that are tokenised at once, while the ones before are computed.
+PART_ROWS = 10_000
 # Parameters that predictions use.
 _USED = (
     *("model", "revision", "local_files_only", "trust_remote_code"),
@@ -219,23 +225,89 @@ def check_has_vectors(estimator: Any) -> None:
         )
 
 
-@own_settings_of_torch(gradients=False)
-def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
-    """Compute something of each row, of shape (n_samples, any), in float32."""
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows that have been read and tokenised: methods that predict take them as `X`.
+
+    Parameters
+    ----------
+    tokens : TokenTable
+        Which distinct text each row is.
+    windows : Windows
+        What the model is given of these texts.
+    """
+
+    tokens: TokenTable
+    windows: Windows
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def compute(self, predictor: Predictor, of_batch: OfBatch) -> np.ndarray:
+        """Compute something of each row, of shape (n_samples, any)."""
+        of_windows = compute_rows(predictor, self.windows.tokens, of_batch)
+        of_texts = self.windows.average(of_windows)
+        # Indexing copies the table, for nothing where each row has its own text.
+        return of_texts if self.tokens.all_distinct else of_texts[self.tokens.text_of]
+
+
+def encoder_of(estimator: Any) -> Callable[[Texts], EncodedRows]:
+    """Return what tokenises texts for a fitted estimator, in any thread."""
+    backbone = load_predictor(estimator).backbone
+    most = most_tokens(estimator.max_length, backbone)
+    long_text = estimator.long_text
+
+    def encode(texts: Texts) -> EncodedRows:
+        tokenizer = backbone.tokenizer
+        return EncodedRows(*encode_for_prediction(texts, tokenizer, most, long_text))
+
+    return encode
+
+
+def check_ready(estimator: Any) -> None:
+    """Refuse to predict without a fit, or with wrong parameters."""
     check_is_fitted(estimator)
     # Parameters may have been changed since the fit.
     check_parameters(estimator, {name: estimator._rules[name] for name in _USED})
+
+
+def encode_ahead(estimator: Any) -> Callable[[Iterable[Any]], Generator[EncodedRows]]:
+    """Return what reads parts of rows, and tokenises each while one is computed."""
+    check_ready(estimator)
+
+    def prepare(parts: Iterable[Any]) -> Generator[EncodedRows]:
+        encode = encoder_of(estimator)
+        return ahead(
+            lambda part: encode(read_inputs(estimator, part, reset=False)), parts
+        )
+
+    return prepare
+
+
+@own_settings_of_torch(gradients=False)
+def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
+    """Compute something of each row, of shape (n_samples, any), in float32."""
+    if isinstance(X, EncodedRows):
+        return X.compute(load_predictor(estimator), of_batch)
+    check_ready(estimator)
     texts = read_inputs(estimator, X, reset=False)
-    predictor = load_predictor(estimator)
-    backbone = predictor.backbone
-    most = most_tokens(estimator.max_length, backbone)
-    tokens, windows = encode_for_prediction(
-        texts, backbone.tokenizer, most, estimator.long_text
-    )
+    encode, predictor = encoder_of(estimator), load_predictor(estimator)
+    if len(texts) <= PART_ROWS:
+        return encode(texts).compute(predictor, of_batch)
+    text_of, distinct = distinct_texts(texts)
     del texts  # frees what may be a copy of all of X
-    of_texts = windows.average(compute_rows(predictor, windows.tokens, of_batch))
-    # Indexing copies the table, for nothing where each row has its own text.
-    return of_texts if tokens.all_distinct else of_texts[tokens.text_of]
+    count = len(distinct)
+    parts = (distinct.slice(i, PART_ROWS) for i in range(0, count, PART_ROWS))
+    of_texts, done = np.empty((0, 0), np.float32), 0
+    with closing(progress_bar(count, estimator.verbose, "predict", "text")) as bar:
+        for part in ahead(encode, parts):
+            of_part = part.compute(predictor, of_batch)
+            if not len(of_texts):
+                of_texts = np.empty((count, of_part.shape[1]), of_part.dtype)
+            of_texts[done : done + len(part)] = of_part
+            done += len(part)
+            bar.update(len(part))
+    return of_texts if text_of is None else of_texts[text_of]
 
 
 def compute_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -30,6 +30,7 @@ from sk_adalora.runtime.transaction import unchanged_on_error
 
 from .blend import blended
 from .encoder import AdaLoraEncoder
+from .in_parts import PredictsInParts
 from .parameters import TABLE_PARTS, TABLE_RULES
 from .table_learners import default_final_estimator
 from .table_parts import (
@@ -43,7 +44,7 @@ from .table_report import TableFitReport
 from .table_rows import read_fit
 
 
-class _BaseTable(BaseEstimator):
+class _BaseTable(PredictsInParts, BaseEstimator):
     """An estimator of mixed tables. Subclasses say what the targets are.
 
     They document the parameters and the attributes.
@@ -200,6 +201,10 @@ class _BaseTable(BaseEstimator):
             if self.encoder_ is not None:
                 remove_checkpoints(self.encoder_.checkpoint_dir)
         return self
+
+    def _make_ready(self) -> Callable[[Iterable[Any]], Generator[Any]]:
+        check_is_fitted(self)
+        return lambda parts: (part for part in parts)
 
     def _predict(self, X: Any) -> np.ndarray:
         """Return the weighted mean of the parts' predictions, of shape (n, k)."""

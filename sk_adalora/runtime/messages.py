@@ -27,8 +27,11 @@ class _NoBar:
     def close(self) -> None: ...
 
 
-def progress_bar(total: int, verbose: int, desc: str, unit: str) -> Any:
-    """Make a bar of tqdm, for the caller to close, or a stand-in that shows nothing."""
+def progress_bar(total: int | None, verbose: int, desc: str, unit: str) -> Any:
+    """Make a bar of tqdm, for the caller to close, or a stand-in that shows nothing.
+
+    Where nobody knows the `total`, None.
+    """
     if not verbose:
         return _NoBar()
     from tqdm.auto import tqdm

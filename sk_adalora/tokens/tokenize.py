@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def encode(texts: Texts, tokenizer: Any, max_length: int) -> TokenTable:
         flat = _encode_on_disk(distinct, tokenizer, max_length)
     pad_id = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     return TokenTable(text_of=text_of, pad_id=pad_id, max_length=max_length, **flat)
+
+
+def distinct_texts(texts: Texts) -> tuple[np.ndarray | None, Texts]:
+    """Return each row's distinct text, None where all are, and the distinct texts."""
+    text_of, distinct = _distinct(texts)
+    if distinct.num_rows == len(texts):
+        return None, texts
+    columns = [column.combine_chunks() for column in distinct.columns]
+    second = columns[1] if len(columns) > 1 else None
+    return text_of, replace(texts, first=columns[0], second=second)
 
 
 def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:
