@@ -33,7 +33,7 @@ from sk_adalora.tokens.table import TokenTable
 # Parameters that predictions use.
 _USED = (
     *("model", "revision", "local_files_only", "trust_remote_code"),
-    *("row_format", "max_length", "long_text", "device", "precision"),
+    *("row_format", "max_length", "long_text", "device", "precision", "quantization"),
 )
 
 
@@ -130,7 +130,9 @@ def most_tokens(max_length: int, backbone: Backbone) -> int:
 def load_predictor(estimator: Any) -> Predictor:
     """Return the network that predicts; build it if none fits the parameters."""
     predictor: Predictor | None = getattr(estimator, "_predictor", None)
-    compute = resolve_compute(estimator.device, estimator.precision)
+    compute = resolve_compute(
+        estimator.device, estimator.precision, estimator.quantization
+    )
     model = os.fspath(estimator.model)
     if predictor is not None:
         as_chosen = (predictor.model, predictor.chosen_compute) == (model, compute)
