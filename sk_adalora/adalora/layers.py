@@ -46,7 +46,8 @@ def _returns_rows(layer: Any) -> bool:
     that of groups of outputs, each computed from rows of its own, as in DeepSeek-V4.
     """
     weight: Any = getattr(layer, "weight", None)  # some keep it under another name
-    if not is_plain(weight):  # quantised layers need not compute without a batch
+    # Quantised layers need not compute without a batch.
+    if not (is_plain(weight) and weight.is_floating_point()):
         return True
     if isinstance(layer, nn.Linear):
         n_in, n_out = layer.in_features, layer.out_features

@@ -337,8 +337,7 @@ def _split(
     bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
 ) -> Sequence[Tensor]:
     """Cut rows into those of each layer, on its device and in its precision."""
-    weights = [layer.stored_weight for layer in layers]
-    places = [(weight.device, _compute_dtype(weight)) for weight in weights]
+    places = [(layer.stored_weight.device, _compute_dtype(layer)) for layer in layers]
     if len(set(places)) == 1:
         return bank.split(rows.to(*places[0]))
     parts = torch.split(rows, bank.sizes)
@@ -347,13 +346,16 @@ def _split(
     ]
 
 
-def _compute_dtype(weight: Tensor) -> torch.dtype:
-    """Choose the precision in which a layer with this weight computes."""
+def _compute_dtype(layer: SVDLinear) -> torch.dtype:
+    """Choose the precision in which a layer computes."""
+    weight = layer.stored_weight
     kind = weight.device.type
     # Autocast leaves products in float64 alone.
     if autocasts(kind) and weight.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
-    # A quantised layer, be it in float8, computes in the precision of its input;
-    # float32 is safe.
-    computes = weight.is_floating_point() and weight.itemsize > 1
-    return weight.dtype if computes else torch.float32
+    if weight.is_floating_point() and weight.itemsize > 1:
+        return weight.dtype
+    # A quantised layer, be it in float8, computes in the precision of its input, which
+    # some tell; float32 is safe.
+    told = getattr(layer.base_layer, "compute_dtype", None)
+    return told if isinstance(told, torch.dtype) else torch.float32

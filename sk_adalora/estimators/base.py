@@ -162,6 +162,7 @@ class BaseAdaLora(
         pooling: str = "mean",
         device: str = "auto",
         precision: str = "auto",
+        quantization: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
@@ -204,6 +205,7 @@ class BaseAdaLora(
         self.pooling = pooling
         self.device = device
         self.precision = precision
+        self.quantization = quantization
         self.revision = revision
         self.local_files_only = local_files_only
         self.trust_remote_code = trust_remote_code
@@ -283,7 +285,7 @@ class BaseAdaLora(
         with self._fitting() as folder:
             rows, held_out, rng = read_rows(self, X, y, sample_weight, X_val, y_val)
             schedule = plan_schedule(self, len(rows.texts))
-            compute = choose_compute(self.device, self.precision)
+            compute = choose_compute(self)
             backbone = load_model(self, compute, self._targets.n_outputs)
             tokens = tokenize(self, rows.texts, backbone)
             network = adapt(self, backbone, schedule, rng)
@@ -631,6 +633,8 @@ class BaseAdaLora(
             ``SentenceTransformer`` needs to pool as in the fit. Of an encoder-decoder,
             the encoder is the adapted part. With ``pooling="model"`` the head is in
             the model, for ``transformers.pipeline("text-classification")``.
+            The updates are added to the weights of the file, whatever `precision` and
+            `quantization` are: so predictions may differ by what these round.
         overwrite : bool, default=False
             Whether to replace a folder that sk-adalora wrote.
 

@@ -159,6 +159,10 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
         hardware and model compute in it, and otherwise float32. Updates, head, loss and
         optimizer are always in float32.
+    quantization : {"int8", "4bit"} or None, default=None
+        How to pack the frozen weights of linear layers and of tokens, on any device:
+        "int8" takes a quarter of the memory of float32, "4bit" less. Only updates and
+        head are trained, in float32. None leaves the weights as they are.
     revision : str or None, default=None
         Commit, tag or branch of the model on the hub. None stands for an installed
         copy, if there is one, and otherwise for the main branch.
@@ -275,6 +279,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         pooling: str = "mean",
         device: str = "auto",
         precision: str = "auto",
+        quantization: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
@@ -318,6 +323,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             pooling=pooling,
             device=device,
             precision=precision,
+            quantization=quantization,
             revision=revision,
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,

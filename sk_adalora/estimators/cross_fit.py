@@ -216,7 +216,7 @@ def share_inputs(
         folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
     vars(estimator).pop("classes_", None)
     vars(estimator).update(_targets=targets, **targets.attributes)
-    compute = choose_compute(estimator.device, estimator.precision)
+    compute = choose_compute(estimator)
     backbone = load_model(estimator, compute, targets.n_outputs)
     tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
     return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed, folder)

@@ -224,9 +224,11 @@ def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
     )
 
 
-def choose_compute(device: str, precision: str) -> Compute:
+def choose_compute(estimator: Any) -> Compute:
     """Choose what to compute with, and warn where that is slow."""
-    compute = resolve_compute(device, precision)
+    compute = resolve_compute(
+        estimator.device, estimator.precision, estimator.quantization
+    )
     warn_of_sharing(compute)
     warn_of_emulation(compute)
     warn_of_processes()

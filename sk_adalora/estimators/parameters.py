@@ -61,6 +61,7 @@ SHARED_RULES: dict[str, Rule] = {
     "pooling": choice(*POOLINGS, "model"),
     "device": DEVICE,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
+    "quantization": choice("int8", "4bit") | NONE,
     "revision": TEXT | NONE,
     "local_files_only": BOOLEAN,
     "trust_remote_code": BOOLEAN,

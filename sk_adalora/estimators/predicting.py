@@ -39,7 +39,7 @@ PART_ROWS = 10_000
 # Parameters that predictions use.
 _USED = (
     *("model", "revision", "local_files_only", "trust_remote_code"),
-    *("row_format", "max_length", "long_text", "device", "precision"),
+    *("row_format", "max_length", "long_text", "device", "precision", "quantization"),
 )
 
 
@@ -136,7 +136,9 @@ def most_tokens(max_length: int, backbone: Backbone) -> int:
 def load_predictor(estimator: Any) -> Predictor:
     """Return the network that predicts; build it if none fits the parameters."""
     predictor: Predictor | None = getattr(estimator, "_predictor", None)
-    compute = resolve_compute(estimator.device, estimator.precision)
+    compute = resolve_compute(
+        estimator.device, estimator.precision, estimator.quantization
+    )
     model = os.fspath(estimator.model)
     if predictor is not None:
         as_chosen = (predictor.model, predictor.chosen_compute) == (model, compute)

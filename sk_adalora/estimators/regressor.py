@@ -154,6 +154,10 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
         hardware and model compute in it, and otherwise float32. Updates, head, loss and
         optimizer are always in float32.
+    quantization : {"int8", "4bit"} or None, default=None
+        How to pack the frozen weights of linear layers and of tokens, on any device:
+        "int8" takes a quarter of the memory of float32, "4bit" less. Only updates and
+        head are trained, in float32. None leaves the weights as they are.
     revision : str or None, default=None
         Commit, tag or branch of the model on the hub. None stands for an installed
         copy, if there is one, and otherwise for the main branch.

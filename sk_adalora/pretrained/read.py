@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sk_adalora.runtime.devices import Compute, computes, lacks_memory
 from sk_adalora.runtime.messages import Muted
 
+from .quantize import quantize, scales
 from .weights import SAMPLES, no_tokenizer, weight_names
 
 # What a tokenizer and a model are tried on.
@@ -111,7 +112,12 @@ def read_pretrained(
     _agree_on_types(module, tokenizer)
     config: Any = module.config
     config.use_cache = False
-    module = module.requires_grad_(False).eval().to(compute.device)
+    module = module.requires_grad_(False).eval()
+    if compute.quantization:
+        new = [p for n, p in module.named_parameters() if n in drawn and n_labels]
+        body: Any = module.base_model if n_labels else module
+        quantize(body, compute.quantization, compute.device, new)
+    module = module.to(compute.device)
     return Pretrained(module, tokenizer, part, drawn)
 
 
@@ -310,7 +316,7 @@ def _part(whole: Any, name: str) -> nn.Module:
 
 def shared_copy(module: nn.Module) -> nn.Module:
     """Return a module of its own over the same parameters."""
-    shared = {id(p): p for p in module.parameters()}
+    shared = {id(p): p for p in [*module.parameters(), *scales(module)]}
     return copy.deepcopy(module, memo=shared)
 
 

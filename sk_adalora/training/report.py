@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from sk_adalora.pretrained.quantize import count_numbers
+
 from .loop import TrainingRun
 
 
@@ -97,10 +99,10 @@ def make_report(
         truncated_share=tokens.truncated_share,
         max_length=tokens.max_length,
         device=str(compute.device),
-        precision=compute.precision,
+        precision=compute.number_format,
         n_threads=torch.get_num_threads(),
         trainable_parameters=sum(p.numel() for p in run.parameters),
-        total_parameters=sum(p.numel() for p in network.parameters()),
+        total_parameters=count_numbers(network),
         seconds=time.perf_counter() - start,
         columns=columns,
     )
