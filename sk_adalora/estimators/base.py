@@ -137,6 +137,8 @@ class BaseAdaLora(
         lora_dropout: float = 0.0,
         target_modules: Any = "all-linear",
         epochs: int | str = "auto",
+        max_steps: int | None = None,
+        max_time: float | None = None,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -179,6 +181,8 @@ class BaseAdaLora(
         self.lora_dropout = lora_dropout
         self.target_modules = target_modules
         self.epochs = epochs
+        self.max_steps = max_steps
+        self.max_time = max_time
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate = learning_rate
@@ -281,7 +285,7 @@ class BaseAdaLora(
             schedule = plan_schedule(self, len(rows.texts))
             compute = choose_compute(self.device, self.precision)
             backbone = load_model(self, compute, self._targets.n_outputs)
-            tokens = tokenize(self, rows.texts, backbone)
+            tokens = tokenize(self, rows.texts_read, backbone)
             network = adapt(self, backbone, schedule, rng)
             run = prepare_run(self, network, tokens, rows, schedule, backbone.compute)
             report = report_later(run, rows, start)

@@ -14,7 +14,7 @@ from sklearn.model_selection import check_cv
 from torch import Tensor
 
 from sk_adalora.data.labels import read_labels
-from sk_adalora.data.rows import TrainingRows, read_at_once
+from sk_adalora.data.rows import TrainingRows, UnreadTexts, read_at_once
 from sk_adalora.data.targets import Numbers, Targets
 from sk_adalora.files.checkpoint import WHOLE, Checkpoint, name_of_fold
 from sk_adalora.files.state import collect_state, fitted_attributes, rebuild_network
@@ -32,12 +32,14 @@ from .fitting import (
     build_adapted,
     choose_compute,
     collect_fit,
+    draw_of_rows,
     keep,
     make_generator,
     open_checkpoint,
     plan_schedule,
     prepare_run,
     read_all_rows,
+    read_drawn,
     report_later,
     start_training,
     tokenize_for_both,
@@ -49,6 +51,9 @@ _ENOUGH_ROWS = 2000
 # Directions of less than this share of the strongest agreement are not turned: few rows
 # leave most directions open.
 _LEAST_TURNED = 0.01
+
+# Rows that are drawn for `max_steps` in any case, so that each fold has some of them.
+_FEWEST_DRAWN = 100
 
 # Pairs of rows to train on and rows to encode.
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -70,6 +75,8 @@ class SharedInputs:
         Their distinct texts, to encode.
     rows : TrainingRows
         Targets of all rows, in the form that is trained on, and weights.
+    used : ndarray of shape (n_used,)
+        Positions of the rows to train on: of a weight above 0, and drawn.
     folds : list of (ndarray, ndarray)
         Rows to train on, and rows to encode; empty where none are held out.
     seed : int
@@ -85,15 +92,11 @@ class SharedInputs:
     tokens: TokenTable
     windows: Windows
     rows: TrainingRows
+    used: np.ndarray
     folds: Folds
     seed: int
     folder: Path | None
     frozen: dict[int, Tensor] = field(default_factory=dict)
-
-    @property
-    def used(self) -> np.ndarray:
-        """Positions of the rows with a weight above 0."""
-        return self.rows.weighted()
 
     @property
     def spread(self) -> np.ndarray:
@@ -205,12 +208,21 @@ def share_inputs(
     if y is None:
         texts = read_inputs(estimator, X, reset=True)
         targets: Targets = Numbers(True, np.zeros(1), np.zeros(1))
-        rows = TrainingRows(texts, torch.zeros(len(texts), 1), None)
+        rows = TrainingRows(texts, torch.zeros(len(texts), 1), None, len(texts))
     else:
-        rows, targets = read_all_rows(estimator, X, y, sample_weight)
-        rows, targets = _encode_targets(rows, targets)
-    seed = make_generator(estimator).initial_seed()
+        rows, targets = read_all_rows(
+            estimator, X, y, sample_weight, all_texts=cross_fit
+        )
+    generator = make_generator(estimator)
+    seed, used = generator.initial_seed(), rows.weighted()
     folds: Folds = []
+    if y is not None:
+        coded = rows.targets
+        used = draw_of_rows(estimator, used, coded, targets, generator, _FEWEST_DRAWN)
+        if isinstance(rows.texts, UnreadTexts):
+            rows = read_drawn(rows.take(used), y, targets, coded)
+            used = rows.weighted()
+        rows, targets = _encode_targets(rows, targets, used)
     if cross_fit and y is not None:
         n_rows = len(rows.texts)
         folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
@@ -218,15 +230,16 @@ def share_inputs(
     vars(estimator).update(_targets=targets, **targets.attributes)
     compute = choose_compute(estimator.device, estimator.precision)
     backbone = load_model(estimator, compute, targets.n_outputs)
-    tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
-    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed, folder)
+    tokens, windows = tokenize_for_both(estimator, rows.texts_read, backbone)
+    return SharedInputs(
+        backbone, compute, tokens, windows, rows, used, folds, seed, folder
+    )
 
 
 def _encode_targets(
-    rows: TrainingRows, targets: Targets
+    rows: TrainingRows, targets: Targets, used: np.ndarray
 ) -> tuple[TrainingRows, Targets]:
-    """Code the targets; those of rows of weight 0 do not count, and are not used."""
-    used = rows.weighted()
+    """Code the targets by the rows that are used."""
     kept = rows.take(used)
     targets, coded = targets.encode(kept.targets, kept.weights, None, own=False)
     of_all = coded.new_zeros(len(rows.texts), *coded.shape[1:])

@@ -20,8 +20,11 @@ from torch import Tensor
 from sk_adalora.adalora.layer_matching import check_all_match, linear_layers
 from sk_adalora.data.rows import (
     TrainingRows,
+    UnreadTexts,
     check_targets,
     check_validation_rows,
+    count_rows,
+    draw_rows,
     read_at_once,
     read_sample_weight,
     split_rows,
@@ -117,8 +120,12 @@ def read_rows(
         held_out = (X_val, read_at_once(y_val))
         if X_val is None:
             used, held = _split(estimator, used, y, targets, generator)
+            read = rows_of_steps(estimator, estimator.max_steps) / len(used)
+            held = held[: math.ceil(min(1.0, read) * len(held))]
             held_out = (take_rows(X, held), take_rows(read_at_once(y), held))
-    rows = rows.take(used)
+    coded = rows.targets
+    used = draw_of_rows(estimator, used, coded, targets, generator)
+    rows = read_drawn(rows.take(used), y, targets, coded)
     own_head = estimator.pooling == "model"
     targets, coded = targets.encode(rows.targets, rows.weights, before, own_head)
     if before is not None:
@@ -129,26 +136,85 @@ def read_rows(
     return replace(rows, targets=coded), held_out, generator
 
 
+def rows_of_steps(estimator: Any, max_steps: int | None) -> float:
+    """Return how many rows so many steps read; infinity without a bound."""
+    if max_steps is None:
+        return math.inf
+    batch = int(estimator.batch_size) * int(estimator.gradient_accumulation_steps)
+    return int(max_steps) * batch
+
+
+def draw_of_rows(
+    estimator: Any,
+    used: np.ndarray,
+    coded: Tensor,
+    targets: Targets,
+    generator: torch.Generator,
+    fewest: int = 1,
+) -> np.ndarray:
+    """Draw as many of the rows used as `max_steps` steps read, if there are more.
+
+    At least `fewest`, though these steps read no more than a part of them.
+    """
+    size = max(rows_of_steps(estimator, estimator.max_steps), fewest)
+    if size >= len(used):
+        return used
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+
+    def first_of_each(rows: np.ndarray) -> np.ndarray:
+        return targets.first_of_each(coded[torch.from_numpy(rows)])
+
+    return draw_rows(used, int(size), first_of_each, seed)
+
+
+def read_drawn(
+    rows: TrainingRows, y: Any, targets: Targets, coded: Tensor
+) -> TrainingRows:
+    """Read the texts of rows that were drawn; `coded` are the targets of all rows."""
+    unread = rows.texts
+    if isinstance(unread, Texts):
+        return rows
+    X, texts = unread.read()
+    warn_of_rows(X, take_rows(read_at_once(y), unread.rows), texts, targets, coded)
+    return replace(rows, texts=texts)
+
+
 def continues(estimator: Any) -> bool:
     """Tell whether the fit continues an earlier one, by `warm_start`."""
     return bool(estimator.warm_start) and hasattr(estimator, "_adapter")
 
 
 def read_all_rows(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, before: Targets | None = None
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    before: Targets | None = None,
+    *,
+    all_texts: bool = False,
 ) -> tuple[TrainingRows, Targets]:
-    """Read all rows; their targets are not yet in the form that is trained on."""
-    texts = read_inputs(estimator, X, reset=True)
+    """Read all rows; their targets are not yet in the form that is trained on.
+
+    Unless `all_texts` are wanted, they are left unread where rows will be drawn.
+    """
+    texts: Texts | UnreadTexts
+    n_rows = count_rows(X)
+    if n_rows > rows_of_steps(estimator, estimator.max_steps) and not all_texts:
+        read = partial(read_inputs, estimator, reset=True)
+        texts = UnreadTexts(X, read, np.arange(n_rows))
+    else:
+        texts = read_inputs(estimator, X, reset=True)
     check_targets(y, len(texts), estimator)
     weight = read_sample_weight(read_at_once(sample_weight), len(texts))
     y = read_at_once(y)
     targets, coded = estimator._read_targets(y)
-    warn_of_rows(X, y, texts, targets, coded)
+    if isinstance(texts, Texts):
+        warn_of_rows(X, y, texts, targets, coded)
     if before is not None:
         targets.check_continues(before)
     class_weight = getattr(estimator, "class_weight", None)  # a regressor has none
     weights = weights_tensor(targets.row_weights(coded, weight, class_weight))
-    return TrainingRows(texts, coded, weights), targets
+    return TrainingRows(texts, coded, weights, len(texts)), targets
 
 
 def _check_validation_rows(
@@ -213,6 +279,7 @@ def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
         n_samples,
         batch_size=estimator.batch_size,
         epochs=estimator.epochs,
+        max_steps=estimator.max_steps,
         enough_steps=estimator._targets.enough_steps,
         n_classes=estimator._targets.n_classes,
         gradient_accumulation_steps=estimator.gradient_accumulation_steps,
@@ -504,7 +571,8 @@ def report_later(
     run: TrainingRun, rows: TrainingRows, start: float
 ) -> Callable[[], FitReport]:
     """Return what makes the report when the fit ends, without a hold on the texts."""
-    return partial(make_report, run, rows.texts.n_empty, rows.texts.columns, start)
+    texts = rows.texts_read
+    return partial(make_report, run, rows.n_given, texts.n_empty, texts.columns, start)
 
 
 # ---- keep -------------------------------------------------------------------
@@ -540,3 +608,7 @@ def keep(
         ranks = estimator.ranks_
         title = headline(list(ranks.values()), estimator.schedule_.init_r)
         write_lines(f"{title}\n{lay_out(ranks).to_text()}")
+        report = estimator.fit_report_
+        if report.seen_share < 1:
+            seen = round(report.seen_share * report.n_given)
+            write_lines(f"trained on {seen:,} of {report.n_given:,} rows")

@@ -234,6 +234,12 @@ class TrainingRun:
             self.optimizer.step()
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that read every row once."""
+        batches = -(-len(self.examples.tokens) // self.recipe.batch_size)
+        return -(-batches // self.recipe.accumulation)
+
+    @property
     def parameters(self) -> list[Tensor]:
         """All trained parameters."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -284,7 +290,7 @@ def train(
         bar.update(run.step)
         for _ in range(history.epochs):
             hooks.skip()
-        for _ in range(history.epochs, run.recipe.epochs):
+        while history.epochs < run.recipe.epochs:
             hooks.begin()
             run.network.train()
             train_epoch(run, generator, saver, bar)
@@ -305,13 +311,15 @@ def train(
 def train_epoch(
     run: TrainingRun, generator: torch.Generator, saver: Saver, bar: Any
 ) -> None:
-    """Train on every row once, and add to the history."""
+    """Train on every row once, or until the last step, and add to the history."""
     progress = saver.progress
     history, losses, penalties = progress.history, progress.losses, progress.penalties
     progress.shuffled_by = generator.get_state()
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
     n_steps = -(-len(batches) // run.recipe.accumulation)
     for step in np.array_split(np.arange(len(batches)), n_steps)[len(losses) :]:
+        if run.step == run.recipe.total_step:
+            break
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         loss, penalty = train_step(run, [batches[i] for i in step])
         if run.compute.device.type == "cpu":  # reading the loss waits for no device
