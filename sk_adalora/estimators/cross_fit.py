@@ -28,6 +28,7 @@ from sk_adalora.training.loop import TrainingHistory, TrainingRun, train
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .fitting import (
+    FitPlan,
     adapt,
     build_adapted,
     choose_compute,
@@ -41,6 +42,7 @@ from .fitting import (
     read_all_rows,
     read_drawn,
     report_later,
+    rows_of_steps,
     start_training,
     tokenize_for_both,
 )
@@ -114,9 +116,8 @@ class SharedInputs:
         """Put together a training on some of the rows."""
         tokens, of_rows = self.tokens.take(rows), self.rows.take(rows)
         compute = self.backbone.compute
-        return prepare_run(
-            estimator, network, tokens, of_rows, schedule, compute, self.frozen
-        )
+        plan = FitPlan(of_rows, schedule)
+        return prepare_run(estimator, network, tokens, plan, compute, self.frozen)
 
     def checkpoint(
         self, estimator: Any, run: TrainingRun, name: str = WHOLE
@@ -218,7 +219,9 @@ def share_inputs(
     folds: Folds = []
     if y is not None:
         coded = rows.targets
-        used = draw_of_rows(estimator, used, coded, targets, generator, _FEWEST_DRAWN)
+        read = rows_of_steps(estimator, estimator.max_steps)
+        size = max(read, _FEWEST_DRAWN)
+        used = draw_of_rows(used, coded, targets, generator, size)
         if isinstance(rows.texts, UnreadTexts):
             rows = read_drawn(rows.take(used), y, targets, coded)
             used = rows.weighted()
@@ -259,7 +262,7 @@ def fit_whole(
     predictor = shared.predictor(estimator, network)
     saved = shared.checkpoint(estimator, run)
     interpolation = start_training(estimator, run, generator, saved)
-    fitted = partial(collect_fit, predictor, schedule, report)
+    fitted = partial(collect_fit, predictor, run, report)
     epochs = EpochCallbacks(estimator, data, run, fitted, interpolation, None)
     history = train(
         run, generator, verbose=estimator.verbose, hooks=epochs, saver=saved

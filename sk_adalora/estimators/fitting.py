@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ from sk_adalora.training.rank_table import headline, lay_out
 from sk_adalora.training.report import FitReport, make_report
 from sk_adalora.training.schedule_steps import ResolvedSchedule, resolve_schedule
 from sk_adalora.training.start_head import centre_head, continue_head, fit_head
+from sk_adalora.training.time_limit import TimeLimit
 
 from .predicting import (
     Predictor,
@@ -124,8 +125,11 @@ def read_rows(
             held = held[: math.ceil(min(1.0, read) * len(held))]
             held_out = (take_rows(X, held), take_rows(read_at_once(y), held))
     coded = rows.targets
-    used = draw_of_rows(estimator, used, coded, targets, generator)
-    rows = read_drawn(rows.take(used), y, targets, coded)
+    size = rows_of_steps(estimator, estimator.max_steps)
+    used = draw_of_rows(used, coded, targets, generator, size)
+    rows = rows.take(used)
+    if estimator.max_time is None:  # else, how many are read is still to be measured
+        rows = read_drawn(rows, y, targets, coded)
     own_head = estimator.pooling == "model"
     targets, coded = targets.encode(rows.targets, rows.weights, before, own_head)
     if before is not None:
@@ -145,18 +149,13 @@ def rows_of_steps(estimator: Any, max_steps: int | None) -> float:
 
 
 def draw_of_rows(
-    estimator: Any,
     used: np.ndarray,
     coded: Tensor,
     targets: Targets,
     generator: torch.Generator,
-    fewest: int = 1,
+    size: float,
 ) -> np.ndarray:
-    """Draw as many of the rows used as `max_steps` steps read, if there are more.
-
-    At least `fewest`, though these steps read no more than a part of them.
-    """
-    size = max(rows_of_steps(estimator, estimator.max_steps), fewest)
+    """Draw so many of the rows that are used, if there are more."""
     if size >= len(used):
         return used
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
@@ -199,7 +198,8 @@ def read_all_rows(
     """
     texts: Texts | UnreadTexts
     n_rows = count_rows(X)
-    if n_rows > rows_of_steps(estimator, estimator.max_steps) and not all_texts:
+    draws = n_rows > rows_of_steps(estimator, estimator.max_steps)
+    if (draws or (estimator.max_time and n_rows)) and not all_texts:
         read = partial(read_inputs, estimator, reset=True)
         texts = UnreadTexts(X, read, np.arange(n_rows))
     else:
@@ -273,13 +273,16 @@ def make_generator(estimator: Any) -> torch.Generator:
 # ---- plan, tokenise, adapt --------------------------------------------------
 
 
-def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
-    """Turn shares, None and "auto" into ranks and steps."""
+def plan_schedule(
+    estimator: Any, n_samples: int, max_steps: int | None = None
+) -> ResolvedSchedule:
+    """Turn shares, None and "auto" into ranks and steps, at most so many."""
+    bounds = [n for n in (max_steps, estimator.max_steps) if n is not None]
     return resolve_schedule(
         n_samples,
         batch_size=estimator.batch_size,
         epochs=estimator.epochs,
-        max_steps=estimator.max_steps,
+        max_steps=min(bounds, default=None),
         enough_steps=estimator._targets.enough_steps,
         n_classes=estimator._targets.n_classes,
         gradient_accumulation_steps=estimator.gradient_accumulation_steps,
@@ -289,6 +292,45 @@ def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
         tfinal=estimator.tfinal,
         deltaT=estimator.deltaT,
     )
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """The rows and the steps of a fit.
+
+    Parameters
+    ----------
+    rows : TrainingRows
+        The rows to train on.
+    schedule : ResolvedSchedule
+        The steps.
+    held_out : tuple of X and y, or None
+        The rows to validate on.
+    own_held : bool
+        Whether these are a part of X.
+    limit : TimeLimit or None
+        Plans the steps anew, with `max_time`.
+    """
+
+    rows: TrainingRows
+    schedule: ResolvedSchedule
+    held_out: tuple[Any, Any] | None = None
+    own_held: bool = True
+    limit: TimeLimit | None = None
+
+
+def plan_fit(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    X_val: Any = None,
+    y_val: Any = None,
+) -> tuple[FitPlan, torch.Generator]:
+    """Read what the user gave, and plan the steps; return the fit's randomness too."""
+    rows, held_out, rng = read_rows(estimator, X, y, sample_weight, X_val, y_val)
+    schedule = plan_schedule(estimator, len(rows.texts))
+    return FitPlan(rows, schedule, held_out, own_held=X_val is None), rng
 
 
 def choose_compute(device: str, precision: str) -> Compute:
@@ -403,8 +445,7 @@ def prepare_run(
     estimator: Any,
     network: TextNetwork,
     tokens: TokenTable,
-    rows: TrainingRows,
-    schedule: ResolvedSchedule,
+    plan: FitPlan,
     compute: Compute,
     frozen: dict[int, Tensor] | None = None,
 ) -> TrainingRun:
@@ -412,11 +453,13 @@ def prepare_run(
 
     Fits that share a table of tokens may share the `frozen` vectors of its texts.
     """
-    loss = estimator._targets.loss
+    loss, rows = estimator._targets.loss, plan.rows
     examples = Examples(tokens, rows.targets, rows.weights, loss)
-    recipe = _make_recipe(estimator, schedule)
+    recipe = _make_recipe(estimator, plan.schedule)
     frozen = {} if frozen is None else frozen
-    return TrainingRun(network, examples, recipe, compute, frozen)
+    run = TrainingRun(network, examples, recipe, compute, frozen, plan.limit)
+    run.schedule = plan.schedule
+    return run
 
 
 def _make_recipe(estimator: Any, schedule: ResolvedSchedule) -> Recipe:
@@ -474,13 +517,13 @@ def start_training(
     Returns what keeps a point between the start and the end.
     """
     if not saved.found:
-        _start_head(estimator, run, generator)
+        start_head(estimator, run, generator)
     interpolation = _choose_interpolation(estimator, run)
     saved.restore(run, generator, interpolation, watcher)
     return interpolation
 
 
-def _start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
+def start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
     """Initialise the head: from the fit before, by a linear probe, or at random."""
     if estimator.pooling == "model":
         return
@@ -580,13 +623,13 @@ def report_later(
 
 def collect_fit(
     predictor: Predictor,
-    schedule: ResolvedSchedule,
+    run: TrainingRun,
     report: Callable[[], FitReport],
     history: TrainingHistory,
 ) -> dict[str, Any]:
     """Return the attributes of a fit that ends now, as plain arrays and records."""
     adapter = collect_state(predictor.network, predictor.backbone, predictor.model)
-    return fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
+    return fitted_attributes(adapter, run.schedule, copy.deepcopy(history), report())
 
 
 def keep(

@@ -1,12 +1,14 @@
 """`max_steps` and `max_time`: fits that are bound, of rows that are drawn."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from _toy import make, make_regressor, numbers, topics, toy
+from _toy import global_states, make, make_regressor, numbers, topics, toy
 from numpy.testing import assert_array_equal
 
 from sk_adalora import AdaLoraEncoder
@@ -113,3 +115,53 @@ def test_errors_in_drawn_rows_say_so(tiny_model):
     with pytest.raises(TypeError, match="must hold text, not bytes") as caught:
         make(tiny_model, max_steps=1).fit([text.encode() for text in X], y)
     assert "drew 16 rows" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("n_rows", [60, 3_000])
+def test_a_fit_ends_on_time_with_a_complete_schedule(tiny_model, n_rows):
+    X, y = many(n_rows)
+    options = {"epochs": 10_000, "batch_size": 4}
+    start = time.perf_counter()
+    fitted = make(tiny_model, max_time=2, **options).fit(X, y)
+    seconds = time.perf_counter() - start
+    schedule, history = fitted.schedule_, fitted.history_
+
+    assert seconds == pytest.approx(2, rel=0.25)  # of a shared machine; usually 0.03
+    assert fitted.total_step_ == len(history.loss) == fitted.fit_report_.n_steps
+    assert sum(fitted.ranks_.values()) == history.budget[-1] == 2 * len(fitted.ranks_)
+    assert history.learning_rate[-1] < 0.05 * max(history.learning_rate)
+    final = schedule.total_step - schedule.tfinal
+    assert history.budget[final] == history.budget[-1]
+    assert schedule.tfinal / schedule.total_step == pytest.approx(0.48, abs=0.2)
+
+
+def test_time_is_a_bound_and_no_goal(tiny_model):
+    X, y = toy(48)
+    fitted = make(tiny_model, max_time=600, max_steps=5).fit(X, y)
+
+    assert fitted.total_step_ == 5
+    assert fitted.fit_report_.n_rows == 48
+
+
+def test_too_little_time_is_a_warning_and_one_step(tiny_model):
+    X, y = many()
+    with pytest.warns(UserWarning, match="`max_time` must leave time for a step"):
+        fitted = make(tiny_model, max_time=1e-6).fit(X, y)
+
+    assert len(fitted.history_.loss) == 1
+    assert fitted.predict(X[:3]).shape == (3,)
+
+
+def test_an_estimate_is_near_and_changes_nothing(tiny_model):
+    X, y = many(2_000)
+    classifier = make(tiny_model, epochs=3, random_state=None)
+    before, states = dict(vars(classifier)), global_states()
+    estimate = classifier.estimate_fit_time(X, y)
+
+    assert vars(classifier) == before
+    assert global_states() == states
+    start = time.perf_counter()
+    classifier.fit(X, y)
+    assert estimate == pytest.approx(time.perf_counter() - start, rel=0.6)
+    classifier.set_params(max_time=0.01)
+    assert classifier.estimate_fit_time(X, y) == 0.01
