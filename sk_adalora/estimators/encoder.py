@@ -495,7 +495,7 @@ class AdaLoraEncoder(BaseAdaLora):
         if not self._is_tuned(y):
             self._refuse_predictions()
             y = None
-        shared = share_inputs(self, X, y, sample_weight, folder, cross_fit)
+        shared = share_inputs(self, X, y, sample_weight, folder, cross_fit, start)
         if y is None:
             whole = keep_untuned(self, shared, start)
         else:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from sk_adalora.data.rows import TrainingRows, UnreadTexts, take_rows
+from sk_adalora.files.checkpoint import stored_draw
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.devices import resolve_compute
 from sk_adalora.runtime.messages import warn_user
-from sk_adalora.tokens.batches import training_batches
+from sk_adalora.tokens.batches import pad, prediction_batches, training_batches
 from sk_adalora.tokens.long_texts import encode_for_training
 from sk_adalora.training.loop import TrainingRun, train_step
 from sk_adalora.training.schedule_steps import ResolvedSchedule
@@ -43,8 +44,6 @@ _MOST_MEASURING = 0.1
 _ROWS_OF_HEAD = 1000
 # Rows drawn for each that the planned steps read: the steps may turn out faster.
 _SPARE = 1.1
-# Passes through the network without gradients for one with them.
-_FORWARD = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -115,12 +114,11 @@ def measure(
     marks.append(time.perf_counter())
     reading, encoding, building, heading = np.diff(marks).tolist()
     step = _seconds_of_a_step(run, generator, start + seconds)
-    per_step = rows_of_steps(estimator, 1)
     return Timings(
         reading=reading,
         tokens=encoding / len(some),
         head=heading / min(len(some), _ROWS_OF_HEAD),
-        vector=_FORWARD * step / min(per_step, n_rows),
+        vector=_seconds_of_a_row(run),
         network=building,
         step=step,
     )
@@ -145,6 +143,17 @@ def _seconds_of_a_step(
         if time.perf_counter() > deadline:
             break
     return float(np.mean(seconds[1:] or seconds))
+
+
+def _seconds_of_a_row(run: TrainingRun) -> float:
+    """Predict the rows, as after the training."""
+    tokens, compute = run.examples.tokens, run.compute
+    start = time.perf_counter()
+    with torch.no_grad():
+        for rows in prediction_batches(tokens, compute.tokens_to_predict):
+            batch = pad(tokens, rows, compute.length_multiple).to(compute.device)
+            run.network(batch).cpu()  # waits for the device
+    return (time.perf_counter() - start) / len(tokens)
 
 
 # ---- a limit ------------------------------------------------------------------
@@ -177,35 +186,89 @@ def within_time(
     """
     if estimator.max_time is None:
         return plan
-    rows, schedule, held_out = plan.rows, plan.schedule, plan.held_out
-    deadline = start + float(estimator.max_time)
-    spare = _MOST_MEASURING * (deadline - time.perf_counter())
-    timings = measure(estimator, rows, backbone, schedule, spare)
-    n_rows = len(rows.texts)
-    left = deadline - time.perf_counter() - timings.end - timings.reading
-    steps = steps_within(estimator, timings, n_rows, schedule.total_step, left)
-    drawn = draw_of_rows(
-        np.arange(n_rows),
-        rows.targets,
-        estimator._targets,
-        generator,
-        _rows_for(estimator, steps),
-    )
-    share = len(drawn) / n_rows
-    if held_out is not None and plan.own_held and share < 1:
-        n_held = math.ceil(share * len(held_out[1]))
+    rows, held_out, n_rows = plan.rows, plan.held_out, len(plan.rows.texts)
+    clock = start_clock(estimator, plan, backbone, start)
+    size = clock.rows_to_draw(estimator, n_rows, plan.schedule.total_step)
+    targets = estimator._targets
+    drawn = draw_of_rows(np.arange(n_rows), rows.targets, targets, generator, size)
+    if held_out is not None and plan.own_held:
+        n_held = math.ceil(len(drawn) / n_rows * len(held_out[1]))
         held_out = (_head(held_out[0], n_held), _head(held_out[1], n_held))
-    rows = read_drawn(rows.take(drawn), y, estimator._targets, rows.targets)
-    scoring = 0 if held_out is None else len(held_out[1]) * timings.vector
-    schedule = plan_schedule(estimator, len(drawn), steps)
-    limit = TimeLimit(
-        partial(plan_schedule, estimator, len(drawn)),
-        plan_schedule(estimator, len(drawn)).total_step,
-        timings.step,
-        start,
-        deadline - timings.end - scoring,
-    )
+    rows = read_drawn(rows.take(drawn), y, targets, rows.targets)
+    if held_out is not None:  # they are scored after the last step
+        clock.end -= len(held_out[1]) * clock.timings.vector
+    schedule, limit = clock.limit(estimator, len(drawn))
     return replace(plan, rows=rows, held_out=held_out, schedule=schedule, limit=limit)
+
+
+@dataclass
+class Clock:
+    """The time that is left to an estimator, for one fit or several.
+
+    Parameters
+    ----------
+    timings : Timings
+        What the parts of a fit take.
+    start, end : float
+        Of all of it, by `time.perf_counter`.
+    drawn : int or None
+        Rows that were drawn before the fit was killed.
+    fits : float, default=1
+        Fits to come, of which one to a part of the rows counts as that part.
+    to_encode : int, default=0
+        Rows to encode after them.
+    """
+
+    timings: Timings
+    start: float
+    end: float
+    drawn: int | None
+    fits: float = 1.0
+    to_encode: int = 0
+
+    def left(self) -> float:
+        """Return the seconds left to the fits, for each but a part of the last."""
+        left = self.end - time.perf_counter() - self.to_encode * self.timings.vector
+        return left / self.fits - self.timings.end
+
+    def rows_to_draw(self, estimator: Any, n_rows: int, most_steps: int) -> int:
+        """Return how many rows the steps of a fit read that there is time for."""
+        if self.drawn is not None:
+            return self.drawn
+        left = self.left() - self.timings.reading
+        steps = steps_within(estimator, self.timings, n_rows, most_steps, left)
+        return _rows_for(estimator, steps)
+
+    def limit(
+        self, estimator: Any, n_rows: int, part: float = 1.0
+    ) -> tuple[ResolvedSchedule, TimeLimit]:
+        """Return the plan of the next fit, to `part` of the rows, and its limit."""
+        left = part * self.left()
+        plan = partial(plan_schedule, estimator, n_rows)
+        most = plan().total_step
+        other = self.timings.of_fit(n_rows, 0)
+        steps = int((left - other) / self.timings.step)
+        deadline = time.perf_counter() + left
+        self.fits = max(self.fits - part, part)
+        limit = TimeLimit(plan, most, self.timings.step, self.start, deadline)
+        return plan(min(max(steps, 1), most)), limit
+
+    def encoded(self, n_rows: int, seconds: float) -> None:
+        """Note that so many rows have been encoded, and how long that took."""
+        self.to_encode = max(0, self.to_encode - n_rows)
+        self.timings = replace(self.timings, vector=seconds / n_rows)
+
+
+def start_clock(
+    estimator: Any, plan: FitPlan, backbone: Backbone, start: float
+) -> Clock:
+    """Measure what the parts of a fit take, and count what a killed one has spent."""
+    drawn, spent = stored_draw(estimator.checkpoint_dir) or (None, 0.0)
+    start -= spent
+    end = start + float(estimator.max_time)
+    spare = _MOST_MEASURING * (end - time.perf_counter())
+    timings = measure(estimator, plan.rows, backbone, plan.schedule, spare)
+    return Clock(timings, start, end, drawn)
 
 
 def steps_within(
@@ -221,7 +284,7 @@ def steps_within(
         warn_user(
             "`max_time` must leave time for a step of training. Got "
             f"{estimator.max_time} seconds, and a fit of one step takes about "
-            f"{needed:.2g}, which is what is done. Raise it."
+            f"{needed:.2g}. It takes that step; raise it for more."
         )
         return 1
     low, high = 1, most  # the former fits

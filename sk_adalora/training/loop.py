@@ -193,6 +193,9 @@ class Saver:
 class Limit(Protocol):
     """Decides how many steps there will be."""
 
+    def spent(self) -> float:
+        """Return the seconds that the fit has taken so far."""
+
     def begin(self, run: TrainingRun) -> None:
         """Plan the training, or what is left of it."""
 

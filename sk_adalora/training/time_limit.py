@@ -49,6 +49,10 @@ class TimeLimit:
         self._seconds, self.start, self.deadline = seconds, start, deadline
         self._ends: deque[float] = deque(maxlen=_REMEMBERED + 1)
 
+    def spent(self) -> float:
+        """Return the seconds that the fit has taken so far."""
+        return time.perf_counter() - self.start
+
     def begin(self, run: TrainingRun) -> None:
         """Plan from now on: what came before may have taken longer than expected."""
         self._ends.append(time.perf_counter())

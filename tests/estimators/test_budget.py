@@ -1,5 +1,6 @@
 """`max_steps` and `max_time`: fits that are bound, of rows that are drawn."""
 
+import os
 import time
 
 import numpy as np
@@ -165,3 +166,40 @@ def test_an_estimate_is_near_and_changes_nothing(tiny_model):
     assert estimate == pytest.approx(time.perf_counter() - start, rel=0.6)
     classifier.set_params(max_time=0.01)
     assert classifier.estimate_fit_time(X, y) == 0.01
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_transform"])
+def test_all_fits_of_an_encoder_end_on_time(tiny_model, method):
+    X, y = many(3_000)
+    encoder = AdaLoraEncoder(
+        tiny_model, max_time=4, epochs=10_000, n_components=3, **QUICK
+    )
+    start = time.perf_counter()
+    getattr(encoder, method)(X, y)
+
+    assert time.perf_counter() - start == pytest.approx(4, rel=0.3)
+    assert encoder.fit_report_.n_steps > 1
+
+
+def test_seconds_before_a_kill_count(tiny_model, tmp_path, monkeypatch):
+    X, y = many(3_000)
+    options = {"max_time": 3, "epochs": 10_000, "batch_size": 4, "random_state": None}
+    options |= {"checkpoint_dir": tmp_path / "c", "checkpoint_every": 1}
+    real, count = os.fsync, iter(range(10**6))
+
+    def fsync(handle):
+        if next(count) == 20:
+            raise KeyboardInterrupt
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        make(tiny_model, **options).fit(X, y)
+    before = time.perf_counter() - start
+    start = time.perf_counter()
+    fitted = make(tiny_model, **options).fit(X, y)
+
+    assert before + time.perf_counter() - start == pytest.approx(3, rel=0.3)
+    assert len(fitted.history_.loss) == fitted.total_step_ > 20
+    assert not (tmp_path / "c").exists()
