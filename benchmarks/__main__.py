@@ -17,6 +17,7 @@ from . import (
     parts_of_a_fit,
     report,
     results,
+    scale_budget,
     soak,
     speed,
     step,
@@ -33,13 +34,14 @@ MEASUREMENTS = {
     "profile": parts_of_a_fit,
     "memory": memory,
     "soak": soak,
+    "scale": scale_budget,
 }
 # These use all threads, as a user would; CPU seconds of the others are of one.
 ALL_THREADS = {*MEASUREMENTS, "score", "all", "short", "report", "list"}
 _OF_FITS = {"speed", "profile"}  # which have options of the fits
 COMMANDS = {"overlap": overlap, "public": public_data}
 # What `all` and `short` run: of the latter, few rows and rounds of what matters most.
-ALL = {name: [] for name in [*MEASUREMENTS, "score"] if name != "soak"}
+ALL = {name: [] for name in [*MEASUREMENTS, "score"] if name not in ("soak", "scale")}
 SHORT = {
     "speed": ["--n-train", "1000", "--epochs", "2", "--rounds", "1"],
     "step": ["--rounds", "3"],

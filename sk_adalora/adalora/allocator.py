@@ -162,6 +162,31 @@ class RankAllocator:
             self.zero_pruned()
         return self.budget
 
+    def replan(self, schedule: BudgetSchedule) -> None:
+        """Follow another schedule from the next step on.
+
+        Before the first allocation, it may be any. After it, it should differ in the
+        number of steps at the final ranks only: the budget never rises again.
+
+        Parameters
+        ----------
+        schedule : BudgetSchedule
+            Of the same triplets.
+
+        Raises
+        ------
+        ValueError
+            If its budgets at the start and at the end are others.
+        """
+        now = self.schedule
+        if (schedule.initial, schedule.target) != (now.initial, now.target):
+            raise ValueError(
+                f"`schedule` must go from {now.initial} to {now.target} triplets, as "
+                f"the one before. Got {schedule.initial} to {schedule.target}. Change "
+                "the steps only."
+            )
+        self.schedule = schedule
+
     def finish(self) -> None:
         """Allocate the target budget now, for a training that stops early.
 

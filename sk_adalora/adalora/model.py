@@ -216,6 +216,27 @@ class AdaLoraModel(Wrapper):
 
     # ---- training -----------------------------------------------------------
 
+    def replan(self, **steps: Any) -> None:
+        """Change the schedule of a training that goes on, to end it sooner or later.
+
+        Before ranks fall, all steps may change. After that, change `tfinal` and
+        `total_step` by the same number.
+
+        Parameters
+        ----------
+        **steps : int
+            New values of `tinit`, `tfinal`, `deltaT` and `total_step`, as in
+            :class:`AdaLoraConfig`.
+
+        Raises
+        ------
+        ValueError
+            If they leave no step for reducing the ranks.
+        """
+        config = replace(self.peft_config, **steps)
+        self.allocator.replan(config.schedule(len(self.adapted)))
+        self.peft_config = config
+
     def orthogonality_loss(self) -> Tensor:
         """Return the penalty that keeps the directions of updates orthogonal.
 

@@ -151,6 +151,8 @@ def _read_kind(X: Any) -> Table:
         X = _dataset_to_arrow(X)
     if datasets is not None and isinstance(X, datasets.Column):
         return _single_column(list(X[:]))  # lists are cells
+    if is_arrow_dataset(X):
+        X = X.to_table()
     if isinstance(X, pa.Array):
         X = pa.chunked_array([X])
     native: Any = nw.from_native(X, allow_series=True, pass_through=True)
@@ -171,6 +173,12 @@ def _read_kind(X: Any) -> Table:
         f"data, not sparse. Got {type(X).__module__}.{type(X).__qualname__}. Convert "
         "it to one of these, with one row for each sample."
     )
+
+
+def is_arrow_dataset(X: Any) -> bool:
+    """Tell whether X is one of `pyarrow.dataset`, such as a folder of Parquet files."""
+    module = sys.modules.get("pyarrow.dataset")
+    return module is not None and isinstance(X, module.Dataset)
 
 
 def _dataset_to_arrow(dataset: Any) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from .columns import Table, read_table
+from .columns import Table, is_arrow_dataset, read_table
 from .rows import take_rows
 from .targets import Classes, Labels, Targets
 from .texts import Texts
@@ -27,7 +27,10 @@ def column_of_targets(X: Any, y: Any) -> str | None:
     if isinstance(X, Texts) or getattr(y, "ndim", 1) > 1 or hasattr(y, "tocoo"):
         return None
     # What is only convertible to an array has no rows to take.
-    X, y = (a if hasattr(a, "__len__") else np.asarray(a) for a in (X, y))
+    X, y = (
+        a if hasattr(a, "__len__") or is_arrow_dataset(a) else np.asarray(a)
+        for a in (X, y)
+    )
     n_rows = len(y)
     for rows in dict.fromkeys((min(n_rows, _HEAD), n_rows)):
         head = np.arange(rows)
@@ -52,17 +55,19 @@ def _equal_column(table: Table, y: Any) -> str | None:
     return next(equal, None)
 
 
-def seem_swapped(texts: Texts, targets: Targets) -> bool:
-    """Tell whether the targets look like texts, and the texts like labels."""
+def seem_swapped(texts: Texts, targets: Targets, n_rows: int) -> bool:
+    """Tell whether the targets of so many rows look like texts, and texts like labels.
+
+    The texts may be of some of the rows.
+    """
     if type(targets) is not Classes or targets.classes.dtype.kind not in "UO":
         return False
-    n_rows = len(texts)
     # Of targets, `classes` are the different ones.
     if n_rows < _FEW_ROWS or len(targets.classes) < _MOST * n_rows:
         return False
     distinct = pc.unique(texts.first)
     labels = pa.array([str(label) for label in targets.classes.tolist()])
-    return len(distinct) <= _HALF * n_rows and _length(labels) > _length(distinct)
+    return len(distinct) <= _HALF * len(texts) and _length(labels) > _length(distinct)
 
 
 def _length(texts: pa.Array) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,44 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import Tensor
 
+from .columns import is_arrow_dataset
 from .texts import Texts
+
+
+class UnreadTexts:
+    """The texts of some rows of a table, which are read only when they are needed.
+
+    Parameters
+    ----------
+    X : table, column or list
+        What the user passed.
+    read : callable
+        Makes `Texts` of such rows.
+    rows : ndarray of shape (n_samples,)
+        Positions in `X`.
+    """
+
+    def __init__(self, X: Any, read: Callable[[Any], Texts], rows: np.ndarray) -> None:
+        self.X, self._read, self.rows = X, read, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: np.ndarray) -> UnreadTexts:
+        """Return some of the rows, unread."""
+        return UnreadTexts(self.X, self._read, self.rows[indices])
+
+    def read(self) -> tuple[Any, Texts]:
+        """Take the rows out of X, and read them; nothing is copied of the others."""
+        try:
+            taken = take_rows(self.X, self.rows)
+            return taken, self._read(taken)
+        except (TypeError, ValueError) as error:
+            error.add_note(
+                f"`max_steps` or `max_time` drew {len(self.rows):,} rows of X at "
+                "random, and rows are counted among these."
+            )
+            raise
 
 
 @dataclass(frozen=True)
@@ -24,17 +62,26 @@ class TrainingRows:
 
     Parameters
     ----------
-    texts : Texts
+    texts : Texts or UnreadTexts
         Their texts.
     targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
         Their targets.
     weights : torch.Tensor of shape (n_samples,) or None
         Weights of their losses, or None where all are equal.
+    n_given : int
+        Rows that the user passed, of which these are some.
     """
 
-    texts: Texts
+    texts: Texts | UnreadTexts
     targets: Tensor
     weights: Tensor | None
+    n_given: int
+
+    @property
+    def texts_read(self) -> Texts:
+        """The texts, of rows that have been read."""
+        assert isinstance(self.texts, Texts), "what was drawn has been read"
+        return self.texts
 
     def weighted(self) -> np.ndarray:
         """Return the positions of the rows with a weight above 0: at least one."""
@@ -62,8 +109,51 @@ class TrainingRows:
         )
 
 
+def draw_rows(
+    rows: np.ndarray, size: int, first: Callable[[np.ndarray], np.ndarray], seed: int
+) -> np.ndarray:
+    """Draw some of the rows at random, in their order.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples,)
+        Positions of rows.
+    size : int
+        How many to draw, if there are more.
+    first : callable
+        Given positions in a random order, returns the indices of those that are to be
+        drawn in any case, if `size` allows it.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    ndarray of shape (min(size, n_samples),)
+    """
+    if len(rows) <= size:
+        return rows
+    drawn = np.random.default_rng(seed).permutation(rows)
+    needed = np.sort(first(drawn))[:size]
+    others = np.delete(drawn, needed)[: size - len(needed)]
+    return np.sort(np.concatenate([drawn[needed], others]))
+
+
+def count_rows(X: Any) -> int:
+    """Count the rows of what the user passed, without reading it; 0 if none can be."""
+    if isinstance(X, str | bytes):
+        return 0
+    if is_arrow_dataset(X):
+        return int(X.count_rows())
+    try:
+        return int(_num_samples(X))
+    except TypeError:
+        return 0
+
+
 def take_rows(data: Any, rows: np.ndarray) -> Any:
     """Return some rows of what the user passed, in the form it was passed in."""
+    if is_arrow_dataset(data):
+        return data.take(pa.array(rows))
     if isinstance(data, pa.Array | pa.RecordBatch):
         return data.take(pa.array(rows))  # scikit-learn would make it a list
     try:

@@ -124,6 +124,10 @@ class Targets(ABC):
         """Return the classes that stratify a validation split, or None."""
         return None
 
+    def first_of_each(self, coded: Tensor) -> np.ndarray:
+        """Return the position of the first row of each class, or with each label."""
+        return np.zeros(0, np.int64)
+
     def to_score(self, y: Any) -> Any:
         """Return validation targets in a form that every scorer takes."""
         return y
@@ -244,6 +248,9 @@ class Classes(Targets):
     def stratify(self, y: Any) -> Any:
         return y
 
+    def first_of_each(self, coded: Tensor) -> np.ndarray:
+        return np.unique(coded.numpy(), return_index=True)[1]
+
     def made_up_outputs(self, y: Any) -> np.ndarray:
         codes = np.searchsorted(self.classes, read_labels(y))
         outputs = np.zeros((len(codes), len(self.classes)), np.float32)
@@ -311,6 +318,10 @@ class Labels(Classes):
 
     def stratify(self, y: Any) -> Any:
         return None
+
+    def first_of_each(self, coded: Tensor) -> np.ndarray:
+        present = coded[:, (coded > 0).any(dim=0)]
+        return np.unique(present.argmax(dim=0).numpy())
 
     def to_score(self, y: Any) -> Any:
         # Of pandas' nullable types, scikit-learn's scores take no indicator matrix.

@@ -45,15 +45,15 @@ from .fitting import (
     collect_fit,
     keep,
     open_checkpoint,
-    plan_schedule,
+    plan_fit,
     prepare_run,
-    read_rows,
     report_later,
     start_training,
     tokenize,
     watch_score,
 )
 from .in_parts import PredictsInParts
+from .in_time import estimate_seconds, within_time
 from .predicting import (
     EncodedRows,
     Predictor,
@@ -141,6 +141,8 @@ class BaseAdaLora(
         lora_dropout: float = 0.0,
         target_modules: Any = "all-linear",
         epochs: int | str = "auto",
+        max_steps: int | None = None,
+        max_time: float | None = None,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -184,6 +186,8 @@ class BaseAdaLora(
         self.lora_dropout = lora_dropout
         self.target_modules = target_modules
         self.epochs = epochs
+        self.max_steps = max_steps
+        self.max_time = max_time
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate = learning_rate
@@ -283,20 +287,21 @@ class BaseAdaLora(
         """
         start = time.perf_counter()
         with self._fitting() as folder:
-            rows, held_out, rng = read_rows(self, X, y, sample_weight, X_val, y_val)
-            schedule = plan_schedule(self, len(rows.texts))
+            plan, rng = plan_fit(self, X, y, sample_weight, X_val, y_val)
             compute = choose_compute(self)
             backbone = load_model(self, compute, self._targets.n_outputs)
-            tokens = tokenize(self, rows.texts, backbone)
-            network = adapt(self, backbone, schedule, rng)
-            run = prepare_run(self, network, tokens, rows, schedule, backbone.compute)
-            report = report_later(run, rows, start)
-            del rows  # frees the texts, which may be a copy of all of X
+            plan = within_time(self, plan, y, backbone, rng, start)
+            tokens = tokenize(self, plan.rows.texts_read, backbone)
+            network = adapt(self, backbone, plan.schedule, rng)
+            run = prepare_run(self, network, tokens, plan, backbone.compute)
+            report = report_later(run, plan.rows, start)
+            held_out = plan.held_out
+            del plan  # frees the texts, which may be a copy of all of X
             saved = open_checkpoint(self, folder, run, backbone, rng, held_out)
             predictor = Predictor(network, backbone, os.fspath(self.model), compute)
             watcher = watch_score(self, held_out, predictor)
             interpolation = start_training(self, run, rng, saved, watcher)
-            fitted = partial(collect_fit, predictor, schedule, report)
+            fitted = partial(collect_fit, predictor, run, report)
             data = data_of_fit(X, y, sample_weight)
             epochs = EpochCallbacks(self, data, run, fitted, interpolation, watcher)
             history = train(run, rng, verbose=self.verbose, hooks=epochs, saver=saved)
@@ -306,6 +311,36 @@ class BaseAdaLora(
         # Only now: where warnings are errors, the fit is kept.
         warn_of_history(self.history_, self.head_learning_rate)
         return self
+
+    def estimate_fit_time(self, X: Any, y: Any) -> float:
+        """Estimate how long `fit` will take with these parameters, on this machine.
+
+        Loads the pretrained model, and takes a few steps with it on some of the rows.
+        The estimator, its generator and the global ones stay as they are.
+
+        Parameters
+        ----------
+        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
+            The rows, as for :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The target of each row, as for :meth:`fit`.
+
+        Returns
+        -------
+        float
+            Seconds, without those to load the model, which is kept loaded; at most
+            `max_time`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data is wrong.
+        OSError
+            If the pretrained model cannot be found.
+        """
+        with own_settings_of_torch():
+            check_parameters(self, self._rules)
+            return estimate_seconds(self, X, y)
 
     @contextmanager
     def _fitting(self, keep_checkpoints: bool = False) -> Iterator[Path | None]:

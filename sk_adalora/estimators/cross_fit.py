@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from sklearn.model_selection import check_cv
 from torch import Tensor
 
 from sk_adalora.data.labels import read_labels
-from sk_adalora.data.rows import TrainingRows, read_at_once
+from sk_adalora.data.rows import TrainingRows, UnreadTexts, read_at_once
 from sk_adalora.data.targets import Numbers, Targets
 from sk_adalora.files.checkpoint import WHOLE, Checkpoint, name_of_fold
 from sk_adalora.files.state import collect_state, fitted_attributes, rebuild_network
@@ -28,20 +29,25 @@ from sk_adalora.training.loop import TrainingHistory, TrainingRun, train
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .fitting import (
+    FitPlan,
     adapt,
     build_adapted,
     choose_compute,
     collect_fit,
+    draw_of_rows,
     keep,
     make_generator,
     open_checkpoint,
     plan_schedule,
     prepare_run,
     read_all_rows,
+    read_drawn,
     report_later,
+    rows_of_steps,
     start_training,
     tokenize_for_both,
 )
+from .in_time import Clock, start_clock
 from .predicting import Predictor, both_of, compute_rows, load_model, read_inputs
 
 # Rows whose vectors fix the axes: more would not move them.
@@ -49,6 +55,9 @@ _ENOUGH_ROWS = 2000
 # Directions of less than this share of the strongest agreement are not turned: few rows
 # leave most directions open.
 _LEAST_TURNED = 0.01
+
+# Rows that are drawn for `max_steps` in any case, so that each fold has some of them.
+_FEWEST_DRAWN = 100
 
 # Pairs of rows to train on and rows to encode.
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -70,12 +79,16 @@ class SharedInputs:
         Their distinct texts, to encode.
     rows : TrainingRows
         Targets of all rows, in the form that is trained on, and weights.
+    used : ndarray of shape (n_used,)
+        Positions of the rows to train on: of a weight above 0, and drawn.
     folds : list of (ndarray, ndarray)
         Rows to train on, and rows to encode; empty where none are held out.
     seed : int
         Every fit starts from it: at the same updates, which differ by what they learn.
     folder : Path or None
         Where the fits are saved, to go on after a kill.
+    clock : Clock or None
+        The time that is left, with `max_time`.
     frozen : dict of int to torch.Tensor
         Vectors of texts by the pretrained model, each computed once.
     """
@@ -85,15 +98,12 @@ class SharedInputs:
     tokens: TokenTable
     windows: Windows
     rows: TrainingRows
+    used: np.ndarray
     folds: Folds
     seed: int
     folder: Path | None
+    clock: Clock | None = None
     frozen: dict[int, Tensor] = field(default_factory=dict)
-
-    @property
-    def used(self) -> np.ndarray:
-        """Positions of the rows with a weight above 0."""
-        return self.rows.weighted()
 
     @property
     def spread(self) -> np.ndarray:
@@ -105,15 +115,21 @@ class SharedInputs:
         """Return the randomness of a fit."""
         return torch.Generator().manual_seed(self.seed)
 
+    def plan(self, estimator: Any, rows: np.ndarray) -> FitPlan:
+        """Plan the steps of a training on some of the rows."""
+        of_rows = self.rows.take(rows)
+        if self.clock is None:
+            return FitPlan(of_rows, plan_schedule(estimator, len(rows)))
+        part = len(rows) / len(self.used)
+        schedule, limit = self.clock.limit(estimator, len(rows), part)
+        return FitPlan(of_rows, schedule, limit=limit)
+
     def prepare(
-        self, estimator: Any, network: TextNetwork, rows: np.ndarray, schedule: Any
+        self, estimator: Any, network: TextNetwork, rows: np.ndarray, plan: FitPlan
     ) -> TrainingRun:
         """Put together a training on some of the rows."""
-        tokens, of_rows = self.tokens.take(rows), self.rows.take(rows)
-        compute = self.backbone.compute
-        return prepare_run(
-            estimator, network, tokens, of_rows, schedule, compute, self.frozen
-        )
+        tokens, compute = self.tokens.take(rows), self.backbone.compute
+        return prepare_run(estimator, network, tokens, plan, compute, self.frozen)
 
     def checkpoint(
         self, estimator: Any, run: TrainingRun, name: str = WHOLE
@@ -133,11 +149,14 @@ class SharedInputs:
         self, predictor: Predictor, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (m, w) and outputs (m, k) of some rows."""
+        start = time.perf_counter()
         texts, text_of = np.unique(self.tokens.text_of[rows], return_inverse=True)
         pieces = self.windows.take(texts)
         with torch.no_grad():
             both = pieces.average(compute_rows(predictor, pieces.tokens, both_of))
         outputs, vectors = np.split(both[text_of], [predictor.network.n_outputs], 1)
+        if self.clock is not None:
+            self.clock.encoded(len(rows), time.perf_counter() - start)
         return vectors, outputs
 
 
@@ -197,6 +216,7 @@ def share_inputs(
     sample_weight: Any,
     folder: Path | None,
     cross_fit: bool,
+    start: float,
 ) -> SharedInputs:
     """Check and read all rows, then load the model and tokenise them.
 
@@ -205,28 +225,73 @@ def share_inputs(
     if y is None:
         texts = read_inputs(estimator, X, reset=True)
         targets: Targets = Numbers(True, np.zeros(1), np.zeros(1))
-        rows = TrainingRows(texts, torch.zeros(len(texts), 1), None)
+        rows = TrainingRows(texts, torch.zeros(len(texts), 1), None, len(texts))
     else:
-        rows, targets = read_all_rows(estimator, X, y, sample_weight)
-        rows, targets = _encode_targets(rows, targets)
-    seed = make_generator(estimator).initial_seed()
+        rows, targets = read_all_rows(
+            estimator, X, y, sample_weight, all_texts=cross_fit
+        )
+    generator = make_generator(estimator)
+    seed, n_rows, used = generator.initial_seed(), len(rows.texts), rows.weighted()
     folds: Folds = []
     if cross_fit and y is not None:
-        n_rows = len(rows.texts)
         folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
     vars(estimator).pop("classes_", None)
     vars(estimator).update(_targets=targets, **targets.attributes)
     compute = choose_compute(estimator)
     backbone = load_model(estimator, compute, targets.n_outputs)
-    tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
-    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed, folder)
+    clock = None
+    if y is not None:
+        used, clock = _draw(estimator, rows, used, folds, backbone, generator, start)
+        if isinstance(rows.texts, UnreadTexts):
+            rows = read_drawn(rows.take(used), y, targets, rows.targets)
+            used = rows.weighted()
+        rows, targets = _encode_targets(rows, targets, used)
+        estimator._targets = targets
+    tokens, windows = tokenize_for_both(estimator, rows.texts_read, backbone)
+    return SharedInputs(
+        backbone, compute, tokens, windows, rows, used, folds, seed, folder, clock
+    )
+
+
+def _draw(
+    estimator: Any,
+    rows: TrainingRows,
+    used: np.ndarray,
+    folds: Folds,
+    backbone: Backbone,
+    generator: torch.Generator,
+    start: float,
+) -> tuple[np.ndarray, Clock | None]:
+    """Draw the rows to train on; return the clock of what is left to do, if any."""
+    size, clock = rows_of_steps(estimator, estimator.max_steps), None
+    targets: Targets = estimator._targets
+    if estimator.max_time is not None:
+        some = rows.take(used)
+        _, coded = targets.encode(some.targets, some.weights, None, own=False)
+        plan = FitPlan(
+            replace(some, targets=coded), plan_schedule(estimator, len(used))
+        )
+        clock = start_clock(estimator, plan, backbone, start)
+        n_fits = max(1, len(folds))  # the folds' fits are one less, in rows
+        clock.fits = float(n_fits)
+        clock.to_encode = _ENOUGH_ROWS
+        if folds:
+            clock.to_encode += len(rows.texts) + n_fits * _ENOUGH_ROWS
+            clock.end -= len(rows.texts) * clock.timings.tokens
+        most = plan.schedule.total_step
+        size = min(size, clock.rows_to_draw(estimator, len(used), most))
+        unneeded = _ENOUGH_ROWS - max(size, _FEWEST_DRAWN)  # of the spread rows
+        clock.to_encode -= max(0, int(unneeded))
+        if folds:
+            clock.end += len(rows.texts) * clock.timings.tokens
+    size = max(size, _FEWEST_DRAWN)
+    return draw_of_rows(used, rows.targets, targets, generator, size), clock
 
 
 def _encode_targets(
-    rows: TrainingRows, targets: Targets
+    rows: TrainingRows, targets: Targets, used: np.ndarray
 ) -> tuple[TrainingRows, Targets]:
-    """Code the targets; those of rows of weight 0 do not count, and are not used."""
-    used = rows.weighted()
+    """Code the targets by the rows that are used."""
     kept = rows.take(used)
     targets, coded = targets.encode(kept.targets, kept.weights, None, own=False)
     of_all = coded.new_zeros(len(rows.texts), *coded.shape[1:])
@@ -239,14 +304,14 @@ def fit_whole(
 ) -> Predictor:
     """Fine-tune on all rows, and set the fitted attributes."""
     generator, backbone, rows = shared.generator(), shared.backbone, shared.used
-    schedule = plan_schedule(estimator, len(rows))
-    network = adapt(estimator, backbone, schedule, generator)
-    run = shared.prepare(estimator, network, rows, schedule)
+    plan = shared.plan(estimator, rows)
+    network = adapt(estimator, backbone, plan.schedule, generator)
+    run = shared.prepare(estimator, network, rows, plan)
     report = report_later(run, shared.rows, start)
     predictor = shared.predictor(estimator, network)
     saved = shared.checkpoint(estimator, run)
     interpolation = start_training(estimator, run, generator, saved)
-    fitted = partial(collect_fit, predictor, schedule, report)
+    fitted = partial(collect_fit, predictor, run, report)
     epochs = EpochCallbacks(estimator, data, run, fitted, interpolation, None)
     history = train(
         run, generator, verbose=estimator.verbose, hooks=epochs, saver=saved
@@ -262,7 +327,8 @@ def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predicto
     """Set the fitted attributes to those of the pretrained model: updates of rank 0."""
     schedule = ResolvedSchedule(1, 1, 0, 0, 1, 1, 1)
     network = adapt(estimator, shared.backbone, schedule, shared.generator())
-    run = shared.prepare(estimator, network, shared.used, schedule)
+    plan = FitPlan(shared.rows.take(shared.used), schedule)
+    run = shared.prepare(estimator, network, shared.used, plan)
     report = report_later(run, shared.rows, start)()
     predictor = shared.predictor(estimator, network)
     state = collect_state(network, shared.backbone, predictor.model).without_updates()
@@ -284,9 +350,9 @@ def fit_fold(
 ) -> Predictor:
     """Fine-tune on some of the rows."""
     generator = shared.generator()
-    schedule = plan_schedule(estimator, len(rows))
-    network = build_adapted(estimator, shared.backbone, schedule, generator)
-    run = shared.prepare(estimator, network, rows, schedule)
+    plan = shared.plan(estimator, rows)
+    network = build_adapted(estimator, shared.backbone, plan.schedule, generator)
+    run = shared.prepare(estimator, network, rows, plan)
     saved = shared.checkpoint(estimator, run, name)
     interpolation = start_training(estimator, run, generator, saved)
     train(run, generator, verbose=estimator.verbose, hooks=_NoHooks(), saver=saved)

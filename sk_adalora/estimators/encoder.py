@@ -115,6 +115,15 @@ class AdaLoraEncoder(BaseAdaLora):
         class or label if that is more; at least 3, or 5 for more than 12 classes or
         labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
         32. Numbers have 32 and 22 in the place of 96 and 64, however many columns.
+    max_steps : int or None, default=None
+        Most optimizer steps of each fine-tuning, whatever `epochs` says. If these read
+        fewer rows than there are, so many are drawn at random, one of each class among
+        them. `fit` reads no other text. None sets no bound.
+    max_time : float or None, default=None
+        Seconds that `fit` may take, or `fit_transform` with its fits to folds: as many
+        rows are drawn, and as many steps planned, as this machine has time for, and
+        ranks and learning rates reach their end. So two fits differ. The least of
+        `epochs`, `max_steps` and `max_time` counts. None sets no bound.
     batch_size : int, default=32
         Largest number of rows in a training batch; all batches of a fit have about the
         same number. Predictions do not depend on it.
@@ -296,6 +305,8 @@ class AdaLoraEncoder(BaseAdaLora):
         lora_dropout: float = 0.0,
         target_modules: Any = "all-linear",
         epochs: int | str = "auto",
+        max_steps: int | None = None,
+        max_time: float | None = None,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -340,6 +351,8 @@ class AdaLoraEncoder(BaseAdaLora):
         self.lora_dropout = lora_dropout
         self.target_modules = target_modules
         self.epochs = epochs
+        self.max_steps = max_steps
+        self.max_time = max_time
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate = learning_rate
@@ -488,7 +501,7 @@ class AdaLoraEncoder(BaseAdaLora):
         if not self._is_tuned(y):
             self._refuse_predictions()
             y = None
-        shared = share_inputs(self, X, y, sample_weight, folder, cross_fit)
+        shared = share_inputs(self, X, y, sample_weight, folder, cross_fit, start)
         if y is None:
             whole = keep_untuned(self, shared, start)
         else:

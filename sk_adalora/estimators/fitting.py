@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from torch import Tensor
 from sk_adalora.adalora.layer_matching import check_all_match, linear_layers
 from sk_adalora.data.rows import (
     TrainingRows,
+    UnreadTexts,
     check_targets,
     check_validation_rows,
+    count_rows,
+    draw_rows,
     read_at_once,
     read_sample_weight,
     split_rows,
@@ -66,6 +69,7 @@ from sk_adalora.training.rank_table import headline, lay_out
 from sk_adalora.training.report import FitReport, make_report
 from sk_adalora.training.schedule_steps import ResolvedSchedule, resolve_schedule
 from sk_adalora.training.start_head import centre_head, continue_head, fit_head
+from sk_adalora.training.time_limit import TimeLimit
 
 from .predicting import (
     Predictor,
@@ -117,8 +121,15 @@ def read_rows(
         held_out = (X_val, read_at_once(y_val))
         if X_val is None:
             used, held = _split(estimator, used, y, targets, generator)
+            read = rows_of_steps(estimator, estimator.max_steps) / len(used)
+            held = held[: math.ceil(min(1.0, read) * len(held))]
             held_out = (take_rows(X, held), take_rows(read_at_once(y), held))
+    coded = rows.targets
+    size = rows_of_steps(estimator, estimator.max_steps)
+    used = draw_of_rows(used, coded, targets, generator, size)
     rows = rows.take(used)
+    if estimator.max_time is None:  # else, how many are read is still to be measured
+        rows = read_drawn(rows, y, targets, coded)
     own_head = estimator.pooling == "model"
     targets, coded = targets.encode(rows.targets, rows.weights, before, own_head)
     if before is not None:
@@ -129,26 +140,81 @@ def read_rows(
     return replace(rows, targets=coded), held_out, generator
 
 
+def rows_of_steps(estimator: Any, max_steps: int | None) -> float:
+    """Return how many rows so many steps read; infinity without a bound."""
+    if max_steps is None:
+        return math.inf
+    batch = int(estimator.batch_size) * int(estimator.gradient_accumulation_steps)
+    return int(max_steps) * batch
+
+
+def draw_of_rows(
+    used: np.ndarray,
+    coded: Tensor,
+    targets: Targets,
+    generator: torch.Generator,
+    size: float,
+) -> np.ndarray:
+    """Draw so many of the rows that are used, if there are more."""
+    if size >= len(used):
+        return used
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+
+    def first_of_each(rows: np.ndarray) -> np.ndarray:
+        return targets.first_of_each(coded[torch.from_numpy(rows)])
+
+    return draw_rows(used, int(size), first_of_each, seed)
+
+
+def read_drawn(
+    rows: TrainingRows, y: Any, targets: Targets, coded: Tensor
+) -> TrainingRows:
+    """Read the texts of rows that were drawn; `coded` are the targets of all rows."""
+    unread = rows.texts
+    if isinstance(unread, Texts):
+        return rows
+    X, texts = unread.read()
+    warn_of_rows(X, take_rows(read_at_once(y), unread.rows), texts, targets, coded)
+    return replace(rows, texts=texts)
+
+
 def continues(estimator: Any) -> bool:
     """Tell whether the fit continues an earlier one, by `warm_start`."""
     return bool(estimator.warm_start) and hasattr(estimator, "_adapter")
 
 
 def read_all_rows(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, before: Targets | None = None
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    before: Targets | None = None,
+    *,
+    all_texts: bool = False,
 ) -> tuple[TrainingRows, Targets]:
-    """Read all rows; their targets are not yet in the form that is trained on."""
-    texts = read_inputs(estimator, X, reset=True)
+    """Read all rows; their targets are not yet in the form that is trained on.
+
+    Unless `all_texts` are wanted, they are left unread where rows will be drawn.
+    """
+    texts: Texts | UnreadTexts
+    n_rows = count_rows(X)
+    draws = n_rows > rows_of_steps(estimator, estimator.max_steps)
+    if (draws or (estimator.max_time and n_rows)) and not all_texts:
+        read = partial(read_inputs, estimator, reset=True)
+        texts = UnreadTexts(X, read, np.arange(n_rows))
+    else:
+        texts = read_inputs(estimator, X, reset=True)
     check_targets(y, len(texts), estimator)
     weight = read_sample_weight(read_at_once(sample_weight), len(texts))
     y = read_at_once(y)
     targets, coded = estimator._read_targets(y)
-    warn_of_rows(X, y, texts, targets, coded)
+    if isinstance(texts, Texts):
+        warn_of_rows(X, y, texts, targets, coded)
     if before is not None:
         targets.check_continues(before)
     class_weight = getattr(estimator, "class_weight", None)  # a regressor has none
     weights = weights_tensor(targets.row_weights(coded, weight, class_weight))
-    return TrainingRows(texts, coded, weights), targets
+    return TrainingRows(texts, coded, weights, len(texts)), targets
 
 
 def _check_validation_rows(
@@ -207,12 +273,16 @@ def make_generator(estimator: Any) -> torch.Generator:
 # ---- plan, tokenise, adapt --------------------------------------------------
 
 
-def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
-    """Turn shares, None and "auto" into ranks and steps."""
+def plan_schedule(
+    estimator: Any, n_samples: int, max_steps: int | None = None
+) -> ResolvedSchedule:
+    """Turn shares, None and "auto" into ranks and steps, at most so many."""
+    bounds = [n for n in (max_steps, estimator.max_steps) if n is not None]
     return resolve_schedule(
         n_samples,
         batch_size=estimator.batch_size,
         epochs=estimator.epochs,
+        max_steps=min(bounds, default=None),
         enough_steps=estimator._targets.enough_steps,
         n_classes=estimator._targets.n_classes,
         gradient_accumulation_steps=estimator.gradient_accumulation_steps,
@@ -222,6 +292,45 @@ def plan_schedule(estimator: Any, n_samples: int) -> ResolvedSchedule:
         tfinal=estimator.tfinal,
         deltaT=estimator.deltaT,
     )
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """The rows and the steps of a fit.
+
+    Parameters
+    ----------
+    rows : TrainingRows
+        The rows to train on.
+    schedule : ResolvedSchedule
+        The steps.
+    held_out : tuple of X and y, or None
+        The rows to validate on.
+    own_held : bool
+        Whether these are a part of X.
+    limit : TimeLimit or None
+        Plans the steps anew, with `max_time`.
+    """
+
+    rows: TrainingRows
+    schedule: ResolvedSchedule
+    held_out: tuple[Any, Any] | None = None
+    own_held: bool = True
+    limit: TimeLimit | None = None
+
+
+def plan_fit(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    X_val: Any = None,
+    y_val: Any = None,
+) -> tuple[FitPlan, torch.Generator]:
+    """Read what the user gave, and plan the steps; return the fit's randomness too."""
+    rows, held_out, rng = read_rows(estimator, X, y, sample_weight, X_val, y_val)
+    schedule = plan_schedule(estimator, len(rows.texts))
+    return FitPlan(rows, schedule, held_out, own_held=X_val is None), rng
 
 
 def choose_compute(estimator: Any) -> Compute:
@@ -338,8 +447,7 @@ def prepare_run(
     estimator: Any,
     network: TextNetwork,
     tokens: TokenTable,
-    rows: TrainingRows,
-    schedule: ResolvedSchedule,
+    plan: FitPlan,
     compute: Compute,
     frozen: dict[int, Tensor] | None = None,
 ) -> TrainingRun:
@@ -347,11 +455,13 @@ def prepare_run(
 
     Fits that share a table of tokens may share the `frozen` vectors of its texts.
     """
-    loss = estimator._targets.loss
+    loss, rows = estimator._targets.loss, plan.rows
     examples = Examples(tokens, rows.targets, rows.weights, loss)
-    recipe = _make_recipe(estimator, schedule)
+    recipe = _make_recipe(estimator, plan.schedule)
     frozen = {} if frozen is None else frozen
-    return TrainingRun(network, examples, recipe, compute, frozen)
+    run = TrainingRun(network, examples, recipe, compute, frozen, plan.limit)
+    run.schedule = plan.schedule
+    return run
 
 
 def _make_recipe(estimator: Any, schedule: ResolvedSchedule) -> Recipe:
@@ -409,13 +519,13 @@ def start_training(
     Returns what keeps a point between the start and the end.
     """
     if not saved.found:
-        _start_head(estimator, run, generator)
+        start_head(estimator, run, generator)
     interpolation = _choose_interpolation(estimator, run)
     saved.restore(run, generator, interpolation, watcher)
     return interpolation
 
 
-def _start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
+def start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
     """Initialise the head: from the fit before, by a linear probe, or at random."""
     if estimator.pooling == "model":
         return
@@ -506,7 +616,8 @@ def report_later(
     run: TrainingRun, rows: TrainingRows, start: float
 ) -> Callable[[], FitReport]:
     """Return what makes the report when the fit ends, without a hold on the texts."""
-    return partial(make_report, run, rows.texts.n_empty, rows.texts.columns, start)
+    texts = rows.texts_read
+    return partial(make_report, run, rows.n_given, texts.n_empty, texts.columns, start)
 
 
 # ---- keep -------------------------------------------------------------------
@@ -514,13 +625,13 @@ def report_later(
 
 def collect_fit(
     predictor: Predictor,
-    schedule: ResolvedSchedule,
+    run: TrainingRun,
     report: Callable[[], FitReport],
     history: TrainingHistory,
 ) -> dict[str, Any]:
     """Return the attributes of a fit that ends now, as plain arrays and records."""
     adapter = collect_state(predictor.network, predictor.backbone, predictor.model)
-    return fitted_attributes(adapter, schedule, copy.deepcopy(history), report())
+    return fitted_attributes(adapter, run.schedule, copy.deepcopy(history), report())
 
 
 def keep(
@@ -542,3 +653,7 @@ def keep(
         ranks = estimator.ranks_
         title = headline(list(ranks.values()), estimator.schedule_.init_r)
         write_lines(f"{title}\n{lay_out(ranks).to_text()}")
+        report = estimator.fit_report_
+        if report.seen_share < 1:
+            seen = round(report.seen_share * report.n_given)
+            write_lines(f"trained on {seen:,} of {report.n_given:,} rows")

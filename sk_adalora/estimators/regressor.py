@@ -69,6 +69,15 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         class or label if that is more; at least 3, or 5 for more than 12 classes or
         labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
         32. A regressor has 32 and 22 in the place of 96 and 64, however many columns.
+    max_steps : int or None, default=None
+        Most optimizer steps, whatever `epochs` says. If these read fewer rows than
+        there are, so many are drawn at random, one of each class among them, and no
+        other text is read. None sets no bound.
+    max_time : float or None, default=None
+        Seconds that `fit` may take: as many rows are drawn, and as many steps planned,
+        as this machine has time for, and ranks and learning rates reach their end. So
+        two fits differ. The least of `epochs`, `max_steps` and `max_time` counts. None
+        sets no bound.
     batch_size : int, default=32
         Largest number of rows in a training batch; all batches of a fit have about the
         same number. Predictions do not depend on it.

@@ -23,6 +23,7 @@ from sk_adalora.runtime.digest import digest, is_compared
 from sk_adalora.runtime.messages import warn_user, write_lines
 from sk_adalora.training.epochs import Interpolation, ScoreWatcher
 from sk_adalora.training.loop import Progress, Saver, TrainingHistory, TrainingRun
+from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .versions import FORMAT
 
@@ -138,7 +139,7 @@ class Checkpoint(Saver):
         assert self.path is not None, "there is a folder to write to"
         start = time.perf_counter()
         state, tensors = _capture(self, run)
-        said = json.dumps({**self.described, **state})
+        said = json.dumps({**self.described, **state, **_plan_of(run)})
         metadata = {"fit": said, "checksum": _checksum(said, tensors)}
         beside = self.path.with_suffix(".new")
         try:
@@ -225,6 +226,26 @@ def stored_seed(checkpoint_dir: Any, *, given: bool = False) -> int | None:
     parts = _describe(path)["parts"]
     seed = parts["parameters"].get("random_state") if given else parts["seed"]
     return None if seed is None else int(seed)
+
+
+def stored_draw(checkpoint_dir: Any) -> tuple[int, float] | None:
+    """Return how many rows a fit within a limit of time drew, and the seconds it spent.
+
+    None where there is no such fit in a folder.
+    """
+    if checkpoint_dir is None:
+        return None
+    folder = Path(os.path.expanduser(checkpoint_dir))
+    whole = folder / f"{WHOLE}.safetensors"
+    if not whole.exists():
+        return None
+    try:
+        spent = [
+            float(_describe(path)["spent"]) for path in folder.glob("*.safetensors")
+        ]
+        return int(_describe(whole)["n_rows"]), max(spent)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken(whole, error) from error
 
 
 def _plain(value: Any) -> Any:
@@ -318,6 +339,15 @@ def _lists(progress: Progress) -> dict[str, Tensor]:
     return lists
 
 
+def _plan_of(run: TrainingRun) -> dict[str, Any]:
+    """Return what a limit of time has made of the fit so far."""
+    return {
+        "n_rows": len(run.examples.tokens),
+        "spent": 0.0 if run.limit is None else run.limit.spent(),
+        "schedule": dict(vars(run.schedule)),
+    }
+
+
 def _own(value: Tensor) -> Tensor:
     """Copy a tensor to the CPU: safetensors refuses those that share memory."""
     return value.detach().to("cpu", copy=True).contiguous()
@@ -327,6 +357,8 @@ def _restore(checkpoint: Checkpoint, run: TrainingRun) -> Progress:
     """Put back what `_capture` returned."""
     state, tensors = checkpoint.described, dict(checkpoint.tensors)
     device = run.compute.device
+    if run.limit is not None:
+        run.replan(ResolvedSchedule(**state["schedule"]))
     run.network.load_state_dict(_named(tensors, "network."))
     if "head.centre" in tensors:
         run.network.head.set_scale(tensors["head.centre"], state["length"])

@@ -158,11 +158,16 @@ def training_batches(
     n_rows = len(table)
     n_batches = -(-n_rows // batch_size)
     order = torch.randperm(n_rows, generator=generator).numpy()
-    batch = np.arange(n_rows) * n_batches // n_rows  # (n_rows,) of each place
-    order = order[np.lexsort((table.lengths[order], batch // _MEGABATCH))]
-    batches = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
-    shuffled = torch.randperm(len(batches), generator=generator).tolist()
-    return [batches[i] for i in shuffled]
+    # Place i is in batch i * n_batches // n_rows, so each begins at the least such i.
+    bounds = -(-np.arange(n_batches + 1) * n_rows // n_batches)
+    for first in range(0, n_batches, _MEGABATCH):
+        last = min(first + _MEGABATCH, n_batches)
+        run = order[bounds[first] : bounds[last]]
+        distinct = table.text_of[run]
+        lengths = table.stops[distinct] - table.starts[distinct]
+        run[:] = run[np.argsort(lengths, kind="stable")]
+    shuffled = torch.randperm(n_batches, generator=generator).tolist()
+    return [order[bounds[i] : bounds[i + 1]] for i in shuffled]
 
 
 def micro_batches(

@@ -164,7 +164,7 @@ def _split(distinct: TokenTable, tokenizer: Any, max_length: int) -> Windows:
     owners = np.asarray(texts, np.int64)
     begins = len(distinct.ids) + max_length * np.arange(len(owners), dtype=np.int64)
     is_first = np.diff(owners, prepend=-1) > 0
-    kept = distinct.starts.copy()
+    kept = distinct.starts.astype(np.int64)  # a copy, with room for what follows
     kept[long] = begins[is_first]
     starts = np.append(kept, begins[~is_first])
     owners = np.append(np.arange(len(lengths)), owners[~is_first])

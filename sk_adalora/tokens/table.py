@@ -20,9 +20,9 @@ class TokenTable:
     ----------
     ids : ndarray of shape (n_tokens,), dtype int32
         The token ids of all distinct texts, one after the other.
-    starts, stops : ndarrays of shape (n_distinct,), dtype int64
+    starts, stops : ndarrays of shape (n_distinct,), dtype int32 or int64
         Where each distinct text begins and ends in `ids`.
-    text_of : ndarray of shape (n_samples,), dtype int64
+    text_of : ndarray of shape (n_samples,), dtype int32 or int64
         The distinct text of each row.
     type_ids : ndarray of shape (n_tokens,), dtype int8, or None
         Which text of a pair each token belongs to, if the model is told.
@@ -70,7 +70,7 @@ class TokenTable:
             self,
             starts=self.starts[kept],
             stops=self.stops[kept],
-            text_of=text_of.astype(np.int64, copy=False),
+            text_of=text_of.astype(self.text_of.dtype, copy=False),
             truncated=self.truncated[kept],
         )
 

@@ -131,20 +131,21 @@ def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:
 def _distinct(texts: Texts) -> tuple[np.ndarray, pa.Table]:
     """Return each row's distinct text, and the distinct texts by first appearance."""
     first = texts.first.dictionary_encode()
-    rows = first.indices.to_numpy().astype(np.int64)
+    rows = first.indices.to_numpy()  # int32, which is enough for 2 billion texts
     if texts.second is None:
         same = len(first.dictionary) == len(texts.first)
         # Where no text is repeated, the dictionary would be a second copy of all.
         return rows, pa.table({"first": texts.first if same else first.dictionary})
     second = texts.second.dictionary_encode()
     n_second = len(second.dictionary)
-    pairs = pa.array(rows * n_second + second.indices.to_numpy()).dictionary_encode()
+    both = rows.astype(np.int64) * n_second + second.indices.to_numpy()
+    pairs = pa.array(both).dictionary_encode()
     codes = pairs.dictionary.to_numpy()
     columns = {
         "first": first.dictionary.take(pa.array(codes // n_second)),
         "second": second.dictionary.take(pa.array(codes % n_second)),
     }
-    return pairs.indices.to_numpy().astype(np.int64), pa.table(columns)
+    return pairs.indices.to_numpy(), pa.table(columns)
 
 
 def _encode_in_turns(
@@ -368,6 +369,8 @@ def _flatten(encoded: pa.Table, file: Path | None = None) -> dict[str, Any]:
         type_ids = pc.list_flatten(encoded["type_ids"]).to_numpy()
     lengths = pc.list_value_length(ids).to_numpy()
     stops = np.cumsum(lengths, dtype=np.int64)
+    if stops[-1] <= np.iinfo(np.int32).max:
+        stops = stops.astype(np.int32)
     flat = _write_and_map(ids, file) if file else pc.list_flatten(ids).to_numpy()
     return {
         "ids": flat,

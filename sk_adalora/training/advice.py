@@ -35,10 +35,10 @@ _FAR = 0.1
 def warn_of_rows(X: Any, y: Any, texts: Texts, targets: Targets, coded: Tensor) -> None:
     """Warn of what looks like a mistake in `X` or `y`."""
     warn_of_leak(X, y)
-    if seem_swapped(texts, targets):
+    if seem_swapped(texts, targets, len(coded)):
         warn_user(
             "X must hold texts, and `y` labels that repeat. Got nearly as many classes "
-            f"as rows, {len(targets.attributes['classes_']):,} of {len(texts):,}, and "
+            f"as rows, {len(targets.attributes['classes_']):,} of {len(coded):,}, and "
             "X of fewer and shorter texts. If they are swapped, pass them the other "
             "way round."
         )

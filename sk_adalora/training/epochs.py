@@ -171,7 +171,9 @@ class EpochCallbacks:
         self.estimator, self.data, self.run = estimator, data, run
         self.fitted, self.interpolation = fitted, interpolation
         self.watcher = watcher
-        self.fit_task = estimator._init_callback_context(max_subtasks=run.recipe.epochs)
+        # How many epochs fit into a limit of time, is not known yet.
+        most = run.recipe.epochs if run.limit is None else None
+        self.fit_task = estimator._init_callback_context(max_subtasks=most)
         self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
 
     def skip(self) -> None:

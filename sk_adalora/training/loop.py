@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from sk_adalora.runtime.devices import Compute
 from sk_adalora.runtime.messages import progress_bar
 from sk_adalora.tokens.batches import Batch, micro_batches, pad, send, training_batches
 from sk_adalora.tokens.table import TokenTable
+
+from .schedule_steps import ResolvedSchedule
 
 # (n, k) outputs and the targets of the same rows -> (n,) losses.
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -210,6 +212,19 @@ class Saver:
         """Save the training, if it is time to."""
 
 
+class Limit(Protocol):
+    """Decides how many steps there will be."""
+
+    def spent(self) -> float:
+        """Return the seconds that the fit has taken so far."""
+
+    def begin(self, run: TrainingRun) -> None:
+        """Plan the training, or what is left of it."""
+
+    def after_step(self, run: TrainingRun) -> None:
+        """Plan the rest of the training."""
+
+
 @dataclass
 class TrainingRun:
     """A training in progress: its inputs, optimizer and number of steps taken.
@@ -227,6 +242,8 @@ class TrainingRun:
     frozen : dict of int to torch.Tensor, default={}
         Vectors (w,) of texts by the pretrained model without updates, by where a text
         begins in the table of tokens. Those computed to start the head are added.
+    limit : Limit or None, default=None
+        Plans the rest of the training after each step.
     """
 
     network: TextNetwork
@@ -234,17 +251,15 @@ class TrainingRun:
     recipe: Recipe
     compute: Compute
     frozen: dict[int, Tensor] = field(default_factory=dict)
+    limit: Limit | None = None
+
+    # What the steps come from; of a run in an estimator.
+    schedule: ResolvedSchedule = field(init=False)
 
     def __post_init__(self) -> None:
         self.step = 0
         self.optimizer = make_optimizer(self.network, self.recipe)
-        share = partial(
-            rate_share,
-            kind=self.recipe.lr_scheduler_type,
-            warmup_steps=self.recipe.warmup_steps,
-            total_step=self.recipe.total_step,
-        )
-        self.scheduler = LambdaLR(self.optimizer, share)
+        self.scheduler = LambdaLR(self.optimizer, _rates(self.recipe))
         # Only float16 gradients underflow; elsewhere the scaler does nothing.
         self.scaler = torch.amp.GradScaler(
             self.compute.device.type, enabled=self.compute.precision == "float16"
@@ -254,6 +269,30 @@ class TrainingRun:
             # the scheduler warns of a step before any of the optimizer's. Without
             # gradients, this one changes nothing.
             self.optimizer.step()
+
+    def replan(self, schedule: ResolvedSchedule) -> None:
+        """Go on with other numbers of steps; the rate of the next one is theirs."""
+        total, self.schedule = schedule.total_step, schedule
+        self.recipe = replace(self.recipe, epochs=schedule.epochs, total_step=total)
+        if self.step < total:  # else it stops now, and prunes to the target
+            self.network.encoder.replan(
+                tinit=schedule.tinit,
+                tfinal=schedule.tfinal,
+                deltaT=schedule.deltaT,
+                total_step=total,
+            )
+        share = _rates(self.recipe)
+        self.scheduler.lr_lambdas = [share] * len(self.scheduler.base_lrs)
+        rates = [peak * share(self.step) for peak in self.scheduler.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.scheduler._last_lr = rates
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps that read every row once."""
+        batches = -(-len(self.examples.tokens) // self.recipe.batch_size)
+        return -(-batches // self.recipe.accumulation)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -302,13 +341,15 @@ def train(
     saver = Saver() if saver is None else saver
     history = saver.progress.history
     start = time.perf_counter() - history.seconds
+    if run.limit is not None:
+        run.limit.begin(run)
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
         bar.update(run.step)
         if not history.rank_steps:
             saver.progress.note_ranks(run)
         for _ in range(history.epochs):
             hooks.skip()
-        for _ in range(history.epochs, run.recipe.epochs):
+        while history.epochs < run.recipe.epochs:
             hooks.begin()
             run.network.train()
             train_epoch(run, generator, saver, bar)
@@ -332,13 +373,15 @@ def train(
 def train_epoch(
     run: TrainingRun, generator: torch.Generator, saver: Saver, bar: Any
 ) -> None:
-    """Train on every row once, and add to the history."""
+    """Train on every row once, or until the last step, and add to the history."""
     progress = saver.progress
     history, losses, penalties = progress.history, progress.losses, progress.penalties
     progress.shuffled_by = generator.get_state()
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
     n_steps = -(-len(batches) // run.recipe.accumulation)
     for step in np.array_split(np.arange(len(batches)), n_steps)[len(losses) :]:
+        if run.step == run.recipe.total_step:
+            break
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         before = (run.allocator.budget, run.allocator.finished)
         loss, penalty = train_step(run, [batches[i] for i in step])
@@ -350,6 +393,8 @@ def train_epoch(
         penalties.append(penalty)
         history.budget.append(run.allocator.budget)
         bar.update()
+        if run.limit is not None:
+            run.limit.after_step(run)
         saver.after_step(run)
     # Read once per epoch, not once per step: each time, the host waits for the device.
     history.loss += torch.stack(losses).tolist()
@@ -458,6 +503,16 @@ def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimize
         ],
         weight_decay=recipe.weight_decay,
         fused=head[0].device.type in ("cpu", "cuda"),
+    )
+
+
+def _rates(recipe: Recipe) -> Callable[[int], float]:
+    """Return the share of the peak rates at each step."""
+    return partial(
+        rate_share,
+        kind=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_steps,
+        total_step=recipe.total_step,
     )
 
 

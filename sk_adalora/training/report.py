@@ -20,8 +20,15 @@ class FitReport:
 
     Attributes
     ----------
+    n_given : int
+        Number of rows that `fit` got.
     n_rows : int
-        Number of rows trained on.
+        Number of rows to train on: without those of weight 0 and those to validate on,
+        and with `max_steps` or `max_time` perhaps a draw of them.
+    seen_share : float
+        Part of the given rows that training has seen.
+    n_steps : int
+        Number of optimizer steps taken.
     n_distinct : int
         Number of distinct texts among them.
     n_empty : int
@@ -47,7 +54,10 @@ class FitReport:
         time), "boolean" or "category". Empty for one text a row.
     """
 
+    n_given: int
     n_rows: int
+    seen_share: float
+    n_steps: int
     n_distinct: int
     n_empty: int
     tokens_median: int
@@ -79,7 +89,11 @@ def _shown(value: int | float | str) -> str:
 
 
 def make_report(
-    run: TrainingRun, n_empty: int, columns: dict[str, str], start: float
+    run: TrainingRun,
+    n_given: int,
+    n_empty: int,
+    columns: dict[str, str],
+    start: float,
 ) -> FitReport:
     """Summarise a fit that ends now, of texts with these empty ones and columns.
 
@@ -87,10 +101,14 @@ def make_report(
     """
     network, tokens, compute = run.network, run.examples.tokens, run.compute
     lengths = tokens.lengths
+    seen = min(1.0, run.step / run.steps_per_epoch)
     # A length that some row has: more than a tenth may exceed what lies between two.
     p90 = np.quantile(lengths, 0.9, method="inverted_cdf")
     return FitReport(
+        n_given=n_given,
         n_rows=len(tokens),
+        seen_share=seen * len(tokens) / n_given,
+        n_steps=run.step,
         n_distinct=len(tokens.starts),
         n_empty=n_empty,
         tokens_median=int(np.median(lengths)),

@@ -56,8 +56,8 @@ class ResolvedSchedule:
 
     @property
     def epochs(self) -> int:
-        """Passes over the rows."""
-        return self.total_step // self.steps_per_epoch
+        """Passes over the rows; the last may be of a part of them."""
+        return math.ceil(self.total_step / self.steps_per_epoch)
 
     def config(self, **other: Any) -> AdaLoraConfig:
         """Build the configuration of the adapter.
@@ -87,6 +87,7 @@ def resolve_schedule(
     *,
     batch_size: int,
     epochs: int | str,
+    max_steps: int | None = None,
     enough_steps: int = Targets.enough_steps,
     n_classes: int = 1,
     gradient_accumulation_steps: int = 1,
@@ -111,6 +112,8 @@ def resolve_schedule(
         `enough_steps` in batches of 32, whichever is more.
         ``total_step = epochs * ceil(ceil(n_samples / batch_size) /
         gradient_accumulation_steps)``.
+    max_steps : int or None, default=None
+        Upper bound of ``total_step``.
     enough_steps : int, default=96
         Optimizer steps that are enough for few classes, or for numbers.
     n_classes : int, default=1
@@ -146,6 +149,8 @@ total_step=150, steps_per_epoch=50)
     if isinstance(epochs, str):
         epochs = _epochs(n_samples, steps_per_epoch, enough_steps, n_classes)
     total = int(epochs) * steps_per_epoch
+    if max_steps is not None:
+        total = min(total, int(max_steps))
     initial, target = _ranks(init_r, target_r)
     first, final = _steps(tinit, total), _steps(tfinal, total)
     if _is_share(tinit) and _is_share(tfinal):
@@ -164,9 +169,9 @@ total_step=150, steps_per_epoch=50)
             f"the ranks. Got tinit={tinit} ({first} steps) and tfinal={tfinal} "
             f"({final} steps) with total_step={total}, which comes from "
             f"n_samples={n_samples}, batch_size={batch_size}, epochs={epochs}, "
-            f"gradient_accumulation_steps={gradient_accumulation_steps}. Give `tinit` "
-            "and `tfinal` as shares of all steps that sum to less than 1, or train for "
-            "more epochs."
+            f"max_steps={max_steps}, gradient_accumulation_steps="
+            f"{gradient_accumulation_steps}. Give `tinit` and `tfinal` as shares of "
+            "all steps that sum to less than 1, or train for more epochs."
         )
     return ResolvedSchedule(
         init_r=initial,
