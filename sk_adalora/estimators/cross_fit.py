@@ -21,6 +21,7 @@ from sk_adalora.files.state import collect_state, fitted_attributes, rebuild_net
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.devices import Compute
+from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.tokens.long_texts import Windows
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.epochs import EpochCallbacks
@@ -30,6 +31,8 @@ from sk_adalora.training.schedule_steps import ResolvedSchedule
 from .fitting import (
     adapt,
     build_adapted,
+    change_on_first,
+    check_alike,
     choose_compute,
     collect_fit,
     keep,
@@ -135,8 +138,13 @@ class SharedInputs:
         """Return vectors (m, w) and outputs (m, k) of some rows."""
         texts, text_of = np.unique(self.tokens.text_of[rows], return_inverse=True)
         pieces = self.windows.take(texts)
+
+        def compute(positions: np.ndarray) -> np.ndarray:
+            return compute_rows(predictor, pieces.tokens.take(positions), both_of)
+
         with torch.no_grad():
-            both = pieces.average(compute_rows(predictor, pieces.tokens, both_of))
+            of_pieces = ranks_now().of_rows(len(pieces.tokens), compute)
+        both = pieces.average(of_pieces)
         outputs, vectors = np.split(both[text_of], [predictor.network.n_outputs], 1)
         return vectors, outputs
 
@@ -202,6 +210,22 @@ def share_inputs(
 
     Without `y` there is nothing to tune: all targets are 0.
     """
+    check_alike(estimator, X, y)
+    rows, folds, seed = change_on_first(
+        estimator,
+        lambda: _read(estimator, X, y, sample_weight, cross_fit),
+        lambda read: (read[0].without_texts(), *read[1:]),
+    )
+    compute = choose_compute(estimator.device, estimator.precision)
+    backbone = load_model(estimator, compute, estimator._targets.n_outputs)
+    tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
+    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed, folder)
+
+
+def _read(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, cross_fit: bool
+) -> tuple[TrainingRows, Folds, int]:
+    """Return the rows, folds and the seed of all that is random."""
     if y is None:
         texts = read_inputs(estimator, X, reset=True)
         targets: Targets = Numbers(True, np.zeros(1), np.zeros(1))
@@ -216,10 +240,7 @@ def share_inputs(
         folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
     vars(estimator).pop("classes_", None)
     vars(estimator).update(_targets=targets, **targets.attributes)
-    compute = choose_compute(estimator.device, estimator.precision)
-    backbone = load_model(estimator, compute, targets.n_outputs)
-    tokens, windows = tokenize_for_both(estimator, rows.texts, backbone)
-    return SharedInputs(backbone, compute, tokens, windows, rows, folds, seed, folder)
+    return rows, folds, seed
 
 
 def _encode_targets(
@@ -252,7 +273,7 @@ def fit_whole(
         run, generator, verbose=estimator.verbose, hooks=epochs, saver=saved
     )
     epochs.settle_network()
-    keep(estimator, predictor, run, fitted(history))
+    keep(estimator, predictor, run, partial(fitted, history))
     epochs.finish(history)
     kept: Predictor = estimator._predictor
     return kept
@@ -266,12 +287,10 @@ def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predicto
     report = report_later(run, shared.rows, start)()
     predictor = shared.predictor(estimator, network)
     state = collect_state(network, shared.backbone, predictor.model).without_updates()
+    report = replace(report, trainable_parameters=0)
     vars(estimator).update(
-        fitted_attributes(
-            state,
-            schedule,
-            TrainingHistory(),
-            replace(report, trainable_parameters=0),
+        run.ranks.from_first(
+            lambda: fitted_attributes(state, schedule, TrainingHistory(), report)
         )
     )
     kept = replace(predictor, network=rebuild_network(state, shared.backbone))
@@ -325,7 +344,9 @@ def encode_out_of_fold(
         seen = np.isin(spread, rows)
         source, _ = shared.encode(fitted, spread[seen])
         found, outputs[held] = shared.encode(fitted, held)
-        vectors[held] = _rotated(found, source, whole[seen])
+        vectors[held] = ranks_now().from_first(
+            lambda: _rotated(found, source, whole[seen])  # noqa: B023
+        )
     return vectors, outputs
 
 
