@@ -109,6 +109,10 @@ def goes_on(model, folder, rank):
     return learned(make(model, **settings).fit(X, y))
 
 
+def unbroken(model, folder, rank):
+    return goes_on(model, None, rank)
+
+
 def encoder(model, folder, rank):
     X, y = toy(30)
     settings = {**QUICK, **DOUBLE, "cv": 2}
@@ -135,7 +139,18 @@ def table(model, folder, rank):
 
 
 CASES = (
-    *(plain, weighted, stopping, labels, numbers, few_rows, own_head, encoder, table),
+    *(
+        plain,
+        weighted,
+        stopping,
+        labels,
+        numbers,
+        few_rows,
+        own_head,
+        unbroken,
+        encoder,
+        table,
+    ),
 )
 
 

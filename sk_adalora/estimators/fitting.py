@@ -216,7 +216,9 @@ def _read_rows(
 
 def continues(estimator: Any) -> bool:
     """Tell whether the fit continues an earlier one, by `warm_start`."""
-    return bool(estimator.warm_start) and hasattr(estimator, "_adapter")
+    return bool(getattr(estimator, "warm_start", False)) and hasattr(
+        estimator, "_adapter"
+    )
 
 
 def read_all_rows(
