@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -35,6 +36,14 @@ def in_float64():
     fitting.build_network = lambda *given: build(*given).double()
     fitting.rebuild_network = lambda *given: rebuild(*given).double()
     predicting.rebuild_network = fitting.rebuild_network
+    collect = fitting.collect_state
+
+    def as_kept(*given):
+        state = collect(*given)
+        arrays = {name: np.float32(array) for name, array in state.arrays.items()}
+        return replace(state, arrays=arrays)
+
+    fitting.collect_state = as_kept
 
 
 def learned(fitted, **more):

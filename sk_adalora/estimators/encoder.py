@@ -459,7 +459,11 @@ class AdaLoraEncoder(BaseAdaLora):
         return len(self._components)
 
     def _is_tuned(self, y: Any) -> bool:
-        return bool(self.tune) and y is not None
+        """Tell whether there is something to learn; only predictions need it."""
+        tuned = bool(self.tune) and y is not None
+        if not tuned:
+            self._refuse_predictions()
+        return tuned
 
     def _fit(
         self,
@@ -481,11 +485,11 @@ class AdaLoraEncoder(BaseAdaLora):
             What it makes of the spread rows.
         """
         start = time.perf_counter()
-        if not self._is_tuned(y):
-            self._refuse_predictions()
+        tuned = ranks_now().from_first(lambda: self._is_tuned(y))
+        if not tuned:
             y = None
         shared = share_inputs(self, X, y, sample_weight, folder, cross_fit)
-        if y is None:
+        if not tuned:
             whole = keep_untuned(self, shared, start)
         else:
             whole = fit_whole(self, shared, data_of_fit(X, y, sample_weight), start)

@@ -1,9 +1,6 @@
 """One fit on several processes: `data_parallel`."""
 
-import signal
 import socket
-import subprocess
-import sys
 
 import joblib
 import numpy as np
