@@ -50,7 +50,9 @@ def learned(fitted, **more):
     """Return all that must be the same; numbers rounded as they are kept."""
     history = {**vars(fitted.history_), "seconds": None}
     history |= {
-        name: np.float32(history[name]) for name in ("loss", "orthogonality", "score")
+        # The loss of labels is summed in float32, unlike its gradients.
+        name: np.round(history[name], 6)
+        for name in ("loss", "orthogonality", "score")
     }
     arrays = {name: np.float32(a) for name, a in fitted._adapter.arrays.items()}
     return {"ranks": fitted.ranks_, "history": history, **arrays, **more}
