@@ -131,7 +131,7 @@ def test_messages_are_not_repeated_by_fits_of_folds(tiny_model, monkeypatch):
     encoder = AdaLoraEncoder(tiny_model, **slow, target_type="multiclass", cv=2)
     table = AdaLoraTableClassifier(encoder=encoder, cv=2, parts=("text",))
     frame = pd.DataFrame({"text": LONG, "n": np.arange(24), "label": LABELS})
-    for what in ("one process", "much larger than for full fine", "hold the targets"):
+    for what in ("process group", "much larger than for full fine", "hold the targets"):
         show(what, warned_of(lambda: table.fit(frame, LABELS), what))
         show(what, warned_of(lambda: encoder.fit_transform(frame, LABELS), what))
 

@@ -86,7 +86,7 @@ class TrainingRows:
     def weighted(self) -> np.ndarray:
         """Return the positions of the rows with a weight above 0: at least one."""
         if self.weights is None:
-            return np.arange(len(self.texts))
+            return np.arange(len(self.targets))
         positive = np.flatnonzero(self.weights.numpy() > 0)
         if not len(positive):
             raise ValueError(
@@ -96,14 +96,18 @@ class TrainingRows:
             )
         return positive
 
+    def without_texts(self) -> TrainingRows:
+        """Return the rows for whom the texts are tokens already."""
+        return replace(self, texts=self.texts.take(np.empty(0, np.int64)))
+
     def take(self, rows: np.ndarray) -> TrainingRows:
         """Return some of the rows."""
-        if len(rows) == len(self.texts) and np.all(np.diff(rows) > 0):
+        if len(rows) == len(self.targets) and np.all(np.diff(rows) > 0):
             return self
         weights = None if self.weights is None else self.weights[rows]
         return replace(
             self,
-            texts=self.texts.take(rows),
+            texts=self.texts.take(rows) if len(self.texts) else self.texts,
             targets=self.targets[rows],
             weights=weights,
         )

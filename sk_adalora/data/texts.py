@@ -70,7 +70,7 @@ class Texts:
         blank = pc.equal(pc.utf8_trim_whitespace(self.first), "")
         if self.second is not None:
             blank = pc.and_(blank, pc.equal(pc.utf8_trim_whitespace(self.second), ""))
-        return int(pc.sum(blank).as_py())
+        return int(pc.sum(blank, min_count=0).as_py())
 
     @property
     def seem_encoded(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -30,6 +30,7 @@ from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.pretrained.find import DEFAULT_MODEL
 from sk_adalora.runtime.devices import own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
+from sk_adalora.runtime.ranks import Ranks, shared_fit
 from sk_adalora.runtime.rules import Rule, check_parameters
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 from sk_adalora.training.advice import warn_of_history
@@ -171,6 +172,7 @@ class BaseAdaLora(
         random_state: Any = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int | float | str = "auto",
+        data_parallel: str | bool = "auto",
         verbose: int = 0,
     ) -> None:
         self.model = model
@@ -216,6 +218,7 @@ class BaseAdaLora(
         self.random_state = random_state
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
+        self.data_parallel = data_parallel
         self.verbose = verbose
 
     if TYPE_CHECKING:  # scikit-learn's are untyped
@@ -286,7 +289,7 @@ class BaseAdaLora(
             infinite; the estimator stays as it was.
         """
         start = time.perf_counter()
-        with self._fitting() as folder:
+        with self._fitting() as (ranks, folder):
             plan, rng = plan_fit(self, X, y, sample_weight, X_val, y_val)
             compute = choose_compute(self)
             backbone = load_model(self, compute, self._targets.n_outputs)
@@ -306,10 +309,9 @@ class BaseAdaLora(
             epochs = EpochCallbacks(self, data, run, fitted, interpolation, watcher)
             history = train(run, rng, verbose=self.verbose, hooks=epochs, saver=saved)
             epochs.settle_network()
-            keep(self, predictor, run, fitted(history))
+            keep(self, predictor, run, partial(fitted, history))
             epochs.finish(history)
-        # Only now: where warnings are errors, the fit is kept.
-        warn_of_history(self.history_, self.head_learning_rate)
+        self._warn_of_fit(ranks)
         return self
 
     def estimate_fit_time(self, X: Any, y: Any) -> float:
@@ -342,14 +344,27 @@ class BaseAdaLora(
             check_parameters(self, self._rules)
             return estimate_seconds(self, X, y)
 
+    def _warn_of_fit(self, ranks: Ranks) -> None:
+        # Only then: where warnings are errors, the fit is kept.
+        if self.history_.loss and ranks.is_first:
+            warn_of_history(self.history_, self.head_learning_rate)
+
     @contextmanager
-    def _fitting(self, keep_checkpoints: bool = False) -> Iterator[Path | None]:
-        """Change the estimator whole or not at all; return the folder to save in."""
-        with unchanged_on_error(self), own_settings_of_torch():
-            check_parameters(self, self._rules)
-            with sole_fit(self.checkpoint_dir) as folder:
-                yield folder
-            if not keep_checkpoints:
+    def _fitting(
+        self, keep_checkpoints: bool = False
+    ) -> Iterator[tuple[Ranks, Path | None]]:
+        """Change the estimator whole or not at all.
+
+        Return who shares the fit, and the folder to save in, on rank 0.
+        """
+        with unchanged_on_error(self), own_settings_of_torch(), ExitStack() as stack:
+            ranks = stack.enter_context(shared_fit(self.data_parallel))
+            ranks.together(lambda: check_parameters(self, self._rules))
+            with ExitStack() as saving:
+                only_one = sole_fit(self.checkpoint_dir)
+                folder = ranks.on_first(lambda: saving.enter_context(only_one))
+                yield ranks, folder
+            if not keep_checkpoints and ranks.is_first:
                 remove_checkpoints(self.checkpoint_dir)
 
     def transform(self, X: Any) -> np.ndarray:

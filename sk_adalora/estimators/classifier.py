@@ -193,6 +193,11 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
     checkpoint_every : int, float or "auto", default="auto"
         Optimizer steps (int) or seconds (float) between two checkpoints. "auto" stands
         for 30 seconds, or more where a checkpoint takes above 0.3 seconds to write.
+    data_parallel : "auto" or False, default="auto"
+        Whether the processes of an initialised ``torch.distributed`` group share one
+        fit. "auto" does where there is such a group of several, as under torchrun: each
+        of them calls `fit` alike, and has the same estimator in the end. False fits
+        each process by itself.
     verbose : int, default=0
         Whether to show a progress bar, and at the end the table of ranks.
 
@@ -297,6 +302,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         random_state: Any = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int | float | str = "auto",
+        data_parallel: str | bool = "auto",
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -343,6 +349,7 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
             random_state=random_state,
             checkpoint_dir=checkpoint_dir,
             checkpoint_every=checkpoint_every,
+            data_parallel=data_parallel,
             verbose=verbose,
         )
         self.class_weight = class_weight

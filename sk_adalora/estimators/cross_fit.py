@@ -22,6 +22,7 @@ from sk_adalora.files.state import collect_state, fitted_attributes, rebuild_net
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.devices import Compute
+from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.tokens.long_texts import Windows
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.epochs import EpochCallbacks
@@ -32,6 +33,8 @@ from .fitting import (
     FitPlan,
     adapt,
     build_adapted,
+    change_on_first,
+    check_alike,
     choose_compute,
     collect_fit,
     draw_of_rows,
@@ -152,8 +155,13 @@ class SharedInputs:
         start = time.perf_counter()
         texts, text_of = np.unique(self.tokens.text_of[rows], return_inverse=True)
         pieces = self.windows.take(texts)
+
+        def compute(positions: np.ndarray) -> np.ndarray:
+            return compute_rows(predictor, pieces.tokens.take(positions), both_of)
+
         with torch.no_grad():
-            both = pieces.average(compute_rows(predictor, pieces.tokens, both_of))
+            of_pieces = ranks_now().of_rows(len(pieces.tokens), compute)
+        both = pieces.average(of_pieces)
         outputs, vectors = np.split(both[text_of], [predictor.network.n_outputs], 1)
         if self.clock is not None:
             self.clock.encoded(len(rows), time.perf_counter() - start)
@@ -222,6 +230,31 @@ def share_inputs(
 
     Without `y` there is nothing to tune: all targets are 0.
     """
+    check_alike(estimator, X, y)
+    rows, used, folds, seed = change_on_first(
+        estimator,
+        lambda: _read(estimator, X, y, sample_weight, cross_fit),
+        lambda read: (read[0].without_texts(), *read[1:]),
+    )
+    compute = choose_compute(estimator)
+    backbone = load_model(estimator, compute, estimator._targets.n_outputs)
+    clock = None
+    if y is not None and estimator.max_time is not None:
+        size, clock = _rows_in_time(estimator, rows, used, folds, backbone, start)
+        rows, used = _draw(estimator, rows, used, y, seed, size)
+    tokens, windows = tokenize_for_both(estimator, rows.texts_read, backbone)
+    return SharedInputs(
+        backbone, compute, tokens, windows, rows, used, folds, seed, folder, clock
+    )
+
+
+def _read(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, cross_fit: bool
+) -> tuple[TrainingRows, np.ndarray, Folds, int]:
+    """Return rows, those to train on, folds, and the seed of all that is random.
+
+    With `max_time`, how many to train on is still to be measured.
+    """
     if y is None:
         texts = read_inputs(estimator, X, reset=True)
         targets: Targets = Numbers(True, np.zeros(1), np.zeros(1))
@@ -230,62 +263,66 @@ def share_inputs(
         rows, targets = read_all_rows(
             estimator, X, y, sample_weight, all_texts=cross_fit
         )
-    generator = make_generator(estimator)
-    seed, n_rows, used = generator.initial_seed(), len(rows.texts), rows.weighted()
+    seed = make_generator(estimator).initial_seed()
+    n_rows, used = len(rows.texts), rows.weighted()
     folds: Folds = []
     if cross_fit and y is not None:
         folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
     vars(estimator).pop("classes_", None)
     vars(estimator).update(_targets=targets, **targets.attributes)
-    compute = choose_compute(estimator)
-    backbone = load_model(estimator, compute, targets.n_outputs)
-    clock = None
-    if y is not None:
-        used, clock = _draw(estimator, rows, used, folds, backbone, generator, start)
-        if isinstance(rows.texts, UnreadTexts):
-            rows = read_drawn(rows.take(used), y, targets, rows.targets)
-            used = rows.weighted()
-        rows, targets = _encode_targets(rows, targets, used)
-        estimator._targets = targets
-    tokens, windows = tokenize_for_both(estimator, rows.texts_read, backbone)
-    return SharedInputs(
-        backbone, compute, tokens, windows, rows, used, folds, seed, folder, clock
-    )
+    if y is not None and estimator.max_time is None:
+        size = rows_of_steps(estimator, estimator.max_steps)
+        rows, used = _draw(estimator, rows, used, y, seed, size)
+    return rows, used, folds, seed
 
 
 def _draw(
     estimator: Any,
     rows: TrainingRows,
     used: np.ndarray,
+    y: Any,
+    seed: int,
+    size: float,
+) -> tuple[TrainingRows, np.ndarray]:
+    """Draw rows to train on, and code their targets."""
+    targets, generator = estimator._targets, torch.Generator().manual_seed(seed)
+    size = max(size, _FEWEST_DRAWN)
+    used = draw_of_rows(used, rows.targets, targets, generator, size)
+    if isinstance(rows.texts, UnreadTexts):
+        rows = read_drawn(rows.take(used), y, targets, rows.targets)
+        used = rows.weighted()
+    rows, estimator._targets = _encode_targets(rows, targets, used)
+    return rows, used
+
+
+def _rows_in_time(
+    estimator: Any,
+    rows: TrainingRows,
+    used: np.ndarray,
     folds: Folds,
     backbone: Backbone,
-    generator: torch.Generator,
     start: float,
-) -> tuple[np.ndarray, Clock | None]:
-    """Draw the rows to train on; return the clock of what is left to do, if any."""
-    size, clock = rows_of_steps(estimator, estimator.max_steps), None
+) -> tuple[float, Clock]:
+    """Return how many rows there is time for, and the clock of what is left to do."""
     targets: Targets = estimator._targets
-    if estimator.max_time is not None:
-        some = rows.take(used)
-        _, coded = targets.encode(some.targets, some.weights, None, own=False)
-        plan = FitPlan(
-            replace(some, targets=coded), plan_schedule(estimator, len(used))
-        )
-        clock = start_clock(estimator, plan, backbone, start)
-        n_fits = max(1, len(folds))  # the folds' fits are one less, in rows
-        clock.fits = float(n_fits)
-        clock.to_encode = _ENOUGH_ROWS
-        if folds:
-            clock.to_encode += len(rows.texts) + n_fits * _ENOUGH_ROWS
-            clock.end -= len(rows.texts) * clock.timings.tokens
-        most = plan.schedule.total_step
-        size = min(size, clock.rows_to_draw(estimator, len(used), most))
-        unneeded = _ENOUGH_ROWS - max(size, _FEWEST_DRAWN)  # of the spread rows
-        clock.to_encode -= max(0, int(unneeded))
-        if folds:
-            clock.end += len(rows.texts) * clock.timings.tokens
-    size = max(size, _FEWEST_DRAWN)
-    return draw_of_rows(used, rows.targets, targets, generator, size), clock
+    size = rows_of_steps(estimator, estimator.max_steps)
+    some = rows.take(used)
+    _, coded = targets.encode(some.targets, some.weights, None, own=False)
+    plan = FitPlan(replace(some, targets=coded), plan_schedule(estimator, len(used)))
+    clock = start_clock(estimator, plan, backbone, start)
+    n_fits = max(1, len(folds))  # the folds' fits are one less, in rows
+    clock.fits = float(n_fits)
+    clock.to_encode = _ENOUGH_ROWS
+    if folds:
+        clock.to_encode += len(rows.texts) + n_fits * _ENOUGH_ROWS
+        clock.end -= len(rows.texts) * clock.timings.tokens
+    most = plan.schedule.total_step
+    size = min(size, clock.rows_to_draw(estimator, len(used), most))
+    unneeded = _ENOUGH_ROWS - max(size, _FEWEST_DRAWN)  # of the spread rows
+    clock.to_encode -= max(0, int(unneeded))
+    if folds:
+        clock.end += len(rows.texts) * clock.timings.tokens
+    return size, clock
 
 
 def _encode_targets(
@@ -317,7 +354,7 @@ def fit_whole(
         run, generator, verbose=estimator.verbose, hooks=epochs, saver=saved
     )
     epochs.settle_network()
-    keep(estimator, predictor, run, fitted(history))
+    keep(estimator, predictor, run, partial(fitted, history))
     epochs.finish(history)
     kept: Predictor = estimator._predictor
     return kept
@@ -332,12 +369,10 @@ def keep_untuned(estimator: Any, shared: SharedInputs, start: float) -> Predicto
     report = report_later(run, shared.rows, start)()
     predictor = shared.predictor(estimator, network)
     state = collect_state(network, shared.backbone, predictor.model).without_updates()
+    report = replace(report, trainable_parameters=0)
     vars(estimator).update(
-        fitted_attributes(
-            state,
-            schedule,
-            TrainingHistory(),
-            replace(report, trainable_parameters=0),
+        run.ranks.from_first(
+            lambda: fitted_attributes(state, schedule, TrainingHistory(), report)
         )
     )
     kept = replace(predictor, network=rebuild_network(state, shared.backbone))
@@ -391,7 +426,9 @@ def encode_out_of_fold(
         seen = np.isin(spread, rows)
         source, _ = shared.encode(fitted, spread[seen])
         found, outputs[held] = shared.encode(fitted, held)
-        vectors[held] = _rotated(found, source, whole[seen])
+        vectors[held] = ranks_now().from_first(
+            lambda: _rotated(found, source, whole[seen])  # noqa: B023
+        )
     return vectors, outputs
 
 

@@ -22,7 +22,7 @@ from sk_adalora.data.targets import (
     read_number_targets,
 )
 from sk_adalora.pretrained.find import DEFAULT_MODEL
-from sk_adalora.training.advice import warn_of_history
+from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.training.epochs import data_of_fit
 
 from .base import BaseAdaLora, with_callbacks
@@ -210,6 +210,11 @@ class AdaLoraEncoder(BaseAdaLora):
     checkpoint_every : int, float or "auto", default="auto"
         Optimizer steps (int) or seconds (float) between two checkpoints. "auto" stands
         for 30 seconds, or more where a checkpoint takes above 0.3 seconds to write.
+    data_parallel : "auto" or False, default="auto"
+        Whether the processes of an initialised ``torch.distributed`` group share one
+        fit. "auto" does where there is such a group of several, as under torchrun: each
+        of them calls `fit` alike, and has the same estimator in the end. False fits
+        each process by itself.
     verbose : int, default=0
         Whether to show a progress bar for each fine-tuning, and at the end the table of
         ranks.
@@ -331,6 +336,7 @@ class AdaLoraEncoder(BaseAdaLora):
         random_state: Any = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int | float | str = "auto",
+        data_parallel: str | bool = "auto",
         verbose: int = 0,
     ) -> None:
         self.model = model
@@ -377,6 +383,7 @@ class AdaLoraEncoder(BaseAdaLora):
         self.random_state = random_state
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
+        self.data_parallel = data_parallel
         self.verbose = verbose
 
     def _read_targets(self, y: Any) -> tuple[Targets, Tensor]:  # type: ignore[override]
@@ -419,9 +426,9 @@ class AdaLoraEncoder(BaseAdaLora):
             If a feature of the pretrained model, the loss or a trained number is NaN or
             infinite; the encoder stays as it was.
         """
-        with self._fitting() as folder:
+        with self._fitting() as (ranks, folder):
             self._fit(X, y, sample_weight, folder)
-        self._warn_of_fit()
+        self._warn_of_fit(ranks)
         return self
 
     def fit_transform(  # type: ignore[override]
@@ -456,19 +463,14 @@ class AdaLoraEncoder(BaseAdaLora):
         self, X: Any, y: Any, sample_weight: Any, keep_checkpoints: bool = False
     ) -> Any:
         """Fit and encode, and perhaps leave the checkpoints to whoever goes on."""
-        with self._fitting(keep_checkpoints) as folder:
+        with self._fitting(keep_checkpoints) as (ranks, folder):
             shared, whole, spread = self._fit(X, y, sample_weight, folder, True)
             if shared.folds:
                 vectors, outputs = encode_out_of_fold(self, shared, spread)
             else:
                 vectors, outputs = shared.encode(whole, np.arange(len(shared.tokens)))
-        self._warn_of_fit()
+        self._warn_of_fit(ranks)
         return self._to_columns(vectors, outputs)
-
-    def _warn_of_fit(self) -> None:
-        # Only then: where warnings are errors, the fit is kept.
-        if self.history_.loss:
-            warn_of_history(self.history_, self.head_learning_rate)
 
     @property
     def n_components_(self) -> int:
@@ -476,7 +478,11 @@ class AdaLoraEncoder(BaseAdaLora):
         return len(self._components)
 
     def _is_tuned(self, y: Any) -> bool:
-        return bool(self.tune) and y is not None
+        """Tell whether there is something to learn; only predictions need it."""
+        tuned = bool(self.tune) and y is not None
+        if not tuned:
+            self._refuse_predictions()
+        return tuned
 
     def _fit(
         self,
@@ -498,20 +504,19 @@ class AdaLoraEncoder(BaseAdaLora):
             What it makes of the spread rows.
         """
         start = time.perf_counter()
-        if not self._is_tuned(y):
-            self._refuse_predictions()
+        tuned = ranks_now().from_first(lambda: self._is_tuned(y))
+        if not tuned:
             y = None
         shared = share_inputs(self, X, y, sample_weight, folder, cross_fit, start)
-        if y is None:
+        if not tuned:
             whole = keep_untuned(self, shared, start)
         else:
             whole = fit_whole(self, shared, data_of_fit(X, y, sample_weight), start)
         vectors, _ = shared.encode(whole, shared.spread)
         weights = shared.rows.weights
-        self._centre, self._components = principal_axes(
-            vectors,
-            None if weights is None else weights.numpy()[shared.spread],
-            self.n_components,
+        of_spread = None if weights is None else weights.numpy()[shared.spread]
+        self._centre, self._components = ranks_now().from_first(
+            lambda: principal_axes(vectors, of_spread, self.n_components)
         )
         return shared, whole, vectors
 

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import joblib
 import numpy as np
 import torch
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 from torch import Tensor
 
 from sk_adalora.adalora.layer_matching import check_all_match, linear_layers
@@ -50,7 +52,10 @@ from sk_adalora.runtime.devices import (
     warn_of_emulation,
     warn_of_sharing,
 )
+from sk_adalora.runtime.digest import digest, is_compared
 from sk_adalora.runtime.messages import write_lines
+from sk_adalora.runtime.ranks import ranks_now
+from sk_adalora.runtime.transaction import CALLBACKS
 from sk_adalora.tokens.long_texts import (
     Windows,
     encode_for_both,
@@ -89,15 +94,86 @@ _INTERPOLATION = 0.85
 _FEW_EPOCHS, _FEW_ROWS = 3, 1000
 # Rows that a fitted network must have outputs for.
 _TRIED = 8
+_Value = TypeVar("_Value")
 
 
 # ---- read the rows ----------------------------------------------------------
+
+
+def change_on_first(
+    estimator: Any,
+    function: Callable[[], _Value],
+    sent: Callable[[_Value], Any] | None = None,
+) -> _Value:
+    """Call a function on rank 0; set the attributes that it changes on all ranks.
+
+    Return its value, or elsewhere what is `sent` of it.
+    """
+    ranks, before = ranks_now(), dict(vars(estimator))
+
+    def changes(value: _Value) -> tuple[Any, dict[str, Any], set[str]]:
+        now = vars(estimator)
+        new = {n: v for n, v in now.items() if n not in before or v is not before[n]}
+        of_callbacks = {name: new.pop(name) for name in CALLBACKS if name in new}
+        gone = before.keys() - now.keys() - of_callbacks.keys()
+        return (value if sent is None else sent(value)), new, set(gone)
+
+    told: Any = ranks.from_first(function, changes)
+    if ranks.is_first:
+        return told
+    value, new, gone = told
+    vars(estimator).update(new)
+    for name in gone:
+        vars(estimator).pop(name, None)
+    return value
+
+
+def check_alike(estimator: Any, X: Any, y: Any) -> None:
+    """Refuse other parameters or other rows than on rank 0.
+
+    Rows may be None elsewhere, as rank 0 reads them for all.
+    """
+    ranks = ranks_now()
+    if ranks.count == 1:
+        return
+    if estimator.get_params(deep=False).get("max_time") is not None:
+        raise ValueError(
+            "`max_time` must be None on several ranks, which share one plan of steps. "
+            f"Got {estimator.max_time}. Set `max_steps`, or data_parallel=False."
+        )
+
+    def describe() -> dict[str, str]:
+        given = estimator.get_params(deep=False)
+        told = {
+            f"`{name}`": digest(value)
+            for name, value in given.items()
+            if is_compared(name) and name != "random_state"
+        }
+        if continues(estimator):
+            told["the earlier fit"] = joblib.hash(estimator._adapter.arrays)
+        if X is not None:
+            told["the number of rows of X"] = str(_num_samples(X))
+            told["y"] = digest(read_at_once(y))
+        return told
+
+    first, *others = ranks.gather(describe)
+    for rank, here in enumerate(others, start=1):
+        differing = [name for name in here if here[name] != first.get(name)]
+        if differing:
+            raise ValueError(
+                "A fit on several ranks must be called alike on each, with all rows: "
+                "it shares them out itself. Got other values on rank "
+                f"{rank} than on rank 0 of {', '.join(differing)}. Pass the same "
+                "everywhere, or set data_parallel=False to fit each rank by itself."
+            )
 
 
 def read_rows(
     estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
 ) -> tuple[TrainingRows, tuple[Any, Any] | None, torch.Generator]:
     """Check and read what the user gave, before anything is loaded.
+
+    On several ranks, the first reads for all, and validates.
 
     Returns
     -------
@@ -108,6 +184,20 @@ def read_rows(
     generator : torch.Generator
         The randomness of the fit.
     """
+    check_alike(estimator, X, y)
+    rows, held_out, generator = change_on_first(
+        estimator,
+        lambda: _read_rows(estimator, X, y, sample_weight, X_val, y_val),
+        lambda read: (read[0].without_texts(), None, read[2].get_state()),
+    )
+    if isinstance(generator, Tensor):
+        generator = torch.Generator().set_state(generator)
+    return rows, held_out, generator
+
+
+def _read_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any
+) -> tuple[TrainingRows, tuple[Any, Any] | None, torch.Generator]:
     before: Targets | None = estimator._targets if continues(estimator) else None
     rows, targets = read_all_rows(estimator, X, y, sample_weight, before)
     _check_validation_rows(estimator, X_val, y_val, targets)
@@ -180,7 +270,9 @@ def read_drawn(
 
 def continues(estimator: Any) -> bool:
     """Tell whether the fit continues an earlier one, by `warm_start`."""
-    return bool(estimator.warm_start) and hasattr(estimator, "_adapter")
+    return bool(getattr(estimator, "warm_start", False)) and hasattr(
+        estimator, "_adapter"
+    )
 
 
 def read_all_rows(
@@ -329,7 +421,7 @@ def plan_fit(
 ) -> tuple[FitPlan, torch.Generator]:
     """Read what the user gave, and plan the steps; return the fit's randomness too."""
     rows, held_out, rng = read_rows(estimator, X, y, sample_weight, X_val, y_val)
-    schedule = plan_schedule(estimator, len(rows.texts))
+    schedule = plan_schedule(estimator, len(rows.targets))
     return FitPlan(rows, schedule, held_out, own_held=X_val is None), rng
 
 
@@ -345,23 +437,31 @@ def choose_compute(estimator: Any) -> Compute:
 
 
 def tokenize(estimator: Any, texts: Texts, backbone: Backbone) -> TokenTable:
-    """Cut the texts into tokens of the model's."""
-    most = most_tokens(estimator.max_length, backbone)
-    long_text = estimator.long_text
-    tokens = encode_for_training(texts, backbone.tokenizer, most, long_text)
-    _check_tokenized(estimator, texts, tokens, backbone)
-    return tokens
+    """Cut the texts into tokens of the model's; the first of several ranks does."""
+
+    def encode() -> TokenTable:
+        most = most_tokens(estimator.max_length, backbone)
+        long_text = estimator.long_text
+        tokens = encode_for_training(texts, backbone.tokenizer, most, long_text)
+        _check_tokenized(estimator, texts, tokens, backbone)
+        return tokens
+
+    return ranks_now().from_first(encode)
 
 
 def tokenize_for_both(
     estimator: Any, texts: Texts, backbone: Backbone
 ) -> tuple[TokenTable, Windows]:
     """Cut the texts into tokens to train on and to predict, once."""
-    most = most_tokens(estimator.max_length, backbone)
-    tokenizer, long_text = backbone.tokenizer, estimator.long_text
-    tokens, windows = encode_for_both(texts, tokenizer, most, long_text)
-    _check_tokenized(estimator, texts, tokens, backbone)
-    return tokens, windows
+
+    def encode() -> tuple[TokenTable, Windows]:
+        most = most_tokens(estimator.max_length, backbone)
+        tokenizer, long_text = backbone.tokenizer, estimator.long_text
+        tokens, windows = encode_for_both(texts, tokenizer, most, long_text)
+        _check_tokenized(estimator, texts, tokens, backbone)
+        return tokens, windows
+
+    return ranks_now().from_first(encode)
 
 
 def _check_tokenized(
@@ -385,7 +485,8 @@ def adapt(
 ) -> TextNetwork:
     """Build the network of :func:`build_adapted`, and warn of what it is built of."""
     _check_rank(estimator, backbone, schedule)
-    warn_of_model(os.fspath(estimator.model), backbone, estimator.pooling)
+    model, pooling = os.fspath(estimator.model), estimator.pooling
+    ranks_now().on_first(lambda: warn_of_model(model, backbone, pooling))
     return build_adapted(estimator, backbone, schedule, generator)
 
 
@@ -494,16 +595,21 @@ def open_checkpoint(
     """Read the checkpoint of a training that was killed, if there is one."""
     every, verbose = estimator.checkpoint_every, estimator.verbose
     checkpoint = Checkpoint(folder, name, every, verbose)
-    if folder is not None:
-        parts = parts_of_fit(
-            estimator,
-            run,
-            held_out=held_out,
-            before=estimator._adapter if continues(estimator) else None,
-            model=backbone.content_hash,
-            seed=generator.initial_seed(),
-        )
-        checkpoint.open(parts)
+
+    def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        if folder is not None:
+            parts = parts_of_fit(
+                estimator,
+                run,
+                held_out=held_out,
+                before=estimator._adapter if continues(estimator) else None,
+                model=backbone.content_hash,
+                seed=generator.initial_seed(),
+            )
+            checkpoint.open(parts)
+        return checkpoint.described, checkpoint.tensors
+
+    checkpoint.described, checkpoint.tensors = run.ranks.from_first(read)
     return checkpoint
 
 
@@ -520,9 +626,25 @@ def start_training(
     """
     if not saved.found:
         start_head(estimator, run, generator)
+        _start_alike(run)
     interpolation = _choose_interpolation(estimator, run)
     saved.restore(run, generator, interpolation, watcher)
     return interpolation
+
+
+def _start_alike(run: TrainingRun) -> None:
+    """Start on all ranks from the numbers of the first: others may round otherwise."""
+    if run.ranks.count == 1:
+        return
+    head = run.network.head
+    scale = getattr(head, "centre", None), getattr(head, "length", None)
+    parameters = [parameter.detach().cpu() for parameter in run.parameters]
+    (centre, length), parameters = run.ranks.from_first(lambda: (scale, parameters))
+    if centre is not None and length is not None:
+        head.set_scale(centre, length)
+    with torch.no_grad():
+        for parameter, value in zip(run.parameters, parameters, strict=True):
+            parameter.copy_(value)
 
 
 def start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) -> None:
@@ -572,6 +694,12 @@ def watch_score(
     estimator: Any, held_out: tuple[Any, Any] | None, predictor: Predictor
 ) -> ScoreWatcher | None:
     """Return what scores the network on the validation rows, if there are any."""
+    return ranks_now().on_first(lambda: _watch_score(estimator, held_out, predictor))
+
+
+def _watch_score(
+    estimator: Any, held_out: tuple[Any, Any] | None, predictor: Predictor
+) -> ScoreWatcher | None:
     if held_out is None:
         return None
     scorer = check_scoring(estimator, scoring=estimator.scoring)
@@ -635,13 +763,16 @@ def collect_fit(
 
 
 def keep(
-    estimator: Any, predictor: Predictor, run: TrainingRun, fitted: dict[str, Any]
+    estimator: Any,
+    predictor: Predictor,
+    run: TrainingRun,
+    fitted: Callable[[], dict[str, Any]],
 ) -> None:
     """Set the fitted attributes, and show the ranks where a bar was asked for.
 
     A network whose outputs are not finite is refused here: it would fail to predict.
     """
-    vars(estimator).update(fitted)
+    vars(estimator).update(run.ranks.from_first(fitted))
     # Predict with the network that is also built after unpickling: predictions are
     # the same before and after, and the network in training can be freed.
     network = rebuild_network(estimator._adapter, predictor.backbone)
@@ -649,7 +780,7 @@ def keep(
     tokens = run.examples.tokens
     with torch.no_grad():
         compute_rows(estimator._predictor, tokens.take(range(len(tokens))[:_TRIED]))
-    if estimator.verbose:
+    if estimator.verbose and run.ranks.is_first:
         ranks = estimator.ranks_
         title = headline(list(ranks.values()), estimator.schedule_.init_r)
         write_lines(f"{title}\n{lay_out(ranks).to_text()}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import numpy as np
+
 from sk_adalora.runtime.rules import (
     BOOLEAN,
     DEVICE,
@@ -72,6 +74,8 @@ SHARED_RULES: dict[str, Rule] = {
     "checkpoint_every": integer(1)
     | Rule(lambda v: isinstance(v, float) and v > 0, "a float above 0, of seconds")
     | choice("auto"),
+    "data_parallel": choice("auto")
+    | Rule(lambda v: isinstance(v, bool | np.bool_) and not v, "False"),
     "verbose": integer(0) | BOOLEAN,
 }
 

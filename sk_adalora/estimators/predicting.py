@@ -22,6 +22,7 @@ from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
 from sk_adalora.runtime.devices import Compute, own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.messages import progress_bar
+from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.runtime.rules import check_parameters
 from sk_adalora.runtime.threads import ahead
 from sk_adalora.tokens.batches import (
@@ -114,7 +115,8 @@ def load_model(
     found = None
     if fitted is not None and fitted.model == os.fspath(estimator.model):
         found = fitted.found
-    return load_backbone(
+    load = partial(
+        load_backbone,
         estimator.model,
         compute,
         or_float32=estimator.precision == "auto",
@@ -125,6 +127,7 @@ def load_model(
         found=found,
         check=None if fitted is None else partial(check_files, fitted),
     )
+    return ranks_now().together(load)
 
 
 def most_tokens(max_length: int, backbone: Backbone) -> int:

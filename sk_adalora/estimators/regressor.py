@@ -188,6 +188,11 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
     checkpoint_every : int, float or "auto", default="auto"
         Optimizer steps (int) or seconds (float) between two checkpoints. "auto" stands
         for 30 seconds, or more where a checkpoint takes above 0.3 seconds to write.
+    data_parallel : "auto" or False, default="auto"
+        Whether the processes of an initialised ``torch.distributed`` group share one
+        fit. "auto" does where there is such a group of several, as under torchrun: each
+        of them calls `fit` alike, and has the same estimator in the end. False fits
+        each process by itself.
     verbose : int, default=0
         Whether to show a progress bar, and at the end the table of ranks.
 

@@ -25,23 +25,28 @@ from sk_adalora.data.targets import (
 from sk_adalora.files import table_folder
 from sk_adalora.files.checkpoint import remove_checkpoints
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
+from sk_adalora.runtime.ranks import shared_fit
 from sk_adalora.runtime.rules import NONE, Rule, check_parameters, instance
 from sk_adalora.runtime.transaction import unchanged_on_error
 
 from .blend import blended
 from .encoder import AdaLoraEncoder
+from .fitting import change_on_first, check_alike
 from .in_parts import PredictsInParts
 from .parameters import TABLE_PARTS, TABLE_RULES
 from .table_learners import default_final_estimator
 from .table_parts import (
+    EncodedText,
+    Parts,
     blend_out_of_fold,
+    encode_together,
     make_report,
     predict_blend,
     prepare_parts,
     refit_parts,
 )
 from .table_report import TableFitReport
-from .table_rows import read_fit
+from .table_rows import TableFit, read_fit
 
 
 class _BaseTable(PredictsInParts, BaseEstimator):
@@ -186,20 +191,17 @@ class _BaseTable(PredictsInParts, BaseEstimator):
             If a number of the fine-tuning is NaN or infinite; the estimator stays as
             it was.
         """
-        with unchanged_on_error(self):
+        shares = getattr(self.encoder, "data_parallel", "auto")
+        with unchanged_on_error(self), shared_fit(shares) as ranks:
             start = time.perf_counter()
-            check_parameters(self, self._rules)
-            import_skrub()
-            fit = read_fit(self, X, y, sample_weight)
-            parts = prepare_parts(self, fit)
-            out_of_fold = blend_out_of_fold(self, fit, parts)
-            self.weights_ = fit.blended.choose_shares(
-                out_of_fold.predictions, fit.coded, fit.weights
-            )
-            refit_parts(self, fit, parts, out_of_fold)
-            self.fit_report_ = make_report(self, fit, out_of_fold, start)
-            if self.encoder_ is not None:
-                remove_checkpoints(self.encoder_.checkpoint_dir)
+            ranks.together(lambda: check_parameters(self, self._rules))
+            ranks.together(import_skrub)
+            check_alike(self, X, y)
+            # Rank 0 does all but the tuning, which the ranks share.
+            read, none = (lambda: _prepare(self, X, y, sample_weight)), lambda _: None
+            prepared = change_on_first(self, read, none)
+            text = encode_together(self, prepared)
+            change_on_first(self, lambda: _finish(self, prepared, text, start), none)
         return self
 
     def _make_ready(self) -> Callable[[Iterable[Any]], Generator[Any]]:
@@ -332,6 +334,29 @@ class _BaseTable(PredictsInParts, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.input_tags.two_d_array = True
         return tags
+
+
+def _prepare(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[TableFit, Parts]:
+    """Read the rows, and choose what to fit."""
+    fit = read_fit(estimator, X, y, sample_weight)
+    return fit, prepare_parts(estimator, fit)
+
+
+def _finish(
+    estimator: Any, prepared: tuple[TableFit, Parts], text: EncodedText, start: float
+) -> None:
+    """Fit and blend the parts, and set the fitted attributes."""
+    fit, parts = prepared
+    out_of_fold = blend_out_of_fold(estimator, fit, parts, text)
+    estimator.weights_ = fit.blended.choose_shares(
+        out_of_fold.predictions, fit.coded, fit.weights
+    )
+    refit_parts(estimator, fit, parts, out_of_fold)
+    estimator.fit_report_ = make_report(estimator, fit, out_of_fold, start)
+    if estimator.encoder_ is not None:
+        remove_checkpoints(estimator.encoder_.checkpoint_dir)
 
 
 class AdaLoraTableClassifier(ClassifierMixin, _BaseTable):

@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from sk_adalora.data.roles import MixedTable
 from sk_adalora.runtime.messages import warn_user, write_lines
+from sk_adalora.runtime.ranks import ranks_now
 
 from .blend import Blended, blended
 from .encoder import AdaLoraEncoder
@@ -99,14 +100,49 @@ def make_encoder(estimator: Any, seed: int) -> Any:
     return seeded(encoder, seed)
 
 
-def encode_out_of_fold(encoder: Any, fit: TableFit) -> Encoded:
-    """Fit an encoder, and encode each row by a model that was not tuned on it."""
-    cv = encoder.cv
-    encoder.set_params(cv=fit.folds)
+@dataclass(frozen=True)
+class EncodedText:
+    """What an encoder made of the rows of a fit out of fold.
+
+    Parameters
+    ----------
+    columns : array-like of shape (n_samples, n_columns) or None
+        What it returned; None if no part needs one.
+    seconds : float
+        How long it took.
+    """
+
+    columns: Any
+    seconds: float
+
+
+def encode_together(
+    estimator: Any, prepared: tuple[TableFit, Parts] | None
+) -> EncodedText:
+    """Fit the encoder to the rows that rank 0 has read, and encode them out of fold.
+
+    Each row is encoded by a model that was not tuned on it. `prepared` is rank 0's.
+    """
+    start = time.perf_counter()
+
+    def give() -> Any:
+        if prepared is None or prepared[1].encoder is None:
+            return None
+        return prepared[1].encoder.set_params(cv=prepared[0].folds)
+
+    encoder = ranks_now().from_first(give)
+    if encoder is None:
+        return EncodedText(None, 0.0)
+    if prepared is None:  # it is called for the fits to share
+        encoder._fit_transform(None, None, None, True)
+        return EncodedText(None, 0.0)
+    fit, _ = prepared
+    _say(estimator, f"text: {len(fit.folds) + 1} fits of the encoder ...")
     y = fit.blended.for_encoder(fit.coded)
     columns = encoder._fit_transform(fit.rows.texts, y, fit.weights, True)
-    encoder.set_params(cv=cv)  # a pickle needs no lists of rows
-    return _split(encoder, columns, fit.blended)
+    # A pickle needs no lists of rows.
+    encoder.set_params(cv=(estimator.encoder or AdaLoraEncoder()).cv)
+    return EncodedText(columns, time.perf_counter() - start)
 
 
 def encode(encoder: Any, rows: MixedTable, blended: Blended) -> Encoded:
@@ -180,17 +216,16 @@ def prepare_parts(estimator: Any, fit: TableFit) -> Parts:
     return Parts(names, encoder, learners)
 
 
-def blend_out_of_fold(estimator: Any, fit: TableFit, parts: Parts) -> OutOfFold:
-    """Fit each part to the folds, and the encoder to all rows too."""
+def blend_out_of_fold(
+    estimator: Any, fit: TableFit, parts: Parts, text: EncodedText
+) -> OutOfFold:
+    """Fit each learner to the folds."""
     predictions: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
     encoded = None
     if parts.encoder is not None:
-        start = time.perf_counter()
-        n_fits = len(fit.folds) + 1
-        _say(estimator, f"text: {n_fits} fits of the encoder ...")
-        encoded = encode_out_of_fold(parts.encoder, fit)
-        seconds["text"] = time.perf_counter() - start
+        encoded = _split(parts.encoder, text.columns, fit.blended)
+        seconds["text"] = text.seconds
         if "text" in parts.names and encoded.predictions is not None:
             predictions["text"] = encoded.predictions
     for name, learner in parts.learners.items():

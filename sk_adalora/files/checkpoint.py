@@ -110,14 +110,15 @@ class Checkpoint(Saver):
         """Put the state back that was read, if any; note what belongs to it."""
         self.generator, self.interpolation = generator, interpolation
         self.watcher = watcher
-        if not self.found or self.path is None:
+        if not self.found:
             return
         try:
             self.progress = _restore(self, run)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise _broken(self.path, error) from error
         self.tensors = {}
-        if self.verbose:
+        run.differ_in_dropout()
+        if self.verbose and run.ranks.is_first:
             write_lines(
                 f"going on at step {run.step} of {run.recipe.total_step}, from "
                 f"{str(self.path)!r}"
@@ -422,11 +423,7 @@ def _restore_optimizer(
 
 
 def _generators(run: TrainingRun) -> dict[str, torch.Generator]:
-    """Return those of dropout: one that all layers share, or one for each device."""
-    layers = run.network.encoder.adapted.values()
-    own = {id(layer.generator): layer.generator for layer in layers}
-    kept = [generator for generator in own.values() if generator is not None]
-    return {f"dropout.{i}": generator for i, generator in enumerate(kept)}
+    return {f"dropout.{i}": g for i, g in enumerate(run.dropout_generators())}
 
 
 def _named(
@@ -481,7 +478,7 @@ def _describe(path: Path) -> dict[str, Any]:
     return dict(described)
 
 
-def _broken(path: Path, error: Exception) -> ValueError:
+def _broken(path: Path | None, error: Exception) -> ValueError:
     return ValueError(
         "`checkpoint_dir` must hold a checkpoint that this version wrote. Got "
         f"{str(path)!r}, which is broken or of another version: {error}. Delete it to "

@@ -15,6 +15,7 @@ import torch
 from sk_adalora.adalora.products import MKL_IS_SLOW
 
 from .messages import warn_user
+from .ranks import is_joined
 
 _DTYPES = {
     "float32": torch.float32,
@@ -166,7 +167,7 @@ def _device(name: str | torch.device) -> torch.device:
         return torch.device("cpu")
     available = available_devices()
     if name == "auto":
-        return torch.device(_first_that_computes(tuple(available)))
+        return torch.device(_first_that_computes(tuple(_own_first(available))))
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -179,6 +180,16 @@ def _device(name: str | torch.device) -> torch.device:
     if str(device) not in available:
         raise ValueError(_unknown_device(name, available))
     return device
+
+
+def _own_first(available: list[str]) -> list[str]:
+    """Put the GPU of this rank before those of other ranks on this machine."""
+    local = os.environ.get("LOCAL_RANK", "")
+    count = sum(name.startswith("cuda") for name in available)
+    if not (is_joined() and local.isdecimal() and count):
+        return available
+    own = int(local) % count  # of a launcher that shows each rank one GPU, that
+    return [available[own], *(name for name in available if name != available[own])]
 
 
 def available_devices() -> list[str]:

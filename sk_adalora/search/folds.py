@@ -19,6 +19,7 @@ from sklearn.model_selection._validation import _fit_and_score
 
 from sk_adalora.files.checkpoint import remove_checkpoints
 from sk_adalora.runtime.digest import digest
+from sk_adalora.runtime.ranks import alone
 
 from .study import AGAIN, FOLD
 
@@ -224,7 +225,9 @@ class FoldEvaluator:
 
 def _evaluate(place: int, *args: Any, **named: Any) -> tuple[int, dict[str, Any]]:
     """Fit and score on a fold, and say which of several it was."""
-    out = _fit_and_score(*args, **named)
+    # Ranks that search together take different trials: none waits for another.
+    with alone():
+        out = _fit_and_score(*args, **named)
     for name, value in named["parameters"].items():
         if _is_folder(name):  # a fit that failed has left its checkpoint
             remove_checkpoints(value)

@@ -26,6 +26,7 @@ from sk_adalora.data.rows import refuse_name
 from sk_adalora.estimators.base import with_callbacks
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.messages import progress_bar, write_lines
+from sk_adalora.runtime.ranks import alone
 from sk_adalora.runtime.rules import check_parameters, defaults_of
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 
@@ -507,7 +508,7 @@ class AdaLoraSearchCV(BaseSearchCV):
         check_parameters(self, SEARCH_RULES)
         self._validate_params()
         refuse_name(y)
-        with unchanged_on_error(self), silent_optuna(), ExitStack() as stack:
+        with unchanged_on_error(self), silent_optuna(), alone(), ExitStack() as stack:
             for name in _FOUND & vars(self).keys():  # of an earlier fit
                 delattr(self, name)
             root, data = self._begin(X, y, params)

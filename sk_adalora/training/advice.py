@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from sk_adalora.data.targets import Targets
 from sk_adalora.data.texts import Texts
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.messages import warn_user
+from sk_adalora.runtime.ranks import is_joined
 from sk_adalora.tokens.table import TokenTable
 
 from .loop import TrainingHistory
@@ -65,12 +66,13 @@ def warn_of_processes() -> None:
     A program that has joined its processes knows what it does.
     """
     world = os.environ.get("WORLD_SIZE", "1")
-    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if world.isdecimal() and int(world) > 1 and not joined:
+    is_worker = multiprocessing.parent_process() is not None  # of joblib, for one
+    if world.isdecimal() and int(world) > 1 and not is_joined() and not is_worker:
         warn_user(
-            "A fit must run in one process, as it shares no work with others. Got "
-            f"WORLD_SIZE={world} in the environment, as of torchrun: each process fits "
-            "the same by itself. Start the program with python."
+            "Processes share a fit only through a process group. Got "
+            f"WORLD_SIZE={world} in the environment, as of torchrun, and no group: the "
+            f"whole fit runs {world} times. Call "
+            "torch.distributed.init_process_group() at the start of the program."
         )
 
 

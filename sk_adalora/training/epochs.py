@@ -140,7 +140,7 @@ def data_of_fit(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
 
 
 class EpochCallbacks:
-    """What happens around each epoch of a fit.
+    """What happens around each epoch of a fit; on several ranks, on the first.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ class EpochCallbacks:
     interpolation : Interpolation
         Scores and callbacks see the interpolated network, as it would be kept then.
     watcher : ScoreWatcher or None
-        Scores the network, with early stopping.
+        Scores the network, with early stopping; None on other ranks.
     """
 
     def __init__(
@@ -171,22 +171,31 @@ class EpochCallbacks:
         self.estimator, self.data, self.run = estimator, data, run
         self.fitted, self.interpolation = fitted, interpolation
         self.watcher = watcher
+        run.ranks.on_first(self._announce)
+
+    def _announce(self) -> None:
         # How many epochs fit into a limit of time, is not known yet.
-        most = run.recipe.epochs if run.limit is None else None
-        self.fit_task = estimator._init_callback_context(max_subtasks=most)
-        self.fit_task.call_on_fit_task_begin(estimator=estimator, **data)
+        most = self.run.recipe.epochs if self.run.limit is None else None
+        self.fit_task = self.estimator._init_callback_context(max_subtasks=most)
+        self.fit_task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def skip(self) -> None:
         """Count an epoch that a checkpoint has; callbacks saw it before."""
-        self.fit_task.subcontext(task_name="epoch")
+        self.run.ranks.on_first(lambda: self.fit_task.subcontext(task_name="epoch"))
 
     def begin(self) -> None:
         """Tell the callbacks that an epoch begins."""
+        self.run.ranks.on_first(self._begin)
+
+    def _begin(self) -> None:
         self.epoch_task = self.fit_task.subcontext(task_name="epoch")
         self.epoch_task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Score the network and tell the callbacks; return whether to stop."""
+        return run.ranks.from_first(partial(self._end, run, history))
+
+    def _end(self, run: TrainingRun, history: TrainingHistory) -> bool:
         with self.interpolation.applied():
             enough = self.watcher is not None and self.watcher(run, history)
             so_far = history
@@ -208,6 +217,9 @@ class EpochCallbacks:
 
     def finish(self, history: TrainingHistory) -> None:
         """Tell the callbacks that the fit ends."""
+        self.run.ranks.on_first(partial(self._finish, history))
+
+    def _finish(self, history: TrainingHistory) -> None:
         self.fit_task.call_on_fit_task_end(
             estimator=self.estimator,
             reconstruction_attributes=partial(self.fitted, history),

@@ -19,6 +19,7 @@ from sk_adalora.adalora import RankAllocator
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.runtime.devices import Compute
 from sk_adalora.runtime.messages import progress_bar
+from sk_adalora.runtime.ranks import Ranks, ranks_now
 from sk_adalora.tokens.batches import Batch, micro_batches, pad, send, training_batches
 from sk_adalora.tokens.table import TokenTable
 
@@ -244,6 +245,8 @@ class TrainingRun:
         begins in the table of tokens. Those computed to start the head are added.
     limit : Limit or None, default=None
         Plans the rest of the training after each step.
+    ranks : Ranks, default=ranks_now()
+        The processes that share the training.
     """
 
     network: TextNetwork
@@ -252,6 +255,7 @@ class TrainingRun:
     compute: Compute
     frozen: dict[int, Tensor] = field(default_factory=dict)
     limit: Limit | None = None
+    ranks: Ranks = field(default_factory=ranks_now)
 
     # What the steps come from; of a run in an estimator.
     schedule: ResolvedSchedule = field(init=False)
@@ -269,6 +273,21 @@ class TrainingRun:
             # the scheduler warns of a step before any of the optimizer's. Without
             # gradients, this one changes nothing.
             self.optimizer.step()
+            # A rank without a row in the first batch scales no loss.
+            self.scaler.scale(torch.zeros((), device=self.compute.device))
+        self.differ_in_dropout()
+
+    def differ_in_dropout(self) -> None:
+        """Have each rank drop out on its own rows what the others do not."""
+        if not self.ranks.is_first:
+            for drawn in self.dropout_generators():
+                drawn.manual_seed(drawn.initial_seed() + self.ranks.rank + self.step)
+
+    def dropout_generators(self) -> list[torch.Generator]:
+        """Return those of dropout: one that all layers share, or one a device."""
+        layers = self.network.encoder.adapted.values()
+        own = {id(layer.generator): layer.generator for layer in layers}
+        return [generator for generator in own.values() if generator is not None]
 
     def replan(self, schedule: ResolvedSchedule) -> None:
         """Go on with other numbers of steps; the rate of the next one is theirs."""
@@ -343,6 +362,7 @@ def train(
     start = time.perf_counter() - history.seconds
     if run.limit is not None:
         run.limit.begin(run)
+    verbose = verbose if run.ranks.is_first else 0
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
         bar.update(run.step)
         if not history.rank_steps:
@@ -442,15 +462,7 @@ def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, T
         Mean loss of the rows, weights included, and the penalty.
     """
     model, optimizer, scaler = run.network.encoder, run.optimizer, run.scaler
-    total_weight = sum(map(len, group)) * run.examples.mean_weight
-    penalty = model.orthogonality_loss()
-    loss = torch.zeros_like(penalty)
-    for index, rows in enumerate(_parts(run, group)):
-        share = _loss_sum(run, rows) / total_weight
-        # The penalty belongs to the step, not to each part of it.
-        objective = share + penalty if index == 0 else share
-        scaler.scale(objective).backward()
-        loss += share.detach()
+    loss, penalty = run.ranks.add_up(run.parameters, partial(_backward, run, group))
     scaler.unscale_(optimizer)
     if run.recipe.max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.max_grad_norm)
@@ -461,13 +473,38 @@ def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, T
     _compact_when_final(run)
     run.scheduler.step()
     run.step += 1
+    return loss, penalty
+
+
+def _backward(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Add the gradients of a step; on several ranks, those of this one's rows."""
+    total_weight = sum(map(len, group)) * run.examples.mean_weight
+    # The penalty belongs to the step: not to each part of it, nor to each rank.
+    penalty = run.network.encoder.orthogonality_loss()
+    if not run.ranks.is_first:
+        penalty = torch.zeros_like(penalty)
+    loss = torch.zeros_like(penalty)
+    for index, rows in enumerate(_parts(run, group)):
+        share = _loss_sum(run, rows) / total_weight
+        objective = share + penalty if index == 0 else share
+        run.scaler.scale(objective).backward()
+        loss += share.detach()
     return loss, penalty.detach()
 
 
 def _parts(run: TrainingRun, group: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Cut the batches of a step into parts that go through the network at once."""
+    """Cut the batches of a step into parts that go through the network at once.
+
+    On several ranks, these are parts of every rank's share; it may have no row.
+    """
     tokens, limit = run.examples.tokens, run.compute.tokens_to_train
-    return [part for rows in group for part in micro_batches(tokens, rows, limit)]
+    mine = [rows[run.ranks.rank :: run.ranks.count] for rows in group]
+    return [
+        part
+        for rows in mine
+        if len(rows)
+        for part in micro_batches(tokens, rows, limit)
+    ]
 
 
 def _loss_sum(run: TrainingRun, rows: np.ndarray) -> Tensor:

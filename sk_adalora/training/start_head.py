@@ -169,9 +169,14 @@ def vectors_before(run: TrainingRun, tokens: TokenTable) -> Tensor:
     unknown = [i for i, at in enumerate(distinct.starts.tolist()) if at not in known]
     if unknown:
         missing = distinct.take(unknown)
-        vectors = frozen_features(
-            run.network, missing, run.compute, run.recipe.batch_size
-        )
+
+        def vectors_of(rows: np.ndarray) -> np.ndarray:
+            size, compute = run.recipe.batch_size, run.compute
+            return frozen_features(
+                run.network, missing.take(rows), compute, size
+            ).numpy()
+
+        vectors = torch.from_numpy(run.ranks.of_rows(len(unknown), vectors_of))
         known.update(zip(missing.starts.tolist(), vectors, strict=True))
     found = torch.stack([known[at] for at in distinct.starts.tolist()])
     return found[torch.from_numpy(tokens.text_of)]
