@@ -19,7 +19,7 @@ import torch.distributed as dist
 from _toy import QUICK, make, make_regressor, topics, toy
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableClassifier
-from sk_adalora.adalora import RankAllocator
+from sk_adalora.adalora import AdaLoraModel
 from sk_adalora.estimators import fitting, predicting
 from sk_adalora.training import loop
 
@@ -220,17 +220,17 @@ def errors(model, folder, rank):
             loop.pad = real
 
     def failing_elsewhere():
-        real = RankAllocator.finish
+        real = AdaLoraModel.compact
 
-        def finish(self):
+        def compact(self, *given):
             raise OSError("a private fault")
 
         if rank == 1:
-            RankAllocator.finish = finish
+            AdaLoraModel.compact = compact
         try:
             make(model).fit(X, y)
         finally:
-            RankAllocator.finish = real
+            AdaLoraModel.compact = real
 
     attempt("bad rows", lambda: make(model).fit([1j] if not rank else X, y))
     attempt("bad parameter", lambda: make(model, epochs=-rank).fit(X, y))

@@ -131,7 +131,8 @@ def check_room(tokenizer: Any, max_length: int, *, pair: bool = False) -> None:
 def _distinct(texts: Texts) -> tuple[np.ndarray, pa.Table]:
     """Return each row's distinct text, and the distinct texts by first appearance."""
     first = texts.first.dictionary_encode()
-    rows = first.indices.to_numpy()  # int32, which is enough for 2 billion texts
+    # Copies: torch warns of arrays that belong to Arrow. 32 bits are enough.
+    rows = np.array(first.indices.to_numpy())
     if texts.second is None:
         same = len(first.dictionary) == len(texts.first)
         # Where no text is repeated, the dictionary would be a second copy of all.
@@ -145,7 +146,7 @@ def _distinct(texts: Texts) -> tuple[np.ndarray, pa.Table]:
         "first": first.dictionary.take(pa.array(codes // n_second)),
         "second": second.dictionary.take(pa.array(codes % n_second)),
     }
-    return pairs.indices.to_numpy(), pa.table(columns)
+    return np.array(pairs.indices.to_numpy()), pa.table(columns)
 
 
 def _encode_in_turns(

@@ -100,7 +100,7 @@ def launch(module, tiny_model, tmp_path, *arguments):
     options = ["--standalone", "--nproc-per-node", "2"]
     if module.startswith("accelerate"):
         pytest.importorskip("accelerate", reason="needs accelerate")
-        options = ["--cpu", "--num_processes", "2", "--num_machines", "1"]
+        options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
         options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
         options += ["--main_process_port", str(free_port())]
     words = [*options, str(program), tiny_model, *arguments]
