@@ -37,8 +37,8 @@ X.head()
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableRegressor
 
-encoder = AdaLoraEncoder(target_r=4, max_length=64)
-model = AdaLoraTableRegressor(encoder, random_state=0).fit(X, y)
+encoder = AdaLoraEncoder(target_r=4, epochs=2, max_length=64)
+model = AdaLoraTableRegressor(encoder, cv=3, random_state=0).fit(X, y)
 print(model.fit_report_)
 
 # %%

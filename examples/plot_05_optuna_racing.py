@@ -57,7 +57,7 @@ import optuna
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 classifier = AdaLoraClassifier(epochs=3, random_state=0)
-search = AdaLoraSearchCV(classifier, space, n_trials=10, cv=3, random_state=0)
+search = AdaLoraSearchCV(classifier, space, n_trials=8, cv=3, random_state=0)
 search.fit(X, y)
 
 # %%
@@ -94,7 +94,7 @@ print(f"defaults {default:.3f}, winner {winner:.3f}, standard error {error:.3f}"
 #
 # Crosses are trials that were given up; their score is that of the folds they saw. On
 # the right is Optuna's estimate of which parameters made the difference between trials.
-# After ten trials this is a hint, no more.
+# After eight trials this is a hint, no more.
 
 import matplotlib.pyplot as plt
 

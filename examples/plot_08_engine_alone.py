@@ -42,7 +42,7 @@ def encode(texts):
 
 
 texts = shuffle(headlines()[0], random_state=0)
-train, test = texts[:1200], texts[1200:1600]
+train, test = texts[:720], texts[720:1120]
 batch, labels, counts = encode(["Mourinho receives Robson warning"])
 for token, label, count in zip(batch.tokens(), labels[0], counts[0], strict=True):
     print(f"{token:<10} {label:.0f}" if count else f"{token:<10} does not count")
@@ -60,8 +60,8 @@ epochs, batch_size = 2, 24
 config = AdaLoraConfig(
     init_r=8,
     target_r=4,
-    tinit=12,
-    tfinal=48,
+    tinit=8,
+    tfinal=32,
     total_step=epochs * len(train) // batch_size,
     target_modules="all-linear",
 )

@@ -30,7 +30,9 @@ X, X_test, y, y_test = train_test_split(
     texts, topics, train_size=400, test_size=200, stratify=topics, random_state=0
 )
 # In float32, so that PEFT's results can be compared to all but the last few digits.
-classifier = AdaLoraClassifier(target_r=4, precision="float32", random_state=0)
+classifier = AdaLoraClassifier(
+    target_r=4, epochs=3, precision="float32", random_state=0
+)
 classifier.fit(X, y)
 scores = classifier.decision_function(X_test)  # (200, 5)
 print(f"accuracy {classifier.score(X_test, y_test):.3f}")

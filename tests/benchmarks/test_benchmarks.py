@@ -147,7 +147,8 @@ def test_a_study_of_processes_runs(run, tmp_path):
 
     _, records = results.read(tmp_path / "quick" / f"{name}-cpu.jsonl")
     assert {r["setting"] for r in records} == set(several)
-    assert all(r["fit_wall"] > 0 and r["peak_bytes"] > 1e8 for r in records)
+    assert all(r["fit_wall"] > 0 < r["predict_cpu"] for r in records)
+    assert all(r["peak_bytes"] > 1e8 for r in records)  # torch alone takes that
 
 
 def test_what_is_there_is_not_measured_again(run, tmp_path):
@@ -401,13 +402,7 @@ def test_ratios_are_ours_by_theirs():
 
 
 @pytest.mark.slow  # a process of its own has to import torch
-def test_a_worker_measures_and_says_why_it_fails(tiny_model, monkeypatch):
-    rows = (X, Y, X, Y)
-    given = vars(settings(tiny_model, precision="float32"))
-    result = worker.run_job(job="fit", contestant="ours", settings=given, data=rows)
-
-    assert result["fit_wall"] > 0 < result["predict_cpu"]
-    assert result["peak_bytes"] > 1e8  # torch alone takes that
+def test_a_worker_says_why_it_fails(monkeypatch):
     monkeypatch.setenv("PYTHON_COLORS", "0")
     with pytest.raises(RuntimeError, match=r"Got exit code 1(.|\n)*KeyError: 'poems'"):
         worker.run_job(job="poems")

@@ -18,15 +18,17 @@ TOPICS = ["business", "entertainment", "politics", "sports", "tech"]
 
 @pytest.fixture(scope="module")
 def split():
-    """Headlines and topics of 2,225 BBC news stories: 1,600 to learn from."""
+    """Headlines and topics of BBC news stories: 480 to learn from, 300 to predict."""
     X, y = headlines()
     assert len(X) == 2225
-    return train_test_split(X, y, train_size=1600, stratify=y, random_state=0)
+    return train_test_split(
+        X, y, train_size=480, test_size=300, stratify=y, random_state=0
+    )
 
 
 @pytest.fixture(scope="module")
 def fitted(split):
-    """As in the quickstart. Do not refit."""
+    """As in the quickstart, which has more rows. Do not refit."""
     X, _, y, _ = split
     return AdaLoraClassifier(target_r=4, device="cpu", random_state=0).fit(X, y)
 
@@ -35,7 +37,7 @@ def test_headlines_are_told_apart(fitted, split):
     _, X, _, y = split
 
     assert fitted.classes_.tolist() == TOPICS
-    assert fitted.score(X, y) >= 0.89
+    assert fitted.score(X, y) >= 0.82  # 0.89 of 1,600 rows: examples/quickstart.py
     assert fitted.predict(["Shares fall as oil prices rise"]) == ["business"]
 
 
@@ -78,7 +80,7 @@ def test_the_same_seed_gives_the_same(split):
     held = held[:200]
     first, second, other = (
         AdaLoraClassifier(target_r=4, epochs=2, device="cpu", random_state=seed).fit(
-            X[:160], y[:160]
+            X[:96], y[:96]
         )
         for seed in (0, 0, 1)
     )
@@ -132,8 +134,8 @@ def test_a_search_loads_the_model_once_and_needs_the_memory_of_a_fit(split, tmp_
     if not (status.exists() and "VmHWM" in status.read_text()):
         pytest.skip("needs the memory counts of Linux")
     X, _, y, _ = split
-    (tmp_path / "texts").write_text("\n".join(X[:120]), encoding="utf-8")
-    found = run_python(SEARCH, tmp_path / "texts", *y[:120], timeout=300)
+    (tmp_path / "texts").write_text("\n".join(X[:60]), encoding="utf-8")
+    found = run_python(SEARCH, tmp_path / "texts", *y[:60], timeout=300)
     loads, before, after = map(int, found.stdout.split())
 
     assert loads == 1

@@ -226,29 +226,8 @@ def resident():
 
 needs_bfloat16 = pytest.mark.skipif(
     resolve_compute("cpu").precision != "bfloat16",
-    reason="this processor computes bfloat16 in software: 36 fits take 10 minutes",
+    reason="this processor computes bfloat16 in software: 120 predictions take minutes",
 )
-
-
-@pytest.mark.slow
-def test_resident_memory_of_36_fits(loads):
-    """12 candidates on 3 folds take what one fit takes."""
-    texts, labels = headlines(90)
-    compute = {"device": "cpu", "precision": "float32"}
-    fitted = AdaLoraClassifier(
-        target_r=8, epochs=1, max_length=32, random_state=0, **compute
-    ).fit(texts, labels)
-    fitted.predict(texts)
-    after_one = resident()
-    grid = search()
-    grid.estimator.set_params(**compute)
-
-    grid.fit(texts, labels)
-
-    assert resident() <= 1.15 * after_one
-    assert len(loads) == 1
-    assert len(grid.cv_results_["params"]) == 12
-    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
 
 
 def test_requests_of_any_size_have_few_shapes(tiny_model, monkeypatch):

@@ -15,7 +15,6 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
-from _news import headlines
 from _toy import topics, toy
 from scipy.stats import loguniform, randint
 from sklearn.base import clone
@@ -34,7 +33,7 @@ from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
+from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -44,7 +43,6 @@ from sklearn.model_selection import (
     TunedThresholdClassifierCV,
     cross_val_predict,
     cross_validate,
-    train_test_split,
 )
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import (
@@ -54,7 +52,6 @@ from sklearn.multioutput import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sk_adalora import AdaLoraClassifier
 from sk_adalora.estimators.predicting import both_of, predict_outputs, predict_rows
 
 X3, Y3 = topics(36)
@@ -495,30 +492,3 @@ def test_two_jobs_give_the_scores_of_one(make, backend):
     np.testing.assert_allclose(
         together.predict_proba(X3), alone.predict_proba(X3), atol=1e-5
     )
-
-
-# On real text
-
-
-@pytest.fixture(scope="module")
-def news():
-    texts, y = headlines(300)
-    X = pd.DataFrame({"headline": texts})
-    return train_test_split(X, y, test_size=0.33, random_state=0, stratify=y)
-
-
-@pytest.mark.slow
-def test_calibration_on_headlines(news):
-    """Calibrated probabilities are no worse; the labels stay about as good."""
-    X, X_test, y, y_test = news
-    classifier = AdaLoraClassifier(epochs=2, max_length=32, random_state=0)
-    plain = clone(classifier).fit(X, y)
-    calibrated = CalibratedClassifierCV(
-        classifier, method="temperature", cv=3, ensemble=False
-    ).fit(X, y)
-
-    brier = [
-        brier_score_loss(y_test, e.predict_proba(X_test)) for e in (plain, calibrated)
-    ]
-    assert brier[1] < brier[0] + 0.03
-    assert calibrated.score(X_test, y_test) > 0.8

@@ -1,10 +1,11 @@
-"""A reader is given broken folders, in a process of its own, under limits.
+"""The readers are given broken folders, in a process of their own, under limits.
 
-Called with the name of a reader and the folder of one that is whole. Of each case it
-writes a line: its name before, and what came of it after.
+Called with the folder of those that are whole, one for each reader. Of each case it
+writes a line: reader and name before, and what came of it after.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -145,6 +146,7 @@ def entries(name, keys):
     }
 
 
+@functools.cache
 def listed(n_tensors, entry):
     names = (b'"t%d":%s' % (i, entry) for i in range(n_tensors))
     header = b"{" + b",".join(names) + b"}"
@@ -409,18 +411,19 @@ def limited_memory():
         resource.setrlimit(resource.RLIMIT_DATA, unlimited)
 
 
-def main(name, whole):
+def main(root):
     warnings.simplefilter("ignore")
-    read, cases = READERS[name]
-    read(whole)  # what is imported takes time and memory of its own
-    for case, change in cases(whole).items():
-        say(f"{case}\t")
-        with tempfile.TemporaryDirectory(dir=whole.parent) as scratch:
-            folder = Path(shutil.copytree(whole, Path(scratch) / "f"))
-            change(folder)
-            with contextlib.redirect_stdout(sys.stderr):
-                result = outcome(read, folder)
-        say(f"{result}\n")
+    for name, (read, cases) in READERS.items():
+        whole = root / name / "f"
+        read(whole)  # what is imported takes time and memory of its own
+        for case, change in cases(whole).items():
+            say(f"{name}\t{case}\t")
+            with tempfile.TemporaryDirectory(dir=root) as scratch:
+                folder = Path(shutil.copytree(whole, Path(scratch) / "f"))
+                change(folder)
+                with contextlib.redirect_stdout(sys.stderr):
+                    result = outcome(read, folder)
+            say(f"{result}\n")
 
 
 def say(text):
@@ -429,4 +432,4 @@ def say(text):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
