@@ -27,7 +27,7 @@ from sk_adalora.tokens.batches import (
     prediction_batches,
     round_count_up,
 )
-from sk_adalora.tokens.long_texts import encode_for_prediction
+from sk_adalora.tokens.long_texts import Windows, encode_for_prediction
 from sk_adalora.tokens.table import TokenTable
 
 # Parameters that predictions use.
@@ -72,6 +72,14 @@ def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
     texts = read_texts(X, estimator.row_format, names)
     check_columns(estimator, X, texts.feature_names, texts.n_features, reset=reset)
     return texts
+
+
+def read_new(estimator: Any, X: Any) -> Texts:
+    """Turn rows to predict into texts; refuse an estimator that cannot predict."""
+    check_is_fitted(estimator)
+    # Parameters may have been changed since the fit.
+    check_parameters(estimator, {name: estimator._rules[name] for name in _USED})
+    return read_inputs(estimator, X, reset=False)
 
 
 def check_columns(
@@ -222,20 +230,35 @@ def check_has_vectors(estimator: Any) -> None:
 @own_settings_of_torch(gradients=False)
 def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
     """Compute something of each row, of shape (n_samples, any), in float32."""
-    check_is_fitted(estimator)
-    # Parameters may have been changed since the fit.
-    check_parameters(estimator, {name: estimator._rules[name] for name in _USED})
-    texts = read_inputs(estimator, X, reset=False)
+    texts = read_new(estimator, X)
     predictor = load_predictor(estimator)
-    backbone = predictor.backbone
-    most = most_tokens(estimator.max_length, backbone)
-    tokens, windows = encode_for_prediction(
-        texts, backbone.tokenizer, most, estimator.long_text
-    )
+    tokens, windows = _encode(estimator, predictor, texts)
     del texts  # frees what may be a copy of all of X
     of_texts = windows.average(compute_rows(predictor, windows.tokens, of_batch))
     # Indexing copies the table, for nothing where each row has its own text.
     return of_texts if tokens.all_distinct else of_texts[tokens.text_of]
+
+
+def _encode(
+    estimator: Any, predictor: Predictor, texts: Texts
+) -> tuple[TokenTable, Windows]:
+    backbone = predictor.backbone
+    most = most_tokens(estimator.max_length, backbone)
+    return encode_for_prediction(texts, backbone.tokenizer, most, estimator.long_text)
+
+
+@own_settings_of_torch(gradients=False)
+def outputs_of_texts(estimator: Any, texts: Texts) -> np.ndarray:
+    """Return the head's outputs of texts, many of which differ by a word.
+
+    What is the same to the model is computed once: where the model does not see what
+    differs, the outputs are equal to the last bit.
+    """
+    predictor = load_predictor(estimator)
+    tokens, windows = _encode(estimator, predictor, texts)
+    first, same_as = windows.tokens.distinct_ids()
+    computed = compute_rows(predictor, windows.tokens.take(first))
+    return windows.average(computed[same_as])[tokens.text_of]
 
 
 def compute_rows(

@@ -30,6 +30,8 @@ from sk_adalora.runtime.transaction import unchanged_on_error
 
 from .blend import blended
 from .encoder import AdaLoraEncoder
+from .explain import Explainer, ExplainsMixin
+from .explain_table import table_explainer
 from .parameters import TABLE_PARTS, TABLE_RULES
 from .table_learners import default_final_estimator
 from .table_parts import (
@@ -43,7 +45,7 @@ from .table_report import TableFitReport
 from .table_rows import read_fit
 
 
-class _BaseTable(BaseEstimator):
+class _BaseTable(ExplainsMixin, BaseEstimator):
     """An estimator of mixed tables. Subclasses say what the targets are.
 
     They document the parameters and the attributes.
@@ -205,6 +207,9 @@ class _BaseTable(BaseEstimator):
         """Return the weighted mean of the parts' predictions, of shape (n, k)."""
         check_is_fitted(self)
         return predict_blend(self, X)
+
+    def _explainer(self, X: Any) -> Explainer:
+        return table_explainer(self, X)
 
     def save_pretrained(
         self,
