@@ -34,10 +34,13 @@ __all__ = [
     "AdaLoraTableRegressor",
     "BudgetDisplay",
     "BudgetSchedule",
+    "Explanation",
+    "Explanations",
     "LoraConfig",
     "OptunaPruning",
     "RankAllocationDisplay",
     "TrainingHistoryDisplay",
+    "WordImportanceDisplay",
     "clear_backbone_cache",
     "get_peft_model",
     "suggest_params",
@@ -56,10 +59,13 @@ _HOMES = {
     "AdaLoraTableRegressor": ".estimators.table",
     "BudgetDisplay": ".displays.displays",
     "BudgetSchedule": ".adalora.schedule",
+    "Explanation": ".estimators.explanation",
+    "Explanations": ".estimators.explanation",
     "LoraConfig": ".adalora.config",
     "OptunaPruning": ".search.pruning_callback",
     "RankAllocationDisplay": ".displays.displays",
     "TrainingHistoryDisplay": ".displays.displays",
+    "WordImportanceDisplay": ".displays.word_importance",
     "_new_of_a_pickle": ".estimators.base",  # pickles record it
     "clear_backbone_cache": ".pretrained.backbone",
     "get_peft_model": ".adalora.model",
@@ -75,8 +81,10 @@ if TYPE_CHECKING:
         RankAllocationDisplay,
         TrainingHistoryDisplay,
     )
+    from .displays.word_importance import WordImportanceDisplay
     from .estimators.classifier import AdaLoraClassifier
     from .estimators.encoder import AdaLoraEncoder
+    from .estimators.explanation import Explanation, Explanations
     from .estimators.regressor import AdaLoraRegressor
     from .estimators.table import AdaLoraTableClassifier, AdaLoraTableRegressor
     from .pretrained.backbone import clear_backbone_cache

@@ -137,7 +137,7 @@ def read_table(X: Any) -> Table:
             "X must hold one text for each sample. Got a single "
             f"{type(X).__name__}. Pass [X] instead."
         )
-    table = _read_kind(X)
+    table = X if isinstance(X, Table) else _read_kind(X)
     _check_not_empty(table)
     return table
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples
 from torch import Tensor
@@ -149,6 +150,19 @@ class Targets(ABC):
         """Names of :meth:`columns`."""
         return self.names
 
+    @property
+    @abstractmethod
+    def explainable(self) -> list[Any]:
+        """What can be explained, a label or number for each output."""
+
+    @abstractmethod
+    def usually_explained(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the output that is explained of each row if none is named."""
+
+    @abstractmethod
+    def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Return one output of each row, as log-odds or in units of the target."""
+
 
 @dataclass(frozen=True)
 class Classes(Targets):
@@ -267,6 +281,24 @@ class Classes(Targets):
     def column_names(self) -> list[str]:
         return self.names if len(self.classes) > 2 else self.names[1:]
 
+    @property
+    def explainable(self) -> list[Any]:
+        labels: list[Any] = self.classes.tolist()
+        return labels
+
+    def usually_explained(self, outputs: np.ndarray) -> np.ndarray:
+        if outputs.shape[1] == 2:
+            return np.ones(len(outputs), np.int64)
+        return outputs.argmax(axis=1)
+
+    def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Return the log-odds of one class of each row."""
+        others, rows = outputs.astype(np.float64), np.arange(len(outputs))
+        one = others[rows, which]
+        others[rows, which] = -np.inf
+        difference: np.ndarray = one - logsumexp(others, axis=1)
+        return difference
+
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return logits, or with two classes the log-odds of the second, in float64."""
         # scikit-learn's calibration computes in the type that it gets.
@@ -336,6 +368,13 @@ class Labels(Classes):
     @property
     def column_names(self) -> list[str]:
         return self.names
+
+    def usually_explained(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.argmax(axis=1)
+
+    def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Return the log-odds of one label of each row."""
+        return self.decision(outputs)[np.arange(len(outputs)), which]
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return the log-odds of each label."""
@@ -496,6 +535,17 @@ class Numbers(Targets):
 
     def columns(self, outputs: np.ndarray) -> np.ndarray:
         return self.decode(outputs).reshape(len(outputs), -1)
+
+    @property
+    def explainable(self) -> list[Any]:
+        return list(range(self.n_outputs))
+
+    def usually_explained(self, outputs: np.ndarray) -> np.ndarray:
+        return np.zeros(len(outputs), np.int64)
+
+    def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Return one number of each row."""
+        return self.columns(outputs)[np.arange(len(outputs)), which]
 
 
 def _mean_and_scale(

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from sklearn.metrics import accuracy_score, r2_score
 
 from sk_adalora.data.targets import Classes, Labels, Numbers, Targets
 
 # No probability is taken to be smaller: a class may be missing in a fold.
 _LEAST = 1e-6
+# The log-odds of 0 and 1 are finite: those of this probability, and of 1 minus it.
+_NEVER = 1e-12
 # Parts of a smaller share are left out.
 _LEAST_SHARE = 0.01
 
@@ -72,6 +74,10 @@ class Blended(ABC):
     def decode(self, predictions: np.ndarray) -> np.ndarray:
         """Turn averages into what an estimator predicts."""
 
+    @abstractmethod
+    def measure(self, predictions: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Return one prediction of each row, as log-odds or in units of the target."""
+
     def choose_shares(
         self,
         predictions: dict[str, np.ndarray],
@@ -106,6 +112,11 @@ class Blended(ABC):
 
 class _Probabilities(Blended):
     """The loss is the logarithmic one of the true class's probability."""
+
+    def measure(self, predictions: np.ndarray, which: np.ndarray) -> np.ndarray:
+        one = predictions[np.arange(len(predictions)), which]
+        log_odds: np.ndarray = logit(np.clip(one, _NEVER, 1 - _NEVER))
+        return log_odds
 
     def loss(self, of_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities = np.maximum(of_true, _LEAST)
@@ -225,6 +236,10 @@ class _NumbersBlended(Blended):
 
     def decode(self, predictions: np.ndarray) -> np.ndarray:
         return self.for_encoder(predictions)
+
+    def measure(self, predictions: np.ndarray, which: np.ndarray) -> np.ndarray:
+        one: np.ndarray = predictions[np.arange(len(predictions)), which]
+        return one
 
 
 _KINDS: dict[type[Targets], type[Blended]] = {

@@ -13,10 +13,11 @@ from sk_adalora.data.targets import Classes, Labels, read_label_targets
 from sk_adalora.pretrained.find import DEFAULT_MODEL
 
 from .base import BaseAdaLora
+from .explain import Explainer, ExplainsMixin, text_explainer
 from .parameters import CLASSIFIER_RULES
 
 
-class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
+class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
     """Classify texts with a pretrained transformer, fine-tuned with AdaLoRA [1]_.
 
     The pretrained weights stay as they are. A fit learns a low-rank update for the
@@ -470,6 +471,9 @@ class AdaLoraClassifier(ClassifierMixin, BaseAdaLora):
         """
         logs = self.predict_log_proba(X)
         return np.exp(logs, out=logs)
+
+    def _explainer(self, X: Any) -> Explainer:
+        return text_explainer(self, X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

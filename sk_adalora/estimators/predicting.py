@@ -81,6 +81,12 @@ def read_inputs(estimator: Any, X: Any, *, reset: bool) -> Texts:
     return texts
 
 
+def read_new(estimator: Any, X: Any) -> Texts:
+    """Turn rows to predict into texts; refuse an estimator that cannot predict."""
+    check_ready(estimator)
+    return read_inputs(estimator, X, reset=False)
+
+
 def check_columns(
     estimator: Any, X: Any, names: np.ndarray | None, n_features: int, *, reset: bool
 ) -> None:
@@ -294,8 +300,7 @@ def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
     """Compute something of each row, of shape (n_samples, any), in float32."""
     if isinstance(X, EncodedRows):
         return X.compute(load_predictor(estimator), of_batch)
-    check_ready(estimator)
-    texts = read_inputs(estimator, X, reset=False)
+    texts = read_new(estimator, X)
     encode, predictor = encoder_of(estimator), load_predictor(estimator)
     if len(texts) <= PART_ROWS:
         return encode(texts).compute(predictor, of_batch)
@@ -313,6 +318,20 @@ def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
             done += len(part)
             bar.update(len(part))
     return of_texts if text_of is None else of_texts[text_of]
+
+
+@own_settings_of_torch(gradients=False)
+def outputs_of_texts(estimator: Any, texts: Texts) -> np.ndarray:
+    """Return the head's outputs of texts, many of which differ by a word.
+
+    What is the same to the model is computed once: where the model does not see what
+    differs, the outputs are equal to the last bit.
+    """
+    predictor = load_predictor(estimator)
+    rows = encoder_of(estimator)(texts)
+    first, same_as = rows.windows.tokens.distinct_ids()
+    computed = compute_rows(predictor, rows.windows.tokens.take(first))
+    return rows.windows.average(computed[same_as])[rows.tokens.text_of]
 
 
 def compute_rows(

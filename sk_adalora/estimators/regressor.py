@@ -10,10 +10,11 @@ from sklearn.base import RegressorMixin
 from sk_adalora.data.targets import Numbers, read_number_targets
 
 from .base import BaseAdaLora
+from .explain import Explainer, ExplainsMixin, text_explainer
 from .parameters import SHARED_RULES
 
 
-class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
+class AdaLoraRegressor(RegressorMixin, ExplainsMixin, BaseAdaLora):
     """Predict numbers from texts with a pretrained transformer and AdaLoRA [1]_.
 
     The pretrained weights stay as they are. A fit learns a low-rank update for the
@@ -274,6 +275,9 @@ class AdaLoraRegressor(RegressorMixin, BaseAdaLora):
         """
         outputs = self._predict_outputs(X)  # refuses what is not fitted
         return self._targets.decode(outputs)
+
+    def _explainer(self, X: Any) -> Explainer:
+        return text_explainer(self, X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

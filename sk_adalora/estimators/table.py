@@ -31,6 +31,8 @@ from sk_adalora.runtime.transaction import unchanged_on_error
 
 from .blend import blended
 from .encoder import AdaLoraEncoder
+from .explain import Explainer, ExplainsMixin
+from .explain_table import table_explainer
 from .fitting import change_on_first, check_alike
 from .in_parts import PredictsInParts
 from .parameters import TABLE_PARTS, TABLE_RULES
@@ -49,7 +51,7 @@ from .table_report import TableFitReport
 from .table_rows import TableFit, read_fit
 
 
-class _BaseTable(PredictsInParts, BaseEstimator):
+class _BaseTable(ExplainsMixin, PredictsInParts, BaseEstimator):
     """An estimator of mixed tables. Subclasses say what the targets are.
 
     They document the parameters and the attributes.
@@ -212,6 +214,9 @@ class _BaseTable(PredictsInParts, BaseEstimator):
         """Return the weighted mean of the parts' predictions, of shape (n, k)."""
         check_is_fitted(self)
         return predict_blend(self, X)
+
+    def _explainer(self, X: Any) -> Explainer:
+        return table_explainer(self, X)
 
     def save_pretrained(
         self,

@@ -279,7 +279,11 @@ def make_report(
 
 def predict_blend(estimator: Any, X: Any) -> np.ndarray:
     """Return the weighted mean of the parts' predictions, of shape (n_samples, k)."""
-    rows = read_cells(estimator, X)
+    return predict_cells(estimator, read_cells(estimator, X))
+
+
+def predict_cells(estimator: Any, rows: MixedTable) -> np.ndarray:
+    """Return what :func:`predict_blend` does, of rows that were read."""
     averaged, constants = blended(estimator._targets), estimator._constants
     shares = {name: share for name, share in estimator.weights_.items() if share}
     encoded = None

@@ -74,6 +74,29 @@ class TokenTable:
             truncated=self.truncated[kept],
         )
 
+    def distinct_ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows whose tokens are those of a row before.
+
+        Different texts may have the same, as where they differ after the cut.
+
+        Returns
+        -------
+        first : ndarray of shape (n_distinct,)
+            The first row with each sequence of tokens, in row order.
+        same_as : ndarray of shape (n_samples,)
+            For each row, the position in `first` of the one with its tokens.
+        """
+        positions: dict[tuple[bytes, ...], int] = {}
+        of_tokens = [self.ids, *([] if self.type_ids is None else [self.type_ids])]
+        first, same_as = [], np.empty(len(self), np.int64)
+        for row, text in enumerate(self.text_of):
+            part = slice(self.starts[text], self.stops[text])
+            key = tuple(values[part].tobytes() for values in of_tokens)
+            if key not in positions:
+                first.append(row)
+            same_as[row] = positions.setdefault(key, len(positions))
+        return np.array(first, np.int64), same_as
+
     def distinct(self) -> "TokenTable":
         """Return the table of the distinct texts, one row each.
 
