@@ -18,6 +18,9 @@ from . import (
     report,
     results,
     scale_budget,
+    scale_predict,
+    scale_quantization,
+    scale_ranks,
     soak,
     speed,
     step,
@@ -34,14 +37,18 @@ MEASUREMENTS = {
     "profile": parts_of_a_fit,
     "memory": memory,
     "soak": soak,
-    "scale": scale_budget,
+    "scale-budget": scale_budget,
+    "scale-predict": scale_predict,
+    "scale-quantization": scale_quantization,
+    "scale-ranks": scale_ranks,
 }
 # These use all threads, as a user would; CPU seconds of the others are of one.
 ALL_THREADS = {*MEASUREMENTS, "score", "all", "short", "report", "list"}
 _OF_FITS = {"speed", "profile"}  # which have options of the fits
 COMMANDS = {"overlap": overlap, "public": public_data}
 # What `all` and `short` run: of the latter, few rows and rounds of what matters most.
-ALL = {name: [] for name in [*MEASUREMENTS, "score"] if name not in ("soak", "scale")}
+ALL = {name: [] for name in ("speed", "step", "operations", "profile", "memory")}
+ALL["score"] = []
 SHORT = {
     "speed": ["--n-train", "1000", "--epochs", "2", "--rounds", "1"],
     "step": ["--rounds", "3"],
