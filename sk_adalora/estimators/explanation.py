@@ -23,7 +23,7 @@ class Explanation:
 
     `print` it for a list of the strongest words. In a notebook, it is the text, tinted.
 
-    Attributes
+    Parameters
     ----------
     target : object
         The class, label or number of the column that is explained.
@@ -47,6 +47,12 @@ class Explanation:
         The cells of the other columns, and None for what is missing.
     column_values : dict of str to float
         By how much `output` is higher with the column's cell than with a missing one.
+
+    Examples
+    --------
+    >>> explanation = classifier.explain(["a fine film"])[0]  # doctest: +SKIP
+    >>> dict(zip(explanation.words, explanation.values))  # doctest: +SKIP
+    {'a': 0.1, 'fine': 2.3, 'film': -0.2}
     """
 
     __module__ = "sk_adalora"  # where users import it from: for pickles
@@ -128,6 +134,11 @@ class Explanations(Sequence[Explanation]):
     ----------
     rows : sequence of Explanation
         One for each row.
+
+    Examples
+    --------
+    >>> explanations = classifier.explain(texts)  # doctest: +SKIP
+    >>> print(explanations[0])  # doctest: +SKIP
     """
 
     __module__ = "sk_adalora"  # where users import it from: for pickles

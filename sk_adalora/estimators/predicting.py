@@ -303,7 +303,9 @@ def predict_rows(estimator: Any, X: Any, of_batch: OfBatch) -> np.ndarray:
     texts = read_new(estimator, X)
     encode, predictor = encoder_of(estimator), load_predictor(estimator)
     if len(texts) <= PART_ROWS:
-        return encode(texts).compute(predictor, of_batch)
+        rows = encode(texts)
+        del texts
+        return rows.compute(predictor, of_batch)
     text_of, distinct = distinct_texts(texts)
     del texts  # frees what may be a copy of all of X
     count = len(distinct)

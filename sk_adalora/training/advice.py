@@ -69,7 +69,7 @@ def warn_of_processes() -> None:
     is_worker = multiprocessing.parent_process() is not None  # of joblib, for one
     if world.isdecimal() and int(world) > 1 and not is_joined() and not is_worker:
         warn_user(
-            "Processes share a fit only through a process group. Got "
+            "Processes must be in a process group to share a fit. Got "
             f"WORLD_SIZE={world} in the environment, as of torchrun, and no group: the "
             f"whole fit runs {world} times. Call "
             "torch.distributed.init_process_group() at the start of the program."

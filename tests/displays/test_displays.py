@@ -535,7 +535,7 @@ def test_the_animation_goes_from_the_first_ranks_to_the_last(fitted, plt):
     ]
 
 
-def test_the_animation_is_written(fitted, tmp_path):
+def test_the_animation_is_written(fitted, plt, tmp_path):
     animation = RankAllocationDisplay.from_estimator(fitted).animate()
     animation.save(tmp_path / "ranks.gif", dpi=30)
 
