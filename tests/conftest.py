@@ -199,6 +199,7 @@ def plt():
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    pyplot.close("all")  # of snippets and examples
     with matplotlib.rc_context():  # Optuna's plots set a style
         yield pyplot
         pyplot.close("all")
