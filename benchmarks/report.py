@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/benchmarks.md from the results."""
+"""Write the generated parts of benchmarks/RESULTS.md from the results."""
 
 import re
 from functools import partial
@@ -7,7 +7,7 @@ from pathlib import Path
 from . import memory, operations, parts_of_a_fit, results, speed, step
 from .studies import score
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+PAGE = Path(__file__).parent / "RESULTS.md"
 WRITERS = {
     "speed": speed.to_markdown,
     "step": step.to_markdown,

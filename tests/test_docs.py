@@ -34,8 +34,8 @@ LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md"]
 # What these pages print depends on the model.
 WITH_THE_REAL_MODEL = {
     "README.md",
-    "docs/first_steps.md",
-    "docs/user_guide/displays.md",
+    "docs/get_started/first_steps.md",
+    "docs/understand/pictures.md",
 }
 # The steps that epochs="auto" aims at on the other pages, which fit many times:
 # what they print does not depend on the number.
@@ -178,9 +178,7 @@ def test_each_page_can_be_reached():
     "estimator", [AdaLoraClassifier, AdaLoraRegressor, AdaLoraSearchCV, AdaLoraSpace]
 )
 def test_the_user_guide_speaks_of_each_parameter(estimator):
-    guide = "".join(
-        page.read_text("utf-8") for page in sorted((DOCS / "user_guide").glob("*.md"))
-    )
+    guide = "".join(page.read_text("utf-8") for page in sorted(DOCS.rglob("*.md")))
     named = set(re.findall(r"\b\w+\b", guide))
 
     assert set(inspect.signature(estimator).parameters) - named == set()
@@ -216,7 +214,7 @@ def test_docstrings_have_the_numbers_of_the_automatic_epochs(estimator):
 def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
     enough, needed = numbers_of_auto(AdaLoraClassifier)
     fewer, fewer_needed = numbers_of_auto(AdaLoraRegressor)
-    page = one_line((DOCS / "user_guide" / "schedules.md").read_text("utf-8"))
+    page = one_line((DOCS / "understand" / "schedules.md").read_text("utf-8"))
     examples = page.partition("labels of two classes are learned in ")[2]
 
     assert (
@@ -240,7 +238,7 @@ def test_the_page_on_schedules_has_the_numbers_of_the_automatic_epochs():
 
 def test_the_figures_of_the_readme_are_measured():
     """Its tables are copied from the page that the benchmarks wrote."""
-    measured = (DOCS / "benchmarks.md").read_text("utf-8").splitlines()
+    measured = (ROOT / "benchmarks" / "RESULTS.md").read_text("utf-8").splitlines()
     readme = (ROOT / "README.md").read_text("utf-8")
     section = readme.split("\n## What it adds\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]

@@ -89,20 +89,23 @@ def write_api_pages(app, config):
 
 def read_overview(app, page, content):
     """Link each heading of the hand-written overview to the page of its name."""
-    if page != "api":
+    if page != "reference/api":
         return
     content[0] = HEADING.sub(
         lambda m: (
-            f"{m[0]}\n[Parameters, methods, examples]({FOLDER}/sk_adalora.{m[1]}.rst)\n"
+            f"{m[0]}\n[Parameters, methods, examples]"
+            f"(../{FOLDER}/sk_adalora.{m[1]}.rst)\n"
         ),
         content[0],
     )
     content[0] = ROW.sub(
-        lambda m: f"| [`{m[1]}`]({FOLDER}/sk_adalora.adalora.{m[1]}.rst) |", content[0]
+        lambda m: f"| [`{m[1]}`](../{FOLDER}/sk_adalora.adalora.{m[1]}.rst) |",
+        content[0],
     )
     of_the_engine = [f"adalora.{name}" for name in OF_THE_ENGINE]
     names = "\n".join(
-        f"{FOLDER}/sk_adalora.{name}" for name in (*sk_adalora.__all__, *of_the_engine)
+        f"../{FOLDER}/sk_adalora.{name}"
+        for name in (*sk_adalora.__all__, *of_the_engine)
     )
     content[0] += f"\n```{{toctree}}\n:hidden:\n\n{names}\n```\n"
 

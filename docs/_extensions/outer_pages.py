@@ -17,8 +17,6 @@ OUTER_PAGES = {
     "CHANGES.md": "generated/changes",
     "CONTRIBUTING.md": "generated/contributing",
     "CODE_OF_CONDUCT.md": "generated/conduct",
-    "benchmarks/README.md": "generated/benchmarking",
-    "benchmarks/METHODS.md": "generated/methods",
 }
 # Pages of the site that are there already under another name.
 OTHER_NAMES = {
@@ -59,6 +57,8 @@ def relink(text, source, page):
         if "://" in target or not path.exists():
             return match[0]
         linked = page_of(path)
+        if linked is None and path.suffix == ".md":
+            return before[1:-2]  # a study, which only the repository has
         file = file_of(linked) if linked else path  # others are offered as they are
         relative = os.path.relpath(file, (DOCS / page).parent)
         return f"{before}{Path(relative).as_posix()}{anchor})"

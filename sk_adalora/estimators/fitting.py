@@ -84,8 +84,8 @@ from .predicting import (
     read_inputs,
 )
 
-# Default learning rate of a head that starts at a linear probe. docs/defaults.md has
-# the studies behind this and the next two.
+# Default learning rate of a head that starts at a linear probe. The studies behind this
+# and the next two are in benchmarks/DEFAULTS.md.
 _FITTED_HEAD_RATE = 1e-3
 # `interpolation="auto"` after a training of more than _FEW_EPOCHS epochs over at most
 # _FEW_ROWS rows, if the network predicted sensibly at its start. Otherwise it keeps

@@ -44,7 +44,7 @@ def test_the_page_has_the_published_means_of_searches(folder):
 def test_the_page_on_defaults_quotes_the_published_lines():
     about, found = results.read(results.RESULTS / "defaults-cpu.jsonl")
     table = study.to_markdown(STUDIES["defaults"], about, found)
-    page = (ROOT / "docs" / "defaults.md").read_text("utf-8")
+    page = (ROOT / "benchmarks" / "DEFAULTS.md").read_text("utf-8")
 
     (first,) = (x for x in rows_of(table) if "| 200 | random, 3 epochs |" in x)
     quoted = "0.803 / 0.60 (1) | 0.662 / 0.62 (1)"

@@ -374,7 +374,7 @@ def test_a_measurement_runs_and_becomes_a_part_of_a_page(
     (found,) = results.find(tmp_path / "quick", what)
     assert report.WRITERS[what](*found) in printed
     main(["report", "--results", str(tmp_path / "quick")])
-    page = (tmp_path / "quick" / "benchmarks.md").read_text("utf-8")
+    page = (tmp_path / "quick" / "RESULTS.md").read_text("utf-8")
     assert report.WRITERS[what](*found) in page
     assert page.count("Not measured yet") == len(report.WRITERS) - 1
     with pytest.raises(ValueError, match="must have the lines"):
