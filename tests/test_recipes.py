@@ -18,7 +18,7 @@ from _toy import make, toy
 
 from sk_adalora import AdaLoraClassifier
 
-GUIDE = Path(__file__).parent.parent / "docs" / "user_guide"
+GUIDE = Path(__file__).parent.parent / "docs" / "how_to"
 # Workers are told nothing of the test's process but what is in the environment.
 ALONE = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 WITH_RAY = """
