@@ -65,7 +65,7 @@ def assert_labels(folder):
 
 @pytest.mark.slow
 def test_ray_data_predicts(folder):
-    pytest.importorskip("ray.data", reason="needs the extra `scale`")
+    pytest.importorskip("ray.data", reason="needs the extra `ray`")
     keep = KEEP.format(labels="labels.to_pandas()")
     code = recipe("millions.md", "**Ray Data**")
     run_python(WITH_RAY + code + keep, cwd=folder, **ALONE)
@@ -89,7 +89,7 @@ def test_spark_predicts(folder):
 
 @pytest.mark.slow
 def test_ray_trains(tiny_model, tmp_path):
-    pytest.importorskip("ray.train", reason="needs the extra `scale`")
+    pytest.importorskip("ray.train", reason="needs the extra `ray`")
     code = recipe("several_devices.md", "## Ray Train")
     for written, here in [
         ("num_workers=4, use_gpu=True", "num_workers=2"),
