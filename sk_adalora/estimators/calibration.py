@@ -127,6 +127,8 @@ def _out_of_fold(
     )
     # With `warm_start`, too: what it would continue has learned from all rows.
     anew = without_fit(estimator)
+    # Of fewer rows, "auto" would make more passes, after which a model is surer.
+    anew.epochs = run.schedule.epochs
     outputs = np.empty((n_rows, anew._targets.n_outputs), np.float32)
     for number, (trained, held) in enumerate(folds):
         of_fold = fit_fold(anew, shared, trained, name_of_fold(number))
