@@ -190,4 +190,5 @@ def _best_threshold(
         yes, probabilities, sample_weight=weights
     )
     best = int(((precision * recall) / (precision + recall + 1e-300))[:-1].argmax())
-    return float(levels[max(best - 1, 0) : best + 1].mean())
+    below = levels[best - 1] if best else 0.0
+    return float((levels[best] + below) / 2)

@@ -180,7 +180,7 @@ def test_a_search_compares_it(tiny_model):
 def test_what_cannot_be_is_refused(tiny_model):
     with pytest.raises(ValueError, match=r"`thresholds` needs.*TunedThreshold"):
         make(tiny_model, thresholds="f1").fit(X, Y)
-    with pytest.raises(ValueError, match=r"`calibrate` must be.*Got 'isotonic'"):
+    with pytest.raises(ValueError, match=r"`calibrate` of .* must be.*Got 'isotonic'"):
         make(tiny_model, calibrate="isotonic").fit(X, Y)
     with pytest.raises(ValueError, match="at least 3 rows"):
         make(tiny_model, calibrate="temperature").fit(X[:2], ["a", "b"])
