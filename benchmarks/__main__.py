@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from . import (
+    calibration,
     compress,
     memory,
     operations,
@@ -38,6 +39,7 @@ MEASUREMENTS = {
     "profile": parts_of_a_fit,
     "memory": memory,
     "soak": soak,
+    "calibration": calibration,
     "compress": compress,
     "scale-budget": scale_budget,
     "scale-predict": scale_predict,

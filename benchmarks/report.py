@@ -4,7 +4,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from . import memory, operations, parts_of_a_fit, results, speed, step
+from . import calibration, memory, operations, parts_of_a_fit, results, speed, step
 from .studies import score
 
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -15,6 +15,7 @@ WRITERS = {
     "profile": parts_of_a_fit.to_markdown,
     "score": partial(score.to_markdown, None),
     "memory": memory.to_markdown,
+    "calibration": calibration.to_markdown,
 }
 
 

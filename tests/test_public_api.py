@@ -169,8 +169,8 @@ def test_estimators_document_their_parameters_in_order(estimators):
 
 def test_estimators_say_the_same_of_the_parameters_that_they_share():
     classifier = descriptions(sk_adalora.AdaLoraClassifier)
-    own = [line for line in classifier if line.startswith("class_weight :")]
-    del classifier[own[0]]
+    own = ("class_weight :", "calibrate :", "thresholds :")
+    classifier = {n: v for n, v in classifier.items() if not n.startswith(own)}
 
     assert classifier == descriptions(sk_adalora.AdaLoraRegressor)
 

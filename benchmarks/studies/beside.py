@@ -5,7 +5,6 @@ from pathlib import Path
 
 import joblib
 from sklearn.base import BaseEstimator
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -15,7 +14,6 @@ from sklearn.utils.metaestimators import available_if
 
 from benchmarks.data import NUMBERS
 
-from .defaults import wrong_labels
 from .study import Study, grid, measure
 
 STUDIES = {}  # by the name that `python -m benchmarks NAME` runs them by
@@ -92,29 +90,6 @@ STUDIES["models"] = Study(
     options={"pooling": "mean"},
 )
 
-
-def _calibrated(**parameters):
-    """Fit one number, a temperature, to predictions of rows that were left out."""
-    return lambda cell: CalibratedClassifierCV(
-        cell.estimator(**parameters), method="temperature", ensemble=False
-    )
-
-
-STUDIES["calibration"] = Study(
-    "What are probabilities worth, with and without scikit-learn's calibration?",
-    settings={
-        "defaults": {},
-        "defaults, calibrated": _calibrated(),
-        "`epochs=3`": {"epochs": 3},
-        "`epochs=3`, calibrated": _calibrated(epochs=3),
-    },
-    cells=grid(["headlines", "quotes", "films"], {200: [0, 1]}),
-    cases={"right labels": None, "30% wrong": wrong_labels(0.3)},
-    n_test=600,
-    max_length=64,
-    shown={"accuracy": ".3f", "confidence": ".2f", "log_loss": ".2f", "fit_cpu": ".0f"},
-    across="measures",
-)
 
 # ---- the quickstart ----------------------------------------------------------
 

@@ -172,9 +172,12 @@ class Classes(Targets):
     ----------
     classes : ndarray of shape (n_classes,)
         The labels in order, in the type that they came in.
+    temperature : float or None, default=None
+        What outputs are divided by, once it is fitted.
     """
 
     classes: np.ndarray
+    temperature: float | None = None
 
     problem_type: ClassVar[str] = "single_label_classification"
     form: ClassVar[str] = "one label a row"
@@ -188,12 +191,22 @@ class Classes(Targets):
         return [str(label) for label in self.classes]
 
     @property
+    def units(self) -> str:
+        if self.temperature is None:
+            return ""
+        return f"Its outputs are to be divided by the temperature {self.temperature}."
+
+    @property
     def attributes(self) -> dict[str, Any]:
-        return {"classes_": self.classes}
+        found = {"classes_": self.classes, "temperature_": self.temperature}
+        return {name: value for name, value in found.items() if value is not None}
 
     def is_sound(self) -> bool:
         known = isinstance(self.classes, np.ndarray)
         if not known or self.classes.dtype.kind not in "biufUOmM":
+            return False
+        heat = self.temperature
+        if heat is not None and not (type(heat) is float and 0 < heat < np.inf):
             return False
         labels = self.classes.tolist()
         least = 1 if isinstance(self, Labels) else 2
@@ -244,6 +257,23 @@ class Classes(Targets):
                 "matrix with the same columns. Got another form. Code it as `y`."
             )
 
+    def code(self, y: Any) -> Tensor:
+        """Return validation targets in the form of those that are trained on."""
+        return torch.from_numpy(np.searchsorted(self.classes, read_labels(y)))
+
+    def soften(self, coded: Tensor, share: float) -> Tensor:
+        """Return targets as probabilities (n, k), a share of which all classes split.
+
+        Parameters
+        ----------
+        coded : torch.Tensor of shape (n,) or (n, n_labels)
+            The targets.
+        share : float
+            What is taken from them, in [0, 1].
+        """
+        sure = F.one_hot(coded, len(self.classes)).double()
+        return sure.lerp(torch.full_like(sure, 1 / len(self.classes)), share)
+
     def row_weights(
         self, coded: Tensor, sample_weight: np.ndarray | None, class_weight: Any
     ) -> np.ndarray | None:
@@ -266,10 +296,7 @@ class Classes(Targets):
         return np.unique(coded.numpy(), return_index=True)[1]
 
     def made_up_outputs(self, y: Any) -> np.ndarray:
-        codes = np.searchsorted(self.classes, read_labels(y))
-        outputs = np.zeros((len(codes), len(self.classes)), np.float32)
-        outputs[np.arange(len(codes)), codes] = 1
-        return outputs
+        return F.one_hot(self.code(y), len(self.classes)).float().numpy()
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         return self.classes[outputs.argmax(axis=1)]
@@ -293,7 +320,7 @@ class Classes(Targets):
 
     def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Return the log-odds of one class of each row."""
-        others, rows = outputs.astype(np.float64), np.arange(len(outputs))
+        others, rows = self._scaled(outputs), np.arange(len(outputs))
         one = others[rows, which]
         others[rows, which] = -np.inf
         difference: np.ndarray = one - logsumexp(others, axis=1)
@@ -301,18 +328,24 @@ class Classes(Targets):
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return logits, or with two classes the log-odds of the second, in float64."""
+        exact = self._scaled(outputs)
+        return exact if len(self.classes) > 2 else exact[:, 1] - exact[:, 0]
+
+    def _scaled(self, outputs: np.ndarray) -> np.ndarray:
+        """Return outputs divided by the temperature, a copy in float64."""
         # scikit-learn's calibration computes in the type that it gets.
         exact = outputs.astype(np.float64)
-        return exact if len(self.classes) > 2 else exact[:, 1] - exact[:, 0]
+        return exact if self.temperature is None else exact / self.temperature
 
     def log_probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Return the logarithms of the probabilities, of shape (n, k), in float64."""
-        values = torch.from_numpy(outputs)
-        logs = values.new_empty(values.shape, dtype=torch.float64)
+        logs = np.empty(outputs.shape)
         # In chunks: else, doubles of all outputs would be in memory twice.
-        for rows, of_rows in zip(values.split(_ROWS), logs.split(_ROWS), strict=True):
-            of_rows.copy_(self._log_probabilities(rows.double()))
-        return logs.numpy()
+        for start in range(0, len(outputs), _ROWS):
+            rows = slice(start, start + _ROWS)
+            exact = torch.from_numpy(self._scaled(outputs[rows]))
+            logs[rows] = self._log_probabilities(exact).numpy()
+        return logs
 
     @staticmethod
     def _log_probabilities(outputs: Tensor) -> Tensor:
@@ -327,7 +360,14 @@ class Labels(Classes):
     ----------
     classes : ndarray of shape (n_labels,)
         The numbers of its columns.
+    temperature : float or None, default=None
+        What outputs are divided by, once it is fitted.
+    thresholds : ndarray of shape (n_labels,) or None, default=None
+        The least probability of each label for a yes, once they are fitted; None is
+        above 0.5.
     """
+
+    thresholds: np.ndarray | None = None
 
     problem_type: ClassVar[str] = "multi_label_classification"
     form: ClassVar[str] = "an indicator matrix"
@@ -337,6 +377,29 @@ class Labels(Classes):
         """Return the mean binary cross-entropy of each row."""
         losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         return losses.mean(dim=1)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        levels = self.thresholds
+        own = {} if levels is None else {"thresholds_": levels}
+        return {**super().attributes, **own}
+
+    def is_sound(self) -> bool:
+        levels = self.thresholds
+        if levels is not None:
+            known = isinstance(levels, np.ndarray) and levels.dtype == np.float64
+            if not known or levels.shape != self.classes.shape:
+                return False
+            if not ((levels >= 0) & (levels <= 1)).all():
+                return False
+        return super().is_sound()
+
+    def code(self, y: Any) -> Tensor:
+        return torch.from_numpy(read_indicator(y))
+
+    def soften(self, coded: Tensor, share: float) -> Tensor:
+        sure = coded.double()
+        return sure.lerp(torch.full_like(sure, 0.5), share)
 
     def row_weights(
         self, coded: Tensor, sample_weight: np.ndarray | None, class_weight: Any
@@ -363,7 +426,9 @@ class Labels(Classes):
         return 2 * read_indicator(y) - 1
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
-        return (outputs > 0).astype(int)
+        if self.thresholds is None:
+            return (outputs > 0).astype(int)
+        return (np.exp(self.log_probabilities(outputs)) >= self.thresholds).astype(int)
 
     @property
     def column_names(self) -> list[str]:
@@ -378,7 +443,7 @@ class Labels(Classes):
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return the log-odds of each label."""
-        return outputs.astype(np.float64)
+        return self._scaled(outputs)
 
     @staticmethod
     def _log_probabilities(outputs: Tensor) -> Tensor:

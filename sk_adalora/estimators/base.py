@@ -40,6 +40,7 @@ from sk_adalora.training.rank_table import lay_out
 from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
+from .calibration import fit_calibration
 from .compressing import CompressionReport, compress
 from .fitting import (
     adapt,
@@ -295,15 +296,14 @@ class BaseAdaLora(
             compute = choose_compute(self)
             backbone = load_model(self, compute, self._targets.n_outputs)
             plan = within_time(self, plan, y, backbone, rng, start)
-            tokens = tokenize(self, plan.rows.texts_read, backbone)
+            tokens, windows = tokenize(self, plan.rows.texts_read, backbone)
             network = adapt(self, backbone, plan.schedule, rng)
             run = prepare_run(self, network, tokens, plan, backbone.compute)
             report = report_later(run, plan.rows, start)
-            held_out = plan.held_out
-            del plan  # frees the texts, which may be a copy of all of X
-            saved = open_checkpoint(self, folder, run, backbone, rng, held_out)
+            plan = plan.without_texts()
+            saved = open_checkpoint(self, folder, run, backbone, rng, plan.held_out)
             predictor = Predictor(network, backbone, os.fspath(self.model), compute)
-            watcher = watch_score(self, held_out, predictor)
+            watcher = watch_score(self, plan.held_out, predictor)
             interpolation = start_training(self, run, rng, saved, watcher)
             fitted = partial(collect_fit, predictor, run, report)
             data = data_of_fit(X, y, sample_weight)
@@ -311,6 +311,7 @@ class BaseAdaLora(
             history = train(run, rng, verbose=self.verbose, hooks=epochs, saver=saved)
             epochs.settle_network()
             keep(self, predictor, run, partial(fitted, history))
+            fit_calibration(self, plan, run, windows, rng, folder)
             epochs.finish(history)
         self._warn_of_fit(ranks)
         return self

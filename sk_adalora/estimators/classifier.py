@@ -127,6 +127,15 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
     class_weight : dict, "balanced" or None, default=None
         How much the rows of each class count, as everywhere in scikit-learn. It needs
         one label a row; with an indicator matrix, use `sample_weight`.
+    calibrate : {"temperature"} or None, default=None
+        Whether to mend the probabilities. "temperature" divides all outputs by one
+        number, `temperature_`: that of the least log loss on rows that were not learned
+        from. These are the validation rows of `early_stopping`, or else all rows, as
+        three more fits predict them, each to two thirds of the rows.
+    thresholds : {"f1"} or None, default=None
+        From which probability on `predict` says yes to a label of an indicator matrix.
+        "f1" finds the one of the highest F1 for each label, on the same rows as
+        `calibrate`; None is above 0.5.
     early_stopping : bool, default=False
         Whether to score validation rows after each epoch, stop when the score no longer
         rises, and keep the state with the best score. Only epochs that end in the final
@@ -206,6 +215,10 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted; column numbers if `y` is an indicator matrix.
+    temperature_ : float
+        What outputs are divided by, with `calibrate`.
+    thresholds_ : ndarray of shape (n_labels,)
+        The least probability of each label for a yes, with `thresholds`.
     n_features_in_ : int
         Number of columns of `X`; 1 for a list of texts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -255,6 +268,8 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
     _target_kinds = (Classes, Labels)
     _targets: Classes
     classes_: np.ndarray
+    temperature_: float
+    thresholds_: np.ndarray
 
     def __init__(
         self,
@@ -285,6 +300,8 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
         lr_scheduler_type: str = "linear",
         max_grad_norm: float | None = 1.0,
         class_weight: Any = None,
+        calibrate: str | None = None,
+        thresholds: str | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
@@ -354,6 +371,8 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
             verbose=verbose,
         )
         self.class_weight = class_weight
+        self.calibrate = calibrate
+        self.thresholds = thresholds
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return how likely each class is, as log-odds or logits.
@@ -368,7 +387,7 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             With two classes, the log-odds of the second one; with more classes, the
             logits, whose softmax are the probabilities; with an indicator matrix, the
-            log-odds of each label.
+            log-odds of each label. All are divided by `temperature_`, if there is one.
 
         Raises
         ------
@@ -397,7 +416,7 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             Labels as `fit` got them, or an indicator matrix of the labels that are
-            likelier than not.
+            likelier than not, or as likely as `thresholds_`.
 
         Raises
         ------

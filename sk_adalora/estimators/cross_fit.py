@@ -47,11 +47,19 @@ from .fitting import (
     read_drawn,
     report_later,
     rows_of_steps,
+    set_targets,
     start_training,
     tokenize_for_both,
 )
 from .in_time import Clock, start_clock
-from .predicting import Predictor, both_of, compute_rows, load_model, read_inputs
+from .predicting import (
+    OfBatch,
+    Predictor,
+    both_of,
+    compute_rows,
+    load_model,
+    read_inputs,
+)
 
 # Rows whose vectors fix the axes: more would not move them.
 _ENOUGH_ROWS = 2000
@@ -68,7 +76,7 @@ Folds = list[tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What all fits of an encoder share.
+    """What all fits of an encoder, or of a classifier with its folds, share.
 
     Parameters
     ----------
@@ -152,20 +160,27 @@ class SharedInputs:
         self, predictor: Predictor, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (m, w) and outputs (m, k) of some rows."""
+        both = self.compute(predictor, rows, both_of)
+        outputs, vectors = np.split(both, [predictor.network.n_outputs], 1)
+        return vectors, outputs
+
+    def compute(
+        self, predictor: Predictor, rows: np.ndarray, of_batch: OfBatch
+    ) -> np.ndarray:
+        """Compute something of some rows, of shape (m, any)."""
         start = time.perf_counter()
         texts, text_of = np.unique(self.tokens.text_of[rows], return_inverse=True)
         pieces = self.windows.take(texts)
 
         def compute(positions: np.ndarray) -> np.ndarray:
-            return compute_rows(predictor, pieces.tokens.take(positions), both_of)
+            return compute_rows(predictor, pieces.tokens.take(positions), of_batch)
 
         with torch.no_grad():
             of_pieces = ranks_now().of_rows(len(pieces.tokens), compute)
-        both = pieces.average(of_pieces)
-        outputs, vectors = np.split(both[text_of], [predictor.network.n_outputs], 1)
+        computed = pieces.average(of_pieces)[text_of]
         if self.clock is not None:
             self.clock.encoded(len(rows), time.perf_counter() - start)
-        return vectors, outputs
+        return computed
 
 
 class _NoHooks:
@@ -186,7 +201,7 @@ def make_folds(cv: Any, y: Any, targets: Targets, n_rows: int, seed: int) -> Fol
     """
     classes = targets.stratify(y)
     if isinstance(cv, int | np.integer):
-        return _even_folds(int(cv), classes, n_rows, seed)
+        return even_folds(int(cv), classes, n_rows, seed)
     splitter = check_cv(cv, y, classifier=classes is not None)
     rows = np.zeros((n_rows, 1))
     folds = [(np.asarray(a), np.asarray(b)) for a, b in splitter.split(rows, classes)]
@@ -200,7 +215,8 @@ def make_folds(cv: Any, y: Any, targets: Targets, n_rows: int, seed: int) -> Fol
     return folds
 
 
-def _even_folds(n_folds: int, classes: Any, n_rows: int, seed: int) -> Folds:
+def even_folds(n_folds: int, classes: Any, n_rows: int, seed: int) -> Folds:
+    """Shuffle rows into folds, with those of each class, if any, spread evenly."""
     # StratifiedKFold would warn of a class of fewer rows than folds, which is common.
     if n_rows < n_folds:
         raise ValueError(
@@ -268,8 +284,7 @@ def _read(
     folds: Folds = []
     if cross_fit and y is not None:
         folds = make_folds(estimator.cv, read_at_once(y), targets, n_rows, seed)
-    vars(estimator).pop("classes_", None)
-    vars(estimator).update(_targets=targets, **targets.attributes)
+    set_targets(estimator, targets)
     if y is not None and estimator.max_time is None:
         size = rows_of_steps(estimator, estimator.max_steps)
         rows, used = _draw(estimator, rows, used, y, seed, size)

@@ -33,7 +33,7 @@ from sk_adalora.data.rows import (
     take_rows,
     weights_tensor,
 )
-from sk_adalora.data.targets import Targets
+from sk_adalora.data.targets import Labels, Targets
 from sk_adalora.data.texts import Texts
 from sk_adalora.files.checkpoint import WHOLE, Checkpoint, parts_of_fit, stored_seed
 from sk_adalora.files.state import (
@@ -94,6 +94,8 @@ _INTERPOLATION = 0.85
 _FEW_EPOCHS, _FEW_ROWS = 3, 1000
 # Rows that a fitted network must have outputs for.
 _TRIED = 8
+# Folds that a classifier is calibrated on, where no rows are held out.
+N_FOLDS = 3
 _Value = TypeVar("_Value")
 
 
@@ -222,12 +224,53 @@ def _read_rows(
         rows = read_drawn(rows, y, targets, coded)
     own_head = estimator.pooling == "model"
     targets, coded = targets.encode(rows.targets, rows.weights, before, own_head)
+    _check_calibration(estimator, targets, len(coded))
     if before is not None:
         factors = targets.output_factors(before)
         if factors is not None:
             estimator._adapter = estimator._adapter.with_scaled_outputs(factors)
-    vars(estimator).update(_targets=targets, **targets.attributes)
+    set_targets(estimator, targets)
     return replace(rows, targets=coded), held_out, generator
+
+
+def set_targets(estimator: Any, targets: Targets) -> None:
+    """Set what a fit predicts, and the attributes that tell of it."""
+    for name in ("classes_", "temperature_", "thresholds_"):
+        vars(estimator).pop(name, None)
+    vars(estimator).update(_targets=targets, **targets.attributes)
+
+
+def calibrates(estimator: Any) -> bool:
+    """Tell whether rows that were not learned from fit probabilities or decisions."""
+    return bool(
+        getattr(estimator, "calibrate", None) or getattr(estimator, "thresholds", None)
+    )
+
+
+def cross_fits(estimator: Any) -> bool:
+    """Tell whether these rows are of folds: then each fold takes a fit of its own."""
+    return calibrates(estimator) and not estimator.early_stopping
+
+
+def count_fits(estimator: Any) -> float:
+    """Return how many fits to all rows a fit takes: those of folds are one less."""
+    return float(N_FOLDS) if cross_fits(estimator) else 1.0
+
+
+def _check_calibration(estimator: Any, targets: Targets, n_rows: int) -> None:
+    """Refuse thresholds of what is no yes or no, and fewer rows than folds."""
+    if getattr(estimator, "thresholds", None) and not isinstance(targets, Labels):
+        raise ValueError(
+            "`thresholds` needs an indicator matrix as `y`, with a column for each "
+            f"label. Got {targets.problem_type.replace('_', ' ')}. Set it to None; for "
+            "two classes, sklearn.model_selection.TunedThresholdClassifierCV finds a "
+            "threshold."
+        )
+    if cross_fits(estimator) and n_rows < N_FOLDS:
+        raise ValueError(
+            f"`calibrate` and `thresholds` need at least {N_FOLDS} rows, one for each "
+            f"fold. Got {n_rows}. Pass more rows, or set both to None."
+        )
 
 
 def rows_of_steps(estimator: Any, max_steps: int | None) -> float:
@@ -402,6 +445,8 @@ class FitPlan:
         Whether these are a part of X.
     limit : TimeLimit or None
         Plans the steps anew, with `max_time`.
+    clock : Clock or None
+        The time that is left then to further fits.
     """
 
     rows: TrainingRows
@@ -409,6 +454,11 @@ class FitPlan:
     held_out: tuple[Any, Any] | None = None
     own_held: bool = True
     limit: TimeLimit | None = None
+    clock: Any = None
+
+    def without_texts(self) -> FitPlan:
+        """Return the plan without the texts, which may be a copy of all of X."""
+        return replace(self, rows=self.rows.without_texts())
 
 
 def plan_fit(
@@ -436,8 +486,15 @@ def choose_compute(estimator: Any) -> Compute:
     return compute
 
 
-def tokenize(estimator: Any, texts: Texts, backbone: Backbone) -> TokenTable:
-    """Cut the texts into tokens of the model's; the first of several ranks does."""
+def tokenize(
+    estimator: Any, texts: Texts, backbone: Backbone
+) -> tuple[TokenTable, Windows | None]:
+    """Cut the texts into tokens of the model's; the first of several ranks does.
+
+    Where fits to folds will predict them, return what the model is given then, too.
+    """
+    if cross_fits(estimator):
+        return tokenize_for_both(estimator, texts, backbone)
 
     def encode() -> TokenTable:
         most = most_tokens(estimator.max_length, backbone)
@@ -446,7 +503,7 @@ def tokenize(estimator: Any, texts: Texts, backbone: Backbone) -> TokenTable:
         _check_tokenized(estimator, texts, tokens, backbone)
         return tokens
 
-    return ranks_now().from_first(encode)
+    return ranks_now().from_first(encode), None
 
 
 def tokenize_for_both(
@@ -704,7 +761,7 @@ def _watch_score(
         return None
     scorer = check_scoring(estimator, scoring=estimator.scoring)
     X, y = held_out[0], estimator._targets.to_score(held_out[1])
-    view = _without_fit(estimator)
+    view = without_fit(estimator)
     if isinstance(estimator.scoring, str):  # else it would fail only after an epoch
         _try_scorer(scorer, view, X, y)
     view._predictor = predictor  # the one fitted attribute that predictions need
@@ -713,8 +770,8 @@ def _watch_score(
     )
 
 
-def _without_fit(estimator: Any) -> Any:
-    """Return a copy for a scorer: without what an earlier fit has trained."""
+def without_fit(estimator: Any) -> Any:
+    """Return a copy without what a fit has trained."""
     view = copy.copy(estimator)
     for name in FITTED_ATTRIBUTES & vars(view).keys():
         delattr(view, name)

@@ -26,6 +26,9 @@ from sk_adalora.training.time_limit import TimeLimit
 from .fitting import (
     FitPlan,
     build_adapted,
+    calibrates,
+    count_fits,
+    cross_fits,
     draw_of_rows,
     plan_fit,
     plan_schedule,
@@ -188,6 +191,7 @@ def within_time(
         return plan
     rows, held_out, n_rows = plan.rows, plan.held_out, len(plan.rows.texts)
     clock = start_clock(estimator, plan, backbone, start)
+    clock.fits = count_fits(estimator)
     size = clock.rows_to_draw(estimator, n_rows, plan.schedule.total_step)
     targets = estimator._targets
     drawn = draw_of_rows(np.arange(n_rows), rows.targets, targets, generator, size)
@@ -196,9 +200,12 @@ def within_time(
         held_out = (_head(held_out[0], n_held), _head(held_out[1], n_held))
     rows = read_drawn(rows.take(drawn), y, targets, rows.targets)
     if held_out is not None:  # they are scored after the last step
-        clock.end -= len(held_out[1]) * clock.timings.vector
+        times = 1 + calibrates(estimator)
+        clock.end -= times * len(held_out[1]) * clock.timings.vector
+    if cross_fits(estimator):
+        clock.to_encode = len(drawn)
     schedule, limit = clock.limit(estimator, len(drawn))
-    return replace(plan, rows=rows, held_out=held_out, schedule=schedule, limit=limit)
+    return FitPlan(rows, schedule, held_out, plan.own_held, limit, clock)
 
 
 @dataclass
@@ -319,7 +326,9 @@ def estimate_seconds(estimator: Any, X: Any, y: Any) -> float:
     timings = measure(view, rows, backbone, schedule)
     training = timings.of_fit(len(rows.texts), schedule.total_step)
     n_held = 0 if held_out is None else len(held_out[1])
-    scoring = schedule.epochs * n_held * timings.vector
+    scoring = (schedule.epochs + calibrates(view)) * n_held * timings.vector
     found = reading + training + scoring + timings.end
+    if cross_fits(view):
+        found += (count_fits(view) - 1) * training + len(rows.texts) * timings.vector
     limit = estimator.max_time
     return found if limit is None else min(found, float(limit))

@@ -82,10 +82,14 @@ SHARED_RULES: dict[str, Rule] = {
 CLASSIFIER_RULES: dict[str, Rule] = {
     **SHARED_RULES,
     "class_weight": choice("balanced") | instance(Mapping, "a dict") | NONE,
+    "calibrate": choice("temperature") | NONE,
+    "thresholds": choice("f1") | NONE,
 }
 
-# Of an encoder's own fits, none is scored or continued.
+# Of an encoder's own fits, none is scored, continued or calibrated.
 _NOT_OF_ENCODERS = {
+    "calibrate",
+    "thresholds",
     "early_stopping",
     "validation_fraction",
     "n_iter_no_change",

@@ -52,6 +52,9 @@ class FitReport:
     columns : dict of str to str
         What each column of a table holds, by its name: "text", "number", "date" (or
         time), "boolean" or "category". Empty for one text a row.
+    calibration : dict of str to float
+        Of a calibrated classifier, the "temperature", and the "log loss" and the
+        "calibrated log loss" of the rows that it was fitted to; otherwise empty.
     """
 
     n_given: int
@@ -72,13 +75,16 @@ class FitReport:
     total_parameters: int
     seconds: float
     columns: dict[str, str]
+    calibration: dict[str, float]
 
     def __str__(self) -> str:
         table = {field.name: getattr(self, field.name) for field in fields(self)}
         roles = Counter(table.pop("columns").values())
+        calibration = table.pop("calibration")
         if roles:
             table["columns"] = roles.total()
             table |= {f"  {role}": count for role, count in roles.most_common()}
+        table |= calibration
         return "\n".join(f"{name:<21}{_shown(x):>12}" for name, x in table.items())
 
 
@@ -123,4 +129,5 @@ def make_report(
         total_parameters=count_numbers(network),
         seconds=time.perf_counter() - start,
         columns=columns,
+        calibration={},
     )
