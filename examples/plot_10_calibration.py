@@ -15,7 +15,7 @@ bokeh-sampledata==2026.1``; nothing is downloaded.
 # --------------------
 #
 # Is a film a comedy? The model learns it from the titles, directors and casts of 200
-# films, and predicts 1,000 others. What it predicts without a temperature needs no
+# films, and predicts 600 others. What it predicts without a temperature needs no
 # second fit: the two differ by that number alone.
 
 from gallery_data import films
@@ -26,7 +26,7 @@ table = films().dropna(subset=["director", "cast"])
 rows = table["title"] + ", " + table["director"] + ", " + table["cast"]
 comedy = table["genres"].map(lambda genres: "Comedy" in genres).astype(int)
 X, X_test, y, y_test = train_test_split(
-    list(rows), comedy.to_numpy(), train_size=200, test_size=1000, random_state=0
+    list(rows), comedy.to_numpy(), train_size=200, test_size=600, random_state=0
 )
 
 # %%
@@ -38,7 +38,7 @@ X, X_test, y, y_test = train_test_split(
 from sk_adalora import AdaLoraClassifier
 
 classifier = AdaLoraClassifier(
-    epochs=6, max_length=48, calibrate="temperature", random_state=0
+    epochs=6, max_length=32, calibrate="temperature", random_state=0
 )
 classifier.fit(X, y)
 calibrated = classifier.decision_function(X_test)
