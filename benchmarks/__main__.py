@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from . import (
+    explain,
     memory,
     operations,
     parts_of_a_fit,
@@ -37,6 +38,7 @@ MEASUREMENTS = {
     "profile": parts_of_a_fit,
     "memory": memory,
     "soak": soak,
+    "explain": explain,
     "scale-budget": scale_budget,
     "scale-predict": scale_predict,
     "scale-quantization": scale_quantization,
