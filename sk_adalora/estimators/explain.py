@@ -104,8 +104,8 @@ class ExplainsMixin:
             `y` has several. None stands for the second of two classes, the likeliest
             of several classes or labels, and the first of several numbers.
         method : {"leave_one_out", "integrated_gradients"}, default="leave_one_out"
-            How to value a word. "integrated_gradients" [1]_ goes from a text of mask
-            tokens to the text and adds up the gradients on the way. It takes the same
+            How to value a word. "integrated_gradients" [1]_ goes from a text of
+            padding to the text and adds up the gradients on the way. It takes the same
             time however many words there are, and its values add up to the output minus
             that without words, `baseline`. It takes a text or a pair of texts a row.
 

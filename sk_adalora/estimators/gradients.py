@@ -30,8 +30,8 @@ def integrate_gradients(
 ) -> tuple[list[np.ndarray], list[float]]:
     """Share what a text adds to an output among its words (arXiv:1703.01365).
 
-    The way goes from the vectors of a text of mask tokens to those of the words, with
-    the special tokens in both.
+    The way goes from the vectors of padding tokens to those of the words, with the
+    special tokens in both.
 
     Parameters
     ----------
@@ -78,8 +78,11 @@ def integrate_gradients(
 
 
 def _no_word(tokenizer: Any) -> int:
-    """Return the token that stands for a word left open."""
-    known = (tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    """Return the token that says nothing.
+
+    From masks, the strongest words matter less (`python -m benchmarks explain`).
+    """
+    known = (tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.eos_token_id)
     return next((int(id_) for id_ in known if id_ is not None), 0)
 
 
