@@ -14,6 +14,7 @@ import torch
 from . import (
     calibration,
     compress,
+    explain,
     memory,
     operations,
     parts_of_a_fit,
@@ -41,6 +42,7 @@ MEASUREMENTS = {
     "soak": soak,
     "calibration": calibration,
     "compress": compress,
+    "explain": explain,
     "scale-budget": scale_budget,
     "scale-predict": scale_predict,
     "scale-quantization": scale_quantization,

@@ -34,6 +34,7 @@ __all__ = [
     "AdaLoraTableRegressor",
     "BudgetDisplay",
     "BudgetSchedule",
+    "EmbeddingMapDisplay",
     "Explanation",
     "Explanations",
     "LoraConfig",
@@ -59,6 +60,7 @@ _HOMES = {
     "AdaLoraTableRegressor": ".estimators.table",
     "BudgetDisplay": ".displays.displays",
     "BudgetSchedule": ".adalora.schedule",
+    "EmbeddingMapDisplay": ".displays.embedding_map",
     "Explanation": ".estimators.explanation",
     "Explanations": ".estimators.explanation",
     "LoraConfig": ".adalora.config",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
         RankAllocationDisplay,
         TrainingHistoryDisplay,
     )
+    from .displays.embedding_map import EmbeddingMapDisplay
     from .displays.word_importance import WordImportanceDisplay
     from .estimators.classifier import AdaLoraClassifier
     from .estimators.encoder import AdaLoraEncoder

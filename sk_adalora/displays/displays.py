@@ -584,3 +584,30 @@ def fitted_adalora(estimator: Any, display: str) -> BaseAdaLora:
             )
     check_is_fitted(inner)
     return inner
+
+
+def last_step(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Find the last step of a pipeline or a search, and what it gets of `X`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What the user gave.
+    X : array-like or table
+        Rows as the user has them.
+
+    Returns
+    -------
+    estimator : estimator
+        What is neither a pipeline nor a search.
+    X : array-like or table
+        The rows, transformed by the steps before it.
+    """
+    while True:
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
+        elif hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        else:
+            return estimator, X

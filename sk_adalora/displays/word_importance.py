@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from sk_adalora.estimators.explanation import Explanation
 
+from .displays import last_step
 from .draw import VERMILION, blue_on, import_pyplot, ink_on, list_axes
 
 
@@ -73,6 +74,7 @@ class WordImportanceDisplay:
         X: Any,
         *,
         target: Any,
+        method: str = "leave_one_out",
         n_words: int = 15,
         min_rows: int = 2,
         ax: Any = None,
@@ -82,12 +84,15 @@ class WordImportanceDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted classifier or regressor of this package.
+            A fitted classifier or regressor of this package, or a pipeline or search
+            that ends with one.
         X : array-like of str of shape (n_samples,), or table
             Texts or rows, in the form in which `fit` got them.
         target : object
             The class to explain, as in the estimator's `explain`; None for numbers or
             two classes.
+        method : {"leave_one_out", "integrated_gradients"}, default="leave_one_out"
+            How to value a word, as in the estimator's `explain`.
         n_words : int, default=15
             How many words to draw.
         min_rows : int, default=2
@@ -107,7 +112,8 @@ class WordImportanceDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        explanations = estimator.explain(X, target=target)
+        estimator, X = last_step(estimator, X)
+        explanations = estimator.explain(X, target=target, method=method)
         return cls.from_explanations(
             explanations, n_words=n_words, min_rows=min_rows, ax=ax
         )

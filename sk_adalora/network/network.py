@@ -95,6 +95,22 @@ class TextNetwork(nn.Module):
         hidden = self._encode(batch).last_hidden_state  # (n, t, w)
         return pool(hidden.float(), batch.attention_mask, self.pooling)
 
+    def of_vectors(self, embedded: Tensor, types: Tensor | None) -> Tensor:
+        """Compute the outputs (n, k) of vectors of tokens (n, t, w), without padding.
+
+        `types`, of shape (t,), tells the texts of a pair apart.
+        """
+        inputs: dict[str, Tensor] = {"inputs_embeds": embedded}
+        inputs["attention_mask"] = embedded.new_ones(embedded.shape[:2]).long()
+        if types is not None:
+            inputs["token_type_ids"] = types.expand(embedded.shape[:2])
+        return self._outputs_of(self.encoder(**inputs), None)
+
+    def _outputs_of(self, encoded: Any, mask: Tensor | None) -> Tensor:
+        hidden = encoded.last_hidden_state.float()  # (n, t, w)
+        outputs: Tensor = self.head(pool(hidden, mask, self.pooling))
+        return outputs
+
     def _encode(self, batch: Batch) -> Any:
         """Run the adapted encoder."""
         inputs = {
@@ -146,7 +162,11 @@ class ModelHeadNetwork(TextNetwork):
 
     def forward(self, batch: Batch) -> Tensor:
         """Compute the outputs of the model's head, of shape (n, k)."""
-        return self._encode(batch).logits.float()
+        return self._outputs_of(self._encode(batch), batch.attention_mask)
+
+    def _outputs_of(self, encoded: Any, mask: Tensor | None) -> Tensor:
+        outputs: Tensor = encoded.logits.float()
+        return outputs
 
 
 def own_head(module: nn.Module, drawn: Iterable[str]) -> list[str]:
