@@ -331,8 +331,9 @@ class Classes(Targets):
         return difference
 
     def measure_tensor(self, outputs: Tensor, which: int) -> Tensor:
-        others = torch.cat([outputs[:, :which], outputs[:, which + 1 :]], dim=1)
-        return outputs[:, which] - others.logsumexp(dim=1)
+        scaled = outputs / (self.temperature or 1.0)
+        others = torch.cat([scaled[:, :which], scaled[:, which + 1 :]], dim=1)
+        return scaled[:, which] - others.logsumexp(dim=1)
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return logits, or with two classes the log-odds of the second, in float64."""
@@ -450,7 +451,7 @@ class Labels(Classes):
         return self.decision(outputs)[np.arange(len(outputs)), which]
 
     def measure_tensor(self, outputs: Tensor, which: int) -> Tensor:
-        return outputs[:, which]
+        return outputs[:, which] / (self.temperature or 1.0)
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return the log-odds of each label."""
