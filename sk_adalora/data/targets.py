@@ -318,6 +318,11 @@ class Classes(Targets):
     def _log_probabilities(outputs: Tensor) -> Tensor:
         return outputs.log_softmax(dim=1)
 
+    @staticmethod
+    def probabilities(outputs: Tensor) -> Tensor:
+        """Return the probabilities, of shape (n, k), in the precision of `outputs`."""
+        return outputs.softmax(dim=1)
+
 
 @dataclass(frozen=True)
 class Labels(Classes):
@@ -383,6 +388,11 @@ class Labels(Classes):
     @staticmethod
     def _log_probabilities(outputs: Tensor) -> Tensor:
         return F.logsigmoid(outputs)
+
+    @staticmethod
+    def probabilities(outputs: Tensor) -> Tensor:
+        """Return the probability of each label, in the precision of `outputs`."""
+        return outputs.sigmoid()
 
 
 def read_label_targets(y: Any) -> tuple[Targets, Tensor]:
