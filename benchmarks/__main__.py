@@ -60,7 +60,7 @@ SHORT = {
 _TEXTS = {
     "all": "all measurements one after the other, then the report",
     "short": "a part of speed, step and score, in about twenty minutes",
-    "report": "write the generated parts of docs/benchmarks.md",
+    "report": "write the generated parts of benchmarks/RESULTS.md",
     "list": "list all of these, with what they ask",
 }
 

@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/benchmarks.md from the results."""
+"""Write the generated parts of benchmarks/RESULTS.md from the results."""
 
 import re
 from functools import partial

@@ -34,8 +34,8 @@ LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md"]
 # What these pages print depends on the model.
 WITH_THE_REAL_MODEL = {
     "README.md",
-    "docs/first_steps.md",
-    "docs/user_guide/displays.md",
+    "docs/get_started/first_steps.md",
+    "docs/understand/pictures.md",
 }
 # The steps that epochs="auto" aims at on the other pages, which fit many times:
 # what they print does not depend on the number.

@@ -36,19 +36,19 @@ def test_code_ends_without_the_empty_line_that_doctest_needs(load):
 @pytest.mark.parametrize(
     ("source", "link", "on_the_site"),
     [
-        ("docs/design.md", "../CONTRIBUTING.md", "generated/contributing.markdown"),
+        ("docs/project/design.md", "../CONTRIBUTING.md", "generated/contributing.markdown"),
         ("docs/index.md", "../examples", "auto_examples/index.rst"),
-        ("docs/user_guide/inputs.md", "targets.md#numbers", "targets.md#numbers"),
+        ("docs/how_to/inputs.md", "targets.md#numbers", "targets.md#numbers"),
         (
-            "docs/user_guide/models.md",
+            "docs/how_to/models.md",
             "../../README.md",
             "../generated/overview.markdown",
         ),
-        ("docs/install.md", "https://example.org/x.md", "https://example.org/x.md"),
-        ("docs/api.md", "missing.md", "missing.md"),
-        ("CONTRIBUTING.md", "docs/design.md", "../design.md"),
+        ("docs/get_started/install.md", "https://example.org/x.md", "https://example.org/x.md"),
+        ("docs/reference/api.md", "missing.md", "missing.md"),
+        ("CONTRIBUTING.md", "docs/project/design.md", "../design.md"),
         ("CHANGES.md", "examples/quickstart.py", "../../examples/quickstart.py"),
-        ("benchmarks/README.md", "../docs/defaults.md", "../defaults.md"),
+        ("benchmarks/README.md", "../benchmarks/DEFAULTS.md", "../defaults.md"),
     ],
 )
 def test_links_of_the_repository_lead_to_pages_of_the_site(

@@ -1,4 +1,4 @@
-"""Settings of ours beside each other: what docs/defaults.md is written from."""
+"""Settings of ours beside each other: what benchmarks/DEFAULTS.md is written from."""
 
 import math
 from dataclasses import replace

@@ -11,7 +11,7 @@ from benchmarks.data import TASKS, load_task, split
 from benchmarks.results import table
 
 # Numbers of test rows by seed: of the tables of `score`, and with those of the studies
-# in docs/defaults.md, by which settings were chosen or confirmed.
+# in benchmarks/DEFAULTS.md, by which settings were chosen or confirmed.
 TUNING = dict.fromkeys([0, 1, 2], 1000)
 CHOSEN_ON = {
     **TUNING,

@@ -39,7 +39,7 @@ class Targets(ABC):
     # What head_init="auto" stands for, and whether a random head predicts, too.
     head_init: ClassVar[str] = "linear_probe"
     random_head_predicts: ClassVar[bool] = False
-    # Optimizer steps that epochs="auto" aims at. docs/defaults.md has the studies.
+    # Optimizer steps that epochs="auto" aims at. benchmarks/DEFAULTS.md has the studies.
     enough_steps: ClassVar[int] = 96
 
     @property
@@ -430,7 +430,7 @@ class Numbers(Targets):
         target of equal numbers, which is predicted as it is.
     """
 
-    # On numbers, a probe overfits, and so do many steps: docs/defaults.md. A random
+    # On numbers, a probe overfits, and so do many steps: benchmarks/DEFAULTS.md. A random
     # head, too, starts around the mean.
     head_init: ClassVar[str] = "random"
     random_head_predicts: ClassVar[bool] = True

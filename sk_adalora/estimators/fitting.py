@@ -84,7 +84,7 @@ from .predicting import (
     read_inputs,
 )
 
-# Default learning rate of a head that starts at a linear probe. docs/defaults.md has
+# Default learning rate of a head that starts at a linear probe. benchmarks/DEFAULTS.md has
 # the studies behind this and the next two.
 _FITTED_HEAD_RATE = 1e-3
 # `interpolation="auto"` after a training of more than _FEW_EPOCHS epochs over at most

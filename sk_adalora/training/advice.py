@@ -29,7 +29,7 @@ _RISE = 0.1
 # train nothing, and a larger one trains, if slowly.
 _HABITS = (1e-6, 1e-4)
 # Steps of such a rate reach somewhere if they add up to this; the default's add up to
-# 0.3 and more (docs/defaults.md).
+# 0.3 and more (benchmarks/DEFAULTS.md).
 _FAR = 0.1
 
 

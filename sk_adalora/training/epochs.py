@@ -23,7 +23,7 @@ class Interpolation:
 
     Moved a little back towards the start, a network predicts unseen rows as well as
     before or better, and is less confident (WiSE-FT: Wortsman et al. 2022,
-    arXiv:2109.01903). docs/defaults.md has what that gains here.
+    arXiv:2109.01903). benchmarks/DEFAULTS.md has what that gains here.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ _ALLOCATIONS = 200
 
 # Few rows need more passes, and so do many classes: epochs="auto" stands for as many as
 # make the targets' `enough_steps`, or this many per class if that is more.
-# docs/defaults.md has the studies.
+# benchmarks/DEFAULTS.md has the studies.
 _STEPS_OF_A_CLASS = 8
 # The bounds of these epochs. The lower one is higher for more than _FEW_CLASSES, or
 # thousands of rows would get fewer than a thousand.

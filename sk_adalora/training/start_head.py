@@ -3,7 +3,7 @@
 A randomly initialised head first distorts the pretrained features to suit itself; one
 that fits them leaves them intact, which matters most with few rows (Kumar et al. 2022,
 arXiv:2202.10054). By default, the head of a regressor is randomly initialised
-nevertheless: on numbers, a probe learns noise (docs/defaults.md). Either head is
+nevertheless: on numbers, a probe learns noise (benchmarks/DEFAULTS.md). Either head is
 trained on standardised features.
 """
 
@@ -22,7 +22,7 @@ from sk_adalora.tokens.table import TokenTable
 from .loop import Examples, LossFunction, TrainingRun
 
 # The number of rows that the probe is fitted to: more take time and do not score higher
-# (docs/defaults.md).
+# (benchmarks/DEFAULTS.md).
 _ENOUGH_ROWS = 1000
 # Rows of each class among them: a class without any would get a bias that training does
 # not correct.
@@ -36,7 +36,7 @@ _TEXTS_TO_MEASURE = 64
 _ROWS = 1000
 # The probe minimises mean loss + penalty / 2 * ||w||^2, on standardised features. With
 # many rows, a linear model alone would do best with a weaker penalty; but training that
-# starts from a more confident head ends at a worse model (docs/defaults.md). Where a
+# starts from a more confident head ends at a worse model (benchmarks/DEFAULTS.md). Where a
 # row has several labels or numbers, its loss is their mean, and the penalty is divided
 # by their number, so that it weighs as much for each of them as for a single one.
 _PENALTY = 0.01
