@@ -360,6 +360,10 @@ class Classes(Targets):
     def _log_probabilities(outputs: Tensor) -> Tensor:
         return outputs.log_softmax(dim=1)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities, of shape (n, k), in the precision of `outputs`."""
+        return (outputs / (self.temperature or 1.0)).softmax(dim=1)
+
 
 @dataclass(frozen=True)
 class Labels(Classes):
@@ -460,6 +464,10 @@ class Labels(Classes):
     @staticmethod
     def _log_probabilities(outputs: Tensor) -> Tensor:
         return F.logsigmoid(outputs)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each label, in the precision of `outputs`."""
+        return (outputs / (self.temperature or 1.0)).sigmoid()
 
 
 def read_label_targets(y: Any) -> tuple[Targets, Tensor]:

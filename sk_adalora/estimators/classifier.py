@@ -14,10 +14,11 @@ from sk_adalora.pretrained.find import DEFAULT_MODEL
 
 from .base import BaseAdaLora
 from .explain import Explainer, ExplainsMixin, text_explainer
+from .exporting import ExportsOnnx
 from .parameters import CLASSIFIER_RULES
 
 
-class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, BaseAdaLora):
+class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
     """Classify texts with a pretrained transformer, fine-tuned with AdaLoRA [1]_.
 
     The pretrained weights stay as they are. A fit learns a low-rank update for the

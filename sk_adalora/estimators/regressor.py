@@ -11,10 +11,11 @@ from sk_adalora.data.targets import Numbers, read_number_targets
 
 from .base import BaseAdaLora
 from .explain import Explainer, ExplainsMixin, text_explainer
+from .exporting import ExportsOnnx
 from .parameters import SHARED_RULES
 
 
-class AdaLoraRegressor(RegressorMixin, ExplainsMixin, BaseAdaLora):
+class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
     """Predict numbers from texts with a pretrained transformer and AdaLoRA [1]_.
 
     The pretrained weights stay as they are. A fit learns a low-rank update for the

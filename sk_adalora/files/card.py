@@ -65,6 +65,14 @@ def write_export_card(estimator: Any, part: str = "", *, merged: bool) -> str:
     return _page(estimator, title, loading, merged=merged)
 
 
+def write_onnx_card(estimator: Any, quantize: str | None) -> str:
+    """Write the card of a model in ONNX."""
+    numbers = "" if quantize is None else f" Its weights are {quantize}."
+    loading = f"""`python run.py "a text"`, or `Model().predict(rows)` of `run.py`: they
+need onnxruntime and tokenizers.{numbers}"""
+    return _page(estimator, "An AdaLoRA model in ONNX", loading, merged=True)
+
+
 def _get(model: str, part: str) -> str:
     return f"{model}.{part}" if part else model
 

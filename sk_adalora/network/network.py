@@ -239,7 +239,7 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
         if mask is None:
             return hidden[:, -1]
         ends = mask.sum(dim=1) - 1  # (n,)
-        return hidden[torch.arange(len(hidden), device=hidden.device), ends]
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), ends]
     if pooling == "max":
         if mask is not None:
             hidden = hidden.masked_fill(~mask.bool().unsqueeze(2), -torch.inf)

@@ -198,7 +198,7 @@ def _encode_part(
     starts = [text[:limit] for text in first]
     encoded = _call(tokenizer, starts, second, max_length, with_types)
     ids = encoded["input_ids"]
-    if getattr(tokenizer, "split_special_tokens", False) and encoded.encodings:
+    if encoded.encodings:
         ids = _without_ends_of_texts(encoded, tokenizer)
     # (n_texts,) bool; only a text of full length can have lost tokens
     truncated = np.fromiter((len(row) >= max_length for row in ids), bool, len(ids))
@@ -221,7 +221,7 @@ def _pack(
     tokenizer: Any,
 ) -> pa.RecordBatch:
     """Make columns of what a tokenizer returned; no text is left without a token."""
-    filler = _filler_id(tokenizer)
+    filler = filler_id(tokenizer)
     columns = {"ids": _to_lists([row or [filler] for row in ids], np.int32)}
     if types is not None:
         columns["type_ids"] = _to_lists([row or [0] for row in types], np.int8)
@@ -255,9 +255,10 @@ def _without_ends_of_texts(encoded: Any, tokenizer: Any) -> list[list[int]]:
     T5's vocabulary has "</s>" among its pieces, so that splitting special tokens, which
     does for others, does not do for it.
     """
-    end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
-    if None in (end, unknown):
+    replaced = replaced_end(tokenizer)
+    if replaced is None:
         return encoded["input_ids"]
+    end, unknown = replaced
     return [
         [
             unknown if id_ == end and not added else id_
@@ -267,6 +268,14 @@ def _without_ends_of_texts(encoded: Any, tokenizer: Any) -> list[list[int]]:
         else row.ids
         for row in encoded.encodings
     ]
+
+
+def replaced_end(tokenizer: Any) -> tuple[int, int] | None:
+    """Return the end token that texts must not contain, and what replaces it."""
+    end, unknown = tokenizer.eos_token_id, tokenizer.unk_token_id
+    if not getattr(tokenizer, "split_special_tokens", False) or None in (end, unknown):
+        return None
+    return int(end), int(unknown)
 
 
 def _lost_tokens(
@@ -293,7 +302,7 @@ def _is_decided(encoding: Any) -> bool:
     return bool(kept) and last >= kept[-1] + _WORDS_BEHIND
 
 
-def _filler_id(tokenizer: Any) -> int:
+def filler_id(tokenizer: Any) -> int:
     """Stand-in for a text without tokens: a model needs at least one to attend to."""
     special = (
         tokenizer.bos_token_id,

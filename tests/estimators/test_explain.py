@@ -183,7 +183,7 @@ def test_integrated_gradients_add_up(tiny_model, kind):
     elif kind == "numbers":
         est = make_regressor(tiny_model).fit(X, 100.0 * y + 7)
     else:
-        est = make(tiny_model).fit(*topics())
+        est = make(tiny_model, calibrate="temperature").fit(*topics())
     explained = est.explain(texts, method="integrated_gradients")
 
     left_out = est.explain(texts)
