@@ -107,7 +107,7 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it():
 
 
 def test_the_api_page_lists_the_names():
-    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
 
     assert sorted(re.findall(r"^### `(\w+)`$", page, re.MULTILINE)) == sorted(
         sk_adalora.__all__
@@ -115,7 +115,7 @@ def test_the_api_page_lists_the_names():
 
 
 def test_the_api_page_names_what_only_the_engine_offers():
-    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     part = page.split("### Files of adapters")[1].split("\n## ")[0]
     only = {*sk_adalora.adalora.__all__} - {*sk_adalora.__all__}
     functions = {n for n in only if inspect.isfunction(getattr(sk_adalora.adalora, n))}
@@ -134,7 +134,7 @@ def test_the_api_page_names_what_only_the_engine_offers():
     ],
 )
 def test_the_api_page_lists_the_fields(title, cls):
-    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     part = re.split(r"^##", page.split(f"### Fields of {title}")[1], flags=re.M)
     rows = re.findall(r"^\| (`.*?) \|", part[0], re.MULTILINE)
     listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
