@@ -348,13 +348,12 @@ class Classes(Targets):
 
     def log_probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Return the logarithms of the probabilities, of shape (n, k), in float64."""
-        logs = np.empty(outputs.shape)
+        values, heat = torch.from_numpy(outputs), self.temperature or 1.0
+        logs = values.new_empty(values.shape, dtype=torch.float64)
         # In chunks: else, doubles of all outputs would be in memory twice.
-        for start in range(0, len(outputs), _ROWS):
-            rows = slice(start, start + _ROWS)
-            exact = torch.from_numpy(self._scaled(outputs[rows]))
-            logs[rows] = self._log_probabilities(exact).numpy()
-        return logs
+        for rows, of_rows in zip(values.split(_ROWS), logs.split(_ROWS), strict=True):
+            of_rows.copy_(self._log_probabilities(rows.double() / heat))
+        return logs.numpy()
 
     @staticmethod
     def _log_probabilities(outputs: Tensor) -> Tensor:

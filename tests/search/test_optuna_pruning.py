@@ -161,7 +161,8 @@ def test_several_scores_are_refused(make):
 
 def test_a_regressor_reports_its_score(make):
     params = make().get_params()
-    del params["class_weight"]
+    for name in ("class_weight", "calibrate", "thresholds"):
+        del params[name]
     trial = new_study(pruner=optuna.pruners.NopPruner()).ask()
     watcher = OptunaPruning(trial, X_val=X, y_val=np.arange(36.0))
     fitted = AdaLoraRegressor(**params).set_callbacks(watcher).fit(X, np.arange(36.0))

@@ -246,7 +246,8 @@ def test_windows_are_averaged_before_the_probabilities(make, kind):
     estimator = make(long_text="windows")
     if kind == "regressor":
         params = estimator.get_params()
-        del params["class_weight"]
+        for name in ("class_weight", "calibrate", "thresholds"):
+            del params[name]
         estimator = AdaLoraRegressor(**params)
     fitted = estimator.fit(LONG, Y)
     pieces = [
