@@ -43,6 +43,8 @@ _TRIAL = ["", "a", "A short text.", "It was the best of times, " * 9, "x y z " *
 # The newest set of operations that torch's tracing exporter writes in all its versions
 # that we take, and that has all that attention needs.
 _OPSET = 17
+# Weights that share a scale where they are integers.
+_BLOCK = 16
 
 
 @own_settings_of_torch(gradients=False)
@@ -185,13 +187,93 @@ def _write_model(graph: _Graph, path: Path, row_format: Any) -> list[str]:
 
 
 def _quantize(path: Path) -> None:
-    """Store weights as integers, and have products computed with them."""
+    """Store embeddings and weights of layers as integers of 8 bits with their scales.
+
+    Each row of an embedding has a scale, and so have each few weights of a layer and
+    each few numbers that it reads. onnxruntime's own dynamic quantization has one scale
+    for a batch: a prediction would depend on the texts beside it, and more labels
+    would change.
+    """
     import onnx
-    from onnxruntime.quantization import QuantType, quant_utils, quantize_dynamic
 
     model = onnx.load(path)
-    quant_utils.add_pre_process_metadata(model)  # else, it would advise such a step
-    quantize_dynamic(model, path, per_channel=True, weight_type=QuantType.QInt8)
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        at = {"MatMul": 1, "Gather": 0}.get(node.op_type)
+        weight = None if at is None else weights.get(node.input[at])
+        if weight is None or not _is_large(weight):
+            nodes.append(node)
+            continue
+        values = onnx.numpy_helper.to_array(weight)
+        make = _integer_product if node.op_type == "MatMul" else _integer_embedding
+        own, made = make(values, node)
+        graph.initializer.extend(own)
+        nodes += made
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    for field, items in ((graph.node, nodes), (graph.initializer, kept)):
+        del field[:]
+        field.extend(items)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+
+
+def _is_large(weight: Any) -> bool:
+    """Tell a matrix of floats that is worth its scales."""
+    import onnx
+
+    is_float = weight.data_type == onnx.TensorProto.FLOAT
+    return is_float and len(weight.dims) == 2 and min(weight.dims) >= _BLOCK
+
+
+def _integer_product(values: np.ndarray, node: Any) -> tuple[list[Any], list[Any]]:
+    """Return tensors and node of a product with a matrix of integers."""
+    import onnx
+
+    n_in, n_out = values.shape
+    padded = np.pad(values.T, ((0, 0), (0, -n_in % _BLOCK)))
+    integers, scales = _rounded(padded.reshape(n_out, -1, _BLOCK))
+    # This operation's zero is 128.
+    packed = (integers.astype(np.int16) + 128).astype(np.uint8)
+    names = [f"{node.output[0]}_{kind}" for kind in ("integers", "scales")]
+    tensors = map(onnx.numpy_helper.from_array, (packed, scales[:, :, 0]), names)
+    product = onnx.helper.make_node(
+        "MatMulNBits",
+        [node.input[0], *names],
+        [node.output[0]],
+        domain="com.microsoft",
+        K=n_in,
+        N=n_out,
+        bits=8,
+        block_size=_BLOCK,
+        accuracy_level=4,  # products of integers, which are quicker
+    )
+    return [*tensors], [product]
+
+
+def _integer_embedding(values: np.ndarray, node: Any) -> tuple[list[Any], list[Any]]:
+    """Return tensors and nodes that look up rows of integers, and scale them."""
+    import onnx
+
+    table, scales = (f"{node.output[0]}_{kind}" for kind in ("integers", "scales"))
+    integers, factors = _rounded(values)
+    tensors = map(onnx.numpy_helper.from_array, (integers, factors), (table, scales))
+    make, ids, out = onnx.helper.make_node, node.input[1], node.output[0]
+    return [*tensors], [
+        make("Gather", [table, ids], [f"{table}_rows"]),
+        make("Gather", [scales, ids], [f"{scales}_rows"]),
+        make("Cast", [f"{table}_rows"], [f"{table}_floats"], to=onnx.TensorProto.FLOAT),
+        make("Mul", [f"{table}_floats", f"{scales}_rows"], [out]),
+    ]
+
+
+def _rounded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return integers from -127 to 127, and their scales along the last axis."""
+    largest = np.abs(values).max(axis=-1, keepdims=True)
+    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(values / scales).astype(np.int8), scales
 
 
 # ---- what is beside it ------------------------------------------------------
