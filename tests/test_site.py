@@ -38,9 +38,9 @@ def test_code_ends_without_the_empty_line_that_doctest_needs(load):
     [
         ("docs/index.md", "../CONTRIBUTING.md", "generated/contributing.markdown"),
         ("docs/index.md", "../examples", "auto_examples/index.rst"),
-        ("docs/how_to/inputs.md", "targets.md#numbers", "targets.md#numbers"),
+        ("docs/how_to/tables.md", "search.md", "search.md"),
         (
-            "docs/how_to/models.md",
+            "docs/how_to/choose_a_model.md",
             "../../README.md",
             "../generated/overview.markdown",
         ),

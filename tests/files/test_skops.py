@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
 
 X, Y = topics(48)
-PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "persistence.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "save_and_share.md"
 CLASSIFIER, REGRESSOR = (
     [f"{kind.__module__}.{kind.__name__}"]
     for kind in (AdaLoraClassifier, AdaLoraRegressor)
