@@ -15,6 +15,16 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
+# One colour a method, in all figures (Okabe and Ito's).
+COLORS = {
+    "words counted": "#E69F00",
+    "frozen vectors": "#56B4E9",
+    "fine-tuned": "#0072B2",
+    "PEFT": "#009E73",
+    "trees": "#CC79A7",
+    "skrub": "#D55E00",
+}
+
 _FILMS = """
     SELECT o.Title AS title, o.Year AS year, o.Rating AS certificate,
            o.Runtime AS minutes, o.Director AS director, o.Writer AS writer,
@@ -58,6 +68,18 @@ def films():
         cast=first_names.str.join(", ").replace("", None),
         genres=table["genres"].str.split(", "),
     )
+
+
+def genres_of_films():
+    """Return title, director and country of films, one text each, and their genres.
+
+    A film counts with its first genre, if that is one of the five most frequent.
+    """
+    table = films().dropna(subset=["director", "country"])
+    genres = table["genres"].str[0]
+    table = table[genres.isin(genres.value_counts().index[:5])]
+    texts = table["title"] + ", " + table["director"] + ", " + table["country"]
+    return list(texts), list(table["genres"].str[0])
 
 
 def embed(texts, max_length=256):
