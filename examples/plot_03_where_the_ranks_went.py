@@ -11,7 +11,7 @@ compare it with that of another random state, and of another task.
 # Two tasks, four fits
 # --------------------
 #
-# Topics of headlines, and genres of films from title, director and country, with 200
+# Topics of headlines, and genres of films from title, director and country, with 150
 # rows each. The model has six layers of six matrices. All start at rank 8. Training
 # gives up half of the directions.
 
@@ -26,7 +26,7 @@ for name, (texts, labels) in {
     "films": genres_of_films(),
 }.items():
     X, _, y, _ = train_test_split(
-        texts, labels, train_size=200, stratify=labels, random_state=0
+        texts, labels, train_size=150, stratify=labels, random_state=0
     )
     for seed in (0, 1):
         classifier = AdaLoraClassifier(
@@ -62,7 +62,10 @@ import matplotlib.pyplot as plt
 
 from sk_adalora import RankAllocationDisplay
 
-figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+white = {"facecolor": "white"}
+figure, axes = plt.subplots(
+    2, 2, figsize=(11, 8), subplot_kw=white, layout="constrained"
+)
 for ax, ((name, seed), fit) in zip(axes.flat, fits.items(), strict=True):
     RankAllocationDisplay.from_estimator(fit, ax=ax)
     ax.set_title(f"{name}, random state {seed}", loc="left")

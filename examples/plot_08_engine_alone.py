@@ -128,5 +128,6 @@ from sk_adalora import BudgetDisplay, RankAllocationDisplay
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 schedule = model.allocator.schedule
 BudgetDisplay.from_schedule(schedule, actual=budget, ax=left)
+right.set_facecolor("white")
 RankAllocationDisplay.from_ranks(model.ranks, initial=config.init_r, ax=right)
 plt.show()
