@@ -29,7 +29,8 @@ _FILMS = """
     SELECT o.Title AS title, o.Year AS year, o.Rating AS certificate,
            o.Runtime AS minutes, o.Director AS director, o.Writer AS writer,
            o."Cast" AS "cast", o.Language AS language, o.Country AS country,
-           t.Production AS studio, o.Genre AS genres, t.Rating AS rating
+           t.Production AS studio, o.Genre AS genres, t.Rating AS rating,
+           t.BoxOffice AS gross
     FROM omdb AS o JOIN tomatoes AS t ON o.ID = t.ID
     WHERE o.Genre != '' AND t.Rating IS NOT NULL AND t.Reviews >= 10
     ORDER BY o.ID
@@ -54,8 +55,8 @@ def headlines():
 def films():
     """Return a table of films that at least ten critics reviewed.
 
-    Ten columns describe a film. The targets are `genres`, a list of names, and
-    `rating`, the critics' mean from 0 to 10.
+    Ten columns describe a film. The targets are `genres`, a list of names,
+    `rating`, the critics' mean from 0 to 10, and `gross`, dollars, of a few films.
     """
     import pandas as pd
 

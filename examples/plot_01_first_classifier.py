@@ -1,10 +1,10 @@
 """
-Fine-tuning beats counted words from 50 rows on
-===============================================
+Fifty fine-tuned headlines beat 450 counted ones
+================================================
 
-The task is the topic of a news story, from its headline. Three methods learn it from 50,
-150 and 450 headlines: counted words, the vectors of a pretrained model as it is, and the
-same model fine-tuned by :class:`~sk_adalora.AdaLoraClassifier`.
+The task is the topic of a news story, from its headline. Three methods learn it from
+50, 150 and 450 headlines: counted words, the vectors of a pretrained model as it is,
+and the same model fine-tuned by :class:`~sk_adalora.AdaLoraClassifier`.
 """
 
 # %%
@@ -27,8 +27,9 @@ for headline, topic in zip(X[:4], y[:4], strict=True):
 # The classifier
 # --------------
 #
-# Texts in, labels out, like any classifier of scikit-learn. The fit freezes a pretrained
-# model, MiniLM, and trains small low-rank updates beside its layers and a linear head.
+# Texts in, labels out, like any classifier of scikit-learn. The fit freezes a
+# pretrained model, MiniLM, and trains small low-rank updates beside its layers and a
+# linear head.
 
 from sk_adalora import AdaLoraClassifier
 

@@ -55,8 +55,8 @@ for one, other in combinations(ranks, 2):
 # %%
 # A row is a layer, counted from the input. *query* and *key* decide which words look at
 # which; *value* and *attention out* carry what is seen; *up* and *down* work on each
-# word by itself. Bright cells kept most of their rank. Hatched matrices are as they were
-# before training. Left and right differ in nothing but the random state.
+# word by itself. Bright cells kept most of their rank. Hatched matrices are as they
+# were before training. Left and right differ in nothing but the random state.
 
 import matplotlib.pyplot as plt
 

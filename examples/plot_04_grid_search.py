@@ -3,16 +3,16 @@ More words beat a better learning rate: a grid search over a pipeline
 =====================================================================
 
 :class:`~sklearn.model_selection.GridSearchCV` searches the settings of a model together
-with those of the step before it. Here, that step cuts news stories to their first words.
-Progress bars show how far the search is.
+with those of the step before it. Here, that step cuts news stories to their first
+words. Progress bars show how far the search is.
 """
 
 # %%
 # The pipeline
 # ------------
 #
-# Any step that turns texts into texts may come before the classifier. It learns from 150
-# stories of the BBC, in five topics.
+# Any step that turns texts into texts may come before the classifier. It learns from
+# 100 stories of the BBC, in five topics.
 
 from gallery_data import COLORS, stories
 from sklearn.model_selection import train_test_split
@@ -23,7 +23,7 @@ from sk_adalora import AdaLoraClassifier
 
 texts, topics = stories()
 X, X_test, y, y_test = train_test_split(
-    texts, topics, train_size=150, test_size=300, stratify=topics, random_state=0
+    texts, topics, train_size=100, test_size=300, stratify=topics, random_state=0
 )
 
 
@@ -39,7 +39,7 @@ def opening(stories, n_words=0):
 pipeline = Pipeline(
     [
         ("opening", FunctionTransformer(opening)),
-        ("classify", AdaLoraClassifier(target_r=4, epochs=4, random_state=0)),
+        ("classify", AdaLoraClassifier(target_r=4, epochs=3, random_state=0)),
     ]
 )
 

@@ -1,5 +1,5 @@
 """
-A search that races makes a third fewer fits
+A search that races makes a fifth fewer fits
 ============================================
 
 A grid search spends as much on the worst candidate as on the best.

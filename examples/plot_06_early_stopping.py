@@ -1,6 +1,6 @@
 """
-Early stopping ends a fit in time
-=================================
+Early stopping: five epochs are as good as twelve
+=================================================
 
 How many epochs does a task take? Allow many, and let the validation set decide:
 ``early_stopping=True`` ends the training when its score no longer improves, and keeps
@@ -37,7 +37,7 @@ stopped = AdaLoraClassifier(
 )
 stopped.fit(X, y)
 history = stopped.history_
-print(f"epochs trained: {history.epochs}, kept: epoch {history.best_epoch + 1}")
+print(f"epochs trained: {history.epochs}, kept: {history.best_epoch + 1}")
 
 # %%
 # Train to the end
@@ -56,10 +56,10 @@ for name, model in {
     print(f"{name:<10} accuracy {model.score(X_test, y_test):.3f}, log loss {loss:.3f}")
 
 # %%
-# ``TrainingHistoryDisplay`` draws the history of the stopped fit: the loss, the score of
-# the validation set with a star at the epoch kept, the penalty that keeps the directions
-# of an update apart, and the learning rate. A star may be lower than an earlier point,
-# at which the ranks were not final.
+# ``TrainingHistoryDisplay`` draws the history of the stopped fit: the loss, the score
+# of the validation set with a star at the epoch kept, the penalty that keeps the
+# directions of an update apart, and the learning rate. A star may be lower than an
+# earlier point, at which the ranks were not final.
 
 import matplotlib.pyplot as plt
 

@@ -49,7 +49,10 @@ for name, (X, y) in tasks.items():
     X, X_test, y, y_test = train_test_split(
         X, y, train_size=200, test_size=600, stratify=y, random_state=0
     )
-    places = np.unique(y, return_inverse=True)[1], np.unique(y_test, return_inverse=True)
+    places = (
+        np.unique(y, return_inverse=True)[1],
+        np.unique(y_test, return_inverse=True),
+    )
     shares = np.bincount(places[0]) / len(y)
     rows, labels = np.arange(len(y_test)), places[1][1]
     guess[name] = shares.max(), -(shares * np.log(shares)).sum()

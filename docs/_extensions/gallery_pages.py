@@ -9,7 +9,9 @@ import re
 from outer_pages import ROOT
 
 DATA = ROOT / "examples" / "gallery_data.py"
-REQUIREMENTS = '"sk-adalora[demo,plot,tables]" bokeh-sampledata==2026.1 pandas peft rich'
+REQUIREMENTS = (
+    '"sk-adalora[demo,plot,tables]" bokeh-sampledata==2026.1 pandas peft rich'
+)
 
 CELL = "\n.. GENERATED FROM PYTHON SOURCE LINES"
 CODE = re.compile(r"\.\. code-block:: Python\n(?:\n| {4}.*\n)+")
@@ -26,9 +28,8 @@ FOLDED = """\
 
 """
 DOWNLOADS = f"""
-The program reads its data with :download:`gallery_data.py <../../examples/{DATA.name}>`,
-which belongs beside it, and needs ``pip install {REQUIREMENTS}``. The notebook brings
-both.
+The program needs :download:`gallery_data.py <../../examples/{DATA.name}>` beside it
+and ``pip install {REQUIREMENTS}``. The notebook brings both.
 """
 
 GREY = "#777777"  # can be read on white and on black
