@@ -57,6 +57,7 @@ OWN_TYPES = frozenset(
     numpy.dtype
     scipy._lib.array_api_compat.numpy._aliases.asarray
     scipy.interpolate._bsplines.BSpline
+    scipy.interpolate._bsplines._BSpline
     sk_adalora.AdaLoraEncoder
     sk_adalora.AdaLoraTableClassifier
     sk_adalora.AdaLoraTableRegressor

@@ -91,7 +91,7 @@ BAD_Y = {
     "None": (with_value(LABELS, 3, None), MISSING),
     "NaN in a list of labels": (with_value(LABELS, 3, NAN), MISSING),
     "NA": (pd.Series(with_value(Y, 3, pd.NA), dtype="Int64"), MISSING),
-    "NaT": (np.append(np.datetime64("NaT"), DAYS[1:]), MISSING),
+    "NaT": (np.append(np.datetime64("NaT", "D"), DAYS[1:]), MISSING),
     "null in polars": (pl.Series(with_value(LABELS, 3, None)), MISSING),
     "masked": (np.ma.masked_array(Y, mask=np.arange(24) < 2), "not hold masked values"),
     "continuous": (np.linspace(0, 1, 24), "Unknown label type: continuous"),

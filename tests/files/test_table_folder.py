@@ -139,7 +139,9 @@ def test_the_list_of_types_is_what_fits_need(fit):
         vars(bare).update(vars(fit(case)) | {"encoder_": None})
         needed |= {*skops.get_untrusted_types(data=skops.dumps(bare))}
 
-    assert needed == OWN_TYPES
+    assert needed <= OWN_TYPES
+    # Versions of SciPy have other names for the same.
+    assert all(name.startswith("scipy.") for name in OWN_TYPES - needed)
 
 
 def test_what_a_folder_holds(saved):
