@@ -15,6 +15,8 @@ import sk_adalora
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE)]
 
+from gallery_pages import first_notebook_cell  # noqa: E402
+
 project = "sk-adalora"
 author = "The sk-adalora developers"
 copyright = author
@@ -28,6 +30,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     # Ours, in docs/_extensions.
     "api_pages",
+    "gallery_pages",
     "outer_pages",
 ]
 source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructuredtext"}
@@ -54,15 +57,19 @@ autodoc_member_order = "bysource"
 autosummary_generate = False
 numpydoc_show_class_members = False
 
-# The gallery: in the order of the files' names, each run once, two at a time: a second
-# core shortens one of them by a quarter only. Its first page begins with
-# examples/GALLERY_HEADER.txt; with another ending, README.md would come before it.
+# The gallery: each example is run once, two at a time: a second core shortens one of
+# them by a quarter only. examples/index.rst is its first page, by sections.
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"[/\\]plot_",
     "ignore_pattern": "^(?!plot_)",  # of the file's name
+    "copyfile_regex": r"index\.rst",
     "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": "generated/gallery",
+    "reset_modules": ("matplotlib", "gallery_pages.style"),
+    "image_srcset": ["2x"],
+    "first_notebook_cell": first_notebook_cell(),
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
