@@ -29,12 +29,12 @@ IMAGES = HERE / "images"
 INK = "#7a7a7a"
 # One colour and one mark for each method, in all figures: Okabe and Ito's colours.
 LOOKS = {
-    "ours": ("sk-adalora", "#D55E00", "o"),
-    "peft-tuned": ("PEFT, tuned", "#0072B2", "s"),
-    "peft-adalora": ("PEFT, as documented", "#56B4E9", "D"),
-    "embeddings": ("frozen embeddings", "#009E73", "^"),
-    "tfidf": ("TF-IDF", "#CC79A7", "v"),
-    "skrub": ("skrub", "#E69F00", "P"),
+    "ours": ("sk-adalora", "#0072B2", "o"),
+    "peft-tuned": ("PEFT, tuned", "#009E73", "s"),
+    "peft-adalora": ("PEFT, as documented", "#9A9A9A", "D"),
+    "embeddings": ("frozen embeddings", "#56B4E9", "^"),
+    "tfidf": ("TF-IDF", "#E69F00", "v"),
+    "skrub": ("skrub", "#D55E00", "P"),
 }
 BASIC = ["ours", "embeddings", "tfidf"]
 TABLE_METHODS = {
@@ -44,6 +44,7 @@ TABLE_METHODS = {
     "words": "tfidf",
 }
 TITLES = {
+    "films": "ratings of films",
     "wines_pl": "wines, a Polish shop",
     "wines_vivino": "wines, Vivino",
     "wines_com": "wines, Wine.com",
