@@ -52,12 +52,14 @@ TITLES = {
     "songs": "songs, hit or flop",
     "decades": "decades of songs",
     "genres": "genres of films",
-    "newsgroups": "20 newsgroups",
+}
+CURVES = {
     "headlines": "news headlines",
     "articles": "news articles",
     "quotes": "review quotes",
+    "newsgroups": "20 newsgroups",
+    "films": "genres of films",
 }
-CURVES = ["headlines", "articles", "quotes", "newsgroups", "films"]
 PROCESSORS = {
     "cpu": "Zen 5",
     "cpu-amx": "Xeon, AMX",
@@ -239,7 +241,7 @@ def draw_learning_curves():
     figure, axes = plt.subplots(nrows=2, ncols=3, figsize=(WIDTH, 4.4))
     for ax, (task, curve) in zip(axes.flat, curves_data().items(), strict=False):
         draw_curve(ax, curve)
-        ax.set_title(TITLES.get(task, task))
+        ax.set_title(CURVES[task])
         ax.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
         sizes = list(curve["ours"])
         few = [n for n in sizes if n != 200] if len(sizes) > 3 else sizes
