@@ -96,6 +96,5 @@ figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
 colors = [COLORS[method] for method in methods]
 bars = axes.barh(list(scores), list(scores.values()), color=colors)
 axes.bar_label(bars, fmt="%.2f", padding=3)
-axes.axvline(0, color="0.5", lw=1)
-axes.set(xlabel="R² on 600 other films", xlim=(-0.1, 0.6))
+axes.set(xlabel="R² on 600 other films", xlim=(0, 0.6))
 plt.show()

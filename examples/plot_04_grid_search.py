@@ -12,7 +12,7 @@ words. Progress bars show how far the search is.
 # ------------
 #
 # Any step that turns texts into texts may come before the classifier. It learns from
-# 100 stories of the BBC, in five topics.
+# 150 stories of the BBC, in five topics.
 
 from gallery_data import COLORS, stories
 from sklearn.model_selection import train_test_split
@@ -23,7 +23,7 @@ from sk_adalora import AdaLoraClassifier
 
 texts, topics = stories()
 X, X_test, y, y_test = train_test_split(
-    texts, topics, train_size=100, test_size=300, stratify=topics, random_state=0
+    texts, topics, train_size=150, test_size=300, stratify=topics, random_state=0
 )
 
 

@@ -128,6 +128,8 @@ from sk_adalora import BudgetDisplay, RankAllocationDisplay
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 schedule = model.allocator.schedule
 BudgetDisplay.from_schedule(schedule, actual=budget, ax=left)
+planned_and_actual = [each[-2:] for each in left.get_legend_handles_labels()]
+left.legend(*planned_and_actual, loc="lower left")
 right.set_facecolor("white")
 RankAllocationDisplay.from_ranks(model.ranks, initial=config.init_r, ax=right)
 plt.show()

@@ -68,8 +68,9 @@ for (name, probabilities), color in zip(
         name=name,
         ax=ax,
         color=color,
-        ref_line=name == "calibrated",
+        ref_line=False,
     )
 ax.set(xlabel="predicted probability of a comedy", ylabel="share of comedies")
-ax.lines[-1].set_color("0.5")
+ax.axline((0, 0), slope=1, color="0.5", ls="--")
+ax.set(xlim=(0, 0.7), ylim=(0, 0.7), aspect="equal")
 plt.show()
