@@ -6,11 +6,13 @@
 Nothing is downloaded while it builds. `-D plot_gallery=0` leaves the examples out.
 """
 
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import sk_adalora
+from sk_adalora.runtime.doc_links import DOCUMENTATION
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE)]
@@ -25,7 +27,10 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "sphinxext.opengraph",
     # Ours, in docs/_extensions.
     "api_pages",
     "outer_pages",
@@ -35,8 +40,8 @@ root_doc = "index"
 exclude_patterns = ["_build", "_templates", "_extensions", "sg_execution_times.rst"]
 templates_path = ["_templates"]
 nitpicky = True
-# Without a network there is nothing to resolve other packages' names with.
-nitpick_ignore_regex = [("py:.*", r"(sklearn|torch|optuna|transformers)\b.*")]
+# api_pages links the names of scikit-learn and torch, without their inventories.
+nitpick_ignore_regex = [("py:.*", r"(optuna|transformers)\b.*")]
 # Names out of docstrings of scikit-learn, which the search inherits.
 nitpick_ignore = [("std:term", "fit")]
 nitpick_ignore += [("py:obj", name) for name in ("classes_", "n_features_in_")]
@@ -54,12 +59,22 @@ autodoc_member_order = "bysource"
 autosummary_generate = False
 numpydoc_show_class_members = False
 
+# What is copied can be run: no prompts, and no button beside what a program prints.
+copybutton_selector = (
+    "div:not(.highlight-text, .highlight-none, .sphx-glr-script-out)"
+    " > div.highlight pre"
+)
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 # The gallery: in the order of the files' names, each run once, two at a time: a second
 # core shortens one of them by a quarter only. Its first page begins with
 # examples/GALLERY_HEADER.txt; with another ending, README.md would come before it.
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "backreferences_dir": "generated/backreferences",  # the API pages show them
+    "doc_module": ("sk_adalora",),
     "filename_pattern": r"[/\\]plot_",
     "ignore_pattern": "^(?!plot_)",  # of the file's name
     "within_subsection_order": "FileNameSortKey",
@@ -75,8 +90,11 @@ warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sk-adalora"
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", f"{DOCUMENTATION}/")
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(HERE / "search_scorer.js")
 html_copy_source = False
 html_show_sourcelink = False
 html_sidebars = {"**": ["contents.html"]}
@@ -89,3 +107,10 @@ html_theme_options = {
     "footer_end": [],
     "show_prev_next": True,
 }
+
+# What a link to a page looks like in a chat.
+ogp_site_url = html_baseurl
+ogp_site_name = html_title
+ogp_image = "_static/card.png"
+ogp_image_alt = "sk-adalora: fine-tune a text transformer like any other estimator"
+ogp_social_cards = {"enable": False}

@@ -25,17 +25,14 @@ OF_THE_ENGINE = [
     and inspect.isfunction(getattr(sk_adalora.adalora, name))
 ]
 ROW = re.compile(rf"^\| `({'|'.join(OF_THE_ENGINE)})` \|", re.MULTILINE)
-REFERENCE = {
-    "sklearn": (
-        "Also, as in every estimator of scikit-learn "
-        "(`reference <https://scikit-learn.org/stable/modules/generated/"
-        "sklearn.base.BaseEstimator.html>`__)"
-    ),
-    "torch": (
-        "Also everything of ``torch.nn.Module`` "
-        "(`reference <https://docs.pytorch.org/docs/stable/generated/"
-        "torch.nn.Module.html>`__)"
-    ),
+# Where the pages of other packages' names are: no inventory is needed to link them.
+OTHER_PACKAGES = {
+    "sklearn": "https://scikit-learn.org/stable/modules/generated/{}.html",
+    "torch": "https://docs.pytorch.org/docs/stable/generated/{}.html",
+}
+INHERITED = {
+    "sklearn": "Also, as in every :class:`~sklearn.base.BaseEstimator`",
+    "torch": "Also everything of :class:`torch.nn.Module`",
 }
 
 
@@ -62,7 +59,7 @@ def page_of_class(name, cls):
         lines[1:1] = [f"   :members: {', '.join(ours)}"]
         lines += [".. rubric:: Methods and properties", "", ".. autosummary::", ""]
         lines += [f"   {name}.{member}" for member in ours] + [""]
-    for package, sentence in REFERENCE.items():
+    for package, sentence in INHERITED.items():
         theirs = [m for m, home in members.items() if home == package]
         if theirs and package == "torch":
             lines += [f"{sentence}.", ""]
@@ -79,6 +76,8 @@ def write_api_pages(app, config):
             body = page_of_class(name, value)
         else:
             body = [f".. autofunction:: {name}", ""]
+        body += [f".. minigallery:: sk_adalora.{name}", "   :add-heading: Examples"]
+        body += ["   :heading-level: -", ""]
         page = DOCS / FOLDER / f"sk_adalora.{name}.rst"
         write_if_changed(page, "\n".join(title + body))
     for name in OF_THE_ENGINE:
@@ -147,7 +146,27 @@ class LinkNames(SphinxTransform):
         return False
 
 
+def link_other_packages(app, env, node, shown):
+    """A reference to a name of another package, or None."""
+    address = OTHER_PACKAGES.get(node.get("reftarget", "").split(".")[0])
+    if node.get("refdomain") != "py" or address is None:
+        return None
+    target = address.format(node["reftarget"])
+    return nodes.reference("", "", shown, internal=False, refuri=target)
+
+
+def source_of(app, module, name):
+    """The module that a public name, or a member of one, is written in, for viewcode.
+
+    Classes say that they are of the package itself, for the pickles' sake.
+    """
+    home = sk_adalora._HOMES.get(name.split(".")[0])
+    return f"sk_adalora{home}" if module == "sk_adalora" and home else None
+
+
 def setup(app):
+    app.connect("missing-reference", link_other_packages)
+    app.connect("viewcode-follow-imported", source_of)
     app.connect("config-inited", write_api_pages)
     app.connect("source-read", read_overview)
     app.add_transform(LinkNames)
