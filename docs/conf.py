@@ -17,6 +17,8 @@ from sk_adalora.runtime.doc_links import DOCUMENTATION
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE)]
 
+from gallery_pages import first_notebook_cell  # noqa: E402
+
 project = "sk-adalora"
 author = "The sk-adalora developers"
 copyright = author
@@ -33,6 +35,7 @@ extensions = [
     "sphinxext.opengraph",
     # Ours, in docs/_extensions.
     "api_pages",
+    "gallery_pages",
     "outer_pages",
 ]
 source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructuredtext"}
@@ -67,17 +70,20 @@ copybutton_selector = (
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-# The gallery: in the order of the files' names, each run once, two at a time: a second
-# core shortens one of them by a quarter only. Its first page begins with
-# examples/GALLERY_HEADER.txt; with another ending, README.md would come before it.
+# The gallery: each example is run once, two at a time: a second core shortens one of
+# them by a quarter only. examples/index.rst is its first page, by sections.
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "backreferences_dir": "generated/backreferences",  # the API pages show them
     "doc_module": ("sk_adalora",),
     "filename_pattern": r"[/\\]plot_",
     "ignore_pattern": "^(?!plot_)",  # of the file's name
+    "copyfile_regex": r"index\.rst",
     "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": "generated/gallery",  # the API pages show them
+    "reset_modules": ("matplotlib", "gallery_pages.style"),
+    "image_srcset": ["2x"],
+    "first_notebook_cell": first_notebook_cell(),
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,

@@ -1,4 +1,4 @@
-"""Draw docs/images/ranks.png, the picture of the README, anew.
+"""Draw docs/images/ranks.png, the ranks of First steps, anew: a fit of 1,600 headlines.
 
 Run from the repository, with the extras demo and plot: python docs/draw_ranks.py
 """

@@ -15,11 +15,22 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
+# One colour a method, in all figures (Okabe and Ito's).
+COLORS = {
+    "words counted": "#E69F00",
+    "frozen vectors": "#56B4E9",
+    "fine-tuned": "#0072B2",
+    "PEFT": "#009E73",
+    "trees": "#CC79A7",
+    "skrub": "#D55E00",
+}
+
 _FILMS = """
     SELECT o.Title AS title, o.Year AS year, o.Rating AS certificate,
            o.Runtime AS minutes, o.Director AS director, o.Writer AS writer,
            o."Cast" AS "cast", o.Language AS language, o.Country AS country,
-           t.Production AS studio, o.Genre AS genres, t.Rating AS rating
+           t.Production AS studio, o.Genre AS genres, t.Rating AS rating,
+           t.BoxOffice AS gross
     FROM omdb AS o JOIN tomatoes AS t ON o.ID = t.ID
     WHERE o.Genre != '' AND t.Rating IS NOT NULL AND t.Reviews >= 10
     ORDER BY o.ID
@@ -44,8 +55,8 @@ def headlines():
 def films():
     """Return a table of films that at least ten critics reviewed.
 
-    Ten columns describe a film. The targets are `genres`, a list of names, and
-    `rating`, the critics' mean from 0 to 10.
+    Ten columns describe a film. The targets are `genres`, a list of names,
+    `rating`, the critics' mean from 0 to 10, and `gross`, dollars, of a few films.
     """
     import pandas as pd
 
@@ -58,6 +69,18 @@ def films():
         cast=first_names.str.join(", ").replace("", None),
         genres=table["genres"].str.split(", "),
     )
+
+
+def genres_of_films():
+    """Return title, director and country of films, one text each, and their genres.
+
+    A film counts with its first genre, if that is one of the five most frequent.
+    """
+    table = films().dropna(subset=["director", "country"])
+    genres = table["genres"].str[0]
+    table = table[genres.isin(genres.value_counts().index[:5])]
+    texts = table["title"] + ", " + table["director"] + ", " + table["country"]
+    return list(texts), list(table["genres"].str[0])
 
 
 def embed(texts, max_length=256):

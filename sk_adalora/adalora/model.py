@@ -110,6 +110,30 @@ class AdaLoraModel(Wrapper):
     allocator : RankAllocator
         What measures importance, and removes rank.
 
+    Notes
+    -----
+    **Gradient checkpointing** is exact with ``use_reentrant=False``, where what is
+    checkpointed lies inside a module that is called as a whole. Between a forward pass
+    and its backward pass, call a checkpointed part in one way only, and run nothing in
+    ``torch.inference_mode`` (under autocast: nothing without gradients). Selective
+    checkpointing must not save products, and ``allow_cache_entry_mutation`` gives wrong
+    gradients. With ``use_reentrant=True``, torch stops, or the adapter gets no
+    gradients.
+
+    **Several processes.** Wrap the adapted model in ``DistributedDataParallel``, and
+    anew after `compact`; leave `find_unused_parameters` off. FSDP around the whole
+    model fails: ``fully_shard`` each frozen layer instead, and average the gradients of
+    what is trained in the loop. ``torch.distributed.checkpoint`` takes ``{"model":
+    model, "allocator": model.allocator}``, before `compact`.
+
+    **Several devices.** Each layer is adapted on its device, and the penalty is on that
+    of the first. Layers that accelerate has offloaded cannot be adapted.
+
+    **Other loops.** With Lightning, call `update_and_allocate` after
+    ``super().optimizer_step``; save the state of the allocator in
+    `on_save_checkpoint`, and load it in `on_train_start`. No other thread may run the
+    model during a step: gradients would be wrong.
+
     Examples
     --------
     >>> import torch
@@ -303,6 +327,15 @@ class AdaLoraModel(Wrapper):
         TypeError
             If the state of an optimizer cannot shrink, as that of Adafactor; nothing is
             changed then.
+
+        Notes
+        -----
+        Adam and SGD shrink. Of an optimizer that hands over to another one, pass that
+        one. Create these after `compact`: Adafactor, LBFGS, Shampoo, optimizers in 8
+        bits, wrappers with a state of their own, and copies with an average of the
+        weights. Those of `schedulefree` need it at the last allocation, in their
+        training mode. If you leave an optimizer out, its next step fails, or trains
+        other rows.
         """
         self.allocator.compact(*optimizers)
 

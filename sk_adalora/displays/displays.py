@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_adalora.adalora.schedule import BudgetSchedule
 from sk_adalora.estimators.base import BaseAdaLora
+from sk_adalora.runtime.html import html_curve, html_grid, html_table
 from sk_adalora.training.rank_table import lay_out
 
 from .draw import animate_ranks, draw_budget, draw_history, draw_ranks
@@ -191,6 +192,16 @@ class RankAllocationDisplay(_Display):
         cells = np.array(table.ranks, dtype=float)  # None becomes NaN
         return cls(cells, table.layers, table.kinds, initial=initial)
 
+    def _repr_html_(self) -> str:
+        known = np.nan_to_num(self.ranks)
+        top = self.initial or known.max() or 1
+        rows = [
+            [str(layer), *("" if np.isnan(r) else f"{r:g}" for r in ranks)]
+            for layer, ranks in zip(self.layers, self.ranks, strict=True)
+        ]
+        cells = [["layer", *self.kinds], *rows]
+        return html_grid("Rank left in each weight matrix", cells, known / top)
+
     def plot(
         self,
         ax: Any = None,
@@ -340,6 +351,12 @@ class BudgetDisplay(_Display):
         self.actual = None if actual is None else np.asarray(actual)
         self.n_matrices = n_matrices
 
+    def _repr_html_(self) -> str:
+        total = self.planned if self.actual is None else self.actual
+        rows = {"total rank": f"{total[0]} to {total[-1]}", "steps": len(total)}
+        curve = html_curve(total.tolist(), "the total rank after each step")
+        return html_table(type(self).__name__, rows) + curve
+
     @classmethod
     def _of(cls, fitted: BaseAdaLora) -> Self:
         n_matrices = len(fitted.ranks_)
@@ -487,6 +504,14 @@ class TrainingHistoryDisplay(_Display):
         self.score = np.asarray([] if score is None else score, dtype=float)
         self.best_epoch = best_epoch
         self.steps_per_epoch = steps_per_epoch
+
+    def _repr_html_(self) -> str:
+        loss = self.loss.tolist()
+        rows = {"steps": len(loss), "loss": f"{loss[0]:.3f} to {loss[-1]:.3f}"}
+        if len(self.score):
+            rows |= {"best score": f"{self.score.max():.3f}"}
+        curve = html_curve(loss, "the loss of each step")
+        return html_table(type(self).__name__, rows) + curve
 
     @classmethod
     def _of(cls, fitted: BaseAdaLora) -> Self:

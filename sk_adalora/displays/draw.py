@@ -92,11 +92,13 @@ def paper_of(ax: Any) -> tuple[float, float, float]:
 
 def blue_on(ax: Any) -> str:
     """Return the blue that stands out on the background of an Axes."""
-    return BLUE if ink_on(ax) == "black" else SKY
+    return BLUE if text_colour(paper_of(ax)) == "black" else SKY
 
 
 def ink_on(ax: Any) -> str:
-    """Return the colour of text on the background of an Axes."""
+    """Return the colour of text on an Axes; of a transparent one, its title's."""
+    if ax.get_facecolor()[3] == 0:
+        return ax.title.get_color()  # such as grey, which is for light and dark pages
     return text_colour(paper_of(ax))
 
 

@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import type_of_target
 from sk_adalora.estimators.base import BaseAdaLora
 from sk_adalora.estimators.encoder import AdaLoraEncoder
 from sk_adalora.estimators.predicting import predict_vectors
+from sk_adalora.runtime.html import html_table
 
 from .displays import fitted_adalora, last_step
 from .draw import GREEN, GREY, ORANGE, SKY, VERMILION, blue_on, import_pyplot, list_axes
@@ -84,6 +85,13 @@ class EmbeddingMapDisplay:
         self.before = None if before is None else np.asarray(before, dtype=float)
         self.silhouettes = silhouettes
         self.is_number = is_number
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, Any] = {"texts": len(self.y)}
+        for name, value in zip(("before", "after"), self.silhouettes, strict=True):
+            if value is not None:
+                rows[f"silhouette {name}"] = f"{value:.2f}"
+        return html_table(type(self).__name__, rows)
 
     @classmethod
     def from_estimator(

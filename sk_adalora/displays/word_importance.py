@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sk_adalora.estimators.explanation import Explanation
+from sk_adalora.runtime.html import html_table
 
 from .displays import last_step
 from .draw import VERMILION, blue_on, import_pyplot, ink_on, list_axes
@@ -66,6 +67,10 @@ class WordImportanceDisplay:
         self.importances = np.asarray(importances, dtype=float)
         self.n_rows = np.asarray(n_rows, dtype=int)
         self.unit = unit
+
+    def _repr_html_(self) -> str:
+        values = [f"{value:+.3f}" for value in self.importances]
+        return html_table(self.unit, dict(zip(self.words, values, strict=True)))
 
     @classmethod
     def from_estimator(

@@ -580,6 +580,15 @@ class BaseAdaLora(
         OSError
             If the pretrained model cannot be found, or the folder cannot be written;
             what was there before is still there.
+
+        Notes
+        -----
+        A folder appears as a whole or not at all. A process that loads it meanwhile
+        gets the old estimator, the new one or an error, and never files of both. A
+        process that is killed leaves a hidden folder, from which `from_pretrained`
+        still finds the old estimator, and which the next save removes (not on Windows:
+        move back what is in its `old`, and delete it). With `include_backbone`, all
+        files ``*.json`` and ``*.txt`` beside the weights are copied, too.
         """
         folder_files.save(self, folder, include_backbone, overwrite)
 

@@ -131,8 +131,9 @@ class ExplainsMixin:
 
         Notes
         -----
-        To leave out words takes a prediction for each. Values do not add up to the
-        prediction: of two words that say the same, leaving out one changes little.
+        To leave out words takes a prediction for each: where texts are long, integrated
+        gradients are faster. Values do not add up to the prediction: of two words that
+        say the same, leaving out one changes little.
 
         References
         ----------

@@ -53,7 +53,7 @@ from sk_adalora.runtime.devices import (
     warn_of_sharing,
 )
 from sk_adalora.runtime.digest import digest, is_compared
-from sk_adalora.runtime.messages import write_lines
+from sk_adalora.runtime.messages import announce, write_lines
 from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.runtime.transaction import CALLBACKS
 from sk_adalora.tokens.long_texts import (
@@ -497,6 +497,7 @@ def tokenize(
         return tokenize_for_both(estimator, texts, backbone)
 
     def encode() -> TokenTable:
+        announce(estimator.verbose, f"tokenizing {len(texts):,} texts ...")
         most = most_tokens(estimator.max_length, backbone)
         long_text = estimator.long_text
         tokens = encode_for_training(texts, backbone.tokenizer, most, long_text)
@@ -512,6 +513,7 @@ def tokenize_for_both(
     """Cut the texts into tokens to train on and to predict, once."""
 
     def encode() -> tuple[TokenTable, Windows]:
+        announce(estimator.verbose, f"tokenizing {len(texts):,} texts ...")
         most = most_tokens(estimator.max_length, backbone)
         tokenizer, long_text = backbone.tokenizer, estimator.long_text
         tokens, windows = encode_for_both(texts, tokenizer, most, long_text)
@@ -682,6 +684,8 @@ def start_training(
     Returns what keeps a point between the start and the end.
     """
     if not saved.found:
+        if run.ranks.is_first:
+            announce(estimator.verbose, "starting the head on the frozen model ...")
         start_head(estimator, run, generator)
         _start_alike(run)
     interpolation = _choose_interpolation(estimator, run)

@@ -21,7 +21,7 @@ from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone, load_backbone
 from sk_adalora.pretrained.read import count_vectors
 from sk_adalora.runtime.devices import Compute, own_settings_of_torch, resolve_compute
-from sk_adalora.runtime.messages import progress_bar
+from sk_adalora.runtime.messages import announce, progress_bar
 from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.runtime.rules import check_parameters
 from sk_adalora.runtime.threads import ahead
@@ -133,7 +133,10 @@ def load_model(
         found=found,
         check=None if fitted is None else partial(check_files, fitted),
     )
-    return ranks_now().together(load)
+    ranks = ranks_now()
+    if ranks.is_first:
+        announce(estimator.verbose, f"loading {os.fspath(estimator.model)} ...")
+    return ranks.together(load)
 
 
 def most_tokens(max_length: int, backbone: Backbone) -> int:

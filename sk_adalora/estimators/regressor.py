@@ -196,7 +196,7 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         of them calls `fit` alike, and has the same estimator in the end. False fits
         each process by itself.
     verbose : int, default=0
-        Whether to show a progress bar, and at the end the table of ranks.
+        1 says what the fit does and how far it is, and at the end where the rank is.
 
     Attributes
     ----------

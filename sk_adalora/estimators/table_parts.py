@@ -13,7 +13,7 @@ from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline
 
 from sk_adalora.data.roles import MixedTable
-from sk_adalora.runtime.messages import warn_user, write_lines
+from sk_adalora.runtime.messages import announce, warn_user
 from sk_adalora.runtime.ranks import ranks_now
 
 from .blend import Blended, blended
@@ -137,7 +137,7 @@ def encode_together(
         encoder._fit_transform(None, None, None, True)
         return EncodedText(None, 0.0)
     fit, _ = prepared
-    _say(estimator, f"text: {len(fit.folds) + 1} fits of the encoder ...")
+    announce(estimator.verbose, f"text: {len(fit.folds) + 1} fits of the encoder ...")
     y = fit.blended.for_encoder(fit.coded)
     columns = encoder._fit_transform(fit.rows.texts, y, fit.weights, True)
     # A pickle needs no lists of rows.
@@ -209,10 +209,10 @@ def prepare_parts(estimator: Any, fit: TableFit) -> Parts:
     }
     encodes = texts and _ENCODED & {*names}
     encoder = make_encoder(estimator, fit.seed) if encodes else None
-    if estimator.verbose:
-        found = estimator.column_roles_
-        of_roles = ", ".join(f"{name} {role}" for name, role in found.items())
-        write_lines(f"{len(fit.rows):,} rows of {of_roles}; parts {', '.join(names)}")
+    found = estimator.column_roles_
+    of_roles = ", ".join(f"{name} {role}" for name, role in found.items())
+    told = f"{len(fit.rows):,} rows of {of_roles}; parts {', '.join(names)}"
+    announce(estimator.verbose, told)
     return Parts(names, encoder, learners)
 
 
@@ -230,7 +230,7 @@ def blend_out_of_fold(
             predictions["text"] = encoded.predictions
     for name, learner in parts.learners.items():
         start = time.perf_counter()
-        _say(estimator, f"{name}: {len(fit.folds)} fits to folds ...")
+        announce(estimator.verbose, f"{name}: {len(fit.folds)} fits to folds ...")
         X = features_of(name, fit.rows, encoded)
         predictions[name] = predict_out_of_fold(learner, X, fit)
         seconds[name] = time.perf_counter() - start
@@ -244,7 +244,7 @@ def refit_parts(
     """Fit to all rows what has a share, and keep it on the estimator."""
     shares = estimator.weights_
     shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
-    _say(estimator, f"weights: {shown}; fitting to all rows ...")
+    announce(estimator.verbose, f"weights: {shown}; fitting to all rows ...")
     estimator.named_estimators_ = {}
     for name, learner in parts.learners.items():
         if shares[name]:
@@ -300,8 +300,3 @@ def predict_cells(estimator: Any, rows: MixedTable) -> np.ndarray:
             of_part = predict_learner(learner, features, constants, averaged)
         mean += share * of_part
     return mean
-
-
-def _say(estimator: Any, text: str) -> None:
-    if estimator.verbose:
-        write_lines(text)

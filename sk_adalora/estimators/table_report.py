@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sk_adalora.runtime.html import html_grid
+
 
 @dataclass(frozen=True)
 class TableFitReport:
@@ -38,13 +40,24 @@ class TableFitReport:
         for role in dict.fromkeys(self.columns.values()):
             names = [name for name, has in self.columns.items() if has == role]
             lines.append(f"{role:<9}{', '.join(names)}")
+        lines.append("")
+        for part, *cells in self._parts():
+            lines.append(f"{part:<9}" + "".join(f"{cell:>10}" for cell in cells))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        parts = self._parts()
+        tints = [[float(line[1]), *(0.0 for _ in line[2:])] for line in parts[1:]]
+        title = f"{type(self).__name__}: {self.n_rows:,} rows"
+        return html_grid(title, parts, tints)
+
+    def _parts(self) -> list[list[str]]:
+        """Return the table of the parts, with a line of headings."""
         scored = [*self.scores["blend"]]
-        titles = ["weight", *scored, "seconds"]
-        lines += ["", f"{'part':<9}" + "".join(f"{title:>10}" for title in titles)]
+        lines = [["part", "weight", *scored, "seconds"]]
         for part, scores in self.scores.items():
             weight = self.weights.get(part, 1.0)
             seconds = self.part_seconds.get(part, self.seconds)
             cells = [f"{weight:.2f}", *(f"{scores[name]:.3f}" for name in scored)]
-            cells.append(f"{seconds:,.1f}")
-            lines.append(f"{part:<9}" + "".join(f"{cell:>10}" for cell in cells))
-        return "\n".join(lines)
+            lines.append([part, *cells, f"{seconds:,.1f}"])
+        return lines

@@ -47,6 +47,12 @@ def write_lines(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
+def announce(verbose: int, text: str) -> None:
+    """Say what is done now, if that was asked for with `verbose`."""
+    if verbose:
+        write_lines(text)
+
+
 class Muted:
     """Keeps a library silent as long as one of several threads asks for it.
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from sk_adalora.adalora import RankAllocator
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.runtime.devices import Compute
+from sk_adalora.runtime.html import html_curve, html_table
 from sk_adalora.runtime.messages import progress_bar
 from sk_adalora.runtime.ranks import Ranks, ranks_now
 from sk_adalora.tokens.batches import Batch, micro_batches, pad, send, training_batches
@@ -148,6 +149,24 @@ class TrainingHistory:
             f"TrainingHistory(steps={len(self.loss)}, epochs={self.epochs}{last}, "
             f"seconds={self.seconds:.1f})"
         )
+
+    def _repr_html_(self) -> str:
+        rows: dict[str, Any] = {
+            "steps": len(self.loss),
+            "epochs": self.epochs,
+            "seconds": f"{self.seconds:.1f}",
+        }
+        if self.ranks:
+            first, last = np.mean(self.ranks[0]), np.mean(self.ranks[-1])
+            rows["ranks"] = f"{first:.1f} to {last:.1f} on average"
+        if self.score:
+            best = -1 if self.best_epoch is None else self.best_epoch
+            rows |= {"best_epoch": self.best_epoch, "score": f"{self.score[best]:.3f}"}
+        if not self.loss:
+            return html_table(type(self).__name__, rows)
+        rows["loss"] = f"{self.loss[0]:.3f} to {self.loss[-1]:.3f}"
+        curve = html_curve(self.loss, "the loss of each step")
+        return html_table(type(self).__name__, rows) + curve
 
 
 class EpochHooks(Protocol):
@@ -593,7 +612,8 @@ def rate_share(step: int, *, kind: str, warmup_steps: int, total_step: int) -> f
 
 def _show(bar: Any, history: TrainingHistory) -> None:
     """Write the latest numbers beside the bar."""
-    shown = {"loss": f"{history.loss[-1]:.3f}", "budget": f"{history.budget[-1]}"}
+    rank = np.mean(history.ranks[-1])
+    shown = {"loss": f"{history.loss[-1]:.3f}", "rank": f"{rank:.1f}"}
     if history.score:
         shown["score"] = f"{history.score[-1]:.3f}"
     bar.set_postfix(shown)

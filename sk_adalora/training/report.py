@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 
 from sk_adalora.pretrained.quantize import count_numbers
+from sk_adalora.runtime.html import html_table
 
 from .loop import TrainingRun
 
@@ -78,14 +80,21 @@ class FitReport:
     calibration: dict[str, float]
 
     def __str__(self) -> str:
+        table = self._table()
+        return "\n".join(f"{name:<21}{_shown(x):>12}" for name, x in table.items())
+
+    def _repr_html_(self) -> str:
+        shown = {name: _shown(value) for name, value in self._table().items()}
+        return html_table(type(self).__name__, shown)
+
+    def _table(self) -> dict[str, Any]:
         table = {field.name: getattr(self, field.name) for field in fields(self)}
         roles = Counter(table.pop("columns").values())
         calibration = table.pop("calibration")
         if roles:
             table["columns"] = roles.total()
             table |= {f"  {role}": count for role, count in roles.most_common()}
-        table |= calibration
-        return "\n".join(f"{name:<21}{_shown(x):>12}" for name, x in table.items())
+        return table | calibration
 
 
 def _shown(value: int | float | str) -> str:

@@ -75,6 +75,20 @@ def test_the_file_is_small_and_predicts_the_same_elsewhere(
     np.testing.assert_array_equal(labels, fitted.predict(X))
 
 
+def test_an_int8_export_is_a_third_and_gives_the_same_labels(fitted, split, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra `onnx`")
+    pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    from sk_adalora.files.onnx_runner import Model
+
+    _, X, _, _ = split
+    fitted.export_onnx(tmp_path / "onnx", quantize="int8")
+
+    size = sum(file.stat().st_size for file in (tmp_path / "onnx").iterdir())
+    assert size < 30_000_000  # of 90
+    found = Model(tmp_path / "onnx").predict(X)
+    assert np.mean(np.array(found) == fitted.predict(X)) >= 0.985
+
+
 def test_the_same_seed_gives_the_same(split):
     X, held, y, _ = split
     held = held[:200]

@@ -26,7 +26,7 @@ from sk_adalora.adalora import (
 
 TRANSFORMERS = Version(transformers.__version__)
 X, Y = topics(48)
-PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "save_and_share.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "peft.md"
 transformers.utils.logging.disable_progress_bar()
 
 

@@ -45,6 +45,8 @@ FITS = {
     "table": (pd.DataFrame({"a": X, "b": X}), Y, {"row_format": "{a}"}),
     "weights": (X, Y, {"class_weight": {"art": 1.0, "business": 2.0, "sport": 1.0}}),
     "own head": (X, Y, {"pooling": "model"}),
+    "temperature": (X, Y, {"calibrate": "temperature"}),
+    "thresholds": (X, np.eye(3, dtype=int)[np.arange(48) % 3], {"thresholds": "f1"}),
     "score": (X, Y, {"early_stopping": True, "learning_rate": np.float64(0.05)}),
 }
 

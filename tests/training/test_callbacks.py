@@ -334,12 +334,14 @@ def test_verbose_is_one_bar(make, capfd):
     out, err = capfd.readouterr()
 
     assert out == ""
-    bar, table = err.split("\n", 1)
+    *begun, bar = err.split("\n", 3)
+    assert [line.split()[0] for line in begun] == ["loading", "tokenizing", "starting"]
+    bar, table = bar.split("\n", 1)
     assert "step" not in table  # the bar is redrawn, never a second one
     last = bar.split("\r")[-1]
     assert f"{fitted.total_step_}/{fitted.total_step_}" in last
     assert f"loss={fitted.history_.loss[-1]:.3f}" in last
-    assert f"budget={fitted.history_.budget[-1]}" in last
+    assert f"rank={np.mean([*fitted.ranks_.values()]):.1f}" in last
     assert "score" not in last
 
 
