@@ -184,6 +184,17 @@ def test_the_user_guide_speaks_of_each_parameter(estimator):
     assert set(inspect.signature(estimator).parameters) - named == set()
 
 
+@pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])
+def test_the_page_on_parameters_names_each_of_them_once(estimator):
+    page = (DOCS / "reference" / "parameters.md").read_text("utf-8")
+    starts = re.findall(r"^(?:- |\| )((?:`\w+`(?:, )?)+)", page, re.M)
+    named = [name for start in starts for name in re.findall(r"`(\w+)`", start)]
+
+    assert len(named) == len(set(named))
+    assert set(inspect.signature(estimator).parameters) <= set(named)
+    assert set(named) == set(inspect.signature(AdaLoraClassifier).parameters)
+
+
 def numbers_of_auto(estimator):
     """The steps that are enough for ``epochs="auto"``, and those that few rows get."""
     enough = estimator._target_kinds[0].enough_steps
