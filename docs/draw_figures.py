@@ -1,6 +1,7 @@
-"""Draw docs/images/*.svg anew from the published results of benchmarks/.
+"""Draw figures of docs/images/ anew: published results of benchmarks/, and schedules.
 
 Run from the repository, with the extra plot: python docs/draw_figures.py
+The pictures of real fits are drawn by draw_fit.py.
 
 A figure is data first: a function `..._data` reads the results, another draws them.
 Text and axes are grey and the background is transparent, so that one file serves light
@@ -291,6 +292,74 @@ def draw_speed():
     return figure
 
 
+def schedule_data(**parameters):
+    """Return the schedule of a fit of 1,600 rows."""
+    from sk_adalora.training.schedule_steps import resolve_schedule
+
+    settings = {"batch_size": 32, "epochs": "auto", "target_r": 4}
+    return resolve_schedule(1600, **settings | parameters)
+
+
+def epochs_data():
+    """Return what is learned -> {rows: epochs}, of epochs="auto"."""
+    from sk_adalora import AdaLoraRegressor
+    from sk_adalora.training.schedule_steps import resolve_schedule
+
+    numbers = AdaLoraRegressor._target_kinds[0].enough_steps
+    kinds = {
+        "20 classes": {"n_classes": 20},
+        "2 classes": {"n_classes": 2},
+        "numbers": {"enough_steps": numbers},
+    }
+    sizes = [round(20 * 1.02**i) for i in range(264)]
+    return {
+        kind: {
+            n: resolve_schedule(n, batch_size=32, epochs="auto", **given).epochs
+            for n in sizes
+        }
+        for kind, given in kinds.items()
+    }
+
+
+def draw_schedule():
+    """The total rank over the steps, as planned, by phase."""
+    from sk_adalora import BudgetDisplay
+
+    schedule = schedule_data()
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.3))
+    BudgetDisplay.from_schedule(schedule.config().schedule(36), ax=ax)
+    ax.get_legend().remove()
+    ax.get_lines()[0].set(alpha=1, linewidth=3.5)
+    for text in ax.texts:
+        text.set_color(INK)
+    ax.set_title("Total rank of 36 matrices, by optimizer step")
+    ax.set(xlabel="", ylabel="")
+    times = "36 \N{MULTIPLICATION SIGN}"
+    names = ["0", f"{times} target_r", f"{times} init_r"]
+    ax.set_yticks([0, 36 * schedule.target_r, 36 * schedule.init_r], names)
+    total = schedule.total_step
+    ends = [0, schedule.tinit, total - schedule.tfinal, total]
+    names = ["0", f"{ends[1]}\ntinit", f"{ends[2]}\ntotal_step - tfinal"]
+    ax.set_xticks(ends, [*names, f"{total}\ntotal_step"])
+    ax.get_xticklabels()[-1].set_ha("right")
+    return figure
+
+
+def draw_epochs():
+    """Epochs of epochs="auto" by the number of rows."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.9))
+    looks = {"20 classes": "#E69F00", "2 classes": "#0072B2", "numbers": "#009E73"}
+    for kind, of_kind in epochs_data().items():
+        ax.plot(*zip(*of_kind.items(), strict=True), color=looks[kind], label=kind)
+    ax.set(xscale="log", yscale="log", xlabel="rows", ylabel='epochs of "auto"')
+    sizes, epochs = (20, 50, 100, 200, 500, 1000, 3000), (3, 5, 10, 20, 50)
+    ax.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    ax.set_yticks(epochs, [str(n) for n in epochs])
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+    return figure
+
+
 def put_key(figure, methods, notes=None):
     """Put a legend above."""
     figure.legend(
@@ -308,6 +377,8 @@ FIGURES = {
     "public": draw_public,
     "tables": draw_tables,
     "speed": draw_speed,
+    "schedule": draw_schedule,
+    "epochs": draw_epochs,
 }
 
 
