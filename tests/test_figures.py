@@ -1,14 +1,17 @@
-"""The figures of the documentation show what the result files say."""
+"""The figures of the documentation show what the result files and the fits say."""
 
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
-NAMES = ["hero", "learning_curves", "public", "tables", "speed"]
+NAMES = ["hero", "learning_curves", "public", "tables", "speed", "schedule", "epochs"]
+# Drawn by draw_fit.py, of fits that take too long to run here.
+OF_FITS = ["fit", "ranks", "budget", "history", "map", "words", "explanation"]
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,43 @@ def test_a_method_has_one_colour_in_all_figures(figures):
     for name in NAMES:
         svg = (IMAGES / f"{name}.svg").read_text("utf-8")
         assert set(re.findall(r"#[0-9a-f]{6}", svg)) <= known
+
+
+def test_pages_show_each_figure_and_describe_it():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    text = "".join(page.read_text("utf-8") for page in pages)
+    shown = dict(re.findall(r"!\[([^\]]*)\]\([^)]*images/(\w+)\.svg\)", text))
+
+    assert {path.stem for path in IMAGES.iterdir()} == set(shown.values())
+    assert min(map(len, shown)) > 30
+    assert sum(path.stat().st_size for path in IMAGES.iterdir()) < 400_000
+
+
+@pytest.mark.parametrize("name", OF_FITS)
+def test_pictures_of_fits_have_no_paper_and_no_black_ink(name):
+    svg = (IMAGES / f"{name}.svg").read_text("utf-8")
+
+    ElementTree.fromstring(svg)
+    assert len(svg) < 100_000
+    assert not re.search(r'id="patch_1">\s*<path [^>]*fill: #', svg)
+    inks = re.findall(r"<text style=\"[^\"]*fill: (#\w+)", svg)
+    cells = (
+        {"#ffffff", "#000000", "#1a1a1a"} if name in ("ranks", "explanation") else {}
+    )
+    assert set(inks) <= {"#7a7a7a", *cells}
+
+
+def test_the_animation_ends_with_the_ranks_of_the_map():
+    animated = (IMAGES / "fit.svg").read_text("utf-8")
+    ranks = (IMAGES / "ranks.svg").read_text("utf-8")
+    marks = re.findall(r'<rect class="r( o)?[^"]*" x="([\d.]+)" y="(\d+)"', animated)
+    lit = [(float(x) - 26) // 77 for off, x, _ in marks if not off]
+    in_cells = [int(n) for n in numbers(ranks) if re.fullmatch(r"\d", n)]
+    table = in_cells[-36:]
+
+    assert len(marks) == 36 * 6
+    assert [lit.count(column) for column in range(6)] == [
+        sum(table[column::6]) for column in range(6)
+    ]
+    assert sum(table) == len(lit) == 144
+    assert "prefers-reduced-motion: reduce" in animated
