@@ -40,7 +40,7 @@ extensions = [
 ]
 source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructuredtext"}
 root_doc = "index"
-exclude_patterns = ["_build", "_templates", "_extensions", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_templates", "_extensions"]
 templates_path = ["_templates"]
 nitpicky = True
 # api_pages links the names of scikit-learn and torch, without their inventories.
@@ -87,6 +87,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
+    "write_computation_times": False,
     "plot_gallery": "True",
     "parallel": 2,
 }
@@ -104,6 +105,7 @@ html_search_scorer = str(HERE / "search_scorer.js")
 html_copy_source = False
 html_show_sourcelink = False
 html_sidebars = {"**": ["contents.html"]}
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_center": ["sections.html"],
     "navbar_persistent": ["search-button"],

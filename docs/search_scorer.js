@@ -1,10 +1,12 @@
 // Titles first, and pages that people read before the members of the API.
 var Scorer = {
-  score: ([page, , anchor, , score, , kind]) => {
+  score: ([page, title, , , score]) => {
+    const query = new URLSearchParams(location.search).get("q") ?? "";
+    const words = query.toLowerCase().split(/\s+/);
+    if (words.every((word) => title.toLowerCase().includes(word))) score += 8;
     if (page.startsWith("how_to/") || page.startsWith("get_started/")) score += 4;
     if (page.startsWith("understand/")) score += 2;
     if (page.startsWith("generated/")) score -= 6;
-    if (page.includes("execution_times")) score -= 50;
     return score;
   },
   objNameMatch: 11,

@@ -50,6 +50,12 @@ def unseeded(model, folder):
     )
 
 
+def labels(model, folder):
+    X, y = topics()
+    Y = np.column_stack([y == "art", y != "sport"]).astype(int)
+    return make(model, checkpoint_dir=folder, **SHARED).fit(X, Y)
+
+
 def own_head(model, folder):
     X, y = toy()
     return make(model, checkpoint_dir=folder, pooling="model", **SHARED).fit(X, y)
@@ -85,7 +91,7 @@ def table(model, folder):
 
 CASES = {
     case.__name__: case
-    for case in (stopping, unseeded, own_head, numbers, encoder, table)
+    for case in (stopping, unseeded, labels, own_head, numbers, encoder, table)
 }
 
 
@@ -146,7 +152,7 @@ def attack(case, model, scratch):
     killed = resumed = 0
     while True:
         resumed += any(out.glob("killed-checkpoints/*.safetensors"))
-        moment = moments.randint(6, 30)
+        moment = moments.randint(1, 20)
         if in_a_child(lambda: fit("killed", moment)):  # noqa: B023
             break
         killed += 1

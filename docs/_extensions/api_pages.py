@@ -68,10 +68,24 @@ def page_of_class(name, cls):
     return lines
 
 
+def head_of(name, module, value):
+    """The first lines of a page: what a chat shows of it, its title, its module."""
+    summary = inspect.getdoc(value).partition("\n\n")[0]
+    summary = re.sub(r"\s*\[\d+\]_|`", "", summary).replace("\n", " ")
+    title = [name, "=" * len(name), ""]
+    return [
+        f":og:description: {summary}",
+        "",
+        *title,
+        f".. currentmodule:: {module}",
+        "",
+    ]
+
+
 def write_api_pages(app, config):
     for name in sk_adalora.__all__:
         value = getattr(sk_adalora, name)
-        title = [name, "=" * len(name), "", ".. currentmodule:: sk_adalora", ""]
+        head = head_of(name, "sk_adalora", value)
         if inspect.isclass(value):
             body = page_of_class(name, value)
         else:
@@ -79,9 +93,10 @@ def write_api_pages(app, config):
         body += [f".. minigallery:: sk_adalora.{name}", "   :add-heading: Examples"]
         body += ["   :heading-level: -", ""]
         page = DOCS / FOLDER / f"sk_adalora.{name}.rst"
-        write_if_changed(page, "\n".join(title + body))
+        write_if_changed(page, "\n".join(head + body))
     for name in OF_THE_ENGINE:
-        lines = [name, "=" * len(name), "", ".. currentmodule:: sk_adalora.adalora", ""]
+        value = getattr(sk_adalora.adalora, name)
+        lines = head_of(name, "sk_adalora.adalora", value)
         page = DOCS / FOLDER / f"sk_adalora.adalora.{name}.rst"
         write_if_changed(page, "\n".join([*lines, f".. autofunction:: {name}", ""]))
 

@@ -13,7 +13,6 @@ DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
 # What lies outside docs/ and is a page of the site: file -> page.
 OUTER_PAGES = {
-    "README.md": "generated/overview",
     "CHANGES.md": "generated/changes",
     "CONTRIBUTING.md": "generated/contributing",
     "CODE_OF_CONDUCT.md": "generated/conduct",

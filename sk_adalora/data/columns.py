@@ -271,14 +271,21 @@ def _numbered(n_columns: int) -> list[str]:
 def _series_cells(series: nw.Series[Any]) -> pa.Array | list[Any]:
     """Return a frame's column as Arrow, or as a list if Arrow would write it oddly."""
     dtype = getattr(series.to_native(), "dtype", "")
-    dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
-    if str(dtype).lower() == "object":  # of which Arrow would make one type
+    names = getattr(dtype, "categories", None)
+    is_object = str(getattr(names, "dtype", dtype)).lower() == "object"
+    if is_object and not _are_texts(names):  # of which Arrow would make one type
         return _to_cells(series.to_list())
     try:
         array = series.to_arrow()
     except (pa.ArrowException, UnicodeError):  # intervals, say, or lone surrogates
         return series.to_list()
     return array if has_type(array, IS_PLAIN) else series.to_list()
+
+
+def _are_texts(categories: Any) -> bool:
+    """Tell whether categories of pandas, if there are any, are strings."""
+    some = categories is not None and len(categories) > 0
+    return some and all(isinstance(name, str) for name in categories)
 
 
 def _to_cells(cells: pa.Array | np.ndarray | list[Any]) -> pa.Array | list[Any]:

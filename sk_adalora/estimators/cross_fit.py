@@ -473,9 +473,7 @@ def principal_axes(
         return np.zeros(width, np.float32), np.eye(width, dtype=np.float32)
     # scikit-learn's PCA takes no weights.
     centre = np.average(vectors.astype(np.float64), axis=0, weights=weights)
-    covariance = np.cov(
-        vectors, rowvar=False, ddof=0, aweights=weights, dtype=np.float64
-    )
+    covariance = np.cov(vectors.T, ddof=0, aweights=weights, dtype=np.float64)
     _, axes = np.linalg.eigh(covariance)
     axes = axes[:, ::-1][:, : min(n_components, *vectors.shape)].T
     largest = np.abs(axes).argmax(axis=1)

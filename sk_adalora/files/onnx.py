@@ -189,10 +189,9 @@ def _write_model(graph: _Graph, path: Path, row_format: Any) -> list[str]:
 def _quantize(path: Path) -> None:
     """Store embeddings and weights of layers as integers of 8 bits with their scales.
 
-    Each row of an embedding has a scale, and so have each few weights of a layer and
-    each few numbers that it reads. onnxruntime's own dynamic quantization has one scale
-    for a batch: a prediction would depend on the texts beside it, and more labels
-    would change.
+    Each few weights have a scale, and so have each few numbers that a layer reads.
+    onnxruntime's own dynamic quantization has one scale for a batch: a prediction
+    would depend on the texts beside it, and more labels would change.
     """
     import onnx
 
@@ -257,15 +256,22 @@ def _integer_embedding(values: np.ndarray, node: Any) -> tuple[list[Any], list[A
     """Return tensors and nodes that look up rows of integers, and scale them."""
     import onnx
 
-    table, scales = (f"{node.output[0]}_{kind}" for kind in ("integers", "scales"))
-    integers, factors = _rounded(values)
-    tensors = map(onnx.numpy_helper.from_array, (integers, factors), (table, scales))
+    width = values.shape[1]
+    block = width if width % _BLOCK else _BLOCK
+    integers, scales = _rounded(values.reshape(len(values), -1, block))
     make, ids, out = onnx.helper.make_node, node.input[1], node.output[0]
+    kinds = ("integers", "scales", "rest")
+    table, factors, rest = names = [f"{out}_{kind}" for kind in kinds]
+    arrays = (integers, scales, np.array([-1]))
+    tensors = map(onnx.numpy_helper.from_array, arrays, names)
     return [*tensors], [
         make("Gather", [table, ids], [f"{table}_rows"]),
-        make("Gather", [scales, ids], [f"{scales}_rows"]),
+        make("Gather", [factors, ids], [f"{factors}_rows"]),
         make("Cast", [f"{table}_rows"], [f"{table}_floats"], to=onnx.TensorProto.FLOAT),
-        make("Mul", [f"{table}_floats", f"{scales}_rows"], [out]),
+        make("Mul", [f"{table}_floats", f"{factors}_rows"], [f"{out}_blocks"]),
+        make("Shape", [ids], [f"{out}_shape"]),
+        make("Concat", [f"{out}_shape", rest], [f"{out}_whole"], axis=0),
+        make("Reshape", [f"{out}_blocks", f"{out}_whole"], [out]),
     ]
 
 

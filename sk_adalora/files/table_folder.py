@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -370,6 +371,8 @@ def _inside(value: Any) -> Iterator[Any]:
     while left:
         value = left.pop()
         yield value
+        if isinstance(value, ModuleType):  # of functions that are held
+            continue
         if isinstance(value, list | tuple):
             inner = [*value]
         else:

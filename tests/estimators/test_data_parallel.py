@@ -119,15 +119,16 @@ def launch(module, tiny_model, tmp_path, *arguments):
 
 
 @pytest.mark.slow
-def test_the_recipe_of_accelerate(tiny_model, tmp_path):
-    out = launch("accelerate.commands.launch", tiny_model, tmp_path)
+@pytest.mark.parametrize("module", JOINS)
+def test_the_recipe_of(module, tiny_model, tmp_path):
+    out = launch(module, tiny_model, tmp_path)
     assert out.startswith("0 "), out
     scores = [(tmp_path / f"recipe.py{rank}").read_text() for rank in range(2)]
     assert scores[0] == scores[1], out
 
 
 @pytest.mark.slow
-def test_the_recipe_of_torchrun_with_a_killed_rank(tiny_model, tmp_path):
+def test_a_killed_rank_ends_the_others_with_a_message(tiny_model, tmp_path):
     out = launch("torch.distributed.run", tiny_model, tmp_path, "kill")
     assert "needs all of them until it ends" in out or "SIGTERM" in out
     assert not out.startswith("0 ")

@@ -59,8 +59,11 @@ def spliced(seed):
 CONTENTS = {
     "empty": lambda data: b"",
     "one byte": lambda data: data[:1],
+    "half": lambda data: data[: len(data) // 2],
     "cut": lambda data: data[:-1],
+    "doubled": lambda data: data * 2,
     "zeros": lambda data: bytes(len(data)),
+    "noise": lambda data: random.Random(0).randbytes(len(data)),
     "noise of a megabyte": lambda data: random.Random(1).randbytes(2**20),
     "a pickle": lambda data: b"\x80\x04cos\nsystem\nq\x00X\x02\x00\x00\x00idq\x01.",
     "an archive": lambda data: b"PK\x03\x04" + data,
@@ -68,10 +71,14 @@ CONTENTS = {
     "a mark before": lambda data: b"\xef\xbb\xbf" + data,
     "a list": lambda data: b"[]",
     "an object": lambda data: b"{}",
+    "a number": lambda data: b"1",
     "deep": lambda data: b'{"a":' * 10**6,
     "many lists": lambda data: b'{"a":[' + b"[]," * 3 * 10**6 + b"1]}",
     "flipped": flipped(0),
+    "flipped again": flipped(1),
+    "flipped once more": flipped(2),
     "spliced": spliced(0),
+    "spliced again": spliced(1),
 }
 
 
@@ -191,6 +198,7 @@ def of_tensors(name, n_tensors=5, factors=(0.0, float("nan"), 1e300)):
         "turned": lambda t: t.T,
         "twice": lambda t: t.repeat(2, *[1] * (t.ndim - 1)),
         "none": lambda t: t[:0],
+        "halves": lambda t: t.half(),
         "numbers": lambda t: t.long(),
     }
     changes = {**shapes, **{f"times {x}": lambda t, x=x: t * x for x in factors}}

@@ -16,7 +16,7 @@ from _toy import make
 
 from sk_adalora.adalora import save_adapter
 
-FEWEST = 80
+FEWEST = 120
 
 
 @pytest.fixture
