@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from outer_pages import DOCS, ROOT
-from sphinx.util import logging
 
 PAGE = "understand/playground"
 DATA = DOCS / "_static" / "playground_data.js"
@@ -27,7 +26,9 @@ def write_data(app):
     try:
         data = json.dumps(fit_and_look(), separators=(",", ":"))
     except ModuleNotFoundError as error:
-        logging.getLogger(__name__).warning("%s has no data: %s", PAGE, error)
+        from sphinx.util.logging import getLogger
+
+        getLogger(__name__).warning("%s has no data: %s", PAGE, error)
     else:
         # A script, not JSON: a browser reads it from a disk, too.
         DATA.write_text(f"const PLAYGROUND = {data};\n", encoding="utf-8")
@@ -98,7 +99,7 @@ def places(classifier, X, y):
 def framed(plane):
     """The places of a plane, moved and scaled to the square from -1 to 1."""
     plane = plane - (plane.max(axis=0) + plane.min(axis=0)) / 2
-    return (plane / abs(plane).max()).round(3).tolist()
+    return (plane / abs(plane).max(axis=0)).round(3).tolist()
 
 
 def add_files(app, page, template, context, doctree):

@@ -3,7 +3,7 @@
 "use strict";
 
 (() => {
-  const SIZE = 640, MARGIN = 30, REACH = 26, SECONDS = 1.8;
+  const SIZE = 640, MARGIN = 38, REACH = 26, SECONDS = 1.8;
   // A shape for each class, about as large as a circle of radius 7.
   const SHAPES = [
     "M7 0A7 7 0 1 1 -7 0A7 7 0 1 1 7 0Z",
@@ -56,8 +56,8 @@
   }
 
   function percent(share) {
-    if (share > 0.995) return "> 99 %";
-    return share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`;
+    if (share > 0.995) return "> 99%";
+    return share < 0.005 ? "< 1%" : `${Math.round(100 * share)}%`;
   }
 
   // ---- the map
@@ -82,12 +82,15 @@
       + `predicted ${classes[point.predicted]}`,
   }, make("path", { d: SHAPES[point.topic % SHAPES.length] })));
   const names = classes.map((name, topic) => {
+    // Above most of its points.
     const own = points.filter(point => point.topic === topic && point.right);
-    const middle = axis => {
+    const at = (axis, share) => {
       const sorted = own.map(point => placeOf(point, 1)[axis]).sort((a, b) => a - b);
-      return sorted[sorted.length >> 1] ?? SIZE / 2;
+      return sorted[Math.floor(share * sorted.length)] ?? SIZE / 2;
     };
-    return make("text", { x: middle(0), y: middle(1) }, name);
+    const half = 8.5 * name.length;
+    const x = Math.min(Math.max(at(0, 0.5), half), SIZE - half);
+    return make("text", { x, y: Math.max(at(1, 0.04) - 18, 16) }, name);
   });
   const labels = make("g", { class: "pg-names", "aria-hidden": true }, ...names);
   const map = make("svg", {
@@ -106,7 +109,7 @@
     slider.value = Math.round(100 * state.when);
     slider.style.setProperty("--when", state.when);
     slider.setAttribute("aria-valuetext",
-      `${slider.value} % of the way to fine-tuned`);
+      `${slider.value}% of the way to fine-tuned`);
     ends.forEach((end, i) => {
       end.firstChild.checked = i === Math.round(state.when);
     });
@@ -184,7 +187,7 @@
   }, ...classes.map((name, topic) => keeper(icon(topic), name,
     points.filter(point => point.topic === topic).length,
     point => point.topic === topic)),
-  keeper(icon(0, true), "predicted wrongly", wrong, point => !point.right));
+  keeper(icon(0, true), "wrong", wrong, point => !point.right));
   legend.lastChild.classList.add("pg-keep-wrong");
 
   // ---- the card of a headline
@@ -202,7 +205,7 @@
     dot.setAttribute("tabindex", 0);
     dot.setAttribute("aria-selected", true);
     if (focus) dot.focus({ preventScroll: true });
-    const without = make("p", { class: "pg-without" });
+    const without = make("p", { class: "pg-without", "aria-live": "polite" });
     card.replaceChildren(verdict(point), headline(point, without), key(point),
       without, chances(point));
     drawTrail();
@@ -211,7 +214,7 @@
   function verdict(point) {
     const [said, is] = [classes[point.predicted], classes[point.topic]];
     const share = percent(point.probabilities[point.predicted]);
-    return make("p", { class: "pg-verdict", "aria-live": "polite" },
+    return make("p", { class: "pg-verdict" },
       make("span", { class: point.right ? "pg-yes" : "pg-no" },
         point.right ? "✓ right" : "✗ wrong"),
       " predicted ", make("b", { "data-class": said }, said), ` with ${share}`,
@@ -227,7 +230,7 @@
       const word = make("button", { type: "button", "data-value": value,
         class: `pg-word ${look}`, style: `--share: ${share.toFixed(2)}` }, piece);
       const tell = () => {
-        without.textContent = tellWithout(point, piece, value);
+        without.textContent = sayWithout(point, piece, value);
       };
       for (const event of ["pointerenter", "focus", "click"])
         word.addEventListener(event, tell);
@@ -238,7 +241,7 @@
     return make("p", { class: "pg-headline" }, ...pieces);
   }
 
-  function tellWithout(point, word, value) {
+  function sayWithout(point, word, value) {
     // A value is in log-odds: the odds without the word follow from it.
     const share = point.probabilities[point.predicted];
     const bounded = Math.min(Math.max(share, 5e-4), 1 - 5e-4);
@@ -325,7 +328,7 @@
   // ---- begin: a wrong one is chosen, and the points go once when they are seen
 
   box.replaceChildren(bar, make("div", { class: "pg-stage" },
-    make("div", { class: "pg-paper" }, map, hint), card), legend);
+    make("div", { class: "pg-paper" }, map, hint), legend, card));
   draw();
   choose(points.find(point => !point.right) ?? points[0]);
   new IntersectionObserver((entries, observer) => {
