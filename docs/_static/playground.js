@@ -331,11 +331,16 @@
     make("div", { class: "pg-paper" }, map, hint), legend, card));
   draw();
   choose(points.find(point => !point.right) ?? points[0]);
-  new IntersectionObserver((entries, observer) => {
+  let timer;
+  const watch = new IntersectionObserver(entries => {
     if (!entries.some(entry => entry.isIntersecting)) return;
-    observer.disconnect();
-    setTimeout(() => {
-      if (state.when === 0) go(1);
-    }, still.matches ? 0 : 900);
-  }, { threshold: 0.4 }).observe(map);
+    watch.disconnect();
+    timer = setTimeout(() => go(1), still.matches ? 0 : 900);
+  }, { threshold: 0.4 });
+  watch.observe(map);
+  for (const own of ["click", "input"])
+    box.addEventListener(own, () => {
+      watch.disconnect();
+      clearTimeout(timer);
+    });
 })();
