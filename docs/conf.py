@@ -37,6 +37,7 @@ extensions = [
     "api_pages",
     "gallery_pages",
     "outer_pages",
+    "playground",
 ]
 source_suffix = {".md": "markdown", ".markdown": "markdown", ".rst": "restructuredtext"}
 root_doc = "index"
@@ -110,7 +111,7 @@ html_theme_options = {
     "navbar_center": ["sections.html"],
     "navbar_persistent": ["search-button"],
     "navbar_end": ["theme-switcher"],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "understand/playground": []},
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_prev_next": True,

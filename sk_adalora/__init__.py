@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # How often a thread that waits for others looks, before it sleeps: GNU's OpenMP, by
 # which torch computes on Linux, reads it when torch is loaded. By itself it looks
