@@ -40,11 +40,6 @@ def test_code_ends_without_the_empty_line_that_doctest_needs(load):
         ("docs/index.md", "../examples", "auto_examples/index.rst"),
         ("docs/how_to/tables.md", "search.md", "search.md"),
         (
-            "docs/how_to/choose_a_model.md",
-            "../../README.md",
-            "../generated/overview.markdown",
-        ),
-        (
             "docs/get_started/install.md",
             "https://example.org/x.md",
             "https://example.org/x.md",
