@@ -332,8 +332,7 @@ def own_settings_of_torch(*, gradients: bool = True) -> Iterator[None]:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
-        # Before torch 2.7, get_default_device ignores `with torch.device(...)`.
-        if torch.empty(0).device.type != "cpu":
+        if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
         yield
 
