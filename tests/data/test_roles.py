@@ -101,6 +101,7 @@ def test_times_are_read_in_utc():
         ([f"c{i % 41}" for i in range(820)], "text"),
         (["a", None, " ", "b", "a", "b", "c"], "text"),  # 3 of 5 differ
         (pd.Categorical(["a", "b", "c"]), "category"),  # called so by the user
+        (pd.Categorical(["a", "b"], pd.Index(["a", "b"], dtype=object)), "category"),
         (["Jan", "Feb"] * 2, "category"),
         (SOME_TEXT, "text"),
         (["1", "2", "three", "4"], "text"),
