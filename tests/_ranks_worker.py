@@ -1,4 +1,4 @@
-"""Fits that 1, 2 and 3 processes share, in float64, each of them forked from this one.
+"""Fits that 1, 2 and 3 processes share, each of them forked from this one.
 
 Arguments: a model's folder, and a folder to write to. Writes what each rank of each
 group learned in each case, as `COUNT-RANK` of joblib.
@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -20,51 +19,25 @@ from _toy import QUICK, make, make_regressor, topics, toy
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableClassifier
 from sk_adalora.adalora import AdaLoraModel
-from sk_adalora.estimators import fitting, predicting
 from sk_adalora.training import loop
 
 COUNTS = (1, 2, 3)
-DOUBLE = {"epochs": 2, "batch_size": 10}
-
-
-def in_float64():
-    """Have fits compute in float64, whose rounding does not show in what is kept."""
-    build = fitting.build_network
-    rebuild = fitting.rebuild_network
-    torch.Tensor.float = torch.Tensor.double
-    torch.float32 = torch.float64
-    fitting.build_network = lambda *given: build(*given).double()
-    fitting.rebuild_network = lambda *given: rebuild(*given).double()
-    predicting.rebuild_network = fitting.rebuild_network
-    collect = fitting.collect_state
-
-    def as_kept(*given):
-        state = collect(*given)
-        arrays = {name: np.float32(array) for name, array in state.arrays.items()}
-        return replace(state, arrays=arrays)
-
-    fitting.collect_state = as_kept
+SHORT = {"epochs": 2, "batch_size": 10}
 
 
 def learned(fitted, **more):
-    """Return all that must be the same; numbers rounded as they are kept."""
+    """Return all that must be the same."""
     history = {**vars(fitted.history_), "seconds": None}
-    history |= {
-        # The loss of labels is summed in float32, unlike its gradients.
-        name: np.round(history[name], 6)
-        for name in ("loss", "orthogonality", "score")
-    }
-    arrays = {name: np.float32(a) for name, a in fitted._adapter.arrays.items()}
-    return {"ranks": fitted.ranks_, "history": history, **arrays, **more}
+    return {"ranks": fitted.ranks_, **history, **fitted._adapter.arrays, **more}
 
 
 def plain(model, folder, rank):
     X, y = topics(61)  # the last batches are smaller, and the last rank has fewer rows
     seed = {"random_state": np.random.RandomState(rank)}
     if not rank:
-        fitted = make(model, **DOUBLE, **seed).fit(X, y)
+        fitted = make(model, **SHORT, **seed).fit(X, y)
     else:  # which rank 0 reads for all
-        fitted = make(model, **DOUBLE, **seed).fit(None, None)
+        fitted = make(model, **SHORT, **seed).fit(None, None)
     return learned(
         fitted,
         labels=fitted.predict(X).tolist(),
@@ -81,7 +54,7 @@ def weighted(model, folder, rank):
     weights = np.linspace(0, 1, 40)
     return learned(
         make(
-            model, class_weight="balanced", gradient_accumulation_steps=3, **DOUBLE
+            model, class_weight="balanced", gradient_accumulation_steps=3, **SHORT
         ).fit(X, y, weights)
     )
 
@@ -89,38 +62,38 @@ def weighted(model, folder, rank):
 def stopping(model, folder, rank):
     X, y = topics(60)
     options = {"early_stopping": True, "n_iter_no_change": 1, "epochs": 6}
-    fitted = make(model, **{**DOUBLE, **options, "calibrate": "temperature"}).fit(X, y)
+    fitted = make(model, **{**SHORT, **options, "calibrate": "temperature"}).fit(X, y)
     return learned(
         fitted,
         best=fitted.history_.best_epoch,
-        temperature=round(fitted.temperature_, 4),
+        temperature=fitted.temperature_,
     )
 
 
 def labels(model, folder, rank):
     X, y = topics(40)
     Y = np.column_stack([y == "art", y != "sport"]).astype(int)
-    return learned(make(model, **DOUBLE).fit(X, Y))
+    return learned(make(model, **SHORT).fit(X, Y))
 
 
 def numbers(model, folder, rank):
     X, _ = toy(40)
-    return learned(make_regressor(model, **DOUBLE).fit(X, np.arange(40.0)))
+    return learned(make_regressor(model, **SHORT).fit(X, np.arange(40.0)))
 
 
 def few_rows(model, folder, rank):
     X, y = toy(4)
-    return learned(make(model, **{**DOUBLE, "batch_size": 2}).fit(X, y))
+    return learned(make(model, **{**SHORT, "batch_size": 2}).fit(X, y))
 
 
 def own_head(model, folder, rank):
-    return learned(make(model, pooling="model", **DOUBLE).fit(*toy(20)))
+    return learned(make(model, pooling="model", **SHORT).fit(*toy(20)))
 
 
 def goes_on(model, folder, rank):
     """Leave a checkpoint, which a group of another number of ranks finds."""
     X, y = toy(40)
-    settings = {**DOUBLE, "checkpoint_dir": folder, "checkpoint_every": 1}
+    settings = {**SHORT, "checkpoint_dir": folder, "checkpoint_every": 1}
     return learned(make(model, **settings).fit(X, y))
 
 
@@ -130,16 +103,16 @@ def unbroken(model, folder, rank):
 
 def encoder(model, folder, rank):
     X, y = toy(30)
-    settings = {**QUICK, **DOUBLE, "cv": 2}
+    settings = {**QUICK, **SHORT, "cv": 2}
     fitted = AdaLoraEncoder(model, n_components=2, **settings)
     vectors = fitted.fit_transform(X, y)
-    return learned(fitted, vectors=vectors.round(4))
+    return learned(fitted, vectors=vectors)
 
 
 def table(model, folder, rank):
     X, y = toy(40)
     X = pd.DataFrame({"text": X, "number": np.arange(40.0)})
-    inner = AdaLoraEncoder(model, **{**QUICK, **DOUBLE})
+    inner = AdaLoraEncoder(model, **{**QUICK, **SHORT})
     fitted = AdaLoraTableClassifier(
         inner,
         cv=2,
@@ -147,9 +120,10 @@ def table(model, folder, rank):
         column_roles={"text": "text"},
         random_state=np.random.RandomState(rank),
     ).fit(X, y)
-    shares = {name: round(share, 4) for name, share in fitted.weights_.items()}
     return learned(
-        fitted.encoder_, shares=shares, proba=fitted.predict_proba(X).round(4)
+        fitted.encoder_,
+        shares=list(fitted.weights_.values()),
+        proba=fitted.predict_proba(X),
     )
 
 
@@ -276,16 +250,13 @@ def in_children(function, count, scratch):
 
 def main(model, scratch):
     def fits(rank, count):
-        in_float64()
         cases = CASES if count == 3 else (*CASES, encoder, table)
         return {case.__name__: case(model, None, rank) for case in cases}
 
     def begins(rank, count):
-        in_float64()
         return resumed(model, scratch / f"checkpoints-{count}", rank, count)
 
     def ends(rank, count):
-        in_float64()
         return goes_on(model, scratch / f"checkpoints-{count % 3 + 1}", rank)
 
     def faults(rank, count):
@@ -303,7 +274,7 @@ def main(model, scratch):
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    # Children need not import again, nor read the model in other numbers.
+    # Children need not import again.
     for pooling in ("mean", "model"):
         make(sys.argv[1], epochs=1, pooling=pooling).fit(*toy(8))
     main(sys.argv[1], Path(sys.argv[2]))

@@ -212,7 +212,8 @@ def test_updates_of_zero_leave_the_outputs_exactly_as_they_were(onednn, kind, dt
     """At the start and switched off, whichever library multiplies afterwards."""
     torch.manual_seed(0)
     base = nn.Linear(300, 500) if kind == "Linear" else Conv1D(500, 300)
-    plain = nn.Sequential(base).to(dtype)
+    # Frozen as in the model: torch multiplies trainable weights by other products.
+    plain = nn.Sequential(base).to(dtype).requires_grad_(False)
     config = AdaLoraConfig(init_r=4, target_r=2, total_step=9)
     config.fan_in_fan_out = kind == "Conv1D"
     model = get_peft_model(copy.deepcopy(plain), config)

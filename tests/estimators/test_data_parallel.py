@@ -22,7 +22,12 @@ def results(tiny_model, tmp_path_factory):
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_equal(found[name], value, err_msg=name)
+        whole = isinstance(value, (dict, tuple))
+        if whole or np.asarray(value).dtype.kind != "f":
+            np.testing.assert_equal(found[name], value, err_msg=name)
+        else:  # what ranks sum in another order is rounded otherwise
+            close = {"rtol": 1e-4, "atol": 1e-5, "err_msg": name}
+            np.testing.assert_allclose(found[name], value, **close)
 
 
 @pytest.mark.parametrize(("count", "rank"), EVERY_RANK)
