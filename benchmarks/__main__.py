@@ -22,7 +22,6 @@ from . import (
     results,
     scale_budget,
     scale_predict,
-    scale_quantization,
     scale_ranks,
     ship,
     soak,
@@ -47,7 +46,6 @@ MEASUREMENTS = {
     "explain": explain,
     "scale-budget": scale_budget,
     "scale-predict": scale_predict,
-    "scale-quantization": scale_quantization,
     "scale-ranks": scale_ranks,
 }
 # These use all threads, as a user would; CPU seconds of the others are of one.

@@ -24,9 +24,8 @@ from .draw import GREEN, GREY, ORANGE, SKY, VERMILION, blue_on, import_pyplot, l
 
 # What decides which vectors a model gives before it is tuned.
 _OF_VECTORS = (
-    *("model", "revision", "local_files_only", "trust_remote_code"),
-    *("row_format", "max_length", "long_text", "pooling"),
-    *("device", "precision", "quantization"),
+    *("model", "model_kwargs", "row_format", "max_length", "long_text", "pooling"),
+    *("device", "precision"),
 )
 # Shapes tell classes apart where colours do not, and where these come again.
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")

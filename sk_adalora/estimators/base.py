@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from abc import abstractmethod
@@ -27,7 +28,7 @@ from sk_adalora.files.checkpoint import remove_checkpoints, sole_fit
 from sk_adalora.files.state import AdapterState, with_plain_records, with_records
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone
-from sk_adalora.pretrained.find import DEFAULT_MODEL
+from sk_adalora.pretrained.find import DEFAULT_MODEL, WITHOUT_TRUST
 from sk_adalora.runtime.devices import own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.doc_links import LINK_TEMPLATE
 from sk_adalora.runtime.ranks import Ranks, shared_fit
@@ -167,10 +168,7 @@ class BaseAdaLora(
         pooling: str = "mean",
         device: str = "auto",
         precision: str = "auto",
-        quantization: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
         random_state: Any = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int | float | str = "auto",
@@ -213,10 +211,7 @@ class BaseAdaLora(
         self.pooling = pooling
         self.device = device
         self.precision = precision
-        self.quantization = quantization
-        self.revision = revision
-        self.local_files_only = local_files_only
-        self.trust_remote_code = trust_remote_code
+        self.model_kwargs = model_kwargs
         self.random_state = random_state
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
@@ -470,7 +465,10 @@ class BaseAdaLora(
 
     def _exact_network(self) -> tuple[TextNetwork, Backbone]:
         """Build a new network in float32 on the CPU; return it and its backbone."""
-        return load_network(self, resolve_compute("cpu", "float32"))
+        exact = copy.copy(self)
+        exact.model_kwargs = dict(self.model_kwargs or {})
+        exact.model_kwargs.pop("quantization_config", None)
+        return load_network(exact, resolve_compute("cpu", "float32"))
 
     def rank_table(self) -> Any:
         """Return the rank that is left in each weight matrix, as a table.
@@ -733,7 +731,7 @@ class BaseAdaLora(
             the encoder is the adapted part. With ``pooling="model"`` the head is in
             the model, for ``transformers.pipeline("text-classification")``.
             The updates are added to the weights of the file, whatever `precision` and
-            `quantization` are: so predictions may differ by what these round.
+            `model_kwargs` are: so predictions may differ by what these round.
         overwrite : bool, default=False
             Whether to replace a folder that sk-adalora wrote.
 
@@ -776,8 +774,9 @@ class BaseAdaLora(
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`__getstate__` returned.
 
-        Whoever wrote a file of skops is not trusted to run code here: it comes with
-        `trust_remote_code` off. A pickle is a program, and keeps it.
+        Whoever wrote a file of skops is not trusted to run code here: of
+        `model_kwargs`, only `revision` and `local_files_only` stay. A pickle is a
+        program, and keeps all.
 
         Raises
         ------
@@ -785,8 +784,10 @@ class BaseAdaLora(
             If a later version wrote something that this one does not know.
         """
         state = with_records(state)
-        if not self.__dict__.pop(_FROM_PICKLE, False) and "trust_remote_code" in state:
-            state["trust_remote_code"] = False
+        if not self.__dict__.pop(_FROM_PICKLE, False) and state.get("model_kwargs"):
+            given = dict(state["model_kwargs"])
+            kept = {name: given[name] for name in given.keys() & WITHOUT_TRUST}
+            state["model_kwargs"] = kept or None
         super().__setstate__(state)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:

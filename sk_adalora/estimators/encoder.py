@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -186,18 +186,12 @@ class AdaLoraEncoder(BaseAdaLora):
         "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
         hardware and model compute in it, and otherwise float32. Updates, head, loss and
         optimizer are always in float32.
-    quantization : {"int8", "4bit"} or None, default=None
-        How to pack the frozen weights of linear layers and of tokens, on any device:
-        "int8" takes a quarter of the memory of float32, "4bit" less. Only updates and
-        head are trained, in float32. None leaves the weights as they are.
-    revision : str or None, default=None
-        Commit, tag or branch of the model on the hub. None stands for an installed
-        copy, if there is one, and otherwise for the main branch.
-    local_files_only : bool, default=False
-        Whether to never use the network. The model must then be a folder, in the hub's
-        cache or in an installed package.
-    trust_remote_code : bool, default=False
-        Whether to run code that the model's repository contains, or names in another.
+    model_kwargs : dict or None, default=None
+        Arguments for the ``from_pretrained`` of transformers, by their names there:
+        `revision` (commit, tag or branch on the hub), `local_files_only` (True never
+        uses the network), `trust_remote_code` (True runs code that the model's
+        repository contains, or names in another), `quantization_config` (weights of 8
+        or 4 bits), and others.
     random_state : int, RandomState instance or None, default=None
         Seed of all that is random: initial values, folds, order of rows and dropout.
         None draws a seed from NumPy's global generator, as everywhere in scikit-learn;
@@ -329,10 +323,7 @@ class AdaLoraEncoder(BaseAdaLora):
         pooling: str = "mean",
         device: str = "auto",
         precision: str = "auto",
-        quantization: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
+        model_kwargs: Mapping[str, Any] | None = None,
         random_state: Any = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int | float | str = "auto",
@@ -376,10 +367,7 @@ class AdaLoraEncoder(BaseAdaLora):
         self.pooling = pooling
         self.device = device
         self.precision = precision
-        self.quantization = quantization
-        self.revision = revision
-        self.local_files_only = local_files_only
-        self.trust_remote_code = trust_remote_code
+        self.model_kwargs = model_kwargs
         self.random_state = random_state
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every

@@ -477,9 +477,7 @@ def plan_fit(
 
 def choose_compute(estimator: Any) -> Compute:
     """Choose what to compute with, and warn where that is slow."""
-    compute = resolve_compute(
-        estimator.device, estimator.precision, estimator.quantization
-    )
+    compute = resolve_compute(estimator.device, estimator.precision)
     warn_of_sharing(compute)
     warn_of_emulation(compute)
     warn_of_processes()
@@ -591,7 +589,8 @@ def build_adapted(
         target_modules=modules,
         task_type="SEQ_CLS" if own_head else "FEATURE_EXTRACTION",
         base_model_name_or_path=os.fspath(estimator.model),
-        revision=commit_of(backbone.folder) or estimator.revision,
+        revision=commit_of(backbone.folder)
+        or (estimator.model_kwargs or {}).get("revision"),
     )
     n_outputs = estimator._targets.n_outputs
     network = build_network(backbone, config, n_outputs, estimator.pooling, generator)

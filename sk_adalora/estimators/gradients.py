@@ -51,9 +51,7 @@ def integrate_gradients(
     baselines : list of float
         The outputs without words.
     """
-    compute = resolve_compute(
-        estimator.device, estimator.precision, estimator.quantization
-    )
+    compute = resolve_compute(estimator.device, estimator.precision)
     # A network of its own: what predicts may hold tables that inference mode has made,
     # which autograd refuses.
     network, backbone = load_network(estimator, compute)

@@ -321,7 +321,7 @@ def estimate_seconds(estimator: Any, X: Any, y: Any) -> float:
     plan, _ = plan_fit(view, X, y)
     rows, held_out, schedule = plan.rows, plan.held_out, plan.schedule
     reading = time.perf_counter() - start
-    compute = resolve_compute(view.device, view.precision, view.quantization)
+    compute = resolve_compute(view.device, view.precision)
     backbone = load_model(view, compute, view._targets.n_outputs)
     timings = measure(view, rows, backbone, schedule)
     training = timings.of_fit(len(rows.texts), schedule.total_step)

@@ -65,10 +65,7 @@ SHARED_RULES: dict[str, Rule] = {
     "pooling": choice(*POOLINGS, "model"),
     "device": DEVICE,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
-    "quantization": choice("int8", "4bit") | NONE,
-    "revision": TEXT | NONE,
-    "local_files_only": BOOLEAN,
-    "trust_remote_code": BOOLEAN,
+    "model_kwargs": instance(Mapping, "a dict") | NONE,
     "random_state": RANDOM_STATE,
     "checkpoint_dir": instance((str, os.PathLike), "a folder") | NONE,
     "checkpoint_every": integer(1)

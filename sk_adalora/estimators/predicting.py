@@ -19,6 +19,7 @@ from sk_adalora.data.texts import Texts, read_texts
 from sk_adalora.files.state import AdapterState, check_files, rebuild_network
 from sk_adalora.network.network import TextNetwork
 from sk_adalora.pretrained.backbone import Backbone, load_backbone
+from sk_adalora.pretrained.find import request
 from sk_adalora.pretrained.read import count_vectors
 from sk_adalora.runtime.devices import Compute, own_settings_of_torch, resolve_compute
 from sk_adalora.runtime.messages import announce, progress_bar
@@ -39,8 +40,8 @@ from sk_adalora.tokens.tokenize import distinct_texts
 PART_ROWS = 10_000
 # Parameters that predictions use.
 _USED = (
-    *("model", "revision", "local_files_only", "trust_remote_code"),
-    *("row_format", "max_length", "long_text", "device", "precision", "quantization"),
+    *("model", "model_kwargs", "row_format", "max_length", "long_text"),
+    *("device", "precision"),
 )
 
 
@@ -126,9 +127,7 @@ def load_model(
         estimator.model,
         compute,
         or_float32=estimator.precision == "auto",
-        revision=estimator.revision,
-        local_files_only=estimator.local_files_only,
-        trust_remote_code=estimator.trust_remote_code,
+        model_kwargs=estimator.model_kwargs,
         n_labels=n_outputs if pooling == "model" else None,
         found=found,
         check=None if fitted is None else partial(check_files, fitted),
@@ -148,12 +147,12 @@ def most_tokens(max_length: int, backbone: Backbone) -> int:
 def load_predictor(estimator: Any) -> Predictor:
     """Return the network that predicts; build it if none fits the parameters."""
     predictor: Predictor | None = getattr(estimator, "_predictor", None)
-    compute = resolve_compute(
-        estimator.device, estimator.precision, estimator.quantization
-    )
+    compute = resolve_compute(estimator.device, estimator.precision)
     model = os.fspath(estimator.model)
     if predictor is not None:
+        options = request(model, estimator.model_kwargs).options
         as_chosen = (predictor.model, predictor.chosen_compute) == (model, compute)
+        as_chosen = as_chosen and predictor.backbone.asked.options == options
         # "auto" may have fallen back to float32, and is not asked for any more.
         exact = estimator.precision == "auto" or predictor.compute == compute
         if as_chosen and exact:

@@ -165,18 +165,12 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         "float32", "bfloat16", "float16" (not on a CPU), or "auto" for bfloat16 if both
         hardware and model compute in it, and otherwise float32. Updates, head, loss and
         optimizer are always in float32.
-    quantization : {"int8", "4bit"} or None, default=None
-        How to pack the frozen weights of linear layers and of tokens, on any device:
-        "int8" takes a quarter of the memory of float32, "4bit" less. Only updates and
-        head are trained, in float32. None leaves the weights as they are.
-    revision : str or None, default=None
-        Commit, tag or branch of the model on the hub. None stands for an installed
-        copy, if there is one, and otherwise for the main branch.
-    local_files_only : bool, default=False
-        Whether to never use the network. The model must then be a folder, in the hub's
-        cache or in an installed package.
-    trust_remote_code : bool, default=False
-        Whether to run code that the model's repository contains, or names in another.
+    model_kwargs : dict or None, default=None
+        Arguments for the ``from_pretrained`` of transformers, by their names there:
+        `revision` (commit, tag or branch on the hub), `local_files_only` (True never
+        uses the network), `trust_remote_code` (True runs code that the model's
+        repository contains, or names in another), `quantization_config` (weights of 8
+        or 4 bits), and others.
     random_state : int, RandomState instance or None, default=None
         Seed of all that is random: initial values (but not the head of
         ``pooling="model"``), rows set apart, order of rows and dropout. None draws a

@@ -80,7 +80,7 @@ def save(
             save_file(arrays, staged / ARRAYS_NAME)
         save_tokenizer(backbone.tokenizer, staged, estimator.row_format)
         if include_backbone:
-            copy_model(backbone, staged / BACKBONE, estimator.trust_remote_code)
+            copy_model(backbone, staged / BACKBONE)
         card = write_card(estimator, backbone.pretrained.part)
         write_text(staged / CARD_NAME, card)
         write_text(staged / STATE_NAME, text)
@@ -96,13 +96,14 @@ def load(
 ) -> Any:
     """Load an estimator of a class from a folder, or from the hub."""
     prepare_threads()  # to check many numbers takes several
-    if local_files_only is not None:
-        parameters = parameters | {"local_files_only": local_files_only}
     folder, root = find(source, revision, bool(local_files_only), trust_remote_code)
     refuse_links(folder, root)
     described = read_described(folder)
-    estimator = cls(**read_parameters(described, folder, cls, trust_remote_code))
-    estimator.set_params(**parameters)
+    own = read_parameters(described, folder, cls, parameters, trust_remote_code)
+    if local_files_only is not None:
+        only = {"local_files_only": local_files_only}
+        own["model_kwargs"] = {**(own.get("model_kwargs") or {}), **only}
+    estimator = cls(**own).set_params(**parameters)
     check_parameters(estimator, cls._rules)
     vars(estimator).update(read_fitted(described, folder, cls))
     # Labels of one training and numbers of another would make a third estimator.
@@ -176,7 +177,7 @@ def merge_and_save(
     _, head = estimator._adapter.tensors()
     with written_whole(folder, overwrite=overwrite) as staged:
         encoder = network.encoder.merge_and_unload()
-        merged: Any = whole_model(backbone, encoder, estimator.trust_remote_code)
+        merged: Any = whole_model(backbone, encoder)
         if head:
             # In config.json, transformers would take them for a random head's.
             labels = json.dumps(estimator._targets.names)

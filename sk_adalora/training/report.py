@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sk_adalora.pretrained.quantize import count_numbers
 from sk_adalora.runtime.html import html_table
 
 from .loop import TrainingRun
@@ -132,10 +131,10 @@ def make_report(
         truncated_share=tokens.truncated_share,
         max_length=tokens.max_length,
         device=str(compute.device),
-        precision=compute.number_format,
+        precision=compute.precision,
         n_threads=torch.get_num_threads(),
         trainable_parameters=sum(p.numel() for p in run.parameters),
-        total_parameters=count_numbers(network),
+        total_parameters=sum(p.numel() for p in network.parameters()),
         seconds=time.perf_counter() - start,
         columns=columns,
         calibration={},

@@ -95,7 +95,7 @@ def test_another_fit_is_refused(tiny_model, stopped, changed, rows, named):
 
 
 def test_what_changes_no_result_may_change(tiny_model, stopped):
-    other = make(tiny_model, checkpoint_dir=stopped, local_files_only=True, **SAVING)
+    other = make(tiny_model, checkpoint_dir=stopped, **SAVING)
     other.set_params(checkpoint_every=7).fit(*toy())
 
 

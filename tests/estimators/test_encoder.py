@@ -279,7 +279,7 @@ def test_its_ranks_are_drawn(fitted):
     ],
 )
 def test_what_cannot_be_is_refused_before_a_model_is_loaded(changed, y, match):
-    one = encoder("no/such-model", local_files_only=True, **changed)
+    one = encoder("no/such-model", model_kwargs={"local_files_only": True}, **changed)
     with pytest.raises(ValueError, match=match):
         one.fit_transform(X, y)
     with pytest.raises(NotFittedError):

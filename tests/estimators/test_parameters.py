@@ -63,9 +63,7 @@ WRONG = {
     "pooling": NOT_WORDS,
     "device": ["", 1, True, None, NAN],
     "precision": [*NOT_WORDS, "float64"],
-    "revision": ["", 1, True, NAN],
-    "local_files_only": NOT_FLAGS,
-    "trust_remote_code": NOT_FLAGS,
+    "model_kwargs": ["", 1, True, NAN, ["revision"]],
     "random_state": [-1, 2**32, 1.5, "0", True, NAN, INF, np.random.default_rng()],
     "verbose": [-1, 1.5, "yes", None, NAN],
 }
@@ -112,9 +110,7 @@ RIGHT = {
     "pooling": ["mean", "cls", "last", "max", "model"],
     "device": ["auto", "cpu", "cuda:1"],
     "precision": ["auto", "float32", "bfloat16", "float16"],
-    "revision": [None, "main"],
-    "local_files_only": [True, False],
-    "trust_remote_code": [True, False],
+    "model_kwargs": [None, {}, {"revision": "main"}],
     "random_state": [None, 0, 2**32 - 1, np.int64(7), np.random.RandomState(0)],
     "verbose": [0, 1, True, False],
 }
@@ -191,8 +187,8 @@ def test_fit_checks_before_it_loads_anything(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *("model", "revision", "local_files_only", "trust_remote_code", "row_format"),
-        *("max_length", "long_text", "device", "precision"),
+        *("model", "model_kwargs", "row_format", "max_length", "long_text"),
+        *("device", "precision"),
     ],
 )
 def test_predictions_check_what_they_use(fitted, name):
@@ -200,6 +196,12 @@ def test_predictions_check_what_they_use(fitted, name):
 
     with expect(name, value):
         changed.predict(["good film"])
+
+
+def test_model_kwargs_do_not_repeat_parameters(tiny_model):
+    estimator = make(tiny_model, model_kwargs={"dtype": "bfloat16"})
+    with pytest.raises(ValueError, match=r"must not hold 'dtype'.*`precision`"):
+        estimator.fit(*toy(8))
 
 
 @pytest.mark.parametrize("estimator", [AdaLoraClassifier, AdaLoraRegressor])

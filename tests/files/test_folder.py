@@ -258,7 +258,7 @@ def test_parameters_can_be_changed_on_loading(saved, fitted):
     )
 
     assert loaded.epochs == 9
-    assert loaded.trust_remote_code is True
+    assert loaded.model_kwargs == {"trust_remote_code": True}
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
     with pytest.raises(ValueError, match="Invalid parameter 'devise'"):
         AdaLoraClassifier.from_pretrained(saved, devise="cpu")

@@ -76,13 +76,16 @@ def test_an_unfitted_estimator_goes_through_skops(tiny_model, tmp_path):
     assert loaded.get_params() == make(tiny_model).get_params()
 
 
+TRUSTED = {"trust_remote_code": True}
+
+
 def test_a_file_does_not_have_code_run(tiny_model, tmp_path):
-    fitted = make(tiny_model, trust_remote_code=True).fit(X, Y)
+    fitted = make(tiny_model, model_kwargs=TRUSTED).fit(X, Y)
     loaded = there_and_back(make_pipeline(fitted), tmp_path / "f.skops", CLASSIFIER)[0]
 
-    assert loaded.trust_remote_code is False
+    assert loaded.model_kwargs is None
     for kept in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
-        assert kept.trust_remote_code is True
+        assert kept.model_kwargs == TRUSTED
         assert vars(kept).keys() == vars(fitted).keys() - {"_predictor"}
     with zipfile.ZipFile(tmp_path / "f.skops") as archive:
         names = archive.namelist()

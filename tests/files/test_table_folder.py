@@ -245,14 +245,15 @@ def test_skops_is_of_an_extra(fit, saved, tmp_path, monkeypatch):
 
 def test_code_of_a_model_is_run_only_if_asked(folder):
     described = read(folder / "encoder")
-    described["parameters"]["trust_remote_code"] = True
+    asks = [["trust_remote_code", True]]
+    described["parameters"]["model_kwargs"] = {"items": asks}
     write(folder / "encoder", described)
     with pytest.raises(ValueError, match="Pass trust_remote_code=True"):
         CLF.from_pretrained(folder)
 
     loaded = CLF.from_pretrained(folder, trust_remote_code=True)
-    assert loaded.encoder_.trust_remote_code
-    assert loaded.encoder.trust_remote_code
+    for encoder in (loaded.encoder_, loaded.encoder):
+        assert encoder.model_kwargs == {"trust_remote_code": True}
 
 
 # ---- broken and hostile -----------------------------------------------------

@@ -23,6 +23,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 import sk_adalora
 from sk_adalora.pretrained import backbone as _backbone
 from sk_adalora.pretrained.backbone import load_backbone
+from sk_adalora.pretrained.find import Request
 from sk_adalora.pretrained.read import read_pretrained
 from sk_adalora.pretrained.weights import content_hash
 from sk_adalora.runtime.devices import resolve_compute
@@ -313,7 +314,7 @@ def test_all_names_of_a_weight_that_files_lack_are_known(t5):
     weights = {k: v.clone() for k, v in kept.items()}
     save_file(weights, t5 / "model.safetensors", {"format": "pt"})
 
-    drawn = read_pretrained(t5, CPU, False, n_labels=2).drawn
+    drawn = read_pretrained(t5, CPU, Request(str(t5)), n_labels=2).drawn
     assert {
         "transformer.shared.weight",
         "transformer.encoder.embed_tokens.weight",
@@ -373,12 +374,15 @@ def code_elsewhere(own_model, tmp_path, monkeypatch):
 
 def test_code_of_a_model_may_lie_in_another_repository(code_elsewhere, own_model):
     X, y = toy(16)
-    fitted = make(own_model, trust_remote_code=True).fit(X, y)
+    fitted = make(own_model, model_kwargs={"trust_remote_code": True}).fit(X, y)
 
     assert code_elsewhere == {*CODE}
     assert type(fitted._predictor.backbone.module).__name__ == "ElsewhereModel"
     options = {"trust_remote_code": True, "local_files_only": True}
-    assert load_backbone(own_model, CPU, **options) is fitted._predictor.backbone
+    assert (
+        load_backbone(own_model, CPU, model_kwargs=options)
+        is fitted._predictor.backbone
+    )
 
 
 @pytest.mark.parametrize(
@@ -395,7 +399,7 @@ def test_code_in_another_repository_is_not_fetched_unasked(
     code_elsewhere, own_model, options, match
 ):
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, CPU, **options)
+        load_backbone(own_model, CPU, model_kwargs=options)
     assert code_elsewhere <= {"configuration_elsewhere.py"}
 
 

@@ -150,7 +150,7 @@ def test_the_home_directory_is_found(own_model, monkeypatch):
 )
 def test_an_unknown_id_offline(name, options, match):
     with pytest.raises(OSError, match=match):
-        load_backbone(name, CPU, **options)
+        load_backbone(name, CPU, model_kwargs=options)
 
 
 # ---- the default model ------------------------------------------------------
@@ -367,12 +367,12 @@ def test_a_hub_that_is_down_is_said_to_be(hub, elsewhere, how):
 def test_without_the_network(hub, elsewhere, how):
     load, expected = elsewhere
     hub.main = SECOND
-    estimator = load(how).set_params(local_files_only=True)
+    estimator = load(how).set_params(model_kwargs={"local_files_only": True})
     np.testing.assert_array_equal(estimator.predict_proba(X), expected)
 
     hub.forget(FIRST)
     with pytest.raises(OSError, match="not found in the local cache"):
-        load(how).set_params(local_files_only=True).predict(X)
+        load(how).set_params(model_kwargs={"local_files_only": True}).predict(X)
     assert hub.asked == []
 
 
@@ -404,7 +404,8 @@ def test_code_is_that_of_the_revision_that_was_asked_for(hub, elsewhere, how):
     load, expected = elsewhere
     hub.commit("c" * 40, hub.files[FIRST])
     hub.main = FIRST
-    estimator = load(how).set_params(trust_remote_code=True, revision="c" * 40)
+    kwargs = {"trust_remote_code": True, "revision": "c" * 40}
+    estimator = load(how).set_params(model_kwargs=kwargs)
 
     np.testing.assert_array_equal(estimator.predict_proba(X), expected)
     assert estimator._predictor.backbone.folder.name == "c" * 40
@@ -420,7 +421,8 @@ def test_code_is_not_taken_from_where_a_file_says_a_model_was(own_model, tmp_pat
     loaded._adapter = state
     np.testing.assert_array_equal(loaded.predict_proba(X), expected)
 
-    loaded = pickle.loads(pickle.dumps(loaded)).set_params(trust_remote_code=True)
+    loaded = pickle.loads(pickle.dumps(loaded))
+    loaded.set_params(model_kwargs={"trust_remote_code": True})
     with pytest.raises(FileNotFoundError, match="is no folder"):
         loaded.predict(X)
 

@@ -257,7 +257,7 @@ def test_what_settings_must_not_name(own_model, case):
     settings, match = NAMED[case]
     change(own_model / "config.json", **settings)
     with pytest.raises(ValueError, match=match):
-        load_backbone(own_model, CPU, local_files_only=True)
+        load_backbone(own_model, CPU, model_kwargs={"local_files_only": True})
 
     if case not in ("weights", "settings"):
         check_folder(own_model, trust_remote_code=True)

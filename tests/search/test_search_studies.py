@@ -310,7 +310,7 @@ def test_workers_may_compute_in_different_places_in_a_pipeline_too():
         pipeline.set_params(**{f"clf__{name}": changed[name] for name in changed})
         return fingerprint([X], [], read_space({"clf__beta1": FLOAT}), None, pipeline)
 
-    assert made(device="cpu", verbose=1, local_files_only=True) == made()
+    assert made(device="cpu", verbose=1) == made()
     assert made(memory="a folder") == made(n_jobs=2) == made()
     assert made(epochs=3) != made()
     assert made(random_state=3) != made()

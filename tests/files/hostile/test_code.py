@@ -61,12 +61,13 @@ def test_a_backbone_that_brings_code(tiny_model, tmp_path, file):
 
 def test_trust_is_given_by_the_caller_only(folder, fitted):
     described = read(folder)
-    described["parameters"]["trust_remote_code"] = True
+    asks = [["trust_remote_code", True]]
+    described["parameters"]["model_kwargs"] = {"items": asks}
     write(folder, described)
 
     assert_refused(folder, match=r"Pass trust_remote_code=True if you trust")
     loaded = AdaLoraClassifier.from_pretrained(folder, trust_remote_code=True)
-    assert loaded.trust_remote_code is True
+    assert loaded.model_kwargs == {"trust_remote_code": True}
 
 
 def test_extra_files_are_not_read(folder, tmp_path, fitted):

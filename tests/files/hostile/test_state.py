@@ -118,8 +118,17 @@ STATES = {
     "a device that is a list": (parameter("device", []), "`device`"),
     "an unknown pooling": (parameter("pooling", "evil"), "`pooling`"),
     "a template": (parameter("row_format", ""), "`row_format`"),
-    "remote code": (parameter("trust_remote_code", True), "must not ask for code"),
-    "remote code as 1": (parameter("trust_remote_code", 1), "must not ask for code"),
+    **{
+        f"model_kwargs with {name}": (
+            parameter("model_kwargs", {"items": [[name, value]]}),
+            "must not say what transformers runs",
+        )
+        for name, value in (
+            ("trust_remote_code", 1),
+            ("attn_implementation", "someone/code"),
+            ("use_kernels", True),
+        )
+    },
     "a model above": (parameter("model", "../../etc"), "`model` must"),
     "a file as model": (parameter("model", "/etc/passwd"), "`model` must"),
     "a model by address": (parameter("model", "https://evil.example/x"), "`model`"),
