@@ -1,4 +1,4 @@
-"""Does a fit end when `max_time` or an estimate says; memory of millions of rows."""
+"""Does a fit end when `timeout` says; memory of millions of rows."""
 
 import tempfile
 import time
@@ -23,7 +23,6 @@ def add_options(add):
     add("--rows", nargs="+", type=int, default=[500, 2_000, 20_000])
     add("--seconds", nargs="+", type=float, default=[20.0, 60.0])
     add("--most-rows", type=int, default=5_000_000, help="of the Parquet folder")
-    add("--most-estimated", type=int, default=2_000, help="rows of a fit to estimate")
 
 
 def quicken(options):
@@ -33,18 +32,14 @@ def quicken(options):
 
 
 def run(options):
-    """Fit with limits, compare estimates, and measure the memory of many rows."""
+    """Fit with limits, and measure the memory of many rows."""
     settings = {"device": options.device, "model": options.model, "random_state": 0}
     timed(AdaLoraClassifier(**settings, max_steps=1), 40)  # loads the model
     rows = []
     for n_rows in options.rows:
         for seconds in options.seconds:
-            made = AdaLoraClassifier(**settings, max_time=seconds)
-            rows.append(row("max_time", n_rows, seconds, timed(made, n_rows), made))
-        if n_rows <= options.most_estimated:
-            made = AdaLoraClassifier(**settings)
-            seconds = made.estimate_fit_time(*make_texts(n_rows))
-            rows.append(row("estimate", n_rows, seconds, timed(made, n_rows), made))
+            made = AdaLoraClassifier(**settings, timeout=seconds)
+            rows.append(row("timeout", n_rows, seconds, timed(made, n_rows), made))
     made = AdaLoraClassifier(**settings, max_steps=20)
     before = resident_bytes()
     with tempfile.TemporaryDirectory() as folder:
@@ -102,5 +97,5 @@ def to_markdown(about, rows):
         line += [of_fit["steps"], f"{of_fit['seen_share']:.3g}"]
         line.append(f"{peak / 1e9:.2f}" if peak else "")
         lines.append(line)
-    header = ["what", "rows", "asked or estimated, s", "took, s", "steps"]
+    header = ["what", "rows", "asked, s", "took, s", "steps"]
     return table([*header, "part of the rows seen", "peak of memory, GB"], lines)

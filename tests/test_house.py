@@ -1,4 +1,4 @@
-"""The folders: imports go down only, little is loaded at first, functions are short."""
+"""The folders: imports go down only, and little is loaded at first."""
 
 import ast
 import graphlib
@@ -26,9 +26,6 @@ FILES = {
 }
 MODULES = {name: path for name, path in FILES.items() if name.count(".") == 2}
 TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items()}
-LONGEST_BODY, LONGEST_FIT = 40, 25
-# Constructors that remember one parameter a line.
-ONLY_REMEMBER = {"__init__"}
 
 
 def imported_by(name):
@@ -132,23 +129,3 @@ import sk_adalora
 print(os.environ.get("GOMP_SPINCOUNT", "-"))
 """
     assert run_python(code).stdout.split() == [expected]
-
-
-def body_lines(function, source):
-    """The number of lines of code of a function's body: no comments, no docstring."""
-    body = function.body[ast.get_docstring(function) is not None :]
-    lines = {n for node in body for n in range(node.lineno, node.end_lineno + 1)}
-    return sum(bool(source[n - 1].split("#")[0].strip()) for n in lines)
-
-
-def test_functions_are_short():
-    long = []
-    for name, tree in TREES.items():
-        source = FILES[name].read_text("utf-8").splitlines()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and node.name not in ONLY_REMEMBER:
-                most = LONGEST_FIT if node.name == "fit" else LONGEST_BODY
-                if body_lines(node, source) > most:
-                    long.append((name, node.name))
-
-    assert long == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,104 +15,24 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples
 from torch import Tensor
 
 from .columns import is_arrow_dataset
-from .texts import Texts
+from .targets import Targets
 
 
-class UnreadTexts:
-    """The texts of some rows of a table, which are read only when they are needed.
-
-    Parameters
-    ----------
-    X : table, column or list
-        What the user passed.
-    read : callable
-        Makes `Texts` of such rows.
-    rows : ndarray of shape (n_samples,)
-        Positions in `X`.
-    """
-
-    def __init__(self, X: Any, read: Callable[[Any], Texts], rows: np.ndarray) -> None:
-        self.X, self._read, self.rows = X, read, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, indices: np.ndarray) -> UnreadTexts:
-        """Return some of the rows, unread."""
-        return UnreadTexts(self.X, self._read, self.rows[indices])
-
-    def read(self) -> tuple[Any, Texts]:
-        """Take the rows out of X, and read them; nothing is copied of the others."""
-        try:
-            taken = take_rows(self.X, self.rows)
-            return taken, self._read(taken)
-        except (TypeError, ValueError) as error:
-            error.add_note(
-                f"`max_steps` or `max_time` drew {len(self.rows):,} rows of X at "
-                "random, and rows are counted among these."
-            )
-            raise
-
-
-@dataclass(frozen=True)
-class TrainingRows:
-    """The rows of a fit.
-
-    Parameters
-    ----------
-    texts : Texts or UnreadTexts
-        Their texts.
-    targets : torch.Tensor of shape (n_samples,) or (n_samples, n_outputs)
-        Their targets.
-    weights : torch.Tensor of shape (n_samples,) or None
-        Weights of their losses, or None where all are equal.
-    n_given : int
-        Rows that the user passed, of which these are some.
-    """
-
-    texts: Texts | UnreadTexts
-    targets: Tensor
-    weights: Tensor | None
-    n_given: int
-
-    @property
-    def texts_read(self) -> Texts:
-        """The texts, of rows that have been read."""
-        assert isinstance(self.texts, Texts), "what was drawn has been read"
-        return self.texts
-
-    def weighted(self) -> np.ndarray:
-        """Return the positions of the rows with a weight above 0: at least one."""
-        if self.weights is None:
-            return np.arange(len(self.targets))
-        positive = np.flatnonzero(self.weights.numpy() > 0)
-        if not len(positive):
-            raise ValueError(
-                "At least one row must have a weight above 0. Got 0 for all "
-                f"{len(self.texts)} rows, from `sample_weight` or `class_weight`. "
-                "Raise some weights."
-            )
-        return positive
-
-    def without_texts(self) -> TrainingRows:
-        """Return the rows for whom the texts are tokens already."""
-        return replace(self, texts=self.texts.take(np.empty(0, np.int64)))
-
-    def take(self, rows: np.ndarray) -> TrainingRows:
-        """Return some of the rows."""
-        if len(rows) == len(self.targets) and np.all(np.diff(rows) > 0):
-            return self
-        weights = None if self.weights is None else self.weights[rows]
-        return replace(
-            self,
-            texts=self.texts.take(rows) if len(self.texts) else self.texts,
-            targets=self.targets[rows],
-            weights=weights,
+def weighted_rows(weights: Tensor | None, n_rows: int) -> np.ndarray:
+    """Return the positions of the rows with a weight above 0: at least one."""
+    if weights is None:
+        return np.arange(n_rows)
+    positive = np.flatnonzero(weights.numpy() > 0)
+    if not len(positive):
+        raise ValueError(
+            f"At least one row must have a weight above 0. Got 0 for all {n_rows} "
+            "rows, from `sample_weight` or `class_weight`. Raise some weights."
         )
+    return positive
 
 
 def draw_rows(
-    rows: np.ndarray, size: int, first: Callable[[np.ndarray], np.ndarray], seed: int
+    rows: np.ndarray, size: int, coded: Tensor, targets: Targets, seed: int
 ) -> np.ndarray:
     """Draw some of the rows at random, in their order.
 
@@ -123,21 +41,20 @@ def draw_rows(
     rows : ndarray of shape (n_samples,)
         Positions of rows.
     size : int
-        How many to draw, if there are more.
-    first : callable
-        Given positions in a random order, returns the indices of those that are to be
-        drawn in any case, if `size` allows it.
+        How many to draw, of more. Where there is room, each class has one.
+    coded : torch.Tensor
+        Targets of all rows.
+    targets : Targets
+        Their kind.
     seed : int
         Of the draw.
 
     Returns
     -------
-    ndarray of shape (min(size, n_samples),)
+    ndarray of shape (size,)
     """
-    if len(rows) <= size:
-        return rows
     drawn = np.random.default_rng(seed).permutation(rows)
-    needed = np.sort(first(drawn))[:size]
+    needed = np.sort(targets.first_of_each(coded[drawn]))[:size]
     others = np.delete(drawn, needed)[: size - len(needed)]
     return np.sort(np.concatenate([drawn[needed], others]))
 

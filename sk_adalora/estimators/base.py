@@ -8,7 +8,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -35,35 +34,22 @@ from sk_adalora.runtime.ranks import Ranks, shared_fit
 from sk_adalora.runtime.rules import Rule, check_parameters
 from sk_adalora.runtime.transaction import CALLBACKS, unchanged_on_error
 from sk_adalora.training.advice import warn_of_history
-from sk_adalora.training.epochs import EpochCallbacks, data_of_fit
-from sk_adalora.training.loop import TrainingHistory, train
+from sk_adalora.training.epochs import data_of_fit
+from sk_adalora.training.loop import TrainingHistory
 from sk_adalora.training.rank_table import lay_out
 from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .calibration import fit_calibration
 from .compressing import CompressionReport, compress
-from .fitting import (
-    adapt,
-    choose_compute,
-    collect_fit,
-    keep,
-    open_checkpoint,
-    plan_fit,
-    prepare_run,
-    report_later,
-    start_training,
-    tokenize,
-    watch_score,
-)
+from .fitting import fit_whole
 from .in_parts import PredictsInParts
-from .in_time import estimate_seconds, within_time
+from .inputs import prepare_fit
 from .predicting import (
     EncodedRows,
     Predictor,
     check_has_vectors,
     encode_ahead,
-    load_model,
     load_network,
     load_predictor,
     predict_outputs,
@@ -146,7 +132,7 @@ class BaseAdaLora(
         target_modules: Any = "all-linear",
         epochs: int | str = "auto",
         max_steps: int | None = None,
-        max_time: float | None = None,
+        timeout: float | None = None,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -189,7 +175,7 @@ class BaseAdaLora(
         self.target_modules = target_modules
         self.epochs = epochs
         self.max_steps = max_steps
-        self.max_time = max_time
+        self.timeout = timeout
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate = learning_rate
@@ -287,59 +273,14 @@ class BaseAdaLora(
         """
         start = time.perf_counter()
         with self._fitting() as (ranks, folder):
-            plan, rng = plan_fit(self, X, y, sample_weight, X_val, y_val)
-            compute = choose_compute(self)
-            backbone = load_model(self, compute, self._targets.n_outputs)
-            plan = within_time(self, plan, y, backbone, rng, start)
-            tokens, windows = tokenize(self, plan.rows.texts_read, backbone)
-            network = adapt(self, backbone, plan.schedule, rng)
-            run = prepare_run(self, network, tokens, plan, backbone.compute)
-            report = report_later(run, plan.rows, start)
-            plan = plan.without_texts()
-            saved = open_checkpoint(self, folder, run, backbone, rng, plan.held_out)
-            predictor = Predictor(network, backbone, os.fspath(self.model), compute)
-            watcher = watch_score(self, plan.held_out, predictor)
-            interpolation = start_training(self, run, rng, saved, watcher)
-            fitted = partial(collect_fit, predictor, run, report)
+            given = (X, y, sample_weight, X_val, y_val)
+            inputs = prepare_fit(self, *given, folder=folder)
             data = data_of_fit(X, y, sample_weight)
-            epochs = EpochCallbacks(self, data, run, fitted, interpolation, watcher)
-            history = train(run, rng, verbose=self.verbose, hooks=epochs, saver=saved)
-            epochs.settle_network()
-            keep(self, predictor, run, partial(fitted, history))
-            fit_calibration(self, plan, run, windows, rng, folder)
-            epochs.finish(history)
+            trained = fit_whole(self, inputs, data, start)
+            fit_calibration(self, inputs, trained)
+            trained.finish()
         self._warn_of_fit(ranks)
         return self
-
-    def estimate_fit_time(self, X: Any, y: Any) -> float:
-        """Estimate how long `fit` will take with these parameters, on this machine.
-
-        Loads the pretrained model, and takes a few steps with it on some of the rows.
-        The estimator, its generator and the global ones stay as they are.
-
-        Parameters
-        ----------
-        X : array-like of str of shape (n_samples,) or (n_samples, n_features)
-            The rows, as for :meth:`fit`.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            The target of each row, as for :meth:`fit`.
-
-        Returns
-        -------
-        float
-            Seconds, without those to load the model, which is kept loaded; at most
-            `max_time`.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a parameter or the data is wrong.
-        OSError
-            If the pretrained model cannot be found.
-        """
-        with own_settings_of_torch():
-            check_parameters(self, self._rules)
-            return estimate_seconds(self, X, y)
 
     def _warn_of_fit(self, ranks: Ranks) -> None:
         # Only then: where warnings are errors, the fit is kept.

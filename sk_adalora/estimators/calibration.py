@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,9 @@ from torch import Tensor
 
 from sk_adalora.data.targets import Classes, Labels
 from sk_adalora.files.checkpoint import name_of_fold
-from sk_adalora.tokens.long_texts import Windows
-from sk_adalora.training.loop import TrainingRun
 
-from .cross_fit import SharedInputs, even_folds, fit_fold
-from .fitting import N_FOLDS, FitPlan, calibrates, set_targets, without_fit
+from .fitting import Trained, train_on, without_fit
+from .inputs import FitInputs, calibrates, set_targets
 from .predicting import outputs_of
 
 # Logarithms of the temperatures that are tried, and their precision.
@@ -54,86 +51,41 @@ class HeldOut:
         return float(np.average(losses, weights=weights))
 
 
-def fit_calibration(
-    estimator: Any,
-    plan: FitPlan,
-    run: TrainingRun,
-    windows: Windows | None,
-    generator: torch.Generator,
-    folder: Path | None,
-) -> None:
-    """Fit a temperature or thresholds, as a fitted classifier asks for.
-
-    Parameters
-    ----------
-    estimator : estimator
-        What has been fitted to all rows.
-    plan : FitPlan
-        Its rows.
-    run : TrainingRun
-        Its training.
-    windows : Windows or None
-        What the model is given to predict these rows, where they are in folds.
-    generator : torch.Generator
-        What the fit started from.
-    folder : Path or None
-        Where fits to folds are saved, to go on after a kill.
-    """
+def fit_calibration(estimator: Any, inputs: FitInputs, trained: Trained) -> None:
+    """Fit a temperature or thresholds, as a fitted classifier asks for."""
     if not calibrates(estimator):
         return
-    start = time.perf_counter()
-    if windows is None:
-        held = run.ranks.on_first(lambda: _validation_rows(estimator, plan))
+    start, ranks = time.perf_counter(), trained.run.ranks
+    held: HeldOut | None
+    if inputs.folds:
+        held = _out_of_fold(estimator, inputs, trained)
     else:
-        seed = generator.initial_seed()
-        held = _out_of_fold(estimator, plan, run, windows, seed, folder)
-    targets, found = run.ranks.from_first(lambda: _fit(estimator, held))
+        held = ranks.on_first(lambda: _validation_rows(estimator, inputs))
+    targets, found = ranks.from_first(lambda: _fit(estimator, held))
     set_targets(estimator, targets)
     report = estimator.fit_report_
     seconds = report.seconds + time.perf_counter() - start
     estimator.fit_report_ = replace(report, seconds=seconds, calibration=found)
 
 
-def _validation_rows(estimator: Any, plan: FitPlan) -> HeldOut:
-    assert plan.held_out is not None, "early stopping has rows"
-    X, y = plan.held_out
+def _validation_rows(estimator: Any, inputs: FitInputs) -> HeldOut:
+    assert inputs.held_out is not None, "early stopping has rows"
+    X, y = inputs.held_out
     return HeldOut(estimator._predict_outputs(X), estimator._targets.code(y), None)
 
 
-def _out_of_fold(
-    estimator: Any,
-    plan: FitPlan,
-    run: TrainingRun,
-    windows: Windows,
-    seed: int,
-    folder: Path | None,
-) -> HeldOut:
+def _out_of_fold(estimator: Any, inputs: FitInputs, trained: Trained) -> HeldOut:
     """Fit to each fold anew, as to all rows, and predict the others."""
-    rows, fitted = plan.rows, estimator._predictor
-    n_rows = len(rows.targets)
-    folds = even_folds(N_FOLDS, estimator._targets.stratify(rows.targets), n_rows, seed)
-    shared = SharedInputs(
-        fitted.backbone,
-        fitted.chosen_compute,
-        run.examples.tokens,
-        windows,
-        rows,
-        np.arange(n_rows),
-        folds,
-        seed,
-        folder,
-        plan.clock,
-        run.frozen,
-    )
+    examples = inputs.examples
     # With `warm_start`, too: what it would continue has learned from all rows.
     anew = without_fit(estimator)
     # Of fewer rows, "auto" would make more passes, after which a model is surer.
-    anew.epochs = run.schedule.epochs
-    outputs = np.empty((n_rows, anew._targets.n_outputs), np.float32)
-    for number, (trained, held) in enumerate(folds):
-        of_fold = fit_fold(anew, shared, trained, name_of_fold(number))
-        outputs[held] = shared.compute(of_fold, held, outputs_of)
-    return HeldOut(outputs, rows.targets, rows.weights)
+    anew.epochs = trained.run.schedule.epochs
+    outputs = np.empty((len(inputs.used), anew._targets.n_outputs), np.float32)
+    for number, (rows, held) in enumerate(inputs.folds):
+        of_fold = train_on(anew, inputs, rows, name_of_fold(number)).predictor
+        outputs[held] = inputs.compute(of_fold, held, outputs_of)
+    return HeldOut(outputs, examples.targets, examples.weights)
 
 
 def _fit(estimator: Any, held: HeldOut | None) -> tuple[Classes, dict[str, float]]:

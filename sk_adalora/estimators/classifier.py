@@ -77,11 +77,11 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora
         Most optimizer steps, whatever `epochs` says. If these read fewer rows than
         there are, so many are drawn at random, one of each class among them, and no
         other text is read. None sets no bound.
-    max_time : float or None, default=None
-        Seconds that `fit` may take: as many rows are drawn, and as many steps planned,
-        as this machine has time for, and ranks and learning rates reach their end. So
-        two fits differ. The least of `epochs`, `max_steps` and `max_time` counts. None
-        sets no bound.
+    timeout : float or None, default=None
+        Seconds that `fit` may take: as many steps are planned as this machine has
+        time for, and ranks and learning rates reach their end. So two fits differ. All
+        rows are tokenised before. The least of `epochs`, `max_steps` and `timeout`
+        counts. None sets no bound.
     batch_size : int, default=32
         Largest number of rows in a training batch; all batches of a fit have about the
         same number. Predictions do not depend on it.
@@ -283,7 +283,7 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora
         target_modules: Any = "all-linear",
         epochs: int | str = "auto",
         max_steps: int | None = None,
-        max_time: float | None = None,
+        timeout: float | None = None,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -330,7 +330,7 @@ class AdaLoraClassifier(ClassifierMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora
             target_modules=target_modules,
             epochs=epochs,
             max_steps=max_steps,
-            max_time=max_time,
+            timeout=timeout,
             batch_size=batch_size,
             gradient_accumulation_steps=gradient_accumulation_steps,
             learning_rate=learning_rate,

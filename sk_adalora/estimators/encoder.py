@@ -26,16 +26,11 @@ from sk_adalora.runtime.ranks import ranks_now
 from sk_adalora.training.epochs import data_of_fit
 
 from .base import BaseAdaLora, with_callbacks
-from .cross_fit import (
-    SharedInputs,
-    encode_out_of_fold,
-    fit_whole,
-    keep_untuned,
-    principal_axes,
-    share_inputs,
-)
+from .cross_fit import encode_out_of_fold, principal_axes
+from .fitting import fit_whole, keep_untuned
+from .inputs import FitInputs, prepare_fit
 from .parameters import ENCODER_RULES
-from .predicting import Predictor, predict_both
+from .predicting import predict_both
 
 
 class AdaLoraEncoder(BaseAdaLora):
@@ -119,11 +114,11 @@ class AdaLoraEncoder(BaseAdaLora):
         Most optimizer steps of each fine-tuning, whatever `epochs` says. If these read
         fewer rows than there are, so many are drawn at random, one of each class among
         them. `fit` reads no other text. None sets no bound.
-    max_time : float or None, default=None
-        Seconds that `fit` may take, or `fit_transform` with its fits to folds: as many
-        rows are drawn, and as many steps planned, as this machine has time for, and
-        ranks and learning rates reach their end. So two fits differ. The least of
-        `epochs`, `max_steps` and `max_time` counts. None sets no bound.
+    timeout : float or None, default=None
+        Seconds that `fit` may take: as many steps are planned as this machine has
+        time for, and ranks and learning rates reach their end. So two fits differ. All
+        rows are tokenised before. The least of `epochs`, `max_steps` and `timeout`
+        counts. None sets no bound.
     batch_size : int, default=32
         Largest number of rows in a training batch; all batches of a fit have about the
         same number. Predictions do not depend on it.
@@ -305,7 +300,7 @@ class AdaLoraEncoder(BaseAdaLora):
         target_modules: Any = "all-linear",
         epochs: int | str = "auto",
         max_steps: int | None = None,
-        max_time: float | None = None,
+        timeout: float | None = None,
         batch_size: int = 32,
         gradient_accumulation_steps: int = 1,
         learning_rate: float = 0.008,
@@ -349,7 +344,7 @@ class AdaLoraEncoder(BaseAdaLora):
         self.target_modules = target_modules
         self.epochs = epochs
         self.max_steps = max_steps
-        self.max_time = max_time
+        self.timeout = timeout
         self.batch_size = batch_size
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.learning_rate = learning_rate
@@ -452,11 +447,12 @@ class AdaLoraEncoder(BaseAdaLora):
     ) -> Any:
         """Fit and encode, and perhaps leave the checkpoints to whoever goes on."""
         with self._fitting(keep_checkpoints) as (ranks, folder):
-            shared, whole, spread = self._fit(X, y, sample_weight, folder, True)
-            if shared.folds:
-                vectors, outputs = encode_out_of_fold(self, shared, spread)
+            inputs, spread = self._fit(X, y, sample_weight, folder, True)
+            if inputs.folds:
+                vectors, outputs = encode_out_of_fold(self, inputs, spread)
             else:
-                vectors, outputs = shared.encode(whole, np.arange(len(shared.tokens)))
+                rows = np.arange(len(inputs.examples.tokens))
+                vectors, outputs = inputs.encode(self._predictor, rows)
         self._warn_of_fit(ranks)
         return self._to_columns(vectors, outputs)
 
@@ -479,34 +475,41 @@ class AdaLoraEncoder(BaseAdaLora):
         sample_weight: Any,
         folder: Path | None,
         cross_fit: bool = False,
-    ) -> tuple[SharedInputs, Predictor, np.ndarray]:
+    ) -> tuple[FitInputs, np.ndarray]:
         """Fit to all rows, and find the axes.
 
         Returns
         -------
-        shared : SharedInputs
-            For fits to folds.
-        whole : Predictor
-            The network that all rows have tuned.
+        inputs : FitInputs
+            For trainings on folds.
         vectors : ndarray of shape (n_spread, width)
-            What it makes of the spread rows.
+            What the network that all rows have tuned makes of the spread rows.
         """
         start = time.perf_counter()
         tuned = ranks_now().from_first(lambda: self._is_tuned(y))
         if not tuned:
             y = None
-        shared = share_inputs(self, X, y, sample_weight, folder, cross_fit, start)
-        if not tuned:
-            whole = keep_untuned(self, shared, start)
+        inputs = prepare_fit(
+            self,
+            X,
+            y,
+            sample_weight,
+            folder=folder,
+            encodes=True,
+            cross_fits=cross_fit,
+        )
+        if tuned:
+            data = data_of_fit(X, y, sample_weight)
+            fit_whole(self, inputs, data, start).finish()
         else:
-            whole = fit_whole(self, shared, data_of_fit(X, y, sample_weight), start)
-        vectors, _ = shared.encode(whole, shared.spread)
-        weights = shared.rows.weights
-        of_spread = None if weights is None else weights.numpy()[shared.spread]
+            keep_untuned(self, inputs, start)
+        vectors, _ = inputs.encode(self._predictor, inputs.spread)
+        weights = inputs.examples.weights
+        of_spread = None if weights is None else weights.numpy()[inputs.spread]
         self._centre, self._components = ranks_now().from_first(
             lambda: principal_axes(vectors, of_spread, self.n_components)
         )
-        return shared, whole, vectors
+        return inputs, vectors
 
     def _refuse_predictions(self) -> None:
         if self.output != "vectors":

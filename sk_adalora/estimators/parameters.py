@@ -43,7 +43,7 @@ SHARED_RULES: dict[str, Rule] = {
     "target_modules": TEXT | NAMES,
     "epochs": integer(1) | choice("auto"),
     "max_steps": integer(1) | NONE,
-    "max_time": number(0, with_low=False) | NONE,
+    "timeout": number(0, with_low=False) | NONE,
     "batch_size": integer(1),
     "gradient_accumulation_steps": integer(1),
     "learning_rate": number(0, with_low=False),

@@ -75,11 +75,11 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         Most optimizer steps, whatever `epochs` says. If these read fewer rows than
         there are, so many are drawn at random, one of each class among them, and no
         other text is read. None sets no bound.
-    max_time : float or None, default=None
-        Seconds that `fit` may take: as many rows are drawn, and as many steps planned,
-        as this machine has time for, and ranks and learning rates reach their end. So
-        two fits differ. The least of `epochs`, `max_steps` and `max_time` counts. None
-        sets no bound.
+    timeout : float or None, default=None
+        Seconds that `fit` may take: as many steps are planned as this machine has
+        time for, and ranks and learning rates reach their end. So two fits differ. All
+        rows are tokenised before. The least of `epochs`, `max_steps` and `timeout`
+        counts. None sets no bound.
     batch_size : int, default=32
         Largest number of rows in a training batch; all batches of a fit have about the
         same number. Predictions do not depend on it.

@@ -33,8 +33,8 @@ from .blend import blended
 from .encoder import AdaLoraEncoder
 from .explain import Explainer, ExplainsMixin
 from .explain_table import table_explainer
-from .fitting import change_on_first, check_alike
 from .in_parts import PredictsInParts
+from .inputs import change_on_first, check_alike
 from .parameters import TABLE_PARTS, TABLE_RULES
 from .table_learners import default_final_estimator
 from .table_parts import (

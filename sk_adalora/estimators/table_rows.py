@@ -23,7 +23,7 @@ from sk_adalora.files.checkpoint import stored_seed
 from sk_adalora.training.advice import warn_of_leak
 
 from .blend import Blended, blended
-from .cross_fit import Folds, make_folds
+from .folds import Folds, make_folds
 from .predicting import check_columns
 
 

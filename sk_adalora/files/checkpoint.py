@@ -140,7 +140,7 @@ class Checkpoint(Saver):
         assert self.path is not None, "there is a folder to write to"
         start = time.perf_counter()
         state, tensors = _capture(self, run)
-        said = json.dumps({**self.described, **state, **_plan_of(run)})
+        said = json.dumps({**self.described, **state})
         metadata = {"fit": said, "checksum": _checksum(said, tensors)}
         beside = self.path.with_suffix(".new")
         try:
@@ -229,26 +229,6 @@ def stored_seed(checkpoint_dir: Any, *, given: bool = False) -> int | None:
     return None if seed is None else int(seed)
 
 
-def stored_draw(checkpoint_dir: Any) -> tuple[int, float] | None:
-    """Return how many rows a fit within a limit of time drew, and the seconds it spent.
-
-    None where there is no such fit in a folder.
-    """
-    if checkpoint_dir is None:
-        return None
-    folder = Path(os.path.expanduser(checkpoint_dir))
-    whole = folder / f"{WHOLE}.safetensors"
-    if not whole.exists():
-        return None
-    try:
-        spent = [
-            float(_describe(path)["spent"]) for path in folder.glob("*.safetensors")
-        ]
-        return int(_describe(whole)["n_rows"]), max(spent)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _broken(whole, error) from error
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
@@ -313,6 +293,7 @@ def _capture(
         tensors |= {f"best.{name}": value for name, value in watcher.best.items()}
     state = {
         "step": run.step,
+        "schedule": dict(vars(run.schedule)),
         "rates": run.scheduler.get_last_lr(),
         "scaler": run.scaler.state_dict(),
         "allocator": allocator,
@@ -338,15 +319,6 @@ def _lists(progress: Progress) -> dict[str, Tensor]:
         values = getattr(progress.history, name)
         lists[f"history.{name}"] = torch.tensor(values, dtype=kind)
     return lists
-
-
-def _plan_of(run: TrainingRun) -> dict[str, Any]:
-    """Return what a limit of time has made of the fit so far."""
-    return {
-        "n_rows": len(run.examples.tokens),
-        "spent": 0.0 if run.limit is None else run.limit.spent(),
-        "schedule": dict(vars(run.schedule)),
-    }
 
 
 def _own(value: Tensor) -> Tensor:

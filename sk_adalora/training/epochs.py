@@ -139,6 +139,19 @@ def data_of_fit(X: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
     return {"X": X, "y": y, "metadata": given}
 
 
+class Unwatched:
+    """Nothing happens around an epoch of a fold."""
+
+    def skip(self) -> None: ...
+
+    def begin(self) -> None: ...
+
+    def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
+        return False
+
+    def finish(self, history: TrainingHistory) -> None: ...
+
+
 class EpochCallbacks:
     """What happens around each epoch of a fit; on several ranks, on the first.
 
@@ -208,12 +221,6 @@ class EpochCallbacks:
                 **self.data,
             )
         return bool(enough or stop)
-
-    def settle_network(self) -> None:
-        """Interpolate the trained network for good, or take the best scored state."""
-        self.interpolation.apply()
-        if self.watcher is not None:  # states that it scored were interpolated already
-            self.watcher.restore(self.run.network)
 
     def finish(self, history: TrainingHistory) -> None:
         """Tell the callbacks that the fit ends."""

@@ -53,6 +53,16 @@ class Examples:
     weights: Tensor | None
     loss: LossFunction
 
+    def take(self, rows: np.ndarray) -> Examples:
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(
+            self,
+            tokens=self.tokens.take(rows),
+            targets=self.targets[rows],
+            weights=weights,
+        )
+
     @cached_property
     def mean_weight(self) -> float:
         """Mean weight of all rows.
@@ -181,6 +191,9 @@ class EpochHooks(Protocol):
     def end(self, run: TrainingRun, history: TrainingHistory) -> bool:
         """Evaluate the network after an epoch; True stops the training."""
 
+    def finish(self, history: TrainingHistory) -> None:
+        """Note that the fit ends."""
+
 
 @dataclass
 class Progress:
@@ -235,11 +248,8 @@ class Saver:
 class Limit(Protocol):
     """Decides how many steps there will be."""
 
-    def spent(self) -> float:
-        """Return the seconds that the fit has taken so far."""
-
-    def begin(self, run: TrainingRun) -> None:
-        """Plan the training, or what is left of it."""
+    def begin(self, history: TrainingHistory) -> None:
+        """Start the clock, of a training that has come so far."""
 
     def after_step(self, run: TrainingRun) -> None:
         """Plan the rest of the training."""
@@ -380,7 +390,7 @@ def train(
     history = saver.progress.history
     start = time.perf_counter() - history.seconds
     if run.limit is not None:
-        run.limit.begin(run)
+        run.limit.begin(history)
     verbose = verbose if run.ranks.is_first else 0
     with closing(progress_bar(run.recipe.total_step, verbose, "fit", "step")) as bar:
         bar.update(run.step)

@@ -25,7 +25,7 @@ class FitReport:
         Number of rows that `fit` got.
     n_rows : int
         Number of rows to train on: without those of weight 0 and those to validate on,
-        and with `max_steps` or `max_time` perhaps a draw of them.
+        and with `max_steps` perhaps a draw of them.
     seen_share : float
         Part of the given rows that training has seen.
     n_steps : int

@@ -1,4 +1,4 @@
-"""`max_steps` and `max_time`: fits that are bound, of rows that are drawn."""
+"""`max_steps` and `timeout`: fits that are bound, of rows that are drawn."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from _toy import global_states, make, make_regressor, numbers, topics, toy
+from _toy import make, make_regressor, numbers, topics, toy
 from numpy.testing import assert_array_equal
 
 from sk_adalora import AdaLoraEncoder
@@ -123,7 +123,7 @@ def test_a_fit_ends_on_time_with_a_complete_schedule(tiny_model, n_rows):
     X, y = many(n_rows)
     options = {"epochs": 10_000, "batch_size": 4}
     start = time.perf_counter()
-    fitted = make(tiny_model, max_time=2, **options).fit(X, y)
+    fitted = make(tiny_model, timeout=2, **options).fit(X, y)
     seconds = time.perf_counter() - start
     schedule, history = fitted.schedule_, fitted.history_
 
@@ -138,7 +138,7 @@ def test_a_fit_ends_on_time_with_a_complete_schedule(tiny_model, n_rows):
 
 def test_time_is_a_bound_and_no_goal(tiny_model):
     X, y = toy(48)
-    fitted = make(tiny_model, max_time=600, max_steps=5).fit(X, y)
+    fitted = make(tiny_model, timeout=600, max_steps=5).fit(X, y)
 
     assert fitted.total_step_ == 5
     assert fitted.fit_report_.n_rows == 48
@@ -146,34 +146,19 @@ def test_time_is_a_bound_and_no_goal(tiny_model):
 
 def test_too_little_time_is_a_warning_and_one_step(tiny_model):
     X, y = many()
-    with pytest.warns(UserWarning, match="`max_time` must leave time for a step"):
-        fitted = make(tiny_model, max_time=1e-6).fit(X, y)
+    with pytest.warns(UserWarning, match="`timeout` must leave time for more"):
+        fitted = make(tiny_model, timeout=1e-6).fit(X, y)
 
     assert len(fitted.history_.loss) == 1
     assert fitted.predict(X[:3]).shape == (3,)
 
 
-def test_an_estimate_is_near_and_changes_nothing(tiny_model):
-    X, y = many(2_000)
-    classifier = make(tiny_model, epochs=3, random_state=None)
-    before, states = dict(vars(classifier)), global_states()
-    estimate = classifier.estimate_fit_time(X, y)
-
-    assert vars(classifier) == before
-    assert global_states() == states
-    start = time.perf_counter()
-    classifier.fit(X, y)
-    assert 0.25 < estimate / (time.perf_counter() - start) < 4  # usually nearer
-    classifier.set_params(max_time=0.01)
-    assert classifier.estimate_fit_time(X, y) == 0.01
-
-
 # Of a busy machine that measures its first steps.
-@pytest.mark.filterwarnings("ignore:`max_time` must leave time")
+@pytest.mark.filterwarnings("ignore:`timeout` must leave time")
 def test_all_fits_of_an_encoder_end_on_time(tiny_model):
     X, y = many(3_000)
     encoder = AdaLoraEncoder(
-        tiny_model, max_time=4, epochs=10_000, n_components=3, **QUICK
+        tiny_model, timeout=4, epochs=10_000, n_components=3, **QUICK
     )
     start = time.perf_counter()
     encoder.fit_transform(X, y)
@@ -184,7 +169,7 @@ def test_all_fits_of_an_encoder_end_on_time(tiny_model):
 
 def test_seconds_before_a_kill_count(tiny_model, tmp_path, monkeypatch):
     X, y = many(3_000)
-    options = {"max_time": 3, "epochs": 10_000, "batch_size": 4, "random_state": None}
+    options = {"timeout": 3, "epochs": 10_000, "batch_size": 4, "random_state": None}
     options |= {"checkpoint_dir": tmp_path / "c", "checkpoint_every": 1}
     real, count = os.fsync, iter(range(10**6))
 

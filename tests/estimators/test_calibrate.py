@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score, log_loss
 from sklearn.model_selection import GridSearchCV
 
 from sk_adalora import AdaLoraClassifier, AdaLoraEncoder
-from sk_adalora.estimators.cross_fit import even_folds
+from sk_adalora.estimators.folds import even_folds
 
 X, Y = topics(60)
 X = np.array(X, object)
@@ -143,14 +143,14 @@ def test_a_killed_fit_goes_on(tiny_model, tmp_path, monkeypatch, calibrated):
     from sk_adalora.estimators import calibration
 
     classifier = make(tiny_model, calibrate="temperature", checkpoint_dir=tmp_path)
-    real = calibration.fit_fold
+    real = calibration.train_on
 
-    def stop(estimator, shared, rows, name):
+    def stop(estimator, inputs, rows, name):
         if name == "fold-1":
             raise KeyboardInterrupt
-        return real(estimator, shared, rows, name)
+        return real(estimator, inputs, rows, name)
 
-    monkeypatch.setattr(calibration, "fit_fold", stop)
+    monkeypatch.setattr(calibration, "train_on", stop)
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(X, Y)
     assert not hasattr(classifier, "classes_")
@@ -161,13 +161,12 @@ def test_a_killed_fit_goes_on(tiny_model, tmp_path, monkeypatch, calibrated):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"max_steps": 3}, {"max_time": 3.0}, {"pooling": "model"}, {"max_length": 4}],
+    [{"max_steps": 3}, {"timeout": 3.0}, {"pooling": "model"}, {"max_length": 4}],
 )
 def test_it_goes_with_other_parameters(tiny_model, changed):
     long = {"long_text": "windows"} if "max_length" in changed else {}
     classifier = make(tiny_model, calibrate="temperature", **changed, **long)
     assert 0 < classifier.fit(X, Y).temperature_ < np.inf
-    assert classifier.estimate_fit_time(X, Y) > 0
 
 
 def test_a_search_compares_it(tiny_model):
