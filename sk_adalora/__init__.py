@@ -4,22 +4,10 @@ The public names are loaded when they are first used, so that importing the pack
 costs nothing: see the table below.
 """
 
-import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-# How often a thread that waits for others looks, before it sleeps: GNU's OpenMP, by
-# which torch computes on Linux, reads it when torch is loaded. By itself it looks
-# 300,000 times, and so keeps a core from other programs, or from the thread that it
-# waits for: on two cores, one busy program made a fit take 100 times as long, and 3
-# times with this. Where none is busy, a fit is as fast (`python -m benchmarks busy`).
-# On other processors, looking takes another time, which nobody has measured.
-if sys.platform == "linux" and os.uname().machine == "x86_64":
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __all__ = [
     "AdaLoraCallback",

@@ -109,23 +109,3 @@ def test_public_names_say_that_they_are_of_the_package(home):
 
 def test_the_version_has_one_source():
     assert importlib.metadata.version("sk-adalora") == sk_adalora.__version__
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("OTHER", "", "3000"),
-        ("GOMP_SPINCOUNT", "5", "5"),
-        ("OMP_WAIT_POLICY", "x", "-"),
-    ],
-)
-def test_threads_that_wait_sleep_soon_unless_told_otherwise(name, value, expected):
-    code = f"""
-import os
-for known in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-    os.environ.pop(known, None)
-os.environ[{name!r}] = {value!r}
-import sk_adalora
-print(os.environ.get("GOMP_SPINCOUNT", "-"))
-"""
-    assert run_python(code).stdout.split() == [expected]
