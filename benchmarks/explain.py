@@ -1,4 +1,4 @@
-"""Seconds, memory, agreement and faithfulness of both methods of `explain`."""
+"""Seconds, memory and faithfulness of `explain`."""
 
 import os
 import tempfile
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from scipy.stats import spearmanr
 
 from sk_adalora import AdaLoraClassifier
 
@@ -15,7 +14,6 @@ from .data import load_task
 from .results import say, table
 from .timing import peak_bytes, resident_bytes
 
-METHODS = ("leave_one_out", "integrated_gradients")
 N_REMOVED = 3  # words of the deletion test
 
 
@@ -31,27 +29,18 @@ def quicken(options):
 
 
 def run(options):
-    """Fit headlines, and explain others, with each method in a process of its own."""
+    """Fit headlines, and explain others, in a process of its own."""
     texts, labels = read_task("headlines", options.n_train + options.n_explained)
     model = AdaLoraClassifier(options.model, device=options.device, random_state=0)
     model.fit(texts[: options.n_train], labels[: options.n_train])
     new = texts[options.n_train :]
-    rows, values = [], []
-    for method in METHODS:
-        found, explained = _in_a_child(model, new, method)
-        drop = _drop(model, explained, lambda row: np.argsort(-row.values))
-        rows.append({"method": method, **found, "drop": drop})
-        values.append(explained)
-        say(f"{rows[-1]}")
+    found, explained = _in_a_child(model, new)
     rng = np.random.default_rng(0)
-    drop = _drop(model, values[0], lambda row: rng.permutation(len(row.values)))
-    pairs = [
-        spearmanr(a.values, b.values).statistic
-        for a, b in zip(*values, strict=True)
-        if len(a.values) > 2
-    ]
-    about = {"spearman": float(np.nanmean(pairs)), "random_drop": drop}
-    return about, rows
+    random = _drop(model, explained, lambda row: rng.permutation(len(row.values)))
+    drop = _drop(model, explained, lambda row: np.argsort(-row.values))
+    rows = [{"method": "explain", **found, "drop": drop}]
+    say(f"{rows[0]}")
+    return {"random_drop": random}, rows
 
 
 def read_task(name, n_rows):
@@ -61,27 +50,27 @@ def read_task(name, n_rows):
     return [task.texts[i] for i in order], [task.labels[i] for i in order]
 
 
-def _in_a_child(model, texts, method):
+def _in_a_child(model, texts):
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result"
         child = os.fork()
         if not child:
             try:
-                joblib.dump(_explain(model, texts, method), result)
+                joblib.dump(_explain(model, texts), result)
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
         return joblib.load(result)
 
 
-def _explain(model, texts, method):
+def _explain(model, texts):
     """Explain all, and ten by themselves, for the seconds."""
-    model.explain(texts[:1], method=method)  # warm
+    model.explain(texts[:1])  # warm
     before, start = resident_bytes(), time.process_time()
-    model.explain(texts[:10], method=method)
+    model.explain(texts[:10])
     seconds = time.process_time() - start
     more = max(0, peak_bytes() - before)
-    return {"cpu": seconds, "more": more}, model.explain(texts, method=method)
+    return {"cpu": seconds, "more": more}, model.explain(texts)
 
 
 def _drop(model, explained, order):
@@ -116,5 +105,4 @@ def to_markdown(about, rows):
         "MB above the model",
         f"fall of the log-odds without the top {N_REMOVED} words",
     ]
-    text = table(header, lines)
-    return f"{text}\n\nMean Spearman correlation: {about['spearman']:.2f}."
+    return table(header, lines)

@@ -79,7 +79,6 @@ class WordImportanceDisplay:
         X: Any,
         *,
         target: Any,
-        method: str = "leave_one_out",
         n_words: int = 15,
         min_rows: int = 2,
         ax: Any = None,
@@ -96,8 +95,6 @@ class WordImportanceDisplay:
         target : object
             The class to explain, as in the estimator's `explain`; None for numbers or
             two classes.
-        method : {"leave_one_out", "integrated_gradients"}, default="leave_one_out"
-            How to value a word, as in the estimator's `explain`.
         n_words : int, default=15
             How many words to draw.
         min_rows : int, default=2
@@ -118,7 +115,7 @@ class WordImportanceDisplay:
             If matplotlib is not installed.
         """
         estimator, X = last_step(estimator, X)
-        explanations = estimator.explain(X, target=target, method=method)
+        explanations = estimator.explain(X, target=target)
         return cls.from_explanations(
             explanations, n_words=n_words, min_rows=min_rows, ax=ax
         )

@@ -1,11 +1,10 @@
-"""Explain predictions: leave out a word or a cell, or integrate gradients."""
+"""Explain predictions: leave out a word or a cell."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -19,8 +18,7 @@ from sk_adalora.data.texts import read_texts
 from sk_adalora.data.words import find_words, without_word
 
 from .explanation import Explanation, Explanations
-from .gradients import integrate_gradients
-from .predicting import load_predictor, outputs_of_texts, read_new
+from .predicting import outputs_of_texts, read_new
 
 # Rows are explained together until they have this many variants.
 _MOST_VARIANTS = 4096
@@ -43,9 +41,6 @@ class Explainer:
     measure : callable
         Gets that and the output to explain of each row; returns numbers of shape
         (n_samples,).
-    gradients : callable
-        Refuses rows whose words have no gradients, and otherwise returns what
-        `integrate_gradients` does, for the estimator.
     """
 
     table: Table
@@ -53,7 +48,6 @@ class Explainer:
     targets: Targets
     predict: Callable[[Table], np.ndarray]
     measure: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    gradients: Callable[[], Callable[..., tuple[list[np.ndarray], list[float]]]]
 
 
 @dataclass(frozen=True)
@@ -85,12 +79,10 @@ class ExplainsMixin:
     def _explainer(self, X: Any) -> Explainer:
         """Check and read the rows to explain."""
 
-    def explain(
-        self, X: Any, *, target: Any = None, method: str = "leave_one_out"
-    ) -> Explanations:
+    def explain(self, X: Any, *, target: Any = None) -> Explanations:
         """Say how much each word, and each cell of a table, moved a prediction.
 
-        By default, a word is left out of its text, with one of the spaces around it,
+        A word is left out of its text, with one of the spaces around it,
         and the row is predicted again. The value of the word is the difference: the
         prediction of the whole row minus that without the word. The value of a cell is
         the same, with a missing cell in its place.
@@ -103,11 +95,6 @@ class ExplainsMixin:
             What to explain: a class of `classes_`, or the number of a column where
             `y` has several. None stands for the second of two classes, the likeliest
             of several classes or labels, and the first of several numbers.
-        method : {"leave_one_out", "integrated_gradients"}, default="leave_one_out"
-            How to value a word. "integrated_gradients" [1]_ goes from a text of
-            padding to the text and adds up the gradients on the way. It takes the same
-            time however many words there are, and its values add up to the output minus
-            that without words, `baseline`. It takes a text or a pair of texts a row.
 
         Returns
         -------
@@ -120,8 +107,7 @@ class ExplainsMixin:
         NotFittedError
             If the estimator has not been fitted.
         ValueError, TypeError
-            If `target` is nothing that the estimator predicts, if `method` does not
-            take the rows, if `X` has another form
+            If `target` is nothing that the estimator predicts, if `X` has another form
             than in `fit`, if a parameter was set to a wrong value since, or if the
             pretrained model is not the one of `fit`.
         OSError
@@ -131,24 +117,11 @@ class ExplainsMixin:
 
         Notes
         -----
-        To leave out words takes a prediction for each: where texts are long, integrated
-        gradients are faster. Values do not add up to the prediction: of two words that
-        say the same, leaving out one changes little.
-
-        References
-        ----------
-        .. [1] Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017,
-           https://arxiv.org/abs/1703.01365
+        To leave out words takes a prediction for each. Values do not add up to the
+        prediction: of two words that say the same, leaving out one changes little.
         """
-        if method not in ("leave_one_out", "integrated_gradients"):
-            raise ValueError(
-                "`method` must be 'leave_one_out' or 'integrated_gradients'. Got "
-                f"{method!r}. Pass one of these."
-            )
         explainer = self._explainer(X)
         which = _find_target(explainer.targets, target)
-        if method == "integrated_gradients":
-            return Explanations(_explain_by_gradients(explainer, which))
         rows: list[Explanation] = []
         for variants in _in_parts(explainer):
             rows += _explain_part(explainer, variants, which)
@@ -169,34 +142,7 @@ def text_explainer(estimator: Any, X: Any) -> Explainer:
 
     targets = estimator._targets
     table = with_texts(table, text_columns)
-    return Explainer(
-        table,
-        text_columns,
-        targets,
-        predict,
-        targets.measure,
-        partial(_gradients, estimator, table),
-    )
-
-
-def _gradients(estimator: Any, table: Table) -> Callable[..., Any]:
-    """Refuse rows whose words cannot be found among the tokens."""
-    row_format, long_text = estimator.row_format, estimator.long_text
-    tokenizer = load_predictor(estimator).backbone.tokenizer
-    got = None
-    if row_format != "pair" and (row_format != "auto" or len(table.columns) > 1):
-        got = f"{len(table.columns)} columns with row_format={row_format!r}"
-    elif long_text != "truncate":
-        got = f"long_text={long_text!r}"
-    elif not tokenizer.is_fast:
-        got = "a model with a slow tokenizer, which does not tell where a token is from"
-    if got is not None:
-        raise ValueError(
-            "`method` must be 'leave_one_out', unless a row is a text or a pair of "
-            f"texts, cut at its end. Got 'integrated_gradients' and {got}. Pass "
-            "method='leave_one_out'."
-        )
-    return partial(integrate_gradients, estimator)
+    return Explainer(table, text_columns, targets, predict, targets.measure)
 
 
 def with_texts(table: Table, text_columns: set[str]) -> Table:
@@ -285,38 +231,6 @@ def _explain_part(
         _describe(explainer, row, float(measured[a]), of_row, int(output))
         for row, a, of_row, output in zip(part, starts, values, of_rows, strict=True)
     ]
-
-
-def _explain_by_gradients(explainer: Explainer, which: int | None) -> list[Explanation]:
-    table, integrate = explainer.table, explainer.gradients()
-    outputs = explainer.predict(table)
-    of_rows = explainer.targets.usually_explained(outputs)
-    if which is not None:
-        of_rows[:] = which
-    measured = explainer.measure(outputs, of_rows)
-    cells = {column.name: column.values() for column in table.columns}
-    rows, texts, words = [], [], []
-    for i in range(table.n_rows):
-        of_row = {name: values[i] for name, values in cells.items()}
-        row = _vary(i, of_row, explainer.text_columns)
-        rows.append(row)
-        texts.append([row.texts.get(name, "") for name in cells])
-        words.append([[w[1:] for w in row.words if w[0] == name] for name in cells])
-    all_values, baselines = integrate(texts, words, of_rows)
-    explained = []
-    for i, (row, values) in enumerate(zip(rows, all_values, strict=True)):
-        sums = dict.fromkeys(cells, 0.0)
-        for (name, _, _), value in zip(row.words, values.tolist(), strict=True):
-            sums[name] += value
-        described = _describe(
-            explainer,
-            row,
-            float(measured[i]),
-            np.concatenate([[0.0], [*sums.values()], values]),
-            int(of_rows[i]),
-        )
-        explained.append(replace(described, baseline=baselines[i]))
-    return explained
 
 
 def _vary_column(column: Column, variants: list[Any]) -> Column:

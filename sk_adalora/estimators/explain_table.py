@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -28,11 +28,4 @@ def table_explainer(estimator: Any, X: Any) -> Explainer:
     targets = estimator._targets
     table = with_texts(table, text_columns)
     measure = blended(targets).measure
-    return Explainer(table, text_columns, targets, predict, measure, _refuse_gradients)
-
-
-def _refuse_gradients() -> NoReturn:
-    raise ValueError(
-        "`method` must be 'leave_one_out' for mixed tables: not all of their learners "
-        "have gradients. Got 'integrated_gradients'. Pass method='leave_one_out'."
-    )
+    return Explainer(table, text_columns, targets, predict, measure)

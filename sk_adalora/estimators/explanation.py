@@ -47,9 +47,6 @@ class Explanation:
         The cells of the other columns, and None for what is missing.
     column_values : dict of str to float
         By how much `output` is higher with the column's cell than with a missing one.
-    baseline : float or None, default=None
-        The output without words, of integrated gradients: `values` add up to `output`
-        minus that. None for words that were left out.
 
     Examples
     --------
@@ -70,7 +67,6 @@ class Explanation:
     texts: dict[str, str]
     cells: dict[str, Any]
     column_values: dict[str, float]
-    baseline: float | None = None
 
     def __repr__(self) -> str:
         order = np.argsort(-np.abs(self.values), kind="stable")[:_MOST_WORDS]

@@ -165,50 +165,6 @@ def test_mixed_tables_are_explained_through_all_parts(tiny_model, regressor):
     assert explained.column_values["minutes"] == pytest.approx(expected, abs=1e-5)
     assert explained.cells == {"minutes": 4}
     assert explained.output == pytest.approx(measure(row), abs=1e-5)
-    with pytest.raises(ValueError, match=r"for mixed tables"):
-        est.explain(row, method="integrated_gradients")
-
-
-@pytest.mark.parametrize("kind", ["classes", "pair", "labels", "numbers"])
-def test_integrated_gradients_add_up(tiny_model, kind):
-    X, y = toy()
-    texts = ["good film bad", "", "price 👩‍👩‍👧 game", "שלום team, qwxyz don't"]
-    if kind == "pair":
-        est = make(tiny_model, row_format="pair").fit(
-            pd.DataFrame({"a": X, "b": X[::-1]}), y
-        )
-        texts = pd.DataFrame({"a": texts, "b": texts[::-1]})
-    elif kind == "labels":
-        est = make(tiny_model).fit(X, np.column_stack([y, 1 - y]))
-    elif kind == "numbers":
-        est = make_regressor(tiny_model).fit(X, 100.0 * y + 7)
-    else:
-        est = make(tiny_model, calibrate="temperature").fit(*topics())
-    explained = est.explain(texts, method="integrated_gradients")
-
-    left_out = est.explain(texts)
-    for row, other in zip(explained, left_out, strict=True):
-        assert row.words == other.words
-        assert row.output == pytest.approx(other.output, abs=1e-4)
-        whole = row.output - row.baseline
-        assert row.values.sum() == pytest.approx(whole, rel=1e-2, abs=1e-2)
-        sums = sum(row.column_values.values())
-        assert sums == pytest.approx(row.values.sum(), abs=1e-6)
-
-
-def test_integrated_gradients_say_where_they_do_not_reach(tiny_model):
-    X, y = toy()
-    windows = make(tiny_model, max_length=8, long_text="windows").fit(X, y)
-    table = pd.DataFrame({"a": X, "b": X[::-1]})
-    for est, rows in ((windows, X), (make(tiny_model).fit(table, y), table)):
-        with pytest.raises(ValueError, match=r"Pass method='leave_one_out'"):
-            est.explain(rows, method="integrated_gradients")
-    cut = make(tiny_model, max_length=8).fit(X, y)
-    row = cut.explain(["good " * 12], method="integrated_gradients")[0]
-    assert (row.values[6:] == 0).all()
-    assert (row.values[:6] != 0).all()
-    with pytest.raises(ValueError, match=r"`method` must be 'leave_one_out' or"):
-        cut.explain(X, method="shap")
 
 
 def test_html_is_the_text_escaped_and_tinted(binary):
