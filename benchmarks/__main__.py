@@ -13,7 +13,6 @@ import torch
 
 from . import (
     calibration,
-    compress,
     explain,
     memory,
     operations,
@@ -43,7 +42,6 @@ MEASUREMENTS = {
     "soak": soak,
     "ship": ship,
     "calibration": calibration,
-    "compress": compress,
     "explain": explain,
     "scale-budget": scale_budget,
     "scale-predict": scale_predict,
