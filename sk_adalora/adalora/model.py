@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -181,7 +182,11 @@ class AdaLoraModel(Wrapper):
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
         self._put_in(model, copied)
-        self._show_signature()
+        # Of the model's signature, as `transformers.Trainer` keeps the columns that it
+        # names. Not bound to this object, which no circle of references must hold.
+        call = partial(model)
+        call.__wrapped__ = model.forward  # type: ignore[attr-defined]
+        self.forward = call  # type: ignore[method-assign]
 
     def _put_in(self, model: nn.Module, copied: list[str]) -> None:
         """Freeze the model, and put adapted layers and copies into it."""
@@ -215,20 +220,26 @@ class AdaLoraModel(Wrapper):
 
     # ---- forward ------------------------------------------------------------
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, labels: Any = None, **kwargs: Any) -> Any:
         """Call the wrapped model.
 
         Parameters
         ----------
-        *args, **kwargs : object
+        *args : tuple
             What the wrapped model takes.
+        labels : object, default=None
+            Passed on unless it is None. `transformers.Trainer` looks for the names of
+            labels in this signature.
+        **kwargs : dict
+            What the wrapped model takes, by name.
 
         Returns
         -------
         object
             What it returns.
         """
-        return self.model(*args, **kwargs)
+        given = kwargs if labels is None else {**kwargs, "labels": labels}
+        return self.model(*args, **given)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         for layer in self.adapted.values():
