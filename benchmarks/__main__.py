@@ -13,7 +13,6 @@ import torch
 
 from . import (
     calibration,
-    compress,
     explain,
     memory,
     operations,
@@ -42,7 +41,6 @@ MEASUREMENTS = {
     "soak": soak,
     "ship": ship,
     "calibration": calibration,
-    "compress": compress,
     "explain": explain,
     "scale-budget": scale_budget,
     "scale-predict": scale_predict,

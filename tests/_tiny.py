@@ -132,7 +132,8 @@ def adapt(base, seed=0, **options):
 
 
 def randomise(model, seed=1):
-    """Give every triplet a value, so that the update is not zero."""
+    """Give every triplet a value, as if it had started at random: no update is zero."""
+    model.peft_config.init_lora_weights = False
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.triplets.parameters():

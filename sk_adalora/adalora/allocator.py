@@ -221,11 +221,6 @@ class RankAllocator:
         if gradient is not None:  # clipping may turn 0 into NaN, which is not above 0
             self._reached |= gradient.abs() > 0
 
-    @property
-    def got_gradients(self) -> bool:
-        """Whether a triplet that is left ever got a gradient; the host waits for it."""
-        return bool(self._reached.any())
-
     @torch.no_grad()
     def scores(self) -> Tensor:
         """Score each triplet: its singular value plus the means of its two rows.

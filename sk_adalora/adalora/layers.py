@@ -335,14 +335,11 @@ class SVDLinear(nn.Module):
         self.left = self.right = None
 
     def _replicate_for_data_parallel(self) -> Any:
-        if self.needs_rows:
-            raise RuntimeError(
-                "An adapted model must run in one process per device. Got "
-                "DataParallel, whose copies of a layer share no state. Use "
-                "DistributedDataParallel, or let the program see one device, as by "
-                "CUDA_VISIBLE_DEVICES=0."
-            )
-        return super()._replicate_for_data_parallel()
+        raise RuntimeError(
+            "An adapted model must run in one process per device. Got DataParallel, "
+            "whose copies of a layer share no state. Use DistributedDataParallel, or "
+            "let the program see one device, as by CUDA_VISIBLE_DEVICES=0."
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # Rows are views into a graph: they can be neither copied nor pickled.

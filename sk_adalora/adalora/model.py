@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -27,10 +28,10 @@ from .layer_replacement import (
     stop_fused_layers,
 )
 from .layers import SVDLinear
+from .messages import warn_user
 from .modules_to_save import TrainedCopies, called_alike, copied_paths
 from .peft_format import select_triplets, write_adapter
 from .triplets import Triplets
-from .user_checks import LoopChecks, check_before_saving
 from .wrapper import Wrapper
 
 
@@ -177,11 +178,14 @@ class AdaLoraModel(Wrapper):
             self.triplets, schedule, config.beta1, config.beta2
         )
         _start(self.allocator, config)
-        self._loop = LoopChecks(self.adapted, self.allocator, config.orth_reg_weight)
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
         self._put_in(model, copied)
-        self._show_signature()
+        # Of the model's signature, as `transformers.Trainer` keeps the columns that it
+        # names. Not bound to this object, which no circle of references must hold.
+        call = partial(model)
+        call.__wrapped__ = model.forward  # type: ignore[attr-defined]
+        self.forward = call  # type: ignore[method-assign]
 
     def _put_in(self, model: nn.Module, copied: list[str]) -> None:
         """Freeze the model, and put adapted layers and copies into it."""
@@ -215,20 +219,26 @@ class AdaLoraModel(Wrapper):
 
     # ---- forward ------------------------------------------------------------
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, labels: Any = None, **kwargs: Any) -> Any:
         """Call the wrapped model.
 
         Parameters
         ----------
-        *args, **kwargs : object
+        *args : tuple
             What the wrapped model takes.
+        labels : object, default=None
+            Passed on unless it is None. `transformers.Trainer` looks for the names of
+            labels in this signature.
+        **kwargs : dict
+            What the wrapped model takes, by name.
 
         Returns
         -------
         object
             What it returns.
         """
-        return self.model(*args, **kwargs)
+        given = kwargs if labels is None else {**kwargs, "labels": labels}
+        return self.model(*args, **given)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         for layer in self.adapted.values():
@@ -272,7 +282,6 @@ class AdaLoraModel(Wrapper):
             ``orth_reg_weight`` times the average ``||M M^T - I||_F`` over all left and
             right matrices.
         """
-        self._loop.has_penalty = True
         return self.peft_config.orth_reg_weight * self.triplets.orthogonality()
 
     def update_and_allocate(self, global_step: int) -> int:
@@ -297,11 +306,44 @@ class AdaLoraModel(Wrapper):
         Raises
         ------
         RuntimeError
-            If the weights are merged, or if there are no gradients at the first step
-            that trains the triplets, while ranks are not final.
+            If there are no gradients at the first step, while ranks are not final.
         """
-        self._loop.check(global_step)
+        if self.allocator.last_step < 0 and not self.allocator.finished:
+            self._check_gradients()
         return self.allocator.update_and_allocate(global_step)
+
+    def _check_gradients(self) -> None:
+        """Refuse a first step without gradients; warn of layers that got none."""
+        trained = [p for p in self.triplets.parameters() if p.requires_grad]
+        if trained and all(p.grad is None for p in trained):
+            raise RuntimeError(
+                "`update_and_allocate` needs the gradients of the step. Got an adapter "
+                "without any. Call it before `zero_grad`, and `unmerge` before you "
+                "train; with the Trainer of transformers, use `AdaLoraCallback`."
+            )
+        values = self.triplets.singular_values
+        gradient = torch.zeros_like(values) if values.grad is None else values.grad
+        parts = self._by_layer(gradient.ne(0).cpu())
+        unused = [path for path, part in parts.items() if not part.any()]
+        if trained and unused:
+            warn_user(
+                f"{len(unused)} adapted layers got no gradient in the first step: "
+                f"{', '.join(unused[:8])}. They count as unimportant. Leave them out "
+                "of `target_modules` if the loss does not depend on them, or if the "
+                "model reads their weights without calling them."
+            )
+
+    def _check_allocated(self) -> None:
+        """Warn of a trained adapter that still has all its rank, by an oversight."""
+        untouched = self.allocator.last_step < 0 and not self.allocator.finished
+        starts_at_zero = bool(self.peft_config.init_lora_weights)
+        if untouched and starts_at_zero and self.triplets.singular_values.any():
+            warn_user(
+                "The ranks of a trained adapter must be allocated. Got one that has "
+                "all its rank, and whose `update_and_allocate` was never called. Call "
+                "it after each optimizer step; with the Trainer of transformers, add "
+                "`AdaLoraCallback()`."
+            )
 
     def compact(self, *optimizers: torch.optim.Optimizer) -> None:
         """Delete pruned triplets for good, once ranks are final.
@@ -532,7 +574,7 @@ class AdaLoraModel(Wrapper):
         tensors : dict of str to torch.Tensor
             Without pruned triplets whose singular value is 0.
         """
-        check_before_saving(self, self._copies, self.allocator)
+        self._check_allocated()
         config = copy.copy(self.peft_config)
         name = getattr(self.model, "name_or_path", None)
         if config.base_model_name_or_path is None and name and isinstance(name, str):
@@ -573,6 +615,7 @@ class AdaLoraModel(Wrapper):
             If the frozen weights are quantised, or if the class of a layer does more
             than to multiply by its weight and to add its bias; nothing is merged.
         """
+        self._check_allocated()
         layers = list(self.adapted.values())
         try:
             for layer, delta in zip(layers, self.triplets.deltas(), strict=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from functools import cache
 from typing import Any, ClassVar
 
 from torch import nn
@@ -25,28 +23,6 @@ class Wrapper(nn.Module):
     # Without it, the `Trainer` of transformers refuses quantised models.
     _hf_peft_config_loaded = True
 
-    def _show_signature(self) -> None:
-        """Show the signature of the model's `forward` as that of one's own.
-
-        The `Trainer` of transformers reads there which columns to keep and, of the
-        class alone, which of them are labels.
-        """
-        kinds: Any = (self._written_class(), type(self.model))
-        self.__class__ = _as_of(*kinds)
-
-    def _written_class(self) -> type[Wrapper]:
-        """Return the class as it is written in a file."""
-        written: type[Wrapper] = vars(type(self)).get("_written", type(self))
-        return written
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        # Pickles cannot name a class that is made at run time; `__setstate__` does it.
-        return object.__new__, (self._written_class(),), self.__getstate__()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._show_signature()
-
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -67,18 +43,12 @@ class Wrapper(nn.Module):
         # What is read from the wrapped model is set there, too: its own methods, such
         # as `generate`, would not see it here. Names that begin with "_" are those of
         # other wrappers, such as accelerate's hooks.
-        model = self.__dict__.get("_modules", {}).get("model")
-        if name.startswith("_") or self._is_own(name) or not hasattr(model, name):
+        inner = vars(self).get("_modules", {}).get("model")
+        own = name in self._own or name in vars(self) or hasattr(type(self), name)
+        if own or name.startswith("_") or not hasattr(inner, name):
             super().__setattr__(name, value)
-            return
-        before = getattr(model, name, None)
-        if value is not before and (_has_numbers(before) or _has_numbers(value)):
-            raise ValueError(
-                "Parts of a model must be replaced before it is adapted. Got another "
-                f"`{name}`, which may be neither adapted nor saved. Set it on the "
-                "model, and call `get_peft_model` afterwards."
-            )
-        setattr(model, name, value)
+        else:
+            setattr(inner, name, value)
 
     def _get_name(self) -> str:
         # By this name, the `Trainer` of transformers knows whether to shift labels.
@@ -86,39 +56,4 @@ class Wrapper(nn.Module):
         return type(self if model is None else model).__name__
 
     def __repr__(self) -> str:
-        whole = super().__repr__()
-        return self._written_class().__name__ + whole.removeprefix(self._get_name())
-
-    def _is_own(self, name: str) -> bool:
-        """Tell whether the wrapper, and not only the model in it, has an attribute."""
-        own = self.__dict__
-        parts = [own.get(kind, ()) for kind in ("_modules", "_parameters", "_buffers")]
-        known = any(name in part for part in (own, *parts))
-        return known or name in self._own or hasattr(type(self), name)
-
-
-@cache
-def _as_of(wrapper: type[Wrapper], model: type[nn.Module]) -> type[Wrapper]:
-    """Make a subclass whose `forward` has the signature of a model's.
-
-    Its name has that of the model, by which the `Trainer` knows question answering.
-    """
-    try:
-        signature = inspect.signature(model.forward)
-    except (TypeError, ValueError):  # such as of TorchScript
-        return wrapper
-
-    def forward(self: Wrapper, *args: Any, **kwargs: Any) -> Any:
-        return wrapper.forward(self, *args, **kwargs)
-
-    forward.__signature__ = signature  # type: ignore[attr-defined]
-    forward.__doc__ = wrapper.forward.__doc__
-    inside = {"forward": forward, "_written": wrapper, "__module__": wrapper.__module__}
-    return type(f"{wrapper.__name__}Of{model.__name__}", (wrapper,), inside)
-
-
-def _has_numbers(part: Any) -> bool:
-    """Tell whether an attribute of a model is a part with parameters, or is one."""
-    if isinstance(part, nn.Module):
-        return any(True for _ in part.parameters())
-    return isinstance(part, nn.Parameter)
+        return type(self).__name__ + super().__repr__().removeprefix(self._get_name())

@@ -41,7 +41,6 @@ from sk_adalora.training.report import FitReport
 from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .calibration import fit_calibration
-from .compressing import CompressionReport, compress
 from .fitting import fit_whole
 from .in_parts import PredictsInParts
 from .inputs import prepare_fit
@@ -444,44 +443,6 @@ class BaseAdaLora(
         return frame.astype(
             {kind: "Int64" for kind, ranks in columns.items() if None in ranks}
         )
-
-    def compress(
-        self, X: Any = None, y: Any = None, *, energy: float = 0.95
-    ) -> CompressionReport:
-        """Drop the directions of the updates that carry least, in place.
-
-        The updates of all weight matrices are decomposed into singular values, and the
-        largest of all together are kept. So matrices that changed little may lose
-        their whole update. Predictions change a little, and files become smaller.
-
-        Parameters
-        ----------
-        X, y : like those of `score`, or None, default=None
-            Rows to score before and after, best other ones than those of the fit. An
-            encoder takes none.
-        energy : float, default=0.95
-            Share of the sum of the squared singular values to keep, above 0 and up to
-            1. 1 drops nothing.
-
-        Returns
-        -------
-        CompressionReport
-            Ranks, bytes and score before and after, as attributes such as
-            `bytes_after`. `print` it.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError
-            If `energy` is no such share, if one of `X` and `y` is missing, or if no
-            matrix has an update.
-
-        References
-        ----------
-        Pruning of LoRA by singular values: arXiv:2604.27796.
-        """
-        return compress(self, X, y, energy)
 
     def save_pretrained(
         self,

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from sk_adalora.adalora import AdaLoraConfig
-from sk_adalora.adalora.adapter_state import PREFIX
-from sk_adalora.adalora.compression import compress
 from sk_adalora.adalora.peft_format import (
     CHOOSING,
     rank_pattern,
@@ -116,32 +114,6 @@ class AdapterState:
         adapter = {n: torch.from_numpy(np.array(a)) for n, a in self.arrays.items()}
         own = [name for name in adapter if name.startswith(_HEAD)]
         return adapter, {n.removeprefix(_HEAD): adapter.pop(n) for n in own}
-
-    @property
-    def n_triplets(self) -> int:
-        """Sum of the ranks of all weight matrices."""
-        return sum(sum(flags) for flags in self.config["rank_pattern"].values())
-
-    @property
-    def n_bytes(self) -> int:
-        """What the arrays take in a file."""
-        return sum(array.nbytes for array in self.arrays.values())
-
-    def compressed(self, energy: float) -> AdapterState:
-        """Return a copy with the largest singular values: see :func:`compress`."""
-        adapter, head = self.tensors()
-        adapter = compress(adapter, energy)
-        before = self.config["rank_pattern"]
-        ranks = {name: adapter[f"{PREFIX}{name}"].shape[0] for name in before}
-        pattern = {
-            name: [i < ranks[name] for i in range(len(flags))]
-            for name, flags in before.items()
-        }
-        return replace(
-            self,
-            config={**self.config, "rank_pattern": pattern},
-            arrays=joined(adapter, head),
-        )
 
     def without_updates(self) -> AdapterState:
         """Return a copy with updates of rank 0, and outputs of 0."""

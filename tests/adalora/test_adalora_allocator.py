@@ -12,7 +12,6 @@ from _tiny import (
     encoder_loss,
     give_gradients,
     hidden,
-    no_warning,
     one_step,
     small_adapted,
     tiny_bert,
@@ -151,24 +150,6 @@ def test_triplets_of_another_precision_are_allocated(dtype):
     assert alive(model) == model.allocator.budget < 8
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_a_penalty_that_is_left_out_is_warned_of_once(weight):
-    def steps(model, optimizer, steps):
-        for step in steps:
-            encoder_loss(model, step).backward()
-            optimizer.step()
-            model.update_and_allocate(step)
-            optimizer.zero_grad()
-
-    model = adapt(tiny_bert(), orth_reg_weight=weight)
-    optimizer = adamw(model)
-    if weight:
-        with pytest.warns(UserWarning, match=r"weight`=0.3 must be met.*Add `orthog"):
-            steps(model, optimizer, range(1))
-    with no_warning():
-        steps(model, optimizer, range(1 if weight else 0, 3))
-
-
 # ---- exact counts -----------------------------------------------------------
 
 
@@ -279,22 +260,6 @@ def test_without_importance_the_largest_singular_values_live():
 
     assert other.ranks == model.ranks
     torch.testing.assert_close(hidden(other), hidden(model))
-
-
-def test_resuming_without_the_state_of_the_allocator_is_warned_of():
-    for start, late in ((0, False), (3, False), (4, True), (11, True)):
-        model = adapt(tiny_bert())
-        optimizer = adamw(model)
-        if late:
-            with pytest.warns(UserWarning, match=f"step {start} first.*allocator.load"):
-                train(model, [start], optimizer)
-        with no_warning():
-            train(model, range(start + late, 13), optimizer)
-
-    resumed = adapt(tiny_bert())
-    resumed.allocator.load_state_dict(model.allocator.state_dict())
-    with no_warning():
-        train(resumed, [12])
 
 
 def test_between_allocations_pruned_triplets_train_and_may_come_back():

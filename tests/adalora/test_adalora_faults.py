@@ -140,7 +140,6 @@ def test_fault_04_without_final_steps_the_last_step_is_final(has_fault, delta):
         [23],
     ],
 )
-@pytest.mark.filterwarnings("ignore:The importance of triplets must be known")
 def test_fault_05_skipped_and_repeated_steps_are_caught_up(has_fault, steps):
     ours, theirs = pair(tiny_classifier, total_step=24)
     has_fault(

@@ -10,7 +10,6 @@ from _tiny import (
     adapt,
     config,
     tiny_bert,
-    tiny_classifier,
     tiny_llama,
     tokens,
 )
@@ -72,21 +71,6 @@ def test_attributes_of_the_wrapper_stay_there():
     assert not hasattr(base, "_hook")
     assert not hasattr(base, "note")
     assert copy.deepcopy(model).note == "of nobody"
-
-
-def test_another_head_of_an_adapted_model_is_refused():
-    """It would be trained, and not be saved."""
-    model = adapt(tiny_classifier())
-    head = model.classifier
-
-    with pytest.raises(
-        ValueError, match=r"replaced before it is adapted\. .*`classifier`"
-    ):
-        model.classifier = nn.Linear(32, 7)
-    assert model.classifier is head
-    model.classifier = head  # as by `.to`, which returns it
-    model.dropout = nn.Identity()
-    assert isinstance(model.model.dropout, nn.Identity)
 
 
 def test_the_wrapped_model_is_not_pushed_without_its_updates():

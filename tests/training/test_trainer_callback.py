@@ -150,16 +150,20 @@ def test_the_penalty_is_scaled_as_the_loss_is():
             torch.testing.assert_close(8 * one.grad, other.grad)
 
 
-def test_labels_of_question_answering_are_found(tmp_path):
+def test_labels_of_question_answering_are_named(tmp_path):
     config = tiny_classifier().config
+    config.num_labels = 2
     base = build(lambda: transformers.BertForQuestionAnswering(config))
     model = adapt(base, target_modules=TARGETS, task_type="QUESTION_ANS")
+    names = ["start_positions", "end_positions"]
+    rows = [{"input_ids": row, **dict.fromkeys(names, 2)} for row in tokens(rows=8)]
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), report_to=[], use_cpu=True
+        output_dir=str(tmp_path), report_to=[], use_cpu=True, label_names=names
     )
-    trainer = transformers.Trainer(model, arguments)
+    found = transformers.Trainer(model, arguments).predict(rows)
 
-    assert trainer.label_names == ["start_positions", "end_positions"]
+    assert found.metrics["test_loss"] > 0
+    assert [positions.shape for positions in found.label_ids] == [(8,), (8,)]
 
 
 def test_the_best_checkpoint_gets_final_ranks(tmp_path):
