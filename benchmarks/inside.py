@@ -10,7 +10,8 @@ from unittest import mock
 from sk_adalora.adalora import products
 from sk_adalora.data.columns import read_table
 from sk_adalora.data.roles import find_roles
-from sk_adalora.network import network as _network
+from sk_adalora.estimators import fitting as _fitting
+from sk_adalora.files import checkpoint as _checkpoint
 from sk_adalora.network.head import LinearHead
 from sk_adalora.network.network import build_network, pool
 from sk_adalora.pretrained.backbone import load_backbone
@@ -25,6 +26,8 @@ from sk_adalora.training.schedule_steps import resolve_schedule
 
 # What a study may change: its name there -> whose attribute it is, and of which name.
 _CHANGEABLE = {
+    "seconds": (_checkpoint, "_SECONDS"),
+    "times_writing": (_checkpoint, "_TIMES_WRITING"),
     "attention": (Compute, "attention"),
     "length_multiple": (Compute, "length_multiple"),
     "tokens_to_predict": (Compute, "tokens_to_predict"),
@@ -34,8 +37,7 @@ _CHANGEABLE = {
     "probe_rows": (_start_head, "_ENOUGH_ROWS"),
     "penalty": (_start_head, "_PENALTY"),
     "penalty_of_shares": (_start_head, "_PENALTY_OF_SHARES"),
-    "pool": (_network, "pool"),
-    "set_scale": (LinearHead, "set_scale"),
+    "kept": (_fitting, "_INTERPOLATION"),
 }
 
 

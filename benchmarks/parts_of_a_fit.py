@@ -24,7 +24,7 @@ PARTS = [
     (AutoModel, "from_pretrained", "reading the model"),
     (PreTrainedTokenizerBase, "__call__", "tokenising"),
     (torch.optim.LBFGS, "step", "linear model that the head starts at"),
-    (AdaLoraModel, "forward", "forward"),
+    (AdaLoraModel, "__call__", "forward"),
     (torch.Tensor, "backward", "backward"),
     (torch.nn.utils, "clip_grad_norm_", "clipping"),
     (torch.optim.AdamW, "step", "optimizer"),

@@ -86,14 +86,10 @@ class OurStep:
         recipe = inside.Recipe(
             epochs=1,
             batch_size=len(tokens),
-            accumulation=1,
             total_step=_SCHEDULE["total_step"],
             learning_rate=1e-3,
             head_learning_rate=1e-3,
-            weight_decay=0.0,
             warmup_ratio=0.0,
-            lr_scheduler_type="linear",
-            max_grad_norm=1.0,
         )
         targets = _labels(len(tokens), compute).cpu()
         examples = inside.Examples(tokens, targets, None, _row_losses)
@@ -101,7 +97,7 @@ class OurStep:
         network.train()
 
     def __call__(self):
-        inside.train_step(self.run, [np.arange(len(self.run.examples.tokens))])
+        inside.train_step(self.run, np.arange(len(self.run.examples.tokens)))
 
     def parts(self):
         """Return what a step does beside forward and backward, as functions."""
@@ -111,7 +107,7 @@ class OurStep:
             model.orthogonality_loss().backward()
 
         def clip():
-            torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(run.parameters, 1.0)
 
         def allocate():
             model.update_and_allocate(run.step)

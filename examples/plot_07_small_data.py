@@ -73,7 +73,7 @@ for name, (X, y) in tasks.items():
 # A bar is one standard error on 600 other rows; the dashed line is guessing. On the
 # films, fine-tuning memorised its 200 rows: it is surer than it should be. If your own
 # cross-validation looks like this, take the linear model, or train less: fewer
-# ``epochs``, ``early_stopping=True``, a lower ``interpolation``.
+# ``epochs``, or ``early_stopping=True``.
 
 import matplotlib.pyplot as plt
 

@@ -19,8 +19,10 @@ import torch
 from _toy import QUICK, make, make_regressor, topics, toy
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableClassifier
+from sk_adalora.files import checkpoint
 
-SHARED = {"checkpoint_every": 1, "lora_dropout": 0.1, "epochs": 3}
+checkpoint._SECONDS = checkpoint._TIMES_WRITING = 0  # after each step
+SHARED = {"lora_dropout": 0.1, "epochs": 3}
 
 
 def draw_another_seed(folder):
@@ -29,14 +31,13 @@ def draw_another_seed(folder):
 
 
 def stopping(model, folder):
-    """Early stopping, accumulation, dropout and weights of classes and rows."""
+    """Early stopping, dropout and weights of classes and rows."""
     X, y = topics(60)
     return make(
         model,
         checkpoint_dir=folder,
         early_stopping=True,
         n_iter_no_change=1,
-        gradient_accumulation_steps=2,
         class_weight="balanced",
         **{**SHARED, "epochs": 8, "batch_size": 8},
     ).fit(X, y, np.linspace(0.5, 1, 60))
@@ -63,9 +64,8 @@ def own_head(model, folder):
 
 def numbers(model, folder):
     X, _ = toy()
-    return make_regressor(
-        model, checkpoint_dir=folder, **{**SHARED, "checkpoint_every": 0.0001}
-    ).fit(X, np.arange(48.0))
+    fitted = make_regressor(model, checkpoint_dir=folder, **SHARED)
+    return fitted.fit(X, np.arange(48.0))
 
 
 def encoder(model, folder):

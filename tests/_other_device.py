@@ -117,7 +117,7 @@ def test_the_device_has_gradients():
         ({}, 1e-5),
         ({"precision": "bfloat16"}, 1e-2),
         ({"pooling": "model"}, 1e-2),
-        ({"pooling": "last", "gradient_accumulation_steps": 2}, 1e-5),
+        ({"pooling": "last"}, 1e-5),
         ({"class_weight": "balanced", "early_stopping": True, "epochs": 4}, 1e-5),
     ],
     ids=str,
@@ -167,7 +167,7 @@ def test_steps_that_a_scaler_leaves_out_are_not_warned_of(tiny_model, monkeypatc
 
 def test_a_diverging_run_ends_after_the_epoch(tiny_model):
     """The losses are read no earlier, as reading waits for the device."""
-    wild = {"learning_rate": 1e30, "max_grad_norm": None, "warmup_ratio": 0.0}
+    wild = {"learning_rate": 1e30, "warmup_ratio": 0.0}
     classifier = make(tiny_model, device=str(DEVICE), epochs=3, **wild)
     with pytest.raises(FloatingPointError, match="Got NaN or infinity in epoch 1 of 3"):
         classifier.fit(X, Y)

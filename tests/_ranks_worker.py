@@ -19,9 +19,11 @@ from _toy import QUICK, make, make_regressor, topics, toy
 
 from sk_adalora import AdaLoraEncoder, AdaLoraTableClassifier
 from sk_adalora.adalora import AdaLoraModel
+from sk_adalora.files import checkpoint
 from sk_adalora.training import loop
 
 COUNTS = (1, 2, 3)
+checkpoint._SECONDS = checkpoint._TIMES_WRITING = 0  # after each step
 SHORT = {"epochs": 2, "batch_size": 10}
 
 
@@ -52,11 +54,7 @@ def plain(model, folder, rank):
 def weighted(model, folder, rank):
     X, y = topics(40)
     weights = np.linspace(0, 1, 40)
-    return learned(
-        make(
-            model, class_weight="balanced", gradient_accumulation_steps=3, **SHORT
-        ).fit(X, y, weights)
-    )
+    return learned(make(model, class_weight="balanced", **SHORT).fit(X, y, weights))
 
 
 def stopping(model, folder, rank):
@@ -93,7 +91,7 @@ def own_head(model, folder, rank):
 def goes_on(model, folder, rank):
     """Leave a checkpoint, which a group of another number of ranks finds."""
     X, y = toy(40)
-    settings = {**SHORT, "checkpoint_dir": folder, "checkpoint_every": 1}
+    settings = {**SHORT, "checkpoint_dir": folder}
     return learned(make(model, **settings).fit(X, y))
 
 
@@ -216,7 +214,6 @@ def errors(model, folder, rank):
     attempt("a shard", lambda: make(model).fit(X, y if not rank else 1 - y))
     attempt("in a step", failing_step)
     attempt("elsewhere", failing_elsewhere)
-    attempt("alone", lambda: make(model, data_parallel=False, epochs=1).fit(X, y))
     attempt("after all", lambda: make(model, epochs=1).fit(X, y))
     return told
 

@@ -6,18 +6,18 @@ LAYERS = 12  # of the tiny model
 
 
 class Spy:
-    """Keeps the runs and the groups of batches that `train_step` gets."""
+    """Keeps the runs and the batches that `train_step` gets."""
 
     def __init__(self, monkeypatch, before=None):
-        self.runs, self.groups, self.sizes = [], [], []
+        self.runs, self.batches, self.sizes = [], [], []
         real = _training.train_step
 
-        def step(run, group):
+        def step(run, rows):
             if before is not None:
-                before(run, group)
-            result = real(run, group)
+                before(run, rows)
+            result = real(run, rows)
             self.runs.append(run)
-            self.groups.append(group)
+            self.batches.append(rows)
             self.sizes.append(sum(p.numel() for p in run.parameters))
             return result
 

@@ -53,6 +53,12 @@ def make_regressor(model, **changed):
     return AdaLoraRegressor(model, **{**QUICK, **changed})
 
 
+def save_each_step(monkeypatch):
+    """Have fits write a checkpoint after each step."""
+    for name in ("_SECONDS", "_TIMES_WRITING"):
+        monkeypatch.setattr(f"sk_adalora.files.checkpoint.{name}", 0)
+
+
 def attributes(estimator):
     """The attributes of an estimator by name, to compare before and after."""
     return dict(vars(estimator))

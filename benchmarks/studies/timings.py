@@ -162,7 +162,7 @@ def _parts(model, precision, rows, length):
     limits = {f"{n:,} at once": n for n in (4096, 3072, 2048, 1536, 1024)}
     return {
         name: partial(limited, tokens)
-        for name, tokens in {"whole": None, **limits}.items()
+        for name, tokens in {"whole": 10**9, **limits}.items()
     }
 
 

@@ -119,6 +119,11 @@ class BaseAdaLora(
         model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         target_r: int | float = 8,
+        epochs: int | str = "auto",
+        learning_rate: float = 0.008,
+        batch_size: int = 32,
+        max_length: int = 256,
+        random_state: Any = None,
         init_r: int | None = None,
         tinit: int | float = 0.12,
         tfinal: int | float = 0.48,
@@ -129,39 +134,30 @@ class BaseAdaLora(
         lora_alpha: float | None = None,
         lora_dropout: float = 0.0,
         target_modules: Any = "all-linear",
-        epochs: int | str = "auto",
+        warmup_ratio: float = 0.06,
         max_steps: int | None = None,
         timeout: float | None = None,
-        batch_size: int = 32,
-        gradient_accumulation_steps: int = 1,
-        learning_rate: float = 0.008,
-        head_learning_rate: float | None = None,
-        head_init: str = "auto",
-        interpolation: float | str = "auto",
-        weight_decay: float = 0.0,
-        warmup_ratio: float = 0.06,
-        lr_scheduler_type: str = "linear",
-        max_grad_norm: float | None = 1.0,
+        row_format: str | Callable[[Any], str] = "auto",
+        long_text: str = "truncate",
+        pooling: str = "mean",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 3,
         scoring: Any = None,
         warm_start: bool = False,
-        row_format: str | Callable[[Any], str] = "auto",
-        max_length: int = 256,
-        long_text: str = "truncate",
-        pooling: str = "mean",
         device: str = "auto",
         precision: str = "auto",
         model_kwargs: Mapping[str, Any] | None = None,
-        random_state: Any = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
-        checkpoint_every: int | float | str = "auto",
-        data_parallel: str | bool = "auto",
         verbose: int = 0,
     ) -> None:
         self.model = model
         self.target_r = target_r
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.random_state = random_state
         self.init_r = init_r
         self.tinit = tinit
         self.tfinal = tfinal
@@ -172,35 +168,21 @@ class BaseAdaLora(
         self.lora_alpha = lora_alpha
         self.lora_dropout = lora_dropout
         self.target_modules = target_modules
-        self.epochs = epochs
+        self.warmup_ratio = warmup_ratio
         self.max_steps = max_steps
         self.timeout = timeout
-        self.batch_size = batch_size
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.learning_rate = learning_rate
-        self.head_learning_rate = head_learning_rate
-        self.head_init = head_init
-        self.interpolation = interpolation
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.lr_scheduler_type = lr_scheduler_type
-        self.max_grad_norm = max_grad_norm
+        self.row_format = row_format
+        self.long_text = long_text
+        self.pooling = pooling
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.scoring = scoring
         self.warm_start = warm_start
-        self.row_format = row_format
-        self.max_length = max_length
-        self.long_text = long_text
-        self.pooling = pooling
         self.device = device
         self.precision = precision
         self.model_kwargs = model_kwargs
-        self.random_state = random_state
         self.checkpoint_dir = checkpoint_dir
-        self.checkpoint_every = checkpoint_every
-        self.data_parallel = data_parallel
         self.verbose = verbose
 
     if TYPE_CHECKING:  # scikit-learn's are untyped
@@ -284,7 +266,7 @@ class BaseAdaLora(
     def _warn_of_fit(self, ranks: Ranks) -> None:
         # Only then: where warnings are errors, the fit is kept.
         if self.history_.loss and ranks.is_first:
-            warn_of_history(self.history_, self.head_learning_rate)
+            warn_of_history(self.history_)
 
     @contextmanager
     def _fitting(
@@ -295,7 +277,7 @@ class BaseAdaLora(
         Return who shares the fit, and the folder to save in, on rank 0.
         """
         with unchanged_on_error(self), own_settings_of_torch(), ExitStack() as stack:
-            ranks = stack.enter_context(shared_fit(self.data_parallel))
+            ranks = stack.enter_context(shared_fit())
             ranks.together(lambda: check_parameters(self, self._rules))
             with ExitStack() as saving:
                 only_one = sole_fit(self.checkpoint_dir)

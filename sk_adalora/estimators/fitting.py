@@ -44,10 +44,10 @@ from sk_adalora.training.start_head import centre_head, continue_head, fit_head
 from .inputs import FitInputs, continues, plan_schedule
 from .predicting import Predictor, compute_rows
 
-# Default learning rate of a head that starts at a linear probe. The studies behind this
-# and the next two are in benchmarks/DEFAULTS.md.
-_FITTED_HEAD_RATE = 1e-3
-# `interpolation="auto"` after a training of more than _FEW_EPOCHS epochs over at most
+# Learning rate of a head that starts at a linear probe, as a share of `learning_rate`.
+# The studies behind this and the next two are in benchmarks/DEFAULTS.md.
+_FITTED_HEAD_RATE = 1 / 8
+# What is kept of the change by a training of more than _FEW_EPOCHS epochs over at most
 # _FEW_ROWS rows, if the network predicted sensibly at its start. Otherwise it keeps
 # the trained network as it is.
 _INTERPOLATION = 0.85
@@ -238,18 +238,14 @@ def build_adapted(
 def _make_recipe(estimator: Any, schedule: ResolvedSchedule) -> Recipe:
     """Collect how to train, in Python's numbers: NumPy's may be of few digits."""
     rate = float(estimator.learning_rate)
-    own_rate = _FITTED_HEAD_RATE if _fits_head_first(estimator) else rate
+    share = _FITTED_HEAD_RATE if _fits_head_first(estimator) else 1.0
     return Recipe(
         epochs=schedule.epochs,
         batch_size=int(estimator.batch_size),
-        accumulation=int(estimator.gradient_accumulation_steps),
         total_step=schedule.total_step,
         learning_rate=rate,
-        head_learning_rate=float(estimator.head_learning_rate or own_rate),
-        weight_decay=float(estimator.weight_decay),
+        head_learning_rate=share * rate,
         warmup_ratio=float(estimator.warmup_ratio),
-        lr_scheduler_type=estimator.lr_scheduler_type,
-        max_grad_norm=estimator.max_grad_norm,
     )
 
 
@@ -257,8 +253,8 @@ def _open_checkpoint(
     estimator: Any, inputs: FitInputs, run: TrainingRun, name: str
 ) -> Checkpoint:
     """Read the checkpoint of a training that was killed, if there is one."""
-    folder, every = inputs.folder, estimator.checkpoint_every
-    checkpoint = Checkpoint(folder, name, every, estimator.verbose)
+    folder = inputs.folder
+    checkpoint = Checkpoint(folder, name, estimator.verbose)
 
     def read() -> tuple[dict[str, Any], dict[str, Tensor]]:
         if folder is not None:
@@ -329,10 +325,8 @@ def _start_head(estimator: Any, run: TrainingRun, generator: torch.Generator) ->
 
 def _fits_head_first(estimator: Any) -> bool:
     """Tell whether a new head is fitted to the frozen features before training."""
-    start = estimator.head_init
-    if start == "auto":
-        start = estimator._targets.head_init
-    return start == "linear_probe" and estimator.pooling != "model"
+    probed = estimator._targets.head_init == "linear_probe"
+    return probed and estimator.pooling != "model"
 
 
 def _choose_interpolation(estimator: Any, run: TrainingRun) -> Interpolation:
@@ -340,19 +334,14 @@ def _choose_interpolation(estimator: Any, run: TrainingRun) -> Interpolation:
 
     It remembers the head as it is now.
     """
-    if continues(estimator):  # interpolation needs updates that start at 0
-        share = 1.0
-    elif estimator.interpolation != "auto":
-        share = float(estimator.interpolation)
-    else:
-        few_rows = len(run.examples.tokens) <= _FEW_ROWS
-        memorises = few_rows and run.recipe.epochs > _FEW_EPOCHS
-        # It pays only if the network predicts before training, at least the mean.
-        random_predicts = estimator._targets.random_head_predicts
-        predicts = estimator.pooling != "model" and (
-            random_predicts or _fits_head_first(estimator)
-        )
-        share = _INTERPOLATION if memorises and predicts else 1.0
+    few_rows = len(run.examples.tokens) <= _FEW_ROWS
+    memorises = few_rows and run.recipe.epochs > _FEW_EPOCHS
+    # It pays only if the network predicts before training, at least the mean. And it
+    # needs updates that start at 0.
+    targets = estimator._targets
+    predicts = targets.random_head_predicts or targets.head_init == "linear_probe"
+    pays = memorises and predicts and estimator.pooling != "model"
+    share = _INTERPOLATION if pays and not continues(estimator) else 1.0
     return Interpolation(run.network, share)
 
 

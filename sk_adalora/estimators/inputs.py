@@ -518,7 +518,7 @@ def check_alike(estimator: Any, X: Any, y: Any) -> None:
     if estimator.get_params(deep=False).get("timeout") is not None:
         raise ValueError(
             "`timeout` must be None on several ranks, which share one plan of steps. "
-            f"Got {estimator.timeout}. Set `max_steps`, or data_parallel=False."
+            f"Got {estimator.timeout}. Set `max_steps` in its place."
         )
 
     def describe() -> dict[str, str]:
@@ -543,7 +543,7 @@ def check_alike(estimator: Any, X: Any, y: Any) -> None:
                 "A fit on several ranks must be called alike on each, with all rows: "
                 "it shares them out itself. Got other values on rank "
                 f"{rank} than on rank 0 of {', '.join(differing)}. Pass the same "
-                "everywhere, or set data_parallel=False to fit each rank by itself."
+                "everywhere, or fit before the ranks join a process group."
             )
 
 
@@ -554,8 +554,7 @@ def rows_of_steps(estimator: Any) -> float:
     """Return how many rows `max_steps` reads; infinity without a bound."""
     if estimator.max_steps is None:
         return math.inf
-    batch = int(estimator.batch_size) * int(estimator.gradient_accumulation_steps)
-    return int(estimator.max_steps) * batch
+    return int(estimator.max_steps) * int(estimator.batch_size)
 
 
 def plan_schedule(
@@ -570,7 +569,6 @@ def plan_schedule(
         max_steps=min(bounds, default=None),
         enough_steps=estimator._targets.enough_steps,
         n_classes=estimator._targets.n_classes,
-        gradient_accumulation_steps=estimator.gradient_accumulation_steps,
         init_r=estimator.init_r,
         target_r=estimator.target_r,
         tinit=estimator.tinit,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import numpy as np
-
 from sk_adalora.runtime.rules import (
     BOOLEAN,
     DEVICE,
@@ -16,7 +14,6 @@ from sk_adalora.runtime.rules import (
     PATH,
     POOLINGS,
     RANDOM_STATE,
-    SCHEDULERS,
     SCORER,
     SPLITS,
     TEXT,
@@ -31,6 +28,11 @@ from sk_adalora.runtime.rules import (
 SHARED_RULES: dict[str, Rule] = {
     "model": PATH,
     "target_r": integer(1) | share(with_zero=False),
+    "epochs": integer(1) | choice("auto"),
+    "learning_rate": number(0, with_low=False),
+    "batch_size": integer(1),
+    "max_length": integer(2),
+    "random_state": RANDOM_STATE,
     "init_r": integer(1) | NONE,
     "tinit": integer(0) | share(with_zero=True),
     "tfinal": integer(0) | share(with_zero=True),
@@ -41,38 +43,21 @@ SHARED_RULES: dict[str, Rule] = {
     "lora_alpha": number(0, with_low=False) | NONE,
     "lora_dropout": number(0, 1),
     "target_modules": TEXT | NAMES,
-    "epochs": integer(1) | choice("auto"),
+    "warmup_ratio": number(0, 1, with_high=True),
     "max_steps": integer(1) | NONE,
     "timeout": number(0, with_low=False) | NONE,
-    "batch_size": integer(1),
-    "gradient_accumulation_steps": integer(1),
-    "learning_rate": number(0, with_low=False),
-    "head_learning_rate": number(0, with_low=False) | NONE,
-    "head_init": choice("auto", "linear_probe", "random"),
-    "interpolation": number(0, 1, with_high=True) | choice("auto"),
-    "weight_decay": number(0),
-    "warmup_ratio": number(0, 1, with_high=True),
-    "lr_scheduler_type": choice(*SCHEDULERS),
-    "max_grad_norm": number(0, with_low=False) | NONE,
+    "row_format": TEXT | FUNCTION,
+    "long_text": choice("truncate", "head_tail", "windows"),
+    "pooling": choice(*POOLINGS, "model"),
     "early_stopping": BOOLEAN,
     "validation_fraction": number(0, 1, with_low=False),
     "n_iter_no_change": integer(1),
     "scoring": SCORER | FUNCTION | NONE,
     "warm_start": BOOLEAN,
-    "row_format": TEXT | FUNCTION,
-    "max_length": integer(2),
-    "long_text": choice("truncate", "head_tail", "windows"),
-    "pooling": choice(*POOLINGS, "model"),
     "device": DEVICE,
     "precision": choice("auto", "float32", "bfloat16", "float16"),
     "model_kwargs": instance(Mapping, "a dict") | NONE,
-    "random_state": RANDOM_STATE,
     "checkpoint_dir": instance((str, os.PathLike), "a folder") | NONE,
-    "checkpoint_every": integer(1)
-    | Rule(lambda v: isinstance(v, float) and v > 0, "a float above 0, of seconds")
-    | choice("auto"),
-    "data_parallel": choice("auto")
-    | Rule(lambda v: isinstance(v, bool | np.bool_) and not v, "False"),
     "verbose": integer(0) | BOOLEAN,
 }
 

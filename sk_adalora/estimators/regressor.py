@@ -33,6 +33,27 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         Average rank of the updates when training ends. A higher rank can express more,
         and costs more. A float in (0, 1) is a share of `init_r`, which must then be
         given.
+    epochs : int or "auto", default="auto"
+        How many times training goes over the rows. "auto" takes few rows and many
+        classes more often: as many times as make 96 optimizer steps, or 8 for each
+        class or label if that is more; at least 3, or 5 for more than 12 classes or
+        labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
+        32. A regressor has 32 and 22 in the place of 96 and 64, however many columns.
+    learning_rate : float, default=0.008
+        Peak learning rate of the updates. One for training all weights, such as 2e-5,
+        hardly changes anything. Lower it if the training loss rises, and search it,
+        from the default downwards, for another `model`.
+    batch_size : int, default=32
+        Largest number of rows in a training batch; all batches of a fit have about the
+        same number. Predictions do not depend on it.
+    max_length : int, default=256
+        Longest text in tokens, or less if the model takes less; `fit_report_` counts
+        the longer ones. If texts are long, a lower value saves time and memory.
+    random_state : int, RandomState instance or None, default=None
+        Seed of all that is random: initial values (but not the head of
+        ``pooling="model"``), rows set apart, order of rows and dropout. None draws a
+        seed from NumPy's global generator, as everywhere in scikit-learn; no other
+        global generator is used or changed.
     init_r : int or None, default=None
         Rank of every update when training starts. None stands for
         ``ceil(1.5 * target_r)``. If it equals `target_r`, no rank is removed.
@@ -65,12 +86,9 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         Which linear layers get an update. A list holds endings of their names, a str is
         a regular expression for whole paths, and "all-linear" is every linear layer
         except pooler, embeddings and head.
-    epochs : int or "auto", default="auto"
-        How many times training goes over the rows. "auto" takes few rows and many
-        classes more often: as many times as make 96 optimizer steps, or 8 for each
-        class or label if that is more; at least 3, or 5 for more than 12 classes or
-        labels, and at most 10 or, of few rows, as many as make 64 steps in batches of
-        32. A regressor has 32 and 22 in the place of 96 and 64, however many columns.
+    warmup_ratio : float, default=0.06
+        Share of all optimizer steps, the first ones, in which the learning rates rise
+        to their peak.
     max_steps : int or None, default=None
         Most optimizer steps, whatever `epochs` says. If these read fewer rows than
         there are, so many are drawn at random, one of each class among them, and no
@@ -80,49 +98,22 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         time for, and ranks and learning rates reach their end. So two fits differ. All
         rows are tokenised before. The least of `epochs`, `max_steps` and `timeout`
         counts. None sets no bound.
-    batch_size : int, default=32
-        Largest number of rows in a training batch; all batches of a fit have about the
-        same number. Predictions do not depend on it.
-    gradient_accumulation_steps : int, default=1
-        Largest number of batches in an optimizer step; all steps have about the same
-        number. If memory is short, raise it and lower `batch_size`: the steps are those
-        of larger batches.
-    learning_rate : float, default=0.008
-        Peak learning rate of the updates. One for training all weights, such as 2e-5,
-        hardly changes anything. Lower it if the training loss rises, and search it,
-        from the default downwards, for another `model`.
-    head_learning_rate : float or None, default=None
-        Peak learning rate of the head. None stands for 0.001 if the head starts as a
-        linear probe, and otherwise for `learning_rate`. A linear head learns on
-        features that are standardised by their mean and their root-mean-square distance
-        from it; with ``pooling="model"``, the model's own head gets them as they are.
-    head_init : {"auto", "linear_probe", "random"}, default="auto"
-        How the head starts. "linear_probe": as a linear model of the pretrained model's
-        features, fitted before training to the rows, or to about 1,000 of many (LP-FT,
-        arXiv:2202.10054). "random": at random, which for numbers is around their mean.
-        "auto" is "linear_probe" in a classifier and "random" in a regressor. The head
-        of ``pooling="model"`` starts as in the pretrained files, or at random if they
-        have none that fits.
-    interpolation : float or "auto", default="auto"
-        How much of the training is kept, from 0, its start, to 1, its end (WiSE-FT,
-        arXiv:2109.01903). With a head that started at a linear probe, 0 is that linear
-        model; with a regressor's random head, it predicts numbers around their mean.
-        "auto" is 0.85 after more than three `epochs` over at most 1,000 rows, even of a
-        fit that stops early, if it is a regressor's or started at a linear probe;
-        otherwise, and with ``pooling="model"``, it is 1. If rows are few and say
-        little, try 0.5. A fit that continues another (`warm_start`) keeps all, whatever
-        this says.
-    weight_decay : float, default=0.0
-        AdamW's decoupled weight decay, of updates and head.
-    warmup_ratio : float, default=0.06
-        Share of all optimizer steps, the first ones, in which the learning rates rise
-        to their peak.
-    lr_scheduler_type : str, default="linear"
-        How the learning rates fall afterwards: "linear", "cosine", "constant" (not at
-        all, and without a rise), "constant_with_warmup" or "inverse_sqrt".
-    max_grad_norm : float or None, default=1.0
-        Largest norm of all gradients together; larger gradients are scaled down to it.
-        None does not limit them.
+    row_format : str or callable, default="auto"
+        How a row of a table becomes a text. "auto": a single column is the text,
+        several become lines ``name: value`` without the missing cells, numbers too,
+        which a warning tells. "pair": two columns are a pair of texts. Any other str is
+        a `str.format` template with the names of columns. A function gets a row, as a
+        dict, and returns its text. For a list or Series, give "auto", or a function,
+        which then gets the cell.
+    long_text : str, default="truncate"
+        What happens to longer texts. "truncate" cuts off their end, "head_tail" cuts
+        out their middle. "windows": a prediction averages the outputs of windows that
+        overlap by half, and training reads the first window.
+    pooling : str, default="mean"
+        How the vectors of a text's tokens become the one that a linear head reads:
+        "mean", "cls" (that of the first token), "last" or "max". Give what the model
+        was pretrained with. "model" uses the classification head of the model's own
+        architecture instead, for programs that expect it.
     early_stopping : bool, default=False
         Whether to score validation rows after each epoch, stop when the score no longer
         rises, and keep the state with the best score. Only epochs that end in the final
@@ -138,25 +129,6 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
     warm_start : bool, default=False
         Whether `fit` continues from the updates and the head of the fit before, with a
         new schedule.
-    row_format : str or callable, default="auto"
-        How a row of a table becomes a text. "auto": a single column is the text,
-        several become lines ``name: value`` without the missing cells, numbers too,
-        which a warning tells. "pair": two columns are a pair of texts. Any other str is
-        a `str.format` template with the names of columns. A function gets a row, as a
-        dict, and returns its text. For a list or Series, give "auto", or a function,
-        which then gets the cell.
-    max_length : int, default=256
-        Longest text in tokens, or less if the model takes less; `fit_report_` counts
-        the longer ones. If texts are long, a lower value saves time and memory.
-    long_text : str, default="truncate"
-        What happens to longer texts. "truncate" cuts off their end, "head_tail" cuts
-        out their middle. "windows": a prediction averages the outputs of windows that
-        overlap by half, and training reads the first window.
-    pooling : str, default="mean"
-        How the vectors of a text's tokens become the one that a linear head reads:
-        "mean", "cls" (that of the first token), "last" or "max". Give what the model
-        was pretrained with. "model" uses the classification head of the model's own
-        architecture instead, for programs that expect it.
     device : str, default="auto"
         Where to compute: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first GPU
         that computes, and otherwise the CPU.
@@ -171,24 +143,11 @@ class AdaLoraRegressor(RegressorMixin, ExplainsMixin, ExportsOnnx, BaseAdaLora):
         uses the network), `trust_remote_code` (True runs code that the model's
         repository contains, or names in another), `quantization_config` (weights of 8
         or 4 bits), and others.
-    random_state : int, RandomState instance or None, default=None
-        Seed of all that is random: initial values (but not the head of
-        ``pooling="model"``), rows set apart, order of rows and dropout. None draws a
-        seed from NumPy's global generator, as everywhere in scikit-learn; no other
-        global generator is used or changed.
     checkpoint_dir : path-like or None, default=None
         Where to save the state of the fit now and then, so that it can be killed. Run
         the same program again: it goes on from there, and on a CPU ends at the same
         numbers as if it had not been killed. The folder is of one fit; what is in it is
         deleted when the fit ends. None saves nothing.
-    checkpoint_every : int, float or "auto", default="auto"
-        Optimizer steps (int) or seconds (float) between two checkpoints. "auto" stands
-        for 30 seconds, or more where a checkpoint takes above 0.3 seconds to write.
-    data_parallel : "auto" or False, default="auto"
-        Whether the processes of an initialised ``torch.distributed`` group share one
-        fit. "auto" does where there is such a group of several, as under torchrun: each
-        of them calls `fit` alike, and has the same estimator in the end. False fits
-        each process by itself.
     verbose : int, default=0
         1 says what the fit does and how far it is, and at the end where the rank is.
 

@@ -193,8 +193,7 @@ class _BaseTable(ExplainsMixin, PredictsInParts, BaseEstimator):
             If a number of the fine-tuning is NaN or infinite; the estimator stays as
             it was.
         """
-        shares = getattr(self.encoder, "data_parallel", "auto")
-        with unchanged_on_error(self), shared_fit(shares) as ranks:
+        with unchanged_on_error(self), shared_fit() as ranks:
             start = time.perf_counter()
             ranks.together(lambda: check_parameters(self, self._rules))
             ranks.together(import_skrub)

@@ -27,9 +27,9 @@ from sk_adalora.training.schedule_steps import ResolvedSchedule
 
 from .versions import FORMAT
 
-# checkpoint_every="auto": so many seconds, or so many times what writing takes if that
-# is more. A fit then takes at most a hundredth longer.
-_SECONDS, _TIMES_WRITING = 30.0, 100
+# A file is written each second, or after so many times what writing takes if that is
+# more: a fit then takes at most a hundredth longer.
+_SECONDS, _TIMES_WRITING = 1.0, 100
 _STEPS = ("loss", "orthogonality", "learning_rate", "budget", "score")
 _RANKS = ("ranks", "rank_steps")  # whole numbers
 _SHOWN = 60  # characters of a value in a message
@@ -50,8 +50,6 @@ class Checkpoint(Saver):
         Where to write; None writes nothing.
     name : str, default="fit"
         Of the file, among those of other trainings of the same fit.
-    every : int, float or "auto", default="auto"
-        Steps (int) or seconds (float) between two files.
     verbose : int, default=0
         Whether to say where a training goes on.
     """
@@ -60,12 +58,11 @@ class Checkpoint(Saver):
         self,
         folder: Path | None,
         name: str = WHOLE,
-        every: int | float | str = "auto",
         verbose: int = 0,
     ) -> None:
         super().__init__()
         self.path = None if folder is None else folder / f"{name}.safetensors"
-        self.every, self.verbose = every, verbose
+        self.verbose = verbose
         self.described: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
         self._written_at, self._writing, self._warned = time.perf_counter(), 0.0, False
@@ -127,12 +124,7 @@ class Checkpoint(Saver):
     def _is_due(self, run: TrainingRun) -> bool:
         if run.step == run.recipe.total_step:
             return True
-        if isinstance(self.every, str):
-            period = max(_SECONDS, _TIMES_WRITING * self._writing)
-        elif isinstance(self.every, float):
-            period = self.every
-        else:
-            return run.step % self.every == 0
+        period = max(_SECONDS, _TIMES_WRITING * self._writing)
         return time.perf_counter() - self._written_at >= period
 
     def _write(self, run: TrainingRun) -> None:

@@ -178,6 +178,8 @@ def read_parameters(
     _check_names(written, (), f"the parameters of {cls.__name__}", described, own)
     parameters = {name: _parameter(name, value) for name, value in written.items()}
     kwargs = parameters.get("model_kwargs") or {}
+    if not isinstance(kwargs, dict):
+        raise broken("hold 'model_kwargs' as an object", kwargs)
     if not (trust_remote_code or "model_kwargs" in given):
         if asks := {name for name in kwargs if kwargs[name]} - WITHOUT_TRUST:
             raise ValueError(

@@ -14,9 +14,7 @@ from scipy import sparse
 # The main module, and what a spawned process calls it.
 _MAIN = ("__main__", "__mp_main__")
 # Parameters that change where or how a fit runs, but not its result.
-_NOT_COMPARED = frozenset(
-    "checkpoint_dir checkpoint_every data_parallel device memory n_jobs verbose".split()
-)
+_NOT_COMPARED = frozenset("checkpoint_dir device memory n_jobs verbose".split())
 
 
 def digest(value: Any, named: Collection[int] | None = None) -> str:

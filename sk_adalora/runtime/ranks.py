@@ -257,27 +257,22 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def shared_fit(data_parallel: Any) -> Iterator[Ranks]:
+def shared_fit() -> Iterator[Ranks]:
     """Share a fit among all ranks of torch's process group, if there is one.
 
     A fit inside of another one has the ranks of that. Where rank 0 alone does
     something, a fit in it runs there alone.
-
-    Parameters
-    ----------
-    data_parallel : "auto" or False
-        Whether to share it.
     """
     inside = _current.get()
-    if inside is not None or not _joined() or not data_parallel:
+    if inside is not None or not _joined():
         with _as_current(inside or ALONE):
             yield inside or ALONE
         return
     if not _shared.acquire(blocking=False):
         raise RuntimeError(
             "One fit at a time can be shared by the ranks of a process group. Got "
-            "another in a thread of the same process. Set data_parallel=False, or fit "
-            "one after the other, with n_jobs=1."
+            "another in a thread of the same process. Fit one after the other, with "
+            "n_jobs=1."
         )
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     try:

@@ -14,13 +14,6 @@ from typing import Any
 import numpy as np
 
 # The rates of `lr_scheduler_type`, which `training/loop.py` computes.
-SCHEDULERS = (
-    "linear",
-    "cosine",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
 # How the tokens of a text become one vector, which a linear head reads.
 POOLINGS = ("mean", "cls", "last", "max")
 

@@ -19,7 +19,6 @@ _LOG = {
     "orth_reg_weight",
     "lora_alpha",
     "learning_rate",
-    "head_learning_rate",
     "batch_size",
 }
 # Parameters of which whole numbers mean something else than fractions.
@@ -62,17 +61,11 @@ class AdaLoraSpace:
         Weight of the orthogonality penalty. A range is on a logarithmic scale.
     learning_rate : object, default=(0.001, 0.03)
         Peak learning rate of the updates. A range is on a logarithmic scale.
-    head_learning_rate : object, default=None
-        Peak learning rate of the head. A range is on a logarithmic scale.
     lora_alpha : object, default=None
         Strength of the updates: they are multiplied by ``lora_alpha / init_r``. A range
         is on a logarithmic scale.
     lora_dropout : object, default=None
         Dropout of the inputs of the updates.
-    interpolation : object, default=None
-        How much of the training is kept, from 0 to 1.
-    weight_decay : object, default=None
-        Decoupled weight decay.
     epochs : object, default=None
         How many times training goes over the rows.
     batch_size : object, default=None
@@ -112,11 +105,8 @@ class AdaLoraSpace:
     beta2: Any = _TIE
     orth_reg_weight: Any = (1e-2, 1.0)
     learning_rate: Any = (1e-3, 3e-2)
-    head_learning_rate: Any = None
     lora_alpha: Any = None
     lora_dropout: Any = None
-    interpolation: Any = None
-    weight_decay: Any = None
     epochs: Any = None
     batch_size: Any = None
     target_modules: Any = None

@@ -171,7 +171,7 @@ def training_batches(
 
 
 def micro_batches(
-    table: TokenTable, rows: np.ndarray, max_tokens: int | None
+    table: TokenTable, rows: np.ndarray, max_tokens: int
 ) -> list[np.ndarray]:
     """Cut a batch into parts whose gradients add up to that of the batch.
 
@@ -181,17 +181,14 @@ def micro_batches(
         The token ids.
     rows : ndarray of shape (n_rows,)
         The rows of a batch.
-    max_tokens : int or None
-        Tokens of a part, padding included; a part may have a row more. None leaves
-        the batch whole.
+    max_tokens : int
+        Tokens of a part, padding included; a part may have a row more.
 
     Returns
     -------
     list of ndarrays of shape (n_part,)
         Equal numbers of rows, the longest first; each row is in one part.
     """
-    if max_tokens is None:
-        return [rows]
     distinct = table.text_of[rows]  # `table.lengths` would compute those of all rows
     lengths = table.stops[distinct] - table.starts[distinct]  # (n_rows,)
     parts = -(-len(rows) * int(lengths.max()) // max_tokens)
@@ -266,7 +263,7 @@ def round_count_up(n: int) -> int:
 
 
 def uniform_batches(
-    table: TokenTable, batch_size: int, max_tokens: int | None
+    table: TokenTable, batch_size: int, max_tokens: int
 ) -> list[np.ndarray]:
     """Cut the rows of a table, longest first, into batches of the shapes of training.
 
@@ -278,7 +275,7 @@ def uniform_batches(
         The token ids.
     batch_size : int
         Rows of a training batch.
-    max_tokens : int or None
+    max_tokens : int
         Most tokens that go through the network at once, see `micro_batches`.
 
     Returns

@@ -171,10 +171,10 @@ def _warn_of_drawn(model: str, backbone: Backbone, pooling: str) -> None:
         )
 
 
-def warn_of_history(history: TrainingHistory, head_learning_rate: float | None) -> None:
+def warn_of_history(history: TrainingHistory) -> None:
     """Warn of what the training has come to."""
     _warn_of_rate(history.learning_rate)
-    warn_of_divergence(history, head_learning_rate)
+    warn_of_divergence(history)
     _warn_of_scores(history)
 
 
@@ -191,21 +191,16 @@ def _warn_of_rate(rates: list[float]) -> None:
         )
 
 
-def warn_of_divergence(
-    history: TrainingHistory, head_learning_rate: float | None
-) -> None:
+def warn_of_divergence(history: TrainingHistory) -> None:
     """Warn if the training loss has risen."""
     losses, epochs = history.loss, history.epochs
     n_steps = len(losses) // epochs  # of an epoch
     first = float(np.mean(losses[:n_steps]))
     last = float(np.mean(losses[-n_steps:]))
     if last > first + _RISE * max(1.0, first):
-        rates = "`learning_rate`"
-        if head_learning_rate is not None:
-            rates += " or `head_learning_rate`"
         warn_user(
             f"The training loss must fall. Got {first:.3g} in the first epoch and "
-            f"{last:.3g} in the last. Lower {rates}.",
+            f"{last:.3g} in the last. Lower `learning_rate`.",
             ConvergenceWarning,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -28,8 +28,8 @@ from .schedule_steps import ResolvedSchedule
 
 # (n, k) outputs and the targets of the same rows -> (n,) losses.
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-# Steps of "inverse_sqrt" without a warm-up, after which a rate is 0.7 of the peak.
-_SCALE_WITHOUT_WARMUP = 10_000
+# Bound on the norm of all gradients together.
+_MAX_GRAD_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,31 +79,20 @@ class Recipe:
 
     Parameters
     ----------
-    epochs, batch_size, accumulation, total_step : int
-        Passes over the rows, rows per batch, batches per optimizer step, and number of
-        optimizer steps.
+    epochs, batch_size, total_step : int
+        Passes over the rows, rows of an optimizer step, and number of these.
     learning_rate, head_learning_rate : float
         Peak learning rates of the triplets and of the head.
-    weight_decay : float
-        Decoupled weight decay.
     warmup_ratio : float
         Share of all steps in which the learning rates rise.
-    lr_scheduler_type : str
-        How the learning rates change, see :func:`rate_share`.
-    max_grad_norm : float or None
-        Bound on the norm of all gradients together.
     """
 
     epochs: int
     batch_size: int
-    accumulation: int
     total_step: int
     learning_rate: float
     head_learning_rate: float
-    weight_decay: float
     warmup_ratio: float
-    lr_scheduler_type: str
-    max_grad_norm: float | None
 
     @property
     def warmup_steps(self) -> int:
@@ -339,8 +328,7 @@ class TrainingRun:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps that read every row once."""
-        batches = -(-len(self.examples.tokens) // self.recipe.batch_size)
-        return -(-batches // self.recipe.accumulation)
+        return -(-len(self.examples.tokens) // self.recipe.batch_size)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -427,13 +415,12 @@ def train_epoch(
     history, losses, penalties = progress.history, progress.losses, progress.penalties
     progress.shuffled_by = generator.get_state()
     batches = training_batches(run.examples.tokens, run.recipe.batch_size, generator)
-    n_steps = -(-len(batches) // run.recipe.accumulation)
-    for step in np.array_split(np.arange(len(batches)), n_steps)[len(losses) :]:
+    for rows in batches[len(losses) :]:
         if run.step == run.recipe.total_step:
             break
         history.learning_rate.append(float(run.scheduler.get_last_lr()[0]))
         before = (run.allocator.budget, run.allocator.finished)
-        loss, penalty = train_step(run, [batches[i] for i in step])
+        loss, penalty = train_step(run, rows)
         if (run.allocator.budget, run.allocator.finished) != before:
             progress.note_ranks(run)
         if run.compute.device.type == "cpu":  # reading the loss waits for no device
@@ -475,15 +462,15 @@ def _check_finite(run: TrainingRun) -> None:
         )
 
 
-def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+def train_step(run: TrainingRun, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Take one optimizer step: algorithm 1 of arXiv:2303.10512.
 
     Parameters
     ----------
     run : TrainingRun
         The training.
-    group : sequence of ndarray of shape (batch_size,)
-        Rows of the batches whose gradients are accumulated.
+    rows : ndarray of shape (batch_size,)
+        The rows of the step.
 
     Returns
     -------
@@ -491,10 +478,9 @@ def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, T
         Mean loss of the rows, weights included, and the penalty.
     """
     model, optimizer, scaler = run.network.encoder, run.optimizer, run.scaler
-    loss, penalty = run.ranks.add_up(run.parameters, partial(_backward, run, group))
+    loss, penalty = run.ranks.add_up(run.parameters, partial(_backward, run, rows))
     scaler.unscale_(optimizer)
-    if run.recipe.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.parameters, run.recipe.max_grad_norm)
+    torch.nn.utils.clip_grad_norm_(run.parameters, _MAX_GRAD_NORM)
     scaler.step(optimizer)
     scaler.update()
     model.update_and_allocate(run.step)
@@ -505,35 +491,26 @@ def train_step(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, T
     return loss, penalty
 
 
-def _backward(run: TrainingRun, group: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Add the gradients of a step; on several ranks, those of this one's rows."""
-    total_weight = sum(map(len, group)) * run.examples.mean_weight
+def _backward(run: TrainingRun, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Add the gradients of a step; on several ranks, those of this one's rows.
+
+    Many tokens go through the network in parts.
+    """
+    total_weight = len(rows) * run.examples.mean_weight
     # The penalty belongs to the step: not to each part of it, nor to each rank.
     penalty = run.network.encoder.orthogonality_loss()
     if not run.ranks.is_first:
         penalty = torch.zeros_like(penalty)
     loss = torch.zeros_like(penalty)
-    for index, rows in enumerate(_parts(run, group)):
-        share = _loss_sum(run, rows) / total_weight
+    mine = rows[run.ranks.rank :: run.ranks.count]
+    tokens, limit = run.examples.tokens, run.compute.tokens_to_train
+    parts = micro_batches(tokens, mine, limit) if len(mine) else []
+    for index, part in enumerate(parts):
+        share = _loss_sum(run, part) / total_weight
         objective = share + penalty if index == 0 else share
         run.scaler.scale(objective).backward()
         loss += share.detach()
     return loss, penalty.detach()
-
-
-def _parts(run: TrainingRun, group: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Cut the batches of a step into parts that go through the network at once.
-
-    On several ranks, these are parts of every rank's share; it may have no row.
-    """
-    tokens, limit = run.examples.tokens, run.compute.tokens_to_train
-    mine = [rows[run.ranks.rank :: run.ranks.count] for rows in group]
-    return [
-        part
-        for rows in mine
-        if len(rows)
-        for part in micro_batches(tokens, rows, limit)
-    ]
 
 
 def _loss_sum(run: TrainingRun, rows: np.ndarray) -> Tensor:
@@ -567,7 +544,7 @@ def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimize
             {"params": adapter, "lr": recipe.learning_rate},
             {"params": head, "lr": recipe.head_learning_rate},
         ],
-        weight_decay=recipe.weight_decay,
+        weight_decay=0.0,
         fused=head[0].device.type in ("cpu", "cuda"),
     )
 
@@ -575,49 +552,28 @@ def make_optimizer(network: TextNetwork, recipe: Recipe) -> torch.optim.Optimize
 def _rates(recipe: Recipe) -> Callable[[int], float]:
     """Return the share of the peak rates at each step."""
     return partial(
-        rate_share,
-        kind=recipe.lr_scheduler_type,
-        warmup_steps=recipe.warmup_steps,
-        total_step=recipe.total_step,
+        rate_share, warmup_steps=recipe.warmup_steps, total_step=recipe.total_step
     )
 
 
-def rate_share(step: int, *, kind: str, warmup_steps: int, total_step: int) -> float:
-    """Return the learning rates of a step, as a share of their peaks.
+def rate_share(step: int, *, warmup_steps: int, total_step: int) -> float:
+    """Return the learning rates of a step as a share of their peaks, from 0 to 1.
 
-    They are those of transformers' `get_scheduler`, which imports PEFT if it is
-    installed, and fails if that is a version for another transformers.
+    They rise and fall linearly, as by transformers' `get_scheduler`. That imports PEFT
+    if it is installed, and fails if that is a version for another transformers.
 
     Parameters
     ----------
     step : int
         Number of optimizer steps before this one.
-    kind : {"linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"}
-        How the rates fall after the warm-up; "constant" has none.
     warmup_steps : int
         Steps in which the rates rise, from 0.
     total_step : int
         Steps of the whole training.
-
-    Returns
-    -------
-    float
-        From 0 to 1.
     """
-    if kind == "constant":
-        return 1.0
     if step < warmup_steps:
         return step / warmup_steps
-    if kind == "constant_with_warmup":
-        return 1.0
-    after = step - warmup_steps
-    if kind == "inverse_sqrt":
-        scale = warmup_steps or _SCALE_WITHOUT_WARMUP
-        return 1 / math.sqrt((after + scale) / scale)
-    falling = max(1, total_step - warmup_steps)
-    if kind == "cosine":
-        return max(0.0, 0.5 * (1 + math.cos(math.pi * (after / falling))))
-    return max(0.0, (total_step - step) / falling)
+    return max(0.0, (total_step - step) / max(1, total_step - warmup_steps))
 
 
 def _show(bar: Any, history: TrainingHistory) -> None:

@@ -90,7 +90,6 @@ def resolve_schedule(
     max_steps: int | None = None,
     enough_steps: int = Targets.enough_steps,
     n_classes: int = 1,
-    gradient_accumulation_steps: int = 1,
     init_r: int | None = None,
     target_r: int | float = 8,
     tinit: int | float = 0.12,
@@ -103,15 +102,14 @@ def resolve_schedule(
     ----------
     n_samples : int
         Rows to train on.
-    batch_size, gradient_accumulation_steps : int
-        Rows of a batch, and batches of an optimizer step.
+    batch_size : int
+        Rows of an optimizer step.
     epochs : int or "auto"
         Passes over the rows. "auto" stands for as many as make `enough_steps`, or
         8 for each class or label if that is more; at least 3, or 5 for more than 12
         classes or labels, and at most 10 or as many as make two thirds of
         `enough_steps` in batches of 32, whichever is more.
-        ``total_step = epochs * ceil(ceil(n_samples / batch_size) /
-        gradient_accumulation_steps)``.
+        ``total_step = epochs * ceil(n_samples / batch_size)``.
     max_steps : int or None, default=None
         Upper bound of ``total_step``.
     enough_steps : int, default=96
@@ -144,8 +142,7 @@ def resolve_schedule(
     ResolvedSchedule(init_r=6, target_r=4, tinit=18, tfinal=72, deltaT=1, \
 total_step=150, steps_per_epoch=50)
     """
-    batches = math.ceil(n_samples / int(batch_size))
-    steps_per_epoch = math.ceil(batches / gradient_accumulation_steps)
+    steps_per_epoch = math.ceil(n_samples / int(batch_size))
     if isinstance(epochs, str):
         epochs = _epochs(n_samples, steps_per_epoch, enough_steps, n_classes)
     total = int(epochs) * steps_per_epoch
@@ -169,9 +166,8 @@ total_step=150, steps_per_epoch=50)
             f"the ranks. Got tinit={tinit} ({first} steps) and tfinal={tfinal} "
             f"({final} steps) with total_step={total}, which comes from "
             f"n_samples={n_samples}, batch_size={batch_size}, epochs={epochs}, "
-            f"max_steps={max_steps}, gradient_accumulation_steps="
-            f"{gradient_accumulation_steps}. Give `tinit` and `tfinal` as shares of "
-            "all steps that sum to less than 1, or train for more epochs."
+            f"max_steps={max_steps}. Give `tinit` and `tfinal` as shares of all steps "
+            "that sum to less than 1, or train for more epochs."
         )
     return ResolvedSchedule(
         init_r=initial,

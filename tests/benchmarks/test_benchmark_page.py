@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import report, results, speed
-from benchmarks.studies import STUDIES, racing, score, study
+from benchmarks.studies import racing, score
 
 ROOT = Path(report.__file__).parent.parent
 SUMMARY = ROOT / "docs" / "project" / "results.md"
@@ -39,17 +39,6 @@ def test_the_page_has_the_published_means_of_searches(folder):
 
     assert len(rows_of(table)) == 3  # tasks
     assert table in report.PAGE.read_text("utf-8")
-
-
-def test_the_page_on_defaults_quotes_the_published_lines():
-    about, found = results.read(results.RESULTS / "defaults-cpu.jsonl")
-    table = study.to_markdown(STUDIES["defaults"], about, found)
-    page = (ROOT / "benchmarks" / "DEFAULTS.md").read_text("utf-8")
-
-    (first,) = (x for x in rows_of(table) if "| 200 | random, 3 epochs |" in x)
-    quoted = "0.803 / 0.60 (1) | 0.662 / 0.62 (1)"
-    assert quoted in first
-    assert quoted in page
 
 
 def records(folder="", splits="-fresh"):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from _toy import make, make_regressor, numbers, topics, toy
+from _toy import make, make_regressor, numbers, save_each_step, topics, toy
 from numpy.testing import assert_array_equal
 
 from sk_adalora import AdaLoraEncoder
@@ -170,7 +170,8 @@ def test_all_fits_of_an_encoder_end_on_time(tiny_model):
 def test_seconds_before_a_kill_count(tiny_model, tmp_path, monkeypatch):
     X, y = many(3_000)
     options = {"timeout": 3, "epochs": 10_000, "batch_size": 4, "random_state": None}
-    options |= {"checkpoint_dir": tmp_path / "c", "checkpoint_every": 1}
+    options |= {"checkpoint_dir": tmp_path / "c"}
+    save_each_step(monkeypatch)
     real, count = os.fsync, iter(range(10**6))
 
     def fsync(handle):

@@ -1,4 +1,4 @@
-"""Fits that are killed, and go on: `checkpoint_dir` and `checkpoint_every`."""
+"""Fits that are killed, and go on: `checkpoint_dir`."""
 
 import json
 import os
@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 from _checkpoint_worker import CASES
 from _process import run_python
-from _toy import make, numbers, toy
+from _toy import make, numbers, save_each_step, toy
 from optuna.distributions import CategoricalDistribution
 from safetensors import safe_open
 from sklearn.exceptions import FitFailedWarning
 
 from sk_adalora import AdaLoraEncoder, AdaLoraSearchCV
 
-SAVING = {"checkpoint_every": 1, "epochs": 3}
+SAVING = {"epochs": 3}
+
+
+@pytest.fixture(autouse=True)
+def each_step(monkeypatch):
+    save_each_step(monkeypatch)
 
 
 class Stop(Exception):
@@ -96,7 +101,7 @@ def test_another_fit_is_refused(tiny_model, stopped, changed, rows, named):
 
 def test_what_changes_no_result_may_change(tiny_model, stopped):
     other = make(tiny_model, checkpoint_dir=stopped, **SAVING)
-    other.set_params(checkpoint_every=7).fit(*toy())
+    other.set_params(device="cpu:0").fit(*toy())
 
 
 def test_labels_of_other_names_are_another_fit(tiny_model, stopped):
@@ -156,21 +161,13 @@ def test_a_file_in_place_of_the_folder(tiny_model, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("period", [0, -1.0, "often", True])
-def test_a_wrong_period_is_refused(tiny_model, tmp_path, period):
-    with pytest.raises(ValueError, match="checkpoint_every"):
-        make(tiny_model, checkpoint_dir=tmp_path / "a", checkpoint_every=period).fit(
-            *toy()
-        )
-
-
 def test_the_folds_of_an_encoder_that_are_done_are_not_fitted_again(
     tiny_model, tmp_path, stop_at
 ):
     X, y = toy()
     settings = {"cv": 2, "target_r": 2, "epochs": 1, "random_state": 0}
     encoder = AdaLoraEncoder(tiny_model, **settings, checkpoint_dir=tmp_path / "a")
-    stop_at(3)  # each of the three fits writes its end
+    stop_at(4)  # the whole writes two steps, each fold one
     with pytest.raises(Stop):
         encoder.fit_transform(X, y)
     names = sorted(path.name for path in (tmp_path / "a").glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""One fit on several processes: `data_parallel`."""
+"""One fit that several processes share."""
 
 import socket
 
@@ -64,7 +64,6 @@ def test_what_one_rank_raises_all_raise(results):
         assert of_rank["bad parameter"][0] == "ValueError"
         kind, message = of_rank["elsewhere"]
         assert (kind == "OSError") if rank == 1 else ("broken connection" in message)
-        assert of_rank["alone"] is None
         assert of_rank["after all"] is None
 
 

@@ -55,9 +55,7 @@ def test_what_is_only_memorised_does_not_show_in_the_rows_of_the_fit(tiny_model)
     words = "good bad great poor best worst news sport music film game market".split()
     texts = [" ".join(rng.permutation(words)[:6]) for _ in range(96)]
     labels = rng.permutation(np.arange(96) % 2)
-    memorising = encoder(
-        tiny_model, output="predictions", epochs=60, target_r=8, interpolation=1.0, cv=2
-    )
+    memorising = encoder(tiny_model, output="predictions", epochs=60, target_r=8, cv=2)
     out_of_fold = memorising.fit_transform(texts, labels)
     of_the_fit = memorising.transform(texts)
     assert roc_auc_score(labels, of_the_fit) > 0.95

@@ -33,7 +33,6 @@ _TINY = {
     # beside repeated rows, steps of the usual size would differ by more than 1e-7.
     # tests/test_training.py compares weights and rows at such steps.
     "learning_rate": 1e-9,
-    "head_learning_rate": 1e-9,
 }
 
 

@@ -220,9 +220,7 @@ def test_hidden_states_through_peft(tiny_model, tmp_path, name):
 
 
 def test_the_head_beside_a_merged_model(tiny_model, tmp_path):
-    fitted = strengthen(
-        make(tiny_model, pooling="cls", head_init="random", **STRONG).fit(X, Y)
-    )
+    fitted = strengthen(make(tiny_model, pooling="cls", **STRONG).fit(X, Y))
     fitted.merge_and_save(tmp_path / "m")
     model = transformers.AutoModel.from_pretrained(tmp_path / "m").eval()
     head = load_file(tmp_path / "m" / "head.safetensors")

@@ -157,7 +157,7 @@ def test_tables_there_and_back(tiny_model, tmp_path, row_format):
         {"target_modules": ["query", "value"]},
         {"target_r": np.int64(2), "learning_rate": np.float64(0.02)},
         {"early_stopping": np.bool_(False), "random_state": np.int32(7)},
-        {"warm_start": True, "verbose": False, "max_grad_norm": None},
+        {"warm_start": True, "verbose": False, "lora_alpha": None},
     ],
     ids=str,
 )

@@ -145,7 +145,7 @@ def test_the_pooler_is_not_computed(tiny_model, monkeypatch):
     assert not called
     # Its weights are there still, and a head of the model's own reads it.
     assert "pooler.dense.weight" in fitted._predictor.backbone.module.state_dict()
-    make(tiny_model, pooling="model", head_init="random").fit(X, y)
+    make(tiny_model, pooling="model").fit(X, y)
     assert called
 
 

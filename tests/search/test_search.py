@@ -193,7 +193,6 @@ HALF_OF_16 = {"target_r": 0.5, "init_r": 16}
         ({"init_r": None}, {"init_r": [12, 16]}, {"init_r": 12}),
         ({}, {"lora_alpha": FLOAT(4, 32)}, {}),
         ({}, {"lora_alpha": [8, None, 12]}, {"lora_alpha": None}),
-        ({}, {"head_learning_rate": FLOAT(1e-4, 1e-2)}, {}),
         ({"init_r": 40}, {"init_r": WHOLE(4, 32)}, {"init_r": 32}),
         ({}, {"init_r": 16, "target_r": [0.25, 0.5]}, {"target_r": 0.5}),
         ({}, {"init_r": [6, 12], "target_r": 4}, {"init_r": 6}),

@@ -86,7 +86,6 @@ def assert_valid(params, rng):
     sizes = {
         "epochs": int(rng.integers(1, 21)),
         "batch_size": int(2 ** rng.integers(0, 10)),
-        "gradient_accumulation_steps": int(rng.integers(1, 9)),
     }
     names = ("init_r", "target_r", "tinit", "tfinal", "deltaT", *sizes)
     found = {name: params[name] for name in names if name in params}
@@ -161,9 +160,6 @@ def random_space(rng):
         ),
         lora_dropout=one_of(rng, lambda: None, lambda: (0, 0.5)),
         lora_alpha=one_of(rng, lambda: None, lambda: (1, 64), lambda: [None, 16]),
-        head_learning_rate=one_of(rng, lambda: None, lambda: (1e-4, 1)),
-        interpolation=one_of(rng, lambda: None, lambda: (0.5, 1), lambda: ["auto", 1]),
-        weight_decay=one_of(rng, lambda: None, lambda: (0, 1)),
     )
 
 
@@ -237,7 +233,7 @@ def test_a_tuple_is_a_range_a_list_is_choices_and_the_rest_is_fixed():
         learning_rate=np.float32(0.5),
         lora_alpha=(1, 8),
         epochs=(2, 4),
-        weight_decay=[0.1],
+        lora_dropout=[0.1],
     )
 
     assert space.distributions() == {
@@ -247,7 +243,7 @@ def test_a_tuple_is_a_range_a_list_is_choices_and_the_rest_is_fixed():
         "lora_alpha": FloatDistribution(1.0, 8.0, log=True),
         "epochs": IntDistribution(2, 4),
     }
-    fixed = {"tinit": 0, "tfinal": 0.5, "learning_rate": 0.5, "weight_decay": 0.1}
+    fixed = {"tinit": 0, "tfinal": 0.5, "learning_rate": 0.5, "lora_dropout": 0.1}
     assert space.fixed() == fixed
     assert {type(v) for v in fixed.values()} == {int, float}
     assert space.complete({}) == fixed  # and no beta2: nobody says what beta1 is
@@ -257,12 +253,12 @@ def test_a_tuple_is_a_range_a_list_is_choices_and_the_rest_is_fixed():
 def test_what_is_of_another_magnitude_is_on_a_logarithmic_scale():
     ranges = {
         **dict.fromkeys(["init_r", "batch_size", "epochs"], (2, 64)),
-        **dict.fromkeys(["learning_rate", "head_learning_rate"], (1e-4, 1e-2)),
+        "learning_rate": (1e-4, 1e-2),
         **dict.fromkeys(["orth_reg_weight", "lora_alpha"], (0.1, 10.0)),
-        **dict.fromkeys(["weight_decay", "lora_dropout", "beta1"], (0.1, 0.9)),
+        **dict.fromkeys(["lora_dropout", "beta1"], (0.1, 0.9)),
     }
     found = AdaLoraSpace(**ranges).distributions()
-    linear = {"epochs", "weight_decay", "lora_dropout", "beta1", "target_r"}
+    linear = {"epochs", "lora_dropout", "beta1", "target_r"}
     linear |= {"tinit", "tfinal"}
 
     assert {name for name, d in found.items() if not d.log} == linear
@@ -565,12 +561,12 @@ def test_a_callable_space():
 def test_what_a_trial_held_gives_the_same_parameters_again(space):
     study = optuna.create_study()
     trial = study.ask()
-    params = suggest_params(trial, space, fixed={"weight_decay": 0.5})
+    params = suggest_params(trial, space, fixed={"lora_dropout": 0.5})
     study.tell(trial, 1.0)
-    again = suggest_params(study.best_trial, space, fixed={"weight_decay": 0.5})
+    again = suggest_params(study.best_trial, space, fixed={"lora_dropout": 0.5})
 
     assert params == again
-    assert params["weight_decay"] == 0.5
+    assert params["lora_dropout"] == 0.5
 
 
 def test_fixed_values_are_named_as_in_the_space():

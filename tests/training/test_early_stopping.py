@@ -311,7 +311,7 @@ def test_dropout_leaves_the_order_of_the_rows_alone(tiny_model, monkeypatch):
         with monkeypatch.context() as patch:
             spy = Spy(patch)
             make(tiny_model, lora_dropout=dropout).fit(*toy(32))
-        orders.append([rows.tolist() for group in spy.groups for rows in group])
+        orders.append([rows.tolist() for rows in spy.batches])
 
     assert len(orders[0]) == 4
     assert orders[0] == orders[1]

@@ -34,17 +34,16 @@ def test_a_share_is_no_step_less_for_rounding():
 
 
 @pytest.mark.parametrize(
-    ("n_samples", "batch_size", "accumulation", "steps_per_epoch"),
-    [(1, 32, 1, 1), (32, 32, 1, 1), (33, 32, 1, 2), (65, 32, 2, 2), (129, 32, 4, 2)],
+    ("n_samples", "batch_size", "steps_per_epoch"),
+    [(1, 32, 1), (32, 32, 1), (33, 32, 2)],
 )
 def test_a_last_batch_that_is_not_full_is_a_step_too(
-    n_samples, batch_size, accumulation, steps_per_epoch
+    n_samples, batch_size, steps_per_epoch
 ):
     schedule = resolve(
         n_samples,
         batch_size=batch_size,
         epochs=5,
-        gradient_accumulation_steps=accumulation,
         tinit=0,
         tfinal=0,
     )
@@ -101,9 +100,8 @@ def test_auto_allocates_about_200_times_however_long_the_training():
         (1000, {}, 3),
         (10**6, {}, 3),
         # Larger batches do not raise that bound.
-        (1000, {"gradient_accumulation_steps": 4}, 10),
+        (1000, {"batch_size": 128}, 10),
         (40, {"batch_size": 1024}, 32),
-        (200, {"batch_size": 64, "gradient_accumulation_steps": 4}, 10),
         # Many classes need more steps, and five epochs.
         (1000, {"n_classes": 12}, 3),
         (1000, {"n_classes": 13}, 5),
@@ -161,7 +159,6 @@ shares = st.floats(0, 1, exclude_max=True)
         {
             "batch_size": st.integers(1, 10**4),
             "epochs": st.integers(1, 100),
-            "gradient_accumulation_steps": st.integers(1, 64),
             "tinit": shares,
             "tfinal": shares,
         }

@@ -9,26 +9,21 @@ from _toy import make as make_classifier
 from _toy import make_regressor, topics
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from sk_adalora import AdaLoraClassifier, AdaLoraRegressor
 from sk_adalora.data.targets import Classes, Labels, Numbers
 from sk_adalora.data.texts import read_texts
 from sk_adalora.network.head import mean_and_distance
 from sk_adalora.tokens.tokenize import encode
 from sk_adalora.training import start_head as _start_head
-from sk_adalora.training.loop import Examples
 from sk_adalora.training.start_head import (
-    bias_shift,
-    choose_rows,
     fit_linear,
     frozen_features,
     penalties_of,
-    weights_of,
 )
 
 X, Y = topics(36)
 PENALTY = _start_head._PENALTY
 # Training that changes nothing leaves the head where it started.
-STILL = {"learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
+STILL = {"learning_rate": 1e-12, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +228,7 @@ def test_one_row_is_not_warned_of(tiny_model):
 
 def test_of_equal_texts_the_shares_of_the_classes_are_learned(make):
     with pytest.warns(UserWarning, match="must differ. Got 60 rows .* the same text"):
-        fitted = make(head_init="linear_probe").fit(["same"] * 60, [0] * 45 + [1] * 15)
+        fitted = make().fit(["same"] * 60, [0] * 45 + [1] * 15)
 
     np.testing.assert_allclose(
         fitted.predict_proba(["same"]), [[0.75, 0.25]], atol=0.05
@@ -282,121 +277,3 @@ def test_the_probe_learns_from_the_pretrained_model_alone(make):
     expected = pretrained_features(make(**STILL).fit(X, Y))
 
     np.testing.assert_allclose(pretrained_features(trained), expected, atol=1e-6)
-
-
-def test_a_regressor_may_start_as_the_probe(tiny_model):
-    y = np.array([len(text) for text in X], float)
-    probe, drawn = (
-        make_regressor(tiny_model, head_init=start, **STILL).fit(X, y)
-        for start in ("linear_probe", "random")
-    )
-
-    assert probe.score(X, y) > 0.2 > drawn.score(X, y)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "expected"),
-    [(AdaLoraClassifier, "linear_probe"), (AdaLoraRegressor, "random")],
-)
-def test_auto_starts_labels_at_the_probe_and_numbers_at_random(
-    tiny_model, estimator, expected
-):
-    y = np.array([len(text) % 2 for text in X])
-    options = {"model": tiny_model, "random_state": 0, "device": "cpu", "epochs": 1}
-    auto = estimator(**options).fit(X, y)
-    named = estimator(head_init=expected, **options).fit(X, y)
-
-    assert auto.head_init == "auto"
-    assert auto.history_.loss == named.history_.loss
-    np.testing.assert_array_equal(auto.predict(X), named.predict(X))
-
-
-def draw_rows(targets, seed=0):
-    return choose_rows(targets, torch.Generator().manual_seed(seed))
-
-
-def test_rows_without_a_label_are_drawn_as_those_with_it():
-    """Else a label that nearly all rows have would be taken for certain."""
-    labels = torch.ones(20_000, 2)
-    labels[::2, 0] = 0
-    labels[7000:7003, 1] = 0
-    for seed in range(3):
-        rows = draw_rows(labels, seed)
-        assert len(rows) == 1000
-        assert (labels[rows, 1] == 0).sum() == 3
-        rows = draw_rows(1 - labels, seed)
-        assert (labels[rows, 1] == 0).sum() == 3
-
-
-def test_classes_of_millions_of_weighted_rows_count_as_they_do_in_all():
-    """Sums of so many numbers need more digits than those of float32."""
-    targets = torch.arange(2**22) % 2
-    given = torch.where(targets == 0, 0.3, 0.1)
-    examples = Examples(None, targets, given, None)
-    rows = torch.arange(1000)
-
-    of_drawn = torch.bincount(targets[rows], weights_of(rows, examples))
-    assert float(of_drawn[0] / of_drawn.sum()) == pytest.approx(0.75, abs=1e-6)
-
-
-@pytest.mark.parametrize("given", [None, torch.logspace(-6, 0, 4000).flip(0)])
-def test_classes_count_in_the_probe_as_they_do_in_all_rows(given):
-    """Though five rows of each are drawn, of however few."""
-    targets = torch.cat([torch.arange(190).repeat_interleave(6), torch.zeros(2860)])
-    examples = Examples(None, targets.long(), given, None)
-    rows = draw_rows(examples.targets)
-    of_drawn = torch.bincount(examples.targets[rows], weights_of(rows, examples))
-
-    assert len(rows) == 1000
-    assert torch.bincount(examples.targets[rows])[1:].max() <= 6
-    of_all = torch.bincount(examples.targets, given)
-    expected = of_all / of_all.sum()
-    torch.testing.assert_close(of_drawn / of_drawn.sum(), expected.to(of_drawn))
-
-
-def test_what_the_bias_lacks_is_of_labels_and_of_drawn_rows_only():
-    labels = torch.zeros(4000, 3)
-    labels[:6, 0], labels[:, 1] = 1, 1
-    rows = torch.cat([torch.arange(6), torch.arange(3006, 4000)])
-
-    def shift(targets, rows=rows, weights=None):
-        return bias_shift(rows, Examples(None, targets, weights, None))
-
-    expected = [np.log(6 / 3994) - np.log(6 / 994), 0, 0]
-    np.testing.assert_allclose(shift(labels), expected, rtol=1e-5)
-    weights = torch.full((4000,), 0.5, dtype=torch.float64)
-    np.testing.assert_allclose(shift(labels, weights=weights), expected, rtol=1e-5)
-    for other in (labels[:, 0].long(), labels - 0.5):
-        assert not shift(other).any()
-    assert not shift(labels, torch.arange(4000)).any()
-
-
-def test_few_rows_are_all_taken_in_order():
-    targets = torch.arange(1000) % 3
-
-    assert torch.equal(draw_rows(targets), torch.arange(1000))
-
-
-@pytest.mark.parametrize("form", ["classes", "indicators"])
-def test_of_many_rows_some_of_the_rarest_class_are_taken(form):
-    targets = torch.zeros(20_000, dtype=torch.long)
-    targets[7000:7006], targets[19_999] = 1, 2  # a random draw would miss them
-    if form == "indicators":
-        targets = torch.nn.functional.one_hot(targets).float()
-    rows = draw_rows(targets)
-
-    assert len(rows) == len(rows.unique()) == 1000
-    taken = targets[rows] if form == "classes" else targets[rows].argmax(1)
-    assert torch.bincount(taken).tolist() == [994, 5, 1]
-    assert not torch.equal(rows, draw_rows(targets, seed=1))
-
-
-def test_of_many_classes_more_rows_are_taken():
-    assert len(draw_rows(torch.arange(3000) % 400)) == 2000
-
-
-def test_of_numbers_any_rows_are_taken():
-    numbers = torch.linspace(-1, 1, 5000)
-
-    assert len(draw_rows(numbers).unique()) == 1000
-    assert len(draw_rows(numbers.reshape(2500, 2)).unique()) == 1000

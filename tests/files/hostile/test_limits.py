@@ -12,7 +12,7 @@ import pytest
 from _hostile import X, Y
 from _limits import READERS
 from _tiny import adapted_bert
-from _toy import make
+from _toy import make, save_each_step
 
 from sk_adalora.adalora import save_adapter
 
@@ -42,9 +42,10 @@ def leave_a_checkpoint(model, folder):
     count = iter(range(1, 10))
     (folder / "own").mkdir(parents=True)
     (folder / "model").write_text(str(model), "utf8")
-    own = {"checkpoint_dir": folder / "own", "checkpoint_every": 1, "epochs": 3}
+    own = {"checkpoint_dir": folder / "own", "epochs": 3}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
+        save_each_step(patch)
         with pytest.raises(KeyboardInterrupt):
             make(model, **own).fit(X, Y)
 
