@@ -7,6 +7,7 @@ from pathlib import Path
 
 import joblib
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from sk_adalora import AdaLoraClassifier
@@ -52,7 +53,7 @@ def _predict(model, path):
 
 
 def _predict_iter(model, path):
-    return sum(map(len, model.predict_iter(path)))
+    return sum(map(len, model.predict_iter(pyarrow.dataset.dataset(path))))
 
 
 def _in_a_child(method, model, path):

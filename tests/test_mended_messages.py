@@ -55,13 +55,9 @@ REFUSED = {
     "a column of tokens": (fit(pd.Series(TOKENS)), "X must", '" ".join(row)'),
     "text that is not UTF-8": (fit(NOT_UTF8), "X must hold valid", "decode"),
     "a list in itself": (fit(ENDLESS), "cells of X", "Pass a text"),
-    "a target in itself": (fit(y=[[0, ENDLESS]] * 24), "`y`", "one target a row"),
-    "complex labels": (fit(y=Y * 1j), "`y` must be real", "np.abs"),
-    "complex numbers": (fit_regressor(Y * 1j), "`y` must be real", "np.abs"),
     "huge numbers": (fit_regressor([10**400] * 24), "`y` of a reg", "scale"),
     "objects": (fit_regressor([{}] * 24), "`y` of a regressor", "Convert"),
     "words": (fit_regressor(["a"] * 24), "`y` of a regressor", "AdaLoraClassifier"),
-    "complex weights": (fit(sample_weight=Y * 1j), "`sample_weight` must", "np.abs"),
     "huge weights": (fit(sample_weight=[10**400] * 24), "`sample_weight` must", "Pass"),
     "words as weights": (fit(sample_weight=["a"] * 24), "`sample_weight` must", "Pass"),
 }
@@ -101,8 +97,6 @@ def test_messages_of_a_pickle_as_weights(own_model):
 # situation: X, y, what must be, what to do
 WARNED = {
     "a column equal to y": (WITH_Y, LABELS, "X must not hold the targets", "'label'"),
-    "X and y swapped": (LABELS, LONG, "X must hold texts", "the other way round"),
-    "one-hot y": (X, ONE_HOT, "`y` must be one label a row", "np.argmax(y, axis=1)"),
 }
 
 

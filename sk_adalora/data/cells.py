@@ -12,14 +12,12 @@ cell by cell. How cells are written:
 * durations as Python writes them, ``1 day, 2:30:00``, in whatever library they are, to
   the microsecond;
 * lists, tuples and dictionaries by ``str``, with whole numbers as integers and None for
-  what is missing in them; arrays as lists; sets as lists in the order of their texts;
-* members of enumerations of texts or integers as their values;
+  what is missing in them; arrays as lists;
 * anything else (intervals, ...) by ``str``.
 """
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -161,18 +159,17 @@ def write_cell(cell: Any) -> str | None:
     if is_missing(cell):
         return None
     if isinstance(cell, str):
-        return str.__str__(cell)  # of an enumeration, the value, as Arrow does
+        return str(cell)
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, int):
-        return int.__repr__(cell)
+        return str(cell)
     if isinstance(cell, datetime | time):
         return _write_time(cell)
     if isinstance(cell, timedelta):
         return str(timedelta(cell.days, cell.seconds, cell.microseconds))
     if isinstance(cell, np.generic):
-        with suppress(pa.ArrowException):  # such as of a structured array
-            return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
+        return write_arrow(pa.array(in_arrow_unit(np.array([cell]))))[0].as_py()
     try:
         return str(_nested(cell))
     except RecursionError as error:
@@ -192,8 +189,6 @@ def _nested(cell: Any) -> Any:
         return [_nested(item) for item in cell]
     if type(cell) is tuple:
         return tuple(map(_nested, cell))
-    if isinstance(cell, set | frozenset):  # whose order is another in each process
-        return sorted(map(_nested, cell), key=str)
     if isinstance(cell, dict):
         return {key: _nested(value) for key, value in cell.items()}
     return None if is_missing(cell) else whole_as_integer(cell)
@@ -206,11 +201,9 @@ def whole_as_integer(cell: Any) -> Any:
 
 
 def is_missing(cell: Any) -> bool:
-    """Tell whether a cell is None, NaN, NaT, pd.NA or masked."""
+    """Tell whether a cell is None, NaN, NaT or pd.NA."""
     if cell is None or isinstance(cell, str):
         return cell is None
-    if cell is np.ma.masked:
-        return True
     pandas = sys.modules.get("pandas")  # no cell is pd.NA if pandas was never imported
     if pandas is not None and cell is pandas.NA:
         return True

@@ -156,17 +156,14 @@ def _read_kind(X: Any) -> Table:
     if isinstance(X, pa.Array):
         X = pa.chunked_array([X])
     native: Any = nw.from_native(X, allow_series=True, pass_through=True)
-    # Of an array of xarray's, Arrow would make a table with the numbers of the rows.
-    if native is X and hasattr(X, "__arrow_c_stream__") and not hasattr(X, "dtype"):
+    if native is X and hasattr(X, "__arrow_c_stream__"):  # a batch, say
         native = nw.from_native(pa.table(X))
     if isinstance(native, nw.DataFrame):
         return _read_frame(native)
     if isinstance(native, nw.Series):
         return _single_column(_series_cells(native))
-    if hasattr(X, "detach") and hasattr(X, "cpu"):  # a tensor, on whatever device
-        X = X.detach().cpu()
     if hasattr(X, "__array__") and not isinstance(native, nw.LazyFrame):
-        return _read_array(X if isinstance(X, np.ma.MaskedArray) else np.asarray(X))
+        return _read_array(np.asarray(X))
     raise TypeError(
         "X must be a list or tuple, a 1-D or 2-D array, a series or table of pandas, "
         "polars or Arrow, or a Dataset or column of `datasets`: in memory, and dense "
@@ -236,17 +233,13 @@ def _read_array(X: np.ndarray) -> Table:
             "Complex data not supported. Got an X of complex numbers. Pass the real "
             "and the imaginary parts as columns."
         )
-    if X.ndim not in (1, 2) or X.dtype.names is not None:
+    if X.ndim not in (1, 2):
         raise ValueError(
             "X must be a 1-D array of texts or a 2-D array of cells. Got an array of "
-            f"shape {X.shape} and type {X.dtype}. Reshape your data to one row for "
-            "each sample; a structured array can be passed as pd.DataFrame(X)."
+            f"shape {X.shape}. Reshape your data to one row for each sample."
         )
     if X.dtype.kind == "U":
         X = X.astype(object)  # Arrow ends the texts of such an array at a NUL
-    if X.dtype == object and isinstance(X, np.ma.MaskedArray):
-        nothing: Any = None
-        X = np.where(X.mask, nothing, X.data)
     X = in_arrow_unit(X)
     if X.ndim == 1:
         return _single_column(X)

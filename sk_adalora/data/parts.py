@@ -1,17 +1,15 @@
-"""Rows that come in parts: from files, from streams, or cut from a table."""
+"""Rows that come in parts: from streams and data sets, or cut from a table."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from .columns import is_arrow_dataset
 from .rows import take_rows
 
 
@@ -22,14 +20,14 @@ def read_parts(
 
     Parameters
     ----------
-    source : path, table, list, or iterable of these
-        A Parquet file or a folder of such, whatever can be predicted at once, a
-        `pyarrow.RecordBatchReader`, a `datasets.IterableDataset`, or any other iterator
-        of tables or lists, each of which is a part.
+    source : table, list, data set, or iterator
+        Whatever can be predicted at once, a `pyarrow.RecordBatchReader` or `Dataset`, a
+        `datasets.IterableDataset`, or any other iterator of tables or lists, each of
+        which is a part.
     size : int
         Most rows of a part.
     names : sequence of str or None
-        The columns to read of what has others too. None reads all.
+        The columns to read of data sets, which have others too. None reads all.
 
     Returns
     -------
@@ -40,146 +38,58 @@ def read_parts(
 
     Raises
     ------
-    TypeError, ValueError, FileNotFoundError
-        If `source` is nothing of this kind.
+    TypeError, ValueError
+        If `source` is nothing of this kind, or lacks a column.
     """
-    if isinstance(source, str | os.PathLike):
-        return _of_files(_parquet_files(source), size, names)
+    datasets = sys.modules.get("datasets")  # imported if `source` is one of it
+    columns = None if names is None else list(names)
     if isinstance(source, pa.RecordBatchReader):
-        batches: Iterable[Any] = (_columns(batch, names) for batch in source)
-        return _no_larger(batches, size), None
-    for module, kind, read in _LAZY:
-        found = sys.modules.get(module)
-        if found is not None and isinstance(source, getattr(found, kind)):
-            return read(source, size, names)
+        return _no_larger(_selected(source, columns), size), None
+    if is_arrow_dataset(source):
+        _check_columns(source.schema.names, columns)
+        # Few at once: by default, much is read ahead.
+        ahead = {"batch_readahead": 1, "fragment_readahead": 1}
+        batches = source.to_batches(columns=columns, batch_size=size, **ahead)
+        return _no_larger(_selected(batches, columns), size), source.count_rows()
+    if datasets is not None and isinstance(source, datasets.IterableDataset):
+        batches = map(pa.Table.from_pydict, source.iter(batch_size=size))
+        return _selected(batches, columns), None
+    if datasets is not None and isinstance(source, datasets.Dataset) and columns:
+        _check_columns(source.column_names, columns)
+        source = source.select_columns(columns)
     if isinstance(source, Iterator):
         return _no_larger(source, size), None
-    if hasattr(source, "__len__") and not isinstance(source, dict | set | bytes):
+    if hasattr(source, "__len__") and not isinstance(source, dict | set | str | bytes):
         return _no_larger([source], size), len(source)
     raise TypeError(
-        "`source` must be a table, a list of texts, the path of Parquet files, or an "
-        f"iterator of tables or lists. Got {type(source).__name__}. Pass one of these."
+        "`source` must be a table, a list of texts, or an iterator of tables or lists. "
+        f"Got {type(source).__name__}. Pass one of these; of Parquet files, "
+        "pyarrow.dataset.dataset(path)."
     )
 
 
 def _no_larger(parts: Iterable[Any], size: int) -> Iterator[Any]:
     """Cut parts that are larger than `size`, and leave out empty ones."""
     for part in parts:
-        count = len(part)
-        if 0 < count <= size:
-            yield part
-            continue
-        for start in range(0, count, size):
-            rows = np.arange(start, min(start + size, count))
-            yield take_rows(part, rows)
+        for start in range(0, len(part), size):
+            rows = np.arange(start, min(start + size, len(part)))
+            yield part if len(rows) == len(part) else take_rows(part, rows)
 
 
-# ---- files -------------------------------------------------------------------
+def _selected(batches: Iterable[Any], columns: list[str] | None) -> Iterator[pa.Table]:
+    """Yield the columns that are read, in the order of the fit."""
+    for batch in batches:
+        table = batch
+        if isinstance(batch, pa.RecordBatch):
+            table = pa.Table.from_batches([batch])
+        _check_columns(table.column_names, columns)
+        yield table if columns is None else table.select(columns)
 
 
-def _parquet_files(path: str | os.PathLike[str]) -> list[Path]:
-    """Return the files of a path, in the order of their names."""
-    whole = Path(path).expanduser()
-    if whole.is_file():
-        return [whole]
-    files = sorted(whole.rglob("*.parquet"))
-    if not files:
-        raise FileNotFoundError(
-            "`source` must be the path of a Parquet file, or of a folder with such. "
-            f"Got {str(path)!r}, where there is none. For a text, pass a list."
-        )
-    return files
-
-
-def _of_files(
-    files: list[Path], size: int, names: Sequence[str] | None
-) -> tuple[Iterator[Any], int]:
-    """Read files row group by row group, of which a part at a time is decoded."""
-    from pyarrow.parquet import ParquetFile
-
-    count = 0
-    for path in files:
-        try:
-            with ParquetFile(path) as file:
-                count += file.metadata.num_rows
-                columns = file.schema_arrow.names
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                "`source` must be the path of Parquet files. Got "
-                f"{str(path)!r}: {error}. Read it, and pass its rows."
-            ) from error
-        _check_columns(columns, names, f" of {str(path)!r}")
-
-    def read() -> Iterator[Any]:
-        for path in files:
-            with ParquetFile(path) as file:
-                for batch in file.iter_batches(size, columns=names):
-                    yield _columns(batch, names)
-
-    return _no_larger(read(), size), count
-
-
-def _columns(batch: Any, names: Sequence[str] | None) -> pa.Table:
-    """Return the columns of a batch that are read, in the order of the fit."""
-    table = (
-        pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-    )
-    if names is None:
-        return table
-    _check_columns(table.column_names, names, "")
-    return table.select(list(names))
-
-
-def _check_columns(have: Sequence[str], names: Sequence[str] | None, of: str) -> None:
+def _check_columns(have: Sequence[str], names: Sequence[str] | None) -> None:
     missing = [name for name in names or () if name not in have]
     if missing:
         raise ValueError(
-            f"The columns{of} must include those of the fit. Got {list(have)}, without "
-            f"{missing}. Rename them, or pass another `source`."
+            "The columns of `source` must include those of the fit. Got "
+            f"{list(have)}, without {missing}. Rename them, or pass another `source`."
         )
-
-
-# ---- tables that are read when needed ------------------------------------------
-
-_Read = Callable[[Any, int, Sequence[str] | None], tuple[Iterator[Any], int | None]]
-
-
-def _of_arrow_dataset(
-    source: Any, size: int, names: Sequence[str] | None
-) -> tuple[Iterator[Any], int | None]:
-    _check_columns(source.schema.names, names, "")
-    # Few at once: by default, much is read ahead.
-    batches = source.to_batches(
-        columns=None if names is None else list(names),
-        batch_size=size,
-        batch_readahead=1,
-        fragment_readahead=1,
-    )
-    return _no_larger(
-        map(partial(_columns, names=names), batches), size
-    ), source.count_rows()
-
-
-def _of_dataset(
-    source: Any, size: int, names: Sequence[str] | None
-) -> tuple[Iterator[Any], int | None]:
-    _check_columns(source.column_names, names, "")
-    if names is not None:
-        source = source.select_columns(list(names))
-    starts = range(0, len(source), size)
-    parts = (source.select(range(i, min(i + size, len(source)))) for i in starts)
-    return iter(parts), len(source)
-
-
-def _of_stream(
-    source: Any, size: int, names: Sequence[str] | None
-) -> tuple[Iterator[Any], int | None]:
-    batches = map(pa.Table.from_pydict, source.iter(batch_size=size))
-    return (_columns(batch, names) for batch in batches), None
-
-
-_LAZY: list[tuple[str, str, _Read]] = [
-    ("pyarrow.dataset", "Dataset", _of_arrow_dataset),
-    ("datasets", "Dataset", _of_dataset),
-    ("datasets", "IterableDataset", _of_stream),
-]

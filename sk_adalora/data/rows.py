@@ -106,15 +106,12 @@ def check_targets(
             "the target y is None. Pass a target for each row."
         )
     refuse_name(y, names)
-    _refuse_nested(y, of_targets)
-    _refuse_complex(y, of_targets)
     n_targets = _num_samples(y)
     if n_targets != n_samples:
         raise ValueError(
             f"`{of_rows}` and `{of_targets}` must have the same number of rows. "
             f"Got {n_samples} and {n_targets}. Pass one target a row."
         )
-    _refuse_masked(y, of_targets)
 
 
 def refuse_name(y: Any, names: tuple[str, str] = ("X", "y")) -> None:
@@ -124,37 +121,6 @@ def refuse_name(y: Any, names: tuple[str, str] = ("X", "y")) -> None:
         raise ValueError(
             f"`{of_targets}` must hold a target for each row. Got a single str. If it "
             f"names a column, pass {of_rows}[{y[:40]!r}], and {of_rows} without it."
-        )
-
-
-def _refuse_masked(values: Any, name: str) -> None:
-    """Refuse masked arrays: whatever reads them would ignore the mask."""
-    if np.ma.is_masked(values):
-        raise ValueError(
-            f"`{name}` must not hold masked values. Drop those rows, or fill them by "
-            "its method `filled`."
-        )
-
-
-def _refuse_nested(y: Any, name: str) -> None:
-    """Refuse lists in the rows of a list: NumPy crashes on one that holds itself."""
-    rows = y if isinstance(y, list | tuple) else ()
-    rows = [row for row in rows if isinstance(row, list | tuple)]
-    if any(isinstance(cell, list | tuple) for row in rows for cell in row):
-        raise ValueError(
-            f"`{name}` must have one or two dimensions. Got lists within its rows. "
-            "Pass one target a row, or a list of numbers a row."
-        )
-
-
-def _refuse_complex(values: Any, name: str) -> None:
-    """Refuse complex numbers, of which scikit-learn would print all, and no name."""
-    kind = getattr(getattr(values, "dtype", None), "kind", "")
-    cells = values if isinstance(values, list | tuple) else ()
-    if kind == "c" or any(isinstance(value, complex) for value in cells):
-        raise ValueError(
-            f"`{name}` must be real. Got complex numbers: Complex data not supported. "
-            "Pass their real part, or their size by np.abs."
         )
 
 
@@ -176,8 +142,6 @@ def read_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     """Check the weights of the rows."""
     if sample_weight is None:
         return None
-    _refuse_masked(sample_weight, "sample_weight")
-    _refuse_complex(sample_weight, "sample_weight")
     rows = np.empty((n_samples, 0))
     try:
         with config_context(assume_finite=False):  # NaN would leave out its row

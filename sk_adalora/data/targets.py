@@ -163,10 +163,6 @@ class Targets(ABC):
     def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Return one output of each row, as log-odds or in units of the target."""
 
-    @abstractmethod
-    def measure_tensor(self, outputs: Tensor, which: int) -> Tensor:
-        """Return the same of a tensor, for gradients, of one output of all rows."""
-
 
 @dataclass(frozen=True)
 class Classes(Targets):
@@ -330,11 +326,6 @@ class Classes(Targets):
         difference: np.ndarray = one - logsumexp(others, axis=1)
         return difference
 
-    def measure_tensor(self, outputs: Tensor, which: int) -> Tensor:
-        scaled = outputs / (self.temperature or 1.0)
-        others = torch.cat([scaled[:, :which], scaled[:, which + 1 :]], dim=1)
-        return scaled[:, which] - others.logsumexp(dim=1)
-
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return logits, or with two classes the log-odds of the second, in float64."""
         exact = self._scaled(outputs)
@@ -452,9 +443,6 @@ class Labels(Classes):
     def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Return the log-odds of one label of each row."""
         return self.decision(outputs)[np.arange(len(outputs)), which]
-
-    def measure_tensor(self, outputs: Tensor, which: int) -> Tensor:
-        return outputs[:, which] / (self.temperature or 1.0)
 
     def decision(self, outputs: np.ndarray) -> np.ndarray:
         """Return the log-odds of each label."""
@@ -630,10 +618,6 @@ class Numbers(Targets):
     def measure(self, outputs: np.ndarray, which: np.ndarray) -> np.ndarray:
         """Return one number of each row."""
         return self.columns(outputs)[np.arange(len(outputs)), which]
-
-    def measure_tensor(self, outputs: Tensor, which: int) -> Tensor:
-        scale, mean = float(self.scale[which]), float(self.mean[which])
-        return outputs[:, which] * scale + mean
 
 
 def _mean_and_scale(

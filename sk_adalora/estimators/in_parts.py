@@ -25,12 +25,11 @@ class PredictsInParts:
 
         Parameters
         ----------
-        source : path-like, iterator, or table or list of shape (n_samples, ...)
-            The path of a Parquet file or of a folder with such files; an iterator of
-            tables or of lists of texts; a `pyarrow.RecordBatchReader`; a
-            `pyarrow.dataset.Dataset`; a `datasets.Dataset` or `IterableDataset`; or
-            whatever `predict` takes. Of files and data sets, only the columns of the
-            fit are read.
+        source : iterator, data set, or table or list of shape (n_samples, ...)
+            An iterator of tables or of lists of texts; a `pyarrow.dataset.Dataset`,
+            such as of a folder of Parquet files; a `pyarrow.RecordBatchReader`; a
+            `datasets.Dataset` or `IterableDataset`; or whatever `predict` takes. Of
+            data sets, only the columns of the fit are read.
         method : {"predict", "predict_proba", "predict_log_proba", \
 "decision_function", "transform"}, default="predict"
             What to call for each part; of an encoder, ``"transform"``.
@@ -49,8 +48,6 @@ class PredictsInParts:
             If the estimator has not been fitted.
         ValueError, TypeError
             If an argument is wrong, or rows do not suit the fit.
-        FileNotFoundError
-            If there is no such file.
         """
         prepare = self._make_ready()
         known = [name for name in _METHODS if hasattr(self, name)]

@@ -48,9 +48,9 @@ from sk_adalora.runtime.transaction import CALLBACKS
 from sk_adalora.tokens.long_texts import Windows, encode_for_both, encode_for_training
 from sk_adalora.tokens.table import TokenTable
 from sk_adalora.training.advice import (
+    warn_of_leak,
     warn_of_model,
     warn_of_processes,
-    warn_of_rows,
     warn_of_texts,
 )
 from sk_adalora.training.loop import Examples
@@ -307,7 +307,7 @@ def _read(
         class_weight = getattr(estimator, "class_weight", None)  # no regressor's
         weights = weights_tensor(targets.row_weights(coded, weight, class_weight))
         if texts is not None:
-            warn_of_rows(X, y, texts, targets, coded)
+            warn_of_leak(X, y)
         _check_validation_rows(estimator, X_val, y_val, targets)
     used = weighted_rows(weights, n_rows)
     held_out: tuple[Any, Any] | None = None
@@ -329,7 +329,7 @@ def _read(
         drawn_by = int(torch.randint(2**31 - 1, (), generator=generator))
         used = draw_rows(used, int(most), coded, targets, drawn_by)
     if texts is None:
-        texts = _read_drawn(estimator, X, y, used, targets, coded)
+        texts = _read_drawn(estimator, X, y, used)
     elif len(used) < n_rows and not cross_fits:
         texts = texts.take(used)
     of_used = None if weights is None else weights[used]
@@ -356,14 +356,7 @@ def _of_nothing(n_rows: int) -> tuple[Targets, Tensor, None]:
     return Numbers(True, np.zeros(1), np.zeros(1)), torch.zeros(n_rows, 1), None
 
 
-def _read_drawn(
-    estimator: Any,
-    X: Any,
-    y: Any,
-    drawn: np.ndarray,
-    targets: Targets,
-    coded: Tensor,
-) -> Texts:
+def _read_drawn(estimator: Any, X: Any, y: Any, drawn: np.ndarray) -> Texts:
     """Read the texts of the rows that were drawn; nothing is copied of the others."""
     try:
         some = take_rows(X, drawn)
@@ -374,7 +367,7 @@ def _read_drawn(
             "counted among these."
         )
         raise
-    warn_of_rows(some, take_rows(y, drawn), texts, targets, coded)
+    warn_of_leak(some, take_rows(y, drawn))
     return texts
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
 
-from sk_adalora.data.mix_ups import column_of_targets, is_one_hot, seem_swapped
-from sk_adalora.data.targets import Targets
+from sk_adalora.data.input_warnings import column_of_targets
 from sk_adalora.data.texts import Texts
 from sk_adalora.pretrained.backbone import Backbone
 from sk_adalora.runtime.messages import warn_user
@@ -31,24 +29,6 @@ _HABITS = (1e-6, 1e-4)
 # Steps of such a rate reach somewhere if they add up to this; the default's add up to
 # 0.3 and more (benchmarks/DEFAULTS.md).
 _FAR = 0.1
-
-
-def warn_of_rows(X: Any, y: Any, texts: Texts, targets: Targets, coded: Tensor) -> None:
-    """Warn of what looks like a mistake in `X` or `y`."""
-    warn_of_leak(X, y)
-    if seem_swapped(texts, targets, len(coded)):
-        warn_user(
-            "X must hold texts, and `y` labels that repeat. Got nearly as many classes "
-            f"as rows, {len(targets.attributes['classes_']):,} of {len(coded):,}, and "
-            "X of fewer and shorter texts. If they are swapped, pass them the other "
-            "way round."
-        )
-    if is_one_hot(targets, coded):
-        warn_user(
-            "`y` must be one label a row where a row has exactly one. Got an indicator "
-            "matrix with one 1 in each row, which is learned as several labels a row, "
-            "each by itself. Pass np.argmax(y, axis=1)."
-        )
 
 
 def warn_of_leak(X: Any, y: Any) -> None:

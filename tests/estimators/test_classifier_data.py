@@ -80,7 +80,6 @@ CONTAINERS = {
     "polars": pl.Series,
     "polars categorical": lambda y: pl.Series(y, dtype=pl.Categorical),
     "arrow": pa.array,
-    "masked array without masks": np.ma.masked_array,
     "dataset column": lambda y: datasets.Dataset.from_dict({"y": y})["y"],
     "list of strings of NumPy's and others": lambda y: [np.str_(y[0]), *y[1:]],
     "list of a StrEnum": lambda y: [*map(enum.StrEnum("A", ["no", "yes"]), y)],

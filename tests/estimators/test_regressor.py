@@ -229,7 +229,6 @@ BAD_Y = {
     "NaN": (np.where(Y > 50, np.nan, Y), "contains NaN"),
     "infinity": (np.where(Y > 50, np.inf, Y), "contains inf"),
     "None": ([None, *Y[1:]], "contains NaN"),
-    "masked": (np.ma.masked_greater(Y, 50), "must not hold masked values"),
     "three dimensions": (np.zeros((40, 1, 1)), "dim 3"),
     "no columns": (np.zeros((40, 0)), r"0 feature\(s\)"),
     "words": (["much"] * 40, "Got text: .*'much'. Use AdaLoraClassifier"),
