@@ -77,7 +77,8 @@ def match_layers(model: nn.Module, config: AdaLoraConfig) -> dict[str, nn.Module
         _warn_of_held_layers(model, asked, allowed, chosen)
     _warn_of_idle_exclusions(config, layers)
     _warn_of_a_missing_head(config, saved)
-    _check_orientation(chosen, config)
+    # As PEFT corrects it; its files say so of all layers at once.
+    config.fan_in_fan_out = all(map(is_conv1d, chosen.values()))
     return chosen
 
 
@@ -271,19 +272,3 @@ def _warn_of_a_missing_head(config: AdaLoraConfig, saved: Collection[str]) -> No
             "are trained. Name its head in `modules_to_save`. If it has none, "
             "leave `task_type` out.",
         )
-
-
-def _check_orientation(layers: dict[str, nn.Module], config: AdaLoraConfig) -> None:
-    kinds = {is_conv1d(layer) for layer in layers.values()}
-    if kinds == {True} and not config.fan_in_fan_out:
-        warn_user(
-            "fan_in_fan_out is set to False but the target module is `Conv1D`. "
-            "Setting fan_in_fan_out to True.",
-        )
-        config.fan_in_fan_out = True
-    elif kinds == {False} and config.fan_in_fan_out:
-        warn_user(
-            "fan_in_fan_out is set to True but the target module is "
-            "`torch.nn.Linear`. Setting fan_in_fan_out to False.",
-        )
-        config.fan_in_fan_out = False

@@ -197,7 +197,7 @@ class AdaLoraModel(Wrapper):
             model.requires_grad_(False)
             replace_modules(model, layers)
             stop_fused_layers(model, self._unfused)
-            self._copies = TrainedCopies(model, copied, self.peft_config.bias)
+            self._copies = TrainedCopies(model, copied)
             self._copies.use(trained=True)
             self._add_hooks()
             if self.peft_config.inference_mode:
@@ -443,7 +443,7 @@ class AdaLoraModel(Wrapper):
         -------
         dict of str to torch.Tensor
             ``lora_A`` (r, in), ``lora_B`` (out, r) and ``lora_E`` (r, 1) of each layer,
-            and what `modules_to_save` and `bias` train.
+            and what `modules_to_save` trains.
         """
         collected: dict[str, Tensor] = {} if destination is None else destination
         own = adapter_state.collect(self.adapted, self.triplets, self._copies)
@@ -587,7 +587,7 @@ class AdaLoraModel(Wrapper):
         chosen = kept | (torch.cat(values).to(kept.device) != 0)
         tensors = select_triplets(state, self._by_layer(chosen))
         if config.modules_to_save:
-            saved = self._copies.modules
+            saved = self._copies.paths
             alike = called_alike(self.model, saved)
             config.modules_to_save = saved + alike
             for path in alike:

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from .adapter_state import PREFIX
 from .config import CONFIG_NAME, AdaLoraConfig
-from .layer_matching import ends_with
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 # Types of counters in modules that are trained in full, such as BatchNorm's of batches.
@@ -154,12 +153,11 @@ def write_lora(
     # One rank for all: programs such as llama.cpp divide `lora_alpha` by the rank
     # of each tensor, and know no `alpha_pattern`.
     rank = max(living_ranks.values())
-    bare = _bare_biases(ranks, living_ranks)
     plain: dict[str, Tensor] = {}
     for name, value in tensors.items():
         match = FACTOR.fullmatch(name.removeprefix(PREFIX))
         if match is None:
-            plain[bare.get(name, name)] = value
+            plain[name] = value
         elif match["path"] in living_ranks and match["kind"] == "A":
             singular = tensors[f"{PREFIX}{match['path']}.lora_E"]
             rows = value * singular * config.scale  # (r, in)
@@ -175,24 +173,11 @@ def write_lora(
         "r": rank,
         "lora_alpha": rank,  # scale 1: it is in the numbers
         "lora_dropout": 0.0,
-        "bias": config.bias,
         "fan_in_fan_out": config.fan_in_fan_out,
         "target_modules": sorted(living_ranks),
         "modules_to_save": config.modules_to_save,
     }
     _write(folder, values, plain)
-
-
-def _bare_biases(ranks: Mapping[str, int], living: Mapping[str, int]) -> dict[str, str]:
-    """Map our names of biases to PEFT's, for the layers that PEFT does not wrap.
-
-    It wraps a layer of rank 0 only if its path ends with that of an adapted layer.
-    """
-    return {
-        f"{PREFIX}{path}.base_layer.bias": f"{PREFIX}{path}.bias"
-        for path in ranks
-        if not any(ends_with(path, name) for name in living)
-    }
 
 
 def _write(

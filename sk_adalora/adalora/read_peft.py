@@ -122,11 +122,10 @@ def _saved(names: Collection[str], paths: Collection[str]) -> list[str]:
     kept = [name for name in names if any(is_inside(path, [name]) for path in paths)]
     endings = tuple(name for name in names if name)
     for path in paths:
-        *parts, own = path.split(".")
+        parts = path.split(".")[:-1]
         modules = [".".join(parts[: i + 1]) for i in range(len(parts))]
         longer = [module for module in modules if module.endswith(endings)]
-        # A bias may be trained by itself, as `bias` says.
-        if longer and own != "bias" and not is_inside(path, kept):
+        if longer and not is_inside(path, kept):
             kept.append(longer[0])
     return kept
 
@@ -137,7 +136,7 @@ def _is_frozen(name: str) -> bool:
     It writes the frozen weight of an adapted output layer, for example.
     """
     inside = any(part in name for part in ("ranknum", ".original_module."))
-    return inside or name.endswith(".base_layer.weight")
+    return inside or name.endswith((".base_layer.weight", ".base_layer.bias"))
 
 
 def _check_tensor(name: str, tensor: Tensor) -> Tensor:

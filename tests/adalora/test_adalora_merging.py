@@ -138,7 +138,7 @@ def test_unload_restores_the_model():
     base = tiny_classifier()
     weights = dict(base.named_parameters())
     order = list(base.state_dict())
-    model = randomise(adapt(base, bias="all", modules_to_save=["classifier"]))
+    model = randomise(adapt(base, modules_to_save=["classifier"]))
     train(model, range(3), loss=classifier_loss)
     plain = model.unload()
 
