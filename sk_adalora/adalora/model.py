@@ -367,17 +367,9 @@ class AdaLoraModel(Wrapper):
         RuntimeError
             If ranks are not final yet.
         TypeError
-            If the state of an optimizer cannot shrink, as that of Adafactor; nothing is
-            changed then.
-
-        Notes
-        -----
-        Adam and SGD shrink. Of an optimizer that hands over to another one, pass that
-        one. Create these after `compact`: Adafactor, LBFGS, Shampoo, optimizers in 8
-        bits, wrappers with a state of their own, and copies with an average of the
-        weights. Those of `schedulefree` need it at the last allocation, in their
-        training mode. If you leave an optimizer out, its next step fails, or trains
-        other rows.
+            If the state of an optimizer is not as large as the parameters, as that of
+            Adafactor, or of optimizers in 8 bits; nothing is changed then. Make these
+            anew after `compact`, and so wrappers with a state of their own.
         """
         self.allocator.compact(*optimizers)
 
