@@ -21,9 +21,8 @@ from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layer_matching import match_layers
 from .layer_replacement import (
-    check_replaceable,
+    check_adaptable,
     entries,
-    refuse_offloaded,
     replace_modules,
     stop_fused_layers,
 )
@@ -65,8 +64,8 @@ def get_peft_model(
         :class:`torch.nn.Module`, or if it is adapted or compiled already.
     ValueError
         If no layer matches `target_modules`, if a name in `modules_to_save` matches
-        none, if `rank_pattern` lacks an adapted layer, or if accelerate has offloaded
-        one.
+        none, if `rank_pattern` lacks an adapted layer, or if a layer does not hold its
+        weight.
 
     Examples
     --------
@@ -162,7 +161,7 @@ class AdaLoraModel(Wrapper):
         layers = match_layers(model, config)
         ranks = _initial_ranks(layers, config)
         copied = copied_paths(model, config)  # fails before anything is changed
-        refuse_offloaded(model, [*layers, *copied])
+        check_adaptable(model, [*layers], copied)
         self.model = model
         self.peft_config = config
         self.adapted: dict[str, SVDLinear] = {}
@@ -172,7 +171,7 @@ class AdaLoraModel(Wrapper):
             )
         self.triplets = Triplets(list(self.adapted.values()), config.scale)
         self.triplets.initialise(bool(config.init_lora_weights), generator)
-        self.triplets.to(next(iter(self.adapted.values())).stored_weight.device)
+        self.triplets.to(next(iter(self.adapted.values())).base_layer.weight.device)
         schedule = config.schedule(len(ranks))
         self.allocator = RankAllocator(
             self.triplets, schedule, config.beta1, config.beta2
@@ -638,13 +637,11 @@ class AdaLoraModel(Wrapper):
         Raises
         ------
         ValueError
-            If `safe_merge` and a merged weight is not finite, or if the weight of an
-            adapted layer is computed from others; nothing is changed then.
+            If `safe_merge` and a merged weight is not finite; nothing is changed.
         TypeError
             If the frozen weights are quantised, or if the class of a layer does more
             than to multiply by its weight and to add its bias; nothing is merged.
         """
-        check_replaceable(self.adapted)
         self.merge(safe_merge)
         for layer in self.adapted.values():
             if layer.merged_weight is not None:

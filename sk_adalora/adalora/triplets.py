@@ -366,7 +366,9 @@ def _split(
     bank: RowBank, rows: Tensor, layers: Sequence[SVDLinear]
 ) -> Sequence[Tensor]:
     """Cut rows into those of each layer, on its device and in its precision."""
-    places = [(layer.stored_weight.device, _compute_dtype(layer)) for layer in layers]
+    places = [
+        (layer.base_layer.weight.device, _compute_dtype(layer)) for layer in layers
+    ]
     if len(set(places)) == 1:
         return bank.split(rows.to(*places[0]))
     parts = torch.split(rows, bank.sizes)
@@ -377,7 +379,7 @@ def _split(
 
 def _compute_dtype(layer: SVDLinear) -> torch.dtype:
     """Choose the precision in which a layer computes."""
-    weight = layer.stored_weight
+    weight: Tensor = layer.base_layer.weight
     kind = weight.device.type
     # Autocast leaves products in float64 alone.
     if autocasts(kind) and weight.dtype != torch.float64:

@@ -467,37 +467,31 @@ class Router(nn.Linear):
         return scores, scores.argmax(dim=-1)
 
 
-class Doubled(nn.Linear):
-    """A linear layer with a forward method of its own."""
+def test_what_returns_no_tensor_says_what_to_do():
+    model = nn.ModuleDict({"router": Router(6, 2), "up": nn.Linear(6, 2)})
+    adapted = randomise(adapt(model))
+    with pytest.raises(TypeError, match=r"Got a Router, which returns a tuple.*Leave"):
+        adapted.model["router"](torch.ones(1, 6))
 
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-class Grouped(nn.Linear):
-    """A layer that does not compute a row alone."""
-
-    def forward(self, x):
-        return super().forward(x.view(-1, 2, self.in_features))
-
-
-class Split(nn.Linear):
-    """Computes each half of its outputs from a row of its own, as in DeepSeek-V4."""
-
-    def forward(self, x):
-        weights = self.weight.view(2, -1, self.in_features)
-        rows = x.reshape(-1, 2, self.in_features).transpose(0, 1)
-        out = torch.bmm(rows, weights.mT).transpose(0, 1)
-        return out.reshape(*x.shape[:-2], 2, -1)
-
-
-def test_what_does_not_return_rows_is_no_linear_layer():
-    model = nn.ModuleDict({"a": Router(6, 2), "b": Doubled(6, 2), "c": Grouped(6, 2)})
-    model["d"] = Split(6, 4)
-    assert chosen(model, target_modules=None) == {"b", "c"}
-
-    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
-    paths = under("layers", *(f"self_attn.{name}" for name in attention))
-    assert chosen(phimoe(), target_modules=None) == paths
-    adapted = randomise(get_peft_model(phimoe(), config(target_modules=None)))
+    options = {"target_modules": None, "exclude_modules": ["router"]}
+    adapted = randomise(get_peft_model(phimoe(), config(**options)))
     assert torch.isfinite(adapted(tokens()).last_hidden_state).all()
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        pytest.param(
+            nn.utils.weight_norm,
+            marks=pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`"),
+        ),
+    ],
+)
+def test_a_weight_that_is_computed_is_refused(norm):
+    model = nn.Sequential(nn.Linear(8, 8), norm(nn.Linear(8, 8)))
+    with pytest.raises(ValueError, match=r"be a parameter\. Got '1', .*Remove the par"):
+        adapt(model)
+
+    adapt(model, exclude_modules=["1"])

@@ -860,24 +860,6 @@ def test_dropout_can_be_turned_off_and_on_by_others():
     assert not torch.equal(hidden(model), hidden(model))
 
 
-class AlwaysDropout(nn.Module):
-    """Dropout in evaluation, too, as packages of active learning put it in."""
-
-    def forward(self, x):
-        return nn.functional.dropout(x, 0.5, training=True)
-
-
-@pytest.mark.parametrize("new", [nn.Identity(), AlwaysDropout()])
-def test_dropout_may_be_replaced_by_another_module(new):
-    model = randomise(adapt(tiny_bert(), lora_dropout=0.5))
-    for layer in model.adapted.values():
-        layer.dropout = new
-    model.train(isinstance(new, nn.Identity))
-    same = torch.equal(hidden(model), hidden(model))
-
-    assert same == isinstance(new, nn.Identity)
-
-
 @pytest.mark.parametrize("seeded", [False, True])
 def test_dropout_keeps_the_mean_and_is_off_in_evaluation(seeded):
     generator = torch.Generator().manual_seed(0) if seeded else None
