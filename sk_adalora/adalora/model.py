@@ -286,11 +286,10 @@ class AdaLoraModel(Wrapper):
     def update_and_allocate(self, global_step: int) -> int:
         """Update the importance of each unit of rank, and remove rank when it is time.
 
-        Call it after ``optimizer.step()`` and before ``zero_grad()``, on the model and
-        not, as in PEFT, on its `base_model`. Of skipped steps, the allocation is caught
-        up, and gradients are not. A repeated step changes nothing. Unless you call
-        `compact`, call this until training ends: pruned triplets train on, and this
-        sets their singular values back to 0.
+        Call it after ``optimizer.step()`` and before ``zero_grad()``. Of skipped steps,
+        the allocation is caught up, and gradients are not. A repeated step changes
+        nothing. Unless you call `compact`, call this until training ends: pruned
+        triplets train on, and this sets their singular values back to 0.
 
         Parameters
         ----------
@@ -375,6 +374,21 @@ class AdaLoraModel(Wrapper):
     # ---- what it holds ------------------------------------------------------
 
     @property
+    def base_model(self) -> AdaLoraModel:
+        """This object, for programs that ask PEFT's `base_model` to allocate."""
+        return self
+
+    def get_base_model(self) -> nn.Module:
+        """Return the wrapped model, as PEFT does.
+
+        Returns
+        -------
+        torch.nn.Module
+            The attribute `model`.
+        """
+        return self.model
+
+    @property
     def ranks(self) -> dict[str, int]:
         """The rank that is left in each adapted layer, by its path."""
         kept = self._by_layer(self.allocator.kept.cpu())
@@ -405,8 +419,32 @@ class AdaLoraModel(Wrapper):
         tuple of (int, int)
             How many numbers are trained, and how many there are.
         """
-        total = sum(p.numel() for p in self.parameters())
-        return sum(p.numel() for _, p in self.trainable_parameters()), total
+        return self.num_parameters(only_trainable=True), self.num_parameters()
+
+    def num_parameters(
+        self, only_trainable: bool = False, exclude_embeddings: bool = False
+    ) -> int:
+        """Count numbers, as models of transformers do.
+
+        Parameters
+        ----------
+        only_trainable : bool, default=False
+            Whether to count only what is trained.
+        exclude_embeddings : bool, default=False
+            Whether to leave out what embeds tokens.
+
+        Returns
+        -------
+        int
+            How many there are.
+        """
+        tables = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
+        left_out = set(map(id, tables)) if exclude_embeddings else set()
+        return sum(
+            p.numel()
+            for p in self.parameters()
+            if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        )
 
     def print_trainable_parameters(self) -> None:
         """Print how many numbers are trained, and how many there are."""
@@ -620,6 +658,8 @@ class AdaLoraModel(Wrapper):
         """Drop the merged weights. The frozen ones were never changed."""
         for layer in self.adapted.values():
             layer.merged_weight = None
+
+    merge_adapter, unmerge_adapter = merge, unmerge  # PEFT's names
 
     def merge_and_unload(self, safe_merge: bool = True) -> nn.Module:
         """Return the plain model, with the updates merged into new weights.

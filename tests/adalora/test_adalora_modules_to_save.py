@@ -47,6 +47,9 @@ def test_print_trainable_parameters(capsys):
         for layer in model.adapted.values()
     )
     assert total == trained + sum(p.numel() for p in tiny_bert().parameters())
+    assert model.num_parameters(only_trainable=True) == trained
+    without = tiny_bert().num_parameters(exclude_embeddings=True)
+    assert model.num_parameters(exclude_embeddings=True) == without + trained
     assert capsys.readouterr().out == (
         f"trainable params: {trained:,d} || all params: {total:,d} || "
         f"trainable%: {100 * trained / total:.4f}\n"
