@@ -12,8 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from .json_file import read_json
 from .schedule import BudgetSchedule
+from .untrusted import read_json
 
 CONFIG_NAME = "adapter_config.json"
 

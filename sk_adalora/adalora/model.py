@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.hooks import RemovableHandle
 
-from . import adapter_state
 from .allocator import RankAllocator
 from .config import AdaLoraConfig
 from .layer_matching import match_layers
@@ -29,8 +28,8 @@ from .layer_replacement import (
 from .layers import SVDLinear
 from .messages import warn_user
 from .modules_to_save import TrainedCopies, called_alike, copied_paths
-from .peft_format import select_triplets, write_adapter
-from .triplets import Triplets
+from .peft_format import PREFIX, select_triplets, write_adapter
+from .triplets import Factors, Triplets
 from .wrapper import Wrapper
 
 
@@ -475,8 +474,15 @@ class AdaLoraModel(Wrapper):
             and what `modules_to_save` trains.
         """
         collected: dict[str, Tensor] = {} if destination is None else destination
-        own = adapter_state.collect(self.adapted, self.triplets, self._copies)
-        collected.update({prefix + name: value for name, value in own.items()})
+        layers = zip(self.adapted, self.triplets.per_layer(), strict=True)
+        for path, (left, values, right) in layers:
+            start = f"{prefix}{PREFIX}{path}."
+            collected[start + "lora_A"] = right.clone()
+            contiguous = torch.contiguous_format
+            collected[start + "lora_B"] = left.T.clone(memory_format=contiguous)
+            collected[start + "lora_E"] = values.unsqueeze(1).clone()
+        for path, tensor in self._copies.named_tensors():
+            collected[prefix + PREFIX + path] = tensor.detach().clone()
         return collected
 
     def load_state_dict(  # type: ignore[override]
@@ -508,19 +514,65 @@ class AdaLoraModel(Wrapper):
             If a layer is missing, if a shape does not fit, or if a rank is above
             `init_r`; nothing is changed then.
         """
-        left = dict(state_dict)
-        factors = adapter_state.factors(left, self.adapted, self.peft_config.init_r)
-        copies = adapter_state.match_copies(left, self._copies, strict)
-        pairs = [(tensor, stored.to(tensor)) for tensor, stored in copies.pairs]
+        rest = dict(state_dict)
+        factors = [self._take_factors(rest, path) for path in self.adapted]
+        own = {PREFIX + path: tensor for path, tensor in self._copies.named_tensors()}
+        missing = sorted(own.keys() - rest.keys())
+        unknown = sorted(rest.keys() - own.keys())
+        if strict and (missing or unknown):
+            raise ValueError(
+                "The adapter must hold what the model trains. Missing: "
+                f"{missing[:5]}. Unknown: {unknown[:5]}. Check the base model and "
+                "`modules_to_save`. What PEFT may adapt or save beside linear layers, "
+                "such as embeddings, tokens and convolutions, is not read: train "
+                "without it."
+            )
+        pairs = {name: (own[name], rest[name]) for name in own if name in rest}
+        for name, (tensor, stored) in pairs.items():
+            if tensor.shape != stored.shape:
+                raise ValueError(
+                    f"{name!r} must have shape {tuple(tensor.shape)}. Got "
+                    f"{tuple(stored.shape)}. Check that the model has as many labels "
+                    "as the adapter."
+                )
         # Training may go on after inference mode, unless all was made within it.
         within = self.triplets.singular_values.is_inference()
         with torch.inference_mode(within), torch.no_grad():
             self.triplets.load(factors)
             self.unmerge()
-            for tensor, stored in pairs:
+            for tensor, stored in pairs.values():
                 tensor.copy_(stored)
             _start(self.allocator, self.peft_config)
-        return _IncompatibleKeys(copies.missing, copies.unknown)
+        return _IncompatibleKeys(missing, unknown)
+
+    def _take_factors(self, state: dict[str, Tensor], path: str) -> Factors:
+        """Take the factors of a layer out of a state; refuse those that do not fit."""
+        try:
+            right, left, values = (
+                state.pop(f"{PREFIX}{path}.lora_{kind}") for kind in "ABE"
+            )
+        except KeyError as error:
+            raise ValueError(
+                f"The adapter must hold {error.args[0]!r}. Got no such tensor. Check "
+                "that it belongs to this model and these `target_modules`."
+            ) from None
+        layer, rank = self.adapted[path], values.numel()
+        expected = ((rank, layer.in_features), (layer.out_features, rank), (rank, 1))
+        shapes = (tuple(right.shape), tuple(left.shape), tuple(values.shape))
+        if shapes != expected:
+            raise ValueError(
+                f"The factors of {path!r} must have shapes "
+                f"{', '.join(map(str, expected))}. Got {', '.join(map(str, shapes))}. "
+                "Check that the adapter belongs to this model."
+            )
+        init_r = self.peft_config.init_r
+        if rank > init_r:  # the scale would be another one
+            raise ValueError(
+                f"`init_r`={init_r} must be that of the adapter. Got rank {rank} for "
+                f"{path!r}. Adapt the model with the `init_r` that the adapter was "
+                "trained with."
+            )
+        return Factors(left.T, values.flatten(), right)
 
     def _load_from_state_dict(
         self,
@@ -576,11 +628,6 @@ class AdaLoraModel(Wrapper):
             Not used. accelerate's programs pass one.
         safe_serialization : bool, default=True
             Not used: nothing but safetensors is written.
-
-        Raises
-        ------
-        ValueError
-            If names or shapes of `state_dict` are not the adapter's.
         """
         if is_main_process:
             write_adapter(save_directory, *self._to_write(state_dict))
@@ -608,11 +655,9 @@ class AdaLoraModel(Wrapper):
         name = getattr(self.model, "name_or_path", None)
         if config.base_model_name_or_path is None and name and isinstance(name, str):
             config.base_model_name_or_path = name
-        own = self.state_dict()
-        state = own if state_dict is None else state_dict
-        adapter_state.check_same_shapes(state, own)
-        prefix, kept = adapter_state.PREFIX, self.allocator.kept
-        values = [state[f"{prefix}{path}.lora_E"].flatten() for path in self.adapted]
+        state = self.state_dict() if state_dict is None else state_dict
+        kept = self.allocator.kept
+        values = [state[f"{PREFIX}{path}.lora_E"].flatten() for path in self.adapted]
         chosen = kept | (torch.cat(values).to(kept.device) != 0)
         tensors = select_triplets(state, self._by_layer(chosen))
         if config.modules_to_save:
@@ -621,7 +666,7 @@ class AdaLoraModel(Wrapper):
             config.modules_to_save = saved + alike
             for path in alike:
                 numbers = self.model.get_submodule(path).state_dict()
-                tensors |= {f"{prefix}{path}.{n}": t for n, t in numbers.items()}
+                tensors |= {f"{PREFIX}{path}.{n}": t for n, t in numbers.items()}
         return config, tensors
 
     # ---- merging ------------------------------------------------------------

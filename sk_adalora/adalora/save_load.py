@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from .model import AdaLoraModel, get_peft_model
-from .peft_format import rank_pattern, ranks_of, select_triplets, write_lora
-from .read_peft import read_adapter
+from .peft_format import (
+    rank_pattern,
+    ranks_of,
+    read_adapter,
+    select_triplets,
+    write_lora,
+)
 
 
 def save_adapter(
@@ -34,11 +39,6 @@ def save_adapter(
         Files of these names are replaced once both are written; others stay.
     state_dict : mapping of str to torch.Tensor or None, default=None
         The numbers to write. None stands for `model.state_dict()`.
-
-    Raises
-    ------
-    ValueError
-        If `state_dict` does not have the names and shapes of the model's.
     """
     model.save_pretrained(folder, state_dict=state_dict)
 

@@ -179,9 +179,6 @@ def test_other_numbers_than_the_model_has(tmp_path, learned):
     expected.load_state_dict({n: t.float() for n, t in state.items()})
 
     assert_close(outputs(load_peft_adapter(other, tmp_path)), outputs(expected))
-    state["more"] = torch.ones(2)
-    with pytest.raises(ValueError, match=r"Got 'more' of shape \(2,\) in place of N"):
-        model.save_pretrained(tmp_path, state_dict=state)
 
 
 @pytest.mark.parametrize(
