@@ -45,20 +45,20 @@ def replace_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> Non
                 parent._modules[name] = new[child]
 
 
-def stop_fused_layers(
-    model: nn.Module, before: list[tuple[nn.Module, str, Any]]
-) -> None:
+def stop_fused_layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Keep torch's transformer encoder from bypassing the adapted layers.
 
     In evaluation mode it computes a whole layer in one kernel, from the frozen weights,
     and packs padded rows into a nested tensor for it, unless these attributes prevent
-    it. `before` gets their former values, each before it is changed.
+    it. Return their former values.
     """
+    before: list[tuple[nn.Module, str, Any]] = []
     for module in model.modules():
         for kind, name, value in _UNFUSED:
             if isinstance(module, kind) and _holds_adapted(module):
                 before.append((module, name, getattr(module, name)))
                 setattr(module, name, value)
+    return before
 
 
 def entries(model: nn.Module) -> list[nn.Module]:

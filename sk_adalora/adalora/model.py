@@ -178,42 +178,23 @@ class AdaLoraModel(Wrapper):
         _start(self.allocator, config)
         self._n_missing = 0
         self.register_load_state_dict_post_hook(_forgive_children)
-        self._put_in(model, copied)
+        self._copies = TrainedCopies(model, copied)  # the last that may lack memory
+        model.requires_grad_(False)
+        replace_modules(model, {a.base_layer: a for a in self.adapted.values()})
+        self._unfused = stop_fused_layers(model)
+        self._copies.use(trained=True)
+        if config.inference_mode:
+            self.requires_grad_(False)
+        self._hooks: list[RemovableHandle] = []
+        before, after = self.triplets.before_forward, self.triplets.after_forward
+        for entry in entries(model):
+            self._hooks.append(entry.register_forward_pre_hook(before))
+            self._hooks.append(entry.register_forward_hook(after, always_call=True))
         # Of the model's signature, as `transformers.Trainer` keeps the columns that it
         # names. Not bound to this object, which no circle of references must hold.
         call = partial(model)
         call.__wrapped__ = model.forward  # type: ignore[attr-defined]
         self.forward = call  # type: ignore[method-assign]
-
-    def _put_in(self, model: nn.Module, copied: list[str]) -> None:
-        """Freeze the model, and put adapted layers and copies into it."""
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self._unfused: list[tuple[nn.Module, str, Any]] = []
-        self._hooks: list[RemovableHandle] = []
-        layers = {layer.base_layer: layer for layer in self.adapted.values()}
-        try:
-            model.requires_grad_(False)
-            replace_modules(model, layers)
-            stop_fused_layers(model, self._unfused)
-            self._copies = TrainedCopies(model, copied)
-            self._copies.use(trained=True)
-            self._add_hooks()
-            if self.peft_config.inference_mode:
-                self.requires_grad_(False)
-        except BaseException:  # such as running out of memory, or an interrupt
-            if "_copies" in vars(self):
-                self._copies.use(trained=False)
-            self._taken_apart()
-            for parameter in trained:
-                parameter.requires_grad_(True)
-            raise
-
-    def _add_hooks(self) -> None:
-        before, after = self.triplets.before_forward, self.triplets.after_forward
-        self._hooks = []
-        for entry in entries(self.model):
-            self._hooks.append(entry.register_forward_pre_hook(before))
-            self._hooks.append(entry.register_forward_hook(after, always_call=True))
 
     # ---- forward ------------------------------------------------------------
 

@@ -97,15 +97,12 @@ def load_peft_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> AdaLo
     # Ranks are final, also without a pattern, as PEFT saves before it first prunes.
     config.rank_pattern = rank_pattern(ranks_of(tensors), config.init_r)
     trained = [p for p in model.parameters() if p.requires_grad]
-    training = [module for module in model.modules() if module.training]
     adapted = get_peft_model(model, config)
     try:
         adapted.load_state_dict(tensors)
-        return adapted.eval()
-    except BaseException:  # such as an interrupt
+    except ValueError:
         adapted.unload()
         for parameter in trained:  # the model is as it was
             parameter.requires_grad_(True)
-        for module in training:
-            module.training = True
         raise
+    return adapted.eval()

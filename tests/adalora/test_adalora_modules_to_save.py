@@ -23,9 +23,7 @@ from torch import nn
 from sk_adalora.adalora import (
     SVDLinear,
     get_peft_model,
-    load_peft_adapter,
 )
-from sk_adalora.adalora import model as engine
 
 
 def snapshot(model):
@@ -80,48 +78,6 @@ def test_a_model_that_there_is_no_memory_to_adapt_is_as_before():
     assert [p for p in base.parameters() if not p.requires_grad] == [frozen]
     base.classifier.__class__ = nn.Linear
     train(adapt(base, **options), range(1), loss=classifier_loss)
-
-
-@pytest.mark.parametrize("part", ["stop_fused_layers", "entries"])
-def test_a_model_whose_adapting_is_interrupted_is_as_before(monkeypatch, part):
-    base = tiny_classifier()
-    modules, parameters = list(base.modules()), list(base.parameters())
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    options = {"modules_to_save": ["pooler", "classifier"]}
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, part, stop)
-        with pytest.raises(KeyboardInterrupt):
-            adapt(base, **options)
-
-    assert list(base.modules()) == modules
-    assert all(p.requires_grad for p in base.parameters())
-    assert [id(p) for p in base.parameters()] == [id(p) for p in parameters]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
-    train(adapt(base, **options), range(1), loss=classifier_loss)
-
-
-@pytest.mark.parametrize("part", ["requires_grad_", "eval"])
-def test_a_model_whose_loading_is_interrupted_is_as_before(monkeypatch, tmp_path, part):
-    adapt(tiny_classifier()).save_pretrained(tmp_path)
-    base = tiny_classifier().train()
-    modules, change = list(base.modules()), getattr(engine.AdaLoraModel, part)
-
-    def stop(self, *options):
-        change(self, *options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine.AdaLoraModel, part, stop)
-        with pytest.raises(KeyboardInterrupt):
-            load_peft_adapter(base, tmp_path)
-
-    assert list(base.modules()) == modules
-    assert all(p.requires_grad for p in base.parameters())
-    assert all(module.training for module in modules)
-    load_peft_adapter(base, tmp_path)
 
 
 @pytest.mark.parametrize(
