@@ -335,25 +335,6 @@ def test_names_by_which_nothing_is_adapted_are_warned_of():
         adapt(tiny_bert(), target_modules=["dense"])  # which the pooler has, too
 
 
-def with_heads():
-    """A model whose attention has heads; no pooler, embeddings or head."""
-    pairs = [
-        nn.ModuleDict({"q": nn.Linear(4, 4), "v": nn.Linear(4, 4)}) for _ in range(2)
-    ]
-    mix = nn.ModuleDict({"q": nn.Linear(4, 4)})
-    return nn.ModuleDict({"heads": nn.ModuleList(pairs), "mix": mix})
-
-
-def test_layers_in_a_part_that_is_called_like_a_head_are_warned_of():
-    with pytest.warns(UserWarning, match=r"which leaves out heads\.0\.q, heads\.1\.q"):
-        assert chosen(with_heads(), target_modules=["q"]) == {"mix.q"}
-    with pytest.raises(ValueError, match="only by their whole paths"):
-        chosen(with_heads(), target_modules=["v"])
-    for target in (["q", "heads.0.q", "heads.1.q"], r".*\.q"):
-        with no_warning():
-            assert len(chosen(with_heads(), target_modules=target)) == 3
-
-
 PROTECTED = """
     pooler embed embedding embeddings embed_tokens word_embeddings out_embeddings
     classifier pre_classifier score cls head heads lm_head qa_head contact_head mc_heads
